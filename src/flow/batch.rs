@@ -1,0 +1,136 @@
+//! A batch: a run of records in stream order, on the untouched bytes that the broker sent.
+//!
+//! Invariants: offsets strictly increase; a batch is never empty when it reaches a sink; the bytes
+//! stay where the socket read put them, and what they cost in memory goes home when the batch is
+//! dropped.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::types::{Checkpoint, ChunkId, Offset, StreamName, Timestamp};
+use crate::wire::block::{Block, Record};
+
+/// What holds memory and credit for a chunk: dropping the last clone gives both back.
+pub type Permit = Arc<dyn Any + Send + Sync>;
+
+/// A run of records of one chunk.
+#[derive(Clone)]
+pub struct Part {
+    /// The records.
+    pub block: Block,
+    /// The chunk that they came in.
+    pub chunk: ChunkId,
+    /// What they hold.
+    pub permit: Permit,
+}
+
+/// A run of records, in stream order.
+#[derive(Clone)]
+pub struct Batch {
+    stream: StreamName,
+    parts: Vec<Part>,
+    excluded: Vec<Offset>,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Batch {
+    /// A batch of these parts; `None` where they hold no record.
+    pub fn new(stream: StreamName, parts: Vec<Part>) -> Option<Batch> {
+        let parts: Vec<Part> = parts.into_iter().filter(|p| p.block.count() > 0).collect();
+        if parts.is_empty() {
+            return None;
+        }
+        let messages = parts.iter().map(|p| u64::from(p.block.count())).sum();
+        let bytes = parts.iter().map(|p| p.block.bytes().len() as u64).sum();
+        Some(Batch { stream, parts, excluded: Vec::new(), messages, bytes })
+    }
+
+    /// The stream that the records come from.
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// How many records [`Batch::records`] yields.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// How many bytes the encoded messages take, their length prefixes included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The offset of the first record, excluded or not.
+    pub fn first_offset(&self) -> Offset {
+        self.parts.first().map_or(Offset(0), |p| p.block.first_offset())
+    }
+
+    /// The offset of the last record, excluded or not: what is durable once the batch is.
+    pub fn last_offset(&self) -> Offset {
+        self.parts.last().map_or(Offset(0), |p| p.block.last_offset())
+    }
+
+    /// The position that the batch's durability reaches.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { offset: self.last_offset(), chunk: self.parts.last().map(|p| p.chunk) }
+    }
+
+    /// When the chunk of the oldest record was written.
+    pub fn oldest(&self) -> Timestamp {
+        self.parts.first().map_or(Timestamp(0), |p| p.chunk.timestamp)
+    }
+
+    /// The records, in order, without the excluded ones.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut excluded = self.excluded.iter().peekable();
+        self.parts.iter().flat_map(|p| p.block.records()).filter(move |record| {
+            // Both run in order of offset, so one pass is enough.
+            while excluded.next_if(|e| **e < record.offset).is_some() {}
+            excluded.next_if(|e| **e == record.offset).is_none()
+        })
+    }
+
+    /// The same batch without these records (bad ones, that a policy let pass). It covers the same
+    /// offsets.
+    #[must_use]
+    pub fn without(mut self, mut offsets: Vec<Offset>) -> Batch {
+        self.excluded.append(&mut offsets);
+        self.excluded.sort_unstable();
+        self.excluded.dedup();
+        let (messages, bytes) = self
+            .records()
+            .fold((0, 0), |(n, b), record| (n + 1, b + record.message.len() as u64 + 4));
+        self.messages = messages;
+        self.bytes = bytes;
+        self
+    }
+
+    /// The records below `offset`, as a batch of their own; `None` where there are none.
+    #[must_use]
+    pub fn before(&self, offset: Offset) -> Option<Batch> {
+        let parts = self
+            .parts
+            .iter()
+            .filter(|p| p.block.first_offset() < offset)
+            .map(|p| {
+                let keep = offset.0 - p.block.first_offset().0;
+                let keep = u32::try_from(keep).unwrap_or(u32::MAX).min(p.block.count());
+                Part { block: p.block.clone().split_at(keep).0, ..p.clone() }
+            })
+            .collect();
+        let excluded = self.excluded.clone();
+        Batch::new(self.stream.clone(), parts).map(|batch| batch.without(excluded))
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("stream", &self.stream)
+            .field("first", &self.first_offset())
+            .field("last", &self.last_offset())
+            .field("messages", &self.messages)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,13 @@
+//! Rillway carries RabbitMQ streams into sinks, and never loses a message.
+
+pub mod admin;
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod consumer;
+pub mod flow;
+pub mod sink;
+pub mod supervisor;
+pub mod telemetry;
+pub mod types;
+pub mod wire;

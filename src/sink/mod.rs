@@ -1,0 +1,94 @@
+//! Where records go: the [`Sink`] trait, its contract, and one file or folder per sink.
+//!
+//! The contract, which `tests` hold every sink to:
+//! - [`Sink::write`] returns `Ok` only when the batch would survive a crash of this process (and,
+//!   where the medium can, of the machine). It returns `Err` with nothing of the batch visible, or
+//!   with what is visible removed before the next write; the same batch is then given again.
+//! - Batches come in stream order, one at a time, and never overlap.
+//! - A sink that keeps its own position commits it atomically with the batch, and finds it again
+//!   in [`Sink::position`] after a crash at any instant.
+//! - A record that can never be written is reported as [`SinkError::Poison`], all such records of
+//!   the batch at once; what becomes of them is not the sink's business.
+//! - A sink knows nothing of brokers, retries or metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::flow::batch::Batch;
+use crate::types::{Checkpoint, Guarantee, Offset};
+
+/// A medium that keeps records.
+#[async_trait]
+pub trait Sink: Send {
+    /// The name of its kind, as in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// What it promises.
+    fn guarantee(&self) -> Guarantee;
+
+    /// The position that the medium holds, for a sink that commits it with the data.
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError>;
+
+    /// Writes the batch and returns when it is durable.
+    ///
+    /// Not cancel-safe: a caller that drops the future must close or drop the sink, and find the
+    /// position anew.
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError>;
+
+    /// Ends the sink's work in good order. Everything written is durable already.
+    async fn close(&mut self) -> Result<(), SinkError>;
+}
+
+/// Why a sink could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// It may work later: try the same batch again.
+    #[error("{what}")]
+    Transient {
+        /// What was tried, on what, and what came back.
+        what: String,
+        /// How long the medium asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// These records can never be written; without them, the batch can.
+    #[error("{} records cannot be written, the first at offset {}: {}", .0.len(), .0.first().map_or(Offset(0), |b| b.offset), .0.first().map_or("", |b| b.detail.as_str()))]
+    Poison(Vec<BadRecord>),
+    /// It will not work until a person acts.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// A record that cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Which one.
+    pub offset: Offset,
+    /// Why, from a closed set: a metric's label.
+    pub reason: BadReason,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// The closed set of reasons for which a record is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BadReason {
+    /// The message is not well-formed AMQP 1.0.
+    Undecodable,
+    /// The message is well-formed, but nested deeper or larger than the limits allow.
+    OverLimit,
+    /// The medium does not take this value.
+    Refused,
+}
+
+impl BadReason {
+    /// The value of the metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            BadReason::Undecodable => "undecodable",
+            BadReason::OverLimit => "over_limit",
+            BadReason::Refused => "refused",
+        }
+    }
+}

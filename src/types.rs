@@ -1,0 +1,174 @@
+//! The words that every module shares: positions, names and times as types.
+//!
+//! Knows nothing of the rest of the crate. A bare `u64` or `String` that means one of these is a
+//! bug waiting for two arguments to be swapped.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The position of one message in a stream. Offsets grow, but are not contiguous: the broker's own
+/// tracking chunks take offsets too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The offset that follows this one; saturates at the end of the range.
+    pub fn next(self) -> Offset {
+        Offset(self.0.saturating_add(1))
+    }
+
+    /// The offset before this one, if there is one.
+    pub fn prev(self) -> Option<Offset> {
+        self.0.checked_sub(1).map(Offset)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Milliseconds since the Unix epoch, as the broker stamps its chunks (the leader's wall clock).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The wall clock, now.
+    pub fn now() -> Timestamp {
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Seconds from `self` to `later`; 0 where `later` is not later.
+    pub fn seconds_until(self, later: Timestamp) -> f64 {
+        (later.0.saturating_sub(self.0)).max(0) as f64 / 1000.0
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes the text as it is; whether it is allowed is checked where it is read.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+    };
+}
+
+name!(
+    /// A stream in the connection's virtual host.
+    StreamName
+);
+name!(
+    /// The name under which a consumer's offset is stored on the server (255 bytes at the most).
+    Reference
+);
+name!(
+    /// A consumer in the configuration; the `consumer` label of every metric.
+    ConsumerName
+);
+
+/// What tells one chunk from another, so that a log that was rewritten or re-created can be
+/// recognised: the same offset in another history differs in at least one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkId {
+    /// The offset of the chunk's first record.
+    pub first_offset: Offset,
+    /// The leader's epoch when the chunk was written.
+    pub epoch: u64,
+    /// When the chunk was written.
+    pub timestamp: Timestamp,
+    /// CRC-32 of the chunk's data section.
+    pub crc: u32,
+}
+
+/// A position that is durable: the last offset, and the chunk that held it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Every record at or below this offset is durable (or was dead-lettered or skipped by policy).
+    pub offset: Offset,
+    /// The chunk in which `offset` lies, where it is known.
+    pub chunk: Option<ChunkId>,
+}
+
+/// Text that must never be shown: it has no `Display`, and its `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that hands it to a peer.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How often a record can reach the sink's medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// Nothing is kept, so nothing is promised (`null`).
+    None,
+    /// Never lost; after a crash some records come again.
+    AtLeastOnce,
+    /// Never lost; a record that comes again overwrites itself.
+    Idempotent,
+    /// Never lost and never repeated: the position is committed atomically with the data.
+    ExactlyOnce,
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Guarantee::None => "none",
+            Guarantee::AtLeastOnce => "at-least-once",
+            Guarantee::Idempotent => "idempotent",
+            Guarantee::ExactlyOnce => "exactly-once",
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! A block: messages one after the other, each behind its length, with consecutive offsets.
+//!
+//! Every chunk becomes blocks: its simple entries as they stand in the frame, each sub-entry batch
+//! after inflation. A block's bytes were checked when it was made (`count` messages, no more and no
+//! less), so walking it again cannot fail.
+
+use bytes::Bytes;
+
+use crate::types::{Offset, Timestamp};
+
+/// A run of messages: `count` times a big-endian `u32` length (its top bit 0) and that many bytes.
+#[derive(Clone)]
+pub struct Block {
+    first: Offset,
+    count: u32,
+    timestamp: Timestamp,
+    bytes: Bytes,
+}
+
+/// One message, encoded as its publisher sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where it stands in the stream.
+    pub offset: Offset,
+    /// When its chunk was written.
+    pub timestamp: Timestamp,
+    /// The encoded message (AMQP 1.0, unless its publisher did as it liked).
+    pub message: &'a [u8],
+}
+
+impl Block {
+    /// A block of `count` messages, or `None` where the bytes do not hold exactly that many.
+    pub fn new(first: Offset, count: u32, timestamp: Timestamp, bytes: Bytes) -> Option<Block> {
+        let mut rest: &[u8] = &bytes;
+        for _ in 0..count {
+            rest = split_message(rest)?.1;
+        }
+        // The last offset of the block has to exist.
+        first.0.checked_add(u64::from(count))?;
+        rest.is_empty().then_some(Block { first, count, timestamp, bytes })
+    }
+
+    /// The offset of the first record.
+    pub fn first_offset(&self) -> Offset {
+        self.first
+    }
+
+    /// The offset of the last record; the first where the block is empty.
+    pub fn last_offset(&self) -> Offset {
+        Offset(self.first.0 + u64::from(self.count.saturating_sub(1)))
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// When the chunk was written.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// The messages, each behind its length.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The first `n` records (all, where there are fewer) and the rest.
+    pub fn split_at(mut self, n: u32) -> (Block, Block) {
+        let n = n.min(self.count);
+        let mut rest: &[u8] = &self.bytes;
+        for _ in 0..n {
+            match split_message(rest) {
+                Some((_, after)) => rest = after,
+                None => break,
+            }
+        }
+        let at = self.bytes.len() - rest.len();
+        let tail = Block {
+            first: Offset(self.first.0 + u64::from(n)),
+            count: self.count - n,
+            timestamp: self.timestamp,
+            bytes: self.bytes.split_off(at),
+        };
+        self.count = n;
+        (self, tail)
+    }
+
+    /// The records at or above `offset`.
+    pub fn starting_at(self, offset: Offset) -> Block {
+        let skip = offset.0.saturating_sub(self.first.0);
+        if skip == 0 {
+            return self;
+        }
+        self.split_at(u32::try_from(skip).unwrap_or(u32::MAX)).1
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> Records<'_> {
+        Records { offset: self.first, timestamp: self.timestamp, rest: &self.bytes }
+    }
+}
+
+/// Walks a [`Block`].
+#[derive(Clone)]
+pub struct Records<'a> {
+    offset: Offset,
+    timestamp: Timestamp,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        let (message, rest) = split_message(self.rest)?;
+        self.rest = rest;
+        let offset = self.offset;
+        self.offset = offset.next();
+        Some(Record { offset, timestamp: self.timestamp, message })
+    }
+}
+
+#[inline]
+fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = u32::from_be_bytes(*length);
+    if length >> 31 != 0 {
+        return None; // A sub-entry batch: never inside a block.
+    }
+    rest.split_at_checked(length as usize)
+}
