@@ -233,6 +233,11 @@ impl Connection {
         }
     }
 
+    /// Why it ended; [`BrokerError::Closed`] where it has not.
+    pub fn reason(&self) -> BrokerError {
+        self.0.shared.reason()
+    }
+
     /// Closes in good order: says so to the broker, and does not wait longer than a request may.
     pub async fn close(&self) {
         let goodbye = Close { code: ResponseCode::Ok, reason: "OK".to_owned() };
@@ -263,10 +268,6 @@ impl Connection {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
-    }
-
-    pub(super) fn request_timeout(&self) -> Duration {
-        self.0.request_timeout
     }
 }
 

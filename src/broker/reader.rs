@@ -173,7 +173,8 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         }
         ServerFrame::Tune { frame_max, heartbeat } => {
             if let Some(waiting) = lock(&shared.tune).take() {
-                drop(waiting.send((frame_max, heartbeat)));
+                // A handshake that was given up does not wait for it.
+                waiting.send((frame_max, heartbeat)).unwrap_or_default();
             }
         }
         ServerFrame::Heartbeat => {}

@@ -50,8 +50,8 @@ pub enum Event {
     Unavailable(ResponseCode),
 }
 
-/// A subscription of a consumer. Dropping it stops the credit; [`Subscription::end`] tells the
-/// broker.
+/// A subscription of a consumer. Dropping it stops the credit, and what still arrives is read past.
+/// The broker forgets it with the connection.
 pub struct Subscription {
     connection: Connection,
     budget: Arc<Budget>,
@@ -135,25 +135,14 @@ impl Subscription {
         self.events.recv().await
     }
 
-    /// Up to `limit` further events that are there already.
-    pub async fn next_many(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {
-        self.events.recv_many(into, limit).await
+    /// An event that is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
     }
 
     /// The connection that it lives on.
     pub fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    /// Stops the credit now, so that nothing new is sent beyond what is on its way.
-    pub fn stop_credit(&self) {
-        self.budget.close();
-    }
-
-    /// Tells the broker that it is over.
-    pub async fn end(self) -> Result<(), BrokerError> {
-        self.stop_credit();
-        self.connection.call(&Unsubscribe { subscription: MAIN }).await
     }
 }
 

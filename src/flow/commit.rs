@@ -85,6 +85,11 @@ impl Commit {
         self.not_before = Some(now + RETRY_AFTER);
     }
 
+    /// Whether a failed store is still to be left alone.
+    pub fn is_waiting(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|at| at > now)
+    }
+
     /// Takes what the broker says that it holds, read anew after a reconnection.
     pub fn observed(&mut self, stored: Option<Offset>) {
         self.stored = stored;

@@ -98,9 +98,36 @@ impl Ledger {
         Ok(progress)
     }
 
+    /// Notes that of the ticket's batch only the part that ends at `checkpoint` is durable, and that
+    /// nothing after it ever will be: what is open behind it is forgotten.
+    pub fn settle_part(
+        &mut self,
+        ticket: Ticket,
+        checkpoint: Checkpoint,
+        messages: u64,
+    ) -> Result<Option<Progress>, LedgerError> {
+        let index = ticket
+            .0
+            .checked_sub(self.base)
+            .and_then(|index| usize::try_from(index).ok())
+            .filter(|index| *index < self.entries.len())
+            .ok_or(LedgerError::Unknown(ticket))?;
+        self.entries.truncate(index + 1);
+        if let Some(entry) = self.entries.back_mut() {
+            entry.checkpoint = checkpoint;
+            entry.messages = messages;
+        }
+        self.settle(ticket)
+    }
+
     /// Everything at or below this is durable.
     pub fn durable(&self) -> Option<Checkpoint> {
         self.durable
+    }
+
+    /// Where the newest batch ends, durable or not.
+    pub fn last(&self) -> Option<Offset> {
+        self.entries.back().map(|e| e.checkpoint).or(self.durable).map(|c| c.offset)
     }
 
     /// How many batches are not yet in the settled prefix.
@@ -180,6 +207,18 @@ mod tests {
         assert_eq!(ledger.settle(old), Err(LedgerError::Unknown(old)));
         let new = open(&mut ledger, 0, 1);
         assert_eq!(ledger.settle(new).unwrap(), Some(Progress { checkpoint: at(0), messages: 1 }));
+    }
+
+    #[test]
+    fn a_part_settles_up_to_its_end_and_nothing_behind_it() {
+        let mut ledger = Ledger::default();
+        let tickets =
+            [open(&mut ledger, 9, 10), open(&mut ledger, 19, 10), open(&mut ledger, 29, 10)];
+        assert_eq!(ledger.settle_part(tickets[1], at(14), 5).unwrap(), None);
+        let progress = ledger.settle(tickets[0]).unwrap();
+        assert_eq!(progress, Some(Progress { checkpoint: at(14), messages: 15 }));
+        assert_eq!(ledger.settle(tickets[2]), Err(LedgerError::Unknown(tickets[2])));
+        assert_eq!(ledger.durable(), Some(at(14)));
     }
 
     proptest! {

@@ -67,7 +67,7 @@ pub struct Known {
     pub remembered: Option<Checkpoint>,
     /// The first offset of the stream, if it has any record.
     pub stream_first: Option<Offset>,
-    /// A lower bound of the stream's last offset, if it has any record and the broker tells.
+    /// The stream's last offset, where it is known exactly or this is certainly not below it.
     pub stream_last: Option<Offset>,
 }
 
@@ -122,6 +122,14 @@ pub enum Lost {
 }
 
 impl Lost {
+    /// How many messages are gone, where that is known.
+    pub fn messages(&self) -> u64 {
+        match self {
+            Lost::Evicted { wanted, first } => first.0.saturating_sub(wanted.0),
+            Lost::PastEnd { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => 0,
+        }
+    }
+
     /// Whether the offsets that come next may be lower than those already written.
     pub fn is_new_history(&self) -> bool {
         match self {
@@ -161,7 +169,10 @@ fn check_inside(position: Offset, known: &Known) -> Result<(), Lost> {
     let wanted = position.next();
     match known.stream_first {
         Some(first) if first > wanted => Err(Lost::Evicted { wanted, first }),
-        Some(_) => Ok(()),
+        Some(_) => match known.stream_last {
+            Some(last) if position > last => Err(Lost::PastEnd { position, last: Some(last) }),
+            _ => Ok(()),
+        },
         None => Err(Lost::PastEnd { position, last: None }),
     }
 }
@@ -277,6 +288,18 @@ mod tests {
             decide(&known, Start::First),
             Err(Lost::PastEnd { position: Offset(0), last: None })
         );
+    }
+
+    #[test]
+    fn a_position_above_the_last_offset_is_past_the_end() {
+        let stored = |offset| Known { stored: Some(Offset(offset)), ..stream(0, 99) };
+        assert!(decide(&stored(99), Start::First).is_ok());
+        assert_eq!(
+            decide(&stored(100), Start::First),
+            Err(Lost::PastEnd { position: Offset(100), last: Some(Offset(99)) })
+        );
+        let unknown = Known { stream_last: None, ..stored(100) };
+        assert!(decide(&unknown, Start::First).is_ok(), "the first chunk will tell");
     }
 
     #[test]

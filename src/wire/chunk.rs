@@ -121,7 +121,26 @@ impl Chunk {
     /// what the earlier ones left is unreadable too. Inflation happens as the iterator moves.
     pub fn pieces(&self, limits: &InflateLimits) -> impl Iterator<Item = Piece> {
         let mut left = limits.max_bytes;
-        self.runs.iter().filter_map(move |run| match *run {
+        (0..self.runs.len()).filter_map(move |index| self.piece(index, &mut left))
+    }
+
+    /// How many pieces there are at the most, for a caller that takes them one at a time.
+    pub fn piece_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// What a piece needs beyond the frame once it is inflated, as it states it itself; 0 for one
+    /// that is not compressed.
+    pub fn piece_inflated_bytes(&self, index: usize) -> u64 {
+        match self.runs.get(index) {
+            Some(Run::Batch { codec, inflated, .. }) if *codec != 0 => u64::from(*inflated),
+            _ => 0,
+        }
+    }
+
+    /// One piece, inflated under what `left` allows, and takes from it. `None` for an empty one.
+    pub fn piece(&self, index: usize, left: &mut usize) -> Option<Piece> {
+        match *self.runs.get(index)? {
             Run::Messages { first, count, start, end } => {
                 let bytes = self.data.slice(start..end);
                 let timestamp = self.header.timestamp;
@@ -130,12 +149,12 @@ impl Chunk {
             Run::Batch { first, count, codec, inflated, start, end } => {
                 let data = self.data.slice(start..end);
                 let count = u32::from(count);
-                match self.batch(first, count, codec, inflated, &data, &mut left) {
+                match self.batch(first, count, codec, inflated, &data, left) {
                     Ok(block) => (block.count() > 0).then_some(Piece::Block(block)),
                     Err(error) => Some(Piece::Unreadable { first, count, data, error }),
                 }
             }
-        })
+        }
     }
 
     fn batch(
