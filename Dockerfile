@@ -6,15 +6,12 @@
 #
 # To pin the bases for good, give each by digest: --build-arg BUILDER=rust@sha256:…
 
-ARG BUILDER=docker.io/library/rust:1.95.0-slim-bookworm
+ARG BUILDER=docker.io/library/rust:1.95.0-bookworm
 ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILDER} AS builder
-# For the C parts of zstd and of rustls' cryptography. The runtime's libc must be no older than this
-# stage's: both are Debian 12.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev make cmake \
-    && rm -rf /var/lib/apt/lists/*
+# The image brings the C compiler that zstd and rustls' cryptography want. The runtime's libc must be
+# no older than this stage's: both are Debian 12.
 WORKDIR /src
 COPY . .
 # The caches stay on the builder's machine and out of the image, so the binary is copied out of them

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +143,7 @@ pub(super) async fn serve_within(
                         drop(place);
                     });
                 }
-                Err(_) => turn_away(&stream),
+                Err(_) => turn_away(stream),
             },
             Err(error) => {
                 tracing::warn!(%error, "the admin server could not accept a connection");
@@ -201,11 +201,15 @@ async fn connection(
 }
 
 /// Tells a client that there is no place, as far as that costs no waiting.
-fn turn_away(stream: &TcpStream) {
-    // What the client has sent already is read first: closing with unread bytes would reset the
-    // connection, and the answer with it.
-    let mut ignored = [0; 1024];
-    let read = stream.try_read(&mut ignored);
-    let written = stream.try_write(TOO_MANY);
-    tracing::debug!(?read, ?written, "an admin connection too many was turned away");
+fn turn_away(stream: TcpStream) {
+    // Straight to the system: it does not block, and the runtime knows nothing of the socket yet.
+    let answer = stream.into_std().and_then(|mut stream| {
+        // What the client has sent already is read first: closing with unread bytes would reset the
+        // connection, and the answer with it.
+        match stream.read(&mut [0; 1024]) {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
+            _ => stream.write(TOO_MANY),
+        }
+    });
+    tracing::debug!(?answer, "an admin connection too many was turned away");
 }

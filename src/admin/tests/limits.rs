@@ -48,7 +48,7 @@ async fn large_bodies_are_refused_and_small_ones_ignored() {
 
 #[tokio::test]
 async fn a_head_that_is_never_finished_is_cut_off() {
-    let limits = Limits { head_time: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { head_time: Duration::from_millis(700), ..Limits::default() };
     let server = Server::start(Scripted::default(), limits).await;
     let began = Instant::now();
     let mut slow = server.connect().await;
@@ -66,7 +66,7 @@ async fn a_head_that_is_never_finished_is_cut_off() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_but_not_for_ever() {
-    let limits = Limits { connection_time: Duration::from_millis(600), ..Limits::default() };
+    let limits = Limits { connection_time: Duration::from_millis(1500), ..Limits::default() };
     let server = Server::start(Scripted::default(), limits).await;
     let began = Instant::now();
     let mut stream = server.connect().await;
