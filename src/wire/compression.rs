@@ -242,3 +242,6 @@ fn zstd(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
 fn zstd_words(error: &io::Error) -> String {
     format!("{error} (for the size that the batch states)")
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,3 +234,6 @@ impl PutExt for BytesMut {
 fn too_long(out: &BytesMut, what: &'static str, length: usize, limit: usize) -> WireError {
     WireError::new("outgoing frame", out.len(), Problem::TooLong { what, length, limit })
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,6 @@ pub fn write_frame(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

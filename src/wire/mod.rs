@@ -13,3 +13,5 @@ pub mod compression;
 pub mod cursor;
 pub mod error;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
