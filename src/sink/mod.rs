@@ -11,6 +11,15 @@
 //!   the batch at once; what becomes of them is not the sink's business.
 //! - A sink knows nothing of brokers, retries or metrics.
 
+#[doc(hidden)]
+pub mod conformance;
+pub mod envelope;
+pub mod file;
+pub mod format;
+pub mod null;
+pub mod stdout;
+pub(crate) mod worker;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,281 @@
+//! The log: batches in, committed bytes out. The argument for it stands in [`super`].
+//!
+//! Blocking, and generic over [`Storage`]; time is an argument. Knows nothing of threads.
+//!
+//! Invariants:
+//! - After any failure the open files are forgotten, and the next write begins by [`recover`].
+//! - The committed state in memory is always one that was synced by this process.
+
+use crate::flow::batch::Batch;
+use crate::sink::envelope::Envelope;
+use crate::sink::{BadRecord, SinkError};
+use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
+
+use super::error::Tried;
+use super::pack::Packer;
+use super::position::{Durable, Position, Tail};
+use super::recover;
+use super::segment::{self, Rotation};
+use super::storage::Storage;
+
+/// Encoded records are packed and written whenever so many bytes are there. Large enough that a
+/// system call costs nothing, small enough to stay in the processor's cache.
+pub(super) const PIECE_BYTES: usize = 512 << 10;
+
+/// A buffer that an unusually large record blew up beyond this is given back.
+const BUFFER_BYTES_MAX: usize = 2 * PIECE_BYTES;
+
+/// How a log is set up.
+pub(super) struct Setup {
+    /// The stream that its records come from.
+    pub(super) stream: StreamName,
+    /// The reference that reads it.
+    pub(super) reference: Reference,
+    /// When a segment ends.
+    pub(super) rotation: Rotation,
+    /// Encodes records.
+    pub(super) envelope: Envelope,
+    /// Packs what is encoded.
+    pub(super) packer: Packer,
+    /// [`PIECE_BYTES`], but for tests.
+    pub(super) piece_bytes: usize,
+}
+
+/// The log of one stream.
+pub(super) struct Log<S: Storage> {
+    storage: S,
+    rotation: Rotation,
+    envelope: Envelope,
+    packer: Packer,
+    piece_bytes: usize,
+    /// Encoded records that are not written yet.
+    plain: Vec<u8>,
+    durable: Durable,
+    /// `None` after a failure.
+    open: Option<Open<S::File>>,
+}
+
+/// The open files.
+struct Open<F> {
+    position: Position<F>,
+    /// The tail's file; `None` before the first batch.
+    segment: Option<F>,
+}
+
+impl<S: Storage> Log<S> {
+    /// Opens the log: finds the position, or begins a new one, and puts the files in order.
+    pub(super) fn open(mut storage: S, setup: Setup) -> Result<Log<S>, SinkError> {
+        let Setup { stream, reference, rotation, envelope, packer, piece_bytes } = setup;
+        let position = recover::start(&mut storage, stream, reference)?;
+        let durable = position.durable().clone();
+        let segment = recover::settle(&mut storage, durable.state())?;
+        let open = Some(Open { position, segment });
+        let plain = Vec::new();
+        Ok(Log { storage, rotation, envelope, packer, piece_bytes, plain, durable, open })
+    }
+
+    /// What is committed.
+    pub(super) fn position(&self) -> Option<Checkpoint> {
+        self.durable.state().checkpoint
+    }
+
+    /// Writes the batch and commits it.
+    pub(super) fn write(&mut self, batch: &Batch, now: Timestamp) -> Result<(), SinkError> {
+        self.refuse_strangers(batch)?;
+        if self.open.is_none() {
+            self.restore()?;
+        }
+        let before = self.durable.state().tail.clone();
+        let written = self.append(batch, now);
+        if let Some(open) = &self.open {
+            self.durable = open.position.durable().clone();
+        }
+        match &written {
+            Ok(()) => {}
+            Err(SinkError::Poison(_)) if before == self.durable.state().tail && self.is_clean() => {
+            }
+            Err(SinkError::Poison(_)) => {
+                self.open = None;
+                // What is in the segment goes away now rather than at the next write, if it can.
+                if let Err(error) = self.restore() {
+                    tracing::debug!(%error, "cutting a poisoned batch back was put off");
+                }
+            }
+            Err(_) => self.open = None,
+        }
+        self.plain.clear();
+        self.plain.shrink_to(BUFFER_BYTES_MAX);
+        self.packer.shrink(BUFFER_BYTES_MAX);
+        written
+    }
+
+    /// A batch that this log must never take is a bug of the caller, and would break the promise.
+    fn refuse_strangers(&self, batch: &Batch) -> Result<(), SinkError> {
+        let state = self.durable.state();
+        if *batch.stream() != state.stream {
+            return Err(SinkError::Fatal(format!(
+                "internal error: a batch of stream {:?} was given to the file sink of stream {:?}; \
+                 please report it",
+                batch.stream(),
+                state.stream,
+            )));
+        }
+        match state.checkpoint {
+            Some(committed) if batch.first_offset() <= committed.offset => {
+                Err(SinkError::Fatal(format!(
+                    "internal error: a batch that begins at offset {} was given to {}, which has \
+                     committed offset {}: writing it would repeat records; please report it",
+                    batch.first_offset(),
+                    self.storage.path("").display(),
+                    committed.offset,
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the files back to what is committed.
+    fn restore(&mut self) -> Result<(), SinkError> {
+        self.storage.hold_again()?;
+        let position = Position::reinstate(&mut self.storage, self.durable.clone())?;
+        self.durable = position.durable().clone();
+        let segment = recover::settle(&mut self.storage, self.durable.state())?;
+        self.open = Some(Open { position, segment });
+        Ok(())
+    }
+
+    /// Whether the segment ends where the committed state says.
+    fn is_clean(&mut self) -> bool {
+        let Some(open) = &self.open else { return false };
+        match (&open.segment, &self.durable.state().tail) {
+            (Some(file), Some(tail)) => {
+                self.storage.stat(file).is_ok_and(|stat| stat.linked && stat.bytes == tail.bytes)
+            }
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn append(&mut self, batch: &Batch, now: Timestamp) -> Result<(), SinkError> {
+        let path = |storage: &S| storage.path("");
+        self.storage.check_held().tried("keep hold of", || path(&self.storage))?;
+        if batch.messages() > 0 && self.rotation_is_due(batch, now) {
+            self.rotate(batch, now)?;
+        }
+        let Some(open) = &mut self.open else {
+            return Err(SinkError::Fatal("internal error: the log is not open".to_owned()));
+        };
+        let mut state = open.position.durable().state().clone();
+        if let (Some(tail), Some(file)) = (&mut state.tail, &open.segment) {
+            let path = self.storage.path(&tail.segment);
+            let stat = self.storage.stat(file).tried("look at", || path.clone())?;
+            if !stat.linked || stat.bytes != tail.bytes {
+                return Err(SinkError::Transient {
+                    what: format!(
+                        "{} was changed by someone else: {} bytes of {} bytes committed{}",
+                        path.display(),
+                        stat.bytes,
+                        tail.bytes,
+                        if stat.linked { "" } else { ", and its name was taken away" },
+                    ),
+                    retry_after: None,
+                });
+            }
+            let mut piece = Piece {
+                storage: &mut self.storage,
+                file,
+                path: &path,
+                packer: &mut self.packer,
+                at: tail.bytes,
+                bytes: self.piece_bytes,
+            };
+            encode(batch, &mut self.envelope, &mut self.plain, &mut piece)?;
+            let end = piece.at;
+            if end > tail.bytes {
+                self.storage.sync(file).tried("sync", || path.clone())?;
+                tail.bytes = end;
+            }
+        }
+        state.checkpoint = Some(batch.checkpoint());
+        open.position.commit(&mut self.storage, state)
+    }
+
+    fn rotation_is_due(&self, batch: &Batch, now: Timestamp) -> bool {
+        match &self.durable.state().tail {
+            None => true,
+            Some(tail) => self.rotation.is_due(tail, batch.first_offset(), now),
+        }
+    }
+
+    /// Begins a new, empty segment and commits to it before anything is written there: so a segment
+    /// with anything in it that the position does not know is never ours to throw away.
+    fn rotate(&mut self, batch: &Batch, now: Timestamp) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let name = segment::file_name(batch.first_offset(), &self.rotation.extension);
+        let path = self.storage.path(&name);
+        let file = self.storage.create(&name).tried("create", || path.clone())?;
+        self.storage.sync_dir().tried("sync", || self.storage.path(""))?;
+        let mut state = open.position.durable().state().clone();
+        let left = state.tail.replace(Tail { segment: name, bytes: 0, started: now });
+        open.position.commit(&mut self.storage, state)?;
+        open.segment = Some(file);
+        self.durable = open.position.durable().clone();
+        match left {
+            Some(left) if left.bytes == 0 => {
+                let path = self.storage.path(&left.segment);
+                self.storage.remove(&left.segment).tried("remove", || path)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where pieces of encoded records go.
+struct Piece<'a, S: Storage> {
+    storage: &'a mut S,
+    file: &'a S::File,
+    path: &'a std::path::Path,
+    packer: &'a mut Packer,
+    /// Where the next one goes.
+    at: u64,
+    /// It is written when it has so many bytes before packing.
+    bytes: usize,
+}
+
+impl<S: Storage> Piece<'_, S> {
+    fn write(&mut self, plain: &mut Vec<u8>) -> Result<(), SinkError> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let path = || self.path.to_owned();
+        let packed = self.packer.pack(plain).tried("compress for", path)?;
+        self.storage.write_at(self.file, self.at, packed).tried("append to", path)?;
+        self.at += packed.len() as u64;
+        plain.clear();
+        Ok(())
+    }
+}
+
+/// Encodes the batch, a piece at a time. Once a bad record is found nothing more is written, but
+/// the search goes on.
+fn encode<S: Storage>(
+    batch: &Batch,
+    envelope: &mut Envelope,
+    plain: &mut Vec<u8>,
+    piece: &mut Piece<'_, S>,
+) -> Result<(), SinkError> {
+    let mut bad: Vec<BadRecord> = Vec::new();
+    plain.clear();
+    for record in batch.records() {
+        if let Err(record) = envelope.append(record, plain) {
+            bad.push(record);
+        }
+        if plain.len() >= piece.bytes {
+            if bad.is_empty() {
+                piece.write(plain)?;
+            }
+            plain.clear();
+        }
+    }
+    if bad.is_empty() { piece.write(plain) } else { Err(SinkError::Poison(bad)) }
+}

@@ -1,0 +1,287 @@
+//! The `file` sink: segments of NDJSON lines or raw bodies, exactly once.
+//!
+//! ```text
+//! DIR/STREAM/00000000000000000000.ndjson      a segment; named after its first offset
+//! DIR/STREAM/00000000000000481516.ndjson      the tail: the one that takes the next batch
+//! DIR/STREAM/position.rillway                 which bytes of the tail count, and up to which offset
+//! DIR/STREAM/rillway.lock                     held for as long as a process writes here
+//! ```
+//!
+//! # Why this is exactly-once
+//! A batch is written in four steps, each of which ends before the next begins:
+//! 1. append its records to the tail, behind the committed length;
+//! 2. fdatasync the tail;
+//! 3. write the position: new committed length *and* new offset, into one of two slots;
+//! 4. fdatasync the position.
+//!
+//! Length and offset stand in one slot under one CRC, so they change together or not at all, and
+//! the start-up cuts the tail to the length and resumes behind the offset of the *same* slot. So
+//! it is enough that (a) some slot is always valid, and (b) a valid slot never counts bytes that
+//! are not on the medium:
+//! - *(a)* A slot is overwritten only while the other is known to be durable: synced by this
+//!   process. A slot that was only read at start-up is first written again, byte for byte, and
+//!   synced. The file gets its name only after its first slot is durable.
+//! - *(b)* Step 3 begins only after step 2 said that the bytes are durable, and nothing below the
+//!   committed length is ever written or cut again. A sealed segment ends at its committed length:
+//!   what a failed batch left behind it was cut off, and the cut synced, before the next batch.
+//!
+//! A stop at any point then ends in one of two states:
+//!
+//! | stopped in | `kill -9` (the page cache lives on) | power loss (what was not synced may be kept, lost or torn at any byte) |
+//! |---|---|---|
+//! | 1, 2 | old slot: the batch is cut off and comes again | the same |
+//! | 3 | old slot, or, the new one being whole, the new | the same; a torn slot fails its CRC |
+//! | 4 | new slot: adopted, synced, its bytes are durable by (b) | old or new slot |
+//! | after 4 | new slot | new slot |
+//!
+//! The caller is told `Ok` only after 4. Where the new slot is found although the caller never
+//! heard so, the caller learns it from [`Sink::position`] and goes on behind it; and a batch at or
+//! below the committed offset is refused, whoever sends it.
+//!
+//! *A new segment* is created, empty, and its name synced; then the position commits to it with
+//! length 0 and the old offset; only then is it written to. So a file that the position does not
+//! know is either empty (and removed) or not ours (and put aside, never deleted); [`recover`] has
+//! the whole table.
+//!
+//! # After a failure
+//! A failed write leaves bytes of unknown worth, and after a failed fsync the kernel may have
+//! marked pages clean that never reached the medium: a second fsync would succeed and prove
+//! nothing. So no open file is trusted after any failure. Before the next attempt the position is
+//! opened again, checked against the state that *this process* synced, and that state is written
+//! to the doubtful slot and synced (which undoes a commit of which it is not known whether it
+//! came through); then the tail is cut back to the committed length and synced, and the batch
+//! is written anew, from its records and into pages that are dirty again. Bytes below the
+//! committed length were synced with success before, and are not touched.
+//!
+//! A full disk, an exceeded quota, an I/O error and a folder that is gone are transient: they are
+//! tried again until they pass. A refused permission, a read-only file system and the like are
+//! fatal; [`error`] has the table.
+//!
+//! # Memory, compression, rotation
+//! Records are encoded into a buffer of 512 KiB (or one record, where that is larger), which is
+//! packed and written whenever it is full; a batch is never held twice. With compression each
+//! such piece is a zstd frame or gzip member of its own: the file is valid at every committed
+//! length but 0, and `zstd -d`, `zcat` and the like read the run of them as one.
+//!
+//! A segment that has reached `rotate_bytes` (on disk, after compression) or `rotate_age` takes no
+//! further batch, so it may be larger by one batch. Both are decided when a batch arrives: on an
+//! idle stream an old segment stays the tail, which harms nobody, since it is whole and readable
+//! as it is, at any time.
+//!
+//! # What it cannot see
+//! Media that lie about having synced; a file system that tears what was synced before; someone
+//! who edits committed bytes without changing the length.
+//!
+//! Must not know: brokers, retries, metrics.
+
+mod disk;
+mod error;
+mod log;
+mod pack;
+mod position;
+mod recover;
+mod segment;
+mod storage;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::flow::batch::Batch;
+use crate::sink::format::Format;
+use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::{Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
+
+use self::disk::Disk;
+use self::log::{Log, Setup};
+use self::pack::Packer;
+use self::segment::Rotation;
+
+/// RabbitMQ's own limit for the names of streams and references.
+const NAME_BYTES_MAX: usize = 255;
+
+/// What a file sink needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The folder under which each stream gets a folder of its own.
+    pub dir: PathBuf,
+    /// How records are laid out.
+    pub format: Format,
+    /// Whether and how segments are compressed.
+    pub compression: Compression,
+    /// A segment of so many bytes on disk takes no further batch.
+    pub rotate_bytes: Option<u64>,
+    /// A segment of this age takes no further batch.
+    pub rotate_age: Option<Duration>,
+}
+
+impl FileOptions {
+    /// NDJSON, not compressed, one segment for ever.
+    pub fn new(dir: impl Into<PathBuf>) -> FileOptions {
+        FileOptions {
+            dir: dir.into(),
+            format: Format::Ndjson,
+            compression: Compression::None,
+            rotate_bytes: None,
+            rotate_age: None,
+        }
+    }
+
+    /// What is wrong with these options, in words that follow the name of the key.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), String> {
+        match self.compression {
+            Compression::Zstd { level } if !(1..=22).contains(&level) => {
+                Err(format!("level: zstd has the levels 1 to 22, not {level}"))
+            }
+            Compression::Gzip { level } if level > 9 => {
+                Err(format!("level: gzip has the levels 0 to 9, not {level}"))
+            }
+            _ if self.rotate_bytes == Some(0) => Err("rotate_bytes: must be above 0".to_owned()),
+            _ if self.rotate_age == Some(Duration::ZERO) => {
+                Err("rotate_age: must be above 0".to_owned())
+            }
+            _ if self.dir.as_os_str().is_empty() => Err("dir: must not be empty".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How segments are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// zstd frames.
+    Zstd {
+        /// 1 to 22; 3 is zstd's own default.
+        level: i32,
+    },
+    /// gzip members.
+    Gzip {
+        /// 0 to 9; 6 is gzip's own default.
+        level: u32,
+    },
+}
+
+/// Writes one stream's records to files, exactly once.
+pub struct FileSink {
+    folder: PathBuf,
+    /// `None` once closed.
+    worker: Option<Worker<Log<Disk>>>,
+}
+
+impl FileSink {
+    /// Takes hold of the stream's folder, finds the position there, and puts the files in order.
+    ///
+    /// # Errors
+    /// Fatal where the options are wrong, the folder is in use, belongs to another reference, or
+    /// has lost committed data; transient where trying again may help (a full disk).
+    pub async fn open(
+        options: FileOptions,
+        stream: StreamName,
+        reference: Reference,
+    ) -> Result<FileSink, SinkError> {
+        options.validate().map_err(|what| SinkError::Fatal(format!("file sink: {what}")))?;
+        if stream.as_str().len().max(reference.as_str().len()) > NAME_BYTES_MAX {
+            return Err(SinkError::Fatal(format!(
+                "file sink: the names of stream and reference may have {NAME_BYTES_MAX} bytes each"
+            )));
+        }
+        let folder = options.dir.join(segment::folder(&stream));
+        let make = move || open_log(options, stream, reference);
+        match Worker::start("rillway-file", make).await {
+            Ok(made) => Ok(FileSink { folder, worker: Some(made?) }),
+            Err(error) => Err(unavailable(&folder, error)),
+        }
+    }
+
+    /// The folder that holds the segments.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Log<Disk>) -> R + Send + 'static,
+    ) -> Result<R, SinkError> {
+        let Some(worker) = &self.worker else {
+            return Err(SinkError::Fatal(format!(
+                "internal error: the file sink on {} was used after it was closed; please report it",
+                self.folder.display()
+            )));
+        };
+        worker.run(job).await.map_err(|error| unavailable(&self.folder, error))
+    }
+}
+
+fn open_log(
+    options: FileOptions,
+    stream: StreamName,
+    reference: Reference,
+) -> Result<Log<Disk>, SinkError> {
+    let packer = Packer::new(options.compression).map_err(|error| {
+        SinkError::Fatal(format!("file sink: {:?} cannot be set up: {error}", options.compression))
+    })?;
+    let storage = Disk::open(&options.dir, &segment::folder(&stream))?;
+    let rotation = Rotation {
+        extension: segment::extension(&options.format, options.compression),
+        bytes: options.rotate_bytes,
+        age: options.rotate_age,
+    };
+    let envelope = options.format.envelope(&stream);
+    let piece_bytes = log::PIECE_BYTES;
+    Log::open(storage, Setup { stream, reference, rotation, envelope, packer, piece_bytes })
+}
+
+fn unavailable(folder: &std::path::Path, error: Unavailable) -> SinkError {
+    let what = format!("could not write to {}: the file sink: {error}", folder.display());
+    match error {
+        Unavailable::Gone => {
+            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+        }
+        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        self.run(|log| log.position()).await
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
+        let batch = Arc::clone(batch);
+        self.run(move |log| log.write(&batch, Timestamp::now())).await?
+    }
+
+    /// Lets go of the folder. Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        let Some(worker) = self.worker.take() else { return Ok(()) };
+        worker.end().await;
+        Ok(())
+    }
+}

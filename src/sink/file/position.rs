@@ -1,0 +1,296 @@
+//! The position file: which bytes of which segment count, and the offset that they reach.
+//!
+//! Two slots, each in a 4 KiB block of its own (so that a torn sector can spoil only one), written
+//! in turn and in place:
+//! ```text
+//! rillway-position 1 CRC32 LENGTH\n      CRC and length of what follows the line break
+//! {"sequence":7,"state":{…}}             JSON, so that a person can read it with `cat`
+//! spaces up to 4096
+//! ```
+//! Invariants:
+//! - A slot is written only while the *other* one is known to be durable, so that at least one
+//!   valid slot is on the medium at every instant after the file has its name.
+//! - The file gets its name only after its first slot is durable.
+//! - Nothing is built on a slot that was merely read: it could stand in the page cache alone, after
+//!   an fsync that failed. Whoever adopts a slot first writes it again and syncs it.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sink::SinkError;
+use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
+
+use super::error::Tried;
+use super::storage::Storage;
+
+/// The file's name.
+pub(super) const NAME: &str = "position.rillway";
+
+/// What it is called before its first slot is durable.
+const NEW_NAME: &str = "position.rillway.new";
+
+const SLOT_BYTES: usize = 4096;
+const FILE_BYTES_MAX: usize = 2 * SLOT_BYTES;
+const MAGIC: &str = "rillway-position ";
+const VERSION: u32 = 1;
+
+/// What is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The stream that the records come from.
+    pub(super) stream: StreamName,
+    /// The reference that reads it.
+    pub(super) reference: Reference,
+    /// Where the reference stands; `None` before the first batch.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// The segment that takes the next batch; `None` before the first batch.
+    pub(super) tail: Option<Tail>,
+}
+
+/// The segment that takes the next batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tail {
+    /// Its file's name.
+    pub(super) segment: String,
+    /// So much of it is committed.
+    pub(super) bytes: u64,
+    /// When it was begun.
+    pub(super) started: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Slot {
+    sequence: u64,
+    state: State,
+}
+
+enum Read {
+    Valid(Slot),
+    Newer(u32),
+    Bad,
+}
+
+fn encode(sequence: u64, state: &State) -> io::Result<Vec<u8>> {
+    let slot = Slot { sequence, state: state.clone() };
+    let mut json = serde_json::to_vec(&slot)?;
+    json.push(b'\n');
+    let crc = crc32fast::hash(&json);
+    let mut bytes = format!("{MAGIC}{VERSION} {crc:08x} {:04}\n", json.len()).into_bytes();
+    bytes.append(&mut json);
+    if bytes.len() > SLOT_BYTES {
+        return Err(io::Error::other("the names of stream and reference are too long for a slot"));
+    }
+    bytes.resize(SLOT_BYTES, b' ');
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Read {
+    let parsed = (|| {
+        let rest = bytes.strip_prefix(MAGIC.as_bytes())?;
+        let end = rest.iter().position(|b| *b == b'\n')?;
+        let mut words = std::str::from_utf8(rest.get(..end)?).ok()?.split(' ');
+        let version: u32 = words.next()?.parse().ok()?;
+        if version > VERSION {
+            return Some(Read::Newer(version));
+        }
+        let crc = u32::from_str_radix(words.next()?, 16).ok()?;
+        let length: usize = words.next()?.parse().ok()?;
+        let json = rest.get(end + 1..)?.get(..length)?;
+        if crc32fast::hash(json) != crc {
+            return None;
+        }
+        serde_json::from_slice(json).ok().map(Read::Valid)
+    })();
+    parsed.unwrap_or(Read::Bad)
+}
+
+/// The open position file.
+pub(super) struct Position<F> {
+    file: F,
+    /// What is known to be durable, and where.
+    durable: Durable,
+}
+
+/// The slot that is known to be on the medium.
+#[derive(Clone, Debug)]
+pub(super) struct Durable {
+    slot: usize,
+    sequence: u64,
+    state: State,
+}
+
+impl Durable {
+    /// What is committed.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl<F> Position<F> {
+    /// Creates the file, with `state` in its first slot.
+    pub(super) fn create<S: Storage<File = F>>(
+        storage: &mut S,
+        state: State,
+    ) -> Result<Position<F>, SinkError> {
+        let path = storage.path(NEW_NAME);
+        match storage.remove(NEW_NAME) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+        .tried("remove", || path.clone())?;
+        let file = storage.create(NEW_NAME).tried("create", || path.clone())?;
+        let mut bytes = encode(1, &state).tried("lay out", || path.clone())?;
+        bytes.resize(FILE_BYTES_MAX, b' ');
+        storage.write_at(&file, 0, &bytes).tried("write", || path.clone())?;
+        storage.sync(&file).tried("sync", || path.clone())?;
+        storage.rename(NEW_NAME, NAME).tried("rename", || path.clone())?;
+        storage.sync_dir().tried("sync", || storage.path(""))?;
+        Ok(Position { file, durable: Durable { slot: 0, sequence: 1, state } })
+    }
+
+    /// Reads the file and adopts what it holds; `None` where there is no file.
+    ///
+    /// # Errors
+    /// Fatal where neither slot is valid.
+    pub(super) fn adopt<S: Storage<File = F>>(
+        storage: &mut S,
+    ) -> Result<Option<Position<F>>, SinkError> {
+        let path = storage.path(NAME);
+        let file = match storage.open(NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.tried("open", || path.clone())?,
+        };
+        let bytes = storage.read(&file, FILE_BYTES_MAX).tried("read", || path.clone())?;
+        let mut valid: Vec<(usize, Slot)> = Vec::new();
+        for (index, slot) in bytes.chunks(SLOT_BYTES).enumerate() {
+            match decode(slot) {
+                Read::Valid(slot) => valid.push((index, slot)),
+                Read::Bad => {}
+                Read::Newer(version) => {
+                    return Err(SinkError::Fatal(format!(
+                        "{} was written by a newer rillway (layout {version}, this one knows \
+                         {VERSION}). Run the newer one.",
+                        path.display()
+                    )));
+                }
+            }
+        }
+        let Some((slot, adopted)) = valid.into_iter().max_by_key(|(_, slot)| slot.sequence) else {
+            return Err(SinkError::Fatal(format!(
+                "{} is damaged: neither of its two slots is valid, so which records are on disk \
+                 is not known. Restore the file from a backup together with its segments; or move \
+                 the whole folder away, and begin anew where `start` says.",
+                path.display()
+            )));
+        };
+        let sequence = adopted.sequence;
+        let durable = Durable { slot, sequence, state: adopted.state };
+        // The same bytes in the same place: if they were durable, a torn write changes nothing; if
+        // they were not, the other slot is.
+        let again = encode(sequence, &durable.state).tried("lay out", || path.clone())?;
+        let at = (slot * SLOT_BYTES) as u64;
+        storage.write_at(&file, at, &again).tried("write", || path.clone())?;
+        storage.sync(&file).tried("sync", || path.clone())?;
+        Ok(Some(Position { file, durable }))
+    }
+
+    /// Opens the file again after a failure, with what this process knows to be durable, and
+    /// overwrites the slot that may hold a commit that failed.
+    pub(super) fn reinstate<S: Storage<File = F>>(
+        storage: &mut S,
+        durable: Durable,
+    ) -> Result<Position<F>, SinkError> {
+        let path = storage.path(NAME);
+        let file = storage.open(NAME).tried("open", || path.clone())?;
+        let bytes = storage.read(&file, FILE_BYTES_MAX).tried("read", || path.clone())?;
+        let found = bytes.chunks(SLOT_BYTES).nth(durable.slot).map(decode);
+        match found {
+            Some(Read::Valid(slot))
+                if slot.sequence == durable.sequence && slot.state == durable.state => {}
+            _ => {
+                return Err(SinkError::Fatal(format!(
+                    "{} does not hold what this process committed: someone else wrote to it, or \
+                     the medium lost it. Find out who, then restart this consumer: it resumes from \
+                     what the file holds.",
+                    path.display()
+                )));
+            }
+        }
+        let state = durable.state.clone();
+        let mut position = Position { file, durable };
+        position.commit(storage, state)?;
+        Ok(position)
+    }
+
+    /// What is known to be durable.
+    pub(super) fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// Makes `state` the committed one.
+    pub(super) fn commit<S: Storage<File = F>>(
+        &mut self,
+        storage: &mut S,
+        state: State,
+    ) -> Result<(), SinkError> {
+        let path = storage.path(NAME);
+        let slot = 1 - self.durable.slot;
+        let sequence = self.durable.sequence + 1;
+        let bytes = encode(sequence, &state).tried("lay out", || path.clone())?;
+        let at = (slot * SLOT_BYTES) as u64;
+        storage.write_at(&self.file, at, &bytes).tried("write", || path.clone())?;
+        storage.sync(&self.file).tried("sync", || path.clone())?;
+        self.durable = Durable { slot, sequence, state };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ChunkId, Offset};
+
+    fn state(name: &str) -> State {
+        let chunk = ChunkId {
+            first_offset: Offset(u64::MAX),
+            epoch: u64::MAX,
+            timestamp: Timestamp(i64::MIN),
+            crc: u32::MAX,
+        };
+        State {
+            stream: StreamName::from(name),
+            reference: Reference::from(name),
+            checkpoint: Some(Checkpoint { offset: Offset(u64::MAX), chunk: Some(chunk) }),
+            tail: Some(Tail {
+                segment: super::super::segment::file_name(Offset(u64::MAX), "ndjson.zst"),
+                bytes: u64::MAX,
+                started: Timestamp(i64::MIN),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_longest_names_fit_into_a_slot_and_come_back() {
+        for name in ["x".repeat(255), "\u{1}".repeat(255), "é".repeat(127), String::new()] {
+            let state = state(&name);
+            let bytes = encode(u64::MAX, &state).unwrap();
+            assert_eq!(bytes.len(), SLOT_BYTES);
+            let Read::Valid(slot) = decode(&bytes) else { panic!("not valid: {name}") };
+            assert_eq!((slot.sequence, slot.state), (u64::MAX, state));
+        }
+        assert!(encode(1, &state(&"\u{1}".repeat(1000))).is_err());
+    }
+
+    #[test]
+    fn every_torn_or_flipped_slot_is_bad() {
+        let bytes = encode(7, &state("events")).unwrap();
+        let meaningful = bytes.iter().rposition(|b| *b != b' ').unwrap() + 1;
+        for at in 0..meaningful {
+            assert!(matches!(decode(&bytes[..at]), Read::Bad), "cut at {at}");
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x04;
+            assert!(!matches!(decode(&flipped), Read::Valid(_)), "flipped at {at}");
+        }
+    }
+}

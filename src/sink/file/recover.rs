@@ -1,0 +1,154 @@
+//! Putting a stream's folder in order: at start-up, and after every failure.
+//!
+//! Rules for what lies in the folder, where N is the committed offset:
+//!
+//! | file | what becomes of it |
+//! |---|---|
+//! | the segment that the position names | cut to the committed length; too short or missing: fatal |
+//! | another segment, empty | removed: it holds nothing, and is what a crash amid a rotation leaves |
+//! | another segment that begins at or below N | history: left alone |
+//! | another segment that begins above N, not empty | not ours: the log commits to a segment before it writes to it. Put aside under another name, with a warning; never deleted |
+//! | segments, but no position file | fatal |
+//! | anything else | not looked at |
+
+use std::io;
+
+use crate::sink::SinkError;
+use crate::types::{Reference, StreamName};
+
+use super::error::{Tried, failed};
+use super::position::{self, Position, State};
+use super::segment;
+use super::storage::{Entry, Storage};
+
+/// Adopts the position in the folder, or begins a new one.
+pub(super) fn start<S: Storage>(
+    storage: &mut S,
+    stream: StreamName,
+    reference: Reference,
+) -> Result<Position<S::File>, SinkError> {
+    if let Some(position) = Position::adopt(storage)? {
+        // The name may have been given by a process that was killed before it could sync it.
+        storage.sync_dir().tried("sync", || storage.path(""))?;
+        let state = position.durable().state();
+        if state.stream != stream || state.reference != reference {
+            return Err(SinkError::Fatal(format!(
+                "{} belongs to reference {:?} on stream {:?}, not to reference {reference:?} on \
+                 stream {stream:?}. Give each consumer a `dir` of its own; or, if the consumer was \
+                 renamed, set its `reference` back.",
+                storage.path(position::NAME).display(),
+                state.reference,
+                state.stream,
+            )));
+        }
+        return Ok(position);
+    }
+    let entries = storage.list().tried("list", || storage.path(""))?;
+    let orphan = entries.iter().find(|e| e.bytes > 0 && segment::parse(&e.name).is_some());
+    if let Some(entry) = orphan {
+        return Err(SinkError::Fatal(format!(
+            "{} holds segments ({}, …) but no {}: which records are in them is not known, and to \
+             begin anew could repeat them. Restore the file; or move the segments away, and begin \
+             anew where `start` says.",
+            storage.path("").display(),
+            entry.name,
+            position::NAME,
+        )));
+    }
+    Position::create(storage, State { stream, reference, checkpoint: None, tail: None })
+}
+
+/// Makes the segments agree with the committed state, by the rules above; returns the tail.
+pub(super) fn settle<S: Storage>(
+    storage: &mut S,
+    state: &State,
+) -> Result<Option<S::File>, SinkError> {
+    let entries = storage.list().tried("list", || storage.path(""))?;
+    let tail_name = state.tail.as_ref().map(|tail| tail.segment.as_str());
+    for entry in &entries {
+        let Some((first, _)) = segment::parse(&entry.name) else { continue };
+        if Some(entry.name.as_str()) == tail_name {
+            continue;
+        }
+        if entry.bytes == 0 {
+            storage.remove(&entry.name).tried("remove", || storage.path(&entry.name))?;
+        } else if state.checkpoint.is_none_or(|committed| first > committed.offset) {
+            put_aside(storage, &entries, entry)?;
+        }
+    }
+    let file = state.tail.as_ref().map(|tail| {
+        let path = storage.path(&tail.segment);
+        let file = match storage.open(&tail.segment) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SinkError::Fatal(format!(
+                    "{} is missing, of which {} bytes are committed ({}). {WHAT_TO_DO}",
+                    path.display(),
+                    tail.bytes,
+                    reached(state),
+                )));
+            }
+            opened => opened.tried("open", || path.clone())?,
+        };
+        let found = storage.stat(&file).tried("look at", || path.clone())?;
+        if found.bytes < tail.bytes {
+            return Err(SinkError::Fatal(format!(
+                "{} has {} bytes, but {} are committed ({}): it was cut or overwritten. \
+                 {WHAT_TO_DO}",
+                path.display(),
+                found.bytes,
+                tail.bytes,
+                reached(state),
+            )));
+        }
+        if found.bytes > tail.bytes {
+            tracing::info!(
+                segment = %path.display(),
+                bytes = found.bytes - tail.bytes,
+                "cutting off what was not committed; it will come again"
+            );
+        }
+        storage.cut(&file, tail.bytes).tried("cut", || path.clone())?;
+        Ok(file)
+    });
+    let file = file.transpose()?;
+    storage.sync_dir().tried("sync", || storage.path(""))?;
+    Ok(file)
+}
+
+const WHAT_TO_DO: &str = "Restore the whole folder from a backup; or move it away, and begin anew \
+                          where `start` says.";
+
+fn reached(state: &State) -> String {
+    match state.checkpoint {
+        Some(committed) => format!("up to offset {}", committed.offset),
+        None => "no offset yet".to_owned(),
+    }
+}
+
+/// Renames a segment that is not ours to delete.
+fn put_aside<S: Storage>(
+    storage: &mut S,
+    entries: &[Entry],
+    entry: &Entry,
+) -> Result<(), SinkError> {
+    let taken = |name: &str| entries.iter().any(|e| e.name == name);
+    let Some(aside) = (0..=entries.len())
+        .map(|n| match n {
+            0 => format!("{}.aside", entry.name),
+            n => format!("{}.aside.{n}", entry.name),
+        })
+        .find(|name| !taken(name))
+    else {
+        let error = io::Error::from(io::ErrorKind::AlreadyExists);
+        return Err(failed("put aside", &storage.path(&entry.name), &error));
+    };
+    storage.rename(&entry.name, &aside).tried("rename", || storage.path(&entry.name))?;
+    tracing::warn!(
+        segment = %storage.path(&entry.name).display(),
+        aside = %storage.path(&aside).display(),
+        bytes = entry.bytes,
+        "a segment that begins above the committed position, and that this consumer did not write, \
+         was put aside: was an older position file restored without its segments?"
+    );
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! A thread of its own for a sink that blocks: it owns the sink's state and does one job after the
+//! other.
+//!
+//! Why not `spawn_blocking`: a runtime that shuts down waits for its blocking tasks, so a write
+//! that hangs (a full pipe that nobody reads, a dead NFS server) would keep the process from ever
+//! exiting. This thread is detached: dropping the [`Worker`] ends it after the job at hand, and
+//! the process may exit while that job still hangs.
+//!
+//! Invariants: jobs run in the order in which they were handed over; at most [`JOBS_MAX`] wait;
+//! the state never leaves the thread, and is dropped there.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use tokio::sync::oneshot;
+
+/// How many jobs may wait behind the one at hand. A sink does one thing at a time, so a second job
+/// waits only where the caller gave up on the first.
+const JOBS_MAX: usize = 1;
+
+type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// Held by the thread until its state is dropped.
+type Alive = oneshot::Sender<()>;
+
+/// The handle of the thread that owns an `S`.
+pub(crate) struct Worker<S> {
+    jobs: SyncSender<Job<S>>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Why a job could not be done.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unavailable {
+    /// The thread panicked, or could not be started.
+    #[error("its thread has ended")]
+    Gone,
+    /// Earlier jobs, on which the caller gave up, are not done yet.
+    #[error("its thread is still busy with an earlier call that was abandoned")]
+    Busy,
+}
+
+impl<S: 'static> Worker<S> {
+    /// Starts a thread called `name` whose state `make` builds, on that thread.
+    ///
+    /// # Errors
+    /// The inner error is `make`'s own.
+    pub(crate) async fn start<E: Send + 'static>(
+        name: &str,
+        make: impl FnOnce() -> Result<S, E> + Send + 'static,
+    ) -> Result<Result<Worker<S>, E>, Unavailable> {
+        let (jobs, queue) = sync_channel::<Job<S>>(JOBS_MAX);
+        let (made, ready) = oneshot::channel();
+        let (alive, ended): (Alive, _) = oneshot::channel();
+        let body = move || {
+            let mut state = match make() {
+                Ok(state) => state,
+                Err(error) => {
+                    drop(made.send(Err(error)));
+                    return;
+                }
+            };
+            // Where nobody waits any more the queue is closed too, and the loop ends at once.
+            drop(made.send(Ok(())));
+            while let Ok(job) = queue.recv() {
+                job(&mut state);
+            }
+            drop(state);
+            drop(alive);
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        thread.map_err(|_| Unavailable::Gone)?;
+        match ready.await {
+            Ok(Ok(())) => Ok(Ok(Worker { jobs, ended })),
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(_) => Err(Unavailable::Gone),
+        }
+    }
+
+    /// Has the thread do `job` and waits for what comes of it. A caller that stops waiting does
+    /// not stop the job.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> Result<R, Unavailable> {
+        let (done, result) = oneshot::channel();
+        let job: Job<S> = Box::new(move |state| drop(done.send(job(state))));
+        self.jobs.try_send(job).map_err(|error| match error {
+            std::sync::mpsc::TrySendError::Full(_) => Unavailable::Busy,
+            std::sync::mpsc::TrySendError::Disconnected(_) => Unavailable::Gone,
+        })?;
+        result.await.map_err(|_| Unavailable::Gone)
+    }
+
+    /// Ends the thread, and returns when its state is dropped.
+    pub(crate) async fn end(self) {
+        drop(self.jobs);
+        // It only ever ends in an error: the other half is dropped, never used.
+        drop(self.ended.await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    /// Polls once and gives up.
+    fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+        let mut future = Box::pin(future);
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn counter() -> Worker<u32> {
+        Worker::start("test", || Ok::<u32, ()>(0)).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn jobs_run_in_order_on_one_state() {
+        let worker = counter().await;
+        for expected in 1..=100 {
+            let got = worker.run(|n| {
+                *n += 1;
+                *n
+            });
+            assert_eq!(got.await, Ok(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_hands_its_error_over() {
+        let failed = Worker::<u32>::start("test", || Err("no")).await.unwrap();
+        assert_eq!(failed.err(), Some("no"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_does_not_spread() {
+        let worker = counter().await;
+        let panicked: Result<(), _> = worker.run(|_| panic!("on purpose")).await;
+        assert_eq!(panicked, Err(Unavailable::Gone));
+        assert_eq!(worker.run(|n| *n).await, Err(Unavailable::Gone));
+    }
+
+    #[tokio::test]
+    async fn the_state_is_dropped_when_the_end_returns() {
+        let state = std::sync::Arc::new(());
+        let inside = std::sync::Arc::clone(&state);
+        let worker = Worker::start("test", || Ok::<_, ()>(inside)).await.unwrap().unwrap();
+        worker.end().await;
+        assert_eq!(std::sync::Arc::strong_count(&state), 1);
+    }
+
+    #[tokio::test]
+    async fn abandoned_jobs_are_bounded() {
+        let worker = counter().await;
+        let (release, stuck) = sync_channel::<()>(0);
+        let (begun, begins) = oneshot::channel();
+        let first = worker.run(move |_| {
+            begun.send(()).unwrap();
+            stuck.recv().unwrap();
+        });
+        assert!(poll_once(first).is_none());
+        begins.await.unwrap();
+        assert!(poll_once(worker.run(|n| *n += 1)).is_none(), "one job may wait");
+        assert_eq!(poll_once(worker.run(|n| *n)), Some(Err(Unavailable::Busy)));
+        release.send(()).unwrap();
+    }
+
+    /// What a stuck pipe does to a shutdown: the runtime must go away all the same.
+    #[test]
+    fn a_stuck_job_does_not_hold_up_the_runtime() {
+        let (release, stuck) = sync_channel::<()>(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let worker = counter().await;
+            assert!(poll_once(worker.run(move |_| stuck.recv().is_ok())).is_none());
+        });
+        drop(runtime); // Would hang here with spawn_blocking.
+        drop(release);
+    }
+}
