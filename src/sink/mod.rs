@@ -11,6 +11,8 @@
 //!   the batch at once; what becomes of them is not the sink's business.
 //! - A sink knows nothing of brokers, retries or metrics.
 
+pub mod envelope;
+
 use std::sync::Arc;
 use std::time::Duration;
 
