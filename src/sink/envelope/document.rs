@@ -249,7 +249,7 @@ impl Scan<'_> {
     }
 
     fn one_digit_or_more(&mut self) -> Option<()> {
-        matches!(self.next()?, b'0'..=b'9').then_some(())?;
+        self.next()?.is_ascii_digit().then_some(())?;
         self.digits();
         Some(())
     }

@@ -191,7 +191,7 @@ fn body_of(line: &str) -> Vec<u8> {
         "json" => {
             let start = line.find("\"body\":").unwrap() + 7;
             let end = line.rfind(",\"body_encoding\"").unwrap();
-            line[start..end].as_bytes().to_vec()
+            line.as_bytes()[start..end].to_vec()
         }
         other => panic!("{other}"),
     }
