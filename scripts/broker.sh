@@ -5,7 +5,7 @@
 #       Returns when the node answers on its stream port, and prints the lines of `env`. Started
 #       again on the same DIR it keeps version, ports, plugins and configuration; options given
 #       then replace the earlier ones.
-#         --plugins A,B         default rabbitmq_stream; its management too: --plugins management
+#         --plugins A,B         default rabbitmq_stream; `management` stands for it with the management UI
 #         --conf 'KEY = VALUE'  a line for rabbitmq.conf; repeatable
 #         --owner PID           the node goes (killed, as in a crash) when this process has gone
 #         --stream-port P --amqp-port P --management-port P --prometheus-port P    default: free ones
@@ -58,9 +58,14 @@ done
 [[ $DIR == /* ]] || DIR=$PWD/$DIR
 [[ $verb == start || -e $DIR/node.env ]] || die "there is no node in $DIR"
 
+if [[ $verb == start ]]; then
+  mkdir -p "$DIR"
+  [[ -e $DIR/node.env || -z $(image_obstacle) ]] || ! docker_works || touch "$DIR/docker"
+fi
+[[ ! -e $DIR/docker ]] || . "$HERE/lib/docker.sh"
+
 case $verb in
 start)
-  mkdir -p "$DIR"
   node_start
   ;;
 stop) node_stop "$NOW" ;;

@@ -12,9 +12,10 @@
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/lib/common.sh
-. scripts/lib/image.sh
+HERE=$(dirname "${BASH_SOURCE[0]}")
+. "$HERE/lib/common.sh"
+. "$HERE/lib/image.sh"
+. "$HERE/lib/docker.sh"
 
 RSTREAM_VERSION=1.1.1
 # rstream does gzip itself. The rest are codecs that the tests plug into it: cramjam for snappy, lz4 and
@@ -72,13 +73,6 @@ setup_broker() {
   fi
 }
 
-# Not tried by the authors' own runs, which take the road above.
-docker_image_pull() {
-  docker image inspect "rabbitmq:$1-management" >/dev/null 2>&1 && return
-  announce "pulling the Docker image rabbitmq:$1-management (private brokers run in it)"
-  docker pull -q "rabbitmq:$1-management" >/dev/null
-}
-
 rstream_dir() { echo "$RILLWAY_CACHE/rstream-$RSTREAM_VERSION"; }
 
 # The stamp is written last and holds the exact list, so a half-filled folder is never taken as done.
@@ -118,7 +112,7 @@ setup() {
   esac
 }
 
-[[ $# -gt 0 ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' scripts/setup.sh; exit 64; }
+[[ $# -gt 0 ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
 if [[ $# == 1 ]]; then
   setup "$1"
   exit
@@ -127,7 +121,7 @@ missing=0
 for what in "$@"; do
   # A process each: what cannot be had must not keep the rest from being seen to.
   status=0
-  scripts/setup.sh "$what" || status=$?
+  "$HERE/setup.sh" "$what" || status=$?
   case $status in
   0) ;;
   "$EXIT_UNAVAILABLE") missing=$EXIT_UNAVAILABLE ;;

@@ -20,7 +20,7 @@ with_lock() {
   shift
   mkdir -p "$RILLWAY_CACHE/locks"
   exec {fd}>"$RILLWAY_CACHE/locks/$name"
-  if ! flock -n "$fd"; then
+  if ! flock -w 2 "$fd"; then
     say "waiting for another run to finish with '$name'"
     flock "$fd"
   fi

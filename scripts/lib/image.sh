@@ -63,7 +63,8 @@ image_obstacle() {
 
 # image_run IMAGE NODE_DIR COMMAND...: in a private mount namespace, as the calling user, with
 # NODE_DIR as /node. Nothing stays mounted afterwards, however the command ends. With RUN_DETACHED
-# set, the command leads a session of its own.
+# set, it is started in a session of its own, and not waited for: sudo, for one, would stop itself when
+# it sees its command stopped.
 image_run() {
   local by
   by=$(image_enter_by) || unavailable "cannot enter the broker's folder: neither root, nor sudo, nor user namespaces can be used"
@@ -83,7 +84,7 @@ mount --bind "$node" "$root/node"
 mount --bind "$node/tmp" "$root/tmp"
 [ ! -e "$node/etc/hosts" ] || mount --bind "$node/etc/hosts" "$root/etc/hosts"
 for dir in dev proc sys; do mount --rbind "/$dir" "$root/$dir"; done
-exec ${RUN_DETACHED:+setsid} chroot ${RUN_AS:+--userspec="$RUN_AS"} "$root" "$@"
+exec ${RUN_DETACHED:+setsid --fork} chroot ${RUN_AS:+--userspec="$RUN_AS"} "$root" "$@"
 '
 
 # apt, made to look at one Debian release, and to keep to its own folder.
@@ -130,7 +131,7 @@ image_keyring() {
 
 # image_build VERSION: under the lock. A failure leaves nothing that looks whole.
 image_build() {
-  local version=$1 suite image new work keyring packages found
+  local version=$1 suite image new work keyring package found
   image_version "$version" >/dev/null && return
   suite=$(image_suite "$version")
   image=$(image_dir "$version")

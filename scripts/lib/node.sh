@@ -8,11 +8,13 @@
 # A process is only ever signalled if it carries RILLWAY_NODE=DIR in its environment: a recorded pid
 # may have gone to somebody else since.
 
+declare -A given
+declare -a conf
+
 # Kept to what streams need: these nodes share small machines with a compiler.
 NODE_ERL_ARGS='+S 2:2 +SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none +t 1048576 +P 262144'
 
 node_settings() {
-  # shellcheck disable=SC1091 # made below
   [[ ! -e $DIR/node.env ]] || . "$DIR/node.env"
 }
 
@@ -22,7 +24,7 @@ node_set_up() {
   for key in "${!given[@]}"; do printf -v "$key" %s "${given[$key]}"; done
   [[ $version ]] || die "which RabbitMQ? Give --version 3.10, 4.0 or 4.3"
   image_suite "$version" >/dev/null
-  [[ $plugins != management ]] || plugins=rabbitmq_stream,rabbitmq_stream_management,rabbitmq_management
+  plugins=${plugins/#management/rabbitmq_stream,rabbitmq_stream_management,rabbitmq_management}
   mkdir -p "$DIR"/{etc,data,log,home,tmp,run}
   [[ -e $DIR/ports ]] || with_lock ports ports_reserve "$DIR"
   base=$(<"$DIR/ports")
@@ -43,7 +45,8 @@ node_set_up() {
   node_write_files
 }
 
-# Loopback only: these brokers let anybody in as guest.
+# The address to listen on. Loopback only: these brokers let anybody in as guest.
+LISTEN=127.0.0.1
 node_write_files() {
   local version plugins stream_port amqp_port management_port prometheus_port
   node_settings
@@ -51,8 +54,8 @@ node_write_files() {
   printf '127.0.0.1 localhost %s\n' "$(uname -n)" >"$DIR/etc/hosts"
   {
     cat <<-CONF
-		listeners.tcp.1 = 127.0.0.1:$amqp_port
-		stream.listeners.tcp.1 = 127.0.0.1:$stream_port
+		listeners.tcp.1 = $LISTEN:$amqp_port
+		stream.listeners.tcp.1 = $LISTEN:$stream_port
 		stream.advertised_host = localhost
 		stream.advertised_port = $stream_port
 		loopback_users.guest = false
@@ -63,10 +66,10 @@ node_write_files() {
 		vm_memory_high_watermark.absolute = 1GB
 	CONF
     if [[ $plugins == *management* ]]; then
-      printf 'management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %s\n' "$management_port"
+      printf 'management.tcp.ip = %s\nmanagement.tcp.port = %s\n' "$LISTEN" "$management_port"
     fi
     if [[ $plugins == *prometheus* ]]; then
-      printf 'prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %s\n' "$prometheus_port"
+      printf 'prometheus.tcp.ip = %s\nprometheus.tcp.port = %s\n' "$LISTEN" "$prometheus_port"
     fi
     cat "$DIR/etc/extra.conf"
   } >"$DIR/etc/rabbitmq.conf"
@@ -85,6 +88,7 @@ node_environment() {
     RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CONFIG_FILE=/node/etc/rabbitmq.conf RABBITMQ_LOG_BASE=/node/log \
     RABBITMQ_ENABLED_PLUGINS_FILE=/node/etc/enabled_plugins RABBITMQ_MNESIA_BASE=/node/data \
     RABBITMQ_CTL_DIST_PORT_MIN=0 RABBITMQ_CTL_DIST_PORT_MAX=0 ELIXIR_ERL_OPTIONS=+fnu \
+    ERL_CRASH_DUMP=/node/log/erl_crash.dump \
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="$NODE_ERL_ARGS -kernel inet_dist_use_interface {127,0,0,1}"
 }
 
@@ -94,6 +98,7 @@ node_environment() {
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
 NODE_MAIN='
 set -eu
+cd /node/tmp
 owner=$1 owner_started=$2 node=$$
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; echo "${20}"; }
@@ -102,7 +107,7 @@ epmd -port "$ERL_EPMD_PORT" &
   while kill -0 "$node" 2>/dev/null && { [ -z "$owner" ] || [ "$(started "$owner")" = "$owner_started" ]; }; do
     sleep 1
   done
-  kill -KILL -- "-$node"
+  kill -s KILL -- "-$node"
 ) &
 echo "$node" >/node/run/pid
 # With "input allowed" the script becomes the machine instead of waiting for it; -noinput takes the
@@ -177,8 +182,8 @@ node_kill() {
 node_stop() {
   local deadline=$((SECONDS + 20))
   if [[ ! $1 ]] && node_alive; then
-    node_signal TERM
-    node_signal CONT
+    # It may be gone before the second one: that is what both are for.
+    (node_signal TERM && node_signal CONT) 2>/dev/null || true
     while node_alive; do
       ((SECONDS < deadline)) || { say "the node in $DIR did not stop in 20 s: killing it" && break; }
       sleep 0.1
@@ -202,10 +207,20 @@ stream_port_answers() (
   [[ ${answer:8} == 8011 ]]
 ) 2>/dev/null
 
+# A session of its own: what is typed at the terminal does not reach it.
+node_launch() {
+  local -a environment
+  mapfile -t environment < <(node_environment)
+  RUN_DETACHED=yes image_run "$(image_dir "$version")" "$DIR" /usr/bin/env -i "${environment[@]}" \
+    sh -c "$NODE_MAIN" node "$OWNER" "${OWNER:+$(process_field "$OWNER" $PROCESS_STARTED)}" </dev/null
+}
+
 node_failed() {
   say "$1 (RabbitMQ $version in $DIR)"
+  # Its first errors say what is wrong, its last lines how far it came.
+  grep -m 12 -E '\[error\] <[0-9.]+> +[^ ]' "$DIR/log/boot.log" >&2 || true
   tail -n 15 "$DIR/log/boot.log" >&2 || true
-  tail -n 25 "$DIR/log/rabbit.log" >&2 2>/dev/null || true
+  tail -n 15 "$DIR/log/rabbit.log" >&2 2>/dev/null || true
   node_kill
   exit 1
 }
@@ -213,18 +228,15 @@ node_failed() {
 node_start() {
   local version stream_port deadline log_before
   if node_alive; then die "the node in $DIR is running already"; fi
+  [[ ! $OWNER || -e /proc/$OWNER ]] || die "the owner, process $OWNER, has gone already"
   node_kill
   node_set_up
   node_settings
   "$HERE/setup.sh" "broker-$version"
   deadline=$((SECONDS + TIMEOUT))
   log_before=$(stat -c %s "$DIR/log/rabbit.log" 2>/dev/null) || log_before=0
-  local -a environment
-  mapfile -t environment < <(node_environment)
-  # A session of its own: what is typed at the terminal does not reach it.
-  image_run_in_background "$(image_dir "$version")" "$DIR" /usr/bin/env -i "${environment[@]}" \
-    sh -c "$NODE_MAIN" node "$OWNER" "${OWNER:+$(process_field "$OWNER" $PROCESS_STARTED)}"
   trap 'node_kill; exit 130' INT TERM
+  node_launch >"$DIR/log/boot.log" 2>&1 || node_failed "the broker could not be started"
   while ! node_is_ready; do
     if [[ -e $DIR/run/pid ]] && ! node_alive; then node_failed "the broker ended while starting"; fi
     ((SECONDS < deadline)) || node_failed "the broker was not ready after $TIMEOUT s"
@@ -237,8 +249,4 @@ node_start() {
 node_is_ready() {
   tail -c "+$((log_before + 1))" "$DIR/log/rabbit.log" 2>/dev/null | grep -q 'Server startup complete' &&
     stream_port_answers "$stream_port"
-}
-
-image_run_in_background() {
-  RUN_DETACHED=1 image_run "$@" </dev/null >"$DIR/log/boot.log" 2>&1 &
 }
