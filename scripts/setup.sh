@@ -7,7 +7,8 @@
 #     broker-3.10    RabbitMQ in a folder of its own, from Debian's packages; likewise
 #     broker-4.0       broker-4.0 and broker-4.3. Needs Linux with apt, and root, sudo or user
 #     broker-4.3       namespaces; else Docker
-#     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own
+#     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
+#                      with --where after it, prints where that is
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -113,6 +114,11 @@ setup() {
 }
 
 [[ $# -gt 0 ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
+if [[ "$*" == 'rstream --where' ]]; then
+  setup rstream
+  rstream_dir
+  exit
+fi
 if [[ $# == 1 ]]; then
   setup "$1"
   exit

@@ -2,16 +2,16 @@
 independent reader of what brokers keep.
 
     rstream_tool.py --port P publish STREAM [--sub-entry N [--compression CODEC]] [--publisher NAME] [--filter VALUE]
-        one message per line of standard input, each a JSON object with one of
-          "raw":   base64 of the bytes to store as they are, valid AMQP 1.0 or not
-          "body":  base64 of the body of an AMQP 1.0 data section
+        one message per line of standard input, each a JSON object with one of (bytes are in hex)
+          "raw":   the bytes to store as they are, valid AMQP 1.0 or not
+          "body":  the body of an AMQP 1.0 data section
           "value": any JSON value, as the body of an AMQP 1.0 value section
         and, beside the latter two, "properties", "application_properties" and "message_annotations".
         --sub-entry N puts N messages into each sub-entry batch. Prints {"confirmed": N}.
     rstream_tool.py --port P query-offset STREAM REFERENCE           {"offset": N}, or null for none
     rstream_tool.py --port P store-offset STREAM REFERENCE OFFSET
     rstream_tool.py --port P consume STREAM --count N [--from OFFSET]
-        a line {"offset": N, "timestamp_ms": N, "raw": BASE64} for each message
+        a line {"offset": N, "timestamp_ms": N, "raw": HEX} for each message
     rstream_tool.py --port P create STREAM [--argument KEY=VALUE]…   e.g. max-length-bytes=1000000
     rstream_tool.py --port P delete STREAM
     rstream_tool.py --port P super-stream NAME PARTITIONS
@@ -22,8 +22,8 @@ It does one thing and ends; what goes wrong goes to standard error, with exit co
 
 import argparse
 import asyncio
-import base64
 import json
+import os
 import sys
 
 import cramjam
@@ -111,16 +111,24 @@ for kind, codec in COMPRESSIONS.values():
     StreamCompressionCodecs.register_codec(kind, codec())
 
 
+def finish(answer=None):
+    """Ends the process, with the connections as they are: rstream takes its time in closing them."""
+    if answer is not None:
+        print(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def message(line: str):
     fields = json.loads(line)
     if "raw" in fields:
-        return base64.b64decode(fields["raw"])
+        return bytes.fromhex(fields["raw"])
     parts = {key: fields[key] for key in ("application_properties", "message_annotations") if key in fields}
     if "properties" in fields:
         parts["properties"] = Properties(**fields["properties"])
     if "value" in fields:
         return AMQPMessage(value=fields["value"], **parts)
-    return AMQPMessage(body=base64.b64decode(fields["body"]), **parts)
+    return AMQPMessage(body=bytes.fromhex(fields["body"]), **parts)
 
 
 async def publish(at, args):
@@ -154,14 +162,16 @@ async def publish(at, args):
             for start in range(0, len(messages), args.sub_entry):
                 batch = messages[start : start + args.sub_entry]
                 await producer.send_sub_entry(args.stream, batch, compression_type=kind, **common)
+            # What its timer does every half second.
+            await producer._publish_buffered_messages(args.stream)
         await done.wait()
-    if failed:
-        sys.exit(f"the broker refused {len(failed)} of {expected} entries, with code {failed[0]}")
-    print(json.dumps({"confirmed": len(messages)}))
+        if failed:
+            raise OSError(f"the broker refused {len(failed)} of {expected} entries, with code {failed[0]}")
+        finish({"confirmed": len(messages)})
 
 
 async def query_offset(at, args):
-    print(json.dumps({"offset": await stored_offset(at, args)}))
+    finish({"offset": await stored_offset(at, args)})
 
 
 async def stored_offset(at, args):
@@ -182,6 +192,7 @@ async def store_offset(at, args):
         await consumer.store_offset(args.stream, args.reference, args.offset)
         # It has no answer; a question on the same connection is answered after it was taken in.
         await consumer.query_offset(args.stream, args.reference)
+        finish()
 
 
 async def consume(at, args):
@@ -190,29 +201,32 @@ async def consume(at, args):
     def on_message(raw, context):
         nonlocal seen
         if seen < args.count:
-            print(json.dumps({"offset": context.offset, "timestamp_ms": context.timestamp, "raw": base64.b64encode(bytes(raw)).decode()}))
+            print(json.dumps({"offset": context.offset, "timestamp_ms": context.timestamp, "raw": bytes(raw).hex()}))
         seen += 1
         if seen >= args.count:
             done.set()
 
     if args.count == 0:
-        return
+        finish()
     start = ConsumerOffsetSpecification(OffsetType.FIRST, None)
     if args.start is not None:
         start = ConsumerOffsetSpecification(OffsetType.OFFSET, args.start)
     async with Consumer(**at) as consumer:
         await consumer.subscribe(args.stream, on_message, decoder=bytes, offset_specification=start)
         await done.wait()
+        finish()
 
 
 async def create(at, args):
     async with Producer(**at) as producer:
         await producer.create_stream(args.stream, arguments=dict(pair.split("=", 1) for pair in args.argument))
+        finish()
 
 
 async def delete(at, args):
     async with Producer(**at) as producer:
         await producer.delete_stream(args.stream)
+        finish()
 
 
 async def super_stream(at, args):
@@ -220,6 +234,7 @@ async def super_stream(at, args):
         client = await producer.default_client
         keys = [str(key) for key in range(args.partitions)]
         await client.create_super_stream(args.stream, [f"{args.stream}-{key}" for key in keys], keys, {})
+        finish()
 
 
 def main():
