@@ -7,6 +7,7 @@
 //! that every single one was confirmed.
 
 mod args;
+mod elder;
 mod envelope;
 mod generate;
 mod input;

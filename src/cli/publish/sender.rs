@@ -57,6 +57,10 @@ pub(super) struct Sender {
     /// When something was last confirmed, or there was nothing to confirm.
     progressed: Instant,
     started: Instant,
+    /// Before the next attempt to connect.
+    pause: Duration,
+    /// Why the last session ended, or did not begin.
+    trouble: String,
 }
 
 enum Seen {
@@ -82,6 +86,8 @@ impl Sender {
             refusal: None,
             progressed: Instant::now(),
             started: Instant::now(),
+            pause: RECONNECT_AFTER,
+            trouble: String::new(),
         }
     }
 
@@ -254,6 +260,7 @@ impl Sender {
 
     fn confirmed(&mut self, ids: &[u64], progress: &Progress) {
         self.progressed = Instant::now();
+        self.pause = RECONNECT_AFTER;
         for id in ids {
             self.counts.confirmed += u64::from(self.settle(*id));
         }
@@ -284,34 +291,38 @@ impl Sender {
             progress.say(&format!("{why}; connecting anew, to send {open} messages again"));
             tokio::spawn(session.close());
         }
+        self.trouble = why.to_owned();
     }
 
-    /// A new session, on which what was open is sent again.
+    /// A new session, on which what was open is sent again. A session that comes to nothing counts
+    /// as none: only a confirmation makes the pauses short again, and the patience long.
     async fn reconnect(&mut self, progress: &Progress) -> Result<(), Failure> {
-        let mut pause = RECONNECT_AFTER;
-        loop {
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(RECONNECT_AFTER_MAX);
-            let error = match self.open_session(false).await {
+        while self.session.is_none() {
+            if self.progressed.elapsed() >= self.limits.give_up_after {
+                return Err(self.given_up());
+            }
+            tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            self.pause = (self.pause * 2).min(RECONNECT_AFTER_MAX);
+            match self.open_session(false).await {
                 Ok(session) => {
                     self.session = Some(session);
-                    match self.send_again().await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => error,
+                    if let Err(error) = self.send_again().await {
+                        self.lose(progress, &error.to_string());
                     }
                 }
-                Err(error) => error,
-            };
-            self.session = None;
-            let waited = self.progressed.elapsed();
-            if matches!(error, SessionError::Permanent(_)) || waited >= self.limits.give_up_after {
-                return Err(self.given_up(&error, waited));
+                Err(error) => {
+                    self.trouble = error.to_string();
+                    if matches!(error, SessionError::Permanent(_)) {
+                        return Err(self.given_up());
+                    }
+                    progress.say(&self.trouble);
+                }
             }
-            progress.say(&error.to_string());
         }
+        Ok(())
     }
 
-    fn given_up(&self, error: &SessionError, waited: Duration) -> Failure {
+    fn given_up(&self) -> Failure {
         let open = self.open.len() + self.waiting.len();
         let largest = self.open.values().map(|item| item.bytes).max().unwrap_or(0);
         let hint = if largest > FRAME_BYTES_MAX {
@@ -324,9 +335,10 @@ impl Sender {
         };
         Failure::Unavailable(format!(
             "{open} messages for stream {:?} are not confirmed; given up after {:.0} s without \
-             progress: {error}{hint}",
+             progress: {}{hint}",
             self.target.stream,
-            waited.as_secs_f64()
+            self.progressed.elapsed().as_secs_f64(),
+            self.trouble
         ))
     }
 

@@ -9,12 +9,15 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rabbitmq_stream_client::error::ClientError;
 use rabbitmq_stream_client::types::{Message, MessageResult, ResponseCode, ResponseKind};
 use rabbitmq_stream_client::{Client, ClientOptions, TlsConfiguration};
 use tokio::sync::mpsc;
 
+use super::elder;
 use crate::cli::exit::Failure;
 use crate::config::{BrokerAddress, BrokerConfig, Mechanism};
 
@@ -39,6 +42,8 @@ pub(super) struct Target {
     pub(super) broker: BrokerConfig,
     pub(super) stream: String,
     tls: Tls,
+    /// The broker is known to be older than 3.11.
+    elder: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -77,7 +82,7 @@ impl Target {
                     .to_owned(),
             ));
         }
-        Ok(Target { broker, stream: stream.to_owned(), tls })
+        Ok(Target { broker, stream: stream.to_owned(), tls, elder: AtomicBool::new(false) })
     }
 
     fn options(&self, address: &BrokerAddress) -> Result<ClientOptions, SessionError> {
@@ -109,8 +114,42 @@ impl Target {
 
     async fn connect(&self, address: &BrokerAddress) -> Result<Client, SessionError> {
         let tried = format!("connecting to {address}");
-        let within = self.broker.connect_timeout.0;
-        limited(&tried, within, Client::connect(self.options(address)?)).await
+        if !self.elder.load(Ordering::Relaxed)
+            && let Some(client) = self.connect_to(address, &tried).await?
+        {
+            return Ok(client);
+        }
+        // Closed in the middle of the handshake: that is how a broker before 3.11 answers.
+        let closed =
+            || SessionError::Transient(format!("{tried}: the broker closed the connection"));
+        if !matches!(self.tls, Tls::Off) {
+            return Err(SessionError::Permanent(format!(
+                "{}. If it is older than RabbitMQ 3.11, publish to it without TLS",
+                closed()
+            )));
+        }
+        let bridged = elder::bridge(address).await;
+        let bridge =
+            bridged.map_err(|error| SessionError::Transient(format!("{tried}: {error}")))?;
+        let client = self.connect_to(&bridge, &tried).await?.ok_or_else(closed)?;
+        self.elder.store(true, Ordering::Relaxed);
+        Ok(client)
+    }
+
+    /// `None` where the broker closed the connection in the middle of the handshake.
+    async fn connect_to(
+        &self,
+        address: &BrokerAddress,
+        tried: &str,
+    ) -> Result<Option<Client>, SessionError> {
+        let options = self.options(address)?;
+        let call = async move {
+            match Client::connect(options).await {
+                Err(ClientError::ConnectionClosed) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        limited(tried, self.broker.connect_timeout.0, call).await
     }
 
     /// Creates the stream, unless there is one.
