@@ -15,3 +15,4 @@ mod common;
 
 mod every_test_runs;
 mod harness;
+mod smoke;

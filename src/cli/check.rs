@@ -10,9 +10,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::exit::Failure;
 use super::schema::write;
 use crate::config::{ByteSize, Config, ConsumerConfig, SinkConfig};
-use crate::types::{ConsumerName, Guarantee};
+use crate::consumer;
+use crate::flow::resume::{self, Origin, Start};
+use crate::supervisor::{self, plan_of};
+use crate::types::{ConsumerName, Guarantee, Offset};
 
 /// What `check` takes.
 #[derive(Debug, Args)]
@@ -42,8 +46,51 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
 }
 
 /// Asks the broker and the sinks where each consumer would resume.
-async fn resume(_config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
-    anyhow::bail!("--connect is not wired in yet")
+async fn resume(config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
+    let mut reports = Vec::new();
+    for consumer in &config.consumers {
+        let plan = plan_of(config, consumer);
+        let asked = forecast_of(&plan).await;
+        let (position, why) = asked.map_err(|what| {
+            Failure::Unavailable(format!("consumer {:?}: {what}", consumer.name.as_str()))
+        })?;
+        reports.push(ResumeReport { consumer: consumer.name.clone(), position, why });
+    }
+    Ok(reports)
+}
+
+async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
+    let mut sink = (plan.sink)().await.map_err(|error| error.to_string())?;
+    let position = sink.position().await.map_err(|error| error.to_string())?;
+    sink.close().await.map_err(|error| error.to_string())?;
+    let forecast =
+        consumer::forecast(&plan.spec, position).await.map_err(|error| format!("{error:#}"))?;
+    Ok(match forecast.plan {
+        Err(lost) => ("nowhere: it would halt".to_owned(), lost),
+        Ok(plan) => describe(&plan, forecast.stored),
+    })
+}
+
+fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
+    let why = match (plan.origin, stored) {
+        (Some(Origin::Sink), Some(stored)) => {
+            format!("after the sink's own position; the broker has {stored} stored")
+        }
+        (Some(Origin::Sink), None) => "after the sink's own position; nothing is stored".to_owned(),
+        (Some(Origin::Broker | Origin::Session), _) => {
+            "after the offset stored on the broker".to_owned()
+        }
+        (None, _) => "as `start` says, for nothing was ever stored".to_owned(),
+    };
+    let position = match (plan.wanted, plan.subscribe) {
+        (Some(offset), _) => format!("offset {offset}"),
+        (None, Start::First) => "the first message".to_owned(),
+        (None, Start::Timestamp(at)) => {
+            format!("the first chunk written at {} ms after 1970 or later", at.0)
+        }
+        (None, other) => format!("{other:?}").to_lowercase(),
+    };
+    (position, why)
 }
 
 /// What the configuration comes to.

@@ -23,6 +23,13 @@ pub enum Failure {
     Unavailable(String),
 }
 
+impl Failure {
+    /// Something that is needed cannot be had.
+    pub fn unavailable(what: impl ToString) -> Failure {
+        Failure::Unavailable(what.to_string())
+    }
+}
+
 /// The exit code for an error: that of the first cause that has one.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let code = |cause: &(dyn std::error::Error + 'static)| {

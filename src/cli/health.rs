@@ -3,10 +3,41 @@
 
 use std::net::SocketAddr;
 
+use clap::{Args, ValueEnum};
+
+use super::exit::Failure;
+use super::schema::write;
 use crate::admin;
+use crate::config::Env;
+
+/// What `health` takes.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// What to ask
+    #[arg(value_enum, default_value_t)]
+    question: Question,
+    /// Where the daemon's admin server listens [default: as the environment or the configuration says]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Option<SocketAddr>,
+}
+
+/// Asks, prints the answer, and fails where it is not a good one.
+pub fn ask(
+    args: &HealthArgs,
+    configured: impl FnOnce() -> anyhow::Result<SocketAddr>,
+    env: &Env,
+) -> anyhow::Result<()> {
+    let from_env = env.get("RILLWAY__ADMIN__LISTEN").and_then(|text| text.parse().ok());
+    let address = match args.address.or(from_env) {
+        Some(address) => address,
+        None => configured()?,
+    };
+    let answer = run(address, args.question).map_err(Failure::Unavailable)?;
+    write(&format!("{answer}\n"))
+}
 
 /// What to ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Question {
     /// Does every loop turn? What a restart would cure.
     #[default]

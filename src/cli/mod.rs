@@ -6,6 +6,7 @@
 pub mod check;
 mod completions;
 mod exit;
+pub mod health;
 mod locate;
 pub mod publish;
 pub mod run;
@@ -52,6 +53,8 @@ enum Command {
     Run,
     /// Check the configuration and print what it comes to
     Check(check::CheckArgs),
+    /// Ask a running daemon whether it is well
+    Health(health::HealthArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
     /// Print the JSON Schema of the configuration file
@@ -65,11 +68,19 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { shared, command } = cli;
     let env = Env::of_process();
     match command {
-        Command::Run => runtime()?.block_on(run::run(shared.load(&env)?)),
+        Command::Run => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(run::run(config));
+            // A write that is stuck (a full pipe, a dead disk) must not keep the process.
+            runtime.shutdown_background();
+            result
+        }
         Command::Check(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
+        Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))

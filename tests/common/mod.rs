@@ -1,6 +1,7 @@
 //! What tests stand on: real brokers, streams, second opinions, and networks that fail.
 //!
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each version that matters
+//! - [`daemon`]: the built binary, started, asked, signalled and killed
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
@@ -8,6 +9,7 @@
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
 pub(crate) mod broker;
+pub(crate) mod daemon;
 pub(crate) mod proxy;
 pub(crate) mod rstream;
 pub(crate) mod skip;

@@ -1,0 +1,282 @@
+//! The built binary, run as a daemon in a folder of its own, and asked through its admin server.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::eventually;
+
+/// A folder with a configuration, in which the daemon can be started again and again.
+pub(crate) struct Home {
+    dir: tempfile::TempDir,
+    admin: SocketAddr,
+}
+
+/// A running daemon. Killed when it is dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    admin: SocketAddr,
+    log: PathBuf,
+}
+
+impl Home {
+    /// `consumers` is TOML: the `[[consumer]]` tables, and whatever tables beside `[broker]`,
+    /// `[admin]` and `[log]` a test wants.
+    pub(crate) fn new(broker_uri: &str, consumers: &str) -> Home {
+        Home::with_broker(&format!("uri = \"{broker_uri}\"\nheartbeat = \"2s\""), consumers)
+    }
+
+    /// The same with every line of `[broker]`.
+    pub(crate) fn with_broker(broker: &str, consumers: &str) -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let home = Home { dir, admin: port };
+        home.configure(broker, consumers);
+        home
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, broker: &str, consumers: &str) {
+        let text = format!(
+            "{}\n[broker]\n{broker}\n[admin]\nlisten = \"{}\"\n[log]\nlevel = \"debug\"\n{consumers}\n",
+            "state_dir = \"state\"", self.admin
+        );
+        std::fs::write(self.path("rillway.toml"), text).unwrap();
+    }
+
+    /// A path in the folder; relative paths of the configuration lie here too.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command of the binary on this configuration.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rillway"));
+        command
+            .args(arguments)
+            .arg("-c")
+            .arg(self.path("rillway.toml"))
+            .current_dir(self.dir.path());
+        command
+    }
+
+    /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
+    pub(crate) fn start(&self) -> Daemon {
+        let append = |name| {
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
+        };
+        let child = self
+            .command(&["run"])
+            .stdin(Stdio::null())
+            .stdout(append("stdout"))
+            .stderr(append("log"))
+            .spawn()
+            .unwrap();
+        Daemon { child, admin: self.admin, log: self.path("log") }
+    }
+
+    /// The log of all runs so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The files of a `file` sink under `dir` for this stream, in order, each with its bytes as
+    /// they are.
+    pub(crate) fn segments(&self, dir: &str, stream: &str) -> Vec<PathBuf> {
+        let mut found: Vec<_> = std::fs::read_dir(self.path(dir).join(stream))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().contains(".ndjson"))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Every line of these segments (not compressed) as JSON. A torn line fails the test.
+    pub(crate) fn lines(&self, dir: &str, stream: &str) -> Vec<Value> {
+        let mut lines = Vec::new();
+        for path in self.segments(dir, stream) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(
+                text.is_empty() || text.ends_with('\n'),
+                "{} ends in a torn line",
+                path.display()
+            );
+            for line in text.lines() {
+                lines.push(serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+            }
+        }
+        lines
+    }
+
+    /// The offsets of [`Home::lines`].
+    pub(crate) fn offsets(&self, dir: &str, stream: &str) -> Vec<u64> {
+        self.lines(dir, stream).iter().map(|line| line["offset"].as_u64().unwrap()).collect()
+    }
+}
+
+impl Daemon {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// GET (or POST) on the admin server: status and body; `None` while it does not answer.
+    pub(crate) async fn http(&self, method: &str, path: &str) -> Option<(u16, String)> {
+        let (admin, request) = (
+            self.admin,
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        );
+        super::broker::blocking(move || {
+            let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2)).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+            stream.write_all(request.as_bytes()).ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            let status = answer.split(' ').nth(1)?.parse().ok()?;
+            let (head, body) = answer.split_once("\r\n\r\n")?;
+            let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+                unchunk(body)
+            } else {
+                body.to_owned()
+            };
+            Some((status, body))
+        })
+        .await
+    }
+
+    /// What the admin server says of a consumer.
+    pub(crate) async fn consumer(&self, name: &str) -> Option<Value> {
+        let (_, body) = self.http("GET", "/api/v1/consumers").await?;
+        let all: Value = serde_json::from_str(&body).ok()?;
+        all["consumers"].as_array()?.iter().find(|c| c["name"] == name).cloned()
+    }
+
+    /// Waits until a consumer is as the test wants it.
+    pub(crate) async fn until(
+        &mut self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let started = Instant::now();
+        let mut last = Value::Null;
+        while started.elapsed() < within {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the daemon ended ({status}) before: {what}\n{}", self.tail());
+            }
+            if let Some(consumer) = self.consumer(name).await {
+                if wanted(&consumer) {
+                    return consumer;
+                }
+                last = consumer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not within {within:?}: {what}\nlast: {last}\n{}", self.tail());
+    }
+
+    /// Waits until everything up to `offset` is durable.
+    pub(crate) async fn until_durable(&mut self, name: &str, offset: u64) -> Value {
+        let what = format!("{name} durable up to {offset}");
+        self.until(name, &what, Duration::from_secs(60), |c| {
+            c["durable_offset"].as_u64().is_some_and(|durable| durable >= offset)
+        })
+        .await
+    }
+
+    /// Waits until a consumer has halted, and returns the reason.
+    pub(crate) async fn until_halted(&mut self, name: &str) -> String {
+        let what = format!("{name} halted");
+        let halted =
+            self.until(name, &what, Duration::from_secs(60), |c| c["state"] == "halted").await;
+        halted["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// A sample of `/metrics`: the value of the first line that begins with `name` and holds every
+    /// one of `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let (_, text) = self.http("GET", "/metrics").await?;
+        text.lines()
+            .find(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    && labels.iter().all(|label| line.contains(label))
+            })
+            .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+
+    /// Sends a signal by its name (`TERM`, `INT`, `KILL`, `STOP`, `USR1`, …).
+    pub(crate) fn signal(&self, name: &str) {
+        use rustix::process::Signal;
+        let signal = match name {
+            "TERM" => Signal::TERM,
+            "INT" => Signal::INT,
+            "KILL" => Signal::KILL,
+            "STOP" => Signal::STOP,
+            "CONT" => Signal::CONT,
+            "USR1" => Signal::USR1,
+            other => panic!("no signal {other}"),
+        };
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self, within: Duration) -> ExitStatus {
+        eventually("the daemon ends", within, || {
+            let status = self.child.try_wait().unwrap();
+            async move { status }
+        })
+        .await
+    }
+
+    /// SIGTERM, and waits for its end; fails unless it ends well.
+    pub(crate) async fn terminate(self) {
+        self.signal("TERM");
+        let log = self.log.clone();
+        let status = self.ended(Duration::from_secs(15)).await;
+        assert!(status.success(), "{status}\n{}", tail(&log));
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn tail(&self) -> String {
+        tail(&self.log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = &rest[size + 2..];
+    }
+    whole
+}
