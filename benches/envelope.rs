@@ -1,0 +1,133 @@
+//! What one line costs: records to NDJSON in memory, one core, no I/O.
+//!
+//!     cargo bench --bench envelope
+//!
+//! Each figure is the median of [`ROUNDS`] rounds over the same batch. `copy` is what the bare
+//! copying of the encoded messages costs: the floor.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rillway::flow::batch::{Batch, Part};
+use rillway::sink::envelope::Envelope;
+use rillway::types::{ChunkId, Offset, StreamName, Timestamp};
+use rillway::wire::block::Block;
+
+const ROUNDS: usize = 31;
+/// How many bytes of encoded messages one batch holds, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+fn main() {
+    let text = |n: usize| "hello world ".bytes().cycle().take(n).collect::<Vec<u8>>();
+    let json = |n: usize| {
+        let item = br#"{"id":12345,"name":"a name of some length","tags":["x","y"],"ok":true}"#;
+        let mut all = b"[".to_vec();
+        while all.len() + item.len() + 2 < n {
+            all.extend_from_slice(item);
+            all.push(b',');
+        }
+        all.extend_from_slice(b"0]");
+        all
+    };
+    let binary = |n: usize| (0..n).map(|i| (i * 7 + 128) as u8).collect::<Vec<u8>>();
+    let cases = [
+        ("text 12 B", data(&text(12))),
+        ("text 256 B", data(&text(256))),
+        ("text 64 KiB", data(&text(64 << 10))),
+        ("json 256 B", data(&json(256))),
+        ("json 64 KiB", data(&json(64 << 10))),
+        ("binary 12 B", data(&binary(12))),
+        ("binary 64 KiB", data(&binary(64 << 10))),
+        ("properties and text 12 B", [properties(), data(&text(12))].concat()),
+    ];
+    println!(
+        "{:<26}{:>12}{:>12}{:>14}{:>12}",
+        "messages", "ns/message", "of it copy", "messages/s", "GB/s"
+    );
+    for (name, message) in cases {
+        let batch = batch(&message);
+        let mut envelope = Envelope::ndjson(batch.stream());
+        let mut out = Vec::with_capacity(BATCH_BYTES * 12);
+        let line = median(|| {
+            out.clear();
+            assert!(envelope.append_batch(black_box(&batch), &mut out).is_ok());
+            black_box(&out);
+        });
+        let copy = median(|| {
+            out.clear();
+            black_box(&batch).records().for_each(|r| out.extend_from_slice(r.message));
+            black_box(&out);
+        });
+        let each = line / batch.messages() as f64;
+        println!(
+            "{name:<26}{:>12.1}{:>12.1}{:>14.0}{:>12.2}",
+            each * 1e9,
+            copy / batch.messages() as f64 * 1e9,
+            1.0 / each,
+            message.len() as f64 / each / 1e9
+        );
+    }
+}
+
+fn median(mut work: impl FnMut()) -> f64 {
+    let mut seconds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[ROUNDS / 2]
+}
+
+fn data(body: &[u8]) -> Vec<u8> {
+    let size = match u8::try_from(body.len()) {
+        Ok(size) => vec![0xa0, size],
+        Err(_) => [&[0xb0], &(body.len() as u32).to_be_bytes()[..]].concat(),
+    };
+    [&[0, 0x53, 0x75], &size[..], body].concat()
+}
+
+/// A message id, a content type and a creation time; two application properties.
+fn properties() -> Vec<u8> {
+    let string = |s: &str| [&[0xa1, s.len() as u8], s.as_bytes()].concat();
+    let time = [&[0x83], &1_767_225_600_123i64.to_be_bytes()[..]].concat();
+    let fields = [
+        string("message-1"),
+        vec![0x40; 5],
+        string("text/plain"),
+        vec![0x40; 2],
+        time,
+        string("key"),
+        string("value"),
+        string("n"),
+        vec![0x54, 0xff],
+    ];
+    let list = fields[..5].concat();
+    let map = fields[5..].concat();
+    [
+        &[0, 0x53, 0x73, 0xc0, list.len() as u8 + 1, 10],
+        &list[..],
+        &[0, 0x53, 0x74, 0xc1, map.len() as u8 + 1, 4],
+        &map[..],
+    ]
+    .concat()
+}
+
+fn batch(message: &[u8]) -> Batch {
+    let count = (BATCH_BYTES / (message.len() + 4)).max(1);
+    let one = [&(message.len() as u32).to_be_bytes()[..], message].concat();
+    let timestamp = Timestamp(1_767_225_600_123);
+    let first = Offset(1_000_000);
+    let Some(block) = Block::new(first, count as u32, timestamp, one.repeat(count).into()) else {
+        unreachable!("the block was laid out above");
+    };
+    let chunk = ChunkId { first_offset: first, epoch: 1, timestamp, crc: 0 };
+    let part = Part { block, chunk, permit: Arc::new(()) };
+    match Batch::new(StreamName::new("events"), vec![part]) {
+        Some(batch) => batch,
+        None => unreachable!("the block is not empty"),
+    }
+}

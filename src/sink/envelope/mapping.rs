@@ -1,0 +1,285 @@
+//! AMQP values to JSON.
+//!
+//! | AMQP | JSON |
+//! |---|---|
+//! | null, boolean | the same |
+//! | integers of all widths | a number, all its digits |
+//! | float, double | the shortest number that reads back the same; `"NaN"`, `"Infinity"`, `"-Infinity"` |
+//! | decimal | a string with every digit |
+//! | char, string, symbol | a string |
+//! | binary | a string, base64 with padding |
+//! | timestamp | a string, RFC 3339 with milliseconds; a number of milliseconds where the year has not four digits |
+//! | uuid | a string, 8-4-4-4-12 |
+//! | list, array | an array |
+//! | map whose keys are all strings or symbols | an object |
+//! | any other map | an array of `[key, value]`, so that 1 and "1" stay apart |
+//! | described value | `{"descriptor": …, "value": …}` |
+//!
+//! The maps that are sections are objects always; a key there that is no text becomes the text of
+//! its JSON. The fields of `header` and `properties` go by their names, with underscores; fields
+//! that are null are left out. Repeated keys are written as often as they came.
+
+use std::io::Write as _;
+
+use crate::wire::amqp::{AmqpError, List, Map, Message, Sequences, Value};
+
+use super::escape::{push_escaped, push_string};
+use super::{push_base64, timestamp};
+
+/// How long the JSON of a message's values may get: a multiple of its encoded length, and some.
+/// Honest values stay below 10 bytes for one; an array can repeat a large descriptor for every
+/// element that takes one byte, or ask for elements that take none.
+const GROWTH_MAX: usize = 32;
+const GROWTH_SPARE_BYTES: usize = 64 << 10;
+
+const HEADER: [&str; 5] = ["durable", "priority", "ttl", "first_acquirer", "delivery_count"];
+const PROPERTIES: [&str; 13] = [
+    "message_id",
+    "user_id",
+    "to",
+    "subject",
+    "reply_to",
+    "correlation_id",
+    "content_type",
+    "content_encoding",
+    "absolute_expiry_time",
+    "creation_time",
+    "group_id",
+    "group_sequence",
+    "reply_to_group_id",
+];
+
+/// Writes one message's values.
+pub(super) struct Mapper<'o> {
+    out: &'o mut Vec<u8>,
+    /// `out` must not grow beyond this.
+    end: usize,
+    limit: usize,
+    encoded_len: usize,
+}
+
+impl<'o> Mapper<'o> {
+    pub(super) fn new(out: &'o mut Vec<u8>, message: &Message<'_>) -> Self {
+        let encoded_len = message.encoded().len();
+        let limit = encoded_len.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_SPARE_BYTES);
+        Mapper { end: out.len().saturating_add(limit), limit, encoded_len, out }
+    }
+
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// All sections but the body, each with a comma behind it.
+    pub(super) fn sections(&mut self, message: &Message<'_>) -> Result<(), AmqpError> {
+        if let Some(header) = message.header_list() {
+            self.raw(b"\"header\":");
+            self.fields(header, &HEADER, "a header has more than 5 fields")?;
+        }
+        let maps = [
+            ("\"delivery_annotations\":", message.delivery_annotations()),
+            ("\"message_annotations\":", message.message_annotations()),
+        ];
+        for (name, map) in maps {
+            self.section(name, map)?;
+        }
+        if let Some(properties) = message.properties_list() {
+            self.raw(b"\"properties\":");
+            let too_many = "a properties section has more than 13 fields";
+            self.fields(properties, &PROPERTIES, too_many)?;
+        }
+        self.section("\"application_properties\":", message.application_properties())?;
+        self.section("\"footer\":", message.footer())
+    }
+
+    /// An array of lists, one for each section.
+    pub(super) fn sequences(&mut self, sequences: Sequences<'_>) -> Result<(), AmqpError> {
+        let mut before = b'[';
+        for list in sequences.lists() {
+            self.out.push(before);
+            self.array(list.items())?;
+            before = b',';
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// Any value. The decoder's depth limit bounds the recursion.
+    pub(super) fn value(&mut self, value: Value<'_>) -> Result<(), AmqpError> {
+        self.check_growth()?;
+        match value {
+            Value::Null => self.raw(b"null"),
+            Value::Bool(true) => self.raw(b"true"),
+            Value::Bool(false) => self.raw(b"false"),
+            Value::Ubyte(n) => self.integer(n),
+            Value::Ushort(n) => self.integer(n),
+            Value::Uint(n) => self.integer(n),
+            Value::Ulong(n) => self.integer(n),
+            Value::Byte(n) => self.integer(n),
+            Value::Short(n) => self.integer(n),
+            Value::Int(n) => self.integer(n),
+            Value::Long(n) => self.integer(n),
+            Value::Float(n) if n.is_finite() => self.display(format_args!("{n:?}")),
+            Value::Double(n) if n.is_finite() => self.display(format_args!("{n:?}")),
+            Value::Float(n) => self.not_finite(n.into()),
+            Value::Double(n) => self.not_finite(n),
+            Value::Decimal(decimal) => self.display(format_args!("\"{decimal}\"")),
+            Value::Char(c) => push_string(self.out, c.encode_utf8(&mut [0; 4])),
+            Value::Timestamp(ms) => timestamp::push(self.out, ms),
+            Value::Uuid(uuid) => self.uuid(uuid),
+            Value::Binary(bytes) => push_base64(self.out, bytes),
+            Value::String(text) | Value::Symbol(text) => push_string(self.out, text),
+            Value::List(list) => self.array(list.items())?,
+            Value::Array(array) => self.array(array.items())?,
+            Value::Map(map) => self.map(map)?,
+            Value::Described(described) => {
+                self.raw(b"{\"descriptor\":");
+                self.value(described.descriptor()?)?;
+                self.raw(b",\"value\":");
+                self.value(described.value()?)?;
+                self.raw(b"}");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_growth(&self) -> Result<(), AmqpError> {
+        if self.out.len() <= self.end {
+            return Ok(());
+        }
+        Err(AmqpError::OverLimit {
+            at: self.encoded_len,
+            what: "values that grow too large as JSON (limit in bytes)",
+            limit: self.limit,
+        })
+    }
+
+    fn section(&mut self, name: &str, map: Option<Map<'_>>) -> Result<(), AmqpError> {
+        let Some(map) = map else { return Ok(()) };
+        self.raw(name.as_bytes());
+        self.out.push(b'{');
+        let mut comma = false;
+        for entry in map.entries() {
+            let (key, value) = entry?;
+            if std::mem::replace(&mut comma, true) {
+                self.out.push(b',');
+            }
+            self.key(key)?;
+            self.out.push(b':');
+            self.value(value)?;
+        }
+        self.raw(b"},");
+        Ok(())
+    }
+
+    /// A section's key: text as it is, anything else as the text of its JSON.
+    fn key(&mut self, key: Value<'_>) -> Result<(), AmqpError> {
+        if let Some(text) = key.as_str() {
+            push_string(self.out, text);
+            return Ok(());
+        }
+        let start = self.out.len();
+        self.value(key)?;
+        if self.out.get(start) != Some(&b'"') {
+            let json = self.out.split_off(start);
+            self.out.push(b'"');
+            push_escaped(self.out, &String::from_utf8_lossy(&json));
+            self.out.push(b'"');
+        }
+        Ok(())
+    }
+
+    /// A list of fields with names, as an object with a comma behind it.
+    fn fields(
+        &mut self,
+        list: List<'_>,
+        names: &[&str],
+        too_many: &'static str,
+    ) -> Result<(), AmqpError> {
+        if list.len() as usize > names.len() {
+            return Err(AmqpError::Malformed { at: list.at(), what: too_many });
+        }
+        self.out.push(b'{');
+        let mut comma = false;
+        let mut names = names.iter();
+        for value in list.items() {
+            let value = value?;
+            let name = names.next().copied().unwrap_or_default();
+            if matches!(value, Value::Null) {
+                continue;
+            }
+            self.raw(if std::mem::replace(&mut comma, true) { b",\"" } else { b"\"" });
+            self.raw(name.as_bytes());
+            self.raw(b"\":");
+            self.value(value)?;
+        }
+        self.raw(b"},");
+        Ok(())
+    }
+
+    fn array<'a>(
+        &mut self,
+        items: impl Iterator<Item = Result<Value<'a>, AmqpError>>,
+    ) -> Result<(), AmqpError> {
+        self.out.push(b'[');
+        let mut comma = false;
+        for item in items {
+            if std::mem::replace(&mut comma, true) {
+                self.out.push(b',');
+            }
+            self.value(item?)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn map(&mut self, map: Map<'_>) -> Result<(), AmqpError> {
+        // An error is met again, and reported, when the entries are written.
+        let object = map.entries().all(|e| e.is_ok_and(|(key, _)| key.as_str().is_some()));
+        let [open, colon, close] = if object { ["", ":", ""] } else { ["[", ",", "]"] };
+        self.out.push(if object { b'{' } else { b'[' });
+        let mut comma = false;
+        for entry in map.entries() {
+            let (key, value) = entry?;
+            if std::mem::replace(&mut comma, true) {
+                self.out.push(b',');
+            }
+            self.raw(open.as_bytes());
+            self.value(key)?;
+            self.raw(colon.as_bytes());
+            self.value(value)?;
+            self.raw(close.as_bytes());
+        }
+        self.out.push(if object { b'}' } else { b']' });
+        Ok(())
+    }
+
+    fn integer(&mut self, n: impl itoa::Integer) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    }
+
+    fn display(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to memory cannot fail.
+        self.out.write_fmt(text).unwrap_or_default();
+    }
+
+    fn not_finite(&mut self, n: f64) {
+        self.raw(match n {
+            n if n.is_nan() => b"\"NaN\"",
+            n if n > 0.0 => b"\"Infinity\"",
+            _ => b"\"-Infinity\"",
+        });
+    }
+
+    fn uuid(&mut self, uuid: &[u8; 16]) {
+        self.out.push(b'"');
+        for (i, byte) in uuid.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                self.out.push(b'-');
+            }
+            for digit in [byte >> 4, byte & 15] {
+                self.out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+            }
+        }
+        self.out.push(b'"');
+    }
+}

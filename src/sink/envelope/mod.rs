@@ -1,0 +1,235 @@
+//! Records to bytes: one line of NDJSON each, or the bare body behind which a delimiter stands.
+//!
+//! The line: `stream`, `offset`, `timestamp` (of the chunk), then where present `header`,
+//! `delivery_annotations`, `message_annotations`, `properties`, `application_properties` and
+//! `footer` as objects, then `body` and `body_encoding`:
+//!
+//! | `body_encoding` | the body was | `body` is |
+//! |---|---|---|
+//! | `json` | data that is one JSON document | that document's own text, line breaks between its tokens taken out |
+//! | `text` | other data that is UTF-8; also no bytes at all | a string |
+//! | `base64` | other data | a string, base64 with padding |
+//! | `amqp` | an AMQP value or sequence, or absent | the value mapped to JSON (see [`mapping`]); an array of the sequence's lists; null |
+//!
+//! A document is what RFC 8259 says, so `123`, `true` and `"x"` are documents too: whoever sends
+//! JSON gets JSON back, whatever it is. The text is embedded, not written anew: numbers keep their
+//! digits and repeated keys stay. What a common JSON parser could not read back is text instead:
+//! see [`document`].
+//!
+//! Several data sections are one body, joined. Invariants: a line holds no line break but its
+//! last byte; `out` is untouched when a record is refused; all memory that is kept between records
+//! is one small buffer. Knows nothing of files, networks or compression.
+
+mod document;
+mod escape;
+mod mapping;
+mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::flow::batch::Batch;
+use crate::sink::{BadReason, BadRecord};
+use crate::types::{Offset, StreamName, Timestamp};
+use crate::wire::amqp::{AmqpError, Body, Data, Message, Value, single_data};
+use crate::wire::block::Record;
+
+use escape::push_string;
+use mapping::Mapper;
+
+/// The most that the buffer for joined data sections keeps between two records.
+const JOINED_KEEP_BYTES: usize = 1 << 20;
+
+/// Writes records of one stream in one format.
+pub struct Envelope {
+    format: Format,
+    /// Where several data sections are joined.
+    joined: Vec<u8>,
+}
+
+enum Format {
+    Ndjson(Line),
+    Raw { delimiter: Vec<u8> },
+}
+
+/// The parts of a line that many records share.
+struct Line {
+    /// From the brace to the offset.
+    head: Vec<u8>,
+    /// The chunk's timestamp, and its text with what stands around it.
+    stamp: Option<Timestamp>,
+    stamp_text: Vec<u8>,
+}
+
+impl Envelope {
+    /// One line of JSON for each record.
+    pub fn ndjson(stream: &StreamName) -> Envelope {
+        let mut head = b"{\"stream\":".to_vec();
+        push_string(&mut head, stream.as_str());
+        head.extend_from_slice(b",\"offset\":");
+        let line = Line { head, stamp: None, stamp_text: Vec::new() };
+        Envelope { format: Format::Ndjson(line), joined: Vec::new() }
+    }
+
+    /// The body of each record, then `delimiter`. Data sections are written as they are, so is a
+    /// string or a binary in an amqp-value; other values as the JSON that [`Envelope::ndjson`]
+    /// would write; an absent body is nothing. That the body may hold the delimiter is the user's
+    /// business.
+    pub fn raw(delimiter: Vec<u8>) -> Envelope {
+        Envelope { format: Format::Raw { delimiter }, joined: Vec::new() }
+    }
+
+    /// Appends one record. On an error `out` is as it was.
+    pub fn append(&mut self, record: Record<'_>, out: &mut Vec<u8>) -> Result<(), BadRecord> {
+        let start = out.len();
+        let done = match &mut self.format {
+            Format::Ndjson(line) => line.append(record, &mut self.joined, out),
+            Format::Raw { delimiter } => append_raw(record, delimiter, out),
+        };
+        done.map_err(|error| {
+            out.truncate(start);
+            bad_record(record.offset, &error)
+        })
+    }
+
+    /// Appends every record of the batch, or none: then all its bad records are returned.
+    pub fn append_batch(&mut self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), Vec<BadRecord>> {
+        let start = out.len();
+        let mut bad = Vec::new();
+        for record in batch.records() {
+            if let Err(record) = self.append(record, out) {
+                bad.push(record);
+            }
+        }
+        if bad.is_empty() {
+            return Ok(());
+        }
+        out.truncate(start);
+        Err(bad)
+    }
+}
+
+fn bad_record(offset: Offset, error: &AmqpError) -> BadRecord {
+    let reason = if error.is_over_limit() { BadReason::OverLimit } else { BadReason::Undecodable };
+    BadRecord { offset, reason, detail: error.to_string() }
+}
+
+impl Line {
+    fn append(
+        &mut self,
+        record: Record<'_>,
+        joined: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AmqpError> {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(itoa::Buffer::new().format(record.offset.0).as_bytes());
+        if self.stamp != Some(record.timestamp) {
+            self.set_stamp(record.timestamp);
+        }
+        out.extend_from_slice(&self.stamp_text);
+        if let Some(body) = single_data(record.message) {
+            push_data(out, body);
+            return Ok(());
+        }
+        let message = Message::parse(record.message)?;
+        let mut mapper = Mapper::new(out, &message);
+        mapper.sections(&message)?;
+        match message.body() {
+            Body::Data(data) => match data.single() {
+                Some(body) => push_data(out, body),
+                None => {
+                    join(data, joined);
+                    push_data(out, joined);
+                    joined.clear();
+                    joined.shrink_to(JOINED_KEEP_BYTES);
+                }
+            },
+            body => {
+                mapper.raw(b"\"body\":");
+                match body {
+                    Body::Value(value) => mapper.value(value)?,
+                    Body::Sequence(sequences) => mapper.sequences(sequences)?,
+                    Body::Absent | Body::Data(_) => mapper.raw(b"null"),
+                }
+                mapper.raw(b",\"body_encoding\":\"amqp\"}\n");
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn set_stamp(&mut self, stamp: Timestamp) {
+        self.stamp = Some(stamp);
+        self.stamp_text.clear();
+        self.stamp_text.extend_from_slice(b",\"timestamp\":");
+        timestamp::push(&mut self.stamp_text, stamp.0);
+        self.stamp_text.push(b',');
+    }
+}
+
+fn join(data: Data<'_>, joined: &mut Vec<u8>) {
+    joined.clear();
+    for section in data.sections() {
+        joined.extend_from_slice(section);
+    }
+}
+
+/// From `"body"` to the end of the line.
+#[inline]
+fn push_data(out: &mut Vec<u8>, body: &[u8]) {
+    let Ok(text) = std::str::from_utf8(body) else {
+        out.extend_from_slice(b"\"body\":");
+        push_base64(out, body);
+        out.extend_from_slice(b",\"body_encoding\":\"base64\"}\n");
+        return;
+    };
+    match document::find(text) {
+        Some(document) => {
+            out.extend_from_slice(b"\"body\":");
+            document.push(out);
+            out.extend_from_slice(b",\"body_encoding\":\"json\"}\n");
+        }
+        None => {
+            out.extend_from_slice(b"\"body\":");
+            push_string(out, text);
+            out.extend_from_slice(b",\"body_encoding\":\"text\"}\n");
+        }
+    }
+}
+
+/// A JSON string that holds the bytes in base64.
+fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    /// A multiple of three, so that the pieces join without padding.
+    const PIECE: usize = 768;
+    let mut buffer = [0; PIECE / 3 * 4];
+    out.reserve(bytes.len() / 3 * 4 + 6);
+    out.push(b'"');
+    for piece in bytes.chunks(PIECE) {
+        // The buffer is as large as the largest piece's text, so this cannot fail.
+        let n = STANDARD.encode_slice(piece, &mut buffer).unwrap_or_default();
+        out.extend_from_slice(buffer.get(..n).unwrap_or_default());
+    }
+    out.push(b'"');
+}
+
+fn append_raw(record: Record<'_>, delimiter: &[u8], out: &mut Vec<u8>) -> Result<(), AmqpError> {
+    if let Some(body) = single_data(record.message) {
+        out.extend_from_slice(body);
+    } else {
+        let message = Message::parse(record.message)?;
+        let mut mapper = Mapper::new(out, &message);
+        match message.body() {
+            Body::Absent => {}
+            Body::Data(data) => data.sections().for_each(|section| mapper.raw(section)),
+            Body::Value(Value::Binary(bytes)) => mapper.raw(bytes),
+            Body::Value(Value::String(text)) => mapper.raw(text.as_bytes()),
+            Body::Value(value) => mapper.value(value)?,
+            Body::Sequence(sequences) => mapper.sequences(sequences)?,
+        }
+    }
+    out.extend_from_slice(delimiter);
+    Ok(())
+}
