@@ -1,1 +1,31 @@
-//! (in work)
+//! One connection to a broker: handshake, requests with time limits, heartbeats, subscription and
+//! credit, offsets, and finding the node to talk to.
+//!
+//! Invariants:
+//! - the socket is always read: no step of the reader waits for a sink, a queue or a lock that a
+//!   sink could hold. What limits memory is credit (see [`budget`]), never an unread socket;
+//! - every wait on the peer has a time limit; a peer that says nothing for 1.75 heartbeats is gone;
+//! - a connection that ended says why, once, to everyone who asks ([`Connection::ended`]).
+//!
+//! It knows nothing of sinks, batches or policies.
+
+mod budget;
+mod connection;
+mod dial;
+mod error;
+mod handshake;
+mod locate;
+mod options;
+mod reader;
+mod subscription;
+mod tail;
+mod tls;
+mod writer;
+
+pub use budget::Budget;
+pub use connection::Connection;
+pub use error::BrokerError;
+pub use locate::{Prefer, connect_to_stream};
+pub use options::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+pub use subscription::{Delivery, Event, Subscription};
+pub use tail::{Bounds, chunk_at, stream_bounds};

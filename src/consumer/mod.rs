@@ -1,1 +1,56 @@
-//! (in work)
+//! One reference: source → batch → sink → ledger → commit.
+//!
+//! Two tasks: the [`worker`]'s loop, which waits in one place and decides synchronously, and the
+//! [`sinking`] task, which owns the sink and may be stuck for as long as it likes. A third, the
+//! [`observe`]r, looks at the stream from a connection of its own, so that there is a lag even
+//! where the consumer has halted.
+//!
+//! Invariants:
+//! - an offset is stored only when the ledger says that everything up to it is durable;
+//! - what was accepted is in order and without a gap, or a policy said so and it was counted;
+//! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
+
+mod intake;
+pub mod observe;
+mod remembered;
+mod session;
+mod sinking;
+mod spec;
+mod status;
+mod worker;
+
+pub use remembered::{Remembered, StateError};
+pub use spec::{Begin, OnBad, Spec};
+pub use status::{Facts, Status};
+pub use worker::{Command, Outcome, run};
+
+use crate::flow::resume::{Origin, Plan};
+use crate::types::{Checkpoint, Offset};
+
+/// Where a consumer would begin, for `rillway check --connect`.
+#[derive(Debug)]
+pub struct Forecast {
+    /// Where it would resume; the error says why it would not.
+    pub plan: Result<Plan, String>,
+    /// What the broker has stored.
+    pub stored: Option<Offset>,
+}
+
+/// Finds out where a consumer would begin, without subscribing.
+pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<Forecast> {
+    let own = session::Own {
+        position: sink.map(|c| (Origin::Sink, c)),
+        remembered: Remembered::of(spec).read()?,
+        plan: None,
+    };
+    match session::look(spec, own).await {
+        Ok(outlook) => {
+            outlook.connection.close().await;
+            Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored })
+        }
+        Err(session::SessionError::Lost(lost)) => {
+            Ok(Forecast { plan: Err(lost.to_string()), stored: None })
+        }
+        Err(session::SessionError::Broker(error)) => Err(error.into()),
+    }
+}

@@ -4,4 +4,12 @@
 //! Nothing here does I/O, waits, logs or reads a clock: events and times come in as arguments and
 //! decisions go out as values, so that tables and properties can test every one of them.
 
+pub mod backoff;
 pub mod batch;
+pub mod commit;
+pub mod continuity;
+pub mod credit;
+pub mod cutter;
+pub mod lag;
+pub mod ledger;
+pub mod resume;

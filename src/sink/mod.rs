@@ -46,6 +46,13 @@ pub trait Sink: Send {
     /// position anew.
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError>;
 
+    /// The stream's history was replaced, and a policy accepts it: the next batch may start at any
+    /// offset. What was written stays, set aside where it would be in the way. Nothing is under way
+    /// when this is called.
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Ends the sink's work in good order. Everything written is durable already.
     async fn close(&mut self) -> Result<(), SinkError>;
 }

@@ -4,6 +4,8 @@
 //! after inflation. A block's bytes were checked when it was made (`count` messages, no more and no
 //! less), so walking it again cannot fail.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::types::{Offset, Timestamp};
@@ -38,6 +40,17 @@ impl Block {
         // The last offset of the block has to exist.
         first.0.checked_add(u64::from(count))?;
         rest.is_empty().then_some(Block { first, count, timestamp, bytes })
+    }
+
+    /// A block of bytes that were walked already: they hold exactly `count` messages, and the offset
+    /// after the last one exists.
+    pub(super) fn from_checked(
+        first: Offset,
+        count: u32,
+        timestamp: Timestamp,
+        bytes: Bytes,
+    ) -> Block {
+        Block { first, count, timestamp, bytes }
     }
 
     /// The offset of the first record.
@@ -98,6 +111,17 @@ impl Block {
     /// The records, in order.
     pub fn records(&self) -> Records<'_> {
         Records { offset: self.first, timestamp: self.timestamp, rest: &self.bytes }
+    }
+}
+
+/// Messages are not shown: they are the users' own.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("first", &self.first)
+            .field("count", &self.count)
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,3 +7,11 @@
 
 pub mod amqp;
 pub mod block;
+pub mod chunk;
+pub mod commands;
+pub mod compression;
+pub mod cursor;
+pub mod error;
+pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;

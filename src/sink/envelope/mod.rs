@@ -9,12 +9,12 @@
 //! | `json` | data that is one JSON document | that document's own text, line breaks between its tokens taken out |
 //! | `text` | other data that is UTF-8; also no bytes at all | a string |
 //! | `base64` | other data | a string, base64 with padding |
-//! | `amqp` | an AMQP value or sequence, or absent | the value mapped to JSON (see [`mapping`]); an array of the sequence's lists; null |
+//! | `amqp` | an AMQP value or sequence, or absent | the value mapped to JSON (see `mapping.rs`); an array of the sequence's lists; null |
 //!
 //! A document is what RFC 8259 says, so `123`, `true` and `"x"` are documents too: whoever sends
 //! JSON gets JSON back, whatever it is. The text is embedded, not written anew: numbers keep their
 //! digits and repeated keys stay. What a common JSON parser could not read back is text instead:
-//! see [`document`].
+//! see `document.rs`.
 //!
 //! Several data sections are one body, joined. Invariants: a line holds no line break but its
 //! last byte; `out` is untouched when a record is refused; all memory that is kept between records

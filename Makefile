@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+.PHONY: help test quick demo lint brokers brokers-down
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+test: ## Everything, against real brokers; sets up what is missing (minutes the first time)
+	@scripts/test.sh
+
+quick: ## Unit tests only: seconds, once built
+	@scripts/setup.sh rust-build
+	cargo test --lib
+
+demo: ## A broker, three consumers and a load, to look at
+	@scripts/demo.sh
+
+lint: ## Formatting, clippy, shellcheck
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh .ci/run; \
+	else echo 'SKIPPED shellcheck: it is not installed (apt-get install shellcheck)'; fi
+
+brokers: ## Brokers that stay up, for `cargo test` to use again and again
+	@scripts/test-brokers.sh up $(CURDIR)/target/brokers
+	@echo 'They are used by: RILLWAY_TEST_BROKERS=$(CURDIR)/target/brokers cargo test'
+
+brokers-down: ## Stops them
+	@scripts/test-brokers.sh down $(CURDIR)/target/brokers

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Starts and stops private RabbitMQ nodes, each with all that it keeps in one folder.
+#
+#   scripts/broker.sh start --dir DIR --version 3.10|4.0|4.3 [options]
+#       Returns when the node answers on its stream port, and prints the lines of `env`. Started
+#       again on the same DIR it keeps version, ports, plugins and configuration; options given
+#       then replace the earlier ones.
+#         --plugins A,B         default rabbitmq_stream; `management` stands for it with the management UI
+#         --conf 'KEY = VALUE'  a line for rabbitmq.conf; repeatable
+#         --owner PID           the node goes (killed, as in a crash) when this process has gone
+#         --stream-port P --amqp-port P --management-port P --prometheus-port P    default: free ones
+#         --timeout SECONDS     for becoming ready; default 60
+#   scripts/broker.sh stop --dir DIR [--now]      in good order; --now kills, as a crash does
+#   scripts/broker.sh env --dir DIR               version= stream_port= amqp_port= management_port= pid= …
+#   scripts/broker.sh ctl --dir DIR -- rabbitmqctl ARGS…    or rabbitmq-streams, rabbitmq-diagnostics, …
+#   scripts/broker.sh signal --dir DIR STOP|CONT|KILL|…     to the broker's process
+#
+# The pid is the Erlang machine's own, and the id of the process group in which its helpers run.
+# Exit codes: 3 this version cannot be had here; 1 something went wrong (the log's end is shown).
+set -euo pipefail
+HERE=$(dirname "${BASH_SOURCE[0]}")
+. "$HERE/lib/common.sh"
+. "$HERE/lib/image.sh"
+. "$HERE/lib/ports.sh"
+. "$HERE/lib/node.sh"
+
+usage() {
+  sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2
+  exit 64
+}
+
+[[ $# -gt 0 ]] || usage
+verb=$1
+shift
+DIR='' NOW='' OWNER='' TIMEOUT=60
+declare -A given=()
+conf=() rest=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+  --now) NOW=yes && shift && continue ;;
+  --) shift && rest+=("$@") && break ;;
+  --*) [[ $# -ge 2 ]] || die "$1 wants a value" ;;
+  *) rest+=("$1") && shift && continue ;;
+  esac
+  case $1 in
+  --dir) DIR=$2 ;;
+  --owner) OWNER=$2 ;;
+  --timeout) TIMEOUT=$2 ;;
+  --conf) conf+=("$2") ;;
+  --version | --plugins | --stream-port | --amqp-port | --management-port | --prometheus-port)
+    key=${1#--} && given[${key//-/_}]=$2
+    ;;
+  *) die "unknown option $1" ;;
+  esac
+  shift 2
+done
+[[ $DIR ]] || die "which node? Give its folder: --dir DIR"
+[[ $DIR == /* ]] || DIR=$PWD/$DIR
+[[ $verb == start || -e $DIR/node.env ]] || die "there is no node in $DIR"
+
+if [[ $verb == start ]]; then
+  mkdir -p "$DIR"
+  [[ -e $DIR/node.env || -z $(image_obstacle) ]] || ! docker_works || touch "$DIR/docker"
+fi
+[[ ! -e $DIR/docker ]] || . "$HERE/lib/docker.sh"
+
+case $verb in
+start)
+  node_start
+  ;;
+stop) node_stop "$NOW" ;;
+env) node_env ;;
+ctl)
+  [[ ${#rest[@]} -gt 0 ]] || die "ctl wants a command: ctl --dir DIR -- rabbitmqctl status"
+  node_ctl "${rest[@]}"
+  ;;
+signal)
+  [[ ${#rest[@]} == 1 ]] || die "signal wants a signal's name: signal --dir DIR STOP"
+  node_signal "${rest[0]}"
+  ;;
+*) usage ;;
+esac

@@ -1,0 +1,176 @@
+# shellcheck shell=bash
+# Broker images: folders that hold one RabbitMQ and all that it needs, taken from one Debian
+# release, whatever the machine itself runs. Source after common.sh.
+#
+# The packages are unpacked, not installed: a broker needs none of what maintainer scripts do. So
+# an image takes seconds, needs no root, and its packages' signatures are checked by apt all the
+# same. A folder under its final name is whole: it is filled and tried under another name first.
+
+# Raise it when the recipe below changes: older images are then built anew.
+IMAGE_RECIPE=1
+
+DEBIAN_MIRROR=${RILLWAY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+
+# Dependencies on paper that no broker here uses: they serve installation, services and shells.
+IMAGE_UNNEEDED='^(adduser|base-passwd|cron.*|debconf|debianutils|dpkg|init-system-helpers|login\.defs
+|logrotate|lsb-base|media-types|netbase|openssl-provider-legacy|passwd|rabbitmqadmin-ng|readline-common
+|sensible-utils|socat|systemd|sysvinit-utils|tar|tzdata|usrmerge
+|lib(audit|bsd|db5|gdbm|krb5|gssapi|k5|keyutils|nsl|pam|perl|popt|python|readline|semanage|sepol
+|sqlite|systemd-shared|tirpc|blkid|mount|debconfclient|cap-ng|ffi|expat|com-err).*
+|lib.*-perl|perl.*|python3.*)$'
+IMAGE_UNNEEDED=${IMAGE_UNNEEDED//$'\n'/}
+
+image_suite() {
+  case $1 in
+  3.10) echo bookworm ;;
+  4.0) echo trixie ;;
+  4.3) echo forky ;;
+  *) die "no recipe for RabbitMQ $1: there are 3.10, 4.0 and 4.3" ;;
+  esac
+}
+
+image_dir() { echo "$RILLWAY_CACHE/brokers/$1"; }
+
+# The RabbitMQ version inside, or a failure if there is no whole image of this recipe.
+image_version() {
+  local recipe version
+  read -r recipe version 2>/dev/null <"$(image_dir "$1")/image" && [[ $recipe == "$IMAGE_RECIPE" ]] && echo "$version"
+}
+
+# How a process can be put into an image: as root, by a user namespace, or by sudo.
+image_enter_by() {
+  if [[ $(id -u) == 0 ]]; then
+    # Root of a container without CAP_SYS_ADMIN cannot.
+    unshare -m true 2>/dev/null && echo root
+  elif unshare -Urm mount --bind /tmp /tmp 2>/dev/null; then
+    echo userns
+  elif [[ $(root_by) == sudo ]]; then
+    echo sudo
+  else
+    return 1
+  fi
+}
+
+# Why no image can be made or entered here; nothing if it can.
+image_obstacle() {
+  local tool
+  [[ $(uname -s) == Linux ]] || { echo "this is not Linux"; return; }
+  for tool in apt-get dpkg-deb unshare chroot flock; do
+    have "$tool" || { echo "there is no $tool"; return; }
+  done
+  image_enter_by >/dev/null || echo "neither root, nor sudo, nor user namespaces can be used"
+}
+
+# image_run IMAGE NODE_DIR COMMAND...: in a private mount namespace, as the calling user, with
+# NODE_DIR as /node. Nothing stays mounted afterwards, however the command ends. With RUN_DETACHED
+# set, it is started in a session of its own, and not waited for: sudo, for one, would stop itself when
+# it sees its command stopped.
+image_run() {
+  local by
+  by=$(image_enter_by) || unavailable "cannot enter the broker's folder: neither root, nor sudo, nor user namespaces can be used"
+  case $by in
+  root) unshare -m bash -c "$IMAGE_ENTER" enter "$@" ;;
+  userns) unshare -Urm bash -c "$IMAGE_ENTER" enter "$@" ;;
+  sudo) sudo -- env RUN_AS="$(id -u):$(id -g)" RUN_DETACHED="${RUN_DETACHED:-}" unshare -m bash -c "$IMAGE_ENTER" enter "$@" ;;
+  esac
+}
+
+# shellcheck disable=SC2016 # expanded by the shell that it is given to
+IMAGE_ENTER='
+set -eu
+root=$1 node=$2
+shift 2
+mount --bind "$node" "$root/node"
+mount --bind "$node/tmp" "$root/tmp"
+[ ! -e "$node/etc/hosts" ] || mount --bind "$node/etc/hosts" "$root/etc/hosts"
+for dir in dev proc sys; do mount --rbind "/$dir" "$root/$dir"; done
+exec ${RUN_DETACHED:+setsid --fork} chroot ${RUN_AS:+--userspec="$RUN_AS"} "$root" "$@"
+'
+
+# apt, made to look at one Debian release, and to keep to its own folder.
+image_apt_config() {
+  local work=$1 suite=$2 keyring=$3
+  mkdir -p "$work"/{state/lists/partial,cache/archives/partial,none,debs}
+  : >"$work/status"
+  echo "deb [signed-by=$keyring] $DEBIAN_MIRROR $suite main" >"$work/sources.list"
+  {
+    # The machine's proxies and certificates hold here too; its hooks do not.
+    apt-config dump | grep '^Acquire::' | grep -v 'Acquire::IndexTargets' || true
+    cat <<-CONFIG
+		Dir::Etc::parts "$work/none";
+		Dir::Etc::main "/dev/null";
+		Dir::Etc::sourceparts "$work/none";
+		Dir::Etc::preferencesparts "$work/none";
+		Dir::Etc::preferences "/dev/null";
+		Dir::Etc::sourcelist "$work/sources.list";
+		Dir::State "$work/state";
+		Dir::State::status "$work/status";
+		Dir::Cache "$work/cache";
+		Dir::Log "$work/none";
+		APT::Install-Recommends "false";
+		APT::Architectures { "$(dpkg --print-architecture)"; };
+		APT::Sandbox::User "";
+		Acquire::Languages "none";
+		Acquire::Retries "3";
+	CONFIG
+  } >"$work/apt.conf"
+}
+
+# Debian's keys: the machine's own, else out of the package of that name (Ubuntu has it too).
+image_keyring() {
+  local work=$1 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  if [[ ! -r $keyring ]]; then
+    announce "fetching debian-archive-keyring (the keys that the brokers' packages are signed with)"
+    (cd "$work" && apt-get -qq download debian-archive-keyring && dpkg-deb -x debian-archive-keyring_*.deb keys) >&2 ||
+      die "cannot fetch debian-archive-keyring: without it the brokers' packages cannot be verified"
+    keyring=$work$keyring
+    keyring=${keyring/"$work"/"$work/keys"}
+  fi
+  echo "$keyring"
+}
+
+# image_build VERSION: under the lock. A failure leaves nothing that looks whole.
+image_build() {
+  local version=$1 suite image new work keyring package found
+  image_version "$version" >/dev/null && return
+  suite=$(image_suite "$version")
+  image=$(image_dir "$version")
+  announce "unpacking RabbitMQ $version out of Debian $suite into $image (private brokers run in it; seconds)"
+  new=$image.new work=$image.work
+  rm -rf "$new" "$work" "$image"
+  mkdir -p "$work" "$new"/{dev,proc,sys,tmp,node,run,root,etc,usr/{bin,sbin,lib,lib64}}
+  ln -s usr/bin usr/sbin usr/lib usr/lib64 "$new"
+  keyring=$(image_keyring "$work")
+  image_apt_config "$work" "$suite" "$keyring"
+  (
+    export APT_CONFIG=$work/apt.conf
+    # Without --error-on=any a release that could not be read is only a warning.
+    apt-get -qq --error-on=any update
+    apt-get -qq -s install rabbitmq-server bash dash coreutils sed grep mawk procps |
+      awk '$1 == "Inst" { print $2 }' | grep -vE "$IMAGE_UNNEEDED" >"$work/packages"
+    cd "$work/debs"
+    xargs -r apt-get -qq download <"$work/packages"
+  ) >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; die "cannot fetch RabbitMQ $version from $DEBIAN_MIRROR $suite"; }
+  for package in "$work"/debs/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" | tar -x -C "$new" --keep-directory-symlink --no-same-owner \
+      --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' \
+      --exclude='./usr/share/info/*' --exclude='./usr/share/zoneinfo/*' --exclude='./usr/lib/*/gconv/*' \
+      --exclude='./usr/lib/systemd/*' --exclude='./var/*'
+  done
+  [[ -e $new/usr/bin/awk ]] || ln -s mawk "$new/usr/bin/awk"
+  echo 'root:x:0:0:root:/root:/bin/sh' >"$new/etc/passwd"
+  echo 'hosts: files' >"$new/etc/nsswitch.conf"
+  echo '127.0.0.1 localhost' >"$new/etc/hosts"
+
+  found=$(cd "$new/usr/lib/rabbitmq/lib" && echo rabbitmq_server-*)
+  found=${found#rabbitmq_server-}
+  [[ $found == "$version".* ]] ||
+    say "Debian $suite has RabbitMQ $found by now: what is meant for $version runs on that"
+  mkdir -p "$work/node/tmp"
+  image_run "$new" "$work/node" /usr/bin/env -i PATH=/usr/bin:/usr/sbin HOME=/tmp LC_ALL=C.UTF-8 \
+    erl -noinput -eval 'ok = crypto:start(), ok = ssl:start(), halt(0).' >"$work/log" 2>&1 ||
+    { tail -n 20 "$work/log" >&2; die "Erlang does not run in the folder made for RabbitMQ $version"; }
+  echo "$IMAGE_RECIPE $found" >"$new/image"
+  mv "$new" "$image"
+  rm -rf "$work"
+}

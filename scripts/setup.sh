@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Gets onto this machine what building, testing and the demo need. Quick when all is there; one
+# line for each thing that it installs, and why.
+#
+#   scripts/setup.sh WHAT...
+#     rust-build     cargo, a C compiler and linker, mold (links faster) where there is one
+#     broker-3.10    RabbitMQ in a folder of its own, from Debian's packages; likewise
+#     broker-4.0       broker-4.0 and broker-4.3. Needs Linux with apt, and root, sudo or user
+#     broker-4.3       namespaces; else Docker
+#     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
+#                      with --where after it, prints where that is
+#
+# Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
+# 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
+set -euo pipefail
+HERE=$(dirname "${BASH_SOURCE[0]}")
+. "$HERE/lib/common.sh"
+. "$HERE/lib/image.sh"
+. "$HERE/lib/docker.sh"
+
+RSTREAM_VERSION=1.1.1
+# rstream does gzip itself. The rest are codecs that the tests plug into it: cramjam for snappy, lz4 and
+# zstandard for theirs.
+RSTREAM_PACKAGES=("rstream==$RSTREAM_VERSION" mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0)
+
+# apt_install PACKAGE... : quietly, with the log shown only when it fails.
+apt_install() {
+  have apt-get || unavailable "install $* with this system's package manager: there is no apt-get here"
+  root_by >/dev/null || unavailable "installing $* takes root or sudo"
+  local log
+  log=$(mktemp)
+  # The lists may be older than the mirror, or absent, as in a fresh container: try, refresh, try.
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends install "$@" >"$log" 2>&1 ||
+    { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends install "$@"; } >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; rm -f "$log"; die "apt-get could not install $*"; }
+  rm -f "$log"
+}
+
+setup_rust_build() {
+  if ! have cargo && [[ -x ${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo ]]; then
+    die "cargo is in ${CARGO_HOME:-$HOME/.cargo}/bin, but that is not in PATH: add it"
+  fi
+  if ! have cargo; then
+    have curl || die "no cargo. Get it from https://rustup.rs"
+    announce "installing the Rust tool chain with rustup (builds everything here)"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt ||
+      die "no cargo, and rustup could not be run. Get it from https://rustup.rs"
+    say "cargo is now in ${CARGO_HOME:-$HOME/.cargo}/bin: open a new shell, or add that to PATH"
+  fi
+  if ! have cc; then
+    announce "installing gcc and libc6-dev (compile the bundled C libraries: zstd, SQLite, crypto)"
+    apt_install gcc libc6-dev
+  fi
+  if ! have pkg-config; then
+    announce "installing pkg-config (finds C libraries)"
+    apt_install pkg-config
+  fi
+  if ! have mold && have apt-get && root_by >/dev/null && apt-cache show mold >/dev/null 2>&1; then
+    announce "installing mold (links several times faster than the default)"
+    apt_install mold
+  fi
+}
+
+setup_broker() {
+  local version=$1 obstacle
+  image_version "$version" >/dev/null && return
+  obstacle=$(image_obstacle)
+  if [[ -z $obstacle ]]; then
+    with_lock "broker-$version" image_build "$version"
+  elif docker_works; then
+    docker_image_pull "$version"
+  else
+    unavailable "RabbitMQ $version cannot be had here: $obstacle, and Docker cannot be reached"
+  fi
+}
+
+rstream_dir() { echo "$RILLWAY_CACHE/rstream-$RSTREAM_VERSION"; }
+
+# The stamp is written last and holds the exact list, so a half-filled folder is never taken as done.
+rstream_is_there() {
+  local stamp
+  stamp=$(cat "$(rstream_dir)/packages" 2>/dev/null) && [[ $stamp == "${RSTREAM_PACKAGES[*]}" ]]
+}
+
+rstream_build() {
+  rstream_is_there && return
+  local dir
+  dir=$(rstream_dir)
+  have python3 || { announce "installing python3 (runs rstream, the tests' second opinion on streams)"; apt_install python3 python3-venv; }
+  if ! python3 -c 'import ensurepip' 2>/dev/null; then
+    announce "installing python3-venv (keeps rstream apart from the system's Python)"
+    apt_install python3-venv
+  fi
+  announce "installing rstream $RSTREAM_VERSION into $dir (a second client: publishes compressed batches, reads stored offsets)"
+  rm -rf "$dir"
+  mkdir -p "${dir%/*}"
+  python3 -m venv "$dir"
+  "$dir/bin/pip" install -q --disable-pip-version-check "${RSTREAM_PACKAGES[@]}" >&2
+  echo "${RSTREAM_PACKAGES[*]}" >"$dir/packages"
+}
+
+setup_rstream() {
+  if rstream_is_there; then return; fi
+  with_lock rstream rstream_build
+}
+
+setup() {
+  case $1 in
+  rust-build) setup_rust_build ;;
+  broker-*) setup_broker "${1#broker-}" ;;
+  rstream) setup_rstream ;;
+  *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
+  esac
+}
+
+[[ $# -gt 0 ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
+if [[ "$*" == 'rstream --where' ]]; then
+  setup rstream
+  rstream_dir
+  exit
+fi
+if [[ $# == 1 ]]; then
+  setup "$1"
+  exit
+fi
+missing=0
+for what in "$@"; do
+  # A process each: what cannot be had must not keep the rest from being seen to.
+  status=0
+  "$HERE/setup.sh" "$what" || status=$?
+  case $status in
+  0) ;;
+  "$EXIT_UNAVAILABLE") missing=$EXIT_UNAVAILABLE ;;
+  *) exit "$status" ;;
+  esac
+done
+exit "$missing"

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The brokers that tests share, one of each version, kept over several runs of `cargo test`.
+#
+#   scripts/test-brokers.sh up DIR [--owner PID]     starts those that are not running; with an owner
+#                                                    they go when that process does
+#   scripts/test-brokers.sh down DIR                 stops them and removes DIR
+#
+# Tests find them by RILLWAY_TEST_BROKERS=DIR, and start what is not there by themselves. A version
+# that this machine cannot have is left out, with a line that says why.
+set -euo pipefail
+HERE=$(dirname "${BASH_SOURCE[0]}")
+. "$HERE/lib/common.sh"
+
+VERSIONS=(4.3 4.0 3.10)
+
+up() {
+  local dir=$1 version status failed=0
+  shift
+  mkdir -p "$dir"
+  for version in "${VERSIONS[@]}"; do
+    if "$HERE/broker.sh" env --dir "$dir/$version" 2>/dev/null | grep -q '^pid='; then continue; fi
+    status=0
+    "$HERE/broker.sh" start --dir "$dir/$version" --version "$version" "$@" >/dev/null || status=$?
+    case $status in
+    0 | "$EXIT_UNAVAILABLE") ;;
+    *) failed=1 ;;
+    esac
+  done
+  return $failed
+}
+
+down() {
+  local version
+  for version in "${VERSIONS[@]}"; do
+    [[ ! -e $1/$version/node.env ]] || "$HERE/broker.sh" stop --dir "$1/$version" --now
+  done
+  rm -rf "$1"
+}
+
+[[ $# -ge 2 && $2 != --* ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
+case $1 in
+up | down) "$@" ;;
+*) die "up or down, not '$1'" ;;
+esac

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# All tests, on a machine that may be fresh: gets what they need, builds, runs them against real brokers,
+# and says at the end what was skipped. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib/common.sh
+
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+for left in "$target"/test-run.*; do
+  # Of a run that was killed: its brokers have gone with it.
+  [[ -e /proc/${left##*.} ]] || rm -rf "$left"
+done
+run=$target/test-run.$$
+mkdir "$run"
+export RILLWAY_TEST_BROKERS=$run/brokers RILLWAY_SKIPPED_TESTS=$run/skipped
+# Most tests wait for brokers most of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
+cargo_flags=()
+if [[ ${CI:-} ]]; then
+  cargo_flags+=(--locked)
+  export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
+fi
+
+step() { printf '\n== %3d s  %s\n' "$SECONDS" "$*"; }
+
+finish() {
+  if [[ $preparing ]] && kill "$preparing" 2>/dev/null; then wait "$preparing" || true; fi
+  scripts/test-brokers.sh down "$run/brokers" || true
+  rm -rf "$run"
+}
+preparing=
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+step 'setting up what builds need'
+scripts/setup.sh rust-build
+
+step 'setting up and starting brokers, in the background (a minute the first time, else seconds)'
+{
+  scripts/setup.sh rstream || true
+  scripts/test-brokers.sh up "$run/brokers" --owner $$ || true
+} >"$run/preparing" 2>&1 &
+preparing=$!
+
+step 'building the tests (minutes the first time)'
+cargo test --no-run "${cargo_flags[@]}" "$@"
+
+step 'waiting for the brokers'
+wait "$preparing" || true
+cat "$run/preparing"
+
+step 'running the tests'
+status=0
+cargo test --no-fail-fast "${cargo_flags[@]}" "$@" 2>&1 | tee "$run/output" || status=$?
+
+step 'results'
+grep '^test result' "$run/output" || true
+if [[ -s $run/skipped ]]; then
+  sort -u "$run/skipped"
+  echo "$(sort -u "$run/skipped" | wc -l) tests were skipped, for what this machine cannot have."
+else
+  echo 'No test was skipped.'
+fi
+[[ $status == 0 ]] && echo "All tests passed, in $SECONDS s with everything." || echo "Tests FAILED (exit code $status)."
+exit "$status"

@@ -1,0 +1,94 @@
+//! The status page: a table for people, made on the server. No script, nothing from elsewhere, and
+//! every text that is not ours escaped.
+
+use std::fmt::{Display, Write};
+
+use super::overview::ConsumerView;
+
+/// How often the browser asks again.
+const REFRESH_SECONDS: u32 = 5;
+
+const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2rem;color:#1b1f24}\
+    table{border-collapse:collapse}th,td{padding:.3rem .8rem;text-align:left;\
+    border-bottom:1px solid #d8dde3}td.n{text-align:right;font-variant-numeric:tabular-nums}\
+    tr.bad td{background:#fdecea}p.why{margin:0;color:#9a1c12;max-width:60rem}";
+
+/// The whole page.
+pub(super) fn render(consumers: &[ConsumerView]) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    write(&mut out, consumers).map_or_else(|_| String::new(), |()| out)
+}
+
+fn write(out: &mut String, consumers: &[ConsumerView]) -> std::fmt::Result {
+    let ready = consumers.iter().filter(|c| c.ready).count();
+    write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\">\
+         <title>rillway: {ready} of {all} ready</title><style>{STYLE}</style></head><body>\n\
+         <h1>rillway {version}</h1>\n<p>{ready} of {all} consumers ready. \
+         <a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a> · \
+         <a href=\"/api/v1/consumers\">JSON</a></p>\n\
+         <table><thead><tr><th>consumer</th><th>stream</th><th>sink</th><th>guarantee</th>\
+         <th>state</th><th>durable</th><th>stored</th><th>end</th><th>lag</th><th>lag, s</th>\
+         <th>headroom</th><th>restarts</th><th>buffered</th></tr></thead><tbody>\n",
+        all = consumers.len(),
+        version = env!("CARGO_PKG_VERSION"),
+    )?;
+    for consumer in consumers {
+        row(out, consumer)?;
+    }
+    out.write_str("</tbody></table>\n</body></html>\n")
+}
+
+fn row(out: &mut String, c: &ConsumerView) -> std::fmt::Result {
+    write!(out, "<tr class=\"{}\">", if c.ready { "ok" } else { "bad" })?;
+    write!(out, "<td>{}", Escaped(c.name.as_str()))?;
+    if let Some(reason) = &c.reason {
+        write!(out, "<p class=\"why\">{}</p>", Escaped(reason))?;
+    }
+    write!(
+        out,
+        "</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+        Escaped(c.stream.as_str()),
+        Escaped(c.sink),
+        c.guarantee,
+        c.state
+    )?;
+    number(out, c.durable_offset)?;
+    number(out, c.stored_offset)?;
+    number(out, c.stream_last_offset)?;
+    number(out, c.lag_messages)?;
+    number(out, c.lag_seconds.map(|s| format!("{s:.1}")))?;
+    number(out, c.headroom_messages)?;
+    number(out, Some(c.restarts))?;
+    number(out, Some(c.buffered_bytes))?;
+    out.write_str("</tr>\n")
+}
+
+fn number(out: &mut String, value: Option<impl Display>) -> std::fmt::Result {
+    match value {
+        Some(value) => write!(out, "<td class=\"n\">{value}</td>"),
+        None => out.write_str("<td class=\"n\">–</td>"),
+    }
+}
+
+/// Text, made harmless in HTML.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '&' => f.write_str("&amp;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}

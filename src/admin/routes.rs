@@ -1,0 +1,201 @@
+//! One request in, one response out. Which routes there are stands in the module's parent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
+use metrics_exporter_prometheus::PrometheusHandle;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde_json::json;
+
+use super::overview::{CommitError, ConsumerView, Overview};
+use super::page;
+use super::server::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
+
+/// A whole response: bodies are small, or rendered at once anyhow.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Nothing from elsewhere, no script, in nobody's frame.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+
+const ROUTES: &[&str] = &[
+    "GET /",
+    "GET /metrics",
+    "GET /livez",
+    "GET /readyz",
+    "GET /api/v1/consumers",
+    "POST /api/v1/consumers/{name}/commit",
+];
+
+/// What answers are made from.
+pub(super) struct Site {
+    pub(super) overview: Arc<dyn Overview>,
+    pub(super) metrics: PrometheusHandle,
+}
+
+/// A known path.
+enum Route<'a> {
+    Page,
+    Metrics,
+    Live,
+    Ready,
+    Consumers,
+    Commit(&'a str),
+}
+
+impl Route<'_> {
+    fn find(path: &str) -> Option<Route<'_>> {
+        Some(match path {
+            "/" => Route::Page,
+            "/metrics" => Route::Metrics,
+            "/livez" => Route::Live,
+            "/readyz" => Route::Ready,
+            "/api/v1/consumers" => Route::Consumers,
+            _ => {
+                let name = path.strip_prefix("/api/v1/consumers/")?.strip_suffix("/commit")?;
+                if name.is_empty() || name.contains('/') {
+                    return None;
+                }
+                Route::Commit(name)
+            }
+        })
+    }
+
+    fn allow(&self) -> &'static str {
+        match self {
+            Route::Commit(_) => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        match self {
+            Route::Commit(_) => method == Method::POST,
+            _ => method == Method::GET || method == Method::HEAD,
+        }
+    }
+}
+
+/// Answers a request. To HEAD it answers as to GET; hyper leaves the body out.
+pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer {
+    if request.body().size_hint().lower() > BODY_BYTES_MAX {
+        let text = format!("no route takes a body, and one over {BODY_BYTES_MAX} bytes is refused");
+        let mut answer = error(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return answer;
+    }
+    let Some(route) = Route::find(request.uri().path()) else {
+        let body = json!({ "error": "there is nothing at this path", "routes": ROUTES });
+        return json(StatusCode::NOT_FOUND, &body);
+    };
+    if !route.allows(request.method()) {
+        let text = format!("this path takes {}", route.allow());
+        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &text);
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
+        return answer;
+    }
+    match route {
+        Route::Page => {
+            let mut answer =
+                respond(StatusCode::OK, HTML, page::render(&site.overview.consumers()));
+            let policy = HeaderValue::from_static(PAGE_POLICY);
+            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            answer
+        }
+        Route::Metrics => respond(StatusCode::OK, PROMETHEUS, site.metrics.render()),
+        Route::Live => match site.overview.live() {
+            Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
+            Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
+        },
+        Route::Ready => ready(&site.overview.consumers()),
+        Route::Consumers => {
+            json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
+        }
+        Route::Commit(name) => {
+            if sent_by_a_page(request) {
+                let text = "a web page may not command: ask with a tool such as curl";
+                return error(StatusCode::FORBIDDEN, text);
+            }
+            commit(site, name).await
+        }
+    }
+}
+
+/// Browsers add these to what a page sends, and let no page leave them out.
+fn sent_by_a_page<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+}
+
+fn ready(consumers: &[ConsumerView]) -> Answer {
+    let all = consumers.iter().all(|c| c.ready);
+    let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let each: Vec<_> = consumers
+        .iter()
+        .map(|c| {
+            json!({
+                "name": c.name, "stream": c.stream, "state": c.state,
+                "ready": c.ready, "reason": c.reason,
+            })
+        })
+        .collect();
+    json(status, &json!({ "ready": all, "consumers": each }))
+}
+
+async fn commit(site: &Site, name: &str) -> Answer {
+    let Ok(name) = percent_decode_str(name).decode_utf8() else {
+        return error(StatusCode::BAD_REQUEST, "the consumer's name in the path is not UTF-8");
+    };
+    let Ok(result) = tokio::time::timeout(COMMIT_TIME_MAX, site.overview.commit(&name)).await
+    else {
+        let text = format!(
+            "consumer {name:?} did not confirm the commit within {} s; /api/v1/consumers shows \
+             what it is doing",
+            COMMIT_TIME_MAX.as_secs()
+        );
+        return error(StatusCode::SERVICE_UNAVAILABLE, &text);
+    };
+    match result {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(problem) => {
+            let status = match problem {
+                CommitError::Unknown(_) => StatusCode::NOT_FOUND,
+                CommitError::Nothing(_) => StatusCode::CONFLICT,
+                CommitError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            error(status, &problem.to_string())
+        }
+    }
+}
+
+fn error(status: StatusCode, text: &str) -> Answer {
+    json(status, &json!({ "error": text }))
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    match serde_json::to_string(body) {
+        Ok(text) => respond(status, JSON, text + "\n"),
+        // A snapshot of names and numbers always has a JSON form; should that ever change, say so.
+        Err(e) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("no JSON: {e}\n")),
+    }
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

@@ -1,0 +1,185 @@
+//! What each route answers.
+
+use super::*;
+
+async fn server() -> Server {
+    Server::start(Scripted::default(), Limits::default()).await
+}
+
+#[tokio::test]
+async fn get_routes_when_all_is_well() {
+    let server = server().await;
+    let json = "application/json";
+    let table = [
+        ("/", "text/html; charset=utf-8", "</html>"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "rillway_probe_total 3"),
+        ("/livez", "text/plain; charset=utf-8", "ok\n"),
+        ("/readyz", json, "\"ready\":true"),
+        ("/readyz?verbose=1", json, "\"ready\":true"),
+        ("/api/v1/consumers", json, "\"durable_offset\":11"),
+    ];
+    for (path, kind, part) in table {
+        let got = server.ask("GET", path).await;
+        assert_eq!((got.status, got.header("content-type")), (200, Some(kind)), "{path}");
+        assert!(got.body.contains(part), "{path}: {}", got.body);
+        assert_eq!(got.header("cache-control"), Some("no-store"), "{path}");
+
+        let head = server.ask("HEAD", path).await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+        assert_eq!(head.header("content-length"), got.header("content-length"), "{path}");
+        assert_eq!(head.header("content-type"), Some(kind), "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_consumer_as_json() {
+    let server = server().await;
+    let got = server.ask("GET", "/api/v1/consumers").await.json();
+    let consumers = got["consumers"].as_array().unwrap();
+    assert_eq!(consumers.len(), 1);
+    let expected = serde_json::json!({
+        "name": NAME, "stream": "events", "reference": "archiver", "sink": "file",
+        "guarantee": "exactly-once", "state": "running", "ready": true, "reason": null,
+        "received_offset": 12, "durable_offset": 11, "stored_offset": 0,
+        "stream_first_offset": 0, "stream_last_offset": 20, "lag_messages": 9,
+        "lag_seconds": 1.5, "headroom_messages": null, "restarts": 2,
+        "memory_bound_bytes": 33_554_432, "buffered_bytes": 100,
+    });
+    assert_eq!(consumers[0], expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn not_ready_and_not_live_say_why() {
+    let scripted = Scripted {
+        not_ready: Some("the stream was deleted".to_owned()),
+        stuck: Some("the loop \"archiver\" made no turn for 31.0 s".to_owned()),
+        ..Scripted::default()
+    };
+    let server = Server::start(scripted, Limits::default()).await;
+    let ready = server.ask("GET", "/readyz").await;
+    assert_eq!(ready.status, 503);
+    let expected = serde_json::json!({ "ready": false, "consumers": [{
+        "name": NAME, "stream": "events", "state": "halted", "ready": false,
+        "reason": "the stream was deleted",
+    }]});
+    assert_eq!(ready.json(), expected);
+    let live = server.ask("GET", "/livez").await;
+    assert_eq!(live.status, 503);
+    assert_eq!(live.body, "the loop \"archiver\" made no turn for 31.0 s\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_escapes_names_and_loads_nothing() {
+    let scripted =
+        Scripted { not_ready: Some("<script>alert(1)</script>".to_owned()), ..Scripted::default() };
+    let server = Server::start(scripted, Limits::default()).await;
+    let page = server.ask("GET", "/").await;
+    assert!(page.body.contains("arch&lt;i&gt;ver &amp; &quot;co&quot;"), "{}", page.body);
+    for forbidden in ["<script", "<i>", "http://", "https://", "src="] {
+        assert!(!page.body.contains(forbidden), "{forbidden}");
+    }
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn commit_answers() {
+    let server = server().await;
+    let encoded = "arch%3Ci%3Ever%20%26%20%22co%22";
+    let table = [
+        (
+            encoded,
+            200,
+            "{\"name\":\"arch<i>ver & \\\"co\\\"\",\"stored\":[{\"stream\":\"events\",\"offset\":11}]}\n",
+        ),
+        (
+            "empty",
+            409,
+            "{\"error\":\"consumer \\\"empty\\\" has nothing durable yet, so there is nothing to store\"}\n",
+        ),
+        ("away", 503, "{\"error\":\"the broker is away\"}\n"),
+        ("nobody", 404, "{\"error\":\"no consumer is named \\\"nobody\\\"\"}\n"),
+    ];
+    for (name, status, body) in table {
+        let got = server.ask("POST", &format!("/api/v1/consumers/{name}/commit")).await;
+        assert_eq!((got.status, got.body.as_str()), (status, body), "{name}");
+    }
+    let broken = server.ask("POST", "/api/v1/consumers/%ff/commit").await;
+    assert_eq!(broken.status, 400);
+    assert_eq!(server.overview.commits.load(Ordering::SeqCst), table.len());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_web_page_may_not_command() {
+    let server = server().await;
+    let path = "/api/v1/consumers/away/commit";
+    for headers in [
+        "origin: http://evil.example\r\n",
+        "origin: http://x\r\n",
+        "Sec-Fetch-Site: same-origin\r\n",
+        "origin: null\r\n",
+    ] {
+        assert_eq!(server.ask_with("POST", path, headers).await.status, 403, "{headers}");
+        // Reading is allowed: a browser shows the page.
+        assert_eq!(server.ask_with("GET", "/", headers).await.status, 200, "{headers}");
+    }
+    assert_eq!(server.overview.commits.load(Ordering::SeqCst), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn other_methods_and_paths() {
+    let server = server().await;
+    let commit = "/api/v1/consumers/a/commit";
+    let table = [
+        ("POST", "/metrics", 405, Some("get, head")),
+        ("DELETE", "/", 405, Some("get, head")),
+        ("PUT", "/api/v1/consumers", 405, Some("get, head")),
+        ("GET", commit, 405, Some("post")),
+        ("HEAD", commit, 405, Some("post")),
+        ("OPTIONS", commit, 405, Some("post")),
+        ("GET", "/nothing", 404, None),
+        ("GET", "/metrics/", 404, None),
+        ("GET", "//metrics", 404, None),
+        ("POST", "/api/v1/consumers//commit", 404, None),
+        ("POST", "/api/v1/consumers/a/b/commit", 404, None),
+        ("POST", "/api/v1/consumers/commit", 404, None),
+        ("GET", "/../etc/passwd", 404, None),
+    ];
+    for (method, path, status, allow) in table {
+        let got = server.ask(method, path).await;
+        assert_eq!((got.status, got.header("allow")), (status, allow), "{method} {path}");
+    }
+    let routes = server.ask("GET", "/nothing").await.json();
+    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(6));
+    assert_eq!(server.overview.commits.load(Ordering::SeqCst), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_probe_asks_the_server() {
+    let scripted = Scripted { not_ready: Some("no broker".to_owned()), ..Scripted::default() };
+    let server = Server::start(scripted, Limits::default()).await;
+    let unspecified = SocketAddr::new("0.0.0.0".parse().unwrap(), server.address.port());
+    let asked = tokio::task::spawn_blocking(move || {
+        ["/livez", "/readyz", "/nothing"].map(|path| probe(unspecified, path).unwrap())
+    });
+    let [live, ready, nothing] = asked.await.unwrap();
+    assert_eq!(live, (200, "ok\n".to_owned()));
+    assert_eq!(ready.0, 503);
+    assert!(ready.1.contains("no broker"));
+    assert_eq!(nothing.0, 404);
+    server.stop().await;
+}
+
+#[test]
+fn the_probe_takes_no_path_that_would_break_the_request() {
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    for path in ["livez", "", "/a b", "/a\r\nx: y"] {
+        assert!(matches!(probe(nobody, path), Err(ProbeError::Path(_))), "{path:?}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Memory and credit of one consumer, across its subscriptions.
+//!
+//! A chunk that arrives takes a permit; the permit travels with its bytes through batches into the
+//! sink; dropping the last clone gives the bytes back and grants new credit on the subscription of
+//! the day. That works from any thread and never waits.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::flow::batch::Permit;
+use crate::flow::credit::Window;
+
+/// Credit that waits to be sent on one connection.
+#[derive(Default)]
+pub(super) struct CreditQueue {
+    owed: Mutex<Vec<(u8, u32)>>,
+    wake: Notify,
+}
+
+impl CreditQueue {
+    pub(super) fn add(&self, subscription: u8, credits: u16) {
+        let mut owed = lock(&self.owed);
+        match owed.iter_mut().find(|(id, _)| *id == subscription) {
+            Some((_, sum)) => *sum += u32::from(credits),
+            None => owed.push((subscription, u32::from(credits))),
+        }
+        drop(owed);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there may be some. Cancel-safe.
+    pub(super) async fn ready(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Vec<(u8, u32)> {
+        std::mem::take(&mut *lock(&self.owed))
+    }
+}
+
+/// Memory and credit of one consumer.
+pub struct Budget {
+    inner: Mutex<Inner>,
+    limit: u64,
+    changed: Notify,
+}
+
+struct Inner {
+    window: Window,
+    port: Option<(Arc<CreditQueue>, u8)>,
+}
+
+/// Whether a frame may be read.
+pub(super) enum Admission {
+    Granted,
+    /// Not now: too much is held.
+    Overrun,
+    /// Never.
+    TooLarge,
+}
+
+impl Budget {
+    /// A budget of this many bytes for chunks received and not yet durable.
+    pub fn new(bytes: u64) -> Arc<Budget> {
+        let inner = Inner { window: Window::new(bytes), port: None };
+        Arc::new(Budget { inner: Mutex::new(inner), limit: bytes, changed: Notify::new() })
+    }
+
+    /// The limit.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes held now.
+    pub fn buffered(&self) -> u64 {
+        lock(&self.inner).window.buffered()
+    }
+
+    /// Whether the broker may send at least one more chunk.
+    pub fn has_credit(&self) -> bool {
+        lock(&self.inner).window.outstanding() > 0
+    }
+
+    /// Waits until less than half of the budget is held. Cancel-safe.
+    pub async fn relaxed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if lock(&self.inner).window.relaxed() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Counts the initial credit of a subscription that is about to be asked for.
+    pub(super) fn open(&self, initial: u16) {
+        let mut inner = lock(&self.inner);
+        inner.window.subscribed(initial);
+        inner.port = None;
+    }
+
+    /// Grants credit on the subscription from now on.
+    pub(super) fn attach(&self, queue: &Arc<CreditQueue>, subscription: u8) {
+        let mut inner = lock(&self.inner);
+        inner.port = Some((Arc::clone(queue), subscription));
+        Self::grant(&mut inner);
+    }
+
+    /// Ends the credit of a subscription; the next one starts anew.
+    pub(super) fn close(&self) {
+        let mut inner = lock(&self.inner);
+        inner.window.closed();
+        inner.port = None;
+    }
+
+    pub(super) fn admit(&self, frame_bytes: u64) -> Admission {
+        let cost = Window::cost(frame_bytes);
+        let mut inner = lock(&self.inner);
+        if inner.window.admits(cost) {
+            Admission::Granted
+        } else if inner.window.could_admit(cost) {
+            inner.window.refused(cost);
+            Admission::Overrun
+        } else {
+            Admission::TooLarge
+        }
+    }
+
+    pub(super) fn take(self: &Arc<Self>, frame_bytes: u64) -> Permit {
+        let cost = Window::cost(frame_bytes);
+        let mut inner = lock(&self.inner);
+        inner.window.received(cost);
+        Self::grant(&mut inner);
+        Arc::new(Held { budget: Arc::clone(self), cost })
+    }
+
+    fn release(&self, cost: u64) {
+        let mut inner = lock(&self.inner);
+        inner.window.released(cost);
+        Self::grant(&mut inner);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    fn grant(inner: &mut Inner) {
+        if let Some((queue, subscription)) = &inner.port {
+            let credits = inner.window.grant();
+            if credits > 0 {
+                queue.add(*subscription, credits);
+            }
+        }
+    }
+}
+
+struct Held {
+    budget: Arc<Budget>,
+    cost: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.release(self.cost);
+    }
+}
+
+/// A panic while one of these is held leaves the numbers as they were: they stay usable.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

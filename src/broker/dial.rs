@@ -1,0 +1,49 @@
+//! From an address to two halves of a byte stream, with or without TLS.
+
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::error::BrokerError;
+use super::options::{ConnectOptions, Endpoint};
+use super::tls;
+
+pub(super) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+pub(super) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Connects. The caller sets the time limit.
+pub(super) async fn dial(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+) -> Result<(ReadHalf, WriteHalf), BrokerError> {
+    let failed = |error: std::io::Error| BrokerError::Connect {
+        endpoint: endpoint.clone(),
+        what: error.to_string(),
+    };
+    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(failed)?;
+    tcp.set_nodelay(true).map_err(failed)?;
+    // Written data that the peer's machine never acknowledges ends the connection even where
+    // heartbeats are off. Best effort: not every system has it.
+    if let Err(error) = sockopt::set_tcp_user_timeout(&tcp, user_timeout_ms(options)) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT is not available");
+    }
+    match &options.tls {
+        None => {
+            let (read, write) = tcp.into_split();
+            Ok((Box::new(read), Box::new(write)))
+        }
+        Some(settings) => {
+            let stream = tls::connect(tcp, endpoint, settings).await?;
+            let (read, write) = tokio::io::split(stream);
+            Ok((Box::new(read), Box::new(write)))
+        }
+    }
+}
+
+fn user_timeout_ms(options: &ConnectOptions) -> u32 {
+    let limit =
+        if options.heartbeat.is_zero() { Duration::from_secs(60) } else { options.heartbeat * 2 };
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,130 @@
+//! What can go wrong with a connection, in words that a person can act on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::options::Endpoint;
+use crate::types::StreamName;
+use crate::wire::commands::ResponseCode;
+use crate::wire::error::WireError;
+
+/// Why a broker did not do what it was asked, or a connection ended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No TCP or TLS connection.
+    #[error("cannot connect to {endpoint}: {what}")]
+    Connect {
+        /// Where to.
+        endpoint: Endpoint,
+        /// What came back.
+        what: String,
+    },
+    /// TLS files or names that cannot be used.
+    #[error("TLS settings: {0}")]
+    Tls(String),
+    /// The user was not let in.
+    #[error(
+        "{endpoint} refused the login ({detail}); check [broker] username, password and mechanism"
+    )]
+    Login {
+        /// Where to.
+        endpoint: Endpoint,
+        /// The broker's answer.
+        detail: String,
+    },
+    /// The virtual host was refused.
+    #[error(
+        "{endpoint} refused virtual host {vhost:?} ({detail}); does it exist, and may this user use it? rabbitmqctl list_permissions -p {vhost}"
+    )]
+    VirtualHost {
+        /// Where to.
+        endpoint: Endpoint,
+        /// Which one.
+        vhost: String,
+        /// The broker's answer.
+        detail: String,
+    },
+    /// A request was answered with an error.
+    #[error("the broker answered {command} with: {}", code.describe())]
+    Refused {
+        /// The request.
+        command: &'static str,
+        /// The answer.
+        code: ResponseCode,
+    },
+    /// The stream is not there.
+    #[error("stream {0:?} does not exist; create it, or check the name and the virtual host")]
+    StreamMissing(StreamName),
+    /// The stream is there, but no node can serve it now.
+    #[error("stream {stream:?} is not available: {detail}")]
+    StreamUnavailable {
+        /// Which one.
+        stream: StreamName,
+        /// Why.
+        detail: String,
+    },
+    /// The user may not read the stream.
+    #[error(
+        "the broker refused to let this user read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p {vhost} USER '' '' '^{stream}$'"
+    )]
+    AccessRefused {
+        /// Which one.
+        stream: StreamName,
+        /// Where.
+        vhost: String,
+    },
+    /// No answer in time.
+    #[error("no answer to {command} within {limit:?}")]
+    Timeout {
+        /// The request.
+        command: &'static str,
+        /// The time limit.
+        limit: Duration,
+    },
+    /// Nothing was heard for too long.
+    #[error("the broker has been silent for {0:?} (no data and no heartbeat): taken for gone")]
+    Silent(Duration),
+    /// The broker closed the connection, with a reason.
+    #[error("the broker closed the connection: {} ({reason:?})", code.describe())]
+    ClosedByBroker {
+        /// The code.
+        code: ResponseCode,
+        /// The reason.
+        reason: String,
+    },
+    /// The connection broke.
+    #[error("the connection to the broker was lost: {0}")]
+    Lost(Arc<str>),
+    /// We closed it.
+    #[error("the connection was closed")]
+    Closed,
+    /// Something was sent that the protocol does not allow.
+    #[error("the broker sent something that is not in the protocol: {0}")]
+    Protocol(#[from] WireError),
+    /// More chunks than credit.
+    #[error("the broker sent more chunks than it had credit for")]
+    CreditExceeded,
+    /// A burst of chunks larger than those before did not fit the memory limit.
+    #[error(
+        "a chunk of {bytes} bytes did not fit into the memory that is left; it will be asked for again"
+    )]
+    Overrun {
+        /// The frame's size.
+        bytes: u64,
+    },
+    /// One chunk alone is over the limit.
+    #[error("a chunk of {bytes} bytes is larger than this consumer's whole budget for chunks, {budget} bytes (half of `memory`); raise `memory` to at least {} bytes", bytes.saturating_mul(2).saturating_add(1024))]
+    ChunkTooLarge {
+        /// The frame's size.
+        bytes: u64,
+        /// The limit.
+        budget: u64,
+    },
+}
+
+impl BrokerError {
+    /// Whether trying again, without a person acting, is useless.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, BrokerError::ChunkTooLarge { .. })
+    }
+}

@@ -1,0 +1,146 @@
+//! From a byte stream to an open connection: who is there, login, limits, virtual host, versions.
+
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::connection::{Connection, Peer};
+use super::error::BrokerError;
+use super::options::{ConnectOptions, Endpoint, Mechanism};
+use crate::wire::commands::{
+    self, ExchangeCommandVersions, Open, PeerProperties, ResponseCode, SaslAuthenticate,
+    SaslHandshake, SaslOutcome,
+};
+
+/// Before the limits are negotiated, no frame may be larger.
+pub(super) const FRAME_MAX_FIRST: u32 = 1 << 20;
+
+/// What we ask for, and the least that we take the broker's word for: a lower limit of the
+/// broker's counts, none at all (0) becomes this.
+const FRAME_MAX: u32 = 1 << 20;
+
+/// Brokers from this version on answer ExchangeCommandVersions; older ones close the connection.
+const EXCHANGE_SINCE: (u32, u32) = (3, 11);
+
+pub(super) async fn shake(
+    connection: &Connection,
+    options: &ConnectOptions,
+    tune: oneshot::Receiver<(u32, u32)>,
+) -> Result<Peer, BrokerError> {
+    let endpoint = connection.endpoint().clone();
+    let ours = [
+        ("product", "Rillway"),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("platform", "Rust"),
+        ("connection_name", options.name.as_str()),
+    ];
+    let ours = ours.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let theirs = connection.call(&PeerProperties { properties: ours }).await?;
+    let version_text = property(&theirs, "version").unwrap_or_default().to_owned();
+
+    login(connection, options, &endpoint).await?;
+
+    let (frame_max, heartbeat) = tune.await.map_err(|_| connection.shared().reason())?;
+    let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
+    let heartbeat =
+        heartbeat_of(u32::try_from(options.heartbeat.as_secs()).unwrap_or(u32::MAX), heartbeat);
+    connection.shared().frame_max.store(frame_max, Ordering::Relaxed);
+    connection.send(commands::tune(frame_max, heartbeat)).await?;
+
+    let open = Open { virtual_host: options.vhost.clone() };
+    let opened = connection.call(&open).await.map_err(|error| match error {
+        BrokerError::Refused { code, .. } => BrokerError::VirtualHost {
+            endpoint: endpoint.clone(),
+            vhost: options.vhost.clone(),
+            detail: code.to_string(),
+        },
+        other => other,
+    })?;
+    connection.shared().heartbeat.send_replace(heartbeat);
+
+    let mut peer = Peer {
+        version: parse_version(&version_text),
+        version_text,
+        advertised: advertised(&opened),
+        ..Peer::default()
+    };
+    if peer.version >= EXCHANGE_SINCE {
+        peer.commands = connection.call(&ExchangeCommandVersions::ours()).await?;
+    }
+    Ok(peer)
+}
+
+async fn login(
+    connection: &Connection,
+    options: &ConnectOptions,
+    endpoint: &Endpoint,
+) -> Result<(), BrokerError> {
+    let refused = |detail: String| BrokerError::Login { endpoint: endpoint.clone(), detail };
+    let authenticate = match &options.mechanism {
+        Mechanism::Plain { username, password } => SaslAuthenticate::plain(username, password),
+        Mechanism::External => SaslAuthenticate::external(),
+    };
+    let mechanism = authenticate.mechanism();
+    let offered = connection.call(&SaslHandshake).await?;
+    if !offered.iter().any(|m| m == mechanism) {
+        return Err(refused(format!("it offers {}, not {mechanism}", offered.join(", "))));
+    }
+    match connection.call(&authenticate).await {
+        Ok(SaslOutcome::Done) => Ok(()),
+        Ok(SaslOutcome::Challenge(_)) => {
+            Err(refused(format!("it asks for more than {mechanism} has to give")))
+        }
+        Err(BrokerError::Refused { code, .. }) => Err(refused(code.to_string())),
+        // Some versions close the connection instead of answering.
+        Err(BrokerError::ClosedByBroker {
+            code: code @ ResponseCode::AuthenticationFailure,
+            ..
+        }) => Err(refused(code.to_string())),
+        Err(other) => Err(other),
+    }
+}
+
+fn property<'a>(properties: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    properties.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+}
+
+fn advertised(properties: &[(String, String)]) -> Option<Endpoint> {
+    Some(Endpoint {
+        host: property(properties, "advertised_host")?.to_owned(),
+        port: property(properties, "advertised_port")?.parse().ok()?,
+    })
+}
+
+/// Ours unless the broker's is lower; 0 turns heartbeats off on our side only. A broker that wants
+/// none (0) still answers to ours, so that a silent one is noticed.
+fn heartbeat_of(ours: u32, theirs: u32) -> u32 {
+    if theirs == 0 { ours } else { ours.min(theirs) }
+}
+
+/// `3.10.8`, `4.0.5`, `4.3.6-rc.1` to major and minor; what cannot be read counts as old.
+fn parse_version(text: &str) -> (u32, u32) {
+    let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(parse_version("3.9.29") < EXCHANGE_SINCE);
+        assert!(parse_version("3.10.8") < EXCHANGE_SINCE);
+        assert!(parse_version("3.11.0-beta.1") >= EXCHANGE_SINCE);
+        assert!(parse_version("4.3.6") >= EXCHANGE_SINCE);
+        assert_eq!(parse_version("what"), (0, 0));
+    }
+
+    #[test]
+    fn the_lower_heartbeat_counts_and_ours_can_turn_it_off() {
+        assert_eq!(heartbeat_of(10, 60), 10);
+        assert_eq!(heartbeat_of(60, 10), 10);
+        assert_eq!(heartbeat_of(0, 60), 0);
+        assert_eq!(heartbeat_of(10, 0), 10);
+    }
+}

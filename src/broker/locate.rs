@@ -1,0 +1,118 @@
+//! Which node to talk to: seeds, metadata, replicas.
+//!
+//! A subscription needs a member of the stream on its node. Replicas are preferred, the leader is
+//! left to the publishers; where there is no replica, or where the caller must see the newest state
+//! of the stream, it is the leader.
+
+use super::connection::Connection;
+use super::error::BrokerError;
+use super::options::{ConnectOptions, Endpoint};
+use crate::types::StreamName;
+use crate::wire::commands::{Metadata, MetadataResponse, ResponseCode};
+
+/// Which member of the stream to go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// Any replica, at random; the leader where there is none.
+    Replica,
+    /// The leader: it is never behind.
+    Leader,
+}
+
+/// Connects to a node that has a member of the stream.
+pub async fn connect_to_stream(
+    options: &ConnectOptions,
+    stream: &StreamName,
+    prefer: Prefer,
+) -> Result<Connection, BrokerError> {
+    let seed = connect_to_seed(options).await?;
+    if !options.follow_advertised_hosts {
+        return Ok(seed);
+    }
+    let request = Metadata { streams: vec![stream.clone()] };
+    let answer = seed.call(&request).await.map_err(|error| seed.about(stream, error))?;
+    let candidates = candidates(&answer, stream, prefer)?;
+    if candidates.iter().any(|c| Some(c) == seed.advertised()) && prefer == Prefer::Replica {
+        // The seed itself is a member (and, with replicas elsewhere, as good as they are).
+        return Ok(seed);
+    }
+    let mut last = None;
+    for candidate in candidates {
+        if Some(&candidate) == seed.advertised() {
+            return Ok(seed);
+        }
+        match Connection::open(&candidate, options).await {
+            Ok(connection) => {
+                seed.close().await;
+                return Ok(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%stream, node = %candidate, %error, "a node with a member of the stream cannot be reached");
+                last = Some(match error {
+                    BrokerError::Connect { endpoint, what } => BrokerError::Connect {
+                        endpoint,
+                        what: format!(
+                            "{what} (the broker advertises this address; if it cannot be reached from here, set broker.follow_advertised_hosts = false, or the broker's stream.advertised_host)"
+                        ),
+                    },
+                    other => other,
+                });
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| unavailable(stream, "it has no member that can be reached")))
+}
+
+async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
+    let mut seeds = options.seeds.clone();
+    fastrand::shuffle(&mut seeds);
+    let mut last = None;
+    for seed in &seeds {
+        match Connection::open(seed, options).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                if seeds.len() > 1 {
+                    tracing::debug!(node = %seed, %error, "a seed cannot be used");
+                }
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.unwrap_or(BrokerError::Closed))
+}
+
+/// The members to try, best first.
+fn candidates(
+    answer: &MetadataResponse,
+    stream: &StreamName,
+    prefer: Prefer,
+) -> Result<Vec<Endpoint>, BrokerError> {
+    let found = answer.stream(stream).ok_or_else(|| unavailable(stream, "no metadata came"))?;
+    match found.code {
+        ResponseCode::Ok => {}
+        ResponseCode::StreamDoesNotExist => return Err(BrokerError::StreamMissing(stream.clone())),
+        other => return Err(unavailable(stream, other.describe())),
+    }
+    let endpoint = |node: &crate::wire::commands::Node| {
+        let port = u16::try_from(node.port).ok()?;
+        Some(Endpoint { host: node.host.clone(), port })
+    };
+    let leader = found.leader.as_ref().and_then(endpoint);
+    let mut replicas: Vec<_> = found.replicas.iter().filter_map(endpoint).collect();
+    fastrand::shuffle(&mut replicas);
+    let all = match prefer {
+        Prefer::Replica => replicas.into_iter().chain(leader).collect::<Vec<_>>(),
+        Prefer::Leader => leader.into_iter().chain(replicas).collect(),
+    };
+    if all.is_empty() {
+        return Err(unavailable(
+            stream,
+            "it has neither a leader nor a replica now (an election?)",
+        ));
+    }
+    Ok(all)
+}
+
+fn unavailable(stream: &StreamName, detail: &str) -> BrokerError {
+    BrokerError::StreamUnavailable { stream: stream.clone(), detail: detail.to_owned() }
+}

@@ -1,0 +1,191 @@
+//! The task that reads one connection's socket.
+//!
+//! It never waits for anything but the socket: answers go to whoever asked, chunks into a queue
+//! that has room for every credit ever outstanding, and what must be answered at once is queued for
+//! the writer. A Deliver frame is admitted by its subscription's budget when its first bytes are
+//! seen, before room is made for the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::budget::lock;
+use super::connection::Shared;
+use super::dial::ReadHalf;
+use super::error::BrokerError;
+use super::subscription::Admit;
+use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
+use crate::wire::frame::{FrameLimits, peek, split_frame};
+
+/// Room made for each read.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Fewer free bytes than this are not worth a system call.
+const READ_BYTES_MIN: usize = 16 * 1024;
+
+pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
+    let reason = match read_all(read, &shared).await {
+        Ok(()) => BrokerError::Closed,
+        Err(reason) => reason,
+    };
+    shared.end(reason);
+}
+
+async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerError> {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut skip = 0usize;
+    let mut heartbeat = shared.heartbeat.subscribe();
+    let mut silence_max = silence_limit(*heartbeat.borrow_and_update());
+    loop {
+        if skip > 0 {
+            let here = skip.min(buffer.len());
+            buffer.advance(here);
+            skip -= here;
+        }
+        let mut wanted = 0;
+        if skip == 0 {
+            match take_frames(&mut buffer, shared)? {
+                Next::Frame { bytes } => wanted = bytes,
+                Next::Skip { bytes } => {
+                    skip = bytes;
+                    continue;
+                }
+                Next::End => return Ok(()),
+            }
+        }
+        make_room(&mut buffer, wanted);
+        if heartbeat.has_changed().unwrap_or(false) {
+            silence_max = silence_limit(*heartbeat.borrow_and_update());
+        }
+        let read = socket.read_buf(&mut buffer);
+        let count = match silence_max {
+            None => read.await,
+            Some(limit) => {
+                tokio::time::timeout(limit, read).await.map_err(|_| BrokerError::Silent(limit))?
+            }
+        };
+        match count {
+            Ok(0) => return Err(BrokerError::Lost("the broker closed the socket".into())),
+            Ok(_) => {}
+            Err(error) => return Err(BrokerError::Lost(error.to_string().into())),
+        }
+    }
+}
+
+/// A broker sends a heartbeat at least every period; 1.75 of them notices a silent one well within
+/// two.
+fn silence_limit(heartbeat_s: u32) -> Option<Duration> {
+    (heartbeat_s > 0).then(|| Duration::from_millis(u64::from(heartbeat_s) * 1750))
+}
+
+/// Makes room for the rest of the frame under way, or for the next read.
+fn make_room(buffer: &mut BytesMut, wanted: usize) {
+    let missing = wanted.saturating_sub(buffer.len());
+    if missing > READ_BYTES {
+        buffer.reserve(missing);
+    } else if buffer.capacity() - buffer.len() < missing.max(READ_BYTES_MIN) {
+        buffer.reserve(READ_BYTES);
+    }
+}
+
+enum Next {
+    /// More bytes are needed; the frame under way takes so many in all (0: not known yet).
+    Frame { bytes: usize },
+    /// So many bytes are of no interest.
+    Skip { bytes: usize },
+    /// The connection was closed in good order.
+    End,
+}
+
+fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<Next, BrokerError> {
+    let limits = FrameLimits {
+        frame_max: shared.frame_max.load(Ordering::Relaxed),
+        // Admitted one by one, by the budget of the subscription.
+        deliver_max: u32::MAX,
+    };
+    loop {
+        let Some(head) = peek(buffer) else {
+            return Ok(Next::Frame { bytes: 0 });
+        };
+        let frame_bytes = usize::try_from(head.frame_bytes).unwrap_or(usize::MAX);
+        if head.is_deliver() {
+            let Some(subscription) = head.subscription else {
+                return Ok(Next::Frame { bytes: 0 });
+            };
+            let slots = lock(&shared.slots);
+            match slots.get(&subscription).map(|slot| slot.admit(&head, buffer)) {
+                Some(Admit::Read) => {}
+                Some(Admit::NeedMore) => return Ok(Next::Frame { bytes: 0 }),
+                Some(Admit::Refuse(reason)) => return Err(reason),
+                // A subscription that ended while chunks of it were on their way.
+                Some(Admit::Skip) | None => return Ok(Next::Skip { bytes: frame_bytes }),
+            }
+        }
+        let Some(frame) = split_frame(buffer, &limits)? else {
+            return Ok(Next::Frame { bytes: frame_bytes });
+        };
+        let frame_bytes = head.frame_bytes;
+        if dispatch(decode_server_frame(frame)?, frame_bytes, shared)? {
+            return Ok(Next::End);
+        }
+    }
+}
+
+/// Returns whether the connection is over.
+fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<bool, BrokerError> {
+    match frame {
+        ServerFrame::Deliver(deliver) => {
+            if let Some(slot) = lock(&shared.slots).get(&deliver.subscription) {
+                slot.deliver(deliver, frame_bytes)?;
+            }
+        }
+        ServerFrame::Response { correlation, payload, .. } => {
+            // Nobody waits for an answer that came after its time limit.
+            if let Some(waiting) = lock(&shared.pending).remove(&correlation) {
+                drop(waiting.send(payload));
+            }
+        }
+        ServerFrame::MetadataUpdate { code, stream } => {
+            let mut slots = lock(&shared.slots);
+            let gone: Vec<u8> =
+                slots.iter().filter(|(_, s)| *s.stream() == stream).map(|(id, _)| *id).collect();
+            for slot in gone.iter().filter_map(|id| slots.remove(id)) {
+                slot.unavailable(code);
+            }
+        }
+        ServerFrame::ConsumerUpdate { correlation, .. } => {
+            // No subscription of ours asks to be a single active consumer.
+            reply(shared, commands::consumer_update_response(correlation, ResponseCode::Ok, None))?;
+        }
+        ServerFrame::CreditError { code, subscription } => {
+            tracing::debug!(
+                subscription,
+                code = code.describe(),
+                "credit for a subscription that is gone"
+            );
+        }
+        ServerFrame::Close { correlation, code, reason } => {
+            drop(shared.out.try_send(commands::close_response(correlation)));
+            return Err(BrokerError::ClosedByBroker { code, reason });
+        }
+        ServerFrame::Tune { frame_max, heartbeat } => {
+            if let Some(waiting) = lock(&shared.tune).take() {
+                // A handshake that was given up does not wait for it.
+                waiting.send((frame_max, heartbeat)).unwrap_or_default();
+            }
+        }
+        ServerFrame::Heartbeat => {}
+        other => tracing::debug!(?other, "a frame that nobody asked for"),
+    }
+    Ok(false)
+}
+
+fn reply(shared: &Shared, frame: bytes::Bytes) -> Result<(), BrokerError> {
+    shared
+        .out
+        .try_send(frame)
+        .map_err(|_| BrokerError::Lost("the broker does not read what is sent to it".into()))
+}

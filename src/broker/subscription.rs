@@ -1,0 +1,259 @@
+//! Subscriptions: what the reader does with a Deliver frame, and what a consumer gets to see.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::budget::lock;
+use super::budget::{Admission, Budget};
+use super::connection::Connection;
+use super::error::BrokerError;
+use crate::flow::batch::Permit;
+use crate::flow::credit::OUTSTANDING_MAX;
+use crate::flow::resume::Start;
+use crate::types::StreamName;
+use crate::wire::chunk::{ChunkHeader, HEADER_BYTES};
+use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
+use crate::wire::error::WireError;
+use crate::wire::frame::Peek;
+
+/// Room for every chunk that there can be credit for, and the word that it is over. A broker that
+/// was given at most [`OUTSTANDING_MAX`] and the initial one cannot fill it.
+const QUEUE_MAX: usize = OUTSTANDING_MAX as usize + 8;
+
+/// The broker sends only when more than half of the *initial* credit is there, so the initial
+/// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
+/// to one, without a stall.
+const INITIAL_CREDIT: u16 = 1;
+
+/// The consumer's subscription on its connection; probes take the ids after it.
+const MAIN: u8 = 0;
+const PROBE: u8 = 1;
+
+/// A chunk, as it came.
+pub struct Delivery {
+    /// The chunk's bytes.
+    pub chunk: Bytes,
+    /// The id of the last committed chunk when it was sent (Deliver v2).
+    pub committed: Option<u64>,
+    /// What holds its memory and credit.
+    pub permit: Permit,
+}
+
+/// What happens on a subscription.
+pub enum Event {
+    /// A chunk came.
+    Chunk(Delivery),
+    /// The subscription is gone: the stream was deleted, or its member on this node went away. The
+    /// connection goes on.
+    Unavailable(ResponseCode),
+}
+
+/// A subscription of a consumer. Dropping it stops the credit, and what still arrives is read past.
+/// The broker forgets it with the connection.
+pub struct Subscription {
+    connection: Connection,
+    budget: Arc<Budget>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Connection {
+    /// Subscribes. Chunks arrive from now on, under the budget.
+    pub async fn subscribe(
+        &self,
+        stream: &StreamName,
+        start: Start,
+        budget: &Arc<Budget>,
+        properties: Vec<(String, String)>,
+    ) -> Result<Subscription, BrokerError> {
+        let (sender, events) = mpsc::channel(QUEUE_MAX);
+        let main = Main { stream: stream.clone(), sender, budget: Arc::clone(budget) };
+        lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
+        let subscription =
+            Subscription { connection: self.clone(), budget: Arc::clone(budget), events };
+        // The credit counts before the request is sent: the first chunk may overtake its answer.
+        budget.open(INITIAL_CREDIT);
+        let request = Subscribe {
+            subscription: MAIN,
+            stream: stream.clone(),
+            start: offset_spec(start),
+            credits: INITIAL_CREDIT,
+            properties,
+        };
+        self.call(&request).await.map_err(|error| self.about(stream, error))?;
+        budget.attach(&self.shared().credit, MAIN);
+        Ok(subscription)
+    }
+
+    /// Subscribes for one chunk and returns its header; the rest of it is read and forgotten.
+    /// `None`: nothing came within the time that a request may take.
+    pub(super) async fn probe(
+        &self,
+        stream: &StreamName,
+        start: Start,
+        wait: std::time::Duration,
+    ) -> Result<Option<ChunkHeader>, BrokerError> {
+        let (sender, header) = oneshot::channel();
+        let probe = Probe { stream: stream.clone(), sender: std::sync::Mutex::new(Some(sender)) };
+        lock(&self.shared().slots).insert(PROBE, Slot::Probe(probe));
+        let request = Subscribe {
+            subscription: PROBE,
+            stream: stream.clone(),
+            start: offset_spec(start),
+            credits: 1,
+            properties: Vec::new(),
+        };
+        let asked = self.call(&request).await.map_err(|error| self.about(stream, error));
+        let found = match asked {
+            Ok(()) => tokio::time::timeout(wait, header).await,
+            Err(error) => {
+                lock(&self.shared().slots).remove(&PROBE);
+                return Err(error);
+            }
+        };
+        let ended = self.call(&Unsubscribe { subscription: PROBE }).await;
+        lock(&self.shared().slots).remove(&PROBE);
+        match found {
+            Ok(Ok(header)) => header.map(Some).map_err(BrokerError::Protocol),
+            // The slot was dropped: the connection or the stream went away.
+            Ok(Err(_)) => Err(match ended {
+                Err(error) => self.about(stream, error),
+                Ok(()) => BrokerError::StreamUnavailable {
+                    stream: stream.clone(),
+                    detail: "its member on this node went away".into(),
+                },
+            }),
+            Err(_) => ended.map(|()| None).map_err(|error| self.about(stream, error)),
+        }
+    }
+}
+
+impl Subscription {
+    /// The next event; `None` when the connection ended (ask it why). Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// An event that is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// The connection that it lives on.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.budget.close();
+        lock(&self.connection.shared().slots).remove(&MAIN);
+    }
+}
+
+/// What the reader may do with a Deliver frame whose first bytes are there.
+pub(super) enum Admit {
+    Read,
+    /// Its header is not there yet.
+    NeedMore,
+    /// Read past it.
+    Skip,
+    /// End the connection for this reason.
+    Refuse(BrokerError),
+}
+
+/// The reader's side of a subscription.
+pub(super) enum Slot {
+    Main(Main),
+    Probe(Probe),
+}
+
+pub(super) struct Main {
+    stream: StreamName,
+    sender: mpsc::Sender<Event>,
+    budget: Arc<Budget>,
+}
+
+type HeaderSender = oneshot::Sender<Result<ChunkHeader, WireError>>;
+
+pub(super) struct Probe {
+    stream: StreamName,
+    sender: std::sync::Mutex<Option<HeaderSender>>,
+}
+
+impl Slot {
+    pub(super) fn stream(&self) -> &StreamName {
+        match self {
+            Slot::Main(main) => &main.stream,
+            Slot::Probe(probe) => &probe.stream,
+        }
+    }
+
+    pub(super) fn admit(&self, head: &Peek, buffer: &[u8]) -> Admit {
+        let bytes = head.frame_bytes;
+        match self {
+            Slot::Main(main) => match main.budget.admit(bytes) {
+                Admission::Granted => Admit::Read,
+                Admission::Overrun => Admit::Refuse(BrokerError::Overrun { bytes }),
+                Admission::TooLarge => {
+                    Admit::Refuse(BrokerError::ChunkTooLarge { bytes, budget: main.budget.limit() })
+                }
+            },
+            Slot::Probe(probe) => {
+                // An unknown version has no chunk that could be found: parsing nothing says so.
+                let at = head.chunk_at.unwrap_or(buffer.len());
+                let chunk = buffer.get(at..).unwrap_or_default();
+                if chunk.len() < HEADER_BYTES && (buffer.len() as u64) < bytes {
+                    return Admit::NeedMore;
+                }
+                if let Some(sender) = lock(&probe.sender).take() {
+                    drop(sender.send(ChunkHeader::parse(chunk)));
+                }
+                Admit::Skip
+            }
+        }
+    }
+
+    pub(super) fn deliver(&self, deliver: Deliver, frame_bytes: u64) -> Result<(), BrokerError> {
+        let Slot::Main(main) = self else { return Ok(()) };
+        let delivery = Delivery {
+            chunk: deliver.chunk,
+            committed: deliver.committed_chunk_id,
+            permit: main.budget.take(frame_bytes),
+        };
+        match main.sender.try_send(Event::Chunk(delivery)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(BrokerError::CreditExceeded),
+            // The consumer has let go of it.
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// The broker dropped the subscription.
+    pub(super) fn unavailable(self, code: ResponseCode) {
+        if let Slot::Main(main) = self {
+            main.budget.close();
+            // A consumer that is gone need not know; there is always room for this one word.
+            drop(main.sender.try_send(Event::Unavailable(code)));
+        }
+    }
+
+    /// The connection ended.
+    pub(super) fn close(self) {
+        if let Slot::Main(main) = self {
+            main.budget.close();
+        }
+    }
+}
+
+fn offset_spec(start: Start) -> OffsetSpec {
+    match start {
+        Start::First => OffsetSpec::First,
+        Start::Last => OffsetSpec::Last,
+        Start::Next => OffsetSpec::Next,
+        Start::Offset(offset) => OffsetSpec::Offset(offset),
+        Start::Timestamp(at) => OffsetSpec::Timestamp(at),
+    }
+}

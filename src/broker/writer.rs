@@ -1,0 +1,80 @@
+//! The task that writes one connection's socket: requests, credit, and heartbeats when idle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::connection::Shared;
+use super::dial::WriteHalf;
+use super::error::BrokerError;
+use crate::wire::commands;
+
+/// Where no heartbeat was agreed on, the longest that one write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
+    if let Err(reason) = write_all(socket, outgoing, &shared).await {
+        shared.end(reason);
+    }
+}
+
+async fn write_all(
+    mut socket: WriteHalf,
+    mut outgoing: mpsc::Receiver<Bytes>,
+    shared: &Shared,
+) -> Result<(), BrokerError> {
+    let mut heartbeat = shared.heartbeat.subscribe();
+    let mut ended = shared.ended.subscribe();
+    loop {
+        let period_s = *heartbeat.borrow_and_update();
+        let write_limit =
+            if period_s == 0 { WRITE_LIMIT } else { Duration::from_secs(u64::from(period_s) * 2) };
+        let idle = async {
+            match period_s {
+                0 => std::future::pending().await,
+                s => tokio::time::sleep(Duration::from_millis(u64::from(s) * 500)).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            frame = outgoing.recv() => {
+                let Some(frame) = frame else { return Ok(()) };
+                send(&mut socket, &frame, write_limit).await?;
+            }
+            () = shared.credit.ready() => {
+                for (subscription, mut owed) in shared.credit.take() {
+                    while owed > 0 {
+                        let credits = u16::try_from(owed).unwrap_or(u16::MAX);
+                        owed -= u32::from(credits);
+                        let frame = commands::credit(subscription, credits);
+                        send(&mut socket, &frame, write_limit).await?;
+                    }
+                }
+            }
+            () = idle => send(&mut socket, &commands::heartbeat(), write_limit).await?,
+            changed = heartbeat.changed() => if changed.is_err() { return Ok(()) },
+            () = async { drop(ended.wait_for(Option::is_some).await) } => {
+                // The last words (a CloseResponse) go out, if the peer takes them.
+                while let Ok(frame) = outgoing.try_recv() {
+                    send(&mut socket, &frame, Duration::from_secs(1)).await?;
+                }
+                return socket.shutdown().await.map_err(|e| BrokerError::Lost(e.to_string().into()));
+            }
+        }
+    }
+}
+
+async fn send(
+    socket: &mut (impl AsyncWrite + Unpin),
+    frame: &[u8],
+    limit: Duration,
+) -> Result<(), BrokerError> {
+    match tokio::time::timeout(limit, socket.write_all(frame)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(BrokerError::Lost(error.to_string().into())),
+        Err(_) => Err(BrokerError::Lost("the broker does not read what is sent to it".into())),
+    }
+}

@@ -1,0 +1,76 @@
+//! `rillway health`: asks a running daemon whether it is well. For a container's HEALTHCHECK, where
+//! there is neither a shell nor curl.
+
+use std::net::SocketAddr;
+
+use crate::admin;
+
+/// What to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Question {
+    /// Does every loop turn? What a restart would cure.
+    #[default]
+    Live,
+    /// Does every consumer do its work? What may need a person.
+    Ready,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Question::Live => "/livez",
+            Question::Ready => "/readyz",
+        }
+    }
+}
+
+/// Asks the daemon whose admin server listens on `address`. `Ok` holds what it answered; `Err` holds
+/// why it is not well, or why it could not be asked (exit code 69; a HEALTHCHECK takes any code but
+/// 0 for "unhealthy").
+pub fn run(address: SocketAddr, question: Question) -> Result<String, String> {
+    match admin::probe(address, question.path()) {
+        Ok((200, body)) => Ok(body.trim_end().to_owned()),
+        Ok((status, body)) => {
+            Err(format!("{} answered {status}: {}", question.path(), body.trim_end()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn answered(head: &'static str) -> (Result<String, String>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            let mut byte = [0];
+            while !asked.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                asked.push(byte[0]);
+            }
+            stream.write_all(head.as_bytes()).unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        (run(address, Question::Ready), peer.join().unwrap())
+    }
+
+    #[test]
+    fn well_unwell_and_nonsense() {
+        let (well, asked) = answered("HTTP/1.1 200 OK\r\n\r\nfine\n");
+        assert_eq!(well, Ok("fine".to_owned()));
+        assert!(asked.starts_with("GET /readyz HTTP/1.0\r\n"), "{asked}");
+        let (unwell, _) = answered("HTTP/1.1 503 Service Unavailable\r\n\r\nno broker\n");
+        assert_eq!(unwell, Err("/readyz answered 503: no broker".to_owned()));
+        for nonsense in ["SSH-2.0-OpenSSH_9.2\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 2 x\r\n\r\n"]
+        {
+            let error = answered(nonsense).0.unwrap_err();
+            assert!(error.contains("not in HTTP"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! From the layers to a [`Config`].
+
+use std::path::{Path, PathBuf};
+
+use config::FileFormat;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::broker::{BrokerConfig, BrokerKeys};
+use super::consumer::{ConsumerConfig, ConsumerKeys};
+use super::env::{Env, Overlay};
+use super::error::{ConfigError, Problem};
+use super::schema::{Tree, UNKNOWN_KEY, join};
+use super::secret::Places;
+use super::units::HumanDuration;
+use super::validate::check_together;
+use super::{AdminConfig, Config, LogConfig};
+
+/// The folder for what the daemon must remember, where nobody says otherwise.
+const STATE_DIR: &str = "rillway-state";
+
+/// Where systemd says that the unit's state belongs (`StateDirectory=`).
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// Rillway's configuration.
+///
+/// Relative paths start at the folder of the configuration file. Every key can be overridden by an
+/// environment variable: `RILLWAY__BROKER__HEARTBEAT`, `RILLWAY__CONSUMER__0__MEMORY`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[schemars(title = "Rillway configuration")]
+pub(super) struct RootKeys {
+    /// How to reach the broker, and as whom.
+    broker: BrokerKeys,
+    /// The HTTP server for metrics, health and status.
+    admin: AdminConfig,
+    /// What is logged, and how.
+    log: LogConfig,
+    /// The folder where the daemon keeps what it must remember itself: per consumer, the last
+    /// durable position. Default: systemd's `$STATE_DIRECTORY`, or else `rillway-state` in the
+    /// folder of the configuration file. Keep it across restarts: without it, a consumer whose
+    /// offset was lost on the server cannot be told from a new one.
+    state_dir: Option<PathBuf>,
+    /// How long consumers may take, at shutdown, to write what they hold and to store their
+    /// offsets. What is late is aborted, named in the log, and comes again at the next start.
+    shutdown_grace: HumanDuration,
+    /// The consumers.
+    #[schemars(with = "Vec<ConsumerKeys>")]
+    consumer: Vec<Value>,
+}
+
+impl Default for RootKeys {
+    fn default() -> Self {
+        Self {
+            broker: BrokerKeys::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            state_dir: None,
+            shutdown_grace: HumanDuration::secs(10),
+            consumer: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the whole configuration: the file, if one is given, overlaid by the
+    /// environment.
+    pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
+        let (layers, mut value) = Layers::read(path, env)?;
+        let (keys, mut problems) = layers.keys(&mut value);
+        let config = keys.and_then(|keys| layers.config(keys, &mut problems));
+        layers.outcome(config, problems, &value)
+    }
+
+    /// Reads `[broker]` alone, for what needs no consumer. The rest is not checked.
+    pub fn load_broker(path: Option<&Path>, env: &Env) -> Result<BrokerConfig, ConfigError> {
+        let (layers, mut value) = Layers::read(path, env)?;
+        if let Some(table) = value.as_object_mut() {
+            table.retain(|key, _| key == "broker");
+        }
+        let (keys, mut problems) = layers.keys(&mut value);
+        let broker = keys.and_then(|keys| layers.broker(keys.broker, &mut problems));
+        layers.outcome(broker, problems, &value)
+    }
+}
+
+/// Where everything comes from.
+struct Layers<'a> {
+    path: Option<&'a Path>,
+    env: &'a Env,
+    overlay: Overlay,
+    tree: Tree,
+}
+
+impl<'a> Layers<'a> {
+    /// The layers, and what they hold when laid over each other.
+    fn read(path: Option<&'a Path>, env: &'a Env) -> Result<(Layers<'a>, Value), ConfigError> {
+        let tree = Tree::new();
+        let overlay = Overlay::new(env, &tree);
+        let layers = Layers { path, env, overlay, tree };
+        let mut builder = config::Config::builder();
+        let mut text = String::new();
+        if let Some(path) = path {
+            text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
+        }
+        let built = builder.add_source(layers.overlay.clone()).build();
+        match built.and_then(|merged| merged.try_deserialize()) {
+            Ok(value) => Ok((layers, value)),
+            Err(error) => Err(syntax(path, &text, &error)),
+        }
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    /// The keys, typed; what is unknown or unreadable is taken out and told.
+    fn keys(&self, value: &mut Value) -> (Option<RootKeys>, Vec<Problem>) {
+        let mut problems = self.tree.take_unknown_keys(value);
+        for problem in &mut problems {
+            problem.variable = self.overlay.variable_of(&problem.path, true).map(str::to_owned);
+        }
+        let places = Places { env: self.env, folder: self.folder() };
+        let mut typed_value = value.clone();
+        self.tree.each_secret(&mut typed_value, &mut |at, value| {
+            if let Err(message) = places.resolve(value) {
+                problems.push(Problem::new(at, message));
+                // A stand-in, so that the same place is not complained of twice.
+                *value = Value::String("unreadable".to_owned());
+            }
+        });
+        match typed(typed_value, "") {
+            Ok(keys) => (Some(keys), problems),
+            Err(problem) => {
+                problems.push(problem);
+                (None, problems)
+            }
+        }
+    }
+
+    fn broker(&self, keys: BrokerKeys, problems: &mut Vec<Problem>) -> Option<BrokerConfig> {
+        // A secret that could not be read would be reported a second time, as a bad URI.
+        let readable = !problems.iter().any(|p| p.path.starts_with("broker."));
+        let mut found = Vec::new();
+        let broker = BrokerConfig::from_keys(keys, "broker", self.folder(), &mut found);
+        if readable {
+            problems.append(&mut found);
+        }
+        broker
+    }
+
+    fn config(&self, keys: RootKeys, problems: &mut Vec<Problem>) -> Option<Config> {
+        let broker = self.broker(keys.broker, problems);
+        if keys.shutdown_grace.0.is_zero() {
+            problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
+        }
+        if keys.consumer.is_empty() {
+            problems.push(Problem::new(
+                "consumer",
+                "there is none: expected at least one [[consumer]]",
+            ));
+        }
+        let mut consumers = Vec::new();
+        for (i, value) in keys.consumer.into_iter().enumerate() {
+            let at = format!("consumer[{i}]");
+            if let Some(consumer) = ConsumerConfig::from_value(value, &at, self.folder(), problems)
+            {
+                consumers.push((at, consumer));
+            }
+        }
+        problems.append(&mut check_together(&consumers));
+        let directives = ["RILLWAY_LOG", "RUST_LOG"]
+            .into_iter()
+            .filter_map(|name| self.env.get(name))
+            .find(|text| !text.is_empty());
+        Some(Config {
+            path: self.path.map(Path::to_owned),
+            broker: broker?,
+            admin: keys.admin,
+            log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },
+            state_dir: self.state_dir(keys.state_dir),
+            shutdown_grace: keys.shutdown_grace,
+            consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
+        })
+    }
+
+    fn state_dir(&self, given: Option<PathBuf>) -> PathBuf {
+        // systemd separates several state directories by colons; the first is the unit's own.
+        let systemd = || {
+            let first = self.env.get(STATE_DIRECTORY)?.split(':').next()?;
+            (!first.is_empty()).then(|| PathBuf::from(first))
+        };
+        let dir = given.or_else(systemd).unwrap_or_else(|| PathBuf::from(STATE_DIR));
+        self.folder().join(dir)
+    }
+
+    /// Tells each problem where it comes from.
+    fn outcome<T>(
+        &self,
+        done: Option<T>,
+        mut problems: Vec<Problem>,
+        value: &Value,
+    ) -> Result<T, ConfigError> {
+        match done {
+            Some(done) if problems.is_empty() => return Ok(done),
+            _ => {}
+        }
+        // Where a key is misspelt, that it is missing is no second problem.
+        let misspelt: Vec<String> = problems
+            .iter()
+            .filter(|p| p.message.starts_with(UNKNOWN_KEY))
+            .filter_map(|p| p.path.rsplit_once('.').map(|(table, _)| table.to_owned()))
+            .collect();
+        problems.retain(|p| p.message.starts_with(UNKNOWN_KEY) || !misspelt.contains(&p.path));
+        for problem in &mut problems {
+            if problem.variable.is_none() {
+                // A whole section is wrong only because of what was put below it.
+                let below = !problem.path.contains(['.', '[']);
+                problem.variable =
+                    self.overlay.variable_of(&problem.path, below).map(str::to_owned);
+            }
+            problem.consumer = consumer_of(&problem.path, value);
+        }
+        problems.sort_by(|a, b| a.path.cmp(&b.path));
+        Err(ConfigError::Invalid { file: self.path.map(Path::to_owned), problems })
+    }
+}
+
+/// The name of the consumer that a path like `consumer[1].batch` leads into.
+fn consumer_of(path: &str, value: &Value) -> Option<String> {
+    let index: usize = path.strip_prefix("consumer[")?.split(']').next()?.parse().ok()?;
+    value.get("consumer")?.get(index)?.get("name")?.as_str().map(str::to_owned)
+}
+
+/// Reads a value into its type; where it does not fit, says at which path.
+pub(super) fn typed<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        let path = if inner == "." { at.to_owned() } else { join(at, &inner) };
+        Problem::new(path, reworded(&error.inner().to_string()))
+    })
+}
+
+/// serde's words in those of a person who writes TOML.
+fn reworded(message: &str) -> String {
+    // A text in the place of something else may be anything, a password too: it is not quoted.
+    if let Some((_, expected)) = message
+        .strip_prefix("invalid type: string ")
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        return reworded(&format!("found a text, expected {expected}"));
+    }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing");
+    }
+    let mut out = message.replace("invalid type: ", "found ").replace("invalid value: ", "found ");
+    for (rust, human) in [
+        ("unknown variant", "unknown value"),
+        ("found map", "found a table"),
+        ("found sequence", "found a list"),
+        ("found null", "found nothing"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected a string", "expected a text in quotes"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected a sequence", "expected a list, [ … ]"),
+        ("expected a boolean", "expected true or false"),
+    ] {
+        out = out.replace(rust, human);
+    }
+    out
+}
+
+/// The parser's complaint, without the line that it would quote.
+fn syntax(path: Option<&Path>, text: &str, error: &config::ConfigError) -> ConfigError {
+    let cause = match error {
+        config::ConfigError::FileParse { cause, .. } => cause.downcast_ref::<toml::de::Error>(),
+        _ => None,
+    };
+    let before = cause.and_then(|c| c.span()).and_then(|span| text.get(..span.start));
+    let before = before.unwrap_or_default();
+    ConfigError::Syntax {
+        path: path.unwrap_or(Path::new("the environment")).to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+        message: cause.map_or("it does not parse".to_owned(), |c| c.message().to_owned()),
+    }
+}

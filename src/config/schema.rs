@@ -1,0 +1,250 @@
+//! What keys there are: the JSON Schema, and questions to it.
+//!
+//! The schema is made from the very types that the values are read into, so there is no second list
+//! of keys to forget. It is asked for unknown keys (all of them at once, each with its path and the
+//! nearest known one), for the places where a secret may stand, and for what a key takes.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::error::Problem;
+use super::load::RootKeys;
+
+/// Marks, in the schema, a value that may be written as the place of a secret.
+pub(super) const SECRET_MARK: &str = "x-secret";
+
+/// What the message about an unknown key begins with.
+pub(super) const UNKNOWN_KEY: &str = "unknown key";
+
+/// How unlike two keys may be for one to be proposed in place of the other.
+const LIKENESS_MIN: f64 = 0.6;
+
+/// The JSON Schema of the configuration file.
+pub fn document() -> Value {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RootKeys>().to_value()
+}
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    Switch,
+    Table,
+    List,
+}
+
+/// The schema in one piece, without references: easy to walk.
+pub(super) struct Tree(Value);
+
+impl Tree {
+    pub(super) fn new() -> Tree {
+        let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+        Tree(settings.into_generator().into_root_schema_for::<RootKeys>().to_value())
+    }
+
+    /// Takes the unknown keys out of the value, and says what they are.
+    pub(super) fn take_unknown_keys(&self, value: &mut Value) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        take_unknown_keys(&[&self.0], value, "", &mut problems);
+        problems
+    }
+
+    /// Calls `f` with the path and the value of everything that stands where a secret may.
+    pub(super) fn each_secret(&self, value: &mut Value, f: &mut dyn FnMut(&str, &mut Value)) {
+        each_secret(&[&self.0], value, "", f);
+    }
+
+    /// What the key at this path takes; nothing, where there is no such key.
+    pub(super) fn kinds_at(&self, keys: &[&str]) -> Vec<Kind> {
+        let mut schemas = vec![&self.0];
+        for key in keys {
+            let below = branches(&schemas);
+            schemas = below
+                .iter()
+                .filter_map(|b| match key.parse::<usize>() {
+                    Ok(_) => b.get("items"),
+                    Err(_) => b.get("properties")?.get(*key),
+                })
+                .collect();
+        }
+        branches(&schemas).iter().flat_map(|b| kinds(b)).collect()
+    }
+
+    /// Every path of a key, with `[]` for any element of a list.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> std::collections::BTreeSet<String> {
+        fn walk(schemas: &[&Value], at: &str, out: &mut std::collections::BTreeSet<String>) {
+            for branch in branches(schemas) {
+                if let Some(items) = branch.get("items") {
+                    walk(&[items], &format!("{at}[]"), out);
+                }
+                for (key, schema) in
+                    branch.get("properties").and_then(Value::as_object).into_iter().flatten()
+                {
+                    let path = join(at, key);
+                    walk(&[schema], &path, out);
+                    out.insert(path);
+                }
+            }
+        }
+        let mut out = std::collections::BTreeSet::new();
+        walk(&[&self.0], "", &mut out);
+        out
+    }
+}
+
+/// `consumer[1]` and `batch` → `consumer[1].batch`.
+pub(super) fn join(at: &str, key: &str) -> String {
+    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
+}
+
+/// The schemas themselves and all the alternatives that they offer.
+fn branches<'s>(schemas: &[&'s Value]) -> Vec<&'s Map<String, Value>> {
+    let mut out = Vec::new();
+    for map in schemas.iter().filter_map(|s| s.as_object()) {
+        for many in ["anyOf", "oneOf", "allOf"] {
+            if let Some(inner) = map.get(many).and_then(Value::as_array) {
+                out.extend(branches(&inner.iter().collect::<Vec<_>>()));
+            }
+        }
+        out.push(map);
+    }
+    out
+}
+
+/// The branches that describe a table like this one: those with keys, and among them those whose
+/// constants (a sink's `type`) do not contradict it.
+fn branches_for<'s>(
+    schemas: &[&'s Value],
+    table: &Map<String, Value>,
+) -> Vec<&'s Map<String, Value>> {
+    let mut found = branches(schemas);
+    found.retain(|branch| {
+        branch.get("properties").and_then(Value::as_object).is_some_and(|keys| {
+            keys.iter().all(|(key, schema)| match (schema.get("const"), table.get(key)) {
+                (Some(wanted), Some(found)) => wanted == found,
+                _ => true,
+            })
+        })
+    });
+    found
+}
+
+fn below<'s>(found: &[&'s Map<String, Value>], key: &str) -> Vec<&'s Value> {
+    found.iter().filter_map(|b| b.get("properties")?.get(key)).collect()
+}
+
+fn items<'s>(schemas: &[&'s Value]) -> Vec<&'s Value> {
+    branches(schemas).iter().filter_map(|b| b.get("items")).collect()
+}
+
+fn take_unknown_keys(schemas: &[&Value], value: &mut Value, at: &str, out: &mut Vec<Problem>) {
+    match value {
+        Value::Array(list) => {
+            let schemas = items(schemas);
+            for (i, value) in list.iter_mut().enumerate() {
+                take_unknown_keys(&schemas, value, &format!("{at}[{i}]"), out);
+            }
+        }
+        Value::Object(table) => {
+            let found = branches_for(schemas, table);
+            if found.is_empty() {
+                return; // No table belongs here: the types will say so.
+            }
+            table.retain(|key, value| {
+                let schemas = below(&found, key);
+                if schemas.is_empty() {
+                    out.push(unknown(key, at, &found));
+                    return false;
+                }
+                take_unknown_keys(&schemas, value, &join(at, key), out);
+                true
+            });
+        }
+        _ => {}
+    }
+}
+
+fn unknown(key: &str, at: &str, found: &[&Map<String, Value>]) -> Problem {
+    let known: Vec<&str> = found
+        .iter()
+        .filter_map(|b| b.get("properties")?.as_object())
+        .flat_map(|keys| keys.keys().map(String::as_str))
+        .collect();
+    let message = match nearest(key, &known) {
+        Some(near) => format!("{UNKNOWN_KEY}; did you mean `{near}`?"),
+        None => {
+            let mut known = known;
+            known.sort_unstable();
+            known.dedup();
+            let known: Vec<String> = known.iter().map(|k| format!("`{k}`")).collect();
+            format!("{UNKNOWN_KEY}; there are {}", known.join(", "))
+        }
+    };
+    Problem::new(join(at, key), message)
+}
+
+/// The known word that is most like this one, if any is like it at all.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|k| (strsim::normalized_damerau_levenshtein(word, k).max(half(word, k)), *k))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, k)| k)
+}
+
+/// Names are often remembered by half: `timeout` for `connect_timeout`.
+fn half(word: &str, known: &str) -> f64 {
+    let whole = known.split('_').any(|part| part == word) || word.split('_').any(|p| p == known);
+    if whole { LIKENESS_MIN } else { 0.0 }
+}
+
+fn each_secret(
+    schemas: &[&Value],
+    value: &mut Value,
+    at: &str,
+    f: &mut dyn FnMut(&str, &mut Value),
+) {
+    if branches(schemas).iter().any(|b| b.contains_key(SECRET_MARK)) {
+        return f(at, value);
+    }
+    match value {
+        Value::Array(list) => {
+            let schemas = items(schemas);
+            for (i, value) in list.iter_mut().enumerate() {
+                each_secret(&schemas, value, &format!("{at}[{i}]"), f);
+            }
+        }
+        Value::Object(table) => {
+            let found = branches_for(schemas, table);
+            for (key, value) in table.iter_mut() {
+                each_secret(&below(&found, key), value, &join(at, key), f);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn kinds(branch: &Map<String, Value>) -> Vec<Kind> {
+    let named = |name: &str| match name {
+        "string" => Some(Kind::Text),
+        "integer" | "number" => Some(Kind::Number),
+        "boolean" => Some(Kind::Switch),
+        "object" => Some(Kind::Table),
+        "array" => Some(Kind::List),
+        _ => None,
+    };
+    let mut out: Vec<Kind> = match branch.get("type") {
+        Some(Value::String(name)) => named(name).into_iter().collect(),
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).filter_map(named).collect()
+        }
+        _ => Vec::new(),
+    };
+    if branch.get("const").is_some_and(Value::is_string) || branch.contains_key("enum") {
+        out.push(Kind::Text);
+    }
+    out
+}

@@ -1,0 +1,171 @@
+//! From a chunk to records: verified, numbered, checked for gaps, without what was not asked for.
+//!
+//! Synchronous and without I/O: what needs an answer from the broker (a gap) or a decision of a
+//! policy (something unreadable) is handed back as a value.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::broker::Delivery;
+use crate::flow::batch::{Part, Permit};
+use crate::flow::continuity::{Continuity, Verdict};
+use crate::flow::resume::{self, Lost, Plan};
+use crate::types::{Checkpoint, Offset};
+use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
+
+/// Bytes inflated and not yet durable, of one consumer.
+#[derive(Default)]
+pub(super) struct Inflated(AtomicU64);
+
+impl Inflated {
+    fn hold(self: &Arc<Self>, bytes: u64, chunk: Permit) -> Permit {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Arc::new(Hold { inflated: Arc::clone(self), bytes, _chunk: chunk })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Hold {
+    inflated: Arc<Inflated>,
+    bytes: u64,
+    _chunk: Permit,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.inflated.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A chunk that was checked, and how much of it was taken.
+pub(super) struct Checked {
+    chunk: Chunk,
+    permit: Permit,
+    next_piece: usize,
+}
+
+impl Checked {
+    pub(super) fn header(&self) -> &ChunkHeader {
+        self.chunk.header()
+    }
+}
+
+/// What a chunk turned out to be.
+pub(super) enum Examined {
+    /// Take it.
+    Good(Checked),
+    /// Offsets are missing before it: ask the broker why, then take it or not.
+    Gap { from: Offset, to: Offset, checked: Checked },
+    /// It shows that the position is lost.
+    Lost(Lost),
+    /// It cannot be read. Where its header can, its offsets are known.
+    Unreadable { error: ChunkError, header: Option<ChunkHeader> },
+    /// Not for consumers, or nothing of interest in it.
+    Nothing,
+}
+
+/// One step through a chunk.
+pub(super) enum Step {
+    /// Records, in order.
+    Records(Part),
+    /// A sub-entry batch that cannot be read, at or above the wanted offset.
+    Unreadable { first: Offset, records: u32, error: ChunkError },
+    /// So many bytes must be free before the next batch can be inflated.
+    NeedsRoom,
+    /// All of it was taken.
+    Done,
+}
+
+/// The state of one subscription's intake.
+pub(super) struct Intake {
+    continuity: Continuity,
+    verify: Option<Checkpoint>,
+}
+
+impl Intake {
+    pub(super) fn new(plan: &Plan) -> Intake {
+        Intake { continuity: Continuity::starting_at(plan.wanted), verify: plan.verify }
+    }
+
+    /// Checks a chunk: CRC, lengths, the position, and what comes before it.
+    pub(super) fn examine(&mut self, delivery: Delivery) -> Examined {
+        let header = ChunkHeader::parse(&delivery.chunk).ok();
+        let chunk = match Chunk::decode(delivery.chunk) {
+            Ok(chunk) => chunk,
+            Err(error) => return Examined::Unreadable { error, header },
+        };
+        let header = chunk.header();
+        let (first, records) = (header.first_offset, header.records);
+        if header.kind != ChunkKind::User {
+            return Examined::Nothing;
+        }
+        if let Some(position) = self.verify.take()
+            && let Err(lost) = resume::verify(position, chunk.id(), records)
+        {
+            return Examined::Lost(lost);
+        }
+        let checked = Checked { chunk, permit: delivery.permit, next_piece: 0 };
+        match self.continuity.judge(first, records) {
+            Verdict::InOrder | Verdict::Behind { .. } => Examined::Good(checked),
+            Verdict::Gap { from, to } => Examined::Gap { from, to, checked },
+        }
+    }
+
+    /// Takes the next piece of a checked chunk: records at or above the wanted offset, in order.
+    /// A batch is inflated when its turn comes and there is room for it: `limit` bytes for all that
+    /// is inflated and not yet durable.
+    pub(super) fn step(
+        &mut self,
+        checked: &mut Checked,
+        inflated: &Arc<Inflated>,
+        limit: u64,
+    ) -> Step {
+        let wanted = self.continuity.next().unwrap_or(Offset(0));
+        while checked.next_piece < checked.chunk.piece_count() {
+            let index = checked.next_piece;
+            let extra = checked.chunk.piece_inflated_bytes(index);
+            let held = inflated.bytes();
+            if extra > 0 && held > 0 && held.saturating_add(extra) > limit {
+                return Step::NeedsRoom;
+            }
+            checked.next_piece += 1;
+            let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+            match checked.chunk.piece(index, &mut left) {
+                Some(Piece::Block(block)) => {
+                    let block = block.starting_at(wanted);
+                    if block.count() > 0 {
+                        let permit = match extra {
+                            0 => Arc::clone(&checked.permit),
+                            _ => inflated.hold(extra, Arc::clone(&checked.permit)),
+                        };
+                        return Step::Records(Part { block, chunk: checked.chunk.id(), permit });
+                    }
+                }
+                Some(Piece::Unreadable { first, count, error, .. }) => {
+                    let skip = u32::try_from(wanted.0.saturating_sub(first.0)).unwrap_or(u32::MAX);
+                    if skip < count {
+                        let first = Offset(first.0 + u64::from(skip));
+                        return Step::Unreadable { first, records: count - skip, error };
+                    }
+                }
+                None => {}
+            }
+        }
+        let header = checked.chunk.header();
+        self.continuity.advance(header.first_offset, header.records);
+        Step::Done
+    }
+
+    /// What came before this offset is accounted for: a gap was explained.
+    pub(super) fn explained(&mut self, to: Offset) {
+        self.continuity.advance(to, 0);
+    }
+
+    /// Passes over records that a policy gave up.
+    pub(super) fn pass_over(&mut self, first: Offset, records: u32) {
+        self.continuity.advance(first, records);
+    }
+}

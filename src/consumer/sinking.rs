@@ -1,0 +1,211 @@
+//! The task that owns a consumer's sink: writes batches in order, tries again, sorts bad records
+//! out.
+//!
+//! It is apart from the consumer's loop so that a sink that is stuck for an hour keeps nobody else
+//! waiting. It settles a batch only when the sink says that it is durable, or when a policy let its
+//! bad records pass and the rest is durable. After it stopped, it writes nothing more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::spec::OnBad;
+use crate::flow::backoff::Backoff;
+use crate::flow::batch::Batch;
+use crate::flow::ledger::Ticket;
+use crate::sink::{BadRecord, Sink, SinkError};
+use crate::types::Checkpoint;
+
+/// How often a batch may come back with further bad records before the sink is taken for broken.
+const POISON_ROUNDS_MAX: u32 = 100;
+
+/// A batch to write.
+pub(super) struct Order {
+    pub(super) ticket: Ticket,
+    pub(super) batch: Batch,
+}
+
+/// What the sink's task is told.
+pub(super) enum Message {
+    Write(Order),
+    /// A new history begins: the next batch may start at any offset. Sent only when nothing is
+    /// under way.
+    Restart,
+}
+
+/// What happened to an order.
+pub(super) enum Report {
+    /// It is durable.
+    Settled { ticket: Ticket, messages: u64, bytes: u64, skipped: Vec<BadRecord>, took: Duration },
+    /// It could not be written, and is tried again after `wait`.
+    Retrying { error: String, wait: Duration },
+    /// The sink is ready for a new history.
+    Restarted,
+    /// The sink will not go on.
+    Stopped(Stopped),
+}
+
+/// Why a sink will not go on.
+pub(super) struct Stopped {
+    /// The batch under way, if there was one.
+    pub(super) ticket: Option<Ticket>,
+    /// How far it was written all the same: up to the first bad record.
+    pub(super) written: Option<(Checkpoint, u64)>,
+    /// The bad records, if it was for them.
+    pub(super) bad: Vec<BadRecord>,
+    /// In words.
+    pub(super) reason: String,
+}
+
+impl Stopped {
+    fn by_itself(ticket: Option<Ticket>, reason: String) -> Stopped {
+        Stopped { ticket, written: None, bad: Vec::new(), reason }
+    }
+}
+
+/// Writes what is ordered until the orders end, or the sink does; then closes it.
+pub(super) async fn run(
+    mut sink: Box<dyn Sink>,
+    mut orders: mpsc::Receiver<Message>,
+    reports: mpsc::Sender<Report>,
+    on_bad: OnBad,
+    backoff: Backoff,
+) {
+    while let Some(message) = orders.recv().await {
+        let mut job = Job { sink: &mut *sink, reports: &reports, on_bad, backoff };
+        let report = match message {
+            Message::Write(order) => job.carry_out(order).await,
+            Message::Restart => job.restart().await,
+        };
+        let stopped = matches!(report, Report::Stopped(_));
+        if reports.send(report).await.is_err() || stopped {
+            break;
+        }
+    }
+    if let Err(error) = sink.close().await {
+        tracing::warn!(sink = sink.kind(), %error, "closing the sink");
+    }
+}
+
+struct Job<'a> {
+    sink: &'a mut dyn Sink,
+    reports: &'a mpsc::Sender<Report>,
+    on_bad: OnBad,
+    backoff: Backoff,
+}
+
+impl Job<'_> {
+    async fn carry_out(&mut self, order: Order) -> Report {
+        let Order { ticket, batch } = order;
+        let mut skipped = Vec::new();
+        let mut batch = Arc::new(batch);
+        for _ in 0..POISON_ROUNDS_MAX {
+            if batch.messages() == 0 {
+                // All of it was bad, and the policy let it pass.
+                return Report::Settled {
+                    ticket,
+                    messages: 0,
+                    bytes: 0,
+                    skipped,
+                    took: Duration::ZERO,
+                };
+            }
+            let started = Instant::now();
+            match self.write(&batch).await {
+                Ok(()) => {
+                    let (messages, bytes) = (batch.messages(), batch.bytes());
+                    let took = started.elapsed();
+                    return Report::Settled { ticket, messages, bytes, skipped, took };
+                }
+                Err(Refusal::Fatal(reason)) => {
+                    return Report::Stopped(Stopped::by_itself(Some(ticket), reason));
+                }
+                Err(Refusal::Poison(bad)) => match self.on_bad {
+                    OnBad::Halt => return self.halt_at(ticket, &batch, bad).await,
+                    OnBad::Skip => {
+                        batch = Arc::new(leave_out(batch, &bad));
+                        skipped.extend(bad);
+                    }
+                },
+            }
+        }
+        let reason =
+            format!("the sink found bad records in the same batch {POISON_ROUNDS_MAX} times");
+        Report::Stopped(Stopped::by_itself(Some(ticket), reason))
+    }
+
+    async fn restart(&mut self) -> Report {
+        match self.sink.restart().await {
+            Ok(()) => Report::Restarted,
+            Err(error) => Report::Stopped(Stopped::by_itself(
+                None,
+                format!("the sink could not set the former history aside: {error}"),
+            )),
+        }
+    }
+
+    /// Writes what comes before the first bad record, so that the position stops right before it.
+    async fn halt_at(&mut self, ticket: Ticket, batch: &Batch, bad: Vec<BadRecord>) -> Report {
+        let mut reason = describe(&bad);
+        let mut written = None;
+        let before = bad.iter().map(|b| b.offset).min().and_then(|first| batch.before(first));
+        if let Some(before) = before {
+            let (checkpoint, messages) = (before.checkpoint(), before.messages());
+            match self.write(&Arc::new(before)).await {
+                Ok(()) => written = Some((checkpoint, messages)),
+                Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
+                Err(Refusal::Poison(more)) => {
+                    reason = format!("{reason}; and then: {}", describe(&more));
+                }
+            }
+        }
+        Report::Stopped(Stopped { ticket: Some(ticket), written, bad, reason })
+    }
+
+    /// Writes one batch, trying again for as long as the sink says that it may work later.
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), Refusal> {
+        self.backoff.reset();
+        loop {
+            match self.sink.write(batch).await {
+                Ok(()) => return Ok(()),
+                Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
+                // A sink that names no record would be asked for ever.
+                Err(SinkError::Poison(bad)) if bad.is_empty() => {
+                    return Err(Refusal::Fatal(
+                        "the sink refused records without naming one".into(),
+                    ));
+                }
+                Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
+                Err(SinkError::Transient { what, retry_after }) => {
+                    let wait =
+                        self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
+                    let report = Report::Retrying { error: what, wait };
+                    if self.reports.send(report).await.is_err() {
+                        return Err(Refusal::Fatal("the consumer is gone".into()));
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+enum Refusal {
+    Poison(Vec<BadRecord>),
+    Fatal(String),
+}
+
+fn leave_out(batch: Arc<Batch>, bad: &[BadRecord]) -> Batch {
+    let batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| (*shared).clone());
+    batch.without(bad.iter().map(|b| b.offset).collect())
+}
+
+fn describe(bad: &[BadRecord]) -> String {
+    match bad.iter().min_by_key(|b| b.offset) {
+        Some(first) => {
+            format!("the message at offset {} cannot be written: {}", first.offset, first.detail)
+        }
+        None => "a message cannot be written".to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! What one consumer is to do, as plain data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::broker::ConnectOptions;
+use crate::flow::resume::{OnLost, Start};
+use crate::flow::{commit, cutter};
+use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+
+/// Where a reference starts that never had a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// As the broker says it.
+    At(Start),
+    /// So long before the consumer first subscribes.
+    Ago(Duration),
+}
+
+impl Begin {
+    /// In the broker's words.
+    pub fn resolve(self, now: Timestamp) -> Start {
+        match self {
+            Begin::At(start) => start,
+            Begin::Ago(ago) => {
+                let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Start::Timestamp(Timestamp(now.0.saturating_sub(ago_ms)))
+            }
+        }
+    }
+}
+
+/// What to do with a record, or a chunk, that cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBad {
+    /// Stop, and say so.
+    Halt,
+    /// Leave it out, count it, and say so.
+    Skip,
+}
+
+/// One offset-tracking reference on one stream.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its name in the configuration.
+    pub name: ConsumerName,
+    /// What it reads.
+    pub stream: StreamName,
+    /// Under which its offset is stored on the broker.
+    pub reference: Reference,
+    /// Where it starts without a position.
+    pub begin: Begin,
+    /// What to do when its position is lost.
+    pub on_lost: OnLost,
+    /// What to do with bad records.
+    pub on_bad: OnBad,
+    /// When offsets are stored.
+    pub commit: commit::Policy,
+    /// How batches are cut.
+    pub batch: cutter::Limits,
+    /// Bytes of chunks, received and inflated, that may be held.
+    pub memory_bytes: u64,
+    /// The shortest wait before something that failed is tried again.
+    pub backoff_min: Duration,
+    /// The longest.
+    pub backoff_max: Duration,
+    /// How to reach the broker.
+    pub connect: ConnectOptions,
+    /// Where positions are remembered.
+    pub state_dir: PathBuf,
+}
+
+impl Spec {
+    /// Half of the memory is for chunks as they came, half for what is inflated from them.
+    pub fn chunk_budget_bytes(&self) -> u64 {
+        self.memory_bytes / 2
+    }
+
+    /// See [`Spec::chunk_budget_bytes`].
+    pub fn inflate_budget_bytes(&self) -> u64 {
+        self.memory_bytes - self.chunk_budget_bytes()
+    }
+}

@@ -1,0 +1,234 @@
+//! The worker's intake: events of the subscription, chunk by chunk, into batches.
+
+use std::time::Instant;
+
+use super::super::intake::{Checked, Examined, Step};
+use super::super::spec::OnBad;
+use super::link::{Asked, Link};
+use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
+use crate::broker::{BrokerError, Delivery, Event};
+use crate::flow::batch::Part;
+use crate::flow::continuity::{GapKind, classify};
+use crate::flow::resume::{OnLost, Origin};
+use crate::telemetry::LostReason;
+use crate::types::{Checkpoint, Offset, Timestamp};
+use crate::wire::chunk::{ChunkError, ChunkHeader};
+
+/// How often a chunk that cannot be read is asked for again, before a policy decides.
+const READ_AGAIN_MAX: u32 = 3;
+
+impl Worker {
+    pub(super) fn on_event(&mut self, event: Option<Event>) {
+        let now = Instant::now();
+        let mut event = event;
+        for _ in 0..CHUNKS_PER_TURN_MAX {
+            match event {
+                Some(Event::Chunk(delivery)) => self.on_chunk(delivery, now),
+                Some(Event::Unavailable(code)) => {
+                    self.unlink(BrokerError::StreamUnavailable {
+                        stream: self.spec.stream.clone(),
+                        detail: format!("the broker ended the subscription: {code}"),
+                    });
+                    return;
+                }
+                None => {
+                    if let Link::Up(up) = &self.link {
+                        let reason = up.subscription.connection().reason();
+                        self.unlink(reason);
+                    }
+                    return;
+                }
+            }
+            if !self.ready.is_empty() || self.ending.is_some() || self.is_restarting() {
+                return;
+            }
+            let Link::Up(up) = &mut self.link else { return };
+            if up.chunk.is_some() {
+                return;
+            }
+            match up.try_next() {
+                Some(next) => event = Some(next),
+                None => return,
+            }
+        }
+    }
+
+    fn on_chunk(&mut self, delivery: Delivery, now: Instant) {
+        let metrics = &self.status.metrics;
+        metrics.received_chunks.increment(1);
+        metrics.received_bytes.increment(delivery.chunk.len() as u64);
+        let Link::Up(up) = &mut self.link else { return };
+        match up.intake.examine(delivery) {
+            Examined::Good(checked) => {
+                up.chunk = Some(checked);
+                self.continue_chunk(now);
+            }
+            Examined::Gap { from, to, checked } => self.ask_about_gap(from, to, checked),
+            Examined::Lost(lost) => self.on_lost(lost),
+            Examined::Unreadable { error, header } => self.on_unreadable(&error, header),
+            Examined::Nothing => {}
+        }
+    }
+
+    pub(super) fn on_asked(&mut self, asked: Result<Asked, BrokerError>) {
+        let Asked { from, to, bounds } = match asked {
+            Ok(asked) => asked,
+            Err(error) => return self.unlink(error),
+        };
+        match classify(from, to, bounds.first) {
+            GapKind::Internal => {
+                tracing::debug!(consumer = %self.spec.name, %from, %to, "a gap of the broker's own chunks");
+            }
+            GapKind::Truncated { records } => {
+                let what = format!(
+                    "retention of stream {:?} overtook this consumer: offsets {from} to {} were dropped before they were read (up to {records} messages; the stream now starts at {})",
+                    self.spec.stream.as_str(),
+                    to.0 - 1,
+                    bounds.first.unwrap_or(to)
+                );
+                if self.spec.on_lost == OnLost::Halt {
+                    return self.end(Outcome::Halted(format!(
+                        "{what}. Set on_offset_lost to go on all the same"
+                    )));
+                }
+                tracing::error!(consumer = %self.spec.name, "{what}; going on as on_offset_lost says");
+                self.count_lost(LostReason::Retention, records);
+            }
+        }
+        if let Link::Up(up) = &mut self.link {
+            up.intake.explained(to);
+        }
+        self.continue_chunk(Instant::now());
+    }
+
+    /// Goes on with the chunk under way, as far as there is room.
+    pub(super) fn continue_chunk(&mut self, now: Instant) {
+        let limit = self.spec.inflate_budget_bytes();
+        loop {
+            let Link::Up(up) = &mut self.link else { return };
+            if up.is_asking() || self.ending.is_some() {
+                return;
+            }
+            let Some(checked) = &mut up.chunk else { return };
+            match up.intake.step(checked, &self.inflated, limit) {
+                Step::Records(part) => self.accept(part, now),
+                Step::Unreadable { first, records, error } => {
+                    self.on_bad_batch(first, records, &error);
+                }
+                Step::NeedsRoom => {
+                    // The room comes back when the sink is done with what it has.
+                    self.flush();
+                    return;
+                }
+                Step::Done => {
+                    let done = up.chunk.take();
+                    self.chunk_taken(done, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, part: Part, now: Instant) {
+        self.status.metrics.received_messages.increment(u64::from(part.block.count()));
+        let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
+        self.own.position = Some((Origin::Session, checkpoint));
+        self.own.plan = None;
+        let mut full = Vec::new();
+        self.cutter.push(part, now, |batch| full.push(batch));
+        for batch in full {
+            self.cut(batch);
+        }
+    }
+
+    fn chunk_taken(&mut self, checked: Option<Checked>, now: Instant) {
+        self.unreadable = None;
+        let Some(checked) = checked else { return };
+        let header = *checked.header();
+        let last = header.next_offset().prev().unwrap_or(Offset(0));
+        self.status.metrics.received_offset.set_offset(last);
+        self.status.update(|facts| {
+            facts.received = Some(facts.received.map_or(last, |r| r.max(last)));
+            facts.last_chunk = Some((header.first_offset, header.records));
+            facts.quiet_since = Some(now);
+        });
+    }
+
+    /// A whole chunk cannot be read: ask for it again, then do as the policy says.
+    fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
+        let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
+        let times = match self.unreadable {
+            Some((offset, times)) if offset == at => times + 1,
+            _ => 1,
+        };
+        self.unreadable = Some((at, times));
+        if times < READ_AGAIN_MAX {
+            return self.unlink(BrokerError::Lost(
+                format!("{error}; asking for it again ({times} of {READ_AGAIN_MAX})").into(),
+            ));
+        }
+        let stream = self.spec.stream.as_str();
+        match (self.spec.on_bad, header) {
+            (OnBad::Skip, Some(header)) => {
+                let reason = match error {
+                    ChunkError::CrcMismatch { .. } => LostReason::Crc,
+                    _ => LostReason::Undecodable,
+                };
+                tracing::error!(consumer = %self.spec.name, stream, first = %header.first_offset, records = header.records, %error, "a chunk cannot be read; left out as on_bad_message says");
+                if let Link::Up(up) = &mut self.link {
+                    up.intake.pass_over(header.first_offset, header.records);
+                }
+                self.leave_out(header.first_offset, header.records, reason);
+            }
+            (OnBad::Halt, _) | (OnBad::Skip, None) => {
+                let what = format!(
+                    "stream {stream:?} has a chunk that cannot be read, {READ_AGAIN_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
+                );
+                self.end(Outcome::Halted(what));
+            }
+        }
+    }
+
+    fn on_bad_batch(&mut self, first: Offset, records: u32, error: &ChunkError) {
+        let stream = self.spec.stream.as_str();
+        match self.spec.on_bad {
+            OnBad::Skip => {
+                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
+                let reason = match error {
+                    ChunkError::OverLimit { .. } => LostReason::OverLimit,
+                    _ => LostReason::Undecodable,
+                };
+                self.leave_out(first, records, reason);
+            }
+            OnBad::Halt => {
+                let hint = match error {
+                    ChunkError::OverLimit { .. } => {
+                        "raise `memory`, half of which is for what is inflated"
+                    }
+                    _ => "to leave it out, set on_bad_message = \"skip\"",
+                };
+                let what = format!(
+                    "stream {stream:?}: {error} (offsets {first} to {}); {hint}",
+                    first.0 + u64::from(records) - 1
+                );
+                self.end(Outcome::Halted(what));
+            }
+        }
+    }
+
+    /// Counts records that a policy gave up, and lets the position pass over them.
+    fn leave_out(&mut self, first: Offset, records: u32, reason: LostReason) {
+        self.count_lost(reason, u64::from(records));
+        let Some(last) = records.checked_sub(1).map(|n| Offset(first.0 + u64::from(n))) else {
+            return;
+        };
+        self.flush();
+        let checkpoint = Checkpoint { offset: last, chunk: None };
+        self.own.position = Some((Origin::Session, checkpoint));
+        self.own.plan = None;
+        match self.ledger.open(checkpoint, 0, Timestamp::now()) {
+            Ok(ticket) => self.settle(ticket),
+            Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
+        }
+    }
+}

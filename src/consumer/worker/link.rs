@@ -1,0 +1,279 @@
+//! The worker's way to the broker: down, on its way, up, or only good for storing an offset.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+
+use super::super::intake::{Checked, Intake};
+use super::super::session::{self, Own, Session, SessionError};
+use super::{Restarting, Turn, Worker};
+use crate::broker::{
+    Bounds, BrokerError, Connection, Event, Prefer, Subscription, connect_to_stream, stream_bounds,
+};
+use crate::flow::resume::{self, Lost, Plan};
+use crate::telemetry::State;
+use crate::types::Offset;
+
+pub(super) enum Link {
+    Down {
+        until: Instant,
+    },
+    Linking(BoxFuture<'static, Result<Linked, SessionError>>),
+    Up(Box<Up>),
+    /// While ending: nothing is read any more.
+    Bare(Connection),
+}
+
+/// What came of linking.
+pub(super) enum Linked {
+    Session(Box<Session>),
+    Bare(Connection),
+}
+
+pub(super) struct Up {
+    pub(super) subscription: Subscription,
+    pub(super) intake: Intake,
+    /// A chunk that waits for room to be inflated, or for a gap to be explained.
+    pub(super) chunk: Option<Checked>,
+    asking: Option<BoxFuture<'static, Result<Asked, BrokerError>>>,
+    /// What came before it could be taken.
+    ahead: Option<Event>,
+}
+
+/// The broker's answer about a gap.
+pub(super) struct Asked {
+    pub(super) from: Offset,
+    pub(super) to: Offset,
+    pub(super) bounds: Bounds,
+}
+
+impl Link {
+    /// Waits for what comes of it; new chunks only where `intake` is set.
+    pub(super) async fn next(&mut self, intake: bool) -> Turn {
+        match self {
+            Link::Down { .. } => std::future::pending().await,
+            Link::Linking(linking) => Turn::Linked(linking.await),
+            Link::Up(up) => up.next(intake).await,
+            Link::Bare(connection) => {
+                let reason = connection.ended().await;
+                Turn::Asked(Err(reason))
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Link::Down { until } => Some(*until),
+            Link::Linking(_) | Link::Up(_) | Link::Bare(_) => None,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Link::Up(_))
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        match self {
+            Link::Up(up) => Some(up.subscription.connection()),
+            Link::Bare(connection) => Some(connection),
+            Link::Down { .. } | Link::Linking(_) => None,
+        }
+    }
+
+    pub(super) fn into_connection(self) -> Option<Connection> {
+        self.connection().cloned()
+    }
+
+    /// Whether nothing is there to be taken right now.
+    pub(super) fn queue_is_empty(&mut self) -> bool {
+        match self {
+            Link::Up(up) => up.chunk.is_none() && up.peek().is_none(),
+            Link::Down { .. } | Link::Linking(_) | Link::Bare(_) => true,
+        }
+    }
+
+    /// Reads nothing any more; the connection stays for storing the offset.
+    pub(super) fn stop(&mut self) {
+        *self = match std::mem::replace(self, Link::Down { until: Instant::now() }) {
+            Link::Up(up) => Link::Bare(up.subscription.connection().clone()),
+            Link::Linking(_) => Link::Down { until: Instant::now() },
+            other @ (Link::Down { .. } | Link::Bare(_)) => other,
+        };
+    }
+}
+
+impl Up {
+    async fn next(&mut self, intake: bool) -> Turn {
+        if let Some(asking) = &mut self.asking {
+            let asked = asking.await;
+            self.asking = None;
+            return Turn::Asked(asked);
+        }
+        if !intake || self.chunk.is_some() {
+            return std::future::pending().await;
+        }
+        if let Some(event) = self.ahead.take() {
+            return Turn::Event(Some(event));
+        }
+        Turn::Event(self.subscription.next().await)
+    }
+
+    fn peek(&mut self) -> Option<&Event> {
+        if self.ahead.is_none() {
+            self.ahead = self.subscription.try_next();
+        }
+        self.ahead.as_ref()
+    }
+
+    pub(super) fn try_next(&mut self) -> Option<Event> {
+        self.ahead.take().or_else(|| self.subscription.try_next())
+    }
+
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+}
+
+impl Worker {
+    /// Begins to link, where that is due.
+    pub(super) fn start_linking(&mut self, now: Instant) {
+        if !matches!(self.link, Link::Down { until } if until <= now) || self.is_restarting() {
+            return;
+        }
+        let spec = Arc::clone(&self.spec);
+        if self.ending.is_some() {
+            if self.sink_alive || self.commit.pending().is_some() {
+                self.link = Link::Linking(Box::pin(async move {
+                    let connection =
+                        connect_to_stream(&spec.connect, &spec.stream, Prefer::Replica).await?;
+                    Ok(Linked::Bare(connection))
+                }));
+            }
+            return;
+        }
+        self.status.set_state(State::Connecting, self.status.facts().reason);
+        let budget = Arc::clone(&self.budget);
+        let own = self.own;
+        self.link = Link::Linking(Box::pin(async move {
+            // After a burst that did not fit: first the sink has to catch up.
+            budget.relaxed().await;
+            let session = session::establish(&spec, own, &budget).await?;
+            Ok(Linked::Session(Box::new(session)))
+        }));
+    }
+
+    pub(super) fn on_linked(&mut self, linked: Result<Linked, SessionError>) {
+        match linked {
+            Ok(Linked::Bare(connection)) => self.link = Link::Bare(connection),
+            Ok(Linked::Session(session)) => self.on_session(*session),
+            Err(SessionError::Broker(error)) => self.unlink(error),
+            Err(SessionError::Lost(lost)) => self.on_lost(lost),
+        }
+    }
+
+    fn on_session(&mut self, session: Session) {
+        let Session { subscription, plan, stored, bounds } = session;
+        let connection = subscription.connection();
+        tracing::info!(
+            consumer = %self.spec.name, stream = %self.spec.stream, node = %connection.endpoint(),
+            broker = connection.version(), from = ?plan.subscribe, wanted = ?plan.wanted.map(|o| o.0),
+            by = ?plan.origin, stored = ?stored.map(|o| o.0), "subscribed"
+        );
+        self.commit.observed(stored);
+        if let Some(stored) = stored {
+            self.status.metrics.stored_offset.set_offset(stored);
+        }
+        if plan.origin.is_none() {
+            // Until a record of it came, the same beginning counts for the next connection too.
+            self.own.plan = Some(plan);
+        }
+        let base = plan.wanted.or(bounds.first).unwrap_or(Offset(0));
+        self.status.update(|facts| {
+            facts.stored = stored;
+            facts.bounds = Some(bounds);
+            facts.quiet_since = Some(Instant::now());
+            if facts.durable.is_none() {
+                facts.position = base.prev();
+                facts.positioned = true;
+            }
+        });
+        self.status.set_state(State::Running, None);
+        self.backoff.reset();
+        let intake = Intake::new(&plan);
+        self.link =
+            Link::Up(Box::new(Up { subscription, intake, chunk: None, asking: None, ahead: None }));
+    }
+
+    /// The connection is gone, or none could be had: try again later.
+    pub(super) fn unlink(&mut self, error: BrokerError) {
+        let now = Instant::now();
+        if self.ending.is_some() {
+            self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
+            // Whoever was told to stop stores as long as the time lasts; after a fault the next run
+            // reads again what was not stored.
+            self.gave_up_storing |= !matches!(self.ending, Some(super::Outcome::Drained));
+            return;
+        }
+        if error.is_fatal() {
+            self.end(super::Outcome::Halted(error.to_string()));
+            return;
+        }
+        let wait = match &error {
+            BrokerError::Overrun { .. } => {
+                self.flush();
+                std::time::Duration::ZERO
+            }
+            _ => self.backoff.next(fastrand::f64()),
+        };
+        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, %error, ?wait, "not connected; trying again");
+        self.status.set_state(State::Backoff, Some(error.to_string()));
+        self.status.metrics.restarts(super::settling::restart_reason(&error)).increment(1);
+        self.link = Link::Down { until: now + wait };
+    }
+
+    /// The position is lost: the policy decides.
+    pub(super) fn on_lost(&mut self, lost: Lost) {
+        let halt = |lost: &Lost| {
+            let hint = match lost {
+                Lost::Forgotten { .. } => {
+                    format!("; the state file is {}", self.remembered.path().display())
+                }
+                _ => String::new(),
+            };
+            format!(
+                "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to go on all the same",
+                self.spec.reference.as_str(),
+                self.spec.stream.as_str()
+            )
+        };
+        let Some(plan) = resume::after_loss(self.spec.on_lost) else {
+            self.end(super::Outcome::Halted(halt(&lost)));
+            return;
+        };
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = ?self.spec.on_lost, "the position is lost; going on as on_offset_lost says");
+        self.count_lost(super::settling::lost_reason(&lost), lost.messages());
+        self.begin_anew(plan, lost.is_new_history());
+    }
+
+    /// Subscribes anew by this plan, once everything under way is settled if it is a new history.
+    fn begin_anew(&mut self, plan: Plan, new_history: bool) {
+        self.flush();
+        self.own = Own { position: None, remembered: None, plan: Some(plan) };
+        self.link = Link::Down { until: Instant::now() };
+        self.restarting = if new_history { Restarting::Wanted } else { Restarting::No };
+    }
+
+    /// Asks the broker where the stream begins, to explain a gap; the chunk waits meanwhile.
+    pub(super) fn ask_about_gap(&mut self, from: Offset, to: Offset, checked: Checked) {
+        let stream = self.spec.stream.clone();
+        if let Link::Up(up) = &mut self.link {
+            let connection = up.subscription.connection().clone();
+            up.chunk = Some(checked);
+            up.asking = Some(Box::pin(async move {
+                let bounds = stream_bounds(&connection, &stream).await?;
+                Ok(Asked { from, to, bounds })
+            }));
+        }
+    }
+}

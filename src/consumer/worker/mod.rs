@@ -1,0 +1,394 @@
+//! The consumer's loop.
+//!
+//! One turn: [`Worker::prepare`] does whatever is due, [`Worker::wait`] waits for the next thing to
+//! happen, [`Worker::apply`] takes it in. Only `wait` waits. Settlements are taken before new
+//! intake, so that memory is given back before more is asked for.
+
+mod intaking;
+mod link;
+mod settling;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use self::link::{Asked, Link, Linked};
+use self::settling::{Stored, Waiter};
+use super::intake::Inflated;
+use super::remembered::Remembered;
+use super::session::{Own, SessionError};
+use super::sinking::{self, Message, Order, Report};
+use super::spec::Spec;
+use super::status::Status;
+use crate::broker::{BrokerError, Budget, Event};
+use crate::flow::backoff::Backoff;
+use crate::flow::batch::Batch;
+use crate::flow::commit::Commit;
+use crate::flow::cutter::Cutter;
+use crate::flow::ledger::Ledger;
+use crate::flow::resume::Origin;
+use crate::sink::Sink;
+use crate::telemetry::{Pulse, State};
+use crate::types::{Checkpoint, Offset};
+
+/// Batches that wait for the sink, beside the one that it writes.
+const ORDERS_MAX: usize = 2;
+
+/// Chunks taken in one turn, before the loop looks at anything else.
+const CHUNKS_PER_TURN_MAX: usize = 64;
+
+/// The longest that the loop sleeps: it shows that it is alive.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the broker and the sink have to say goodbye, once everything is settled and stored.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+/// What a consumer can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// Take nothing new, finish what is under way, store the offset, and end.
+    Drain,
+    /// Finish what was accepted, store the offset now, and answer with what the broker holds.
+    Commit(oneshot::Sender<Result<Option<Offset>, String>>),
+}
+
+/// How a consumer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it was told; everything is stored.
+    Drained,
+    /// It does not go on before a person acts.
+    Halted(String),
+    /// It may go on if it is started anew.
+    Failed(String),
+}
+
+/// What happened while the loop waited.
+enum Turn {
+    Command(Option<Command>),
+    Report(Option<Report>),
+    Stored(Stored),
+    Linked(Result<Linked, SessionError>),
+    Event(Option<Event>),
+    Asked(Result<Asked, BrokerError>),
+    Due,
+}
+
+/// Whether the sink is being told that a new history begins. Nothing is read meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Restarting {
+    No,
+    /// Once everything under way is settled.
+    Wanted,
+    /// Until the sink answers.
+    Told,
+}
+
+struct Worker {
+    spec: Arc<Spec>,
+    status: Arc<Status>,
+    pulse: Pulse,
+    commands: mpsc::Receiver<Command>,
+    orders: mpsc::Sender<Message>,
+    reports: mpsc::Receiver<Report>,
+    sink_alive: bool,
+    remembered: Remembered,
+    ledger: Ledger,
+    commit: Commit,
+    cutter: Cutter,
+    ready: VecDeque<Order>,
+    budget: Arc<Budget>,
+    inflated: Arc<Inflated>,
+    link: Link,
+    backoff: Backoff,
+    own: Own,
+    restarting: Restarting,
+    /// How often in a row the chunk at this offset could not be read.
+    unreadable: Option<(Offset, u32)>,
+    storing: Option<BoxFuture<'static, Stored>>,
+    waiters: Vec<Waiter>,
+    ending: Option<Outcome>,
+    /// The last attempt to store an offset while ending failed.
+    gave_up_storing: bool,
+    turned: Instant,
+}
+
+/// Runs one reference until it is told to stop, must stop, or fails.
+///
+/// Dropping the future stops it at once: what is not durable is read again next time.
+pub async fn run(
+    spec: Arc<Spec>,
+    mut sink: Box<dyn Sink>,
+    status: Arc<Status>,
+    commands: mpsc::Receiver<Command>,
+    pulse: Pulse,
+) -> Outcome {
+    status.set_state(State::Starting, None);
+    let position = match sink.position().await {
+        Ok(position) => position,
+        Err(error) => return Outcome::Failed(format!("the sink's position: {error}")),
+    };
+    let remembered = Remembered::of(&spec);
+    let memory = match remembered.read() {
+        Ok(memory) => memory,
+        Err(error) => return Outcome::Halted(error.to_string()),
+    };
+    let now = Instant::now();
+    let (orders, receive_orders) = mpsc::channel(ORDERS_MAX);
+    let (send_reports, reports) = mpsc::channel(ORDERS_MAX);
+    let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
+        sink,
+        receive_orders,
+        send_reports,
+        spec.on_bad,
+        backoff,
+    )));
+
+    let mut commit = Commit::new(spec.commit, None, now);
+    if let Some(position) = position {
+        commit.durable(position.offset, 0);
+    }
+    let worker = Worker {
+        pulse,
+        commands,
+        orders,
+        reports,
+        sink_alive: true,
+        remembered,
+        ledger: Ledger::starting_at(position),
+        commit,
+        cutter: Cutter::new(spec.stream.clone(), spec.batch),
+        ready: VecDeque::new(),
+        budget: Budget::new(spec.chunk_budget_bytes()),
+        inflated: Arc::default(),
+        link: Link::Down { until: now },
+        backoff,
+        own: Own { position: position.map(|p| (Origin::Sink, p)), remembered: memory, plan: None },
+        restarting: Restarting::No,
+        unreadable: None,
+        storing: None,
+        waiters: Vec::new(),
+        ending: None,
+        gave_up_storing: false,
+        turned: now,
+        spec,
+        status,
+    };
+    worker.run(sink_task).await
+}
+
+impl Worker {
+    async fn run(mut self, sink_task: AbortOnDrop) -> Outcome {
+        self.status.metrics.buffer_limit_bytes.set(self.spec.memory_bytes as f64);
+        loop {
+            self.prepare(Instant::now());
+            self.publish();
+            if let Some(outcome) = self.finished() {
+                return self.say_goodbye(sink_task, outcome).await;
+            }
+            let turn = self.wait().await;
+            self.pulse.touch();
+            self.apply(turn);
+        }
+    }
+
+    /// Does whatever is due, without waiting.
+    fn prepare(&mut self, now: Instant) {
+        let starved = !self.cutter.is_empty()
+            && self.ledger.under_way() == 0
+            && !self.budget.has_credit()
+            && self.link.queue_is_empty();
+        if starved || self.cutter.deadline().is_some_and(|at| at <= now) {
+            self.flush();
+        }
+        self.hand_over();
+        self.continue_chunk(now);
+        self.hand_over();
+        self.start_storing(now);
+        self.start_linking(now);
+    }
+
+    /// Waits for one thing to happen. Cancel-safe: nothing is taken that is not returned.
+    async fn wait(&mut self) -> Turn {
+        let due = tokio::time::Instant::from_std(self.next_deadline());
+        let intake = self.ready.is_empty() && self.ending.is_none() && !self.is_restarting();
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => Turn::Command(command),
+            report = self.reports.recv(), if self.sink_alive => Turn::Report(report),
+            stored = settling::of(&mut self.storing) => Turn::Stored(stored),
+            turn = self.link.next(intake) => turn,
+            () = tokio::time::sleep_until(due) => Turn::Due,
+        }
+    }
+
+    fn apply(&mut self, turn: Turn) {
+        match turn {
+            // Whoever commands is gone: end in good order.
+            Turn::Command(None | Some(Command::Drain)) => self.end(Outcome::Drained),
+            Turn::Command(Some(Command::Commit(answer))) => self.commit_now(answer),
+            Turn::Report(Some(report)) => self.on_report(report),
+            Turn::Report(None) => {
+                self.sink_alive = false;
+                self.end(Outcome::Failed("the sink's task ended unexpectedly".to_owned()));
+            }
+            Turn::Stored(stored) => self.on_stored(stored),
+            Turn::Linked(linked) => self.on_linked(linked),
+            Turn::Event(event) => self.on_event(event),
+            Turn::Asked(asked) => self.on_asked(asked),
+            Turn::Due => {}
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        [self.cutter.deadline(), self.storing_deadline(), self.link.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(tick, Instant::min)
+    }
+
+    /// Cuts the batch under way.
+    fn flush(&mut self) {
+        if let Some(batch) = self.cutter.flush() {
+            self.cut(batch);
+        }
+    }
+
+    fn cut(&mut self, batch: Batch) {
+        let opened = self.ledger.open(batch.checkpoint(), batch.messages(), batch.oldest());
+        match opened {
+            Ok(ticket) => self.ready.push_back(Order { ticket, batch }),
+            Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
+        }
+    }
+
+    /// Gives the sink what is cut, as far as it takes it.
+    fn hand_over(&mut self) {
+        while let Some(order) = self.ready.pop_front() {
+            match self.orders.try_send(Message::Write(order)) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(Message::Write(order))) => {
+                    self.ready.push_front(order);
+                    return;
+                }
+                // The sink's task is gone; its last report says why.
+                Err(_) => return,
+            }
+        }
+        let idle = self.cutter.is_empty() && self.ledger.under_way() == 0;
+        if self.restarting == Restarting::Wanted
+            && idle
+            && self.orders.try_send(Message::Restart).is_ok()
+        {
+            self.restarting = Restarting::Told;
+        }
+    }
+
+    /// Takes nothing new from now on; the first reason counts, and a fault counts for more than
+    /// having been told to.
+    fn end(&mut self, outcome: Outcome) {
+        match (&self.ending, &outcome) {
+            (None, _) => {}
+            (Some(Outcome::Drained), Outcome::Halted(_) | Outcome::Failed(_)) => {}
+            (Some(_), _) => return,
+        }
+        match &outcome {
+            Outcome::Drained => self.status.set_state(State::Draining, Some("told to stop".into())),
+            Outcome::Halted(reason) | Outcome::Failed(reason) => {
+                self.status.set_state(State::Draining, Some(reason.clone()));
+            }
+        }
+        self.ending = Some(outcome);
+        self.restarting = Restarting::No;
+        self.link.stop();
+        self.flush();
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.restarting != Restarting::No
+    }
+
+    /// Whether everything that could be finished is.
+    fn finished(&self) -> Option<Outcome> {
+        let outcome = self.ending.as_ref()?;
+        let settled = self.ready.is_empty() && self.ledger.under_way() == 0;
+        let stored = self.commit.pending().is_none() || self.gave_up_storing;
+        ((settled || !self.sink_alive) && self.storing.is_none() && stored).then(|| outcome.clone())
+    }
+
+    async fn say_goodbye(self, sink_task: AbortOnDrop, outcome: Outcome) -> Outcome {
+        for waiter in self.waiters {
+            waiter.answer(Err("the consumer ended before it could be stored".to_owned()));
+        }
+        let connection = self.link.into_connection();
+        drop(self.orders);
+        let goodbye = async {
+            if let Some(connection) = connection {
+                connection.close().await;
+            }
+            sink_task.join().await
+        };
+        match tokio::time::timeout(GOODBYE_MAX, goodbye).await {
+            Ok(Ok(())) => outcome,
+            Ok(Err(error)) if error.is_panic() => {
+                // The panic's own message went to the log where it happened.
+                Outcome::Failed("the sink panicked".to_owned())
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(consumer = %self.spec.name, "the sink or the broker did not say goodbye within {GOODBYE_MAX:?}");
+                outcome
+            }
+        }
+    }
+
+    /// Shows others where it is.
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let credit = self.budget.has_credit();
+        if !credit && self.link.is_up() {
+            self.status.metrics.backpressure.add(now - self.turned);
+        }
+        self.turned = now;
+        let buffered = self.budget.buffered() + self.inflated.bytes();
+        self.status.metrics.buffered_bytes.set(buffered as f64);
+        let oldest = self.ledger.oldest().or(self.cutter.oldest().map(|chunk| chunk.timestamp));
+        let durable = self.ledger.durable();
+        let unstored = self.commit.pending().is_some();
+        let up = self.link.is_up();
+        self.status.update(|facts| {
+            facts.oldest = oldest;
+            facts.buffered_bytes = buffered;
+            facts.credit = credit;
+            facts.unstored = unstored;
+            if !up {
+                facts.quiet_since = None;
+            }
+            if let Some(Checkpoint { offset, .. }) = durable {
+                facts.durable = Some(offset);
+                facts.position = Some(offset);
+                facts.positioned = true;
+            }
+        });
+    }
+}
+
+/// The sink's task: gone with whoever waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn join(mut self) -> Result<(), tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,269 @@
+//! The worker's other half: what the sink reports, and what is stored on the broker.
+
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::super::sinking::{Report, Stopped};
+use super::{Outcome, Restarting, Worker};
+use crate::broker::BrokerError;
+use crate::flow::ledger::Ticket;
+use crate::flow::resume::Lost;
+use crate::sink::{BadReason, BadRecord};
+use crate::telemetry::{LostReason, RestartReason, SinkErrorReason, StoreResult};
+use crate::types::{Checkpoint, Offset};
+
+/// What came of storing an offset.
+pub(super) struct Stored {
+    checkpoint: Checkpoint,
+    result: Result<Option<Offset>, BrokerError>,
+}
+
+/// Someone who wants to know when everything up to an offset is stored.
+pub(super) struct Waiter {
+    upto: Option<Offset>,
+    answer: oneshot::Sender<Result<Option<Offset>, String>>,
+}
+
+impl Waiter {
+    pub(super) fn answer(self, result: Result<Option<Offset>, String>) {
+        // Whoever asked may have stopped waiting.
+        self.answer.send(result).unwrap_or_default();
+    }
+}
+
+/// The running store, if there is one.
+pub(super) async fn of(storing: &mut Option<BoxFuture<'static, Stored>>) -> Stored {
+    match storing {
+        Some(future) => {
+            let stored = future.await;
+            *storing = None;
+            stored
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    pub(super) fn on_report(&mut self, report: Report) {
+        let metrics = &self.status.metrics;
+        match report {
+            Report::Settled { ticket, messages, bytes, skipped, took } => {
+                metrics.written_messages.increment(messages);
+                metrics.written_bytes.increment(bytes);
+                if messages > 0 {
+                    metrics.write_duration.record(took.as_secs_f64());
+                }
+                self.status.update(|facts| facts.sink_trouble = None);
+                self.note_skipped(&skipped);
+                self.settle(ticket);
+            }
+            Report::Retrying { error, wait } => {
+                metrics.sink_errors(SinkErrorReason::Transient).increment(1);
+                tracing::warn!(consumer = %self.spec.name, %error, ?wait, "the sink failed; trying again");
+                self.status.update(|facts| facts.sink_trouble = Some(error));
+            }
+            Report::Restarted => {
+                self.ledger.restart();
+                self.commit.restart();
+                self.restarting = Restarting::No;
+                self.status.update(|facts| {
+                    facts.durable = None;
+                    facts.received = None;
+                    facts.last_chunk = None;
+                    facts.stored = None;
+                });
+            }
+            Report::Stopped(stopped) => self.on_sink_stopped(stopped),
+        }
+    }
+
+    fn on_sink_stopped(&mut self, stopped: Stopped) {
+        let Stopped { ticket, written, bad, reason } = stopped;
+        let kind = if bad.is_empty() { SinkErrorReason::Fatal } else { SinkErrorReason::Poison };
+        self.status.metrics.sink_errors(kind).increment(1);
+        self.sink_alive = false;
+        if let (Some(ticket), Some((checkpoint, messages))) = (ticket, written) {
+            self.status.metrics.written_messages.increment(messages);
+            match self.ledger.settle_part(ticket, checkpoint, messages) {
+                Ok(progress) => self.note_progress(progress),
+                Err(error) => tracing::error!(%error, "internal error in the ledger"),
+            }
+        }
+        let hint = if bad.is_empty() {
+            ""
+        } else {
+            ". To leave such messages out, set on_bad_message = \"skip\""
+        };
+        self.end(Outcome::Halted(format!("{reason}{hint}")));
+    }
+
+    fn note_skipped(&self, skipped: &[BadRecord]) {
+        let Some(first) = skipped.first() else { return };
+        for bad in skipped {
+            self.status.metrics.sink_errors(SinkErrorReason::Poison).increment(1);
+            let reason = match bad.reason {
+                BadReason::Undecodable => LostReason::Undecodable,
+                BadReason::OverLimit => LostReason::OverLimit,
+                BadReason::Refused => LostReason::Refused,
+            };
+            self.status.metrics.lost(reason).increment(1);
+            tracing::debug!(consumer = %self.spec.name, offset = %bad.offset, detail = %bad.detail, "left out");
+        }
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = %first.offset, detail = %first.detail, "messages cannot be written; left out as on_bad_message says");
+    }
+
+    /// Notes that the ticket's batch is durable, or was given up by a policy.
+    pub(super) fn settle(&mut self, ticket: Ticket) {
+        match self.ledger.settle(ticket) {
+            Ok(progress) => self.note_progress(progress),
+            Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
+        }
+    }
+
+    fn note_progress(&mut self, progress: Option<crate::flow::ledger::Progress>) {
+        if let Some(progress) = progress {
+            self.commit.durable(progress.checkpoint.offset, progress.messages);
+            self.status.metrics.durable_offset.set_offset(progress.checkpoint.offset);
+        }
+    }
+
+    pub(super) fn count_lost(&self, reason: LostReason, messages: u64) {
+        self.status.metrics.lost(reason).increment(messages);
+    }
+
+    /// A forced commit: what was accepted is finished first.
+    pub(super) fn commit_now(&mut self, answer: oneshot::Sender<Result<Option<Offset>, String>>) {
+        self.flush();
+        let upto = self.ledger.last();
+        self.waiters.push(Waiter { upto, answer });
+    }
+
+    /// Whether an offset should be stored although it is not due by count or time.
+    fn is_forced(&self) -> bool {
+        let durable = self.ledger.durable().map(|c| c.offset);
+        self.ending.is_some() || self.waiters.iter().any(|w| durable >= w.upto)
+    }
+
+    /// When an offset will have to be stored, as far as it can be.
+    pub(super) fn storing_deadline(&self) -> Option<Instant> {
+        (self.storing.is_none() && self.link.connection().is_some())
+            .then(|| self.commit.deadline())
+            .flatten()
+    }
+
+    /// Stores the durable offset, where that is due and possible.
+    pub(super) fn start_storing(&mut self, now: Instant) {
+        self.answer_waiters();
+        if self.storing.is_some() {
+            return;
+        }
+        let due = if self.is_forced() && !self.commit.is_waiting(now) {
+            self.commit.pending()
+        } else {
+            self.commit.due(now)
+        };
+        let (Some(offset), Some(connection)) = (due, self.link.connection().cloned()) else {
+            return;
+        };
+        // The ledger knows the chunk; both speak of the same offset.
+        let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
+        let checkpoint = Checkpoint { offset, chunk };
+        let spec = std::sync::Arc::clone(&self.spec);
+        self.storing = Some(Box::pin(async move {
+            let result = connection.store_offset(&spec.stream, &spec.reference, offset).await;
+            Stored { checkpoint, result }
+        }));
+    }
+
+    pub(super) fn on_stored(&mut self, stored: Stored) {
+        let now = Instant::now();
+        let Stored { checkpoint, result } = stored;
+        let metrics = &self.status.metrics;
+        let name = &self.spec.name;
+        match result {
+            Ok(Some(held)) if held == checkpoint.offset => {
+                metrics.offset_stores(StoreResult::Stored).increment(1);
+                metrics.stored_offset.set_offset(held);
+                self.commit.confirmed(held, now);
+                self.status.update(|facts| {
+                    facts.stored = Some(held);
+                    facts.stored_at = now;
+                });
+                tracing::debug!(consumer = %name, offset = %held, "offset stored");
+                // Small and rare; the loop's other waits are not so short that it would matter.
+                if let Err(error) = self.remembered.write(checkpoint) {
+                    tracing::error!(consumer = %name, %error, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
+                }
+            }
+            Ok(Some(held)) if held > checkpoint.offset => {
+                metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
+                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = %checkpoint.offset, theirs = %held, "the broker holds a higher offset than was stored: does another process use this reference?");
+                self.commit.observed(Some(held));
+                self.commit.failed(now);
+            }
+            Ok(held) => {
+                metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
+                tracing::warn!(consumer = %name, ours = %checkpoint.offset, held = ?held.map(|o| o.0), "a stored offset did not arrive; storing it again");
+                self.store_failed(now);
+            }
+            Err(error) => {
+                metrics.offset_stores(StoreResult::Failed).increment(1);
+                tracing::warn!(consumer = %name, %error, "the offset could not be stored; trying again");
+                self.store_failed(now);
+            }
+        }
+    }
+
+    fn store_failed(&mut self, now: Instant) {
+        self.commit.failed(now);
+        self.gave_up_storing |=
+            matches!(self.ending, Some(Outcome::Halted(_) | Outcome::Failed(_)));
+    }
+
+    fn answer_waiters(&mut self) {
+        let stored = self.commit.stored();
+        let durable = self.ledger.durable().map(|c| c.offset);
+        let settled = self.commit.pending().is_none();
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|w| stored >= w.upto || (settled && durable >= w.upto));
+        self.waiters = waiting;
+        for waiter in done {
+            waiter.answer(Ok(stored));
+        }
+    }
+}
+
+pub(super) fn lost_reason(lost: &Lost) -> LostReason {
+    match lost {
+        Lost::Evicted { .. } => LostReason::Retention,
+        Lost::PastEnd { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => {
+            LostReason::Recreated
+        }
+    }
+}
+
+pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
+    match error {
+        BrokerError::Connect { .. }
+        | BrokerError::Tls(_)
+        | BrokerError::Silent(_)
+        | BrokerError::Lost(_)
+        | BrokerError::Closed
+        | BrokerError::Overrun { .. }
+        | BrokerError::Timeout { .. } => RestartReason::Connection,
+        BrokerError::Login { .. }
+        | BrokerError::VirtualHost { .. }
+        | BrokerError::Refused { .. }
+        | BrokerError::AccessRefused { .. }
+        | BrokerError::ClosedByBroker { .. }
+        | BrokerError::Protocol(_)
+        | BrokerError::CreditExceeded
+        | BrokerError::ChunkTooLarge { .. } => RestartReason::Broker,
+        BrokerError::StreamMissing(_) | BrokerError::StreamUnavailable { .. } => {
+            RestartReason::Stream
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! When to store an offset on the broker: every N messages, every T if something moved, and when
+//! asked to (hand-over, drain, a person).
+//!
+//! A store appends to the stream, so an unchanged offset is never stored. A store never goes
+//! backwards: a consumer that replays stays silent until it has passed what is stored.
+
+use std::time::{Duration, Instant};
+
+use crate::types::Offset;
+
+/// How long a failed store is left alone before it is tried again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often offsets are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// After this many messages became durable.
+    pub every_messages: u64,
+    /// After this long, if anything became durable.
+    pub every: Duration,
+}
+
+/// What is stored, what could be, and when it should.
+pub struct Commit {
+    policy: Policy,
+    stored: Option<Offset>,
+    durable: Option<Offset>,
+    messages: u64,
+    last: Instant,
+    not_before: Option<Instant>,
+}
+
+impl Commit {
+    /// Nothing durable yet; `stored` is what the broker holds.
+    pub fn new(policy: Policy, stored: Option<Offset>, now: Instant) -> Commit {
+        Commit { policy, stored, durable: None, messages: 0, last: now, not_before: None }
+    }
+
+    /// Notes that everything up to `offset` is durable, `messages` of it newly so.
+    pub fn durable(&mut self, offset: Offset, messages: u64) {
+        self.durable = Some(offset);
+        self.messages += messages;
+    }
+
+    /// What could be stored now: the durable offset, if it is above the stored one.
+    pub fn pending(&self) -> Option<Offset> {
+        self.durable.filter(|d| self.stored.is_none_or(|s| *d > s))
+    }
+
+    /// What should be stored now, if anything.
+    pub fn due(&self, now: Instant) -> Option<Offset> {
+        self.pending().filter(|_| self.deadline().is_some_and(|at| at <= now))
+    }
+
+    /// When something will be due, if nothing else becomes durable before; `None` where nothing
+    /// moved.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.pending()?;
+        let by_count = (self.messages >= self.policy.every_messages).then_some(self.last);
+        let by_time = self.last + self.policy.every;
+        let due = by_count.unwrap_or(by_time);
+        Some(self.not_before.map_or(due, |earliest| due.max(earliest)))
+    }
+
+    /// What the broker is known to hold.
+    pub fn stored(&self) -> Option<Offset> {
+        self.stored
+    }
+
+    /// When the last store was confirmed (or the policy began).
+    pub fn last_store(&self) -> Instant {
+        self.last
+    }
+
+    /// Notes that the broker holds `offset`.
+    pub fn confirmed(&mut self, offset: Offset, now: Instant) {
+        self.stored = Some(offset);
+        self.messages = 0;
+        self.last = now;
+        self.not_before = None;
+    }
+
+    /// Notes that a store could not be confirmed: it is tried again after [`RETRY_AFTER`].
+    pub fn failed(&mut self, now: Instant) {
+        self.not_before = Some(now + RETRY_AFTER);
+    }
+
+    /// Whether a failed store is still to be left alone.
+    pub fn is_waiting(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|at| at > now)
+    }
+
+    /// Takes what the broker says that it holds, read anew after a reconnection.
+    pub fn observed(&mut self, stored: Option<Offset>) {
+        self.stored = stored;
+    }
+
+    /// Forgets a history that was replaced: lower offsets may be stored again.
+    pub fn restart(&mut self) {
+        self.stored = None;
+        self.durable = None;
+        self.messages = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { every_messages: 100, every: Duration::from_secs(5) };
+
+    fn later(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn by_count_and_never_after_each_one() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, None, t0);
+        let mut stores = Vec::new();
+        for i in 0..1000 {
+            commit.durable(Offset(i), 1);
+            if let Some(offset) = commit.due(t0) {
+                stores.push(offset.0);
+                commit.confirmed(offset, t0);
+            }
+        }
+        assert_eq!(stores, [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]);
+    }
+
+    #[test]
+    fn by_time_only_if_something_moved() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, Some(Offset(7)), t0);
+        assert_eq!((commit.due(later(t0, 60)), commit.deadline()), (None, None));
+        commit.durable(Offset(8), 1);
+        assert_eq!(commit.due(later(t0, 4)), None);
+        assert_eq!(commit.due(later(t0, 5)), Some(Offset(8)));
+        commit.confirmed(Offset(8), later(t0, 5));
+        assert_eq!(commit.due(later(t0, 60)), None, "an unchanged offset is not stored again");
+    }
+
+    #[test]
+    fn a_replay_stays_silent_until_it_has_passed_what_is_stored() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, Some(Offset(500)), t0);
+        commit.durable(Offset(500), 501);
+        assert_eq!(commit.due(later(t0, 60)), None);
+        assert_eq!(commit.pending(), None);
+        commit.durable(Offset(501), 1);
+        assert_eq!(commit.due(later(t0, 60)), Some(Offset(501)));
+    }
+
+    #[test]
+    fn a_failed_store_is_tried_again_but_not_at_once() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, None, t0);
+        commit.durable(Offset(200), 201);
+        assert_eq!(commit.due(t0), Some(Offset(200)));
+        commit.failed(t0);
+        assert_eq!(commit.due(t0), None);
+        assert_eq!(commit.due(t0 + RETRY_AFTER), Some(Offset(200)));
+        assert_eq!(commit.pending(), Some(Offset(200)), "a forced commit does not wait");
+    }
+
+    #[test]
+    fn offset_zero_is_a_position_like_any_other() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, None, t0);
+        commit.durable(Offset(0), 1);
+        assert_eq!(commit.pending(), Some(Offset(0)));
+        commit.confirmed(Offset(0), t0);
+        assert_eq!(commit.pending(), None);
+    }
+}

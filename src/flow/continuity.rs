@@ -1,0 +1,118 @@
+//! Is anything missing between one chunk and the next?
+//!
+//! Offsets are not contiguous: the broker's tracking chunks take an offset each and are not
+//! delivered. So a gap by itself says nothing. What tells is where the stream starts *now*: as long
+//! as its first offset is at or below the one expected, nothing in the gap was truncated, so only
+//! the broker's own chunks can have stood there. If it starts above, records may be gone.
+
+use crate::types::Offset;
+
+/// What a chunk's offsets mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It continues where the last one ended (or it is the first one, and holds what is wanted).
+    InOrder,
+    /// Some of its records, or all, come before the one wanted: they are dropped. Normal for the
+    /// first chunk of a subscription.
+    Behind {
+        /// How many.
+        records: u64,
+    },
+    /// The offsets from `from` (included) to `to` (not included) did not come.
+    Gap {
+        /// The offset that was expected.
+        from: Offset,
+        /// The chunk's first.
+        to: Offset,
+    },
+}
+
+/// What stood in a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapKind {
+    /// The broker's own chunks, which are never delivered: nothing was lost.
+    Internal,
+    /// The stream was truncated past the expected offset: up to `records` records are gone.
+    Truncated {
+        /// An upper bound, since some of these offsets may have been the broker's own.
+        records: u64,
+    },
+}
+
+/// The offset that comes next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Continuity {
+    next: Option<Offset>,
+}
+
+impl Continuity {
+    /// `next` is the first offset wanted; `None` where any will do (`first`, `last`, `next`, a
+    /// timestamp).
+    pub fn starting_at(next: Option<Offset>) -> Continuity {
+        Continuity { next }
+    }
+
+    /// The first offset wanted.
+    pub fn next(&self) -> Option<Offset> {
+        self.next
+    }
+
+    /// What a chunk of `records` records from `first` on means. Changes nothing.
+    pub fn judge(&self, first: Offset, records: u32) -> Verdict {
+        match self.next {
+            None => Verdict::InOrder,
+            Some(next) if first == next => Verdict::InOrder,
+            Some(next) if first > next => Verdict::Gap { from: next, to: first },
+            Some(next) => Verdict::Behind { records: (next.0 - first.0).min(u64::from(records)) },
+        }
+    }
+
+    /// Takes the chunk: the next one is expected after it.
+    pub fn advance(&mut self, first: Offset, records: u32) {
+        let end = Offset(first.0.saturating_add(u64::from(records)));
+        self.next = Some(self.next.map_or(end, |next| next.max(end)));
+    }
+}
+
+/// What stood in the gap, by where the stream starts now (`None`: it is empty).
+pub fn classify(from: Offset, to: Offset, stream_first: Option<Offset>) -> GapKind {
+    match stream_first {
+        Some(first) if first <= from => GapKind::Internal,
+        _ => GapKind::Truncated { records: to.0.saturating_sub(from.0) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let at = |next| Continuity::starting_at(Some(Offset(next)));
+        assert_eq!(Continuity::starting_at(None).judge(Offset(50), 10), Verdict::InOrder);
+        assert_eq!(at(50).judge(Offset(50), 10), Verdict::InOrder);
+        assert_eq!(at(55).judge(Offset(50), 10), Verdict::Behind { records: 5 });
+        assert_eq!(at(60).judge(Offset(50), 10), Verdict::Behind { records: 10 });
+        assert_eq!(at(900).judge(Offset(50), 10), Verdict::Behind { records: 10 });
+        assert_eq!(at(49).judge(Offset(50), 10), Verdict::Gap { from: Offset(49), to: Offset(50) });
+    }
+
+    #[test]
+    fn an_old_chunk_never_moves_the_expectation_back() {
+        let mut continuity = Continuity::starting_at(Some(Offset(100)));
+        continuity.advance(Offset(50), 10);
+        assert_eq!(continuity.next(), Some(Offset(100)));
+        continuity.advance(Offset(100), 10);
+        assert_eq!(continuity.next(), Some(Offset(110)));
+    }
+
+    #[test]
+    fn a_gap_is_a_loss_only_where_the_stream_now_starts_behind_it() {
+        let gap = |first: Option<u64>| classify(Offset(10), Offset(20), first.map(Offset));
+        assert_eq!(gap(Some(0)), GapKind::Internal);
+        assert_eq!(gap(Some(10)), GapKind::Internal);
+        assert_eq!(gap(Some(11)), GapKind::Truncated { records: 10 });
+        assert_eq!(gap(Some(20)), GapKind::Truncated { records: 10 });
+        assert_eq!(gap(None), GapKind::Truncated { records: 10 });
+    }
+}

@@ -1,0 +1,205 @@
+//! How many chunks the broker may send: credit under a budget of bytes.
+//!
+//! A credit is one chunk of a size that nobody knows beforehand, so the window works with the
+//! largest size seen of late: `buffered + outstanding × estimate <= budget`. Where a burst of far
+//! larger chunks makes that wrong, [`Window::admits`] says so *before* the frame is read, and the
+//! connection is dropped and made anew with the better estimate: the bound holds at any chunk size.
+//!
+//! Bytes outlive a subscription (a batch of it may still be on its way into the sink), credit does
+//! not: [`Window::subscribed`] starts the count of outstanding chunks anew and keeps the bytes.
+
+/// What a chunk costs beyond its bytes: its entry in queues, batches and the ledger.
+pub const CHUNK_OVERHEAD_BYTES: u64 = 256;
+
+/// The most chunks outstanding, however small they are. It also bounds what is read for nothing
+/// when a burst of large chunks makes the connection be dropped.
+pub const OUTSTANDING_MAX: u64 = 1024;
+
+/// Before a chunk was seen: this many are asked for at first. The broker needs 10 or so to keep a
+/// socket busy.
+const OUTSTANDING_FIRST: u64 = 16;
+
+/// Credit and memory of one consumer.
+#[derive(Debug)]
+pub struct Window {
+    budget: u64,
+    buffered: u64,
+    estimate: u64,
+    outstanding: u64,
+    open: bool,
+}
+
+impl Window {
+    /// An empty window over `budget` bytes.
+    pub fn new(budget: u64) -> Window {
+        let estimate = (budget / OUTSTANDING_FIRST).max(1);
+        Window { budget, buffered: 0, estimate, outstanding: 0, open: false }
+    }
+
+    /// What a chunk of a frame of this size is counted as.
+    pub fn cost(frame_bytes: u64) -> u64 {
+        frame_bytes + CHUNK_OVERHEAD_BYTES
+    }
+
+    /// A new subscription with this much initial credit; nothing of the last one is outstanding.
+    pub fn subscribed(&mut self, initial: u16) {
+        self.outstanding = u64::from(initial);
+        self.open = true;
+    }
+
+    /// The subscription ended: no credit is granted until there is a new one.
+    pub fn closed(&mut self) {
+        self.outstanding = 0;
+        self.open = false;
+    }
+
+    /// Whether a chunk of this cost may be read into memory now.
+    pub fn admits(&self, cost: u64) -> bool {
+        self.buffered.saturating_add(cost) <= self.budget
+    }
+
+    /// Whether a chunk of this cost could ever be read.
+    pub fn could_admit(&self, cost: u64) -> bool {
+        cost <= self.budget
+    }
+
+    /// Notes a chunk that could not be admitted, so that the next window asks for fewer.
+    pub fn refused(&mut self, cost: u64) {
+        self.estimate = self.estimate.max(cost);
+    }
+
+    /// A chunk arrived and is held.
+    pub fn received(&mut self, cost: u64) {
+        self.buffered += cost;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        // Up at once, down slowly: a single small chunk says little of the next.
+        self.estimate =
+            if cost > self.estimate { cost } else { self.estimate - (self.estimate - cost) / 8 };
+    }
+
+    /// What a chunk held was given back.
+    pub fn released(&mut self, cost: u64) {
+        self.buffered = self.buffered.saturating_sub(cost);
+    }
+
+    /// How much credit to grant now; it counts as granted. Small steps are saved up, so that one
+    /// frame serves many chunks.
+    pub fn grant(&mut self) -> u16 {
+        if !self.open {
+            return 0;
+        }
+        let free = self.budget.saturating_sub(self.buffered);
+        let mut wanted = (free / self.estimate.max(1)).min(OUTSTANDING_MAX);
+        if wanted == 0 && self.buffered == 0 {
+            wanted = 1; // One chunk at a time, if they are as large as that.
+        }
+        let step = wanted.saturating_sub(self.outstanding);
+        if step == 0 || (self.outstanding > 0 && step < wanted / 4) {
+            return 0;
+        }
+        self.outstanding += step;
+        u16::try_from(step).unwrap_or(u16::MAX)
+    }
+
+    /// How many chunks the broker may still send.
+    pub fn outstanding(&self) -> u64 {
+        self.outstanding
+    }
+
+    /// Bytes held.
+    pub fn buffered(&self) -> u64 {
+        self.buffered
+    }
+
+    /// Whether so little is held that a connection dropped for a burst may be made anew.
+    pub fn relaxed(&self) -> bool {
+        self.buffered <= self.budget / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn at_least_ten_outstanding_before_anything_is_known() {
+        let mut window = Window::new(16 * MIB);
+        window.subscribed(1);
+        assert!(u64::from(window.grant()) + 1 >= 10);
+        assert_eq!(window.grant(), 0);
+    }
+
+    #[test]
+    fn small_chunks_open_the_window_and_large_ones_close_it() {
+        let mut window = Window::new(16 * MIB);
+        window.subscribed(1);
+        window.grant();
+        for _ in 0..200 {
+            window.received(400);
+            window.released(400);
+            window.grant();
+        }
+        assert_eq!(window.outstanding(), OUTSTANDING_MAX.min(window.outstanding()));
+        assert!(window.outstanding() > 700, "{window:?}");
+        // The burst: every outstanding chunk is 1 MiB. What does not fit is refused.
+        let mut taken = 0;
+        while window.admits(MIB) {
+            window.received(MIB);
+            taken += 1;
+        }
+        assert_eq!(taken, 16);
+        window.closed();
+        assert_eq!(window.grant(), 0, "nothing is granted on a closed subscription");
+        for _ in 0..16 {
+            window.released(MIB);
+        }
+        window.subscribed(1);
+        assert_eq!(window.grant() + 1, 16);
+    }
+
+    #[test]
+    fn a_chunk_as_large_as_the_budget_is_taken_alone() {
+        let mut window = Window::new(MIB);
+        window.subscribed(1);
+        window.refused(MIB);
+        assert_eq!(window.grant(), 0);
+        window.received(MIB);
+        assert_eq!(window.grant(), 0);
+        window.released(MIB);
+        assert_eq!(window.grant(), 1);
+        assert!(!window.could_admit(MIB + 1));
+    }
+
+    proptest! {
+        /// Whatever arrives, what is held never passes the budget, and the window never stalls:
+        /// with nothing held and nothing outstanding it grants.
+        #[test]
+        fn bounded_and_never_stuck(costs in proptest::collection::vec(1u64..3_000_000, 1..300), hold in 1usize..40) {
+            let mut window = Window::new(2 * MIB);
+            let mut held = std::collections::VecDeque::new();
+            window.subscribed(1);
+            for cost in costs {
+                if window.outstanding() == 0 {
+                    while let Some(cost) = held.pop_front() { window.released(cost); }
+                    prop_assert!(window.grant() > 0);
+                }
+                if !window.could_admit(cost) { continue; }
+                if !window.admits(cost) {
+                    window.refused(cost);
+                    window.closed();
+                    while let Some(cost) = held.pop_front() { window.released(cost); }
+                    window.subscribed(1);
+                }
+                window.received(cost);
+                held.push_back(cost);
+                prop_assert!(window.buffered() <= 2 * MIB);
+                prop_assert_eq!(window.buffered(), held.iter().sum::<u64>());
+                if held.len() > hold { if let Some(cost) = held.pop_front() { window.released(cost); } }
+                window.grant();
+            }
+        }
+    }
+}

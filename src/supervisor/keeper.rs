@@ -1,0 +1,146 @@
+//! Keeps one consumer running: opens its sink, runs it, and does so again after a failure.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use super::plan::Plan;
+use crate::consumer::{self, Command, Outcome, Status};
+use crate::flow::backoff::Backoff;
+use crate::sink::{Sink, SinkError};
+use crate::telemetry::{Heartbeats, Pulse, RestartReason, State};
+
+/// Commands that wait for a consumer's loop.
+const COMMANDS_MAX: usize = 16;
+
+/// A consumer, running or not.
+pub(super) struct Kept {
+    pub(super) plan: Plan,
+    pub(super) status: Arc<Status>,
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    ended: Mutex<Option<Ended>>,
+}
+
+/// How it ended for good.
+#[derive(Clone)]
+enum Ended {
+    Drained,
+    Halted(String),
+}
+
+impl Kept {
+    pub(super) fn new(plan: Plan, status: Arc<Status>) -> Kept {
+        Kept { plan, status, commands: Mutex::new(None), ended: Mutex::new(None) }
+    }
+
+    /// Gives the running consumer a command; false where none runs, or it is choked with commands.
+    pub(super) fn tell(&self, command: Command) -> bool {
+        lock(&self.commands).as_ref().is_some_and(|to| to.try_send(command).is_ok())
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.ended).is_some()
+    }
+
+    pub(super) fn halted(&self) -> Option<String> {
+        match lock(&self.ended).clone() {
+            Some(Ended::Halted(reason)) => Some(reason),
+            Some(Ended::Drained) | None => None,
+        }
+    }
+
+    fn end(&self, ended: Ended) {
+        match &ended {
+            Ended::Drained => self.status.set_state(State::Stopped, None),
+            Ended::Halted(reason) => {
+                tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart");
+                self.status.set_state(State::Halted, Some(reason.clone()));
+            }
+        }
+        self.status.update(|facts| {
+            facts.quiet_since = None;
+            facts.credit = false;
+            facts.buffered_bytes = 0;
+            facts.oldest = None;
+        });
+        *lock(&self.ended) = Some(ended);
+    }
+}
+
+/// Runs until the consumer is drained or halts.
+pub(super) async fn run(
+    kept: Arc<Kept>,
+    heartbeats: Heartbeats,
+    mut draining: watch::Receiver<bool>,
+) {
+    let spec = Arc::clone(&kept.plan.spec);
+    let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    while !*draining.borrow() {
+        let pulse = heartbeats.register(format!("consumer {}", spec.name), super::SILENCE_MAX);
+        let started = std::time::Instant::now();
+        let (reason, kind) = match run_once(&kept, pulse, &mut draining).await {
+            Once::Ended(ended) => return kept.end(ended),
+            Once::Failed(reason, kind) => (reason, kind),
+        };
+        if started.elapsed() > spec.backoff_max {
+            backoff.reset();
+        }
+        let wait = backoff.next(fastrand::f64());
+        tracing::error!(consumer = %spec.name, %reason, ?wait, "failed; starting it again");
+        kept.status.metrics.restarts(kind).increment(1);
+        kept.status.update(|facts| facts.restarts += 1);
+        kept.status.set_state(State::Backoff, Some(reason));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Only ever set to true.
+            _ = draining.wait_for(|draining| *draining) => {}
+        }
+    }
+    kept.end(Ended::Drained);
+}
+
+enum Once {
+    Ended(Ended),
+    Failed(String, RestartReason),
+}
+
+async fn run_once(kept: &Arc<Kept>, pulse: Pulse, draining: &mut watch::Receiver<bool>) -> Once {
+    let open = (kept.plan.sink)();
+    let opened = tokio::select! {
+        opened = open => opened,
+        _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
+    };
+    let sink: Box<dyn Sink> = match opened {
+        Ok(sink) => sink,
+        Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))) => {
+            return Once::Ended(Ended::Halted(error.to_string()));
+        }
+        Err(error @ SinkError::Transient { .. }) => {
+            return Once::Failed(error.to_string(), RestartReason::Sink);
+        }
+    };
+    let (commands, receive) = mpsc::channel(COMMANDS_MAX);
+    *lock(&kept.commands) = Some(commands.clone());
+    if *draining.borrow() {
+        // The command may have been given before there was anyone to take it.
+        drop(commands.try_send(Command::Drain));
+    }
+    let spec = Arc::clone(&kept.plan.spec);
+    let status = Arc::clone(&kept.status);
+    // A task of its own, so that a panic ends only that; gone with this one.
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(consumer::run(spec, sink, status, receive, pulse));
+    let outcome = tasks.join_next().await;
+    *lock(&kept.commands) = None;
+    match outcome {
+        Some(Ok(Outcome::Drained)) => Once::Ended(Ended::Drained),
+        Some(Ok(Outcome::Halted(reason))) => Once::Ended(Ended::Halted(reason)),
+        Some(Ok(Outcome::Failed(reason))) => Once::Failed(reason, RestartReason::Sink),
+        Some(Err(error)) => Once::Failed(format!("internal error: {error}"), RestartReason::Panic),
+        None => Once::Failed("internal error: no task".to_owned(), RestartReason::Other),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

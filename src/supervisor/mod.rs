@@ -1,0 +1,119 @@
+//! Starts, watches, restarts and drains all consumers.
+//!
+//! Invariants: each reference has its own tasks, its own connections and its own back-off; a panic
+//! in one ends that one, which is started anew from its sink's position; a consumer that halted
+//! stays halted, with its reason and its lag on show, and the others go on.
+
+mod keeper;
+mod overview;
+mod plan;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use self::keeper::Kept;
+pub use self::plan::{Plan, SinkFactory, plan_of};
+use crate::consumer::{Command, Status, observe};
+use crate::telemetry::{ConsumerMetrics, Heartbeats};
+use crate::types::{ConsumerName, Offset};
+
+/// How long a loop may show no sign of life before the watchdog and `/livez` call it stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// All consumers of one process.
+pub struct Supervisor {
+    kept: Arc<Vec<Arc<Kept>>>,
+    heartbeats: Heartbeats,
+    keepers: JoinSet<()>,
+    observers: JoinSet<()>,
+    draining: watch::Sender<bool>,
+}
+
+/// What is left when all have ended, or the time is up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Those that had not ended in time.
+    pub late: Vec<ConsumerName>,
+    /// Those that had halted, with the reason.
+    pub halted: Vec<(ConsumerName, String)>,
+}
+
+impl Supervisor {
+    /// Starts these consumers.
+    pub fn start(plans: Vec<Plan>) -> Supervisor {
+        let heartbeats = Heartbeats::new();
+        let draining = watch::Sender::new(false);
+        let mut keepers = JoinSet::new();
+        let mut observers = JoinSet::new();
+        let mut all = Vec::new();
+        for plan in plans {
+            let spec = &plan.spec;
+            let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
+            let status = Arc::new(Status::new(metrics));
+            let pulse = heartbeats.register(format!("observer of {}", spec.name), SILENCE_MAX * 4);
+            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status), pulse));
+            let kept = Arc::new(Kept::new(plan, status));
+            keepers.spawn(keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe()));
+            all.push(kept);
+        }
+        Supervisor { kept: Arc::new(all), heartbeats, keepers, observers, draining }
+    }
+
+    /// What the admin server shows.
+    pub fn overview(&self) -> Arc<dyn crate::admin::Overview> {
+        Arc::new(overview::View {
+            kept: Arc::clone(&self.kept),
+            heartbeats: self.heartbeats.clone(),
+        })
+    }
+
+    /// The registry of all loops.
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
+    }
+
+    /// How many consumers halted so far.
+    pub fn halted(&self) -> usize {
+        self.kept.iter().filter(|k| k.halted().is_some()).count()
+    }
+
+    /// Tells every consumer to store what is durable, now; does not wait for it.
+    pub fn commit_all(&self) {
+        for kept in self.kept.iter() {
+            let (answer, _) = oneshot::channel();
+            if !kept.tell(Command::Commit(answer)) {
+                tracing::warn!(consumer = %kept.plan.spec.name, "is not running: nothing to commit");
+            }
+        }
+    }
+
+    /// Drains every consumer: take nothing new, finish, store, end. After `grace`, what is not done
+    /// is dropped (and read again next time).
+    pub async fn drain(mut self, grace: Duration) -> Drained {
+        let until = Instant::now() + grace;
+        self.draining.send_replace(true);
+        for kept in self.kept.iter() {
+            kept.tell(Command::Drain);
+        }
+        let all = async { while self.keepers.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();
+        let mut drained = Drained { late: Vec::new(), halted: Vec::new() };
+        for kept in self.kept.iter() {
+            let name = kept.plan.spec.name.clone();
+            match kept.halted() {
+                Some(reason) => drained.halted.push((name, reason)),
+                None if !in_time && !kept.has_ended() => drained.late.push(name),
+                None => {}
+            }
+        }
+        self.keepers.abort_all();
+        self.observers.abort_all();
+        drained
+    }
+}
+
+/// The offset stored after a forced commit, or why there is none.
+type Committed = Result<Option<Offset>, String>;

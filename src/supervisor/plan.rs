@@ -1,0 +1,165 @@
+//! From the configuration to what the supervisor runs.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::broker::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+use crate::config::{self, Config, ConsumerConfig, SinkConfig};
+use crate::consumer::{Begin, OnBad, Spec};
+use crate::flow::resume::{OnLost, Start};
+use crate::flow::{commit, cutter};
+use crate::sink::file::{Compression, FileOptions, FileSink};
+use crate::sink::format::Format;
+use crate::sink::null::NullSink;
+use crate::sink::stdout::{StdoutOptions, StdoutSink};
+use crate::sink::{Sink, SinkError};
+use crate::types::Guarantee;
+
+/// Opens a sink; called again for each restart.
+pub type SinkFactory =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
+
+/// One consumer, ready to be run.
+#[derive(Clone)]
+pub struct Plan {
+    /// What it does.
+    pub spec: Arc<Spec>,
+    /// How to open its sink.
+    pub sink: SinkFactory,
+    /// The sink's kind, as in the configuration.
+    pub sink_kind: &'static str,
+    /// What the sink promises.
+    pub guarantee: Guarantee,
+    /// The most memory that it takes, as `rillway check` prints it.
+    pub memory_bound_bytes: u64,
+}
+
+/// What the configuration says of one consumer.
+pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
+    let spec = Spec {
+        name: consumer.name.clone(),
+        stream: consumer.stream.clone(),
+        reference: consumer.reference.clone(),
+        begin: begin(consumer.start),
+        on_lost: match consumer.on_offset_lost {
+            config::OnOffsetLost::Halt => OnLost::Halt,
+            config::OnOffsetLost::First => OnLost::First,
+            config::OnOffsetLost::Next => OnLost::Next,
+        },
+        on_bad: match consumer.on_bad_message {
+            config::OnBadMessage::Halt => OnBad::Halt,
+            config::OnBadMessage::Skip => OnBad::Skip,
+        },
+        commit: commit::Policy {
+            every_messages: consumer.commit.every_messages,
+            every: consumer.commit.every.0,
+        },
+        batch: cutter::Limits {
+            max_messages: consumer.batch.max_messages,
+            max_bytes: consumer.batch.max_bytes.0,
+            max_age: consumer.batch.max_age.0,
+        },
+        memory_bytes: consumer.memory.0,
+        backoff_min: consumer.restart.min_backoff.0,
+        backoff_max: consumer.restart.max_backoff.0,
+        connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
+        state_dir: config.state_dir.clone(),
+    };
+    Plan {
+        sink: factory(&consumer.sink, &spec),
+        spec: Arc::new(spec),
+        sink_kind: consumer.sink.kind(),
+        guarantee: consumer.sink.guarantee(),
+        memory_bound_bytes: consumer.memory_bound().0,
+    }
+}
+
+fn begin(start: config::Start) -> Begin {
+    Begin::At(match start {
+        config::Start::First => Start::First,
+        config::Start::Last => Start::Last,
+        config::Start::Next => Start::Next,
+        config::Start::Offset(offset) => Start::Offset(offset),
+        config::Start::Timestamp(at) => Start::Timestamp(at),
+        config::Start::Ago(ago) => return Begin::Ago(ago.0),
+    })
+}
+
+/// How to reach the broker; `name` is shown in its list of connections.
+pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
+    ConnectOptions {
+        seeds: broker
+            .addresses
+            .iter()
+            .map(|a| Endpoint { host: a.host.clone(), port: a.port })
+            .collect(),
+        vhost: broker.vhost.clone(),
+        mechanism: match broker.mechanism {
+            config::Mechanism::Plain => Mechanism::Plain {
+                username: broker.username.clone(),
+                password: broker.password.clone(),
+            },
+            config::Mechanism::External => Mechanism::External,
+        },
+        tls: broker.tls.as_ref().map(|tls| TlsOptions {
+            ca: tls.ca.clone(),
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            server_name: tls.server_name.clone(),
+            insecure_skip_verify: tls.insecure_skip_verify,
+        }),
+        heartbeat: broker.heartbeat.0,
+        connect_timeout: broker.connect_timeout.0,
+        request_timeout: broker.request_timeout.0,
+        follow_advertised_hosts: broker.follow_advertised_hosts,
+        name: name.to_owned(),
+    }
+}
+
+fn factory(sink: &SinkConfig, spec: &Spec) -> SinkFactory {
+    let stream = spec.stream.clone();
+    let reference = spec.reference.clone();
+    match sink.clone() {
+        SinkConfig::Null => Arc::new(|| Box::pin(async { Ok(boxed(NullSink::new())) })),
+        SinkConfig::Stdout(stdout) => {
+            let options = StdoutOptions { format: format(stdout.format, &stdout.delimiter) };
+            Arc::new(move || {
+                let (options, stream) = (options.clone(), stream.clone());
+                Box::pin(async move { StdoutSink::open(options, stream).await.map(boxed) })
+            })
+        }
+        SinkConfig::File(file) => {
+            let level = file.level();
+            let options = FileOptions {
+                dir: file.dir,
+                format: format(file.format, &file.delimiter),
+                compression: match file.compression {
+                    config::Compression::None => Compression::None,
+                    config::Compression::Zstd => {
+                        Compression::Zstd { level: i32::try_from(level).unwrap_or(i32::MAX) }
+                    }
+                    config::Compression::Gzip => Compression::Gzip { level },
+                },
+                rotate_bytes: file.rotate_bytes.0.map(|bytes| bytes.0),
+                rotate_age: file.rotate_age.0.map(|age| age.0),
+            };
+            Arc::new(move || {
+                let (options, stream, reference) =
+                    (options.clone(), stream.clone(), reference.clone());
+                Box::pin(async move { FileSink::open(options, stream, reference).await.map(boxed) })
+            })
+        }
+    }
+}
+
+fn format(format: config::RecordFormat, delimiter: &str) -> Format {
+    match format {
+        config::RecordFormat::Ndjson => Format::Ndjson,
+        config::RecordFormat::Raw => Format::Raw { delimiter: delimiter.as_bytes().to_vec() },
+    }
+}
+
+fn boxed(sink: impl Sink + 'static) -> Box<dyn Sink> {
+    Box::new(sink)
+}

@@ -1,0 +1,223 @@
+//! One consumer's metrics as handles: made once, then only counted.
+//!
+//! Counters and bounds are there from the start, at 0. What is not known yet (an offset, a lag, a
+//! headroom) is absent until it is first set, because 0 would be a position or an alarm.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label as Pair};
+
+use super::labels::{Label, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
+use super::names::{self, Metric};
+use crate::types::{ConsumerName, Offset, StreamName};
+
+/// The handles of one consumer (of one partition, for a super stream). Making it twice with the
+/// same labels yields handles on the same figures, so counters go on over a restart.
+pub struct ConsumerMetrics {
+    /// Messages received at or above the wanted offset.
+    pub received_messages: Counter,
+    /// Bytes of Deliver frames.
+    pub received_bytes: Counter,
+    /// Chunks.
+    pub received_chunks: Counter,
+    /// Messages that a filter left out.
+    pub filtered_messages: Counter,
+    /// Messages durable in the sink.
+    pub written_messages: Counter,
+    /// Bytes durable in the sink.
+    pub written_bytes: Counter,
+    /// Seconds that the sink took for a batch.
+    pub write_duration: Histogram,
+    /// The first offset of the stream.
+    pub stream_first_offset: LateGauge,
+    /// The last offset of the stream.
+    pub stream_last_offset: LateGauge,
+    /// The last offset received.
+    pub received_offset: LateGauge,
+    /// The last durable offset.
+    pub durable_offset: LateGauge,
+    /// The offset stored and read back.
+    pub stored_offset: LateGauge,
+    /// Offsets from the durable one to the end.
+    pub lag_messages: LateGauge,
+    /// Age of the oldest chunk that is not durable.
+    pub lag_seconds: LateGauge,
+    /// Offsets from the first of the stream to the durable one.
+    pub headroom_messages: LateGauge,
+    /// Seconds since the stored offset was up to date.
+    pub store_age_seconds: LateGauge,
+    /// Bytes received and not durable.
+    pub buffered_bytes: Gauge,
+    /// The most that may be buffered.
+    pub buffer_limit_bytes: Gauge,
+    /// Time without credit for the broker.
+    pub backpressure: SecondsCounter,
+    sink_errors: Vec<Counter>,
+    lost: Vec<Counter>,
+    offset_stores: Vec<Counter>,
+    restarts: Vec<Counter>,
+    states: Vec<Gauge>,
+}
+
+impl ConsumerMetrics {
+    /// Registers every metric of this consumer with the installed recorder; its state is
+    /// [`State::Starting`]. `sink` is the sink's kind, as in the configuration.
+    pub fn new(
+        consumer: &ConsumerName,
+        stream: &StreamName,
+        sink: &'static str,
+    ) -> ConsumerMetrics {
+        let own = [
+            Pair::new("consumer", consumer.as_str().to_owned()),
+            Pair::new("stream", stream.as_str().to_owned()),
+        ];
+        let of_sink = [own.as_slice(), &[Pair::from_static_parts("sink", sink)]].concat();
+        let late = |metric| LateGauge::new(metric, &own);
+        let metrics = ConsumerMetrics {
+            received_messages: counter(&names::RECEIVED_MESSAGES, &own),
+            received_bytes: counter(&names::RECEIVED_BYTES, &own),
+            received_chunks: counter(&names::RECEIVED_CHUNKS, &own),
+            filtered_messages: counter(&names::FILTERED_MESSAGES, &own),
+            written_messages: counter(&names::WRITTEN_MESSAGES, &of_sink),
+            written_bytes: counter(&names::WRITTEN_BYTES, &of_sink),
+            write_duration: metrics::histogram!(names::SINK_WRITE_DURATION.name, of_sink.iter()),
+            stream_first_offset: late(&names::STREAM_FIRST_OFFSET),
+            stream_last_offset: late(&names::STREAM_LAST_OFFSET),
+            received_offset: late(&names::RECEIVED_OFFSET),
+            durable_offset: late(&names::DURABLE_OFFSET),
+            stored_offset: late(&names::STORED_OFFSET),
+            lag_messages: late(&names::LAG_MESSAGES),
+            lag_seconds: late(&names::LAG_SECONDS),
+            headroom_messages: late(&names::HEADROOM_MESSAGES),
+            store_age_seconds: late(&names::OFFSET_STORE_AGE),
+            buffered_bytes: gauge(&names::BUFFERED_BYTES, &own),
+            buffer_limit_bytes: gauge(&names::BUFFER_LIMIT_BYTES, &own),
+            backpressure: SecondsCounter::new(counter(&names::BACKPRESSURE_SECONDS, &own)),
+            sink_errors: family::<SinkErrorReason, _>(&of_sink, "reason", |pairs| {
+                counter(&names::SINK_ERRORS, pairs)
+            }),
+            lost: family::<LostReason, _>(&own, "reason", |pairs| {
+                counter(&names::LOST_MESSAGES, pairs)
+            }),
+            offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
+                counter(&names::OFFSET_STORES, pairs)
+            }),
+            restarts: family::<RestartReason, _>(&own, "reason", |pairs| {
+                counter(&names::RESTARTS, pairs)
+            }),
+            states: family::<State, _>(&own, "state", |pairs| gauge(&names::CONSUMER_STATE, pairs)),
+        };
+        metrics.set_state(State::Starting);
+        metrics
+    }
+
+    /// Writes that the sink answered with this kind of error.
+    pub fn sink_errors(&self, reason: SinkErrorReason) -> &Counter {
+        &self.sink_errors[reason.index()]
+    }
+
+    /// Messages that will not reach the sink, for this reason.
+    pub fn lost(&self, reason: LostReason) -> &Counter {
+        &self.lost[reason.index()]
+    }
+
+    /// Offsets sent to be stored, with this result.
+    pub fn offset_stores(&self, result: StoreResult) -> &Counter {
+        &self.offset_stores[result.index()]
+    }
+
+    /// Restarts after an end for this reason.
+    pub fn restarts(&self, reason: RestartReason) -> &Counter {
+        &self.restarts[reason.index()]
+    }
+
+    /// Makes `state` the one that is 1. A scrape between the writes may see two states at 1, but
+    /// never none.
+    pub fn set_state(&self, state: State) {
+        self.states[state.index()].set(1.0);
+        for other in State::ALL {
+            if *other != state {
+                self.states[other.index()].set(0.0);
+            }
+        }
+    }
+}
+
+/// A gauge that is absent from the scrape until it is first set.
+pub struct LateGauge {
+    metric: &'static Metric,
+    pairs: Vec<Pair>,
+    gauge: OnceLock<Gauge>,
+}
+
+impl LateGauge {
+    fn new(metric: &'static Metric, pairs: &[Pair]) -> LateGauge {
+        LateGauge { metric, pairs: pairs.to_vec(), gauge: OnceLock::new() }
+    }
+
+    /// Sets the value. What is not a finite number is not a figure, and is left out.
+    pub fn set(&self, value: f64) {
+        if value.is_finite() {
+            self.gauge.get_or_init(|| gauge(self.metric, &self.pairs)).set(value);
+        }
+    }
+
+    /// Sets the value to an offset; exact up to 2^53, like all that Prometheus keeps.
+    pub fn set_offset(&self, offset: Offset) {
+        self.set_count(offset.0);
+    }
+
+    /// Sets the value to a count; exact up to 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn set_count(&self, count: u64) {
+        self.set(count as f64);
+    }
+}
+
+/// A counter of seconds that is fed with any durations: whole seconds are counted, what is left
+/// over waits for more.
+pub struct SecondsCounter {
+    counter: Counter,
+    left_over_micros: AtomicU64,
+}
+
+impl SecondsCounter {
+    fn new(counter: Counter) -> SecondsCounter {
+        SecondsCounter { counter, left_over_micros: AtomicU64::new(0) }
+    }
+
+    /// Adds a duration.
+    pub fn add(&self, duration: Duration) {
+        const SECOND: u64 = 1_000_000;
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
+        // Whole seconds go straight on, so that the sum below stays small.
+        let rest = micros % SECOND;
+        let before = self.left_over_micros.fetch_add(rest, Ordering::Relaxed);
+        // Each crossing of a second's border is seen by exactly one caller.
+        let crossed = (before + rest) / SECOND - before / SECOND;
+        let seconds = micros / SECOND + crossed;
+        if seconds > 0 {
+            self.counter.increment(seconds);
+        }
+    }
+}
+
+fn counter(metric: &Metric, pairs: &[Pair]) -> Counter {
+    metrics::counter!(metric.name, pairs.iter())
+}
+
+fn gauge(metric: &Metric, pairs: &[Pair]) -> Gauge {
+    metrics::gauge!(metric.name, pairs.iter())
+}
+
+fn family<L: Label, T>(pairs: &[Pair], label: &'static str, make: impl Fn(&[Pair]) -> T) -> Vec<T> {
+    L::ALL
+        .iter()
+        .map(|value| make(&[pairs, &[Pair::from_static_parts(label, value.label())]].concat()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

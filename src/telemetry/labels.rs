@@ -1,0 +1,164 @@
+//! The closed sets that stand in labels. A value that could come from a message, an error text or
+//! a peer has no business in a label: every new value would be a new time series.
+
+/// A closed set of values of one label.
+pub trait Label: Copy + Eq + 'static {
+    /// Every value, each at the index that [`Label::index`] gives.
+    const ALL: &'static [Self];
+
+    /// The text in the label.
+    fn label(self) -> &'static str;
+
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    (
+        $(#[$doc:meta])*
+        $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal, )* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+        pub enum $name {
+            $( $(#[$variant_doc])* #[serde(rename = $text)] $variant, )*
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why messages will not reach the sink.
+    LostReason {
+        /// Retention truncated them before they were read.
+        Retention = "retention",
+        /// Their chunk's checksum does not match its data.
+        Crc = "crc",
+        /// Their chunk or message is not well-formed.
+        Undecodable = "undecodable",
+        /// They are larger or nested deeper than the limits allow.
+        OverLimit = "over_limit",
+        /// The sink does not take them.
+        Refused = "refused",
+        /// The stream was re-created or rewritten, and its former messages went with it.
+        Recreated = "recreated",
+        /// Offsets are missing, and nothing says why.
+        Gap = "gap",
+    }
+}
+
+labels! {
+    /// What became of an offset that was sent to be stored.
+    StoreResult {
+        /// The broker, asked, answered with the same offset.
+        Stored = "stored",
+        /// It could not be sent, or the broker could not be asked.
+        Failed = "failed",
+        /// It was sent, and the broker, asked, answered with another one.
+        NotConfirmed = "not_confirmed",
+    }
+}
+
+labels! {
+    /// What a consumer is doing.
+    State {
+        /// Opens its sink and finds its position.
+        Starting = "starting",
+        /// Looks for a broker that holds its stream, and subscribes.
+        Connecting = "connecting",
+        /// Reads and writes.
+        Running = "running",
+        /// Takes nothing new; writes and stores what it has.
+        Draining = "draining",
+        /// Failed, and waits to be started again.
+        Backoff = "backoff",
+        /// Ended, and a person must act before it runs again.
+        Halted = "halted",
+        /// Ended in good order.
+        Stopped = "stopped",
+    }
+}
+
+labels! {
+    /// Why a consumer that was started again had ended.
+    RestartReason {
+        /// The connection was lost, or none could be had.
+        Connection = "connection",
+        /// The broker answered with an error.
+        Broker = "broker",
+        /// The subscription ended: the stream was deleted, or its member is away.
+        Stream = "stream",
+        /// The sink failed.
+        Sink = "sink",
+        /// It panicked: a fault in this program.
+        Panic = "panic",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What kind of error a sink answered with.
+    SinkErrorReason {
+        /// It may work later; the same batch is tried again.
+        Transient = "transient",
+        /// Some records can never be written.
+        Poison = "poison",
+        /// It will not work until a person acts.
+        Fatal = "fatal",
+        /// It did not answer within its time limit.
+        Timeout = "timeout",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn check<L: Label + std::fmt::Debug>(count: usize) {
+        let texts: HashSet<_> = L::ALL.iter().map(|l| l.label()).collect();
+        assert_eq!((L::ALL.len(), texts.len()), (count, count));
+        for (index, label) in L::ALL.iter().enumerate() {
+            assert_eq!(label.index(), index, "{label:?}");
+            assert!(label.label().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        }
+    }
+
+    #[test]
+    fn every_set_is_closed_and_without_doubles() {
+        check::<LostReason>(7);
+        check::<StoreResult>(3);
+        check::<State>(7);
+        check::<RestartReason>(6);
+        check::<SinkErrorReason>(4);
+    }
+
+    #[test]
+    fn json_and_label_agree() {
+        for state in State::ALL {
+            let json = serde_json::to_string(state).unwrap();
+            assert_eq!(json, format!("\"{}\"", state.label()));
+        }
+    }
+}

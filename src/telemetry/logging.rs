@@ -1,0 +1,117 @@
+//! Log lines to standard error: text for people (coloured on a terminal only), or one JSON object a
+//! line.
+//!
+//! What the levels mean: ERROR: something was lost, or a person must act. WARN: it went wrong, and
+//! is being dealt with. INFO: what an operator wants to know of a healthy day. DEBUG, TRACE: for
+//! whoever looks for a fault. Standard output belongs to the `stdout` sink and to commands.
+
+use std::io::IsTerminal;
+
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The variable that overrides the configured level, with a level or with a list such as
+/// `info,rillway::broker=debug`.
+pub const FILTER_VARIABLE: &str = "RILLWAY_LOG";
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter cannot be read.
+    #[error(
+        "{text:?} is not a log filter: {problem}. Set RILLWAY_LOG (or [log] level) to error, warn, \
+         info, debug or trace, or RILLWAY_LOG to a list such as \"info,rillway::broker=debug\""
+    )]
+    Filter {
+        /// The filter.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Somebody set logging up before.
+    #[error("logging was set up twice in this process: {0}")]
+    Twice(String),
+}
+
+/// The filter for a command that has no configuration: [`FILTER_VARIABLE`], or else `otherwise`.
+pub fn filter_from_env(otherwise: &str) -> String {
+    match std::env::var_os(FILTER_VARIABLE) {
+        Some(text) if !text.is_empty() => text.to_string_lossy().into_owned(),
+        _ => otherwise.to_owned(),
+    }
+}
+
+/// Sets logging up for the whole process, and sends panics there too. `filter` is a level, or a list
+/// of levels for parts of the program; the environment is not asked here.
+pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
+    let filter = parse(filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Text => builder.with_ansi(colours()).finish().try_init(),
+        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+    }
+    .map_err(|e| LoggingError::Twice(e.to_string()))?;
+    log_panics();
+    Ok(())
+}
+
+fn colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    !refused && std::io::stderr().is_terminal()
+}
+
+/// Reads a filter. A bare word that is no level would silence everything but a module of that name,
+/// so it is an error here.
+fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
+    let error = |problem: String| LoggingError::Filter { text: text.to_owned(), problem };
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    for part in &parts {
+        let bare = !part.contains(['=', '[', ':']);
+        if bare && *part != "off" && part.parse::<Level>().is_err() {
+            return Err(error(format!("{part:?} is no level")));
+        }
+    }
+    EnvFilter::builder().parse(parts.join(",")).map_err(|e| error(e.to_string()))
+}
+
+/// A panic is a fault of this program: one ERROR line in the chosen format, with its place.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("(no text)");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(%place, %thread, "panic, a fault in rillway: {text}");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        for good in ["info", "WARN", "off", "info,rillway::broker=debug", "warn, rillway=trace"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "info,debgu", "rillway=loud", ",", "rillway"] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{bad:?} is not a log filter")), "{error}");
+        }
+    }
+}

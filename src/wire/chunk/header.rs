@@ -1,0 +1,154 @@
+//! A chunk's header.
+
+use bytes::Bytes;
+
+use super::error::ChunkError;
+use crate::types::{ChunkId, Offset, Timestamp};
+use crate::wire::cursor::Cursor;
+use crate::wire::error::{Problem, WireError};
+
+/// Bytes of a chunk's header.
+pub const HEADER_BYTES: usize = 48;
+/// Magic 5 in the upper half, format version 0 in the lower.
+const MAGIC_AND_VERSION: u8 = 0x50;
+const CHUNK_HEADER: &str = "chunk header";
+
+/// What a chunk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChunkKind {
+    /// Messages: the only kind that the broker delivers.
+    User,
+    /// Stored offsets and publishing ids.
+    TrackingDelta,
+    /// All of them, at the start of a segment.
+    TrackingSnapshot,
+    /// A kind that is not known here.
+    Other(u8),
+}
+
+impl From<u8> for ChunkKind {
+    fn from(kind: u8) -> Self {
+        match kind {
+            0 => ChunkKind::User,
+            1 => ChunkKind::TrackingDelta,
+            2 => ChunkKind::TrackingSnapshot,
+            other => ChunkKind::Other(other),
+        }
+    }
+}
+
+/// A chunk's header. It is not covered by the CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// What the chunk holds.
+    pub kind: ChunkKind,
+    /// Messages and sub-entry batches.
+    pub entries: u16,
+    /// Messages, those in sub-entry batches included.
+    pub records: u32,
+    /// When the leader wrote it.
+    pub timestamp: Timestamp,
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// The offset of the first record, also called the chunk's id.
+    pub first_offset: Offset,
+    /// CRC-32 of the data section.
+    pub crc: u32,
+    /// Bytes of the data section.
+    pub data_bytes: u32,
+    /// Bytes of the trailer on disk; it does not come with a user chunk.
+    pub trailer_bytes: u32,
+    /// Bytes of the bloom filter on disk; it does not come at all.
+    pub bloom_bytes: u8,
+}
+
+impl ChunkHeader {
+    /// Reads a header from the chunk's first [`HEADER_BYTES`] bytes; what follows is not looked at,
+    /// so that a chunk that is damaged, or not buffered, can still be numbered and accounted for.
+    pub fn parse(bytes: &[u8]) -> Result<ChunkHeader, WireError> {
+        let mut c = Cursor::new(CHUNK_HEADER, bytes);
+        let magic = c.clone();
+        match c.u8()? {
+            MAGIC_AND_VERSION => {}
+            other => {
+                let what = "magic and version";
+                return Err(magic.error(Problem::Unknown { what, value: other.into() }));
+            }
+        }
+        let kind = ChunkKind::from(c.u8()?);
+        let entries = c.u16()?;
+        let records = c.u32()?;
+        let timestamp = Timestamp(c.i64()?);
+        let epoch = c.u64()?;
+        let first = c.clone();
+        let first_offset = Offset(c.u64()?);
+        if first_offset.0.checked_add(records.into()).is_none() {
+            let what = "offset after the last record";
+            return Err(first.error(Problem::Unknown { what, value: first_offset.0 }));
+        }
+        let header = ChunkHeader {
+            kind,
+            entries,
+            records,
+            timestamp,
+            epoch,
+            first_offset,
+            crc: c.u32()?,
+            data_bytes: c.u32()?,
+            trailer_bytes: c.u32()?,
+            bloom_bytes: c.u8()?,
+        };
+        c.take(3)?; // Reserved.
+        Ok(header)
+    }
+
+    /// What tells this chunk from any other.
+    pub fn id(&self) -> ChunkId {
+        ChunkId {
+            first_offset: self.first_offset,
+            epoch: self.epoch,
+            timestamp: self.timestamp,
+            crc: self.crc,
+        }
+    }
+
+    /// The offset that follows the last record. The next chunk need not begin there: the broker's
+    /// tracking chunks take offsets too.
+    pub fn next_offset(&self) -> Offset {
+        Offset(self.first_offset.0.saturating_add(self.records.into()))
+    }
+
+    /// The data section of a chunk that has arrived: exactly the bytes stated, and after it nothing
+    /// but the trailer, if that.
+    pub(super) fn data_section(&self, chunk: &Bytes) -> Result<Bytes, WireError> {
+        let stated = self.data_bytes as usize;
+        let there = chunk.len().saturating_sub(HEADER_BYTES);
+        let after = there.checked_sub(stated);
+        if after != Some(0) && after != Some(self.trailer_bytes as usize) {
+            let problem = Problem::Mismatch {
+                what: "bytes of data",
+                expected: stated as u64,
+                found: there as u64,
+            };
+            return Err(WireError::new(CHUNK_HEADER, 36, problem));
+        }
+        Ok(chunk.slice(HEADER_BYTES..HEADER_BYTES + stated))
+    }
+
+    /// Compares what the walk over the entries found with what the header says.
+    pub(super) fn check_totals(&self, bytes: usize, records: u32) -> Result<(), ChunkError> {
+        let wrong = |what, stated: u32, found: u64| ChunkError::WrongTotal {
+            first_offset: self.first_offset,
+            what,
+            stated: stated.into(),
+            found,
+        };
+        if bytes as u64 != u64::from(self.data_bytes) {
+            return Err(wrong("bytes in entries", self.data_bytes, bytes as u64));
+        }
+        if records != self.records {
+            return Err(wrong("records", self.records, records.into()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Stored offsets, and where a stream begins and ends.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::subscribe::{OffsetSpec, put_optional_pairs};
+use super::{Request, ResponseCode, keys};
+use crate::types::{Offset, Reference, StreamName};
+use crate::wire::cursor::{Cursor, PutExt};
+use crate::wire::error::{Problem, WireError};
+use crate::wire::frame::write_frame;
+
+/// The longest reference under which the broker stores an offset; a longer one it drops with no
+/// more than a line in its own log.
+pub const REFERENCE_MAX: usize = 255;
+
+/// Stores an offset. The broker never answers: ask with [`QueryOffset`] to know that it arrived.
+pub fn store_offset(
+    reference: &Reference,
+    stream: &StreamName,
+    offset: Offset,
+) -> Result<Bytes, WireError> {
+    let mut out = BytesMut::with_capacity(64);
+    write_frame(&mut out, keys::STORE_OFFSET, 1, |out| {
+        put_reference(out, reference)?;
+        out.put_string("stream name", stream.as_str())?;
+        out.put_u64(offset.0);
+        Ok(())
+    })?;
+    Ok(out.freeze())
+}
+
+fn put_reference(out: &mut BytesMut, reference: &Reference) -> Result<(), WireError> {
+    let length = reference.as_str().len();
+    if length > REFERENCE_MAX {
+        let problem = Problem::TooLong { what: "reference", length, limit: REFERENCE_MAX };
+        return Err(WireError::new("outgoing frame", out.len(), problem));
+    }
+    out.put_string("reference", reference.as_str())
+}
+
+/// Asks for the offset that is stored under a reference. The answer is `None` only where the broker
+/// says that there is none (0x13); every other code is a refusal, and never means "none".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryOffset {
+    /// The reference.
+    pub reference: Reference,
+    /// The stream.
+    pub stream: StreamName,
+}
+
+impl Request for QueryOffset {
+    const KEY: u16 = keys::QUERY_OFFSET;
+    const NAME: &'static str = "QueryOffset";
+    type Response = Option<Offset>;
+
+    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
+        put_reference(out, &self.reference)?;
+        out.put_string("stream name", self.stream.as_str())
+    }
+
+    fn accepts(code: ResponseCode) -> bool {
+        matches!(code, ResponseCode::Ok | ResponseCode::NoOffset)
+    }
+
+    fn decode(code: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
+        match code {
+            ResponseCode::NoOffset => Ok(None),
+            _ => body.u64().map(|offset| Some(Offset(offset))),
+        }
+    }
+}
+
+/// Asks where a stream begins and ends (3.11+).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamStats {
+    /// The stream.
+    pub stream: StreamName,
+}
+
+impl Request for StreamStats {
+    const KEY: u16 = keys::STREAM_STATS;
+    const NAME: &'static str = "StreamStats";
+    type Response = StreamStatsResponse;
+
+    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
+        out.put_string("stream name", self.stream.as_str())
+    }
+
+    fn decode(_: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
+        let values = body.array(10, |c| Ok((c.string_lossy()?, c.i64()?)))?;
+        Ok(StreamStatsResponse { values })
+    }
+}
+
+/// A stream's figures, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamStatsResponse {
+    /// As the broker sent them; -1 is "none".
+    pub values: Vec<(String, i64)>,
+}
+
+impl StreamStatsResponse {
+    /// One figure as it was sent.
+    pub fn get(&self, name: &str) -> Option<i64> {
+        self.values.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
+    }
+
+    /// The first offset that retention has left; `None` in an empty stream.
+    pub fn first_chunk_id(&self) -> Option<Offset> {
+        self.offset("first_chunk_id")
+    }
+
+    /// The first offset of the last committed chunk; `None` in an empty stream.
+    pub fn committed_chunk_id(&self) -> Option<Offset> {
+        self.offset("committed_chunk_id")
+    }
+
+    /// The last committed offset; `None` in an empty stream, and on brokers before 4.3, which do not
+    /// tell it.
+    pub fn committed_offset(&self) -> Option<Offset> {
+        self.offset("committed_offset")
+    }
+
+    fn offset(&self, name: &str) -> Option<Offset> {
+        self.get(name).and_then(|value| u64::try_from(value).ok()).map(Offset)
+    }
+}
+
+/// Asks which offset a start position stands for (4.3+). `None` where the stream has none to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolveOffsetSpec {
+    /// The stream.
+    pub stream: StreamName,
+    /// The position.
+    pub spec: OffsetSpec,
+    /// `filter.N`, `match-unfiltered`, `chunk_selector`.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Request for ResolveOffsetSpec {
+    const KEY: u16 = keys::RESOLVE_OFFSET_SPEC;
+    const NAME: &'static str = "ResolveOffsetSpec";
+    type Response = Option<Offset>;
+
+    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
+        out.put_string("stream name", self.stream.as_str())?;
+        self.spec.encode(out);
+        put_optional_pairs(out, "property", &self.properties)
+    }
+
+    fn accepts(code: ResponseCode) -> bool {
+        matches!(code, ResponseCode::Ok | ResponseCode::NoOffset)
+    }
+
+    fn decode(code: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
+        if code == ResponseCode::NoOffset {
+            return Ok(None);
+        }
+        let start = body.clone();
+        match body.u16()? {
+            4 => body.u64().map(|offset| Some(Offset(offset))),
+            other => Err(start
+                .error(Problem::Unknown { what: "type of resolved offset", value: other.into() })),
+        }
+    }
+}

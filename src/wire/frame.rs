@@ -1,0 +1,210 @@
+//! Frames: cutting them out of a read buffer, and laying them down.
+//!
+//! `Frame => Size:u32 Key:u16 Version:u16 …`, big endian; the top bit of the key marks a response
+//! (PROTOCOL.adoc, "Frame Structure"). A frame's stated size is checked before anybody reserves
+//! room for it. The negotiated `frame_max` bounds every frame except Deliver, which the broker sends
+//! as large as the chunk is; Deliver therefore has a limit of its own.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::commands::keys;
+use super::error::{Problem, WireError};
+
+/// The bytes of a frame's size field, which the size does not count.
+pub const SIZE_BYTES: usize = 4;
+/// The bytes of size, key and version.
+const HEAD_BYTES: usize = SIZE_BYTES + 4;
+/// The key's top bit: set in a response.
+pub(super) const RESPONSE_BIT: u16 = 0x8000;
+const FRAME: &str = "frame";
+
+/// One frame, without its size field. The payload shares the read buffer's memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The command, without the response bit.
+    pub key: u16,
+    /// Whether the response bit was set.
+    pub response: bool,
+    /// The version of the command.
+    pub version: u16,
+    /// Everything after the version.
+    pub payload: Bytes,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("key", &self.key)
+            .field("response", &self.response)
+            .field("version", &self.version)
+            .field("payload_bytes", &self.payload.len())
+            .finish()
+    }
+}
+
+/// The largest frames that are taken, in bytes, the size field not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// For every frame but Deliver: what Tune settled on. 0 is the protocol's "no limit".
+    pub frame_max: u32,
+    /// For Deliver, which the broker does not bound. 0 takes none.
+    pub deliver_max: u32,
+}
+
+impl FrameLimits {
+    fn of(&self, key: u16) -> u32 {
+        match (key, self.frame_max) {
+            (keys::DELIVER, _) => self.deliver_max,
+            (_, 0) => u32::MAX,
+            (_, limit) => limit,
+        }
+    }
+
+    /// The limit while the key is not known yet.
+    fn loosest(&self) -> u32 {
+        self.of(keys::DELIVER).max(self.of(keys::HEARTBEAT))
+    }
+}
+
+/// What the first bytes of a frame tell, before the whole of it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// Bytes of the whole frame, its size field included.
+    pub frame_bytes: u64,
+    /// The command, without the response bit.
+    pub key: u16,
+    /// Whether the response bit is set.
+    pub response: bool,
+    /// The version of the command.
+    pub version: u16,
+    /// For a Deliver: the subscription that it is for, once that byte has arrived.
+    pub subscription: Option<u8>,
+    /// For a Deliver: where in the buffer its chunk begins, so that
+    /// [`ChunkHeader::parse`](super::chunk::ChunkHeader::parse) can read what is being discarded.
+    pub chunk_at: Option<usize>,
+}
+
+impl Peek {
+    /// Whether the frame is a Deliver.
+    pub fn is_deliver(&self) -> bool {
+        self.key == keys::DELIVER && !self.response
+    }
+}
+
+/// Looks at the frame that begins at the buffer's first byte; `None` until its size, key and version
+/// are there (8 bytes). Nothing is checked and nothing is taken.
+pub fn peek(buf: &[u8]) -> Option<Peek> {
+    let head = Head::read(buf)?;
+    let deliver = head.key() == keys::DELIVER && !head.response();
+    Some(Peek {
+        frame_bytes: u64::from(head.size) + SIZE_BYTES as u64,
+        key: head.key(),
+        response: head.response(),
+        version: head.version,
+        subscription: buf.get(HEAD_BYTES).copied().filter(|_| deliver),
+        chunk_at: match (deliver, head.version) {
+            (true, 1) => Some(HEAD_BYTES + 1),
+            (true, 2) => Some(HEAD_BYTES + 1 + 8),
+            _ => None,
+        },
+    })
+}
+
+/// Bytes that the frame under way takes in all, its size field included; `None` until its first 8
+/// bytes are there. Call [`split_frame`] first: it is what refuses a size over the limit.
+pub fn frame_size_hint(buf: &[u8]) -> Option<usize> {
+    let head = Head::read(buf)?;
+    (head.size as usize).checked_add(SIZE_BYTES)
+}
+
+/// Takes one frame off the front of the buffer; `None` where it has not arrived whole.
+///
+/// The frame shares memory with the buffer: whoever keeps it keeps the whole allocation that it was
+/// read into. An error is final: the stream of frames cannot be followed any more.
+pub fn split_frame(buf: &mut BytesMut, limits: &FrameLimits) -> Result<Option<Frame>, WireError> {
+    let Some(head) = Head::read(buf) else {
+        if let Some(size) = buf.first_chunk::<SIZE_BYTES>() {
+            check_size(u32::from_be_bytes(*size), limits.loosest())?;
+        }
+        return Ok(None);
+    };
+    check_size(head.size, limits.of(head.key()))?;
+    let length = head.size as usize + SIZE_BYTES;
+    if buf.len() < length {
+        return Ok(None);
+    }
+    let mut payload = buf.split_to(length).freeze();
+    payload.advance(HEAD_BYTES);
+    Ok(Some(Frame { key: head.key(), response: head.response(), version: head.version, payload }))
+}
+
+fn check_size(size: u32, limit: u32) -> Result<(), WireError> {
+    if (size as usize) < HEAD_BYTES - SIZE_BYTES {
+        return Err(WireError::new(FRAME, 0, Problem::FrameTooSmall(size)));
+    }
+    if size > limit {
+        return Err(WireError::new(FRAME, 0, Problem::FrameTooLarge { size, limit }));
+    }
+    Ok(())
+}
+
+struct Head {
+    size: u32,
+    raw_key: u16,
+    version: u16,
+}
+
+impl Head {
+    fn read(buf: &[u8]) -> Option<Head> {
+        let [a, b, c, d, e, f, g, h] = *buf.first_chunk::<HEAD_BYTES>()?;
+        Some(Head {
+            size: u32::from_be_bytes([a, b, c, d]),
+            raw_key: u16::from_be_bytes([e, f]),
+            version: u16::from_be_bytes([g, h]),
+        })
+    }
+
+    fn key(&self) -> u16 {
+        self.raw_key & !RESPONSE_BIT
+    }
+
+    fn response(&self) -> bool {
+        self.raw_key & RESPONSE_BIT != 0
+    }
+}
+
+/// Appends a whole frame: size, key, version, and what `content` writes. On an error the buffer is
+/// as it was.
+pub fn write_frame(
+    out: &mut BytesMut,
+    key: u16,
+    version: u16,
+    content: impl FnOnce(&mut BytesMut) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u16(key);
+    out.put_u16(version);
+    let written = content(out).and_then(|()| {
+        let length = out.len() - start - SIZE_BYTES;
+        u32::try_from(length).map_err(|_| {
+            let limit = u32::MAX as usize;
+            WireError::new(FRAME, 0, Problem::TooLong { what: "frame", length, limit })
+        })
+    });
+    match written {
+        Ok(size) => {
+            if let Some(field) = out.get_mut(start..start + SIZE_BYTES) {
+                field.copy_from_slice(&size.to_be_bytes());
+            }
+            Ok(())
+        }
+        Err(error) => {
+            out.truncate(start);
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

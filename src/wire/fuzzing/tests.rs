@@ -1,0 +1,246 @@
+//! The fuzz functions on mutated seeds, for toolchains without a fuzzer; and the seeds themselves.
+//!
+//! `RILLWAY_WRITE_SEEDS=1 cargo test --lib wire::fuzzing` writes fuzz/corpus anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::BufMut;
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::chunk::testing::{self, CODECS, Entry};
+use crate::wire::commands::{consumer_update_response, keys};
+use crate::wire::compression::Codec;
+use crate::wire::cursor::PutExt;
+use crate::wire::frame::{RESPONSE_BIT, write_frame};
+
+fn corpus(target: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target].iter().collect()
+}
+
+/// Every seed of a target that is in the repository. A fuzzer's own finds have no suffix.
+fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let seeds: BTreeMap<_, _> = std::fs::read_dir(corpus(target))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
+        .filter(|(name, _)| name.ends_with(".bin"))
+        .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+        .collect();
+    assert!(!seeds.is_empty(), "no seeds for {target}");
+    seeds
+}
+
+fn chunk_seeds() -> Vec<(String, Vec<u8>)> {
+    let message = |n: u8| vec![n; usize::from(n)];
+    let batch = |codec| Entry::Batch(codec, vec![message(12), Vec::new(), message(40)]);
+    let simple = |n| Entry::Simple(message(n));
+    let mut all: Vec<Entry> = CODECS.into_iter().map(batch).collect();
+    all.insert(0, simple(1));
+    all.push(simple(12));
+    let mut seeds = vec![
+        ("simple".to_owned(), testing::chunk(&[simple(12), simple(0), simple(255)])),
+        ("mixed".to_owned(), testing::chunk(&all)),
+        ("empty-batch".to_owned(), testing::chunk(&[Entry::Batch(Codec::Gzip, vec![])])),
+        ("no-entries".to_owned(), testing::chunk(&[])),
+        ("tracking".to_owned(), testing::chunk_of(1, 1, 1, b"\x01\x03abc\0\0\0\0\0\0\0\x09")),
+    ];
+    for codec in CODECS {
+        seeds.push((format!("batch-{codec}"), testing::chunk(&[batch(codec)])));
+    }
+    seeds.into_iter().map(|(name, bytes)| (format!("{name}.bin"), bytes.to_vec())).collect()
+}
+
+fn frame_seeds() -> Vec<(String, Vec<u8>)> {
+    type Content<'a> = &'a dyn Fn(&mut BytesMut);
+    let chunk = testing::chunk(&[Entry::Simple(vec![7; 12])]);
+    let answer = |out: &mut BytesMut| {
+        out.put_u32(1);
+        out.put_u16(1);
+    };
+    let pairs = [("version".to_owned(), "4.3.6".to_owned())];
+    let frames: [(&str, u16, u16, Content<'_>); 13] = [
+        ("deliver-1", keys::DELIVER, 1, &|out| {
+            out.put_u8(9);
+            out.put_slice(&chunk);
+        }),
+        ("deliver-2", keys::DELIVER, 2, &|out| {
+            out.put_u8(9);
+            out.put_u64(1000);
+            out.put_slice(&chunk);
+        }),
+        ("metadata-update", keys::METADATA_UPDATE, 1, &|out| {
+            out.put_u16(6);
+            out.put_string("", "events").unwrap();
+        }),
+        ("consumer-update", keys::CONSUMER_UPDATE, 1, &|out| out.put_slice(&[0, 0, 0, 1, 9, 1])),
+        ("publish-confirm", keys::PUBLISH_CONFIRM, 1, &|out| {
+            out.put_slice(&[1, 0, 0, 0, 1]);
+            out.put_u64(7);
+        }),
+        ("publish-error", keys::PUBLISH_ERROR, 1, &|out| {
+            out.put_slice(&[1, 0, 0, 0, 1]);
+            out.put_u64(7);
+            out.put_u16(0x12);
+        }),
+        ("close", keys::CLOSE, 1, &|out| {
+            answer(out);
+            out.put_string("", "bye").unwrap();
+        }),
+        ("tune", keys::TUNE, 1, &|out| out.put_u64(0x0010_0000_0000_003c)),
+        ("credit-error", keys::CREDIT | RESPONSE_BIT, 1, &|out| out.put_slice(&[0, 4, 9])),
+        ("peer-properties", keys::PEER_PROPERTIES | RESPONSE_BIT, 1, &|out| {
+            answer(out);
+            out.put_string_pairs("", &pairs).unwrap();
+        }),
+        ("metadata", keys::METADATA | RESPONSE_BIT, 1, &|out| {
+            out.put_slice(&[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, b'a', 0, 0, 0x15, 0xb0]);
+            out.put_slice(&[0, 0, 0, 1, 0, 1, b's', 0, 1, 0, 0, 0, 0, 0, 1, 0, 0]);
+        }),
+        ("stream-stats", keys::STREAM_STATS | RESPONSE_BIT, 1, &|out| {
+            answer(out);
+            out.put_u32(1);
+            out.put_string("", "committed_offset").unwrap();
+            out.put_i64(-1);
+        }),
+        ("query-offset", keys::QUERY_OFFSET | RESPONSE_BIT, 1, &|out| {
+            answer(out);
+            out.put_u64(12);
+        }),
+    ];
+    let mut seeds = Vec::new();
+    let mut session = BytesMut::new();
+    for (name, key, version, content) in frames {
+        let start = session.len();
+        write_frame(&mut session, key, version, |out| {
+            content(out);
+            Ok(())
+        })
+        .unwrap();
+        seeds.push((format!("{name}.bin"), session[start..].to_vec()));
+    }
+    session.put_slice(&commands::heartbeat());
+    session.put_slice(&consumer_update_response(1, commands::ResponseCode::Ok, None));
+    seeds.push(("session.bin".to_owned(), session.to_vec()));
+    seeds
+}
+
+#[test]
+fn the_corpus_holds_the_seeds_that_are_built_here() {
+    for (target, built) in [("frame", frame_seeds()), ("chunk", chunk_seeds())] {
+        if std::env::var_os("RILLWAY_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(corpus(target)).unwrap();
+            for (name, bytes) in &built {
+                std::fs::write(corpus(target).join(name), bytes).unwrap();
+            }
+        }
+        let kept = seeds(target);
+        for (name, bytes) in &built {
+            let kept = kept.get(name).unwrap_or_else(|| panic!("{target}/{name} is missing"));
+            // Packed bytes may differ from one version of a codec to the next.
+            if !name.starts_with("batch-") && name != "mixed.bin" && name != "empty-batch.bin" {
+                assert_eq!(kept, bytes, "{target}/{name} is out of date");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_seed_reaches_what_it_stands_for() {
+    for (name, bytes) in seeds("chunk") {
+        chunk(&bytes);
+        let chunk = Chunk::decode(bytes.into()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(chunk.into_blocks(&INFLATE_LIMITS).is_ok(), "{name}");
+    }
+    for (name, bytes) in seeds("frame") {
+        frame(&bytes);
+        let mut buf = BytesMut::from(&bytes[..]);
+        while let Some(frame) = split_frame(&mut buf, &FRAME_LIMITS).unwrap() {
+            let read = decode_server_frame(frame).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(!matches!(read, ServerFrame::Unknown { .. }), "{name}");
+        }
+        assert!(buf.is_empty(), "{name}");
+    }
+}
+
+/// One thing that goes wrong with bytes.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(prop::sample::Index, u8),
+    Flip(prop::sample::Index, u8),
+    Fill(prop::sample::Index, u8, u8),
+    Cut(prop::sample::Index),
+    Remove(prop::sample::Index, u8),
+    Repeat(prop::sample::Index, u8),
+}
+
+impl Mutation {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let length = bytes.len();
+        let range = |at: &prop::sample::Index, count: u8| {
+            let at = at.index(length);
+            at..(at + usize::from(count)).min(length)
+        };
+        match self {
+            Mutation::Set(at, value) => bytes[at.index(length)] = *value,
+            Mutation::Flip(at, bit) => bytes[at.index(length)] ^= 1 << (bit % 8),
+            Mutation::Fill(at, count, value) => bytes[range(at, count % 9)].fill(*value),
+            Mutation::Cut(at) => bytes.truncate(at.index(length)),
+            Mutation::Remove(at, count) => drop(bytes.drain(range(at, *count))),
+            Mutation::Repeat(at, count) => {
+                let range = range(at, *count);
+                let again = bytes[range.clone()].to_vec();
+                bytes.splice(range.end..range.end, again);
+            }
+        }
+    }
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let at = any::<prop::sample::Index>;
+    let telling = prop::sample::select(vec![0, 1, 4, 0x7f, 0x80, 0x81, 0xff]);
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(a, v)| Mutation::Set(a, v)),
+        (at(), any::<u8>()).prop_map(|(a, b)| Mutation::Flip(a, b)),
+        (at(), any::<u8>(), telling).prop_map(|(a, n, v)| Mutation::Fill(a, n, v)),
+        at().prop_map(Mutation::Cut),
+        (at(), any::<u8>()).prop_map(|(a, n)| Mutation::Remove(a, n)),
+        (at(), any::<u8>()).prop_map(|(a, n)| Mutation::Repeat(a, n)),
+    ]
+}
+
+fn mutated(target: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    let seeds: Vec<Vec<u8>> = seeds(target).into_values().collect();
+    (prop::sample::select(seeds), prop::collection::vec(mutation(), 1..6)).prop_map(
+        |(mut bytes, mutations)| {
+            mutations.iter().for_each(|m| m.apply(&mut bytes));
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn mutated_frames_break_no_promise(bytes in mutated("frame")) {
+        frame(&bytes);
+    }
+
+    #[test]
+    fn mutated_chunks_break_no_promise(bytes in mutated("chunk")) {
+        chunk(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_break_no_promise(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        frame(&bytes);
+        chunk(&bytes);
+    }
+}

@@ -1,0 +1,35 @@
+//! What tests stand on: real brokers, streams, second opinions, and networks that fail.
+//!
+//! - [`broker`]: RabbitMQ nodes, shared or private, of each version that matters
+//! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
+//! - [`rstream`]: the same by a client of another make, and what the official one cannot do
+//! - [`proxy`]: a TCP proxy that cuts or silences connections
+//! - [`skip`]: what a test does when this machine cannot have what it needs
+#![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
+
+pub(crate) mod broker;
+pub(crate) mod proxy;
+pub(crate) mod rstream;
+pub(crate) mod skip;
+pub(crate) mod streams;
+
+pub(crate) use broker::{Broker, Options, Version};
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// Asks again and again until the answer is `Some`, and panics when that takes too long. Tests wait
+/// with this, for something they can name, and never for a time.
+pub(crate) async fn eventually<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

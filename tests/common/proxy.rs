@@ -1,0 +1,149 @@
+//! A TCP proxy in front of a broker, that fails as networks do: it cuts connections, refuses new ones,
+//! or goes silent while every socket stays open.
+//!
+//! A client that follows advertised addresses leaves the proxy with its second connection. Give it the
+//! setting that ignores them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the proxy does with bytes and with new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    /// Connections are accepted, and bytes wait.
+    Silent,
+    /// Connections are closed as soon as they come.
+    Refuse,
+}
+
+/// Gone, with all of its connections, when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    /// On localhost.
+    pub(crate) port: u16,
+    mode: watch::Sender<Mode>,
+    /// Counts up when all connections are to be cut.
+    cuts: watch::Sender<usize>,
+    counts: Arc<Counts>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl Proxy {
+    /// Forwards to this port of localhost.
+    pub(crate) async fn to(port: u16) -> Self {
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("a bound port").port();
+        let (mode, modes) = watch::channel(Mode::Forward);
+        let (cuts, cut) = watch::channel(0);
+        let counts = Arc::new(Counts::default());
+        let accepting = tokio::spawn(accept(listener, target, modes, cut, counts.clone()));
+        Self { port, mode, cuts, counts, accepting }
+    }
+
+    /// Closes every connection, in both directions. New ones are served.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Stops forwarding, in both directions, while sockets stay open: a half-open peer.
+    pub(crate) fn silence(&self) {
+        self.mode.send_replace(Mode::Silent);
+    }
+
+    /// Closes every connection, and each new one as it comes: a broker that is away.
+    pub(crate) fn refuse(&self) {
+        self.mode.send_replace(Mode::Refuse);
+        self.cut();
+    }
+
+    /// Forwards again, what has waited first.
+    pub(crate) fn resume(&self) {
+        self.mode.send_replace(Mode::Forward);
+    }
+
+    /// Connections that have come so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.counts.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are forwarded, or silent, now.
+    pub(crate) fn open(&self) -> usize {
+        self.counts.open.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    modes: watch::Receiver<Mode>,
+    cut: watch::Receiver<usize>,
+    counts: Arc<Counts>,
+) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else { continue };
+        counts.accepted.fetch_add(1, Ordering::SeqCst);
+        if *modes.borrow() == Mode::Refuse {
+            continue;
+        }
+        let (modes, mut cut, counts) = (modes.clone(), cut.clone(), counts.clone());
+        cut.mark_unchanged();
+        counts.open.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = forward(client, target, modes) => {}
+                // Also when the proxy, which holds the sender, is gone.
+                _ = cut.changed() => {}
+            }
+            counts.open.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+/// Until either side closes.
+async fn forward(client: TcpStream, target: SocketAddr, modes: watch::Receiver<Mode>) {
+    let Ok(broker) = TcpStream::connect(target).await else { return };
+    client.set_nodelay(true).ok();
+    broker.set_nodelay(true).ok();
+    let (from_client, to_client) = client.into_split();
+    let (from_broker, to_broker) = broker.into_split();
+    tokio::select! {
+        () = pump(from_client, to_broker, modes.clone()) => {}
+        () = pump(from_broker, to_client, modes) => {}
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch::Receiver<Mode>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if modes.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
+            return;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+    // An end that comes while silent is not passed on either.
+    modes.wait_for(|mode| *mode != Mode::Silent).await.ok();
+}

@@ -1,0 +1,207 @@
+//! rstream, a Python client: batches in every compression, messages of any bytes, and a second reader
+//! of stored offsets and of streams. See `rstream_tool.py` beside this file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::broker::{Broker, blocking};
+use super::skip::Unavailable;
+
+/// Of sub-entry batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    pub(crate) const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// One message to publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing(Value);
+
+impl Outgoing {
+    /// An AMQP 1.0 message with this body as its data section.
+    pub(crate) fn body(body: impl AsRef<[u8]>) -> Self {
+        Self(json!({ "body": hex(body.as_ref()) }))
+    }
+
+    /// An AMQP 1.0 message with this value as its body.
+    pub(crate) fn value(value: Value) -> Self {
+        Self(json!({ "value": value }))
+    }
+
+    /// These very bytes, be they AMQP 1.0 or not.
+    pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Self {
+        Self(json!({ "raw": hex(bytes.as_ref()) }))
+    }
+
+    /// Adds `properties`, `application_properties` or `message_annotations`.
+    pub(crate) fn with(mut self, section: &str, fields: Value) -> Self {
+        self.0[section] = fields;
+        self
+    }
+}
+
+/// One message as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) offset: u64,
+    /// The whole encoded message.
+    pub(crate) raw: Vec<u8>,
+}
+
+/// The Python that has rstream, and the broker it talks to.
+#[derive(Debug)]
+pub(crate) struct Rstream {
+    python: PathBuf,
+    port: u16,
+}
+
+impl Rstream {
+    pub(crate) async fn at(broker: &Broker) -> Result<Self, Unavailable> {
+        let python = blocking(python).await?;
+        Ok(Self { python, port: broker.stream_port })
+    }
+
+    /// `arguments` as in `max-length-bytes=1000000`.
+    pub(super) async fn create(&self, stream: &str, arguments: &[(&str, &str)]) {
+        let pairs: Vec<String> =
+            arguments.iter().map(|(key, value)| format!("--argument={key}={value}")).collect();
+        let mut all = vec!["create", stream];
+        all.extend(pairs.iter().map(String::as_str));
+        self.run(&all, String::new()).await;
+    }
+
+    pub(super) async fn delete(&self, stream: &str) {
+        self.run(&["delete", stream], String::new()).await;
+    }
+
+    pub(super) async fn store_offset(&self, stream: &str, reference: &str, offset: u64) {
+        self.run(&["store-offset", stream, reference, &offset.to_string()], String::new()).await;
+    }
+
+    /// Publishes each message as an entry of its own.
+    pub(crate) async fn publish(&self, stream: &str, messages: &[Outgoing]) {
+        self.publish_by(&["publish", stream], messages).await;
+    }
+
+    /// Publishes with a filter value (RabbitMQ 3.13 and later).
+    pub(crate) async fn publish_filtered(&self, stream: &str, filter: &str, messages: &[Outgoing]) {
+        self.publish_by(&["publish", stream, "--filter", filter], messages).await;
+    }
+
+    /// Publishes in sub-entry batches of `per_entry` messages.
+    pub(crate) async fn publish_batches(
+        &self,
+        stream: &str,
+        compression: Compression,
+        per_entry: usize,
+        messages: &[Outgoing],
+    ) {
+        let per_entry = per_entry.to_string();
+        let compression = compression.as_str();
+        let arguments =
+            ["publish", stream, "--sub-entry", &per_entry, "--compression", compression];
+        self.publish_by(&arguments, messages).await;
+    }
+
+    /// What is stored for `reference`; `None` if nothing is.
+    pub(crate) async fn stored_offset(&self, stream: &str, reference: &str) -> Option<u64> {
+        let answer = self.run(&["query-offset", stream, reference], String::new()).await;
+        json_of(&answer)["offset"].as_u64()
+    }
+
+    /// The first `count` messages from `offset` on, once there are that many.
+    pub(crate) async fn read(&self, stream: &str, offset: u64, count: usize) -> Vec<Stored> {
+        let (offset, count) = (offset.to_string(), count.to_string());
+        let arguments = ["consume", stream, "--from", &offset, "--count", &count];
+        let lines = self.run(&arguments, String::new()).await;
+        lines
+            .lines()
+            .map(|line| {
+                let fields = json_of(line);
+                Stored {
+                    offset: fields["offset"].as_u64().unwrap(),
+                    raw: from_hex(fields["raw"].as_str().unwrap()),
+                }
+            })
+            .collect()
+    }
+
+    async fn publish_by(&self, arguments: &[&str], messages: &[Outgoing]) {
+        let lines: String = messages.iter().map(|message| format!("{}\n", message.0)).collect();
+        let answer = json_of(&self.run(arguments, lines).await);
+        assert_eq!(answer["confirmed"].as_u64(), Some(messages.len() as u64));
+    }
+
+    async fn run(&self, arguments: &[&str], input: String) -> String {
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/rstream_tool.py");
+        let mut command = Command::new(&self.python);
+        command.arg(tool).args(["--port", &self.port.to_string()]).args(arguments);
+        blocking(move || output(&mut command, input.as_bytes())).await
+    }
+}
+
+fn output(command: &mut Command, input: &[u8]) -> String {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("Python starts");
+    // It reads all of its input before it prints.
+    child.stdin.take().unwrap().write_all(input).expect("Python reads");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} ended with {}:\n{said}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The Python interpreter that has rstream; set up the first time.
+pub(super) fn python() -> Result<PathBuf, Unavailable> {
+    static PYTHON: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
+    PYTHON.get_or_init(set_up).clone()
+}
+
+fn set_up() -> Result<PathBuf, Unavailable> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup.sh");
+    let output = Command::new(script).args(["rstream", "--where"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {
+            let dir = String::from_utf8_lossy(&output.stdout);
+            Ok(Path::new(dir.trim()).join("bin/python"))
+        }
+        Some(3) => Err(Unavailable(said.lines().last().unwrap_or("no rstream").to_owned())),
+        _ => panic!("setting up rstream: {said}"),
+    }
+}
+
+fn json_of(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|why| panic!("{why} in {line:?}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits = |nth: usize| u8::from_str_radix(&text[nth..nth + 2], 16).expect("hex digits");
+    (0..text.len()).step_by(2).map(digits).collect()
+}

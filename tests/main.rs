@@ -1,0 +1,17 @@
+//! The tests that need more than the crate itself: brokers, clients of other makes, the built binary.
+//!
+//! One file per question asked, all in one binary: it is linked once, and a shared broker per version
+//! serves all of them. `make test` runs them, and so does plain `cargo test`, which starts what it
+//! needs by itself.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should say where and stop"
+)]
+
+mod common;
+
+mod every_test_runs;
+mod harness;
