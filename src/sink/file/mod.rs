@@ -278,7 +278,8 @@ impl Sink for FileSink {
         self.run(move |log| log.write(&batch, Timestamp::now())).await?
     }
 
-    /// Lets go of the folder. Closing twice is no error.
+    /// Lets go of the folder, once a write that was abandoned is through: the caller sets the time
+    /// limit. Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         worker.end().await;
