@@ -1,1 +1,144 @@
-//! (in work)
+//! The command line: what can be asked for, and one file for each subcommand.
+//!
+//! Results go to standard output, everything else to standard error. What ends a command is an
+//! error; its kind decides the exit code (see [`exit_code`]).
+
+pub mod check;
+mod completions;
+mod exit;
+mod locate;
+pub mod publish;
+pub mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+
+use crate::config::{Config, Env};
+
+/// Carries RabbitMQ streams into sinks, and never loses a message.
+#[derive(Debug, Parser)]
+#[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
+                        70 internal error, 78 bad configuration."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+pub struct Shared {
+    /// The configuration file [default: ./rillway.toml, else /etc/rillway/rillway.toml]
+    #[arg(short, long, value_name = "FILE", global = true, env = "RILLWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print what machines read: JSON on standard output
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until a signal ends it
+    Run,
+    /// Check the configuration and print what it comes to
+    Check(check::CheckArgs),
+    /// Publish messages to a stream, and wait until the broker has confirmed them
+    Publish(publish::PublishArgs),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    /// Print the completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Does what the command line asks for.
+pub fn execute(cli: Cli) -> anyhow::Result<()> {
+    let Cli { shared, command } = cli;
+    let env = Env::of_process();
+    match command {
+        Command::Run => runtime()?.block_on(run::run(shared.load(&env)?)),
+        Command::Check(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(check::check(config, &args, shared.json))
+        }
+        Command::Publish(args) => {
+            let broker = args.broker(&shared, &env)?;
+            runtime()?.block_on(publish::publish(broker, args, shared.json))
+        }
+        Command::Schema => schema::print(),
+        Command::Completions(args) => completions::print(&args),
+    }
+}
+
+/// Shows the complaint about the command line (or the help that was asked for).
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a standard output that is closed.
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+}
+
+impl Shared {
+    fn load(&self, env: &Env) -> anyhow::Result<Config> {
+        let path = locate::required(self.config.as_deref())?;
+        Ok(Config::load(Some(&path), env)?)
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_config_flag_may_stand_anywhere() {
+        for line in ["rillway -c x run", "rillway run -c x", "rillway publish s --config x"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.shared.config.as_deref(), Some("x".as_ref()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for line in [
+            "rillway",
+            "rillway fly",
+            "rillway publish",
+            "rillway publish s --lines --ndjson",
+            "rillway publish s --generate 5 --lines",
+            "rillway publish s --generate 5 input.txt",
+            "rillway publish s --generate 0",
+            "rillway publish s --size 5",
+            "rillway publish s --batch 0",
+            "rillway publish s --in-flight 0",
+            "rillway publish s --generate 1 --size 1TB",
+            "rillway completions klingon",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(usage(&error), ExitCode::from(EXIT_USAGE), "{line}");
+        }
+        let help = Cli::try_parse_from(["rillway", "--help"]).unwrap_err();
+        assert_eq!(usage(&help), ExitCode::SUCCESS);
+    }
+}

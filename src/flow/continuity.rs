@@ -1,9 +1,10 @@
 //! Is anything missing between one chunk and the next?
 //!
 //! Offsets are not contiguous: the broker's tracking chunks take an offset each and are not
-//! delivered. So a gap by itself says nothing. What tells is where the stream starts *now*: as long
-//! as its first offset is at or below the one expected, nothing in the gap was truncated, so only
-//! the broker's own chunks can have stood there. If it starts above, records may be gone.
+//! delivered. So a gap by itself says nothing. Two things tell. Where the stream starts *now*: as
+//! long as its first offset is at or below the one expected, nothing in the gap was truncated; if it
+//! starts above, records may be gone. And which chunk the broker gives when it is asked for the
+//! offset expected: one that begins inside the gap is a chunk that should have come and did not.
 
 use crate::types::Offset;
 
@@ -32,6 +33,8 @@ pub enum Verdict {
 pub enum GapKind {
     /// The broker's own chunks, which are never delivered: nothing was lost.
     Internal,
+    /// Records that the stream holds, but that did not come.
+    Undelivered,
     /// The stream was truncated past the expected offset: up to `records` records are gone.
     Truncated {
         /// An upper bound, since some of these offsets may have been the broker's own.
@@ -74,10 +77,17 @@ impl Continuity {
     }
 }
 
-/// What stood in the gap, by where the stream starts now (`None`: it is empty).
-pub fn classify(from: Offset, to: Offset, stream_first: Option<Offset>) -> GapKind {
-    match stream_first {
-        Some(first) if first <= from => GapKind::Internal,
+/// What stood in the gap: by the first offset of the chunk that the broker gives for `from`
+/// (`None`: it gives none), and by where the stream starts after that (`None`: it is empty).
+pub fn classify(
+    from: Offset,
+    to: Offset,
+    stream_first: Option<Offset>,
+    there: Option<Offset>,
+) -> GapKind {
+    match (stream_first, there) {
+        (_, Some(chunk)) if chunk < to => GapKind::Undelivered,
+        (Some(first), _) if first <= from => GapKind::Internal,
         _ => GapKind::Truncated { records: to.0.saturating_sub(from.0) },
     }
 }
@@ -108,11 +118,21 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_loss_only_where_the_stream_now_starts_behind_it() {
-        let gap = |first: Option<u64>| classify(Offset(10), Offset(20), first.map(Offset));
+        let next = Some(Offset(20));
+        let gap = |first: Option<u64>| classify(Offset(10), Offset(20), first.map(Offset), next);
         assert_eq!(gap(Some(0)), GapKind::Internal);
         assert_eq!(gap(Some(10)), GapKind::Internal);
         assert_eq!(gap(Some(11)), GapKind::Truncated { records: 10 });
         assert_eq!(gap(Some(20)), GapKind::Truncated { records: 10 });
         assert_eq!(gap(None), GapKind::Truncated { records: 10 });
+    }
+
+    #[test]
+    fn a_chunk_inside_the_gap_should_have_come() {
+        let gap = |there| classify(Offset(10), Offset(20), Some(Offset(0)), Some(Offset(there)));
+        assert_eq!(gap(10), GapKind::Undelivered);
+        assert_eq!(gap(5), GapKind::Undelivered, "it began before the gap and reaches into it");
+        assert_eq!(gap(19), GapKind::Undelivered);
+        assert_eq!(gap(20), GapKind::Internal);
     }
 }

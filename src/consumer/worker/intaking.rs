@@ -21,7 +21,7 @@ impl Worker {
     pub(super) fn on_event(&mut self, event: Option<Event>) {
         let now = Instant::now();
         let mut event = event;
-        for _ in 0..CHUNKS_PER_TURN_MAX {
+        for taken in 1.. {
             match event {
                 Some(Event::Chunk(delivery)) => self.on_chunk(delivery, now),
                 Some(Event::Unavailable(code)) => {
@@ -39,13 +39,15 @@ impl Worker {
                     return;
                 }
             }
-            if !self.ready.is_empty() || self.ending.is_some() || self.is_restarting() {
+            let full = !self.ready.is_empty() || taken >= CHUNKS_PER_TURN_MAX;
+            if full || self.ending.is_some() || self.is_restarting() {
                 return;
             }
             let Link::Up(up) = &mut self.link else { return };
             if up.chunk.is_some() {
                 return;
             }
+            // What is taken here must be used: there is no way back.
             match up.try_next() {
                 Some(next) => event = Some(next),
                 None => return,
@@ -58,6 +60,7 @@ impl Worker {
         metrics.received_chunks.increment(1);
         metrics.received_bytes.increment(delivery.chunk.len() as u64);
         let Link::Up(up) = &mut self.link else { return };
+        tracing::trace!(consumer = %self.spec.name, header = ?ChunkHeader::parse(&delivery.chunk), "chunk");
         match up.intake.examine(delivery) {
             Examined::Good(checked) => {
                 up.chunk = Some(checked);
@@ -71,11 +74,12 @@ impl Worker {
     }
 
     pub(super) fn on_asked(&mut self, asked: Result<Asked, BrokerError>) {
-        let Asked { from, to, bounds } = match asked {
+        let Asked { from, to, bounds, there } = match asked {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error),
         };
-        match classify(from, to, bounds.first) {
+        match classify(from, to, bounds.first, there) {
+            GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
                 tracing::debug!(consumer = %self.spec.name, %from, %to, "a gap of the broker's own chunks");
             }
@@ -99,6 +103,34 @@ impl Worker {
             up.intake.explained(to);
         }
         self.continue_chunk(Instant::now());
+    }
+
+    /// The stream holds records that did not come: read on from the gap, on a new connection.
+    fn on_undelivered(&mut self, from: Offset, to: Offset) {
+        let what = format!(
+            "stream {:?} holds messages between offsets {from} and {} that were not delivered",
+            self.spec.stream.as_str(),
+            to.0 - 1
+        );
+        let times = self.count_unreadable(from);
+        if times < READ_AGAIN_MAX {
+            self.unlink(BrokerError::Lost(
+                format!("{what}; asking for them again ({times} of {READ_AGAIN_MAX})").into(),
+            ));
+        } else {
+            let times = READ_AGAIN_MAX;
+            self.end(Outcome::Halted(format!("{what}, {times} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")));
+        }
+    }
+
+    /// How often in a row something at this offset could not be read, this time included.
+    fn count_unreadable(&mut self, at: Offset) -> u32 {
+        let times = match self.unreadable {
+            Some((offset, times)) if offset == at => times + 1,
+            _ => 1,
+        };
+        self.unreadable = Some((at, times));
+        times
     }
 
     /// Goes on with the chunk under way, as far as there is room.
@@ -142,9 +174,11 @@ impl Worker {
     }
 
     fn chunk_taken(&mut self, checked: Option<Checked>, now: Instant) {
-        self.unreadable = None;
         let Some(checked) = checked else { return };
         let header = *checked.header();
+        if self.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
+            self.unreadable = None;
+        }
         let last = header.next_offset().prev().unwrap_or(Offset(0));
         self.status.metrics.received_offset.set_offset(last);
         self.status.update(|facts| {
@@ -157,11 +191,7 @@ impl Worker {
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
     fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
-        let times = match self.unreadable {
-            Some((offset, times)) if offset == at => times + 1,
-            _ => 1,
-        };
-        self.unreadable = Some((at, times));
+        let times = self.count_unreadable(at);
         if times < READ_AGAIN_MAX {
             return self.unlink(BrokerError::Lost(
                 format!("{error}; asking for it again ({times} of {READ_AGAIN_MAX})").into(),

@@ -9,9 +9,10 @@ use super::super::intake::{Checked, Intake};
 use super::super::session::{self, Own, Session, SessionError};
 use super::{Restarting, Turn, Worker};
 use crate::broker::{
-    Bounds, BrokerError, Connection, Event, Prefer, Subscription, connect_to_stream, stream_bounds,
+    Bounds, BrokerError, Connection, Event, Prefer, Subscription, chunk_at, connect_to_stream,
+    stream_bounds,
 };
-use crate::flow::resume::{self, Lost, Plan};
+use crate::flow::resume::{self, Lost, Plan, Start};
 use crate::telemetry::State;
 use crate::types::Offset;
 
@@ -46,6 +47,8 @@ pub(super) struct Asked {
     pub(super) from: Offset,
     pub(super) to: Offset,
     pub(super) bounds: Bounds,
+    /// The first offset of the chunk that the broker gives when it is asked for `from`.
+    pub(super) there: Option<Offset>,
 }
 
 impl Link {
@@ -271,8 +274,9 @@ impl Worker {
             let connection = up.subscription.connection().clone();
             up.chunk = Some(checked);
             up.asking = Some(Box::pin(async move {
+                let chunk = chunk_at(&connection, &stream, Start::Offset(from)).await?;
                 let bounds = stream_bounds(&connection, &stream).await?;
-                Ok(Asked { from, to, bounds })
+                Ok(Asked { from, to, bounds, there: chunk.map(|c| c.first_offset) })
             }));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Each group of commands has a file. A request is a value that implements [`Request`]; commands
 //! without an answer are functions that return the finished frame; everything that the server can
-//! send is a [`ServerFrame`](server::ServerFrame). Layouts are those of PROTOCOL.adoc and, where it
+//! send is a [`ServerFrame`]. Layouts are those of PROTOCOL.adoc and, where it
 //! leaves something open, of `rabbit_stream_core.erl`.
 //!
 //! This module knows nothing of connections: who waits for which correlation id is `broker`'s

@@ -112,19 +112,19 @@ fn frame_seeds() -> Vec<(String, Vec<u8>)> {
         }),
     ];
     let mut seeds = Vec::new();
-    let mut session = BytesMut::new();
+    let mut all = BytesMut::new();
     for (name, key, version, content) in frames {
-        let start = session.len();
-        write_frame(&mut session, key, version, |out| {
+        let start = all.len();
+        write_frame(&mut all, key, version, |out| {
             content(out);
             Ok(())
         })
         .unwrap();
-        seeds.push((format!("{name}.bin"), session[start..].to_vec()));
+        seeds.push((format!("{name}.bin"), all[start..].to_vec()));
     }
-    session.put_slice(&commands::heartbeat());
-    session.put_slice(&consumer_update_response(1, commands::ResponseCode::Ok, None));
-    seeds.push(("session.bin".to_owned(), session.to_vec()));
+    all.put_slice(&commands::heartbeat());
+    all.put_slice(&consumer_update_response(1, commands::ResponseCode::Ok, None));
+    seeds.push(("all.bin".to_owned(), all.to_vec()));
     seeds
 }
 

@@ -1,0 +1,212 @@
+//! `rillway check`: what the configuration comes to, before anything runs.
+//!
+//! What a consumer would do is known from the configuration alone, except where it would resume:
+//! that is asked of the broker and the sinks, with `--connect`, and handed to [`Plan::new`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::schema::write;
+use crate::config::{ByteSize, Config, ConsumerConfig, SinkConfig};
+use crate::types::{ConsumerName, Guarantee};
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Connect to the broker and the sinks too, and tell where each consumer would resume
+    #[arg(long)]
+    pub connect: bool,
+}
+
+/// Where a consumer would resume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResumeReport {
+    /// Which consumer.
+    #[serde(skip)]
+    pub consumer: ConsumerName,
+    /// Where, in words: `offset 1001`.
+    pub position: String,
+    /// Why there: `the sink's own position is 1000`.
+    pub why: String,
+}
+
+/// Checks and prints.
+pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
+    let resume = if args.connect { Some(resume(&config).await?) } else { None };
+    let plan = Plan::new(&config, resume);
+    write(&if json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })
+}
+
+/// Asks the broker and the sinks where each consumer would resume.
+async fn resume(_config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
+    anyhow::bail!("--connect is not wired in yet")
+}
+
+/// What the configuration comes to.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The file that it was read from.
+    pub file: Option<PathBuf>,
+    /// The broker's addresses.
+    pub broker: Vec<String>,
+    /// The virtual host.
+    pub vhost: String,
+    /// The user.
+    pub username: String,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Where the HTTP server listens, if it does.
+    pub admin: Option<String>,
+    /// Where the daemon keeps what it must remember.
+    pub state_dir: PathBuf,
+    /// What each consumer would do.
+    pub consumers: Vec<ConsumerPlan>,
+    /// What all consumers may take together. The process itself comes on top.
+    pub memory_bound_bytes: u64,
+}
+
+/// What a consumer would do.
+#[derive(Debug, Serialize)]
+pub struct ConsumerPlan {
+    /// Its name.
+    pub name: String,
+    /// The stream that it reads.
+    pub stream: String,
+    /// The name of its offset on the server.
+    pub reference: String,
+    /// Where it starts if it has never stored an offset.
+    pub start: String,
+    /// The kind of its sink.
+    pub sink: &'static str,
+    /// Where the sink writes, where that is a place.
+    pub to: Option<PathBuf>,
+    /// How often a record can reach the sink's medium.
+    pub guarantee: Guarantee,
+    /// What it may take, at the most.
+    pub memory_bound_bytes: u64,
+    /// Where it would resume, if that was asked.
+    pub resume: Option<ResumeReport>,
+}
+
+impl Plan {
+    /// The plan, with what was found out about where to resume.
+    pub fn new(config: &Config, resume: Option<Vec<ResumeReport>>) -> Plan {
+        let mut resume: HashMap<ConsumerName, ResumeReport> =
+            resume.into_iter().flatten().map(|r| (r.consumer.clone(), r)).collect();
+        let consumers: Vec<ConsumerPlan> =
+            config.consumers.iter().map(|c| ConsumerPlan::new(c, resume.remove(&c.name))).collect();
+        Plan {
+            file: config.path.clone(),
+            broker: config.broker.addresses.iter().map(ToString::to_string).collect(),
+            vhost: config.broker.vhost.clone(),
+            username: config.broker.username.clone(),
+            tls: config.broker.tls.is_some(),
+            admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
+            state_dir: config.state_dir.clone(),
+            memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),
+            consumers,
+        }
+    }
+}
+
+impl ConsumerPlan {
+    fn new(consumer: &ConsumerConfig, resume: Option<ResumeReport>) -> ConsumerPlan {
+        ConsumerPlan {
+            name: consumer.name.to_string(),
+            stream: consumer.stream.to_string(),
+            reference: consumer.reference.to_string(),
+            start: consumer.start.to_string(),
+            sink: consumer.sink.kind(),
+            to: match &consumer.sink {
+                SinkConfig::File(file) => Some(file.dir.clone()),
+                SinkConfig::Null | SinkConfig::Stdout(_) => None,
+            },
+            guarantee: consumer.sink.guarantee(),
+            memory_bound_bytes: consumer.memory_bound().0,
+            resume,
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            writeln!(f, "{}: fine", file.display())?;
+        }
+        let tls = if self.tls { ", encrypted" } else { "" };
+        let (user, vhost) = (&self.username, &self.vhost);
+        writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
+        writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
+        writeln!(f, "state:   {}", self.state_dir.display())?;
+        writeln!(f, "memory:  at most {} for all consumers", ByteSize(self.memory_bound_bytes))?;
+        self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))
+    }
+}
+
+impl fmt::Display for ConsumerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "consumer {:?}", self.name)?;
+        writeln!(f, "  stream:     {:?}, reference {:?}", self.stream, self.reference)?;
+        match &self.to {
+            Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
+            None => writeln!(f, "  sink:       {}", self.sink)?,
+        }
+        writeln!(f, "  guarantee:  {}", self.guarantee)?;
+        writeln!(f, "  memory:     at most {}", ByteSize(self.memory_bound_bytes))?;
+        match &self.resume {
+            Some(resume) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
+            None => writeln!(
+                f,
+                "  resumes:    after its position, or else at {} (ask with --connect)",
+                self.start
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Env;
+
+    fn config() -> Config {
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rillway.toml");
+        Config::load(Some(demo.as_ref()), &Env::default()).unwrap()
+    }
+
+    #[test]
+    fn the_plan_says_for_each_consumer_what_is_promised() {
+        let text = Plan::new(&config(), None).to_string();
+        for says in [
+            "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
+            "guarantee:  exactly-once\n  memory:     at most 36MiB\n",
+            "guarantee:  at-least-once\n  memory:     at most 34MiB\n",
+            "memory:  at most 112MiB for all consumers",
+            "or else at first (ask with --connect)",
+        ] {
+            assert!(text.contains(says), "{says:?} is not in\n{text}");
+        }
+        assert!(!text.contains("guest:guest"), "{text}");
+    }
+
+    #[test]
+    fn where_a_consumer_resumes_stands_beside_it() {
+        let report = ResumeReport {
+            consumer: ConsumerName::new("archiver"),
+            position: "offset 7".into(),
+            why: "the sink's own position is 6".into(),
+        };
+        let plan = Plan::new(&config(), Some(vec![report]));
+        let resumes: Vec<bool> = plan.consumers.iter().map(|c| c.resume.is_some()).collect();
+        assert_eq!(resumes, [false, false, true]);
+        let text = plan.to_string();
+        assert!(text.contains("resumes:    offset 7 (the sink's own position is 6)"), "{text}");
+        let json = serde_json::to_value(&plan).unwrap();
+        assert_eq!(json["consumers"][2]["resume"]["position"], "offset 7");
+        assert_eq!(json["consumers"][2]["guarantee"], "exactly-once");
+    }
+}

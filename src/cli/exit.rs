@@ -1,0 +1,61 @@
+//! From errors to exit codes.
+
+use crate::config::{ConfigError, EXIT_BAD_CONFIG};
+
+/// Wrong usage, or input that cannot be taken (`EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+/// Something that is needed cannot be had (`EX_UNAVAILABLE`).
+pub const EXIT_UNAVAILABLE: u8 = 69;
+/// A mistake of the program's own (`EX_SOFTWARE`).
+pub const EXIT_INTERNAL: u8 = 70;
+
+/// An error whose kind the caller of the program should learn.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was asked for, or the input, makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no configuration.
+    #[error("{0}")]
+    Config(String),
+    /// Something that is needed cannot be had: a broker, a stream, a medium.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The exit code for an error: that of the first cause that has one.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let code = |cause: &(dyn std::error::Error + 'static)| {
+        if let Some(config) = cause.downcast_ref::<ConfigError>() {
+            return Some(config.exit_code());
+        }
+        cause.downcast_ref::<Failure>().map(|failure| match failure {
+            Failure::Usage(_) => EXIT_USAGE,
+            Failure::Config(_) => EXIT_BAD_CONFIG,
+            Failure::Unavailable(_) => EXIT_UNAVAILABLE,
+        })
+    };
+    error.chain().find_map(code).unwrap_or(EXIT_INTERNAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_kind_is_found_under_any_context() {
+        let nested = |failure: Failure| {
+            Err::<(), _>(failure).context("one").context("two").map_err(|e| exit_code(&e))
+        };
+        assert_eq!(nested(Failure::Usage(String::new())), Err(64));
+        assert_eq!(nested(Failure::Unavailable(String::new())), Err(69));
+        assert_eq!(nested(Failure::Config(String::new())), Err(78));
+        assert_eq!(exit_code(&anyhow::anyhow!("?")), 70);
+        let missing = crate::config::Config::load(
+            Some("/nowhere/rillway.toml".as_ref()),
+            &crate::config::Env::default(),
+        );
+        assert_eq!(exit_code(&missing.unwrap_err().into()), 78);
+    }
+}

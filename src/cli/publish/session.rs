@@ -1,0 +1,371 @@
+//! One connection of the official client, used with caution.
+//!
+//! Every call has a time limit, and what panics in it becomes an error. What the client does not
+//! tell (a peer that went silent, a leader that moved) is noticed here or in the sender; the remedy
+//! is always a new session.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rabbitmq_stream_client::error::ClientError;
+use rabbitmq_stream_client::types::{Message, MessageResult, ResponseCode, ResponseKind};
+use rabbitmq_stream_client::{Client, ClientOptions, TlsConfiguration};
+use tokio::sync::mpsc;
+
+use super::elder;
+use crate::cli::exit::Failure;
+use crate::config::{BrokerAddress, BrokerConfig, Mechanism};
+
+/// The one publisher that each connection declares.
+const PUBLISHER: u8 = 1;
+/// The client takes the smaller of its own and the broker's limit; so this leaves it to the broker.
+const FRAME_BYTES_MAX: u32 = u32::MAX;
+/// How long a good-bye may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The bundles of trusted authorities that systems have. The client wants a file.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What is published to.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) broker: BrokerConfig,
+    pub(super) stream: String,
+    tls: Tls,
+    /// The broker is known to be older than 3.11.
+    elder: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Tls {
+    Off,
+    Unverified,
+    Verified { ca: PathBuf, client: Option<(PathBuf, PathBuf)> },
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub(super) enum Event {
+    Confirmed(Vec<u64>),
+    Refused(Vec<(u64, ResponseCode)>),
+    Lost(&'static str),
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    /// It may work later.
+    #[error("{0}")]
+    Transient(String),
+    /// It will not work until somebody acts.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+impl Target {
+    pub(super) fn new(broker: BrokerConfig, stream: &str) -> Result<Target, Failure> {
+        let tls = tls(&broker)?;
+        if broker.mechanism == Mechanism::External {
+            return Err(Failure::Config(
+                "publish logs in with user and password only: broker.mechanism \"external\" is for \
+                 consuming"
+                    .to_owned(),
+            ));
+        }
+        Ok(Target { broker, stream: stream.to_owned(), tls, elder: AtomicBool::new(false) })
+    }
+
+    fn options(&self, address: &BrokerAddress) -> Result<ClientOptions, SessionError> {
+        let tls = match &self.tls {
+            Tls::Off => Ok(TlsConfiguration::Disabled),
+            Tls::Unverified => TlsConfiguration::builder().enable(true).build(),
+            Tls::Verified { ca, client } => {
+                let builder = TlsConfiguration::builder().add_root_certificates(ca);
+                match client {
+                    Some((cert, key)) => builder.add_client_certificates_keys(cert, key).build(),
+                    None => builder.build(),
+                }
+            }
+        }
+        .map_err(|e| SessionError::Permanent(e.to_owned()))?;
+        let seconds = self.broker.heartbeat.0.as_secs();
+        Ok(ClientOptions::builder()
+            .host(&address.host)
+            .port(address.port)
+            .user(&self.broker.username)
+            .password(self.broker.password.reveal())
+            .v_host(&self.broker.vhost)
+            .heartbeat(u32::try_from(seconds).unwrap_or(u32::MAX))
+            .max_frame_size(FRAME_BYTES_MAX)
+            .client_provided_name("rillway publish".to_owned())
+            .tls(tls)
+            .build())
+    }
+
+    async fn connect(&self, address: &BrokerAddress) -> Result<Client, SessionError> {
+        let tried = format!("connecting to {address}");
+        if !self.elder.load(Ordering::Relaxed)
+            && let Some(client) = self.connect_to(address, &tried).await?
+        {
+            return Ok(client);
+        }
+        // Closed in the middle of the handshake: that is how a broker before 3.11 answers.
+        let closed =
+            || SessionError::Transient(format!("{tried}: the broker closed the connection"));
+        if !matches!(self.tls, Tls::Off) {
+            return Err(SessionError::Permanent(format!(
+                "{}. If it is older than RabbitMQ 3.11, publish to it without TLS",
+                closed()
+            )));
+        }
+        let bridged = elder::bridge(address).await;
+        let bridge =
+            bridged.map_err(|error| SessionError::Transient(format!("{tried}: {error}")))?;
+        let client = self.connect_to(&bridge, &tried).await?.ok_or_else(closed)?;
+        self.elder.store(true, Ordering::Relaxed);
+        Ok(client)
+    }
+
+    /// `None` where the broker closed the connection in the middle of the handshake.
+    async fn connect_to(
+        &self,
+        address: &BrokerAddress,
+        tried: &str,
+    ) -> Result<Option<Client>, SessionError> {
+        let options = self.options(address)?;
+        let call = async move {
+            match Client::connect(options).await {
+                Err(ClientError::ConnectionClosed) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        limited(tried, self.broker.connect_timeout.0, call).await
+    }
+
+    /// Creates the stream, unless there is one.
+    async fn create(&self, client: &Client) -> Result<(), SessionError> {
+        let (client, stream) = (client.clone(), self.stream.clone());
+        let call = async move { client.create_stream(&stream, HashMap::new()).await };
+        let tried = format!("creating stream {:?}", self.stream);
+        let answer = limited(&tried, self.broker.request_timeout.0, call).await?;
+        match answer.code() {
+            // The second: there is one that was created with limits of its own.
+            ResponseCode::Ok
+            | ResponseCode::StreamAlreadyExists
+            | ResponseCode::PreconditionFailed => Ok(()),
+            code => Err(refused(&tried, code, &self.broker)),
+        }
+    }
+
+    /// The node that the stream's leader is on.
+    async fn leader(&self, client: &Client) -> Result<BrokerAddress, SessionError> {
+        let (client, stream) = (client.clone(), self.stream.clone());
+        let call = async move { client.metadata(vec![stream]).await };
+        let tried = format!("asking for the leader of stream {:?}", self.stream);
+        let mut found = limited(&tried, self.broker.request_timeout.0, call).await?;
+        match found.remove(&self.stream) {
+            Some(stream) if stream.response_code == ResponseCode::Ok => {
+                let port = u16::try_from(stream.leader.port).unwrap_or_default();
+                Ok(BrokerAddress { host: stream.leader.host, port })
+            }
+            Some(stream) => Err(refused(&tried, &stream.response_code, &self.broker)),
+            // The client passes over a stream that has no leader, or that is not there.
+            None => Err(SessionError::Permanent(format!(
+                "there is no stream {:?} in vhost {:?} (or it has no leader at the moment). \
+                 Create it with --create",
+                self.stream, self.broker.vhost
+            ))),
+        }
+    }
+}
+
+/// A connection over which can be published.
+pub(super) struct Session {
+    client: Client,
+    request_timeout: Duration,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Session {
+    /// Connects to the stream's leader through this address. At most `in_flight` messages may lack
+    /// their confirmation at any time.
+    pub(super) async fn open(
+        target: &Target,
+        address: &BrokerAddress,
+        create: bool,
+        in_flight: usize,
+    ) -> Result<Session, SessionError> {
+        let mut client = target.connect(address).await?;
+        if create {
+            target.create(&client).await?;
+        }
+        let leader = target.leader(&client).await?;
+        if target.broker.follow_advertised_hosts && leader != *address {
+            close(&client).await;
+            client = target.connect(&leader).await?;
+        }
+        // Each event settles at least one message, or is the last; so it cannot overflow.
+        let (to, events) = mpsc::channel(in_flight + 16);
+        let (handled, request_timeout) = (client.clone(), target.broker.request_timeout.0);
+        let to = Arc::new(to);
+        let handler = move |item: MessageResult| {
+            let to = to.clone();
+            async move {
+                if let Some(event) = event(item) {
+                    // Full or closed: the sender no longer waits for it, or will miss it in time.
+                    drop(to.try_send(event));
+                }
+                Ok(())
+            }
+        };
+        let call = async move {
+            handled.set_handler(handler).await;
+            Ok::<(), std::convert::Infallible>(())
+        };
+        limited("listening to the connection", request_timeout, call).await?;
+        let session = Session { client, request_timeout, events };
+        let (client, stream) = (session.client.clone(), target.stream.clone());
+        let call = async move { client.declare_publisher(PUBLISHER, None, &stream).await };
+        let tried = format!("becoming a publisher of stream {:?}", target.stream);
+        let answer = limited(&tried, request_timeout, call).await?;
+        match answer.code() {
+            ResponseCode::Ok => Ok(session),
+            code => Err(refused(&tried, code, &target.broker)),
+        }
+    }
+
+    /// Sends these messages, which carry their ids, in one frame.
+    pub(super) async fn publish(&self, messages: Vec<Message>) -> Result<(), SessionError> {
+        let client = self.client.clone();
+        let call = async move { client.publish(PUBLISHER, messages, 1).await };
+        limited("sending", self.request_timeout, call).await.map(|_| ())
+    }
+
+    /// The next event. Cancel-safe.
+    pub(super) async fn event(&mut self) -> Event {
+        self.events.recv().await.unwrap_or(Event::Lost("the connection was closed"))
+    }
+
+    /// Says good-bye, if anybody listens.
+    pub(super) async fn close(self) {
+        close(&self.client).await;
+    }
+}
+
+async fn close(client: &Client) {
+    let client = client.clone();
+    let call = async move { client.close().await };
+    // Whatever comes back, the connection is not used any more.
+    drop(limited("closing", CLOSE_WITHIN, call).await);
+}
+
+fn event(item: MessageResult) -> Option<Event> {
+    match item {
+        None => Some(Event::Lost("the broker closed the connection")),
+        Some(Err(_)) => Some(Event::Lost("the connection broke")),
+        Some(Ok(response)) => match response.kind_ref() {
+            ResponseKind::PublishConfirm(confirm) => {
+                Some(Event::Confirmed(confirm.publishing_ids.clone()))
+            }
+            ResponseKind::PublishError(error) => Some(Event::Refused(
+                error
+                    .publishing_errors
+                    .iter()
+                    .map(|e| (e.publishing_id, e.error_code.clone()))
+                    .collect(),
+            )),
+            ResponseKind::MetadataUpdate(_) => {
+                Some(Event::Lost("the stream was deleted, or its leader moved"))
+            }
+            _ => None,
+        },
+    }
+}
+
+/// Awaits a call of the client: for so long, and on a task of its own, which may panic.
+async fn limited<T, E>(
+    tried: &str,
+    within: Duration,
+    call: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, SessionError>
+where
+    T: Send + 'static,
+    E: fmt::Display + Send + 'static,
+{
+    let task = tokio::spawn(call);
+    let abort = task.abort_handle();
+    match tokio::time::timeout(within, task).await {
+        Ok(Ok(Ok(done))) => Ok(done),
+        Ok(Ok(Err(error))) => Err(explained(tried, &error.to_string())),
+        Ok(Err(_)) => Err(SessionError::Transient(format!("{tried}: the client library panicked"))),
+        Err(_) => {
+            abort.abort();
+            Err(SessionError::Transient(format!("{tried}: no answer within {within:?}")))
+        }
+    }
+}
+
+fn explained(tried: &str, error: &str) -> SessionError {
+    let permanent = |what: &str| SessionError::Permanent(format!("{tried}: {what}"));
+    // The client hands the code of a refused login on in words only.
+    if error.contains("AuthenticationFailureLoopback") {
+        permanent("the broker lets this user in from its own host only")
+    } else if error.contains("AuthenticationFailure") || error.contains("Sasl") {
+        permanent("the broker does not accept this user and password")
+    } else if error.contains("VirtualHostAccessFailure") {
+        permanent("the user has no access to this virtual host, or there is none of this name")
+    } else {
+        SessionError::Transient(format!("{tried}: {error}"))
+    }
+}
+
+fn refused(tried: &str, code: &ResponseCode, broker: &BrokerConfig) -> SessionError {
+    let (user, vhost) = (&broker.username, &broker.vhost);
+    match code {
+        ResponseCode::StreamNotAvailable | ResponseCode::InternalError => {
+            SessionError::Transient(format!("{tried}: the broker answered {code:?}"))
+        }
+        ResponseCode::AccessRefused => SessionError::Permanent(format!(
+            "{tried}: the broker does not let user {user:?} do that in vhost {vhost:?} (access \
+             refused). Grant it with rabbitmqctl set_permissions"
+        )),
+        ResponseCode::StreamDoesNotExist => SessionError::Permanent(format!(
+            "{tried}: it is not there in vhost {vhost:?}. Create it with --create"
+        )),
+        code => SessionError::Permanent(format!("{tried}: the broker answered {code:?}")),
+    }
+}
+
+/// What the client can do of what the configuration asks for; the rest is an error, since doing
+/// less would be less safe than it looks.
+fn tls(broker: &BrokerConfig) -> Result<Tls, Failure> {
+    let Some(tls) = &broker.tls else { return Ok(Tls::Off) };
+    if tls.insecure_skip_verify {
+        return Ok(Tls::Unverified);
+    }
+    if tls.server_name.is_some() {
+        return Err(Failure::Config(
+            "publish checks the certificate against the host's name only: broker.tls.server_name \
+             is for consuming"
+                .to_owned(),
+        ));
+    }
+    let system = || SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
+    let ca = tls.ca.clone().or_else(system).ok_or_else(|| {
+        Failure::Config(
+            "publish found no bundle of trusted authorities on this system: give broker.tls.ca"
+                .to_owned(),
+        )
+    })?;
+    Ok(Tls::Verified { ca, client: tls.cert.clone().zip(tls.key.clone()) })
+}
