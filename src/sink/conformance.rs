@@ -240,8 +240,8 @@ pub async fn names_every_bad_record(medium: &mut impl Medium) -> Answer {
         return Ok(());
     }
     // Large enough that a sink that writes as it goes has written when it meets the bad ones.
-    let last = 40_000;
-    let bad = BTreeSet::from([10, 11, 20_000, last - 1]);
+    let last = 12_000;
+    let bad = BTreeSet::from([10, 11, 6_000, last - 1]);
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(0..5)).await?;
     let poisoned = batch_with_bad(5..last, &bad);
@@ -290,7 +290,7 @@ pub async fn covers_excluded_records(medium: &mut impl Medium) -> Answer {
 pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(0..3)).await?;
-    let next = Arc::new(batch(3..20_000));
+    let next = Arc::new(batch(3..8_000));
     {
         let mut writing = sink.write(&next);
         let polled = writing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -304,13 +304,13 @@ pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
     let found = sink.position().await.map_err(|error| format!("no position: {error}"))?;
     let to = match found {
         Some(at) if at.offset == Offset(2) => 3,
-        Some(at) if at.offset == Offset(19_999) => 20_000,
+        Some(at) if at.offset == Offset(7_999) => 8_000,
         other => return Err(format!("stands at {other:?}, which is neither before nor behind")),
     };
     shows(medium, 0..to).await?;
-    write(&mut *sink, batch(to..20_001)).await?;
+    write(&mut *sink, batch(to..8_001)).await?;
     close(sink).await?;
-    shows(medium, 0..20_001).await
+    shows(medium, 0..8_001).await
 }
 
 /// Closing twice is no error.

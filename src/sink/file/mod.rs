@@ -40,7 +40,7 @@
 //!
 //! *A new segment* is created, empty, and its name synced; then the position commits to it with
 //! length 0 and the old offset; only then is it written to. So a file that the position does not
-//! know is either empty (and removed) or not ours (and put aside, never deleted); [`recover`] has
+//! know is either empty (and removed) or not ours (and put aside, never deleted); `recover.rs` has
 //! the whole table.
 //!
 //! # After a failure
@@ -55,7 +55,7 @@
 //!
 //! A full disk, an exceeded quota, an I/O error and a folder that is gone are transient: they are
 //! tried again until they pass. A refused permission, a read-only file system and the like are
-//! fatal; [`error`] has the table.
+//! fatal; `error.rs` has the table.
 //!
 //! # Memory, compression, rotation
 //! Records are encoded into a buffer of 512 KiB (or one record, where that is larger), which is
@@ -278,7 +278,8 @@ impl Sink for FileSink {
         self.run(move |log| log.write(&batch, Timestamp::now())).await?
     }
 
-    /// Lets go of the folder. Closing twice is no error.
+    /// Lets go of the folder, once a write that was abandoned is through: the caller sets the time
+    /// limit. Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         worker.end().await;

@@ -26,17 +26,17 @@ pub(super) enum Event {
     Fail,
 }
 
-/// A fault that the tests build in, to see that they would notice.
+/// A sync that does nothing: built in by a test to see that the others would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lie {
-    /// Syncing a segment does nothing.
-    SegmentSync,
-    /// Syncing the position does nothing.
-    PositionSync,
-    /// Syncing the folder does nothing.
-    FolderSync,
-    /// Cutting is not synced.
-    CutSync,
+    /// Of a segment.
+    Segment,
+    /// Of the position.
+    Position,
+    /// Of the folder.
+    Folder,
+    /// After cutting.
+    Cut,
 }
 
 #[derive(Clone, Debug)]
@@ -353,7 +353,7 @@ impl Storage for Model {
             return Err(broken());
         }
         let course = world.step()?;
-        if world.lie == Some(Lie::CutSync) {
+        if world.lie == Some(Lie::Cut) {
             return Ok(());
         }
         match course {
@@ -367,8 +367,8 @@ impl Storage for Model {
         let mut world = self.world();
         let course = world.step()?;
         let lie = match world.nodes[*file].is_segment {
-            true => Lie::SegmentSync,
-            false => Lie::PositionSync,
+            true => Lie::Segment,
+            false => Lie::Position,
         };
         if world.lie == Some(lie) {
             return Ok(());
@@ -390,7 +390,7 @@ impl Storage for Model {
     fn sync_dir(&mut self) -> io::Result<()> {
         let world = &mut *self.world();
         world.look()?;
-        if world.lie != Some(Lie::FolderSync) {
+        if world.lie != Some(Lie::Folder) {
             for op in std::mem::take(&mut world.names_pending) {
                 apply_name(&mut world.names_medium, &op);
             }

@@ -128,7 +128,7 @@ impl Durable {
 }
 
 impl<F> Position<F> {
-    /// Creates the file, with `state` in its first slot.
+    /// Creates the file, with `state` in its first slot. Its name is for the caller to sync.
     pub(super) fn create<S: Storage<File = F>>(
         storage: &mut S,
         state: State,
@@ -145,7 +145,6 @@ impl<F> Position<F> {
         storage.write_at(&file, 0, &bytes).tried("write", || path.clone())?;
         storage.sync(&file).tried("sync", || path.clone())?;
         storage.rename(NEW_NAME, NAME).tried("rename", || path.clone())?;
-        storage.sync_dir().tried("sync", || storage.path(""))?;
         Ok(Position { file, durable: Durable { slot: 0, sequence: 1, state } })
     }
 

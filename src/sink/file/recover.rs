@@ -28,8 +28,6 @@ pub(super) fn start<S: Storage>(
     reference: Reference,
 ) -> Result<Position<S::File>, SinkError> {
     if let Some(position) = Position::adopt(storage)? {
-        // The name may have been given by a process that was killed before it could sync it.
-        storage.sync_dir().tried("sync", || storage.path(""))?;
         let state = position.durable().state();
         if state.stream != stream || state.reference != reference {
             return Err(SinkError::Fatal(format!(
@@ -111,6 +109,8 @@ pub(super) fn settle<S: Storage>(
         Ok(file)
     });
     let file = file.transpose()?;
+    // The name of the position file included: it may be new, or have been given by a process that
+    // was killed before it came to this line.
     storage.sync_dir().tried("sync", || storage.path(""))?;
     Ok(file)
 }
