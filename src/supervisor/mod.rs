@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::keeper::Kept;
-pub use self::plan::{Plan, SinkFactory, plan_of};
+pub use self::plan::{Look, Plan, SinkFactory, plan_of};
 use crate::consumer::{Command, Status, observe};
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};
