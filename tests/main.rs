@@ -15,5 +15,6 @@ mod common;
 
 mod every_test_runs;
 mod harness;
+mod resume;
 mod smoke;
 mod start_positions;
