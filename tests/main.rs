@@ -13,6 +13,7 @@
 
 mod common;
 
+mod codecs;
 mod every_test_runs;
 mod harness;
 mod resume;
