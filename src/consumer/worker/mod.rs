@@ -117,6 +117,8 @@ struct Worker {
     ending: Option<Outcome>,
     /// The last attempt to store an offset while ending failed.
     gave_up_storing: bool,
+    /// While ending, a connection to store the offset on was lost, or could not be had.
+    tried_to_store: bool,
     turned: Instant,
 }
 
@@ -185,6 +187,7 @@ pub async fn run(
         waiters: Vec::new(),
         ending: None,
         gave_up_storing: false,
+        tried_to_store: false,
         turned: now,
         spec,
         status,
