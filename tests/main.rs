@@ -16,6 +16,7 @@ mod common;
 mod codecs;
 mod every_test_runs;
 mod harness;
+mod odd_messages;
 mod resume;
 mod smoke;
 mod start_positions;

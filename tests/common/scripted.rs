@@ -1,7 +1,8 @@
 //! A broker by script, for answers that no real one can be brought to give. On its own it is a small
 //! healthy broker: it shakes hands as RabbitMQ of a version does, has one log of chunks for whatever
-//! stream it is asked about, delivers by credit, and keeps stored offsets. A test's script is asked
-//! first about every frame that comes, and may let it go wrong.
+//! stream it is asked about, delivers by credit, keeps stored offsets, and sends heartbeats from the
+//! client's Tune on. A test's script is asked first about every frame that comes, and may let it go
+//! wrong.
 //!
 //! ```ignore
 //! let broker = Scripted::start(Version::V4_3).await;
@@ -15,16 +16,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use rillway::wire::commands::{CommandVersions, ExchangeCommandVersions, close_response, keys};
+use rillway::wire::commands::{
+    CommandVersions, ExchangeCommandVersions, close_response, heartbeat, keys,
+};
 use rillway::wire::cursor::{Cursor, PutExt};
 use rillway::wire::frame::{Frame, FrameLimits, split_frame, write_frame};
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, interval};
 
 use super::Version;
 
@@ -300,6 +304,7 @@ struct Serving {
     number: usize,
     subscriptions: Vec<Subscription>,
     deliver_version: u16,
+    heartbeat: Option<Interval>,
     out: Vec<Bytes>,
 }
 
@@ -307,13 +312,20 @@ struct Serving {
 async fn serve(mut socket: TcpStream, number: usize, shared: Arc<Shared>) {
     let (mut grown, mut said) = (shared.grown.subscribe(), shared.said.subscribe());
     let mut spoken = said.borrow_and_update().len();
-    let mut serving =
-        Serving { shared, number, subscriptions: Vec::new(), deliver_version: 1, out: Vec::new() };
+    let mut serving = Serving {
+        shared,
+        number,
+        subscriptions: Vec::new(),
+        deliver_version: 1,
+        heartbeat: None,
+        out: Vec::new(),
+    };
     let mut buffer = BytesMut::new();
     loop {
         tokio::select! {
             read = socket.read_buf(&mut buffer) => if !matches!(read, Ok(1..)) { return },
             _ = grown.changed() => {}
+            () = due(&mut serving.heartbeat) => serving.out.push(heartbeat()),
             _ = said.changed() => {
                 let all = said.borrow_and_update();
                 serving.out.extend_from_slice(&all[spoken..]);
@@ -462,7 +474,14 @@ impl Serving {
                 return false;
             }
             keys::CLOSE => return false,
-            keys::TUNE | keys::HEARTBEAT => return true,
+            keys::TUNE => {
+                body.u32().unwrap();
+                let seconds = body.u32().unwrap();
+                let period = Duration::from_millis(500 * u64::from(seconds));
+                self.heartbeat = (seconds > 0).then(|| interval(period));
+                return true;
+            }
+            keys::HEARTBEAT => return true,
             // As RabbitMQ does with what it does not know.
             _ => return false,
         };
@@ -490,6 +509,14 @@ impl Serving {
                 }));
             }
         }
+    }
+}
+
+/// Waits for the time of the next heartbeat.
+async fn due(heartbeat: &mut Option<Interval>) {
+    match heartbeat {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }
 
