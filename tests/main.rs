@@ -14,6 +14,7 @@
 mod common;
 
 mod codecs;
+mod commits;
 mod every_test_runs;
 mod harness;
 mod odd_messages;
