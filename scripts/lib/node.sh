@@ -64,6 +64,7 @@ node_write_files() {
 		log.file.level = info
 		disk_free_limit.absolute = 64MB
 		vm_memory_high_watermark.absolute = 1GB
+		vm_memory_calculation_strategy = allocated
 	CONF
     if [[ $plugins == *management* ]]; then
       printf 'management.tcp.ip = %s\nmanagement.tcp.port = %s\n' "$LISTEN" "$management_port"
@@ -102,9 +103,14 @@ cd /node/tmp
 owner=$1 owner_started=$2 node=$$
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; echo "${20}"; }
+owner_lives() {
+  [ -z "$owner" ] && return
+  kill -0 "$owner" 2>/dev/null || return
+  [ ! -e /proc/self ] || [ "$(started "$owner")" = "$owner_started" ]
+}
 epmd -port "$ERL_EPMD_PORT" &
 (
-  while kill -0 "$node" 2>/dev/null && { [ -z "$owner" ] || [ "$(started "$owner")" = "$owner_started" ]; }; do
+  while kill -0 "$node" 2>/dev/null && owner_lives; do
     sleep 1
   done
   kill -s KILL -- "-$node"
