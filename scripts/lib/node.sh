@@ -95,6 +95,7 @@ node_environment() {
 
 # Runs inside the image; becomes the Erlang machine, whose pid it has written down before.
 #   $1 the pid of the owner, or nothing;  $2 when that process started, to know it from a later one
+# An owner that has ended and is not yet waited for (state Z) has gone.
 # epmd and the watchdog are in the same process group, and end with the machine or its owner.
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
 NODE_MAIN='
@@ -102,7 +103,7 @@ set -eu
 cd /node/tmp
 owner=$1 owner_started=$2 node=$$
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; echo "${20}"; }
+started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; [ "$1" = Z ] || echo "${20}"; }
 owner_lives() {
   [ -z "$owner" ] && return
   kill -0 "$owner" 2>/dev/null || return
@@ -130,6 +131,7 @@ process_field() {
   read -ra stat <<<"${stat##*) }"
   echo "${stat[$2 - 3]}"
 }
+PROCESS_STATE=3
 PROCESS_GROUP=5
 PROCESS_STARTED=22
 
@@ -234,7 +236,7 @@ node_failed() {
 node_start() {
   local version stream_port deadline log_before
   if node_alive; then die "the node in $DIR is running already"; fi
-  [[ ! $OWNER || -e /proc/$OWNER ]] || die "the owner, process $OWNER, has gone already"
+  [[ ! $OWNER || $(process_field "$OWNER" $PROCESS_STATE) == [!Z] ]] || die "the owner, process $OWNER, has gone already"
   node_kill
   node_set_up
   node_settings
