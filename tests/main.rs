@@ -16,3 +16,4 @@ mod common;
 mod every_test_runs;
 mod harness;
 mod smoke;
+mod tls;
