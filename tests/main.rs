@@ -13,7 +13,10 @@
 
 mod common;
 
+mod codecs;
 mod every_test_runs;
 mod harness;
+mod resume;
 mod smoke;
+mod start_positions;
 mod tls;

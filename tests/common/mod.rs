@@ -5,6 +5,7 @@
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
+//! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -12,6 +13,7 @@ pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod proxy;
 pub(crate) mod rstream;
+pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod streams;
 
