@@ -9,6 +9,7 @@
 #     broker-4.3       namespaces; else Docker
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is
+#     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -37,15 +38,12 @@ apt_install() {
 }
 
 setup_rust_build() {
-  if ! have cargo && [[ -x ${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo ]]; then
-    die "cargo is in ${CARGO_HOME:-$HOME/.cargo}/bin, but that is not in PATH: add it"
-  fi
   if ! have cargo; then
     have curl || die "no cargo. Get it from https://rustup.rs"
     announce "installing the Rust tool chain with rustup (builds everything here)"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt ||
       die "no cargo, and rustup could not be run. Get it from https://rustup.rs"
-    say "cargo is now in ${CARGO_HOME:-$HOME/.cargo}/bin: open a new shell, or add that to PATH"
+    say "cargo is now in ${CARGO_HOME:-$HOME/.cargo}/bin, which the scripts find; for yourself, open a new shell"
   fi
   if ! have cc; then
     announce "installing gcc and libc6-dev (compile the bundled C libraries: zstd, SQLite, crypto)"
@@ -104,11 +102,18 @@ setup_rstream() {
   with_lock rstream rstream_build
 }
 
+setup_zstd() {
+  if have zstd; then return; fi
+  announce "installing zstd (looks into what the archiver wrote)"
+  apt_install zstd
+}
+
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
   rstream) setup_rstream ;;
+  zstd) setup_zstd ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }
