@@ -13,6 +13,7 @@
 
 mod common;
 
+mod architecture;
 mod every_test_runs;
 mod harness;
 mod smoke;
