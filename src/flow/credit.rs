@@ -197,7 +197,7 @@ mod tests {
                 held.push_back(cost);
                 prop_assert!(window.buffered() <= 2 * MIB);
                 prop_assert_eq!(window.buffered(), held.iter().sum::<u64>());
-                if held.len() > hold { if let Some(cost) = held.pop_front() { window.released(cost); } }
+                if held.len() > hold && let Some(cost) = held.pop_front() { window.released(cost); }
                 window.grant();
             }
         }

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use crate::consumer::{self, Command, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::sink::{Sink, SinkError};
-use crate::telemetry::{Heartbeats, Pulse, RestartReason, State};
+use crate::telemetry::{Heartbeats, RestartReason, State};
 
 /// Commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
@@ -67,6 +67,15 @@ impl Kept {
     }
 }
 
+/// Tells the running consumer, if there is one, to drain.
+pub(super) async fn drain(kept: Arc<Kept>) {
+    let commands = lock(&kept.commands).clone();
+    if let Some(commands) = commands {
+        // One that is gone has ended already.
+        commands.send(Command::Drain).await.unwrap_or_default();
+    }
+}
+
 /// Runs until the consumer is drained or halts.
 pub(super) async fn run(
     kept: Arc<Kept>,
@@ -76,9 +85,8 @@ pub(super) async fn run(
     let spec = Arc::clone(&kept.plan.spec);
     let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
     while !*draining.borrow() {
-        let pulse = heartbeats.register(format!("consumer {}", spec.name), super::SILENCE_MAX);
         let started = std::time::Instant::now();
-        let (reason, kind) = match run_once(&kept, pulse, &mut draining).await {
+        let (reason, kind) = match run_once(&kept, &heartbeats, &mut draining).await {
             Once::Ended(ended) => return kept.end(ended),
             Once::Failed(reason, kind) => (reason, kind),
         };
@@ -104,7 +112,11 @@ enum Once {
     Failed(String, RestartReason),
 }
 
-async fn run_once(kept: &Arc<Kept>, pulse: Pulse, draining: &mut watch::Receiver<bool>) -> Once {
+async fn run_once(
+    kept: &Arc<Kept>,
+    heartbeats: &Heartbeats,
+    draining: &mut watch::Receiver<bool>,
+) -> Once {
     let open = (kept.plan.sink)();
     let opened = tokio::select! {
         opened = open => opened,
@@ -129,7 +141,8 @@ async fn run_once(kept: &Arc<Kept>, pulse: Pulse, draining: &mut watch::Receiver
     let status = Arc::clone(&kept.status);
     // A task of its own, so that a panic ends only that; gone with this one.
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(consumer::run(spec, sink, status, receive, pulse));
+    let heartbeats = heartbeats.clone();
+    tasks.spawn(async move { consumer::run(spec, sink, status, receive, &heartbeats).await });
     let outcome = tasks.join_next().await;
     *lock(&kept.commands) = None;
     match outcome {

@@ -15,13 +15,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::keeper::Kept;
-pub use self::plan::{Plan, SinkFactory, plan_of};
+pub use self::plan::{Look, Plan, SinkFactory, plan_of};
 use crate::consumer::{Command, Status, observe};
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};
-
-/// How long a loop may show no sign of life before the watchdog and `/livez` call it stuck.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// All consumers of one process.
 pub struct Supervisor {
@@ -53,8 +50,7 @@ impl Supervisor {
             let spec = &plan.spec;
             let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
             let status = Arc::new(Status::new(metrics));
-            let pulse = heartbeats.register(format!("observer of {}", spec.name), SILENCE_MAX * 4);
-            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status), pulse));
+            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status)));
             let kept = Arc::new(Kept::new(plan, status));
             keepers.spawn(keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe()));
             all.push(kept);
@@ -96,7 +92,8 @@ impl Supervisor {
         let until = Instant::now() + grace;
         self.draining.send_replace(true);
         for kept in self.kept.iter() {
-            kept.tell(Command::Drain);
+            // In a task: a consumer that is choked with commands is told as soon as it takes one.
+            self.observers.spawn(keeper::drain(Arc::clone(kept)));
         }
         let all = async { while self.keepers.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();

@@ -31,8 +31,8 @@ use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
 use crate::flow::resume::Origin;
-use crate::sink::Sink;
-use crate::telemetry::{Pulse, State};
+use crate::sink::{Sink, SinkError};
+use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
 
 /// Batches that wait for the sink, beside the one that it writes.
@@ -43,6 +43,9 @@ const CHUNKS_PER_TURN_MAX: usize = 64;
 
 /// The longest that the loop sleeps: it shows that it is alive.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How long the broker and the sink have to say goodbye, once everything is settled and stored.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
@@ -125,12 +128,15 @@ pub async fn run(
     mut sink: Box<dyn Sink>,
     status: Arc<Status>,
     commands: mpsc::Receiver<Command>,
-    pulse: Pulse,
+    heartbeats: &Heartbeats,
 ) -> Outcome {
     status.set_state(State::Starting, None);
     let position = match sink.position().await {
         Ok(position) => position,
-        Err(error) => return Outcome::Failed(format!("the sink's position: {error}")),
+        Err(error @ SinkError::Transient { .. }) => {
+            return Outcome::Failed(format!("the sink's position: {error}"));
+        }
+        Err(error) => return Outcome::Halted(format!("the sink's position: {error}")),
     };
     let remembered = Remembered::of(&spec);
     let memory = match remembered.read() {
@@ -153,6 +159,8 @@ pub async fn run(
     if let Some(position) = position {
         commit.durable(position.offset, 0);
     }
+    // Not before: opening a sink may take as long as it likes, the loop may not.
+    let pulse = heartbeats.register(format!("consumer {}", spec.name), SILENCE_MAX);
     let worker = Worker {
         pulse,
         commands,

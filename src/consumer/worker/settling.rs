@@ -1,11 +1,14 @@
 //! The worker's other half: what the sink reports, and what is stored on the broker.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::super::remembered::Remembered;
 use super::super::sinking::{Report, Stopped};
+use super::super::spec::Spec;
 use super::{Outcome, Restarting, Worker};
 use crate::broker::BrokerError;
 use crate::flow::ledger::Ticket;
@@ -170,9 +173,13 @@ impl Worker {
         // The ledger knows the chunk; both speak of the same offset.
         let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
         let checkpoint = Checkpoint { offset, chunk };
-        let spec = std::sync::Arc::clone(&self.spec);
+        let spec = Arc::clone(&self.spec);
+        let remembered = self.remembered.clone();
         self.storing = Some(Box::pin(async move {
             let result = connection.store_offset(&spec.stream, &spec.reference, offset).await;
+            if matches!(result, Ok(Some(held)) if held == offset) {
+                remember(&spec, remembered, checkpoint).await;
+            }
             Stored { checkpoint, result }
         }));
     }
@@ -192,10 +199,6 @@ impl Worker {
                     facts.stored_at = now;
                 });
                 tracing::debug!(consumer = %name, offset = %held, "offset stored");
-                // Small and rare; the loop's other waits are not so short that it would matter.
-                if let Err(error) = self.remembered.write(checkpoint) {
-                    tracing::error!(consumer = %name, %error, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
-                }
             }
             Ok(Some(held)) if held > checkpoint.offset => {
                 metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
@@ -234,6 +237,17 @@ impl Worker {
             waiter.answer(Ok(stored));
         }
     }
+}
+
+/// Writes the state file where a disk that hangs holds nobody up but the next store.
+async fn remember(spec: &Spec, remembered: Remembered, checkpoint: Checkpoint) {
+    let written = tokio::task::spawn_blocking(move || remembered.write(checkpoint)).await;
+    let failed = match written {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(consumer = %spec.name, error = failed, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
 }
 
 pub(super) fn lost_reason(lost: &Lost) -> LostReason {

@@ -230,6 +230,19 @@ impl FileSink {
     }
 }
 
+/// The position that a sink with these options has committed, without taking hold of the folder or
+/// changing anything in it.
+///
+/// # Errors
+/// Where the position is damaged or cannot be read.
+pub fn committed(
+    options: &FileOptions,
+    stream: &StreamName,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let state = position::look(&options.dir.join(segment::folder(stream)))?;
+    Ok(state.and_then(|state| state.checkpoint))
+}
+
 fn open_log(
     options: FileOptions,
     stream: StreamName,
@@ -276,6 +289,11 @@ impl Sink for FileSink {
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
         let batch = Arc::clone(batch);
         self.run(move |log| log.write(&batch, Timestamp::now())).await?
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        tracing::warn!(folder = %self.folder.display(), "a new history begins: the segments so far are put aside");
+        self.run(Log::restart).await?
     }
 
     /// Lets go of the folder, once a write that was abandoned is through: the caller sets the time

@@ -147,8 +147,8 @@ fn put_aside<S: Storage>(
         segment = %storage.path(&entry.name).display(),
         aside = %storage.path(&aside).display(),
         bytes = entry.bytes,
-        "a segment that begins above the committed position, and that this consumer did not write, \
-         was put aside: was an older position file restored without its segments?"
+        "a segment that is not part of what the position commits to was put aside: it is of a former \
+         history of the stream, or an older position file was restored without its segments"
     );
     Ok(())
 }
