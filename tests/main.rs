@@ -13,6 +13,7 @@
 
 mod common;
 
+mod architecture;
 mod codecs;
 mod every_test_runs;
 mod harness;
