@@ -13,6 +13,7 @@
 
 mod common;
 
+mod crash;
 mod every_test_runs;
 mod harness;
 mod smoke;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -66,17 +66,37 @@ impl Home {
 
     /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
     pub(crate) fn start(&self) -> Daemon {
-        let append = |name| {
-            std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
-        };
+        self.start_to(self.append("stdout"))
+    }
+
+    /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
+    pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
+        let mut daemon = self.start_to(Stdio::piped());
+        let stdout = daemon.child.stdout.take().unwrap();
+        (daemon, stdout)
+    }
+
+    fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
         let child = self
             .command(&["run"])
             .stdin(Stdio::null())
-            .stdout(append("stdout"))
-            .stderr(append("log"))
+            .stdout(stdout)
+            .stderr(self.append("log"))
             .spawn()
             .unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
+    }
+
+    fn append(&self, name: &str) -> std::fs::File {
+        std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
+    }
+
+    /// The most memory that the consumers may take, as `rillway check` prints it.
+    pub(crate) fn memory_bound_bytes(&self) -> u64 {
+        let output = self.command(&["check", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        plan["memory_bound_bytes"].as_u64().unwrap()
     }
 
     /// The log of all runs so far.
@@ -97,11 +117,16 @@ impl Home {
         found
     }
 
-    /// Every line of these segments (not compressed) as JSON. A torn line fails the test.
+    /// Every line of these segments (plain, or by zstd) as JSON. A torn line fails the test.
     pub(crate) fn lines(&self, dir: &str, stream: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         for path in self.segments(dir, stream) {
-            let text = std::fs::read_to_string(&path).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if path.extension().is_some_and(|extension| extension == "zst") {
+                bytes = zstd::decode_all(bytes.as_slice())
+                    .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+            let text = String::from_utf8(bytes).unwrap();
             assert!(
                 text.is_empty() || text.ends_with('\n'),
                 "{} ends in a torn line",
@@ -121,6 +146,14 @@ impl Home {
 }
 
 impl Daemon {
+    /// A line of `/proc/PID/status` in bytes: `VmRSS`, the resident memory now, or `VmHWM`, the most
+    /// that it ever was.
+    pub(crate) fn memory_bytes(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
