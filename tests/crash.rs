@@ -4,7 +4,7 @@
 //! different points of the work are met. By default each test kills a dozen times; a hundred:
 //!
 //! ```text
-//! KILLS=100 cargo test --test all crash
+//! KILLS=100 cargo test --test all crash::
 //! ```
 //!
 //! The moments are random (`SEED=…` repeats those of an earlier run, as far as that can be had):

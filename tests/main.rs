@@ -16,4 +16,5 @@ mod common;
 mod crash;
 mod every_test_runs;
 mod harness;
+mod shutdown;
 mod smoke;

@@ -48,6 +48,13 @@ impl Home {
         std::fs::write(self.path("rillway.toml"), text).unwrap();
     }
 
+    /// Puts a line above all tables of the configuration.
+    pub(crate) fn set(&self, line: &str) {
+        let path = self.path("rillway.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{line}\n{text}")).unwrap();
+    }
+
     /// A path in the folder; relative paths of the configuration lie here too.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
@@ -102,6 +109,11 @@ impl Home {
     /// The log of all runs so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The end of the log, to be shown where a test fails.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.path("log"))
     }
 
     /// The files of a `file` sink under `dir` for this stream, in order, each with its bytes as
