@@ -15,6 +15,7 @@ mod common;
 
 mod crash;
 mod every_test_runs;
+mod faults;
 mod harness;
 mod shutdown;
 mod smoke;
