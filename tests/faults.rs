@@ -3,11 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BufMut;
+use rillway::wire::commands::keys;
 use serde_json::Value;
 
 use crate::common::daemon::{Daemon, Home};
 use crate::common::load::{Load, Pace, assert_exact, body};
 use crate::common::proxy::Proxy;
+use crate::common::scripted::{Chunk, Scripted, frame};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
@@ -182,11 +185,11 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     streams::publish(&broker, &stream, (1000..2000).map(body)).await;
     until_all(&mut daemon, "filer").await;
 
-    // An operator closes every connection, and says why: so does our log.
-    let said = "maintenance at noon";
-    broker.ctl(&["rabbitmqctl", "close_all_connections", said]).await;
-    eventually("the broker's reason in the log", LONG, || async {
-        home.log().lines().any(|line| line.contains("WARN") && line.contains(said)).then_some(())
+    // RabbitMQ tells no reason here: it hangs up.
+    broker.ctl(&["rabbitmqctl", "close_all_connections", "maintenance"]).await;
+    eventually("the end of the connection in the log", LONG, || async {
+        let said = |line: &str| line.contains("WARN") && line.contains("closed the socket");
+        home.log().lines().any(said).then_some(())
     })
     .await;
     daemon.until("filer", "running", LONG, running).await;
@@ -195,6 +198,35 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     daemon.terminate().await;
     assert_exact("files", &home.lines("filer", &stream), 3000);
     Ok(())
+}
+
+/// The server's Close, in mid-stream: answered, its code and reason in the log, and connected anew.
+#[tokio::test]
+async fn a_broker_that_closes_with_a_reason() {
+    const VIRTUAL_HOST_ACCESS_FAILURE: u16 = 0x0c;
+    let broker = Scripted::start(Version::V4_3).await;
+    broker.append(Chunk::plain(0, &["one", "two"]));
+    let home = Home::new(&broker.uri(), &filer("filer", "scripted"));
+    let mut daemon = home.start();
+    daemon.until_durable("filer", 1).await;
+    let (connections, reason) = (broker.connections(), "maintenance at noon");
+    broker.say(frame(keys::CLOSE, 1, |out| {
+        out.put_u32(7);
+        out.put_u16(VIRTUAL_HOST_ACCESS_FAILURE);
+        out.put_u16(reason.len() as u16);
+        out.put_slice(reason.as_bytes());
+    }));
+    eventually("the broker's reason in the log", LONG, || async {
+        let said = |line: &str| line.contains("WARN") && line.contains(reason);
+        home.log().lines().any(said).then_some(())
+    })
+    .await;
+    assert!(broker.heard(keys::CLOSE) > 0, "the Close was not answered");
+    broker.append(Chunk::plain(2, &["three"]));
+    daemon.until_durable("filer", 2).await;
+    assert!(broker.connections() > connections);
+    daemon.terminate().await;
+    assert_eq!(home.offsets("filer", "scripted"), [0, 1, 2]);
 }
 
 #[tokio::test]

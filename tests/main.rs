@@ -17,5 +17,7 @@ mod crash;
 mod every_test_runs;
 mod faults;
 mod harness;
+mod resume;
 mod shutdown;
 mod smoke;
+mod start_positions;

@@ -117,13 +117,16 @@ impl Home {
     }
 
     /// The files of a `file` sink under `dir` for this stream, in order, each with its bytes as
-    /// they are.
+    /// they are; without those that were put aside when a new history began.
     pub(crate) fn segments(&self, dir: &str, stream: &str) -> Vec<PathBuf> {
         let mut found: Vec<_> = std::fs::read_dir(self.path(dir).join(stream))
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.to_string_lossy().contains(".ndjson"))
+            .filter(|path| {
+                let name = path.to_string_lossy();
+                name.contains(".ndjson") && !name.contains(".aside")
+            })
             .collect();
         found.sort();
         found

@@ -6,6 +6,7 @@
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
+//! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -14,6 +15,7 @@ pub(crate) mod daemon;
 pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod rstream;
+pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod streams;
 
