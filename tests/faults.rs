@@ -53,11 +53,6 @@ async fn until_more(daemon: &mut Daemon, name: &str) {
     daemon.until(name, "something more is written", LONG, |c| written(c) > before).await;
 }
 
-/// Waits until all is written, by its own account.
-async fn until_all(daemon: &mut Daemon, name: &str) {
-    daemon.until(name, "all is written", LONG, |c| running(c) && c["lag_messages"] == 0).await;
-}
-
 /// Waits until a consumer says that it cannot work, and why.
 async fn until_trouble(daemon: &mut Daemon, name: &str, within: Duration, why: &str) -> String {
     let what = format!("{name} not running: {why}");
@@ -88,7 +83,7 @@ async fn broker_away() -> Result<(), Unavailable> {
         daemon.until("filer", "running again", LONG, running).await;
         streams::publish(&broker, &stream, (EACH * round..EACH * (round + 1)).map(body)).await;
     }
-    until_all(&mut daemon, "filer").await;
+    home.until_landed(&daemon, "filer", &stream, 3 * EACH).await;
     let restarts = daemon.consumer("filer").await.unwrap()["restarts"].clone();
     assert_eq!(restarts, 0, "a connection that was lost is no failure of the consumer");
     daemon.terminate().await;
@@ -123,7 +118,7 @@ async fn connection_cut() -> Result<(), Unavailable> {
         .await;
     }
     let total = load.stop().await;
-    until_all(&mut daemon, "filer").await;
+    home.until_landed(&daemon, "filer", &stream, total).await;
     let counted = daemon.metric("rillway_restarts_total", &["reason=\"connection\""]).await;
     assert!(counted >= Some(f64::from(CUTS)), "{CUTS} cuts, counted: {counted:?}");
     daemon.terminate().await;
@@ -159,7 +154,7 @@ async fn network_silent() -> Result<(), Unavailable> {
     proxy.resume();
     daemon.until("filer", "running", LONG, running).await;
     let total = load.stop().await;
-    until_all(&mut daemon, "filer").await;
+    home.until_landed(&daemon, "filer", &stream, total).await;
     daemon.terminate().await;
     assert_exact("files", &home.lines("filer", &stream), total);
     Ok(())
@@ -183,7 +178,7 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     broker.thaw().await;
     daemon.until("filer", "running", LONG, running).await;
     streams::publish(&broker, &stream, (1000..2000).map(body)).await;
-    until_all(&mut daemon, "filer").await;
+    home.until_landed(&daemon, "filer", &stream, 2000).await;
 
     // RabbitMQ tells no reason here: it hangs up.
     broker.ctl(&["rabbitmqctl", "close_all_connections", "maintenance"]).await;
@@ -194,7 +189,7 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     .await;
     daemon.until("filer", "running", LONG, running).await;
     streams::publish(&broker, &stream, (2000..3000).map(body)).await;
-    until_all(&mut daemon, "filer").await;
+    home.until_landed(&daemon, "filer", &stream, 3000).await;
     daemon.terminate().await;
     assert_exact("files", &home.lines("filer", &stream), 3000);
     Ok(())
@@ -262,7 +257,7 @@ async fn stream_deleted(version: Version) -> Result<(), Unavailable> {
     let kept = daemon.consumer("other").await.unwrap();
     assert!(running(&kept) && kept["ready"] == true, "{kept}");
     streams::publish(broker, &other, (1000..2000).map(body)).await;
-    until_all(&mut daemon, "other").await;
+    home.until_landed(&daemon, "other", &other, 2000).await;
 
     for ((name, messages), (_, stream)) in CREATED_AGAIN.iter().zip(&all[1..]) {
         let state = daemon.consumer(name).await.unwrap()["state"].clone();

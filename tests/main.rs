@@ -17,6 +17,7 @@ mod crash;
 mod every_test_runs;
 mod faults;
 mod harness;
+mod isolation;
 mod resume;
 mod shutdown;
 mod smoke;

@@ -42,7 +42,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
     let mut random = fastrand::Rng::with_seed(seed);
     let stream = streams::create(broker, "shutdown").await;
     let consumers = [
-        consumer("filer", &stream, "{ type = \"file\", dir = \"out\" }"),
+        consumer("filer", &stream, "{ type = \"file\", dir = \"filer\" }"),
         consumer("printer", &stream, "{ type = \"stdout\" }"),
     ];
     let home = Home::new(&broker.uri(), &consumers.concat());
@@ -51,7 +51,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
     for round in 0..=rounds {
         let mut daemon = home.start();
         let written = |c: &Value| c["durable_offset"].as_u64();
-        let before = [last_offset(&home.lines("out", &stream)), None][usize::from(round == 0)];
+        let before = [last_offset(&home.lines("filer", &stream)), None][usize::from(round == 0)];
         for name in ["filer", "printer"] {
             let moved = |c: &Value| written(c).is_some() && written(c) > before;
             daemon.until(name, "progress", Duration::from_secs(60), moved).await;
@@ -64,7 +64,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
         assert!(told.elapsed() < GRACE, "round {round}: it took {:?}", told.elapsed());
         assert_eq!(status.code(), Some(0), "round {round}\n{}", home.log_tail());
 
-        let (filed, shown) = (home.lines("out", &stream), printed(&home));
+        let (filed, shown) = (home.lines("filer", &stream), printed(&home));
         for (name, lines) in [("filer", &filed), ("printer", &shown)] {
             let last = last_offset(lines);
             assert!(last > before, "round {round}: {name} wrote nothing");
@@ -77,13 +77,11 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
     }
     let total = load.stop().await;
     assert!(total > 100 * rounds, "hardly any load: {total}");
-    let mut daemon = home.start();
-    for name in ["filer", "printer"] {
-        let at_end = |c: &Value| c["lag_messages"] == 0 && c["state"] == "running";
-        daemon.until(name, "no lag", Duration::from_secs(60), at_end).await;
-    }
+    let daemon = home.start();
+    home.until_landed(&daemon, "filer", &stream, total).await;
+    home.until_printed(total).await;
     daemon.terminate().await;
-    assert_exact("filer", &home.lines("out", &stream), total);
+    assert_exact("filer", &home.lines("filer", &stream), total);
     assert_exact("printer", &printed(&home), total);
     Ok(())
 }
@@ -104,7 +102,7 @@ async fn half_stuck(
     let stream = streams::create(broker, "stuck").await;
     streams::publish(broker, &stream, (0..MESSAGES).map(body)).await;
     let consumers = [
-        consumer("filer", &stream, "{ type = \"file\", dir = \"out\" }"),
+        consumer("filer", &stream, "{ type = \"file\", dir = \"filer\" }"),
         consumer("printer", &stream, "{ type = \"stdout\" }"),
     ];
     let home = Home::new(&broker.uri(), &consumers.concat());
@@ -132,7 +130,7 @@ async fn stuck_past_the_grace() -> Result<(), Unavailable> {
     assert!(!said.contains("filer"), "{said}");
 
     // The one that was not stuck has stored all, the other nothing but what the pipe took.
-    let last = last_offset(&home.lines("out", &stream));
+    let last = last_offset(&home.lines("filer", &stream));
     assert_eq!(streams::stored_offset(broker, &stream, "filer").await, last);
     let mut taken: Vec<Value> = Vec::new();
     for line in BufReader::new(pipe).lines() {

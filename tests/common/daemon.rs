@@ -154,6 +154,26 @@ impl Home {
         lines
     }
 
+    /// Waits until there are so many lines (or more, which is for the test to see) in these segments,
+    /// not compressed. Lag is no such thing to wait for: it is as old as the last look at the stream.
+    pub(crate) async fn until_landed(&self, daemon: &Daemon, dir: &str, stream: &str, total: u64) {
+        eventually(&format!("{total} lines in {dir}"), Duration::from_secs(60), || async {
+            let state = daemon.consumer(dir).await.map(|consumer| consumer["state"].clone());
+            assert!(state != Some("halted".into()), "halted\n{}", self.log_tail());
+            let lines = self.segments(dir, stream).iter().map(|path| lines_in(path)).sum::<u64>();
+            (lines >= total).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until so many lines are printed.
+    pub(crate) async fn until_printed(&self, total: u64) {
+        eventually(&format!("{total} lines printed"), Duration::from_secs(60), || async {
+            (lines_in(&self.path("stdout")) >= total).then_some(())
+        })
+        .await;
+    }
+
     /// The offsets of [`Home::lines`].
     pub(crate) fn offsets(&self, dir: &str, stream: &str) -> Vec<u64> {
         self.lines(dir, stream).iter().map(|line| line["offset"].as_u64().unwrap()).collect()
@@ -314,6 +334,11 @@ fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn lines_in(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn unchunk(mut body: &str) -> String {
