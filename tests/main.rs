@@ -14,6 +14,14 @@
 mod common;
 
 mod architecture;
+mod codecs;
+mod crash;
 mod every_test_runs;
+mod faults;
 mod harness;
+mod isolation;
+mod resume;
+mod shutdown;
 mod smoke;
+mod start_positions;
+mod tls;

@@ -10,7 +10,7 @@ use super::budget::{Admission, Budget};
 use super::connection::Connection;
 use super::error::BrokerError;
 use crate::flow::batch::Permit;
-use crate::flow::credit::OUTSTANDING_MAX;
+use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
 use crate::wire::chunk::{ChunkHeader, HEADER_BYTES};
@@ -18,9 +18,14 @@ use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubs
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
 
-/// Room for every chunk that there can be credit for, and the word that it is over. A broker that
-/// was given at most [`OUTSTANDING_MAX`] and the initial one cannot fill it.
-const QUEUE_MAX: usize = OUTSTANDING_MAX as usize + 8;
+/// Room for every chunk that the budget admits, and the word that it is over. Credit alone does not
+/// limit how many chunks wait here: it is granted anew when a chunk *arrives*, as long as there are
+/// bytes left, and small chunks leave many. But each of them holds its cost, which is never below
+/// the overhead, so the budget does.
+fn queue_max(budget: &Budget) -> usize {
+    let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
+    usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
+}
 
 /// The broker sends only when more than half of the *initial* credit is there, so the initial
 /// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
@@ -67,7 +72,7 @@ impl Connection {
         budget: &Arc<Budget>,
         properties: Vec<(String, String)>,
     ) -> Result<Subscription, BrokerError> {
-        let (sender, events) = mpsc::channel(QUEUE_MAX);
+        let (sender, events) = mpsc::channel(queue_max(budget));
         let main = Main { stream: stream.clone(), sender, budget: Arc::clone(budget) };
         lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
         let subscription =
@@ -255,5 +260,32 @@ fn offset_spec(start: Start) -> OffsetSpec {
         Start::Next => OffsetSpec::Next,
         Start::Offset(offset) => OffsetSpec::Offset(offset),
         Start::Timestamp(at) => OffsetSpec::Timestamp(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn small_chunks_that_nobody_takes_fill_the_budget_and_never_the_queue() {
+        let budget = Budget::new(1 << 20);
+        budget.open(INITIAL_CREDIT);
+        let (sender, events) = mpsc::channel(queue_max(&budget));
+        let stream = StreamName::new("s");
+        let slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
+        let frame_bytes = 1;
+        let mut taken = 0;
+        while matches!(budget.admit(frame_bytes), Admission::Granted) {
+            let deliver =
+                Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
+            slot.deliver(deliver, frame_bytes).unwrap();
+            taken += 1;
+        }
+        assert_eq!(taken, (1 << 20) / (CHUNK_OVERHEAD_BYTES + frame_bytes));
+        slot.unavailable(ResponseCode::StreamNotAvailable);
+        assert_eq!(events.len() as u64, taken + 1, "there is room for the last word");
     }
 }

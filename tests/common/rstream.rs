@@ -96,7 +96,7 @@ impl Rstream {
         self.run(&["delete", stream], String::new()).await;
     }
 
-    pub(super) async fn store_offset(&self, stream: &str, reference: &str, offset: u64) {
+    pub(crate) async fn store_offset(&self, stream: &str, reference: &str, offset: u64) {
         self.run(&["store-offset", stream, reference, &offset.to_string()], String::new()).await;
     }
 

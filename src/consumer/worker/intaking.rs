@@ -61,7 +61,11 @@ impl Worker {
         metrics.received_bytes.increment(delivery.chunk.len() as u64);
         let Link::Up(up) = &mut self.link else { return };
         tracing::trace!(consumer = %self.spec.name, header = ?ChunkHeader::parse(&delivery.chunk), "chunk");
-        match up.intake.examine(delivery) {
+        let examined = up.intake.examine(delivery);
+        if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
+            self.commit.resume();
+        }
+        match examined {
             Examined::Good(checked) => {
                 up.chunk = Some(checked);
                 self.continue_chunk(now);

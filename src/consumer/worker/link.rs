@@ -250,6 +250,10 @@ impl Worker {
                 self.spec.stream.as_str()
             )
         };
+        if lost.is_new_history() {
+            // What is durable is of another history than what the broker would store it for.
+            self.commit.suspend();
+        }
         let Some(plan) = resume::after_loss(self.spec.on_lost) else {
             self.end(super::Outcome::Halted(halt(&lost)));
             return;

@@ -158,6 +158,8 @@ pub async fn run(
     let mut commit = Commit::new(spec.commit, None, now);
     if let Some(position) = position {
         commit.durable(position.offset, 0);
+        // The broker's mirror of it follows once a chunk has borne it out.
+        commit.suspend();
     }
     // Not before: opening a sink may take as long as it likes, the loop may not.
     let pulse = heartbeats.register(format!("consumer {}", spec.name), SILENCE_MAX);

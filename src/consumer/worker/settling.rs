@@ -228,7 +228,7 @@ impl Worker {
     fn answer_waiters(&mut self) {
         let stored = self.commit.stored();
         let durable = self.ledger.durable().map(|c| c.offset);
-        let settled = self.commit.pending().is_none();
+        let settled = self.commit.pending().is_none() && !self.commit.is_suspended();
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
             .into_iter()
             .partition(|w| stored >= w.upto || (settled && durable >= w.upto));
