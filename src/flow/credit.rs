@@ -27,13 +27,15 @@ pub struct Window {
     estimate: u64,
     outstanding: u64,
     open: bool,
+    /// What a chunk cost that was refused, until one is taken.
+    refused: u64,
 }
 
 impl Window {
     /// An empty window over `budget` bytes.
     pub fn new(budget: u64) -> Window {
         let estimate = (budget / OUTSTANDING_FIRST).max(1);
-        Window { budget, buffered: 0, estimate, outstanding: 0, open: false }
+        Window { budget, buffered: 0, estimate, outstanding: 0, open: false, refused: 0 }
     }
 
     /// What a chunk of a frame of this size is counted as.
@@ -66,12 +68,16 @@ impl Window {
     /// Notes a chunk that could not be admitted, so that the next window asks for fewer.
     pub fn refused(&mut self, cost: u64) {
         self.estimate = self.estimate.max(cost);
+        self.refused = cost;
     }
 
     /// A chunk arrived and is held.
     pub fn received(&mut self, cost: u64) {
         self.buffered += cost;
         self.outstanding = self.outstanding.saturating_sub(1);
+        if cost >= self.refused {
+            self.refused = 0;
+        }
         // Up at once, down slowly: a single small chunk says little of the next.
         self.estimate =
             if cost > self.estimate { cost } else { self.estimate - (self.estimate - cost) / 8 };
@@ -111,9 +117,10 @@ impl Window {
         self.buffered
     }
 
-    /// Whether so little is held that a connection dropped for a burst may be made anew.
+    /// Whether so little is held that a connection dropped for a burst may be made anew: the chunk
+    /// that was refused fits now.
     pub fn relaxed(&self) -> bool {
-        self.buffered <= self.budget / 2
+        self.buffered <= self.budget / 2 && self.admits(self.refused)
     }
 }
 
