@@ -16,7 +16,8 @@ fn body(nth: u64) -> String {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         char::from(b' ' + 1 + ((state >> 33) % 90) as u8)
     });
-    let text = if nth % 2 == 0 { noise.take(size).collect() } else { "abc".repeat(size / 3) };
+    let text =
+        if nth.is_multiple_of(2) { noise.take(size).collect() } else { "abc".repeat(size / 3) };
     format!("{nth}: {text}")
 }
 

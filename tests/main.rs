@@ -15,11 +15,13 @@ mod common;
 
 mod architecture;
 mod codecs;
+mod commits;
 mod crash;
 mod every_test_runs;
 mod faults;
 mod harness;
 mod isolation;
+mod odd_messages;
 mod resume;
 mod shutdown;
 mod smoke;

@@ -113,6 +113,13 @@ field() {
   [[ $value == null ]] || echo "$value"
 }
 
+# show KEY: for a person, of the object at hand.
+show() {
+  local value
+  value=$(field "$object" "$1")
+  echo "${value:--}"
+}
+
 await_daemon() {
   local deadline=$((SECONDS + STUCK_AFTER))
   until get /livez | grep -q '^ok'; do
@@ -131,12 +138,11 @@ watch_lag() {
     now=
     for object in "${consumers[@]}"; do
       printf '  %3d s  %-10s %-10s lag %7s messages %6.6s s   durable %8s  stored %8s\n' \
-        $((SECONDS - began)) "$(field "$object" name)" "$(field "$object" state)" \
-        "$(field "$object" lag_messages)" "$(field "$object" lag_seconds)" \
-        "$(field "$object" durable_offset)" "$(field "$object" stored_offset)"
-      now+="$(field "$object" durable_offset) $(field "$object" stored_offset) "
-      [[ $(field "$object" state) != halted ]] ||
-        fail "consumer $(field "$object" name) has halted (if the broker's data is gone: rm -rf demo-data)"
+        $((SECONDS - began)) "$(show name)" "$(show state)" "$(show lag_messages)" "$(show lag_seconds)" \
+        "$(show durable_offset)" "$(show stored_offset)"
+      now+="$(show durable_offset) $(show stored_offset) "
+      [[ $(show state) != halted ]] ||
+        fail "consumer $(show name) has halted (if the broker's data is gone: rm -rf demo-data)"
     done
     ! "$1" || return 0
     [[ $now == "$last" ]] || moved=$SECONDS
@@ -144,7 +150,8 @@ watch_lag() {
     if [[ $1 == until_landed ]]; then
       ((SECONDS < moved + STUCK_AFTER)) || fail "nothing has moved for $STUCK_AFTER s"
     fi
-    sleep 1
+    # Ctrl-C ends it early.
+    sleep 1 || true
   done
 }
 
@@ -156,7 +163,7 @@ until_landed() {
   local object
   [[ ${#consumers[@]} == "${#CONSUMERS[@]}" ]] || return 1
   for object in "${consumers[@]}"; do
-    [[ $(field "$object" state) == running && $(field "$object" lag_messages) == 0 ]] || return 1
+    [[ $(show state) == running && $(show lag_messages) == 0 ]] || return 1
   done
 }
 
@@ -222,7 +229,11 @@ check_count() {
     ((lines >= total || told > 0)) || wrong "$name: $((total - lines)) messages are missing"
   elif ((lines > total)); then
     # Only the files promise not to repeat themselves.
-    [[ $name == monitoring ]] || wrong "$name: $((lines - total)) lines too many"
+    if [[ $name == monitoring ]]; then
+      note "$name: $((lines - total)) came again, as at-least-once may: an earlier run was cut off"
+    else
+      wrong "$name: $((lines - total)) lines too many"
+    fi
   elif ((lines < total)); then
     if ((told > 0)); then
       note "$name: the other $((total - lines)) are in the stream, for the next run"

@@ -159,6 +159,11 @@ impl Intake {
         Step::Done
     }
 
+    /// The first offset wanted; `None` where any will do.
+    pub(super) fn wanted(&self) -> Option<Offset> {
+        self.continuity.next()
+    }
+
     /// What came before this offset is accounted for: a gap was explained.
     pub(super) fn explained(&mut self, to: Offset) {
         self.continuity.advance(to, 0);

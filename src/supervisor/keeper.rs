@@ -117,19 +117,12 @@ async fn run_once(
     heartbeats: &Heartbeats,
     draining: &mut watch::Receiver<bool>,
 ) -> Once {
-    let open = (kept.plan.sink)();
-    let opened = tokio::select! {
-        opened = open => opened,
+    let sink = tokio::select! {
+        opened = open(&kept.plan) => match opened {
+            Ok(sink) => sink,
+            Err(once) => return once,
+        },
         _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
-    };
-    let sink: Box<dyn Sink> = match opened {
-        Ok(sink) => sink,
-        Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))) => {
-            return Once::Ended(Ended::Halted(error.to_string()));
-        }
-        Err(error @ SinkError::Transient { .. }) => {
-            return Once::Failed(error.to_string(), RestartReason::Sink);
-        }
     };
     let (commands, receive) = mpsc::channel(COMMANDS_MAX);
     *lock(&kept.commands) = Some(commands.clone());
@@ -149,9 +142,33 @@ async fn run_once(
         Some(Ok(Outcome::Drained)) => Once::Ended(Ended::Drained),
         Some(Ok(Outcome::Halted(reason))) => Once::Ended(Ended::Halted(reason)),
         Some(Ok(Outcome::Failed(reason))) => Once::Failed(reason, RestartReason::Sink),
-        Some(Err(error)) => Once::Failed(format!("internal error: {error}"), RestartReason::Panic),
+        Some(Ok(Outcome::Panicked(reason))) => Once::Failed(reason, RestartReason::Panic),
+        Some(Err(error)) => panicked(&error),
         None => Once::Failed("internal error: no task".to_owned(), RestartReason::Other),
     }
+}
+
+/// Opens the sink, in a task of its own: a panic ends only that, and a caller that no longer waits
+/// ends it too.
+async fn open(plan: &Plan) -> Result<Box<dyn Sink>, Once> {
+    let factory = Arc::clone(&plan.sink);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { factory().await });
+    match tasks.join_next().await {
+        Some(Ok(Ok(sink))) => Ok(sink),
+        Some(Ok(Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))))) => {
+            Err(Once::Ended(Ended::Halted(error.to_string())))
+        }
+        Some(Ok(Err(error @ SinkError::Transient { .. }))) => {
+            Err(Once::Failed(error.to_string(), RestartReason::Sink))
+        }
+        Some(Err(error)) => Err(panicked(&error)),
+        None => Err(Once::Failed("internal error: no task".to_owned(), RestartReason::Other)),
+    }
+}
+
+fn panicked(error: &tokio::task::JoinError) -> Once {
+    Once::Failed(format!("internal error: {error}"), RestartReason::Panic)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -194,6 +194,16 @@ impl Worker {
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
     fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
+        let wanted = match &self.link {
+            Link::Up(up) => up.intake.wanted().unwrap_or(Offset(0)),
+            _ => return,
+        };
+        if header.is_some_and(|h| h.next_offset() <= wanted) {
+            // The first chunk of a subscription holds the position. All of it was read before, so
+            // nothing of it is missed; if its header is wrong too, the next chunk shows a gap.
+            tracing::warn!(consumer = %self.spec.name, %error, "a chunk that was read before is damaged now");
+            return;
+        }
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
         let times = self.count_unreadable(at);
         if times < READ_AGAIN_MAX {
@@ -208,11 +218,14 @@ impl Worker {
                     ChunkError::CrcMismatch { .. } => LostReason::Crc,
                     _ => LostReason::Undecodable,
                 };
-                tracing::error!(consumer = %self.spec.name, stream, first = %header.first_offset, records = header.records, %error, "a chunk cannot be read; left out as on_bad_message says");
+                // Some of it may have been read before.
+                let first = header.first_offset.max(wanted);
+                let records = u32::try_from(header.next_offset().0 - first.0).unwrap_or(u32::MAX);
+                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a chunk cannot be read; left out as on_bad_message says");
                 if let Link::Up(up) = &mut self.link {
-                    up.intake.pass_over(header.first_offset, header.records);
+                    up.intake.pass_over(first, records);
                 }
-                self.leave_out(header.first_offset, header.records, reason);
+                self.leave_out(first, records, reason);
             }
             (OnBad::Halt, _) | (OnBad::Skip, None) => {
                 let what = format!(

@@ -213,9 +213,12 @@ impl Worker {
         let now = Instant::now();
         if self.ending.is_some() {
             self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
-            // Whoever was told to stop stores as long as the time lasts; after a fault the next run
-            // reads again what was not stored.
-            self.gave_up_storing |= !matches!(self.ending, Some(super::Outcome::Drained));
+            // Whoever was told to stop stores as long as the time lasts. After a fault, which may
+            // have taken the connection with it, one more is tried; the next run reads again what
+            // was not stored.
+            let fault = !matches!(self.ending, Some(super::Outcome::Drained));
+            self.gave_up_storing |= fault && self.tried_to_store;
+            self.tried_to_store = true;
             return;
         }
         if error.is_fatal() {

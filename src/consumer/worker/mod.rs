@@ -68,6 +68,8 @@ pub enum Outcome {
     Halted(String),
     /// It may go on if it is started anew.
     Failed(String),
+    /// So it may after a panic of its sink, which is a fault in this program.
+    Panicked(String),
 }
 
 /// What happened while the loop waited.
@@ -117,6 +119,8 @@ struct Worker {
     ending: Option<Outcome>,
     /// The last attempt to store an offset while ending failed.
     gave_up_storing: bool,
+    /// While ending, a connection to store the offset on was lost, or could not be had.
+    tried_to_store: bool,
     turned: Instant,
 }
 
@@ -185,6 +189,7 @@ pub async fn run(
         waiters: Vec::new(),
         ending: None,
         gave_up_storing: false,
+        tried_to_store: false,
         turned: now,
         spec,
         status,
@@ -305,12 +310,15 @@ impl Worker {
     fn end(&mut self, outcome: Outcome) {
         match (&self.ending, &outcome) {
             (None, _) => {}
-            (Some(Outcome::Drained), Outcome::Halted(_) | Outcome::Failed(_)) => {}
+            (
+                Some(Outcome::Drained),
+                Outcome::Halted(_) | Outcome::Failed(_) | Outcome::Panicked(_),
+            ) => {}
             (Some(_), _) => return,
         }
         match &outcome {
             Outcome::Drained => self.status.set_state(State::Draining, Some("told to stop".into())),
-            Outcome::Halted(reason) | Outcome::Failed(reason) => {
+            Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
                 self.status.set_state(State::Draining, Some(reason.clone()));
             }
         }
@@ -348,7 +356,7 @@ impl Worker {
             Ok(Ok(())) => outcome,
             Ok(Err(error)) if error.is_panic() => {
                 // The panic's own message went to the log where it happened.
-                Outcome::Failed("the sink panicked".to_owned())
+                Outcome::Panicked("the sink panicked".to_owned())
             }
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(consumer = %self.spec.name, "the sink or the broker did not say goodbye within {GOODBYE_MAX:?}");

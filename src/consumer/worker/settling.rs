@@ -222,7 +222,7 @@ impl Worker {
     fn store_failed(&mut self, now: Instant) {
         self.commit.failed(now);
         self.gave_up_storing |=
-            matches!(self.ending, Some(Outcome::Halted(_) | Outcome::Failed(_)));
+            self.ending.as_ref().is_some_and(|ending| *ending != Outcome::Drained);
     }
 
     fn answer_waiters(&mut self) {
