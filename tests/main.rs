@@ -18,6 +18,8 @@ mod every_test_runs;
 mod faults;
 mod harness;
 mod isolation;
+mod lag;
+mod memory;
 mod resume;
 mod shutdown;
 mod smoke;
