@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint brokers brokers-down
+.PHONY: help test quick demo lint bench brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,6 +22,9 @@ lint: ## Formatting, clippy, shellcheck
 	cargo clippy --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh .ci/run; \
 	else echo 'SKIPPED shellcheck: it is not installed (apt-get install shellcheck)'; fi
+
+bench: ## Speed, beside a plain socket reader and the official client (ARGS='--spin 12x400')
+	@scripts/bench.sh $(ARGS)
 
 brokers: ## Brokers that stay up, for `cargo test` to use again and again
 	@scripts/test-brokers.sh up $(CURDIR)/target/brokers

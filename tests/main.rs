@@ -13,6 +13,9 @@
 
 mod common;
 
+mod architecture;
+mod codecs;
+mod commits;
 mod crash;
 mod every_test_runs;
 mod faults;
@@ -20,7 +23,9 @@ mod harness;
 mod isolation;
 mod lag;
 mod memory;
+mod odd_messages;
 mod resume;
 mod shutdown;
 mod smoke;
 mod start_positions;
+mod tls;

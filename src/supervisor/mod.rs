@@ -76,13 +76,25 @@ impl Supervisor {
         self.kept.iter().filter(|k| k.halted().is_some()).count()
     }
 
-    /// Tells every consumer to store what is durable, now; does not wait for it.
+    /// Tells every consumer to store what is durable, now; does not wait for it. What comes of it is
+    /// logged.
     pub fn commit_all(&self) {
         for kept in self.kept.iter() {
-            let (answer, _) = oneshot::channel();
+            let name = kept.plan.spec.name.clone();
+            let (answer, answered) = oneshot::channel();
             if !kept.tell(Command::Commit(answer)) {
-                tracing::warn!(consumer = %kept.plan.spec.name, "is not running: nothing to commit");
+                tracing::warn!(consumer = %name, "is not running: nothing to store");
+                continue;
             }
+            tokio::spawn(async move {
+                match answered.await {
+                    Ok(Ok(stored)) => {
+                        tracing::info!(consumer = %name, stored = ?stored.map(|o| o.0), "stored");
+                    }
+                    Ok(Err(error)) => tracing::warn!(consumer = %name, error, "not stored"),
+                    Err(_) => tracing::warn!(consumer = %name, "ended before it was stored"),
+                }
+            });
         }
     }
 

@@ -42,12 +42,19 @@ impl Version {
 pub(crate) struct Options {
     conf: Vec<String>,
     plugins: Option<String>,
+    files: Vec<(String, String)>,
 }
 
 impl Options {
     /// A line for `rabbitmq.conf`, such as `stream.frame_max = 65536`.
     pub(crate) fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
+        self
+    }
+
+    /// A file in the node's folder, which the node itself sees as `/node/NAME`.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.push((name.to_owned(), content.to_owned()));
         self
     }
 
@@ -205,6 +212,10 @@ fn start(
     command.args(["--version", version.as_str(), "--owner", &std::process::id().to_string()]);
     for line in &options.conf {
         command.args(["--conf", line]);
+    }
+    for (name, content) in &options.files {
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(name), content).unwrap();
     }
     if let Some(plugins) = &options.plugins {
         command.args(["--plugins", plugins]);

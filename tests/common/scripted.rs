@@ -1,7 +1,8 @@
 //! A broker by script, for answers that no real one can be brought to give. On its own it is a small
 //! healthy broker: it shakes hands as RabbitMQ of a version does, has one log of chunks for whatever
-//! stream it is asked about, delivers by credit, and keeps stored offsets. A test's script is asked
-//! first about every frame that comes, and may let it go wrong.
+//! stream it is asked about, delivers by credit, keeps stored offsets, and sends heartbeats from the
+//! client's Tune on. A test's script is asked first about every frame that comes, and may let it go
+//! wrong.
 //!
 //! ```ignore
 //! let broker = Scripted::start(Version::V4_3).await;
@@ -13,19 +14,25 @@
 //! let home = Home::new(&broker.uri(), …);
 //! ```
 
+mod written;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use rillway::wire::commands::{CommandVersions, ExchangeCommandVersions, close_response, keys};
+use rillway::wire::commands::{
+    CommandVersions, ExchangeCommandVersions, close_response, heartbeat, keys,
+};
 use rillway::wire::cursor::{Cursor, PutExt};
-use rillway::wire::frame::{Frame, FrameLimits, split_frame, write_frame};
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use rillway::wire::frame::{Frame, FrameLimits, split_frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, interval};
 
+pub(crate) use self::written::{Chunk, answer, frame, message, sized};
 use super::Version;
 
 const OK: u16 = 0x01;
@@ -63,104 +70,6 @@ pub(crate) enum Say {
 }
 
 type Script = Arc<dyn Fn(&Heard) -> Say + Send + Sync>;
-
-/// A chunk of records, as it goes over the wire.
-#[derive(Debug, Clone)]
-pub(crate) struct Chunk {
-    first: u64,
-    records: u32,
-    bytes: BytesMut,
-}
-
-impl Chunk {
-    /// AMQP messages with these bodies as their data sections.
-    pub(crate) fn plain(first: u64, bodies: &[&str]) -> Chunk {
-        let messages: Vec<Vec<u8>> = bodies.iter().map(|body| message(body)).collect();
-        Self::raw(first, &messages)
-    }
-
-    /// Messages of these very bytes, each an entry.
-    pub(crate) fn raw(first: u64, messages: &[Vec<u8>]) -> Chunk {
-        let mut data = BytesMut::new();
-        messages.iter().for_each(|message| data.put_slice(&sized(message)));
-        Self::of(first, messages.len() as u16, messages.len() as u32, &data)
-    }
-
-    /// One sub-entry batch of `records` messages: `data` is what the codec of this number made of
-    /// `inflated` bytes of messages, each behind its size ([`sized`]).
-    pub(crate) fn batch(first: u64, codec: u8, records: u16, inflated: u32, data: &[u8]) -> Chunk {
-        let mut entry = BytesMut::new();
-        entry.put_u8(0x80 | codec << 4);
-        entry.put_u16(records);
-        entry.put_u32(inflated);
-        entry.put_u32(data.len() as u32);
-        entry.put_slice(data);
-        Self::of(first, 1, records.into(), &entry)
-    }
-
-    /// Any data section, under a header that fits it.
-    pub(crate) fn of(first: u64, entries: u16, records: u32, data: &[u8]) -> Chunk {
-        let mut bytes = BytesMut::new();
-        bytes.put_slice(&[0x50, 0]);
-        bytes.put_u16(entries);
-        bytes.put_u32(records);
-        bytes.put_i64(1_767_225_600_000); // 2026-01-01
-        bytes.put_u64(1); // Epoch.
-        bytes.put_u64(first);
-        bytes.put_u32(crc32fast::hash(data));
-        bytes.put_u32(data.len() as u32);
-        bytes.put_slice(&[0; 8]); // No trailer, no filter.
-        bytes.put_slice(data);
-        Chunk { first, records, bytes }
-    }
-
-    /// The same with its last byte changed, so that the CRC is wrong.
-    pub(crate) fn damaged(mut self) -> Chunk {
-        *self.bytes.last_mut().unwrap() ^= 0xff;
-        self
-    }
-
-    fn next(&self) -> u64 {
-        self.first + u64::from(self.records)
-    }
-}
-
-/// An AMQP message with this body as its data section.
-pub(crate) fn message(body: &str) -> Vec<u8> {
-    let mut bytes = vec![0x00, 0x53, 0x75, 0xb0];
-    bytes.put_u32(body.len() as u32);
-    bytes.put_slice(body.as_bytes());
-    bytes
-}
-
-/// A message behind its size, as entries and batches hold it.
-pub(crate) fn sized(message: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.put_u32(message.len() as u32);
-    bytes.put_slice(message);
-    bytes
-}
-
-/// A frame that the broker sends of itself.
-pub(crate) fn frame(key: u16, version: u16, content: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut out = BytesMut::new();
-    write_frame(&mut out, key, version, |out| {
-        content(out);
-        Ok(())
-    })
-    .unwrap();
-    out.freeze()
-}
-
-/// The answer to a request: its correlation id, a code, and what follows.
-pub(crate) fn answer(heard: &Heard, code: u16, content: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let correlation = (&heard.payload[..4]).get_u32();
-    frame(heard.key | 0x8000, 1, |out| {
-        out.put_u32(correlation);
-        out.put_u16(code);
-        content(out);
-    })
-}
 
 struct State {
     script: Script,
@@ -300,6 +209,7 @@ struct Serving {
     number: usize,
     subscriptions: Vec<Subscription>,
     deliver_version: u16,
+    heartbeat: Option<Interval>,
     out: Vec<Bytes>,
 }
 
@@ -307,13 +217,20 @@ struct Serving {
 async fn serve(mut socket: TcpStream, number: usize, shared: Arc<Shared>) {
     let (mut grown, mut said) = (shared.grown.subscribe(), shared.said.subscribe());
     let mut spoken = said.borrow_and_update().len();
-    let mut serving =
-        Serving { shared, number, subscriptions: Vec::new(), deliver_version: 1, out: Vec::new() };
+    let mut serving = Serving {
+        shared,
+        number,
+        subscriptions: Vec::new(),
+        deliver_version: 1,
+        heartbeat: None,
+        out: Vec::new(),
+    };
     let mut buffer = BytesMut::new();
     loop {
         tokio::select! {
             read = socket.read_buf(&mut buffer) => if !matches!(read, Ok(1..)) { return },
             _ = grown.changed() => {}
+            () = due(&mut serving.heartbeat) => serving.out.push(heartbeat()),
             _ = said.changed() => {
                 let all = said.borrow_and_update();
                 serving.out.extend_from_slice(&all[spoken..]);
@@ -462,7 +379,14 @@ impl Serving {
                 return false;
             }
             keys::CLOSE => return false,
-            keys::TUNE | keys::HEARTBEAT => return true,
+            keys::TUNE => {
+                body.u32().unwrap();
+                let seconds = body.u32().unwrap();
+                let period = Duration::from_millis(500 * u64::from(seconds));
+                self.heartbeat = (seconds > 0).then(|| interval(period));
+                return true;
+            }
+            keys::HEARTBEAT => return true,
             // As RabbitMQ does with what it does not know.
             _ => return false,
         };
@@ -490,6 +414,14 @@ impl Serving {
                 }));
             }
         }
+    }
+}
+
+/// Waits for the time of the next heartbeat.
+async fn due(heartbeat: &mut Option<Interval>) {
+    match heartbeat {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }
 

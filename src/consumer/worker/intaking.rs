@@ -6,7 +6,7 @@ use super::super::intake::{Checked, Examined, Step};
 use super::super::spec::OnBad;
 use super::link::{Asked, Link};
 use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
-use crate::broker::{BrokerError, Delivery, Event};
+use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
 use crate::flow::resume::{OnLost, Origin};
@@ -71,7 +71,11 @@ impl Worker {
                 self.continue_chunk(now);
             }
             Examined::Gap { from, to, checked } => self.ask_about_gap(from, to, checked),
-            Examined::Lost(lost) => self.on_lost(lost),
+            Examined::Lost(lost) => {
+                if self.leader_says(&lost.to_string()) {
+                    self.on_lost(lost);
+                }
+            }
             Examined::Unreadable { error, header } => self.on_unreadable(&error, header),
             Examined::Nothing => {}
         }
@@ -82,6 +86,11 @@ impl Worker {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error),
         };
+        if there.is_none() {
+            // The chunk behind the gap is there, so an answer that did not come says nothing.
+            let what = format!("no chunk came for offset {from} when it was asked for");
+            return self.unlink(BrokerError::Lost(what.into()));
+        }
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
@@ -94,6 +103,9 @@ impl Worker {
                     to.0 - 1,
                     bounds.first.unwrap_or(to)
                 );
+                if !self.leader_says(&what) {
+                    return;
+                }
                 if self.spec.on_lost == OnLost::Halt {
                     return self.end(Outcome::Halted(format!(
                         "{what}. Set on_offset_lost to go on all the same"
@@ -170,6 +182,7 @@ impl Worker {
         let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
         self.own.position = Some((Origin::Session, checkpoint));
         self.own.plan = None;
+        self.own.prefer = Prefer::Replica;
         let mut full = Vec::new();
         self.cutter.push(part, now, |batch| full.push(batch));
         for batch in full {
@@ -194,6 +207,16 @@ impl Worker {
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
     fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
+        let wanted = match &self.link {
+            Link::Up(up) => up.intake.wanted().unwrap_or(Offset(0)),
+            _ => return,
+        };
+        if header.is_some_and(|h| h.next_offset() <= wanted) {
+            // The first chunk of a subscription holds the position. All of it was read before, so
+            // nothing of it is missed; if its header is wrong too, the next chunk shows a gap.
+            tracing::warn!(consumer = %self.spec.name, %error, "a chunk that was read before is damaged now");
+            return;
+        }
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
         let times = self.count_unreadable(at);
         if times < READ_AGAIN_MAX {
@@ -208,11 +231,18 @@ impl Worker {
                     ChunkError::CrcMismatch { .. } => LostReason::Crc,
                     _ => LostReason::Undecodable,
                 };
-                tracing::error!(consumer = %self.spec.name, stream, first = %header.first_offset, records = header.records, %error, "a chunk cannot be read; left out as on_bad_message says");
-                if let Link::Up(up) = &mut self.link {
-                    up.intake.pass_over(header.first_offset, header.records);
+                // Some of it may have been read before.
+                let first = header.first_offset.max(wanted);
+                let records = u32::try_from(header.next_offset().0 - first.0).unwrap_or(u32::MAX);
+                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a chunk cannot be read; left out as on_bad_message says");
+                if wanted > Offset(0) && first > wanted {
+                    // Whether the broker's own chunks stood there cannot be asked any more.
+                    self.count_lost(LostReason::Gap, first.0 - wanted.0);
                 }
-                self.leave_out(header.first_offset, header.records, reason);
+                if let Link::Up(up) = &mut self.link {
+                    up.intake.pass_over(first, records);
+                }
+                self.leave_out(first, records, reason);
             }
             (OnBad::Halt, _) | (OnBad::Skip, None) => {
                 let what = format!(

@@ -24,7 +24,7 @@ use super::session::{Own, SessionError};
 use super::sinking::{self, Message, Order, Report};
 use super::spec::Spec;
 use super::status::Status;
-use crate::broker::{BrokerError, Budget, Event};
+use crate::broker::{BrokerError, Budget, Event, Prefer};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::commit::Commit;
@@ -98,6 +98,8 @@ struct Worker {
     status: Arc<Status>,
     pulse: Pulse,
     commands: mpsc::Receiver<Command>,
+    /// Whoever commands may go away, and says nothing more then.
+    commanded: bool,
     orders: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
     sink_alive: bool,
@@ -119,6 +121,8 @@ struct Worker {
     ending: Option<Outcome>,
     /// The last attempt to store an offset while ending failed.
     gave_up_storing: bool,
+    /// While ending, a connection to store the offset on was lost, or could not be had.
+    tried_to_store: bool,
     turned: Instant,
 }
 
@@ -141,9 +145,12 @@ pub async fn run(
         Err(error) => return Outcome::Halted(format!("the sink's position: {error}")),
     };
     let remembered = Remembered::of(&spec);
-    let memory = match remembered.read() {
-        Ok(memory) => memory,
-        Err(error) => return Outcome::Halted(error.to_string()),
+    let reading = remembered.clone();
+    // A disk that hangs holds up this consumer, and no thread that others need.
+    let memory = match tokio::task::spawn_blocking(move || reading.read()).await {
+        Ok(Ok(memory)) => memory,
+        Ok(Err(error)) => return Outcome::Halted(error.to_string()),
+        Err(error) => return Outcome::Failed(format!("reading the state file: {error}")),
     };
     let now = Instant::now();
     let (orders, receive_orders) = mpsc::channel(ORDERS_MAX);
@@ -168,6 +175,7 @@ pub async fn run(
     let worker = Worker {
         pulse,
         commands,
+        commanded: true,
         orders,
         reports,
         sink_alive: true,
@@ -180,13 +188,19 @@ pub async fn run(
         inflated: Arc::default(),
         link: Link::Down { until: now },
         backoff,
-        own: Own { position: position.map(|p| (Origin::Sink, p)), remembered: memory, plan: None },
+        own: Own {
+            position: position.map(|p| (Origin::Sink, p)),
+            remembered: memory,
+            plan: None,
+            prefer: Prefer::Replica,
+        },
         restarting: Restarting::No,
         unreadable: None,
         storing: None,
         waiters: Vec::new(),
         ending: None,
         gave_up_storing: false,
+        tried_to_store: false,
         turned: now,
         spec,
         status,
@@ -231,7 +245,7 @@ impl Worker {
         let intake = self.ready.is_empty() && self.ending.is_none() && !self.is_restarting();
         tokio::select! {
             biased;
-            command = self.commands.recv() => Turn::Command(command),
+            command = self.commands.recv(), if self.commanded => Turn::Command(command),
             report = self.reports.recv(), if self.sink_alive => Turn::Report(report),
             stored = settling::of(&mut self.storing) => Turn::Stored(stored),
             turn = self.link.next(intake) => turn,
@@ -241,8 +255,11 @@ impl Worker {
 
     fn apply(&mut self, turn: Turn) {
         match turn {
-            // Whoever commands is gone: end in good order.
-            Turn::Command(None | Some(Command::Drain)) => self.end(Outcome::Drained),
+            Turn::Command(Some(Command::Drain)) => self.end(Outcome::Drained),
+            Turn::Command(None) => {
+                self.commanded = false;
+                self.end(Outcome::Drained);
+            }
             Turn::Command(Some(Command::Commit(answer))) => self.commit_now(answer),
             Turn::Report(Some(report)) => self.on_report(report),
             Turn::Report(None) => {
@@ -259,7 +276,8 @@ impl Worker {
 
     fn next_deadline(&self) -> Instant {
         let tick = Instant::now() + TICK;
-        [self.cutter.deadline(), self.storing_deadline(), self.link.deadline()]
+        let link = self.link.deadline().filter(|_| self.may_link());
+        [self.cutter.deadline(), self.storing_deadline(), link]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
@@ -343,13 +361,13 @@ impl Worker {
         }
         let connection = self.link.into_connection();
         drop(self.orders);
-        let goodbye = async {
+        let hang_up = async {
             if let Some(connection) = connection {
                 connection.close().await;
             }
-            sink_task.join().await
         };
-        match tokio::time::timeout(GOODBYE_MAX, goodbye).await {
+        let goodbyes = async { tokio::join!(sink_task.join(), hang_up).0 };
+        match tokio::time::timeout(GOODBYE_MAX, goodbyes).await {
             Ok(Ok(())) => outcome,
             Ok(Err(error)) if error.is_panic() => {
                 // The panic's own message went to the log where it happened.

@@ -71,6 +71,9 @@ impl Worker {
                 self.status.update(|facts| facts.sink_trouble = Some(error));
             }
             Report::Restarted => {
+                for waiter in std::mem::take(&mut self.waiters) {
+                    waiter.answer(Err("the stream was created again meanwhile".to_owned()));
+                }
                 self.ledger.restart();
                 self.commit.restart();
                 self.restarting = Restarting::No;
@@ -234,6 +237,7 @@ impl Worker {
         let settled = self.commit.pending().is_none() && !self.commit.is_suspended();
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
             .into_iter()
+            .filter(|waiter| !waiter.answer.is_closed())
             .partition(|w| stored >= w.upto || (settled && durable >= w.upto));
         self.waiters = waiting;
         for waiter in done {

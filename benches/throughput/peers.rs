@@ -1,0 +1,156 @@
+//! Who is compared, and what comes of one run.
+
+use std::fmt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::daemon;
+use crate::options::Job;
+use crate::streams::Stream;
+
+/// How much longer than its limit a peer's process may live.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Peer {
+    Plain,
+    Null,
+    File,
+    Official,
+}
+
+impl Peer {
+    pub(crate) const ALL: [Peer; 4] = [Peer::Plain, Peer::Null, Peer::File, Peer::Official];
+
+    pub(crate) fn parse(name: &str) -> anyhow::Result<Peer> {
+        Ok(match name {
+            "plain" => Peer::Plain,
+            "null" => Peer::Null,
+            "file" => Peer::File,
+            "official" => Peer::Official,
+            other => bail!("no peer: {other}"),
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::Plain => "plain socket reader",
+            Peer::Null => "rillway, `null`",
+            Peer::File => "rillway, `file` (NDJSON)",
+            Peer::Official => "official client",
+        }
+    }
+}
+
+/// What one run came to, between the first message seen and the last.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) messages: u64,
+    /// Where the peer counts them.
+    pub(crate) chunks: u64,
+    pub(crate) took: Duration,
+    pub(crate) cpu: Duration,
+    pub(crate) memory_peak: u64,
+    /// Whether it had read all when it was stopped.
+    pub(crate) whole: bool,
+}
+
+impl Run {
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.took.as_secs_f64()
+    }
+
+    /// Microseconds of processor time for a message.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.messages as f64
+    }
+
+    /// The line in which a peer's process says what it did.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "run {} {} {} {} {} {}",
+            self.messages,
+            self.chunks,
+            self.took.as_nanos(),
+            self.cpu.as_nanos(),
+            self.memory_peak,
+            u8::from(self.whole)
+        )
+    }
+
+    fn from_line(line: &str) -> Option<Run> {
+        let numbers: Option<Vec<u64>> =
+            line.strip_prefix("run ")?.split(' ').map(|n| n.parse().ok()).collect();
+        let [messages, chunks, took, cpu, memory_peak, whole] = *numbers? else { return None };
+        Some(Run {
+            messages,
+            chunks,
+            took: Duration::from_nanos(took),
+            cpu: Duration::from_nanos(cpu),
+            memory_peak,
+            whole: whole == 1,
+        })
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} msg/s, {:.3} µs of CPU each, {} MiB{}",
+            self.rate(),
+            self.cpu_us(),
+            self.memory_peak >> 20,
+            if self.whole { "" } else { ", stopped at its time limit" }
+        )
+    }
+}
+
+pub(crate) fn run(peer: Peer, port: u16, stream: &Stream, limit: Duration) -> anyhow::Result<Run> {
+    let (name, messages) = (stream.name.clone(), stream.messages);
+    let job = Job { port, stream: name, messages, limit };
+    match peer {
+        Peer::Plain => in_own_process("read-plain", &job),
+        Peer::Official => in_own_process("read-official", &job),
+        Peer::Null => daemon::run("{ type = \"null\" }", &job),
+        Peer::File => daemon::run("{ type = \"file\", dir = \"out\" }", &job),
+    }
+}
+
+fn in_own_process(verb: &str, job: &Job) -> anyhow::Result<Run> {
+    let child = Command::new(std::env::current_exe()?)
+        .arg(verb)
+        .args(job.arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut child = Killed(child);
+    let deadline = Instant::now() + job.limit + GRACE;
+    let status = loop {
+        if let Some(status) = child.0.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            bail!("hung: it did not end within its time limit of {:?}", job.limit);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let output = child.0.stdout.take().context("no output")?;
+    let output = std::io::read_to_string(output)?;
+    match output.lines().find_map(Run::from_line) {
+        Some(run) if status.success() => Ok(run),
+        _ => bail!("failed: {status}"),
+    }
+}
+
+/// A process that does not outlive this value.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
