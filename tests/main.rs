@@ -21,6 +21,8 @@ mod every_test_runs;
 mod faults;
 mod harness;
 mod isolation;
+mod lag;
+mod memory;
 mod odd_messages;
 mod resume;
 mod shutdown;

@@ -61,6 +61,7 @@ impl Kept {
             facts.quiet_since = None;
             facts.credit = false;
             facts.buffered_bytes = 0;
+            facts.sink_busy_since = None;
             facts.oldest = None;
         });
         *lock(&self.ended) = Some(ended);
@@ -96,7 +97,10 @@ pub(super) async fn run(
         let wait = backoff.next(fastrand::f64());
         tracing::error!(consumer = %spec.name, %reason, ?wait, "failed; starting it again");
         kept.status.metrics.restarts(kind).increment(1);
-        kept.status.update(|facts| facts.restarts += 1);
+        kept.status.update(|facts| {
+            facts.restarts += 1;
+            facts.sink_trouble = None;
+        });
         kept.status.set_state(State::Backoff, Some(reason));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -318,7 +318,8 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    fn tail(&self) -> String {
+    /// The end of its log.
+    pub(crate) fn tail(&self) -> String {
         tail(&self.log)
     }
 }

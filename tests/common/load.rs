@@ -37,12 +37,17 @@ impl Load {
     /// Publishes from now on. Not on RabbitMQ 3.10.
     pub(crate) fn on(broker: &Broker, stream: &str, pace: Pace) -> Load {
         let (stop, confirmed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let is_over = {
+            let stop = Arc::clone(&stop);
+            move |_| stop.load(Ordering::SeqCst)
+        };
         let publishing = RUNTIME.spawn(publish(
             broker.stream_port,
             stream.to_owned(),
             pace,
-            Arc::clone(&stop),
+            body,
             Arc::clone(&confirmed),
+            is_over,
         ));
         Load { stop, confirmed, publishing }
     }
@@ -66,16 +71,33 @@ impl Drop for Load {
     }
 }
 
+/// Publishes `total` messages in chunks that hold `per_chunk` of them each.
+pub(crate) async fn publish_evenly(
+    broker: &Broker,
+    stream: &str,
+    (total, per_chunk): (u64, u64),
+    body: fn(u64) -> String,
+) {
+    assert_eq!(total % per_chunk, 0, "whole chunks");
+    let pace = Pace { messages: per_chunk, pause: Duration::ZERO };
+    let is_over = move |confirmed| confirmed >= total;
+    let (port, stream) = (broker.stream_port, stream.to_owned());
+    let publishing = publish(port, stream, pace, body, Arc::default(), is_over);
+    RUNTIME.spawn(publishing).await.unwrap().expect("all is published");
+}
+
 async fn publish(
     port: u16,
     stream: String,
     pace: Pace,
-    stop: Arc<AtomicBool>,
+    body: fn(u64) -> String,
     confirmed: Arc<AtomicU64>,
+    is_over: impl Fn(u64) -> bool,
 ) -> Result<(), Failure> {
     let environment = Environment::builder().host("localhost").port(port).build().await?;
-    let producer = environment.producer().build(&stream).await?;
-    while !stop.load(Ordering::SeqCst) {
+    let per_frame = usize::try_from(pace.messages)?;
+    let producer = environment.producer().batch_size(per_frame).build(&stream).await?;
+    while !is_over(confirmed.load(Ordering::SeqCst)) {
         let first = confirmed.load(Ordering::SeqCst);
         let messages = (first..first + pace.messages)
             .map(|i| Message::builder().body(body(i)).build())

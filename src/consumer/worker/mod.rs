@@ -394,7 +394,9 @@ impl Worker {
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();
         let up = self.link.is_up();
+        let busy = self.ledger.under_way() > 0;
         self.status.update(|facts| {
+            facts.sink_busy_since = busy.then(|| facts.sink_busy_since.unwrap_or(now));
             facts.oldest = oldest;
             facts.buffered_bytes = buffered;
             facts.credit = credit;

@@ -58,7 +58,10 @@ impl Worker {
                 if messages > 0 {
                     metrics.write_duration.record(took.as_secs_f64());
                 }
-                self.status.update(|facts| facts.sink_trouble = None);
+                self.status.update(|facts| {
+                    facts.sink_trouble = None;
+                    facts.sink_busy_since = None;
+                });
                 self.note_skipped(&skipped);
                 self.settle(ticket);
             }
