@@ -10,7 +10,7 @@ use super::budget::{Admission, Budget};
 use super::connection::Connection;
 use super::error::BrokerError;
 use crate::flow::batch::Permit;
-use crate::flow::credit::OUTSTANDING_MAX;
+use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
 use crate::wire::chunk::{ChunkHeader, HEADER_BYTES};
@@ -18,9 +18,17 @@ use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubs
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
 
-/// Room for every chunk that there can be credit for, and the word that it is over. A broker that
-/// was given at most [`OUTSTANDING_MAX`] and the initial one cannot fill it.
-const QUEUE_MAX: usize = OUTSTANDING_MAX as usize + 8;
+/// Room for every chunk that the budget admits, and for the word that it is over. Credit does not
+/// bound the queue: it comes back when a chunk arrives and there is memory for more, so a consumer
+/// whose sink is slow has far more small chunks waiting than were ever outstanding at one time. The
+/// queue takes memory as it fills, and [`CHUNK_OVERHEAD_BYTES`] of the budget are meant for that.
+fn queue_max(budget_bytes: u64) -> usize {
+    let chunks = budget_bytes / CHUNK_OVERHEAD_BYTES;
+    usize::try_from(chunks).unwrap_or(usize::MAX).saturating_add(2).min(QUEUE_MAX)
+}
+
+/// The channel can count that far on every machine; the budget would be 64 GiB.
+const QUEUE_MAX: usize = 1 << 28;
 
 /// The broker sends only when more than half of the *initial* credit is there, so the initial
 /// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
@@ -67,7 +75,7 @@ impl Connection {
         budget: &Arc<Budget>,
         properties: Vec<(String, String)>,
     ) -> Result<Subscription, BrokerError> {
-        let (sender, events) = mpsc::channel(QUEUE_MAX);
+        let (sender, events) = mpsc::channel(queue_max(budget.limit()));
         let main = Main { stream: stream.clone(), sender, budget: Arc::clone(budget) };
         lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
         let subscription =
@@ -255,5 +263,48 @@ fn offset_spec(start: Start) -> OffsetSpec {
         Start::Next => OffsetSpec::Next,
         Start::Offset(offset) => OffsetSpec::Offset(offset),
         Start::Timestamp(at) => OffsetSpec::Timestamp(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is asked: does a consumer that takes nothing, for as long as it likes, ever cost the
+    /// connection? The broker keeps to its credit all the while.
+    #[test]
+    fn the_queue_holds_whatever_the_budget_admits() {
+        const FRAME_BYTES: u64 = 66; // One empty message.
+        for budget_bytes in [64 << 10, 1 << 20, 16 << 20] {
+            let budget = Budget::new(budget_bytes);
+            let (sender, mut events) = mpsc::channel(queue_max(budget_bytes));
+            let slot = Slot::Main(Main { stream: "s".into(), sender, budget: Arc::clone(&budget) });
+            budget.open(INITIAL_CREDIT);
+            let mut delivered = 0;
+            while matches!(slot.admit(&head(FRAME_BYTES), &[]), Admit::Read) {
+                let deliver =
+                    Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
+                slot.deliver(deliver, FRAME_BYTES).unwrap();
+                delivered += 1;
+            }
+            assert_eq!(delivered, budget_bytes / (FRAME_BYTES + CHUNK_OVERHEAD_BYTES));
+            slot.unavailable(ResponseCode::StreamNotAvailable);
+            let mut received = 0;
+            while let Ok(Event::Chunk(_)) = events.try_recv() {
+                received += 1;
+            }
+            assert_eq!(received, delivered, "all of them, and then the word that it is over");
+        }
+    }
+
+    fn head(frame_bytes: u64) -> Peek {
+        Peek {
+            frame_bytes,
+            key: crate::wire::commands::keys::DELIVER,
+            response: false,
+            version: 1,
+            subscription: Some(MAIN),
+            chunk_at: None,
+        }
     }
 }
