@@ -25,7 +25,7 @@ const MIB: u64 = 1 << 20;
 /// For the program itself, whatever it is told to do.
 const PROCESS_BYTES: u64 = 32 * MIB;
 
-const LONG: Duration = Duration::from_secs(12);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A heartbeat of 2 s, as in [`Home::new`], by way of a proxy that counts connections.
 fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
