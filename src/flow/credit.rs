@@ -1,8 +1,10 @@
 //! How many chunks the broker may send: credit under a budget of bytes.
 //!
 //! A credit is one chunk of a size that nobody knows beforehand, so the window works with the
-//! largest size seen of late: `buffered + outstanding × estimate <= budget`. Where a burst of far
-//! larger chunks makes that wrong, [`Window::admits`] says so *before* the frame is read, and the
+//! largest size seen of late: `buffered + outstanding × estimate <= budget`. "Of late" is at least as
+//! many chunks as can be outstanding: sizes vary from chunk to chunk, and an estimate that follows the
+//! last few would grant too much after every run of small ones. Where a burst of larger chunks than any
+//! of late makes it wrong, [`Window::admits`] says so *before* the frame is read, and the
 //! connection is dropped and made anew with the better estimate: the bound holds at any chunk size.
 //!
 //! Bytes outlive a subscription (a batch of it may still be on its way into the sink), credit does
@@ -19,12 +21,16 @@ pub const OUTSTANDING_MAX: u64 = 1024;
 /// socket busy.
 const OUTSTANDING_FIRST: u64 = 16;
 
+/// The fewest chunks that the largest of late is taken from.
+const RECENT_MIN: u64 = 64;
+
 /// Credit and memory of one consumer.
 #[derive(Debug)]
 pub struct Window {
     budget: u64,
     buffered: u64,
     estimate: u64,
+    recent: Recent,
     outstanding: u64,
     open: bool,
 }
@@ -33,7 +39,14 @@ impl Window {
     /// An empty window over `budget` bytes.
     pub fn new(budget: u64) -> Window {
         let estimate = (budget / OUTSTANDING_FIRST).max(1);
-        Window { budget, buffered: 0, estimate, outstanding: 0, open: false }
+        Window {
+            budget,
+            buffered: 0,
+            estimate,
+            recent: Recent::default(),
+            outstanding: 0,
+            open: false,
+        }
     }
 
     /// What a chunk of a frame of this size is counted as.
@@ -66,15 +79,21 @@ impl Window {
     /// Notes a chunk that could not be admitted, so that the next window asks for fewer.
     pub fn refused(&mut self, cost: u64) {
         self.estimate = self.estimate.max(cost);
+        self.recent.largest = self.recent.largest.max(cost);
     }
 
     /// A chunk arrived and is held.
     pub fn received(&mut self, cost: u64) {
         self.buffered += cost;
         self.outstanding = self.outstanding.saturating_sub(1);
-        // Up at once, down slowly: a single small chunk says little of the next.
-        self.estimate =
-            if cost > self.estimate { cost } else { self.estimate - (self.estimate - cost) / 8 };
+        let length =
+            (2 * self.budget / self.estimate.max(1)).clamp(RECENT_MIN, 2 * OUTSTANDING_MAX);
+        let largest = self.recent.note(cost, length);
+        // Down in steps, so that the first chunk alone does not decide; never below what came of late.
+        self.estimate = match self.estimate.checked_sub(largest) {
+            Some(above) => self.estimate - above.div_ceil(8),
+            None => largest,
+        };
     }
 
     /// What a chunk held was given back.
@@ -114,6 +133,26 @@ impl Window {
     /// Whether so little is held that a connection dropped for a burst may be made anew.
     pub fn relaxed(&self) -> bool {
         self.buffered <= self.budget / 2
+    }
+}
+
+/// The largest of the last `length` to `2 * length` costs.
+#[derive(Debug, Default)]
+struct Recent {
+    seen: u64,
+    largest: u64,
+    before: u64,
+}
+
+impl Recent {
+    fn note(&mut self, cost: u64, length: u64) -> u64 {
+        if self.seen >= length {
+            self.before = std::mem::take(&mut self.largest);
+            self.seen = 0;
+        }
+        self.seen += 1;
+        self.largest = self.largest.max(cost);
+        self.largest.max(self.before)
     }
 }
 
@@ -158,6 +197,56 @@ mod tests {
         }
         window.subscribed(1);
         assert_eq!(window.grant() + 1, 16);
+    }
+
+    /// A sink slower than the broker, and chunks of mixed sizes: is the connection ever dropped for
+    /// what was granted too much?
+    #[test]
+    fn chunks_of_mixed_sizes_do_not_overrun() {
+        let mut window = Window::new(16 * MIB);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut held = std::collections::VecDeque::new();
+        window.subscribed(1);
+        window.grant();
+        // Runs of small chunks and runs of large ones; until a large one was seen nobody can know.
+        let mut size = |n: u64| match n / 40 % 3 {
+            0 => random.u64(9_000..18_000),
+            1 => random.u64(300..600),
+            _ => random.u64(300..18_000),
+        };
+        for n in 0..20_000 {
+            while window.outstanding() == 0 {
+                // The broker is always faster: the sink gives back as little as it can.
+                window.released(held.pop_front().unwrap());
+                window.grant();
+            }
+            let cost = Window::cost(size(n));
+            assert!(window.admits(cost), "chunk {n} of {cost}: {window:?}");
+            window.received(cost);
+            held.push_back(cost);
+            window.grant();
+        }
+    }
+
+    #[test]
+    fn one_large_chunk_is_forgotten_after_a_while() {
+        let mut window = Window::new(16 * MIB);
+        window.subscribed(1);
+        window.grant();
+        let take = |window: &mut Window, cost| {
+            window.received(cost);
+            window.released(cost);
+            window.grant();
+        };
+        take(&mut window, 8 * MIB);
+        for _ in 0..RECENT_MIN / 2 {
+            take(&mut window, 1000);
+        }
+        assert!(window.outstanding() <= 2, "{window:?}");
+        for _ in 0..4 * RECENT_MIN {
+            take(&mut window, 1000);
+        }
+        assert!(window.outstanding() > OUTSTANDING_MAX / 2, "{window:?}");
     }
 
     #[test]
