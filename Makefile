@@ -1,4 +1,7 @@
 .DEFAULT_GOAL := help
+# Where rustup puts cargo.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
 .PHONY: help test quick demo lint bench brokers brokers-down
 
 help: ## This list

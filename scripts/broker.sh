@@ -60,7 +60,13 @@ done
 
 if [[ $verb == start ]]; then
   mkdir -p "$DIR"
-  [[ -e $DIR/node.env || -z $(image_obstacle) ]] || ! docker_works || touch "$DIR/docker"
+  if [[ ! -e $DIR/docker ]]; then
+    obstacle=$(image_obstacle)
+    if [[ $obstacle ]]; then
+      docker_works || unavailable "no RabbitMQ can run here: $obstacle, and Docker cannot be reached"
+      touch "$DIR/docker"
+    fi
+  fi
 fi
 [[ ! -e $DIR/docker ]] || . "$HERE/lib/docker.sh"
 

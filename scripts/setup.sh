@@ -3,12 +3,13 @@
 # line for each thing that it installs, and why.
 #
 #   scripts/setup.sh WHAT...
-#     rust-build     cargo, a C compiler and linker, mold (links faster) where there is one
+#     rust-build     cargo, a C compiler and linker, pkg-config
 #     broker-3.10    RabbitMQ in a folder of its own, from Debian's packages; likewise
 #     broker-4.0       broker-4.0 and broker-4.3. Needs Linux with apt, and root, sudo or user
 #     broker-4.3       namespaces; else Docker
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is
+#     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -36,28 +37,27 @@ apt_install() {
   rm -f "$log"
 }
 
+# No faster linker: on x86-64 Rust brings its own by now.
 setup_rust_build() {
-  if ! have cargo && [[ -x ${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo ]]; then
-    die "cargo is in ${CARGO_HOME:-$HOME/.cargo}/bin, but that is not in PATH: add it"
-  fi
+  local wanted found
   if ! have cargo; then
-    have curl || die "no cargo. Get it from https://rustup.rs"
+    have curl || die "there is no cargo. Get it from https://rustup.rs"
     announce "installing the Rust tool chain with rustup (builds everything here)"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt ||
-      die "no cargo, and rustup could not be run. Get it from https://rustup.rs"
-    say "cargo is now in ${CARGO_HOME:-$HOME/.cargo}/bin: open a new shell, or add that to PATH"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal -c clippy -c rustfmt >&2 ||
+      die "there is no cargo, and rustup could not be run. Get it from https://rustup.rs"
+    hash -r
   fi
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HERE/../Cargo.toml")
+  found=$(cargo --version | cut -d ' ' -f 2)
+  [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
+    die "cargo $found is too old: this takes Rust $wanted. Try 'rustup update', or get it from https://rustup.rs"
   if ! have cc; then
-    announce "installing gcc and libc6-dev (compile the bundled C libraries: zstd, SQLite, crypto)"
+    announce "installing gcc and libc6-dev (compile the C libraries that come with crates)"
     apt_install gcc libc6-dev
   fi
   if ! have pkg-config; then
     announce "installing pkg-config (finds C libraries)"
     apt_install pkg-config
-  fi
-  if ! have mold && have apt-get && root_by >/dev/null && apt-cache show mold >/dev/null 2>&1; then
-    announce "installing mold (links several times faster than the default)"
-    apt_install mold
   fi
 }
 
@@ -104,11 +104,18 @@ setup_rstream() {
   with_lock rstream rstream_build
 }
 
+setup_zstd() {
+  if have zstd; then return; fi
+  announce "installing zstd (looks into what the archiver wrote)"
+  apt_install zstd
+}
+
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
   rstream) setup_rstream ;;
+  zstd) setup_zstd ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }

@@ -63,5 +63,9 @@ if [[ -s $run/skipped ]]; then
 else
   echo 'No test was skipped.'
 fi
-[[ $status == 0 ]] && echo "All tests passed, in $SECONDS s with everything." || echo "Tests FAILED (exit code $status)."
+if [[ $status == 0 ]]; then
+  echo "All tests that ran have passed, in $SECONDS s with everything."
+else
+  echo "Tests FAILED (exit code $status)."
+fi
 exit "$status"

@@ -6,8 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::common::daemon::Home;
 use crate::common::proxy::Proxy;
 use crate::common::rstream::{Compression, Outgoing, Rstream};
+use crate::common::scripted::{Chunk, Scripted};
 use crate::common::skip::{or_skip, test_name};
 use crate::common::{Broker, Options, Version, eventually, streams};
 
@@ -194,4 +196,21 @@ async fn the_proxy_cuts_what_is_open_and_refuses_while_told_to() {
     socket.write_all(b"two").await.unwrap();
     timeout(SOON, socket.read_exact(&mut [0; 3])).await.unwrap().unwrap();
     assert_eq!((proxy.accepted(), proxy.open()), (3, 1));
+}
+
+#[tokio::test]
+async fn the_scripted_broker_is_a_healthy_one_until_told_otherwise() {
+    for version in Version::ALL {
+        let broker = Scripted::start(version).await;
+        broker.append(Chunk::plain(0, &["one", "two"]));
+        let consumer = "[[consumer]]\nname = \"c\"\nstream = \"s\"\nstart = \"first\"\nsink = { type = \"file\", dir = \"out\" }";
+        let home = Home::new(&broker.uri(), consumer);
+        let mut daemon = home.start();
+        daemon.until_durable("c", 1).await;
+        broker.append(Chunk::plain(5, &["three"]));
+        daemon.until_durable("c", 5).await;
+        daemon.terminate().await;
+        assert_eq!(home.offsets("out", "s"), [0, 1, 5], "{version:?}");
+        assert_eq!(broker.stored("c"), Some(5), "{version:?}");
+    }
 }

@@ -13,6 +13,19 @@
 
 mod common;
 
+mod architecture;
+mod codecs;
+mod commits;
+mod crash;
 mod every_test_runs;
+mod faults;
 mod harness;
+mod isolation;
+mod lag;
+mod memory;
+mod odd_messages;
+mod resume;
+mod shutdown;
 mod smoke;
+mod start_positions;
+mod tls;

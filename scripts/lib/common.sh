@@ -7,6 +7,9 @@ EXIT_UNAVAILABLE=3
 
 RILLWAY_CACHE=${RILLWAY_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/rillway}
 
+# Where rustup puts cargo; a shell that was open before does not know yet.
+PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 announce() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }

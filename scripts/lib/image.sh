@@ -37,15 +37,25 @@ image_version() {
   read -r recipe version 2>/dev/null <"$(image_dir "$1")/image" && [[ $recipe == "$IMAGE_RECIPE" ]] && echo "$version"
 }
 
-# How a process can be put into an image: as root, by a user namespace, or by sudo.
-image_enter_by() {
-  if [[ $(id -u) == 0 ]]; then
-    # Root of a container without CAP_SYS_ADMIN cannot.
-    unshare -m true 2>/dev/null && echo root
-  elif unshare -Urm mount --bind /tmp /tmp 2>/dev/null; then
-    echo userns
-  elif [[ $(root_by) == sudo ]]; then
-    echo sudo
+# How this user puts a process into an image: by what right, and into what. Nothing, and a failure, if
+# there is no way.
+#   user namespace    the kernel lets anybody be root of a namespace of their own
+#   direct namespace  root
+#   sudo namespace
+#   direct chroot     root of a container that may not mount anything
+#   sudo chroot
+image_way() {
+  local right
+  # Trying a mount tells: some systems allow the namespace, and then nothing in it.
+  if [[ $(id -u) != 0 ]] && unshare -Urm mount --bind /tmp /tmp 2>/dev/null; then
+    echo user namespace
+    return
+  fi
+  right=$(root_by) || return
+  if as_root unshare -m mount --bind /tmp /tmp 2>/dev/null; then
+    echo "$right" namespace
+  elif as_root chroot / true 2>/dev/null; then
+    echo "$right" chroot
   else
     return 1
   fi
@@ -55,37 +65,70 @@ image_enter_by() {
 image_obstacle() {
   local tool
   [[ $(uname -s) == Linux ]] || { echo "this is not Linux"; return; }
-  for tool in apt-get dpkg-deb unshare chroot flock; do
+  for tool in apt-get dpkg-deb unshare setsid chroot flock; do
     have "$tool" || { echo "there is no $tool"; return; }
   done
-  image_enter_by >/dev/null || echo "neither root, nor sudo, nor user namespaces can be used"
+  image_way >/dev/null || echo "this user may neither mount nor chroot (tried user namespaces, root, sudo)"
 }
 
-# image_run IMAGE NODE_DIR COMMAND...: in a private mount namespace, as the calling user, with
-# NODE_DIR as /node. Nothing stays mounted afterwards, however the command ends. With RUN_DETACHED
+# image_run IMAGE NODE_DIR COMMAND...: as the calling user, with NODE_DIR as /node. With RUN_DETACHED
 # set, it is started in a session of its own, and not waited for: sudo, for one, would stop itself when
 # it sees its command stopped.
 image_run() {
-  local by
-  by=$(image_enter_by) || unavailable "cannot enter the broker's folder: neither root, nor sudo, nor user namespaces can be used"
-  case $by in
-  root) unshare -m bash -c "$IMAGE_ENTER" enter "$@" ;;
-  userns) unshare -Urm bash -c "$IMAGE_ENTER" enter "$@" ;;
-  sudo) sudo -- env RUN_AS="$(id -u):$(id -g)" RUN_DETACHED="${RUN_DETACHED:-}" unshare -m bash -c "$IMAGE_ENTER" enter "$@" ;;
+  local image=$1 node=$2 way run_as=''
+  shift 2
+  way=$(image_way) || unavailable "cannot enter the broker's folder: this user may neither mount nor chroot (tried user namespaces, root, sudo)"
+  [[ $way != sudo* ]] || run_as="$(id -u):$(id -g)"
+  case $way in
+  user*) unshare -Urm bash -c "$IMAGE_ENTER" enter "$image" "$node" '' "${RUN_DETACHED:-}" "$@" ;;
+  *namespace) as_root unshare -m bash -c "$IMAGE_ENTER" enter "$image" "$node" "$run_as" "${RUN_DETACHED:-}" "$@" ;;
+  *chroot)
+    image_copy "$image" "$node"
+    as_root bash -c "$IMAGE_CHROOT" enter "$node/root" "$run_as" "${RUN_DETACHED:-}" "$@"
+    ;;
   esac
 }
 
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
+IMAGE_CHROOT='
+set -eu
+root=$1 run_as=$2 detached=$3
+shift 3
+exec ${detached:+setsid --fork} chroot ${run_as:+--userspec="$run_as"} "$root" "$@"
+'
+
+# In a private mount namespace: nothing stays mounted afterwards, however the command ends.
+# shellcheck disable=SC2016
 IMAGE_ENTER='
 set -eu
 root=$1 node=$2
-shift 2
 mount --bind "$node" "$root/node"
 mount --bind "$node/tmp" "$root/tmp"
 [ ! -e "$node/etc/hosts" ] || mount --bind "$node/etc/hosts" "$root/etc/hosts"
 for dir in dev proc sys; do mount --rbind "/$dir" "$root/$dir"; done
-exec ${RUN_DETACHED:+setsid --fork} chroot ${RUN_AS:+--userspec="$RUN_AS"} "$root" "$@"
-'
+shift 2
+set -- "$root" "$@"
+'$IMAGE_CHROOT
+
+# Where nothing can be mounted each node gets an image of its own, of hard links, as NODE_DIR/root, and
+# keeps its folders inside that; NODE_DIR has links to them. There is no /proc in it.
+image_copy() {
+  local image=$1 node=$2 new=$2/root.new folder device
+  [[ ! -e $node/root ]] || return 0
+  rm -rf "$new"
+  cp -al "$image" "$new" 2>/dev/null || { rm -rf "$new" && cp -a "$image" "$new"; }
+  for device in null:3 zero:5 random:8 urandom:9; do
+    as_root mknod -m 666 "$new/dev/${device%:*}" c 1 "${device#*:}" ||
+      unavailable "this container may neither mount file systems nor make device files"
+  done
+  mv "$new" "$node/root"
+  for folder in etc data log home tmp run; do
+    [[ -d $node/$folder ]] || continue
+    mv "$node/$folder" "$node/root/node/$folder"
+    ln -s "root/node/$folder" "$node/$folder"
+  done
+  [[ ! -e $node/etc/hosts ]] || cp --remove-destination "$node/etc/hosts" "$node/root/etc/hosts"
+}
 
 # apt, made to look at one Debian release, and to keep to its own folder.
 image_apt_config() {

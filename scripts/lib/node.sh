@@ -64,6 +64,7 @@ node_write_files() {
 		log.file.level = info
 		disk_free_limit.absolute = 64MB
 		vm_memory_high_watermark.absolute = 1GB
+		vm_memory_calculation_strategy = allocated
 	CONF
     if [[ $plugins == *management* ]]; then
       printf 'management.tcp.ip = %s\nmanagement.tcp.port = %s\n' "$LISTEN" "$management_port"
@@ -94,6 +95,7 @@ node_environment() {
 
 # Runs inside the image; becomes the Erlang machine, whose pid it has written down before.
 #   $1 the pid of the owner, or nothing;  $2 when that process started, to know it from a later one
+# An owner that has ended and is not yet waited for (state Z) has gone.
 # epmd and the watchdog are in the same process group, and end with the machine or its owner.
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
 NODE_MAIN='
@@ -101,10 +103,15 @@ set -eu
 cd /node/tmp
 owner=$1 owner_started=$2 node=$$
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; echo "${20}"; }
+started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; [ "$1" = Z ] || echo "${20}"; }
+owner_lives() {
+  [ -z "$owner" ] && return
+  kill -0 "$owner" 2>/dev/null || return
+  [ ! -e /proc/self ] || [ "$(started "$owner")" = "$owner_started" ]
+}
 epmd -port "$ERL_EPMD_PORT" &
 (
-  while kill -0 "$node" 2>/dev/null && { [ -z "$owner" ] || [ "$(started "$owner")" = "$owner_started" ]; }; do
+  while kill -0 "$node" 2>/dev/null && owner_lives; do
     sleep 1
   done
   kill -s KILL -- "-$node"
@@ -124,6 +131,7 @@ process_field() {
   read -ra stat <<<"${stat##*) }"
   echo "${stat[$2 - 3]}"
 }
+PROCESS_STATE=3
 PROCESS_GROUP=5
 PROCESS_STARTED=22
 
@@ -228,7 +236,7 @@ node_failed() {
 node_start() {
   local version stream_port deadline log_before
   if node_alive; then die "the node in $DIR is running already"; fi
-  [[ ! $OWNER || -e /proc/$OWNER ]] || die "the owner, process $OWNER, has gone already"
+  [[ ! $OWNER || $(process_field "$OWNER" $PROCESS_STATE) == [!Z] ]] || die "the owner, process $OWNER, has gone already"
   node_kill
   node_set_up
   node_settings

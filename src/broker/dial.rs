@@ -24,6 +24,7 @@ pub(super) async fn dial(
     };
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
+    sockopt::set_socket_keepalive(&tcp, true).map_err(|error| failed(error.into()))?;
     // Written data that the peer's machine never acknowledges ends the connection even where
     // heartbeats are off. Best effort: not every system has it.
     if let Err(error) = sockopt::set_tcp_user_timeout(&tcp, user_timeout_ms(options)) {

@@ -15,7 +15,8 @@ use crate::wire::commands::{Metadata, MetadataResponse, ResponseCode};
 pub enum Prefer {
     /// Any replica, at random; the leader where there is none.
     Replica,
-    /// The leader: it is never behind.
+    /// The leader and no other: it is never behind, so only its word counts where a stream seems
+    /// to end too early or to begin too late.
     Leader,
 }
 
@@ -26,12 +27,24 @@ pub async fn connect_to_stream(
     prefer: Prefer,
 ) -> Result<Connection, BrokerError> {
     let seed = connect_to_seed(options).await?;
-    if !options.follow_advertised_hosts {
+    if !options.follow_advertised_hosts && prefer == Prefer::Replica {
         return Ok(seed);
     }
     let request = Metadata { streams: vec![stream.clone()] };
     let answer = seed.call(&request).await.map_err(|error| seed.about(stream, error))?;
     let candidates = candidates(&answer, stream, prefer)?;
+    if !options.follow_advertised_hosts {
+        // Behind a load balancer the next attempt may come to the leader.
+        let is_leader = candidates.iter().any(|c| Some(c) == seed.advertised());
+        let is_alone = answer.nodes.len() == 1;
+        return match is_leader || is_alone {
+            true => Ok(seed),
+            false => Err(unavailable(
+                stream,
+                "only its leader can be asked now, and this node is not it (broker.follow_advertised_hosts = false)",
+            )),
+        };
+    }
     if candidates.iter().any(|c| Some(c) == seed.advertised()) && prefer == Prefer::Replica {
         // The seed itself is a member (and, with replicas elsewhere, as good as they are).
         return Ok(seed);
@@ -102,7 +115,7 @@ fn candidates(
     fastrand::shuffle(&mut replicas);
     let all = match prefer {
         Prefer::Replica => replicas.into_iter().chain(leader).collect::<Vec<_>>(),
-        Prefer::Leader => leader.into_iter().chain(replicas).collect(),
+        Prefer::Leader => leader.into_iter().collect(),
     };
     if all.is_empty() {
         return Err(unavailable(

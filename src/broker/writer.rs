@@ -15,6 +15,9 @@ use crate::wire::commands;
 /// Where no heartbeat was agreed on, the longest that one write may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long the last words may take.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
     if let Err(reason) = write_all(socket, outgoing, &shared).await {
         shared.end(reason);
@@ -59,9 +62,13 @@ async fn write_all(
             () = async { drop(ended.wait_for(Option::is_some).await) } => {
                 // The last words (a CloseResponse) go out, if the peer takes them.
                 while let Ok(frame) = outgoing.try_recv() {
-                    send(&mut socket, &frame, Duration::from_secs(1)).await?;
+                    send(&mut socket, &frame, GOODBYE_LIMIT).await?;
                 }
-                return socket.shutdown().await.map_err(|e| BrokerError::Lost(e.to_string().into()));
+                let bye = tokio::time::timeout(GOODBYE_LIMIT, socket.shutdown());
+                return match bye.await {
+                    Ok(Err(error)) => Err(BrokerError::Lost(error.to_string().into())),
+                    Ok(Ok(())) | Err(_) => Ok(()),
+                };
             }
         }
     }

@@ -14,7 +14,7 @@ use super::exit::Failure;
 use super::schema::write;
 use crate::config::{ByteSize, Config, ConsumerConfig, SinkConfig};
 use crate::consumer;
-use crate::flow::resume::{self, Origin, Start};
+use crate::flow::resume::{self, OnLost, Origin, Start};
 use crate::supervisor::{self, plan_of};
 use crate::types::{ConsumerName, Guarantee, Offset};
 
@@ -60,13 +60,19 @@ async fn resume(config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
 }
 
 async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
-    let mut sink = (plan.sink)().await.map_err(|error| error.to_string())?;
-    let position = sink.position().await.map_err(|error| error.to_string())?;
-    sink.close().await.map_err(|error| error.to_string())?;
+    let position = (plan.look)().map_err(|error| error.to_string())?;
     let forecast =
         consumer::forecast(&plan.spec, position).await.map_err(|error| format!("{error:#}"))?;
     Ok(match forecast.plan {
-        Err(lost) => ("nowhere: it would halt".to_owned(), lost),
+        Err(lost) => match plan.spec.on_lost {
+            OnLost::Halt => ("nowhere: it would halt".to_owned(), lost),
+            OnLost::First => {
+                ("the first message".to_owned(), format!("as on_offset_lost says, for {lost}"))
+            }
+            OnLost::Next => {
+                ("what is published next".to_owned(), format!("as on_offset_lost says, for {lost}"))
+            }
+        },
         Ok(plan) => describe(&plan, forecast.stored),
     })
 }

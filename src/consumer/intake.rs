@@ -13,6 +13,9 @@ use crate::flow::resume::{self, Lost, Plan};
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
 
+/// What each piece of a chunk that has several costs beyond its bytes: its entry in a batch.
+const PIECE_OVERHEAD_BYTES: u64 = 256;
+
 /// Bytes inflated and not yet durable, of one consumer.
 #[derive(Default)]
 pub(super) struct Inflated(AtomicU64);
@@ -126,7 +129,11 @@ impl Intake {
         let wanted = self.continuity.next().unwrap_or(Offset(0));
         while checked.next_piece < checked.chunk.piece_count() {
             let index = checked.next_piece;
-            let extra = checked.chunk.piece_inflated_bytes(index);
+            let extra = match checked.chunk.piece_count() {
+                1 => checked.chunk.piece_inflated_bytes(index),
+                // Many small batches cost more than their bytes.
+                _ => checked.chunk.piece_inflated_bytes(index) + PIECE_OVERHEAD_BYTES,
+            };
             let held = inflated.bytes();
             if extra > 0 && held > 0 && held.saturating_add(extra) > limit {
                 return Step::NeedsRoom;
@@ -157,6 +164,11 @@ impl Intake {
         let header = checked.chunk.header();
         self.continuity.advance(header.first_offset, header.records);
         Step::Done
+    }
+
+    /// The first offset wanted; `None` where any will do.
+    pub(super) fn wanted(&self) -> Option<Offset> {
+        self.continuity.next()
     }
 
     /// What came before this offset is accounted for: a gap was explained.

@@ -24,6 +24,7 @@ pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};
 pub use worker::{Command, Outcome, run};
 
+use crate::broker::Prefer;
 use crate::flow::resume::{Origin, Plan};
 use crate::types::{Checkpoint, Offset};
 
@@ -42,6 +43,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
         position: sink.map(|c| (Origin::Sink, c)),
         remembered: Remembered::of(spec).read()?,
         plan: None,
+        prefer: Prefer::Replica,
     };
     match session::look(spec, own).await {
         Ok(outlook) => {

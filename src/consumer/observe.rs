@@ -10,7 +10,7 @@ use crate::broker::{BrokerError, Connection, Prefer, chunk_at, connect_to_stream
 use crate::flow::backoff::Backoff;
 use crate::flow::lag::{Tail, Watch};
 use crate::flow::resume::Start;
-use crate::telemetry::{Pulse, State};
+use crate::telemetry::State;
 use crate::types::{Offset, Timestamp};
 use crate::wire::commands::keys;
 
@@ -21,16 +21,15 @@ const EVERY: Duration = Duration::from_secs(1);
 const EVERY_BY_READING: Duration = Duration::from_secs(5);
 
 /// Looks for ever; ends with its task.
-pub async fn run(spec: Arc<Spec>, status: Arc<Status>, pulse: Pulse) {
+pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     let mut observer = Observer { spec, status, watch: Watch::default(), oldest: None };
     loop {
-        let error = observer.until_it_fails(&mut backoff, &pulse).await;
+        let error = observer.until_it_fails(&mut backoff).await;
         let wait = backoff.next(fastrand::f64());
         tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            pulse.touch();
             observer.publish();
             tokio::time::sleep(EVERY.min(until.saturating_duration_since(Instant::now()))).await;
         }
@@ -46,7 +45,7 @@ struct Observer {
 }
 
 impl Observer {
-    async fn until_it_fails(&mut self, backoff: &mut Backoff, pulse: &Pulse) -> BrokerError {
+    async fn until_it_fails(&mut self, backoff: &mut Backoff) -> BrokerError {
         let (connect, stream) = (&self.spec.connect, &self.spec.stream);
         let connection = match connect_to_stream(connect, stream, Prefer::Replica).await {
             Ok(connection) => connection,
@@ -55,7 +54,6 @@ impl Observer {
         let by_counters = connection.supports(keys::STREAM_STATS, 1);
         let every = if by_counters { EVERY } else { EVERY_BY_READING };
         loop {
-            pulse.touch();
             if let Err(error) = self.look(&connection).await {
                 connection.close().await;
                 return error;

@@ -40,6 +40,8 @@ pub(super) struct Own {
     /// A plan that goes before everything: after a policy accepted a loss, or where a first
     /// subscription that had delivered nothing yet had begun.
     pub(super) plan: Option<Plan>,
+    /// Whom to ask: the leader, where another node's answer would be a loss.
+    pub(super) prefer: Prefer,
 }
 
 /// Where a consumer would begin, and what it rests on.
@@ -64,32 +66,45 @@ pub(super) async fn establish(
 
 /// Connects and decides.
 pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError> {
-    match look_at(spec, own, Prefer::Replica).await {
-        // A replica may be behind: only the leader's word counts for an end that is too low.
-        Err(SessionError::Lost(Lost::PastEnd { .. })) => look_at(spec, own, Prefer::Leader).await,
-        other => other,
+    let mut looked = look_at(spec, own, own.prefer).await;
+    if matches!(looked, Err(SessionError::Lost(_))) && own.prefer != Prefer::Leader {
+        // A replica may be behind, or have dropped more: only the leader's word counts.
+        looked = look_at(spec, own, Prefer::Leader).await;
+    }
+    match (&looked, own.plan) {
+        (Err(SessionError::Lost(Lost::PastEnd { .. })), Some(plan)) if plan.pinned => {
+            tracing::warn!(consumer = %spec.name, stream = %spec.stream, "the stream was created again before its first message came; it is read from its first message");
+            let plan = Some(Plan::anew(Start::First));
+            look_at(spec, Own { plan, ..own }, Prefer::Leader).await
+        }
+        _ => looked,
     }
 }
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
     let connection = connect_to_stream(&spec.connect, &spec.stream, prefer).await?;
-    let bounds = stream_bounds(&connection, &spec.stream).await?;
+    let mut bounds = stream_bounds(&connection, &spec.stream).await?;
     // A failure here is never taken for "nothing stored": it ends this attempt, and the next one
     // asks again.
     let stored = connection.query_offset(&spec.stream, &spec.reference).await?;
+    let position = match own.plan {
+        Some(plan) => plan.wanted.filter(|_| plan.pinned).and_then(Offset::prev),
+        None => own.position.map(|(_, c)| c.offset).or(stored),
+    };
+    if bounds.first.is_none() && position.is_some() {
+        // Before 3.11 "empty" means that no chunk came in time: too little to lose a position for.
+        bounds = stream_bounds(&connection, &spec.stream).await?;
+    }
+    let known = Known {
+        own: own.position,
+        stored,
+        remembered: own.remembered,
+        stream_first: bounds.first,
+        stream_last: last_offset(spec, &connection, &bounds, position).await?,
+    };
     let plan = match own.plan {
-        Some(plan) => plan,
-        None => {
-            let position = own.position.map(|(_, c)| c.offset).or(stored);
-            let known = Known {
-                own: own.position,
-                stored,
-                remembered: own.remembered,
-                stream_first: bounds.first,
-                stream_last: last_offset(spec, &connection, &bounds, position).await?,
-            };
-            resume::decide(&known, spec.begin.resolve(Timestamp::now()))?
-        }
+        Some(plan) => resume::check_pinned(&plan, &known).map(|()| plan)?,
+        None => resume::decide(&known, spec.begin.resolve(Timestamp::now()))?,
     };
     let plan = pin(spec, &connection, &bounds, plan).await?;
     Ok(Outlook { connection, plan, stored, bounds })
@@ -123,26 +138,33 @@ async fn pin(
     bounds: &Bounds,
     plan: Plan,
 ) -> Result<Plan, BrokerError> {
-    let at = match plan.subscribe {
+    let is_last = match plan.subscribe {
         Start::First | Start::Offset(_) | Start::Timestamp(_) => return Ok(plan),
-        Start::Last => {
-            let chunk = chunk_at(connection, &spec.stream, Start::Last).await?;
-            chunk.map(|c| c.first_offset)
-        }
-        Start::Next => match bounds.tail {
-            Tail::Empty => None,
-            Tail::Offset(last) => Some(last.next()),
-            Tail::Chunk(id) => {
-                let chunk = chunk_at(connection, &spec.stream, Start::Last).await?;
-                Some(chunk.map_or(id, |c| c.next_offset().max(id)))
-            }
-        },
+        Start::Last => true,
+        Start::Next => false,
     };
-    // A stream without a chunk begins with the first one to come.
-    Ok(match at {
-        Some(offset) => Plan { subscribe: Start::Offset(offset), wanted: Some(offset), ..plan },
-        None => Plan { subscribe: Start::First, ..plan },
-    })
+    let at = match bounds.tail {
+        Tail::Empty if bounds.first.is_some() => {
+            return Err(BrokerError::StreamUnavailable {
+                stream: spec.stream.clone(),
+                detail: "its end is not known on this node yet (after a restart or an election)"
+                    .into(),
+            });
+        }
+        // A stream without a chunk begins with the first one to come.
+        Tail::Empty => Offset(0),
+        Tail::Offset(last) if !is_last => last.next(),
+        Tail::Offset(_) | Tail::Chunk(_) => {
+            let Some(chunk) = chunk_at(connection, &spec.stream, Start::Last).await? else {
+                return Err(BrokerError::StreamUnavailable {
+                    stream: spec.stream.clone(),
+                    detail: "its last chunk did not come in time".into(),
+                });
+            };
+            if is_last { chunk.first_offset } else { chunk.next_offset() }
+        }
+    };
+    Ok(Plan { subscribe: Start::Offset(at), wanted: Some(at), pinned: true, ..plan })
 }
 
 fn last_of(chunk: &ChunkHeader) -> Offset {

@@ -136,13 +136,33 @@ impl Job<'_> {
     }
 
     async fn restart(&mut self) -> Report {
-        match self.sink.restart().await {
-            Ok(()) => Report::Restarted,
-            Err(error) => Report::Stopped(Stopped::by_itself(
-                None,
-                format!("the sink could not set the former history aside: {error}"),
-            )),
+        self.backoff.reset();
+        loop {
+            let what = match self.sink.restart().await {
+                Ok(()) => return Report::Restarted,
+                Err(SinkError::Transient { what, .. }) => what,
+                Err(error) => {
+                    let reason = format!("the former history could not be set aside: {error}");
+                    return Report::Stopped(Stopped::by_itself(None, reason));
+                }
+            };
+            if let Err(gone) = self.wait_to_retry(what, None).await {
+                return Report::Stopped(Stopped::by_itself(None, gone));
+            }
         }
+    }
+
+    /// Reports a failure that may pass, and waits.
+    async fn wait_to_retry(
+        &mut self,
+        what: String,
+        retry_after: Option<Duration>,
+    ) -> Result<(), String> {
+        let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
+        let report = Report::Retrying { error: what, wait };
+        self.reports.send(report).await.map_err(|_| "the consumer is gone".to_owned())?;
+        tokio::time::sleep(wait).await;
+        Ok(())
     }
 
     /// Writes what comes before the first bad record, so that the position stops right before it.
@@ -178,13 +198,7 @@ impl Job<'_> {
                 }
                 Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
                 Err(SinkError::Transient { what, retry_after }) => {
-                    let wait =
-                        self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
-                    let report = Report::Retrying { error: what, wait };
-                    if self.reports.send(report).await.is_err() {
-                        return Err(Refusal::Fatal("the consumer is gone".into()));
-                    }
-                    tokio::time::sleep(wait).await;
+                    self.wait_to_retry(what, retry_after).await.map_err(Refusal::Fatal)?;
                 }
             }
         }

@@ -4,12 +4,16 @@
 //! Outlives the consumer's task, so that a halted one still has a lag.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::broker::Bounds;
 use crate::flow::lag::{self, Lag};
 use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::{Offset, Timestamp};
+
+/// How long a sink may hold a batch, without making any durable, before its consumer is no longer
+/// shown as ready.
+const SINK_SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// One consumer, as others see it.
 pub struct Status {
@@ -27,6 +31,8 @@ pub struct Facts {
     pub reason: Option<String>,
     /// What its sink last complained of, until it worked again.
     pub sink_trouble: Option<String>,
+    /// Since when the sink has held a batch without making any durable.
+    pub sink_busy_since: Option<Instant>,
     /// The last durable offset; before there is one, the offset before the first wanted.
     pub position: Option<Offset>,
     /// Whether `position` is known at all.
@@ -66,6 +72,7 @@ impl Status {
             state: State::Starting,
             reason: None,
             sink_trouble: None,
+            sink_busy_since: None,
             position: None,
             positioned: false,
             durable: None,
@@ -113,7 +120,7 @@ impl Status {
 impl Facts {
     /// Whether it does its work.
     pub fn is_ready(&self) -> bool {
-        self.state == State::Running && self.sink_trouble.is_none()
+        self.state == State::Running && self.sink_trouble.is_none() && self.sink_silence().is_none()
     }
 
     /// Why it does not.
@@ -121,8 +128,17 @@ impl Facts {
         if self.is_ready() {
             return None;
         }
-        let reason = self.reason.clone().or_else(|| self.sink_trouble.clone());
+        let silent = || {
+            let seconds = self.sink_silence()?.as_secs();
+            Some(format!("the sink has made nothing durable for {seconds} s, and holds a batch"))
+        };
+        let reason = self.reason.clone().or_else(|| self.sink_trouble.clone()).or_else(silent);
         Some(reason.unwrap_or_else(|| format!("it is {}", self.state)))
+    }
+
+    /// For how long the sink has been silent, where that is too long.
+    fn sink_silence(&self) -> Option<Duration> {
+        self.sink_busy_since.map(|since| since.elapsed()).filter(|s| *s >= SINK_SILENCE_MAX)
     }
 
     /// Offsets that retention may still truncate before something is lost.

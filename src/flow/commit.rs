@@ -2,7 +2,10 @@
 //! asked to (hand-over, drain, a person).
 //!
 //! A store appends to the stream, so an unchanged offset is never stored. A store never goes
-//! backwards: a consumer that replays stays silent until it has passed what is stored.
+//! backwards: a consumer that replays stays silent until it has passed what is stored. The exception
+//! is a new history that a policy accepted: what the broker holds then speaks of the former one.
+//!
+//! A position that the stream does not bear out is not stored: storing is suspended until it does.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +38,10 @@ pub struct Commit {
     /// When the next store by count may be, at the earliest; from the first store on.
     spaced: Option<Instant>,
     not_before: Option<Instant>,
+    /// The durable offset is not known to be one of this stream.
+    suspended: bool,
+    /// What the broker holds is of a former history.
+    superseded: bool,
 }
 
 impl Commit {
@@ -48,6 +55,8 @@ impl Commit {
             last: now,
             spaced: None,
             not_before: None,
+            suspended: false,
+            superseded: false,
         }
     }
 
@@ -59,7 +68,7 @@ impl Commit {
 
     /// What could be stored now: the durable offset, if it is above the stored one.
     pub fn pending(&self) -> Option<Offset> {
-        self.durable.filter(|d| self.stored.is_none_or(|s| *d > s))
+        self.durable.filter(|d| !self.suspended && self.stored.is_none_or(|s| *d > s))
     }
 
     /// What should be stored now, if anything.
@@ -91,6 +100,7 @@ impl Commit {
     /// Notes that the broker holds `offset`.
     pub fn confirmed(&mut self, offset: Offset, now: Instant) {
         self.stored = Some(offset);
+        self.superseded = false;
         self.messages = 0;
         self.last = now;
         self.spaced = Some(now + SPACING_MIN);
@@ -109,11 +119,31 @@ impl Commit {
 
     /// Takes what the broker says that it holds, read anew after a reconnection.
     pub fn observed(&mut self, stored: Option<Offset>) {
-        self.stored = stored;
+        if !self.superseded {
+            self.stored = stored;
+        }
     }
 
-    /// Forgets a history that was replaced: lower offsets may be stored again.
+    /// Stores nothing until the stream bears out the position: it may belong to another history.
+    pub fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// The stream bears the position out.
+    pub fn resume(&mut self) {
+        self.suspended = false;
+    }
+
+    /// Whether storing is suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Forgets a history that was replaced: lower offsets may be stored again, whatever the broker
+    /// holds.
     pub fn restart(&mut self) {
+        self.suspended = false;
+        self.superseded = true;
         self.stored = None;
         self.durable = None;
         self.messages = 0;
@@ -217,5 +247,38 @@ mod tests {
         assert_eq!(commit.pending(), Some(Offset(0)));
         commit.confirmed(Offset(0), t0);
         assert_eq!(commit.pending(), None);
+    }
+
+    #[test]
+    fn a_new_history_is_stored_below_what_the_broker_holds_of_the_former_one() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, Some(Offset(500)), t0);
+        commit.restart();
+        commit.observed(Some(Offset(500)));
+        commit.durable(Offset(19), 20);
+        assert_eq!(commit.pending(), Some(Offset(19)));
+        commit.confirmed(Offset(19), t0);
+        assert_eq!(commit.pending(), None);
+        // From here on it is this history's again.
+        commit.observed(Some(Offset(30)));
+        commit.durable(Offset(25), 6);
+        assert_eq!(commit.pending(), None);
+    }
+
+    #[test]
+    fn what_is_suspended_is_kept() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, None, t0);
+        commit.durable(Offset(19), 200);
+        commit.suspend();
+        assert_eq!((commit.pending(), commit.deadline()), (None, None));
+        assert_eq!(commit.due(later(t0, 99)), None);
+        commit.resume();
+        assert_eq!(commit.due(t0), Some(Offset(19)));
+        commit.suspend();
+        commit.restart();
+        assert_eq!(commit.pending(), None);
+        commit.durable(Offset(3), 4);
+        assert_eq!(commit.pending(), Some(Offset(3)));
     }
 }

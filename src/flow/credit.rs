@@ -1,11 +1,14 @@
 //! How many chunks the broker may send: credit under a budget of bytes.
 //!
 //! A credit is one chunk of a size that nobody knows beforehand, so the window works with the
-//! largest size seen of late: `buffered + outstanding × estimate <= budget`. "Of late" is at least as
-//! many chunks as can be outstanding: sizes vary from chunk to chunk, and an estimate that follows the
-//! last few would grant too much after every run of small ones. Where a burst of larger chunks than any
-//! of late makes it wrong, [`Window::admits`] says so *before* the frame is read, and the
+//! largest size seen of late: `buffered + outstanding × estimate <= ¾ budget`. Where a burst of far
+//! larger chunks makes that wrong, [`Window::admits`] says so *before* the frame is read, and the
 //! connection is dropped and made anew with the better estimate: the bound holds at any chunk size.
+//!
+//! What was refused once is asked for again, behind the same chunks as before. An estimate that fell
+//! with each of the small ones would be as wrong as the first time, for ever. So after a refusal the
+//! largest cost seen is a floor under the estimate, until a whole budget's worth was given back by a
+//! sink that goes on. Each refusal before that needs a chunk larger than all before it: they end.
 //!
 //! Bytes outlive a subscription (a batch of it may still be on its way into the sink), credit does
 //! not: [`Window::subscribed`] starts the count of outstanding chunks anew and keeps the bytes.
@@ -21,16 +24,18 @@ pub const OUTSTANDING_MAX: u64 = 1024;
 /// socket busy.
 const OUTSTANDING_FIRST: u64 = 16;
 
-/// The fewest chunks that the largest of late is taken from.
-const RECENT_MIN: u64 = 64;
-
 /// Credit and memory of one consumer.
 #[derive(Debug)]
 pub struct Window {
     budget: u64,
     buffered: u64,
     estimate: u64,
-    recent: Recent,
+    /// The estimate stays at or above this.
+    floor: u64,
+    /// The largest cost of this turn, and of the one before: at least of all that is held.
+    peaks: [u64; 2],
+    /// So many bytes are to be given back before a new turn begins.
+    turn_left: u64,
     outstanding: u64,
     open: bool,
 }
@@ -43,7 +48,9 @@ impl Window {
             budget,
             buffered: 0,
             estimate,
-            recent: Recent::default(),
+            floor: 0,
+            peaks: [0, 0],
+            turn_left: budget,
             outstanding: 0,
             open: false,
         }
@@ -78,27 +85,37 @@ impl Window {
 
     /// Notes a chunk that could not be admitted, so that the next window asks for fewer.
     pub fn refused(&mut self, cost: u64) {
-        self.estimate = self.estimate.max(cost);
-        self.recent.largest = self.recent.largest.max(cost);
+        let [now, before] = self.peaks;
+        self.floor = self.floor.max(now).max(before).max(cost);
+        self.turn_left = self.budget;
+        self.estimate = self.estimate.max(self.floor);
     }
 
     /// A chunk arrived and is held.
     pub fn received(&mut self, cost: u64) {
         self.buffered += cost;
+        self.peaks[0] = self.peaks[0].max(cost);
         self.outstanding = self.outstanding.saturating_sub(1);
-        let length =
-            (2 * self.budget / self.estimate.max(1)).clamp(RECENT_MIN, 2 * OUTSTANDING_MAX);
-        let largest = self.recent.note(cost, length);
-        // Down in steps, so that the first chunk alone does not decide; never below what came of late.
-        self.estimate = match self.estimate.checked_sub(largest) {
-            Some(above) => self.estimate - above.div_ceil(8),
-            None => largest,
-        };
+        // Up at once, down slowly, and not below what came of late: a small chunk says little of the
+        // next.
+        let fallen = self.estimate - self.estimate.saturating_sub(cost) / 8;
+        let [now, before] = self.peaks;
+        self.estimate = fallen.max(now).max(before).max(self.floor);
     }
 
     /// What a chunk held was given back.
     pub fn released(&mut self, cost: u64) {
         self.buffered = self.buffered.saturating_sub(cost);
+        // Without a subscription it is mostly given back unread, with the queue: no progress.
+        if !self.open {
+            return;
+        }
+        self.turn_left = self.turn_left.saturating_sub(cost);
+        if self.turn_left == 0 {
+            self.floor = 0;
+            self.peaks = [0, self.peaks[0]];
+            self.turn_left = self.budget;
+        }
     }
 
     /// How much credit to grant now; it counts as granted. Small steps are saved up, so that one
@@ -107,7 +124,8 @@ impl Window {
         if !self.open {
             return 0;
         }
-        let free = self.budget.saturating_sub(self.buffered);
+        // A quarter is left for chunks that are larger than the estimate.
+        let free = (self.budget - self.budget / 4).saturating_sub(self.buffered);
         let mut wanted = (free / self.estimate.max(1)).min(OUTSTANDING_MAX);
         if wanted == 0 && self.buffered == 0 {
             wanted = 1; // One chunk at a time, if they are as large as that.
@@ -130,29 +148,10 @@ impl Window {
         self.buffered
     }
 
-    /// Whether so little is held that a connection dropped for a burst may be made anew.
+    /// Whether so little is held that a connection dropped for a burst may be made anew: what was
+    /// refused would fit now.
     pub fn relaxed(&self) -> bool {
-        self.buffered <= self.budget / 2
-    }
-}
-
-/// The largest of the last `length` to `2 * length` costs.
-#[derive(Debug, Default)]
-struct Recent {
-    seen: u64,
-    largest: u64,
-    before: u64,
-}
-
-impl Recent {
-    fn note(&mut self, cost: u64, length: u64) -> u64 {
-        if self.seen >= length {
-            self.before = std::mem::take(&mut self.largest);
-            self.seen = 0;
-        }
-        self.seen += 1;
-        self.largest = self.largest.max(cost);
-        self.largest.max(self.before)
+        self.buffered <= (self.budget / 2).min(self.budget.saturating_sub(self.floor))
     }
 }
 
@@ -196,57 +195,7 @@ mod tests {
             window.released(MIB);
         }
         window.subscribed(1);
-        assert_eq!(window.grant() + 1, 16);
-    }
-
-    /// A sink slower than the broker, and chunks of mixed sizes: is the connection ever dropped for
-    /// what was granted too much?
-    #[test]
-    fn chunks_of_mixed_sizes_do_not_overrun() {
-        let mut window = Window::new(16 * MIB);
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut held = std::collections::VecDeque::new();
-        window.subscribed(1);
-        window.grant();
-        // Runs of small chunks and runs of large ones; until a large one was seen nobody can know.
-        let mut size = |n: u64| match n / 40 % 3 {
-            0 => random.u64(9_000..18_000),
-            1 => random.u64(300..600),
-            _ => random.u64(300..18_000),
-        };
-        for n in 0..20_000 {
-            while window.outstanding() == 0 {
-                // The broker is always faster: the sink gives back as little as it can.
-                window.released(held.pop_front().unwrap());
-                window.grant();
-            }
-            let cost = Window::cost(size(n));
-            assert!(window.admits(cost), "chunk {n} of {cost}: {window:?}");
-            window.received(cost);
-            held.push_back(cost);
-            window.grant();
-        }
-    }
-
-    #[test]
-    fn one_large_chunk_is_forgotten_after_a_while() {
-        let mut window = Window::new(16 * MIB);
-        window.subscribed(1);
-        window.grant();
-        let take = |window: &mut Window, cost| {
-            window.received(cost);
-            window.released(cost);
-            window.grant();
-        };
-        take(&mut window, 8 * MIB);
-        for _ in 0..RECENT_MIN / 2 {
-            take(&mut window, 1000);
-        }
-        assert!(window.outstanding() <= 2, "{window:?}");
-        for _ in 0..4 * RECENT_MIN {
-            take(&mut window, 1000);
-        }
-        assert!(window.outstanding() > OUTSTANDING_MAX / 2, "{window:?}");
+        assert_eq!(window.grant() + 1, 12);
     }
 
     #[test]
@@ -262,7 +211,81 @@ mod tests {
         assert!(!window.could_admit(MIB + 1));
     }
 
+    /// What a broker sends that has credit, to a consumer that takes nothing; false if it ended by a
+    /// chunk that was refused.
+    fn fills(window: &mut Window, costs: &[u64]) -> bool {
+        let mut held = 0;
+        window.subscribed(1);
+        window.grant();
+        for cost in costs {
+            if window.outstanding() == 0 {
+                break;
+            }
+            if !window.admits(*cost) {
+                window.refused(*cost);
+                window.closed();
+                window.released(held);
+                return false;
+            }
+            window.received(*cost);
+            held += *cost;
+            window.grant();
+        }
+        true
+    }
+
+    #[test]
+    fn the_same_chunks_are_not_refused_for_ever() {
+        // A few large ones among many small, and nothing taken before the budget is full.
+        let costs: Vec<u64> =
+            (1..20_000).map(|i| if i % 50 == 0 { 54_000 } else { 8_000 }).collect();
+        let mut window = Window::new(16 * MIB);
+        let refused = (0..10).take_while(|_| !fills(&mut window, &costs)).count();
+        assert!(refused <= 1, "refused {refused} times");
+    }
+
+    #[test]
+    fn what_was_refused_is_forgotten_when_the_sink_goes_on() {
+        let mut window = Window::new(16 * MIB);
+        window.subscribed(1);
+        window.refused(8 * MIB);
+        for _ in 0..16 * 1024 {
+            window.received(1024);
+            window.grant();
+            assert!(window.outstanding() <= 2, "{window:?}");
+            window.released(1024);
+        }
+        for _ in 0..200 {
+            window.received(1024);
+            window.released(1024);
+            window.grant();
+        }
+        assert!(window.outstanding() > 700, "{window:?}");
+    }
+
+    #[test]
+    fn a_connection_is_made_anew_only_when_what_was_refused_would_fit() {
+        let mut window = Window::new(16 * MIB);
+        window.received(6 * MIB);
+        assert!(window.relaxed());
+        window.refused(12 * MIB);
+        assert!(!window.relaxed());
+        window.released(3 * MIB);
+        assert!(window.relaxed());
+    }
+
     proptest! {
+        /// However large and in whatever order, each refusal is of a larger chunk than the last one.
+        #[test]
+        fn refusals_grow_and_so_they_end(costs in proptest::collection::vec(100u64..2_000_000, 1..600)) {
+            let mut window = Window::new(2 * MIB);
+            let mut last = 0;
+            while !fills(&mut window, &costs) {
+                prop_assert!(window.floor > last, "{} after {last}", window.floor);
+                last = window.floor;
+            }
+        }
+
         /// Whatever arrives, what is held never passes the budget, and the window never stalls:
         /// with nothing held and nothing outstanding it grants.
         #[test]
@@ -286,7 +309,7 @@ mod tests {
                 held.push_back(cost);
                 prop_assert!(window.buffered() <= 2 * MIB);
                 prop_assert_eq!(window.buffered(), held.iter().sum::<u64>());
-                if held.len() > hold { if let Some(cost) = held.pop_front() { window.released(cost); } }
+                if held.len() > hold && let Some(cost) = held.pop_front() { window.released(cost); }
                 window.grant();
             }
         }

@@ -13,6 +13,9 @@ use crate::types::{Offset, Timestamp};
 /// broker's own chunks.
 pub const SETTLE: Duration = Duration::from_secs(2);
 
+/// The same before anything was received at all: the first chunk may take longer.
+pub const SETTLE_FIRST: Duration = Duration::from_secs(15);
+
 /// What the broker tells of the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
@@ -81,7 +84,8 @@ impl Watch {
 fn quiet(view: &View, tail_moved: Instant, now: Instant) -> bool {
     let all_durable = view.received.is_none_or(|r| view.position.is_some_and(|p| p >= r));
     let since = view.quiet_since.map(|quiet| quiet.max(tail_moved));
-    all_durable && view.credit && since.is_some_and(|since| now >= since + SETTLE)
+    let settle = if view.received.is_some() { SETTLE } else { SETTLE_FIRST };
+    all_durable && view.credit && since.is_some_and(|since| now >= since + settle)
 }
 
 fn behind(view: &View, tail: Tail) -> u64 {

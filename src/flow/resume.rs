@@ -82,6 +82,16 @@ pub struct Plan {
     pub verify: Option<Checkpoint>,
     /// Where the position was found; `None` for the configured start.
     pub origin: Option<Origin>,
+    /// Whether `wanted` is what `next` or `last` meant when the consumer first asked, rather than an
+    /// offset that anybody named.
+    pub pinned: bool,
+}
+
+impl Plan {
+    /// Begins here, without a position.
+    pub fn anew(subscribe: Start) -> Plan {
+        Plan { subscribe, wanted: None, verify: None, origin: None, pinned: false }
+    }
 }
 
 /// Why a position is lost.
@@ -139,6 +149,20 @@ impl Lost {
     }
 }
 
+/// Whether a pinned beginning lies beyond the stream's end: the stream was created again before its
+/// first record came, and what is in it now was all published since.
+pub fn check_pinned(plan: &Plan, known: &Known) -> Result<(), Lost> {
+    let position = match plan.wanted.filter(|_| plan.pinned).and_then(Offset::prev) {
+        Some(position) => position,
+        None => return Ok(()),
+    };
+    match (known.stream_first, known.stream_last) {
+        (None, _) => Err(Lost::PastEnd { position, last: None }),
+        (_, Some(last)) if position > last => Err(Lost::PastEnd { position, last: Some(last) }),
+        _ => Ok(()),
+    }
+}
+
 /// Decides where to resume.
 pub fn decide(known: &Known, configured: Start) -> Result<Plan, Lost> {
     let position = known.own.or_else(|| {
@@ -156,6 +180,7 @@ pub fn decide(known: &Known, configured: Start) -> Result<Plan, Lost> {
                 wanted: Some(checkpoint.offset.next()),
                 verify: Some(checkpoint),
                 origin: Some(origin),
+                pinned: false,
             })
         }
         None => match known.remembered {
@@ -187,7 +212,7 @@ fn at_start(known: &Known, configured: Start) -> Result<Plan, Lost> {
         }
         Start::First | Start::Last | Start::Next | Start::Timestamp(_) => None,
     };
-    Ok(Plan { subscribe: configured, wanted, verify: None, origin: None })
+    Ok(Plan { wanted, ..Plan::anew(configured) })
 }
 
 /// How to go on after a loss; `None` where the policy is to halt.
@@ -197,7 +222,7 @@ pub fn after_loss(policy: OnLost) -> Option<Plan> {
         OnLost::First => Start::First,
         OnLost::Next => Start::Next,
     };
-    Some(Plan { subscribe, wanted: None, verify: None, origin: None })
+    Some(Plan::anew(subscribe))
 }
 
 /// Whether the first chunk of a subscription bears out the position that it was asked for.
@@ -300,6 +325,21 @@ mod tests {
         );
         let unknown = Known { stream_last: None, ..stored(100) };
         assert!(decide(&unknown, Start::First).is_ok(), "the first chunk will tell");
+    }
+
+    #[test]
+    fn a_pinned_beginning_beyond_the_end_is_of_another_history() {
+        let pinned = |wanted| Plan {
+            wanted: Some(Offset(wanted)),
+            pinned: true,
+            ..Plan::anew(Start::Offset(Offset(wanted)))
+        };
+        assert_eq!(check_pinned(&pinned(100), &stream(0, 99)), Ok(()));
+        assert!(check_pinned(&pinned(101), &stream(0, 99)).is_err());
+        assert!(check_pinned(&pinned(1), &Known { stream_first: None, ..stream(0, 0) }).is_err());
+        assert_eq!(check_pinned(&pinned(0), &Known { stream_first: None, ..stream(0, 0) }), Ok(()));
+        let named = Plan { pinned: false, ..pinned(101) };
+        assert_eq!(check_pinned(&named, &stream(0, 99)), Ok(()), "a named offset is waited for");
     }
 
     #[test]

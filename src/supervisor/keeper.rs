@@ -8,7 +8,7 @@ use super::plan::Plan;
 use crate::consumer::{self, Command, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::sink::{Sink, SinkError};
-use crate::telemetry::{Heartbeats, Pulse, RestartReason, State};
+use crate::telemetry::{Heartbeats, RestartReason, State};
 
 /// Commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
@@ -26,6 +26,8 @@ pub(super) struct Kept {
 enum Ended {
     Drained,
     Halted(String),
+    /// It had failed, and was told to stop before it could be started again.
+    Failed(String),
 }
 
 impl Kept {
@@ -45,13 +47,21 @@ impl Kept {
     pub(super) fn halted(&self) -> Option<String> {
         match lock(&self.ended).clone() {
             Some(Ended::Halted(reason)) => Some(reason),
-            Some(Ended::Drained) | None => None,
+            Some(Ended::Drained | Ended::Failed(_)) | None => None,
+        }
+    }
+
+    pub(super) fn failed(&self) -> Option<String> {
+        match lock(&self.ended).clone() {
+            Some(Ended::Failed(reason)) => Some(reason),
+            Some(Ended::Drained | Ended::Halted(_)) | None => None,
         }
     }
 
     fn end(&self, ended: Ended) {
         match &ended {
             Ended::Drained => self.status.set_state(State::Stopped, None),
+            Ended::Failed(reason) => self.status.set_state(State::Stopped, Some(reason.clone())),
             Ended::Halted(reason) => {
                 tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart");
                 self.status.set_state(State::Halted, Some(reason.clone()));
@@ -61,9 +71,19 @@ impl Kept {
             facts.quiet_since = None;
             facts.credit = false;
             facts.buffered_bytes = 0;
+            facts.sink_busy_since = None;
             facts.oldest = None;
         });
         *lock(&self.ended) = Some(ended);
+    }
+}
+
+/// Tells the running consumer, if there is one, to drain.
+pub(super) async fn drain(kept: Arc<Kept>) {
+    let commands = lock(&kept.commands).clone();
+    if let Some(commands) = commands {
+        // One that is gone has ended already.
+        commands.send(Command::Drain).await.unwrap_or_default();
     }
 }
 
@@ -75,10 +95,10 @@ pub(super) async fn run(
 ) {
     let spec = Arc::clone(&kept.plan.spec);
     let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    let mut last = None;
     while !*draining.borrow() {
-        let pulse = heartbeats.register(format!("consumer {}", spec.name), super::SILENCE_MAX);
         let started = std::time::Instant::now();
-        let (reason, kind) = match run_once(&kept, pulse, &mut draining).await {
+        let (reason, kind) = match run_once(&kept, &heartbeats, &mut draining).await {
             Once::Ended(ended) => return kept.end(ended),
             Once::Failed(reason, kind) => (reason, kind),
         };
@@ -88,15 +108,20 @@ pub(super) async fn run(
         let wait = backoff.next(fastrand::f64());
         tracing::error!(consumer = %spec.name, %reason, ?wait, "failed; starting it again");
         kept.status.metrics.restarts(kind).increment(1);
-        kept.status.update(|facts| facts.restarts += 1);
-        kept.status.set_state(State::Backoff, Some(reason));
+        kept.status.update(|facts| {
+            facts.restarts += 1;
+            facts.sink_trouble = None;
+        });
+        kept.status.set_state(State::Backoff, Some(reason.clone()));
+        last = Some(reason);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // Only ever set to true.
             _ = draining.wait_for(|draining| *draining) => {}
         }
     }
-    kept.end(Ended::Drained);
+    // Told to stop while it was down: what it had not stored is read again next time.
+    kept.end(last.map_or(Ended::Drained, Ended::Failed));
 }
 
 enum Once {
@@ -104,20 +129,17 @@ enum Once {
     Failed(String, RestartReason),
 }
 
-async fn run_once(kept: &Arc<Kept>, pulse: Pulse, draining: &mut watch::Receiver<bool>) -> Once {
-    let open = (kept.plan.sink)();
-    let opened = tokio::select! {
-        opened = open => opened,
+async fn run_once(
+    kept: &Arc<Kept>,
+    heartbeats: &Heartbeats,
+    draining: &mut watch::Receiver<bool>,
+) -> Once {
+    let sink = tokio::select! {
+        opened = open(&kept.plan) => match opened {
+            Ok(sink) => sink,
+            Err(once) => return once,
+        },
         _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
-    };
-    let sink: Box<dyn Sink> = match opened {
-        Ok(sink) => sink,
-        Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))) => {
-            return Once::Ended(Ended::Halted(error.to_string()));
-        }
-        Err(error @ SinkError::Transient { .. }) => {
-            return Once::Failed(error.to_string(), RestartReason::Sink);
-        }
     };
     let (commands, receive) = mpsc::channel(COMMANDS_MAX);
     *lock(&kept.commands) = Some(commands.clone());
@@ -129,16 +151,41 @@ async fn run_once(kept: &Arc<Kept>, pulse: Pulse, draining: &mut watch::Receiver
     let status = Arc::clone(&kept.status);
     // A task of its own, so that a panic ends only that; gone with this one.
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(consumer::run(spec, sink, status, receive, pulse));
+    let heartbeats = heartbeats.clone();
+    tasks.spawn(async move { consumer::run(spec, sink, status, receive, &heartbeats).await });
     let outcome = tasks.join_next().await;
     *lock(&kept.commands) = None;
     match outcome {
         Some(Ok(Outcome::Drained)) => Once::Ended(Ended::Drained),
         Some(Ok(Outcome::Halted(reason))) => Once::Ended(Ended::Halted(reason)),
         Some(Ok(Outcome::Failed(reason))) => Once::Failed(reason, RestartReason::Sink),
-        Some(Err(error)) => Once::Failed(format!("internal error: {error}"), RestartReason::Panic),
+        Some(Ok(Outcome::Panicked(reason))) => Once::Failed(reason, RestartReason::Panic),
+        Some(Err(error)) => panicked(&error),
         None => Once::Failed("internal error: no task".to_owned(), RestartReason::Other),
     }
+}
+
+/// Opens the sink, in a task of its own: a panic ends only that, and a caller that no longer waits
+/// ends it too.
+async fn open(plan: &Plan) -> Result<Box<dyn Sink>, Once> {
+    let factory = Arc::clone(&plan.sink);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { factory().await });
+    match tasks.join_next().await {
+        Some(Ok(Ok(sink))) => Ok(sink),
+        Some(Ok(Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))))) => {
+            Err(Once::Ended(Ended::Halted(error.to_string())))
+        }
+        Some(Ok(Err(error @ SinkError::Transient { .. }))) => {
+            Err(Once::Failed(error.to_string(), RestartReason::Sink))
+        }
+        Some(Err(error)) => Err(panicked(&error)),
+        None => Err(Once::Failed("internal error: no task".to_owned(), RestartReason::Other)),
+    }
+}
+
+fn panicked(error: &tokio::task::JoinError) -> Once {
+    Once::Failed(format!("internal error: {error}"), RestartReason::Panic)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -15,13 +15,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::keeper::Kept;
-pub use self::plan::{Plan, SinkFactory, plan_of};
+pub use self::plan::{Look, Plan, SinkFactory, plan_of};
 use crate::consumer::{Command, Status, observe};
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};
-
-/// How long a loop may show no sign of life before the watchdog and `/livez` call it stuck.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// All consumers of one process.
 pub struct Supervisor {
@@ -39,6 +36,8 @@ pub struct Drained {
     pub late: Vec<ConsumerName>,
     /// Those that had halted, with the reason.
     pub halted: Vec<(ConsumerName, String)>,
+    /// Those that had failed and were not up again, with the reason.
+    pub failed: Vec<(ConsumerName, String)>,
 }
 
 impl Supervisor {
@@ -53,8 +52,7 @@ impl Supervisor {
             let spec = &plan.spec;
             let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
             let status = Arc::new(Status::new(metrics));
-            let pulse = heartbeats.register(format!("observer of {}", spec.name), SILENCE_MAX * 4);
-            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status), pulse));
+            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status)));
             let kept = Arc::new(Kept::new(plan, status));
             keepers.spawn(keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe()));
             all.push(kept);
@@ -80,13 +78,25 @@ impl Supervisor {
         self.kept.iter().filter(|k| k.halted().is_some()).count()
     }
 
-    /// Tells every consumer to store what is durable, now; does not wait for it.
+    /// Tells every consumer to store what is durable, now; does not wait for it. What comes of it is
+    /// logged.
     pub fn commit_all(&self) {
         for kept in self.kept.iter() {
-            let (answer, _) = oneshot::channel();
+            let name = kept.plan.spec.name.clone();
+            let (answer, answered) = oneshot::channel();
             if !kept.tell(Command::Commit(answer)) {
-                tracing::warn!(consumer = %kept.plan.spec.name, "is not running: nothing to commit");
+                tracing::warn!(consumer = %name, "is not running: nothing to store");
+                continue;
             }
+            tokio::spawn(async move {
+                match answered.await {
+                    Ok(Ok(stored)) => {
+                        tracing::info!(consumer = %name, stored = ?stored.map(|o| o.0), "stored");
+                    }
+                    Ok(Err(error)) => tracing::warn!(consumer = %name, error, "not stored"),
+                    Err(_) => tracing::warn!(consumer = %name, "ended before it was stored"),
+                }
+            });
         }
     }
 
@@ -96,13 +106,17 @@ impl Supervisor {
         let until = Instant::now() + grace;
         self.draining.send_replace(true);
         for kept in self.kept.iter() {
-            kept.tell(Command::Drain);
+            // In a task: a consumer that is choked with commands is told as soon as it takes one.
+            self.observers.spawn(keeper::drain(Arc::clone(kept)));
         }
         let all = async { while self.keepers.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();
-        let mut drained = Drained { late: Vec::new(), halted: Vec::new() };
+        let mut drained = Drained { late: Vec::new(), halted: Vec::new(), failed: Vec::new() };
         for kept in self.kept.iter() {
             let name = kept.plan.spec.name.clone();
+            if let Some(reason) = kept.failed() {
+                drained.failed.push((name.clone(), reason));
+            }
             match kept.halted() {
                 Some(reason) => drained.halted.push((name, reason)),
                 None if !in_time && !kept.has_ended() => drained.late.push(name),

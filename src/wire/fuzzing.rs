@@ -94,6 +94,11 @@ pub fn chunk(data: &[u8]) {
     }
 }
 
+/// Takes the bytes for an AMQP 1.0 message, and reads everything that can be read.
+pub fn message(data: &[u8]) {
+    super::amqp::fuzz_message(data);
+}
+
 fn mend(data: &[u8]) -> Option<Bytes> {
     let (head, section) = data.split_at_checked(HEADER_BYTES)?;
     let mut bytes = head.to_vec();

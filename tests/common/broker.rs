@@ -42,12 +42,19 @@ impl Version {
 pub(crate) struct Options {
     conf: Vec<String>,
     plugins: Option<String>,
+    files: Vec<(String, String)>,
 }
 
 impl Options {
     /// A line for `rabbitmq.conf`, such as `stream.frame_max = 65536`.
     pub(crate) fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
+        self
+    }
+
+    /// A file in the node's folder, which the node itself sees as `/node/NAME`.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.push((name.to_owned(), content.to_owned()));
         self
     }
 
@@ -181,9 +188,10 @@ impl Drop for Broker {
 fn find_or_start_shared(version: Version) -> Result<Broker, Unavailable> {
     if let Some(running) = std::env::var_os("RILLWAY_TEST_BROKERS") {
         let dir = PathBuf::from(running).join(version.as_str());
-        if let Ok(settings) = run(&mut broker_script("env", &dir))
-            && settings.contains("pid=")
-        {
+        // It fails where there is none.
+        let output = broker_script("env", &dir).output().expect("scripts/broker.sh runs");
+        let settings = String::from_utf8_lossy(&output.stdout);
+        if settings.contains("pid=") {
             return Ok(broker(version, dir, &settings, false));
         }
     }
@@ -205,10 +213,17 @@ fn start(
     for line in &options.conf {
         command.args(["--conf", line]);
     }
+    for (name, content) in &options.files {
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(name), content).unwrap();
+    }
     if let Some(plugins) = &options.plugins {
         command.args(["--plugins", plugins]);
     }
-    Ok(broker(version, dir, &run(&mut command)?, private))
+    let settings = run(&mut command).map_err(|Unavailable(why)| {
+        Unavailable(format!("needs RabbitMQ {}: {why}", version.as_str()))
+    })?;
+    Ok(broker(version, dir, &settings, private))
 }
 
 fn broker(version: Version, dir: PathBuf, settings: &str, private: bool) -> Broker {
@@ -261,7 +276,8 @@ fn run(command: &mut Command) -> Result<String, Unavailable> {
     let said = String::from_utf8_lossy(&stderr);
     if status.code() == Some(EXIT_UNAVAILABLE) {
         let why = said.lines().last().unwrap_or("it cannot be had here");
-        return Err(Unavailable(why.trim_start_matches("setup.sh: ").to_owned()));
+        let why = why.split_once(": ").map_or(why, |(_script, why)| why);
+        return Err(Unavailable(why.to_owned()));
     }
     assert!(status.success(), "{command:?} ended with {status}:\n{said}");
     Ok(String::from_utf8_lossy(&stdout).into_owned())

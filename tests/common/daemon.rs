@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -48,6 +48,13 @@ impl Home {
         std::fs::write(self.path("rillway.toml"), text).unwrap();
     }
 
+    /// Puts a line above all tables of the configuration.
+    pub(crate) fn set(&self, line: &str) {
+        let path = self.path("rillway.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{line}\n{text}")).unwrap();
+    }
+
     /// A path in the folder; relative paths of the configuration lie here too.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
@@ -66,17 +73,37 @@ impl Home {
 
     /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
     pub(crate) fn start(&self) -> Daemon {
-        let append = |name| {
-            std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
-        };
+        self.start_to(self.append("stdout"))
+    }
+
+    /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
+    pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
+        let mut daemon = self.start_to(Stdio::piped());
+        let stdout = daemon.child.stdout.take().unwrap();
+        (daemon, stdout)
+    }
+
+    fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
         let child = self
             .command(&["run"])
             .stdin(Stdio::null())
-            .stdout(append("stdout"))
-            .stderr(append("log"))
+            .stdout(stdout)
+            .stderr(self.append("log"))
             .spawn()
             .unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
+    }
+
+    fn append(&self, name: &str) -> std::fs::File {
+        std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
+    }
+
+    /// The most memory that the consumers may take, as `rillway check` prints it.
+    pub(crate) fn memory_bound_bytes(&self) -> u64 {
+        let output = self.command(&["check", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        plan["memory_bound_bytes"].as_u64().unwrap()
     }
 
     /// The log of all runs so far.
@@ -84,24 +111,37 @@ impl Home {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// The end of the log, to be shown where a test fails.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.path("log"))
+    }
+
     /// The files of a `file` sink under `dir` for this stream, in order, each with its bytes as
-    /// they are.
+    /// they are; without those that were put aside when a new history began.
     pub(crate) fn segments(&self, dir: &str, stream: &str) -> Vec<PathBuf> {
         let mut found: Vec<_> = std::fs::read_dir(self.path(dir).join(stream))
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.to_string_lossy().contains(".ndjson"))
+            .filter(|path| {
+                let name = path.to_string_lossy();
+                name.contains(".ndjson") && !name.contains(".aside")
+            })
             .collect();
         found.sort();
         found
     }
 
-    /// Every line of these segments (not compressed) as JSON. A torn line fails the test.
+    /// Every line of these segments (plain, or by zstd) as JSON. A torn line fails the test.
     pub(crate) fn lines(&self, dir: &str, stream: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         for path in self.segments(dir, stream) {
-            let text = std::fs::read_to_string(&path).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if path.extension().is_some_and(|extension| extension == "zst") {
+                bytes = zstd::decode_all(bytes.as_slice())
+                    .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+            let text = String::from_utf8(bytes).unwrap();
             assert!(
                 text.is_empty() || text.ends_with('\n'),
                 "{} ends in a torn line",
@@ -114,6 +154,26 @@ impl Home {
         lines
     }
 
+    /// Waits until there are so many lines (or more, which is for the test to see) in these segments,
+    /// not compressed. Lag is no such thing to wait for: it is as old as the last look at the stream.
+    pub(crate) async fn until_landed(&self, daemon: &Daemon, dir: &str, stream: &str, total: u64) {
+        eventually(&format!("{total} lines in {dir}"), Duration::from_secs(60), || async {
+            let state = daemon.consumer(dir).await.map(|consumer| consumer["state"].clone());
+            assert!(state != Some("halted".into()), "halted\n{}", self.log_tail());
+            let lines = self.segments(dir, stream).iter().map(|path| lines_in(path)).sum::<u64>();
+            (lines >= total).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until so many lines are printed.
+    pub(crate) async fn until_printed(&self, total: u64) {
+        eventually(&format!("{total} lines printed"), Duration::from_secs(60), || async {
+            (lines_in(&self.path("stdout")) >= total).then_some(())
+        })
+        .await;
+    }
+
     /// The offsets of [`Home::lines`].
     pub(crate) fn offsets(&self, dir: &str, stream: &str) -> Vec<u64> {
         self.lines(dir, stream).iter().map(|line| line["offset"].as_u64().unwrap()).collect()
@@ -121,6 +181,14 @@ impl Home {
 }
 
 impl Daemon {
+    /// A line of `/proc/PID/status` in bytes: `VmRSS`, the resident memory now, or `VmHWM`, the most
+    /// that it ever was.
+    pub(crate) fn memory_bytes(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -250,7 +318,8 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    fn tail(&self) -> String {
+    /// The end of its log.
+    pub(crate) fn tail(&self) -> String {
         tail(&self.log)
     }
 }
@@ -266,6 +335,11 @@ fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn lines_in(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn unchunk(mut body: &str) -> String {

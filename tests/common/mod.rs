@@ -4,14 +4,18 @@
 //! - [`daemon`]: the built binary, started, asked, signalled and killed
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
+//! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
+//! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
 pub(crate) mod broker;
 pub(crate) mod daemon;
+pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod rstream;
+pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod streams;
 
@@ -33,5 +37,13 @@ where
         }
         assert!(started.elapsed() < within, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A number from the environment, for the long form of a test.
+pub(crate) fn env_or(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")),
+        Err(_) => default,
     }
 }

@@ -45,6 +45,11 @@ impl Outgoing {
         Self(json!({ "body": hex(body.as_ref()) }))
     }
 
+    /// The same with its body repeated so often, for a large message that compresses well.
+    pub(crate) fn repeated(body: impl AsRef<[u8]>, times: usize) -> Self {
+        Self(json!({ "body": hex(body.as_ref()), "times": times }))
+    }
+
     /// An AMQP 1.0 message with this value as its body.
     pub(crate) fn value(value: Value) -> Self {
         Self(json!({ "value": value }))
@@ -96,7 +101,7 @@ impl Rstream {
         self.run(&["delete", stream], String::new()).await;
     }
 
-    pub(super) async fn store_offset(&self, stream: &str, reference: &str, offset: u64) {
+    pub(crate) async fn store_offset(&self, stream: &str, reference: &str, offset: u64) {
         self.run(&["store-offset", stream, reference, &offset.to_string()], String::new()).await;
     }
 

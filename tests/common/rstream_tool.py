@@ -4,7 +4,7 @@ independent reader of what brokers keep.
     rstream_tool.py --port P publish STREAM [--sub-entry N [--compression CODEC]] [--publisher NAME] [--filter VALUE]
         one message per line of standard input, each a JSON object with one of (bytes are in hex)
           "raw":   the bytes to store as they are, valid AMQP 1.0 or not
-          "body":  the body of an AMQP 1.0 data section
+          "body":  the body of an AMQP 1.0 data section; with "times": N, repeated so often
           "value": any JSON value, as the body of an AMQP 1.0 value section
         and, beside the latter two, "properties", "application_properties" and "message_annotations".
         --sub-entry N puts N messages into each sub-entry batch. Prints {"confirmed": N}.
@@ -128,7 +128,7 @@ def message(line: str):
         parts["properties"] = Properties(**fields["properties"])
     if "value" in fields:
         return AMQPMessage(value=fields["value"], **parts)
-    return AMQPMessage(body=bytes.fromhex(fields["body"]), **parts)
+    return AMQPMessage(body=bytes.fromhex(fields["body"]) * fields.get("times", 1), **parts)
 
 
 async def publish(at, args):
@@ -266,7 +266,8 @@ def main():
     verb("super-stream", super_stream).add_argument("partitions", type=int)
 
     args = parser.parse_args()
-    at = {"host": args.host, "port": args.port, "username": "guest", "password": "guest"}
+    # The broker's own limit is what counts; without this, rstream asks for 1 MiB.
+    at = {"host": args.host, "port": args.port, "username": "guest", "password": "guest", "frame_max": 1 << 26}
     asyncio.run(asyncio.wait_for(args.run(at, args), SECONDS_MAX))
 
 

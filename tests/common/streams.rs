@@ -18,7 +18,7 @@ use super::broker::{Broker, Version};
 use super::rstream::{Outgoing, Rstream};
 
 /// No single thing that is asked of a broker here takes this long.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The official client does not look at the size of the frames that it builds.
 const FRAME_BYTES: usize = 800_000;
@@ -165,7 +165,7 @@ async fn instead(broker: &Broker) -> Option<Rstream> {
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One piece of work with a connection of its own.
 async fn client<T, F>(broker: &Broker, work: impl FnOnce(Client) -> F + Send + 'static) -> T
@@ -177,16 +177,18 @@ where
     apart(async move { work(Client::connect(options).await?).await }).await
 }
 
+/// Where the official client does its work.
+pub(super) static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime for the official client")
+});
+
 async fn apart<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> T {
-    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(4)
-            .enable_all()
-            .build()
-            .expect("a runtime for the official client")
-    });
     match RUNTIME.spawn(tokio::time::timeout(WAIT_MAX, work)).await {
         Ok(Ok(Ok(value))) => value,
         Ok(Ok(Err(failure))) => panic!("the official client: {failure}"),

@@ -6,7 +6,7 @@ use super::super::intake::{Checked, Examined, Step};
 use super::super::spec::OnBad;
 use super::link::{Asked, Link};
 use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
-use crate::broker::{BrokerError, Delivery, Event};
+use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
 use crate::flow::resume::{OnLost, Origin};
@@ -14,8 +14,8 @@ use crate::telemetry::LostReason;
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{ChunkError, ChunkHeader};
 
-/// How often a chunk that cannot be read is asked for again, before a policy decides.
-const READ_AGAIN_MAX: u32 = 3;
+/// How often in a row something is read in vain before a policy decides.
+const READS_MAX: u32 = 3;
 
 impl Worker {
     pub(super) fn on_event(&mut self, event: Option<Event>) {
@@ -61,13 +61,21 @@ impl Worker {
         metrics.received_bytes.increment(delivery.chunk.len() as u64);
         let Link::Up(up) = &mut self.link else { return };
         tracing::trace!(consumer = %self.spec.name, header = ?ChunkHeader::parse(&delivery.chunk), "chunk");
-        match up.intake.examine(delivery) {
+        let examined = up.intake.examine(delivery);
+        if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
+            self.commit.resume();
+        }
+        match examined {
             Examined::Good(checked) => {
                 up.chunk = Some(checked);
                 self.continue_chunk(now);
             }
             Examined::Gap { from, to, checked } => self.ask_about_gap(from, to, checked),
-            Examined::Lost(lost) => self.on_lost(lost),
+            Examined::Lost(lost) => {
+                if self.leader_says(&lost.to_string()) {
+                    self.on_lost(lost);
+                }
+            }
             Examined::Unreadable { error, header } => self.on_unreadable(&error, header),
             Examined::Nothing => {}
         }
@@ -78,6 +86,11 @@ impl Worker {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error),
         };
+        if there.is_none() {
+            // The chunk behind the gap is there, so an answer that did not come says nothing.
+            let what = format!("no chunk came for offset {from} when it was asked for");
+            return self.unlink(BrokerError::Lost(what.into()));
+        }
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
@@ -90,6 +103,9 @@ impl Worker {
                     to.0 - 1,
                     bounds.first.unwrap_or(to)
                 );
+                if !self.leader_says(&what) {
+                    return;
+                }
                 if self.spec.on_lost == OnLost::Halt {
                     return self.end(Outcome::Halted(format!(
                         "{what}. Set on_offset_lost to go on all the same"
@@ -113,12 +129,12 @@ impl Worker {
             to.0 - 1
         );
         let times = self.count_unreadable(from);
-        if times < READ_AGAIN_MAX {
+        if times < READS_MAX {
             self.unlink(BrokerError::Lost(
-                format!("{what}; asking for them again ({times} of {READ_AGAIN_MAX})").into(),
+                format!("{what}; asking for them again ({times} of {READS_MAX})").into(),
             ));
         } else {
-            let times = READ_AGAIN_MAX;
+            let times = READS_MAX;
             self.end(Outcome::Halted(format!("{what}, {times} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")));
         }
     }
@@ -166,6 +182,7 @@ impl Worker {
         let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
         self.own.position = Some((Origin::Session, checkpoint));
         self.own.plan = None;
+        self.own.prefer = Prefer::Replica;
         let mut full = Vec::new();
         self.cutter.push(part, now, |batch| full.push(batch));
         for batch in full {
@@ -190,11 +207,21 @@ impl Worker {
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
     fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
+        let wanted = match &self.link {
+            Link::Up(up) => up.intake.wanted().unwrap_or(Offset(0)),
+            _ => return,
+        };
+        if header.is_some_and(|h| h.next_offset() <= wanted) {
+            // The first chunk of a subscription holds the position. All of it was read before, so
+            // nothing of it is missed; if its header is wrong too, the next chunk shows a gap.
+            tracing::warn!(consumer = %self.spec.name, %error, "a chunk that was read before is damaged now");
+            return;
+        }
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
         let times = self.count_unreadable(at);
-        if times < READ_AGAIN_MAX {
+        if times < READS_MAX {
             return self.unlink(BrokerError::Lost(
-                format!("{error}; asking for it again ({times} of {READ_AGAIN_MAX})").into(),
+                format!("{error}; asking for it again ({times} of {READS_MAX})").into(),
             ));
         }
         let stream = self.spec.stream.as_str();
@@ -204,15 +231,22 @@ impl Worker {
                     ChunkError::CrcMismatch { .. } => LostReason::Crc,
                     _ => LostReason::Undecodable,
                 };
-                tracing::error!(consumer = %self.spec.name, stream, first = %header.first_offset, records = header.records, %error, "a chunk cannot be read; left out as on_bad_message says");
-                if let Link::Up(up) = &mut self.link {
-                    up.intake.pass_over(header.first_offset, header.records);
+                // Some of it may have been read before.
+                let first = header.first_offset.max(wanted);
+                let records = u32::try_from(header.next_offset().0 - first.0).unwrap_or(u32::MAX);
+                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a chunk cannot be read; left out as on_bad_message says");
+                if wanted > Offset(0) && first > wanted {
+                    // Whether the broker's own chunks stood there cannot be asked any more.
+                    self.count_lost(LostReason::Gap, first.0 - wanted.0);
                 }
-                self.leave_out(header.first_offset, header.records, reason);
+                if let Link::Up(up) = &mut self.link {
+                    up.intake.pass_over(first, records);
+                }
+                self.leave_out(first, records, reason);
             }
             (OnBad::Halt, _) | (OnBad::Skip, None) => {
                 let what = format!(
-                    "stream {stream:?} has a chunk that cannot be read, {READ_AGAIN_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
+                    "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
                 );
                 self.end(Outcome::Halted(what));
             }

@@ -141,18 +141,16 @@ impl Up {
 impl Worker {
     /// Begins to link, where that is due.
     pub(super) fn start_linking(&mut self, now: Instant) {
-        if !matches!(self.link, Link::Down { until } if until <= now) || self.is_restarting() {
+        if !matches!(self.link, Link::Down { until } if until <= now) || !self.may_link() {
             return;
         }
         let spec = Arc::clone(&self.spec);
         if self.ending.is_some() {
-            if self.sink_alive || self.commit.pending().is_some() {
-                self.link = Link::Linking(Box::pin(async move {
-                    let connection =
-                        connect_to_stream(&spec.connect, &spec.stream, Prefer::Replica).await?;
-                    Ok(Linked::Bare(connection))
-                }));
-            }
+            self.link = Link::Linking(Box::pin(async move {
+                let connection =
+                    connect_to_stream(&spec.connect, &spec.stream, Prefer::Replica).await?;
+                Ok(Linked::Bare(connection))
+            }));
             return;
         }
         self.status.set_state(State::Connecting, self.status.facts().reason);
@@ -164,6 +162,28 @@ impl Worker {
             let session = session::establish(&spec, own, &budget).await?;
             Ok(Linked::Session(Box::new(session)))
         }));
+    }
+
+    /// Whether a connection would be of any use now.
+    pub(super) fn may_link(&self) -> bool {
+        match self.ending {
+            None => !self.is_restarting(),
+            Some(_) => {
+                let to_settle = self.sink_alive && self.ledger.under_way() > 0;
+                self.storing.is_none() && (to_settle || self.commit.pending().is_some())
+            }
+        }
+    }
+
+    /// Whether the leader says so itself; if not, it is asked, and `false` returned. Another node
+    /// may be behind, or keep less.
+    pub(super) fn leader_says(&mut self, what: &str) -> bool {
+        if self.own.prefer == Prefer::Leader {
+            return true;
+        }
+        self.own.prefer = Prefer::Leader;
+        self.unlink(BrokerError::Lost(format!("{what}; asking the leader").into()));
+        false
     }
 
     pub(super) fn on_linked(&mut self, linked: Result<Linked, SessionError>) {
@@ -213,14 +233,21 @@ impl Worker {
         let now = Instant::now();
         if self.ending.is_some() {
             self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
-            // Whoever was told to stop stores as long as the time lasts; after a fault the next run
-            // reads again what was not stored.
-            self.gave_up_storing |= !matches!(self.ending, Some(super::Outcome::Drained));
+            // Whoever was told to stop stores as long as the time lasts. After a fault, which may
+            // have taken the connection with it, one more is tried; the next run reads again what
+            // was not stored.
+            let fault = !matches!(self.ending, Some(super::Outcome::Drained));
+            self.gave_up_storing |= fault && self.tried_to_store;
+            self.tried_to_store = true;
             return;
         }
         if error.is_fatal() {
             self.end(super::Outcome::Halted(error.to_string()));
             return;
+        }
+        if matches!(error, BrokerError::StreamMissing(_)) {
+            // What comes under this name next is another stream.
+            self.commit.suspend();
         }
         let wait = match &error {
             BrokerError::Overrun { .. } => {
@@ -250,19 +277,29 @@ impl Worker {
                 self.spec.stream.as_str()
             )
         };
+        if lost.is_new_history() {
+            // What is durable is of another history than what the broker would store it for.
+            self.commit.suspend();
+        }
         let Some(plan) = resume::after_loss(self.spec.on_lost) else {
             self.end(super::Outcome::Halted(halt(&lost)));
             return;
         };
         tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = ?self.spec.on_lost, "the position is lost; going on as on_offset_lost says");
         self.count_lost(super::settling::lost_reason(&lost), lost.messages());
+        let plan = match (&lost, plan.subscribe) {
+            // So that what retention takes from now on is noticed.
+            (Lost::Evicted { first, .. }, Start::First) => Plan { wanted: Some(*first), ..plan },
+            _ => plan,
+        };
         self.begin_anew(plan, lost.is_new_history());
     }
 
     /// Subscribes anew by this plan, once everything under way is settled if it is a new history.
     fn begin_anew(&mut self, plan: Plan, new_history: bool) {
         self.flush();
-        self.own = Own { position: None, remembered: None, plan: Some(plan) };
+        self.own =
+            Own { position: None, remembered: None, plan: Some(plan), prefer: Prefer::Replica };
         self.link = Link::Down { until: Instant::now() };
         self.restarting = if new_history { Restarting::Wanted } else { Restarting::No };
     }

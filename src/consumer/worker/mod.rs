@@ -24,15 +24,15 @@ use super::session::{Own, SessionError};
 use super::sinking::{self, Message, Order, Report};
 use super::spec::Spec;
 use super::status::Status;
-use crate::broker::{BrokerError, Budget, Event};
+use crate::broker::{BrokerError, Budget, Event, Prefer};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
 use crate::flow::resume::Origin;
-use crate::sink::Sink;
-use crate::telemetry::{Pulse, State};
+use crate::sink::{Sink, SinkError};
+use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
 
 /// Batches that wait for the sink, beside the one that it writes.
@@ -43,6 +43,9 @@ const CHUNKS_PER_TURN_MAX: usize = 64;
 
 /// The longest that the loop sleeps: it shows that it is alive.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How long the broker and the sink have to say goodbye, once everything is settled and stored.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
@@ -65,6 +68,8 @@ pub enum Outcome {
     Halted(String),
     /// It may go on if it is started anew.
     Failed(String),
+    /// So it may after a panic of its sink, which is a fault in this program.
+    Panicked(String),
 }
 
 /// What happened while the loop waited.
@@ -93,6 +98,8 @@ struct Worker {
     status: Arc<Status>,
     pulse: Pulse,
     commands: mpsc::Receiver<Command>,
+    /// Whoever commands may go away, and says nothing more then.
+    commanded: bool,
     orders: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
     sink_alive: bool,
@@ -114,6 +121,8 @@ struct Worker {
     ending: Option<Outcome>,
     /// The last attempt to store an offset while ending failed.
     gave_up_storing: bool,
+    /// While ending, a connection to store the offset on was lost, or could not be had.
+    tried_to_store: bool,
     turned: Instant,
 }
 
@@ -125,17 +134,23 @@ pub async fn run(
     mut sink: Box<dyn Sink>,
     status: Arc<Status>,
     commands: mpsc::Receiver<Command>,
-    pulse: Pulse,
+    heartbeats: &Heartbeats,
 ) -> Outcome {
     status.set_state(State::Starting, None);
     let position = match sink.position().await {
         Ok(position) => position,
-        Err(error) => return Outcome::Failed(format!("the sink's position: {error}")),
+        Err(error @ SinkError::Transient { .. }) => {
+            return Outcome::Failed(format!("the sink's position: {error}"));
+        }
+        Err(error) => return Outcome::Halted(format!("the sink's position: {error}")),
     };
     let remembered = Remembered::of(&spec);
-    let memory = match remembered.read() {
-        Ok(memory) => memory,
-        Err(error) => return Outcome::Halted(error.to_string()),
+    let reading = remembered.clone();
+    // A disk that hangs holds up this consumer, and no thread that others need.
+    let memory = match tokio::task::spawn_blocking(move || reading.read()).await {
+        Ok(Ok(memory)) => memory,
+        Ok(Err(error)) => return Outcome::Halted(error.to_string()),
+        Err(error) => return Outcome::Failed(format!("reading the state file: {error}")),
     };
     let now = Instant::now();
     let (orders, receive_orders) = mpsc::channel(ORDERS_MAX);
@@ -152,10 +167,15 @@ pub async fn run(
     let mut commit = Commit::new(spec.commit, None, now);
     if let Some(position) = position {
         commit.durable(position.offset, 0);
+        // The broker's mirror of it follows once a chunk has borne it out.
+        commit.suspend();
     }
+    // Not before: opening a sink may take as long as it likes, the loop may not.
+    let pulse = heartbeats.register(format!("consumer {}", spec.name), SILENCE_MAX);
     let worker = Worker {
         pulse,
         commands,
+        commanded: true,
         orders,
         reports,
         sink_alive: true,
@@ -168,13 +188,19 @@ pub async fn run(
         inflated: Arc::default(),
         link: Link::Down { until: now },
         backoff,
-        own: Own { position: position.map(|p| (Origin::Sink, p)), remembered: memory, plan: None },
+        own: Own {
+            position: position.map(|p| (Origin::Sink, p)),
+            remembered: memory,
+            plan: None,
+            prefer: Prefer::Replica,
+        },
         restarting: Restarting::No,
         unreadable: None,
         storing: None,
         waiters: Vec::new(),
         ending: None,
         gave_up_storing: false,
+        tried_to_store: false,
         turned: now,
         spec,
         status,
@@ -219,7 +245,7 @@ impl Worker {
         let intake = self.ready.is_empty() && self.ending.is_none() && !self.is_restarting();
         tokio::select! {
             biased;
-            command = self.commands.recv() => Turn::Command(command),
+            command = self.commands.recv(), if self.commanded => Turn::Command(command),
             report = self.reports.recv(), if self.sink_alive => Turn::Report(report),
             stored = settling::of(&mut self.storing) => Turn::Stored(stored),
             turn = self.link.next(intake) => turn,
@@ -229,8 +255,11 @@ impl Worker {
 
     fn apply(&mut self, turn: Turn) {
         match turn {
-            // Whoever commands is gone: end in good order.
-            Turn::Command(None | Some(Command::Drain)) => self.end(Outcome::Drained),
+            Turn::Command(Some(Command::Drain)) => self.end(Outcome::Drained),
+            Turn::Command(None) => {
+                self.commanded = false;
+                self.end(Outcome::Drained);
+            }
             Turn::Command(Some(Command::Commit(answer))) => self.commit_now(answer),
             Turn::Report(Some(report)) => self.on_report(report),
             Turn::Report(None) => {
@@ -247,7 +276,8 @@ impl Worker {
 
     fn next_deadline(&self) -> Instant {
         let tick = Instant::now() + TICK;
-        [self.cutter.deadline(), self.storing_deadline(), self.link.deadline()]
+        let link = self.link.deadline().filter(|_| self.may_link());
+        [self.cutter.deadline(), self.storing_deadline(), link]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
@@ -295,12 +325,15 @@ impl Worker {
     fn end(&mut self, outcome: Outcome) {
         match (&self.ending, &outcome) {
             (None, _) => {}
-            (Some(Outcome::Drained), Outcome::Halted(_) | Outcome::Failed(_)) => {}
+            (
+                Some(Outcome::Drained),
+                Outcome::Halted(_) | Outcome::Failed(_) | Outcome::Panicked(_),
+            ) => {}
             (Some(_), _) => return,
         }
         match &outcome {
             Outcome::Drained => self.status.set_state(State::Draining, Some("told to stop".into())),
-            Outcome::Halted(reason) | Outcome::Failed(reason) => {
+            Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
                 self.status.set_state(State::Draining, Some(reason.clone()));
             }
         }
@@ -328,17 +361,17 @@ impl Worker {
         }
         let connection = self.link.into_connection();
         drop(self.orders);
-        let goodbye = async {
+        let hang_up = async {
             if let Some(connection) = connection {
                 connection.close().await;
             }
-            sink_task.join().await
         };
-        match tokio::time::timeout(GOODBYE_MAX, goodbye).await {
+        let goodbyes = async { tokio::join!(sink_task.join(), hang_up).0 };
+        match tokio::time::timeout(GOODBYE_MAX, goodbyes).await {
             Ok(Ok(())) => outcome,
             Ok(Err(error)) if error.is_panic() => {
                 // The panic's own message went to the log where it happened.
-                Outcome::Failed("the sink panicked".to_owned())
+                Outcome::Panicked("the sink panicked".to_owned())
             }
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(consumer = %self.spec.name, "the sink or the broker did not say goodbye within {GOODBYE_MAX:?}");
@@ -361,7 +394,9 @@ impl Worker {
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();
         let up = self.link.is_up();
+        let busy = self.ledger.under_way() > 0;
         self.status.update(|facts| {
+            facts.sink_busy_since = busy.then(|| facts.sink_busy_since.unwrap_or(now));
             facts.oldest = oldest;
             facts.buffered_bytes = buffered;
             facts.credit = credit;

@@ -1,11 +1,14 @@
 //! The worker's other half: what the sink reports, and what is stored on the broker.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::super::remembered::Remembered;
 use super::super::sinking::{Report, Stopped};
+use super::super::spec::Spec;
 use super::{Outcome, Restarting, Worker};
 use crate::broker::BrokerError;
 use crate::flow::ledger::Ticket;
@@ -55,7 +58,10 @@ impl Worker {
                 if messages > 0 {
                     metrics.write_duration.record(took.as_secs_f64());
                 }
-                self.status.update(|facts| facts.sink_trouble = None);
+                self.status.update(|facts| {
+                    facts.sink_trouble = None;
+                    facts.sink_busy_since = None;
+                });
                 self.note_skipped(&skipped);
                 self.settle(ticket);
             }
@@ -65,6 +71,9 @@ impl Worker {
                 self.status.update(|facts| facts.sink_trouble = Some(error));
             }
             Report::Restarted => {
+                for waiter in std::mem::take(&mut self.waiters) {
+                    waiter.answer(Err("the stream was created again meanwhile".to_owned()));
+                }
                 self.ledger.restart();
                 self.commit.restart();
                 self.restarting = Restarting::No;
@@ -170,9 +179,13 @@ impl Worker {
         // The ledger knows the chunk; both speak of the same offset.
         let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
         let checkpoint = Checkpoint { offset, chunk };
-        let spec = std::sync::Arc::clone(&self.spec);
+        let spec = Arc::clone(&self.spec);
+        let remembered = self.remembered.clone();
         self.storing = Some(Box::pin(async move {
             let result = connection.store_offset(&spec.stream, &spec.reference, offset).await;
+            if matches!(result, Ok(Some(held)) if held == offset) {
+                remember(&spec, remembered, checkpoint).await;
+            }
             Stored { checkpoint, result }
         }));
     }
@@ -192,10 +205,6 @@ impl Worker {
                     facts.stored_at = now;
                 });
                 tracing::debug!(consumer = %name, offset = %held, "offset stored");
-                // Small and rare; the loop's other waits are not so short that it would matter.
-                if let Err(error) = self.remembered.write(checkpoint) {
-                    tracing::error!(consumer = %name, %error, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
-                }
             }
             Ok(Some(held)) if held > checkpoint.offset => {
                 metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
@@ -219,21 +228,33 @@ impl Worker {
     fn store_failed(&mut self, now: Instant) {
         self.commit.failed(now);
         self.gave_up_storing |=
-            matches!(self.ending, Some(Outcome::Halted(_) | Outcome::Failed(_)));
+            self.ending.as_ref().is_some_and(|ending| *ending != Outcome::Drained);
     }
 
     fn answer_waiters(&mut self) {
         let stored = self.commit.stored();
         let durable = self.ledger.durable().map(|c| c.offset);
-        let settled = self.commit.pending().is_none();
+        let settled = self.commit.pending().is_none() && !self.commit.is_suspended();
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
             .into_iter()
+            .filter(|waiter| !waiter.answer.is_closed())
             .partition(|w| stored >= w.upto || (settled && durable >= w.upto));
         self.waiters = waiting;
         for waiter in done {
             waiter.answer(Ok(stored));
         }
     }
+}
+
+/// Writes the state file where a disk that hangs holds nobody up but the next store.
+async fn remember(spec: &Spec, remembered: Remembered, checkpoint: Checkpoint) {
+    let written = tokio::task::spawn_blocking(move || remembered.write(checkpoint)).await;
+    let failed = match written {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(consumer = %spec.name, error = failed, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
 }
 
 pub(super) fn lost_reason(lost: &Lost) -> LostReason {

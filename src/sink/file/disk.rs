@@ -100,12 +100,14 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
                     Some(pid) => format!("the process with pid {pid}"),
                     None => "another process".to_owned(),
                 };
-                return Err(SinkError::Fatal(format!(
+                // Transient: whoever holds it may be about to end (a rolling restart).
+                let what = format!(
                     "{} is in use by {holder}, which holds a lock on {LOCK_NAME} there. Two writers \
-                     would mix their records: stop the other one, or give this consumer another \
-                     `dir`.",
+                     would mix their records, so nothing is written: stop the other one, or give \
+                     this consumer another `dir`",
                     folder.display(),
-                )));
+                );
+                return Err(SinkError::Transient { what, retry_after: None });
             }
             Err(errno) => return Err(io::Error::from(errno)).tried("lock", || path.clone()),
         }

@@ -109,6 +109,30 @@ impl<S: Storage> Log<S> {
         written
     }
 
+    /// Begins a new history: nothing is committed, and the segments so far are put aside under other
+    /// names. A crash in between leaves a position without a checkpoint, by which the next start
+    /// puts them aside.
+    pub(super) fn restart(&mut self) -> Result<(), SinkError> {
+        if self.open.is_none() {
+            self.restore()?;
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let mut state = open.position.durable().state().clone();
+        (state.checkpoint, state.tail) = (None, None);
+        let committed = open.position.commit(&mut self.storage, state);
+        self.durable = open.position.durable().clone();
+        let settled =
+            committed.and_then(|()| recover::settle(&mut self.storage, self.durable.state()));
+        match settled {
+            Ok(segment) => open.segment = segment,
+            Err(error) => {
+                self.open = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// A batch that this log must never take is a bug of the caller, and would break the promise.
     fn refuse_strangers(&self, batch: &Batch) -> Result<(), SinkError> {
         let state = self.durable.state();

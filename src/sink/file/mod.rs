@@ -230,6 +230,22 @@ impl FileSink {
     }
 }
 
+/// The position that a sink with these options has committed, without taking hold of the folder or
+/// changing anything in it.
+///
+/// # Errors
+/// Where the position is damaged, cannot be read, or belongs to another reference.
+pub fn committed(
+    options: &FileOptions,
+    stream: &StreamName,
+    reference: &Reference,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let folder = options.dir.join(segment::folder(stream));
+    let Some(state) = position::look(&folder)? else { return Ok(None) };
+    recover::check_owner(&state, stream, reference, &folder.join(position::NAME))?;
+    Ok(state.checkpoint)
+}
+
 fn open_log(
     options: FileOptions,
     stream: StreamName,
@@ -276,6 +292,11 @@ impl Sink for FileSink {
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
         let batch = Arc::clone(batch);
         self.run(move |log| log.write(&batch, Timestamp::now())).await?
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        tracing::warn!(folder = %self.folder.display(), "a new history begins: the segments so far are put aside");
+        self.run(Log::restart).await?
     }
 
     /// Lets go of the folder, once a write that was abandoned is through: the caller sets the time

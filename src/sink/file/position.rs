@@ -15,6 +15,7 @@
 //!   an fsync that failed. Whoever adopts a slot first writes it again and syncs it.
 
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,43 @@ impl Durable {
     }
 }
 
+/// The valid slot with the higher sequence, and which one it is.
+fn newest(bytes: &[u8], path: &Path) -> Result<(usize, Slot), SinkError> {
+    let mut valid: Vec<(usize, Slot)> = Vec::new();
+    for (index, slot) in bytes.chunks(SLOT_BYTES).enumerate() {
+        match decode(slot) {
+            Read::Valid(slot) => valid.push((index, slot)),
+            Read::Bad => {}
+            Read::Newer(version) => {
+                return Err(SinkError::Fatal(format!(
+                    "{} was written by a newer rillway (layout {version}, this one knows \
+                     {VERSION}). Run the newer one.",
+                    path.display()
+                )));
+            }
+        }
+    }
+    valid.into_iter().max_by_key(|(_, slot)| slot.sequence).ok_or_else(|| {
+        SinkError::Fatal(format!(
+            "{} is damaged: neither of its two slots is valid, so which records are on disk \
+             is not known. Restore the file from a backup together with its segments; or move \
+             the whole folder away: the consumer then goes on after the offset that is stored on \
+             the broker.",
+            path.display()
+        ))
+    })
+}
+
+/// The position in the folder, as it stands there; for a look only. `None` where there is none.
+pub(super) fn look(folder: &Path) -> Result<Option<State>, SinkError> {
+    let path = folder.join(NAME);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(newest(&bytes, &path)?.1.state)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).tried("read", || path.clone()),
+    }
+}
+
 impl<F> Position<F> {
     /// Creates the file, with `state` in its first slot. Its name is for the caller to sync.
     pub(super) fn create<S: Storage<File = F>>(
@@ -161,28 +199,7 @@ impl<F> Position<F> {
             opened => opened.tried("open", || path.clone())?,
         };
         let bytes = storage.read(&file, FILE_BYTES_MAX).tried("read", || path.clone())?;
-        let mut valid: Vec<(usize, Slot)> = Vec::new();
-        for (index, slot) in bytes.chunks(SLOT_BYTES).enumerate() {
-            match decode(slot) {
-                Read::Valid(slot) => valid.push((index, slot)),
-                Read::Bad => {}
-                Read::Newer(version) => {
-                    return Err(SinkError::Fatal(format!(
-                        "{} was written by a newer rillway (layout {version}, this one knows \
-                         {VERSION}). Run the newer one.",
-                        path.display()
-                    )));
-                }
-            }
-        }
-        let Some((slot, adopted)) = valid.into_iter().max_by_key(|(_, slot)| slot.sequence) else {
-            return Err(SinkError::Fatal(format!(
-                "{} is damaged: neither of its two slots is valid, so which records are on disk \
-                 is not known. Restore the file from a backup together with its segments; or move \
-                 the whole folder away, and begin anew where `start` says.",
-                path.display()
-            )));
-        };
+        let (slot, adopted) = newest(&bytes, &path)?;
         let sequence = adopted.sequence;
         let durable = Durable { slot, sequence, state: adopted.state };
         // The same bytes in the same place: if they were durable, a torn write changes nothing; if

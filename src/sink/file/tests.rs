@@ -197,7 +197,7 @@ async fn a_second_sink_in_this_process_is_refused() {
     let files = Files::new(Compression::None, None);
     let mut first = open(files.options.clone()).await.unwrap();
     first.write(&Arc::new(batch(0..3))).await.unwrap();
-    let why = fatal(open(files.options.clone()).await);
+    let why = transient(open(files.options.clone()).await);
     assert!(why.contains(first.folder().to_str().unwrap()), "{why}");
     assert!(why.contains(&format!("this process (pid {})", std::process::id())), "{why}");
     first.write(&Arc::new(batch(3..5))).await.unwrap();
@@ -222,7 +222,7 @@ async fn a_second_process_is_refused_while_the_first_lives() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "holds"), "the child did not start");
 
-    let why = fatal(open(FileOptions::new(dir.path())).await);
+    let why = transient(open(FileOptions::new(dir.path())).await);
     assert!(why.contains(&format!("the process with pid {}", child.id())), "{why}");
     assert!(why.contains(dir.path().join(STREAM).to_str().unwrap()), "{why}");
 
@@ -278,6 +278,41 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
     assert!(reached >= acknowledged && acknowledged.is_some(), "{reached:?} < {acknowledged:?}");
     let expected: Vec<u64> = (0..=reached.unwrap()).collect();
     assert!(offsets(sink.folder()) == expected, "lost or repeated up to {reached:?}");
+}
+
+#[tokio::test]
+async fn a_new_history_begins_at_any_offset_and_the_former_one_stays() {
+    let files = Files::new(Compression::None, None);
+    let mut sink = open(files.options.clone()).await.unwrap();
+    sink.write(&Arc::new(batch(100..105))).await.unwrap();
+    sink.restart().await.unwrap();
+    assert_eq!(sink.position().await.unwrap(), None);
+    sink.write(&Arc::new(batch(0..3))).await.unwrap();
+    sink.restart().await.unwrap();
+    sink.write(&Arc::new(batch(0..2))).await.unwrap();
+    let folder = sink.folder().to_owned();
+    sink.close().await.unwrap();
+    let sink = open(files.options.clone()).await.unwrap();
+    assert_eq!(offsets(sink.folder()), [0, 1], "and a start changes nothing");
+    let lines = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap().lines().count();
+    assert_eq!(lines("00000000000000000100.ndjson.aside"), 5);
+    assert_eq!(lines("00000000000000000000.ndjson.aside"), 3);
+}
+
+#[tokio::test]
+async fn a_look_tells_the_position_and_changes_nothing() {
+    let files = Files::new(Compression::None, None);
+    let look = || committed(&files.options, &STREAM.into(), &"archiver".into());
+    assert_eq!(look().unwrap(), None);
+    assert!(!files.options.dir.join(STREAM).exists(), "a look made a folder");
+    let mut sink = open(files.options.clone()).await.unwrap();
+    assert_eq!(look().unwrap(), None);
+    sink.write(&Arc::new(batch(0..3))).await.unwrap();
+    assert_eq!(look().unwrap(), sink.position().await.unwrap(), "while the sink is in use");
+    let other = committed(&files.options, &STREAM.into(), &"billing".into());
+    assert!(fatal(other).contains("belongs to reference \"archiver\""));
+    std::fs::write(sink.folder().join(position::NAME), "rubbish").unwrap();
+    assert!(fatal(look()).contains("damaged"));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use bytes::BufMut;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::amqp::tests::{unhex, vectors::VECTORS};
 use crate::wire::chunk::testing::{self, CODECS, Entry};
 use crate::wire::commands::{consumer_update_response, keys};
 use crate::wire::compression::Codec;
@@ -128,9 +129,21 @@ fn frame_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
+/// One message of each kind that other implementations encoded (see `amqp/tests/vectors.rs`).
+fn message_seeds() -> Vec<(String, Vec<u8>)> {
+    let file = |name: &str| {
+        let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        format!("{}.bin", name.chars().map(safe).collect::<String>())
+    };
+    let all = VECTORS.iter().map(|(name, hex, _)| (file(name), unhex(hex)));
+    // Long ones would drown the rest.
+    all.filter(|(_, bytes)| bytes.len() <= 512).collect()
+}
+
 #[test]
 fn the_corpus_holds_the_seeds_that_are_built_here() {
-    for (target, built) in [("frame", frame_seeds()), ("chunk", chunk_seeds())] {
+    let all = [("frame", frame_seeds()), ("chunk", chunk_seeds()), ("message", message_seeds())];
+    for (target, built) in all {
         if std::env::var_os("RILLWAY_WRITE_SEEDS").is_some() {
             std::fs::create_dir_all(corpus(target)).unwrap();
             for (name, bytes) in &built {
@@ -155,6 +168,7 @@ fn every_seed_reaches_what_it_stands_for() {
         let chunk = Chunk::decode(bytes.into()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(chunk.into_blocks(&INFLATE_LIMITS).is_ok(), "{name}");
     }
+    seeds("message").into_values().for_each(|bytes| message(&bytes));
     for (name, bytes) in seeds("frame") {
         frame(&bytes);
         let mut buf = BytesMut::from(&bytes[..]);
@@ -239,8 +253,14 @@ proptest! {
     }
 
     #[test]
+    fn mutated_messages_break_no_promise(bytes in mutated("message")) {
+        message(&bytes);
+    }
+
+    #[test]
     fn any_bytes_break_no_promise(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         frame(&bytes);
         chunk(&bytes);
+        message(&bytes);
     }
 }

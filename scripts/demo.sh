@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# A broker, three consumers and a load, to look at. On a machine that may be fresh: gets what it
+# needs, builds, publishes, and shows what becomes of it.
+#
+#   scripts/demo.sh        on a terminal it runs until Ctrl-C; without one, or with CI set, it ends
+#                          by itself when everything has landed. Exit 0 only if all counts are right.
+#
+# Broker: RILLWAY__BROKER__URI if that is set; else one that answers on localhost:5552 (the stream is
+# then `rillway-demo`, to keep out of the way of other streams); else a private one of its own.
+# DEMO_MESSAGES (100000) is how many events are published. What it makes is kept in demo-data/, where
+# a later run goes on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib/common.sh
+. scripts/lib/ports.sh
+. scripts/lib/node.sh
+. scripts/lib/demo.sh
+
+MESSAGES=${DEMO_MESSAGES:-100000}
+DATA=$PWD/demo-data
+LOG=$DATA/rillway.log
+MONITORING=$DATA/monitoring.ndjson
+CONSUMERS=(analytics monitoring archiver)
+interactive=
+if [[ -t 0 && -t 1 && ! ${CI:-} ]]; then interactive=yes; fi
+target=${CARGO_TARGET_DIR:-target}
+RILLWAY=$target/debug/rillway
+export RILLWAY_CONFIG=config/rillway.toml
+export RILLWAY_LOG=${RILLWAY_LOG:-info,rillway::consumer=debug}
+STREAM=events
+
+own_broker='' daemon='' feeding='' preparing='' failed='' told=0
+leave() {
+  local pid
+  rm -f "$DATA/trickle"
+  for pid in $feeding $daemon $preparing; do
+    if kill -KILL "$pid" 2>/dev/null; then wait "$pid" 2>/dev/null || true; fi
+  done
+  if [[ $own_broker && -e $DATA/broker/node.env ]]; then scripts/broker.sh stop --dir "$DATA/broker" || true; fi
+}
+trap leave EXIT
+trap 'told=$((told + 1))' INT TERM HUP
+
+mkdir -p "$DATA"
+exec {demo_lock}>"$DATA/lock"
+flock -n "$demo_lock" || die "another demo runs in $DATA"
+
+step 'Setting up what the build needs'
+scripts/setup.sh rust-build
+
+if [[ ${RILLWAY__BROKER__URI:-} ]]; then
+  step 'Using the broker of RILLWAY__BROKER__URI'
+  STREAM=rillway-demo
+elif stream_port_answers 5552; then
+  step 'Using the broker on localhost:5552, as guest (set RILLWAY__BROKER__URI for another one)'
+  export RILLWAY__BROKER__URI='rabbitmq-stream://guest:guest@localhost:5552/%2f'
+  STREAM=rillway-demo
+else
+  step 'No broker answers on localhost:5552: starting a private one while the build runs'
+  own_broker=yes
+  # Not held by what stays running: it would keep the lock.
+  start_broker >"$DATA/broker.env" 2>"$DATA/broker.log" {demo_lock}>&- &
+  preparing=$!
+fi
+for index in "${!CONSUMERS[@]}"; do
+  export "RILLWAY__CONSUMER__${index}__STREAM=$STREAM"
+done
+
+step 'Building rillway: the debug build, which is there sooner (cargo build --release makes the fast one)'
+cargo build --locked --bin rillway
+((told == 0)) || exit 130
+
+if [[ $own_broker ]]; then
+  step 'Waiting for the broker'
+  status=0
+  wait "$preparing" || status=$?
+  preparing=
+  cat "$DATA/broker.log" >&2
+  if [[ $status != 0 ]]; then
+    own_broker=
+    say 'There is no broker, and none could be started. Start one with the stream plugin, then:'
+    say "  RILLWAY__BROKER__URI='rabbitmq-stream://USER:PASSWORD@HOST:5552/%2f' make demo"
+    exit "$status"
+  fi
+  . "$DATA/broker.env"
+  # shellcheck disable=SC2154 # in broker.env
+  export RILLWAY__BROKER__URI="rabbitmq-stream://guest:guest@localhost:$stream_port/%2f"
+  # shellcheck disable=SC2154
+  note "RabbitMQ $version on localhost:$stream_port; management UI: http://localhost:$management_port (guest, guest)"
+fi
+
+[[ ! -e $DATA/publishing ]] ||
+  note 'An earlier demo was cut off while it published: what it published is not known exactly.'
+before=$(published)
+
+step "Publishing $MESSAGES events of 200 bytes to stream \"$STREAM\" (rillway publish)"
+publish --generate "$MESSAGES" --size 200
+((told == 0)) || exit 130
+
+port=$(free_port 9552)
+export RILLWAY__ADMIN__LISTEN=127.0.0.1:$port
+step "Running three consumers (rillway run -c $RILLWAY_CONFIG)"
+rillway check | sed 's/^/  /'
+touch "$LOG"
+log_begin=$(stat -c %s "$LOG")
+# A session of its own: Ctrl-C is for this script, which passes it on.
+setsid "$RILLWAY" run </dev/null >>"$MONITORING" 2>>"$LOG" {demo_lock}>&- &
+daemon=$!
+await_daemon
+note "status page: http://127.0.0.1:$port/   metrics: http://127.0.0.1:$port/metrics"
+
+step 'Lag, once a second'
+watch_lag until_landed
+((told > 0)) || note 'Everything has landed.'
+
+if [[ $interactive && $told == 0 ]]; then
+  step 'What landed where'
+  show_landed
+  step 'A trickle of 20 events per second goes on until you press Ctrl-C'
+  touch "$DATA/trickle"
+  feed &
+  feeding=$!
+  watch_lag until_told
+  # The input ends, and rillway publish waits for the last confirmations.
+  rm -f "$DATA/trickle"
+  wait_for "$feeding" || wrong 'rillway publish failed'
+  feeding=
+fi
+
+step 'Stopping: SIGTERM, which drains and commits'
+kill -TERM "$daemon"
+status=0
+wait_for "$daemon" || status=$?
+daemon=
+tail -c "+$((log_begin + 1))" "$LOG" | grep -a -A 100 ' draining; ' | sed 's/^/  /' || true
+[[ $status == 0 ]] || fail "rillway run ended with exit code $status"
+
+step 'What landed where'
+show_landed
+
+step 'Does it add up?'
+verify "$before"
+
+step "Done. What was made is in $DATA:"
+note 'analytics/ archive/     what the file sinks wrote        monitoring.ndjson  what went to standard output'
+note 'state/                  positions, as remembered         rillway.log        the log'
+[[ ! $own_broker ]] || note 'broker/                 the private broker, stopped now'
+note 'make demo goes on there; to begin anew: rm -rf demo-data'
+[[ ! $failed ]] || { say 'Something is wrong: see above.'; exit 1; }

@@ -1,0 +1,120 @@
+//! A broker that does not say what is stored: asked again, and never taken to say "nothing". It would
+//! start this reference anew, and here that would show as offsets 0 to 9 written twice.
+
+use std::time::Duration;
+
+use rillway::wire::commands::keys;
+
+use super::{STDOUT, assert_says, consumer, forecast, offsets, printed};
+use crate::common::daemon::Home;
+use crate::common::scripted::{Chunk, Say, Scripted};
+use crate::common::{Version, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn broker(version: Version) -> (Scripted, Home) {
+    let broker = Scripted::start(version).await;
+    broker.append(Chunk::plain(0, &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]));
+    broker.append(Chunk::plain(10, &["k", "l", "m"]));
+    broker.set_stored("c", 9);
+    let settings =
+        format!("uri = \"{}\"\nheartbeat = \"10s\"\nrequest_timeout = \"500ms\"", broker.uri());
+    let home = Home::with_broker(&settings, &consumer("c", "s", STDOUT, "start = \"first\""));
+    (broker, home)
+}
+
+async fn never_read_as_none(say: Say, words: &[&str]) {
+    for version in [Version::V3_10, Version::V4_3] {
+        let (broker, home) = broker(version).await;
+        let failing = say.clone();
+        broker.script(move |heard| match heard.key {
+            keys::QUERY_OFFSET => failing.clone(),
+            _ => Say::Usual,
+        });
+        let mut daemon = home.start();
+        eventually("it asks again and again", SOON, || async {
+            (broker.heard(keys::QUERY_OFFSET) >= 3).then_some(())
+        })
+        .await;
+        let waits = daemon.until("c", "it waits, and says for what", SOON, |c| {
+            c["state"] == "backoff" && c["reason"].is_string()
+        });
+        assert_says(waits.await["reason"].as_str().unwrap(), words);
+        assert_eq!(offsets(&printed(&home)), [0; 0], "{version:?}");
+
+        broker.script(|_| Say::Usual);
+        daemon.until_durable("c", 12).await;
+        daemon.terminate().await;
+        assert_eq!(offsets(&printed(&home)), [10, 11, 12], "{version:?} {say:?}");
+        assert_eq!(broker.stores(), [("c".to_owned(), 12)]);
+    }
+}
+
+#[tokio::test]
+async fn stream_not_available_is_not_none() {
+    never_read_as_none(Say::Code(0x06), &["\"s\"", "not available"]).await;
+}
+
+#[tokio::test]
+async fn stream_does_not_exist_is_not_none() {
+    never_read_as_none(Say::Code(0x02), &["\"s\"", "does not exist"]).await;
+}
+
+#[tokio::test]
+async fn access_refused_is_not_none() {
+    never_read_as_none(Say::Code(0x10), &["\"s\"", "access refused", "set_permissions"]).await;
+}
+
+#[tokio::test]
+async fn internal_error_is_not_none() {
+    never_read_as_none(Say::Code(0x0f), &["QueryOffset", "internal error"]).await;
+}
+
+#[tokio::test]
+async fn a_code_that_nobody_knows_is_not_none() {
+    never_read_as_none(Say::Code(0x77), &["QueryOffset"]).await;
+}
+
+#[tokio::test]
+async fn no_answer_is_not_none() {
+    never_read_as_none(Say::Nothing, &["QueryOffset", "no answer", "500ms"]).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_instead_is_not_none() {
+    never_read_as_none(Say::HangUp, &["the connection to the broker was lost"]).await;
+}
+
+/// The control of the above: where the broker does say "none", the start counts.
+#[tokio::test]
+async fn none_is_none() {
+    let (broker, home) = broker(Version::V4_3).await;
+    broker.script(|heard| match heard.key {
+        keys::QUERY_OFFSET if heard.nth == 0 => Say::Code(0x13),
+        _ => Say::Usual,
+    });
+    let mut daemon = home.start();
+    daemon.until_durable("c", 12).await;
+    daemon.terminate().await;
+    assert_eq!(offsets(&printed(&home)), (0..13).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn check_says_that_it_could_not_be_asked() {
+    let (broker, home) = broker(Version::V4_3).await;
+    broker.script(|heard| match heard.key {
+        keys::QUERY_OFFSET => Say::Code(0x10),
+        _ => Say::Usual,
+    });
+    let mut command = home.command(&["check", "--connect"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    assert_says(
+        &String::from_utf8_lossy(&output.stderr),
+        &["\"c\"", "access refused", "set_permissions"],
+    );
+
+    broker.script(|_| Say::Usual);
+    assert_says(&forecast(&home).await["c"], &["offset 10 ", "stored on the broker"]);
+    assert_eq!(broker.stores(), []);
+}

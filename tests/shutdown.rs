@@ -1,0 +1,180 @@
+//! Told to stop under load: does it end in time, with what it wrote stored, and nothing twice after?
+//!
+//! By default five rounds of SIGTERM; `TERMS=20 cargo test --test all shutdown::` for twenty.
+
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::daemon::Home;
+use crate::common::load::{Load, Pace, assert_exact, assert_none_lost, body, number};
+use crate::common::rstream::Rstream;
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::{Broker, Version, env_or, eventually, streams};
+
+/// Small batches, so that a sink that is stuck has taken few.
+const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
+
+/// For what a process does that is not waiting: to end, to be noticed.
+const A_MOMENT: Duration = Duration::from_secs(3);
+
+fn consumer(name: &str, stream: &str, sink: &str) -> String {
+    format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n{SMALL}\n")
+}
+
+fn printed(home: &Home) -> Vec<Value> {
+    let text = std::fs::read_to_string(home.path("stdout")).unwrap();
+    assert!(text.ends_with('\n'), "standard output ends in a torn line");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn last_offset(lines: &[Value]) -> Option<u64> {
+    lines.last().and_then(|line| line["offset"].as_u64())
+}
+
+async fn terminated_under_load() -> Result<(), Unavailable> {
+    const GRACE: Duration = Duration::from_secs(5);
+    let broker = Broker::shared(Version::V4_3).await?;
+    let rstream = Rstream::at(broker).await?;
+    let (rounds, seed) = (env_or("TERMS", 5), env_or("SEED", fastrand::u64(..)));
+    eprintln!("{rounds} times SIGTERM, once SIGINT, SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let stream = streams::create(broker, "shutdown").await;
+    let consumers = [
+        consumer("filer", &stream, "{ type = \"file\", dir = \"filer\" }"),
+        consumer("printer", &stream, "{ type = \"stdout\" }"),
+    ];
+    let home = Home::new(&broker.uri(), &consumers.concat());
+    home.set(&format!("shutdown_grace = \"{}s\"", GRACE.as_secs()));
+    let load = Load::on(broker, &stream, Pace::BRISK);
+    for round in 0..=rounds {
+        let mut daemon = home.start();
+        let written = |c: &Value| c["durable_offset"].as_u64();
+        let before = [last_offset(&home.lines("filer", &stream)), None][usize::from(round == 0)];
+        for name in ["filer", "printer"] {
+            let moved = |c: &Value| written(c).is_some() && written(c) > before;
+            daemon.until(name, "progress", Duration::from_secs(60), moved).await;
+        }
+        // The moment is what is tested, not something to wait for.
+        tokio::time::sleep(Duration::from_micros(random.u64(0..200_000))).await;
+        let told = Instant::now();
+        daemon.signal(if round == rounds { "INT" } else { "TERM" });
+        let status = daemon.ended(GRACE + A_MOMENT).await;
+        assert!(told.elapsed() < GRACE, "round {round}: it took {:?}", told.elapsed());
+        assert_eq!(status.code(), Some(0), "round {round}\n{}", home.log_tail());
+
+        let (filed, shown) = (home.lines("filer", &stream), printed(&home));
+        for (name, lines) in [("filer", &filed), ("printer", &shown)] {
+            let last = last_offset(lines);
+            assert!(last > before, "round {round}: {name} wrote nothing");
+            let stored = streams::stored_offset(broker, &stream, name).await;
+            assert_eq!(stored, last, "round {round}: {name}, by the official client");
+            assert_eq!(rstream.stored_offset(&stream, name).await, last, "{name}, by rstream");
+            // Whole up to here, and nothing twice, although a run began in its midst.
+            assert_exact(name, lines, lines.len() as u64);
+        }
+    }
+    let total = load.stop().await;
+    assert!(total > 100 * rounds, "hardly any load: {total}");
+    let daemon = home.start();
+    home.until_landed(&daemon, "filer", &stream, total).await;
+    home.until_printed(total).await;
+    daemon.terminate().await;
+    assert_exact("filer", &home.lines("filer", &stream), total);
+    assert_exact("printer", &printed(&home), total);
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_in_time_and_nothing_comes_twice() {
+    or_skip!(terminated_under_load().await);
+}
+
+const MESSAGES: u64 = 20_000;
+
+/// A daemon whose printer is stuck, since nobody reads what it prints, beside a filer that has
+/// written everything.
+async fn half_stuck(
+    broker: &Broker,
+    grace: &str,
+) -> (Home, crate::common::daemon::Daemon, std::process::ChildStdout, String) {
+    let stream = streams::create(broker, "stuck").await;
+    streams::publish(broker, &stream, (0..MESSAGES).map(body)).await;
+    let consumers = [
+        consumer("filer", &stream, "{ type = \"file\", dir = \"filer\" }"),
+        consumer("printer", &stream, "{ type = \"stdout\" }"),
+    ];
+    let home = Home::new(&broker.uri(), &consumers.concat());
+    home.set(&format!("shutdown_grace = \"{grace}\""));
+    let (mut daemon, pipe) = home.start_piped();
+    daemon.until_durable("filer", MESSAGES - 1).await;
+    // A pipe holds 64 KiB: some of it went out, and most is not durable for ever.
+    let stuck = |c: &Value| c["durable_offset"].is_u64() && c["lag_messages"].as_u64() > Some(0);
+    daemon.until("printer", "something printed", Duration::from_secs(60), stuck).await;
+    (home, daemon, pipe, stream)
+}
+
+async fn stuck_past_the_grace() -> Result<(), Unavailable> {
+    const GRACE: Duration = Duration::from_secs(2);
+    let broker = Broker::shared(Version::V4_3).await?;
+    let (home, daemon, pipe, stream) = half_stuck(broker, "2s").await;
+    let told = Instant::now();
+    daemon.signal("TERM");
+    let status = daemon.ended(GRACE + A_MOMENT).await;
+    assert!(told.elapsed() >= GRACE, "it gave up after {:?}", told.elapsed());
+    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    let log = home.log();
+    let said = log.lines().last().unwrap();
+    assert!(said.contains("not drained within shutdown_grace: printer"), "{said}");
+    assert!(!said.contains("filer"), "{said}");
+
+    // The one that was not stuck has stored all, the other nothing but what the pipe took.
+    let last = last_offset(&home.lines("filer", &stream));
+    assert_eq!(streams::stored_offset(broker, &stream, "filer").await, last);
+    let mut taken: Vec<Value> = Vec::new();
+    for line in BufReader::new(pipe).lines() {
+        // The last one may be torn.
+        taken.extend(serde_json::from_str::<Value>(&line.unwrap()));
+    }
+    let in_pipe = last_offset(&taken).expect("something was printed");
+    assert!(in_pipe < MESSAGES - 1, "nothing was stuck");
+    let stored = streams::stored_offset(broker, &stream, "printer").await;
+    assert!(stored.is_some(), "what was printed while draining is stored");
+    assert!(stored <= Some(in_pipe), "stored {stored:?}, but only up to {in_pipe} was printed");
+
+    let mut daemon = home.start();
+    daemon.until_durable("printer", MESSAGES - 1).await;
+    daemon.terminate().await;
+    let mut numbers: Vec<u64> = taken.iter().map(number).collect();
+    numbers.extend(printed(&home).iter().map(number));
+    assert_none_lost("printed by both runs", &numbers, MESSAGES);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stuck_sink_does_not_hold_it_past_the_grace() {
+    or_skip!(stuck_past_the_grace().await);
+}
+
+async fn told_twice() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let (home, daemon, _pipe, _stream) = half_stuck(broker, "1h").await;
+    daemon.signal("TERM");
+    eventually("it says that it drains", A_MOMENT, || async {
+        home.log().contains("draining; the same signal again stops at once").then_some(())
+    })
+    .await;
+    let told_again = Instant::now();
+    daemon.signal("TERM");
+    let status = daemon.ended(A_MOMENT).await;
+    assert!(told_again.elapsed() < A_MOMENT);
+    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    assert!(home.log().contains("stopped at once"), "{}", home.log_tail());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_it_at_once() {
+    or_skip!(told_twice().await);
+}

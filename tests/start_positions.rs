@@ -1,0 +1,245 @@
+//! Where does a consumer begin that has no position? At each of the start positions, on each version,
+//! exact to the message.
+//!
+//! What the exact answer is follows from how the streams here are made, and from nothing that the
+//! daemon or a client says: each sub-entry batch is one entry, and so lies in one chunk, which is
+//! confirmed before the next is published.
+
+use std::time::Duration;
+
+use crate::common::daemon::{Daemon, Home};
+use crate::common::proxy::Proxy;
+use crate::common::rstream::{Compression, Outgoing, Rstream};
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::{Broker, Version, eventually, streams};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Consumers that store nothing before they end: a stored offset takes an offset of the stream, and
+/// then those of the messages after it could not be told beforehand.
+fn consumers(stream: &str, starts: &[(&str, String)]) -> String {
+    starts
+        .iter()
+        .map(|(name, start)| {
+            format!(
+                r#"
+                [[consumer]]
+                name = "{name}"
+                stream = "{stream}"
+                start = {start}
+                commit = {{ every = "1h", every_messages = 1000000000 }}
+                batch = {{ max_age = "50ms" }}
+                sink = {{ type = "file", dir = "{name}" }}
+                "#
+            )
+        })
+        .collect()
+}
+
+async fn all_run(daemon: &mut Daemon, starts: &[(&str, String)]) {
+    for (name, _) in starts {
+        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
+    }
+}
+
+fn bodies(offsets: std::ops::Range<u64>) -> Vec<String> {
+    offsets.map(|offset| format!("message {offset}")).collect()
+}
+
+fn outgoing(offsets: std::ops::Range<u64>) -> Vec<Outgoing> {
+    bodies(offsets).iter().map(Outgoing::body).collect()
+}
+
+/// Every offset from `from` up to `to`, each with the body that was published as that.
+#[track_caller]
+fn assert_written(home: &Home, name: &str, stream: &str, from: u64, to: u64) {
+    let lines = home.lines(name, stream);
+    let found: Vec<u64> = lines.iter().map(|line| line["offset"].as_u64().unwrap()).collect();
+    let ends = |all: &[u64]| (all.first().copied(), all.last().copied(), all.len());
+    let expected: Vec<u64> = (from..to).collect();
+    assert_eq!(ends(&found), ends(&expected), "{name}: first, last and how many");
+    assert_eq!(found, expected, "{name}");
+    for (line, body) in lines.iter().zip(bodies(from..to)) {
+        assert_eq!(line["body"], body, "{name}");
+    }
+}
+
+fn now_ms() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()
+}
+
+/// A moment, in milliseconds, that is after all that was confirmed and not after what is published
+/// next. The broker's clock is this machine's.
+async fn a_moment_between() -> u128 {
+    let moment = now_ms() + 1;
+    eventually("the clock moves", SOON, || async { (now_ms() >= moment).then_some(()) }).await;
+    moment
+}
+
+fn rfc3339(ms: u128) -> String {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap();
+    format!("{{ timestamp = \"{at}\" }}")
+}
+
+async fn every_start_is_exact(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let rstream = Rstream::at(broker).await?;
+    let stream = streams::create(broker, "starts").await;
+    rstream.publish_batches(&stream, Compression::Gzip, 10, &outgoing(0..10)).await;
+    streams::publish(broker, &stream, bodies(10..110)).await;
+    let before_zstd = a_moment_between().await;
+    rstream.publish_batches(&stream, Compression::Zstd, 20, &outgoing(110..130)).await;
+    let before_last = a_moment_between().await;
+    rstream.publish_batches(&stream, Compression::None, 30, &outgoing(130..160)).await;
+    let at_the_end = a_moment_between().await;
+
+    let offset = |n: u64| format!("{{ offset = {n} }}");
+    let starts = [
+        ("first", "\"first\"".to_owned(), 0),
+        ("last", "\"last\"".to_owned(), 130),
+        ("next", "\"next\"".to_owned(), 160),
+        ("offset-0", offset(0), 0),
+        ("offset-in-gzip", offset(7), 7),
+        ("offset-at-a-batchs-last", offset(9), 9),
+        ("offset-in-plain", offset(57), 57),
+        ("offset-in-zstd", offset(119), 119),
+        ("offset-in-uncompressed", offset(131), 131),
+        ("offset-at-the-end", offset(160), 160),
+        ("offset-past-the-end", offset(203), 203),
+        ("timestamp-of-zstd", rfc3339(before_zstd), 110),
+        ("timestamp-of-the-last", rfc3339(before_last), 130),
+        ("timestamp-past-the-end", rfc3339(at_the_end), 160),
+        ("timestamp-long-ago", rfc3339(0), 0),
+        ("ago-long", "{ ago = \"1h\" }".to_owned(), 0),
+        ("ago-short", "{ ago = \"1ms\" }".to_owned(), 160),
+    ];
+    let configured: Vec<_> = starts.iter().map(|(name, start, _)| (*name, start.clone())).collect();
+    let home = Home::new(&broker.uri(), &consumers(&stream, &configured));
+    let mut daemon = home.start();
+    all_run(&mut daemon, &configured).await;
+    // Nothing that is not asked for holds anybody up.
+    for (name, _, first) in &starts {
+        if *first < 160 {
+            daemon.until_durable(name, 159).await;
+        }
+    }
+    streams::publish(broker, &stream, bodies(160..300)).await;
+    for (name, ..) in &starts {
+        daemon.until_durable(name, 299).await;
+    }
+    daemon.terminate().await;
+    for (name, _, first) in &starts {
+        assert_written(&home, name, &stream, *first, 300);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_start_is_exact_on_rabbitmq_3_10() {
+    or_skip!(every_start_is_exact(Version::V3_10).await);
+}
+
+#[tokio::test]
+async fn every_start_is_exact_on_rabbitmq_4_0() {
+    or_skip!(every_start_is_exact(Version::V4_0).await);
+}
+
+#[tokio::test]
+async fn every_start_is_exact_on_rabbitmq_4_3() {
+    or_skip!(every_start_is_exact(Version::V4_3).await);
+}
+
+async fn every_start_works_on_an_empty_stream(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let stream = streams::create(broker, "empty").await;
+    let starts = [
+        ("first", "\"first\"".to_owned(), 0),
+        ("last", "\"last\"".to_owned(), 0),
+        ("next", "\"next\"".to_owned(), 0),
+        ("offset-0", "{ offset = 0 }".to_owned(), 0),
+        ("offset-7", "{ offset = 7 }".to_owned(), 7),
+        ("timestamp", rfc3339(now_ms()), 0),
+        ("ago", "{ ago = \"1h\" }".to_owned(), 0),
+    ];
+    let configured: Vec<_> = starts.iter().map(|(name, start, _)| (*name, start.clone())).collect();
+    let home = Home::new(&broker.uri(), &consumers(&stream, &configured));
+    let mut daemon = home.start();
+    all_run(&mut daemon, &configured).await;
+    streams::publish(broker, &stream, bodies(0..5)).await;
+    streams::publish(broker, &stream, bodies(5..20)).await;
+    for (name, ..) in &starts {
+        daemon.until_durable(name, 19).await;
+    }
+    daemon.terminate().await;
+    for (name, _, first) in &starts {
+        assert_written(&home, name, &stream, *first, 20);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_start_works_on_an_empty_stream_on_rabbitmq_3_10() {
+    or_skip!(every_start_works_on_an_empty_stream(Version::V3_10).await);
+}
+
+#[tokio::test]
+async fn every_start_works_on_an_empty_stream_on_rabbitmq_4_0() {
+    or_skip!(every_start_works_on_an_empty_stream(Version::V4_0).await);
+}
+
+#[tokio::test]
+async fn every_start_works_on_an_empty_stream_on_rabbitmq_4_3() {
+    or_skip!(every_start_works_on_an_empty_stream(Version::V4_3).await);
+}
+
+/// A consumer that runs has promised all that is published from then on, whatever becomes of its
+/// connection before the first message comes.
+async fn a_start_is_kept_over_a_broken_connection(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let stream = streams::create(broker, "kept").await;
+    streams::publish(broker, &stream, bodies(0..10)).await;
+    let proxy = Proxy::to(broker.stream_port).await;
+    let settings = format!(
+        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+        broker.uri_by(proxy.port)
+    );
+    let starts = [
+        ("next", "\"next\"".to_owned(), 10),
+        ("offset", "{ offset = 15 }".to_owned(), 15),
+        ("ago", "{ ago = \"1ms\" }".to_owned(), 10),
+    ];
+    let configured: Vec<_> = starts.iter().map(|(name, start, _)| (*name, start.clone())).collect();
+    let home = Home::with_broker(&settings, &consumers(&stream, &configured));
+    let mut daemon = home.start();
+    all_run(&mut daemon, &configured).await;
+    proxy.refuse();
+    for (name, ..) in &starts {
+        daemon.until(name, "it noticed", SOON, |c| c["state"] == "backoff").await;
+    }
+    streams::publish(broker, &stream, bodies(10..20)).await;
+    streams::publish(broker, &stream, bodies(20..30)).await;
+    proxy.resume();
+    for (name, ..) in &starts {
+        daemon.until_durable(name, 29).await;
+    }
+    daemon.terminate().await;
+    for (name, _, first) in &starts {
+        assert_written(&home, name, &stream, *first, 30);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_is_kept_over_a_broken_connection_on_rabbitmq_3_10() {
+    or_skip!(a_start_is_kept_over_a_broken_connection(Version::V3_10).await);
+}
+
+#[tokio::test]
+async fn a_start_is_kept_over_a_broken_connection_on_rabbitmq_4_0() {
+    or_skip!(a_start_is_kept_over_a_broken_connection(Version::V4_0).await);
+}
+
+#[tokio::test]
+async fn a_start_is_kept_over_a_broken_connection_on_rabbitmq_4_3() {
+    or_skip!(a_start_is_kept_over_a_broken_connection(Version::V4_3).await);
+}
