@@ -41,9 +41,9 @@ fn certificates() -> Certificates {
 
 async fn tls(version: Version) -> Result<(), Unavailable> {
     let certificates = certificates();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    // Below the range from which the system takes ports for outgoing connections.
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let port = std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap();
     let options = Options::default()
         .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
         .file("ca.pem", &certificates.ca)

@@ -13,6 +13,7 @@ mod options;
 mod peers;
 mod plain;
 mod process;
+mod socket;
 mod spin;
 mod streams;
 mod table;
@@ -46,7 +47,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         let mut results = Vec::new();
         for round in 1..=options.rounds {
             for peer in Peer::ALL.into_iter().filter(|p| options.peers.contains(p)) {
-                let run = peers::run(peer, port, &stream, options.limit);
+                let run = peers::run(peer, port, &stream, options);
                 match &run {
                     Ok(run) => eprintln!("# {case}, round {round}: {}: {run}", peer.name()),
                     Err(error) => eprintln!("# {case}, round {round}: {}: {error:#}", peer.name()),

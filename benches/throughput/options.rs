@@ -1,6 +1,7 @@
 //! What the benchmark is told.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,7 +16,9 @@ throughput [options] [CASE…]
   --rounds N   how often each peer runs in each case (5)
   --limit S    a peer that takes longer is stopped after so many seconds; its rate is that of what it
                had read by then (12)
-  --only A,B   plain, null, file, official
+  --only A,B   plain, null, other-null, file, other-file, official
+  --against F  another build of rillway, which takes turns with this one: before and after in one run
+  --set LINE   a further line for the daemon's [[consumer]] table, as 'memory = \"64MiB\"'; repeatable
   --spin       keep each core awake by an idle-priority spinner (for virtual machines)";
 
 pub(crate) fn help() {
@@ -49,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) limit: Duration,
     pub(crate) peers: Vec<Peer>,
     pub(crate) spin: bool,
+    pub(crate) against: Option<PathBuf>,
+    pub(crate) consumer: String,
     pub(crate) cases: Vec<Case>,
 }
 
@@ -97,6 +102,8 @@ impl Command {
             limit: Duration::from_secs(12),
             peers: Peer::ALL.to_vec(),
             spin: false,
+            against: None,
+            consumer: String::new(),
             cases: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
@@ -109,12 +116,17 @@ impl Command {
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--limit" => options.limit = Duration::from_secs(value()?.parse()?),
                 "--spin" => options.spin = true,
+                "--against" => options.against = Some(value()?.into()),
+                "--set" => options.consumer = format!("{}{}\n", options.consumer, value()?),
                 "--only" => {
                     let names = value()?;
                     options.peers = names.split(',').map(Peer::parse).collect::<Result<_, _>>()?;
                 }
                 case => options.cases.push(Case::parse(case)?),
             }
+        }
+        if options.against.is_none() {
+            options.peers.retain(|p| !p.is_other());
         }
         if options.cases.is_empty() {
             let usual = ["12x400", "256x400", "12x1", "256x1"];

@@ -1,13 +1,14 @@
 //! Who is compared, and what comes of one run.
 
 use std::fmt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 use crate::daemon;
-use crate::options::Job;
+use crate::options::{Job, Options};
 use crate::streams::Stream;
 
 /// How much longer than its limit a peer's process may live.
@@ -17,17 +18,27 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) enum Peer {
     Plain,
     Null,
+    OtherNull,
     File,
+    OtherFile,
     Official,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 4] = [Peer::Plain, Peer::Null, Peer::File, Peer::Official];
+    pub(crate) const ALL: [Peer; 6] =
+        [Peer::Plain, Peer::Null, Peer::OtherNull, Peer::File, Peer::OtherFile, Peer::Official];
+
+    /// Whether it is the build that this one is compared with.
+    pub(crate) fn is_other(self) -> bool {
+        matches!(self, Peer::OtherNull | Peer::OtherFile)
+    }
 
     pub(crate) fn parse(name: &str) -> anyhow::Result<Peer> {
         Ok(match name {
             "plain" => Peer::Plain,
             "null" => Peer::Null,
+            "other-null" => Peer::OtherNull,
+            "other-file" => Peer::OtherFile,
             "file" => Peer::File,
             "official" => Peer::Official,
             other => bail!("no peer: {other}"),
@@ -39,6 +50,8 @@ impl Peer {
             Peer::Plain => "plain socket reader",
             Peer::Null => "rillway, `null`",
             Peer::File => "rillway, `file` (NDJSON)",
+            Peer::OtherNull => "the other rillway, `null`",
+            Peer::OtherFile => "the other rillway, `file`",
             Peer::Official => "official client",
         }
     }
@@ -108,14 +121,22 @@ impl fmt::Display for Run {
     }
 }
 
-pub(crate) fn run(peer: Peer, port: u16, stream: &Stream, limit: Duration) -> anyhow::Result<Run> {
+pub(crate) fn run(
+    peer: Peer,
+    port: u16,
+    stream: &Stream,
+    options: &Options,
+) -> anyhow::Result<Run> {
     let (name, messages) = (stream.name.clone(), stream.messages);
-    let job = Job { port, stream: name, messages, limit };
+    let job = Job { port, stream: name, messages, limit: options.limit };
+    let own = Path::new(env!("CARGO_BIN_EXE_rillway"));
+    let binary = options.against.as_deref().filter(|_| peer.is_other()).unwrap_or(own);
+    let daemon = |sink| daemon::run(binary, &format!("sink = {sink}\n{}", options.consumer), &job);
     match peer {
         Peer::Plain => in_own_process("read-plain", &job),
         Peer::Official => in_own_process("read-official", &job),
-        Peer::Null => daemon::run("{ type = \"null\" }", &job),
-        Peer::File => daemon::run("{ type = \"file\", dir = \"out\" }", &job),
+        Peer::Null | Peer::OtherNull => daemon("{ type = \"null\" }"),
+        Peer::File | Peer::OtherFile => daemon("{ type = \"file\", dir = \"out\" }"),
     }
 }
 

@@ -5,16 +5,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use rillway::types::Secret;
-use rillway::wire::commands::{
-    OffsetSpec, Open, PeerProperties, Request, SaslAuthenticate, SaslHandshake, Subscribe, credit,
-    encode_request, keys, tune,
-};
+use anyhow::bail;
+use rillway::wire::commands::{OffsetSpec, Subscribe, credit, keys};
 
 use crate::options::Job;
 use crate::peers::Run;
 use crate::process;
+use crate::socket::{self, ask, u32_at};
 
 /// Room for one read.
 const READ_BYTES: usize = 256 * 1024;
@@ -25,10 +22,8 @@ const CHUNK_AT: usize = 9;
 const HEAD_BYTES: usize = CHUNK_AT + 48;
 
 pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
-    let mut socket = TcpStream::connect(("localhost", job.port))?;
-    socket.set_nodelay(true)?;
+    let mut socket = socket::log_in(job.port)?;
     socket.set_read_timeout(Some(job.limit.max(Duration::from_secs(1))))?;
-    log_in(&mut socket)?;
     ask(
         &mut socket,
         &Subscribe {
@@ -97,40 +92,4 @@ fn read(socket: &mut TcpStream, job: &Job, began: Instant) -> anyhow::Result<(u6
         }
     }
     Ok((messages, chunks, messages >= job.messages))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn log_in(socket: &mut TcpStream) -> anyhow::Result<()> {
-    ask(socket, &PeerProperties { properties: Vec::new() })?;
-    ask(socket, &SaslHandshake)?;
-    ask(socket, &SaslAuthenticate::plain("guest", &Secret::new("guest")))?;
-    let (key, _) = frame(socket)?;
-    if key != keys::TUNE {
-        bail!("no Tune, but {key}");
-    }
-    socket.write_all(&tune(1 << 20, 0))?;
-    ask(socket, &Open { virtual_host: "/".to_owned() })
-}
-
-/// A request, and its answer's code, which must be good.
-fn ask<R: Request>(socket: &mut TcpStream, request: &R) -> anyhow::Result<()> {
-    socket.write_all(&encode_request(request, 1)?)?;
-    let (key, payload) = frame(socket)?;
-    let code = payload.get(4..6).context("a short answer")?;
-    if key != R::KEY || code != [0, 1] {
-        bail!("{} was answered by {key} with code {code:?}", R::NAME);
-    }
-    Ok(())
-}
-
-/// The next frame: key without the response bit, and what follows the version.
-fn frame(socket: &mut TcpStream) -> anyhow::Result<(u16, Vec<u8>)> {
-    let mut head = [0; 8];
-    socket.read_exact(&mut head)?;
-    let mut payload = vec![0; u32_at(&head, 0) as usize - 4];
-    socket.read_exact(&mut payload)?;
-    Ok((u16::from_be_bytes([head[4], head[5]]) & 0x7fff, payload))
 }

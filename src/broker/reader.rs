@@ -1,7 +1,7 @@
 //! The task that reads one connection's socket.
 //!
 //! It never waits for anything but the socket: answers go to whoever asked, chunks into a queue
-//! that has room for every credit ever outstanding, and what must be answered at once is queued for
+//! that has room for all that the budget admits, and what must be answered at once is queued for
 //! the writer. A Deliver frame is admitted by its subscription's budget when its first bytes are
 //! seen, before room is made for the rest.
 

@@ -108,12 +108,16 @@ async fn again(signals: &mut Signals) {
 }
 
 fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
-    let Drained { late, halted } = drained;
+    let Drained { late, halted, failed } = drained;
     for (consumer, reason) in &halted {
         tracing::warn!(%consumer, %reason, "had halted");
     }
+    for (consumer, reason) in &failed {
+        tracing::warn!(%consumer, %reason, "had failed; what it had not stored is read again next time");
+    }
     if late.is_empty() {
-        tracing::info!(took = ?began.elapsed(), "drained; every durable offset is stored");
+        let of = if halted.is_empty() && failed.is_empty() { "" } else { " of the others" };
+        tracing::info!(took = ?began.elapsed(), "drained; every durable offset{of} is stored");
         return Ok(());
     }
     let names: Vec<_> = late.iter().map(ToString::to_string).collect();

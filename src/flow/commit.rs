@@ -14,10 +14,15 @@ use crate::types::Offset;
 /// How long a failed store is left alone before it is tried again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The least time between two stores that are due by their count. A store costs the broker a chunk of
+/// its own in the stream and this side a synced state file: at a million messages a second, `every N
+/// messages` alone would mean a hundred of them a second, for ten milliseconds' worth of replay.
+pub const SPACING_MIN: Duration = Duration::from_millis(100);
+
 /// How often offsets are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// After this many messages became durable.
+    /// After this many messages became durable, but not within [`SPACING_MIN`] of the last store.
     pub every_messages: u64,
     /// After this long, if anything became durable.
     pub every: Duration,
@@ -30,6 +35,8 @@ pub struct Commit {
     durable: Option<Offset>,
     messages: u64,
     last: Instant,
+    /// When the next store by count may be, at the earliest; from the first store on.
+    spaced: Option<Instant>,
     not_before: Option<Instant>,
     /// The durable offset is not known to be one of this stream.
     suspended: bool,
@@ -46,6 +53,7 @@ impl Commit {
             durable: None,
             messages: 0,
             last: now,
+            spaced: None,
             not_before: None,
             suspended: false,
             superseded: false,
@@ -72,9 +80,10 @@ impl Commit {
     /// moved.
     pub fn deadline(&self) -> Option<Instant> {
         self.pending()?;
-        let by_count = (self.messages >= self.policy.every_messages).then_some(self.last);
         let by_time = self.last + self.policy.every;
-        let due = by_count.unwrap_or(by_time);
+        let by_count =
+            (self.messages >= self.policy.every_messages).then(|| self.spaced.unwrap_or(self.last));
+        let due = by_count.map_or(by_time, |at| at.min(by_time));
         Some(self.not_before.map_or(due, |earliest| due.max(earliest)))
     }
 
@@ -94,6 +103,7 @@ impl Commit {
         self.superseded = false;
         self.messages = 0;
         self.last = now;
+        self.spaced = Some(now + SPACING_MIN);
         self.not_before = None;
     }
 
@@ -156,13 +166,42 @@ mod tests {
         let mut commit = Commit::new(POLICY, None, t0);
         let mut stores = Vec::new();
         for i in 0..1000 {
+            // One message in every 2 ms: the count alone decides.
+            let now = t0 + Duration::from_millis(2 * i);
             commit.durable(Offset(i), 1);
-            if let Some(offset) = commit.due(t0) {
+            if let Some(offset) = commit.due(now) {
                 stores.push(offset.0);
-                commit.confirmed(offset, t0);
+                commit.confirmed(offset, now);
             }
         }
         assert_eq!(stores, [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]);
+    }
+
+    #[test]
+    fn however_fast_messages_come_stores_keep_their_distance() {
+        let t0 = Instant::now();
+        let mut commit = Commit::new(POLICY, None, t0);
+        let mut stores = Vec::new();
+        for ms in 0..=1000 {
+            let now = t0 + Duration::from_millis(ms);
+            commit.durable(Offset(ms), 1000);
+            if let Some(offset) = commit.due(now) {
+                stores.push(offset.0);
+                commit.confirmed(offset, now);
+            }
+        }
+        assert_eq!(stores, [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]);
+    }
+
+    #[test]
+    fn the_spacing_never_delays_what_is_due_by_time() {
+        let t0 = Instant::now();
+        let policy = Policy { every: SPACING_MIN / 4, ..POLICY };
+        let mut commit = Commit::new(policy, None, t0);
+        commit.durable(Offset(1), 100);
+        commit.confirmed(Offset(1), t0);
+        commit.durable(Offset(2), 100);
+        assert_eq!(commit.deadline(), Some(t0 + SPACING_MIN / 4));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) struct Kept {
 enum Ended {
     Drained,
     Halted(String),
+    /// It had failed, and was told to stop before it could be started again.
+    Failed(String),
 }
 
 impl Kept {
@@ -45,13 +47,21 @@ impl Kept {
     pub(super) fn halted(&self) -> Option<String> {
         match lock(&self.ended).clone() {
             Some(Ended::Halted(reason)) => Some(reason),
-            Some(Ended::Drained) | None => None,
+            Some(Ended::Drained | Ended::Failed(_)) | None => None,
+        }
+    }
+
+    pub(super) fn failed(&self) -> Option<String> {
+        match lock(&self.ended).clone() {
+            Some(Ended::Failed(reason)) => Some(reason),
+            Some(Ended::Drained | Ended::Halted(_)) | None => None,
         }
     }
 
     fn end(&self, ended: Ended) {
         match &ended {
             Ended::Drained => self.status.set_state(State::Stopped, None),
+            Ended::Failed(reason) => self.status.set_state(State::Stopped, Some(reason.clone())),
             Ended::Halted(reason) => {
                 tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart");
                 self.status.set_state(State::Halted, Some(reason.clone()));
@@ -85,6 +95,7 @@ pub(super) async fn run(
 ) {
     let spec = Arc::clone(&kept.plan.spec);
     let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    let mut last = None;
     while !*draining.borrow() {
         let started = std::time::Instant::now();
         let (reason, kind) = match run_once(&kept, &heartbeats, &mut draining).await {
@@ -101,14 +112,16 @@ pub(super) async fn run(
             facts.restarts += 1;
             facts.sink_trouble = None;
         });
-        kept.status.set_state(State::Backoff, Some(reason));
+        kept.status.set_state(State::Backoff, Some(reason.clone()));
+        last = Some(reason);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // Only ever set to true.
             _ = draining.wait_for(|draining| *draining) => {}
         }
     }
-    kept.end(Ended::Drained);
+    // Told to stop while it was down: what it had not stored is read again next time.
+    kept.end(last.map_or(Ended::Drained, Ended::Failed));
 }
 
 enum Once {

@@ -36,6 +36,8 @@ pub struct Drained {
     pub late: Vec<ConsumerName>,
     /// Those that had halted, with the reason.
     pub halted: Vec<(ConsumerName, String)>,
+    /// Those that had failed and were not up again, with the reason.
+    pub failed: Vec<(ConsumerName, String)>,
 }
 
 impl Supervisor {
@@ -109,9 +111,12 @@ impl Supervisor {
         }
         let all = async { while self.keepers.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();
-        let mut drained = Drained { late: Vec::new(), halted: Vec::new() };
+        let mut drained = Drained { late: Vec::new(), halted: Vec::new(), failed: Vec::new() };
         for kept in self.kept.iter() {
             let name = kept.plan.spec.name.clone();
+            if let Some(reason) = kept.failed() {
+                drained.failed.push((name.clone(), reason));
+            }
             match kept.halted() {
                 Some(reason) => drained.halted.push((name, reason)),
                 None if !in_time && !kept.has_ended() => drained.late.push(name),

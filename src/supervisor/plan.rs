@@ -155,8 +155,9 @@ fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
                 rotate_age: settings.rotate_age.0.map(|age| age.0),
             };
             let look: Look = {
-                let (options, stream) = (options.clone(), stream.clone());
-                Arc::new(move || file::committed(&options, &stream))
+                let (options, stream, reference) =
+                    (options.clone(), stream.clone(), reference.clone());
+                Arc::new(move || file::committed(&options, &stream, &reference))
             };
             let open: SinkFactory = Arc::new(move || {
                 let (options, stream, reference) =

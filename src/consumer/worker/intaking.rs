@@ -14,8 +14,8 @@ use crate::telemetry::LostReason;
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{ChunkError, ChunkHeader};
 
-/// How often a chunk that cannot be read is asked for again, before a policy decides.
-const READ_AGAIN_MAX: u32 = 3;
+/// How often in a row something is read in vain before a policy decides.
+const READS_MAX: u32 = 3;
 
 impl Worker {
     pub(super) fn on_event(&mut self, event: Option<Event>) {
@@ -129,12 +129,12 @@ impl Worker {
             to.0 - 1
         );
         let times = self.count_unreadable(from);
-        if times < READ_AGAIN_MAX {
+        if times < READS_MAX {
             self.unlink(BrokerError::Lost(
-                format!("{what}; asking for them again ({times} of {READ_AGAIN_MAX})").into(),
+                format!("{what}; asking for them again ({times} of {READS_MAX})").into(),
             ));
         } else {
-            let times = READ_AGAIN_MAX;
+            let times = READS_MAX;
             self.end(Outcome::Halted(format!("{what}, {times} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")));
         }
     }
@@ -219,9 +219,9 @@ impl Worker {
         }
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
         let times = self.count_unreadable(at);
-        if times < READ_AGAIN_MAX {
+        if times < READS_MAX {
             return self.unlink(BrokerError::Lost(
-                format!("{error}; asking for it again ({times} of {READ_AGAIN_MAX})").into(),
+                format!("{error}; asking for it again ({times} of {READS_MAX})").into(),
             ));
         }
         let stream = self.spec.stream.as_str();
@@ -246,7 +246,7 @@ impl Worker {
             }
             (OnBad::Halt, _) | (OnBad::Skip, None) => {
                 let what = format!(
-                    "stream {stream:?} has a chunk that cannot be read, {READ_AGAIN_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
+                    "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
                 );
                 self.end(Outcome::Halted(what));
             }

@@ -234,13 +234,16 @@ impl FileSink {
 /// changing anything in it.
 ///
 /// # Errors
-/// Where the position is damaged or cannot be read.
+/// Where the position is damaged, cannot be read, or belongs to another reference.
 pub fn committed(
     options: &FileOptions,
     stream: &StreamName,
+    reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let state = position::look(&options.dir.join(segment::folder(stream)))?;
-    Ok(state.and_then(|state| state.checkpoint))
+    let folder = options.dir.join(segment::folder(stream));
+    let Some(state) = position::look(&folder)? else { return Ok(None) };
+    recover::check_owner(&state, stream, reference, &folder.join(position::NAME))?;
+    Ok(state.checkpoint)
 }
 
 fn open_log(

@@ -148,7 +148,8 @@ fn newest(bytes: &[u8], path: &Path) -> Result<(usize, Slot), SinkError> {
         SinkError::Fatal(format!(
             "{} is damaged: neither of its two slots is valid, so which records are on disk \
              is not known. Restore the file from a backup together with its segments; or move \
-             the whole folder away, and begin anew where `start` says.",
+             the whole folder away: the consumer then goes on after the offset that is stored on \
+             the broker.",
             path.display()
         ))
     })

@@ -12,6 +12,7 @@
 //! | anything else | not looked at |
 
 use std::io;
+use std::path::Path;
 
 use crate::sink::SinkError;
 use crate::types::{Reference, StreamName};
@@ -29,16 +30,7 @@ pub(super) fn start<S: Storage>(
 ) -> Result<Position<S::File>, SinkError> {
     if let Some(position) = Position::adopt(storage)? {
         let state = position.durable().state();
-        if state.stream != stream || state.reference != reference {
-            return Err(SinkError::Fatal(format!(
-                "{} belongs to reference {:?} on stream {:?}, not to reference {reference:?} on \
-                 stream {stream:?}. Give each consumer a `dir` of its own; or, if the consumer was \
-                 renamed, set its `reference` back.",
-                storage.path(position::NAME).display(),
-                state.reference,
-                state.stream,
-            )));
-        }
+        check_owner(state, &stream, &reference, &storage.path(position::NAME))?;
         return Ok(position);
     }
     let entries = storage.list().tried("list", || storage.path(""))?;
@@ -46,14 +38,34 @@ pub(super) fn start<S: Storage>(
     if let Some(entry) = orphan {
         return Err(SinkError::Fatal(format!(
             "{} holds segments ({}, …) but no {}: which records are in them is not known, and to \
-             begin anew could repeat them. Restore the file; or move the segments away, and begin \
-             anew where `start` says.",
+             begin anew could repeat them. Restore the file; or move the segments away: the consumer \
+             then goes on after the offset that is stored on the broker.",
             storage.path("").display(),
             entry.name,
             position::NAME,
         )));
     }
     Position::create(storage, State { stream, reference, checkpoint: None, tail: None })
+}
+
+/// Refuses the position of another reference or stream.
+pub(super) fn check_owner(
+    state: &State,
+    stream: &StreamName,
+    reference: &Reference,
+    path: &Path,
+) -> Result<(), SinkError> {
+    if state.stream == *stream && state.reference == *reference {
+        return Ok(());
+    }
+    Err(SinkError::Fatal(format!(
+        "{} belongs to reference {:?} on stream {:?}, not to reference {reference:?} on stream \
+         {stream:?}. Give each consumer a `dir` of its own; or, if the consumer was renamed, set its \
+         `reference` back.",
+        path.display(),
+        state.reference,
+        state.stream,
+    )))
 }
 
 /// Makes the segments agree with the committed state, by the rules above; returns the tail.
@@ -115,8 +127,9 @@ pub(super) fn settle<S: Storage>(
     Ok(file)
 }
 
-const WHAT_TO_DO: &str = "Restore the whole folder from a backup; or move it away, and begin anew \
-                          where `start` says.";
+const WHAT_TO_DO: &str = "Restore the whole folder from a backup; or move it away: the consumer then \
+                          goes on after the offset that is stored on the broker, and what was in \
+                          the folder is not written again.";
 
 fn reached(state: &State) -> String {
     match state.checkpoint {

@@ -302,13 +302,15 @@ async fn a_new_history_begins_at_any_offset_and_the_former_one_stays() {
 #[tokio::test]
 async fn a_look_tells_the_position_and_changes_nothing() {
     let files = Files::new(Compression::None, None);
-    let look = || committed(&files.options, &STREAM.into());
+    let look = || committed(&files.options, &STREAM.into(), &"archiver".into());
     assert_eq!(look().unwrap(), None);
     assert!(!files.options.dir.join(STREAM).exists(), "a look made a folder");
     let mut sink = open(files.options.clone()).await.unwrap();
     assert_eq!(look().unwrap(), None);
     sink.write(&Arc::new(batch(0..3))).await.unwrap();
     assert_eq!(look().unwrap(), sink.position().await.unwrap(), "while the sink is in use");
+    let other = committed(&files.options, &STREAM.into(), &"billing".into());
+    assert!(fatal(other).contains("belongs to reference \"archiver\""));
     std::fs::write(sink.folder().join(position::NAME), "rubbish").unwrap();
     assert!(fatal(look()).contains("damaged"));
 }
