@@ -11,6 +11,7 @@
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
 mod intake;
+mod joined;
 pub mod observe;
 mod remembered;
 mod session;

@@ -4,27 +4,24 @@
 //! It is apart from the consumer's loop so that a sink that is stuck for an hour keeps nobody else
 //! waiting. It settles a batch only when the sink says that it is durable, or when a policy let its
 //! bad records pass and the rest is durable. After it stopped, it writes nothing more.
+//!
+//! A sink that says so gets all that waits as one batch. Its tickets are settled together; where a
+//! bad record ends it, those before that record are settled whole, and the one with it in part.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::joined::{JOINED_MAX, Joined, Members, Order, Written};
 use super::spec::OnBad;
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::{BadRecord, Sink, SinkError};
-use crate::types::Checkpoint;
 
 /// How often a batch may come back with further bad records before the sink is taken for broken.
 const POISON_ROUNDS_MAX: u32 = 100;
-
-/// A batch to write.
-pub(super) struct Order {
-    pub(super) ticket: Ticket,
-    pub(super) batch: Batch,
-}
 
 /// What the sink's task is told.
 pub(super) enum Message {
@@ -36,8 +33,14 @@ pub(super) enum Message {
 
 /// What happened to an order.
 pub(super) enum Report {
-    /// It is durable.
-    Settled { ticket: Ticket, messages: u64, bytes: u64, skipped: Vec<BadRecord>, took: Duration },
+    /// These are durable, written at once.
+    Settled {
+        tickets: Vec<Ticket>,
+        messages: u64,
+        bytes: u64,
+        skipped: Vec<BadRecord>,
+        took: Duration,
+    },
     /// It could not be written, and is tried again after `wait`.
     Retrying { error: String, wait: Duration },
     /// The sink is ready for a new history.
@@ -48,10 +51,8 @@ pub(super) enum Report {
 
 /// Why a sink will not go on.
 pub(super) struct Stopped {
-    /// The batch under way, if there was one.
-    pub(super) ticket: Option<Ticket>,
-    /// How far it was written all the same: up to the first bad record.
-    pub(super) written: Option<(Checkpoint, u64)>,
+    /// What was written all the same: up to the first bad record.
+    pub(super) written: Written,
     /// The bad records, if it was for them.
     pub(super) bad: Vec<BadRecord>,
     /// In words.
@@ -59,8 +60,8 @@ pub(super) struct Stopped {
 }
 
 impl Stopped {
-    fn by_itself(ticket: Option<Ticket>, reason: String) -> Stopped {
-        Stopped { ticket, written: None, bad: Vec::new(), reason }
+    fn by_itself(reason: String) -> Stopped {
+        Stopped { written: Written::default(), bad: Vec::new(), reason }
     }
 }
 
@@ -72,10 +73,27 @@ pub(super) async fn run(
     on_bad: OnBad,
     backoff: Backoff,
 ) {
-    while let Some(message) = orders.recv().await {
+    let joins = sink.joins_batches();
+    let mut ahead = None;
+    loop {
+        let next = match ahead.take() {
+            Some(message) => Some(message),
+            None => orders.recv().await,
+        };
+        let Some(message) = next else { break };
         let mut job = Job { sink: &mut *sink, reports: &reports, on_bad, backoff };
         let report = match message {
-            Message::Write(order) => job.carry_out(order).await,
+            Message::Write(order) => {
+                let mut joined = Joined::of(order);
+                while joins && ahead.is_none() && joined.len() < JOINED_MAX {
+                    match orders.try_recv() {
+                        Ok(Message::Write(order)) => joined.add(order),
+                        Ok(other) => ahead = Some(other),
+                        Err(_) => break,
+                    }
+                }
+                job.carry_out(joined).await
+            }
             Message::Restart => job.restart().await,
         };
         let stopped = matches!(report, Report::Stopped(_));
@@ -96,15 +114,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn carry_out(&mut self, order: Order) -> Report {
-        let Order { ticket, batch } = order;
+    async fn carry_out(&mut self, joined: Joined) -> Report {
+        let (members, batch) = joined.into_parts();
         let mut skipped = Vec::new();
         let mut batch = Arc::new(batch);
         for _ in 0..POISON_ROUNDS_MAX {
             if batch.messages() == 0 {
                 // All of it was bad, and the policy let it pass.
                 return Report::Settled {
-                    ticket,
+                    tickets: members.tickets(),
                     messages: 0,
                     bytes: 0,
                     skipped,
@@ -116,13 +134,14 @@ impl Job<'_> {
                 Ok(()) => {
                     let (messages, bytes) = (batch.messages(), batch.bytes());
                     let took = started.elapsed();
-                    return Report::Settled { ticket, messages, bytes, skipped, took };
+                    let tickets = members.tickets();
+                    return Report::Settled { tickets, messages, bytes, skipped, took };
                 }
                 Err(Refusal::Fatal(reason)) => {
-                    return Report::Stopped(Stopped::by_itself(Some(ticket), reason));
+                    return Report::Stopped(Stopped::by_itself(reason));
                 }
                 Err(Refusal::Poison(bad)) => match self.on_bad {
-                    OnBad::Halt => return self.halt_at(ticket, &batch, bad).await,
+                    OnBad::Halt => return self.halt_at(&members, &batch, bad).await,
                     OnBad::Skip => {
                         batch = Arc::new(leave_out(batch, &bad));
                         skipped.extend(bad);
@@ -132,7 +151,7 @@ impl Job<'_> {
         }
         let reason =
             format!("the sink found bad records in the same batch {POISON_ROUNDS_MAX} times");
-        Report::Stopped(Stopped::by_itself(Some(ticket), reason))
+        Report::Stopped(Stopped::by_itself(reason))
     }
 
     async fn restart(&mut self) -> Report {
@@ -143,11 +162,11 @@ impl Job<'_> {
                 Err(SinkError::Transient { what, .. }) => what,
                 Err(error) => {
                     let reason = format!("the former history could not be set aside: {error}");
-                    return Report::Stopped(Stopped::by_itself(None, reason));
+                    return Report::Stopped(Stopped::by_itself(reason));
                 }
             };
             if let Err(gone) = self.wait_to_retry(what, None).await {
-                return Report::Stopped(Stopped::by_itself(None, gone));
+                return Report::Stopped(Stopped::by_itself(gone));
             }
         }
     }
@@ -166,21 +185,21 @@ impl Job<'_> {
     }
 
     /// Writes what comes before the first bad record, so that the position stops right before it.
-    async fn halt_at(&mut self, ticket: Ticket, batch: &Batch, bad: Vec<BadRecord>) -> Report {
+    async fn halt_at(&mut self, members: &Members, batch: &Batch, bad: Vec<BadRecord>) -> Report {
         let mut reason = describe(&bad);
-        let mut written = None;
+        let mut written = Written::default();
         let before = bad.iter().map(|b| b.offset).min().and_then(|first| batch.before(first));
         if let Some(before) = before {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
             match self.write(&Arc::new(before)).await {
-                Ok(()) => written = Some((checkpoint, messages)),
+                Ok(()) => written = members.share(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
                     reason = format!("{reason}; and then: {}", describe(&more));
                 }
             }
         }
-        Report::Stopped(Stopped { ticket: Some(ticket), written, bad, reason })
+        Report::Stopped(Stopped { written, bad, reason })
     }
 
     /// Writes one batch, trying again for as long as the sink says that it may work later.
@@ -223,3 +242,6 @@ fn describe(bad: &[BadRecord]) -> String {
         None => "a message cannot be written".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,15 @@ impl Batch {
         self
     }
 
+    /// Appends the batch that follows this one in the same stream.
+    pub fn append(&mut self, mut next: Batch) {
+        debug_assert!(self.stream == next.stream && self.last_offset() < next.first_offset());
+        self.parts.append(&mut next.parts);
+        self.excluded.append(&mut next.excluded);
+        self.messages += next.messages;
+        self.bytes += next.bytes;
+    }
+
     /// The records below `offset`, as a batch of their own; `None` where there are none.
     #[must_use]
     pub fn before(&self, offset: Offset) -> Option<Batch> {

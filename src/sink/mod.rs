@@ -46,6 +46,13 @@ pub trait Sink: Send {
     /// position anew.
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError>;
 
+    /// Whether several batches that wait may be given to [`Sink::write`] as one, larger than the
+    /// configured limits of a batch. For a sink whose writes have a price of their own, such as a
+    /// sync, that does not grow with the batch.
+    fn joins_batches(&self) -> bool {
+        false
+    }
+
     /// The stream's history was replaced, and a policy accepts it: the next batch may start at any
     /// offset. What was written stays, set aside where it would be in the way. Nothing is under way
     /// when this is called.

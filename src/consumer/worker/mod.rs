@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use self::link::{Asked, Link, Linked};
 use self::settling::{Stored, Waiter};
 use super::intake::Inflated;
+use super::joined::{JOINED_MAX, Order};
 use super::remembered::Remembered;
 use super::session::{Own, SessionError};
-use super::sinking::{self, Message, Order, Report};
+use super::sinking::{self, Message, Report};
 use super::spec::Spec;
 use super::status::Status;
 use crate::broker::{BrokerError, Budget, Event, Prefer};
@@ -153,8 +154,9 @@ pub async fn run(
         Err(error) => return Outcome::Failed(format!("reading the state file: {error}")),
     };
     let now = Instant::now();
-    let (orders, receive_orders) = mpsc::channel(ORDERS_MAX);
-    let (send_reports, reports) = mpsc::channel(ORDERS_MAX);
+    let orders_max = if sink.joins_batches() { JOINED_MAX } else { ORDERS_MAX };
+    let (orders, receive_orders) = mpsc::channel(orders_max);
+    let (send_reports, reports) = mpsc::channel(orders_max);
     let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
     let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
         sink,

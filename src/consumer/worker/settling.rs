@@ -52,7 +52,7 @@ impl Worker {
     pub(super) fn on_report(&mut self, report: Report) {
         let metrics = &self.status.metrics;
         match report {
-            Report::Settled { ticket, messages, bytes, skipped, took } => {
+            Report::Settled { tickets, messages, bytes, skipped, took } => {
                 metrics.written_messages.increment(messages);
                 metrics.written_bytes.increment(bytes);
                 if messages > 0 {
@@ -63,7 +63,7 @@ impl Worker {
                     facts.sink_busy_since = None;
                 });
                 self.note_skipped(&skipped);
-                self.settle(ticket);
+                tickets.into_iter().for_each(|ticket| self.settle(ticket));
             }
             Report::Retrying { error, wait } => {
                 metrics.sink_errors(SinkErrorReason::Transient).increment(1);
@@ -89,12 +89,13 @@ impl Worker {
     }
 
     fn on_sink_stopped(&mut self, stopped: Stopped) {
-        let Stopped { ticket, written, bad, reason } = stopped;
+        let Stopped { written, bad, reason } = stopped;
         let kind = if bad.is_empty() { SinkErrorReason::Fatal } else { SinkErrorReason::Poison };
         self.status.metrics.sink_errors(kind).increment(1);
         self.sink_alive = false;
-        if let (Some(ticket), Some((checkpoint, messages))) = (ticket, written) {
-            self.status.metrics.written_messages.increment(messages);
+        self.status.metrics.written_messages.increment(written.messages);
+        written.tickets.into_iter().for_each(|ticket| self.settle(ticket));
+        if let Some((ticket, checkpoint, messages)) = written.part {
             match self.ledger.settle_part(ticket, checkpoint, messages) {
                 Ok(progress) => self.note_progress(progress),
                 Err(error) => tracing::error!(%error, "internal error in the ledger"),

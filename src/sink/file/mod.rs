@@ -289,6 +289,11 @@ impl Sink for FileSink {
         self.run(|log| log.position()).await
     }
 
+    /// Two syncs a write, however large the batch.
+    fn joins_batches(&self) -> bool {
+        true
+    }
+
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
         let batch = Arc::clone(batch);
         self.run(move |log| log.write(&batch, Timestamp::now())).await?

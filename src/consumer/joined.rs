@@ -1,0 +1,91 @@
+//! Orders that are written at once: one batch, several tickets, and what of it is whose.
+//!
+//! Invariant: a ticket counts as written as a whole only where everything up to its last offset is.
+
+use crate::flow::batch::Batch;
+use crate::flow::ledger::Ticket;
+use crate::types::{Checkpoint, Offset};
+
+/// The most orders that are written at once, and that wait for a sink that takes them so.
+pub(super) const JOINED_MAX: usize = 8;
+
+/// A batch to write.
+pub(super) struct Order {
+    pub(super) ticket: Ticket,
+    pub(super) batch: Batch,
+}
+
+/// Orders that are written at once.
+pub(super) struct Joined {
+    members: Vec<Member>,
+    batch: Batch,
+}
+
+/// Whose the batch is, in order.
+pub(super) struct Members(Vec<Member>);
+
+struct Member {
+    ticket: Ticket,
+    last: Offset,
+    messages: u64,
+}
+
+/// How far what was under way got.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// In all.
+    pub(super) messages: u64,
+    /// Orders that are durable as a whole.
+    pub(super) tickets: Vec<Ticket>,
+    /// The one that is durable up to a position that lies within it, and how much of it is.
+    pub(super) part: Option<(Ticket, Checkpoint, u64)>,
+}
+
+impl Joined {
+    pub(super) fn of(order: Order) -> Joined {
+        Joined { members: vec![Member::of(&order)], batch: order.batch }
+    }
+
+    /// Adds the order that follows.
+    pub(super) fn add(&mut self, order: Order) {
+        self.members.push(Member::of(&order));
+        self.batch.append(order.batch);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn into_parts(self) -> (Members, Batch) {
+        (Members(self.members), self.batch)
+    }
+}
+
+impl Member {
+    fn of(order: &Order) -> Member {
+        let (last, messages) = (order.batch.last_offset(), order.batch.messages());
+        Member { ticket: order.ticket, last, messages }
+    }
+}
+
+impl Members {
+    pub(super) fn tickets(&self) -> Vec<Ticket> {
+        self.0.iter().map(|m| m.ticket).collect()
+    }
+
+    /// Shares out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
+        let mut written = Written { messages, ..Written::default() };
+        let mut left = messages;
+        for member in &self.0 {
+            if member.last <= checkpoint.offset {
+                written.tickets.push(member.ticket);
+                left = left.saturating_sub(member.messages);
+            } else {
+                written.part = (left > 0).then_some((member.ticket, checkpoint, left));
+                break;
+            }
+        }
+        written
+    }
+}
