@@ -26,6 +26,7 @@ mod memory;
 mod odd_messages;
 mod resume;
 mod shutdown;
+mod silence;
 mod smoke;
 mod start_positions;
 mod tls;

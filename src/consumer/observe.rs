@@ -22,7 +22,7 @@ const EVERY_BY_READING: Duration = Duration::from_secs(5);
 
 /// Looks for ever; ends with its task.
 pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
     let mut observer = Observer { spec, status, watch: Watch::default(), oldest: None };
     loop {
         let error = observer.until_it_fails(&mut backoff).await;

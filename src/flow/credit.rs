@@ -24,6 +24,10 @@ pub const OUTSTANDING_MAX: u64 = 1024;
 /// socket busy.
 const OUTSTANDING_FIRST: u64 = 16;
 
+/// So many more may be outstanding for each chunk seen: a few small ones at the beginning say little of
+/// what comes.
+const OUTSTANDING_PER_CHUNK_SEEN: u64 = 4;
+
 /// Credit and memory of one consumer.
 #[derive(Debug)]
 pub struct Window {
@@ -36,6 +40,8 @@ pub struct Window {
     peaks: [u64; 2],
     /// So many bytes are to be given back before a new turn begins.
     turn_left: u64,
+    /// Chunks received in all.
+    seen: u64,
     outstanding: u64,
     open: bool,
 }
@@ -51,6 +57,7 @@ impl Window {
             floor: 0,
             peaks: [0, 0],
             turn_left: budget,
+            seen: 0,
             outstanding: 0,
             open: false,
         }
@@ -94,6 +101,7 @@ impl Window {
     /// A chunk arrived and is held.
     pub fn received(&mut self, cost: u64) {
         self.buffered += cost;
+        self.seen = self.seen.saturating_add(1);
         self.peaks[0] = self.peaks[0].max(cost);
         self.outstanding = self.outstanding.saturating_sub(1);
         // Up at once, down slowly, and not below what came of late: a small chunk says little of the
@@ -126,7 +134,9 @@ impl Window {
         }
         // A quarter is left for chunks that are larger than the estimate.
         let free = (self.budget - self.budget / 4).saturating_sub(self.buffered);
-        let mut wanted = (free / self.estimate.max(1)).min(OUTSTANDING_MAX);
+        let mut wanted = (free / self.estimate.max(1))
+            .min(OUTSTANDING_MAX)
+            .min(OUTSTANDING_FIRST + self.seen.saturating_mul(OUTSTANDING_PER_CHUNK_SEEN));
         if wanted == 0 && self.buffered == 0 {
             wanted = 1; // One chunk at a time, if they are as large as that.
         }

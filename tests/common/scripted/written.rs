@@ -10,7 +10,7 @@ use super::Heard;
 pub(crate) struct Chunk {
     pub(super) first: u64,
     records: u32,
-    pub(super) bytes: BytesMut,
+    pub(crate) bytes: BytesMut,
 }
 
 impl Chunk {
