@@ -79,7 +79,7 @@ impl Case {
         let messages = next()?.unwrap_or(match (size, batch) {
             (..=100, 100..) => 4_000_000,
             (_, 100..) => 2_000_000,
-            _ => 100_000,
+            _ => 200_000,
         });
         Ok(Case { size: usize::try_from(size)?, batch: u32::try_from(batch)?, messages })
     }

@@ -81,14 +81,8 @@ impl Block {
     /// The first `n` records (all, where there are fewer) and the rest.
     pub fn split_at(mut self, n: u32) -> (Block, Block) {
         let n = n.min(self.count);
-        let mut rest: &[u8] = &self.bytes;
-        for _ in 0..n {
-            match split_message(rest) {
-                Some((_, after)) => rest = after,
-                None => break,
-            }
-        }
-        let at = self.bytes.len() - rest.len();
+        // Most callers take a whole block, and its end is known.
+        let at = if n == self.count { self.bytes.len() } else { self.end_of(n) };
         let tail = Block {
             first: Offset(self.first.0 + u64::from(n)),
             count: self.count - n,
@@ -97,6 +91,18 @@ impl Block {
         };
         self.count = n;
         (self, tail)
+    }
+
+    /// Where the first `n` messages end.
+    fn end_of(&self, n: u32) -> usize {
+        let mut rest: &[u8] = &self.bytes;
+        for _ in 0..n {
+            match split_message(rest) {
+                Some((_, after)) => rest = after,
+                None => break,
+            }
+        }
+        self.bytes.len() - rest.len()
     }
 
     /// The records at or above `offset`.
