@@ -131,6 +131,6 @@ async fn plain_files_and_lines() {
 
 #[tokio::test]
 async fn compressed_files_that_are_soon_full() {
-    let sink = r#"{ type = "file", dir = "out", compression = "zstd", rotate_bytes = "8KiB" }"#;
+    let sink = r#"{ type = "file", dir = "out", compression = "zstd", rotate_bytes = "1KiB" }"#;
     or_skip!(killed(sink).await);
 }
