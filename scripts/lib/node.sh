@@ -116,7 +116,9 @@ epmd -port "$ERL_EPMD_PORT" &
   done
   kill -s KILL -- "-$node"
 ) &
-echo "$node" >/node/run/pid
+# At once with what it says: whoever waits for it must not read an empty one.
+echo "$node" >/node/run/pid.new
+mv /node/run/pid.new /node/run/pid
 # With "input allowed" the script becomes the machine instead of waiting for it; -noinput takes the
 # input away again.
 export RABBITMQ_ALLOW_INPUT=1
@@ -135,7 +137,21 @@ PROCESS_STATE=3
 PROCESS_GROUP=5
 PROCESS_STARTED=22
 
-is_of_node() { grep -qzxF "RILLWAY_NODE=$DIR" "/proc/$1/environ" 2>/dev/null; }
+# While a process becomes another program (the node does so several times as it starts), the kernel
+# shows an empty environment for a moment: that is no answer yet. A zombie's stays empty.
+is_of_node() {
+  local environment tries
+  for ((tries = 0; tries < 200; tries++)); do
+    environment=$(tr '\0' '\n' 2>/dev/null <"/proc/$1/environ") || return 1
+    if [[ $environment ]]; then
+      grep -qxF "RILLWAY_NODE=$DIR" <<<"$environment"
+      return
+    fi
+    [[ $(process_field "$1" $PROCESS_STATE) == [!Z] ]] || return 1
+    sleep 0.005
+  done
+  return 1
+}
 
 # The recorded pid, if any process of its group is still this node's.
 node_group() {
@@ -143,7 +159,7 @@ node_group() {
   pid=$(cat "$DIR/run/pid" 2>/dev/null) || return 1
   for member in /proc/[0-9]*; do
     member=${member#/proc/}
-    if is_of_node "$member" && [[ $(process_field "$member" $PROCESS_GROUP) == "$pid" ]]; then
+    if [[ $(process_field "$member" $PROCESS_GROUP) == "$pid" ]] && is_of_node "$member"; then
       echo "$pid"
       return
     fi
