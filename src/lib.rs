@@ -5,6 +5,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod consumer;
+pub mod faults;
 pub mod flow;
 pub mod sink;
 pub mod supervisor;

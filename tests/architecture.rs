@@ -24,6 +24,7 @@ const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracin
 
 const RULES: &[Rule] = &[
     Rule { module: "types", may_use: &[], never: IMPURE },
+    Rule { module: "faults", may_use: &[], never: &["tokio"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "config", may_use: &["types"], never: &["tokio"] },
@@ -44,12 +45,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sink",
-        may_use: &["flow::batch", "types", "wire::amqp", "wire::block"],
+        may_use: &["faults", "flow::batch", "types", "wire::amqp", "wire::block"],
         never: &["metrics"],
     },
     Rule {
         module: "consumer",
-        may_use: &["broker", "flow", "sink", "telemetry", "types", "wire"],
+        may_use: &["broker", "faults", "flow", "sink", "telemetry", "types", "wire"],
         never: &["rabbitmq_stream_client"],
     },
     Rule {

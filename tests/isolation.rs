@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use rillway::admin::{ConsumerView, Overview};
 use rillway::config::{Config, Env};
 use rillway::flow::batch::Batch;
-use rillway::sink::{Sink, SinkError};
+use rillway::sink::{Durability, Sink, SinkError};
 use rillway::supervisor::{Plan, Supervisor, plan_of};
 use rillway::telemetry::{self, State};
 use rillway::types::{Checkpoint, Guarantee};
@@ -70,12 +70,12 @@ impl Sink for Faulty {
         }
     }
 
-    async fn write(&mut self, _batch: &Arc<Batch>) -> Result<(), SinkError> {
+    async fn write(&mut self, _batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         match self.0 {
             Fault::PanicsWhenWriting => panic!("on purpose"),
             Fault::AlwaysFails => Err(down()),
             Fault::NeverReturns => std::future::pending().await,
-            _ => Ok(()),
+            _ => Ok(Durability::Durable),
         }
     }
 

@@ -60,7 +60,7 @@ async fn resume(config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
 }
 
 async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
-    let position = (plan.look)().map_err(|error| error.to_string())?;
+    let position = (plan.look)().await.map_err(|error| error.to_string())?;
     let forecast =
         consumer::forecast(&plan.spec, position).await.map_err(|error| format!("{error:#}"))?;
     Ok(match forecast.plan {

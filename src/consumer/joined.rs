@@ -69,6 +69,10 @@ impl Member {
 }
 
 impl Members {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn tickets(&self) -> Vec<Ticket> {
         self.0.iter().map(|m| m.ticket).collect()
     }

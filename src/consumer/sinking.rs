@@ -7,6 +7,9 @@
 //!
 //! A sink that says so gets all that waits as one batch. Its tickets are settled together; where a
 //! bad record ends it, those before that record are settled whole, and the one with it in part.
+//!
+//! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
+//! the consumer asks, and before a halt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +18,11 @@ use tokio::sync::mpsc;
 
 use super::joined::{JOINED_MAX, Joined, Members, Order, Written};
 use super::spec::OnBad;
+use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
-use crate::sink::{BadRecord, Sink, SinkError};
+use crate::sink::{BadRecord, Durability, Sink, SinkError};
 
 /// How often a batch may come back with further bad records before the sink is taken for broken.
 const POISON_ROUNDS_MAX: u32 = 100;
@@ -26,6 +30,8 @@ const POISON_ROUNDS_MAX: u32 = 100;
 /// What the sink's task is told.
 pub(super) enum Message {
     Write(Order),
+    /// Everything that is held has to become durable.
+    Flush,
     /// A new history begins: the next batch may start at any offset. Sent only when nothing is
     /// under way.
     Restart,
@@ -33,7 +39,7 @@ pub(super) enum Message {
 
 /// What happened to an order.
 pub(super) enum Report {
-    /// These are durable, written at once.
+    /// These are durable, with all that was held.
     Settled {
         tickets: Vec<Ticket>,
         messages: u64,
@@ -41,6 +47,8 @@ pub(super) enum Report {
         skipped: Vec<BadRecord>,
         took: Duration,
     },
+    /// The sink has taken these; what was held is settled later, all at once.
+    Held { batches: usize, skipped: Vec<BadRecord> },
     /// It could not be written, and is tried again after `wait`.
     Retrying { error: String, wait: Duration },
     /// The sink is ready for a new history.
@@ -74,14 +82,15 @@ pub(super) async fn run(
     backoff: Backoff,
 ) {
     let joins = sink.joins_batches();
+    let mut held = Held::default();
     let mut ahead = None;
     loop {
         let next = match ahead.take() {
             Some(message) => Some(message),
-            None => orders.recv().await,
+            None => next_of(&mut orders, sink.flush_at()).await,
         };
         let Some(message) = next else { break };
-        let mut job = Job { sink: &mut *sink, reports: &reports, on_bad, backoff };
+        let mut job = Job { sink: &mut *sink, reports: &reports, held: &mut held, on_bad, backoff };
         let report = match message {
             Message::Write(order) => {
                 let mut joined = Joined::of(order);
@@ -94,6 +103,7 @@ pub(super) async fn run(
                 }
                 job.carry_out(joined).await
             }
+            Message::Flush => job.flush().await,
             Message::Restart => job.restart().await,
         };
         let stopped = matches!(report, Report::Stopped(_));
@@ -106,9 +116,31 @@ pub(super) async fn run(
     }
 }
 
+/// The next message, or a flush where that is due first.
+async fn next_of(
+    orders: &mut mpsc::Receiver<Message>,
+    flush_at: Option<Instant>,
+) -> Option<Message> {
+    let Some(at) = flush_at else { return orders.recv().await };
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep_until(at.into()) => Some(Message::Flush),
+        message = orders.recv() => message,
+    }
+}
+
+/// What the sink has taken and not made durable.
+#[derive(Default)]
+struct Held {
+    tickets: Vec<Ticket>,
+    messages: u64,
+    bytes: u64,
+}
+
 struct Job<'a> {
     sink: &'a mut dyn Sink,
     reports: &'a mpsc::Sender<Report>,
+    held: &'a mut Held,
     on_bad: OnBad,
     backoff: Backoff,
 }
@@ -119,23 +151,18 @@ impl Job<'_> {
         let mut skipped = Vec::new();
         let mut batch = Arc::new(batch);
         for _ in 0..POISON_ROUNDS_MAX {
-            if batch.messages() == 0 {
-                // All of it was bad, and the policy let it pass.
-                return Report::Settled {
-                    tickets: members.tickets(),
-                    messages: 0,
-                    bytes: 0,
-                    skipped,
-                    took: Duration::ZERO,
-                };
-            }
             let started = Instant::now();
+            let (messages, bytes) = (batch.messages(), batch.bytes());
+            // A batch of which nothing is left is written all the same: it moves the position.
             match self.write(&batch).await {
-                Ok(()) => {
-                    let (messages, bytes) = (batch.messages(), batch.bytes());
-                    let took = started.elapsed();
-                    let tickets = members.tickets();
-                    return Report::Settled { tickets, messages, bytes, skipped, took };
+                Ok(durability) => {
+                    self.held.tickets.extend(members.tickets());
+                    self.held.messages += messages;
+                    self.held.bytes += bytes;
+                    return match durability {
+                        Durability::Durable => self.settled(skipped, started.elapsed()),
+                        Durability::Held => Report::Held { batches: members.len(), skipped },
+                    };
                 }
                 Err(Refusal::Fatal(reason)) => {
                     return Report::Stopped(Stopped::by_itself(reason));
@@ -152,6 +179,35 @@ impl Job<'_> {
         let reason =
             format!("the sink found bad records in the same batch {POISON_ROUNDS_MAX} times");
         Report::Stopped(Stopped::by_itself(reason))
+    }
+
+    /// Everything that was held is durable.
+    fn settled(&mut self, skipped: Vec<BadRecord>, took: Duration) -> Report {
+        faults::reach(Point::Committed);
+        let Held { tickets, messages, bytes } = std::mem::take(self.held);
+        Report::Settled { tickets, messages, bytes, skipped, took }
+    }
+
+    async fn flush(&mut self) -> Report {
+        let started = Instant::now();
+        match self.make_durable().await {
+            Ok(()) => self.settled(Vec::new(), started.elapsed()),
+            Err(reason) => Report::Stopped(Stopped::by_itself(reason)),
+        }
+    }
+
+    /// Flushes the sink, trying again for as long as it says that it may work later.
+    async fn make_durable(&mut self) -> Result<(), String> {
+        self.backoff.reset();
+        loop {
+            match self.sink.flush().await {
+                Ok(()) => return Ok(()),
+                Err(SinkError::Transient { what, retry_after }) => {
+                    self.wait_to_retry(what, retry_after).await?;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     async fn restart(&mut self) -> Report {
@@ -187,27 +243,39 @@ impl Job<'_> {
     /// Writes what comes before the first bad record, so that the position stops right before it.
     async fn halt_at(&mut self, members: &Members, batch: &Batch, bad: Vec<BadRecord>) -> Report {
         let mut reason = describe(&bad);
-        let mut written = Written::default();
+        let mut share = Written::default();
         let before = bad.iter().map(|b| b.offset).min().and_then(|first| batch.before(first));
         if let Some(before) = before {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
             match self.write(&Arc::new(before)).await {
-                Ok(()) => written = members.share(checkpoint, messages),
+                Ok(_) => share = members.share(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
                     reason = format!("{reason}; and then: {}", describe(&more));
                 }
             }
         }
+        let written = match self.make_durable().await {
+            Ok(()) => {
+                let mut held = std::mem::take(self.held);
+                held.tickets.append(&mut share.tickets);
+                let messages = held.messages + share.messages;
+                Written { messages, tickets: held.tickets, part: share.part }
+            }
+            Err(error) => {
+                reason = format!("{reason}; and then: {error}");
+                Written::default()
+            }
+        };
         Report::Stopped(Stopped { written, bad, reason })
     }
 
     /// Writes one batch, trying again for as long as the sink says that it may work later.
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), Refusal> {
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, Refusal> {
         self.backoff.reset();
         loop {
             match self.sink.write(batch).await {
-                Ok(()) => return Ok(()),
+                Ok(durability) => return Ok(durability),
                 Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
                 // A sink that names no record would be asked for ever.
                 Err(SinkError::Poison(bad)) if bad.is_empty() => {
@@ -243,5 +311,7 @@ fn describe(bad: &[BadRecord]) -> String {
     }
 }
 
+#[cfg(test)]
+mod held_tests;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! A batch: a run of records in stream order, on the untouched bytes that the broker sent.
 //!
-//! Invariants: offsets strictly increase; a batch is never empty when it reaches a sink; the bytes
-//! stay where the socket read put them, and what they cost in memory goes home when the batch is
-//! dropped.
+//! Invariants: offsets strictly increase; a batch covers at least one offset, though all its records
+//! may have been left out; the bytes stay where the socket read put them, and what they cost in
+//! memory goes home when the batch is dropped.
 
 use std::any::Any;
 use std::sync::Arc;

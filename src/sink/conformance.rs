@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::flow::batch::{Batch, Part};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, ChunkId, Guarantee, Offset, StreamName, Timestamp};
 use crate::wire::block::Block;
 
@@ -123,9 +123,16 @@ async fn open(medium: &mut impl Medium) -> Result<Box<dyn Sink>, String> {
     medium.open().await.map_err(|error| format!("could not open: {error}"))
 }
 
+/// Until it is durable.
 async fn write(sink: &mut dyn Sink, batch: Batch) -> Answer {
     let what = format!("{batch:?}");
-    sink.write(&Arc::new(batch)).await.map_err(|error| format!("{what} was not written: {error}"))
+    let written = sink.write(&Arc::new(batch)).await;
+    match written.map_err(|error| format!("{what} was not written: {error}"))? {
+        Durability::Durable => Ok(()),
+        Durability::Held => {
+            sink.flush().await.map_err(|error| format!("{what} was not flushed: {error}"))
+        }
+    }
 }
 
 async fn close(mut sink: Box<dyn Sink>) -> Answer {

@@ -1,9 +1,14 @@
 //! Where records go: the [`Sink`] trait, its contract, and one file or folder per sink.
 //!
 //! The contract, which `tests` hold every sink to:
-//! - [`Sink::write`] returns `Ok` only when the batch would survive a crash of this process (and,
-//!   where the medium can, of the machine). It returns `Err` with nothing of the batch visible, or
-//!   with what is visible removed before the next write; the same batch is then given again.
+//! - [`Sink::write`] answers [`Durability::Durable`] only when the batch, and all that was held before
+//!   it, would survive a crash of this process (and, where the medium can, of the machine). It
+//!   returns `Err` with nothing of the batch visible, or with what is visible removed before the
+//!   next write; the same batch is then given again.
+//! - A sink whose medium takes large pieces (objects) may answer [`Durability::Held`]: it has taken
+//!   the batch, and will make it durable in [`Sink::flush`], which is called at the time that
+//!   [`Sink::flush_at`] names and wherever everything has to be durable (commit, drain, halt). What
+//!   it holds is memory of its own, within the bound that the configuration states for it.
 //! - Batches come in stream order, one at a time, and never overlap.
 //! - A sink that keeps its own position commits it atomically with the batch, and finds it again
 //!   in [`Sink::position`] after a crash at any instant.
@@ -21,7 +26,7 @@ pub mod stdout;
 pub(crate) mod worker;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -40,11 +45,25 @@ pub trait Sink: Send {
     /// The position that the medium holds, for a sink that commits it with the data.
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError>;
 
-    /// Writes the batch and returns when it is durable.
+    /// Writes the batch, or takes it to write it with others.
+    ///
+    /// After an error the sink holds what it held before, and the batch is not part of that.
     ///
     /// Not cancel-safe: a caller that drops the future must close or drop the sink, and find the
     /// position anew.
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError>;
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError>;
+
+    /// When [`Sink::flush`] is due, though nothing new arrives: in the past where it is due at once.
+    /// `None` while nothing is held.
+    fn flush_at(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Makes everything durable that is held. After a transient error it is still held, and the call
+    /// is repeated; no error names a record, for bad ones were refused by [`Sink::write`].
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Whether several batches that wait may be given to [`Sink::write`] as one, larger than the
     /// configured limits of a batch. For a sink whose writes have a price of their own, such as a
@@ -60,8 +79,17 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Ends the sink's work in good order. Everything written is durable already.
+    /// Ends the sink's work in good order. What is still held is given up: it comes again.
     async fn close(&mut self) -> Result<(), SinkError>;
+}
+
+/// How far a batch got that a sink took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It and all before it would survive a crash.
+    Durable,
+    /// It is in the sink's own memory, and will be durable after [`Sink::flush`].
+    Held,
 }
 
 /// Why a sink could not do what it was asked.
@@ -101,6 +129,8 @@ pub enum BadReason {
     Undecodable,
     /// The message is well-formed, but nested deeper or larger than the limits allow.
     OverLimit,
+    /// A value does not fit the column that it is for, or is missing where one is required.
+    Misfit,
     /// The medium does not take this value.
     Refused,
 }
@@ -111,6 +141,7 @@ impl BadReason {
         match self {
             BadReason::Undecodable => "undecodable",
             BadReason::OverLimit => "over_limit",
+            BadReason::Misfit => "misfit",
             BadReason::Refused => "refused",
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::flow::batch::Batch;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee};
 
 /// Counts messages and bytes; always succeeds; keeps no position.
@@ -49,10 +49,10 @@ impl Sink for NullSink {
         Ok(None)
     }
 
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         self.messages += batch.messages();
         self.bytes += batch.bytes();
-        Ok(())
+        Ok(Durability::Durable)
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {

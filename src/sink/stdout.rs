@@ -26,7 +26,7 @@ use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, StreamName};
 
 /// Encoded records go out whenever so many bytes are there.
@@ -110,7 +110,7 @@ impl Sink for StdoutSink {
         Ok(None)
     }
 
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         let Some(worker) = &self.worker else {
             return Err(SinkError::Fatal(
                 "internal error: the stdout sink was used after it was closed; please report it"
@@ -118,7 +118,8 @@ impl Sink for StdoutSink {
             ));
         };
         let batch = Arc::clone(batch);
-        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)?
+        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)??;
+        Ok(Durability::Durable)
     }
 
     /// Never waits for a reader. Closing twice is no error.

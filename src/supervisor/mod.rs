@@ -7,6 +7,7 @@
 mod keeper;
 mod overview;
 mod plan;
+mod sinks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::keeper::Kept;
-pub use self::plan::{Look, Plan, SinkFactory, plan_of};
+pub use self::plan::{Plan, plan_of};
+pub use self::sinks::{Look, SinkFactory};
 use crate::consumer::{Command, Status, observe};
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};

@@ -2,26 +2,13 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
+use super::sinks::{self, Look, SinkFactory};
 use crate::broker::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
-use crate::config::{self, Config, ConsumerConfig, SinkConfig};
+use crate::config::{self, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::sink::file::{self, Compression, FileOptions, FileSink};
-use crate::sink::format::Format;
-use crate::sink::null::NullSink;
-use crate::sink::stdout::{StdoutOptions, StdoutSink};
-use crate::sink::{Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee};
-
-/// Opens a sink; called again for each restart.
-pub type SinkFactory =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
-
-/// Tells the sink's own position without opening or changing anything.
-pub type Look = Arc<dyn Fn() -> Result<Option<Checkpoint>, SinkError> + Send + Sync>;
+use crate::types::Guarantee;
 
 /// One consumer, ready to be run.
 #[derive(Clone)]
@@ -71,7 +58,7 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
         state_dir: config.state_dir.clone(),
     };
-    let (sink, look) = factory(&consumer.sink, &spec);
+    let (sink, look) = sinks::factory(&consumer.sink, &spec);
     Plan {
         sink,
         look,
@@ -122,65 +109,4 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
     }
-}
-
-fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
-    let stream = spec.stream.clone();
-    let reference = spec.reference.clone();
-    match sink.clone() {
-        SinkConfig::Null => {
-            (Arc::new(|| Box::pin(async { Ok(boxed(NullSink::new())) })), nowhere())
-        }
-        SinkConfig::Stdout(stdout) => {
-            let options = StdoutOptions { format: format(stdout.format, &stdout.delimiter) };
-            let open: SinkFactory = Arc::new(move || {
-                let (options, stream) = (options.clone(), stream.clone());
-                Box::pin(async move { StdoutSink::open(options, stream).await.map(boxed) })
-            });
-            (open, nowhere())
-        }
-        SinkConfig::File(settings) => {
-            let level = settings.level();
-            let options = FileOptions {
-                dir: settings.dir,
-                format: format(settings.format, &settings.delimiter),
-                compression: match settings.compression {
-                    config::Compression::None => Compression::None,
-                    config::Compression::Zstd => {
-                        Compression::Zstd { level: i32::try_from(level).unwrap_or(i32::MAX) }
-                    }
-                    config::Compression::Gzip => Compression::Gzip { level },
-                },
-                rotate_bytes: settings.rotate_bytes.0.map(|bytes| bytes.0),
-                rotate_age: settings.rotate_age.0.map(|age| age.0),
-            };
-            let look: Look = {
-                let (options, stream, reference) =
-                    (options.clone(), stream.clone(), reference.clone());
-                Arc::new(move || file::committed(&options, &stream, &reference))
-            };
-            let open: SinkFactory = Arc::new(move || {
-                let (options, stream, reference) =
-                    (options.clone(), stream.clone(), reference.clone());
-                Box::pin(async move { FileSink::open(options, stream, reference).await.map(boxed) })
-            });
-            (open, look)
-        }
-    }
-}
-
-/// For sinks that keep no position.
-fn nowhere() -> Look {
-    Arc::new(|| Ok(None))
-}
-
-fn format(format: config::RecordFormat, delimiter: &str) -> Format {
-    match format {
-        config::RecordFormat::Ndjson => Format::Ndjson,
-        config::RecordFormat::Raw => Format::Raw { delimiter: delimiter.as_bytes().to_vec() },
-    }
-}
-
-fn boxed(sink: impl Sink + 'static) -> Box<dyn Sink> {
-    Box::new(sink)
 }

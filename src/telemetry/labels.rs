@@ -57,6 +57,8 @@ labels! {
         Undecodable = "undecodable",
         /// They are larger or nested deeper than the limits allow.
         OverLimit = "over_limit",
+        /// They do not fit the columns that the sink is to fill.
+        Misfit = "misfit",
         /// The sink does not take them.
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it.
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_set_is_closed_and_without_doubles() {
-        check::<LostReason>(7);
+        check::<LostReason>(8);
         check::<StoreResult>(3);
         check::<State>(7);
         check::<RestartReason>(6);

@@ -38,7 +38,7 @@ impl Sink for Scripted {
         self.joins
     }
 
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         self.begun.send(()).await.unwrap();
         self.permits.acquire().await.unwrap().forget();
         let bad = batch.records().map(|r| r.offset).filter(|o| self.bad.contains(&o.0));
@@ -50,7 +50,7 @@ impl Sink for Scripted {
             return Err(SinkError::Poison(bad));
         }
         self.written.lock().unwrap().push((batch.first_offset().0, batch.last_offset().0));
-        Ok(())
+        Ok(Durability::Durable)
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {

@@ -26,6 +26,7 @@ use super::sinking::{self, Message, Report};
 use super::spec::Spec;
 use super::status::Status;
 use crate::broker::{BrokerError, Budget, Event, Prefer};
+use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::commit::Commit;
@@ -104,6 +105,10 @@ struct Worker {
     orders: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
     sink_alive: bool,
+    /// Batches that the sink has taken and holds back.
+    held: usize,
+    /// It was asked to make them durable.
+    flush_asked: bool,
     remembered: Remembered,
     ledger: Ledger,
     commit: Commit,
@@ -181,6 +186,8 @@ pub async fn run(
         orders,
         reports,
         sink_alive: true,
+        held: 0,
+        flush_asked: false,
         remembered,
         ledger: Ledger::starting_at(position),
         commit,
@@ -228,7 +235,7 @@ impl Worker {
     /// Does whatever is due, without waiting.
     fn prepare(&mut self, now: Instant) {
         let starved = !self.cutter.is_empty()
-            && self.ledger.under_way() == 0
+            && self.ledger.under_way() == self.held
             && !self.budget.has_credit()
             && self.link.queue_is_empty();
         if starved || self.cutter.deadline().is_some_and(|at| at <= now) {
@@ -304,7 +311,7 @@ impl Worker {
     fn hand_over(&mut self) {
         while let Some(order) = self.ready.pop_front() {
             match self.orders.try_send(Message::Write(order)) {
-                Ok(()) => {}
+                Ok(()) => faults::reach(Point::Received),
                 Err(mpsc::error::TrySendError::Full(Message::Write(order))) => {
                     self.ready.push_front(order);
                     return;
@@ -313,12 +320,28 @@ impl Worker {
                 Err(_) => return,
             }
         }
+        self.ask_for_flush();
         let idle = self.cutter.is_empty() && self.ledger.under_way() == 0;
         if self.restarting == Restarting::Wanted
             && idle
             && self.orders.try_send(Message::Restart).is_ok()
         {
             self.restarting = Restarting::Told;
+        }
+    }
+
+    /// Where everything has to be durable, and all that is not is held by the sink, asks it for that.
+    fn ask_for_flush(&mut self) {
+        let wanted = self.ending.is_some()
+            || !self.waiters.is_empty()
+            || self.restarting == Restarting::Wanted;
+        if wanted
+            && !self.flush_asked
+            && self.held > 0
+            && self.held == self.ledger.under_way()
+            && self.orders.try_send(Message::Flush).is_ok()
+        {
+            self.flush_asked = true;
         }
     }
 
@@ -396,7 +419,7 @@ impl Worker {
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();
         let up = self.link.is_up();
-        let busy = self.ledger.under_way() > 0;
+        let busy = self.ledger.under_way() > self.held;
         self.status.update(|facts| {
             facts.sink_busy_since = busy.then(|| facts.sink_busy_since.unwrap_or(now));
             facts.oldest = oldest;

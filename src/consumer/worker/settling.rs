@@ -11,6 +11,7 @@ use super::super::sinking::{Report, Stopped};
 use super::super::spec::Spec;
 use super::{Outcome, Restarting, Worker};
 use crate::broker::BrokerError;
+use crate::faults::{self, Point};
 use crate::flow::ledger::Ticket;
 use crate::flow::resume::Lost;
 use crate::sink::{BadReason, BadRecord};
@@ -62,8 +63,18 @@ impl Worker {
                     facts.sink_trouble = None;
                     facts.sink_busy_since = None;
                 });
+                self.held = 0;
+                self.flush_asked = false;
                 self.note_skipped(&skipped);
                 tickets.into_iter().for_each(|ticket| self.settle(ticket));
+            }
+            Report::Held { batches, skipped } => {
+                self.held += batches;
+                self.status.update(|facts| {
+                    facts.sink_trouble = None;
+                    facts.sink_busy_since = None;
+                });
+                self.note_skipped(&skipped);
             }
             Report::Retrying { error, wait } => {
                 metrics.sink_errors(SinkErrorReason::Transient).increment(1);
@@ -116,6 +127,7 @@ impl Worker {
             let reason = match bad.reason {
                 BadReason::Undecodable => LostReason::Undecodable,
                 BadReason::OverLimit => LostReason::OverLimit,
+                BadReason::Misfit => LostReason::Misfit,
                 BadReason::Refused => LostReason::Refused,
             };
             self.status.metrics.lost(reason).increment(1);
@@ -185,6 +197,7 @@ impl Worker {
         self.storing = Some(Box::pin(async move {
             let result = connection.store_offset(&spec.stream, &spec.reference, offset).await;
             if matches!(result, Ok(Some(held)) if held == offset) {
+                faults::reach(Point::OffsetStored);
                 remember(&spec, remembered, checkpoint).await;
             }
             Stored { checkpoint, result }

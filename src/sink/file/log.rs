@@ -6,6 +6,7 @@
 //! - After any failure the open files are forgotten, and the next write begins by [`recover`].
 //! - The committed state in memory is always one that was synced by this process.
 
+use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::{BadRecord, SinkError};
@@ -215,8 +216,10 @@ impl<S: Storage> Log<S> {
             };
             encode(batch, &mut self.envelope, &mut self.plain, &mut piece)?;
             let end = piece.at;
+            faults::reach(Point::Written);
             if end > tail.bytes {
                 self.storage.sync(file).tried("sync", || path.clone())?;
+                faults::reach(Point::Flushed);
                 tail.bytes = end;
             }
         }

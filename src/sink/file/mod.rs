@@ -101,7 +101,7 @@ use async_trait::async_trait;
 use crate::flow::batch::Batch;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
 
 use self::disk::Disk;
@@ -294,9 +294,10 @@ impl Sink for FileSink {
         true
     }
 
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<(), SinkError> {
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         let batch = Arc::clone(batch);
-        self.run(move |log| log.write(&batch, Timestamp::now())).await?
+        self.run(move |log| log.write(&batch, Timestamp::now())).await??;
+        Ok(Durability::Durable)
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {

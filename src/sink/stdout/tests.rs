@@ -82,7 +82,7 @@ async fn a_torn_line_stays_alone_and_the_batch_comes_again() {
                 assert!(what.contains("No space left"), "{what}");
                 sink.write(&batch).await.unwrap();
             }
-            other => other.unwrap(),
+            other => assert_eq!(other.unwrap(), Durability::Durable),
         }
         let lines = kept.lines();
         let readable: Vec<u64> = lines.iter().filter_map(|line| offset_of(line)).collect();

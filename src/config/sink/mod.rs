@@ -1,0 +1,141 @@
+//! `consumer.sink`: where a consumer's records go. One file for the keys of each sink, and this one
+//! for the list of them.
+//!
+//! Knows the keys of every sink, not the sinks.
+
+mod file;
+mod format;
+mod stdout;
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde_json::Value;
+
+use super::error::Problem;
+use super::load::typed;
+use super::schema::{join, nearest};
+use crate::types::Guarantee;
+
+pub use self::file::FileSink;
+pub use self::format::{Compression, RecordFormat};
+pub use self::stdout::StdoutSink;
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// Counts records and keeps nothing; for measuring.
+    Null,
+    /// Writes to standard output.
+    Stdout(StdoutSink),
+    /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
+    File(FileSink),
+}
+
+/// The names of the sinks, as `type` takes them.
+const TYPES: [&str; 3] = ["null", "stdout", "file"];
+
+impl SinkConfig {
+    /// The name of the sink's kind, as `type` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SinkConfig::Null => "null",
+            SinkConfig::Stdout(_) => "stdout",
+            SinkConfig::File(_) => "file",
+        }
+    }
+
+    /// What a sink of this kind promises.
+    pub fn guarantee(&self) -> Guarantee {
+        match self {
+            SinkConfig::Null => Guarantee::None,
+            SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
+            SinkConfig::File(_) => Guarantee::ExactlyOnce,
+        }
+    }
+
+    /// The memory that the sink may take on top of the batches, at the most: its buffers, and what
+    /// its compressor works with.
+    pub fn overhead_bytes(&self) -> u64 {
+        match self {
+            SinkConfig::Null => 2 << 20,
+            SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
+            SinkConfig::File(file) => file.overhead_bytes(),
+        }
+    }
+
+    /// Reads the table of a sink. `None` only where a problem was added.
+    pub(super) fn from_value(
+        value: Value,
+        at: &str,
+        folder: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<SinkConfig> {
+        let before = problems.len();
+        let mut sink = match read(value, at) {
+            Ok(sink) => sink,
+            Err(problem) => {
+                problems.push(problem);
+                return None;
+            }
+        };
+        let mut bad =
+            |key: &str, message: String| problems.push(Problem::new(join(at, key), message));
+        match &mut sink {
+            SinkConfig::Null => {}
+            SinkConfig::Stdout(stdout) => stdout.check(&mut bad),
+            SinkConfig::File(file) => {
+                file.check(&mut bad);
+                file.locate(folder);
+            }
+        }
+        (problems.len() == before).then_some(sink)
+    }
+}
+
+fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
+    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let Value::Object(mut table) = value else {
+        return Err(Problem::new(
+            at,
+            format!(
+                "not a sink: expected a table, as in {{ type = \"stdout\" }}; the types are {}",
+                allowed()
+            ),
+        ));
+    };
+    let at_type = join(at, "type");
+    let kind = match table.remove("type") {
+        Some(Value::String(kind)) => kind,
+        Some(_) => {
+            return Err(Problem::new(
+                at_type,
+                format!("not a text: expected one of {}", allowed()),
+            ));
+        }
+        None => {
+            return Err(Problem::new(
+                at,
+                format!("the key `type` is missing: one of {}", allowed()),
+            ));
+        }
+    };
+    let table = Value::Object(table);
+    match kind.as_str() {
+        "null" => Ok(SinkConfig::Null),
+        "stdout" => typed(table, at).map(SinkConfig::Stdout),
+        "file" => typed(table, at).map(SinkConfig::File),
+        other => {
+            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            Err(Problem::new(
+                at_type,
+                format!(
+                    "there is no sink {other:?}: expected one of {}{}",
+                    allowed(),
+                    near.unwrap_or_default()
+                ),
+            ))
+        }
+    }
+}

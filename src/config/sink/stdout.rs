@@ -1,0 +1,33 @@
+//! `{ type = "stdout" }`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::format::{RecordFormat, check_delimiter, newline};
+
+/// A sink that writes to standard output.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct StdoutSink {
+    /// `ndjson`: one JSON object per message, with everything that the message holds. `raw`: the
+    /// bodies, each followed by the delimiter.
+    pub format: RecordFormat,
+    /// What follows each body; with `raw` only.
+    pub delimiter: String,
+}
+
+impl Default for StdoutSink {
+    fn default() -> Self {
+        Self { format: RecordFormat::Ndjson, delimiter: newline() }
+    }
+}
+
+impl StdoutSink {
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        check_delimiter(self.format, &self.delimiter, bad);
+    }
+
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        2 << 20
+    }
+}

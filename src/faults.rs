@@ -1,0 +1,107 @@
+//! Named points at which a test has the process die or freeze: what happens between two of them is
+//! what a crash can fall into.
+//!
+//! `RILLWAY_FAULT=die@written:17` kills the process (SIGKILL, to itself) when it passes `written` for
+//! the 17th time; `freeze@…` stops it (SIGSTOP), for somebody to wake up. Only in builds with debug
+//! assertions: in a release build [`reach`] is nothing.
+//!
+//! Must not know: anything.
+
+/// A point on a message's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A batch was received and cut, and is about to go to the sink.
+    Received,
+    /// The sink has given the medium bytes that do not count yet.
+    Written,
+    /// These bytes are on the medium, and all that is missing is the commit that makes them count.
+    Flushed,
+    /// They count; nobody else has heard of it.
+    Committed,
+    /// The offset is stored on the broker, and nobody else has heard of it.
+    OffsetStored,
+}
+
+impl Point {
+    /// All of them, in a message's order.
+    pub const ALL: [Point; 5] =
+        [Point::Received, Point::Written, Point::Flushed, Point::Committed, Point::OffsetStored];
+
+    /// Its name in `RILLWAY_FAULT`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Point::Received => "received",
+            Point::Written => "written",
+            Point::Flushed => "flushed",
+            Point::Committed => "committed",
+            Point::OffsetStored => "offset_stored",
+        }
+    }
+}
+
+/// Says that the process has come to this point.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn reach(_point: Point) {}
+
+#[cfg(debug_assertions)]
+pub use self::armed::reach;
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    struct Armed {
+        point: Point,
+        signal: Signal,
+        /// How often the point is still passed before.
+        left: AtomicU64,
+    }
+
+    /// Says that the process has come to this point.
+    pub fn reach(point: Point) {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| parse(&std::env::var("RILLWAY_FAULT").ok()?));
+        let Some(armed) = armed.as_ref().filter(|armed| armed.point == point) else { return };
+        // Below zero it wraps around: no process passes a point so often.
+        if armed.left.fetch_sub(1, Ordering::Relaxed) == 1
+            && let Err(error) = kill_process(getpid(), armed.signal)
+        {
+            tracing::error!(%error, "the process could not send itself a signal");
+        }
+    }
+
+    fn parse(text: &str) -> Option<Armed> {
+        let (action, place) = text.split_once('@')?;
+        let (name, nth) = place.split_once(':')?;
+        let signal = match action {
+            "die" => Signal::KILL,
+            "freeze" => Signal::STOP,
+            _ => return None,
+        };
+        let point = Point::ALL.into_iter().find(|point| point.name() == name)?;
+        Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_can_be_asked_for() {
+            let armed = parse("die@offset_stored:3").unwrap();
+            assert_eq!((armed.point, armed.signal), (Point::OffsetStored, Signal::KILL));
+            assert_eq!(armed.left.into_inner(), 3);
+            assert_eq!(parse("freeze@written:1").unwrap().signal, Signal::STOP);
+            for text in ["", "die", "die@written", "die@there:1", "rest@written:1", "die@written:x"]
+            {
+                assert!(parse(text).is_none(), "{text}");
+            }
+        }
+    }
+}

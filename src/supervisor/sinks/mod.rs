@@ -1,0 +1,56 @@
+//! From a sink's configuration to what opens it. One file for each sink that has options to map.
+
+mod file;
+mod stdout;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::config::{self, SinkConfig};
+use crate::consumer::Spec;
+use crate::sink::format::Format;
+use crate::sink::null::NullSink;
+use crate::sink::{Sink, SinkError};
+use crate::types::Checkpoint;
+
+/// Opens a sink; called again for each restart.
+pub type SinkFactory =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
+
+/// Tells the sink's own position without taking hold of the medium or changing anything in it.
+pub type Look =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Checkpoint>, SinkError>> + Send + Sync>;
+
+/// How to open the sink of a consumer, and how to look at where it stands.
+pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
+    match sink.clone() {
+        SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
+        SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
+        SinkConfig::File(settings) => file::factory(settings, spec),
+    }
+}
+
+/// A factory of what `open` opens.
+fn opens<S, F>(open: impl Fn() -> F + Send + Sync + 'static) -> SinkFactory
+where
+    S: Sink + 'static,
+    F: Future<Output = Result<S, SinkError>> + Send + 'static,
+{
+    Arc::new(move || {
+        let opening = open();
+        Box::pin(async move { opening.await.map(|sink| Box::new(sink) as Box<dyn Sink>) })
+    })
+}
+
+/// For sinks that keep no position.
+fn nowhere() -> Look {
+    Arc::new(|| Box::pin(async { Ok(None) }))
+}
+
+fn format(format: config::RecordFormat, delimiter: &str) -> Format {
+    match format {
+        config::RecordFormat::Ndjson => Format::Ndjson,
+        config::RecordFormat::Raw => Format::Raw { delimiter: delimiter.as_bytes().to_vec() },
+    }
+}
