@@ -122,6 +122,9 @@ async fn next_of(
     flush_at: Option<Instant>,
 ) -> Option<Message> {
     let Some(at) = flush_at else { return orders.recv().await };
+    if at <= Instant::now() {
+        return Some(Message::Flush);
+    }
     tokio::select! {
         biased;
         () = tokio::time::sleep_until(at.into()) => Some(Message::Flush),
