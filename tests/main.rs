@@ -30,5 +30,6 @@ mod shutdown;
 mod silence;
 mod smoke;
 mod start_positions;
+mod stream_sink;
 mod systemd;
 mod tls;

@@ -176,6 +176,7 @@ impl ConsumerPlan {
             sink: consumer.sink.kind(),
             to: match &consumer.sink {
                 SinkConfig::File(file) => Some(file.dir.clone()),
+                SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
                 SinkConfig::Null | SinkConfig::Stdout(_) => None,
             },
             guarantee: consumer.sink.guarantee(),

@@ -31,6 +31,13 @@ pub trait Medium: Send {
     /// can be read back.
     async fn visible(&mut self) -> Option<Vec<u64>>;
 
+    /// Whether the medium takes records one at a time, and its position is the last one's offset:
+    /// without the chunk, not moved by records that are left out, and perhaps in mid-batch after a
+    /// crash.
+    fn takes_records_one_by_one(&self) -> bool {
+        false
+    }
+
     /// Whether the sink looks into messages, and so can find bad ones.
     fn decodes(&self) -> bool {
         true
@@ -151,8 +158,15 @@ fn keeps_position(sink: &dyn Sink) -> bool {
     matches!(sink.guarantee(), Guarantee::ExactlyOnce | Guarantee::Idempotent)
 }
 
-async fn stands_at(sink: &mut dyn Sink, expected: Option<Checkpoint>) -> Answer {
-    let expected = expected.filter(|_| keeps_position(sink));
+async fn stands_at(
+    medium: &impl Medium,
+    sink: &mut dyn Sink,
+    expected: Option<Checkpoint>,
+) -> Answer {
+    let mut expected = expected.filter(|_| keeps_position(sink));
+    if let Some(expected) = expected.as_mut().filter(|_| medium.takes_records_one_by_one()) {
+        expected.chunk = None;
+    }
     let found = sink.position().await.map_err(|error| format!("no position: {error}"))?;
     ensure(found == expected, || format!("stands at {found:?}, not {expected:?}"))
 }
@@ -186,7 +200,7 @@ pub async fn takes_gaps(medium: &mut impl Medium) -> Answer {
     let Some(gappy) = gappy else { return Err("the question is broken".to_owned()) };
     let reached = gappy.checkpoint();
     write(&mut *sink, gappy).await?;
-    stands_at(&mut *sink, Some(reached)).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
     write(&mut *sink, batch(u64::MAX - 3..u64::MAX - 1)).await?;
     close(sink).await?;
     shows(medium, [5, 6, 90, u64::MAX - 3, u64::MAX - 2]).await
@@ -198,7 +212,7 @@ pub async fn takes_gaps(medium: &mut impl Medium) -> Answer {
 /// What went wrong.
 pub async fn finds_its_position_again(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
-    stands_at(&mut *sink, None).await?;
+    stands_at(medium, &mut *sink, None).await?;
     close(sink).await?;
     let mut from = 0; // Offset 0 is a position like any other.
     for to in [1, 7, 8] {
@@ -206,10 +220,10 @@ pub async fn finds_its_position_again(medium: &mut impl Medium) -> Answer {
         let next = batch(from..to);
         let reached = next.checkpoint();
         write(&mut *sink, next).await?;
-        stands_at(&mut *sink, Some(reached)).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
         close(sink).await?;
         let mut sink = open(medium).await?;
-        stands_at(&mut *sink, Some(reached)).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
         close(sink).await?;
         from = to;
     }
@@ -278,13 +292,16 @@ pub async fn covers_excluded_records(medium: &mut impl Medium) -> Answer {
     let nothing = batch(0..3).without((0..3).map(Offset).collect());
     let reached = nothing.checkpoint();
     write(&mut *sink, nothing).await?;
-    stands_at(&mut *sink, Some(reached)).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
     let some = batch(3..6).without(vec![Offset(3), Offset(5)]);
-    let reached = some.checkpoint();
+    let mut reached = some.checkpoint();
     write(&mut *sink, some).await?;
     close(sink).await?;
+    if medium.takes_records_one_by_one() {
+        reached.offset = Offset(4);
+    }
     let mut sink = open(medium).await?;
-    stands_at(&mut *sink, Some(reached)).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
     close(sink).await?;
     shows(medium, [4]).await
 }
@@ -312,6 +329,7 @@ pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
     let to = match found {
         Some(at) if at.offset == Offset(2) => 3,
         Some(at) if at.offset == Offset(7_999) => 8_000,
+        Some(at) if medium.takes_records_one_by_one() => at.offset.0 + 1,
         other => return Err(format!("stands at {other:?}, which is neither before nor behind")),
     };
     shows(medium, 0..to).await?;

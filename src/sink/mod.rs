@@ -24,6 +24,7 @@ pub mod file;
 pub mod format;
 pub mod null;
 pub mod stdout;
+pub mod stream;
 pub(crate) mod worker;
 
 use std::sync::Arc;

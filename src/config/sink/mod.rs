@@ -6,6 +6,7 @@
 mod file;
 mod format;
 mod stdout;
+mod stream;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use crate::types::Guarantee;
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
 pub use self::stdout::StdoutSink;
+pub use self::stream::StreamSink;
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
@@ -31,10 +33,12 @@ pub enum SinkConfig {
     Stdout(StdoutSink),
     /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
     File(FileSink),
+    /// Publishes to another RabbitMQ stream, byte for byte.
+    Stream(StreamSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 3] = ["null", "stdout", "file"];
+const TYPES: [&str; 4] = ["null", "stdout", "file", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -43,6 +47,7 @@ impl SinkConfig {
             SinkConfig::Null => "null",
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
+            SinkConfig::Stream(_) => "stream",
         }
     }
 
@@ -51,7 +56,7 @@ impl SinkConfig {
         match self {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
-            SinkConfig::File(_) => Guarantee::ExactlyOnce,
+            SinkConfig::File(_) | SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -62,6 +67,7 @@ impl SinkConfig {
             SinkConfig::Null => 2 << 20,
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
+            SinkConfig::Stream(stream) => stream.overhead_bytes(),
         }
     }
 
@@ -89,6 +95,10 @@ impl SinkConfig {
                 file.check(&mut bad);
                 file.locate(folder);
             }
+            SinkConfig::Stream(stream) => stream.check(&mut bad),
+        }
+        if let SinkConfig::Stream(stream) = &mut sink {
+            stream.connect(at, folder, problems);
         }
         (problems.len() == before).then_some(sink)
     }
@@ -126,6 +136,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "null" => Ok(SinkConfig::Null),
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
+        "stream" => typed(table, at).map(SinkConfig::Stream),
         other => {
             let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

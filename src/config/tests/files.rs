@@ -137,6 +137,10 @@ fn the_reference_shows_the_defaults() {
         name = "to-files"
         stream = "events"
         sink = { type = "file", dir = "data" }
+        [[consumer]]
+        name = "to-another-stream"
+        stream = "events"
+        sink = { type = "stream", stream = "events-copy" }
     "#;
     let least = File::new(least);
     let mut defaults = least.load(&Env::default()).unwrap();

@@ -2,6 +2,7 @@
 
 mod file;
 mod stdout;
+mod stream;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
 
