@@ -17,6 +17,7 @@ mod architecture;
 mod codecs;
 mod commits;
 mod crash;
+mod dead_letters;
 mod every_test_runs;
 mod faults;
 mod harness;

@@ -35,20 +35,40 @@ pub(super) fn check_together(
                 ),
             ));
         }
-        if let SinkConfig::File(file) = &consumer.sink
-            && let Some(other) = folders.insert((plain(&file.dir), &consumer.stream), at)
-        {
+        for (key, sink) in sinks(consumer) {
+            if let SinkConfig::File(file) = sink
+                && let Some(other) = folders.insert((plain(&file.dir), &consumer.stream), at)
+            {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.dir"),
+                    format!(
+                        "{other} writes stream {:?} into {} already: give one of them another `dir`",
+                        consumer.stream,
+                        file.dir.display()
+                    ),
+                ));
+            }
+        }
+    }
+    for (at, consumer) in consumers.iter().filter(|(_, consumer)| consumer.dead_letter.is_some()) {
+        let reference = consumer.dead_letter_reference();
+        if let Some(other) = positions.get(&(&consumer.stream, &reference)) {
             problems.push(Problem::new(
-                format!("{at}.sink.dir"),
+                format!("{at}.reference"),
                 format!(
-                    "{other} writes stream {:?} into {} already: give one of them another `dir`",
-                    consumer.stream,
-                    file.dir.display()
+                    "the position of its dead letters is kept under {reference:?}, which is the \
+                     reference of {other}: give one of them another `reference`"
                 ),
             ));
         }
     }
     problems
+}
+
+/// The sinks of a consumer, each with its key.
+fn sinks(consumer: &ConsumerConfig) -> impl Iterator<Item = (&'static str, &SinkConfig)> {
+    let letters = consumer.dead_letter.iter().map(|sink| ("dead_letter", sink));
+    std::iter::once(("sink", &consumer.sink)).chain(letters)
 }
 
 /// Streams that are published to: not in a circle, and by publishers that can be told apart.
@@ -61,19 +81,41 @@ fn check_streams(
     // Where the messages of a stream go on to.
     let mut next: HashMap<&str, Vec<&str>> = HashMap::new();
     for (at, consumer) in consumers {
-        let SinkConfig::Stream(target) = &consumer.sink else { continue };
-        let addresses = target.broker.as_ref().map(|broker| (&broker.addresses, &broker.vhost));
-        let name = target.publisher_name(&consumer.stream, &consumer.reference);
-        if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), at) {
-            problems.push(Problem::new(
-                format!("{at}.sink.publisher"),
-                format!(
-                    "{other} publishes to stream {:?} as {name:?} already, and the broker would \
-                     take the messages of one for repetitions of the other's: give it another name",
-                    target.stream
-                ),
-            ));
+        for (key, sink) in sinks(consumer) {
+            let SinkConfig::Stream(target) = sink else { continue };
+            let addresses = target.broker.as_ref().map(|broker| (&broker.addresses, &broker.vhost));
+            let reference = match key {
+                "sink" => consumer.reference.clone(),
+                _ => consumer.dead_letter_reference(),
+            };
+            if let Some((key_below, message)) = target.check_source(&consumer.stream, &reference) {
+                problems.push(Problem::new(format!("{at}.{key}.{key_below}"), message));
+            }
+            let name = target.publisher_name(&consumer.stream, &reference);
+            if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), at) {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.publisher"),
+                    format!(
+                        "{other} publishes to stream {:?} as {name:?} already, and the broker would \
+                         take the messages of one for repetitions of the other's: give it another \
+                         name",
+                        target.stream
+                    ),
+                ));
+            }
+            let own = broker.is_some_and(|broker| target.is_on(broker));
+            if key != "sink" && own && target.stream == consumer.stream.as_str() {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.stream"),
+                    format!(
+                        "the consumer reads stream {:?} itself: its dead letters would come back to \
+                         it, for ever",
+                        target.stream
+                    ),
+                ));
+            }
         }
+        let SinkConfig::Stream(target) = &consumer.sink else { continue };
         if broker.is_some_and(|broker| target.is_on(broker)) {
             next.entry(consumer.stream.as_str()).or_default().push(&target.stream);
         }
