@@ -2,7 +2,7 @@
 
 mod file;
 mod stdout;
-mod stream;
+pub(super) mod stream;
 
 use std::sync::Arc;
 
