@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::sink::SinkError;
@@ -20,11 +21,11 @@ use crate::sink::SinkError;
 use super::error::{Tried, transient};
 
 /// How long to wait for another writer to end its transaction before the attempt is given up.
-pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
+const BUSY_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
 
 /// What the connection may keep of the database in memory. A larger transaction goes to the -wal
 /// file early, which costs nothing here: its pages are written once.
-pub const CACHE_BYTES: u64 = 8 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// Pages of a database that is made here: fewer of them for rows of some hundred bytes.
 const PAGE_BYTES: u32 = 8192;
@@ -38,12 +39,11 @@ pub(super) struct Database {
     path: PathBuf,
     /// The -wal file, which stands beside the file itself, not beside a link to it.
     wal: PathBuf,
-    files: Option<Files>,
 }
 
-/// Device and inode of each file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Files {
+/// Which files the names lead to, by device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Files {
     database: (u64, u64),
     wal: (u64, u64),
 }
@@ -59,19 +59,36 @@ impl Database {
         let connection = Connection::open_with_flags(path, flags).tried("open", path)?;
         connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
         set_up(&connection, path).tried("set up", path)??;
-        let wal = connection.path().map_or_else(|| path.to_owned(), PathBuf::from);
-        let mut wal = wal.into_os_string();
-        wal.push("-wal");
-        Ok(Database { connection, path: path.to_owned(), wal: wal.into(), files: None })
+        let wal = log_of(connection.path().map_or_else(|| path.to_owned(), PathBuf::from));
+        Ok(Database { connection, path: path.to_owned(), wal })
     }
 
-    /// Opens it to read only, and changes nothing. `None` where there is no such file.
+    /// Opens the file anew that `files` names, and no other in its place.
+    pub(super) fn open_again(path: &Path, files: Files) -> Result<Database, SinkError> {
+        same(path, identity(path)?, files.database)?;
+        Database::open(path, false)
+    }
+
+    /// Opens it to read only, and changes nothing, nor makes any file beside it. `None` where there
+    /// is no such file.
     pub(super) fn look(path: &Path) -> Result<Option<Connection>, SinkError> {
         if !path.exists() {
             return Ok(None);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).tried("open", path)?;
+        // A database that is not in use has no log; without the word `immutable`, SQLite would make
+        // one to read it, and could not remove it.
+        let closed = std::fs::canonicalize(path).is_ok_and(|path| !log_of(path).exists());
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = if closed {
+            flags |= OpenFlags::SQLITE_OPEN_URI;
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let bytes = absolute.as_os_str().as_encoded_bytes();
+            let encoded = percent_encode(bytes, NON_ALPHANUMERIC);
+            Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
+        } else {
+            Connection::open_with_flags(path, flags)
+        };
+        let connection = opened.tried("open", path)?;
         connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
         Ok(Some(connection))
     }
@@ -80,23 +97,43 @@ impl Database {
         &self.path
     }
 
-    /// Remembers the files, or fails where they are no longer those that were remembered. To be
-    /// called once a transaction was committed, when all files exist.
-    pub(super) fn check_files(&mut self) -> Result<(), SinkError> {
-        let now = Files { database: identity(&self.path)?, wal: identity(&self.wal)? };
-        match self.files {
-            Some(then) if then != now => Err(transient(format!(
-                "{} or its -wal file was replaced while it was in use: what is written now would not \
-                 be found in it. The batch is tried again in the new one, where that holds the same \
-                 position",
-                self.path.display()
-            ))),
-            _ => {
-                self.files = Some(now);
-                Ok(())
-            }
-        }
+    /// The files as they are now. To be asked once a transaction was committed: then all exist.
+    pub(super) fn files(&self) -> Result<Files, SinkError> {
+        Ok(Files { database: identity(&self.path)?, wal: identity(&self.wal)? })
     }
+
+    /// Fails where the names no longer lead to these files.
+    pub(super) fn check(&self, files: Files) -> Result<(), SinkError> {
+        let now = self.files()?;
+        same(&self.path, now.database, files.database)?;
+        if now.wal == files.wal {
+            return Ok(());
+        }
+        Err(transient(format!(
+            "{} was replaced while it was in use: what is written now would not be found in it. The \
+             batch is tried again",
+            self.wal.display()
+        )))
+    }
+}
+
+/// SQLite would take the log that is still there for the new file's, and mix the two.
+fn same(path: &Path, now: (u64, u64), then: (u64, u64)) -> Result<(), SinkError> {
+    if now == then {
+        return Ok(());
+    }
+    Err(SinkError::Fatal(format!(
+        "{0} was replaced by another file while it was in use, and nothing is written to that. Remove \
+         {0}-wal and {0}-shm, which belong to the former one, and start again: the consumer goes on \
+         after the position that the new one holds",
+        path.display()
+    )))
+}
+
+fn log_of(path: PathBuf) -> PathBuf {
+    let mut path = path.into_os_string();
+    path.push("-wal");
+    path.into()
 }
 
 fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
@@ -152,7 +189,10 @@ fn make_folder(path: &Path) -> Result<(), SinkError> {
     let failed = |error: std::io::Error| {
         let what = format!("could not create the folder {}: {error}", folder.display());
         match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::AlreadyExists
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::ReadOnlyFilesystem => {
                 SinkError::Fatal(format!("{what}. Make it, or set another `path`."))
             }
             _ => transient(what),

@@ -70,10 +70,9 @@ pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> Sink
         Some(hint) => SinkError::Fatal(format!("{what}. {hint}")),
         // What did not come from SQLite came from this module.
         None if code.is_none() => SinkError::Fatal(format!("{what}. {INTERNAL}")),
-        None => transient(format!(
-            "{what}. {}",
-            hint(TRANSIENT).unwrap_or("The batch is tried again.")
-        )),
+        None => {
+            transient(format!("{what}. {}", hint(TRANSIENT).unwrap_or("The batch is tried again.")))
+        }
     }
 }
 
@@ -169,8 +168,7 @@ mod tests {
             let error = failed("write to", Path::new("/data/x.db"), &error);
             assert_eq!(matches!(error, SinkError::Fatal(_)), fatal, "{code}: {error}");
             let text = error.to_string();
-            let begin =
-                format!("could not write to /data/x.db: so it is (SQLite error {code}). ");
+            let begin = format!("could not write to /data/x.db: so it is (SQLite error {code}). ");
             assert!(text.starts_with(&begin) && text.len() > begin.len(), "{text}");
         }
     }

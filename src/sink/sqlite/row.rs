@@ -154,21 +154,25 @@ impl<'r> Insert<'r, '_> {
             Value::Timestamp(micros) => {
                 self.timestamp(at, micros.div_euclid(1000), micros.rem_euclid(1000))?;
             }
-            Value::Numeric(digits) => match (number(digits), self.rows.columns.columns().get(nth)) {
-                (Some(number), _) => self.bind(at, number)?,
-                (None, Some(column)) if column.required || column.on_misfit != OnMisfit::Null => {
-                    return Err(Refused::Record(BadRecord {
-                        offset,
-                        reason: BadReason::Misfit,
-                        detail: format!(
-                            "column {:?}: SQLite has no number of so many digits as {digits}; as type \
+            Value::Numeric(digits) => {
+                match (number(digits), self.rows.columns.columns().get(nth)) {
+                    (Some(number), _) => self.bind(at, number)?,
+                    (None, Some(column))
+                        if column.required || column.on_misfit != OnMisfit::Null =>
+                    {
+                        return Err(Refused::Record(BadRecord {
+                            offset,
+                            reason: BadReason::Misfit,
+                            detail: format!(
+                                "column {:?}: SQLite has no number of so many digits as {digits}; as type \
                              = \"text\" they would all be kept",
-                            column.name
-                        ),
-                    }));
+                                column.name
+                            ),
+                        }));
+                    }
+                    (None, _) => self.bind(at, ValueRef::Null)?,
                 }
-                (None, _) => self.bind(at, ValueRef::Null)?,
-            },
+            }
         }
         Ok(())
     }
@@ -220,8 +224,7 @@ fn number<'a>(digits: &str) -> Option<ValueRef<'a>> {
 
 /// Without zeros that say nothing.
 fn plain(digits: &str) -> (bool, &str, &str) {
-    let (negative, digits) =
-        digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
+    let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     (negative, whole.trim_start_matches('0'), fraction.trim_end_matches('0'))
 }

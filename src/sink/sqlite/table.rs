@@ -4,8 +4,6 @@
 //! words of its declared type. A column that would change a value (a text `0012` in an INTEGER column
 //! becomes 12) is refused at the start, and not found out by an analyst in a year.
 
-use std::fmt::Write as _;
-
 use rusqlite::Connection;
 
 use crate::types::column::ColumnType;
@@ -91,16 +89,16 @@ pub(super) fn insert_statement<'c>(table: &str, columns: impl Iterator<Item = &'
     let (mut names, mut marks) = (String::new(), String::new());
     for (nth, name) in columns.enumerate() {
         let comma = if nth > 0 { ", " } else { "" };
-        // Writing to a String cannot fail.
-        drop(write!(names, "{comma}{}", quoted(name)));
-        drop(write!(marks, "{comma}?{}", nth + 1));
+        names.push_str(&format!("{comma}{}", quoted(name)));
+        marks.push_str(&format!("{comma}?{}", nth + 1));
     }
     format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", quoted(table))
 }
 
 /// Whether the table is there.
 pub(super) fn exists(database: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let sql =
+        "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
     database.query_row(sql, [table], |row| Ok(row.get::<_, i64>(0)? > 0))
 }
 

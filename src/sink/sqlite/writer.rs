@@ -9,7 +9,7 @@ use crate::flow::batch::Batch;
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Reference, StreamName};
 
-use super::database::Database;
+use super::database::{Database, Files};
 use super::error::{Tried, transient};
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
@@ -23,12 +23,16 @@ pub(super) struct Writer {
     rows: Rows,
     /// `None` after a failure: it is opened anew before the next attempt.
     database: Option<Database>,
+    /// The files that it was in.
+    files: Files,
     /// The number under which this process owns the position.
     owner: i64,
     /// What is known to be durable.
     position: Option<Checkpoint>,
     /// A position that was being committed when something failed: it may have come through.
     in_doubt: Option<Option<Checkpoint>>,
+    /// Such a position, that had come through although its batch was reported as failed.
+    adopted: Option<Checkpoint>,
 }
 
 impl Writer {
@@ -46,10 +50,10 @@ impl Writer {
         positions::create(&transaction).tried("set up", &path)?;
         prepare_table(&transaction, &path, &table, &rows, create)?;
         let before = positions::look(&transaction, &whose).tried("read the position in", &path)?;
-        let held = positions::take(&transaction, &whose, &table)
-            .tried("take the position in", &path)?;
+        let held =
+            positions::take(&transaction, &whose, &table).tried("take the position in", &path)?;
         transaction.commit().tried("take the position in", &path)?;
-        database.check_files()?;
+        let files = database.files()?;
         report(&path, before.as_ref(), &held);
         Ok(Writer {
             path,
@@ -57,9 +61,11 @@ impl Writer {
             whose,
             rows,
             database: Some(database),
+            files,
             owner: held.owner,
             position: held.position,
             in_doubt: None,
+            adopted: None,
         })
     }
 
@@ -79,10 +85,9 @@ impl Writer {
                 self.whose.stream
             )));
         }
-        let doubted = self.in_doubt;
         self.database()?;
         let reached = Some(batch.checkpoint());
-        if doubted == Some(reached) && self.position == reached {
+        if self.adopted.take().is_some_and(|adopted| Some(adopted) == reached) {
             return Ok(()); // The commit had come through: only its answer was lost.
         }
         if let Some(at) = self.position.filter(|at| batch.first_offset() <= at.offset) {
@@ -134,13 +139,9 @@ impl Writer {
         batch: Option<&Batch>,
     ) -> Result<(), Failed> {
         let (path, whose) = (&self.path, &self.whose);
-        database.check_files().map_err(Failed::Within)?;
+        database.check(self.files).map_err(Failed::Within)?;
         let within = |error: rusqlite::Error| super::error::failed("write to", path, &error);
-        // Nothing has begun yet where the lock is not to be had.
-        let transaction = begin(database).map_err(|error| match error {
-            error @ SinkError::Transient { .. } => Failed::Within(error),
-            error => Failed::Before(error),
-        })?;
+        let transaction = begin(database).map_err(Failed::Within)?;
         // First, so that a former owner finds out before it has worked.
         let moved = positions::move_on(&transaction, whose, self.owner, self.position, to);
         if !moved.map_err(within).map_err(Failed::Within)? {
@@ -151,14 +152,17 @@ impl Writer {
             let bad =
                 self.rows.insert(&transaction, batch).map_err(within).map_err(Failed::Within)?;
             if !bad.is_empty() {
-                drop(transaction.rollback().map_err(within).map_err(Failed::Within)?);
+                // A trigger may have done it already.
+                if !transaction.is_autocommit() {
+                    transaction.rollback().map_err(within).map_err(Failed::Within)?;
+                }
                 return Err(Failed::Before(SinkError::Poison(bad)));
             }
         }
         faults::reach(Point::Written);
         faults::reach(Point::Flushed);
         transaction.commit().map_err(within).map_err(Failed::Within)?;
-        database.check_files().map_err(Failed::Within)
+        database.check(self.files).map_err(Failed::Within)
     }
 
     /// The database, opened anew where the last attempt failed, and the position found out.
@@ -167,10 +171,11 @@ impl Writer {
             return Ok(());
         }
         let path = &self.path;
-        let mut database = Database::open(path, false)?;
+        let mut database = Database::open_again(path, self.files)?;
         let transaction = begin(&mut database)?;
         prepare_table(&transaction, path, &self.table, &self.rows, false)?;
-        let held = positions::look(&transaction, &self.whose).tried("read the position in", path)?;
+        let held =
+            positions::look(&transaction, &self.whose).tried("read the position in", path)?;
         let found = match held {
             Some(held) if held.owner == self.owner => held.position,
             held => return Err(self.lost(held)),
@@ -182,10 +187,12 @@ impl Writer {
         positions::move_on(&transaction, &self.whose, self.owner, found, found)
             .tried("write to", path)?;
         transaction.commit().tried("write to", path)?;
-        if found != self.position {
+        let came_through = found != self.position;
+        if came_through {
             settle(&database)?;
         }
-        database.check_files()?;
+        self.files = database.files()?;
+        self.adopted = if came_through { found } else { self.adopted };
         self.position = found;
         self.in_doubt = None;
         self.database = Some(database);
@@ -300,4 +307,30 @@ fn report(path: &std::path::Path, before: Option<&Held>, held: &Held) {
 
 fn shown(position: Option<Checkpoint>) -> String {
     position.map_or_else(|| "none".to_owned(), |at| format!("offset {}", at.offset))
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Sets SQLite's limit for a row.
+    pub(super) fn limit_length(&mut self, bytes: i32) {
+        let database = self.database.as_ref().unwrap();
+        database.connection.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, bytes).unwrap();
+    }
+
+    /// Commits the batch, or only its position by another's hand, and forgets the answer.
+    pub(super) fn doubt(&mut self, batch: &Batch, by_us: bool) {
+        let known = self.position;
+        if by_us {
+            self.write(batch).unwrap();
+            self.in_doubt = Some(self.position);
+        } else {
+            let database = self.database.as_ref().unwrap();
+            database
+                .connection
+                .execute_batch("UPDATE rillway_positions SET \"offset\" = 5")
+                .unwrap();
+        }
+        self.position = known;
+        self.database = None;
+    }
 }
