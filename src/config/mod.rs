@@ -44,7 +44,10 @@ pub use consumer::{
 };
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
-pub use sink::{Compression, FileSink, RecordFormat, SinkConfig, StdoutSink};
+pub use sink::{
+    BodyFormat, Compression, FileSink, HttpCompression, HttpMethod, HttpSink, HttpTls, RecordFormat,
+    SinkConfig, StdoutSink,
+};
 pub use start::Start;
 pub use units::{ByteSize, HumanDuration, OrNever};
 

@@ -64,20 +64,26 @@ impl Tree {
                 .iter()
                 .filter_map(|b| match key.parse::<usize>() {
                     Ok(_) => b.get("items"),
-                    Err(_) => b.get("properties")?.get(*key),
+                    Err(_) => match b.get("properties").and_then(|keys| keys.get(*key)) {
+                        Some(schema) => Some(schema),
+                        None => any_key(b),
+                    },
                 })
                 .collect();
         }
         branches(&schemas).iter().flat_map(|b| kinds(b)).collect()
     }
 
-    /// Every path of a key, with `[]` for any element of a list.
+    /// Every path of a key, with `[]` for any element of a list and `*` for a key of the user's own.
     #[cfg(test)]
     pub(super) fn paths(&self) -> std::collections::BTreeSet<String> {
         fn walk(schemas: &[&Value], at: &str, out: &mut std::collections::BTreeSet<String>) {
             for branch in branches(schemas) {
                 if let Some(items) = branch.get("items") {
                     walk(&[items], &format!("{at}[]"), out);
+                }
+                if any_key(branch).is_some() {
+                    out.insert(format!("{at}.*"));
                 }
                 for (key, schema) in
                     branch.get("properties").and_then(Value::as_object).into_iter().flatten()
@@ -133,6 +139,11 @@ fn branches_for<'s>(
 
 fn below<'s>(found: &[&'s Map<String, Value>], key: &str) -> Vec<&'s Value> {
     found.iter().filter_map(|b| b.get("properties")?.get(key)).collect()
+}
+
+/// What a table holds whose keys are the user's own to name.
+fn any_key(branch: &Map<String, Value>) -> Option<&Value> {
+    branch.get("additionalProperties").filter(|schema| schema.is_object())
 }
 
 fn items<'s>(schemas: &[&'s Value]) -> Vec<&'s Value> {
@@ -219,8 +230,10 @@ fn each_secret(
         }
         Value::Object(table) => {
             let found = branches_for(schemas, table);
+            let any: Vec<&Value> = branches(schemas).into_iter().filter_map(any_key).collect();
             for (key, value) in table.iter_mut() {
-                each_secret(&below(&found, key), value, &join(at, key), f);
+                let schemas = [below(&found, key), any.clone()].concat();
+                each_secret(&schemas, value, &join(at, key), f);
             }
         }
         _ => {}

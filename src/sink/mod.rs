@@ -20,6 +20,7 @@
 pub mod conformance;
 pub mod envelope;
 pub mod file;
+pub mod http;
 pub mod format;
 pub mod null;
 pub mod stdout;
