@@ -47,8 +47,8 @@ pub use consumer::{
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
 pub use sink::{
-    BodyFormat, Compression, FileSink, HttpCompression, HttpMethod, HttpSink, HttpTls, RecordFormat,
-    SinkConfig, StdoutSink,
+    BodyFormat, Compression, FileSink, HttpCompression, HttpMethod, HttpSink, HttpTls,
+    RecordFormat, SinkConfig, StdoutSink,
 };
 pub use start::Start;
 pub use units::{ByteSize, HumanDuration, OrNever};

@@ -154,7 +154,8 @@ impl Client {
                 // Whether it was accepted is not known for sure: an answer counts when it is whole.
                 Err(error) => {
                     let status = response.status();
-                    return self.failed(&format!("{what} was answered with {status}, and then"), error);
+                    return self
+                        .failed(&format!("{what} was answered with {status}, and then"), error);
                 }
             }
         }
@@ -273,8 +274,8 @@ async fn with_tls(
     let mut builder = builder;
     if let Some(path) = &tls.ca {
         let pem = read(path).await?;
-        let found = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| unusable(path, &chain(error)))?;
+        let found =
+            Certificate::from_pem_bundle(&pem).map_err(|error| unusable(path, &chain(error)))?;
         if found.is_empty() {
             return Err(unusable(path, "there is no certificate in it"));
         }

@@ -146,9 +146,8 @@ impl HttpSink {
         let mut stop: Option<SinkError> = None;
         loop {
             while stop.is_none() && flying.len() < self.in_flight {
-                let next = waiting
-                    .take()
-                    .or_else(|| self.cutter.next(batch, &mut todo, &self.progress));
+                let next =
+                    waiting.take().or_else(|| self.cutter.next(batch, &mut todo, &self.progress));
                 let Some(piece) = next else { break };
                 // One that is larger than all may be waits until it is alone.
                 let bytes = piece.body.len();

@@ -36,15 +36,20 @@ impl Window {
         Window { first, last: first.saturating_add(width.max(1) - 1) }
     }
 
+    fn halves(self) -> Option<(Window, Window)> {
+        let middle = self.first + (self.last - self.first) / 2;
+        let left = Window { first: self.first, last: middle };
+        let right = Window { first: middle.checked_add(1)?, last: self.last };
+        (self.first < self.last).then_some((left, right))
+    }
+
     /// The two halves of the smallest part of this window, got by halving, that holds both offsets.
     /// `None` where they are the same.
     fn halves_around(self, first: Offset, last: Offset) -> Option<(Window, Window)> {
         let mut window = self;
-        while first < last && window.first < window.last {
-            let middle = window.first + (window.last - window.first) / 2;
-            let left = Window { first: window.first, last: middle };
-            let right = Window { first: middle + 1, last: window.last };
-            window = match (last.0 <= middle, first.0 > middle) {
+        while first < last {
+            let (left, right) = window.halves()?;
+            window = match (last.0 <= left.last, first.0 > left.last) {
                 (true, _) => left,
                 (_, true) => right,
                 _ => return Some((left, right)),
@@ -185,10 +190,14 @@ impl Cutter {
             }
         }
         let (first, _) = *self.ends.first()?;
-        // Down to the half that fits, as often as it takes; what is left out comes next.
-        while self.plain.len() > self.max_bytes {
-            let (last, _) = *self.ends.last()?;
-            let Some((left, right)) = window.halves_around(first, last) else { break };
+        // Down to the half that fits, as often as it takes. What is left out comes next: also what
+        // was not even looked at.
+        while self.plain.len() > self.max_bytes && self.ends.len() > 1 {
+            let Some((left, right)) = window.halves() else { break };
+            if first.0 > left.last {
+                window = right;
+                continue;
+            }
             todo.windows.push(right);
             window = left;
             let keep = self.ends.partition_point(|(offset, _)| offset.0 <= left.last);
