@@ -150,7 +150,10 @@ async fn hanging() -> Result<(), Unavailable> {
     let most = daemon.memory_bytes("VmHWM");
     assert!(most <= bound, "{most} of {bound} bytes");
     assert_eq!(daemon.http("GET", "/livez").await.unwrap().0, 200);
-    daemon.terminate().await;
+    // Not in good order, for nothing could be written; but in time.
+    daemon.signal("TERM");
+    let status = daemon.ended(Duration::from_secs(15)).await;
+    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     assert_eq!(web.kept(), Vec::<u64>::new());
     awake.add_permits(100_000);
     let mut daemon = home.start();
@@ -195,7 +198,7 @@ async fn refused() -> Result<(), Unavailable> {
         c["reason"].as_str().is_some_and(|r| r.contains("401 Unauthorized"))
     };
     daemon.until("poster", "it says why it does not go on", LONG, says).await;
-    daemon.terminate().await;
+    daemon.kill();
 
     std::fs::write(home.path("token"), "Bearer right-token\n").unwrap();
     let mut daemon = home.start();
