@@ -20,6 +20,7 @@ mod crash;
 mod every_test_runs;
 mod faults;
 mod harness;
+mod http;
 mod isolation;
 mod lag;
 mod memory;

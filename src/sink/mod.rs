@@ -22,6 +22,7 @@ pub mod conformance;
 pub mod envelope;
 pub mod file;
 pub mod format;
+pub mod http;
 pub mod null;
 pub mod sqlite;
 pub mod stdout;

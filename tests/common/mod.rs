@@ -7,6 +7,7 @@
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
+//! - [`web`]: a web service whose answers a script gives
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -18,6 +19,7 @@ pub(crate) mod rstream;
 pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod streams;
+pub(crate) mod web;
 
 pub(crate) use broker::{Broker, Options, Version};
 

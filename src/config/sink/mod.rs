@@ -5,6 +5,7 @@
 
 mod file;
 mod format;
+mod http;
 mod sqlite;
 mod stdout;
 
@@ -20,6 +21,7 @@ use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 
@@ -35,10 +37,12 @@ pub enum SinkConfig {
     File(FileSink),
     /// Writes rows into a table of a SQLite database.
     Sqlite(SqliteSink),
+    /// Sends requests to a web service.
+    Http(HttpSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 4] = ["null", "stdout", "file", "sqlite"];
+const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -48,6 +52,7 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
             SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Http(_) => "http",
         }
     }
 
@@ -58,6 +63,7 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Http(_) => Guarantee::AtLeastOnce,
         }
     }
 
@@ -69,6 +75,7 @@ impl SinkConfig {
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Http(http) => http.overhead_bytes(),
         }
     }
 
@@ -100,13 +107,17 @@ impl SinkConfig {
                 sqlite.check(&mut bad);
                 sqlite.locate(folder);
             }
+            SinkConfig::Http(http) => {
+                http.check(&mut bad);
+                http.locate(folder);
+            }
         }
         (problems.len() == before).then_some(sink)
     }
 }
 
 fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
-    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let allowed = || TYPES.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
     let Value::Object(mut table) = value else {
         return Err(Problem::new(
             at,
@@ -138,8 +149,9 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "http" => typed(table, at).map(SinkConfig::Http),
         other => {
-            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(
                 at_type,
                 format!(

@@ -1,6 +1,7 @@
 //! From a sink's configuration to what opens it. One file for each sink that has options to map.
 
 mod file;
+mod http;
 mod sqlite;
 mod stdout;
 
@@ -30,6 +31,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
         SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
+        SinkConfig::Http(settings) => http::factory(settings, spec),
     }
 }
 
