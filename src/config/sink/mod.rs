@@ -6,6 +6,7 @@
 mod file;
 mod format;
 mod http;
+mod metrics;
 mod stdout;
 
 use std::path::Path;
@@ -16,11 +17,13 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
 pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::stdout::StdoutSink;
 
 /// Where records go.
@@ -35,10 +38,12 @@ pub enum SinkConfig {
     File(FileSink),
     /// Sends requests to a web service.
     Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 4] = ["null", "stdout", "file", "http"];
+const TYPES: [&str; 5] = ["null", "stdout", "file", "http", "metrics"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -48,6 +53,7 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
             SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
         }
     }
 
@@ -57,7 +63,7 @@ impl SinkConfig {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
-            SinkConfig::Http(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
         }
     }
 
@@ -69,6 +75,16 @@ impl SinkConfig {
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -100,6 +116,7 @@ impl SinkConfig {
                 http.check(&mut bad);
                 http.locate(folder);
             }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
         }
         (problems.len() == before).then_some(sink)
     }
@@ -138,6 +155,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
         "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
         other => {
             let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

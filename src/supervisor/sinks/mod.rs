@@ -2,6 +2,7 @@
 
 mod file;
 mod http;
+mod metrics;
 mod stdout;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
+        SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
     }
 }
 
