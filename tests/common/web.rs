@@ -170,6 +170,15 @@ impl Web {
         Web { address, inside, serving }
     }
 
+    /// Is there no more; what it saw can still be asked.
+    pub(crate) async fn stop(&self) {
+        self.serving.abort();
+        super::eventually("nobody listens", std::time::Duration::from_secs(20), || async {
+            tokio::net::TcpStream::connect(self.address).await.is_err().then_some(())
+        })
+        .await;
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/in", self.address)
     }

@@ -72,12 +72,7 @@ async fn nobody_listening_is_told_and_tried_again() {
     let options = options(&web);
     let mut sink = open(options).await;
     let address = web.address;
-    drop(web);
-    // The listener goes with its task, which is a moment later.
-    crate::common::eventually("nobody listens", Duration::from_secs(20), || async {
-        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
-    })
-    .await;
+    web.stop().await;
     let (what, wait) = transient(write(&mut sink, batch(0..3)).await);
     assert!(what.contains("onnection refused") && wait.is_none(), "{what}");
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();

@@ -6,6 +6,7 @@
 mod file;
 mod format;
 mod http;
+mod metrics;
 mod sqlite;
 mod stdout;
 
@@ -17,11 +18,13 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
 pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 
@@ -39,10 +42,12 @@ pub enum SinkConfig {
     Sqlite(SqliteSink),
     /// Sends requests to a web service.
     Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http"];
+const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http", "metrics"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -53,6 +58,7 @@ impl SinkConfig {
             SinkConfig::File(_) => "file",
             SinkConfig::Sqlite(_) => "sqlite",
             SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
         }
     }
 
@@ -63,7 +69,7 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
-            SinkConfig::Http(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
         }
     }
 
@@ -76,6 +82,16 @@ impl SinkConfig {
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -111,6 +127,7 @@ impl SinkConfig {
                 http.check(&mut bad);
                 http.locate(folder);
             }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
         }
         (problems.len() == before).then_some(sink)
     }
@@ -150,6 +167,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "file" => typed(table, at).map(SinkConfig::File),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
         "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
         other => {
             let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

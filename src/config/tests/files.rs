@@ -158,6 +158,23 @@ fn the_reference_shows_the_defaults() {
         name = "to-http"
         stream = "events"
         sink = { type = "http", url = "https://ingest.example/v1/events" }
+        [[consumer]]
+        name = "to-metrics"
+        stream = "events"
+        [consumer.sink]
+        type = "metrics"
+        [[consumer.sink.metrics]]
+        name = "orders_total"
+        type = "counter"
+        help = "Orders received."
+        labels = { region = "/region", channel = "application_properties.channel" }
+        when = { "/type" = "order" }
+        [[consumer.sink.metrics]]
+        name = "order_amount"
+        type = "histogram"
+        help = "What orders are worth."
+        value = "/amount"
+        buckets = [10, 50, 100, 500, 1000]
     "#;
     let least = File::new(least);
     let mut defaults = least.load(&Env::default()).unwrap();
