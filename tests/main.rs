@@ -32,5 +32,6 @@ mod silence;
 mod smoke;
 mod sqlite;
 mod start_positions;
+mod stream_sink;
 mod systemd;
 mod tls;

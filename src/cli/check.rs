@@ -181,6 +181,7 @@ impl ConsumerPlan {
                 | SinkConfig::Stdout(_)
                 | SinkConfig::Http(_)
                 | SinkConfig::Metrics(_) => None,
+                SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
             },
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod null;
 pub mod sqlite;
 pub mod stdout;
+pub mod stream;
 pub(crate) mod worker;
 
 use std::sync::Arc;

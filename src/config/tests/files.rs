@@ -175,6 +175,11 @@ fn the_reference_shows_the_defaults() {
         help = "What orders are worth."
         value = "/amount"
         buckets = [10, 50, 100, 500, 1000]
+
+        [[consumer]]
+        name = "to-another-stream"
+        stream = "events"
+        sink = { type = "stream", stream = "events-copy" }
     "#;
     let least = File::new(least);
     let mut defaults = least.load(&Env::default()).unwrap();

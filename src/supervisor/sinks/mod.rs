@@ -5,6 +5,7 @@ mod http;
 mod metrics;
 mod sqlite;
 mod stdout;
+mod stream;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
+        SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
 
