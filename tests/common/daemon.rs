@@ -73,19 +73,25 @@ impl Home {
 
     /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
     pub(crate) fn start(&self) -> Daemon {
-        self.start_to(self.append("stdout"))
+        self.start_to(self.append("stdout"), None)
+    }
+
+    /// The same with `RILLWAY_FAULT`, such as `die@written:3`.
+    pub(crate) fn start_with_fault(&self, fault: &str) -> Daemon {
+        self.start_to(self.append("stdout"), Some(fault))
     }
 
     /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
     pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
-        let mut daemon = self.start_to(Stdio::piped());
+        let mut daemon = self.start_to(Stdio::piped(), None);
         let stdout = daemon.child.stdout.take().unwrap();
         (daemon, stdout)
     }
 
-    fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
+    fn start_to(&self, stdout: impl Into<Stdio>, fault: Option<&str>) -> Daemon {
         let child = self
             .command(&["run"])
+            .envs(fault.map(|fault| ("RILLWAY_FAULT", fault)))
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(self.append("log"))
@@ -187,6 +193,13 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).unwrap();
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Whether it was stopped without having ended (SIGSTOP).
+    pub(crate) fn is_frozen(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name before the state stands in brackets, and may hold anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// Its process id.

@@ -7,6 +7,7 @@
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
+//! - [`small_disk`]: a file system that can be filled
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -17,6 +18,7 @@ pub(crate) mod proxy;
 pub(crate) mod rstream;
 pub(crate) mod scripted;
 pub(crate) mod skip;
+pub(crate) mod small_disk;
 pub(crate) mod streams;
 
 pub(crate) use broker::{Broker, Options, Version};

@@ -1,0 +1,4 @@
+//! One oracle for each sink, with its tests.
+
+mod file;
+mod stdout;
