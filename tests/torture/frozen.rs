@@ -4,6 +4,7 @@
 //!
 //! It stays frozen only until the other one has gone on; `FREEZE_SECONDS=90` is the long form.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rillway::faults::Point;
@@ -58,24 +59,28 @@ async fn freeze(broker: &Broker, oracle: &mut impl Oracle, point: Option<Point>)
         .await;
     let since = Instant::now();
     let mut heir = second.start();
-    match oracle.second() {
-        Second::Waits => {
-            let told = heir.until(NAME, "the second is kept out", LONG, |c| {
-                c["state"] == "backoff" && c["reason"].is_string() && durable(c).is_none()
-            });
-            eprintln!("{}: the second waits: {}", oracle.name(), told.await["reason"]);
+    let at_first = oracle.second(point);
+    let may_wait = !matches!(at_first, Second::TakesOver | Second::IsRecognised);
+    let may_go_on = !matches!(at_first, Second::Waits | Second::WaitsForTheFirstToWake);
+    let began_at = Cell::new(None);
+    let told = heir.until(NAME, "the second goes on, or is kept out", LONG, |c| {
+        if began_at.get().is_none() && c["received_offset"].is_u64() {
+            began_at.set(Some(durable(c)));
         }
-        Second::TakesOver | Second::IsRecognised => until_progress(&mut heir).await,
-    }
+        let goes_on = began_at.get().is_some_and(|at| durable(c) > at);
+        may_go_on && goes_on || may_wait && c["state"] == "backoff" && c["reason"].is_string()
+    });
+    let told = told.await;
+    eprintln!("{}: the second {}: {}", oracle.name(), told["state"], told["reason"]);
     stay_frozen(&mut heir, since).await;
     sleeper.signal("CONT");
-    match oracle.second() {
+    match at_first {
         Second::Waits => {
             until_progress(&mut sleeper).await;
             sleeper.kill();
             until_progress(&mut heir).await;
         }
-        Second::TakesOver => {
+        Second::TakesOver | Second::WaitsForTheFirstToWake | Second::TakesOverOrWaits => {
             let reason = sleeper.until_halted(NAME).await;
             eprintln!("{}: the first is told: {reason}", oracle.name());
             until_progress(&mut heir).await;

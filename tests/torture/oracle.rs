@@ -35,8 +35,9 @@ pub(crate) trait Oracle: Send {
         0
     }
 
-    /// What keeps a second daemon with the same configuration from writing.
-    fn second(&self) -> Second {
+    /// What becomes of a second daemon with the same configuration, where the first one is frozen at
+    /// this point, or anywhere.
+    fn second(&self, _frozen_at: Option<Point>) -> Second {
         Second::TakesOver
     }
 
@@ -53,6 +54,10 @@ pub(crate) enum Second {
     Waits,
     /// It goes on, and the first one halts when it wakes.
     TakesOver,
+    /// It can do so when the first one has woken and ended what it was at.
+    WaitsForTheFirstToWake,
+    /// One of these two, by where the first one happened to be.
+    TakesOverOrWaits,
     /// Both go on, and the medium keeps what comes twice only once.
     IsRecognised,
 }

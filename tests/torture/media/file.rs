@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use rillway::faults::Point;
 use tempfile::TempDir;
 
 use crate::common::daemon::Home;
@@ -66,7 +67,7 @@ impl Oracle for Files {
         Landed { records: records.collect(), torn: 0 }
     }
 
-    fn second(&self) -> Second {
+    fn second(&self, _frozen_at: Option<Point>) -> Second {
         Second::Waits
     }
 
