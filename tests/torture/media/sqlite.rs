@@ -49,7 +49,8 @@ fn rows(path: &Path) -> rusqlite::Result<Vec<(u64, u64)>> {
     let mut all = database.prepare("SELECT \"offset\", body FROM events ORDER BY rowid")?;
     let row = |row: &rusqlite::Row<'_>| {
         let body: String = row.get(1)?;
-        Ok((row.get(0)?, number_in(body.as_bytes())))
+        let offset: i64 = row.get(0)?;
+        Ok((offset.cast_unsigned(), number_in(body.as_bytes())))
     };
     all.query_map([], row)?.collect()
 }
