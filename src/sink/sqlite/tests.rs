@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 use tempfile::TempDir;
 
 use super::*;
-use crate::sink::conformance::{self, Medium, STREAM, batch, message};
+use crate::sink::conformance::{self, Medium, Owners, STREAM, batch, message};
 use crate::sink::{BadReason, BadRecord};
 use crate::types::Offset;
 use crate::types::column::{ColumnType, OnMisfit};
@@ -48,13 +49,15 @@ fn poison<T>(result: Result<T, SinkError>) -> Vec<BadRecord> {
 pub(super) struct Place {
     pub(super) dir: TempDir,
     pub(super) options: SqliteOptions,
+    /// Another program's connection, in a transaction.
+    lock: Option<Mutex<Connection>>,
 }
 
 impl Place {
     pub(super) fn new() -> Place {
         let dir = TempDir::new().unwrap();
         let options = SqliteOptions::new(dir.path().join("a/b.db"), &STREAM.into());
-        Place { dir, options }
+        Place { dir, options, lock: None }
     }
 
     fn with_columns(columns: &[Column]) -> Place {
@@ -124,17 +127,49 @@ impl Medium for Place {
     async fn visible(&mut self) -> Option<Vec<u64>> {
         Some(self.offsets())
     }
+
+    fn owners(&self) -> Owners {
+        Owners::LastByFence
+    }
+
+    /// Another program writes for a long time.
+    async fn refuse(&mut self, on: bool) -> bool {
+        self.lock = on.then(|| {
+            let other = Connection::open(&self.options.path).unwrap();
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            Mutex::new(other)
+        });
+        true
+    }
+
+    async fn vanish(&mut self, on: bool) -> bool {
+        let (here, away) = (self.dir.path().join("a"), self.dir.path().join("away"));
+        let (from, to) = if on { (here, away) } else { (away, here) };
+        std::fs::rename(from, to).unwrap();
+        true
+    }
 }
+
+const NOT_ASKED: [&str; 6] = [
+    "gives_up_what_is_held",
+    "holds_until_flushed",
+    "repeats_a_failed_flush",
+    "survives_a_slow_medium",
+    "survives_a_torn_write",
+    "survives_a_torn_write_and_a_reopening",
+];
 
 #[tokio::test]
 async fn the_contract_is_kept() {
-    conformance::all(Place::new).await.unwrap();
+    let told = conformance::all(Place::new).await.unwrap();
+    assert_eq!(told.not_asked(), NOT_ASKED);
 }
 
 #[tokio::test]
 async fn the_contract_is_kept_with_columns() {
     let columns = [typed("what", "body", ColumnType::Text)];
-    conformance::all(|| Place::with_columns(&columns)).await.unwrap();
+    let told = conformance::all(|| Place::with_columns(&columns)).await.unwrap();
+    assert_eq!(told.not_asked(), NOT_ASKED);
 }
 
 /// Properties (message-id, subject by a symbol), application properties, and a body.
