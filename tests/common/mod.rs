@@ -9,6 +9,7 @@
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`web`]: a web service whose answers a script gives
+//! - [`small_disk`]: a file system that can be filled
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -20,6 +21,7 @@ pub(crate) mod reading;
 pub(crate) mod rstream;
 pub(crate) mod scripted;
 pub(crate) mod skip;
+pub(crate) mod small_disk;
 pub(crate) mod streams;
 pub(crate) mod web;
 

@@ -46,9 +46,6 @@ pub enum SinkConfig {
     Http(HttpSink),
     /// Makes metrics from messages, on `/metrics`.
     Metrics(MetricsSink),
-}
-
-/// The names of the sinks, as `type` takes them.
     /// Publishes to another RabbitMQ stream, byte for byte.
     Stream(StreamSink),
 }
