@@ -29,6 +29,7 @@ mod resume;
 mod shutdown;
 mod silence;
 mod smoke;
+mod sqlite;
 mod start_positions;
 mod systemd;
 mod tls;

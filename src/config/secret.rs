@@ -80,6 +80,16 @@ pub(super) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D:
     }
 }
 
+/// The same, for a table whose keys are the user's own.
+pub(super) fn map<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<std::collections::BTreeMap<String, Secret>, D::Error> {
+    #[derive(Deserialize)]
+    struct One(#[serde(deserialize_with = "deserialize")] Secret);
+    let table = std::collections::BTreeMap::<String, One>::deserialize(from)?;
+    Ok(table.into_iter().map(|(name, One(secret))| (name, secret)).collect())
+}
+
 /// Where secrets are looked for.
 pub(super) struct Places<'a> {
     pub(super) env: &'a Env,

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::consumer::ConsumerConfig;
 use super::error::Problem;
-use super::sink::SinkConfig;
+use super::sink::{ObjectPlace, SinkConfig};
 
 /// Checks the consumers against each other. Each comes with its path in the file.
 pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Problem> {
@@ -13,6 +13,8 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
     let mut names = HashMap::new();
     let mut positions = HashMap::new();
     let mut folders = HashMap::new();
+    let mut tables = HashMap::new();
+    let mut objects = HashMap::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
@@ -41,6 +43,39 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
                     file.dir.display()
                 ),
             ));
+        }
+        if let SinkConfig::Object(object) = &consumer.sink
+            && let Ok(place) = object.place()
+        {
+            let place = match place {
+                ObjectPlace::Folder(path) => plain(&path).display().to_string(),
+                ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
+            };
+            if let Some(other) = objects.insert((place, &consumer.stream), at) {
+                problems.push(Problem::new(
+                    format!("{at}.sink.url"),
+                    format!(
+                        "{other} writes stream {:?} there already, and each record would be there \
+                         twice: give one of them another `url`",
+                        consumer.stream,
+                    ),
+                ));
+            }
+        }
+        if let SinkConfig::Sqlite(sqlite) = &consumer.sink {
+            let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());
+            let place = (plain(&sqlite.path), table, &consumer.stream);
+            if let Some(other) = tables.insert(place, at) {
+                problems.push(Problem::new(
+                    format!("{at}.sink.table"),
+                    format!(
+                        "{other} writes stream {:?} into this table of {} already, and each record \
+                         would be there twice: give one of them another `table`",
+                        consumer.stream,
+                        sqlite.path.display()
+                    ),
+                ));
+            }
         }
     }
     problems

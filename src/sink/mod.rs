@@ -24,6 +24,7 @@ pub mod file;
 pub mod format;
 pub mod null;
 pub mod object;
+pub mod sqlite;
 pub mod stdout;
 pub(crate) mod worker;
 

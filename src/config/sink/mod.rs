@@ -5,6 +5,8 @@
 
 mod file;
 mod format;
+mod object;
+mod sqlite;
 mod stdout;
 
 use std::path::Path;
@@ -19,6 +21,8 @@ use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
+pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 
 /// Where records go.
@@ -31,10 +35,14 @@ pub enum SinkConfig {
     Stdout(StdoutSink),
     /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
     File(FileSink),
+    /// Writes objects: Parquet or NDJSON, in a folder or an object store.
+    Object(ObjectSink),
+    /// Writes rows into a table of a SQLite database.
+    Sqlite(SqliteSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 3] = ["null", "stdout", "file"];
+const TYPES: [&str; 5] = ["null", "stdout", "file", "object", "sqlite"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -43,6 +51,8 @@ impl SinkConfig {
             SinkConfig::Null => "null",
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
+            SinkConfig::Object(_) => "object",
+            SinkConfig::Sqlite(_) => "sqlite",
         }
     }
 
@@ -52,6 +62,8 @@ impl SinkConfig {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Object(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -62,6 +74,8 @@ impl SinkConfig {
             SinkConfig::Null => 2 << 20,
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
+            SinkConfig::Object(object) => object.overhead_bytes(),
+            SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
         }
     }
 
@@ -88,6 +102,14 @@ impl SinkConfig {
             SinkConfig::File(file) => {
                 file.check(&mut bad);
                 file.locate(folder);
+            }
+            SinkConfig::Object(object) => {
+                object.check(&mut bad);
+                object.locate(folder);
+            }
+            SinkConfig::Sqlite(sqlite) => {
+                sqlite.check(&mut bad);
+                sqlite.locate(folder);
             }
         }
         (problems.len() == before).then_some(sink)
@@ -126,6 +148,8 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "null" => Ok(SinkConfig::Null),
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
+        "object" => typed(table, at).map(SinkConfig::Object),
+        "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
         other => {
             let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

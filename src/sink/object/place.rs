@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
@@ -58,20 +58,6 @@ fn prefix(url: &Url) -> String {
     percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
-/// Whether the options' names are known to the store that the URL speaks of.
-///
-/// # Errors
-/// The first name that is not.
-pub fn check_option(scheme: &str, name: &str) -> Result<(), String> {
-    let known = match scheme {
-        "s3" | "s3a" => name.parse::<AmazonS3ConfigKey>().is_ok(),
-        "gs" => name.parse::<GoogleConfigKey>().is_ok(),
-        "az" | "abfs" | "abfss" => name.parse::<AzureConfigKey>().is_ok(),
-        _ => false,
-    };
-    if known { Ok(()) } else { Err(format!("there is no option {name:?} for {scheme}://")) }
-}
-
 fn connect(
     url: &Url,
     options: &Options,
@@ -85,6 +71,7 @@ fn connect(
         .with_allow_http(true);
     let text = url.as_str();
     let failed = |error: object_store::Error| error.to_string();
+    let unknown = |name: &str| format!("there is no option {name:?} for {}://", url.scheme());
     Ok(match url.scheme() {
         "s3" | "s3a" => {
             let mut builder = AmazonS3Builder::from_env()
@@ -92,7 +79,7 @@ fn connect(
                 .with_retry(retry)
                 .with_client_options(client);
             for (name, value) in options {
-                let key = name.parse().map_err(failed)?;
+                let key = name.parse().map_err(|_| unknown(name))?;
                 builder = builder.with_config(key, value.reveal());
             }
             Arc::new(builder.build().map_err(failed)?)
@@ -103,7 +90,7 @@ fn connect(
                 .with_retry(retry)
                 .with_client_options(client);
             for (name, value) in options {
-                let key = name.parse().map_err(failed)?;
+                let key = name.parse().map_err(|_| unknown(name))?;
                 builder = builder.with_config(key, value.reveal());
             }
             Arc::new(builder.build().map_err(failed)?)
@@ -114,7 +101,7 @@ fn connect(
                 .with_retry(retry)
                 .with_client_options(client);
             for (name, value) in options {
-                let key = name.parse().map_err(failed)?;
+                let key = name.parse().map_err(|_| unknown(name))?;
                 builder = builder.with_config(key, value.reveal());
             }
             Arc::new(builder.build().map_err(failed)?)

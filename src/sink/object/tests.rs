@@ -16,7 +16,7 @@ use parquet::record::RowAccessor as _;
 
 use super::remote::Remote;
 use super::*;
-use crate::sink::conformance::{self, Medium, batch, batch_with_bad};
+use crate::sink::conformance::{self, Medium, Owners, batch, batch_with_bad};
 use crate::types::Offset;
 
 fn parquet() -> Format {
@@ -99,8 +99,8 @@ impl Medium for Folder {
         Some(found)
     }
 
-    fn offset_limit(&self) -> u64 {
-        if matches!(self.format, Format::Parquet { .. }) { i64::MAX as u64 } else { u64::MAX }
+    fn owners(&self) -> Owners {
+        Owners::LastByFence
     }
 }
 
@@ -145,8 +145,8 @@ impl Medium for Memory {
         Some(found)
     }
 
-    fn offset_limit(&self) -> u64 {
-        i64::MAX as u64
+    fn owners(&self) -> Owners {
+        Owners::LastByFence
     }
 }
 

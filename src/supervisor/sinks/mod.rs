@@ -1,6 +1,8 @@
 //! From a sink's configuration to what opens it. One file for each sink that has options to map.
 
 mod file;
+mod object;
+mod sqlite;
 mod stdout;
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Object(settings) => object::factory(settings, spec),
+        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
     }
 }
 
