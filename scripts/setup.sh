@@ -10,7 +10,6 @@
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
-#     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -108,18 +107,11 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
-setup_zstd() {
-  if have zstd; then return; fi
-  announce "installing zstd (looks into what the archiver wrote)"
-  apt_install zstd
-}
-
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
   rstream | duckdb) setup_venv "$1" ;;
-  zstd) setup_zstd ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }
