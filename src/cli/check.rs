@@ -176,6 +176,7 @@ impl ConsumerPlan {
             sink: consumer.sink.kind(),
             to: match &consumer.sink {
                 SinkConfig::File(file) => Some(file.dir.clone()),
+                SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
                 SinkConfig::Null
                 | SinkConfig::Stdout(_)
                 | SinkConfig::Http(_)

@@ -48,7 +48,7 @@ pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
 pub use sink::{
     BodyFormat, Compression, FileSink, HttpCompression, HttpMethod, HttpSink, HttpTls,
-    MetricConfig, MetricKind, MetricsSink, RecordFormat, SinkConfig, StdoutSink,
+    MetricConfig, MetricKind, MetricsSink, RecordFormat, SinkConfig, SqliteSink, StdoutSink,
 };
 pub use start::Start;
 pub use units::{ByteSize, HumanDuration, OrNever};

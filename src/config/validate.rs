@@ -14,6 +14,7 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
     let mut positions = HashMap::new();
     let mut folders = HashMap::new();
     let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
+    let mut tables = HashMap::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
@@ -55,6 +56,21 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
                     file.dir.display()
                 ),
             ));
+        }
+        if let SinkConfig::Sqlite(sqlite) = &consumer.sink {
+            let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());
+            let place = (plain(&sqlite.path), table, &consumer.stream);
+            if let Some(other) = tables.insert(place, at) {
+                problems.push(Problem::new(
+                    format!("{at}.sink.table"),
+                    format!(
+                        "{other} writes stream {:?} into this table of {} already, and each record \
+                         would be there twice: give one of them another `table`",
+                        consumer.stream,
+                        sqlite.path.display()
+                    ),
+                ));
+            }
         }
     }
     problems

@@ -189,6 +189,11 @@ impl Daemon {
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Where its admin server listens: host and port.
+    pub(crate) fn admin_address(&self) -> String {
+        self.admin.to_string()
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

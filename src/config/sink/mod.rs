@@ -7,6 +7,7 @@ mod file;
 mod format;
 mod http;
 mod metrics;
+mod sqlite;
 mod stdout;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
 pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
 pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
+pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 
 /// Where records go.
@@ -40,10 +42,12 @@ pub enum SinkConfig {
     Http(HttpSink),
     /// Makes metrics from messages, on `/metrics`.
     Metrics(MetricsSink),
+    /// Writes rows into a table of a SQLite database.
+    Sqlite(SqliteSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 5] = ["null", "stdout", "file", "http", "metrics"];
+const TYPES: [&str; 6] = ["null", "stdout", "file", "http", "metrics", "sqlite"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -54,6 +58,7 @@ impl SinkConfig {
             SinkConfig::File(_) => "file",
             SinkConfig::Http(_) => "http",
             SinkConfig::Metrics(_) => "metrics",
+            SinkConfig::Sqlite(_) => "sqlite",
         }
     }
 
@@ -64,6 +69,7 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -76,6 +82,7 @@ impl SinkConfig {
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
             SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+            SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
         }
     }
 
@@ -117,6 +124,10 @@ impl SinkConfig {
                 http.locate(folder);
             }
             SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
+            SinkConfig::Sqlite(sqlite) => {
+                sqlite.check(&mut bad);
+                sqlite.locate(folder);
+            }
         }
         (problems.len() == before).then_some(sink)
     }
@@ -156,6 +167,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "file" => typed(table, at).map(SinkConfig::File),
         "http" => typed(table, at).map(SinkConfig::Http),
         "metrics" => typed(table, at).map(SinkConfig::Metrics),
+        "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
         other => {
             let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

@@ -150,6 +150,10 @@ fn the_reference_shows_the_defaults() {
         stream = "events"
         sink = { type = "file", dir = "data" }
         [[consumer]]
+        name = "to-sqlite"
+        stream = "events"
+        sink = { type = "sqlite", path = "data.db" }
+        [[consumer]]
         name = "to-http"
         stream = "events"
         sink = { type = "http", url = "https://ingest.example/v1/events" }
@@ -178,6 +182,9 @@ fn the_reference_shows_the_defaults() {
     defaults.state_dir = root.join(defaults.state_dir.strip_prefix(least.0.path()).unwrap());
     if let SinkConfig::File(file) = &mut defaults.consumers[2].sink {
         file.dir = root.join(file.dir.strip_prefix(least.0.path()).unwrap());
+    }
+    if let SinkConfig::Sqlite(sqlite) = &mut defaults.consumers[3].sink {
+        sqlite.path = root.join(sqlite.path.strip_prefix(least.0.path()).unwrap());
     }
     defaults.path.clone_from(&shown.path);
     assert_eq!(shown, defaults);

@@ -3,6 +3,7 @@
 mod file;
 mod http;
 mod metrics;
+mod sqlite;
 mod stdout;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::File(settings) => file::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
+        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
     }
 }
 
