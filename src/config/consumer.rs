@@ -195,10 +195,17 @@ impl ConsumerConfig {
         };
         check(&keys, at, problems);
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
+        let reference = Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone()));
+        let stream = StreamName::new(keys.stream);
+        if let SinkConfig::Stream(target) = &sink
+            && let Some((key, message)) = target.check_source(&stream, &reference)
+        {
+            problems.push(Problem::new(join(&join(at, "sink"), key), message));
+        }
         (problems.len() == before).then(|| ConsumerConfig {
-            reference: Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone())),
+            reference,
             name: ConsumerName::new(keys.name),
-            stream: StreamName::new(keys.stream),
+            stream,
             start: keys.start.unwrap_or_else(|| sink.start()),
             commit: keys.commit,
             batch: keys.batch,

@@ -25,8 +25,10 @@ pub mod format;
 pub mod http;
 pub mod metrics;
 pub mod null;
+pub mod object;
 pub mod sqlite;
 pub mod stdout;
+pub mod stream;
 pub(crate) mod worker;
 
 use std::sync::Arc;

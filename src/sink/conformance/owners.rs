@@ -79,6 +79,8 @@ type Latter = Option<Box<dyn Sink>>;
 async fn two(medium: &mut impl Medium) -> Result<Option<(Former, Latter)>, String> {
     let mut former = open(medium).await?;
     let owners = match (medium.owners(), former.guarantee()) {
+        // What recognises each record needs no owner.
+        (Owners::Unstated, _) if medium.takes_records_one_by_one() => Owners::Many,
         (Owners::Unstated, Guarantee::ExactlyOnce) => Owners::Unstated,
         (Owners::Unstated, _) => Owners::Many,
         (stated, _) => stated,

@@ -3,8 +3,10 @@
 mod file;
 mod http;
 mod metrics;
+mod object;
 mod sqlite;
 mod stdout;
+mod stream;
 
 use std::sync::Arc;
 
@@ -31,9 +33,11 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Object(settings) => object::factory(settings, spec),
+        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
-        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
+        SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
 
