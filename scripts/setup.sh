@@ -10,6 +10,7 @@
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
+#     prometheus       Prometheus and promtool, which read our metrics
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -107,11 +108,39 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
+# Unpacked, not installed: the package would start a service of its own. It takes no root, but for lists
+# of packages that are out of date.
+prometheus_dir() { echo "$RILLWAY_CACHE/prometheus"; }
+
+prometheus_build() {
+  local dir part
+  dir=$(prometheus_dir)
+  [[ -e $dir/complete ]] && return
+  announce "fetching prometheus into $dir (reads our metrics, as users' own does)"
+  part=$(mktemp -d)
+  (
+    cd "$part"
+    apt-get download prometheus >log 2>&1 || { as_root apt-get update && apt-get download prometheus; } >log 2>&1
+  ) || { tail -n 20 "$part/log" >&2; rm -rf "$part"; unavailable "apt-get could not fetch prometheus"; }
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  dpkg-deb -x "$part"/prometheus_*.deb "$dir"
+  rm -rf "$part"
+  "$dir/usr/bin/promtool" --version >/dev/null
+  touch "$dir/complete"
+}
+
+setup_prometheus() {
+  have apt-get && have dpkg-deb || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
+  with_lock prometheus prometheus_build
+}
+
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
   rstream | duckdb) setup_venv "$1" ;;
+  prometheus) setup_prometheus ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }
@@ -124,6 +153,11 @@ if [[ $# == 2 && $2 == --where && ${VENV_PACKAGES[$1]:-} ]]; then
 fi
 if [[ $# == 1 ]]; then
   setup "$1"
+  exit
+fi
+if [[ $# == 2 && $1 == prometheus && $2 == --where ]]; then
+  setup "$1"
+  prometheus_dir
   exit
 fi
 missing=0
