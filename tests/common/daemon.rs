@@ -73,30 +73,30 @@ impl Home {
 
     /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
     pub(crate) fn start(&self) -> Daemon {
-        self.start_to(self.append("stdout"), None)
+        self.start_to(self.append("stdout"))
     }
 
-    /// The same with `RILLWAY_FAULT`, such as `die@written:3`.
+    /// Starts the daemon with this fault in it (`die@written:17`), as `rillway::faults` has them.
     pub(crate) fn start_with_fault(&self, fault: &str) -> Daemon {
-        self.start_to(self.append("stdout"), Some(fault))
+        let mut command = self.command(&["run"]);
+        command.env("RILLWAY_FAULT", fault);
+        self.spawn(command, self.append("stdout"))
     }
 
     /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
     pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
-        let mut daemon = self.start_to(Stdio::piped(), None);
+        let mut daemon = self.start_to(Stdio::piped());
         let stdout = daemon.child.stdout.take().unwrap();
         (daemon, stdout)
     }
 
-    fn start_to(&self, stdout: impl Into<Stdio>, fault: Option<&str>) -> Daemon {
-        let child = self
-            .command(&["run"])
-            .envs(fault.map(|fault| ("RILLWAY_FAULT", fault)))
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(self.append("log"))
-            .spawn()
-            .unwrap();
+    fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
+        self.spawn(self.command(&["run"]), stdout)
+    }
+
+    fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
+        let child =
+            command.stdin(Stdio::null()).stdout(stdout).stderr(self.append("log")).spawn().unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
     }
 
