@@ -1,15 +1,11 @@
 //! Messages into SQLite: are they there to be queried, and typed? What becomes of them when the daemon
 //! is killed or frozen, or the medium fails, `torture` asks.
 
-use std::time::Duration;
-
 use rusqlite::Connection;
 
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
-
-const LONG: Duration = Duration::from_secs(60);
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!(
@@ -19,14 +15,6 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
 
 fn database(home: &Home) -> Connection {
     Connection::open(home.path("data.db")).unwrap()
-}
-
-/// One number, where there is one already.
-fn number(home: &Home, sql: &str) -> Option<i64> {
-    if !home.path("data.db").exists() {
-        return None;
-    }
-    database(home).query_row(sql, [], |row| row.get(0)).ok()
 }
 
 async fn queries(version: Version) -> Result<(), Unavailable> {
