@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::schema::write;
-use crate::config::{ByteSize, Config, ConsumerConfig, SinkConfig};
+use crate::config::{ByteSize, Config, ConsumerConfig, ObjectPlace, SinkConfig};
 use crate::consumer;
 use crate::flow::resume::{self, OnLost, Origin, Start};
 use crate::supervisor::{self, plan_of};
@@ -176,6 +176,10 @@ impl ConsumerPlan {
             sink: consumer.sink.kind(),
             to: match &consumer.sink {
                 SinkConfig::File(file) => Some(file.dir.clone()),
+                SinkConfig::Object(object) => Some(match object.place() {
+                    Ok(ObjectPlace::Folder(path)) => path,
+                    _ => object.url.clone().into(),
+                }),
                 SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
                 SinkConfig::Null
                 | SinkConfig::Stdout(_)
