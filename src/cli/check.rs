@@ -181,7 +181,10 @@ impl ConsumerPlan {
                     _ => object.url.clone().into(),
                 }),
                 SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-                SinkConfig::Null | SinkConfig::Stdout(_) => None,
+                SinkConfig::Null
+                | SinkConfig::Stdout(_)
+                | SinkConfig::Http(_)
+                | SinkConfig::Metrics(_) => None,
             },
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,

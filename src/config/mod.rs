@@ -46,10 +46,7 @@ pub use consumer::{
 };
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
-pub use sink::{
-    BodyType, Compression, FileSink, ObjectFormat, ObjectPlace, ObjectSink, RecordFormat,
-    SinkConfig, SqliteSink, StdoutSink,
-};
+pub use sink::*;
 pub use start::Start;
 pub use units::{ByteSize, HumanDuration, OrNever};
 

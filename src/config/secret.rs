@@ -4,6 +4,7 @@
 //! itself before any type sees it; the types then read it into a [`Secret`], which cannot be shown.
 //! An error names the place, never what was found there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -81,13 +82,21 @@ pub(super) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D:
 }
 
 /// The same, for a table whose keys are the user's own.
-pub(super) fn map<'de, D: Deserializer<'de>>(
+pub(super) fn table<'de, D: Deserializer<'de>>(
     from: D,
-) -> Result<std::collections::BTreeMap<String, Secret>, D::Error> {
+) -> Result<BTreeMap<String, Secret>, D::Error> {
     #[derive(Deserialize)]
     struct One(#[serde(deserialize_with = "deserialize")] Secret);
-    let table = std::collections::BTreeMap::<String, One>::deserialize(from)?;
-    Ok(table.into_iter().map(|(name, One(secret))| (name, secret)).collect())
+    match Value::deserialize(from)? {
+        Value::Object(table) => table
+            .into_iter()
+            .map(|(key, one)| match One::deserialize(one) {
+                Ok(one) => Ok((key, one.0)),
+                Err(error) => Err(serde::de::Error::custom(format!("{key:?}: {error}"))),
+            })
+            .collect(),
+        _ => Err(serde::de::Error::custom("not a table: expected { NAME = …, … }")),
+    }
 }
 
 /// Where secrets are looked for.

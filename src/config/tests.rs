@@ -2,6 +2,7 @@
 
 mod files;
 mod secrets;
+mod sinks;
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::consumer::ConsumerConfig;
 use super::error::Problem;
-use super::sink::{ObjectPlace, SinkConfig};
+use super::sink::{MetricConfig, ObjectPlace, SinkConfig};
 
 /// Checks the consumers against each other. Each comes with its path in the file.
 pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Problem> {
@@ -14,6 +14,7 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
     let mut positions = HashMap::new();
     let mut folders = HashMap::new();
     let mut tables = HashMap::new();
+    let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
     let mut objects = HashMap::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
@@ -31,6 +32,19 @@ pub(super) fn check_together(consumers: &[(String, ConsumerConfig)]) -> Vec<Prob
                     consumer.stream, consumer.reference
                 ),
             ));
+        }
+        if let SinkConfig::Metrics(sink) = &consumer.sink {
+            for (nth, metric) in sink.metrics.iter().enumerate() {
+                for (other, earlier) in &metrics {
+                    if let Some(why) = metric.conflict(earlier) {
+                        problems.push(Problem::new(
+                            format!("{at}.sink.metrics[{nth}].name"),
+                            format!("it cannot stand on one page with those of {other}: {why}"),
+                        ));
+                    }
+                }
+            }
+            metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
         }
         if let SinkConfig::File(file) = &consumer.sink
             && let Some(other) = folders.insert((plain(&file.dir), &consumer.stream), at)

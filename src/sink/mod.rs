@@ -22,6 +22,8 @@ pub mod conformance;
 pub mod envelope;
 pub mod file;
 pub mod format;
+pub mod http;
+pub mod metrics;
 pub mod null;
 pub mod object;
 pub mod sqlite;

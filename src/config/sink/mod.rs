@@ -5,6 +5,8 @@
 
 mod file;
 mod format;
+mod http;
+mod metrics;
 mod object;
 mod sqlite;
 mod stdout;
@@ -17,10 +19,13 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
@@ -39,10 +44,14 @@ pub enum SinkConfig {
     Object(ObjectSink),
     /// Writes rows into a table of a SQLite database.
     Sqlite(SqliteSink),
+    /// Sends requests to a web service.
+    Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 5] = ["null", "stdout", "file", "object", "sqlite"];
+const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http", "metrics", "object"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -53,6 +62,8 @@ impl SinkConfig {
             SinkConfig::File(_) => "file",
             SinkConfig::Object(_) => "object",
             SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
         }
     }
 
@@ -64,6 +75,7 @@ impl SinkConfig {
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Object(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
         }
     }
 
@@ -76,6 +88,17 @@ impl SinkConfig {
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Object(object) => object.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -111,13 +134,18 @@ impl SinkConfig {
                 sqlite.check(&mut bad);
                 sqlite.locate(folder);
             }
+            SinkConfig::Http(http) => {
+                http.check(&mut bad);
+                http.locate(folder);
+            }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
         }
         (problems.len() == before).then_some(sink)
     }
 }
 
 fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
-    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let allowed = || TYPES.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
     let Value::Object(mut table) = value else {
         return Err(Problem::new(
             at,
@@ -150,8 +178,10 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "file" => typed(table, at).map(SinkConfig::File),
         "object" => typed(table, at).map(SinkConfig::Object),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
         other => {
-            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(
                 at_type,
                 format!(

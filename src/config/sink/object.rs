@@ -59,7 +59,7 @@ pub struct ObjectSink {
     #[serde(default = "request_timeout")]
     pub request_timeout: HumanDuration,
     /// What the store has to be told: `region`, `endpoint`, `access_key_id`, … Each may be a secret.
-    #[serde(default, deserialize_with = "secret::map")]
+    #[serde(default, deserialize_with = "secret::table")]
     #[schemars(with = "BTreeMap<String, SecretText>")]
     pub options: BTreeMap<String, Secret>,
 }
