@@ -23,6 +23,7 @@ mod http;
 mod isolation;
 mod lag;
 mod memory;
+mod object;
 mod odd_messages;
 mod publish;
 mod resume;
