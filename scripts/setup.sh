@@ -11,6 +11,7 @@
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
 #     prometheus       Prometheus and promtool, which read our metrics
+#     s3               an S3 server, for the tests
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -28,6 +29,8 @@ VENV_WHY[rstream]='a second client: publishes compressed batches, reads stored o
 VENV_PACKAGES[rstream]='rstream==1.1.1 mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0'
 VENV_WHY[duckdb]='an independent reader of Parquet files'
 VENV_PACKAGES[duckdb]='duckdb==2.0.0'
+VENV_WHY[s3]='moto, an S3 server with conditional writes: the tests of the object sink'
+VENV_PACKAGES[s3]='moto==5.2.5 flask==3.1.3 flask-cors==6.0.5'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -139,8 +142,8 @@ setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  rstream | duckdb) setup_venv "$1" ;;
   prometheus) setup_prometheus ;;
+  rstream | duckdb | s3) setup_venv "$1" ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }
