@@ -10,6 +10,8 @@
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
+#     pyarrow          its Parquet writer is what the object sink is measured beside
+#     sqlite3        the program, whose .import the sqlite sink is measured beside
 #     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
@@ -28,6 +30,8 @@ VENV_WHY[rstream]='a second client: publishes compressed batches, reads stored o
 VENV_PACKAGES[rstream]='rstream==1.1.1 mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0'
 VENV_WHY[duckdb]='an independent reader of Parquet files'
 VENV_PACKAGES[duckdb]='duckdb==2.0.0'
+VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
+VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -108,6 +112,12 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
+setup_sqlite3() {
+  if have sqlite3; then return; fi
+  announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
+  apt_install sqlite3
+}
+
 setup_zstd() {
   if have zstd; then return; fi
   announce "installing zstd (looks into what the archiver wrote)"
@@ -118,7 +128,8 @@ setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  rstream | duckdb) setup_venv "$1" ;;
+  rstream | duckdb | pyarrow) setup_venv "$1" ;;
+  sqlite3) setup_sqlite3 ;;
   zstd) setup_zstd ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
