@@ -177,7 +177,11 @@ impl ConsumerPlan {
             to: match &consumer.sink {
                 SinkConfig::File(file) => Some(file.dir.clone()),
                 SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-                SinkConfig::Null | SinkConfig::Stdout(_) => None,
+                SinkConfig::Null
+                | SinkConfig::Stdout(_)
+                | SinkConfig::Http(_)
+                | SinkConfig::Metrics(_) => None,
+                SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
             },
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,

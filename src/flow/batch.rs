@@ -91,6 +91,21 @@ impl Batch {
         })
     }
 
+    /// The records at or above `from`, as [`Batch::records`] yields them. Whole chunks are passed over
+    /// at once, so that a batch may be walked in pieces.
+    pub fn records_from(&self, from: Offset) -> impl Iterator<Item = Record<'_>> {
+        let mut excluded = self.excluded.iter().peekable();
+        self.parts
+            .iter()
+            .filter(move |p| p.block.last_offset() >= from)
+            .flat_map(|p| p.block.records())
+            .skip_while(move |record| record.offset < from)
+            .filter(move |record| {
+                while excluded.next_if(|e| **e < record.offset).is_some() {}
+                excluded.next_if(|e| **e == record.offset).is_none()
+            })
+    }
+
     /// The same batch without these records (bad ones, that a policy let pass). It covers the same
     /// offsets.
     #[must_use]

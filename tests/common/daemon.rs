@@ -76,6 +76,13 @@ impl Home {
         self.start_to(self.append("stdout"))
     }
 
+    /// Starts the daemon with this fault in it (`die@written:17`), as `rillway::faults` has them.
+    pub(crate) fn start_with_fault(&self, fault: &str) -> Daemon {
+        let mut command = self.command(&["run"]);
+        command.env("RILLWAY_FAULT", fault);
+        self.spawn(command, self.append("stdout"))
+    }
+
     /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
     pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
         let mut daemon = self.start_to(Stdio::piped());
@@ -84,13 +91,12 @@ impl Home {
     }
 
     fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
-        let child = self
-            .command(&["run"])
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(self.append("log"))
-            .spawn()
-            .unwrap();
+        self.spawn(self.command(&["run"]), stdout)
+    }
+
+    fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
+        let child =
+            command.stdin(Stdio::null()).stdout(stdout).stderr(self.append("log")).spawn().unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
     }
 

@@ -3,10 +3,12 @@
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each version that matters
 //! - [`daemon`]: the built binary, started, asked, signalled and killed
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
+//! - [`reading`]: what is in a stream, byte for byte
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
+//! - [`web`]: a web service whose answers a script gives
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -14,10 +16,12 @@ pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod load;
 pub(crate) mod proxy;
+pub(crate) mod reading;
 pub(crate) mod rstream;
 pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod streams;
+pub(crate) mod web;
 
 pub(crate) use broker::{Broker, Options, Version};
 

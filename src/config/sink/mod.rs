@@ -5,8 +5,11 @@
 
 mod file;
 mod format;
+mod http;
+mod metrics;
 mod sqlite;
 mod stdout;
+mod stream;
 
 use std::path::Path;
 
@@ -16,12 +19,16 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
+pub use self::stream::StreamSink;
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
@@ -35,10 +42,19 @@ pub enum SinkConfig {
     File(FileSink),
     /// Writes rows into a table of a SQLite database.
     Sqlite(SqliteSink),
+    /// Sends requests to a web service.
+    Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 4] = ["null", "stdout", "file", "sqlite"];
+    /// Publishes to another RabbitMQ stream, byte for byte.
+    Stream(StreamSink),
+}
+
+/// The names of the sinks, as `type` takes them.
+const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -48,6 +64,9 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
             SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
+            SinkConfig::Stream(_) => "stream",
         }
     }
 
@@ -58,6 +77,8 @@ impl SinkConfig {
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -69,6 +90,18 @@ impl SinkConfig {
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+            SinkConfig::Stream(stream) => stream.overhead_bytes(),
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -100,13 +133,22 @@ impl SinkConfig {
                 sqlite.check(&mut bad);
                 sqlite.locate(folder);
             }
+            SinkConfig::Http(http) => {
+                http.check(&mut bad);
+                http.locate(folder);
+            }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
+            SinkConfig::Stream(stream) => stream.check(&mut bad),
+        }
+        if let SinkConfig::Stream(stream) = &mut sink {
+            stream.connect(at, folder, problems);
         }
         (problems.len() == before).then_some(sink)
     }
 }
 
 fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
-    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let allowed = || TYPES.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
     let Value::Object(mut table) = value else {
         return Err(Problem::new(
             at,
@@ -138,8 +180,11 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
+        "stream" => typed(table, at).map(SinkConfig::Stream),
         other => {
-            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(
                 at_type,
                 format!(
