@@ -164,9 +164,10 @@ pub(super) struct ConsumerKeys {
     /// The stream that it reads.
     stream: String,
     /// Where it starts when it has never stored an offset. `last` is the last chunk, not the last
-    /// message; a timestamp is exact to the chunk, too.
-    #[serde(default = "first")]
-    start: Start,
+    /// message; a timestamp is exact to the chunk, too. Default: `first`; for the sink `metrics`,
+    /// `next`.
+    #[serde(default)]
+    start: Option<Start>,
     /// When it stores its offset on the server: whichever comes first, and at shutdown anyway.
     #[serde(default)]
     commit: CommitConfig,
@@ -195,10 +196,6 @@ pub(super) struct ConsumerKeys {
     /// Where its records go.
     #[schemars(with = "SinkConfig")]
     sink: Value,
-}
-
-fn first() -> Start {
-    Start::First
 }
 
 fn memory() -> ByteSize {
@@ -240,7 +237,7 @@ impl ConsumerConfig {
             reference,
             name: ConsumerName::new(keys.name),
             stream,
-            start: keys.start,
+            start: keys.start.unwrap_or_else(|| sink.start()),
             commit: keys.commit,
             batch: keys.batch,
             memory: keys.memory,

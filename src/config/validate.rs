@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::broker::BrokerConfig;
 use super::consumer::ConsumerConfig;
 use super::error::Problem;
-use super::sink::SinkConfig;
+use super::sink::{MetricConfig, ObjectPlace, SinkConfig};
 
 /// Checks the consumers against each other. Each comes with its path in the file.
 pub(super) fn check_together(
@@ -17,7 +17,8 @@ pub(super) fn check_together(
     check_streams(consumers, broker, &mut problems);
     let mut names = HashMap::new();
     let mut positions = HashMap::new();
-    let mut folders = HashMap::new();
+    let mut places = HashMap::new();
+    let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
@@ -35,16 +36,28 @@ pub(super) fn check_together(
                 ),
             ));
         }
+        if let SinkConfig::Metrics(sink) = &consumer.sink {
+            for (nth, metric) in sink.metrics.iter().enumerate() {
+                for (other, earlier) in &metrics {
+                    if let Some(why) = metric.conflict(earlier) {
+                        problems.push(Problem::new(
+                            format!("{at}.sink.metrics[{nth}].name"),
+                            format!("it cannot stand on one page with those of {other}: {why}"),
+                        ));
+                    }
+                }
+            }
+            metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
+        }
         for (key, sink) in sinks(consumer) {
-            if let SinkConfig::File(file) = sink
-                && let Some(other) = folders.insert((plain(&file.dir), &consumer.stream), at)
+            if let Some((place, further, words)) = place_of(sink)
+                && let Some(other) = places.insert((place, further, &consumer.stream), at)
             {
                 problems.push(Problem::new(
-                    format!("{at}.{key}.dir"),
+                    format!("{at}.{key}.{}", words.key),
                     format!(
-                        "{other} writes stream {:?} into {} already: give one of them another `dir`",
-                        consumer.stream,
-                        file.dir.display()
+                        "{other} writes stream {:?} into {} already{}: give one of them another `{}`",
+                        consumer.stream, words.place, words.why, words.key
                     ),
                 ));
             }
@@ -63,6 +76,40 @@ pub(super) fn check_together(
         }
     }
     problems
+}
+
+/// How a place is told of.
+struct Words {
+    key: &'static str,
+    place: String,
+    why: &'static str,
+}
+
+/// Where a sink writes a stream, where only one may: the place, and what tells several within it.
+fn place_of(sink: &SinkConfig) -> Option<(String, Option<String>, Words)> {
+    let twice = ", and each record would be there twice";
+    match sink {
+        SinkConfig::File(file) => {
+            let place = format!("file {}", plain(&file.dir).display());
+            let words = Words { key: "dir", place: file.dir.display().to_string(), why: "" };
+            Some((place, None, words))
+        }
+        SinkConfig::Object(object) => {
+            let place = match object.place().ok()? {
+                ObjectPlace::Folder(path) => plain(&path).display().to_string(),
+                ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
+            };
+            let words = Words { key: "url", place: place.clone(), why: twice };
+            Some((format!("object {place}"), None, words))
+        }
+        SinkConfig::Sqlite(sqlite) => {
+            let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());
+            let place = format!("sqlite {}", plain(&sqlite.path).display());
+            let told = format!("this table of {}", sqlite.path.display());
+            Some((place, table, Words { key: "table", place: told, why: twice }))
+        }
+        _ => None,
+    }
 }
 
 /// The sinks of a consumer, each with its key.

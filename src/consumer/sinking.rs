@@ -385,4 +385,6 @@ mod held_tests;
 #[cfg(test)]
 mod letter_tests;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod tests;

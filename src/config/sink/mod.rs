@@ -5,6 +5,10 @@
 
 mod file;
 mod format;
+mod http;
+mod metrics;
+mod object;
+mod sqlite;
 mod stdout;
 mod stream;
 
@@ -16,10 +20,15 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
+pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
+pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 pub use self::stream::StreamSink;
 
@@ -33,12 +42,20 @@ pub enum SinkConfig {
     Stdout(StdoutSink),
     /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
     File(FileSink),
+    /// Writes objects: Parquet or NDJSON, in a folder or an object store.
+    Object(ObjectSink),
+    /// Writes rows into a table of a SQLite database.
+    Sqlite(SqliteSink),
+    /// Sends requests to a web service.
+    Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
     /// Publishes to another RabbitMQ stream, byte for byte.
     Stream(StreamSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 4] = ["null", "stdout", "file", "stream"];
+const TYPES: &[&str] = &["null", "stdout", "file", "object", "sqlite", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -47,6 +64,10 @@ impl SinkConfig {
             SinkConfig::Null => "null",
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
+            SinkConfig::Object(_) => "object",
+            SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
             SinkConfig::Stream(_) => "stream",
         }
     }
@@ -56,7 +77,11 @@ impl SinkConfig {
         match self {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
-            SinkConfig::File(_) | SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
+            SinkConfig::File(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Object(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -67,6 +92,10 @@ impl SinkConfig {
             SinkConfig::Null => 2 << 20,
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
+            SinkConfig::Object(object) => object.overhead_bytes(),
+            SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
             SinkConfig::Stream(stream) => stream.overhead_bytes(),
         }
     }
@@ -87,6 +116,15 @@ impl SinkConfig {
                 SinkConfig::Stream(stream)
             }
             other => other,
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -114,6 +152,19 @@ impl SinkConfig {
                 file.check(&mut bad);
                 file.locate(folder);
             }
+            SinkConfig::Object(object) => {
+                object.check(&mut bad);
+                object.locate(folder);
+            }
+            SinkConfig::Sqlite(sqlite) => {
+                sqlite.check(&mut bad);
+                sqlite.locate(folder);
+            }
+            SinkConfig::Http(http) => {
+                http.check(&mut bad);
+                http.locate(folder);
+            }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
             SinkConfig::Stream(stream) => stream.check(&mut bad),
         }
         if let SinkConfig::Stream(stream) = &mut sink {
@@ -124,7 +175,7 @@ impl SinkConfig {
 }
 
 fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
-    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let allowed = || TYPES.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
     let Value::Object(mut table) = value else {
         return Err(Problem::new(
             at,
@@ -155,9 +206,13 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "null" => Ok(SinkConfig::Null),
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
+        "object" => typed(table, at).map(SinkConfig::Object),
+        "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
         "stream" => typed(table, at).map(SinkConfig::Stream),
         other => {
-            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(
                 at_type,
                 format!(

@@ -1,6 +1,10 @@
 //! From a sink's configuration to what opens it. One file for each sink that has options to map.
 
 mod file;
+mod http;
+mod metrics;
+mod object;
+mod sqlite;
 mod stdout;
 pub(super) mod stream;
 
@@ -29,6 +33,10 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Object(settings) => object::factory(settings, spec),
+        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
+        SinkConfig::Http(settings) => http::factory(settings, spec),
+        SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
         SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
