@@ -11,7 +11,9 @@
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
 #     prometheus       Prometheus and promtool, which read our metrics
-#     zstd           the program, with which the demo looks into the archive
+#     s3               an S3 server, for the tests
+#     pyarrow          its Parquet writer is what the object sink is measured beside
+#     sqlite3        the program, whose .import the sqlite sink is measured beside
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -29,6 +31,10 @@ VENV_WHY[rstream]='a second client: publishes compressed batches, reads stored o
 VENV_PACKAGES[rstream]='rstream==1.1.1 mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0'
 VENV_WHY[duckdb]='an independent reader of Parquet files'
 VENV_PACKAGES[duckdb]='duckdb==2.0.0'
+VENV_WHY[s3]='moto, an S3 server with conditional writes: the tests of the object sink'
+VENV_PACKAGES[s3]='moto==5.2.5 flask==3.1.3 flask-cors==6.0.5'
+VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
+VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -109,12 +115,6 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
-setup_zstd() {
-  if have zstd; then return; fi
-  announce "installing zstd (looks into what the archiver wrote)"
-  apt_install zstd
-}
-
 # Unpacked, not installed: the package would start a service of its own. It takes no root, but for lists
 # of packages that are out of date.
 prometheus_dir() { echo "$RILLWAY_CACHE/prometheus"; }
@@ -140,16 +140,22 @@ prometheus_build() {
 setup_prometheus() {
   have apt-get && have dpkg-deb || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
   with_lock prometheus prometheus_build
+setup_sqlite3() {
+  if have sqlite3; then return; fi
+  announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
+  apt_install sqlite3
 }
 
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  rstream | duckdb) setup_venv "$1" ;;
   prometheus) setup_prometheus ;;
-  zstd) setup_zstd ;;
-  *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
+  sqlite3) setup_sqlite3 ;;
+  *)
+    [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
+    setup_venv "$1"
+    ;;
   esac
 }
 

@@ -24,6 +24,7 @@ mod isolation;
 mod lag;
 mod memory;
 mod metrics_sink;
+mod object;
 mod odd_messages;
 mod publish;
 mod resume;
