@@ -6,7 +6,7 @@ mod metrics;
 mod object;
 mod sqlite;
 mod stdout;
-mod stream;
+pub(super) mod stream;
 
 use std::sync::Arc;
 
