@@ -2,6 +2,7 @@
 
 mod file;
 mod http;
+mod object;
 mod sqlite;
 mod stdout;
 mod stream;
