@@ -23,6 +23,7 @@ mod http;
 mod isolation;
 mod lag;
 mod memory;
+mod metrics_sink;
 mod object;
 mod odd_messages;
 mod publish;
