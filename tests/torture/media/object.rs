@@ -1,5 +1,7 @@
 //! The `object` sink: Parquet in a folder, and NDJSON on an S3 server behind a gate.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -10,6 +12,7 @@ use crate::common::daemon::Home;
 use crate::common::load::number;
 use crate::common::s3::{BUCKET, Gate, Mood, S3};
 use crate::common::skip::{Unavailable, or_skip};
+use crate::common::small_disk::SmallDisk;
 use crate::object::archive;
 use crate::torture::frozen::frozen;
 use crate::torture::kills::killed;
@@ -19,11 +22,23 @@ use crate::torture::outage::outages;
 /// Many small objects.
 const SMALL: &str = "rotate_records = 200, rotate_age = \"100ms\"";
 
-struct Folder(TempDir);
+struct Folder {
+    dir: TempDir,
+    /// One that can be filled.
+    disk: Option<SmallDisk>,
+}
 
 impl Folder {
     fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+        Folder { dir: tempfile::tempdir().unwrap(), disk: None }
+    }
+
+    fn on_a_small_disk() -> Result<Folder, Unavailable> {
+        Ok(Folder { disk: Some(SmallDisk::new(128)?), ..Folder::new() })
+    }
+
+    fn path(&self) -> &Path {
+        self.disk.as_ref().map_or(self.dir.path(), SmallDisk::path)
     }
 }
 
@@ -47,16 +62,25 @@ impl Oracle for Folder {
     }
 
     fn sink(&self, _stream: &str) -> String {
-        format!("{{ type = \"object\", url = {}, {SMALL} }}", quoted(self.0.path()))
+        format!("{{ type = \"object\", url = {}, {SMALL} }}", quoted(self.path()))
     }
 
     /// By the names of the objects, which begin with their first offset.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
-        let files = archive::files(&self.0.path().join(stream)).into_iter();
+        let files = archive::files(&self.path().join(stream)).into_iter();
         let objects = files.filter(|path| path.extension().is_some_and(|e| e == "parquet"));
         // One that is not whole fails the test.
         let records = objects.flat_map(|path| rows(std::fs::read(path).unwrap())).collect();
         Landed { records, torn: 0 }
+    }
+
+    async fn break_down(&mut self, how: Failure, on: bool) -> bool {
+        match (how, &self.disk) {
+            (Failure::Refuses, Some(disk)) if on => disk.fill(),
+            (Failure::Refuses, Some(disk)) => disk.free(),
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -139,4 +163,10 @@ async fn one_that_was_frozen_writes_nothing_into_the_bucket_of_another() {
 async fn a_store_that_cuts_refuses_and_hangs() {
     let bucket = or_skip!(Bucket::new().await);
     or_skip!(outages(bucket).await);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while() {
+    let folder = or_skip!(Folder::on_a_small_disk());
+    or_skip!(outages(folder).await);
 }
