@@ -140,6 +140,8 @@ prometheus_build() {
 setup_prometheus() {
   have apt-get && have dpkg-deb || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
   with_lock prometheus prometheus_build
+}
+
 setup_sqlite3() {
   if have sqlite3; then return; fi
   announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
