@@ -10,5 +10,6 @@ pub mod flow;
 pub mod sink;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod types;
 pub mod wire;

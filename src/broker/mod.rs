@@ -26,6 +26,6 @@ pub use budget::Budget;
 pub use connection::Connection;
 pub use error::BrokerError;
 pub use locate::{Prefer, connect_to_stream};
-pub use options::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+pub use options::{ConnectOptions, Endpoint, Mechanism};
 pub use subscription::{Delivery, Event, Subscription};
 pub use tail::{Bounds, chunk_at, stream_bounds};
