@@ -137,5 +137,5 @@ fn toml_value(text: &str) -> Option<Value> {
     let document = format!("value = {text}\n");
     let mut map = config::File::from_str(&document, config::FileFormat::Toml).collect().ok()?;
     // More than one key: the text held a line break and a key of its own.
-    if map.len() == 1 { map.remove("value") } else { None }
+    if map.len() == 1 { map.swap_remove("value") } else { None }
 }

@@ -17,6 +17,7 @@
 //! [`consumer`] and [`sink`] take the tree apart.
 
 pub mod broker;
+pub mod columns;
 pub mod consumer;
 mod env;
 mod error;
@@ -39,6 +40,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use broker::{BrokerAddress, BrokerConfig, Mechanism, TlsConfig};
+pub use columns::ColumnsConfig;
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, OnBadMessage, OnOffsetLost, RestartConfig,
 };

@@ -64,7 +64,7 @@ impl Tree {
                 .iter()
                 .filter_map(|b| match key.parse::<usize>() {
                     Ok(_) => b.get("items"),
-                    Err(_) => b.get("properties")?.get(*key),
+                    Err(_) => of_key(b, key),
                 })
                 .collect();
         }
@@ -114,25 +114,36 @@ fn branches<'s>(schemas: &[&'s Value]) -> Vec<&'s Map<String, Value>> {
 }
 
 /// The branches that describe a table like this one: those with keys, and among them those whose
-/// constants (a sink's `type`) do not contradict it.
+/// constants (a sink's `type`) do not contradict it; and those whose keys are the user's own.
 fn branches_for<'s>(
     schemas: &[&'s Value],
     table: &Map<String, Value>,
 ) -> Vec<&'s Map<String, Value>> {
     let mut found = branches(schemas);
-    found.retain(|branch| {
-        branch.get("properties").and_then(Value::as_object).is_some_and(|keys| {
+    found.retain(|branch| match branch.get("properties").and_then(Value::as_object) {
+        Some(keys) => {
             keys.iter().all(|(key, schema)| match (schema.get("const"), table.get(key)) {
                 (Some(wanted), Some(found)) => wanted == found,
                 _ => true,
             })
-        })
+        }
+        None => of_any_key(branch).is_some(),
     });
     found
 }
 
 fn below<'s>(found: &[&'s Map<String, Value>], key: &str) -> Vec<&'s Value> {
-    found.iter().filter_map(|b| b.get("properties")?.get(key)).collect()
+    found.iter().filter_map(|b| of_key(b, key)).collect()
+}
+
+/// What stands under this key.
+fn of_key<'s>(branch: &'s Map<String, Value>, key: &str) -> Option<&'s Value> {
+    branch.get("properties").and_then(|keys| keys.get(key)).or_else(|| of_any_key(branch))
+}
+
+/// What stands under each key of a table whose keys are the user's own: names of columns, headers.
+fn of_any_key(branch: &Map<String, Value>) -> Option<&Value> {
+    branch.get("additionalProperties").filter(|schema| schema.is_object())
 }
 
 fn items<'s>(schemas: &[&'s Value]) -> Vec<&'s Value> {

@@ -16,6 +16,7 @@
 //!   the batch at once; what becomes of them is not the sink's business.
 //! - A sink knows nothing of brokers, retries or metrics.
 
+pub mod columns;
 #[doc(hidden)]
 pub mod conformance;
 pub mod envelope;
@@ -32,6 +33,7 @@ use async_trait::async_trait;
 
 use crate::flow::batch::Batch;
 use crate::types::{Checkpoint, Guarantee, Offset};
+use crate::wire::amqp::AmqpError;
 
 /// A medium that keeps records.
 #[async_trait]
@@ -120,6 +122,12 @@ pub struct BadRecord {
     pub reason: BadReason,
     /// Why, in words.
     pub detail: String,
+}
+
+/// A record whose message cannot be decoded, or only at a price that the limits forbid.
+pub(crate) fn undecodable(offset: Offset, error: &AmqpError) -> BadRecord {
+    let reason = if error.is_over_limit() { BadReason::OverLimit } else { BadReason::Undecodable };
+    BadRecord { offset, reason, detail: error.to_string() }
 }
 
 /// The closed set of reasons for which a record is bad.

@@ -156,6 +156,13 @@ impl<'o> Mapper<'o> {
     fn section(&mut self, name: &str, map: Option<Map<'_>>) -> Result<(), AmqpError> {
         let Some(map) = map else { return Ok(()) };
         self.raw(name.as_bytes());
+        self.object(map)?;
+        self.raw(b",");
+        Ok(())
+    }
+
+    /// An object, whatever the keys are.
+    pub(super) fn object(&mut self, map: Map<'_>) -> Result<(), AmqpError> {
         self.out.push(b'{');
         let mut comma = false;
         for entry in map.entries() {
@@ -167,7 +174,7 @@ impl<'o> Mapper<'o> {
             self.out.push(b':');
             self.value(value)?;
         }
-        self.raw(b"},");
+        self.raw(b"}");
         Ok(())
     }
 

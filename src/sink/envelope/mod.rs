@@ -32,9 +32,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::flow::batch::Batch;
-use crate::sink::{BadReason, BadRecord};
-use crate::types::{Offset, StreamName, Timestamp};
-use crate::wire::amqp::{AmqpError, Body, Data, Message, Value, single_data};
+use crate::sink::{BadRecord, undecodable};
+use crate::types::{StreamName, Timestamp};
+use crate::wire::amqp::{AmqpError, Body, Data, Map, Message, Sequences, Value, single_data};
 use crate::wire::block::Record;
 
 use escape::push_string;
@@ -91,7 +91,7 @@ impl Envelope {
         };
         done.map_err(|error| {
             out.truncate(start);
-            bad_record(record.offset, &error)
+            undecodable(record.offset, &error)
         })
     }
 
@@ -112,9 +112,39 @@ impl Envelope {
     }
 }
 
-fn bad_record(offset: Offset, error: &AmqpError) -> BadRecord {
-    let reason = if error.is_over_limit() { BadReason::OverLimit } else { BadReason::Undecodable };
-    BadRecord { offset, reason, detail: error.to_string() }
+/// A value of the message as JSON.
+pub(crate) fn value_as_json(message: &Message<'_>, value: Value<'_>) -> Result<String, AmqpError> {
+    as_json(message, |mapper| mapper.value(value))
+}
+
+/// A section that is a map, as a JSON object.
+pub(crate) fn map_as_json(message: &Message<'_>, map: Map<'_>) -> Result<String, AmqpError> {
+    as_json(message, |mapper| mapper.object(map))
+}
+
+/// A body of sequences, as a JSON array of arrays.
+pub(crate) fn sequences_as_json(
+    message: &Message<'_>,
+    sequences: Sequences<'_>,
+) -> Result<String, AmqpError> {
+    as_json(message, |mapper| mapper.sequences(sequences))
+}
+
+fn as_json(
+    message: &Message<'_>,
+    write: impl FnOnce(&mut Mapper<'_>) -> Result<(), AmqpError>,
+) -> Result<String, AmqpError> {
+    let mut out = Vec::new();
+    write(&mut Mapper::new(&mut out, message))?;
+    // It is made of texts and ASCII.
+    Ok(String::from_utf8(out).unwrap_or_default())
+}
+
+/// A time as records have it: RFC 3339, or a bare number where the year has not four digits.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    let mut out = Vec::new();
+    timestamp::push(&mut out, ms);
+    String::from_utf8(out).unwrap_or_default().trim_matches('"').to_owned()
 }
 
 impl Line {

@@ -6,7 +6,9 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::flow::batch::Part;
+use crate::sink::BadReason;
 use crate::types::ChunkId;
+use crate::types::Offset;
 use crate::wire::amqp::tests::encode::{Tree, any_message, described, section};
 use crate::wire::amqp::tests::{unhex, vectors::VECTORS};
 use crate::wire::block::Block;

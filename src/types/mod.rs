@@ -3,6 +3,8 @@
 //! Knows nothing of the rest of the crate. A bare `u64` or `String` that means one of these is a
 //! bug waiting for two arguments to be swapped.
 
+pub mod column;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,0 +1,175 @@
+//! Finds what several pointers point at, in one walk over a JSON text.
+//!
+//! The whole text is checked on the way; nothing is copied. A pointer that leads nowhere (a missing
+//! key, an index past the end, a step into a number) finds nothing, which is no error.
+
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::types::column::Pointer;
+
+/// Pointers, laid over each other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tree {
+    /// The slots that what is here is for.
+    here: Vec<usize>,
+    below: Vec<(Token, Tree)>,
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    key: String,
+    /// What it means in an array.
+    index: Option<usize>,
+}
+
+impl Tree {
+    /// Each pointer with the slot that is to take what it points at.
+    pub(super) fn new<'p>(pointers: impl Iterator<Item = (&'p Pointer, usize)>) -> Tree {
+        let mut root = Tree::default();
+        for (pointer, slot) in pointers {
+            let mut at = &mut root;
+            for key in &pointer.0 {
+                let nth = at.below.iter().position(|(token, _)| token.key == *key);
+                let nth = nth.unwrap_or_else(|| {
+                    let canonical = key == "0" || !key.starts_with(['0', '+']);
+                    let index = canonical.then(|| key.parse().ok()).flatten();
+                    at.below.push((Token { key: key.clone(), index }, Tree::default()));
+                    at.below.len() - 1
+                });
+                at = &mut at.below[nth].1;
+            }
+            at.here.push(slot);
+        }
+        root
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.here.is_empty() && self.below.is_empty()
+    }
+
+    /// Puts the text of each value that is pointed at into its slot.
+    pub(super) fn find<'a>(
+        &self,
+        text: &'a [u8],
+        slots: &mut [Option<&'a str>],
+    ) -> Result<(), serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        Walk { tree: self, slots }.deserialize(&mut json)?;
+        json.end()
+    }
+
+    /// Nothing is found here, or below: what an earlier repetition of the key had found is void.
+    fn clear(&self, slots: &mut [Option<&str>]) {
+        self.here.iter().for_each(|slot| slots[*slot] = None);
+        self.below.iter().for_each(|(_, tree)| tree.clear(slots));
+    }
+}
+
+struct Walk<'t, 's, 'a> {
+    tree: &'t Tree,
+    slots: &'s mut [Option<&'a str>],
+}
+
+impl<'a> DeserializeSeed<'a> for Walk<'_, '_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'a>>(self, json: D) -> Result<(), D::Error> {
+        self.tree.clear(self.slots);
+        if self.tree.here.is_empty() {
+            return json.deserialize_any(self);
+        }
+        let raw = <&'a RawValue as serde::Deserialize>::deserialize(json)?.get();
+        self.tree.here.iter().for_each(|slot| self.slots[*slot] = Some(raw));
+        if self.tree.below.is_empty() {
+            return Ok(());
+        }
+        // Somebody wants the whole and somebody a part of it.
+        let mut inner = serde_json::Deserializer::from_str(raw);
+        inner.deserialize_any(self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'a> Visitor<'a> for Walk<'_, '_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(found) = map.next_key_seed(Key(self.tree))? {
+            match found {
+                Some(tree) => map.next_value_seed(Walk { tree, slots: &mut *self.slots })?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(self, mut seq: S) -> Result<(), S::Error> {
+        for index in 0.. {
+            let below = self.tree.below.iter().find(|(token, _)| token.index == Some(index));
+            let more = match below {
+                Some((_, tree)) => {
+                    seq.next_element_seed(Walk { tree, slots: &mut *self.slots })?.is_some()
+                }
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Which of the trees below a key leads to.
+struct Key<'t>(&'t Tree);
+
+impl<'a, 't> DeserializeSeed<'a> for Key<'t> {
+    type Value = Option<&'t Tree>;
+
+    fn deserialize<D: serde::Deserializer<'a>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'t> Visitor<'_> for Key<'t> {
+    type Value = Option<&'t Tree>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.below.iter().find(|(token, _)| token.key == key).map(|(_, tree)| tree))
+    }
+}

@@ -1,0 +1,191 @@
+//! Where a value stands in a message.
+
+use std::borrow::Cow;
+
+use super::convert::{Found, convert};
+use super::{Columns, Value, Why};
+use crate::sink::envelope;
+use crate::types::Offset;
+use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
+use crate::wire::amqp::{AmqpError, Body, Map, Message, Value as Amqp};
+use crate::wire::block::Record;
+
+pub(super) fn read<'a>(
+    columns: &'a Columns,
+    record: Record<'a>,
+    row: &mut Vec<Value<'a>>,
+) -> Result<(), Why> {
+    let message = Message::parse(record.message)?;
+    let mut pointed_at = PointedAt::find(columns, &message)?;
+    for (nth, column) in columns.columns.iter().enumerate() {
+        row.push(match &column.from {
+            Source::Stream => Value::Text(Cow::Borrowed(columns.stream.as_str())),
+            Source::Offset => offset(column, record.offset)?,
+            Source::Timestamp => made(column, Some(Found::Timestamp(record.timestamp.0)))?,
+            Source::Body if columns.open_body == Some(nth) => open(body(&message)?),
+            Source::Body => made(column, body(&message)?)?,
+            Source::Json(_) => match &mut pointed_at {
+                PointedAt::Values(values) => {
+                    made(column, values.get_mut(nth).and_then(Option::take))?
+                }
+                PointedAt::NotJson(why) => {
+                    misfit(column, || format!("the body is not JSON: {why}"))?
+                }
+            },
+            Source::Property(property) => made(column, of_property(&message, *property)?)?,
+            Source::ApplicationProperties => {
+                let map = message.application_properties();
+                let json = map.map(|map| envelope::map_as_json(&message, map)).transpose()?;
+                made(column, json.map(|json| Found::Compound(Cow::Owned(json))))?
+            }
+            Source::ApplicationProperty(name) => {
+                made(column, of_map(&message, message.application_properties(), name)?)?
+            }
+            Source::MessageAnnotation(name) => {
+                made(column, of_map(&message, message.message_annotations(), name)?)?
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Most tables want it as it is, and for every record.
+fn offset<'a>(column: &Column, offset: Offset) -> Result<Value<'a>, Why> {
+    match (column.kind, i64::try_from(offset.0)) {
+        (ColumnType::Integer, Ok(offset)) => Ok(Value::Integer(offset)),
+        _ => made(column, Some(Found::Number(Cow::Owned(offset.to_string())))),
+    }
+}
+
+/// What the column wants of what was found.
+fn made<'a>(column: &Column, found: Option<Found<'a>>) -> Result<Value<'a>, Why> {
+    match found {
+        Some(found) => convert(found, column.kind).or_else(|what| misfit(column, || what)),
+        None if column.required => Err(Why::Misfit(format!(
+            "column {:?}: there is no value at {:?}, and the column requires one",
+            column.name,
+            column.from.to_string()
+        ))),
+        None => Ok(Value::Null),
+    }
+}
+
+fn misfit<'a>(column: &Column, what: impl FnOnce() -> String) -> Result<Value<'a>, Why> {
+    match column.on_misfit {
+        OnMisfit::Null if !column.required => Ok(Value::Null),
+        _ => Err(Why::Misfit(format!("column {:?}: {}", column.name, what()))),
+    }
+}
+
+/// What the pointers point at, by column.
+enum PointedAt<'a> {
+    Values(Vec<Option<Found<'a>>>),
+    NotJson(String),
+}
+
+impl<'a> PointedAt<'a> {
+    fn find(columns: &Columns, message: &Message<'a>) -> Result<PointedAt<'a>, AmqpError> {
+        if columns.tree.is_empty() {
+            return Ok(PointedAt::Values(Vec::new()));
+        }
+        Ok(match body(message)? {
+            None => PointedAt::NotJson("there is none".to_owned()),
+            Some(Found::Bytes(Cow::Borrowed(text))) => Self::of(columns, text, |found| found),
+            Some(Found::Text(Cow::Borrowed(text))) => {
+                Self::of(columns, text.as_bytes(), |found| found)
+            }
+            // Built for this, and gone after it.
+            Some(Found::Bytes(text)) => Self::of(columns, &text, Found::into_owned),
+            Some(other) => Self::of(columns, other.into_json().as_bytes(), Found::into_owned),
+        })
+    }
+
+    fn of<'t>(
+        columns: &Columns,
+        text: &'t [u8],
+        keep: impl Fn(Found<'t>) -> Found<'a>,
+    ) -> PointedAt<'a> {
+        let mut slots = vec![None; columns.columns.len()];
+        match columns.tree.find(text, &mut slots) {
+            Ok(()) => PointedAt::Values(
+                slots.into_iter().map(|raw| raw.and_then(Found::of_json).map(&keep)).collect(),
+            ),
+            Err(error) => PointedAt::NotJson(error.to_string()),
+        }
+    }
+}
+
+/// The body: bytes of data sections; what an AMQP value holds; a sequence as JSON.
+fn body<'a>(message: &Message<'a>) -> Result<Option<Found<'a>>, AmqpError> {
+    match message.body() {
+        Body::Absent => Ok(None),
+        Body::Data(data) => Ok(Some(Found::Bytes(data.joined()))),
+        Body::Value(value) => of_value(message, value),
+        Body::Sequence(sequences) => envelope::sequences_as_json(message, sequences)
+            .map(|json| Some(Found::Compound(Cow::Owned(json)))),
+    }
+}
+
+/// Text where it is that, else bytes.
+fn open(body: Option<Found<'_>>) -> Value<'_> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    match body {
+        None => Value::Null,
+        Some(Found::Bytes(bytes)) if !text(&bytes) => Value::Bytes(bytes),
+        Some(found @ Found::Bytes(_)) => convert(found, ColumnType::Text).unwrap_or(Value::Null),
+        Some(Found::Text(text)) => Value::Text(text),
+        Some(other) => Value::Text(other.into_json()),
+    }
+}
+
+fn of_map<'a>(
+    message: &Message<'a>,
+    map: Option<Map<'a>>,
+    name: &str,
+) -> Result<Option<Found<'a>>, AmqpError> {
+    let value = map.map(|map| map.get(name)).transpose()?.flatten();
+    value.map_or(Ok(None), |value| of_value(message, value))
+}
+
+fn of_property<'a>(
+    message: &Message<'a>,
+    property: Property,
+) -> Result<Option<Found<'a>>, AmqpError> {
+    let Some(list) = message.properties_list() else { return Ok(None) };
+    match list.items().nth(property as usize).transpose()? {
+        Some(value) => of_value(message, value),
+        None => Ok(None),
+    }
+}
+
+fn of_value<'a>(message: &Message<'a>, value: Amqp<'a>) -> Result<Option<Found<'a>>, AmqpError> {
+    let number = |text: String| Found::Number(Cow::Owned(text));
+    Ok(Some(match value {
+        Amqp::Null => return Ok(None),
+        Amqp::Bool(value) => Found::Boolean(value),
+        Amqp::Ubyte(n) => number(n.to_string()),
+        Amqp::Ushort(n) => number(n.to_string()),
+        Amqp::Uint(n) => number(n.to_string()),
+        Amqp::Ulong(n) => number(n.to_string()),
+        Amqp::Byte(n) => number(n.to_string()),
+        Amqp::Short(n) => number(n.to_string()),
+        Amqp::Int(n) => number(n.to_string()),
+        Amqp::Long(n) => number(n.to_string()),
+        Amqp::Float(n) if n.is_finite() => number(format!("{n:?}")),
+        Amqp::Double(n) if n.is_finite() => number(format!("{n:?}")),
+        Amqp::Float(_) | Amqp::Double(_) => Found::NotFinite,
+        // In digits, or "NaN" and the like: where it is a number, it counts as one.
+        Amqp::Decimal(decimal) => Found::Text(Cow::Owned(decimal.to_string())),
+        Amqp::Char(c) => Found::Text(Cow::Owned(c.to_string())),
+        Amqp::Timestamp(ms) => Found::Timestamp(ms),
+        Amqp::Binary(bytes) => Found::Bytes(Cow::Borrowed(bytes)),
+        Amqp::String(text) | Amqp::Symbol(text) => Found::Text(Cow::Borrowed(text)),
+        Amqp::Uuid(_) => {
+            let json = envelope::value_as_json(message, value)?;
+            Found::Text(Cow::Owned(json.trim_matches('"').to_owned()))
+        }
+        Amqp::List(_) | Amqp::Map(_) | Amqp::Array(_) | Amqp::Described(_) => {
+            Found::Compound(Cow::Owned(envelope::value_as_json(message, value)?))
+        }
+    }))
+}

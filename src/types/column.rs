@@ -1,0 +1,257 @@
+//! The words for typed columns: where a value comes from, and what it becomes. The configuration
+//! reads them, sinks carry them out.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One column: a name for a value that is taken from each message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// The column's name in the medium.
+    pub name: String,
+    /// Where the value comes from.
+    pub from: Source,
+    /// What it becomes.
+    pub kind: ColumnType,
+    /// Whether a message without the value is bad, or has a null there.
+    pub required: bool,
+    /// What a value of another type means.
+    pub on_misfit: OnMisfit,
+}
+
+/// What a value becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    /// Text. Numbers and truth values become their text.
+    #[default]
+    Text,
+    /// A whole number of 64 bits with a sign.
+    Integer,
+    /// A binary floating-point number of 64 bits.
+    Float,
+    /// A decimal number, with all its digits.
+    Numeric,
+    /// True or false.
+    Boolean,
+    /// A point in time: a text as in RFC 3339, a whole number of milliseconds since 1970, or an AMQP
+    /// timestamp.
+    Timestamp,
+    /// Any value, as JSON.
+    Json,
+    /// Bytes; of a text, its UTF-8.
+    Bytes,
+}
+
+/// What a value of another type than the column's means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMisfit {
+    /// The message is bad: `on_bad_message` says what becomes of it.
+    #[default]
+    BadMessage,
+    /// The column is null there.
+    Null,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The name of the stream.
+    Stream,
+    /// The message's offset.
+    Offset,
+    /// The chunk's timestamp.
+    Timestamp,
+    /// The whole body.
+    Body,
+    /// What a pointer (RFC 6901) points at in a body that is JSON.
+    Json(Pointer),
+    /// A field of the properties section.
+    Property(Property),
+    /// All application properties, as JSON.
+    ApplicationProperties,
+    /// One application property.
+    ApplicationProperty(String),
+    /// One message annotation.
+    MessageAnnotation(String),
+}
+
+/// A JSON pointer (RFC 6901), taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer(pub Vec<String>);
+
+macro_rules! properties {
+    ($($(#[$doc:meta])* $id:ident = $name:literal,)*) => {
+        /// A field of the properties section.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Property { $($(#[$doc])* $id,)* }
+
+        impl Property {
+            /// All of them, in the standard's order.
+            pub const ALL: &[Property] = &[$(Property::$id),*];
+
+            /// As the configuration and the envelope have it.
+            pub fn name(self) -> &'static str {
+                match self { $(Property::$id => $name,)* }
+            }
+        }
+    };
+}
+
+properties! {
+    /// The message's name.
+    MessageId = "message_id",
+    /// Who published it.
+    UserId = "user_id",
+    /// The address that it was sent to.
+    To = "to",
+    /// What it is about.
+    Subject = "subject",
+    /// Where an answer should go.
+    ReplyTo = "reply_to",
+    /// The message that it belongs to.
+    CorrelationId = "correlation_id",
+    /// The media type of the body.
+    ContentType = "content_type",
+    /// What was done to the body.
+    ContentEncoding = "content_encoding",
+    /// When it expires.
+    AbsoluteExpiryTime = "absolute_expiry_time",
+    /// When it was made.
+    CreationTime = "creation_time",
+    /// The group that it belongs to.
+    GroupId = "group_id",
+    /// Its number in that group.
+    GroupSequence = "group_sequence",
+    /// The group that answers belong to.
+    ReplyToGroupId = "reply_to_group_id",
+}
+
+/// What is wrong with a source, in words for whoever wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSource(String);
+
+impl FromStr for Source {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<Source, BadSource> {
+        match text {
+            "stream" => return Ok(Source::Stream),
+            "offset" => return Ok(Source::Offset),
+            "timestamp" => return Ok(Source::Timestamp),
+            "body" => return Ok(Source::Body),
+            "application_properties" => return Ok(Source::ApplicationProperties),
+            _ => {}
+        }
+        if text.is_empty() || text.starts_with('/') {
+            return pointer(text).map(Source::Json);
+        }
+        let Some((section, name)) = text.split_once('.') else { return Err(unknown(text)) };
+        if name.is_empty() {
+            return Err(BadSource(format!("{text:?} names nothing behind its dot")));
+        }
+        match section {
+            "application_properties" => Ok(Source::ApplicationProperty(name.to_owned())),
+            "message_annotations" => Ok(Source::MessageAnnotation(name.to_owned())),
+            "properties" => {
+                let found = Property::ALL.iter().find(|property| property.name() == name);
+                found.copied().map(Source::Property).ok_or_else(|| {
+                    let names = Property::ALL.iter().map(|property| property.name());
+                    BadSource(format!(
+                        "there is no property {name:?}: expected one of {}",
+                        names.collect::<Vec<_>>().join(", ")
+                    ))
+                })
+            }
+            _ => Err(unknown(text)),
+        }
+    }
+}
+
+fn unknown(text: &str) -> BadSource {
+    BadSource(format!(
+        "{text:?} is no source: expected a pointer into a JSON body, as in \"/user/id\" (\"\" is the \
+         whole document), or one of stream, offset, timestamp, body, properties.NAME, \
+         application_properties, application_properties.NAME, message_annotations.NAME"
+    ))
+}
+
+fn pointer(text: &str) -> Result<Pointer, BadSource> {
+    let unescape = |token: &str| {
+        let mut out = String::with_capacity(token.len());
+        let mut rest = token.chars();
+        while let Some(c) = rest.next() {
+            match c {
+                '~' => match rest.next() {
+                    Some('0') => out.push('~'),
+                    Some('1') => out.push('/'),
+                    _ => {
+                        return Err(BadSource(format!(
+                            "{text:?} is no JSON pointer: `~` stands only in `~0` (for `~`) and \
+                             `~1` (for `/`)"
+                        )));
+                    }
+                },
+                c => out.push(c),
+            }
+        }
+        Ok(out)
+    };
+    text.split('/').skip(1).map(unescape).collect::<Result<_, _>>().map(Pointer)
+}
+
+/// As the configuration has it.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Stream => f.write_str("stream"),
+            Source::Offset => f.write_str("offset"),
+            Source::Timestamp => f.write_str("timestamp"),
+            Source::Body => f.write_str("body"),
+            Source::Json(Pointer(tokens)) => tokens.iter().try_for_each(|token| {
+                write!(f, "/{}", token.replace('~', "~0").replace('/', "~1"))
+            }),
+            Source::Property(property) => write!(f, "properties.{}", property.name()),
+            Source::ApplicationProperties => f.write_str("application_properties"),
+            Source::ApplicationProperty(name) => write!(f, "application_properties.{name}"),
+            Source::MessageAnnotation(name) => write!(f, "message_annotations.{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_what_they_say() {
+        let pointer = |tokens: &[&str]| {
+            Source::Json(Pointer(tokens.iter().map(|t| (*t).to_owned()).collect()))
+        };
+        for (text, source) in [
+            ("", pointer(&[])),
+            ("/", pointer(&[""])),
+            ("/user/id", pointer(&["user", "id"])),
+            ("/a~1b/m~0n/~01/0", pointer(&["a/b", "m~n", "~1", "0"])),
+            ("stream", Source::Stream),
+            ("body", Source::Body),
+            ("properties.group_sequence", Source::Property(Property::GroupSequence)),
+            ("application_properties", Source::ApplicationProperties),
+            ("application_properties.a.b", Source::ApplicationProperty("a.b".to_owned())),
+            ("message_annotations.x-n", Source::MessageAnnotation("x-n".to_owned())),
+        ] {
+            assert_eq!(text.parse(), Ok(source.clone()), "{text}");
+            assert_eq!(source.to_string(), text);
+        }
+        for text in
+            ["user", "/a~", "/a~2", "properties", "properties.", "properties.name", "header.ttl"]
+        {
+            assert!(text.parse::<Source>().is_err(), "{text}");
+        }
+    }
+}
