@@ -23,6 +23,7 @@ pub mod envelope;
 pub mod file;
 pub mod format;
 pub mod null;
+pub mod postgres;
 pub mod stdout;
 pub(crate) mod worker;
 

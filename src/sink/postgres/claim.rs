@@ -54,7 +54,8 @@ pub(super) fn create(name: &str) -> String {
          stream text NOT NULL, reference text NOT NULL, \
          owner text NOT NULL, epoch bigint NOT NULL, \
          backend integer NOT NULL, backend_start timestamptz, taken_at timestamptz NOT NULL, \
-         \"offset\" numeric(20, 0), chunk_first_offset numeric(20, 0), chunk_epoch numeric(20, 0), \
+         \"offset\" numeric(20, 0) CHECK (\"offset\" BETWEEN 0 AND 18446744073709551615), \
+         chunk_first_offset numeric(20, 0), chunk_epoch numeric(20, 0), \
          chunk_timestamp_ms bigint, chunk_crc bigint, updated_at timestamptz, \
          PRIMARY KEY (stream, reference)) WITH (fillfactor = 50)"
     )
@@ -252,8 +253,7 @@ impl Rows<'_> {
     }
 }
 
-/// What [`POSITION`] holds. What is no offset is taken for none that could be resumed at: an error of
-/// whoever edited it, which the next commit mends.
+/// What [`POSITION`] holds. That it is an offset, where there is one, the table itself checks.
 fn position(row: &Row) -> Result<Option<Checkpoint>, Error> {
     let number = |at: usize| -> Result<Option<u64>, Error> {
         Ok(row.try_get::<_, Option<String>>(at)?.and_then(|text| text.parse().ok()))

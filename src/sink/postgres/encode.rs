@@ -10,7 +10,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::numeric;
-use crate::sink::columns::{ColumnType, Value};
+use crate::sink::columns::Value;
+use crate::types::column::ColumnType;
 
 /// What a COPY in binary form begins with: the signature, no flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
