@@ -8,7 +8,10 @@
 #     broker-4.0       broker-4.0 and broker-4.3. Needs Linux with apt, and root, sudo or user
 #     broker-4.3       namespaces; else Docker
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
-#                      with --where after it, prints where that is
+#                      with --where after it, prints where that is; likewise
+#     duckdb           an independent reader of Parquet files
+#     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
+#                      --where after it, prints the folder that they are in
 #     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
@@ -19,10 +22,14 @@ HERE=$(dirname "${BASH_SOURCE[0]}")
 . "$HERE/lib/image.sh"
 . "$HERE/lib/docker.sh"
 
-RSTREAM_VERSION=1.1.1
+# Python programs, each in a virtual environment of its own: NAME, what for, and the exact packages.
+declare -A VENV_WHY=() VENV_PACKAGES=()
+VENV_WHY[rstream]='a second client: publishes compressed batches, reads stored offsets'
 # rstream does gzip itself. The rest are codecs that the tests plug into it: cramjam for snappy, lz4 and
 # zstandard for theirs.
-RSTREAM_PACKAGES=("rstream==$RSTREAM_VERSION" mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0)
+VENV_PACKAGES[rstream]='rstream==1.1.1 mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0'
+VENV_WHY[duckdb]='an independent reader of Parquet files'
+VENV_PACKAGES[duckdb]='duckdb==2.0.0'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -74,34 +81,58 @@ setup_broker() {
   fi
 }
 
-rstream_dir() { echo "$RILLWAY_CACHE/rstream-$RSTREAM_VERSION"; }
+# Where an environment is: named after what is in it, so that another list makes another one.
+venv_dir() { echo "$RILLWAY_CACHE/$1-$(cksum <<<"${VENV_PACKAGES[$1]}" | cut -d ' ' -f 1)"; }
 
-# The stamp is written last and holds the exact list, so a half-filled folder is never taken as done.
-rstream_is_there() {
-  local stamp
-  stamp=$(cat "$(rstream_dir)/packages" 2>/dev/null) && [[ $stamp == "${RSTREAM_PACKAGES[*]}" ]]
-}
+# The stamp is written last: a half-filled folder is never taken as done.
+venv_is_there() { [[ -e $(venv_dir "$1")/complete ]]; }
 
-rstream_build() {
-  rstream_is_there && return
-  local dir
-  dir=$(rstream_dir)
-  have python3 || { announce "installing python3 (runs rstream, the tests' second opinion on streams)"; apt_install python3 python3-venv; }
+venv_build() {
+  venv_is_there "$1" && return
+  local dir packages
+  dir=$(venv_dir "$1")
+  read -ra packages <<<"${VENV_PACKAGES[$1]}"
+  have python3 || { announce "installing python3 (runs $1: ${VENV_WHY[$1]})"; apt_install python3 python3-venv; }
   if ! python3 -c 'import ensurepip' 2>/dev/null; then
-    announce "installing python3-venv (keeps rstream apart from the system's Python)"
+    announce "installing python3-venv (keeps $1 apart from the system's Python)"
     apt_install python3-venv
   fi
-  announce "installing rstream $RSTREAM_VERSION into $dir (a second client: publishes compressed batches, reads stored offsets)"
+  announce "installing ${packages[0]} into $dir (${VENV_WHY[$1]})"
   rm -rf "$dir"
   mkdir -p "${dir%/*}"
   python3 -m venv "$dir"
-  "$dir/bin/pip" install -q --disable-pip-version-check "${RSTREAM_PACKAGES[@]}" >&2
-  echo "${RSTREAM_PACKAGES[*]}" >"$dir/packages"
+  "$dir/bin/pip" install -q --disable-pip-version-check "${packages[@]}" >&2
+  touch "$dir/complete"
 }
 
-setup_rstream() {
-  if rstream_is_there; then return; fi
-  with_lock rstream rstream_build
+setup_venv() {
+  if venv_is_there "$1"; then return; fi
+  with_lock "$1" venv_build "$1"
+}
+
+# Where a server's programs are: Debian keeps those of each version apart.
+postgres_dir() {
+  local dir
+  while read -r dir; do
+    if [[ -x $dir/initdb && -x $dir/postgres ]]; then echo "$dir"; return; fi
+  done < <(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV; dirname "$(readlink -f "$(command -v initdb || echo /none/initdb)")")
+  return 1
+}
+
+postgres_install() {
+  postgres_dir >/dev/null && return
+  announce "installing postgresql (the tests of the postgres sink start servers of their own)"
+  # Else the package makes and starts one for the whole machine, which nobody asked for.
+  apt_install postgresql-common
+  as_root mkdir -p /etc/postgresql-common/createcluster.d
+  as_root tee /etc/postgresql-common/createcluster.d/rillway.conf >/dev/null <<<'create_main_cluster = false'
+  apt_install postgresql
+  postgres_dir >/dev/null || die "postgresql is installed, but its programs are not in /usr/lib/postgresql"
+}
+
+setup_postgres() {
+  if postgres_dir >/dev/null; then return; fi
+  with_lock postgres postgres_install
 }
 
 setup_zstd() {
@@ -114,16 +145,22 @@ setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  rstream) setup_rstream ;;
+  rstream | duckdb) setup_venv "$1" ;;
+  postgres) setup_postgres ;;
   zstd) setup_zstd ;;
   *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
   esac
 }
 
 [[ $# -gt 0 ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
-if [[ "$*" == 'rstream --where' ]]; then
-  setup rstream
-  rstream_dir
+if [[ $# == 2 && $2 == --where && ${VENV_PACKAGES[$1]:-} ]]; then
+  setup "$1"
+  venv_dir "$1"
+  exit
+fi
+if [[ "$*" == 'postgres --where' ]]; then
+  setup postgres
+  postgres_dir
   exit
 fi
 if [[ $# == 1 ]]; then

@@ -51,6 +51,11 @@ const RULES: &[Rule] = &[
         never: &["metrics"],
     },
     Rule {
+        module: "republish",
+        may_use: &["broker", "sink::stream", "types", "wire::commands"],
+        never: &["metrics"],
+    },
+    Rule {
         module: "consumer",
         may_use: &["broker", "faults", "flow", "sink", "telemetry", "types", "wire"],
         never: &["rabbitmq_stream_client"],
@@ -63,6 +68,7 @@ const RULES: &[Rule] = &[
             "config",
             "consumer",
             "flow",
+            "republish",
             "sink",
             "telemetry",
             "tls",

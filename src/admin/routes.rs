@@ -16,6 +16,7 @@ use serde_json::json;
 use super::overview::{CommitError, ConsumerView, Overview};
 use super::page;
 use super::server::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
+use crate::telemetry::samples;
 
 /// A whole response: bodies are small, or rendered at once anyhow.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -112,7 +113,11 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
             answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             answer
         }
-        Route::Metrics => respond(StatusCode::OK, PROMETHEUS, site.metrics.render()),
+        Route::Metrics => {
+            let mut page = site.metrics.render();
+            samples::registry().render(&mut page);
+            respond(StatusCode::OK, PROMETHEUS, page)
+        }
         Route::Live => match site.overview.live() {
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::schema::write;
-use crate::config::{ByteSize, Config, ConsumerConfig, SinkConfig};
+use crate::config::{ByteSize, Config, ConsumerConfig, ObjectPlace, SinkConfig};
 use crate::consumer;
 use crate::flow::resume::{self, OnLost, Origin, Start};
 use crate::supervisor::{self, plan_of};
@@ -176,7 +176,17 @@ impl ConsumerPlan {
             sink: consumer.sink.kind(),
             to: match &consumer.sink {
                 SinkConfig::File(file) => Some(file.dir.clone()),
-                SinkConfig::Null | SinkConfig::Stdout(_) => None,
+                SinkConfig::Object(object) => Some(match object.place() {
+                    Ok(ObjectPlace::Folder(path)) => path,
+                    _ => object.url.clone().into(),
+                }),
+                SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
+                SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
+                SinkConfig::Null
+                | SinkConfig::Stdout(_)
+                | SinkConfig::Http(_)
+                | SinkConfig::Metrics(_) => None,
+                SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
             },
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,

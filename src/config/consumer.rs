@@ -144,9 +144,10 @@ pub(super) struct ConsumerKeys {
     /// The stream that it reads.
     stream: String,
     /// Where it starts when it has never stored an offset. `last` is the last chunk, not the last
-    /// message; a timestamp is exact to the chunk, too.
-    #[serde(default = "first")]
-    start: Start,
+    /// message; a timestamp is exact to the chunk, too. Default: `first`; for the sink `metrics`,
+    /// `next`.
+    #[serde(default)]
+    start: Option<Start>,
     /// When it stores its offset on the server: whichever comes first, and at shutdown anyway.
     #[serde(default)]
     commit: CommitConfig,
@@ -172,10 +173,6 @@ pub(super) struct ConsumerKeys {
     sink: Value,
 }
 
-fn first() -> Start {
-    Start::First
-}
-
 fn memory() -> ByteSize {
     ByteSize::mib(32)
 }
@@ -198,11 +195,18 @@ impl ConsumerConfig {
         };
         check(&keys, at, problems);
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
+        let reference = Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone()));
+        let stream = StreamName::new(keys.stream);
+        if let SinkConfig::Stream(target) = &sink
+            && let Some((key, message)) = target.check_source(&stream, &reference)
+        {
+            problems.push(Problem::new(join(&join(at, "sink"), key), message));
+        }
         (problems.len() == before).then(|| ConsumerConfig {
-            reference: Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone())),
+            reference,
             name: ConsumerName::new(keys.name),
-            stream: StreamName::new(keys.stream),
-            start: keys.start,
+            stream,
+            start: keys.start.unwrap_or_else(|| sink.start()),
             commit: keys.commit,
             batch: keys.batch,
             memory: keys.memory,

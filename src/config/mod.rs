@@ -46,7 +46,7 @@ pub use consumer::{
 };
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
-pub use sink::{Compression, FileSink, RecordFormat, SinkConfig, StdoutSink};
+pub use sink::*;
 pub use start::Start;
 pub use units::{ByteSize, HumanDuration, OrNever};
 

@@ -71,13 +71,16 @@ impl Tree {
         branches(&schemas).iter().flat_map(|b| kinds(b)).collect()
     }
 
-    /// Every path of a key, with `[]` for any element of a list.
+    /// Every path of a key, with `[]` for any element of a list and `*` for a key of the user's own.
     #[cfg(test)]
     pub(super) fn paths(&self) -> std::collections::BTreeSet<String> {
         fn walk(schemas: &[&Value], at: &str, out: &mut std::collections::BTreeSet<String>) {
             for branch in branches(schemas) {
                 if let Some(items) = branch.get("items") {
                     walk(&[items], &format!("{at}[]"), out);
+                }
+                if of_any_key(branch).is_some() {
+                    out.insert(format!("{at}.*"));
                 }
                 for (key, schema) in
                     branch.get("properties").and_then(Value::as_object).into_iter().flatten()

@@ -4,6 +4,7 @@
 //! itself before any type sees it; the types then read it into a [`Secret`], which cannot be shown.
 //! An error names the place, never what was found there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -77,6 +78,24 @@ pub(super) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D:
             .map(|one| One::deserialize(one).map(|one| one.0).map_err(serde::de::Error::custom))
             .collect(),
         _ => Err(serde::de::Error::custom("not a list: expected [ … ]")),
+    }
+}
+
+/// The same, for a table whose keys are the user's own.
+pub(super) fn table<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<String, Secret>, D::Error> {
+    #[derive(Deserialize)]
+    struct One(#[serde(deserialize_with = "deserialize")] Secret);
+    match Value::deserialize(from)? {
+        Value::Object(table) => table
+            .into_iter()
+            .map(|(key, one)| match One::deserialize(one) {
+                Ok(one) => Ok((key, one.0)),
+                Err(error) => Err(serde::de::Error::custom(format!("{key:?}: {error}"))),
+            })
+            .collect(),
+        _ => Err(serde::de::Error::custom("not a table: expected { NAME = …, … }")),
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod files;
 mod secrets;
+mod sinks;
+mod streams;
 
 use std::path::Path;
 

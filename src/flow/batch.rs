@@ -81,6 +81,11 @@ impl Batch {
         self.parts.first().map_or(Timestamp(0), |p| p.chunk.timestamp)
     }
 
+    /// The runs that the records lie in, the excluded ones among them.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// The records, in order, without the excluded ones.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let mut excluded = self.excluded.iter().peekable();
@@ -89,6 +94,21 @@ impl Batch {
             while excluded.next_if(|e| **e < record.offset).is_some() {}
             excluded.next_if(|e| **e == record.offset).is_none()
         })
+    }
+
+    /// The records at or above `from`, as [`Batch::records`] yields them. Whole chunks are passed over
+    /// at once, so that a batch may be walked in pieces.
+    pub fn records_from(&self, from: Offset) -> impl Iterator<Item = Record<'_>> {
+        let mut excluded = self.excluded.iter().peekable();
+        self.parts
+            .iter()
+            .filter(move |p| p.block.last_offset() >= from)
+            .flat_map(|p| p.block.records())
+            .skip_while(move |record| record.offset < from)
+            .filter(move |record| {
+                while excluded.next_if(|e| **e < record.offset).is_some() {}
+                excluded.next_if(|e| **e == record.offset).is_none()
+            })
     }
 
     /// The same batch without these records (bad ones, that a policy let pass). It covers the same

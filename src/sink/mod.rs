@@ -22,9 +22,14 @@ pub mod conformance;
 pub mod envelope;
 pub mod file;
 pub mod format;
+pub mod http;
+pub mod metrics;
 pub mod null;
+pub mod object;
 pub mod postgres;
+pub mod sqlite;
 pub mod stdout;
+pub mod stream;
 pub(crate) mod worker;
 
 use std::sync::Arc;

@@ -119,6 +119,16 @@ labels! {
 }
 
 labels! {
+    /// Why a sample that was made from a message is not on the page.
+    DropReason {
+        /// The metric has as many label sets as it may.
+        MaxSeries = "max_series",
+        /// The value of a label is longer than it may be.
+        LabelTooLong = "label_too_long",
+    }
+}
+
+labels! {
     /// What kind of error a sink answered with.
     SinkErrorReason {
         /// It may work later; the same batch is tried again.
@@ -153,6 +163,7 @@ mod tests {
         check::<StoreResult>(3);
         check::<State>(7);
         check::<RestartReason>(6);
+        check::<DropReason>(2);
         check::<SinkErrorReason>(4);
     }
 

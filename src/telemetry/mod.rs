@@ -4,12 +4,13 @@
 //! - [`labels`]: the closed sets that may stand in a label.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path looks nothing up.
 //! - [`prometheus`]: the recorder that `/metrics` is rendered from.
+//! - [`samples`]: metrics that are made from messages, beside the program's own.
 //! - [`logging`]: log lines to standard error, as text or JSON.
 //! - [`heartbeat`]: which loops still turn. The watchdog and `/livez` both ask it.
 //! - [`systemd`]: sd_notify, a no-op where nobody listens.
 //!
 //! Invariants: a metric is 0 or absent before its first event, never a made-up figure; no label
-//! takes its value from a message; nothing here ever holds a secret.
+//! of the program's own metrics takes its value from a message; nothing here ever holds a secret.
 //!
 //! It must not know what a broker, a sink or a batch is: it is told numbers.
 
@@ -19,6 +20,7 @@ pub mod labels;
 pub mod logging;
 pub mod names;
 pub mod prometheus;
+pub mod samples;
 pub mod systemd;
 
 pub use consumer::ConsumerMetrics;

@@ -2,7 +2,8 @@
 //!
 //! Names are an interface: a rename is a breaking change, to be told in CHANGELOG.md. Prefix
 //! `rillway_`, base units, `_total` on counters. `stream` is the stream that is read (each
-//! partition of a super stream is one); every other label comes from a closed set in
+//! partition of a super stream is one); `metric` is
+//! the name that the configuration gives; every other label comes from a closed set in
 //! [`labels`](super::labels).
 
 use metrics::Unit;
@@ -37,6 +38,7 @@ const CONSUMER: &[&str] = &["consumer", "stream"];
 const SINK: &[&str] = &["consumer", "stream", "sink"];
 const SINK_REASON: &[&str] = &["consumer", "stream", "sink", "reason"];
 const REASON: &[&str] = &["consumer", "stream", "reason"];
+const METRIC_REASON: &[&str] = &["consumer", "stream", "metric", "reason"];
 const RESULT: &[&str] = &["consumer", "stream", "result"];
 const STATE: &[&str] = &["consumer", "stream", "state"];
 
@@ -109,6 +111,9 @@ metrics! {
         "The most that rillway_buffered_bytes may reach.";
     BACKPRESSURE_SECONDS = "rillway_backpressure_seconds_total", Counter, Seconds, CONSUMER,
         "Time for which the broker got no credit, because the sink held all memory.";
+    METRICS_DROPPED_SAMPLES = "rillway_metrics_dropped_samples_total", Counter, Count,
+        METRIC_REASON,
+        "Samples of metrics made from messages that were left out, by metric and reason.";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -133,6 +138,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 25);
+        assert_eq!(seen.len(), 26);
     }
 }

@@ -76,6 +76,13 @@ impl Home {
         self.start_to(self.append("stdout"))
     }
 
+    /// Starts the daemon with this fault in it (`die@written:17`), as `rillway::faults` has them.
+    pub(crate) fn start_with_fault(&self, fault: &str) -> Daemon {
+        let mut command = self.command(&["run"]);
+        command.env("RILLWAY_FAULT", fault);
+        self.spawn(command, self.append("stdout"))
+    }
+
     /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
     pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
         let mut daemon = self.start_to(Stdio::piped());
@@ -84,13 +91,12 @@ impl Home {
     }
 
     fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
-        let child = self
-            .command(&["run"])
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(self.append("log"))
-            .spawn()
-            .unwrap();
+        self.spawn(self.command(&["run"]), stdout)
+    }
+
+    fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
+        let child =
+            command.stdin(Stdio::null()).stdout(stdout).stderr(self.append("log")).spawn().unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
     }
 
@@ -187,6 +193,13 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).unwrap();
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Whether it was stopped without having ended (SIGSTOP).
+    pub(crate) fn is_frozen(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name before the state stands in brackets, and may hold anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// Its process id.

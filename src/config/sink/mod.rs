@@ -5,7 +5,13 @@
 
 mod file;
 mod format;
+mod http;
+mod metrics;
+mod object;
+mod postgres;
+mod sqlite;
 mod stdout;
+mod stream;
 
 use std::path::Path;
 
@@ -15,11 +21,18 @@ use serde_json::Value;
 use super::error::Problem;
 use super::load::typed;
 use super::schema::{join, nearest};
+use super::start::Start;
 use crate::types::Guarantee;
 
 pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
+pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
+pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
+pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
+pub use self::postgres::PostgresSink;
+pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
+pub use self::stream::StreamSink;
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
@@ -31,10 +44,23 @@ pub enum SinkConfig {
     Stdout(StdoutSink),
     /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
     File(FileSink),
+    /// Writes objects: Parquet or NDJSON, in a folder or an object store.
+    Object(ObjectSink),
+    /// Writes rows into a table of a SQLite database.
+    Sqlite(SqliteSink),
+    /// Writes rows into a table of a PostgreSQL database.
+    Postgres(PostgresSink),
+    /// Sends requests to a web service.
+    Http(HttpSink),
+    /// Makes metrics from messages, on `/metrics`.
+    Metrics(MetricsSink),
+    /// Publishes to another RabbitMQ stream, byte for byte.
+    Stream(StreamSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: [&str; 3] = ["null", "stdout", "file"];
+const TYPES: &[&str] =
+    &["null", "stdout", "file", "object", "sqlite", "postgres", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -43,6 +69,12 @@ impl SinkConfig {
             SinkConfig::Null => "null",
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
+            SinkConfig::Object(_) => "object",
+            SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Postgres(_) => "postgres",
+            SinkConfig::Http(_) => "http",
+            SinkConfig::Metrics(_) => "metrics",
+            SinkConfig::Stream(_) => "stream",
         }
     }
 
@@ -52,6 +84,11 @@ impl SinkConfig {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Object(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Postgres(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -62,6 +99,21 @@ impl SinkConfig {
             SinkConfig::Null => 2 << 20,
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
+            SinkConfig::Object(object) => object.overhead_bytes(),
+            SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Postgres(postgres) => postgres.overhead_bytes(),
+            SinkConfig::Http(http) => http.overhead_bytes(),
+            SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+            SinkConfig::Stream(stream) => stream.overhead_bytes(),
+        }
+    }
+
+    /// Where a consumer of this sink starts that has no position and is not told where.
+    pub(super) fn start(&self) -> Start {
+        match self {
+            // What happened before anybody watched is no event of now.
+            SinkConfig::Metrics(_) => Start::Next,
+            _ => Start::First,
         }
     }
 
@@ -89,13 +141,34 @@ impl SinkConfig {
                 file.check(&mut bad);
                 file.locate(folder);
             }
+            SinkConfig::Object(object) => {
+                object.check(&mut bad);
+                object.locate(folder);
+            }
+            SinkConfig::Sqlite(sqlite) => {
+                sqlite.check(&mut bad);
+                sqlite.locate(folder);
+            }
+            SinkConfig::Postgres(postgres) => {
+                postgres.check(&mut bad);
+                postgres.locate(folder);
+            }
+            SinkConfig::Http(http) => {
+                http.check(&mut bad);
+                http.locate(folder);
+            }
+            SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
+            SinkConfig::Stream(stream) => stream.check(&mut bad),
+        }
+        if let SinkConfig::Stream(stream) = &mut sink {
+            stream.connect(at, folder, problems);
         }
         (problems.len() == before).then_some(sink)
     }
 }
 
 fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
-    let allowed = || TYPES.map(|t| format!("{t:?}")).join(", ");
+    let allowed = || TYPES.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(", ");
     let Value::Object(mut table) = value else {
         return Err(Problem::new(
             at,
@@ -126,8 +199,14 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "null" => Ok(SinkConfig::Null),
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
+        "object" => typed(table, at).map(SinkConfig::Object),
+        "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "postgres" => typed(table, at).map(SinkConfig::Postgres),
+        "http" => typed(table, at).map(SinkConfig::Http),
+        "metrics" => typed(table, at).map(SinkConfig::Metrics),
+        "stream" => typed(table, at).map(SinkConfig::Stream),
         other => {
-            let near = nearest(other, &TYPES).map(|t| format!("; did you mean {t:?}?"));
+            let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(
                 at_type,
                 format!(

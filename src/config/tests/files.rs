@@ -19,7 +19,9 @@ fn env(credentials: &Path) -> Env {
     std::fs::write(credentials.join("rabbitmq-password"), "x").unwrap();
     Env::from([
         ("RABBITMQ_PASSWORD", "x".to_owned()),
+        ("S3_SECRET", "x".to_owned()),
         ("RABBITMQ_URI", "rabbitmq-stream://h".to_owned()),
+        ("INGEST_TOKEN", "x".to_owned()),
         ("CREDENTIALS_DIRECTORY", credentials.display().to_string()),
     ])
 }
@@ -106,7 +108,18 @@ fn the_reference_lists_every_key_and_no_other() {
     let secret =
         |path: &String| [".env", ".file", ".credential"].iter().any(|end| path.ends_with(end));
     listed.retain(|path| !secret(path));
-    let known: BTreeSet<String> = Tree::new().paths().into_iter().filter(|p| !secret(p)).collect();
+    let mut known = Tree::new().paths();
+    known.retain(|path| !secret(path));
+    // Of tables whose keys are the user's own, there has to be an example.
+    let own: BTreeSet<String> =
+        known.iter().filter_map(|path| path.strip_suffix('*').map(str::to_owned)).collect();
+    let listed: BTreeSet<String> = listed
+        .into_iter()
+        .map(|path| match own.iter().find(|table| path.starts_with(table.as_str())) {
+            Some(table) => format!("{table}*"),
+            None => path,
+        })
+        .collect();
     assert!(known.len() > 40, "the schema was not walked: {known:?}");
     assert_eq!(
         (
@@ -137,14 +150,58 @@ fn the_reference_shows_the_defaults() {
         name = "to-files"
         stream = "events"
         sink = { type = "file", dir = "data" }
+        [[consumer]]
+        name = "to-sqlite"
+        stream = "events"
+        sink = { type = "sqlite", path = "data.db" }
+
+        [[consumer]]
+        name = "to-http"
+        stream = "events"
+        sink = { type = "http", url = "https://ingest.example/v1/events" }
+        [[consumer]]
+        name = "to-metrics"
+        stream = "events"
+        [consumer.sink]
+        type = "metrics"
+        [[consumer.sink.metrics]]
+        name = "orders_total"
+        type = "counter"
+        help = "Orders received."
+        labels = { region = "/region", channel = "application_properties.channel" }
+        when = { "/type" = "order" }
+        [[consumer.sink.metrics]]
+        name = "order_amount"
+        type = "histogram"
+        help = "What orders are worth."
+        value = "/amount"
+        buckets = [10, 50, 100, 500, 1000]
+
+        [[consumer]]
+        name = "to-another-stream"
+        stream = "events"
+        sink = { type = "stream", stream = "events-copy" }
+
+        [[consumer]]
+        name = "to-objects"
+        stream = "events"
+        sink = { type = "object", url = "archive" }
     "#;
     let least = File::new(least);
     let mut defaults = least.load(&Env::default()).unwrap();
     // They come from different folders; nothing else may differ.
     let root = shown.path.as_ref().unwrap().parent().unwrap();
     defaults.state_dir = root.join(defaults.state_dir.strip_prefix(least.0.path()).unwrap());
-    if let SinkConfig::File(file) = &mut defaults.consumers[2].sink {
-        file.dir = root.join(file.dir.strip_prefix(least.0.path()).unwrap());
+    let moved = |path: &Path| root.join(path.strip_prefix(least.0.path()).unwrap());
+    for consumer in &mut defaults.consumers {
+        match &mut consumer.sink {
+            SinkConfig::File(file) => file.dir = moved(&file.dir),
+            SinkConfig::Sqlite(sqlite) => sqlite.path = moved(&sqlite.path),
+            SinkConfig::Object(object) => {
+                object.url = format!("file://{}", root.join("archive").display());
+            }
+            _ => {}
+        }
     }
     defaults.path.clone_from(&shown.path);
     assert_eq!(shown, defaults);

@@ -288,11 +288,14 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
         | BrokerError::Lost(_)
         | BrokerError::Closed
         | BrokerError::Overrun { .. }
-        | BrokerError::Timeout { .. } => RestartReason::Connection,
+        | BrokerError::Timeout { .. }
+        | BrokerError::Unconfirmed { .. } => RestartReason::Connection,
         BrokerError::Login { .. }
         | BrokerError::VirtualHost { .. }
         | BrokerError::Refused { .. }
         | BrokerError::AccessRefused { .. }
+        | BrokerError::WriteRefused { .. }
+        | BrokerError::NotPublished { .. }
         | BrokerError::ClosedByBroker { .. }
         | BrokerError::Protocol(_)
         | BrokerError::CreditExceeded

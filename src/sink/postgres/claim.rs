@@ -175,7 +175,8 @@ impl Rows<'_> {
             }
             Ok(_) => {}
             Err(error) => {
-                let error = error.as_db_error().map_or_else(|| error.to_string(), |e| e.to_string());
+                let error =
+                    error.as_db_error().map_or_else(|| error.to_string(), |e| e.to_string());
                 tracing::warn!(%error, backend, "could not end the session of the former owner");
             }
         }
@@ -198,10 +199,8 @@ impl Rows<'_> {
 
     /// The position, without touching the row.
     pub(super) async fn look(&self) -> Result<Option<Checkpoint>, Error> {
-        let sql = format!(
-            "SELECT {POSITION} FROM {} WHERE stream = $1 AND reference = $2",
-            self.table
-        );
+        let sql =
+            format!("SELECT {POSITION} FROM {} WHERE stream = $1 AND reference = $2", self.table);
         let row = self.client.query_opt(&sql, &[&self.stream, &self.reference]).await?;
         row.map_or(Ok(None), |row| position(&row))
     }

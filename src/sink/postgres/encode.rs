@@ -123,7 +123,10 @@ fn content(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), Stri
         (Value::Numeric(digits), PgType::Numeric) => decimal(out, digits)?,
         (Value::Float(n), PgType::Float8) => out.put_f64(*n),
         (Value::Float(n), PgType::Float4) => {
-            #[allow(clippy::cast_possible_truncation, reason = "that is what a column of real does")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "that is what a column of real does"
+            )]
             let narrow = *n as f32;
             let lost = (narrow.is_infinite() && n.is_finite()) || (narrow == 0.0 && *n != 0.0);
             if lost {
@@ -148,7 +151,9 @@ fn content(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), Stri
         // `takes` was asked when the table was looked at.
         (value, to) => {
             let kind = std::mem::discriminant(value);
-            return Err(format!("internal error: {kind:?} does not go into {to:?}; please report it"));
+            return Err(format!(
+                "internal error: {kind:?} does not go into {to:?}; please report it"
+            ));
         }
     }
     Ok(())
@@ -226,7 +231,11 @@ mod tests {
             (Value::Integer(7), PgType::Int4, b"\0\0\0\x04\0\0\0\x07"),
             (Value::Integer(7), PgType::Int2, b"\0\0\0\x02\0\x07"),
             (Value::Boolean(true), PgType::Bool, b"\0\0\0\x01\x01"),
-            (Value::Timestamp(EPOCH_MICROS + 1), PgType::Timestamp, b"\0\0\0\x08\0\0\0\0\0\0\0\x01"),
+            (
+                Value::Timestamp(EPOCH_MICROS + 1),
+                PgType::Timestamp,
+                b"\0\0\0\x08\0\0\0\0\0\0\0\x01",
+            ),
             (json("{}"), PgType::Jsonb, b"\0\0\0\x03\x01{}"),
             (json("{}"), PgType::Json, b"\0\0\0\x02{}"),
             (json(r#""\\u0000""#), PgType::Jsonb, b"\0\0\0\x0a\x01\"\\\\u0000\""),

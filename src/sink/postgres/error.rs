@@ -12,6 +12,7 @@
 //! What is fatal is found out elsewhere: that another process has taken over.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Error, SqlState};
 
@@ -76,6 +77,14 @@ pub(super) fn wait(what: String) -> SinkError {
     SinkError::Transient { what, retry_after: None }
 }
 
+/// It took too long.
+pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
+    wait(format!(
+        "could not {tried} at {place}: not done within {limit:?}. The connection is given up. If the \
+         server is only slow, raise write_timeout, or make batches smaller"
+    ))
+}
+
 /// What came back.
 fn said(error: &Error) -> String {
     match error.as_db_error() {
@@ -104,9 +113,7 @@ fn advice(error: &DbError) -> Option<&'static str> {
         }
         "3D000" => "Create the database, or name another one in `url`",
         "3F000" => "Create the schema, or set `schema`",
-        "42501" => {
-            "Grant the role what it lacks; docs/guides/postgres.md lists what Rillway needs"
-        }
+        "42501" => "Grant the role what it lacks; docs/guides/postgres.md lists what Rillway needs",
         "42P01" | "42703" => "The table was changed or dropped while it was written to",
         "22P03" | "22P04" => "The table's columns were changed; they are looked up again",
         "23514" => "Create a partition for these rows, or a default partition",
@@ -119,7 +126,9 @@ fn advice(error: &DbError) -> Option<&'static str> {
         "55P03" => {
             "Somebody holds a lock on the table; pg_locks and pg_stat_activity show who. `lock_timeout` is how long it was waited for"
         }
-        "57014" => "The server cancelled it: it took longer than `write_timeout`, or a person did it",
+        "57014" => {
+            "The server cancelled it: it took longer than `write_timeout`, or a person did it"
+        }
         "57P01" | "57P02" => "The server is stopping, or somebody ended this session",
         "57P03" => "The server is starting or stopping",
         _ => return None,

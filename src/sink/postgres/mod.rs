@@ -66,14 +66,11 @@ pub use self::claim::Claim;
 
 use self::claim::{PATIENCE, Rows, Taken};
 use self::encode::PgType;
-use self::error::{transient, wait};
+use self::error::{late, transient};
 use self::rows::Shape;
 use self::session::{Door, Session, within};
 use self::table::Names;
-use self::transaction::{Done, Open};
-
-/// How many times longer than a write the search for bad records may take.
-const PROBE_FACTOR: u32 = 10;
+use self::transaction::{Done, Open, Trouble};
 
 /// What a postgres sink needs to know.
 #[derive(Clone, Debug)]
@@ -253,20 +250,23 @@ impl PostgresSink {
     async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
         // Only a transaction that ends well puts it back.
         let Some(ready) = self.ready.take() else { return Ok(()) };
-        let mut doubt = None;
         let open = Open {
             session: &ready.session,
             shape: &self.shape,
             types: &ready.types,
             copy: &ready.copy,
             advance: &ready.advance,
-            rows: self.rows(&ready.session, &ready.names),
+            rows: Rows {
+                client: &ready.session.client,
+                table: &ready.names.positions,
+                stream: self.stream.as_str(),
+                reference: self.reference.as_str(),
+            },
             claim: &self.claim,
             epoch: ready.epoch,
         };
-        let done = transaction::run(&open, batch, &mut doubt).await;
-        self.doubt = doubt;
-        match done {
+        // Not by way of a variable: the doubt stays, should the caller go away.
+        match transaction::run(&open, batch, self.options.write_timeout, &mut self.doubt).await {
             Done::Committed => {
                 self.position = Some(Some(batch.checkpoint()));
                 self.ready = Some(ready);
@@ -277,9 +277,13 @@ impl PostgresSink {
                 Err(SinkError::Poison(bad))
             }
             Done::Fenced(who) => Err(self.fenced(&who)),
-            Done::Broken(tried, error) => {
+            Done::Broken(tried, trouble) => {
                 let tried = format!("{tried} ({batch:?}) in {}", ready.names.table);
-                Err(transient(&tried, &self.door.place, &error))
+                let place = &self.door.place;
+                Err(match trouble {
+                    Trouble::Error(error) => transient(&tried, place, &error),
+                    Trouble::Late(limit) => late(&tried, place, limit),
+                })
             }
         }
     }
@@ -355,9 +359,7 @@ impl Sink for PostgresSink {
         if let Some(at) = at.filter(|at| batch.first_offset() <= at.offset) {
             return Err(self.internal(batch, at));
         }
-        let limit = self.options.write_timeout;
-        let place = self.door.place.clone();
-        within(limit * PROBE_FACTOR, &place, "write", self.transact(batch)).await?;
+        self.transact(batch).await?;
         Ok(Durability::Durable)
     }
 

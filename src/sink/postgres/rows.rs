@@ -9,9 +9,9 @@ use bytes::{BufMut, BytesMut};
 use super::encode::{PgType, field, has_nul};
 use crate::sink::columns::{Columns, Value};
 use crate::sink::{BadReason, BadRecord};
+use crate::types::StreamName;
 use crate::types::column::{Column, ColumnType};
 use crate::wire::block::Record;
-use crate::types::StreamName;
 
 /// The last column of a table of our own.
 const BODY_RAW: &str = "body_raw";
@@ -72,7 +72,11 @@ impl Shape {
                 out.truncate(start);
                 let name = self.columns().nth(nth).map_or("", |(name, _)| name);
                 let detail = format!("column {name:?}: {why}");
-                return Err(BadRecord { offset: record.offset, reason: BadReason::Refused, detail });
+                return Err(BadRecord {
+                    offset: record.offset,
+                    reason: BadReason::Refused,
+                    detail,
+                });
             }
         }
         Ok(())

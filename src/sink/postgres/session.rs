@@ -22,7 +22,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Error, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{transient, wait};
+use super::error::{late, transient, wait};
 use crate::sink::SinkError;
 use crate::tls::{self, TlsOptions};
 use crate::types::Secret;
@@ -194,9 +194,6 @@ pub(super) async fn within<T>(
 ) -> Result<T, SinkError> {
     match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer,
-        Err(_elapsed) => Err(wait(format!(
-            "could not {what} at {place}: not done within {limit:?} (write_timeout). The connection \
-             is given up"
-        ))),
+        Err(_elapsed) => Err(late(what, place, limit)),
     }
 }

@@ -1,6 +1,7 @@
 //! One batch, one transaction: COPY, the position, COMMIT.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
@@ -20,6 +21,9 @@ use crate::wire::block::Record;
 
 /// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// How many times longer than a write the search for bad records may take.
+const SORTING_FACTOR: u32 = 10;
 
 /// What a transaction is done with.
 pub(super) struct Open<'a> {
@@ -43,29 +47,53 @@ pub(super) enum Done {
     /// Rolled back, for the row is no longer ours.
     Fenced(String),
     /// What was tried, and why it failed. The connection cannot be used any more.
-    Broken(&'static str, Error),
+    Broken(&'static str, Trouble),
 }
+
+/// Why something failed.
+pub(super) enum Trouble {
+    Error(Error),
+    /// It took longer than this.
+    Late(Duration),
+}
+
+/// What the first look at a batch came to.
+enum Looked {
+    Done(Done),
+    /// The server refuses some of it. These were found to be bad before.
+    Unsorted(Vec<BadRecord>, Error),
+}
+
+type Failure = (&'static str, Error);
 
 /// Writes the batch, its position with it. `doubt` is set while it cannot be known whether the
 /// transaction counts.
 pub(super) async fn run(
     open: &Open<'_>,
     batch: &Batch,
+    limit: Duration,
     doubt: &mut Option<Option<Checkpoint>>,
 ) -> Done {
-    match write(open, batch, doubt).await {
-        Ok(done) => done,
-        Err((tried, error)) => Done::Broken(tried, error),
+    let looked = tokio::time::timeout(limit, write(open, batch, doubt)).await;
+    let (bad, error) = match looked {
+        Ok(Ok(Looked::Done(done))) => return done,
+        Ok(Ok(Looked::Unsorted(bad, error))) => (bad, error),
+        Ok(Err((tried, error))) => return Done::Broken(tried, Trouble::Error(error)),
+        Err(_elapsed) => return Done::Broken("write", Trouble::Late(limit)),
+    };
+    let limit = limit * SORTING_FACTOR;
+    match tokio::time::timeout(limit, sort_out(open, batch, bad, error)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err((tried, error))) => Done::Broken(tried, Trouble::Error(error)),
+        Err(_elapsed) => Done::Broken("find the records that are refused", Trouble::Late(limit)),
     }
 }
-
-type Failure = (&'static str, Error);
 
 async fn write(
     open: &Open<'_>,
     batch: &Batch,
     doubt: &mut Option<Option<Checkpoint>>,
-) -> Result<Done, Failure> {
+) -> Result<Looked, Failure> {
     let client = &open.session.client;
     let to = batch.checkpoint();
     client.batch_execute("BEGIN").await.map_err(|error| ("begin a transaction", error))?;
@@ -74,9 +102,7 @@ async fn write(
         match copy(open, batch.records(), &mut bad).await {
             Ok(()) if bad.is_empty() => {}
             Ok(()) => return roll_back(open, Done::Refused(bad)).await,
-            Err(error) if is_about_records(&error) => {
-                return sort_out(open, batch, bad, error).await;
-            }
+            Err(error) if is_about_records(&error) => return Ok(Looked::Unsorted(bad, error)),
             Err(error) => return Err(("copy rows", error)),
         }
     }
@@ -91,20 +117,20 @@ async fn write(
     match client.batch_execute("COMMIT").await {
         Ok(()) => {
             *doubt = None;
-            Ok(Done::Committed)
+            Ok(Looked::Done(Done::Committed))
         }
         // A constraint that was deferred to here: the server has rolled back.
         Err(error) if is_about_records(&error) => {
             *doubt = None;
-            sort_out(open, batch, Vec::new(), error).await
+            Ok(Looked::Unsorted(Vec::new(), error))
         }
         Err(error) => Err(("commit", error)),
     }
 }
 
-async fn roll_back(open: &Open<'_>, done: Done) -> Result<Done, Failure> {
+async fn roll_back(open: &Open<'_>, done: Done) -> Result<Looked, Failure> {
     open.session.client.batch_execute("ROLLBACK").await.map_err(|error| ("roll back", error))?;
-    Ok(done)
+    Ok(Looked::Done(done))
 }
 
 /// Finds all bad records: those that were found here, and those that the server refuses.

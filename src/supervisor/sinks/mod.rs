@@ -1,7 +1,13 @@
 //! From a sink's configuration to what opens it. One file for each sink that has options to map.
 
 mod file;
+mod http;
+mod metrics;
+mod object;
+mod postgres;
+mod sqlite;
 mod stdout;
+mod stream;
 
 use std::sync::Arc;
 
@@ -28,6 +34,12 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Object(settings) => object::factory(settings, spec),
+        SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
+        SinkConfig::Postgres(settings) => postgres::factory(settings, spec),
+        SinkConfig::Http(settings) => http::factory(settings, spec),
+        SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
+        SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
 

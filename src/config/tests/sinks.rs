@@ -1,0 +1,124 @@
+//! The keys of `http` and `metrics`: what is refused, and in which words.
+
+use super::*;
+
+fn of_sink(keys: &str) -> Vec<String> {
+    let text = format!("[[consumer]]\nname = \"a\"\nstream = \"s\"\n[consumer.sink]\n{keys}\n");
+    problems(&text, &Env::default())
+}
+
+fn http(keys: &str) -> Vec<String> {
+    of_sink(&format!("type = \"http\"\n{keys}"))
+}
+
+#[test]
+fn http_says_what_is_wrong_without_the_secrets() {
+    let url = "url = \"https://user:hunter2@h/x?key=hunter2\"\n";
+    for (keys, says) in [
+        ("url = \"hunter2\"", "not a URL"),
+        ("url = \"ftp://h/hunter2\"", "expected http://HOST"),
+        ("url = \"https://\"", "not a URL"),
+        ("url = \"http://h/\"\ntls = {}", "the URL's scheme is not https"),
+        (&format!("{url}tls = {{ cert = \"c\" }}"), "`cert` and `key` go together"),
+        (&format!("{url}headers = {{ authorization = \"hunter2\" }}"), "and the URL holds a user"),
+        (
+            &format!("{url}headers = {{ \"a b\" = \"hunter2\" }}"),
+            "\"a b\" is not the name of a header",
+        ),
+        (&format!("{url}headers = {{ Host = \"hunter2\" }}"), "the sink sets this header itself"),
+        (&format!("{url}headers = {{ A = \"hunter2\\nB: c\" }}"), "holds what no header may hold"),
+        (&format!("{url}headers = {{ A = 5 }}"), "not a text"),
+        (&format!("{url}in_flight = 0"), "1 to 64"),
+        (&format!("{url}max_records = 0"), "1 to 1000000"),
+        (&format!("{url}max_bytes = 10"), "1KiB to 256MiB"),
+        (&format!("{url}timeout = \"0s\""), "more than 0s"),
+        (&format!("{url}refusals_max = 0"), "at least 1, or \"never\""),
+        (&format!("{url}method = \"GET\""), "POST"),
+    ] {
+        let found = http(keys).join("\n");
+        assert!(found.contains(says), "{keys}:\n{found}");
+        assert!(!found.contains("hunter2"), "{found}");
+    }
+    let unset = http("url = \"http://h/\"\nheaders = { A = { env = \"NO_SUCH\" } }").join("\n");
+    assert!(unset.contains("consumer[0].sink.headers.A"), "{unset}");
+    assert!(unset.contains("NO_SUCH is not set"), "{unset}");
+}
+
+#[test]
+fn headers_come_from_secrets_and_the_environment() {
+    let text = "[[consumer]]\nname = \"a\"\nstream = \"s\"\n[consumer.sink]\ntype = \"http\"\n\
+                url = { env = \"HOOK\" }\nheaders = { Authorization = { env = \"TOKEN\" } }\n";
+    let env = Env::from([("HOOK", "http://h/"), ("TOKEN", "Bearer hunter2")]);
+    let config = File::new(text).load(&env).unwrap();
+    let SinkConfig::Http(http) = &config.consumers[0].sink else { panic!() };
+    assert_eq!(http.headers["Authorization"].reveal(), "Bearer hunter2");
+    assert_eq!(http.url.reveal(), "http://h/");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+fn metric(keys: &str) -> String {
+    let text = format!("type = \"metrics\"\n[[consumer.sink.metrics]]\n{keys}");
+    of_sink(&text).join("\n")
+}
+
+#[test]
+fn metrics_say_what_is_wrong() {
+    for (keys, says) in [
+        ("name = \"rillway_x\"\ntype = \"counter\"", "for the program's own metrics"),
+        ("name = \"a-b\"\ntype = \"counter\"", "\"a-b\" cannot be"),
+        ("name = \"9\"\ntype = \"counter\"", "no digit in front"),
+        ("name = \"a\"\ntype = \"summary\"", "summary"),
+        ("name = \"a\"\ntype = \"gauge\"", "it is missing: only a counter"),
+        ("name = \"a\"\ntype = \"counter\"\nvalue = \"amount\"", "is no source"),
+        (
+            "name = \"a\"\ntype = \"counter\"\nlabels = { consumer = \"/c\" }",
+            "a meaning of its own",
+        ),
+        ("name = \"a\"\ntype = \"counter\"\nlabels = { __x = \"/c\" }", "cannot be a label"),
+        ("name = \"a\"\ntype = \"counter\"\nlabels = { x = \"c\" }", "label \"x\""),
+        ("name = \"a\"\ntype = \"counter\"\nbuckets = [1]", "it has no effect"),
+        (
+            "name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = [2, 1]",
+            "numbers that grow",
+        ),
+        ("name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = []", "numbers that grow"),
+        ("name = \"a\"\ntype = \"counter\"\nwhen = { \"/t\" = [1] }", "expected a text"),
+        ("name = \"a\"\ntype = \"counter\"\nwhen = { t = 1 }", "is no source"),
+        (
+            "name = \"a\"\ntype = \"counter\"\n[[consumer.sink.metrics]]\nname = \"a\"\ntype = \"counter\"",
+            "stands twice",
+        ),
+        (
+            "name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\n[[consumer.sink.metrics]]\nname = \"a_sum\"\ntype = \"counter\"",
+            "\"a\" has the name \"a_sum\" too",
+        ),
+    ] {
+        let found = metric(keys);
+        assert!(found.contains(says), "{keys}:\n{found}");
+    }
+    assert!(of_sink("type = \"metrics\"\nmetrics = []").join("\n").contains("0 metrics"));
+}
+
+#[test]
+fn two_consumers_share_a_name_where_it_means_the_same() {
+    let consumer = |name: &str, metric: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"s\"\n[consumer.sink]\ntype = \"metrics\"\n[[consumer.sink.metrics]]\nname = \"x\"\n{metric}\n"
+        )
+    };
+    let counter = "type = \"counter\"";
+    let histogram = "type = \"histogram\"\nvalue = \"/v\"";
+    let both = |one: &str, other: &str| consumer("a", one) + &consumer("b", other);
+    let config = load(&both(counter, counter)).unwrap();
+    assert_eq!(config.consumers[0].start, Start::Next, "the default of this sink");
+    assert_eq!(config.consumers[0].sink.guarantee(), Guarantee::AtLeastOnce);
+    for (other, says) in [
+        (both(counter, "type = \"gauge\"\nvalue = \"/v\""), "of another type there"),
+        (both(histogram, &format!("{histogram}\nbuckets = [1]")), "other buckets there"),
+    ] {
+        let found = problems(&other, &Env::default()).join("\n");
+        assert!(found.contains(says) && found.contains("consumer[0]"), "{found}");
+    }
+    let told = consumer("a", counter).replace("stream", "start = \"first\"\nstream");
+    assert_eq!(load(&told).unwrap().consumers[0].start, Start::First);
+}

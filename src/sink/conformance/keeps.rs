@@ -1,0 +1,157 @@
+//! What is acknowledged is there, and the position with it.
+
+use crate::flow::batch::Batch;
+use crate::types::{Offset, StreamName};
+
+use super::{
+    Answer, Medium, Outcome, STREAM, batch, close, ensure, in_short, message, open, part, shows,
+    stands_at, write,
+};
+
+/// Every batch that was acknowledged is visible, once, in order, and still is after a reopening.
+///
+/// # Errors
+/// What went wrong; the same for all questions.
+pub async fn keeps_what_it_acknowledges(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    for (from, to) in [(0, 1), (1, 10), (10, 11), (11, 500)] {
+        write(&mut *sink, batch(from..to)).await?;
+        shows(medium, 0..to).await?;
+    }
+    close(sink).await?;
+    let mut sink = open(medium).await?;
+    shows(medium, 0..500).await?;
+    write(&mut *sink, batch(500..502)).await?;
+    close(sink).await?;
+    shows(medium, 0..502).await?;
+    Ok(Outcome::Yes)
+}
+
+/// Offsets grow but are not contiguous, within a batch and between batches.
+///
+/// # Errors
+/// What went wrong.
+pub async fn takes_gaps(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    let parts = [part(5, &[message(b"a"), message(b"b")]), part(90, &[message(b"c")])];
+    let gappy = Batch::new(StreamName::from(STREAM), parts.into_iter().flatten().collect());
+    let Some(gappy) = gappy else { return Err("the question is broken".to_owned()) };
+    let reached = gappy.checkpoint();
+    write(&mut *sink, gappy).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
+    let limit = medium.offset_limit();
+    write(&mut *sink, batch(limit - 3..limit - 1)).await?;
+    close(sink).await?;
+    shows(medium, [5, 6, 90, limit - 3, limit - 2]).await?;
+    Ok(Outcome::Yes)
+}
+
+/// The position is `None` at first, moves with each batch, chunk included, and is found again.
+///
+/// # Errors
+/// What went wrong.
+pub async fn finds_its_position_again(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    stands_at(medium, &mut *sink, None).await?;
+    close(sink).await?;
+    let mut from = 0; // Offset 0 is a position like any other.
+    for to in [1, 7, 8] {
+        let mut sink = open(medium).await?;
+        let next = batch(from..to);
+        let reached = next.checkpoint();
+        write(&mut *sink, next).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
+        close(sink).await?;
+        let mut sink = open(medium).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
+        close(sink).await?;
+        from = to;
+    }
+    shows(medium, 0..8).await?;
+    Ok(Outcome::Yes)
+}
+
+/// Records that a policy took out are not written, but the position covers them, even where no
+/// other record is left.
+///
+/// # Errors
+/// What went wrong.
+pub async fn covers_excluded_records(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    let nothing = batch(0..3).without((0..3).map(Offset).collect());
+    let reached = nothing.checkpoint();
+    write(&mut *sink, nothing).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
+    let some = batch(3..6).without(vec![Offset(3), Offset(5)]);
+    let mut reached = some.checkpoint();
+    write(&mut *sink, some).await?;
+    close(sink).await?;
+    if medium.takes_records_one_by_one() {
+        reached.offset = Offset(4);
+    }
+    let mut sink = open(medium).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
+    close(sink).await?;
+    shows(medium, [4]).await?;
+    Ok(Outcome::Yes)
+}
+
+/// Closing twice is no error.
+///
+/// # Errors
+/// What went wrong.
+pub async fn closes_twice(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    for _ in 0..2 {
+        match sink.close().await {
+            Ok(()) => {}
+            Err(error) => return Err(format!("could not close: {error}")),
+        }
+    }
+    Ok(Outcome::Yes)
+}
+
+/// A flush of nothing is no error, also after everything was made durable.
+///
+/// # Errors
+/// What went wrong.
+pub async fn flushes_nothing(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    for to in [0, 3] {
+        if to > 0 {
+            write(&mut *sink, batch(0..to)).await?;
+        }
+        ensure(sink.flush_at().is_none(), || format!("a flush is due after 0..{to}"))?;
+        sink.flush().await.map_err(|error| format!("nothing was not flushed: {error}"))?;
+        shows(medium, 0..to).await?;
+    }
+    close(sink).await?;
+    Ok(Outcome::Yes)
+}
+
+/// After a restart the next batch may start at any offset, and the position follows it; what was
+/// written is not written over.
+///
+/// # Errors
+/// What went wrong.
+pub async fn takes_a_new_history(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    write(&mut *sink, batch(10..20)).await?;
+    sink.restart().await.map_err(|error| format!("could not restart: {error}"))?;
+    let next = batch(2..5);
+    let reached = next.checkpoint();
+    write(&mut *sink, next).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
+    close(sink).await?;
+    let mut sink = open(medium).await?;
+    stands_at(medium, &mut *sink, Some(reached)).await?;
+    write(&mut *sink, batch(5..15)).await?;
+    close(sink).await?;
+    // What was there may be in sight, or set aside.
+    match medium.visible().await {
+        Some(found) if !found.ends_with(&Vec::from_iter(2..15)) => {
+            Err(format!("shows {} at the end of a new history", in_short(&found)))
+        }
+        _ => Ok(Outcome::Yes),
+    }
+}

@@ -1,0 +1,307 @@
+//! The HTTP client: sends one request and brings home a verdict.
+//!
+//! Invariants: no redirection is followed, no proxy is used (the environment's neither: where
+//! messages go stands in the configuration alone), nothing is sent twice by itself; a request has one
+//! time limit, from connecting to the last byte of its answer; no text that leaves here holds a
+//! header's value, the URL's user, password or query, or a message.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Identity, Response, Url};
+
+use super::answer::{Answer, Verdict, judge, quote};
+use super::pieces::Range;
+use super::{BodyFormat, HttpOptions, HttpTls, Method};
+use crate::sink::SinkError;
+use crate::types::{Secret, StreamName};
+
+/// So much of an answer is read, for its connection to be used again. A longer one is cut off.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// So much of it is kept, to be quoted.
+const ANSWER_KEEP_BYTES: usize = 4 << 10;
+
+/// A service that cannot be reached within this is tried again later, whatever the time limit.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait for its next request. Shorter than what servers allow, so that
+/// few requests meet a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// Secrets shorter than this are not looked for in answers: they would be found everywhere.
+const SECRET_CHARS_MIN: usize = 4;
+
+/// What is not left as it is in a header's value.
+const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'\\');
+
+/// Sends requests to one URL.
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: Url,
+    method: reqwest::Method,
+    headers: HeaderMap,
+    gzip: bool,
+    timeout: Duration,
+    /// The stream's name, fit for a header.
+    stream: String,
+    /// `POST http://host/path`: what may be shown.
+    shown: String,
+    secrets: Vec<String>,
+}
+
+impl Client {
+    /// Builds the client; connects to nothing.
+    ///
+    /// # Errors
+    /// Fatal where the options cannot work.
+    pub(super) async fn new(
+        options: &HttpOptions,
+        stream: &StreamName,
+    ) -> Result<Client, SinkError> {
+        let url = Url::parse(options.url.reveal())
+            .map_err(|error| fatal(format!("`url` is not a URL: {error}")))?;
+        let method = match options.method {
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+        };
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("rillway/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .connect_timeout(options.timeout.min(CONNECT_TIMEOUT_MAX))
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(options.in_flight);
+        let http = with_tls(builder, &options.tls, url.scheme() == "https")
+            .await?
+            .build()
+            .map_err(|error| fatal(format!("the HTTP client cannot be made: {}", chain(error))))?;
+        Ok(Client {
+            http,
+            shown: format!("{method} {}", plain(&url)),
+            secrets: secrets(options, &url),
+            headers: headers(options)?,
+            url,
+            method,
+            gzip: options.gzip,
+            timeout: options.timeout,
+            stream: utf8_percent_encode(stream.as_str(), NOT_IN_HEADERS).to_string(),
+        })
+    }
+
+    /// Sends these records and waits for the whole answer.
+    pub(super) async fn send(&self, range: &Range, body: Bytes) -> Verdict {
+        let what = self.describe(range);
+        let body = match self.gzip {
+            // A whole body is some milliseconds of work, which the runtime should not wait for.
+            true => {
+                let done = tokio::task::spawn_blocking(move || compressed(&body)).await;
+                match done.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                    Ok(body) => body,
+                    Err(error) => {
+                        let what = format!("{what} was not sent: compressing it failed: {error}");
+                        return Verdict::Later { what, retry_after: None };
+                    }
+                }
+            }
+            false => body,
+        };
+        let (first, last) = (range.first.0, range.last.0);
+        let key = format!("{}/{first}-{last}/{}", self.stream, range.timestamp.0);
+        let sent = self
+            .http
+            .request(self.method.clone(), self.url.clone())
+            .timeout(self.timeout)
+            .header("idempotency-key", key)
+            .header("rillway-stream", &self.stream)
+            .header("rillway-first-offset", first)
+            .header("rillway-last-offset", last)
+            .header("rillway-records", range.records)
+            .headers(self.headers.clone())
+            .body(body)
+            .send()
+            .await;
+        match sent {
+            Ok(response) => self.judge(&what, response).await,
+            Err(error) => self.failed(&what, error),
+        }
+    }
+
+    async fn judge(&self, what: &str, mut response: Response) -> Verdict {
+        let mut body = Vec::new();
+        let mut read = 0;
+        while read < ANSWER_BYTES_MAX {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
+                    read += piece.len();
+                    let room = ANSWER_KEEP_BYTES.saturating_sub(body.len()).min(piece.len());
+                    body.extend_from_slice(&piece[..room]);
+                }
+                Ok(None) => break,
+                // Whether it was accepted is not known for sure: an answer counts when it is whole.
+                Err(error) => {
+                    let status = response.status();
+                    return self
+                        .failed(&format!("{what} was answered with {status}, and then"), error);
+                }
+            }
+        }
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let location = header(LOCATION).and_then(|to| self.url.join(to).ok());
+        let answer = Answer {
+            status: response.status(),
+            retry_after: header(RETRY_AFTER),
+            location: location.map(|to| plain(&to)),
+            quote: quote(&body, &self.secrets),
+        };
+        judge(what, &answer, now_ms())
+    }
+
+    /// There is no whole answer.
+    fn failed(&self, what: &str, error: reqwest::Error) -> Verdict {
+        let why = if error.is_timeout() && !error.is_connect() {
+            format!("no whole answer within {:?}", self.timeout)
+        } else {
+            chain(error)
+        };
+        let what = format!(
+            "{what} failed: {why}. It is not known whether it arrived, so it is sent again"
+        );
+        Verdict::Later { what, retry_after: None }
+    }
+
+    fn describe(&self, range: &Range) -> String {
+        let shown = &self.shown;
+        match range.records {
+            1 => format!("{shown} with 1 record (offset {})", range.first),
+            n => format!("{shown} with {n} records (offsets {} to {})", range.first, range.last),
+        }
+    }
+}
+
+fn fatal(what: String) -> SinkError {
+    SinkError::Fatal(format!("http sink: {what}"))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The URL as it may be shown.
+fn plain(url: &Url) -> String {
+    match url.host_str() {
+        Some(_) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        None => format!("{}:…", url.scheme()),
+    }
+}
+
+/// An error with its causes, without the URL.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+fn headers(options: &HttpOptions) -> Result<HeaderMap, SinkError> {
+    let mut headers = HeaderMap::new();
+    let content_type = match options.format {
+        BodyFormat::Json => "application/json",
+        BodyFormat::Ndjson => "application/x-ndjson",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    for (name, value) in &options.headers {
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| fatal(format!("{name:?} is not the name of a header")))?;
+        let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| {
+            fatal(format!("the value of header {name:?} holds what no header may hold"))
+        })?;
+        value.set_sensitive(true);
+        headers.insert(parsed, value);
+    }
+    if options.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(headers)
+}
+
+/// What must not be shown should an answer repeat it, the longest first.
+fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
+    let mut secrets: Vec<String> = Vec::new();
+    for value in options.headers.iter().map(|(_, value)| Secret::reveal(value)) {
+        // Of `Bearer TOKEN`, the token alone too.
+        secrets.push(value.to_owned());
+        secrets.extend(value.split_once(' ').map(|(_, token)| token.to_owned()));
+    }
+    secrets.extend(url.password().map(str::to_owned));
+    secrets.extend(url.query().map(str::to_owned));
+    secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    secrets.retain(|secret| secret.len() >= SECRET_CHARS_MIN);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
+async fn with_tls(
+    builder: reqwest::ClientBuilder,
+    tls: &HttpTls,
+    encrypted: bool,
+) -> Result<reqwest::ClientBuilder, SinkError> {
+    if !encrypted {
+        // Without this the system's certificates would be wanted, and a system may have none.
+        return Ok(builder.tls_certs_only([]));
+    }
+    let mut builder = builder;
+    if let Some(path) = &tls.ca {
+        let pem = read(path).await?;
+        let found =
+            Certificate::from_pem_bundle(&pem).map_err(|error| unusable(path, &chain(error)))?;
+        if found.is_empty() {
+            return Err(unusable(path, "there is no certificate in it"));
+        }
+        builder = builder.tls_certs_only(found);
+    }
+    if let Some((cert, key)) = &tls.identity {
+        let mut pem = read(key).await?;
+        pem.push(b'\n');
+        pem.extend(read(cert).await?);
+        let identity = Identity::from_pem(&pem).map_err(|error| unusable(cert, &chain(error)))?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder.tls_danger_accept_invalid_certs(tls.insecure_skip_verify))
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, SinkError> {
+    tokio::fs::read(path).await.map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, why: &str) -> SinkError {
+    fatal(format!("cannot use {}: {why}", path.display()))
+}
+
+/// Fast rather than small: JSON shrinks well at any level.
+fn compressed(body: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish().map(Bytes::from)
+}

@@ -1,0 +1,274 @@
+//! The `http` sink: records to a web service, several requests at a time, at least once.
+//!
+//! Why "at least once" holds: [`Sink::write`] answers `Durable` only when every record of the batch
+//! stood in a request that was answered with 2xx, to the end of the answer. Whatever else comes
+//! back (another status, silence, a connection that breaks off) counts as not written, so it is sent
+//! again: it may have been taken all the same, and only the answer was lost. Hence the headers:
+//!
+//! - `Idempotency-Key`: `STREAM/FIRST-LAST/TIME`, of the records in the request; TIME is that of the
+//!   first one's chunk, so that a stream created anew does not repeat the keys of the former one.
+//! - `Rillway-Stream`, `Rillway-First-Offset`, `Rillway-Last-Offset`, `Rillway-Records`.
+//!
+//! Requests are cut by the offsets, not by the clock ([`pieces`]): at multiples of `max_records`, and
+//! by halving where that is too much. So a repeat has the same keys, but for those at the edges of a
+//! batch, which are where time put them. That rest is the receiver's: it knows every record by its
+//! stream and offset.
+//!
+//! What a service has taken cannot be taken back. So this sink differs from others where a batch
+//! fails in the middle: what was accepted stays, is remembered ([`progress`]), and is not sent again
+//! when the same batch comes back, nor when it comes back without its bad records. Only a new
+//! process knows nothing of it. Messages that cannot be encoded are found before the first request.
+//!
+//! A request that the service refuses for its content is halved until the refusal is of a single
+//! record: that is the bad one. A service that refuses everything is not taken for a stream of
+//! nothing but bad records: see [`HttpOptions::refusals_max`].
+//!
+//! Knows nothing of metrics, and sets no timer but each request's own limit.
+
+mod answer;
+mod client;
+mod pieces;
+mod progress;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use self::answer::Verdict;
+use self::client::Client;
+use self::pieces::{Cutter, Piece};
+use self::progress::Progress;
+use crate::faults::{self, Point};
+use crate::flow::batch::Batch;
+use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee, Offset, Secret, StreamName};
+
+/// What an http sink needs to know.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Where requests go. Its user, password and query are never shown; its path is.
+    pub url: Secret,
+    /// How they are sent.
+    pub method: Method,
+    /// How records stand in a body.
+    pub format: BodyFormat,
+    /// Whether bodies are compressed by gzip.
+    pub gzip: bool,
+    /// Further headers; they replace `Content-Type`.
+    pub headers: Vec<(String, Secret)>,
+    /// The most requests at a time; at least 1.
+    pub in_flight: usize,
+    /// The most records in a request; at least 1.
+    pub max_records: u64,
+    /// The most bytes of a body, before compression; a record larger than that goes alone.
+    pub max_bytes: usize,
+    /// The time for a request, from connecting to the last byte of the answer.
+    pub timeout: Duration,
+    /// So many records refused one after the other, with none accepted in between, and it is the
+    /// service that is wrong and not the records: the sink stops. `None`: never.
+    pub refusals_max: Option<u64>,
+    /// How an `https` service is known.
+    pub tls: HttpTls,
+}
+
+/// Whom to trust, and who we are.
+#[derive(Clone, Debug, Default)]
+pub struct HttpTls {
+    /// The authorities, in PEM; the system's where it is absent.
+    pub ca: Option<PathBuf>,
+    /// The certificate chain of ours and its key, in PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Takes any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// The method of a request that carries records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+}
+
+/// How records stand in a body. Each is the object that a line of NDJSON has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFormat {
+    /// One JSON array.
+    Json,
+    /// One line each.
+    Ndjson,
+}
+
+/// Sends records to a web service.
+pub struct HttpSink {
+    /// `None` once closed.
+    client: Option<Arc<Client>>,
+    cutter: Cutter,
+    progress: Progress,
+    in_flight: usize,
+    in_flight_bytes_max: usize,
+    refusals_max: Option<u64>,
+    /// Records refused since one was accepted.
+    refusals: u64,
+}
+
+impl HttpSink {
+    /// A sink for records of `stream`. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// Fatal where the options cannot work: a URL, a header or a certificate that is none.
+    pub async fn open(options: HttpOptions, stream: StreamName) -> Result<HttpSink, SinkError> {
+        Ok(HttpSink {
+            client: Some(Arc::new(Client::new(&options, &stream).await?)),
+            cutter: Cutter::new(&stream, options.format, options.max_records, options.max_bytes),
+            progress: Progress::default(),
+            in_flight: options.in_flight.max(1),
+            in_flight_bytes_max: options.in_flight.saturating_mul(options.max_bytes),
+            refusals_max: options.refusals_max,
+            refusals: 0,
+        })
+    }
+
+    /// Sends all of the batch that is not settled, and waits for every answer. An `Ok` says that
+    /// each record was accepted, or is known as bad.
+    async fn send(&mut self, client: &Arc<Client>, batch: &Batch) -> Result<(), SinkError> {
+        let mut todo = self.cutter.start(batch);
+        let mut flying = FuturesUnordered::new();
+        let mut flying_bytes = 0;
+        let mut waiting: Option<Piece> = None;
+        let mut stop: Option<SinkError> = None;
+        loop {
+            while stop.is_none() && flying.len() < self.in_flight {
+                let next =
+                    waiting.take().or_else(|| self.cutter.next(batch, &mut todo, &self.progress));
+                let Some(piece) = next else { break };
+                // One that is larger than all may be waits until it is alone.
+                let bytes = piece.body.len();
+                if !flying.is_empty() && flying_bytes + bytes > self.in_flight_bytes_max {
+                    waiting = Some(piece);
+                    break;
+                }
+                flying_bytes += bytes;
+                let client = Arc::clone(client);
+                flying.push(async move {
+                    let Piece { range, body, .. } = piece;
+                    (client.send(&range, body).await, range, bytes)
+                });
+            }
+            let Some((verdict, range, bytes)) = flying.next().await else { break };
+            flying_bytes -= bytes;
+            match verdict {
+                Verdict::Accepted => {
+                    self.progress.accepted(range.first, range.last);
+                    self.refusals = 0;
+                    faults::reach(Point::Written);
+                }
+                Verdict::Refused(_) | Verdict::TooLarge(_) if range.records > 1 => {
+                    todo.halve(&range);
+                }
+                Verdict::Refused(detail) => {
+                    self.refuse(range.first, BadReason::Refused, detail, &mut stop);
+                }
+                Verdict::TooLarge(detail) => {
+                    self.refuse(range.first, BadReason::OverLimit, detail, &mut stop);
+                }
+                Verdict::Later { what, retry_after } => later(&mut stop, what, retry_after),
+                Verdict::Never(what) => stop = Some(SinkError::Fatal(what)),
+            }
+        }
+        stop.map_or(Ok(()), Err)
+    }
+
+    /// A record was refused, and it was alone.
+    fn refuse(
+        &mut self,
+        offset: Offset,
+        reason: BadReason,
+        detail: String,
+        stop: &mut Option<SinkError>,
+    ) {
+        self.refusals += 1;
+        if self.refusals_max.is_some_and(|max| self.refusals >= max)
+            && !matches!(stop, Some(SinkError::Fatal(_)))
+        {
+            *stop = Some(SinkError::Fatal(format!(
+                "{detail}. It has refused {} messages one after the other and accepted none in \
+                 between, so this is hardly the messages' fault, and none of this batch is given \
+                 up for it. Put the service right, or raise refusals_max, and start the consumer \
+                 again",
+                self.refusals
+            )));
+        }
+        self.progress.refused(BadRecord { offset, reason, detail });
+    }
+}
+
+/// Something did not work that may work later. Fatal errors stay; the longest wait counts.
+fn later(stop: &mut Option<SinkError>, what: String, retry_after: Option<Duration>) {
+    match stop {
+        Some(SinkError::Transient { retry_after: earlier, .. }) => {
+            *earlier = (*earlier).max(retry_after);
+        }
+        Some(_) => {}
+        None => *stop = Some(SinkError::Transient { what, retry_after }),
+    }
+}
+
+#[async_trait]
+impl Sink for HttpSink {
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let Some(client) = self.client.clone() else {
+            return Err(SinkError::Fatal(
+                "internal error: the http sink was used after it was closed; please report it"
+                    .to_owned(),
+            ));
+        };
+        self.progress.begin(batch);
+        let bad = self.cutter.unreadable(batch);
+        if !bad.is_empty() {
+            return Err(SinkError::Poison(bad));
+        }
+        self.send(&client, batch).await?;
+        let bad = self.progress.take_refused();
+        if !bad.is_empty() {
+            return Err(SinkError::Poison(bad));
+        }
+        self.progress.clear();
+        faults::reach(Point::Flushed);
+        Ok(Durability::Durable)
+    }
+
+    fn joins_batches(&self) -> bool {
+        true
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.progress.clear();
+        Ok(())
+    }
+
+    /// Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.client = None;
+        Ok(())
+    }
+}

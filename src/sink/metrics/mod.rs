@@ -1,0 +1,301 @@
+//! The `metrics` sink: messages as samples of counters, gauges and histograms.
+//!
+//! A batch is read whole before anything is counted: its samples are summed up apart, and handed to
+//! the [`Recorder`] at once when no record was bad. So a batch that comes back without its bad
+//! records is counted once, and what it has dropped is, too.
+//!
+//! What is counted lives as long as the process: there is no position, and none is needed, for a
+//! counter begins at 0 with the process, and Prometheus knows that. Hence "at least once": after a
+//! crash, what was counted since the last stored offset is counted again by the new process.
+//!
+//! Invariants: at most `max_series` label sets of each metric, which the recorder sees to; no label
+//! value longer than [`LABEL_BYTES_MAX`]; what goes beyond either is counted as dropped, never
+//! merged into another series. A counter never goes down.
+//!
+//! Knows nothing of the metrics of this program, of Prometheus' page, or who scrapes it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::faults::{self, Point};
+use crate::flow::batch::Batch;
+use crate::sink::columns::{Columns, Value};
+use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::types::column::{Column, ColumnType, OnMisfit, Source};
+use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
+
+/// The longest value of a label.
+pub const LABEL_BYTES_MAX: usize = 256;
+
+/// So many records are read before others get their turn on this thread.
+const TURN: usize = 1_000;
+
+/// A metric that is made from messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricOptions {
+    /// Its name, for messages to people.
+    pub name: String,
+    /// What becomes of its samples.
+    pub kind: MetricKind,
+    /// Where the sample's value comes from; without one, it is 1.
+    pub value: Option<Source>,
+    /// Where the label values come from, in the order of the labels. What is missing is empty.
+    pub labels: Vec<Source>,
+    /// The message counts only where each of these is this text.
+    pub when: Vec<(Source, String)>,
+    /// Whether a message without the value, or with one that is no number, is bad, or does not count.
+    pub on_misfit: OnMisfit,
+}
+
+/// What becomes of samples.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricKind {
+    /// They are added up.
+    Counter,
+    /// The last one counts.
+    Gauge,
+    /// They are counted below each of these bounds, which grow.
+    Histogram(Arc<[f64]>),
+}
+
+/// Why a sample is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// There are as many label sets as there may be.
+    MaxSeries,
+    /// The value of a label is too long.
+    LabelTooLong,
+}
+
+/// What the samples of a batch come to, for one series.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// To be added to a counter.
+    Add(f64),
+    /// What a gauge is now.
+    Set(f64),
+    /// To be added to a histogram: how many lay in each bucket, above the last bound last; and their
+    /// sum.
+    Observe(Vec<u64>, f64),
+}
+
+/// Keeps what was counted. Metrics are called by their place in the sink's list.
+pub trait Recorder: Send + Sync {
+    /// The number of a metric's series; `None` where that would be one too many.
+    fn series(&self, metric: usize, labels: &[&str]) -> Option<usize>;
+
+    /// Changes a series of a metric.
+    fn change(&self, metric: usize, series: usize, change: &Change);
+
+    /// So many samples of a metric were dropped.
+    fn dropped(&self, metric: usize, why: Dropped, samples: u64);
+}
+
+/// Counts messages.
+pub struct MetricsSink {
+    columns: Columns,
+    metrics: Vec<Reading>,
+    recorder: Arc<dyn Recorder>,
+    closed: bool,
+}
+
+/// How to read a metric out of a row.
+struct Reading {
+    options: MetricOptions,
+    /// Where its columns begin: its value's, if there is one, those of its labels, of its conditions.
+    first: usize,
+}
+
+/// What a batch comes to.
+#[derive(Default)]
+struct Tally {
+    changes: HashMap<(usize, usize), Change>,
+    dropped: HashMap<(usize, Dropped), u64>,
+}
+
+impl MetricsSink {
+    /// A sink for records of `stream`.
+    pub fn new(
+        stream: StreamName,
+        metrics: Vec<MetricOptions>,
+        recorder: Arc<dyn Recorder>,
+    ) -> MetricsSink {
+        let mut columns = Vec::new();
+        let metrics = metrics
+            .into_iter()
+            .map(|options| {
+                let first = columns.len();
+                let column = |from: &Source, kind| Column {
+                    name: options.name.clone(),
+                    from: from.clone(),
+                    kind,
+                    // What is missing is judged metric by metric, and after its conditions.
+                    required: false,
+                    on_misfit: OnMisfit::Null,
+                };
+                columns.extend(options.value.iter().map(|from| column(from, ColumnType::Float)));
+                let texts = options.labels.iter().chain(options.when.iter().map(|(from, _)| from));
+                columns.extend(texts.map(|from| column(from, ColumnType::Text)));
+                Reading { options, first }
+            })
+            .collect();
+        let columns = Columns::only(stream, columns);
+        MetricsSink { columns, metrics, recorder, closed: false }
+    }
+
+    /// Adds a record's samples to the tally.
+    fn count(&self, row: &[Value<'_>], offset: Offset, tally: &mut Tally) -> Result<(), BadRecord> {
+        for (metric, reading) in self.metrics.iter().enumerate() {
+            let value = match reading.sample(row) {
+                Ok(Some(value)) => value,
+                Ok(None) => continue,
+                Err(detail) => {
+                    return Err(BadRecord { offset, reason: BadReason::Misfit, detail });
+                }
+            };
+            let labels: Vec<&str> = reading.labels(row).iter().map(text).collect();
+            let series = match labels.iter().any(|label| label.len() > LABEL_BYTES_MAX) {
+                true => Err(Dropped::LabelTooLong),
+                false => self.recorder.series(metric, &labels).ok_or(Dropped::MaxSeries),
+            };
+            match series {
+                Ok(series) => {
+                    let kind = &reading.options.kind;
+                    tally
+                        .changes
+                        .entry((metric, series))
+                        .and_modify(|change| change.take(kind, value))
+                        .or_insert_with(|| Change::first(kind, value));
+                }
+                Err(why) => *tally.dropped.entry((metric, why)).or_default() += 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    /// The record's sample; `None` where it has none.
+    fn sample(&self, row: &[Value<'_>]) -> Result<Option<f64>, String> {
+        let MetricOptions { name, kind, value: from, labels, when, on_misfit } = &self.options;
+        let rest = row.get(self.first..).unwrap_or_default();
+        let behind = usize::from(from.is_some()) + labels.len();
+        let wanted = rest
+            .iter()
+            .skip(behind)
+            .zip(when)
+            .all(|(found, (_, wanted))| matches!(found, Value::Text(found) if found == wanted));
+        if !wanted {
+            return Ok(None);
+        }
+        let Some(from) = from else { return Ok(Some(1.0)) };
+        let what = match (rest.first(), kind) {
+            (Some(Value::Float(value)), MetricKind::Counter) if *value < 0.0 => {
+                format!("{value} at {:?}, and a counter never goes down", from.to_string())
+            }
+            (Some(Value::Float(value)), _) => return Ok(Some(*value)),
+            _ => format!("there is no number at {:?}", from.to_string()),
+        };
+        match on_misfit {
+            OnMisfit::BadMessage => Err(format!("metric {name:?}: {what}")),
+            OnMisfit::Null => Ok(None),
+        }
+    }
+
+    fn labels<'r, 'a>(&self, row: &'r [Value<'a>]) -> &'r [Value<'a>] {
+        let first = self.first + usize::from(self.options.value.is_some());
+        row.get(first..first + self.options.labels.len()).unwrap_or_default()
+    }
+}
+
+fn text<'v>(value: &'v Value<'_>) -> &'v str {
+    match value {
+        Value::Text(text) => text,
+        _ => "",
+    }
+}
+
+impl Change {
+    fn first(kind: &MetricKind, value: f64) -> Change {
+        let mut change = match kind {
+            MetricKind::Counter => Change::Add(0.0),
+            MetricKind::Gauge => Change::Set(value),
+            MetricKind::Histogram(bounds) => Change::Observe(vec![0; bounds.len() + 1], 0.0),
+        };
+        change.take(kind, value);
+        change
+    }
+
+    fn take(&mut self, kind: &MetricKind, value: f64) {
+        match (self, kind) {
+            (Change::Add(sum), _) => *sum += value,
+            (Change::Set(last), _) => *last = value,
+            (Change::Observe(counts, sum), MetricKind::Histogram(bounds)) => {
+                let bucket = bounds.partition_point(|bound| *bound < value);
+                if let Some(count) = counts.get_mut(bucket) {
+                    *count += 1;
+                }
+                *sum += value;
+            }
+            (Change::Observe(..), _) => {}
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for MetricsSink {
+    fn kind(&self) -> &'static str {
+        "metrics"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        if self.closed {
+            return Err(SinkError::Fatal(
+                "internal error: the metrics sink was used after it was closed; please report it"
+                    .to_owned(),
+            ));
+        }
+        let (mut tally, mut bad) = (Tally::default(), Vec::new());
+        let mut row = Vec::new();
+        for (nth, record) in batch.records().enumerate() {
+            if nth % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let counted = self
+                .columns
+                .read(record, &mut row)
+                .and_then(|()| self.count(&row, record.offset, &mut tally));
+            bad.extend(counted.err());
+        }
+        if !bad.is_empty() {
+            return Err(SinkError::Poison(bad));
+        }
+        faults::reach(Point::Flushed);
+        for ((metric, series), change) in &tally.changes {
+            self.recorder.change(*metric, *series, change);
+        }
+        for ((metric, why), samples) in &tally.dropped {
+            self.recorder.dropped(*metric, *why, *samples);
+        }
+        Ok(Durability::Durable)
+    }
+
+    /// Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.closed = true;
+        Ok(())
+    }
+}

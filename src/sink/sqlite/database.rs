@@ -1,0 +1,211 @@
+//! The connection: how it is opened, and whether the file behind it is still the one with the name.
+//!
+//! SQLite writes on into a file that was removed or replaced, and nobody would ever read that. So
+//! the files are looked at before each batch and after its commit, and a batch counts only where the
+//! names still lead to the files that it went into.
+//!
+//! Must not do: open the database's files itself, for whatever purpose. Closing them would end the
+//! POSIX locks that every connection of this process has on them.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::sink::SinkError;
+
+use super::error::{Tried, transient};
+
+/// How long to wait for another writer to end its transaction before the attempt is given up.
+const BUSY_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
+
+/// What the connection may keep of the database in memory. A larger transaction goes to the -wal
+/// file early, which costs nothing here: its pages are written once.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// Pages of a database that is made here: fewer of them for rows of some hundred bytes.
+const PAGE_BYTES: u32 = 8192;
+
+/// What a large transaction may leave of the -wal file.
+const WAL_KEEP_BYTES: u32 = 64 << 20;
+
+/// An open database.
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    path: PathBuf,
+    /// The -wal file, which stands beside the file itself, not beside a link to it.
+    wal: PathBuf,
+}
+
+/// Which files the names lead to, by device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    database: (u64, u64),
+    wal: (u64, u64),
+}
+
+impl Database {
+    /// Opens the file, which is made where `create` says so.
+    pub(super) fn open(path: &Path, create: bool) -> Result<Database, SinkError> {
+        if create {
+            make_folder(path)?;
+        }
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+        let connection = Connection::open_with_flags(path, flags).tried("open", path)?;
+        connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
+        set_up(&connection, path).tried("set up", path)??;
+        let wal = log_of(connection.path().map_or_else(|| path.to_owned(), PathBuf::from));
+        Ok(Database { connection, path: path.to_owned(), wal })
+    }
+
+    /// Opens the file anew that `files` names, and no other in its place.
+    pub(super) fn open_again(path: &Path, files: Files) -> Result<Database, SinkError> {
+        same(path, identity(path)?, files.database)?;
+        Database::open(path, false)
+    }
+
+    /// Opens it to read only, and changes nothing, nor makes any file beside it. `None` where there
+    /// is no such file.
+    pub(super) fn look(path: &Path) -> Result<Option<Connection>, SinkError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        // A database that is not in use has no log; without the word `immutable`, SQLite would make
+        // one to read it, and could not remove it.
+        let closed = std::fs::canonicalize(path).is_ok_and(|path| !log_of(path).exists());
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = if closed {
+            flags |= OpenFlags::SQLITE_OPEN_URI;
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let bytes = absolute.as_os_str().as_encoded_bytes();
+            let encoded = percent_encode(bytes, NON_ALPHANUMERIC);
+            Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
+        } else {
+            Connection::open_with_flags(path, flags)
+        };
+        let connection = opened.tried("open", path)?;
+        connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
+        Ok(Some(connection))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files as they are now. To be asked once a transaction was committed: then all exist.
+    pub(super) fn files(&self) -> Result<Files, SinkError> {
+        Ok(Files { database: identity(&self.path)?, wal: identity(&self.wal)? })
+    }
+
+    /// Fails where the names no longer lead to these files.
+    pub(super) fn check(&self, files: Files) -> Result<(), SinkError> {
+        let now = self.files()?;
+        same(&self.path, now.database, files.database)?;
+        if now.wal == files.wal {
+            return Ok(());
+        }
+        Err(transient(format!(
+            "{} was replaced while it was in use: what is written now would not be found in it. The \
+             batch is tried again",
+            self.wal.display()
+        )))
+    }
+}
+
+/// SQLite would take the log that is still there for the new file's, and mix the two.
+fn same(path: &Path, now: (u64, u64), then: (u64, u64)) -> Result<(), SinkError> {
+    if now == then {
+        return Ok(());
+    }
+    Err(SinkError::Fatal(format!(
+        "{0} was replaced by another file while it was in use, and nothing is written to that. Remove \
+         {0}-wal and {0}-shm, which belong to the former one, and start again: the consumer goes on \
+         after the position that the new one holds",
+        path.display()
+    )))
+}
+
+fn log_of(path: PathBuf) -> PathBuf {
+    let mut path = path.into_os_string();
+    path.push("-wal");
+    path.into()
+}
+
+fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino())),
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::NotFound => {
+                    "It was removed, or unmounted, while it was in use. Bring it back, together with \
+                     its -wal file, and the batch is tried again; or start again, and the consumer \
+                     goes on after the offset that is stored on the broker"
+                }
+                _ => "The batch is tried again",
+            };
+            Err(transient(format!("could not look at {}: {error}. {hint}", path.display())))
+        }
+    }
+}
+
+/// Why `FULL`: with `NORMAL`, a commit in WAL mode syncs nothing. It would survive `kill -9`, but a
+/// power loss would take the last batches back, after the broker was told that they are durable and
+/// may have dropped them.
+fn set_up(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), SinkError>> {
+    // Has an effect on an empty database only.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Ok(Err(SinkError::Fatal(format!(
+            "{} cannot have a write-ahead log (its journal mode stays {mode:?}): the file system has \
+             no shared memory, as those of networks. Set a `path` on a local disk.",
+            path.display()
+        ))));
+    }
+    connection.pragma_update(None, "synchronous", "full")?;
+    // Where fsync does not reach the medium (macOS), the one that does; elsewhere nothing.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "cache_size", -((CACHE_BYTES >> 10).cast_signed()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_KEEP_BYTES, |_| Ok(()))?;
+    Ok(Ok(()))
+}
+
+/// Makes the folder where it is missing, durably. The file's own name is made durable by SQLite,
+/// which syncs the folder with the first commit.
+fn make_folder(path: &Path) -> Result<(), SinkError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| {
+        let what = format!("could not create the folder {}: {error}", folder.display());
+        match error.kind() {
+            ErrorKind::AlreadyExists
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::ReadOnlyFilesystem => {
+                SinkError::Fatal(format!("{what}. Make it, or set another `path`."))
+            }
+            _ => transient(what),
+        }
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let absolute = std::path::absolute(folder).map_err(failed)?;
+    for (level, above) in absolute.ancestors().enumerate() {
+        // What lies further up was there before, and need not be ours to open.
+        let synced = File::open(above).and_then(|handle| handle.sync_all());
+        if level == 0 {
+            synced.map_err(failed)?;
+        }
+    }
+    Ok(())
+}

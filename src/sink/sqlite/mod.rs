@@ -1,0 +1,206 @@
+//! The `sqlite` sink: rows in a table of a SQLite database, exactly once.
+//!
+//! ```text
+//! PATH               the database: the table, and rillway_positions, one row per stream and reference
+//! PATH-wal           the write-ahead log: what was committed and is not yet copied into the database
+//! PATH-shm           the log's index, shared by all processes that have the database open
+//! ```
+//!
+//! # Why this is exactly-once
+//! A batch and the position behind it are one transaction: SQLite makes both visible, or neither, at
+//! a crash at any point. The caller is told `Ok` only after COMMIT, which in WAL mode with
+//! `synchronous = FULL` returns when the log is synced. With `NORMAL`, COMMIT syncs nothing: a power
+//! loss would take back batches that were acknowledged, and that the broker may have dropped since.
+//!
+//! The position is moved by one UPDATE that names whose it is, where it stood, and the owner's number
+//! (`positions.rs`). It changes one row, or the transaction is given up:
+//! - *Two processes.* Whoever opens the sink becomes the owner, by a transaction of its own; the
+//!   number grows with each. A former owner that still lives, or wakes from a long sleep, finds
+//!   another number at its next batch, writes nothing, and halts with the new owner's pid. SQLite
+//!   serialises the transactions, so there is no moment at which both could write. A lock file would
+//!   be weaker: it would keep a frozen owner's successor waiting for ever, and says nothing of a
+//!   database that was put in the place of another. What SQLite cannot do is to break the lock of a
+//!   process that is frozen *within* a transaction: a successor then waits until it wakes or ends.
+//! - *A batch that comes again* is refused before anything is written.
+//! - *An older copy of the database*, put in its place while we work, stands elsewhere, and is
+//!   refused.
+//!
+//! # After a failure
+//! A failure within a transaction may have come before its commit or after it. The connection is
+//! closed, and before the next attempt opened anew: where the position is the one from before, the
+//! batch is written again; where it is the batch's own, the batch is durable, once the log was copied
+//! into the database and that was synced (after a failed sync, what the kernel shows may not be on
+//! the medium); anything else is fatal. Whatever may pass (a full disk, a quota, I/O errors, another
+//! program's lock, a file that was removed) is transient; `error.rs` has the table.
+//!
+//! SQLite does not notice when its file is removed or replaced. So the names are looked at before
+//! each batch and after its commit (`database.rs`).
+//!
+//! # Rows
+//! `table.rs` says how columns are declared and which existing tables are taken; `row.rs` what
+//! becomes of a value. A row that a constraint of the table refuses makes the record bad; the whole
+//! batch is tried all the same, so that all of them are found at once, and then rolled back.
+//!
+//! There is no index: a row is appended to the end of a B-tree, which is what makes this fast. Who
+//! wants one creates it, and pays for it with each row.
+//!
+//! # What it cannot see
+//! Media that lie about having synced; file systems of networks whose locks do not work; someone who
+//! changes rows.
+//!
+//! Must not know: brokers, retries, metrics.
+
+mod database;
+mod error;
+mod positions;
+mod row;
+mod table;
+mod writer;
+
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::flow::batch::Batch;
+use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::{Durability, Sink, SinkError};
+use crate::types::column::Column;
+use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
+
+use self::database::Database;
+use self::error::Tried;
+use self::positions::Whose;
+use self::writer::Writer;
+
+pub use self::table::name_for;
+
+/// What a sqlite sink needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SqliteOptions {
+    /// The database's file.
+    pub path: PathBuf,
+    /// The table that takes the records.
+    pub table: String,
+    /// Its columns behind `stream`, `offset` and `timestamp`; without, those of the whole envelope.
+    pub columns: Option<Vec<Column>>,
+    /// Whether file and table are made where they are missing.
+    pub create: bool,
+}
+
+impl SqliteOptions {
+    /// The whole envelope, into a table that is named after the stream, all of it made where missing.
+    pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
+        let table = name_for(stream.as_str());
+        SqliteOptions { path: path.into(), table, columns: None, create: true }
+    }
+}
+
+/// Writes one stream's records to a table, exactly once.
+pub struct SqliteSink {
+    path: PathBuf,
+    /// `None` once closed.
+    worker: Option<Worker<Writer>>,
+}
+
+impl SqliteSink {
+    /// Opens the database, creates what is missing, and takes the position.
+    ///
+    /// # Errors
+    /// Fatal where the table does not fit, or the file is no database, or not ours to write;
+    /// transient where trying again may help.
+    pub async fn open(
+        options: SqliteOptions,
+        stream: StreamName,
+        reference: Reference,
+    ) -> Result<SqliteSink, SinkError> {
+        let path = options.path.clone();
+        let make = move || Writer::open(options, stream, reference);
+        match Worker::start("rillway-sqlite", make).await {
+            Ok(made) => Ok(SqliteSink { path, worker: Some(made?) }),
+            Err(error) => Err(unavailable(&path, error)),
+        }
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> R + Send + 'static,
+    ) -> Result<R, SinkError> {
+        let Some(worker) = &self.worker else {
+            return Err(SinkError::Fatal(format!(
+                "internal error: the sqlite sink on {} was used after it was closed; please report it",
+                self.path.display()
+            )));
+        };
+        worker.run(job).await.map_err(|error| unavailable(&self.path, error))
+    }
+}
+
+/// The position that a sink with these options has committed, without taking it or changing anything.
+///
+/// # Errors
+/// Where the database is damaged or cannot be read.
+pub fn committed(
+    options: &SqliteOptions,
+    stream: &StreamName,
+    reference: &Reference,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let Some(database) = Database::look(&options.path)? else { return Ok(None) };
+    let whose = Whose { stream: stream.clone(), reference: reference.clone() };
+    let held = positions::look(&database, &whose).tried("read the position in", &options.path)?;
+    Ok(held.and_then(|held| held.position))
+}
+
+fn unavailable(path: &std::path::Path, error: Unavailable) -> SinkError {
+    let what = format!("could not write to {}: the sqlite sink: {error}", path.display());
+    match error {
+        Unavailable::Gone => {
+            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+        }
+        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
+    }
+}
+
+#[async_trait]
+impl Sink for SqliteSink {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        self.run(Writer::position).await?
+    }
+
+    /// One sync a transaction, however many rows.
+    fn joins_batches(&self) -> bool {
+        true
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let batch = Arc::clone(batch);
+        self.run(move |writer| writer.write(&batch)).await??;
+        Ok(Durability::Durable)
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        tracing::warn!(database = %self.path.display(), "a new history begins: the rows so far stay, and offsets may come again");
+        self.run(Writer::restart).await?
+    }
+
+    /// Closes the database, once a write that was abandoned is through: the caller sets the time
+    /// limit. Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        let Some(worker) = self.worker.take() else { return Ok(()) };
+        worker.end().await;
+        Ok(())
+    }
+}

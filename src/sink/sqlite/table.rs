@@ -1,0 +1,229 @@
+//! The table that takes the records: its name, its making, and whether an existing one fits.
+//!
+//! SQLite converts what is stored into a column by the column's *affinity*, which follows from the
+//! words of its declared type. A column that would change a value (a text `0012` in an INTEGER column
+//! becomes 12) is refused at the start, and not found out by an analyst in a year.
+
+use rusqlite::Connection;
+
+use crate::types::column::ColumnType;
+
+use super::positions;
+
+/// What a column is declared as.
+fn declared(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Text | ColumnType::Json | ColumnType::Timestamp => "TEXT",
+        ColumnType::Integer => "INTEGER",
+        ColumnType::Float => "REAL",
+        ColumnType::Numeric => "NUMERIC",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Bytes => "BLOB",
+    }
+}
+
+/// What SQLite makes of a declared type: <https://sqlite.org/datatype3.html>, 3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Affinity {
+    Integer,
+    Text,
+    Blob,
+    Real,
+    Numeric,
+}
+
+fn affinity(declared: &str) -> Affinity {
+    let declared = declared.to_ascii_uppercase();
+    let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+    match () {
+        () if has(&["INT"]) => Affinity::Integer,
+        () if has(&["CHAR", "CLOB", "TEXT"]) => Affinity::Text,
+        () if has(&["BLOB"]) || declared.is_empty() || declared == "ANY" => Affinity::Blob,
+        () if has(&["REAL", "FLOA", "DOUB"]) => Affinity::Real,
+        () => Affinity::Numeric,
+    }
+}
+
+/// Whether a column of this affinity keeps the values as they are. A point in time is never taken
+/// for a number, and bytes are never converted.
+fn keeps(affinity: Affinity, kind: ColumnType) -> bool {
+    match kind {
+        ColumnType::Text | ColumnType::Json => matches!(affinity, Affinity::Text | Affinity::Blob),
+        ColumnType::Integer => !matches!(affinity, Affinity::Text | Affinity::Real),
+        ColumnType::Float | ColumnType::Numeric | ColumnType::Boolean => affinity != Affinity::Text,
+        ColumnType::Timestamp | ColumnType::Bytes => true,
+    }
+}
+
+/// An identifier in quotes.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The name of the table for a stream where none is configured: what is no letter, digit or
+/// underscore becomes an underscore, so that it needs no quotes.
+pub fn name_for(stream: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let mut name: String = stream.chars().map(plain).collect();
+    let reserved = name.to_ascii_lowercase().starts_with("sqlite_")
+        || name.eq_ignore_ascii_case(positions::NAME);
+    if reserved || !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        name.insert(0, '_');
+    }
+    name
+}
+
+/// The statement that creates the table.
+pub(super) fn create_statement<'c>(
+    table: &str,
+    columns: impl Iterator<Item = (&'c str, ColumnType)>,
+) -> String {
+    let list: Vec<String> =
+        columns.map(|(name, kind)| format!("{} {}", quoted(name), declared(kind))).collect();
+    format!("CREATE TABLE {} ({})", quoted(table), list.join(", "))
+}
+
+/// The statement that inserts one row. `OR ABORT`: whatever a constraint of the table itself says,
+/// a row that is refused is reported, never dropped in silence and never put in another's place.
+pub(super) fn insert_statement<'c>(table: &str, columns: impl Iterator<Item = &'c str>) -> String {
+    let (mut names, mut marks) = (String::new(), String::new());
+    for (nth, name) in columns.enumerate() {
+        let comma = if nth > 0 { ", " } else { "" };
+        names.push_str(&format!("{comma}{}", quoted(name)));
+        marks.push_str(&format!("{comma}?{}", nth + 1));
+    }
+    format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", quoted(table))
+}
+
+/// Whether the table is there.
+pub(super) fn exists(database: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql =
+        "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    database.query_row(sql, [table], |row| Ok(row.get::<_, i64>(0)? > 0))
+}
+
+/// What keeps the existing table from taking rows of these columns, in words; empty where nothing
+/// does.
+pub(super) fn misfits<'c>(
+    database: &Connection,
+    table: &str,
+    columns: impl Iterator<Item = (&'c str, ColumnType)>,
+) -> rusqlite::Result<Vec<String>> {
+    let kind: String = database.query_row(
+        "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+        [table],
+        |row| row.get(0),
+    )?;
+    if kind == "view" {
+        return Ok(vec!["it is a view".to_owned()]);
+    }
+    let mut statement = database.prepare(
+        "SELECT name, type, \"notnull\" AND dflt_value IS NULL AND pk = 0, hidden
+         FROM pragma_table_xinfo(?1, 'main')",
+    )?;
+    let found = statement.query_map([table], |row| {
+        Ok(Found {
+            name: row.get(0)?,
+            declared: row.get(1)?,
+            demands: row.get(2)?,
+            made_up: row.get::<_, i64>(3)? != 0,
+        })
+    })?;
+    let mut found: Vec<Found> = found.collect::<rusqlite::Result<_>>()?;
+    let mut wrong = Vec::new();
+    for (name, kind) in columns {
+        let Some(at) = found.iter().position(|f| f.name.eq_ignore_ascii_case(name)) else {
+            wrong.push(format!("the column {name:?} is missing (as {})", declared(kind)));
+            continue;
+        };
+        let column = found.swap_remove(at);
+        if column.made_up {
+            wrong.push(format!("the column {name:?} is generated, and takes no values"));
+        } else if !keeps(affinity(&column.declared), kind) {
+            wrong.push(format!(
+                "the column {name:?} is declared {:?}, which changes values of this kind: declare it \
+                 {}",
+                column.declared,
+                declared(kind)
+            ));
+        }
+    }
+    wrong.extend(found.iter().filter(|column| column.demands && !column.made_up).map(|column| {
+        format!(
+            "the column {:?} must not be NULL and has no default, but nothing is written to it",
+            column.name
+        )
+    }));
+    Ok(wrong)
+}
+
+struct Found {
+    name: String,
+    declared: String,
+    /// Must be given a value.
+    demands: bool,
+    /// Generated, or hidden in a virtual table.
+    made_up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_need_no_quotes() {
+        for (stream, table) in [
+            ("events", "events"),
+            ("orders-eu.v2", "orders_eu_v2"),
+            ("3d", "_3d"),
+            ("größe", "gr__e"),
+            ("sqlite_x", "_sqlite_x"),
+            ("Rillway_Positions", "_Rillway_Positions"),
+            ("_", "_"),
+        ] {
+            assert_eq!(name_for(stream), table);
+        }
+    }
+
+    #[test]
+    fn affinities_are_as_the_manual_says() {
+        for (declared, expected) in [
+            ("INT", Affinity::Integer),
+            ("bigint", Affinity::Integer),
+            ("VARCHAR(10)", Affinity::Text),
+            ("CLOB", Affinity::Text),
+            ("BLOB", Affinity::Blob),
+            ("", Affinity::Blob),
+            ("double precision", Affinity::Real),
+            ("FLOAT", Affinity::Real),
+            ("DECIMAL(10,5)", Affinity::Numeric),
+            ("BOOLEAN", Affinity::Numeric),
+            ("DATETIME", Affinity::Numeric),
+            // The manual's own warning: by the order of its rules.
+            ("CHARINT", Affinity::Integer),
+            ("FLOATING POINT", Affinity::Integer),
+        ] {
+            assert_eq!(affinity(declared), expected, "{declared}");
+        }
+    }
+
+    #[test]
+    fn what_is_created_fits() {
+        let columns = [
+            ("stream", ColumnType::Text),
+            ("a \"b\"", ColumnType::Numeric),
+            ("f", ColumnType::Float),
+            ("i", ColumnType::Integer),
+            ("yes", ColumnType::Boolean),
+            ("j", ColumnType::Json),
+            ("t", ColumnType::Timestamp),
+            ("b", ColumnType::Bytes),
+        ];
+        let database = Connection::open_in_memory().unwrap();
+        database.execute_batch(&create_statement("my \"table", columns.into_iter())).unwrap();
+        assert!(exists(&database, "MY \"table").unwrap());
+        assert!(misfits(&database, "my \"table", columns.into_iter()).unwrap().is_empty());
+        let insert = insert_statement("my \"table", columns.iter().map(|(name, _)| *name));
+        database.prepare(&insert).unwrap();
+    }
+}

@@ -1,0 +1,343 @@
+//! Metrics that are made from messages: a registry of its own beside the recorder, on the same page.
+//!
+//! Why not by the `metrics` crate and its exporter: there a counter is a whole number, and sums of
+//! amounts are not; buckets are fixed before the first metric exists; a histogram keeps every raw sample
+//! until the next upkeep, which at a hundred thousand messages a second is memory without a bound;
+//! and a label `a\\b` is written as if it were `a\b`, so that a message could put the same series on the
+//! page twice. Here, values come from messages, so all of that matters.
+//!
+//! Invariants: a metric never has more series than it may; a series is on the page from its first
+//! sample on; figures live as long as the process, also over a restart of the consumer. Every series
+//! bears the label `consumer`, so two consumers never share one.
+//!
+//! Format: the text format of Prometheus, version 0.0.4.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use metrics::{Counter, Label as Pair};
+
+use super::labels::{DropReason, Label};
+use super::names::{self, Kind};
+use crate::types::{ConsumerName, StreamName};
+
+/// Between the label values of a series: no UTF-8 text holds this byte.
+const SEPARATOR: u8 = 0xFF;
+
+/// What a metric is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// Its name on the page.
+    pub name: String,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What it means.
+    pub help: String,
+    /// The names of its labels, without `consumer`.
+    pub labels: Vec<String>,
+    /// A histogram's bounds, which grow; the last bucket, above all bounds, is not among them.
+    pub bounds: Vec<f64>,
+    /// The most series.
+    pub max_series: usize,
+}
+
+/// Everything that is made from messages.
+#[derive(Default)]
+pub struct Registry {
+    /// By name and consumer.
+    metrics: Mutex<BTreeMap<(String, ConsumerName), Arc<Metric>>>,
+}
+
+/// One metric of one consumer.
+pub struct Metric {
+    definition: Definition,
+    consumer: ConsumerName,
+    series: Mutex<Series>,
+    dropped: Vec<Counter>,
+}
+
+#[derive(Default)]
+struct Series {
+    by_labels: HashMap<Box<[u8]>, usize>,
+    /// The labels as the page has them, and the figure; `None` before the first sample.
+    figures: Vec<(String, Option<Figure>)>,
+    key: Vec<u8>,
+}
+
+enum Figure {
+    Single(f64),
+    Buckets { counts: Vec<u64>, sum: f64 },
+}
+
+/// The registry of this process, which `/metrics` shows.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::default);
+    &REGISTRY
+}
+
+/// What is behind the locks is whole between any two statements, so one who panicked broke nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// The metric of this consumer. Asked twice for the same, it is the same, and goes on counting.
+    pub fn metric(
+        &self,
+        definition: Definition,
+        consumer: &ConsumerName,
+        stream: &StreamName,
+    ) -> Arc<Metric> {
+        let key = (definition.name.clone(), consumer.clone());
+        let mut metrics = lock(&self.metrics);
+        let metric = metrics.entry(key).or_insert_with(|| {
+            let dropped = DropReason::ALL.iter().map(|reason| {
+                let pairs = [
+                    Pair::new("consumer", consumer.as_str().to_owned()),
+                    Pair::new("stream", stream.as_str().to_owned()),
+                    Pair::new("metric", definition.name.clone()),
+                    Pair::from_static_parts("reason", reason.label()),
+                ];
+                metrics::counter!(names::METRICS_DROPPED_SAMPLES.name, pairs.iter())
+            });
+            Arc::new(Metric {
+                dropped: dropped.collect(),
+                consumer: consumer.clone(),
+                series: Mutex::default(),
+                definition,
+            })
+        });
+        Arc::clone(metric)
+    }
+
+    /// Appends all that has a figure to the page.
+    pub fn render(&self, page: &mut String) {
+        let metrics: Vec<_> = lock(&self.metrics).values().map(Arc::clone).collect();
+        let mut family = None;
+        for metric in &metrics {
+            let definition = &metric.definition;
+            let series = lock(&metric.series);
+            if series.figures.iter().all(|(_, figure)| figure.is_none()) {
+                continue;
+            }
+            // Sorted by name: what several consumers have is one family.
+            if family.replace(definition.name.as_str()) != Some(definition.name.as_str()) {
+                head(page, definition);
+            }
+            for (labels, figure) in &series.figures {
+                metric.line(page, labels, figure.as_ref());
+            }
+        }
+    }
+}
+
+fn head(page: &mut String, definition: &Definition) {
+    let name = &definition.name;
+    if !definition.help.is_empty() {
+        page.push_str("# HELP ");
+        page.push_str(name);
+        page.push(' ');
+        escape(page, &definition.help, false);
+        page.push('\n');
+    }
+    let kind = match definition.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    put(page, format_args!("# TYPE {name} {kind}\n"));
+}
+
+/// Writing to a text cannot fail.
+fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
+    page.write_fmt(text).ok();
+}
+
+fn escape(page: &mut String, text: &str, quotes: bool) {
+    for c in text.chars() {
+        match c {
+            '\\' => page.push_str("\\\\"),
+            '\n' => page.push_str("\\n"),
+            '"' if quotes => page.push_str("\\\""),
+            c => page.push(c),
+        }
+    }
+}
+
+impl Metric {
+    /// The number of the series with these label values; `None` where it would be one too many.
+    pub fn series(&self, values: &[&str]) -> Option<usize> {
+        let mut series = lock(&self.series);
+        let Series { by_labels, figures, key } = &mut *series;
+        key.clear();
+        for value in values {
+            key.extend_from_slice(value.as_bytes());
+            key.push(SEPARATOR);
+        }
+        if let Some(number) = by_labels.get(key.as_slice()) {
+            return Some(*number);
+        }
+        if figures.len() >= self.definition.max_series {
+            return None;
+        }
+        let mut labels = String::from("consumer=\"");
+        escape(&mut labels, self.consumer.as_str(), true);
+        labels.push('"');
+        // An empty label is as good as none, says Prometheus.
+        let named =
+            self.definition.labels.iter().zip(values).filter(|(_, value)| !value.is_empty());
+        for (name, value) in named {
+            put(&mut labels, format_args!(",{name}=\""));
+            escape(&mut labels, value, true);
+            labels.push('"');
+        }
+        by_labels.insert(key.as_slice().into(), figures.len());
+        figures.push((labels, None));
+        Some(figures.len() - 1)
+    }
+
+    /// Adds to a counter.
+    pub fn add(&self, number: usize, value: f64) {
+        self.with(number, |figure| match figure {
+            Some(Figure::Single(sum)) => *sum += value,
+            _ => *figure = Some(Figure::Single(value)),
+        });
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, number: usize, value: f64) {
+        self.with(number, |figure| *figure = Some(Figure::Single(value)));
+    }
+
+    /// Adds to a histogram: how many lay in each bucket, the one above all bounds last; and their sum.
+    pub fn observe(&self, number: usize, more: &[u64], value: f64) {
+        self.with(number, |figure| match figure {
+            Some(Figure::Buckets { counts, sum }) => {
+                counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+                *sum += value;
+            }
+            _ => *figure = Some(Figure::Buckets { counts: more.to_vec(), sum: value }),
+        });
+    }
+
+    /// So many samples were left out.
+    pub fn dropped(&self, reason: DropReason, samples: u64) {
+        if let Some(counter) = self.dropped.get(reason.index()) {
+            counter.increment(samples);
+        }
+    }
+
+    fn with(&self, number: usize, change: impl FnOnce(&mut Option<Figure>)) {
+        if let Some((_, figure)) = lock(&self.series).figures.get_mut(number) {
+            change(figure);
+        }
+    }
+
+    fn line(&self, page: &mut String, labels: &str, figure: Option<&Figure>) {
+        let name = &self.definition.name;
+        match figure {
+            None => {}
+            Some(Figure::Single(value)) => put(page, format_args!("{name}{{{labels}}} {value}\n")),
+            Some(Figure::Buckets { counts, sum }) => {
+                let mut total = 0;
+                let mut bounds = self.definition.bounds.iter();
+                for count in counts {
+                    total += count;
+                    match bounds.next() {
+                        Some(bound) => put(
+                            page,
+                            format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {total}\n"),
+                        ),
+                        None => put(
+                            page,
+                            format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {total}\n"),
+                        ),
+                    }
+                }
+                put(page, format_args!("{name}_sum{{{labels}}} {sum}\n"));
+                put(page, format_args!("{name}_count{{{labels}}} {total}\n"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(registry: &Registry, name: &str, kind: Kind, consumer: &str) -> Arc<Metric> {
+        let definition = Definition {
+            name: name.to_owned(),
+            kind,
+            help: "What it \\ means\nin \"two\" lines.".to_owned(),
+            labels: vec!["region".to_owned(), "kind".to_owned()],
+            bounds: if kind == Kind::Histogram { vec![0.5, 10.0] } else { Vec::new() },
+            max_series: 3,
+        };
+        registry.metric(definition, &ConsumerName::from(consumer), &StreamName::from("s"))
+    }
+
+    fn page(registry: &Registry) -> String {
+        let mut page = String::new();
+        registry.render(&mut page);
+        page
+    }
+
+    #[test]
+    fn the_page_is_in_prometheus_words() {
+        let registry = Registry::default();
+        let orders = metric(&registry, "orders_total", Kind::Counter, "a");
+        let sizes = metric(&registry, "sizes", Kind::Histogram, "a");
+        assert_eq!(page(&registry), "");
+        let eu = orders.series(&["eu", ""]).unwrap();
+        orders.add(eu, 2.5);
+        orders.add(eu, 1.0);
+        let odd = orders.series(&["a\\\"b\nc", "x"]).unwrap();
+        orders.add(odd, 1e21);
+        let series = sizes.series(&["", ""]).unwrap();
+        sizes.observe(series, &[1, 0, 2], 40.5);
+        sizes.observe(series, &[0, 1, 0], 3.0);
+        // Another consumer's of the same name is of the same family.
+        let other = metric(&registry, "orders_total", Kind::Counter, "b");
+        other.add(other.series(&["eu", ""]).unwrap(), 7.0);
+        let expected = r##"
+# HELP orders_total What it \\ means\nin "two" lines.
+# TYPE orders_total counter
+orders_total{consumer="a",region="eu"} 3.5
+orders_total{consumer="a",region="a\\\"b\nc",kind="x"} 1000000000000000000000
+orders_total{consumer="b",region="eu"} 7
+# HELP sizes What it \\ means\nin "two" lines.
+# TYPE sizes histogram
+sizes_bucket{consumer="a",le="0.5"} 1
+sizes_bucket{consumer="a",le="10"} 2
+sizes_bucket{consumer="a",le="+Inf"} 4
+sizes_sum{consumer="a"} 43.5
+sizes_count{consumer="a"} 4
+"##;
+        assert_eq!(page(&registry), expected.trim_start());
+    }
+
+    #[test]
+    fn there_are_no_more_series_than_there_may_be() {
+        let registry = Registry::default();
+        let gauge = metric(&registry, "level", Kind::Gauge, "a");
+        let of = |label: &str| gauge.series(&[label, ""]);
+        let known: Vec<_> = ["x", "y", "z"].map(of).to_vec();
+        assert_eq!(known, [Some(0), Some(1), Some(2)]);
+        assert_eq!((of("more"), of("y")), (None, Some(1)));
+        gauge.set(1, 4.0);
+        gauge.set(1, -0.25);
+        // Asked for again, as a consumer that starts again does, it is the same.
+        assert_eq!(metric(&registry, "level", Kind::Gauge, "a").series(&["z", ""]), Some(2));
+        assert!(page(&registry).ends_with("level{consumer=\"a\",region=\"y\"} -0.25\n"));
+        assert_eq!(page(&registry).lines().count(), 3);
+    }
+
+    #[test]
+    fn label_values_do_not_run_into_each_other() {
+        let registry = Registry::default();
+        let gauge = metric(&registry, "level", Kind::Gauge, "a");
+        assert_ne!(gauge.series(&["ab", "c"]), gauge.series(&["a", "bc"]));
+    }
+}

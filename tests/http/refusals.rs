@@ -1,0 +1,153 @@
+//! A service that does not take everything: bad records are found one by one, and are named all at
+//! once; the others land once.
+
+use std::collections::BTreeSet;
+
+use rillway::sink::BadReason;
+use rillway::types::Offset;
+
+use super::*;
+
+/// Takes nothing that holds one of these.
+async fn refusing(bad: &'static [u64], status: u16) -> Web {
+    Web::start(move |seen| match seen.offsets().iter().find(|offset| bad.contains(offset)) {
+        Some(offset) => Reply::Answer(status, Vec::new(), format!("no {offset} please")),
+        None => Reply::Keep,
+    })
+    .await
+}
+
+fn poison(result: Result<Durability, SinkError>) -> Vec<(u64, BadReason, String)> {
+    match result {
+        Err(SinkError::Poison(bad)) => {
+            bad.into_iter().map(|bad| (bad.offset.0, bad.reason, bad.detail)).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn bad_records_are_found_and_the_others_land_once() {
+    const BAD: [u64; 4] = [0, 777, 778, 1999];
+    let web = refusing(&BAD, 422).await;
+    let mut sink = open(options(&web)).await;
+    let named = poison(write(&mut sink, batch(0..2000)).await);
+    assert_eq!(named.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), BAD);
+    for (offset, reason, detail) in &named {
+        assert_eq!(*reason, BadReason::Refused);
+        assert!(detail.contains(&format!("(offset {offset}) was answered with 422")), "{detail}");
+        assert!(detail.contains(&format!("no {offset} please")), "{detail}");
+    }
+    let good: Vec<u64> = (0..2000).filter(|offset| !BAD.contains(offset)).collect();
+    assert_eq!(web.kept(), good);
+    // 4 requests, and for each bad one no more than two a halving of 500.
+    let requests = web.seen().len();
+    assert!(requests <= 4 + 4 * 2 * 9, "{requests} requests");
+    // Nothing is left to be sent, whatever the policy is.
+    let bad: Vec<Offset> = BAD.into_iter().map(Offset).collect();
+    write(&mut sink, batch(0..2000).without(bad)).await.unwrap();
+    assert_eq!(web.seen().len(), requests);
+    write(&mut sink, batch(2000..2001)).await.unwrap();
+    assert_eq!(web.seen().len(), requests + 1);
+}
+
+#[tokio::test]
+async fn what_stands_before_the_first_bad_one_is_not_sent_again() {
+    let web = refusing(&[70], 400).await;
+    let mut sink = open(options(&web)).await;
+    let whole = batch(0..100);
+    assert_eq!(poison(write(&mut sink, whole.clone()).await).len(), 1);
+    let requests = web.seen().len();
+    write(&mut sink, whole.before(Offset(70)).unwrap()).await.unwrap();
+    assert_eq!(web.seen().len(), requests);
+}
+
+#[tokio::test]
+async fn too_large_is_halved_until_it_fits() {
+    let web = Web::start(|seen| match seen.body.len() > 2_000 {
+        true => Reply::Answer(413, Vec::new(), "at most 2000".to_owned()),
+        false => Reply::Keep,
+    })
+    .await;
+    let mut sink = open(options(&web)).await;
+    write(&mut sink, batch(0..500)).await.unwrap();
+    assert_eq!(web.kept(), (0..500).collect::<Vec<_>>());
+    // A record that is too large all alone is bad.
+    let mut messages: Vec<_> = (0..5).map(|_| conformance::message(b"small")).collect();
+    messages[3] = conformance::message(&[b'x'; 3_000]);
+    let part = conformance::part(500, &messages).unwrap();
+    let mixed = Batch::new(StreamName::from(STREAM), vec![part]).unwrap();
+    let named = poison(write(&mut sink, mixed).await);
+    assert_eq!(named.len(), 1);
+    assert_eq!((named[0].0, named[0].1), (503, BadReason::OverLimit));
+    let all: BTreeSet<u64> = web.kept().into_iter().collect();
+    assert_eq!(all, (0..505).filter(|offset| *offset != 503).collect());
+}
+
+/// A failure in the middle of the search: what was found by then is not searched for again.
+#[tokio::test]
+async fn a_search_goes_on_where_it_was_broken_off() {
+    let web = Web::start(|seen| {
+        let offsets = seen.offsets();
+        match (offsets.contains(&10), offsets.contains(&400)) {
+            (true, _) => Reply::status(422),
+            // The other half of the same window, once the bad one was found.
+            (_, true) if offsets.len() < 500 && seen.nth < 30 => Reply::status(503),
+            _ => Reply::Keep,
+        }
+    })
+    .await;
+    let mut options = options(&web);
+    options.in_flight = 1;
+    let mut sink = open(options).await;
+    let mut rounds = 0;
+    let named = loop {
+        match write(&mut sink, batch(0..500)).await {
+            Err(SinkError::Transient { .. }) => rounds += 1,
+            other => break poison(other),
+        }
+        assert!(rounds < 100);
+    };
+    assert!(rounds > 0, "the search was never broken off");
+    assert_eq!(named.len(), 1);
+    let alone = web.seen().iter().filter(|seen| seen.offsets() == [10]).count();
+    assert_eq!(alone, 1, "it was asked for again");
+    assert_eq!(web.kept(), (0..500).filter(|offset| *offset != 10).collect::<Vec<_>>());
+}
+
+/// Is a service that has gone wrong taken for a stream of bad messages? With `skip`, all of it
+/// would be lost.
+#[tokio::test]
+async fn a_service_that_refuses_everything_halts_the_consumer() {
+    let web =
+        Web::start(|_| Reply::Answer(400, Vec::new(), "no such field: stream".to_owned())).await;
+    let mut sink = open(options(&web)).await;
+    let what = fatal(write(&mut sink, batch(0..5000)).await);
+    assert!(what.contains("refused 100 messages one after the other"), "{what}");
+    assert!(what.contains("no such field: stream"), "{what}");
+    let requests = web.seen().len();
+    assert!(requests < 300, "{requests} requests");
+
+    // In small batches, too: the count goes on from one to the next.
+    let web = Web::start(|_| Reply::status(400)).await;
+    let mut sink = open(options(&web)).await;
+    let mut given_up = 0;
+    let what = loop {
+        match write(&mut sink, batch(given_up * 7..given_up * 7 + 7)).await {
+            Err(SinkError::Poison(bad)) => assert_eq!(bad.len(), 7),
+            other => break fatal(other),
+        }
+        given_up += 1;
+        assert!(given_up < 100);
+    };
+    assert_eq!(given_up, 14, "{what}");
+
+    // One that takes something now and then is a service that knows what it refuses.
+    let web = Web::start(|seen| match seen.offsets().iter().any(|offset| offset % 10 != 0) {
+        true => Reply::status(400),
+        false => Reply::Keep,
+    })
+    .await;
+    let mut sink = open(options(&web)).await;
+    assert_eq!(poison(write(&mut sink, batch(0..1000)).await).len(), 900);
+}

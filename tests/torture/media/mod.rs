@@ -1,0 +1,5 @@
+//! One oracle for each sink, with its tests.
+
+mod file;
+mod sqlite;
+mod stdout;
