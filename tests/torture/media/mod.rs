@@ -3,6 +3,7 @@
 mod file;
 mod http;
 mod object;
+mod postgres;
 mod sqlite;
 mod stdout;
 mod stream;
