@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::broker::BrokerConfig;
 use super::consumer::ConsumerConfig;
 use super::error::Problem;
-use super::sink::{MetricConfig, SinkConfig};
+use super::sink::{MetricConfig, ObjectPlace, SinkConfig};
 
 /// Checks the consumers against each other. Each comes with its path in the file.
 pub(super) fn check_together(
@@ -20,6 +20,7 @@ pub(super) fn check_together(
     let mut folders = HashMap::new();
     let mut tables = HashMap::new();
     let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
+    let mut objects = HashMap::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
@@ -61,6 +62,24 @@ pub(super) fn check_together(
                     file.dir.display()
                 ),
             ));
+        }
+        if let SinkConfig::Object(object) = &consumer.sink
+            && let Ok(place) = object.place()
+        {
+            let place = match place {
+                ObjectPlace::Folder(path) => plain(&path).display().to_string(),
+                ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
+            };
+            if let Some(other) = objects.insert((place, &consumer.stream), at) {
+                problems.push(Problem::new(
+                    format!("{at}.sink.url"),
+                    format!(
+                        "{other} writes stream {:?} there already, and each record would be there \
+                         twice: give one of them another `url`",
+                        consumer.stream,
+                    ),
+                ));
+            }
         }
         if let SinkConfig::Sqlite(sqlite) = &consumer.sink {
             let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());

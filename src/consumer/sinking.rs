@@ -317,4 +317,6 @@ fn describe(bad: &[BadRecord]) -> String {
 #[cfg(test)]
 mod held_tests;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod tests;

@@ -81,6 +81,11 @@ impl Batch {
         self.parts.first().map_or(Timestamp(0), |p| p.chunk.timestamp)
     }
 
+    /// The runs that the records lie in, the excluded ones among them.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// The records, in order, without the excluded ones.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let mut excluded = self.excluded.iter().peekable();

@@ -25,6 +25,7 @@ pub mod format;
 pub mod http;
 pub mod metrics;
 pub mod null;
+pub mod object;
 pub mod sqlite;
 pub mod stdout;
 pub mod stream;

@@ -7,6 +7,7 @@ mod file;
 mod format;
 mod http;
 mod metrics;
+mod object;
 mod sqlite;
 mod stdout;
 mod stream;
@@ -26,6 +27,7 @@ pub use self::file::FileSink;
 pub use self::format::{Compression, RecordFormat};
 pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
 pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
+pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 pub use self::stream::StreamSink;
@@ -40,21 +42,20 @@ pub enum SinkConfig {
     Stdout(StdoutSink),
     /// Writes files: `DIR/STREAM/FIRSTOFFSET.ndjson[.zst|.gz]`.
     File(FileSink),
+    /// Writes objects: Parquet or NDJSON, in a folder or an object store.
+    Object(ObjectSink),
     /// Writes rows into a table of a SQLite database.
     Sqlite(SqliteSink),
     /// Sends requests to a web service.
     Http(HttpSink),
     /// Makes metrics from messages, on `/metrics`.
     Metrics(MetricsSink),
-}
-
-/// The names of the sinks, as `type` takes them.
     /// Publishes to another RabbitMQ stream, byte for byte.
     Stream(StreamSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http", "metrics", "stream"];
+const TYPES: &[&str] = &["null", "stdout", "file", "object", "sqlite", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -63,6 +64,7 @@ impl SinkConfig {
             SinkConfig::Null => "null",
             SinkConfig::Stdout(_) => "stdout",
             SinkConfig::File(_) => "file",
+            SinkConfig::Object(_) => "object",
             SinkConfig::Sqlite(_) => "sqlite",
             SinkConfig::Http(_) => "http",
             SinkConfig::Metrics(_) => "metrics",
@@ -76,6 +78,7 @@ impl SinkConfig {
             SinkConfig::Null => Guarantee::None,
             SinkConfig::Stdout(_) => Guarantee::AtLeastOnce,
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Object(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
             SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
             SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
@@ -89,6 +92,7 @@ impl SinkConfig {
             SinkConfig::Null => 2 << 20,
             SinkConfig::Stdout(stdout) => stdout.overhead_bytes(),
             SinkConfig::File(file) => file.overhead_bytes(),
+            SinkConfig::Object(object) => object.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
             SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
@@ -128,6 +132,10 @@ impl SinkConfig {
             SinkConfig::File(file) => {
                 file.check(&mut bad);
                 file.locate(folder);
+            }
+            SinkConfig::Object(object) => {
+                object.check(&mut bad);
+                object.locate(folder);
             }
             SinkConfig::Sqlite(sqlite) => {
                 sqlite.check(&mut bad);
@@ -179,6 +187,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "null" => Ok(SinkConfig::Null),
         "stdout" => typed(table, at).map(SinkConfig::Stdout),
         "file" => typed(table, at).map(SinkConfig::File),
+        "object" => typed(table, at).map(SinkConfig::Object),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
         "http" => typed(table, at).map(SinkConfig::Http),
         "metrics" => typed(table, at).map(SinkConfig::Metrics),

@@ -19,6 +19,7 @@ fn env(credentials: &Path) -> Env {
     std::fs::write(credentials.join("rabbitmq-password"), "x").unwrap();
     Env::from([
         ("RABBITMQ_PASSWORD", "x".to_owned()),
+        ("S3_SECRET", "x".to_owned()),
         ("RABBITMQ_URI", "rabbitmq-stream://h".to_owned()),
         ("INGEST_TOKEN", "x".to_owned()),
         ("CREDENTIALS_DIRECTORY", credentials.display().to_string()),
@@ -180,17 +181,27 @@ fn the_reference_shows_the_defaults() {
         name = "to-another-stream"
         stream = "events"
         sink = { type = "stream", stream = "events-copy" }
+
+        [[consumer]]
+        name = "to-objects"
+        stream = "events"
+        sink = { type = "object", url = "archive" }
     "#;
     let least = File::new(least);
     let mut defaults = least.load(&Env::default()).unwrap();
     // They come from different folders; nothing else may differ.
     let root = shown.path.as_ref().unwrap().parent().unwrap();
     defaults.state_dir = root.join(defaults.state_dir.strip_prefix(least.0.path()).unwrap());
-    if let SinkConfig::File(file) = &mut defaults.consumers[2].sink {
-        file.dir = root.join(file.dir.strip_prefix(least.0.path()).unwrap());
-    }
-    if let SinkConfig::Sqlite(sqlite) = &mut defaults.consumers[3].sink {
-        sqlite.path = root.join(sqlite.path.strip_prefix(least.0.path()).unwrap());
+    let moved = |path: &Path| root.join(path.strip_prefix(least.0.path()).unwrap());
+    for consumer in &mut defaults.consumers {
+        match &mut consumer.sink {
+            SinkConfig::File(file) => file.dir = moved(&file.dir),
+            SinkConfig::Sqlite(sqlite) => sqlite.path = moved(&sqlite.path),
+            SinkConfig::Object(object) => {
+                object.url = format!("file://{}", root.join("archive").display());
+            }
+            _ => {}
+        }
     }
     defaults.path.clone_from(&shown.path);
     assert_eq!(shown, defaults);
@@ -221,9 +232,9 @@ fn the_demo_has_its_three_consumers() {
     assert_eq!(
         seen,
         [
-            ("analytics", "events", "file", Start::First),
-            ("monitoring", "events", "stdout", Start::First),
-            ("archiver", "events", "file", Start::First),
+            ("analytics", "events", "sqlite", Start::First),
+            ("monitoring", "events", "metrics", Start::First),
+            ("archiver", "events", "object", Start::First),
         ]
     );
 }

@@ -3,6 +3,7 @@
 mod file;
 mod http;
 mod metrics;
+mod object;
 mod sqlite;
 mod stdout;
 mod stream;
@@ -32,6 +33,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Null => (opens(|| async { Ok(NullSink::new()) }), nowhere()),
         SinkConfig::Stdout(settings) => stdout::factory(&settings, spec),
         SinkConfig::File(settings) => file::factory(settings, spec),
+        SinkConfig::Object(settings) => object::factory(settings, spec),
         SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),

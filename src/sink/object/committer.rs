@@ -1,0 +1,382 @@
+//! The protocol: how objects come to count, and how an owner loses the right to make any.
+//!
+//! See the [module](super) for why it is right, and `model.rs` for the search through what two owners
+//! and a crash can do to each other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::layout::{Layout, holds_no_records};
+use super::state::{Claim, Owner, State};
+use super::store::{Created, Digest, Store, Swapped, Version, transient};
+use crate::faults::{self, Point};
+use crate::sink::SinkError;
+use crate::types::{Checkpoint, Offset, Reference, StreamName};
+
+/// How often a step is tried anew that lost against something. Each loss means that something else
+/// moved, so a handful is much.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// What an archive is called, and where it lies.
+#[derive(Clone)]
+pub(super) struct Names {
+    pub(super) stream: StreamName,
+    pub(super) reference: Reference,
+    /// The folder of the objects.
+    pub(super) table: String,
+    /// The key of the checkpoint.
+    pub(super) checkpoint: String,
+    /// A key that serves to try the store out.
+    pub(super) probe: String,
+}
+
+/// An object that is to be created.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    /// Below the table: the partition.
+    pub(super) folder: String,
+    /// The ending of its name.
+    pub(super) extension: &'static str,
+    pub(super) bytes: Bytes,
+    pub(super) digest: Digest,
+    pub(super) first_offset: Offset,
+    pub(super) last_offset: Offset,
+    pub(super) records: u64,
+    /// Where the reference stands once the object is there.
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// What became of a claim. Both are for ever: the object is created once, with either content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The object is there and counts.
+    Landed,
+    /// An object without records stands in its place, and it can never be created.
+    Void,
+}
+
+/// What stands under a claimed key.
+enum Found {
+    Nothing,
+    Settled(Fate),
+}
+
+/// An archive in this owner's hands, until another takes it.
+pub(super) struct Committer {
+    store: Arc<dyn Store>,
+    names: Names,
+    layout: Layout,
+    owner: Owner,
+    state: State,
+    version: Version,
+    /// Of the state's claim, where it is known.
+    fate: Option<Fate>,
+}
+
+impl Committer {
+    /// Takes hold of the archive, whoever had it, and finds out what became of the last claim.
+    pub(super) async fn take_over(
+        store: Arc<dyn Store>,
+        names: Names,
+        layout: Layout,
+    ) -> Result<Committer, SinkError> {
+        let owner = Owner::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let (state, from) = match read(&*store, &names).await? {
+                Some((state, version)) => (state.taken_over_by(owner.clone()), Some(version)),
+                None => {
+                    try_out(&*store, &names).await?;
+                    let (stream, reference) = (names.stream.clone(), names.reference.clone());
+                    (State::begin(stream, reference, owner.clone()), None)
+                }
+            };
+            let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
+            let version = match swapped {
+                Swapped::Moved(version) => Some(version),
+                // By this very swap, perhaps, whose first answer was lost.
+                Swapped::Lost => read(&*store, &names)
+                    .await?
+                    .and_then(|(found, version)| (found == state).then_some(version)),
+            };
+            if let Some(version) = version {
+                let mut committer =
+                    Committer { store, names, layout, owner, state, version, fate: None };
+                if committer.state.claim.is_some() {
+                    committer.advance(|_| {}).await?;
+                }
+                return Ok(committer);
+            }
+        }
+        Err(transient(format!(
+            "could not take hold of {}: others were faster {ATTEMPTS_MAX} times. Does the same \
+             consumer run more than once?",
+            store.place(&names.checkpoint)
+        )))
+    }
+
+    /// Where the reference stands.
+    pub(super) fn position(&self) -> Option<Checkpoint> {
+        match (&self.state.claim, self.fate) {
+            (Some(claim), Some(Fate::Landed)) => Some(claim.checkpoint),
+            _ => self.state.checkpoint,
+        }
+    }
+
+    /// Creates the object, so that it counts. Asked again after a transient error, goes on where it
+    /// was.
+    pub(super) async fn commit(&mut self, object: &Object) -> Result<(), SinkError> {
+        let is_claimed = |state: &State| {
+            state.claim.as_ref().is_some_and(|claim| {
+                claim.digest() == object.digest && claim.first_offset == object.first_offset
+            })
+        };
+        if !is_claimed(&self.state) {
+            let table = self.names.table.clone();
+            let claim = |state: &mut State| {
+                let key = format!(
+                    "{table}/{}/{:020}-{}.{}",
+                    object.folder, object.first_offset.0, state.sequence, object.extension
+                );
+                state.claim = Some(Claim {
+                    key,
+                    bytes: object.digest.bytes,
+                    crc: object.digest.crc,
+                    first_offset: object.first_offset,
+                    last_offset: object.last_offset,
+                    records: object.records,
+                    checkpoint: object.checkpoint,
+                });
+            };
+            self.advance(claim).await?;
+        }
+        faults::reach(Point::Written);
+        let Some(claim) = self.state.claim.clone() else {
+            return Err(SinkError::Fatal("internal error: a claim is gone".to_owned()));
+        };
+        if self.fate.is_none() {
+            self.fate = Some(match self.store.create(&claim.key, object.bytes.clone()).await? {
+                Created::Made => Fate::Landed,
+                Created::Exists => match self.found(&claim).await? {
+                    Found::Settled(fate) => fate,
+                    Found::Nothing => {
+                        return Err(transient(format!(
+                            "{} could not be created, and is not there either",
+                            self.store.place(&claim.key)
+                        )));
+                    }
+                },
+            });
+        }
+        match self.fate {
+            Some(Fate::Landed) => {
+                faults::reach(Point::Flushed);
+                Ok(())
+            }
+            // Only an owner that came later does that.
+            _ => Err(match read(&*self.store, &self.names).await? {
+                Some((state, _)) if state.owner.id != self.owner.id => self.lost_to(&state),
+                _ => SinkError::Fatal(format!(
+                    "{} was made void, but nobody else owns the archive. Somebody created objects \
+                     there by hand. Restart this consumer: it resumes from what there is.",
+                    self.store.place(&claim.key)
+                )),
+            }),
+        }
+    }
+
+    /// Writes down what is known, so that the position no longer depends on the last object.
+    pub(super) async fn settle(&mut self) -> Result<(), SinkError> {
+        match self.state.claim {
+            Some(_) => self.advance(|_| {}).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the position over offsets that have no records.
+    pub(super) async fn pass_over(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
+        self.advance(|state| state.checkpoint = Some(checkpoint)).await
+    }
+
+    /// Forgets the position: the stream has another history.
+    pub(super) async fn restart(&mut self) -> Result<(), SinkError> {
+        let history = self.state.history + 1;
+        self.advance(|state| {
+            state.history = history;
+            state.checkpoint = None;
+        })
+        .await
+    }
+
+    /// Replaces the state by the one that follows from it: the last claim folded into the position,
+    /// and then `change`.
+    async fn advance(
+        &mut self,
+        change: impl Fn(&mut State) + Send + Sync,
+    ) -> Result<(), SinkError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut next = self.state.clone();
+            next.sequence += 1;
+            if let Some(claim) = next.claim.take() {
+                let fate = match self.fate {
+                    Some(fate) => fate,
+                    None => self.decide(&claim).await?,
+                };
+                self.fate = Some(fate);
+                if fate == Fate::Landed {
+                    next.checkpoint = Some(claim.checkpoint);
+                }
+            }
+            change(&mut next);
+            let from = Some(&self.version);
+            let swapped = self.store.swap(&self.names.checkpoint, from, next.encode()?).await?;
+            let (found, version) = match swapped {
+                Swapped::Moved(version) => (next.clone(), version),
+                Swapped::Lost => match read(&*self.store, &self.names).await? {
+                    Some(found) => found,
+                    None => {
+                        return Err(SinkError::Fatal(format!(
+                            "{} is gone: somebody deleted it. Restore it, or move all objects of \
+                             this stream away; then restart this consumer.",
+                            self.store.place(&self.names.checkpoint)
+                        )));
+                    }
+                },
+            };
+            if found.owner.id != self.owner.id {
+                return Err(self.lost_to(&found));
+            }
+            // Otherwise an earlier swap of ours came through late, whose answer was lost.
+            let done = found == next;
+            if found != self.state {
+                self.fate = None;
+            }
+            (self.state, self.version) = (found, version);
+            if done {
+                return Ok(());
+            }
+        }
+        Err(transient(format!(
+            "{} changed under our hands {ATTEMPTS_MAX} times",
+            self.store.place(&self.names.checkpoint)
+        )))
+    }
+
+    /// Finds out what became of a claim; where nothing did, sees to it that nothing ever will.
+    async fn decide(&self, claim: &Claim) -> Result<Fate, SinkError> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Found::Settled(fate) = self.found(claim).await? {
+                return Ok(fate);
+            }
+            let void = self.layout.void(&claim.key)?;
+            if self.store.create(&claim.key, void).await? == Created::Made {
+                return Ok(Fate::Void);
+            }
+        }
+        let place = self.store.place(&claim.key);
+        Err(transient(format!("{place} can neither be created nor found")))
+    }
+
+    async fn found(&self, claim: &Claim) -> Result<Found, SinkError> {
+        found(&*self.store, claim).await
+    }
+
+    fn lost_to(&self, found: &State) -> SinkError {
+        SinkError::Fatal(format!(
+            "another process (its id {}, there since {}) has taken over {} (epoch {}; this one was \
+             epoch {}). Nothing that this one holds has been written. Let only one of them run.",
+            found.owner.process,
+            super::layout::rfc3339(found.owner.since),
+            self.store.place(&self.names.checkpoint),
+            found.epoch,
+            self.state.epoch,
+        ))
+    }
+}
+
+/// Where the reference stands, for somebody who only looks.
+pub(super) async fn look(
+    store: &dyn Store,
+    names: &Names,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let Some((state, _)) = read(store, names).await? else { return Ok(None) };
+    let Some(claim) = state.claim else { return Ok(state.checkpoint) };
+    Ok(match found(store, &claim).await? {
+        Found::Settled(Fate::Landed) => Some(claim.checkpoint),
+        _ => state.checkpoint,
+    })
+}
+
+async fn read(store: &dyn Store, names: &Names) -> Result<Option<(State, Version)>, SinkError> {
+    let Some((bytes, version)) = store.read(&names.checkpoint).await? else { return Ok(None) };
+    let place = store.place(&names.checkpoint);
+    let state = State::decode(&bytes, &place, (&names.stream, &names.reference))?;
+    Ok(Some((state, version)))
+}
+
+async fn found(store: &dyn Store, claim: &Claim) -> Result<Found, SinkError> {
+    let Some(digest) = store.digest(&claim.key).await? else { return Ok(Found::Nothing) };
+    if digest == claim.digest() {
+        return Ok(Found::Settled(Fate::Landed));
+    }
+    let small = digest.bytes <= super::store::READ_BYTES_MAX;
+    if small
+        && let Some((bytes, _)) = store.read(&claim.key).await?
+        && holds_no_records(&claim.key, bytes)
+    {
+        return Ok(Found::Settled(Fate::Void));
+    }
+    Err(SinkError::Fatal(format!(
+        "{} is not what rillway was about to write there ({} bytes with checksum {:08x}, not {} bytes \
+         with {:08x}), and it holds records. Find out who wrote it, move it away, and restart this \
+         consumer.",
+        store.place(&claim.key),
+        digest.bytes,
+        digest.crc,
+        claim.bytes,
+        claim.crc
+    )))
+}
+
+/// Before an archive is begun: there must be no objects whose position nobody knows, and the store
+/// must keep its promises.
+async fn try_out(store: &dyn Store, names: &Names) -> Result<(), SinkError> {
+    // Whoever was faster may have begun it meanwhile.
+    if store.any_below(&names.table).await? && store.read(&names.checkpoint).await?.is_none() {
+        return Err(SinkError::Fatal(format!(
+            "there are objects below {}, but no checkpoint {}: nobody can tell how far they go. \
+             Restore the checkpoint, move the objects away, or give another `url`.",
+            store.place(&names.table),
+            store.place(&names.checkpoint)
+        )));
+    }
+    let broken = |what: &str| {
+        SinkError::Fatal(format!(
+            "{} {what}. Without that, nothing can be written exactly once there. It takes a store \
+             with conditional writes (If-None-Match and If-Match on PUT).",
+            store.place(&names.probe)
+        ))
+    };
+    store.create(&names.probe, Bytes::from_static(b"1")).await?;
+    if store.create(&names.probe, Bytes::from_static(b"2")).await? != Created::Exists {
+        return Err(broken("was created twice: the store ignores If-None-Match"));
+    }
+    let Some((bytes, first)) = store.read(&names.probe).await? else {
+        return Err(broken("was created and is not there"));
+    };
+    if &*bytes == b"2" {
+        return Err(broken("was overwritten: the store ignores If-None-Match"));
+    }
+    let other = Bytes::from(format!("{:016x}", fastrand::u64(..)));
+    match store.swap(&names.probe, Some(&first), other).await? {
+        // Another process tries it out as well.
+        Swapped::Lost => return Ok(()),
+        Swapped::Moved(_) => {}
+    }
+    match store.swap(&names.probe, Some(&first), Bytes::from_static(b"1")).await? {
+        Swapped::Lost => Ok(()),
+        Swapped::Moved(_) => {
+            Err(broken("was replaced by a stale version: the store ignores If-Match"))
+        }
+    }
+}

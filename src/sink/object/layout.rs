@@ -1,0 +1,302 @@
+//! How records are laid out in objects: the format, the columns, the names of partitions.
+//!
+//! ```text
+//! STREAM/date=2026-11-23/hour=14/00000000000000481516-7.parquet
+//! ```
+//! The stream's folder is the table; `date` and `hour` are columns by name alone, of the first
+//! record's chunk, in UTC. The stream is not: a column that stands in the path and in the file is an
+//! error to some readers. The number behind the offset is the claim's, so that no name is used twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::basic::Type as Physical;
+use parquet::basic::{
+    Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, ZstdLevel,
+};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{ColumnPath, Type, TypePtr};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::sink::SinkError;
+use crate::sink::columns::Columns;
+use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
+use crate::types::{StreamName, Timestamp};
+
+/// What is not left as it is in a key.
+const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// The columns that stand in the path.
+pub const PARTITION_COLUMNS: [&str; 2] = ["date", "hour"];
+
+/// A dictionary that grows beyond this does not pay.
+const DICTIONARY_BYTES_MAX: usize = 128 << 10;
+
+/// How objects are laid out.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// Parquet, a column for each of these.
+    Parquet {
+        /// How hard zstd compresses, 1 to 22; `None`: not at all.
+        zstd_level: Option<i32>,
+        /// The columns behind `stream`, `offset` and `timestamp`.
+        columns: ParquetColumns,
+    },
+    /// A line of JSON for each record.
+    Ndjson(Packing),
+}
+
+/// Which columns a Parquet object has.
+#[derive(Clone, Debug)]
+pub enum ParquetColumns {
+    /// `message_id`, `subject`, `application_properties`, `body`.
+    Envelope {
+        /// Whether the body is text, which has to be UTF-8; else bytes.
+        body_is_text: bool,
+    },
+    /// These.
+    Named(Vec<Column>),
+}
+
+/// How NDJSON is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    Plain,
+    /// A zstd frame.
+    Zstd {
+        /// 1 to 22.
+        level: i32,
+    },
+    /// A gzip member.
+    Gzip {
+        /// 0 to 9.
+        level: u32,
+    },
+}
+
+/// The format, made ready for one stream.
+#[derive(Clone)]
+pub(super) enum Layout {
+    Parquet(ParquetLayout),
+    Ndjson { stream: StreamName, packing: Packing },
+}
+
+#[derive(Clone)]
+pub(super) struct ParquetLayout {
+    pub(super) columns: Arc<Columns>,
+    /// The column of the body, where the columns are the envelope's: then most rows are made without
+    /// looking anything up.
+    pub(super) body: Option<Body>,
+    pub(super) schema: TypePtr,
+    pub(super) properties: WriterPropertiesPtr,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Body {
+    pub(super) is_text: bool,
+}
+
+impl Layout {
+    pub(super) fn new(format: &Format, stream: &StreamName) -> Result<Layout, SinkError> {
+        Ok(match format {
+            Format::Ndjson(packing) => Layout::Ndjson { stream: stream.clone(), packing: *packing },
+            Format::Parquet { zstd_level, columns } => {
+                let (named, body) = match columns {
+                    ParquetColumns::Named(columns) => (columns.clone(), None),
+                    ParquetColumns::Envelope { body_is_text } => {
+                        (envelope(*body_is_text), Some(Body { is_text: *body_is_text }))
+                    }
+                };
+                let columns = Columns::typed(stream.clone(), named);
+                let made = schema(&columns)
+                    .and_then(|schema| Ok((schema, properties(&columns, *zstd_level)?)));
+                let (schema, properties) = made.map_err(|error| {
+                    SinkError::Fatal(format!("these columns cannot be laid out: {error}"))
+                })?;
+                let columns = Arc::new(columns);
+                Layout::Parquet(ParquetLayout { columns, body, schema, properties })
+            }
+        })
+    }
+
+    /// The ending of an object's name.
+    pub(super) fn extension(&self) -> &'static str {
+        match self {
+            Layout::Parquet(_) => PARQUET,
+            Layout::Ndjson { packing: Packing::Plain, .. } => NDJSON,
+            Layout::Ndjson { packing: Packing::Zstd { .. }, .. } => NDJSON_ZSTD,
+            Layout::Ndjson { packing: Packing::Gzip { .. }, .. } => NDJSON_GZIP,
+        }
+    }
+
+    /// An object without records, valid under this key. It may be of another format than is written
+    /// now, for the configuration may have changed since the key was claimed.
+    pub(super) fn void(&self, key: &str) -> Result<Bytes, SinkError> {
+        let broken = |error: String| {
+            SinkError::Fatal(format!("internal error: an empty object cannot be made: {error}"))
+        };
+        match ending(key) {
+            Some(PARQUET) => {
+                let parquet = match self {
+                    Layout::Parquet(parquet) => parquet.clone(),
+                    Layout::Ndjson { stream, .. } => {
+                        let columns = ParquetColumns::Envelope { body_is_text: true };
+                        let format = Format::Parquet { zstd_level: None, columns };
+                        match Layout::new(&format, stream)? {
+                            Layout::Parquet(parquet) => parquet,
+                            Layout::Ndjson { .. } => return Err(broken("no columns".to_owned())),
+                        }
+                    }
+                };
+                SerializedFileWriter::new(Vec::new(), parquet.schema, parquet.properties)
+                    .and_then(SerializedFileWriter::into_inner)
+                    .map(Bytes::from)
+                    .map_err(|error| broken(error.to_string()))
+            }
+            Some(NDJSON_ZSTD) => zstd::encode_all(&b""[..], 1)
+                .map(Bytes::from)
+                .map_err(|error| broken(error.to_string())),
+            Some(NDJSON_GZIP) => {
+                let member =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                member.finish().map(Bytes::from).map_err(|error| broken(error.to_string()))
+            }
+            _ => Ok(Bytes::new()),
+        }
+    }
+}
+
+/// Whether an object is valid under its key and holds nothing.
+pub(super) fn holds_no_records(key: &str, bytes: Bytes) -> bool {
+    use std::io::Read as _;
+    match ending(key) {
+        Some(PARQUET) => SerializedFileReader::new(bytes)
+            .is_ok_and(|reader| reader.metadata().file_metadata().num_rows() == 0),
+        Some(NDJSON_ZSTD) => zstd::stream::read::Decoder::new(&*bytes)
+            .is_ok_and(|mut plain| matches!(plain.read(&mut [0]), Ok(0))),
+        Some(NDJSON_GZIP) => {
+            matches!(flate2::read::MultiGzDecoder::new(&*bytes).read(&mut [0]), Ok(0))
+        }
+        _ => bytes.is_empty(),
+    }
+}
+
+const PARQUET: &str = "parquet";
+const NDJSON: &str = "ndjson";
+const NDJSON_ZSTD: &str = "ndjson.zst";
+const NDJSON_GZIP: &str = "ndjson.gz";
+
+fn ending(key: &str) -> Option<&str> {
+    key.rsplit('/').next()?.split_once('.').map(|(_, ending)| ending)
+}
+
+/// The stream's name as a part of keys. What leads with a dot or an underscore is hidden from most
+/// readers, so these are encoded there.
+pub(super) fn table(stream: &StreamName) -> String {
+    let mut name = utf8_percent_encode(stream.as_str(), UNSAFE).to_string();
+    if name.starts_with(['.', '_']) {
+        let encoded = if name.starts_with('.') { "%2E" } else { "%5F" };
+        name.replace_range(..1, encoded);
+    }
+    name
+}
+
+/// The hour that a time lies in, since 1970.
+pub(super) fn hour(time: Timestamp) -> i64 {
+    time.0.div_euclid(3_600_000)
+}
+
+/// `date=2026-11-23/hour=14`.
+pub(super) fn partition(hour: i64) -> String {
+    let time = jiff::Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();
+    let time = jiff::tz::Offset::UTC.to_datetime(time);
+    format!("date={:04}-{:02}-{:02}/hour={:02}", time.year(), time.month(), time.day(), time.hour())
+}
+
+/// For messages.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    crate::sink::envelope::rfc3339(time.0)
+}
+
+fn envelope(body_is_text: bool) -> Vec<Column> {
+    let column = |name: &str, from, kind| Column {
+        name: name.to_owned(),
+        from,
+        kind,
+        required: false,
+        on_misfit: OnMisfit::BadMessage,
+    };
+    let body = if body_is_text { ColumnType::Text } else { ColumnType::Bytes };
+    vec![
+        column("message_id", Source::Property(Property::MessageId), ColumnType::Text),
+        column("subject", Source::Property(Property::Subject), ColumnType::Text),
+        column("application_properties", Source::ApplicationProperties, ColumnType::Json),
+        column("body", Source::Body, body),
+    ]
+}
+
+/// The first three columns are always there; the others may be null, also those that are required
+/// now: a table whose columns change from null to not null halfway is read by few.
+fn schema(columns: &Columns) -> Result<TypePtr, ParquetError> {
+    let mut fields = Vec::with_capacity(columns.len());
+    for (nth, (name, kind)) in columns.names_and_types().enumerate() {
+        let repetition = if nth < 3 { Repetition::REQUIRED } else { Repetition::OPTIONAL };
+        // JSON is marked as text: what is marked as JSON, not every reader takes. Decimal numbers
+        // without a limit have no type here; their text keeps all digits.
+        let (physical, logical) = match kind {
+            ColumnType::Text | ColumnType::Json | ColumnType::Numeric => {
+                (Physical::BYTE_ARRAY, Some(LogicalType::String))
+            }
+            ColumnType::Bytes => (Physical::BYTE_ARRAY, None),
+            ColumnType::Integer => (Physical::INT64, None),
+            ColumnType::Float => (Physical::DOUBLE, None),
+            ColumnType::Boolean => (Physical::BOOLEAN, None),
+            ColumnType::Timestamp => {
+                (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS)))
+            }
+        };
+        let field = Type::primitive_type_builder(name, physical)
+            .with_repetition(repetition)
+            .with_logical_type(logical)
+            .build()?;
+        fields.push(Arc::new(field));
+    }
+    Ok(Arc::new(Type::group_type_builder("rillway").with_fields(fields).build()?))
+}
+
+/// Statistics for what is asked for by range; dictionaries for short texts and for times, of which
+/// many records share one. Offsets are a run of numbers: their differences cost nothing.
+fn properties(
+    columns: &Columns,
+    zstd_level: Option<i32>,
+) -> Result<WriterPropertiesPtr, ParquetError> {
+    let codec = match zstd_level {
+        Some(level) => Codec::ZSTD(ZstdLevel::try_new(level)?),
+        None => Codec::UNCOMPRESSED,
+    };
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("rillway version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(codec)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    for column in columns.columns() {
+        let path = ColumnPath::from(column.name.as_str());
+        let is_large = matches!(column.from, Source::Body)
+            || matches!(column.kind, ColumnType::Json | ColumnType::Bytes);
+        if is_large && column.from != Source::ApplicationProperties {
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
+        if column.from == Source::Offset && column.kind == ColumnType::Integer {
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    Ok(Arc::new(properties.build()))
+}

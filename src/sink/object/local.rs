@@ -1,0 +1,269 @@
+//! Objects as files of a local folder.
+//!
+//! Invariants: a file gets its name only after its bytes are on the medium, and never changes
+//! afterwards; the checkpoint is replaced by rename, by whoever holds a lock for that instant and has
+//! seen that it is still the version that was read. What is being written lies in `_rillway/tmp`.
+//!
+//! A hard link gives a file its name: unlike a rename, it never replaces another. File systems without
+//! hard links (FAT, some network shares) are refused, in words.
+//!
+//! It has a thread of its own, as whatever may hang has.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::FlockOperation;
+
+use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
+use crate::sink::SinkError;
+use crate::sink::worker::{Unavailable, Worker};
+
+/// Where files are written before they get their names.
+const TMP: &str = "_rillway/tmp";
+
+/// How long an operation may take before it is said to hang.
+const OPERATION_MAX: Duration = Duration::from_secs(60);
+
+/// A folder.
+pub(super) struct Local {
+    root: PathBuf,
+    worker: Worker<Folder>,
+}
+
+impl Local {
+    /// The folder need not be there.
+    pub(super) async fn open(root: PathBuf) -> Result<Local, SinkError> {
+        let folder = Folder { root: root.clone(), written: 0, id: fastrand::u64(..) };
+        match Worker::start("rillway-object", move || Ok::<_, SinkError>(folder)).await {
+            Ok(worker) => Ok(Local { worker: worker?, root }),
+            Err(error) => Err(unavailable(&root, &error)),
+        }
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        what: &'static str,
+        key: &str,
+        job: impl FnOnce(&mut Folder, &Path) -> io::Result<R> + Send + 'static,
+    ) -> Result<R, SinkError> {
+        let path = self.root.join(key);
+        let asked = self.worker.run(move |folder| job(folder, &path));
+        let path = || self.root.join(key);
+        match tokio::time::timeout(OPERATION_MAX, asked).await {
+            Ok(Ok(Ok(result))) => Ok(result),
+            Ok(Ok(Err(error))) => Err(failed(what, &path(), &error)),
+            Ok(Err(error)) => Err(unavailable(&path(), &error)),
+            Err(_) => Err(transient(format!(
+                "could not {what} {}: no answer within {OPERATION_MAX:?}",
+                path().display()
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Local {
+    fn place(&self, key: &str) -> String {
+        self.root.join(key).display().to_string()
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
+        self.run("create", key, move |folder, path| folder.create(path, &bytes)).await
+    }
+
+    async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
+        self.run("read", key, |_, path| digest(path)).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
+        let bytes = self.run("read", key, |_, path| read(path)).await?;
+        Ok(bytes.map(|bytes| (bytes.clone(), Version::Bytes(bytes))))
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        from: Option<&Version>,
+        bytes: Bytes,
+    ) -> Result<Swapped, SinkError> {
+        let from = match from {
+            None => None,
+            Some(Version::Bytes(bytes)) => Some(bytes.clone()),
+            Some(Version::Named(_)) => return Ok(Swapped::Lost),
+        };
+        self.run("replace", key, move |folder, path| folder.swap(path, from.as_ref(), bytes)).await
+    }
+
+    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
+        self.run("look into", folder, |_, path| any_file(path)).await
+    }
+}
+
+struct Folder {
+    root: PathBuf,
+    written: u64,
+    id: u64,
+}
+
+impl Folder {
+    fn create(&mut self, path: &Path, bytes: &[u8]) -> io::Result<Created> {
+        let tmp = self.write(bytes)?;
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        let linked = make_folders(&folder).and_then(|()| std::fs::hard_link(&tmp, path));
+        let removed = std::fs::remove_file(&tmp);
+        match linked {
+            Ok(()) => {
+                sync_folder(&folder)?;
+                removed.map(|()| Created::Made)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Created::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn swap(&mut self, path: &Path, from: Option<&Bytes>, bytes: Bytes) -> io::Result<Swapped> {
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        make_folders(&folder)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_extension("lock"))?;
+        // Held for two syncs at the most; whoever is frozen with it in hand is told of.
+        if let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            return Err(match error {
+                rustix::io::Errno::WOULDBLOCK => io::Error::new(
+                    ErrorKind::WouldBlock,
+                    "another process is replacing it at this moment",
+                ),
+                other => other.into(),
+            });
+        }
+        if read(path)?.as_ref() != from {
+            return Ok(Swapped::Lost);
+        }
+        let tmp = self.write(&bytes)?;
+        std::fs::rename(tmp, path)?;
+        sync_folder(&folder)?;
+        Ok(Swapped::Moved(Version::Bytes(bytes)))
+    }
+
+    /// Bytes on the medium, under a name of their own.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let folder = self.root.join(TMP);
+        make_folders(&folder)?;
+        self.written += 1;
+        let path = folder.join(format!("{:016x}-{}", self.id, self.written));
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        match written {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                std::fs::remove_file(&path).unwrap_or_default();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Syncs what it finds: it may stand in the page cache alone.
+fn digest(path: &Path) -> io::Result<Option<Digest>> {
+    let Some(mut file) = open(path)? else { return Ok(None) };
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), sync_folder)?;
+    let (mut bytes, mut hasher) = (0, crc32fast::Hasher::new());
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(Some(Digest { bytes, crc: hasher.finalize() })),
+            Ok(count) => {
+                bytes += count as u64;
+                hasher.update(&piece[..count]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Bytes>> {
+    let Some(file) = open(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(bytes.into()))
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn any_file(folder: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || any_file(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The folder and all above it, each with its name on the medium.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above {
+        make_folders(above)?;
+    }
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => above.map_or(Ok(()), sync_folder),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
+    let what = format!("could not {what} {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied => SinkError::Fatal(format!(
+            "{what}. Give the user that rillway runs as the right to write there."
+        )),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
+            SinkError::Fatal(what)
+        }
+        ErrorKind::Unsupported => SinkError::Fatal(format!(
+            "{what}. The archive needs a file system that has hard links and locks."
+        )),
+        _ => transient(what),
+    }
+}
+
+fn unavailable(path: &Path, error: &Unavailable) -> SinkError {
+    let what = format!("could not write to {}: {error}", path.display());
+    match error {
+        Unavailable::Gone => {
+            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+        }
+        Unavailable::Busy => transient(what),
+    }
+}

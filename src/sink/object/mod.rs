@@ -1,0 +1,261 @@
+//! The `object` sink: Parquet or NDJSON in a folder or an object store, exactly once.
+//!
+//! ```text
+//! PREFIX/STREAM/date=2026-11-23/hour=14/00000000000000481516-7.parquet   an object: the table
+//! PREFIX/_rillway/STREAM/checkpoint.json                                 whose it is, and how far it goes
+//! ```
+//!
+//! # Why this is exactly-once
+//! Whoever reads the table reads every object in it, so an object counts as soon as it is there: its
+//! creation has to be the commit. It is made that by a claim. For each object:
+//! 1. *claim*: the checkpoint is replaced, by compare-and-swap, by one that names the key, size and
+//!    checksum of the object, and the position that will be reached with it;
+//! 2. *create*: the object is created under that key, only where there is none;
+//! 3. *settle*: the checkpoint takes over that position, with the next claim or at the end of the flush.
+//!
+//! A key carries the number of its claim, so it is claimed once. Whoever finds a claim that is not
+//! settled (a sink that starts) looks at the key. The very bytes that were claimed: it counts, and the
+//! position is behind it. Nothing: an object *without records* is created there. Then either that
+//! succeeds, and the claimed one can never come into being, whoever still tries; or it fails, because
+//! the claimed one was faster, and that counts. So:
+//! - *(a)* a claimed key is decided once, for ever, by who creates it first;
+//! - *(b)* no checkpoint moves beyond a claim before its key is decided;
+//! - *(c)* so the objects with records are those of claims that landed, each begins behind the position
+//!   that the one before it reached, and the last position tells where to go on. Nothing twice,
+//!   nothing missing, whatever anybody sees at whatever instant.
+//!
+//! *Fencing.* A sink that starts replaces the checkpoint by one that names itself as the owner. A former
+//! owner (a process that was frozen, a request that hangs in the network) can then claim nothing more;
+//! all that it may have left is one object to create, and (a) holds for that one. It learns of it
+//! with its next step, and ends with a fatal error. So the last to start wins.
+//!
+//! [ADR 10](../../../docs/adr/0010-objects-are-claimed-first.md) has the table of crash points and the
+//! ways that were not taken; `model.rs` searches the interleavings of owners that freeze and die.
+//!
+//! # Lost answers
+//! An error says nothing of what happened. A create that is repeated finds its own object, and knows it
+//! by its checksum. A swap that is repeated finds its own state, for no two states are the same.
+//!
+//! # Memory
+//! What is held is encoded and compressed. A batch is read whole before any of it is taken, since its
+//! bad records have to be found first. At the end of an object its columns are put behind each other,
+//! which takes it twice for a moment. Encoding has a thread of its own.
+//!
+//! # What it cannot see
+//! A store that does not keep its word on conditional writes (it is tried out when an archive is
+//! begun); someone who deletes or edits objects under `_rillway`, or an empty object of the table while
+//! a frozen process still means to create the full one.
+//!
+//! Must not know: brokers, retries, metrics.
+
+mod committer;
+mod layout;
+mod lines_file;
+mod local;
+mod parquet_file;
+mod place;
+mod remote;
+mod rows;
+mod shaper;
+mod state;
+mod store;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+pub use self::layout::{Format, PARTITION_COLUMNS, Packing, ParquetColumns};
+pub use self::place::{Options, Place};
+pub use self::shaper::Rotation;
+
+use self::committer::{Committer, Names, Object};
+use self::layout::Layout;
+use self::shaper::{Sealed, Shaper};
+use self::store::{Store, transient};
+use crate::flow::batch::Batch;
+use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::{Durability, Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
+
+/// What an object sink needs to know.
+#[derive(Clone, Debug)]
+pub struct ObjectOptions {
+    /// Where the objects go.
+    pub place: Place,
+    /// How they are laid out.
+    pub format: Format,
+    /// When one is full.
+    pub rotation: Rotation,
+}
+
+/// Writes one stream's records to objects, exactly once.
+pub struct ObjectSink {
+    committer: Committer,
+    /// `None` once closed.
+    worker: Option<Worker<Shaper>>,
+    flush_at: Option<Instant>,
+    /// Sealed, and not there yet.
+    objects: VecDeque<Object>,
+    /// The position behind these, once a flush has begun.
+    reached: Option<Checkpoint>,
+}
+
+impl ObjectSink {
+    /// Takes hold of the stream's archive, whoever had it, and finds the position there.
+    ///
+    /// # Errors
+    /// Fatal where the options are wrong, the place refuses, or the archive belongs to another
+    /// reference; transient where trying again may help.
+    pub async fn open(
+        options: ObjectOptions,
+        stream: StreamName,
+        reference: Reference,
+    ) -> Result<ObjectSink, SinkError> {
+        let store = options.place.open().await?;
+        ObjectSink::on(store, &options, stream, reference).await
+    }
+
+    async fn on(
+        store: Arc<dyn Store>,
+        options: &ObjectOptions,
+        stream: StreamName,
+        reference: Reference,
+    ) -> Result<ObjectSink, SinkError> {
+        let layout = Layout::new(&options.format, &stream)?;
+        let names = names(&stream, &reference);
+        let committer = Committer::take_over(store, names, layout.clone()).await?;
+        let (rotation, position) = (options.rotation, committer.position());
+        let make =
+            move || Ok::<_, SinkError>(Shaper::new(stream, reference, layout, rotation, position));
+        let worker = Worker::start("rillway-encode", make).await.map_err(|e| unavailable(&e))??;
+        Ok(ObjectSink {
+            committer,
+            worker: Some(worker),
+            flush_at: None,
+            objects: VecDeque::new(),
+            reached: None,
+        })
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Shaper) -> R + Send + 'static,
+    ) -> Result<R, SinkError> {
+        match &self.worker {
+            Some(worker) => worker.run(job).await.map_err(|error| unavailable(&error)),
+            None => Err(SinkError::Fatal(
+                "internal error: the object sink was used after it was closed; please report it"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// The position of an archive, without taking hold of it or changing anything in it.
+///
+/// # Errors
+/// Where the checkpoint cannot be read, is damaged, or belongs to another reference.
+pub async fn committed(
+    options: &ObjectOptions,
+    stream: &StreamName,
+    reference: &Reference,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let store = options.place.open().await?;
+    committer::look(&*store, &names(stream, reference)).await
+}
+
+fn names(stream: &StreamName, reference: &Reference) -> Names {
+    let table = layout::table(stream);
+    Names {
+        stream: stream.clone(),
+        reference: reference.clone(),
+        checkpoint: format!("_rillway/{table}/checkpoint.json"),
+        probe: format!("_rillway/{table}/probe"),
+        table,
+    }
+}
+
+fn unavailable(error: &Unavailable) -> SinkError {
+    let what = format!("objects cannot be encoded: {error}");
+    match error {
+        Unavailable::Gone => {
+            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+        }
+        Unavailable::Busy => transient(what),
+    }
+}
+
+#[async_trait]
+impl Sink for ObjectSink {
+    fn kind(&self) -> &'static str {
+        "object"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(self.committer.position())
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let batch = Arc::clone(batch);
+        let due = self.run(move |shaper| shaper.take(&batch)).await??;
+        // What a flush has left behind does not wait for the next object.
+        self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
+        Ok(Durability::Held)
+    }
+
+    fn flush_at(&self) -> Option<Instant> {
+        self.flush_at
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        if self.flush_at.is_none() {
+            return Ok(());
+        }
+        // Also what came after a flush that failed.
+        let Sealed { objects, taken } = self.run(Shaper::seal).await??;
+        self.objects.extend(objects);
+        self.reached = taken;
+        while let Some(object) = self.objects.front() {
+            self.committer.commit(object).await?;
+            self.objects.pop_front();
+        }
+        match (self.reached, self.committer.position()) {
+            // Offsets without records, behind those that have some or alone.
+            (Some(reached), at) if at.is_none_or(|at| at.offset < reached.offset) => {
+                self.committer.pass_over(reached).await?;
+            }
+            _ => self.committer.settle().await?,
+        }
+        self.flush_at = None;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        tracing::warn!("a new history begins: its records come beside those of the former one");
+        self.committer.restart().await?;
+        self.objects.clear();
+        self.flush_at = None;
+        self.run(Shaper::restart).await
+    }
+
+    /// Gives up what is held. Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        if let Some(worker) = self.worker.take() {
+            worker.end().await;
+        }
+        self.objects.clear();
+        self.flush_at = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! Owners that freeze, die, wake up and lose answers, at every operation on the store: is any record
+//! ever missing behind one that is visible, or visible twice?
+//!
+//! Three owners with objects of different sizes run the real protocol on an in-memory object store.
+//! Every operation can be left in the air before it takes effect and before its answer arrives. By
+//! default an owner runs until it ends; a *deviation* turns to another one, or loses an answer. All
+//! ways to place two deviations are tried, and random ones with more. After each run a further owner
+//! takes over and finishes the work; then whoever was left frozen wakes up, and nothing may change.
+//!
+//! ```text
+//! MODEL_RUNS=100000 cargo test --lib object::model      more of the random ones
+//! ```
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::committer::{Committer, Object, look};
+use super::layout::{Format, Layout, Packing};
+use super::remote::Remote;
+use super::store::{Created, Digest, Store, Swapped, Version, transient};
+use crate::sink::SinkError;
+use crate::types::{Checkpoint, Offset, Reference, StreamName};
+
+/// Records 0 to 5.
+const RECORDS: u64 = 6;
+
+/// Which way a run goes.
+struct Chooser {
+    /// What is chosen at first; afterwards by chance, or 0.
+    fixed: Vec<usize>,
+    random: Option<(fastrand::Rng, u32)>,
+    /// What was chosen, out of how many.
+    trace: Vec<(usize, usize)>,
+}
+
+impl Chooser {
+    fn choose(&mut self, options: usize) -> usize {
+        let chosen = match (self.fixed.get(self.trace.len()), &mut self.random) {
+            (Some(chosen), _) => (*chosen).min(options - 1),
+            (None, Some((random, left))) => {
+                let deviates = *left > 0 && random.u32(0..8) == 0;
+                *left -= u32::from(deviates);
+                if deviates { random.usize(0..options) } else { 0 }
+            }
+            (None, None) => 0,
+        };
+        self.trace.push((chosen, options));
+        chosen
+    }
+}
+
+/// A store whose operations hang in the air.
+struct Slow {
+    inner: Arc<dyn Store>,
+    chooser: Arc<Mutex<Chooser>>,
+}
+
+async fn in_the_air() {
+    let mut first = true;
+    std::future::poll_fn(
+        move |_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) },
+    )
+    .await;
+}
+
+impl Slow {
+    async fn through<R>(
+        &self,
+        operation: impl Future<Output = Result<R, SinkError>>,
+    ) -> Result<R, SinkError> {
+        in_the_air().await;
+        let answer = operation.await;
+        in_the_air().await;
+        let lost = self.chooser.lock().unwrap().choose(2) == 1;
+        if lost { Err(transient("the answer was lost".to_owned())) } else { answer }
+    }
+}
+
+#[async_trait]
+impl Store for Slow {
+    fn place(&self, key: &str) -> String {
+        self.inner.place(key)
+    }
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
+        self.through(self.inner.create(key, bytes)).await
+    }
+    async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
+        self.through(self.inner.digest(key)).await
+    }
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
+        self.through(self.inner.read(key)).await
+    }
+    async fn swap(
+        &self,
+        key: &str,
+        from: Option<&Version>,
+        bytes: Bytes,
+    ) -> Result<Swapped, SinkError> {
+        self.through(self.inner.swap(key, from, bytes)).await
+    }
+    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
+        self.through(self.inner.any_below(folder)).await
+    }
+}
+
+fn names() -> super::Names {
+    super::names(&StreamName::from("events"), &Reference::from("archive"))
+}
+
+fn layout() -> Layout {
+    Layout::new(&Format::Ndjson(Packing::Plain), &StreamName::from("events")).unwrap()
+}
+
+fn object(first: u64, last: u64) -> Object {
+    let bytes = Bytes::from((first..=last).map(|n| format!("{n}\n")).collect::<String>());
+    Object {
+        folder: "date=2026-11-23/hour=14".to_owned(),
+        extension: "ndjson",
+        digest: Digest::of(&bytes),
+        bytes,
+        first_offset: Offset(first),
+        last_offset: Offset(last),
+        records: last - first + 1,
+        checkpoint: Checkpoint { offset: Offset(last), chunk: None },
+    }
+}
+
+/// Repeats what may work later, a few times.
+macro_rules! again {
+    ($operation:expr) => {{
+        let mut left = 4;
+        loop {
+            match $operation.await {
+                Err(SinkError::Transient { .. }) if left > 0 => left -= 1,
+                other => break other,
+            }
+        }
+    }};
+}
+
+/// Takes over and writes what is missing, `size` records an object, until the end or an error. Says
+/// how many records it has answered for.
+async fn owner(store: Arc<dyn Store>, size: u64, settled: Arc<AtomicU64>) -> Result<(), SinkError> {
+    let mut committer = again!(Committer::take_over(store.clone(), names(), layout()))?;
+    loop {
+        let next = committer.position().map_or(0, |at| at.offset.0 + 1);
+        settled.fetch_max(next, Ordering::SeqCst);
+        if next >= RECORDS {
+            return Ok(());
+        }
+        let object = object(next, (next + size - 1).min(RECORDS - 1));
+        again!(committer.commit(&object))?;
+        if next % 2 == 0 {
+            again!(committer.settle())?;
+        }
+    }
+}
+
+type Owner = Pin<Box<dyn Future<Output = Result<(), SinkError>> + Send>>;
+
+fn poll(owner: &mut Owner) -> Poll<Result<(), SinkError>> {
+    owner.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// The records that anybody sees who reads all objects.
+fn visible(memory: &InMemory) -> Vec<u64> {
+    let table = object_store::path::Path::from("events");
+    let listed: Vec<_> = memory.list(Some(&table)).collect::<Vec<_>>().now_or_never().unwrap();
+    let mut records: Vec<u64> = Vec::new();
+    for meta in listed {
+        let path = meta.unwrap().location;
+        let got = memory.get(&path).now_or_never().unwrap().unwrap();
+        let bytes = got.bytes().now_or_never().unwrap().unwrap();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        records.extend(text.lines().map(|line| line.parse::<u64>().unwrap()));
+    }
+    records.sort_unstable();
+    records
+}
+
+/// One run; what was chosen in it, and how many of the owners were fenced off.
+fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, usize)>, usize) {
+    let chooser = Arc::new(Mutex::new(Chooser { fixed, random, trace: Vec::new() }));
+    let memory = Arc::new(InMemory::new());
+    let remote = || -> Arc<dyn Store> {
+        let store: Arc<dyn ObjectStore> = memory.clone();
+        Arc::new(Remote::new(store, "memory:".to_owned(), String::new(), Duration::from_secs(600)))
+    };
+    let settled = Arc::new(AtomicU64::new(0));
+    let mut frozen: Vec<Owner> = Vec::new();
+    let mut fenced = 0;
+    let mut ended = |result: Result<(), SinkError>| match result {
+        Err(SinkError::Fatal(why)) => {
+            assert!(why.contains("has taken over"), "{why}");
+            fenced += 1;
+        }
+        Ok(()) | Err(SinkError::Transient { .. }) => {}
+        Err(other) => panic!("{other}"),
+    };
+    for size in [2, 3, 1] {
+        let store = Arc::new(Slow { inner: remote(), chooser: chooser.clone() });
+        frozen.push(Box::pin(owner(store, size, settled.clone())));
+    }
+    let check = || {
+        let seen = visible(&memory);
+        assert!(seen.iter().copied().eq(0..seen.len() as u64), "visible: {seen:?}");
+        assert!(seen.len() as u64 >= settled.load(Ordering::SeqCst), "lost: {seen:?}");
+        seen.len() as u64
+    };
+    // Each owner in its turn, unless somebody deviates; an owner whose turn is over stays frozen
+    // where it is until somebody turns to it again.
+    let mut current = 0;
+    let mut left: Vec<usize> = (0..frozen.len()).collect();
+    let mut steps = 0;
+    while !left.is_empty() && steps < 400 {
+        steps += 1;
+        let chosen = chooser.lock().unwrap().choose(left.len());
+        current = (current + chosen) % left.len();
+        if let Poll::Ready(result) = poll(&mut frozen[left[current]]) {
+            ended(result);
+            left.remove(current);
+            current = if left.is_empty() { 0 } else { current % left.len() };
+            // The others may be left as they are for good.
+            if !left.is_empty() && chooser.lock().unwrap().choose(2) == 1 {
+                break;
+            }
+        }
+        check();
+    }
+    // Whoever comes last finishes the work, undisturbed.
+    let finishing = owner(remote(), 2, settled.clone()).now_or_never();
+    assert!(matches!(finishing, Some(Ok(()))), "{finishing:?}");
+    assert_eq!(check(), RECORDS);
+    let before = look(&*remote(), &names()).now_or_never().unwrap().unwrap();
+    assert_eq!(before.map(|at| at.offset), Some(Offset(RECORDS - 1)));
+    // And the zombies wake.
+    for nth in left {
+        for _ in 0..400 {
+            if let Poll::Ready(result) = poll(&mut frozen[nth]) {
+                ended(result);
+                break;
+            }
+            assert_eq!(check(), RECORDS);
+        }
+    }
+    assert_eq!(check(), RECORDS);
+    let trace = std::mem::take(&mut chooser.lock().unwrap().trace);
+    (trace, fenced)
+}
+
+fn explained(
+    fixed: &[usize],
+    random: Option<(fastrand::Rng, u32)>,
+) -> (Vec<(usize, usize)>, usize) {
+    let ran = std::panic::catch_unwind(|| run(fixed.to_vec(), random));
+    ran.unwrap_or_else(|panic| {
+        eprintln!("the run that failed: {fixed:?}");
+        std::panic::resume_unwind(panic)
+    })
+}
+
+#[test]
+fn two_deviations_anywhere_do_no_harm() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let (mut waiting, mut runs, mut fenced) = (vec![(Vec::new(), 2)], 0, 0);
+    while let Some((fixed, left)) = waiting.pop() {
+        let (trace, lost) = explained(&fixed, None);
+        runs += 1;
+        fenced += usize::from(lost > 0);
+        if left == 0 {
+            continue;
+        }
+        for at in fixed.len()..trace.len() {
+            for other in 1..trace[at].1 {
+                let mut next: Vec<usize> = trace[..at].iter().map(|(chosen, _)| *chosen).collect();
+                next.push(other);
+                waiting.push((next, left - 1));
+            }
+        }
+    }
+    eprintln!("{runs} runs, in {fenced} of them somebody was fenced off");
+    assert!(runs > 5_000 && fenced > 1_000, "{runs} runs, {fenced} with a fence");
+}
+
+#[test]
+fn many_deviations_by_chance_do_no_harm() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let runs = std::env::var("MODEL_RUNS").map_or(3_000, |n| n.parse().unwrap());
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
+    eprintln!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut fenced = 0;
+    for _ in 0..runs {
+        let run = fastrand::Rng::with_seed(random.u64(..));
+        fenced += explained(&[], Some((run, 12))).1;
+    }
+    assert!(fenced as u64 > runs / 10, "only {fenced} were fenced off in {runs} runs");
+}

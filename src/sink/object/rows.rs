@@ -1,0 +1,207 @@
+//! Values by column, as Parquet's column writers take them.
+//!
+//! Texts and bytes of a column lie in one buffer, which is used again for the next batch where nobody
+//! holds on to a part of it; a value is a reference into it. Nulls are no values, only levels.
+
+use bytes::BytesMut;
+use parquet::data_type::ByteArray;
+
+use super::layout::{Body, ParquetLayout};
+use crate::sink::columns::{Columns, Value};
+use crate::sink::{BadReason, BadRecord};
+use crate::types::column::ColumnType;
+use crate::wire::amqp::single_data;
+use crate::wire::block::Record;
+
+/// Rows of one object.
+pub(super) struct Rows {
+    pub(super) cells: Vec<Cells>,
+    pub(super) count: usize,
+    /// About the bytes that they take before encoding.
+    pub(super) bytes: u64,
+}
+
+/// A column. `levels` holds 1 for a value and 0 for a null; where there can be no null, nothing.
+pub(super) enum Cells {
+    /// The same value in every row.
+    Same(ByteArray),
+    Bytes {
+        buffer: BytesMut,
+        ends: Vec<usize>,
+        levels: Vec<i16>,
+    },
+    Integers {
+        values: Vec<i64>,
+        levels: Vec<i16>,
+    },
+    Floats {
+        values: Vec<f64>,
+        levels: Vec<i16>,
+    },
+    Booleans {
+        values: Vec<bool>,
+        levels: Vec<i16>,
+    },
+}
+
+impl Rows {
+    pub(super) fn new(columns: &Columns, stream: &str) -> Rows {
+        let cells = columns.names_and_types().enumerate().map(|(nth, (_, kind))| match kind {
+            _ if nth == 0 => Cells::Same(ByteArray::from(stream)),
+            ColumnType::Integer | ColumnType::Timestamp => {
+                Cells::Integers { values: Vec::new(), levels: Vec::new() }
+            }
+            ColumnType::Float => Cells::Floats { values: Vec::new(), levels: Vec::new() },
+            ColumnType::Boolean => Cells::Booleans { values: Vec::new(), levels: Vec::new() },
+            ColumnType::Text | ColumnType::Json | ColumnType::Numeric | ColumnType::Bytes => {
+                Cells::Bytes { buffer: BytesMut::new(), ends: Vec::new(), levels: Vec::new() }
+            }
+        });
+        Rows { cells: cells.collect(), count: 0, bytes: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+        self.bytes = 0;
+        for cells in &mut self.cells {
+            match cells {
+                Cells::Same(_) => {}
+                Cells::Bytes { buffer, ends, levels } => {
+                    buffer.clear();
+                    ends.clear();
+                    levels.clear();
+                }
+                Cells::Integers { values, levels } => {
+                    values.clear();
+                    levels.clear();
+                }
+                Cells::Floats { values, levels } => {
+                    values.clear();
+                    levels.clear();
+                }
+                Cells::Booleans { values, levels } => {
+                    values.clear();
+                    levels.clear();
+                }
+            }
+        }
+    }
+
+    /// Adds a row. After an error the rows are good for nothing but [`Rows::clear`].
+    #[inline]
+    pub(super) fn push<'a>(
+        &mut self,
+        layout: &'a ParquetLayout,
+        record: Record<'a>,
+        row: &mut Vec<Value<'a>>,
+    ) -> Result<(), BadRecord> {
+        if let Some(body) = layout.body
+            && let Some(bytes) = single_data(record.message)
+            && self.push_data(body, record, bytes)
+        {
+            return Ok(());
+        }
+        layout.columns.read(record, row)?;
+        for (nth, (cells, value)) in self.cells.iter_mut().zip(row.drain(..)).enumerate() {
+            self.bytes += cells.push(value, nth >= 3).map_err(|detail| BadRecord {
+                offset: record.offset,
+                reason: BadReason::Refused,
+                detail: format!("{detail} (in column {})", nth + 1),
+            })?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// A message that is nothing but its body, which is what most publishers send. `false` where it
+    /// takes a longer look, if only to say what is wrong.
+    #[inline]
+    fn push_data(&mut self, body: Body, record: Record<'_>, bytes: &[u8]) -> bool {
+        let [
+            _,
+            Cells::Integers { values: offsets, .. },
+            Cells::Integers { values: times, .. },
+            Cells::Bytes { levels: ids, .. },
+            Cells::Bytes { levels: subjects, .. },
+            Cells::Bytes { levels: properties, .. },
+            Cells::Bytes { buffer, ends, levels },
+        ] = self.cells.as_mut_slice()
+        else {
+            return false;
+        };
+        let (Ok(offset), Some(time)) =
+            (i64::try_from(record.offset.0), record.timestamp.0.checked_mul(1000))
+        else {
+            return false;
+        };
+        if body.is_text && std::str::from_utf8(bytes).is_err() {
+            return false;
+        }
+        offsets.push(offset);
+        times.push(time);
+        ids.push(0);
+        subjects.push(0);
+        properties.push(0);
+        buffer.extend_from_slice(bytes);
+        ends.push(buffer.len());
+        levels.push(1);
+        self.count += 1;
+        self.bytes += bytes.len() as u64 + 20;
+        true
+    }
+}
+
+impl Cells {
+    /// Adds a value, and says what it takes.
+    fn push(&mut self, value: Value<'_>, nullable: bool) -> Result<u64, String> {
+        let level = |levels: &mut Vec<i16>, level| {
+            if nullable {
+                levels.push(level);
+            }
+        };
+        if matches!(value, Value::Null) {
+            match self {
+                Cells::Same(_) => {}
+                _ if !nullable => return Err("there is no value".to_owned()),
+                Cells::Bytes { levels, .. }
+                | Cells::Integers { levels, .. }
+                | Cells::Floats { levels, .. }
+                | Cells::Booleans { levels, .. } => levels.push(0),
+            }
+            return Ok(1);
+        }
+        match (self, &value) {
+            (Cells::Same(_), _) => Ok(0),
+            (Cells::Bytes { buffer, ends, levels }, value) => {
+                let bytes: &[u8] = match value {
+                    Value::Text(text) | Value::Numeric(text) | Value::Json(text) => text.as_bytes(),
+                    Value::Bytes(bytes) => bytes,
+                    other => return Err(format!("{other:?} is neither text nor bytes")),
+                };
+                buffer.extend_from_slice(bytes);
+                ends.push(buffer.len());
+                level(levels, 1);
+                Ok(bytes.len() as u64 + 4)
+            }
+            (
+                Cells::Integers { values, levels },
+                Value::Integer(number) | Value::Timestamp(number),
+            ) => {
+                values.push(*number);
+                level(levels, 1);
+                Ok(8)
+            }
+            (Cells::Floats { values, levels }, Value::Float(number)) => {
+                values.push(*number);
+                level(levels, 1);
+                Ok(8)
+            }
+            (Cells::Booleans { values, levels }, Value::Boolean(truth)) => {
+                values.push(*truth);
+                level(levels, 1);
+                Ok(1)
+            }
+            (_, _) => Err("a value of another type came".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The checkpoint object: whose the archive is, how far it goes, and which object is being written.
+//!
+//! JSON on lines, for people to read. No two states of one archive are the same: the sequence only
+//! grows.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::store::Digest;
+use crate::sink::SinkError;
+use crate::types::{Checkpoint, Offset, Reference, StreamName, Timestamp};
+
+const LAYOUT: u32 = 1;
+
+/// What the checkpoint object holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    layout: u32,
+    /// The stream that the records come from.
+    pub(super) stream: StreamName,
+    /// The reference that reads it.
+    pub(super) reference: Reference,
+    /// Grows by one whenever the checkpoint is replaced.
+    pub(super) sequence: u64,
+    /// Grows by one with each owner.
+    pub(super) epoch: u64,
+    /// Grows by one whenever the stream's history was replaced.
+    pub(super) history: u64,
+    /// Who may replace it.
+    pub(super) owner: Owner,
+    /// Where the reference stands without the claim; `None` before the first record.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// The one object that its owner may create.
+    pub(super) claim: Option<Claim>,
+}
+
+/// A sink that took hold of the archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    /// Random: a process that starts anew is another owner.
+    pub(super) id: String,
+    /// Its process, on a host that is not known here.
+    pub(super) process: u32,
+    /// When it took hold.
+    pub(super) since: Timestamp,
+}
+
+impl Owner {
+    pub(super) fn new() -> Owner {
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        Owner { id, process: std::process::id(), since: Timestamp::now() }
+    }
+}
+
+/// An object that may be created under one key, with one content only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    /// Never used before or after.
+    pub(super) key: String,
+    pub(super) bytes: u64,
+    pub(super) crc: u32,
+    pub(super) first_offset: Offset,
+    pub(super) last_offset: Offset,
+    pub(super) records: u64,
+    /// Where the reference stands once the object is there.
+    pub(super) checkpoint: Checkpoint,
+}
+
+impl Claim {
+    pub(super) fn digest(&self) -> Digest {
+        Digest { bytes: self.bytes, crc: self.crc }
+    }
+}
+
+impl State {
+    /// Of an archive that is begun.
+    pub(super) fn begin(stream: StreamName, reference: Reference, owner: Owner) -> State {
+        State {
+            layout: LAYOUT,
+            stream,
+            reference,
+            sequence: 1,
+            epoch: 1,
+            history: 1,
+            owner,
+            checkpoint: None,
+            claim: None,
+        }
+    }
+
+    /// The same archive in other hands.
+    pub(super) fn taken_over_by(mut self, owner: Owner) -> State {
+        self.sequence += 1;
+        self.epoch += 1;
+        self.owner = owner;
+        self
+    }
+
+    pub(super) fn encode(&self) -> Result<Bytes, SinkError> {
+        let encoded = serde_json::to_vec_pretty(self);
+        encoded.map(Bytes::from).map_err(|error| {
+            SinkError::Fatal(format!("internal error: a checkpoint cannot be written: {error}"))
+        })
+    }
+
+    /// Reads it, and sees to it that it speaks of this stream and this reference.
+    pub(super) fn decode(
+        bytes: &[u8],
+        place: &str,
+        (stream, reference): (&StreamName, &Reference),
+    ) -> Result<State, SinkError> {
+        #[derive(Deserialize)]
+        struct Layout {
+            layout: u32,
+        }
+        let damaged = |why: String| {
+            SinkError::Fatal(format!(
+                "{place} is no checkpoint of rillway ({why}). Restore it from a backup. Without it, \
+                 nobody can tell how far the objects beside it go."
+            ))
+        };
+        let Layout { layout } =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if layout != LAYOUT {
+            return Err(SinkError::Fatal(format!(
+                "{place} was written by a newer rillway (layout {layout}, this one knows {LAYOUT}). \
+                 Run the newer one."
+            )));
+        }
+        let state: State =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if (&state.stream, &state.reference) != (stream, reference) {
+            return Err(SinkError::Fatal(format!(
+                "{place} belongs to stream {:?} and reference {:?}, not to {:?} and {:?}: two \
+                 references in one table would be every record twice. Give this consumer another \
+                 `url`.",
+                state.stream, state.reference, stream, reference
+            )));
+        }
+        Ok(state)
+    }
+}
