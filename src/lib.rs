@@ -7,6 +7,7 @@ pub mod config;
 pub mod consumer;
 pub mod faults;
 pub mod flow;
+pub mod republish;
 pub mod sink;
 pub mod supervisor;
 pub mod telemetry;

@@ -49,13 +49,28 @@ const RULES: &[Rule] = &[
         never: &["metrics"],
     },
     Rule {
+        module: "republish",
+        may_use: &["broker", "sink::stream", "types", "wire::commands"],
+        never: &["metrics"],
+    },
+    Rule {
         module: "consumer",
         may_use: &["broker", "faults", "flow", "sink", "telemetry", "types", "wire"],
         never: &["rabbitmq_stream_client"],
     },
     Rule {
         module: "supervisor",
-        may_use: &["admin", "broker", "config", "consumer", "flow", "sink", "telemetry", "types"],
+        may_use: &[
+            "admin",
+            "broker",
+            "config",
+            "consumer",
+            "flow",
+            "republish",
+            "sink",
+            "telemetry",
+            "types",
+        ],
         never: &["rabbitmq_stream_client"],
     },
     Rule {

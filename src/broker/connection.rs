@@ -14,6 +14,7 @@ use super::dial::dial;
 use super::error::BrokerError;
 use super::handshake;
 use super::options::{ConnectOptions, Endpoint};
+use super::publishing::Window;
 use super::subscription::Slot;
 use super::{reader, writer};
 use crate::types::{Offset, Reference, StreamName};
@@ -29,6 +30,8 @@ const OUTGOING_MAX: usize = 64;
 pub(super) struct Shared {
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
+    /// What its publisher, if it has one, waits for.
+    pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
     pub(super) credit: Arc<CreditQueue>,
     pub(super) tune: Mutex<Option<oneshot::Sender<(u32, u32)>>>,
@@ -54,6 +57,9 @@ impl Shared {
         lock(&self.pending).clear();
         for (_, slot) in lock(&self.slots).drain() {
             slot.close();
+        }
+        if let Some(publisher) = &*lock(&self.publisher) {
+            publisher.end(self.reason());
         }
     }
 
@@ -118,6 +124,7 @@ impl Connection {
         let shared = Arc::new(Shared {
             pending: Mutex::default(),
             slots: Mutex::default(),
+            publisher: Mutex::default(),
             out,
             credit: Arc::default(),
             tune: Mutex::new(Some(tune_tx)),
@@ -260,6 +267,15 @@ impl Connection {
     /// Whether the broker takes this version of this command.
     pub fn supports(&self, key: u16, version: u16) -> bool {
         self.0.peer.get().is_some_and(|p| CommandVersions::supports(&p.commands, key, version))
+    }
+
+    pub(super) fn vhost(&self) -> &str {
+        &self.0.vhost
+    }
+
+    /// The largest frame that either side takes, its size field not counted; 0 for no limit.
+    pub(super) fn frame_max(&self) -> u32 {
+        self.0.shared.frame_max.load(Ordering::Relaxed)
     }
 
     pub(super) fn advertised(&self) -> Option<&Endpoint> {

@@ -73,6 +73,42 @@ pub enum BrokerError {
         /// Where.
         vhost: String,
     },
+    /// The user may not write to the stream, or make it.
+    #[error(
+        "the broker refused to let this user {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p {vhost} USER CONFIGURE WRITE READ, with a {permission} pattern that the name matches"
+    )]
+    WriteRefused {
+        /// Which one.
+        stream: StreamName,
+        /// Where.
+        vhost: String,
+        /// Which of the three permissions is wanted: `configure` or `write`.
+        permission: &'static str,
+    },
+    /// The broker did not take messages that were published.
+    #[error("the broker did not take {messages} messages for stream {stream:?}, the first with publishing id {id}: {}", code.describe())]
+    NotPublished {
+        /// Which stream.
+        stream: StreamName,
+        /// How many.
+        messages: usize,
+        /// The first one's id.
+        id: u64,
+        /// Why.
+        code: ResponseCode,
+    },
+    /// Messages that were published were not confirmed in time.
+    #[error(
+        "stream {stream:?} confirmed none of {messages} messages within {limit:?}: too few of its replicas are up, or the broker is out of memory or disk space and takes nothing"
+    )]
+    Unconfirmed {
+        /// Which stream.
+        stream: StreamName,
+        /// How many lack their confirmation.
+        messages: usize,
+        /// The time limit.
+        limit: Duration,
+    },
     /// No answer in time.
     #[error("no answer to {command} within {limit:?}")]
     Timeout {

@@ -76,6 +76,18 @@ pub async fn connect_to_stream(
     Err(last.unwrap_or_else(|| unavailable(stream, "it has no member that can be reached")))
 }
 
+/// Makes the stream on any node, with the broker's defaults; one that is there already is left as
+/// it is.
+pub async fn create_stream(
+    options: &ConnectOptions,
+    stream: &StreamName,
+) -> Result<(), BrokerError> {
+    let seed = connect_to_seed(options).await?;
+    let created = seed.create_stream(stream).await;
+    seed.close().await;
+    created
+}
+
 async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
     let mut seeds = options.seeds.clone();
     fastrand::shuffle(&mut seeds);

@@ -1,5 +1,5 @@
 //! One connection to a broker: handshake, requests with time limits, heartbeats, subscription and
-//! credit, offsets, and finding the node to talk to.
+//! credit, offsets, publishing with confirmations, and finding the node to talk to.
 //!
 //! Invariants:
 //! - the socket is always read: no step of the reader waits for a sink, a queue or a lock that a
@@ -16,7 +16,9 @@ mod error;
 mod handshake;
 mod locate;
 mod options;
+mod publishing;
 mod reader;
+mod reading;
 mod subscription;
 mod tail;
 mod tls;
@@ -25,7 +27,9 @@ mod writer;
 pub use budget::Budget;
 pub use connection::Connection;
 pub use error::BrokerError;
-pub use locate::{Prefer, connect_to_stream};
+pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use options::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+pub use publishing::{Frame, Publisher};
+pub use reading::{ReadError, StreamReader};
 pub use subscription::{Delivery, Event, Subscription};
 pub use tail::{Bounds, chunk_at, stream_bounds};

@@ -155,6 +155,23 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
             for slot in gone.iter().filter_map(|id| slots.remove(id)) {
                 slot.unavailable(code);
             }
+            drop(slots);
+            if let Some(publisher) =
+                lock(&shared.publisher).as_ref().filter(|p| *p.stream() == stream)
+            {
+                let detail = "it was deleted, or its leader moved or restarted".to_owned();
+                publisher.end(BrokerError::StreamUnavailable { stream, detail });
+            }
+        }
+        ServerFrame::PublishConfirm { ids, .. } => {
+            if let Some(publisher) = &*lock(&shared.publisher) {
+                publisher.confirm(&ids);
+            }
+        }
+        ServerFrame::PublishError { errors, .. } => {
+            if let Some(publisher) = &*lock(&shared.publisher) {
+                publisher.refuse(&errors);
+            }
         }
         ServerFrame::ConsumerUpdate { correlation, .. } => {
             // No subscription of ours asks to be a single active consumer.

@@ -139,6 +139,8 @@ pub struct ConsumerPlan {
     pub to: Option<PathBuf>,
     /// How often a record can reach the sink's medium.
     pub guarantee: Guarantee,
+    /// The kind of the dead letters' sink, and where that writes.
+    pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
     /// What it may take, at the most.
     pub memory_bound_bytes: u64,
     /// Where it would resume, if that was asked.
@@ -174,21 +176,27 @@ impl ConsumerPlan {
             reference: consumer.reference.to_string(),
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
-            to: match &consumer.sink {
-                SinkConfig::File(file) => Some(file.dir.clone()),
-                SinkConfig::Object(object) => Some(match object.place() {
-                    Ok(ObjectPlace::Folder(path)) => path,
-                    _ => object.url.clone().into(),
-                }),
-                SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-                SinkConfig::Null
-                | SinkConfig::Stdout(_)
-                | SinkConfig::Http(_)
-                | SinkConfig::Metrics(_) => None,
-            },
+            to: place_of(&consumer.sink),
+            dead_letters: consumer.dead_letter.as_ref().map(|sink| (sink.kind(), place_of(sink))),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,
             resume,
+        }
+    }
+}
+
+/// Where the sink writes, where that is a place.
+fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
+    match sink {
+        SinkConfig::File(file) => Some(file.dir.clone()),
+        SinkConfig::Object(object) => Some(match object.place() {
+            Ok(ObjectPlace::Folder(path)) => path,
+            _ => object.url.clone().into(),
+        }),
+        SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
+        SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
+        SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Http(_) | SinkConfig::Metrics(_) => {
+            None
         }
     }
 }
@@ -203,7 +211,7 @@ impl fmt::Display for Plan {
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
         writeln!(f, "state:   {}", self.state_dir.display())?;
-        writeln!(f, "memory:  at most {} for all consumers", ByteSize(self.memory_bound_bytes))?;
+        writeln!(f, "memory:  at most {} for all consumers", rounded_up(self.memory_bound_bytes))?;
         self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))
     }
 }
@@ -217,7 +225,12 @@ impl fmt::Display for ConsumerPlan {
             None => writeln!(f, "  sink:       {}", self.sink)?,
         }
         writeln!(f, "  guarantee:  {}", self.guarantee)?;
-        writeln!(f, "  memory:     at most {}", ByteSize(self.memory_bound_bytes))?;
+        match &self.dead_letters {
+            Some((kind, Some(to))) => writeln!(f, "  dead:       {kind}, {}", to.display())?,
+            Some((kind, None)) => writeln!(f, "  dead:       {kind}")?,
+            None => {}
+        }
+        writeln!(f, "  memory:     at most {}", rounded_up(self.memory_bound_bytes))?;
         match &self.resume {
             Some(resume) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
             None => writeln!(
@@ -227,6 +240,11 @@ impl fmt::Display for ConsumerPlan {
             ),
         }
     }
+}
+
+/// A bound is still one if it is larger, and it is easier to read in whole MiB.
+fn rounded_up(bytes: u64) -> ByteSize {
+    ByteSize::mib(bytes.div_ceil(1 << 20))
 }
 
 #[cfg(test)]
@@ -244,9 +262,9 @@ mod tests {
         let text = Plan::new(&config(), None).to_string();
         for says in [
             "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
-            "guarantee:  exactly-once\n  memory:     at most 36MiB\n",
-            "guarantee:  at-least-once\n  memory:     at most 34MiB\n",
-            "memory:  at most 112MiB for all consumers",
+            "guarantee:  exactly-once\n  memory:     at most 48MiB\n",
+            "guarantee:  at-least-once\n  memory:     at most 42MiB\n",
+            "memory:  at most 222MiB for all consumers",
             "or else at first (ask with --connect)",
         ] {
             assert!(text.contains(says), "{says:?} is not in\n{text}");

@@ -172,7 +172,7 @@ impl<'a> Layers<'a> {
                 consumers.push((at, consumer));
             }
         }
-        problems.append(&mut check_together(&consumers));
+        problems.append(&mut check_together(&consumers, broker.as_ref()));
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))

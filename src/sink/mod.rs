@@ -28,6 +28,7 @@ pub mod null;
 pub mod object;
 pub mod sqlite;
 pub mod stdout;
+pub mod stream;
 pub(crate) mod worker;
 
 use std::sync::Arc;

@@ -4,11 +4,13 @@
 //! - [`daemon`]: the built binary, started, asked, signalled and killed
 //! - [`s3`]: an S3 server, and a gate before it for bad days; [`duckdb`]: a second reader of files
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
+//! - [`reading`]: what is in a stream, byte for byte
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`web`]: a web service whose answers a script gives
+//! - [`small_disk`]: a file system that can be filled
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
@@ -18,10 +20,12 @@ pub(crate) mod duckdb;
 pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod python;
+pub(crate) mod reading;
 pub(crate) mod rstream;
 pub(crate) mod s3;
 pub(crate) mod scripted;
 pub(crate) mod skip;
+pub(crate) mod small_disk;
 pub(crate) mod streams;
 pub(crate) mod web;
 

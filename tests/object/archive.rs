@@ -10,7 +10,7 @@ use crate::common::skip::Unavailable;
 use crate::common::{duckdb, s3};
 
 /// The objects in the bucket below a prefix: their keys, in order, and their bytes.
-pub(super) async fn objects(port: u16, prefix: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) async fn objects(port: u16, prefix: &str) -> Vec<(String, Vec<u8>)> {
     let store = AmazonS3Builder::new()
         .with_bucket_name(s3::BUCKET)
         .with_endpoint(format!("http://127.0.0.1:{port}"))
@@ -32,7 +32,7 @@ pub(super) async fn objects(port: u16, prefix: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Fetches them into a folder.
-pub(super) async fn fetch(port: u16, prefix: &str, into: &Path) {
+pub(crate) async fn fetch(port: u16, prefix: &str, into: &Path) {
     for (key, bytes) in objects(port, prefix).await {
         let path = into.join(key);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,7 +41,7 @@ pub(super) async fn fetch(port: u16, prefix: &str, into: &Path) {
 }
 
 /// All files below a folder.
-pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -52,14 +52,14 @@ pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The number of the claim in an object's name: the order in which objects came to be.
-pub(super) fn claim(name: &str) -> u64 {
+pub(crate) fn claim(name: &str) -> u64 {
     let (_, rest) = name.rsplit_once('/').map_or(name, |(_, name)| name).split_once('-').unwrap();
     rest.split_once('.').unwrap().0.parse().unwrap()
 }
 
 /// The messages 0 to `total` are in this table of Parquet files, each once, with the offsets of the
 /// stream in order.
-pub(super) fn assert_exact(table: &Path, total: u64) -> Result<(), Unavailable> {
+pub(crate) fn assert_exact(table: &Path, total: u64) -> Result<(), Unavailable> {
     let rows = duckdb::ask(&format!(
         "SELECT count(*), count(DISTINCT \"offset\"), count(DISTINCT body), min(i), max(i), \
                 sum(CASE WHEN i <= before THEN 1 ELSE 0 END) \

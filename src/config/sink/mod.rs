@@ -10,6 +10,7 @@ mod metrics;
 mod object;
 mod sqlite;
 mod stdout;
+mod stream;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
+pub use self::stream::StreamSink;
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
@@ -48,10 +50,12 @@ pub enum SinkConfig {
     Http(HttpSink),
     /// Makes metrics from messages, on `/metrics`.
     Metrics(MetricsSink),
+    /// Publishes to another RabbitMQ stream, byte for byte.
+    Stream(StreamSink),
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: &[&str] = &["null", "stdout", "file", "sqlite", "http", "metrics", "object"];
+const TYPES: &[&str] = &["null", "stdout", "file", "object", "sqlite", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -64,6 +68,7 @@ impl SinkConfig {
             SinkConfig::Sqlite(_) => "sqlite",
             SinkConfig::Http(_) => "http",
             SinkConfig::Metrics(_) => "metrics",
+            SinkConfig::Stream(_) => "stream",
         }
     }
 
@@ -76,6 +81,7 @@ impl SinkConfig {
             SinkConfig::Object(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
             SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
+            SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
     }
 
@@ -90,6 +96,7 @@ impl SinkConfig {
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
             SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
+            SinkConfig::Stream(stream) => stream.overhead_bytes(),
         }
     }
 
@@ -139,6 +146,10 @@ impl SinkConfig {
                 http.locate(folder);
             }
             SinkConfig::Metrics(metrics) => metrics.check(&mut bad),
+            SinkConfig::Stream(stream) => stream.check(&mut bad),
+        }
+        if let SinkConfig::Stream(stream) = &mut sink {
+            stream.connect(at, folder, problems);
         }
         (problems.len() == before).then_some(sink)
     }
@@ -180,6 +191,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
         "http" => typed(table, at).map(SinkConfig::Http),
         "metrics" => typed(table, at).map(SinkConfig::Metrics),
+        "stream" => typed(table, at).map(SinkConfig::Stream),
         other => {
             let near = nearest(other, TYPES).map(|t| format!("; did you mean {t:?}?"));
             Err(Problem::new(

@@ -39,7 +39,7 @@ pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
         close(sink).await?; // Any part of the batch may have been written.
         return Ok(Outcome::Yes);
     }
-    let to = found(&mut *sink, 3, 8_000).await?;
+    let to = found(medium, &mut *sink, 3, 8_000).await?;
     write(&mut *sink, batch(to..8_001)).await?;
     close(sink).await?;
     shows(medium, 0..8_001).await?;
@@ -82,7 +82,7 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
         }
         sink = open_again(medium).await?;
         let durable = match keeps_position(&*sink) {
-            true => found(&mut *sink, next, to).await?,
+            true => found(medium, &mut *sink, next, to).await?,
             // Any part of the batch may have been written: it comes again.
             false => {
                 if done.is_some() {
@@ -95,7 +95,7 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
         ensure(done.is_none() || durable == to, || {
             format!("{next}..{to} was acknowledged; a new sink stands behind {durable}")
         })?;
-        if guarantee == Guarantee::ExactlyOnce {
+        if guarantee == Guarantee::ExactlyOnce && !medium.takes_records_one_by_one() {
             let what = shows(medium, 0..durable).await;
             what.map_err(|what| format!("given up after {polls} polls, {next}..{to}: {what}"))?;
         }
@@ -112,15 +112,18 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
 }
 
 /// The offset behind the last durable one, of which it is only known that it is one of these two; or,
-/// where the sink keeps its position by the record, any between.
-async fn found(sink: &mut dyn Sink, before: u64, behind: u64) -> Result<u64, String> {
-    let by_the_record = sink.guarantee() == Guarantee::Idempotent;
+/// where the medium takes records one by one, any between.
+async fn found(
+    medium: &impl Medium,
+    sink: &mut dyn Sink,
+    before: u64,
+    behind: u64,
+) -> Result<u64, String> {
+    let by_the_record = medium.takes_records_one_by_one();
     let found = sink.position().await.map_err(|error| format!("no position: {error}"))?;
     match found.map(|at| at.offset) {
         Some(Offset(at)) if at + 1 == before || at + 1 == behind => Ok(at + 1),
         Some(Offset(at)) if by_the_record && (before..behind).contains(&at) => Ok(at + 1),
-        // Offset 0 may be what such a medium cannot tell from nothing.
-        None if by_the_record && before == 1 => Ok(1),
         _ => Err(format!("stands at {found:?}, neither before {before} nor behind {behind}")),
     }
 }

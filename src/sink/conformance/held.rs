@@ -37,16 +37,16 @@ pub async fn holds_until_flushed(medium: &mut impl Medium) -> Answer {
         return NEVER_HOLDS;
     }
     shows(medium, []).await?;
-    stands_at(&mut *sink, None).await?;
+    stands_at(medium, &mut *sink, None).await?;
     // The second may be what fills a piece: then both are durable.
     if holds(&mut *sink, 3..6).await? {
         shows(medium, []).await?;
-        stands_at(&mut *sink, None).await?;
+        stands_at(medium, &mut *sink, None).await?;
     }
     sink.flush().await.map_err(|error| format!("was not flushed: {error}"))?;
     ensure(sink.flush_at().is_none(), || "a flush is due after a flush".to_owned())?;
     shows(medium, 0..6).await?;
-    stands_at(&mut *sink, Some(batch(3..6).checkpoint())).await?;
+    stands_at(medium, &mut *sink, Some(batch(3..6).checkpoint())).await?;
     close(sink).await?;
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(6..9)).await?;
@@ -74,7 +74,7 @@ pub async fn gives_up_what_is_held(medium: &mut impl Medium) -> Answer {
         }
         sink = open_again(medium).await?;
         shows(medium, 0..3).await?;
-        stands_at(&mut *sink, Some(reached)).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
     }
     write(&mut *sink, batch(3..7)).await?;
     close(sink).await?;
@@ -105,7 +105,7 @@ pub async fn repeats_a_failed_flush(medium: &mut impl Medium) -> Answer {
     medium.refuse(false).await;
     super::trouble::flush_until_it_works(&mut *sink).await?;
     shows(medium, 0..6).await?;
-    stands_at(&mut *sink, Some(batch(3..6).checkpoint())).await?;
+    stands_at(medium, &mut *sink, Some(batch(3..6).checkpoint())).await?;
     close(sink).await?;
     shows(medium, 0..6).await?;
     Ok(Outcome::Yes)

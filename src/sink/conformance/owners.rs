@@ -51,6 +51,9 @@ pub async fn lets_one_owner_write(medium: &mut impl Medium) -> Answer {
 /// # Errors
 /// What went wrong.
 pub async fn lets_one_owner_write_the_same(medium: &mut impl Medium) -> Answer {
+    if medium.owners() == Owners::OneByLock {
+        return Ok(Outcome::NotAsked("a second owner cannot open"));
+    }
     let Some((mut former, latter)) = two(medium).await? else {
         return Ok(Outcome::NotAsked("several may write to this medium"));
     };
@@ -79,6 +82,8 @@ type Latter = Option<Box<dyn Sink>>;
 async fn two(medium: &mut impl Medium) -> Result<Option<(Former, Latter)>, String> {
     let mut former = open(medium).await?;
     let owners = match (medium.owners(), former.guarantee()) {
+        // What recognises each record needs no owner.
+        (Owners::Unstated, _) if medium.takes_records_one_by_one() => Owners::Many,
         (Owners::Unstated, Guarantee::ExactlyOnce) => Owners::Unstated,
         (Owners::Unstated, _) => Owners::Many,
         (stated, _) => stated,

@@ -134,7 +134,7 @@ async fn through(medium: &mut impl Medium, trouble: Trouble) -> Answer {
         push.until_it_works(&mut *sink).await?;
     }
     shows_despite_trouble(medium, guarantee, 0..500).await?;
-    stands_at(&mut *sink, Some(push.batch.checkpoint())).await?;
+    stands_at(medium, &mut *sink, Some(push.batch.checkpoint())).await?;
     write(&mut *sink, batch(500..502)).await?;
     close(sink).await?;
     let sink = open(medium).await?;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::*;
-use crate::sink::conformance::{self, Medium, STREAM, batch};
+use crate::sink::conformance::{self, Medium, Owners, STREAM, batch};
 
 /// Names the folder in which a test that started itself anew works as a child.
 const CHILD_DIR: &str = "RILLWAY_TEST_CHILD_DIR";
@@ -113,6 +113,18 @@ impl Medium for Files {
 
     async fn visible(&mut self) -> Option<Vec<u64>> {
         Some(offsets(&self.dir.path().join("a/b").join(STREAM)))
+    }
+
+    fn offset_limit(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Asked once: a second owner of one process waits a while before it gives up.
+    fn owners(&self) -> Owners {
+        match self.options.rotate_bytes.is_none() && self.options.compression == Compression::None {
+            true => Owners::OneByLock,
+            false => Owners::Many,
+        }
     }
 }
 

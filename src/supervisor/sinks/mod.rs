@@ -6,6 +6,7 @@ mod metrics;
 mod object;
 mod sqlite;
 mod stdout;
+mod stream;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
+        SinkConfig::Stream(settings) => stream::factory(settings, spec),
     }
 }
 

@@ -250,6 +250,13 @@ impl<'a> Iterator for Items<'a> {
 #[derive(Clone, Debug)]
 pub struct Entries<'a>(Items<'a>);
 
+impl Entries<'_> {
+    /// At which byte of the message the next pair starts.
+    pub(super) fn at(&self) -> usize {
+        self.0.at()
+    }
+}
+
 impl<'a> Iterator for Entries<'a> {
     type Item = Result<(Value<'a>, Value<'a>), AmqpError>;
 

@@ -216,14 +216,14 @@ impl<'a> Sequences<'a> {
     }
 }
 
-const HEADER: u64 = 0x70;
-const DELIVERY_ANNOTATIONS: u64 = 0x71;
-const MESSAGE_ANNOTATIONS: u64 = 0x72;
+pub(super) const HEADER: u64 = 0x70;
+pub(super) const DELIVERY_ANNOTATIONS: u64 = 0x71;
+pub(super) const MESSAGE_ANNOTATIONS: u64 = 0x72;
 const PROPERTIES: u64 = 0x73;
 const APPLICATION_PROPERTIES: u64 = 0x74;
-const DATA: u64 = 0x75;
+pub(super) const DATA: u64 = 0x75;
 const SEQUENCE: u64 = 0x76;
-const VALUE: u64 = 0x77;
+pub(super) const VALUE: u64 = 0x77;
 const FOOTER: u64 = 0x78;
 
 /// The next section of this kind. All were read without error when the message was parsed.
@@ -239,6 +239,19 @@ fn next<'a, T>(
         c.skip_value().ok()?;
     }
     None
+}
+
+/// The sections, each with its code and where it stands.
+pub(super) fn spans(encoded: &[u8]) -> Result<Vec<(u64, std::ops::Range<usize>)>, AmqpError> {
+    let mut cursor = Cursor::new(encoded);
+    let mut spans = Vec::new();
+    while cursor.left() > 0 {
+        let start = cursor.at();
+        let code = section_code(&mut cursor)?;
+        cursor.skip_value()?;
+        spans.push((code, start..cursor.at()));
+    }
+    Ok(spans)
 }
 
 fn section_code(c: &mut Cursor<'_>) -> Result<u64, AmqpError> {

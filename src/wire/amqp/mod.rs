@@ -27,6 +27,7 @@ mod message;
 mod properties;
 mod value;
 mod walk;
+mod write;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,6 +40,7 @@ pub use properties::{Header, MessageId, Properties};
 pub use value::Value;
 #[doc(hidden)]
 pub use walk::fuzz_message;
+pub use write::{Annotation, annotate, carried, carrying};
 
 /// How many lists, maps, arrays and descriptors may be nested in one another. It keeps the JSON
 /// rendering of any value, two JSON levels for each of these at the worst, below the 128 levels at

@@ -95,6 +95,10 @@ pub struct PublishBuilder {
 /// Size, key, version, publisher id.
 const COUNT_AT: usize = 4 + 2 + 2 + 1;
 
+fn size_max(frame_max: u32) -> usize {
+    if frame_max == 0 { i32::MAX as usize } else { frame_max as usize }
+}
+
 impl PublishBuilder {
     /// An empty frame for a publisher. `frame_max` is what Tune settled on, the size field not
     /// counted; 0 is no limit.
@@ -105,8 +109,12 @@ impl PublishBuilder {
         frame.put_u16(1);
         frame.put_u8(publisher);
         frame.put_u32(0);
-        let size_max = if frame_max == 0 { i32::MAX as usize } else { frame_max as usize };
-        Self { frame, count: 0, size_max }
+        Self { frame, count: 0, size_max: size_max(frame_max) }
+    }
+
+    /// The longest message that a frame can hold.
+    pub fn message_bytes_max(frame_max: u32) -> usize {
+        size_max(frame_max).saturating_sub(COUNT_AT + 8 + 4)
     }
 
     /// Adds a message. `false`: it does not fit in this frame any more; finish it and begin another.

@@ -1,0 +1,315 @@
+//! Publishing on a connection: what was sent and is not confirmed, and what the broker says of it.
+//!
+//! Invariants:
+//! - what lacks its confirmation is bounded by the caller, who waits in [`Publisher::until_below`];
+//!   the reader only strikes it off, and never waits;
+//! - ids are sent in increasing order. After the first one that the broker refused nothing more is
+//!   taken: what was sent behind it may have been stored, so a gap would look like progress;
+//! - the publisher ends with its connection, and with the stream's leader.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::budget::lock;
+use super::connection::Connection;
+use super::error::BrokerError;
+use crate::types::StreamName;
+use crate::wire::commands::{
+    Create, DeclarePublisher, PublishBuilder, QueryPublisherSequence, ResponseCode,
+};
+
+/// The one publisher of a connection.
+const PUBLISHER: u8 = 1;
+
+/// What the reader and the publisher share.
+pub(super) struct Window {
+    stream: StreamName,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// In order of their ids, those that lack their confirmation, and those behind such a one.
+    sent: VecDeque<Sent>,
+    unconfirmed: usize,
+    bytes: usize,
+    /// Of all confirmations so far: whether there was progress.
+    confirmed: u64,
+    ended: Option<BrokerError>,
+}
+
+struct Sent {
+    id: u64,
+    bytes: usize,
+    confirmed: bool,
+}
+
+impl Window {
+    pub(super) fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    pub(super) fn confirm(&self, ids: &[u64]) {
+        let mut state = lock(&self.state);
+        for id in ids {
+            let Ok(at) = state.sent.binary_search_by_key(id, |sent| sent.id) else { continue };
+            let Some(sent) = state.sent.get_mut(at) else { continue };
+            if !std::mem::replace(&mut sent.confirmed, true) {
+                let bytes = sent.bytes;
+                state.unconfirmed -= 1;
+                state.bytes -= bytes;
+                state.confirmed += 1;
+            }
+        }
+        while state.sent.front().is_some_and(|sent| sent.confirmed) {
+            state.sent.pop_front();
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn refuse(&self, errors: &[(u64, ResponseCode)]) {
+        let Some((id, code)) = errors.first() else { return };
+        self.end(BrokerError::NotPublished {
+            stream: self.stream.clone(),
+            messages: errors.len(),
+            id: *id,
+            code: *code,
+        });
+    }
+
+    pub(super) fn end(&self, reason: BrokerError) {
+        lock(&self.state).ended.get_or_insert(reason);
+        self.changed.notify_one();
+    }
+}
+
+/// A publisher of one stream, under a name by which the broker knows its messages again.
+pub struct Publisher {
+    connection: Connection,
+    window: Arc<Window>,
+    frame_max: u32,
+}
+
+/// Messages for one frame.
+pub struct Frame {
+    builder: PublishBuilder,
+    sent: Vec<(u64, usize)>,
+    bytes: usize,
+}
+
+impl Frame {
+    /// How many bytes of messages it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many messages it holds.
+    pub fn messages(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Adds a message; `false` where it does not fit beside the others.
+    ///
+    /// # Errors
+    /// It fits into no frame.
+    pub fn push(&mut self, id: u64, message: &[u8]) -> Result<bool, BrokerError> {
+        let taken = self.builder.push(id, message)?;
+        if taken {
+            self.sent.push((id, message.len()));
+            self.bytes += message.len();
+        }
+        Ok(taken)
+    }
+}
+
+impl Connection {
+    /// Makes a stream with the broker's defaults; one that is there already is left as it is.
+    pub async fn create_stream(&self, stream: &StreamName) -> Result<(), BrokerError> {
+        let request = Create { stream: stream.clone(), arguments: Vec::new() };
+        match self.call(&request).await {
+            // The second: there is one that was created with limits of its own.
+            Err(BrokerError::Refused {
+                code: ResponseCode::StreamAlreadyExists | ResponseCode::PreconditionFailed,
+                ..
+            })
+            | Ok(()) => Ok(()),
+            Err(error) => Err(self.about_writing(stream, "configure", error)),
+        }
+    }
+
+    /// The last publishing id that the stream's leader has taken under this name; 0 also stands for
+    /// "none". What it names may not be replicated yet.
+    pub async fn publisher_sequence(
+        &self,
+        stream: &StreamName,
+        name: &str,
+    ) -> Result<u64, BrokerError> {
+        let request = QueryPublisherSequence { reference: name.to_owned(), stream: stream.clone() };
+        self.call(&request).await.map_err(|error| self.about(stream, error))
+    }
+
+    /// Becomes a publisher of the stream under this name. Only one for each connection.
+    pub async fn publisher(
+        &self,
+        stream: &StreamName,
+        name: &str,
+    ) -> Result<Publisher, BrokerError> {
+        let window = Arc::new(Window {
+            stream: stream.clone(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        });
+        // Before the broker knows of it: nothing that it says may be missed.
+        *lock(&self.shared().publisher) = Some(Arc::clone(&window));
+        let request = DeclarePublisher {
+            publisher: PUBLISHER,
+            reference: name.to_owned(),
+            stream: stream.clone(),
+        };
+        let declared = self.call(&request).await;
+        declared.map_err(|error| self.about_writing(stream, "write", error))?;
+        Ok(Publisher { connection: self.clone(), window, frame_max: self.frame_max() })
+    }
+
+    fn about_writing(
+        &self,
+        stream: &StreamName,
+        permission: &'static str,
+        error: BrokerError,
+    ) -> BrokerError {
+        match error {
+            BrokerError::Refused { code: ResponseCode::AccessRefused, .. } => {
+                BrokerError::WriteRefused {
+                    stream: stream.clone(),
+                    vhost: self.vhost().to_owned(),
+                    permission,
+                }
+            }
+            other => self.about(stream, other),
+        }
+    }
+}
+
+impl Publisher {
+    /// Whether nothing more can be sent.
+    pub fn has_ended(&self) -> bool {
+        lock(&self.window.state).ended.is_some()
+    }
+
+    /// An empty frame.
+    pub fn frame(&self) -> Frame {
+        let builder = PublishBuilder::new(PUBLISHER, self.frame_max);
+        Frame { builder, sent: Vec::new(), bytes: 0 }
+    }
+
+    /// The longest message that fits into a frame.
+    pub fn message_bytes_max(&self) -> usize {
+        PublishBuilder::message_bytes_max(self.frame_max)
+    }
+
+    /// Sends the frame; its ids are above all that were sent before. Waits no longer than a request
+    /// may take for the socket to take it.
+    pub async fn send(&mut self, frame: Frame) -> Result<(), BrokerError> {
+        {
+            let mut state = lock(&self.window.state);
+            if let Some(reason) = &state.ended {
+                return Err(reason.clone());
+            }
+            state.unconfirmed += frame.sent.len();
+            state.bytes += frame.bytes;
+            let sent = frame.sent.iter();
+            state.sent.extend(sent.map(|&(id, bytes)| Sent { id, bytes, confirmed: false }));
+        }
+        match frame.builder.finish() {
+            Some(bytes) => self.connection.send(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until at most so many messages, of at most so many bytes together, lack their
+    /// confirmation; `timeout` without any confirmation is an error.
+    ///
+    /// Cancel-safe.
+    pub async fn until_below(
+        &self,
+        messages: usize,
+        bytes: usize,
+        timeout: Duration,
+    ) -> Result<(), BrokerError> {
+        let mut seen = None;
+        loop {
+            let confirmed = {
+                let state = lock(&self.window.state);
+                if let Some(reason) = &state.ended {
+                    return Err(reason.clone());
+                }
+                if state.unconfirmed <= messages && state.bytes <= bytes {
+                    return Ok(());
+                }
+                state.confirmed
+            };
+            let deadline = match seen {
+                Some((before, deadline)) if before == confirmed => deadline,
+                _ => tokio::time::Instant::now() + timeout,
+            };
+            seen = Some((confirmed, deadline));
+            let changed = tokio::time::timeout_at(deadline, self.window.changed.notified());
+            changed.await.map_err(|_| BrokerError::Unconfirmed {
+                stream: self.window.stream.clone(),
+                messages: lock(&self.window.state).unconfirmed,
+                limit: timeout,
+            })?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window() -> Window {
+        let state = Mutex::default();
+        Window { stream: StreamName::from("s"), state, changed: Notify::new() }
+    }
+
+    fn sent(window: &Window, ids: impl IntoIterator<Item = u64>) {
+        let mut state = lock(&window.state);
+        for id in ids {
+            state.sent.push_back(Sent { id, bytes: 10, confirmed: false });
+            state.unconfirmed += 1;
+            state.bytes += 10;
+        }
+    }
+
+    fn left(window: &Window) -> (usize, usize, usize) {
+        let state = lock(&window.state);
+        (state.unconfirmed, state.bytes, state.sent.len())
+    }
+
+    #[test]
+    fn confirmations_strike_off_in_any_order_and_once() {
+        let window = window();
+        sent(&window, [1, 5, 6, u64::MAX]);
+        window.confirm(&[5, 5, 7, u64::MAX]);
+        assert_eq!(left(&window), (2, 20, 4), "what was never sent, or twice, counts for nothing");
+        window.confirm(&[1]);
+        assert_eq!(left(&window), (1, 10, 2));
+        window.confirm(&[6]);
+        assert_eq!(left(&window), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_first_reason_to_end_stays() {
+        let window = window();
+        sent(&window, [1, 2]);
+        window.refuse(&[(2, ResponseCode::PublisherDoesNotExist)]);
+        window.end(BrokerError::Closed);
+        let ended = lock(&window.state).ended.clone();
+        assert!(matches!(ended, Some(BrokerError::NotPublished { id: 2, .. })), "{ended:?}");
+    }
+}

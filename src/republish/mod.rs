@@ -1,0 +1,192 @@
+//! The `stream` sink's publisher on a connection of ours: where the sink's words become the
+//! broker's, and the broker's errors the sink's.
+//!
+//! It connects to the leader and to nobody else: between a node and a leader elsewhere messages may
+//! be lost while both connections live, and then the ids behind them would be taken.
+//!
+//! Must not know: batches, records, positions.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::broker::{self, BrokerError, ConnectOptions, Connection, Frame, Prefer};
+use crate::sink::stream::{Limits, PublishError, Publisher};
+use crate::types::StreamName;
+use crate::wire::commands::ResponseCode;
+
+/// A frame of so many bytes of messages is sent, though more would fit.
+const FRAME_BYTES: usize = 256 * 1024;
+
+/// The most bytes of messages that may lack their confirmation, beside one frame.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a good-bye may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What to publish to, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// How to reach the broker.
+    pub connect: ConnectOptions,
+    /// The stream.
+    pub stream: StreamName,
+    /// Whether to make it, where it is missing when the sink is opened.
+    pub create: bool,
+    /// How many messages may lack their confirmation.
+    pub in_flight: usize,
+    /// How long the broker may confirm nothing.
+    pub timeout: Duration,
+}
+
+/// Publishes to one stream.
+pub struct Republisher {
+    target: Target,
+    name: String,
+    connection: Option<Connection>,
+    publisher: Option<broker::Publisher>,
+    frame: Option<Frame>,
+    /// It was there once: if it is missing now, somebody deleted it.
+    found: bool,
+}
+
+impl Republisher {
+    /// Not connected yet.
+    pub fn new(target: Target) -> Republisher {
+        let name = format!("stream {:?}", target.stream.as_str());
+        Republisher { target, name, connection: None, publisher: None, frame: None, found: false }
+    }
+
+    /// Whether the stream is known to be missing.
+    pub async fn is_missing(&self) -> bool {
+        match self.find().await {
+            Ok(connection) => {
+                connection.close().await;
+                false
+            }
+            Err(error) => matches!(error, BrokerError::StreamMissing(_)),
+        }
+    }
+
+    async fn find(&self) -> Result<Connection, BrokerError> {
+        let Target { connect, stream, .. } = &self.target;
+        broker::connect_to_stream(connect, stream, Prefer::Leader).await
+    }
+
+    fn explain(&self, error: BrokerError) -> PublishError {
+        let what = format!("publishing to {}: {error}", self.name);
+        let hint = match &error {
+            BrokerError::StreamMissing(_) if !self.found => ", or set `create = true` in the sink",
+            _ => "",
+        };
+        match error {
+            // The id was refused for what it is, or the frame for its size: it would be again.
+            BrokerError::NotPublished { code: ResponseCode::PreconditionFailed, .. }
+            | BrokerError::ClosedByBroker { code: ResponseCode::FrameTooLarge, .. } => {
+                PublishError::Fatal(what)
+            }
+            _ => PublishError::Transient(format!("{what}{hint}")),
+        }
+    }
+
+    fn nothing(&self) -> PublishError {
+        PublishError::Transient(format!("publishing to {}: there is no connection", self.name))
+    }
+
+    fn publisher(&mut self) -> Result<&mut broker::Publisher, PublishError> {
+        match self.publisher {
+            Some(ref mut publisher) => Ok(publisher),
+            None => Err(self.nothing()),
+        }
+    }
+
+    /// Sends the frame under way, once there is room for it.
+    async fn send_frame(&mut self) -> Result<(), PublishError> {
+        let Some(frame) = self.frame.take() else { return Ok(()) };
+        let messages = self.target.in_flight.saturating_sub(frame.messages());
+        let timeout = self.target.timeout;
+        let publisher = self.publisher()?;
+        let sent = match publisher.until_below(messages, WINDOW_BYTES, timeout).await {
+            Ok(()) => publisher.send(frame).await,
+            Err(error) => Err(error),
+        };
+        sent.map_err(|error| self.explain(error))
+    }
+}
+
+#[async_trait]
+impl Publisher for Republisher {
+    fn target(&self) -> &str {
+        &self.name
+    }
+
+    async fn connect(&mut self) -> Result<(), PublishError> {
+        self.disconnect().await;
+        let mut connected = self.find().await;
+        if matches!(connected, Err(BrokerError::StreamMissing(_)))
+            && self.target.create
+            && !self.found
+        {
+            let Target { connect, stream, .. } = &self.target;
+            let created = broker::create_stream(connect, stream).await;
+            created.map_err(|error| self.explain(error))?;
+            tracing::info!(%stream, "created, as the sink's `create` says");
+            connected = self.find().await;
+        }
+        self.connection = Some(connected.map_err(|error| self.explain(error))?);
+        self.found = true;
+        Ok(())
+    }
+
+    async fn sequence(&mut self, name: &str) -> Result<u64, PublishError> {
+        let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
+        let asked = connection.publisher_sequence(&self.target.stream, name).await;
+        asked.map_err(|error| self.explain(error))
+    }
+
+    async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError> {
+        let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
+        let declared = connection.publisher(&self.target.stream, name).await;
+        let publisher = declared.map_err(|error| self.explain(error))?;
+        let limits = Limits { message_bytes_max: publisher.message_bytes_max() };
+        self.publisher = Some(publisher);
+        Ok((self.sequence(name).await?, limits))
+    }
+
+    fn is_up(&self) -> bool {
+        self.publisher.as_ref().is_some_and(|publisher| !publisher.has_ended())
+    }
+
+    fn push(&mut self, id: u64, message: &[u8]) -> Result<bool, PublishError> {
+        if self.frame.is_none() {
+            self.frame = Some(self.publisher()?.frame());
+        }
+        let in_flight = self.target.in_flight;
+        let Some(frame) = &mut self.frame else { return Err(self.nothing()) };
+        // Half of what may be under way: so that the next frame is filled while one is confirmed.
+        if frame.bytes() >= FRAME_BYTES || frame.messages() >= in_flight.div_ceil(2) {
+            return Ok(false);
+        }
+        let taken = frame.push(id, message);
+        taken.map_err(|error| PublishError::Fatal(format!("internal error: {error}")))
+    }
+
+    async fn send(&mut self) -> Result<(), PublishError> {
+        self.send_frame().await
+    }
+
+    async fn confirmed(&mut self) -> Result<(), PublishError> {
+        let timeout = self.target.timeout;
+        let confirmed = self.publisher()?.until_below(0, 0, timeout).await;
+        confirmed.map_err(|error| self.explain(error))
+    }
+
+    async fn disconnect(&mut self) {
+        self.frame = None;
+        self.publisher = None;
+        if let Some(connection) = self.connection.take() {
+            // One that answers nothing any more is dropped.
+            drop(tokio::time::timeout(CLOSE_WITHIN, connection.close()).await);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The `stream` sink: messages go on into another RabbitMQ stream, byte for byte.
+//!
+//! # Why nothing is lost and nothing comes twice
+//! Each message is published under the id *source offset + 1*, by a publisher whose name never
+//! changes. (Plus one, because the broker's answer 0 to "which id came last?" also means "none".)
+//! The stream's leader keeps, for each name, the highest id that it took: the *sequence*. It drops
+//! an id that is not above it, and confirms it all the same. The sequence stands in the same chunk
+//! as the messages that it speaks of, so both are there after a crash, or neither is.
+//!
+//! The claim: *at any time the target holds exactly the messages of the source with ids up to the
+//! sequence, each once and in order.* It holds at the beginning, when there are none. Let the leader
+//! take a message with id n, being at sequence s < n. Whoever sent it
+//! - began right behind a sequence that the target had then, so at or below s;
+//! - sent all messages from there up to n in order, on one connection, each in turn;
+//! - sent nothing more on a connection after one message of it was refused.
+//!
+//! The leader takes what comes on a connection in order. So each message between s and n came
+//! before n on this connection, and would have been taken, and moved the sequence. Hence there is
+//! none: n is the one that follows s.
+//!
+//! *Two processes at once*, one of them perhaps frozen for an hour, need no fence: the argument
+//! does not say who sent n. What the slower one sends is dropped until it has caught up. (Both must
+//! leave out the same messages, so both must have the same configuration.)
+//!
+//! After a connection broke, in the middle of a batch perhaps, the sequence is asked for on the
+//! connection that follows, *after* the publisher was declared there, so that it is not that of an
+//! earlier leader; and it goes on with the message at the sequence, which is dropped, but whose
+//! confirmation says that all before it is on a majority of the replicas. A confirmation says that
+//! of everything before it in the same leader's log.
+//!
+//! # What is noticed
+//! A sequence that went back (the target was deleted and created again, restored from a copy, or
+//! lost what it had confirmed) is fatal: to go on would leave a hole.
+//!
+//! # What cannot be seen
+//! - The broker keeps the sequences of 255 names a stream, and forgets the one that was idle for
+//!   longest. A forgotten one looks like a new one.
+//! - When a segment of the target is full, the broker writes the sequences down *before* the
+//!   messages of that moment. A broker that dies between the two, unless another replica leads on,
+//!   drops these few messages when they come again.
+//! - A position is an offset, and names no chunk: that the source was created again is seen by
+//!   the state file, or because it is shorter.
+//!
+//! # A new history
+//! Offsets that begin anew would all be dropped. So [`Sink::restart`] goes on under another name:
+//! `NAME~1`, `NAME~2`, … The highest that the target knows counts.
+//!
+//! Records left out by a policy move the sequence only with the next one that is not: after a
+//! restart those at the very end are read, and left out, again.
+//!
+//! Must not know: how a connection works (it has a [`Publisher`]), retries, metrics.
+
+mod publisher;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::publisher::{Limits, PublishError, Publisher};
+use crate::faults::{self, Point};
+use crate::flow::batch::Batch;
+use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
+use crate::wire::amqp::{AmqpError, Annotation, annotate};
+use crate::wire::block::Record;
+
+/// The broker's limit for the name of a publisher, in bytes.
+pub const PUBLISHER_BYTES_MAX: usize = 255;
+
+/// What a name must leave free for the number of a history.
+pub const GENERATION_BYTES: usize = 11;
+
+/// How many names in a row without a sequence are taken for the end of them: the broker may have
+/// forgotten some.
+const GENERATIONS_AHEAD: u32 = 4;
+
+/// What a stream sink needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// The stream that the records come from.
+    pub source: StreamName,
+    /// The publisher's name; at most [`PUBLISHER_BYTES_MAX`] less [`GENERATION_BYTES`].
+    pub publisher: String,
+    /// Whether to add the source's name and the offset to the message annotations.
+    pub annotate: bool,
+}
+
+/// Publishes records to a stream, each once.
+pub struct StreamSink {
+    options: StreamOptions,
+    publisher: Box<dyn Publisher>,
+    generation: u32,
+    limits: Limits,
+    /// The highest id that is known to be in the target.
+    sequence: u64,
+    /// The sequence when this connection began: what is below needs not be sent.
+    since: u64,
+    /// What was acknowledged, or is the position.
+    covered: Option<Offset>,
+}
+
+/// The id under which the message at this offset is published.
+fn id_of(offset: Offset) -> u64 {
+    // The last offset of all would share its id with the one before; a stream has no such offset.
+    offset.0.saturating_add(1)
+}
+
+fn name_of(publisher: &str, generation: u32) -> String {
+    match generation {
+        0 => publisher.to_owned(),
+        n => format!("{publisher}~{n}"),
+    }
+}
+
+/// The history that is written now, and its sequence.
+async fn find(publisher: &mut dyn Publisher, name: &str) -> Result<(u32, u64), PublishError> {
+    let (mut found, mut ahead) = ((0, 0), 0);
+    while ahead <= found.0 + GENERATIONS_AHEAD {
+        let sequence = publisher.sequence(&name_of(name, ahead)).await?;
+        if sequence > 0 {
+            found = (ahead, sequence);
+        }
+        ahead += 1;
+    }
+    Ok(found)
+}
+
+fn position_of(sequence: u64) -> Option<Offset> {
+    sequence.checked_sub(1).map(Offset)
+}
+
+/// The position that a sink with these options would find, without becoming a publisher.
+///
+/// # Errors
+/// Where the target cannot be asked.
+pub async fn committed(
+    options: &StreamOptions,
+    mut publisher: Box<dyn Publisher>,
+) -> Result<Option<Checkpoint>, SinkError> {
+    publisher.connect().await?;
+    let (_, sequence) = find(&mut *publisher, &options.publisher).await?;
+    publisher.disconnect().await;
+    Ok(position_of(sequence).map(|offset| Checkpoint { offset, chunk: None }))
+}
+
+impl StreamSink {
+    /// Connects to the target's leader and finds the position there.
+    ///
+    /// # Errors
+    /// Transient where the target cannot be reached; fatal where the name is too long.
+    pub async fn open(
+        options: StreamOptions,
+        mut publisher: Box<dyn Publisher>,
+    ) -> Result<StreamSink, SinkError> {
+        if options.publisher.len() + GENERATION_BYTES > PUBLISHER_BYTES_MAX {
+            return Err(SinkError::Fatal(format!(
+                "stream sink: the publisher's name has {} bytes; the broker takes \
+                 {PUBLISHER_BYTES_MAX}, less {GENERATION_BYTES} for the number of a history",
+                options.publisher.len()
+            )));
+        }
+        publisher.connect().await?;
+        let (generation, _) = find(&mut *publisher, &options.publisher).await?;
+        let (sequence, limits) =
+            publisher.declare(&name_of(&options.publisher, generation)).await?;
+        let covered = position_of(sequence);
+        Ok(StreamSink {
+            options,
+            publisher,
+            generation,
+            limits,
+            sequence,
+            since: sequence,
+            covered,
+        })
+    }
+
+    /// Connects anew, where the connection is gone.
+    async fn ready(&mut self) -> Result<(), SinkError> {
+        if self.publisher.is_up() {
+            return Ok(());
+        }
+        self.publisher.connect().await?;
+        let name = name_of(&self.options.publisher, self.generation);
+        let (sequence, limits) = self.publisher.declare(&name).await?;
+        if sequence < self.sequence {
+            self.publisher.disconnect().await;
+            return Err(SinkError::Fatal(format!(
+                "{} no longer holds what it confirmed: its last publishing id of publisher {name:?} \
+                 is {sequence}, it was {}. It was deleted and created again, or restored, or has lost \
+                 its end; or it has forgotten this publisher, for it remembers 255. After a restart \
+                 the consumer goes on behind what the target holds",
+                self.publisher.target(),
+                self.sequence
+            )));
+        }
+        (self.sequence, self.since, self.limits) = (sequence, sequence, limits);
+        Ok(())
+    }
+
+    /// The message as it goes out.
+    fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
+        if !self.options.annotate {
+            return Ok(Cow::Borrowed(record.message));
+        }
+        let annotations = [
+            ("x-rillway-source-stream", Annotation::Text(self.options.source.as_str())),
+            ("x-rillway-source-offset", Annotation::Number(record.offset.0)),
+        ];
+        annotate(record.message, &annotations).map(Cow::Owned)
+    }
+
+    /// Refuses the batch for the records that the target would not take.
+    fn check(&self, batch: &Batch) -> Result<(), SinkError> {
+        let most = self.limits.message_bytes_max;
+        let bad: Vec<BadRecord> = batch
+            .records()
+            .filter_map(|record| {
+                let (reason, detail) = match self.outgoing(&record) {
+                    Ok(message) if message.len() <= most => return None,
+                    Ok(message) => (
+                        BadReason::Refused,
+                        format!(
+                            "the message has {} bytes, and {} takes at most {most} (the broker's \
+                             stream.frame_max)",
+                            message.len(),
+                            self.publisher.target()
+                        ),
+                    ),
+                    Err(error) if error.is_over_limit() => {
+                        (BadReason::OverLimit, error.to_string())
+                    }
+                    Err(error) => (BadReason::Undecodable, error.to_string()),
+                };
+                Some(BadRecord { offset: record.offset, reason, detail })
+            })
+            .collect();
+        if bad.is_empty() { Ok(()) } else { Err(SinkError::Poison(bad)) }
+    }
+
+    /// Publishes what the target does not have, and waits until all of it is confirmed.
+    async fn publish(&mut self, batch: &Batch) -> Result<(), PublishError> {
+        let Some(last) = batch.records().last().map(|record| id_of(record.offset)) else {
+            return Ok(()); // All were left out.
+        };
+        // One at least is sent: its confirmation speaks for all before it.
+        let from = self.since.min(last);
+        for record in batch.records().filter(|record| id_of(record.offset) >= from) {
+            let message = self.outgoing(&record).map_err(|error| {
+                PublishError::Fatal(format!("internal error: {error} after it was checked"))
+            })?;
+            while !self.publisher.push(id_of(record.offset), &message)? {
+                self.publisher.send().await?;
+                faults::reach(Point::Written);
+            }
+        }
+        self.publisher.send().await?;
+        faults::reach(Point::Written);
+        faults::reach(Point::Flushed);
+        self.publisher.confirmed().await?;
+        self.sequence = self.sequence.max(last);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for StreamSink {
+    fn kind(&self) -> &'static str {
+        "stream"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        self.ready().await?;
+        self.covered = self.covered.max(position_of(self.sequence));
+        Ok(self.covered.map(|offset| Checkpoint { offset, chunk: None }))
+    }
+
+    /// A write waits for the last confirmation, however many there are before it.
+    fn joins_batches(&self) -> bool {
+        true
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        if let Some(covered) = self.covered.filter(|covered| batch.first_offset() <= *covered) {
+            return Err(SinkError::Fatal(format!(
+                "internal error: a batch from offset {} on came to {}, which stands at {covered}; \
+                 please report it",
+                batch.first_offset(),
+                self.publisher.target()
+            )));
+        }
+        self.ready().await?;
+        self.check(batch)?;
+        if let Err(error) = self.publish(batch).await {
+            // What of it was taken is not known: the next connection asks.
+            self.publisher.disconnect().await;
+            return Err(error.into());
+        }
+        self.covered = Some(batch.last_offset());
+        Ok(Durability::Durable)
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.publisher.disconnect().await;
+        self.generation += 1;
+        (self.sequence, self.since, self.covered) = (0, 0, None);
+        let name = name_of(&self.options.publisher, self.generation);
+        tracing::warn!(
+            target = self.publisher.target(),
+            publisher = name,
+            "a new history begins: it is published under another name"
+        );
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.publisher.disconnect().await;
+        Ok(())
+    }
+}

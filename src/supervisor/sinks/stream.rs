@@ -1,0 +1,58 @@
+//! `{ type = "stream" }`.
+
+use std::sync::Arc;
+
+use super::{Look, SinkFactory, opens};
+use crate::broker::ConnectOptions;
+use crate::config;
+use crate::consumer::Spec;
+use crate::republish::{Republisher, Target};
+use crate::sink::stream::{self, StreamOptions, StreamSink};
+use crate::supervisor::plan::connect_options;
+use crate::types::StreamName;
+
+pub(super) fn factory(settings: config::StreamSink, spec: &Spec) -> (SinkFactory, Look) {
+    let options = StreamOptions {
+        source: spec.stream.clone(),
+        publisher: settings.publisher_name(&spec.stream, &spec.reference),
+        annotate: settings.annotate,
+    };
+    let name = format!("{} to {}", spec.connect.name, settings.stream);
+    let connect = match &settings.broker {
+        None => ConnectOptions { name, ..spec.connect.clone() },
+        // How long to wait for a peer is the same for both.
+        Some(broker) => ConnectOptions {
+            heartbeat: spec.connect.heartbeat,
+            connect_timeout: spec.connect.connect_timeout,
+            request_timeout: spec.connect.request_timeout,
+            follow_advertised_hosts: spec.connect.follow_advertised_hosts,
+            ..connect_options(broker, &name)
+        },
+    };
+    let target = Target {
+        connect,
+        stream: StreamName::new(settings.stream),
+        create: settings.create,
+        in_flight: usize::try_from(settings.in_flight).unwrap_or(usize::MAX),
+        timeout: settings.timeout.0,
+    };
+    let look: Look = {
+        // To look is to change nothing.
+        let (options, target) = (options.clone(), Target { create: false, ..target.clone() });
+        let may_be_missing = settings.create;
+        Arc::new(move || {
+            let (options, publisher) = (options.clone(), Republisher::new(target.clone()));
+            Box::pin(async move {
+                let missing = publisher.is_missing().await;
+                if may_be_missing && missing {
+                    return Ok(None);
+                }
+                stream::committed(&options, Box::new(publisher)).await
+            })
+        })
+    };
+    let open = opens(move || {
+        StreamSink::open(options.clone(), Box::new(Republisher::new(target.clone())))
+    });
+    (open, look)
+}

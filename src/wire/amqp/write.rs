@@ -1,0 +1,207 @@
+//! The little that is ever written: message annotations, and a message that carries bytes.
+//!
+//! Invariants: what is not written anew is copied byte for byte; what is written can be read by
+//! [`Message::parse`](super::Message::parse), which the tests ask.
+
+use super::message::{self, spans};
+use super::{AmqpError, Message};
+
+/// The value of an annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Annotation<'a> {
+    /// A string.
+    Text(&'a str),
+    /// An unsigned number (ulong).
+    Number(u64),
+    /// Milliseconds since 1970.
+    Timestamp(i64),
+}
+
+/// A message with these annotations that carries these bytes.
+///
+/// In a data section, mostly. Text with line breaks goes into an amqp-value as a binary: were it
+/// JSON, a line of NDJSON could not hold it as it is.
+pub fn carrying(annotations: &[(&str, Annotation<'_>)], bytes: &[u8]) -> Vec<u8> {
+    let broken = bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
+    let body = match broken && std::str::from_utf8(bytes).is_ok() {
+        true => message::VALUE,
+        false => message::DATA,
+    };
+    let mut out = Vec::with_capacity(bytes.len() + 512);
+    section(&mut out, message::MESSAGE_ANNOTATIONS);
+    map(&mut out, &[], annotations);
+    section(&mut out, body);
+    sized(&mut out, 0xa0, bytes);
+    out
+}
+
+/// The bytes that such a message carries.
+///
+/// # Errors
+/// Where it is not such a message.
+pub fn carried<'a>(message: &Message<'a>) -> Result<std::borrow::Cow<'a, [u8]>, AmqpError> {
+    match message.body() {
+        super::Body::Data(data) => Ok(data.joined()),
+        super::Body::Value(super::Value::Binary(bytes)) => Ok(bytes.into()),
+        _ => Err(AmqpError::Malformed { at: 0, what: "the body carries no bytes" }),
+    }
+}
+
+/// The message with these message annotations, in place of those of the same keys.
+///
+/// # Errors
+/// Where the message is not well-formed, as far as it has to be read for this.
+pub fn annotate(
+    encoded: &[u8],
+    annotations: &[(&str, Annotation<'_>)],
+) -> Result<Vec<u8>, AmqpError> {
+    let parsed = Message::parse(encoded)?;
+    // Where its annotations stand, or belong: behind the header and the delivery annotations.
+    let (mut from, mut to) = (0, 0);
+    for (code, span) in spans(encoded)? {
+        match code {
+            message::HEADER | message::DELIVERY_ANNOTATIONS if from == to => {
+                (from, to) = (span.end, span.end);
+            }
+            message::MESSAGE_ANNOTATIONS => (from, to) = (span.start, span.end),
+            _ => {}
+        }
+    }
+    let mut kept = Vec::new();
+    if let Some(present) = parsed.message_annotations() {
+        let mut entries = present.entries();
+        let mut start = entries.at();
+        while let Some(entry) = entries.next() {
+            let (key, _) = entry?;
+            let replaced =
+                key.as_str().is_some_and(|key| annotations.iter().any(|(ours, _)| *ours == key));
+            if !replaced {
+                kept.push(encoded.get(start..entries.at()).unwrap_or_default());
+            }
+            start = entries.at();
+        }
+    }
+    let mut out = Vec::with_capacity(encoded.len() + 256);
+    out.extend_from_slice(encoded.get(..from).unwrap_or_default());
+    section(&mut out, message::MESSAGE_ANNOTATIONS);
+    map(&mut out, &kept, annotations);
+    out.extend_from_slice(encoded.get(to..).unwrap_or_default());
+    Ok(out)
+}
+
+fn section(out: &mut Vec<u8>, code: u64) {
+    // The codes of all sections take one byte.
+    out.extend([0x00, 0x53, u8::try_from(code).unwrap_or(u8::MAX)]);
+}
+
+fn map(out: &mut Vec<u8>, kept: &[&[u8]], annotations: &[(&str, Annotation<'_>)]) {
+    let mut items = kept.concat();
+    for (key, value) in annotations {
+        sized(&mut items, 0xa3, key.as_bytes());
+        match value {
+            Annotation::Text(text) => sized(&mut items, 0xa1, text.as_bytes()),
+            Annotation::Number(number) => {
+                items.push(0x80);
+                items.extend(number.to_be_bytes());
+            }
+            Annotation::Timestamp(ms) => {
+                items.push(0x83);
+                items.extend(ms.to_be_bytes());
+            }
+        }
+    }
+    out.push(0xd1);
+    out.extend(length(items.len() + 4));
+    out.extend(length((kept.len() + annotations.len()) * 2));
+    out.append(&mut items);
+}
+
+/// A value whose narrow constructor is `code`; the wide one is 16 above.
+fn sized(out: &mut Vec<u8>, code: u8, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(size) => out.extend([code, size]),
+        Err(_) => {
+            out.push(code + 0x10);
+            out.extend(length(bytes.len()));
+        }
+    }
+    out.extend_from_slice(bytes);
+}
+
+/// Messages are shorter than 2³¹ bytes, for that is what a stream can hold.
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::amqp::Value;
+    use crate::wire::amqp::tests::encode::{Tree, any_message, section as tree_section};
+
+    const OURS: [(&str, Annotation<'_>); 3] = [
+        ("x-text", Annotation::Text("täxt")),
+        ("x-number", Annotation::Number(u64::MAX)),
+        ("x-at", Annotation::Timestamp(-1)),
+    ];
+
+    fn check_ours(message: &Message<'_>) {
+        let map = message.message_annotations().unwrap();
+        assert!(matches!(map.get("x-text"), Ok(Some(Value::String("täxt")))));
+        assert!(matches!(map.get("x-number"), Ok(Some(Value::Ulong(u64::MAX)))));
+        assert!(matches!(map.get("x-at"), Ok(Some(Value::Timestamp(-1)))));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_carried_comes_back(bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..700),
+            "[ -~\r\n]{0,40}".prop_map(String::into_bytes),
+        ]) {
+            let letter = carrying(&OURS, &bytes);
+            let parsed = Message::parse(&letter).unwrap();
+            prop_assert!(parsed.validate().is_ok());
+            check_ours(&parsed);
+            prop_assert_eq!(&*carried(&parsed).unwrap(), &bytes[..]);
+        }
+
+        #[test]
+        fn annotating_leaves_everything_else_as_it_was(message in any_message()) {
+            let before = Message::parse(&message).unwrap();
+            let annotated = annotate(&message, &OURS).unwrap();
+            let after = Message::parse(&annotated).unwrap();
+            prop_assert!(after.validate().is_ok());
+            check_ours(&after);
+            let others = |m: &[u8]| -> Vec<(u64, Vec<u8>)> {
+                spans(m)
+                    .unwrap()
+                    .into_iter()
+                    .filter(|(code, _)| *code != message::MESSAGE_ANNOTATIONS)
+                    .map(|(code, span)| (code, m[span].to_vec()))
+                    .collect()
+            };
+            prop_assert_eq!(others(&message), others(&annotated));
+            let count = |m: &Message<'_>| m.message_annotations().map_or(0, |map| map.len());
+            prop_assert_eq!(count(&after), count(&before) + 3);
+            // Once more: ours are replaced, not repeated.
+            prop_assert_eq!(annotate(&annotated, &OURS).unwrap(), annotated);
+        }
+    }
+
+    #[test]
+    fn annotations_go_behind_the_header_where_there_were_none() {
+        let header = tree_section(0x70, Tree::List(vec![Tree::Bool(true)]), true);
+        let data = tree_section(0x75, Tree::Binary(b"x".to_vec()), true);
+        let annotated = annotate(&[header.clone(), data.clone()].concat(), &OURS).unwrap();
+        assert!(annotated.starts_with(&header) && annotated.ends_with(&data));
+        let codes: Vec<u64> = spans(&annotated).unwrap().into_iter().map(|(c, _)| c).collect();
+        assert_eq!(codes, [0x70, 0x72, 0x75]);
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_not_annotated() {
+        assert!(annotate(b"not AMQP", &OURS).is_err());
+    }
+}

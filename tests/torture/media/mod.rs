@@ -1,0 +1,7 @@
+//! One oracle for each sink, with its tests.
+
+mod file;
+mod http;
+mod sqlite;
+mod stdout;
+mod stream;

@@ -1,0 +1,101 @@
+//! Do sinks keep what they promise? The real daemon, a real broker, the real medium and a producer at
+//! work; and then everything that can go wrong in the middle:
+//!
+//! - [`kills`]: `kill -9` at random moments, and between any two steps of a write
+//! - [`frozen`]: two daemons with the same configuration, of which one is frozen while the other goes on
+//! - [`outage`]: the medium fails for a while, beside a consumer that must not notice
+//!
+//! In the end what was published is compared with what landed: is anything lost, there twice, or torn?
+//! Of each sink there is an [`oracle::Oracle`] in [`media`], which says how it is set up and reads back
+//! what landed, without the daemon.
+//!
+//! By default a few kills of each kind, in seconds. All of them by one command, with a table at the end:
+//!
+//! ```text
+//! KILLS=200 make torture
+//! ```
+//!
+//! The moments are random; `SEED=…` repeats those of an earlier run, as far as that can be had.
+
+mod frozen;
+mod kills;
+mod media;
+mod oracle;
+mod outage;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use self::oracle::{Landed, Oracle};
+use crate::common::Broker;
+use crate::common::daemon::{Daemon, Home};
+
+/// The consumer under torture.
+const NAME: &str = "tortured";
+
+/// What may take long on a machine with other things to do, but not for ever.
+const LONG: Duration = Duration::from_secs(90);
+
+/// Small batches and offsets that are stored often, so that many different points of the work are met.
+const SMALL: &str = r#"
+batch = { max_messages = 40, max_bytes = "1MiB", max_age = "20ms" }
+commit = { every_messages = 100, every = "100ms" }
+restart = { min_backoff = "10ms", max_backoff = "100ms" }
+"#;
+
+/// The consumer under torture, as the configuration has it.
+fn consumer(stream: &str, sink: &str) -> String {
+    format!(
+        "[[consumer]]\nname = \"{NAME}\"\nstream = \"{stream}\"\nstart = \"first\"\nsink = {sink}\n{SMALL}"
+    )
+}
+
+/// A daemon's folder, with the consumer under torture and these others.
+fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
+    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", broker.uri());
+    Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
+}
+
+fn durable(consumer: &serde_json::Value) -> Option<u64> {
+    consumer["durable_offset"].as_u64()
+}
+
+/// Waits until the consumer has made something durable that was not, since it runs.
+async fn until_progress(daemon: &mut Daemon) {
+    let before = daemon.until(NAME, "a position", LONG, |c| {
+        c["state"] == "running" && c["received_offset"].is_u64()
+    });
+    let before = durable(&before.await);
+    daemon.until(NAME, "progress", LONG, |c| durable(c) > before).await;
+}
+
+/// Waits until the last of so many messages has landed, and returns all that did then. Offsets do not
+/// tell: the broker's own chunks take some too.
+async fn all_landed(
+    daemon: &mut Daemon,
+    oracle: &mut impl Oracle,
+    home: &Home,
+    stream: &str,
+    total: u64,
+) -> Landed {
+    let last = total.checked_sub(1).expect("something was published");
+    let within = LONG + Duration::from_millis(total * 2);
+    let began = Instant::now();
+    daemon
+        .until(NAME, "all is durable", within, |c| {
+            // Where all was before, this daemon has made nothing durable.
+            durable(c).max(c["stored_offset"].as_u64()) >= Some(last)
+        })
+        .await;
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let landed = oracle.landed(home, stream).await;
+        if landed.records.iter().any(|(_, number)| *number == last) {
+            return landed;
+        }
+        let now = daemon.consumer(NAME).await;
+        assert!(began.elapsed() < within, "the last message has not landed: {now:?}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,94 @@
+//! The medium fails for a while, beside another consumer of the same daemon: does that one keep its
+//! pace, does memory stay within the bound that `rillway check` prints, and does everything land, by
+//! itself, once the medium works again?
+//!
+//! Each failure lasts some seconds; `OUTAGE_SECONDS=60` makes that longer.
+
+use std::time::{Duration, Instant};
+
+use super::home as home_of;
+use super::oracle::{Failure, Oracle, Tally};
+use super::{LONG, NAME, all_landed, consumer, durable, table, until_progress};
+use crate::common::daemon::Daemon;
+use crate::common::load::{Load, Pace};
+use crate::common::skip::Unavailable;
+use crate::common::{Broker, Version, env_or, streams};
+
+const PACE: Pace = Pace { messages: 40, pause: Duration::from_millis(20) };
+
+/// For the program itself, whatever it is told to do; as in the other tests of memory.
+const PROCESS_BYTES: u64 = 32 << 20;
+
+const BYSTANDER: &str = "bystander";
+
+/// All failures that this medium can be brought into, one after the other.
+pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let began = Instant::now();
+    let stream = streams::create(broker, "outage").await;
+    let home = home_of(
+        broker,
+        &oracle,
+        &format!(
+            "{}memory = \"4MiB\"\n[[consumer]]\nname = \"{BYSTANDER}\"\nstream = \"{stream}\"\n\
+             start = \"first\"\nsink = {{ type = \"null\" }}\n{}",
+            consumer(&stream, &oracle.sink(&stream)),
+            super::SMALL
+        ),
+    );
+    let bound = home.memory_bound_bytes() + PROCESS_BYTES;
+    let load = Load::on(broker, &stream, PACE);
+    let mut daemon = home.start();
+    let mut failures = 0;
+    for failure in [Failure::Gone, Failure::Refuses, Failure::Hangs] {
+        until_progress(&mut daemon).await;
+        if oracle.break_down(failure, true).await {
+            failures += 1;
+            while_it_is_down(&mut daemon, &load, failure).await;
+            assert!(oracle.break_down(failure, false).await, "it works again");
+        }
+        let most = daemon.memory_bytes("VmHWM");
+        assert!(most <= bound, "{failure:?}: {most} B resident, where {bound} B are the bound");
+    }
+    assert!(failures > 0, "a medium that cannot be broken proves nothing here");
+    let total = load.stop().await;
+    all_landed(&mut daemon, &mut oracle, &home, &stream, total).await;
+    daemon.until(NAME, "it runs", LONG, |c| c["state"] == "running").await;
+    daemon.terminate().await;
+    let landed = oracle.landed(&home, &stream).await;
+    let tally = Tally::of(&oracle, &landed, total);
+    table::row(oracle.name(), "outages", failures, tally, began.elapsed());
+    tally.assert_kept(&oracle, 0);
+    streams::delete(broker, &stream).await;
+    Ok(())
+}
+
+/// The one is in trouble, and stays where it is; the other one follows the producer.
+async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
+    let seconds = Duration::from_secs(env_or("OUTAGE_SECONDS", 2));
+    let what = format!("{failure:?}: what is not durable grows");
+    let stuck = daemon.until(NAME, &what, LONG, |c| {
+        assert!(c["state"] != "halted", "{failure:?}: {c}");
+        let received = c["received_offset"].as_u64();
+        // In trouble, or with more in hand than there ever is in good days.
+        c["reason"].is_string() || received > durable(c).map(|at| at + 400)
+    });
+    eprintln!("{failure:?}: {}", stuck.await["reason"]);
+    let began = Instant::now();
+    loop {
+        let published = load.confirmed();
+        daemon
+            .until(BYSTANDER, "the other one follows", Duration::from_secs(10), |c| {
+                c["state"] == "running"
+                    && c["restarts"] == 0
+                    && durable(c) >= published.checked_sub(1)
+            })
+            .await;
+        let consumer = daemon.consumer(NAME).await.expect("the daemon answers");
+        assert!(consumer["state"] != "halted", "{failure:?}: {consumer}");
+        if began.elapsed() >= seconds {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
