@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench torture brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks torture brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +28,9 @@ bench: ## Speed, beside a plain socket reader and the official client (ARGS='--s
 
 torture: ## Kills, freezes and outages for every sink, and a table of what was lost (KILLS=1000)
 	@scripts/torture.sh
+
+bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 7 sqlite')
+	@scripts/bench-sinks.sh $(ARGS)
 
 brokers: ## Brokers that stay up, for `cargo test` to use again and again
 	@scripts/test-brokers.sh up $(CURDIR)/target/brokers

@@ -19,7 +19,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 MESSAGES=${DEMO_MESSAGES:-100000}
 DATA=$PWD/demo-data
 LOG=$DATA/rillway.log
-MONITORING=$DATA/monitoring.ndjson
 CONSUMERS=(analytics monitoring archiver)
 interactive=
 if [[ -t 0 && -t 1 && ! ${CI:-} ]]; then interactive=yes; fi
@@ -70,6 +69,11 @@ step 'Building rillway: the debug build, which is there sooner (cargo build --re
 cargo build --locked --bin rillway
 ((told == 0)) || exit 130
 
+step 'Setting up DuckDB, which will read what the archiver wrote'
+READER=
+if reader=$(scripts/setup.sh duckdb --where); then READER=$reader/bin/python; fi
+((told == 0)) || exit 130
+
 if [[ $own_broker ]]; then
   step 'Waiting for the broker'
   status=0
@@ -104,18 +108,22 @@ rillway check | sed 's/^/  /'
 touch "$LOG"
 log_begin=$(stat -c %s "$LOG")
 # A session of its own: Ctrl-C is for this script, which passes it on.
-setsid "$RILLWAY" run </dev/null >>"$MONITORING" 2>>"$LOG" {demo_lock}>&- &
+setsid "$RILLWAY" run </dev/null >/dev/null 2>>"$LOG" {demo_lock}>&- &
 daemon=$!
 await_daemon
 note "status page: http://127.0.0.1:$port/   metrics: http://127.0.0.1:$port/metrics"
 
 step 'Lag, once a second'
 watch_lag until_landed
-((told > 0)) || note 'Everything has landed.'
+if ((told == 0)); then
+  note 'Everything has landed.'
+  step 'What landed where'
+  show_monitoring
+  check_monitoring $(($(published) - before))
+  show_landed
+fi
 
 if [[ $interactive && $told == 0 ]]; then
-  step 'What landed where'
-  show_landed
   step 'A trickle of 20 events per second goes on until you press Ctrl-C'
   touch "$DATA/trickle"
   feed &
@@ -135,15 +143,12 @@ daemon=
 tail -c "+$((log_begin + 1))" "$LOG" | grep -a -A 100 ' draining; ' | sed 's/^/  /' || true
 [[ $status == 0 ]] || fail "rillway run ended with exit code $status"
 
-step 'What landed where'
-show_landed
-
 step 'Does it add up?'
 verify "$before"
 
 step "Done. What was made is in $DATA:"
-note 'analytics/ archive/     what the file sinks wrote        monitoring.ndjson  what went to standard output'
-note 'state/                  positions, as remembered         rillway.log        the log'
-[[ ! $own_broker ]] || note 'broker/                 the private broker, stopped now'
+note 'analytics.db   a SQLite database        archive/       Parquet files, partitioned by date and hour'
+note 'state/         positions, as remembered   rillway.log    the log'
+[[ ! $own_broker ]] || note 'broker/        the private broker, stopped now'
 note 'make demo goes on there; to begin anew: rm -rf demo-data'
 [[ ! $failed ]] || { say 'Something is wrong: see above.'; exit 1; }

@@ -10,9 +10,12 @@
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
 #                      with --where after it, prints where that is; likewise
 #     duckdb           an independent reader of Parquet files
+#     prometheus       Prometheus and promtool, which read our metrics
+#     s3               an S3 server, for the tests
+#     pyarrow          its Parquet writer is what the object sink is measured beside
+#     sqlite3        the program, whose .import the sqlite sink is measured beside
 #     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
 #                      --where after it, prints the folder that they are in
-#     zstd           the program, with which the demo looks into the archive
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -30,6 +33,10 @@ VENV_WHY[rstream]='a second client: publishes compressed batches, reads stored o
 VENV_PACKAGES[rstream]='rstream==1.1.1 mmh3==5.3.1 typing_extensions==4.16.0 cramjam==2.14.0 lz4==4.4.5 zstandard==0.25.0'
 VENV_WHY[duckdb]='an independent reader of Parquet files'
 VENV_PACKAGES[duckdb]='duckdb==2.0.0'
+VENV_WHY[s3]='moto, an S3 server with conditional writes: the tests of the object sink'
+VENV_PACKAGES[s3]='moto==5.2.5 flask==3.1.3 flask-cors==6.0.5'
+VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
+VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -135,20 +142,50 @@ setup_postgres() {
   with_lock postgres postgres_install
 }
 
-setup_zstd() {
-  if have zstd; then return; fi
-  announce "installing zstd (looks into what the archiver wrote)"
-  apt_install zstd
+# Unpacked, not installed: the package would start a service of its own. It takes no root, but for lists
+# of packages that are out of date.
+prometheus_dir() { echo "$RILLWAY_CACHE/prometheus"; }
+
+prometheus_build() {
+  local dir part
+  dir=$(prometheus_dir)
+  [[ -e $dir/complete ]] && return
+  announce "fetching prometheus into $dir (reads our metrics, as users' own does)"
+  part=$(mktemp -d)
+  (
+    cd "$part"
+    apt-get download prometheus >log 2>&1 || { as_root apt-get update && apt-get download prometheus; } >log 2>&1
+  ) || { tail -n 20 "$part/log" >&2; rm -rf "$part"; unavailable "apt-get could not fetch prometheus"; }
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  dpkg-deb -x "$part"/prometheus_*.deb "$dir"
+  rm -rf "$part"
+  "$dir/usr/bin/promtool" --version >/dev/null
+  touch "$dir/complete"
+}
+
+setup_prometheus() {
+  have apt-get && have dpkg-deb || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
+  with_lock prometheus prometheus_build
+}
+
+setup_sqlite3() {
+  if have sqlite3; then return; fi
+  announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
+  apt_install sqlite3
 }
 
 setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  rstream | duckdb) setup_venv "$1" ;;
   postgres) setup_postgres ;;
-  zstd) setup_zstd ;;
-  *) die "no such thing to set up: '$1' (see the head of scripts/setup.sh)" ;;
+  prometheus) setup_prometheus ;;
+  sqlite3) setup_sqlite3 ;;
+  *)
+    [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
+    setup_venv "$1"
+    ;;
   esac
 }
 
@@ -165,6 +202,11 @@ if [[ "$*" == 'postgres --where' ]]; then
 fi
 if [[ $# == 1 ]]; then
   setup "$1"
+  exit
+fi
+if [[ $# == 2 && $1 == prometheus && $2 == --where ]]; then
+  setup "$1"
+  prometheus_dir
   exit
 fi
 missing=0

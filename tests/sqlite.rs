@@ -1,24 +1,11 @@
-//! Messages into SQLite: are they there to be queried, typed, each once, in whatever way the daemon
-//! ends?
-//!
-//! `KILLS=100 cargo test --test all sqlite::` is the long form.
-
-use std::time::Duration;
+//! Messages into SQLite: are they there to be queried, and typed? What becomes of them when the daemon
+//! is killed or frozen, or the medium fails, `torture` asks.
 
 use rusqlite::Connection;
 
 use crate::common::daemon::Home;
-use crate::common::load::{Load, Pace};
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, env_or, eventually, streams};
-
-const LONG: Duration = Duration::from_secs(60);
-
-const SMALL: &str = r#"
-batch = { max_messages = 40, max_age = "20ms" }
-commit = { every_messages = 100, every = "100ms" }
-restart = { min_backoff = "10ms", max_backoff = "100ms" }
-"#;
+use crate::common::{Broker, Version, streams};
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!(
@@ -28,14 +15,6 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
 
 fn database(home: &Home) -> Connection {
     Connection::open(home.path("data.db")).unwrap()
-}
-
-/// One number, where there is one already.
-fn number(home: &Home, sql: &str) -> Option<i64> {
-    if !home.path("data.db").exists() {
-        return None;
-    }
-    database(home).query_row(sql, [], |row| row.get(0)).ok()
 }
 
 async fn queries(version: Version) -> Result<(), Unavailable> {
@@ -104,136 +83,4 @@ async fn queries_on_rabbitmq_3_10() {
 #[tokio::test]
 async fn queries_on_rabbitmq_4_3() {
     or_skip!(queries(Version::V4_3).await);
-}
-
-/// Each number once, in the stream's order, and the position at the last of them.
-fn assert_exact(home: &Home, total: u64) {
-    let database = database(home);
-    let mut asked =
-        database.prepare("SELECT body ->> '$.i', offset FROM events ORDER BY rowid").unwrap();
-    let rows: Vec<(i64, i64)> = asked
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    let wrong = rows.iter().enumerate().find(|(nth, (i, _))| i64::try_from(*nth).unwrap() != *i);
-    assert!(wrong.is_none(), "lost, twice or out of order: {wrong:?}");
-    assert_eq!(rows.len() as u64, total);
-    assert!(rows.is_sorted_by(|a, b| a.1 < b.1), "offsets do not increase");
-    let position = number(home, "SELECT \"offset\" FROM rillway_positions");
-    assert!(position >= rows.last().map(|row| row.1), "{position:?}");
-    let checked: String =
-        database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(checked, "ok");
-}
-
-fn sink_home(broker: &Broker, stream: &str) -> Home {
-    let sink = "{ type = \"sqlite\", path = \"data.db\", table = \"events\" }";
-    Home::new(&broker.uri(), &[&consumer("analytics", stream, sink), SMALL].concat())
-}
-
-async fn until_all(home: &Home, total: u64) {
-    eventually("every message is in the table", LONG, || async {
-        (number(home, "SELECT count(*) FROM events") >= i64::try_from(total).ok()).then_some(())
-    })
-    .await;
-}
-
-async fn killed_at_random() -> Result<(), Unavailable> {
-    let broker = Broker::shared(Version::V4_3).await?;
-    let (kills, seed) = (env_or("KILLS", 8), env_or("SEED", fastrand::u64(..)));
-    eprintln!("{kills} kills, SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let stream = streams::create(broker, "sql-crash").await;
-    let home = sink_home(broker, &stream);
-    let load = Load::on(broker, &stream, Pace::BRISK);
-    for _ in 0..kills {
-        let daemon = home.start();
-        let count = || number(&home, "SELECT count(*) FROM events");
-        let before = count();
-        eventually("progress", LONG, || async { (count() > before).then_some(()) }).await;
-        // The moment is what is tested, not something to wait for.
-        tokio::time::sleep(Duration::from_micros(random.u64(0..150_000))).await;
-        daemon.kill();
-    }
-    let total = load.stop().await;
-    let daemon = home.start();
-    until_all(&home, total).await;
-    daemon.terminate().await;
-    assert_exact(&home, total);
-    Ok(())
-}
-
-#[tokio::test]
-async fn kill_9_at_random_moments() {
-    or_skip!(killed_at_random().await);
-}
-
-/// Needs a build with debug assertions, as tests are.
-async fn killed_at_each_point() -> Result<(), Unavailable> {
-    let broker = Broker::shared(Version::V4_0).await?;
-    let stream = streams::create(broker, "sql-points").await;
-    let home = sink_home(broker, &stream);
-    let load = Load::on(broker, &stream, Pace::BRISK);
-    for point in ["received", "written", "flushed", "committed", "offset_stored"] {
-        for nth in [1, 3] {
-            let mut child = home
-                .command(&["run"])
-                .env("RILLWAY_FAULT", format!("die@{point}:{nth}"))
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
-            let ended = eventually(&format!("it dies at {point}"), LONG, || {
-                let ended = child.try_wait().unwrap();
-                async move { ended }
-            })
-            .await;
-            assert!(!ended.success() && ended.code().is_none(), "{point}: {ended}");
-        }
-    }
-    let total = load.stop().await;
-    let daemon = home.start();
-    until_all(&home, total).await;
-    daemon.terminate().await;
-    assert_exact(&home, total);
-    Ok(())
-}
-
-#[tokio::test]
-async fn kill_9_at_each_named_point() {
-    or_skip!(killed_at_each_point().await);
-}
-
-/// Frozen between its inserts and its commit it holds SQLite's lock: nobody can take over. Frozen
-/// elsewhere, the second goes on, and the first, woken, writes nothing.
-async fn frozen() -> Result<(), Unavailable> {
-    let broker = Broker::shared(Version::V4_3).await?;
-    let stream = streams::create(broker, "sql-frozen").await;
-    let home = sink_home(broker, &stream);
-    let second = sink_home(broker, &stream);
-    let text = std::fs::read_to_string(second.path("rillway.toml")).unwrap();
-    let shared = home.path("data.db").display().to_string();
-    std::fs::write(second.path("rillway.toml"), text.replace("data.db", &shared)).unwrap();
-
-    streams::publish(broker, &stream, (0..500).map(|i| format!("{{\"i\":{i}}}"))).await;
-    let mut first = home.start();
-    first.until_durable("analytics", 499).await;
-    first.signal("STOP");
-    let mut other = second.start();
-    streams::publish(broker, &stream, (500..1000).map(|i| format!("{{\"i\":{i}}}"))).await;
-    other
-        .until("analytics", "all of it", LONG, |c| c["durable_offset"].as_u64() >= Some(999))
-        .await;
-    first.signal("CONT");
-    let reason = first.until_halted("analytics").await;
-    assert!(reason.contains(&format!("the process with pid {}", other.pid())), "{reason}");
-    other.terminate().await;
-    first.terminate().await;
-    assert_exact(&home, 1000);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_frozen_daemon_that_wakes_after_another_took_over() {
-    or_skip!(frozen().await);
 }

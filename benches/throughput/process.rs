@@ -24,3 +24,11 @@ pub(crate) fn memory_peak(pid: u32) -> anyhow::Result<u64> {
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024)
 }
+
+/// Has the peak begin anew, and returns what is resident now.
+#[allow(dead_code, reason = "this file is part of two benchmarks")]
+pub(crate) fn forget_memory_peak(pid: u32) -> anyhow::Result<u64> {
+    // See proc(5): 5 resets the peak.
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    memory_peak(pid)
+}

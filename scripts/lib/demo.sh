@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2153,SC2154 # demo.sh sets, and reads, what stands here
 # What scripts/demo.sh does, step by step. Source after common.sh and ports.sh; demo.sh sets DATA,
-# RILLWAY, STREAM, MONITORING, LOG, CONSUMERS, port, daemon, told and interactive.
+# RILLWAY, STREAM, READER, LOG, CONSUMERS, port, daemon, told and interactive.
 #
-# Only bash, coreutils, grep and sed: a fresh machine has no more.
+# Only bash, coreutils, grep and sed: a fresh machine has no more; and a Python of the project's own, for
+# the readers of what landed.
 
 # Without news for so long, something is stuck.
 STUCK_AFTER=60
@@ -167,29 +168,42 @@ until_landed() {
   done
 }
 
-analytics() { cat "$DATA/analytics/$STREAM"/*.ndjson; }
-# Its segments are zstd frames in a row.
-archive() { zstd -dcq "$DATA/archive/$STREAM"/*.zst; }
-monitoring() { grep -aF "{\"stream\":\"$STREAM\"," "$MONITORING"; }
-
-show_landed() {
-  note "analytics: $DATA/analytics/$STREAM, $(analytics | wc -l) lines, beginning with"
-  { analytics | head -n 2 | cut -c 1-160; } 2>/dev/null | sed 's/^/    /' || true
-  note "monitoring: $MONITORING, $(monitoring | wc -l) lines, ending with"
-  tail -n 1 "$MONITORING" | cut -c 1-160 | sed 's/^/    /'
-  scripts/setup.sh zstd || true
-  local bytes plain
-  bytes=$(cat "$DATA/archive/$STREAM"/*.zst | wc -c)
-  if have zstd; then
-    plain=$(archive | wc -c)
-    note "archiver: $DATA/archive/$STREAM, $(archive | wc -l) lines, $plain bytes packed into $bytes"
-  else
-    note "archiver: $DATA/archive/$STREAM, $bytes bytes (without zstd they cannot be counted)"
-  fi
+# query WHAT: what an independent reader finds.
+query() {
+  case $1 in
+  *-analytics) "$READER" scripts/lib/demo_query.py "$1" "$DATA/analytics.db" "$STREAM" ;;
+  *-archive) "$READER" scripts/lib/demo_query.py "$1" "$DATA/archive/$STREAM" ;;
+  esac
 }
 
-# last_offset COMMAND: the offset in the last line that it prints.
-last_offset() { "$1" | tail -n 1 | sed -n 's/^[^{]*{"stream":"[^"]*","offset":\([0-9]*\).*/\1/p'; }
+# The samples of a metric that come from this stream's messages.
+samples() { get /metrics | grep "^$1{.*consumer=\"monitoring\"" || true; }
+
+sum_of() { samples "$1" | sed 's/.* //' | { local sum=0 value; while read -r value; do sum=$((sum + value)); done; echo "$sum"; }; }
+
+show_monitoring() {
+  note "monitoring: http://127.0.0.1:$port/metrics, as a scrape finds it"
+  samples shop_events_total | grep 'event="purchase"' | sed 's/^/    /'
+  samples 'shop_purchase_amount_\(count\|sum\)' | sed 's/^/    /'
+}
+
+# Counters begin at 0 with the daemon, so they hold what this run has read.
+check_monitoring() {
+  local counted wanted=$1
+  counted=$(sum_of shop_events_total)
+  note "monitoring has counted $counted events, of $wanted that this run published"
+  if ! published_is_exact; then return; fi
+  ((counted >= wanted)) || wrong "monitoring: $((wanted - counted)) events were not counted"
+  ((counted <= wanted)) || note "monitoring: $((counted - wanted)) are of earlier runs, which were cut off"
+}
+
+show_landed() {
+  [[ $READER ]] || { note 'not shown: there is no Python to ask the database and the Parquet files with' && return; }
+  note "analytics: $DATA/analytics.db, asked with SQLite's own library"
+  query show-analytics
+  note "archiver: $DATA/archive/$STREAM, asked with DuckDB"
+  query show-archive
+}
 
 # What the broker itself has stored for a consumer, asked by another process.
 stored_offset() {
@@ -209,17 +223,15 @@ verify() {
   total=$(published)
   note "published: $total messages ($((total - $1)) by this run), all confirmed by the broker"
   plan=$(rillway check --connect --json) || { wrong 'rillway check --connect failed'; return; }
-  for name in "${CONSUMERS[@]}"; do
-    local of=$name
-    [[ $name != archiver ]] || of=archive
-    [[ $of != archive ]] || have zstd || { note "$name: not counted (there is no zstd)" && continue; }
-    lines=$("$of" | wc -l)
-    last=$(last_offset "$of")
+  [[ $READER ]] || { note 'not counted: there is no Python to ask with' && return; }
+  for name in analytics archiver; do
+    read -r lines last < <(query "count-${name/archiver/archive}") || wrong "$name: cannot be counted"
     stored=$(stored_offset "$name")
-    note "$(printf '%-10s %8d lines, the last of offset %s; stored on the broker: %s' "$name" "$lines" "$last" "$stored")"
-    [[ $last && $stored == "$last" ]] || wrong "$name: the stored offset is not that of its last line"
+    note "$(printf '%-10s %8d messages, the last of offset %s; stored on the broker: %s' "$name" "$lines" "$last" "$stored")"
+    [[ $last && $stored == "$last" ]] || wrong "$name: the stored offset is not that of its last message"
     check_count "$name" "$lines" "$total"
   done
+  note "monitoring          its position is the one on the broker: $(stored_offset monitoring)"
 }
 
 check_count() {
@@ -228,12 +240,7 @@ check_count() {
     # Of what was cut off, anything may have arrived.
     ((lines >= total || told > 0)) || wrong "$name: $((total - lines)) messages are missing"
   elif ((lines > total)); then
-    # Only the files promise not to repeat themselves.
-    if [[ $name == monitoring ]]; then
-      note "$name: $((lines - total)) came again, as at-least-once may: an earlier run was cut off"
-    else
-      wrong "$name: $((lines - total)) lines too many"
-    fi
+    wrong "$name: $((lines - total)) messages too many"
   elif ((lines < total)); then
     if ((told > 0)); then
       note "$name: the other $((total - lines)) are in the stream, for the next run"

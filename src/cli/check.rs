@@ -205,7 +205,7 @@ impl fmt::Display for Plan {
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
         writeln!(f, "state:   {}", self.state_dir.display())?;
-        writeln!(f, "memory:  at most {} for all consumers", ByteSize(self.memory_bound_bytes))?;
+        writeln!(f, "memory:  at most {} for all consumers", rounded_up(self.memory_bound_bytes))?;
         self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))
     }
 }
@@ -219,7 +219,7 @@ impl fmt::Display for ConsumerPlan {
             None => writeln!(f, "  sink:       {}", self.sink)?,
         }
         writeln!(f, "  guarantee:  {}", self.guarantee)?;
-        writeln!(f, "  memory:     at most {}", ByteSize(self.memory_bound_bytes))?;
+        writeln!(f, "  memory:     at most {}", rounded_up(self.memory_bound_bytes))?;
         match &self.resume {
             Some(resume) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
             None => writeln!(
@@ -229,6 +229,11 @@ impl fmt::Display for ConsumerPlan {
             ),
         }
     }
+}
+
+/// A bound is still one if it is larger, and it is easier to read in whole MiB.
+fn rounded_up(bytes: u64) -> ByteSize {
+    ByteSize::mib(bytes.div_ceil(1 << 20))
 }
 
 #[cfg(test)]
@@ -246,9 +251,9 @@ mod tests {
         let text = Plan::new(&config(), None).to_string();
         for says in [
             "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
-            "guarantee:  exactly-once\n  memory:     at most 36MiB\n",
-            "guarantee:  at-least-once\n  memory:     at most 34MiB\n",
-            "memory:  at most 112MiB for all consumers",
+            "guarantee:  exactly-once\n  memory:     at most 48MiB\n",
+            "guarantee:  at-least-once\n  memory:     at most 42MiB\n",
+            "memory:  at most 222MiB for all consumers",
             "or else at first (ask with --connect)",
         ] {
             assert!(text.contains(says), "{says:?} is not in\n{text}");

@@ -195,6 +195,11 @@ impl Daemon {
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Where its admin server listens: host and port.
+    pub(crate) fn admin_address(&self) -> String {
+        self.admin.to_string()
+    }
+
     /// Whether it was stopped without having ended (SIGSTOP).
     pub(crate) fn is_frozen(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();

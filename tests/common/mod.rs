@@ -2,6 +2,7 @@
 //!
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each version that matters
 //! - [`daemon`]: the built binary, started, asked, signalled and killed
+//! - [`s3`]: an S3 server, and a gate before it for bad days; [`duckdb`]: a second reader of files
 //! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
 //! - [`reading`]: what is in a stream, byte for byte
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
@@ -16,11 +17,14 @@
 
 pub(crate) mod broker;
 pub(crate) mod daemon;
+pub(crate) mod duckdb;
 pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod python;
 pub(crate) mod reading;
 pub(crate) mod rstream;
+pub(crate) mod s3;
 pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod small_disk;

@@ -185,16 +185,18 @@ pub(super) fn python() -> Result<PathBuf, Unavailable> {
 }
 
 fn set_up() -> Result<PathBuf, Unavailable> {
+    Ok(set_up_by_script("rstream")?.join("bin/python"))
+}
+
+/// Where `scripts/setup.sh` keeps this, once it has it.
+pub(crate) fn set_up_by_script(what: &str) -> Result<PathBuf, Unavailable> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup.sh");
-    let output = Command::new(script).args(["rstream", "--where"]).output().unwrap();
+    let output = Command::new(script).args([what, "--where"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
-        Some(0) => {
-            let dir = String::from_utf8_lossy(&output.stdout);
-            Ok(Path::new(dir.trim()).join("bin/python"))
-        }
-        Some(3) => Err(Unavailable(said.lines().last().unwrap_or("no rstream").to_owned())),
-        _ => panic!("setting up rstream: {said}"),
+        Some(0) => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())),
+        Some(3) => Err(Unavailable(said.lines().last().unwrap_or(what).to_owned())),
+        _ => panic!("setting up {what}: {said}"),
     }
 }
 

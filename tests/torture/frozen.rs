@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rillway::faults::Point;
 
 use super::oracle::{Oracle, Second, Tally};
-use super::{LONG, NAME, all_landed, consumer, durable, table, until_progress};
-use crate::common::daemon::{Daemon, Home};
+use super::{LONG, NAME, all_landed, consumer, durable, home, table, until_progress};
+use crate::common::daemon::Daemon;
 use crate::common::load::{Load, Pace};
 use crate::common::skip::Unavailable;
 use crate::common::{Broker, Version, env_or, eventually, streams};
@@ -40,7 +40,7 @@ pub(crate) async fn frozen(mut oracle: impl Oracle) -> Result<(), Unavailable> {
 async fn freeze(broker: &Broker, oracle: &mut impl Oracle, point: Option<Point>) -> Tally {
     let stream = streams::create(broker, "frozen").await;
     let consumer = consumer(&stream, &oracle.sink(&stream));
-    let [first, second] = [(); 2].map(|()| Home::new(&broker.uri(), &consumer));
+    let [first, second] = [(); 2].map(|()| home(broker, oracle, &consumer));
     let load = Load::on(broker, &stream, PACE);
 
     let mut sleeper = match point {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rillway::faults::Point;
 
+use super::home as home_of;
 use super::oracle::{Oracle, Tally};
 use super::{LONG, NAME, all_landed, consumer, table, until_progress};
 use crate::common::daemon::Home;
@@ -53,7 +54,7 @@ pub(crate) async fn killed(mut oracle: impl Oracle) -> Result<(), Unavailable> {
     eprintln!("{}: {} kills, SEED={seed}", oracle.name(), deaths.len());
     let began = Instant::now();
     let stream = streams::create(broker, "torture").await;
-    let home = Home::new(&broker.uri(), &consumer(&stream, &oracle.sink(&stream)));
+    let home = home_of(broker, oracle, &consumer(&stream, &oracle.sink(&stream)));
     let load = Load::on(broker, &stream, PACE);
     let mut torn = 0;
     for death in &deaths {

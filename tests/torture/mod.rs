@@ -27,6 +27,7 @@ mod table;
 use std::time::{Duration, Instant};
 
 use self::oracle::{Landed, Oracle};
+use crate::common::Broker;
 use crate::common::daemon::{Daemon, Home};
 
 /// The consumer under torture.
@@ -47,6 +48,12 @@ fn consumer(stream: &str, sink: &str) -> String {
     format!(
         "[[consumer]]\nname = \"{NAME}\"\nstream = \"{stream}\"\nstart = \"first\"\nsink = {sink}\n{SMALL}"
     )
+}
+
+/// A daemon's folder, with the consumer under torture and these others.
+fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
+    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", broker.uri());
+    Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
 }
 
 fn durable(consumer: &serde_json::Value) -> Option<u64> {

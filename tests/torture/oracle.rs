@@ -16,6 +16,11 @@ pub(crate) trait Oracle: Send {
     /// The sink for this stream, as `sink = …` takes it: the same for every daemon.
     fn sink(&self, stream: &str) -> String;
 
+    /// Further lines of `[broker]`.
+    fn broker_lines(&self) -> &'static str {
+        ""
+    }
+
     /// Everything that landed, in the medium's order, read without the daemon, which may be running.
     async fn landed(&mut self, home: &Home, stream: &str) -> Landed;
 

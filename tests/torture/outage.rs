@@ -6,9 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::home as home_of;
 use super::oracle::{Failure, Oracle, Tally};
 use super::{LONG, NAME, all_landed, consumer, durable, table, until_progress};
-use crate::common::daemon::{Daemon, Home};
+use crate::common::daemon::Daemon;
 use crate::common::load::{Load, Pace};
 use crate::common::skip::Unavailable;
 use crate::common::{Broker, Version, env_or, streams};
@@ -25,8 +26,9 @@ pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> 
     let broker = Broker::shared(Version::V4_3).await?;
     let began = Instant::now();
     let stream = streams::create(broker, "outage").await;
-    let home = Home::new(
-        &broker.uri(),
+    let home = home_of(
+        broker,
+        &oracle,
         &format!(
             "{}memory = \"4MiB\"\n[[consumer]]\nname = \"{BYSTANDER}\"\nstream = \"{stream}\"\n\
              start = \"first\"\nsink = {{ type = \"null\" }}\n{}",

@@ -232,9 +232,9 @@ fn the_demo_has_its_three_consumers() {
     assert_eq!(
         seen,
         [
-            ("analytics", "events", "file", Start::First),
-            ("monitoring", "events", "stdout", Start::First),
-            ("archiver", "events", "file", Start::First),
+            ("analytics", "events", "sqlite", Start::First),
+            ("monitoring", "events", "metrics", Start::First),
+            ("archiver", "events", "object", Start::First),
         ]
     );
 }

@@ -51,6 +51,9 @@ pub async fn lets_one_owner_write(medium: &mut impl Medium) -> Answer {
 /// # Errors
 /// What went wrong.
 pub async fn lets_one_owner_write_the_same(medium: &mut impl Medium) -> Answer {
+    if medium.owners() == Owners::OneByLock {
+        return Ok(Outcome::NotAsked("a second owner cannot open"));
+    }
     let Some((mut former, latter)) = two(medium).await? else {
         return Ok(Outcome::NotAsked("several may write to this medium"));
     };

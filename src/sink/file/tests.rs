@@ -119,8 +119,12 @@ impl Medium for Files {
         u64::MAX
     }
 
+    /// Asked once: a second owner of one process waits a while before it gives up.
     fn owners(&self) -> Owners {
-        Owners::OneByLock
+        match self.options.rotate_bytes.is_none() && self.options.compression == Compression::None {
+            true => Owners::OneByLock,
+            false => Owners::Many,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Window {
     /// `None` where they are the same.
     fn halves_around(self, first: Offset, last: Offset) -> Option<(Window, Window)> {
         let mut window = self;
-        while first < last {
+        loop {
             let (left, right) = window.halves()?;
             window = match (last.0 <= left.last, first.0 > left.last) {
                 (true, _) => left,
@@ -55,7 +55,6 @@ impl Window {
                 _ => return Some((left, right)),
             };
         }
-        None
     }
 }
 

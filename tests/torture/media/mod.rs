@@ -1,5 +1,8 @@
 //! One oracle for each sink, with its tests.
 
 mod file;
+mod http;
+mod postgres;
 mod sqlite;
 mod stdout;
+mod stream;

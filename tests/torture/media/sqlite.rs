@@ -41,18 +41,22 @@ impl Database {
     }
 }
 
-/// All rows, by one statement and so by one view of the database.
+/// All rows, and a look at the position, by one view of the database.
 fn rows(path: &Path) -> rusqlite::Result<Vec<(u64, u64)>> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    database.execute_batch("BEGIN")?;
     let checked: String = database.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
     assert_eq!(checked, "ok");
     let mut all = database.prepare("SELECT \"offset\", body FROM events ORDER BY rowid")?;
     let row = |row: &rusqlite::Row<'_>| {
-        let body: String = row.get(1)?;
-        let offset: i64 = row.get(0)?;
+        let (offset, body): (i64, String) = (row.get(0)?, row.get(1)?);
         Ok((offset.cast_unsigned(), number_in(body.as_bytes())))
     };
-    all.query_map([], row)?.collect()
+    let rows: Vec<(u64, u64)> = all.query_map([], row)?.collect::<Result<_, _>>()?;
+    let at: i64 =
+        database.query_row("SELECT \"offset\" FROM rillway_positions", [], |row| row.get(0))?;
+    assert_eq!(Some(at.cast_unsigned()), rows.last().map(|row| row.0), "position, and last row");
+    Ok(rows)
 }
 
 #[async_trait]

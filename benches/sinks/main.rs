@@ -1,0 +1,67 @@
+//! How fast each sink keeps records, beside the bulk loader of its own medium on the same rows.
+//!
+//!     make bench-sinks                               every sink whose medium can be had here
+//!     make bench-sinks ARGS='--rounds 7 sqlite'      see `--help`
+//!
+//! A sink is fed with ready batches, by its trait, in a process of its own; a loader reads the same
+//! rows from a file, in its own. They take turns, round by round. Not in it: the broker, the network
+//! and the consumer, which `make bench` measures, and which a loader has no part of either. What is
+//! compared are ratios within one run; see docs/benchmarks.md.
+
+mod feed;
+mod loader;
+mod media;
+mod options;
+#[path = "../throughput/process.rs"]
+mod process;
+mod rows;
+mod table;
+
+use anyhow::Context as _;
+
+use media::Peer;
+use options::{Command, Options};
+
+fn main() -> anyhow::Result<()> {
+    match Command::parse(std::env::args().skip(1))? {
+        Command::Help => options::help(),
+        Command::Feed(job) => feed::run(&job)?,
+        Command::Measure(options) => measure(&options)?,
+    }
+    Ok(())
+}
+
+fn measure(options: &Options) -> anyhow::Result<()> {
+    let scratch = tempfile::Builder::new().prefix("rillway-bench-").tempdir_in(&options.dir)?;
+    let file = scratch.path().join("rows.csv");
+    eprintln!("# writing {} rows for the loaders", options.messages);
+    rows::write_csv(&file, options.messages).context("the loaders' file")?;
+    for medium in media::all() {
+        if !options.media.is_empty() && !options.media.iter().any(|name| name == medium.name) {
+            continue;
+        }
+        if let Err(why) = (medium.ready)() {
+            println!("\nSKIPPED {}: {why:#}", medium.name);
+            continue;
+        }
+        let mut results = Vec::new();
+        for round in 1..=options.rounds {
+            for peer in &medium.peers {
+                let dir = tempfile::tempdir_in(scratch.path())?;
+                let place = media::Place { dir: dir.path(), file: &file };
+                let run = (medium.reset)(&place).and_then(|()| match peer {
+                    Peer::Sink { config, .. } => feed::start(&place, config, options),
+                    Peer::Loader { command, .. } => loader::run(command(&place), options),
+                    Peer::Telling { command, .. } => loader::run_telling(command(&place), options),
+                });
+                match &run {
+                    Ok(run) => eprintln!("# round {round}: {}: {run}", peer.name()),
+                    Err(error) => eprintln!("# round {round}: {}: {error:#}", peer.name()),
+                }
+                results.push((peer.name(), run));
+            }
+        }
+        print!("{}", table::of(&medium, options.messages, &results));
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Who is compared on which medium. A new sink is a new [`Medium`] here.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+/// One medium, its sink and its loaders.
+pub(crate) struct Medium {
+    pub(crate) name: &'static str,
+    /// Whether it can be had here.
+    pub(crate) ready: fn() -> anyhow::Result<()>,
+    /// Makes it as empty as at the first run.
+    pub(crate) reset: fn(&Place<'_>) -> anyhow::Result<()>,
+    /// The sink first, then the loaders; what is compared with is the first of them.
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// Where a run takes place.
+pub(crate) struct Place<'a> {
+    /// A fresh folder.
+    pub(crate) dir: &'a Path,
+    /// The rows, in CSV.
+    pub(crate) file: &'a Path,
+}
+
+pub(crate) enum Peer {
+    /// A sink, as `sink = …` has it; paths are relative to the folder.
+    Sink { name: &'static str, config: String },
+    /// A program that loads the file.
+    Loader { name: &'static str, command: fn(&Place<'_>) -> Command },
+    /// One that measures itself, since its own start is not what it would be judged by.
+    Telling { name: &'static str, command: fn(&Place<'_>) -> Command },
+}
+
+impl Peer {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Peer::Sink { name, .. } | Peer::Loader { name, .. } | Peer::Telling { name, .. } => {
+                name
+            }
+        }
+    }
+}
+
+pub(crate) fn all() -> Vec<Medium> {
+    vec![file(), sqlite(), sqlite_columns(), parquet()]
+}
+
+fn nothing(_: &Place<'_>) -> anyhow::Result<()> {
+    Ok(())
+}
+
+fn runs(program: &str, argument: &str) -> anyhow::Result<()> {
+    let out = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
+    ensure!(out.status.success(), "{program} {argument}: {}", out.status);
+    Ok(())
+}
+
+/// NDJSON has no loader; `cp` is the least that can be done.
+fn file() -> Medium {
+    let copy = |place: &Place<'_>| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "cp \"$0\" \"$1/copy\" && sync \"$1/copy\""]);
+        command.arg(place.file).arg(place.dir);
+        command
+    };
+    Medium {
+        name: "file",
+        ready: || runs("cp", "--version"),
+        reset: nothing,
+        peers: vec![
+            Peer::Sink {
+                name: "rillway, `file` (NDJSON)",
+                config: "{ type = \"file\", dir = \"out\" }".to_owned(),
+            },
+            Peer::Loader { name: "`cp` of the rows as CSV, and `sync`", command: copy },
+        ],
+    }
+}
+
+const CREATE: &str = "CREATE TABLE events (stream TEXT, offset INTEGER, timestamp TEXT, \
+                      message_id TEXT, subject TEXT, application_properties TEXT, body TEXT);";
+
+fn import(place: &Place<'_>, before: &str) -> Command {
+    let mut command = Command::new("sqlite3");
+    command.arg("-bail").arg(place.dir.join("x.db"));
+    command.args([before, CREATE, ".mode csv"]);
+    command.arg(format!(".import {} events", place.file.display()));
+    command
+}
+
+fn sqlite() -> Medium {
+    Medium {
+        name: "sqlite",
+        ready: || runs("sqlite3", "-version"),
+        reset: nothing,
+        peers: vec![
+            Peer::Sink {
+                name: "rillway, `sqlite`",
+                config: "{ type = \"sqlite\", path = \"x.db\" }".to_owned(),
+            },
+            Peer::Loader { name: "`sqlite3 .import`", command: |place| import(place, "SELECT 1;") },
+            Peer::Loader {
+                name: "`sqlite3 .import`, with a write-ahead log",
+                command: |place| import(place, "PRAGMA journal_mode = wal;"),
+            },
+        ],
+    }
+}
+
+/// Five values out of the JSON body: a loader has them as they come in its file, so it is left out.
+fn sqlite_columns() -> Medium {
+    let columns = "{ seq = { from = \"/seq\", type = \"integer\" }, user_id = \"/user/id\", \
+                   amount = { from = \"/amount\", type = \"numeric\" }, paid = { from = \"/paid\", \
+                   type = \"boolean\" }, note = \"/note\" }";
+    let import = |place: &Place<'_>| {
+        let mut command = Command::new("sqlite3");
+        command.arg("-bail").arg(place.dir.join("x.db")).args([CREATE, ".mode csv"]);
+        command.arg(format!(".import {} events", place.file.display()));
+        command.arg(
+            "CREATE TABLE typed AS SELECT stream, offset, timestamp, body ->> '$.seq' AS seq,
+             body ->> '$.user.id' AS user_id, body ->> '$.amount' AS amount,
+             body ->> '$.paid' AS paid, body ->> '$.note' AS note FROM events;",
+        );
+        command
+    };
+    Medium {
+        name: "sqlite-columns",
+        ready: || runs("sqlite3", "-version"),
+        reset: nothing,
+        peers: vec![
+            Peer::Sink {
+                name: "rillway, `sqlite` with five columns",
+                config: format!("{{ type = \"sqlite\", path = \"x.db\", columns = {columns} }}"),
+            },
+            Peer::Loader {
+                name: "`sqlite3 .import`, then `CREATE TABLE … AS SELECT body ->> …`",
+                command: import,
+            },
+        ],
+    }
+}
+
+/// Where pyarrow is: `scripts/setup.sh pyarrow --where` says it.
+const PYARROW: &str = "RILLWAY_BENCH_PYARROW";
+
+fn pyarrow(what: &str, place: &Place<'_>) -> Command {
+    let mut command =
+        Command::new(format!("{}/bin/python", std::env::var(PYARROW).unwrap_or_default()));
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/sinks/parquet.py"));
+    command.arg(what).arg(place.file).arg(place.dir.join("x.parquet"));
+    command
+}
+
+fn parquet() -> Medium {
+    Medium {
+        name: "parquet",
+        ready: || std::env::var(PYARROW).map(drop).context(PYARROW),
+        reset: nothing,
+        peers: vec![
+            Peer::Sink {
+                name: "rillway, `object` (Parquet, in a folder)",
+                config: "{ type = \"object\", url = \"out\" }".to_owned(),
+            },
+            Peer::Telling {
+                name: "pyarrow, from CSV to Parquet",
+                command: |place| pyarrow("read", place),
+            },
+            Peer::Telling {
+                name: "pyarrow's writer alone, from memory",
+                command: |place| pyarrow("write", place),
+            },
+        ],
+    }
+}

@@ -1,0 +1,19 @@
+//! DuckDB, asked about files: a reader of Parquet and JSON that knows nothing of Rillway.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::python;
+use super::skip::Unavailable;
+
+/// The rows of the answer, each with its values in order.
+pub(crate) fn ask(sql: &str) -> Result<Vec<Vec<Value>>, Unavailable> {
+    const PROGRAM: &str = "import sys, json, duckdb\n\
+        rows = duckdb.sql(sys.argv[1]).fetchall()\n\
+        print(json.dumps([[v if isinstance(v, (int, float, type(None))) else str(v) for v in row] for row in rows]))";
+    let output = Command::new(python::of("duckdb")?).args(["-c", PROGRAM, sql]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{sql}\n{said}");
+    Ok(serde_json::from_slice(&output.stdout).unwrap())
+}
