@@ -36,28 +36,29 @@ pub(super) fn check_together(
                 ),
             ));
         }
-        if let SinkConfig::Metrics(sink) = &consumer.sink {
-            for (nth, metric) in sink.metrics.iter().enumerate() {
-                for (other, earlier) in &metrics {
-                    if let Some(why) = metric.conflict(earlier) {
-                        problems.push(Problem::new(
-                            format!("{at}.sink.metrics[{nth}].name"),
-                            format!("it cannot stand on one page with those of {other}: {why}"),
-                        ));
+        for (key, sink) in sinks(consumer) {
+            if let SinkConfig::Metrics(sink) = sink {
+                for (nth, metric) in sink.metrics.iter().enumerate() {
+                    for (other, earlier) in &metrics {
+                        if let Some(why) = metric.conflict(earlier) {
+                            problems.push(Problem::new(
+                                format!("{at}.{key}.metrics[{nth}].name"),
+                                format!("it cannot stand on one page with those of {other}: {why}"),
+                            ));
+                        }
                     }
                 }
+                metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
             }
-            metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
-        }
-        for (key, sink) in sinks(consumer) {
-            if let Some((place, further, words)) = place_of(sink)
-                && let Some(other) = places.insert((place, further, &consumer.stream), at)
+            if let Some((key_below, place)) = place_of(sink)
+                && let Some(other) = places.insert((place.clone(), &consumer.stream), at)
             {
                 problems.push(Problem::new(
-                    format!("{at}.{key}.{}", words.key),
+                    format!("{at}.{key}.{key_below}"),
                     format!(
-                        "{other} writes stream {:?} into {} already{}: give one of them another `{}`",
-                        consumer.stream, words.place, words.why, words.key
+                        "{other} writes stream {:?} into {place} already: give one of them another \
+                         `{key_below}`",
+                        consumer.stream,
                     ),
                 ));
             }
@@ -78,38 +79,21 @@ pub(super) fn check_together(
     problems
 }
 
-/// How a place is told of.
-struct Words {
-    key: &'static str,
-    place: String,
-    why: &'static str,
-}
-
-/// Where a sink writes a stream, where only one may: the place, and what tells several within it.
-fn place_of(sink: &SinkConfig) -> Option<(String, Option<String>, Words)> {
-    let twice = ", and each record would be there twice";
-    match sink {
-        SinkConfig::File(file) => {
-            let place = format!("file {}", plain(&file.dir).display());
-            let words = Words { key: "dir", place: file.dir.display().to_string(), why: "" };
-            Some((place, None, words))
-        }
-        SinkConfig::Object(object) => {
-            let place = match object.place().ok()? {
-                ObjectPlace::Folder(path) => plain(&path).display().to_string(),
-                ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
-            };
-            let words = Words { key: "url", place: place.clone(), why: twice };
-            Some((format!("object {place}"), None, words))
-        }
+/// A place that takes each stream once only, and the key that says where it is.
+fn place_of(sink: &SinkConfig) -> Option<(&'static str, String)> {
+    Some(match sink {
+        SinkConfig::File(file) => ("dir", plain(&file.dir).display().to_string()),
+        SinkConfig::Object(object) => match object.place().ok()? {
+            ObjectPlace::Folder(path) => ("url", plain(&path).display().to_string()),
+            ObjectPlace::Store(url) => ("url", url.as_str().trim_end_matches('/').to_owned()),
+        },
         SinkConfig::Sqlite(sqlite) => {
-            let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());
-            let place = format!("sqlite {}", plain(&sqlite.path).display());
-            let told = format!("this table of {}", sqlite.path.display());
-            Some((place, table, Words { key: "table", place: told, why: twice }))
+            let path = plain(&sqlite.path);
+            let table = sqlite.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
+            ("table", format!("table {table:?} of {}", path.display()))
         }
-        _ => None,
-    }
+        _ => return None,
+    })
 }
 
 /// The sinks of a consumer, each with its key.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::sinks::{self, Look, SinkFactory};
-use crate::broker::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+use crate::broker::{ConnectOptions, Endpoint, Mechanism};
 use crate::config::{self, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::tls::TlsOptions;
 use crate::types::{Guarantee, Reference};
 
 /// One consumer, ready to be run.
@@ -123,17 +124,22 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
             },
             config::Mechanism::External => Mechanism::External,
         },
-        tls: broker.tls.as_ref().map(|tls| TlsOptions {
-            ca: tls.ca.clone(),
-            cert: tls.cert.clone(),
-            key: tls.key.clone(),
-            server_name: tls.server_name.clone(),
-            insecure_skip_verify: tls.insecure_skip_verify,
-        }),
+        tls: broker.tls.as_ref().map(tls_options),
         heartbeat: broker.heartbeat.0,
         connect_timeout: broker.connect_timeout.0,
         request_timeout: broker.request_timeout.0,
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
+    }
+}
+
+/// For the broker and the sinks alike.
+pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
+    TlsOptions {
+        ca: tls.ca.clone(),
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.server_name.clone(),
+        insecure_skip_verify: tls.insecure_skip_verify,
     }
 }

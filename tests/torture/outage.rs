@@ -75,6 +75,7 @@ async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
     });
     eprintln!("{failure:?}: {}", stuck.await["reason"]);
     let began = Instant::now();
+    let mut stood_at = None;
     loop {
         let published = load.confirmed();
         daemon
@@ -86,6 +87,9 @@ async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
             .await;
         let consumer = daemon.consumer(NAME).await.expect("the daemon answers");
         assert!(consumer["state"] != "halted", "{failure:?}: {consumer}");
+        // What was under way when it began may have come through.
+        let stands_at = stood_at.get_or_insert(durable(&consumer));
+        assert_eq!(*stands_at, durable(&consumer), "{failure:?}: the medium takes something");
         if began.elapsed() >= seconds {
             break;
         }
