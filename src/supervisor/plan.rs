@@ -18,6 +18,8 @@ pub struct Plan {
     pub spec: Arc<Spec>,
     /// How to open its sink.
     pub sink: SinkFactory,
+    /// How to open the sink of its dead letters, where the policy wants one.
+    pub dead_letters: Option<SinkFactory>,
     /// Where its sink stands, for `rillway check`.
     pub look: Look,
     /// The sink's kind, as in the configuration.
@@ -43,6 +45,7 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         on_bad: match consumer.on_bad_message {
             config::OnBadMessage::Halt => OnBad::Halt,
             config::OnBadMessage::Skip => OnBad::Skip,
+            config::OnBadMessage::DeadLetter => OnBad::DeadLetter,
         },
         commit: commit::Policy {
             every_messages: consumer.commit.every_messages,
@@ -60,8 +63,14 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         state_dir: config.state_dir.clone(),
     };
     let (sink, look) = sinks::factory(&consumer.sink, &spec);
+    // Under a reference of its own, so that its position is another than the consumer's.
+    let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
+        let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
+        sinks::factory(sink, &spec).0
+    });
     Plan {
         sink,
+        dead_letters,
         look,
         spec: Arc::new(spec),
         sink_kind: consumer.sink.kind(),

@@ -25,6 +25,9 @@ use crate::sink::worker::{Unavailable, Worker};
 /// Where files are written before they get their names.
 const TMP: &str = "_rillway/tmp";
 
+/// What lies there for so long was left behind by a process that died.
+const TMP_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// How long an operation may take before it is said to hang.
 const OPERATION_MAX: Duration = Duration::from_secs(60);
 
@@ -156,6 +159,9 @@ impl Folder {
     fn write(&mut self, bytes: &[u8]) -> io::Result<PathBuf> {
         let folder = self.root.join(TMP);
         make_folders(&folder)?;
+        if self.written == 0 {
+            tidy(&folder);
+        }
         self.written += 1;
         let path = folder.join(format!("{:016x}-{}", self.id, self.written));
         let written = File::create(&path).and_then(|mut file| {
@@ -168,6 +174,16 @@ impl Folder {
                 std::fs::remove_file(&path).unwrap_or_default();
                 Err(error)
             }
+        }
+    }
+}
+
+/// Removes what nobody needs any more. What cannot be removed is in nobody's way.
+fn tidy(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        if written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > TMP_AGE_MAX)) {
+            std::fs::remove_file(entry.path()).unwrap_or_default();
         }
     }
 }
