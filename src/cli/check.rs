@@ -181,7 +181,9 @@ impl ConsumerPlan {
                     _ => object.url.clone().into(),
                 }),
                 SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-                SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
+                SinkConfig::Postgres(postgres) => {
+                    Some(format!("table {:?}", postgres.table).into())
+                }
                 SinkConfig::Null
                 | SinkConfig::Stdout(_)
                 | SinkConfig::Http(_)
