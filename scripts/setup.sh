@@ -179,9 +179,9 @@ setup() {
   case $1 in
   rust-build) setup_rust_build ;;
   broker-*) setup_broker "${1#broker-}" ;;
-  postgres) setup_postgres ;;
   prometheus) setup_prometheus ;;
   sqlite3) setup_sqlite3 ;;
+  postgres) setup_postgres ;;
   *)
     [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
     setup_venv "$1"

@@ -2,6 +2,7 @@
 
 mod file;
 mod http;
+mod object;
 mod postgres;
 mod sqlite;
 mod stdout;
