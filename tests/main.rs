@@ -16,6 +16,7 @@ mod common;
 mod architecture;
 mod codecs;
 mod commits;
+mod dead_letters;
 mod every_test_runs;
 mod faults;
 mod harness;

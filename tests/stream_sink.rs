@@ -9,10 +9,9 @@ use async_trait::async_trait;
 use crate::common::daemon::Home;
 use crate::common::load::{Load, Pace, body};
 use crate::common::proxy::Proxy;
-use crate::common::reading::{bodies, connect_options, messages};
+use crate::common::reading::{bodies, connect_options, messages, put};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, env_or, eventually, streams};
-use rillway::broker::{Prefer, connect_to_stream};
 use rillway::republish::{Republisher, Target};
 use rillway::sink::conformance::{self, Medium};
 use rillway::sink::stream::{StreamOptions, StreamSink};
@@ -289,21 +288,6 @@ async fn messages_go_on_byte_for_byte() {
         }
         .await
     );
-}
-
-/// Publishes these bytes as they are.
-async fn put(broker: &Broker, stream: &str, all: &[Vec<u8>]) {
-    let (options, stream) = (connect_options(broker.stream_port), StreamName::from(stream));
-    let connecting = connect_to_stream(&options, &stream, Prefer::Leader);
-    let connection = connecting.await.unwrap();
-    let mut publisher = connection.publisher(&stream, "").await.unwrap();
-    for (id, message) in all.iter().enumerate() {
-        let mut frame = publisher.frame();
-        assert!(frame.push(id as u64 + 1, message).unwrap());
-        publisher.send(frame).await.unwrap();
-    }
-    publisher.until_below(0, 0, MINUTE).await.unwrap();
-    connection.close().await;
 }
 
 /// With `annotate`, the source is told in the annotations; the rest is as it was.

@@ -139,6 +139,8 @@ pub struct ConsumerPlan {
     pub to: Option<PathBuf>,
     /// How often a record can reach the sink's medium.
     pub guarantee: Guarantee,
+    /// The kind of the dead letters' sink, and where that writes.
+    pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
     /// What it may take, at the most.
     pub memory_bound_bytes: u64,
     /// Where it would resume, if that was asked.
@@ -174,22 +176,28 @@ impl ConsumerPlan {
             reference: consumer.reference.to_string(),
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
-            to: match &consumer.sink {
-                SinkConfig::File(file) => Some(file.dir.clone()),
-                SinkConfig::Object(object) => Some(match object.place() {
-                    Ok(ObjectPlace::Folder(path)) => path,
-                    _ => object.url.clone().into(),
-                }),
-                SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-                SinkConfig::Null
-                | SinkConfig::Stdout(_)
-                | SinkConfig::Http(_)
-                | SinkConfig::Metrics(_) => None,
-                SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
-            },
+            to: place_of(&consumer.sink),
+            dead_letters: consumer.dead_letter.as_ref().map(|sink| (sink.kind(), place_of(sink))),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,
             resume,
+        }
+    }
+}
+
+/// Where the sink writes, where that is a place.
+fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
+    match sink {
+        SinkConfig::File(file) => Some(file.dir.clone()),
+        SinkConfig::Object(object) => Some(match object.place() {
+            Ok(ObjectPlace::Folder(path)) => path,
+            _ => object.url.clone().into(),
+        }),
+        SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
+        SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
+        SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
+        SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Http(_) | SinkConfig::Metrics(_) => {
+            None
         }
     }
 }
@@ -218,6 +226,11 @@ impl fmt::Display for ConsumerPlan {
             None => writeln!(f, "  sink:       {}", self.sink)?,
         }
         writeln!(f, "  guarantee:  {}", self.guarantee)?;
+        match &self.dead_letters {
+            Some((kind, Some(to))) => writeln!(f, "  dead:       {kind}, {}", to.display())?,
+            Some((kind, None)) => writeln!(f, "  dead:       {kind}")?,
+            None => {}
+        }
         writeln!(f, "  memory:     at most {}", rounded_up(self.memory_bound_bytes))?;
         match &self.resume {
             Some(resume) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),

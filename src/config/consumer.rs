@@ -12,7 +12,7 @@ use super::schema::join;
 use super::sink::SinkConfig;
 use super::start::Start;
 use super::units::{ByteSize, HumanDuration};
-use crate::types::{ConsumerName, Reference, StreamName};
+use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
 /// The protocol's limit; a longer reference is dropped by the broker without an answer.
 const REFERENCE_BYTES_MAX: usize = 255;
@@ -20,6 +20,8 @@ const REFERENCE_BYTES_MAX: usize = 255;
 const STREAM_BYTES_MAX: usize = 255;
 const NAME_CHARS_MAX: usize = 64;
 const MEMORY_MIN: ByteSize = ByteSize::mib(1);
+/// What the dead letters that are written at once take, but for the last.
+const LETTERS: ByteSize = ByteSize::mib(2);
 
 /// One stream, read under one reference, carried into one sink.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +48,29 @@ pub struct ConsumerConfig {
     pub restart: RestartConfig,
     /// Where its records go.
     pub sink: SinkConfig,
+    /// Where messages go that cannot be written; there exactly where the policy wants it.
+    pub dead_letter: Option<SinkConfig>,
 }
 
+/// What a reference is followed by for the position of its dead letters.
+const DEAD_LETTERS: &str = ".dead-letters";
+
 impl ConsumerConfig {
-    /// The memory that this consumer may take, at the most: the messages it holds, and its sink's
-    /// own buffers.
+    /// The memory that this consumer may take, at the most: the messages it holds, its sink's own
+    /// buffers, and those of the dead letters' sink, with a message copied into its letter (which is
+    /// no longer than half of `memory`).
     pub fn memory_bound(&self) -> ByteSize {
-        ByteSize(self.memory.0.saturating_add(self.sink.overhead_bytes()))
+        let letters = self
+            .dead_letter
+            .as_ref()
+            .map_or(0, |sink| sink.overhead_bytes().saturating_add(LETTERS.0 + self.memory.0 / 2));
+        let sink = self.sink.overhead_bytes();
+        ByteSize(self.memory.0.saturating_add(sink).saturating_add(letters))
+    }
+
+    /// The reference under which the dead letters' sink keeps its position.
+    pub fn dead_letter_reference(&self) -> Reference {
+        Reference::new(format!("{}{DEAD_LETTERS}", self.reference))
     }
 }
 
@@ -130,6 +148,8 @@ pub enum OnBadMessage {
     Halt,
     /// Count it, log it, and go on without it.
     Skip,
+    /// Write it to the sink `dead_letter`, and go on without it.
+    DeadLetter,
 }
 
 /// One stream, read under one reference, carried into one sink.
@@ -162,9 +182,14 @@ pub(super) struct ConsumerKeys {
     /// that there is or the `next` that is published.
     #[serde(default)]
     on_offset_lost: OnOffsetLost,
-    /// What it does with a message that cannot be decoded or written: `halt`, or `skip` it.
+    /// What it does with a message that cannot be decoded or written: `halt`, `skip` it, or write it
+    /// to the sink `dead_letter` (`dead_letter`) and go on.
     #[serde(default)]
     on_bad_message: OnBadMessage,
+    /// Where messages go that cannot be written, with `on_bad_message = "dead_letter"`.
+    #[serde(default)]
+    #[schemars(with = "Option<SinkConfig>")]
+    dead_letter: Option<Value>,
     /// How long it waits before it starts again after a failure. The wait doubles each time.
     #[serde(default)]
     restart: RestartConfig,
@@ -195,12 +220,18 @@ impl ConsumerConfig {
         };
         check(&keys, at, problems);
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
+        let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
         let reference = Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone()));
         let stream = StreamName::new(keys.stream);
-        if let SinkConfig::Stream(target) = &sink
-            && let Some((key, message)) = target.check_source(&stream, &reference)
+        if dead_letter.is_some()
+            && reference.as_str().len() + DEAD_LETTERS.len() > REFERENCE_BYTES_MAX
         {
-            problems.push(Problem::new(join(&join(at, "sink"), key), message));
+            let message = format!(
+                "with dead letters it may be {} bytes long at the most: their position is kept under \
+                 it and {DEAD_LETTERS:?}",
+                REFERENCE_BYTES_MAX - DEAD_LETTERS.len()
+            );
+            problems.push(Problem::new(join(at, "reference"), message));
         }
         (problems.len() == before).then(|| ConsumerConfig {
             reference,
@@ -214,7 +245,44 @@ impl ConsumerConfig {
             on_bad_message: keys.on_bad_message,
             restart: keys.restart,
             sink,
+            dead_letter,
         })
+    }
+}
+
+/// Where the dead letters go, if the policy is to have some.
+fn dead_letter(
+    value: Option<Value>,
+    policy: OnBadMessage,
+    at: &str,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<SinkConfig> {
+    let at = join(at, "dead_letter");
+    match (value, policy) {
+        (None, OnBadMessage::Halt | OnBadMessage::Skip) => None,
+        (None, OnBadMessage::DeadLetter) => {
+            let message = "on_bad_message = \"dead_letter\" needs a sink for them: expected a table, \
+                           as in { type = \"file\", dir = \"dead-letters\" }";
+            problems.push(Problem::new(at, message));
+            None
+        }
+        (Some(_), OnBadMessage::Halt | OnBadMessage::Skip) => {
+            let message = "it has no effect without on_bad_message = \"dead_letter\"";
+            problems.push(Problem::new(at, message));
+            None
+        }
+        (Some(value), OnBadMessage::DeadLetter) => {
+            let sink = SinkConfig::from_value(value, &at, folder, problems)?;
+            if sink.guarantee() == Guarantee::None {
+                let message = format!(
+                    "the sink `{}` keeps no messages: on_bad_message = \"skip\" says so plainly",
+                    sink.kind()
+                );
+                problems.push(Problem::new(at, message));
+            }
+            Some(sink)
+        }
     }
 }
 

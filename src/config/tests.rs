@@ -210,8 +210,8 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
         (consumer("start = { offset = \"5\" }"), "consumer[0].start.offset", "whole number"),
         (
             consumer("on_bad_message = \"dead_letter\""),
-            "consumer[0].on_bad_message",
-            "expected `halt` or `skip`",
+            "consumer[0].dead_letter",
+            "needs a sink for them",
         ),
         (consumer("reference = \"\""), "consumer[0].reference", "0 bytes"),
         (

@@ -17,10 +17,8 @@ pub(super) fn check_together(
     check_streams(consumers, broker, &mut problems);
     let mut names = HashMap::new();
     let mut positions = HashMap::new();
-    let mut folders = HashMap::new();
-    let mut tables = HashMap::new();
+    let mut places = HashMap::new();
     let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
-    let mut objects = HashMap::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
@@ -38,66 +36,70 @@ pub(super) fn check_together(
                 ),
             ));
         }
-        if let SinkConfig::Metrics(sink) = &consumer.sink {
-            for (nth, metric) in sink.metrics.iter().enumerate() {
-                for (other, earlier) in &metrics {
-                    if let Some(why) = metric.conflict(earlier) {
-                        problems.push(Problem::new(
-                            format!("{at}.sink.metrics[{nth}].name"),
-                            format!("it cannot stand on one page with those of {other}: {why}"),
-                        ));
+        for (key, sink) in sinks(consumer) {
+            if let SinkConfig::Metrics(sink) = sink {
+                for (nth, metric) in sink.metrics.iter().enumerate() {
+                    for (other, earlier) in &metrics {
+                        if let Some(why) = metric.conflict(earlier) {
+                            problems.push(Problem::new(
+                                format!("{at}.{key}.metrics[{nth}].name"),
+                                format!("it cannot stand on one page with those of {other}: {why}"),
+                            ));
+                        }
                     }
                 }
+                metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
             }
-            metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
-        }
-        if let SinkConfig::File(file) = &consumer.sink
-            && let Some(other) = folders.insert((plain(&file.dir), &consumer.stream), at)
-        {
-            problems.push(Problem::new(
-                format!("{at}.sink.dir"),
-                format!(
-                    "{other} writes stream {:?} into {} already: give one of them another `dir`",
-                    consumer.stream,
-                    file.dir.display()
-                ),
-            ));
-        }
-        if let SinkConfig::Object(object) = &consumer.sink
-            && let Ok(place) = object.place()
-        {
-            let place = match place {
-                ObjectPlace::Folder(path) => plain(&path).display().to_string(),
-                ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
-            };
-            if let Some(other) = objects.insert((place, &consumer.stream), at) {
+            if let Some((key_below, place)) = place_of(sink)
+                && let Some(other) = places.insert((place.clone(), &consumer.stream), at)
+            {
                 problems.push(Problem::new(
-                    format!("{at}.sink.url"),
+                    format!("{at}.{key}.{key_below}"),
                     format!(
-                        "{other} writes stream {:?} there already, and each record would be there \
-                         twice: give one of them another `url`",
+                        "{other} writes stream {:?} into {place} already: give one of them another \
+                         `{key_below}`",
                         consumer.stream,
-                    ),
-                ));
-            }
-        }
-        if let SinkConfig::Sqlite(sqlite) = &consumer.sink {
-            let table = sqlite.table.as_ref().map(|table| table.to_ascii_lowercase());
-            let place = (plain(&sqlite.path), table, &consumer.stream);
-            if let Some(other) = tables.insert(place, at) {
-                problems.push(Problem::new(
-                    format!("{at}.sink.table"),
-                    format!(
-                        "{other} writes stream {:?} into this table of {} already, and each record \
-                         would be there twice: give one of them another `table`",
-                        consumer.stream,
-                        sqlite.path.display()
                     ),
                 ));
             }
         }
     }
+    for (at, consumer) in consumers.iter().filter(|(_, consumer)| consumer.dead_letter.is_some()) {
+        let reference = consumer.dead_letter_reference();
+        if let Some(other) = positions.get(&(&consumer.stream, &reference)) {
+            problems.push(Problem::new(
+                format!("{at}.reference"),
+                format!(
+                    "the position of its dead letters is kept under {reference:?}, which is the \
+                     reference of {other}: give one of them another `reference`"
+                ),
+            ));
+        }
+    }
     problems
+}
+
+/// A place that takes each stream once only, and the key that says where it is.
+fn place_of(sink: &SinkConfig) -> Option<(&'static str, String)> {
+    Some(match sink {
+        SinkConfig::File(file) => ("dir", plain(&file.dir).display().to_string()),
+        SinkConfig::Object(object) => match object.place().ok()? {
+            ObjectPlace::Folder(path) => ("url", plain(&path).display().to_string()),
+            ObjectPlace::Store(url) => ("url", url.as_str().trim_end_matches('/').to_owned()),
+        },
+        SinkConfig::Sqlite(sqlite) => {
+            let path = plain(&sqlite.path);
+            let table = sqlite.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
+            ("table", format!("table {table:?} of {}", path.display()))
+        }
+        _ => return None,
+    })
+}
+
+/// The sinks of a consumer, each with its key.
+fn sinks(consumer: &ConsumerConfig) -> impl Iterator<Item = (&'static str, &SinkConfig)> {
+    let letters = consumer.dead_letter.iter().map(|sink| ("dead_letter", sink));
+    std::iter::once(("sink", &consumer.sink)).chain(letters)
 }
 
 /// Streams that are published to: not in a circle, and by publishers that can be told apart.
@@ -110,19 +112,41 @@ fn check_streams(
     // Where the messages of a stream go on to.
     let mut next: HashMap<&str, Vec<&str>> = HashMap::new();
     for (at, consumer) in consumers {
-        let SinkConfig::Stream(target) = &consumer.sink else { continue };
-        let addresses = target.broker.as_ref().map(|broker| (&broker.addresses, &broker.vhost));
-        let name = target.publisher_name(&consumer.stream, &consumer.reference);
-        if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), at) {
-            problems.push(Problem::new(
-                format!("{at}.sink.publisher"),
-                format!(
-                    "{other} publishes to stream {:?} as {name:?} already, and the broker would \
-                     take the messages of one for repetitions of the other's: give it another name",
-                    target.stream
-                ),
-            ));
+        for (key, sink) in sinks(consumer) {
+            let SinkConfig::Stream(target) = sink else { continue };
+            let addresses = target.broker.as_ref().map(|broker| (&broker.addresses, &broker.vhost));
+            let reference = match key {
+                "sink" => consumer.reference.clone(),
+                _ => consumer.dead_letter_reference(),
+            };
+            if let Some((key_below, message)) = target.check_source(&consumer.stream, &reference) {
+                problems.push(Problem::new(format!("{at}.{key}.{key_below}"), message));
+            }
+            let name = target.publisher_name(&consumer.stream, &reference);
+            if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), at) {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.publisher"),
+                    format!(
+                        "{other} publishes to stream {:?} as {name:?} already, and the broker would \
+                         take the messages of one for repetitions of the other's: give it another \
+                         name",
+                        target.stream
+                    ),
+                ));
+            }
+            let own = broker.is_some_and(|broker| target.is_on(broker));
+            if key != "sink" && own && target.stream == consumer.stream.as_str() {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.stream"),
+                    format!(
+                        "the consumer reads stream {:?} itself: its dead letters would come back to \
+                         it, for ever",
+                        target.stream
+                    ),
+                ));
+            }
         }
+        let SinkConfig::Stream(target) = &consumer.sink else { continue };
         if broker.is_some_and(|broker| target.is_on(broker)) {
             next.entry(consumer.stream.as_str()).or_default().push(&target.stream);
         }

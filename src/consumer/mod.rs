@@ -12,6 +12,7 @@
 
 mod intake;
 mod joined;
+mod letters;
 pub mod observe;
 mod remembered;
 mod session;

@@ -8,6 +8,9 @@
 //! A sink that says so gets all that waits as one batch. Its tickets are settled together; where a
 //! bad record ends it, those before that record are settled whole, and the one with it in part.
 //!
+//! Under the policy of dead letters the task owns a second sink. Bad records are durable there,
+//! written with the same patience, before the batch without them is tried again.
+//!
 //! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
 //! the consumer asks, and before a halt.
 
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::joined::{JOINED_MAX, Joined, Members, Order, Written};
+use super::letters::Letters;
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
@@ -76,6 +80,7 @@ impl Stopped {
 /// Writes what is ordered until the orders end, or the sink does; then closes it.
 pub(super) async fn run(
     mut sink: Box<dyn Sink>,
+    mut letters: Option<Letters>,
     mut orders: mpsc::Receiver<Message>,
     reports: mpsc::Sender<Report>,
     on_bad: OnBad,
@@ -90,7 +95,10 @@ pub(super) async fn run(
             None => next_of(&mut orders, sink.flush_at()).await,
         };
         let Some(message) = next else { break };
-        let mut job = Job { sink: &mut *sink, reports: &reports, held: &mut held, on_bad, backoff };
+        let retry = Retry { reports: &reports, backoff };
+        let letters_sink = letters.as_mut();
+        let mut job =
+            Job { sink: &mut *sink, letters: letters_sink, held: &mut held, on_bad, retry };
         let report = match message {
             Message::Write(order) => {
                 let mut joined = Joined::of(order);
@@ -111,8 +119,10 @@ pub(super) async fn run(
             break;
         }
     }
-    if let Err(error) = sink.close().await {
-        tracing::warn!(sink = sink.kind(), %error, "closing the sink");
+    for sink in [Some(sink), letters.map(|letters| letters.sink)].iter_mut().flatten() {
+        if let Err(error) = sink.close().await {
+            tracing::warn!(sink = sink.kind(), %error, "closing the sink");
+        }
     }
 }
 
@@ -142,9 +152,15 @@ struct Held {
 
 struct Job<'a> {
     sink: &'a mut dyn Sink,
-    reports: &'a mpsc::Sender<Report>,
+    letters: Option<&'a mut Letters>,
     held: &'a mut Held,
     on_bad: OnBad,
+    retry: Retry<'a>,
+}
+
+/// Tries again for as long as a sink says that it may work later.
+struct Retry<'a> {
+    reports: &'a mpsc::Sender<Report>,
     backoff: Backoff,
 }
 
@@ -157,7 +173,7 @@ impl Job<'_> {
             let started = Instant::now();
             let (messages, bytes) = (batch.messages(), batch.bytes());
             // A batch of which nothing is left is written all the same: it moves the position.
-            match self.write(&batch).await {
+            match self.retry.write(self.sink, &batch).await {
                 Ok(durability) => {
                     self.held.tickets.extend(members.tickets());
                     self.held.messages += messages;
@@ -170,13 +186,23 @@ impl Job<'_> {
                 Err(Refusal::Fatal(reason)) => {
                     return Report::Stopped(Stopped::by_itself(reason));
                 }
-                Err(Refusal::Poison(bad)) => match self.on_bad {
-                    OnBad::Halt => return self.halt_at(&members, &batch, bad).await,
-                    OnBad::Skip => {
-                        batch = Arc::new(leave_out(batch, &bad));
-                        skipped.extend(bad);
+                Err(Refusal::Poison(bad)) => {
+                    match self.on_bad {
+                        OnBad::Halt => {
+                            let reason = describe(&bad);
+                            return self.halt_at(&members, &batch, bad, reason).await;
+                        }
+                        OnBad::Skip => {}
+                        OnBad::DeadLetter => {
+                            if let Err(reason) = self.write_letters(&batch, &bad).await {
+                                let reason = format!("{}; {reason}", describe(&bad));
+                                return self.halt_at(&members, &batch, bad, reason).await;
+                            }
+                        }
                     }
-                },
+                    batch = Arc::new(leave_out(batch, &bad));
+                    skipped.extend(bad);
+                }
             }
         }
         let reason =
@@ -193,64 +219,61 @@ impl Job<'_> {
 
     async fn flush(&mut self) -> Report {
         let started = Instant::now();
-        match self.make_durable().await {
+        match self.retry.flush(self.sink).await {
             Ok(()) => self.settled(Vec::new(), started.elapsed()),
             Err(reason) => Report::Stopped(Stopped::by_itself(reason)),
         }
     }
 
-    /// Flushes the sink, trying again for as long as it says that it may work later.
-    async fn make_durable(&mut self) -> Result<(), String> {
-        self.backoff.reset();
-        loop {
-            match self.sink.flush().await {
-                Ok(()) => return Ok(()),
-                Err(SinkError::Transient { what, retry_after }) => {
-                    self.wait_to_retry(what, retry_after).await?;
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
     async fn restart(&mut self) -> Report {
-        self.backoff.reset();
-        loop {
-            let what = match self.sink.restart().await {
-                Ok(()) => return Report::Restarted,
-                Err(SinkError::Transient { what, .. }) => what,
-                Err(error) => {
-                    let reason = format!("the former history could not be set aside: {error}");
-                    return Report::Stopped(Stopped::by_itself(reason));
-                }
-            };
-            if let Err(gone) = self.wait_to_retry(what, None).await {
-                return Report::Stopped(Stopped::by_itself(gone));
+        if let Some(letters) = &mut self.letters {
+            // First: a position of old would hide the new history's letters.
+            if let Err(reason) = self.retry.restart(&mut *letters.sink).await {
+                return Report::Stopped(Stopped::by_itself(reason));
             }
+            letters.restart();
+        }
+        match self.retry.restart(self.sink).await {
+            Ok(()) => Report::Restarted,
+            Err(reason) => Report::Stopped(Stopped::by_itself(reason)),
         }
     }
 
-    /// Reports a failure that may pass, and waits.
-    async fn wait_to_retry(
-        &mut self,
-        what: String,
-        retry_after: Option<Duration>,
-    ) -> Result<(), String> {
-        let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
-        let report = Report::Retrying { error: what, wait };
-        self.reports.send(report).await.map_err(|_| "the consumer is gone".to_owned())?;
-        tokio::time::sleep(wait).await;
+    /// Makes the letters of these records durable.
+    async fn write_letters(&mut self, batch: &Batch, bad: &[BadRecord]) -> Result<(), String> {
+        let Some(letters) = &mut self.letters else {
+            return Err("internal error: there is no sink for dead letters".to_owned());
+        };
+        for piece in letters.pieces(batch, bad)? {
+            let batch = letters.batch(&piece).ok_or("internal error: a letter got lost")?;
+            let (last, batch) = (batch.last_offset(), Arc::new(batch));
+            let refused = |what: &str| format!("and its dead letter cannot be written: {what}");
+            match self.retry.write(&mut *letters.sink, &batch).await {
+                Ok(Durability::Durable) => {}
+                Ok(Durability::Held) => {
+                    self.retry.flush(&mut *letters.sink).await.map_err(|what| refused(&what))?;
+                }
+                Err(Refusal::Fatal(what)) => return Err(refused(&what)),
+                Err(Refusal::Poison(bad)) => return Err(refused(&describe(&bad))),
+            }
+            letters.written(last);
+        }
         Ok(())
     }
 
     /// Writes what comes before the first bad record, so that the position stops right before it.
-    async fn halt_at(&mut self, members: &Members, batch: &Batch, bad: Vec<BadRecord>) -> Report {
-        let mut reason = describe(&bad);
+    async fn halt_at(
+        &mut self,
+        members: &Members,
+        batch: &Batch,
+        bad: Vec<BadRecord>,
+        mut reason: String,
+    ) -> Report {
         let mut share = Written::default();
         let before = bad.iter().map(|b| b.offset).min().and_then(|first| batch.before(first));
         if let Some(before) = before {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
-            match self.write(&Arc::new(before)).await {
+            match self.retry.write(self.sink, &Arc::new(before)).await {
                 Ok(_) => share = members.share(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
@@ -258,7 +281,7 @@ impl Job<'_> {
                 }
             }
         }
-        let written = match self.make_durable().await {
+        let written = match self.retry.flush(self.sink).await {
             Ok(()) => {
                 let mut held = std::mem::take(self.held);
                 held.tickets.append(&mut share.tickets);
@@ -272,12 +295,46 @@ impl Job<'_> {
         };
         Report::Stopped(Stopped { written, bad, reason })
     }
+}
 
-    /// Writes one batch, trying again for as long as the sink says that it may work later.
-    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, Refusal> {
+impl Retry<'_> {
+    /// Flushes the sink.
+    async fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), String> {
         self.backoff.reset();
         loop {
-            match self.sink.write(batch).await {
+            match sink.flush().await {
+                Ok(()) => return Ok(()),
+                Err(SinkError::Transient { what, retry_after }) => {
+                    self.wait(what, retry_after).await?;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Has the sink begin a new history.
+    async fn restart(&mut self, sink: &mut dyn Sink) -> Result<(), String> {
+        self.backoff.reset();
+        loop {
+            match sink.restart().await {
+                Ok(()) => return Ok(()),
+                Err(SinkError::Transient { what, .. }) => self.wait(what, None).await?,
+                Err(error) => {
+                    return Err(format!("the former history could not be set aside: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Writes one batch.
+    async fn write(
+        &mut self,
+        sink: &mut dyn Sink,
+        batch: &Arc<Batch>,
+    ) -> Result<Durability, Refusal> {
+        self.backoff.reset();
+        loop {
+            match sink.write(batch).await {
                 Ok(durability) => return Ok(durability),
                 Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
                 // A sink that names no record would be asked for ever.
@@ -288,10 +345,19 @@ impl Job<'_> {
                 }
                 Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
                 Err(SinkError::Transient { what, retry_after }) => {
-                    self.wait_to_retry(what, retry_after).await.map_err(Refusal::Fatal)?;
+                    self.wait(what, retry_after).await.map_err(Refusal::Fatal)?;
                 }
             }
         }
+    }
+
+    /// Reports a failure that may pass, and waits.
+    async fn wait(&mut self, what: String, retry_after: Option<Duration>) -> Result<(), String> {
+        let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
+        let report = Report::Retrying { error: what, wait };
+        self.reports.send(report).await.map_err(|_| "the consumer is gone".to_owned())?;
+        tokio::time::sleep(wait).await;
+        Ok(())
     }
 }
 
@@ -316,6 +382,8 @@ fn describe(bad: &[BadRecord]) -> String {
 
 #[cfg(test)]
 mod held_tests;
+#[cfg(test)]
+mod letter_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]

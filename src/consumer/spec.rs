@@ -37,6 +37,9 @@ pub enum OnBad {
     Halt,
     /// Leave it out, count it, and say so.
     Skip,
+    /// Write it to the dead letters' sink, and leave it out once it is durable there. A chunk that
+    /// cannot be read has no message to write: that is a halt.
+    DeadLetter,
 }
 
 /// One offset-tracking reference on one stream.

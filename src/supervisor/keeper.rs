@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::Plan;
+use super::sinks::SinkFactory;
 use crate::consumer::{self, Command, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::sink::{Sink, SinkError};
@@ -134,9 +135,9 @@ async fn run_once(
     heartbeats: &Heartbeats,
     draining: &mut watch::Receiver<bool>,
 ) -> Once {
-    let sink = tokio::select! {
-        opened = open(&kept.plan) => match opened {
-            Ok(sink) => sink,
+    let (sink, letters) = tokio::select! {
+        opened = open_all(&kept.plan) => match opened {
+            Ok(sinks) => sinks,
             Err(once) => return once,
         },
         _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
@@ -152,7 +153,9 @@ async fn run_once(
     // A task of its own, so that a panic ends only that; gone with this one.
     let mut tasks = tokio::task::JoinSet::new();
     let heartbeats = heartbeats.clone();
-    tasks.spawn(async move { consumer::run(spec, sink, status, receive, &heartbeats).await });
+    tasks.spawn(
+        async move { consumer::run(spec, sink, letters, status, receive, &heartbeats).await },
+    );
     let outcome = tasks.join_next().await;
     *lock(&kept.commands) = None;
     match outcome {
@@ -165,10 +168,31 @@ async fn run_once(
     }
 }
 
-/// Opens the sink, in a task of its own: a panic ends only that, and a caller that no longer waits
+/// Opens the sink, and that of the dead letters where there is one.
+async fn open_all(plan: &Plan) -> Result<(Box<dyn Sink>, Option<Box<dyn Sink>>), Once> {
+    let mut sink = open(&plan.sink).await?;
+    let Some(letters) = &plan.dead_letters else { return Ok((sink, None)) };
+    match open(letters).await {
+        Ok(letters) => Ok((sink, Some(letters))),
+        Err(once) => {
+            if let Err(error) = sink.close().await {
+                tracing::warn!(consumer = %plan.spec.name, %error, "closing the sink");
+            }
+            Err(match once {
+                Once::Failed(what, kind) => Once::Failed(format!("dead letters: {what}"), kind),
+                Once::Ended(Ended::Halted(what)) => {
+                    Once::Ended(Ended::Halted(format!("dead letters: {what}")))
+                }
+                Once::Ended(ended) => Once::Ended(ended),
+            })
+        }
+    }
+}
+
+/// Opens a sink, in a task of its own: a panic ends only that, and a caller that no longer waits
 /// ends it too.
-async fn open(plan: &Plan) -> Result<Box<dyn Sink>, Once> {
-    let factory = Arc::clone(&plan.sink);
+async fn open(factory: &SinkFactory) -> Result<Box<dyn Sink>, Once> {
+    let factory = Arc::clone(factory);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { factory().await });
     match tasks.join_next().await {

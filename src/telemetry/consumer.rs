@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label as Pair};
 
-use super::labels::{Label, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
+use super::labels::{
+    DeadReason, Label, LostReason, RestartReason, SinkErrorReason, State, StoreResult,
+};
 use super::names::{self, Metric};
 use crate::types::{ConsumerName, Offset, StreamName};
 
@@ -56,6 +58,7 @@ pub struct ConsumerMetrics {
     pub backpressure: SecondsCounter,
     sink_errors: Vec<Counter>,
     lost: Vec<Counter>,
+    dead_letters: Vec<Counter>,
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
     states: Vec<Gauge>,
@@ -101,6 +104,9 @@ impl ConsumerMetrics {
             lost: family::<LostReason, _>(&own, "reason", |pairs| {
                 counter(&names::LOST_MESSAGES, pairs)
             }),
+            dead_letters: family::<DeadReason, _>(&own, "reason", |pairs| {
+                counter(&names::DEAD_LETTERS, pairs)
+            }),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -121,6 +127,11 @@ impl ConsumerMetrics {
     /// Messages that will not reach the sink, for this reason.
     pub fn lost(&self, reason: LostReason) -> &Counter {
         &self.lost[reason.index()]
+    }
+
+    /// Messages that are durable among the dead letters, for this reason.
+    pub fn dead_letters(&self, reason: DeadReason) -> &Counter {
+        &self.dead_letters[reason.index()]
     }
 
     /// Offsets sent to be stored, with this result.

@@ -69,6 +69,20 @@ labels! {
 }
 
 labels! {
+    /// Why messages are among the dead letters.
+    DeadReason {
+        /// They are not well-formed.
+        Undecodable = "undecodable",
+        /// They are larger or nested deeper than the limits allow.
+        OverLimit = "over_limit",
+        /// They do not fit the columns that the sink is to fill.
+        Misfit = "misfit",
+        /// The sink does not take them.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// What became of an offset that was sent to be stored.
     StoreResult {
         /// The broker, asked, answered with the same offset.

@@ -25,5 +25,5 @@ pub mod systemd;
 
 pub use consumer::ConsumerMetrics;
 pub use heartbeat::{Heartbeats, Pulse};
-pub use labels::{LostReason, RestartReason, SinkErrorReason, State, StoreResult};
+pub use labels::{DeadReason, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
 pub use prometheus::install;

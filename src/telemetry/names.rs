@@ -80,6 +80,8 @@ metrics! {
     LOST_MESSAGES = "rillway_lost_messages_total", Counter, Count, REASON,
         "Messages that will not reach the sink: truncated before they were read, damaged, or \
          passed over by policy.";
+    DEAD_LETTERS = "rillway_dead_letter_messages_total", Counter, Count, REASON,
+        "Messages that the sink cannot take, and that are durable among the dead letters.";
     STREAM_FIRST_OFFSET = "rillway_stream_first_offset", Gauge, Count, CONSUMER,
         "The first offset that the stream still holds.";
     STREAM_LAST_OFFSET = "rillway_stream_last_offset", Gauge, Count, CONSUMER,
@@ -138,6 +140,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 26);
+        assert_eq!(seen.len(), 27);
     }
 }

@@ -1,8 +1,10 @@
-//! Reading a stream back, by Rillway's own connection: every message as its publisher encoded it.
+//! Streams byte for byte, by Rillway's own connection: put in and read back as they are.
 
 use std::time::Duration;
 
-use rillway::broker::{ConnectOptions, Endpoint, Mechanism, StreamReader};
+use rillway::broker::{
+    ConnectOptions, Endpoint, Mechanism, Prefer, StreamReader, connect_to_stream,
+};
 use rillway::types::{Secret, StreamName};
 
 use super::Broker;
@@ -46,4 +48,19 @@ pub(crate) async fn bodies(broker: &Broker, stream: &str) -> Vec<String> {
         String::from_utf8(body.to_vec()).unwrap()
     };
     messages(broker, stream).await.into_iter().map(body).collect()
+}
+
+/// Publishes these bytes as they are.
+pub(crate) async fn put(broker: &Broker, stream: &str, all: &[Vec<u8>]) {
+    let (options, stream) = (connect_options(broker.stream_port), StreamName::from(stream));
+    let connecting = connect_to_stream(&options, &stream, Prefer::Leader);
+    let connection = connecting.await.unwrap();
+    let mut publisher = connection.publisher(&stream, "").await.unwrap();
+    for (id, message) in all.iter().enumerate() {
+        let mut frame = publisher.frame();
+        assert!(frame.push(id as u64 + 1, message).unwrap());
+        publisher.send(frame).await.unwrap();
+    }
+    publisher.until_below(0, 0, Duration::from_secs(60)).await.unwrap();
+    connection.close().await;
 }

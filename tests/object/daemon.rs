@@ -126,11 +126,16 @@ async fn a_table_for_others(version: Version) -> Result<(), Unavailable> {
     assert_eq!(lines, [[1000, 999]]);
     // Two do not fit the columns, and are left out; the rest of their batch is there.
     assert_eq!(
-        counts(
-            &home.path("typed").join(&stream),
-            ", count(user_id), count(amount), sum(amount)::BIGINT"
-        )?,
-        [[998, 0, 999, 998, 998, 998, (0..1000).sum::<i64>() - 1001 + 250]]
+        counts(&home.path("typed").join(&stream), ", count(user_id), count(amount), sum(amount)")?,
+        [[
+            serde_json::json!(998),
+            0.into(),
+            999.into(),
+            998.into(),
+            998.into(),
+            998.into(),
+            498_748.5.into()
+        ]]
     );
     archive::fetch(server.port, "deep/down", &home.path("fetched")).await;
     assert_eq!(counts(&home.path("fetched/deep/down").join(&stream), "")?, [[1000, 0, 999, 1000]]);

@@ -95,7 +95,7 @@ async fn calls(
     answers: impl Into<VecDeque<Result<Durability, SinkError>>>,
     flush_errors: impl Into<VecDeque<SinkError>>,
 ) -> Vec<Call> {
-    let calls = Arc::default();
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
     let sink = Watching {
         began: Instant::now(),
         takes: TAKES,
@@ -108,7 +108,7 @@ async fn calls(
     let (orders, receive) = mpsc::channel(10);
     let (send, mut reports) = mpsc::channel(100);
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    let task = tokio::spawn(run(Box::new(sink), receive, send, OnBad::Halt, backoff));
+    let task = tokio::spawn(run(Box::new(sink), None, receive, send, OnBad::Halt, backoff));
     let mut ledger = Ledger::starting_at(None);
     for first in [0, 10, 20] {
         let batch = batch(first..first + 10);
@@ -122,8 +122,7 @@ async fn calls(
     drop(orders);
     while reports.recv().await.is_some() {}
     task.await.unwrap();
-    let calls = calls.lock().unwrap().clone();
-    calls
+    std::mem::take(&mut calls.lock().unwrap())
 }
 
 fn names(calls: &[Call]) -> Vec<(&'static str, Option<u64>)> {

@@ -244,7 +244,8 @@ impl Worker {
                 }
                 self.leave_out(first, records, reason);
             }
-            (OnBad::Halt, _) | (OnBad::Skip, None) => {
+            // There is no message that could be a dead letter.
+            (OnBad::Halt | OnBad::DeadLetter, _) | (OnBad::Skip, None) => {
                 let what = format!(
                     "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
                 );
@@ -264,7 +265,7 @@ impl Worker {
                 };
                 self.leave_out(first, records, reason);
             }
-            OnBad::Halt => {
+            OnBad::Halt | OnBad::DeadLetter => {
                 let hint = match error {
                     ChunkError::OverLimit { .. } => {
                         "raise `memory`, half of which is for what is inflated"

@@ -20,6 +20,7 @@ use self::link::{Asked, Link, Linked};
 use self::settling::{Stored, Waiter};
 use super::intake::Inflated;
 use super::joined::{JOINED_MAX, Order};
+use super::letters::Letters;
 use super::remembered::Remembered;
 use super::session::{Own, SessionError};
 use super::sinking::{self, Message, Report};
@@ -138,17 +139,22 @@ struct Worker {
 pub async fn run(
     spec: Arc<Spec>,
     mut sink: Box<dyn Sink>,
+    letters: Option<Box<dyn Sink>>,
     status: Arc<Status>,
     commands: mpsc::Receiver<Command>,
     heartbeats: &Heartbeats,
 ) -> Outcome {
     status.set_state(State::Starting, None);
-    let position = match sink.position().await {
+    let position = match position_of(&mut *sink, "sink").await {
         Ok(position) => position,
-        Err(error @ SinkError::Transient { .. }) => {
-            return Outcome::Failed(format!("the sink's position: {error}"));
-        }
-        Err(error) => return Outcome::Halted(format!("the sink's position: {error}")),
+        Err(outcome) => return outcome,
+    };
+    let letters = match letters {
+        None => None,
+        Some(mut letters) => match position_of(&mut *letters, "dead letters").await {
+            Ok(at) => Some(Letters::new(letters, Arc::clone(&spec), at.map(|c| c.offset))),
+            Err(outcome) => return outcome,
+        },
     };
     let remembered = Remembered::of(&spec);
     let reading = remembered.clone();
@@ -165,6 +171,7 @@ pub async fn run(
     let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
     let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
         sink,
+        letters,
         receive_orders,
         send_reports,
         spec.on_bad,
@@ -215,6 +222,16 @@ pub async fn run(
         status,
     };
     worker.run(sink_task).await
+}
+
+async fn position_of(sink: &mut dyn Sink, which: &str) -> Result<Option<Checkpoint>, Outcome> {
+    sink.position().await.map_err(|error| {
+        let what = format!("the {which}'s position: {error}");
+        match error {
+            SinkError::Transient { .. } => Outcome::Failed(what),
+            SinkError::Poison(_) | SinkError::Fatal(_) => Outcome::Halted(what),
+        }
+    })
 }
 
 impl Worker {

@@ -8,14 +8,14 @@ use tokio::sync::oneshot;
 
 use super::super::remembered::Remembered;
 use super::super::sinking::{Report, Stopped};
-use super::super::spec::Spec;
+use super::super::spec::{OnBad, Spec};
 use super::{Outcome, Restarting, Worker};
 use crate::broker::BrokerError;
 use crate::faults::{self, Point};
 use crate::flow::ledger::Ticket;
 use crate::flow::resume::Lost;
 use crate::sink::{BadReason, BadRecord};
-use crate::telemetry::{LostReason, RestartReason, SinkErrorReason, StoreResult};
+use crate::telemetry::{DeadReason, LostReason, RestartReason, SinkErrorReason, StoreResult};
 use crate::types::{Checkpoint, Offset};
 
 /// What came of storing an offset.
@@ -112,16 +112,31 @@ impl Worker {
                 Err(error) => tracing::error!(%error, "internal error in the ledger"),
             }
         }
-        let hint = if bad.is_empty() {
+        let hint = if bad.is_empty() || self.spec.on_bad == OnBad::DeadLetter {
             ""
         } else {
-            ". To leave such messages out, set on_bad_message = \"skip\""
+            ". To leave such messages out, set on_bad_message = \"skip\"; to set them aside, \
+             \"dead_letter\""
         };
         self.end(Outcome::Halted(format!("{reason}{hint}")));
     }
 
     fn note_skipped(&self, skipped: &[BadRecord]) {
         let Some(first) = skipped.first() else { return };
+        if self.spec.on_bad == OnBad::DeadLetter {
+            for bad in skipped {
+                self.status.metrics.sink_errors(SinkErrorReason::Poison).increment(1);
+                let reason = match bad.reason {
+                    BadReason::Undecodable => DeadReason::Undecodable,
+                    BadReason::OverLimit => DeadReason::OverLimit,
+                    BadReason::Misfit => DeadReason::Misfit,
+                    BadReason::Refused => DeadReason::Refused,
+                };
+                self.status.metrics.dead_letters(reason).increment(1);
+            }
+            tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = %first.offset, detail = %first.detail, "messages cannot be written; they are among the dead letters");
+            return;
+        }
         for bad in skipped {
             self.status.metrics.sink_errors(SinkErrorReason::Poison).increment(1);
             let reason = match bad.reason {

@@ -62,7 +62,11 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         let one = name.contains("state=\"starting\"") || name.starts_with("rillway_build_info");
         assert_eq!(*value, f64::from(u8::from(one)), "{name}");
     }
-    for (reason, count) in [("rillway_lost_messages_total", 8), ("rillway_restarts_total", 6)] {
+    for (reason, count) in [
+        ("rillway_lost_messages_total", 8),
+        ("rillway_dead_letter_messages_total", 4),
+        ("rillway_restarts_total", 6),
+    ] {
         assert_eq!(series.keys().filter(|s| name_of(s) == reason).count(), count);
     }
 }

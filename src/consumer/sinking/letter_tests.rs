@@ -1,0 +1,294 @@
+//! Bad records are durable among the dead letters before the batch goes on without them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::consumer::letters::Letters;
+use crate::consumer::spec::{Begin, Spec};
+use crate::flow::ledger::Ledger;
+use crate::flow::resume::{OnLost, Start};
+use crate::flow::{commit, cutter};
+use crate::sink::BadReason;
+use crate::sink::conformance::{BAD_MESSAGE, STREAM, batch_with_bad};
+use crate::types::{Checkpoint, ConsumerName, Guarantee, Offset, Reference};
+use crate::wire::amqp::{self, Value};
+
+/// What happened, in order: `sink` and `letters` with the offsets that became durable there.
+type Journal = Arc<Mutex<Vec<(&'static str, Vec<u64>)>>>;
+
+/// Notes what is written. Refuses, as the sink, what [`BAD_MESSAGE`] is; as the letters, what it is
+/// told to.
+struct Noting {
+    name: &'static str,
+    journal: Journal,
+    refuses: BTreeSet<u64>,
+    errors: VecDeque<SinkError>,
+    /// Takes letters into its own memory first.
+    holds: Option<Vec<u64>>,
+    encoded: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+#[async_trait]
+impl Sink for Noting {
+    fn kind(&self) -> &'static str {
+        self.name
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        if let Some(error) = self.errors.pop_front() {
+            return Err(error);
+        }
+        let bad: Vec<_> = batch
+            .records()
+            .filter(|r| self.refuses.contains(&r.offset.0))
+            .map(|r| BadRecord {
+                offset: r.offset,
+                reason: BadReason::Undecodable,
+                detail: format!("bad at {}", r.offset),
+            })
+            .collect();
+        if !bad.is_empty() {
+            return Err(SinkError::Poison(bad));
+        }
+        let offsets: Vec<u64> = batch.records().map(|r| r.offset.0).collect();
+        self.encoded.lock().unwrap().extend(batch.records().map(|r| r.message.to_vec()));
+        if let Some(held) = &mut self.holds {
+            held.extend(offsets);
+            return Ok(Durability::Held);
+        }
+        self.journal.lock().unwrap().push((self.name, offsets));
+        Ok(Durability::Durable)
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        if let Some(held) = &mut self.holds {
+            self.journal.lock().unwrap().push((self.name, std::mem::take(held)));
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+fn spec() -> Arc<Spec> {
+    let second = Duration::from_secs(1);
+    Arc::new(Spec {
+        name: ConsumerName::from("c"),
+        stream: STREAM.into(),
+        reference: Reference::from("r"),
+        begin: Begin::At(Start::First),
+        on_lost: OnLost::Halt,
+        on_bad: OnBad::DeadLetter,
+        commit: commit::Policy { every_messages: 1, every: second },
+        batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+        memory_bytes: 1 << 20,
+        backoff_min: second,
+        backoff_max: second,
+        connect: crate::broker::ConnectOptions {
+            seeds: Vec::new(),
+            vhost: String::new(),
+            mechanism: crate::broker::Mechanism::External,
+            tls: None,
+            heartbeat: second,
+            connect_timeout: second,
+            request_timeout: second,
+            follow_advertised_hosts: false,
+            name: String::new(),
+        },
+        state_dir: std::path::PathBuf::new(),
+    })
+}
+
+struct Case {
+    bad: BTreeSet<u64>,
+    /// The letters' position when they were opened.
+    found: Option<u64>,
+    letters: Noting,
+    errors: VecDeque<SinkError>,
+}
+
+impl Case {
+    fn new(bad: &[u64]) -> Case {
+        let letters = Noting {
+            name: "letters",
+            journal: Journal::default(),
+            refuses: BTreeSet::new(),
+            errors: VecDeque::new(),
+            holds: None,
+            encoded: Arc::default(),
+        };
+        Case { bad: bad.iter().copied().collect(), found: None, letters, errors: VecDeque::new() }
+    }
+
+    /// Two batches, 0..10 and 10..20; what was reported, and the tickets.
+    async fn run(self) -> (Vec<Report>, Vec<Ticket>) {
+        let sink = Noting {
+            name: "sink",
+            journal: Arc::clone(&self.letters.journal),
+            refuses: self.bad.clone(),
+            errors: self.errors,
+            holds: None,
+            encoded: Arc::default(),
+        };
+        let (orders, receive) = mpsc::channel(10);
+        let (send, mut reports) = mpsc::channel(100);
+        let mut ledger = Ledger::starting_at(None);
+        let mut tickets = Vec::new();
+        for first in [0, 10] {
+            let batch = batch_with_bad(first..first + 10, &self.bad);
+            let ticket = ledger.open(batch.checkpoint(), batch.messages(), batch.oldest()).unwrap();
+            tickets.push(ticket);
+            orders.try_send(Message::Write(Order { ticket, batch })).ok().unwrap();
+        }
+        drop(orders);
+        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+        let letters = Letters::new(Box::new(self.letters), spec(), self.found.map(Offset));
+        run(Box::new(sink), Some(letters), receive, send, OnBad::DeadLetter, backoff).await;
+        let mut all = Vec::new();
+        while let Some(report) = reports.recv().await {
+            all.push(report);
+        }
+        (all, tickets)
+    }
+}
+
+fn without(range: std::ops::Range<u64>, bad: &[u64]) -> Vec<u64> {
+    range.filter(|n| !bad.contains(n)).collect()
+}
+
+fn transient() -> SinkError {
+    SinkError::Transient { what: "away".to_owned(), retry_after: None }
+}
+
+fn settled(reports: &[Report]) -> Vec<Ticket> {
+    let settled = reports.iter().filter_map(|r| match r {
+        Report::Settled { tickets, .. } => Some(tickets.clone()),
+        _ => None,
+    });
+    settled.flatten().collect()
+}
+
+fn stopped(reports: &mut Vec<Report>) -> Stopped {
+    match reports.pop() {
+        Some(Report::Stopped(stopped)) => stopped,
+        _ => panic!("it goes on"),
+    }
+}
+
+#[tokio::test]
+async fn letters_are_durable_before_the_rest_is_written() {
+    for holds in [None, Some(Vec::new())] {
+        let mut case = Case::new(&[3, 7, 10]);
+        case.letters.holds = holds;
+        let (journal, encoded) =
+            (Arc::clone(&case.letters.journal), Arc::clone(&case.letters.encoded));
+        let (reports, tickets) = case.run().await;
+        assert_eq!(
+            *journal.lock().unwrap(),
+            [
+                ("letters", vec![3, 7]),
+                ("sink", without(0..10, &[3, 7])),
+                ("letters", vec![10]),
+                ("sink", without(10..20, &[10])),
+            ]
+        );
+        assert_eq!(settled(&reports), tickets);
+        let letter = encoded.lock().unwrap()[1].clone();
+        let letter = amqp::Message::parse(&letter).unwrap();
+        assert_eq!(&*amqp::carried(&letter).unwrap(), BAD_MESSAGE);
+        let map = letter.message_annotations().unwrap();
+        let text = |key: &str| map.get(key).unwrap().unwrap().as_str().map(str::to_owned).unwrap();
+        assert_eq!(text("x-rillway-reason"), "undecodable");
+        assert_eq!(text("x-rillway-error"), "bad at 7");
+        assert_eq!(text("x-rillway-consumer"), "c");
+        assert_eq!(text("x-rillway-stream"), STREAM);
+        assert!(matches!(map.get("x-rillway-offset"), Ok(Some(Value::Ulong(7)))));
+        assert!(matches!(
+            map.get("x-rillway-timestamp"),
+            Ok(Some(Value::Timestamp(1_700_000_000_000)))
+        ));
+    }
+}
+
+/// After a crash between the letters and the rest of the batch it is all read again.
+#[tokio::test]
+async fn letters_that_an_earlier_run_wrote_are_not_written_again() {
+    for (found, expected) in [(6, vec![7]), (7, vec![])] {
+        let mut case = Case::new(&[3, 7]);
+        case.found = Some(found);
+        let journal = Arc::clone(&case.letters.journal);
+        let (reports, tickets) = case.run().await;
+        let journal = journal.lock().unwrap();
+        let letters: Vec<u64> =
+            journal.iter().filter(|(n, _)| *n == "letters").flat_map(|(_, o)| o.clone()).collect();
+        assert_eq!(letters, expected, "{found}");
+        assert!(journal.contains(&("sink", without(0..10, &[3, 7]))));
+        assert_eq!(settled(&reports), tickets);
+    }
+}
+
+#[tokio::test]
+async fn a_sink_of_letters_that_is_away_is_waited_for() {
+    let mut case = Case::new(&[3]);
+    case.letters.errors = [transient(), transient()].into();
+    let journal = Arc::clone(&case.letters.journal);
+    let (reports, tickets) = case.run().await;
+    let retries = reports.iter().filter(|r| matches!(r, Report::Retrying { .. })).count();
+    assert_eq!((retries, settled(&reports)), (2, tickets));
+    assert_eq!(journal.lock().unwrap()[0], ("letters", vec![3]));
+}
+
+/// Then a person has to act: what comes before the bad record is written, and nothing behind it.
+#[tokio::test]
+async fn a_letter_that_is_refused_halts() {
+    for fatal in [false, true] {
+        let mut case = Case::new(&[5]);
+        if fatal {
+            case.letters.errors = [SinkError::Fatal("no right to write".to_owned())].into();
+        } else {
+            case.letters.refuses = [5].into();
+        }
+        let journal = Arc::clone(&case.letters.journal);
+        let (mut reports, tickets) = case.run().await;
+        let stopped = stopped(&mut reports);
+        assert!(stopped.reason.contains("its dead letter cannot be written"), "{}", stopped.reason);
+        assert!(stopped.reason.contains("offset 5"), "{}", stopped.reason);
+        let part = stopped.written.part.map(|(ticket, c, n)| (ticket, c.offset.0, n));
+        assert_eq!(part, Some((tickets[0], 4, 5)));
+        assert_eq!(*journal.lock().unwrap(), [("sink", vec![0, 1, 2, 3, 4])]);
+    }
+}
+
+/// A sink with a position would drop it: better to stop than to lose it.
+#[tokio::test]
+async fn a_record_that_is_found_bad_after_a_later_one_halts() {
+    let mut case = Case::new(&[]);
+    let bad = |offset| BadRecord {
+        offset: Offset(offset),
+        reason: BadReason::Misfit,
+        detail: "late".to_owned(),
+    };
+    case.errors = [SinkError::Poison(vec![bad(6)]), SinkError::Poison(vec![bad(2)])].into();
+    let journal = Arc::clone(&case.letters.journal);
+    let (mut reports, _) = case.run().await;
+    let stopped = stopped(&mut reports);
+    assert!(
+        stopped.reason.contains("offset 2 was found bad only after a later one"),
+        "{}",
+        stopped.reason
+    );
+    assert_eq!(*journal.lock().unwrap(), [("letters", vec![6]), ("sink", vec![0, 1])]);
+}
