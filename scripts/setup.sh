@@ -14,6 +14,8 @@
 #     s3               an S3 server, for the tests
 #     pyarrow          its Parquet writer is what the object sink is measured beside
 #     sqlite3        the program, whose .import the sqlite sink is measured beside
+#     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
+#                      --where after it, prints the folder that they are in
 #
 # Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
 # 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
@@ -115,6 +117,31 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
+# Where a server's programs are: Debian keeps those of each version apart.
+postgres_dir() {
+  local dir
+  while read -r dir; do
+    if [[ -x $dir/initdb && -x $dir/postgres ]]; then echo "$dir"; return; fi
+  done < <(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV; dirname "$(readlink -f "$(command -v initdb || echo /none/initdb)")")
+  return 1
+}
+
+postgres_install() {
+  postgres_dir >/dev/null && return
+  announce "installing postgresql (the tests of the postgres sink start servers of their own)"
+  # Else the package makes and starts one for the whole machine, which nobody asked for.
+  apt_install postgresql-common
+  as_root mkdir -p /etc/postgresql-common/createcluster.d
+  as_root tee /etc/postgresql-common/createcluster.d/rillway.conf >/dev/null <<<'create_main_cluster = false'
+  apt_install postgresql
+  postgres_dir >/dev/null || die "postgresql is installed, but its programs are not in /usr/lib/postgresql"
+}
+
+setup_postgres() {
+  if postgres_dir >/dev/null; then return; fi
+  with_lock postgres postgres_install
+}
+
 # Unpacked, not installed: the package would start a service of its own. It takes no root, but for lists
 # of packages that are out of date.
 prometheus_dir() { echo "$RILLWAY_CACHE/prometheus"; }
@@ -154,6 +181,7 @@ setup() {
   broker-*) setup_broker "${1#broker-}" ;;
   prometheus) setup_prometheus ;;
   sqlite3) setup_sqlite3 ;;
+  postgres) setup_postgres ;;
   *)
     [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
     setup_venv "$1"
@@ -165,6 +193,11 @@ setup() {
 if [[ $# == 2 && $2 == --where && ${VENV_PACKAGES[$1]:-} ]]; then
   setup "$1"
   venv_dir "$1"
+  exit
+fi
+if [[ "$*" == 'postgres --where' ]]; then
+  setup postgres
+  postgres_dir
   exit
 fi
 if [[ $# == 1 ]]; then

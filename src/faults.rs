@@ -51,10 +51,14 @@ pub use self::armed::reach;
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::Point;
+
+    /// A signal has taken effect before this is over.
+    const EFFECT: Duration = Duration::from_millis(100);
 
     struct Armed {
         point: Point,
@@ -69,10 +73,12 @@ mod armed {
         let armed = ARMED.get_or_init(|| parse(&std::env::var("RILLWAY_FAULT").ok()?));
         let Some(armed) = armed.as_ref().filter(|armed| armed.point == point) else { return };
         // Below zero it wraps around: no process passes a point so often.
-        if armed.left.fetch_sub(1, Ordering::Relaxed) == 1
-            && let Err(error) = kill_process(getpid(), armed.signal)
-        {
-            tracing::error!(%error, "the process could not send itself a signal");
+        if armed.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if let Err(error) = kill_process(getpid(), armed.signal) {
+                tracing::error!(%error, "the process could not send itself a signal");
+            }
+            // The signal may be another thread's to take first; this one goes no further meanwhile.
+            std::thread::sleep(EFFECT);
         }
     }
 

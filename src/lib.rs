@@ -11,5 +11,6 @@ pub mod republish;
 pub mod sink;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod types;
 pub mod wire;

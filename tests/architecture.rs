@@ -25,6 +25,7 @@ const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracin
 const RULES: &[Rule] = &[
     Rule { module: "types", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
+    Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "config", may_use: &["types"], never: &["tokio"] },
@@ -38,6 +39,7 @@ const RULES: &[Rule] = &[
             "flow::credit",
             "flow::lag",
             "flow::resume",
+            "tls",
             "types",
             "wire",
         ],
@@ -45,7 +47,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sink",
-        may_use: &["faults", "flow::batch", "types", "wire::amqp", "wire::block"],
+        may_use: &["faults", "flow::batch", "tls", "types", "wire::amqp", "wire::block"],
         never: &["metrics"],
     },
     Rule {
@@ -69,6 +71,7 @@ const RULES: &[Rule] = &[
             "republish",
             "sink",
             "telemetry",
+            "tls",
             "types",
         ],
         never: &["rabbitmq_stream_client"],

@@ -28,7 +28,7 @@ pub use budget::Budget;
 pub use connection::Connection;
 pub use error::BrokerError;
 pub use locate::{Prefer, connect_to_stream, create_stream};
-pub use options::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+pub use options::{ConnectOptions, Endpoint, Mechanism};
 pub use publishing::{Frame, Publisher};
 pub use reading::{ReadError, StreamReader};
 pub use subscription::{Delivery, Event, Subscription};

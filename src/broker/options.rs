@@ -1,9 +1,9 @@
 //! What a connection needs to know, as plain data.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::tls::TlsOptions;
 use crate::types::Secret;
 
 /// An address of a node.
@@ -37,21 +37,6 @@ pub enum Mechanism {
     },
     /// The client's certificate.
     External,
-}
-
-/// How to protect the connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsOptions {
-    /// Certificates to trust instead of the system's (PEM).
-    pub ca: Option<PathBuf>,
-    /// The client's certificate chain (PEM).
-    pub cert: Option<PathBuf>,
-    /// The client's key (PEM).
-    pub key: Option<PathBuf>,
-    /// The name that the broker's certificate must bear, if it is not the host connected to.
-    pub server_name: Option<String>,
-    /// Takes any certificate.
-    pub insecure_skip_verify: bool,
 }
 
 /// Everything about how to connect.

@@ -26,6 +26,7 @@ pub mod http;
 pub mod metrics;
 pub mod null;
 pub mod object;
+pub mod postgres;
 pub mod sqlite;
 pub mod stdout;
 pub mod stream;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::sinks::{self, Look, SinkFactory};
-use crate::broker::{ConnectOptions, Endpoint, Mechanism, TlsOptions};
+use crate::broker::{ConnectOptions, Endpoint, Mechanism};
 use crate::config::{self, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::types::Guarantee;
+use crate::tls::TlsOptions;
+use crate::types::{Guarantee, Reference};
 
 /// One consumer, ready to be run.
 #[derive(Clone)]
@@ -29,9 +30,22 @@ pub struct Plan {
     pub memory_bound_bytes: u64,
 }
 
-/// What the configuration says of one consumer.
-pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
-    let spec = Spec {
+/// How to open the consumer's sink for a replay of its dead letters: beside what the consumer writes
+/// itself, under a reference of this round's own.
+pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
+    let suffix = format!(".replay-{round}");
+    let reference = Reference::new(format!("{}{suffix}", consumer.reference));
+    let spec = Spec { reference, ..spec_of(config, consumer) };
+    sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0
+}
+
+/// How to reach the target of a `stream` sink.
+pub fn stream_sink_options(config: &Config, sink: &config::StreamSink) -> ConnectOptions {
+    sinks::stream::connect(sink, &connect_options(&config.broker, "rillway"))
+}
+
+fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
+    Spec {
         name: consumer.name.clone(),
         stream: consumer.stream.clone(),
         reference: consumer.reference.clone(),
@@ -60,7 +74,12 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         backoff_max: consumer.restart.max_backoff.0,
         connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
         state_dir: config.state_dir.clone(),
-    };
+    }
+}
+
+/// What the configuration says of one consumer.
+pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
+    let spec = spec_of(config, consumer);
     let (sink, look) = sinks::factory(&consumer.sink, &spec);
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
@@ -105,17 +124,22 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
             },
             config::Mechanism::External => Mechanism::External,
         },
-        tls: broker.tls.as_ref().map(|tls| TlsOptions {
-            ca: tls.ca.clone(),
-            cert: tls.cert.clone(),
-            key: tls.key.clone(),
-            server_name: tls.server_name.clone(),
-            insecure_skip_verify: tls.insecure_skip_verify,
-        }),
+        tls: broker.tls.as_ref().map(tls_options),
         heartbeat: broker.heartbeat.0,
         connect_timeout: broker.connect_timeout.0,
         request_timeout: broker.request_timeout.0,
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
+    }
+}
+
+/// For the broker and the sinks alike.
+pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
+    TlsOptions {
+        ca: tls.ca.clone(),
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.server_name.clone(),
+        insecure_skip_verify: tls.insecure_skip_verify,
     }
 }

@@ -7,6 +7,7 @@
 //! - [`reading`]: what is in a stream, byte for byte
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
+//! - [`postgres`]: PostgreSQL servers, shared or private
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`web`]: a web service whose answers a script gives
@@ -18,6 +19,7 @@ pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod duckdb;
 pub(crate) mod load;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod reading;

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -40,6 +40,8 @@ pub(crate) struct Proxy {
 struct Counts {
     accepted: AtomicUsize,
     open: AtomicUsize,
+    /// The connection that brings the last of so many bytes from its client is cut; 0: none is.
+    cut_after: AtomicU64,
 }
 
 impl Proxy {
@@ -58,6 +60,16 @@ impl Proxy {
     /// Closes every connection, in both directions. New ones are served.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Forwards so many more bytes from clients, and cuts the connection that brings the next; once.
+    pub(crate) fn cut_after(&self, bytes: u64) {
+        self.counts.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether what [`Self::cut_after`] asked for has not come yet.
+    pub(crate) fn is_to_cut(&self) -> bool {
+        self.counts.cut_after.load(Ordering::SeqCst) > 0
     }
 
     /// Stops forwarding, in both directions, while sockets stay open: a half-open peer.
@@ -112,7 +124,7 @@ async fn accept(
         counts.open.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             tokio::select! {
-                () = forward(client, target, modes) => {}
+                () = forward(client, target, modes, &counts) => {}
                 // Also when the proxy, which holds the sender, is gone.
                 _ = cut.changed() => {}
             }
@@ -122,25 +134,44 @@ async fn accept(
 }
 
 /// Until either side closes.
-async fn forward(client: TcpStream, target: SocketAddr, modes: watch::Receiver<Mode>) {
+async fn forward(
+    client: TcpStream,
+    target: SocketAddr,
+    modes: watch::Receiver<Mode>,
+    counts: &Counts,
+) {
     let Ok(broker) = TcpStream::connect(target).await else { return };
     client.set_nodelay(true).ok();
     broker.set_nodelay(true).ok();
     let (from_client, to_client) = client.into_split();
     let (from_broker, to_broker) = broker.into_split();
     tokio::select! {
-        () = pump(from_client, to_broker, modes.clone()) => {}
-        () = pump(from_broker, to_client, modes) => {}
+        () = pump(from_client, to_broker, modes.clone(), Some(&counts.cut_after)) => {}
+        () = pump(from_broker, to_client, modes, None) => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch::Receiver<Mode>) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+    cut_after: Option<&AtomicU64>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if modes.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
             return;
         }
+        let left = cut_after.map_or(0, |left| left.load(Ordering::SeqCst));
+        let last = left > 0 && left <= count as u64;
+        let count = if last { usize::try_from(left).unwrap_or(count) } else { count };
         if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+        if let Some(cut_after) = cut_after.filter(|_| left > 0) {
+            cut_after.fetch_sub(count as u64, Ordering::SeqCst);
+        }
+        if last {
             return;
         }
     }

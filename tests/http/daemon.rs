@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::common::daemon::Home;
-use crate::common::load::{Load, Pace, assert_none_lost, number};
+use crate::common::load::{Load, Pace, assert_none_lost, number, publish_evenly};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
 use crate::common::{Broker, Version, env_or, eventually, streams};
@@ -122,12 +122,9 @@ async fn hanging() -> Result<(), Unavailable> {
     const TOTAL: u64 = 60_000;
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "http-hang").await;
-    streams::publish(
-        broker,
-        &stream,
-        (0..TOTAL).map(|i| format!("{{\"i\":{i},\"x\":\"{:0500}\"}}", 0)),
-    )
-    .await;
+    // In chunks of one size, which fit.
+    let body = |i| format!("{{\"i\":{i},\"x\":\"{:0500}\"}}", 0);
+    publish_evenly(broker, &stream, (TOTAL, 1000), body).await;
     let awake = Arc::new(tokio::sync::Semaphore::new(0));
     let web = Web::start({
         let awake = Arc::clone(&awake);

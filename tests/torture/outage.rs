@@ -19,6 +19,9 @@ const PACE: Pace = Pace { messages: 40, pause: Duration::from_millis(20) };
 /// For the program itself, whatever it is told to do; as in the other tests of memory.
 const PROCESS_BYTES: u64 = 32 << 20;
 
+/// What has been standing still for so long is taken to stand.
+const STANDS: Duration = Duration::from_secs(1);
+
 const BYSTANDER: &str = "bystander";
 
 /// All failures that this medium can be brought into, one after the other.
@@ -63,19 +66,13 @@ pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> 
     Ok(())
 }
 
-/// The one is in trouble, and stays where it is; the other one follows the producer.
+/// The one comes to a stand, and stays where it is; the other one follows the producer.
 async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
     let seconds = Duration::from_secs(env_or("OUTAGE_SECONDS", 2));
-    let what = format!("{failure:?}: what is not durable grows");
-    let stuck = daemon.until(NAME, &what, LONG, |c| {
-        assert!(c["state"] != "halted", "{failure:?}: {c}");
-        let received = c["received_offset"].as_u64();
-        // In trouble, or with more in hand than there ever is in good days.
-        c["reason"].is_string() || received > durable(c).map(|at| at + 400)
-    });
-    eprintln!("{failure:?}: {}", stuck.await["reason"]);
     let began = Instant::now();
-    loop {
+    // What was under way when it began may still come through.
+    let (mut at, mut since) = (None, Instant::now());
+    while since.elapsed() < STANDS + seconds {
         let published = load.confirmed();
         daemon
             .until(BYSTANDER, "the other one follows", Duration::from_secs(10), |c| {
@@ -86,9 +83,16 @@ async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
             .await;
         let consumer = daemon.consumer(NAME).await.expect("the daemon answers");
         assert!(consumer["state"] != "halted", "{failure:?}: {consumer}");
-        if began.elapsed() >= seconds {
-            break;
+        if at != durable(&consumer) {
+            assert!(
+                since.elapsed() < STANDS,
+                "{failure:?}: the medium takes something: {consumer}"
+            );
+            assert!(began.elapsed() < LONG, "{failure:?}: it does not come to a stand: {consumer}");
+            (at, since) = (durable(&consumer), Instant::now());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let consumer = daemon.consumer(NAME).await.expect("the daemon answers");
+    eprintln!("{failure:?}: {}", consumer["reason"]);
 }

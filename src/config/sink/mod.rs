@@ -8,6 +8,7 @@ mod format;
 mod http;
 mod metrics;
 mod object;
+mod postgres;
 mod sqlite;
 mod stdout;
 mod stream;
@@ -28,6 +29,7 @@ pub use self::format::{Compression, RecordFormat};
 pub use self::http::{BodyFormat, HttpCompression, HttpMethod, HttpSink, HttpTls};
 pub use self::metrics::{MetricConfig, MetricKind, MetricsSink};
 pub use self::object::{BodyType, ObjectFormat, ObjectPlace, ObjectSink};
+pub use self::postgres::PostgresSink;
 pub use self::sqlite::SqliteSink;
 pub use self::stdout::StdoutSink;
 pub use self::stream::StreamSink;
@@ -46,6 +48,8 @@ pub enum SinkConfig {
     Object(ObjectSink),
     /// Writes rows into a table of a SQLite database.
     Sqlite(SqliteSink),
+    /// Writes rows into a table of a PostgreSQL database.
+    Postgres(PostgresSink),
     /// Sends requests to a web service.
     Http(HttpSink),
     /// Makes metrics from messages, on `/metrics`.
@@ -55,7 +59,8 @@ pub enum SinkConfig {
 }
 
 /// The names of the sinks, as `type` takes them.
-const TYPES: &[&str] = &["null", "stdout", "file", "object", "sqlite", "http", "metrics", "stream"];
+const TYPES: &[&str] =
+    &["null", "stdout", "file", "object", "sqlite", "postgres", "http", "metrics", "stream"];
 
 impl SinkConfig {
     /// The name of the sink's kind, as `type` has it.
@@ -66,6 +71,7 @@ impl SinkConfig {
             SinkConfig::File(_) => "file",
             SinkConfig::Object(_) => "object",
             SinkConfig::Sqlite(_) => "sqlite",
+            SinkConfig::Postgres(_) => "postgres",
             SinkConfig::Http(_) => "http",
             SinkConfig::Metrics(_) => "metrics",
             SinkConfig::Stream(_) => "stream",
@@ -80,6 +86,7 @@ impl SinkConfig {
             SinkConfig::File(_) => Guarantee::ExactlyOnce,
             SinkConfig::Object(_) => Guarantee::ExactlyOnce,
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Postgres(_) => Guarantee::ExactlyOnce,
             SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
             SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
         }
@@ -94,6 +101,7 @@ impl SinkConfig {
             SinkConfig::File(file) => file.overhead_bytes(),
             SinkConfig::Object(object) => object.overhead_bytes(),
             SinkConfig::Sqlite(sqlite) => sqlite.overhead_bytes(),
+            SinkConfig::Postgres(postgres) => postgres.overhead_bytes(),
             SinkConfig::Http(http) => http.overhead_bytes(),
             SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
             SinkConfig::Stream(stream) => stream.overhead_bytes(),
@@ -106,6 +114,30 @@ impl SinkConfig {
             // What happened before anybody watched is no event of now.
             SinkConfig::Metrics(_) => Start::Next,
             _ => Start::First,
+        }
+    }
+
+    /// The sink for a replay of dead letters: where what the consumer itself writes cannot take
+    /// anything else, a place beside it. Other sinks tell the two by the reference.
+    #[must_use]
+    pub fn for_replay(&self, suffix: &str) -> SinkConfig {
+        match self.clone() {
+            SinkConfig::File(mut file) => {
+                let mut dir = file.dir.into_os_string();
+                dir.push(suffix);
+                file.dir = dir.into();
+                SinkConfig::File(file)
+            }
+            SinkConfig::Stream(mut stream) => {
+                stream.publisher = stream.publisher.map(|name| name + suffix);
+                SinkConfig::Stream(stream)
+            }
+            SinkConfig::Object(mut object) => {
+                let (url, below) = (object.url.trim_end_matches('/'), suffix.trim_matches('.'));
+                object.url = format!("{url}/{below}");
+                SinkConfig::Object(object)
+            }
+            other => other,
         }
     }
 
@@ -140,6 +172,10 @@ impl SinkConfig {
             SinkConfig::Sqlite(sqlite) => {
                 sqlite.check(&mut bad);
                 sqlite.locate(folder);
+            }
+            SinkConfig::Postgres(postgres) => {
+                postgres.check(&mut bad);
+                postgres.locate(folder);
             }
             SinkConfig::Http(http) => {
                 http.check(&mut bad);
@@ -189,6 +225,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
         "file" => typed(table, at).map(SinkConfig::File),
         "object" => typed(table, at).map(SinkConfig::Object),
         "sqlite" => typed(table, at).map(SinkConfig::Sqlite),
+        "postgres" => typed(table, at).map(SinkConfig::Postgres),
         "http" => typed(table, at).map(SinkConfig::Http),
         "metrics" => typed(table, at).map(SinkConfig::Metrics),
         "stream" => typed(table, at).map(SinkConfig::Stream),

@@ -95,7 +95,7 @@ async fn calls(
     answers: impl Into<VecDeque<Result<Durability, SinkError>>>,
     flush_errors: impl Into<VecDeque<SinkError>>,
 ) -> Vec<Call> {
-    let calls = Arc::default();
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
     let sink = Watching {
         began: Instant::now(),
         takes: TAKES,
@@ -122,8 +122,7 @@ async fn calls(
     drop(orders);
     while reports.recv().await.is_some() {}
     task.await.unwrap();
-    let calls = calls.lock().unwrap().clone();
-    calls
+    std::mem::take(&mut calls.lock().unwrap())
 }
 
 fn names(calls: &[Call]) -> Vec<(&'static str, Option<u64>)> {

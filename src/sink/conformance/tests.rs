@@ -150,11 +150,13 @@ impl Sink for Memory {
 
     async fn flush(&mut self) -> Result<(), SinkError> {
         let held = self.held.clone();
-        if !self.is(Defect::ShowsWhatIsHeld) {
-            if let Err(error) = self.commit(&held).await {
-                self.forgotten = self.is(Defect::ForgetsAfterAFailedFlush);
-                return Err(error);
-            }
+        let committed = match self.is(Defect::ShowsWhatIsHeld) {
+            true => Ok(()),
+            false => self.commit(&held).await,
+        };
+        if let Err(error) = committed {
+            self.forgotten = self.is(Defect::ForgetsAfterAFailedFlush);
+            return Err(error);
         }
         self.held.clear();
         Ok(())

@@ -131,26 +131,17 @@ impl Folder {
     fn swap(&mut self, path: &Path, from: Option<&Bytes>, bytes: Bytes) -> io::Result<Swapped> {
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         make_folders(&folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.with_extension("lock"))?;
-        // Held for two syncs at the most; whoever is frozen with it in hand is told of.
-        if let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            return Err(match error {
-                rustix::io::Errno::WOULDBLOCK => io::Error::new(
-                    ErrorKind::WouldBlock,
-                    "another process is replacing it at this moment",
-                ),
-                other => other.into(),
-            });
+        // Synced before anything is locked: a process that is frozen with the lock in hand keeps its
+        // successor waiting, and this is what takes time.
+        let tmp = self.write(&bytes)?;
+        let replaced = replace(&tmp, path, from);
+        if !matches!(replaced, Ok(true)) {
+            std::fs::remove_file(&tmp).unwrap_or_default();
         }
-        if read(path)?.as_ref() != from {
+        if !replaced? {
             return Ok(Swapped::Lost);
         }
-        let tmp = self.write(&bytes)?;
-        std::fs::rename(tmp, path)?;
+        // Whoever replaces it in turn before this syncs the folder too.
         sync_folder(&folder)?;
         Ok(Swapped::Moved(Version::Bytes(bytes)))
     }
@@ -252,6 +243,30 @@ fn make_folders(folder: &Path) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(()) => above.map_or(Ok(()), sync_folder),
     }
+}
+
+/// Gives the file its name, where that is still this version's. False where it is not.
+fn replace(tmp: &Path, path: &Path, from: Option<&Bytes>) -> io::Result<bool> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.with_extension("lock"))?;
+    // Held for two steps that take no time; whoever is frozen between them is told of.
+    if let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        return Err(match error {
+            rustix::io::Errno::WOULDBLOCK => io::Error::new(
+                ErrorKind::WouldBlock,
+                "another process is replacing it at this moment",
+            ),
+            other => other.into(),
+        });
+    }
+    if read(path)?.as_ref() != from {
+        return Ok(false);
+    }
+    std::fs::rename(tmp, path)?;
+    Ok(true)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

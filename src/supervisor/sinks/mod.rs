@@ -4,9 +4,10 @@ mod file;
 mod http;
 mod metrics;
 mod object;
+mod postgres;
 mod sqlite;
 mod stdout;
-mod stream;
+pub(super) mod stream;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         SinkConfig::File(settings) => file::factory(settings, spec),
         SinkConfig::Object(settings) => object::factory(settings, spec),
         SinkConfig::Sqlite(settings) => sqlite::factory(settings, spec),
+        SinkConfig::Postgres(settings) => postgres::factory(settings, spec),
         SinkConfig::Http(settings) => http::factory(settings, spec),
         SinkConfig::Metrics(settings) => metrics::factory(&settings, spec),
         SinkConfig::Stream(settings) => stream::factory(settings, spec),

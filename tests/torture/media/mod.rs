@@ -2,6 +2,8 @@
 
 mod file;
 mod http;
+mod object;
+mod postgres;
 mod sqlite;
 mod stdout;
 mod stream;

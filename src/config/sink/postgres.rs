@@ -1,0 +1,171 @@
+//! `{ type = "postgres" }`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::broker::TlsConfig;
+use crate::config::columns::ColumnsConfig;
+use crate::config::secret::{self, SecretText};
+use crate::config::units::HumanDuration;
+use crate::types::Secret;
+
+/// PostgreSQL's own limit for the columns of a table, without those that come first.
+const COLUMNS_MAX: usize = 1600 - 3;
+
+/// Longer names the server cuts off, and would then not find again.
+const NAME_BYTES_MAX: usize = 63;
+
+/// No wait on the server may be longer.
+const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
+
+/// A sink that writes rows into a table of a PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct PostgresSink {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; special characters are percent-encoded.
+    /// Parameters of libpq may follow a `?`.
+    #[serde(deserialize_with = "secret::deserialize")]
+    #[schemars(with = "SecretText")]
+    pub url: Secret,
+    /// The table that takes the records.
+    pub table: String,
+    /// The schema in which it is, with `rillway_positions`; by default the first of the role's
+    /// search_path.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there
+    /// are `message_id`, `subject`, `application_properties`, `body` and `body_raw`.
+    #[serde(default)]
+    pub columns: Option<ColumnsConfig>,
+    /// Whether tables are made where they are missing.
+    #[serde(default = "create")]
+    pub create: bool,
+    /// Encrypts the connection, and says who is trusted.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// How long a connection, with its handshake, may take.
+    #[serde(default = "connect_timeout")]
+    pub connect_timeout: HumanDuration,
+    /// How long the transaction of one batch may take.
+    #[serde(default = "write_timeout")]
+    pub write_timeout: HumanDuration,
+    /// How long a lock that somebody else holds is waited for, before the batch is tried again.
+    #[serde(default = "lock_timeout")]
+    pub lock_timeout: HumanDuration,
+}
+
+fn create() -> bool {
+    true
+}
+
+fn connect_timeout() -> HumanDuration {
+    HumanDuration::secs(10)
+}
+
+fn write_timeout() -> HumanDuration {
+    HumanDuration::secs(60)
+}
+
+fn lock_timeout() -> HumanDuration {
+    HumanDuration::secs(10)
+}
+
+impl PostgresSink {
+    /// Relative paths start at the folder of the configuration file.
+    pub(super) fn locate(&mut self, folder: &Path) {
+        let Some(tls) = &mut self.tls else { return };
+        for path in [&mut tls.ca, &mut tls.cert, &mut tls.key].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        self.check_url(bad);
+        let names = [("table", Some(&self.table)), ("schema", self.schema.as_ref())];
+        for (key, name) in names {
+            let Some(name) = name else { continue };
+            if !is_name(name) {
+                bad(key, format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes, without NUL"));
+            } else if name.contains('.') {
+                bad(key, format!("{name:?} has a dot: give schema and table a key each"));
+            }
+        }
+        if self.table == "rillway_positions" {
+            bad("table", "rillway keeps its positions under this name: take another".to_owned());
+        }
+        for (key, time) in [
+            ("connect_timeout", self.connect_timeout),
+            ("write_timeout", self.write_timeout),
+            ("lock_timeout", self.lock_timeout),
+        ] {
+            if time.0 < Duration::from_millis(1) || time > WAIT_MAX {
+                bad(key, format!("{time} is out of range: at least 1ms, at most {WAIT_MAX}"));
+            }
+        }
+        if self.lock_timeout >= self.write_timeout {
+            let (lock, write) = (self.lock_timeout, self.write_timeout);
+            bad("lock_timeout", format!("{lock} is not below write_timeout, which is {write}"));
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
+            bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());
+        }
+        self.check_columns(bad);
+    }
+
+    /// Without a word of the URL itself.
+    fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
+        let parsed: Result<tokio_postgres::Config, _> = self.url.reveal().parse();
+        let Ok(parsed) = parsed else {
+            return bad(
+                "url",
+                "not the URL of a PostgreSQL database: expected \
+                 postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters \
+                 percent-encoded; of libpq's parameters, those that \
+                 docs/guides/postgres.md lists (sslmode is disable or require: `tls` says the rest)"
+                    .to_owned(),
+            );
+        };
+        if parsed.get_hosts().is_empty() && parsed.get_hostaddrs().is_empty() {
+            bad("url", "it names no host".to_owned());
+        }
+        if self.tls.is_some() && self.url.reveal().contains("sslmode=disable") {
+            bad("tls", "`url` has sslmode=disable, so nothing would be encrypted".to_owned());
+        }
+    }
+
+    fn check_columns(&self, bad: &mut impl FnMut(&str, String)) {
+        let columns = self.columns.iter().flat_map(|columns| &columns.0);
+        let mut names = BTreeSet::from(["stream", "offset", "timestamp"]);
+        for column in columns.clone() {
+            if !is_name(&column.name) {
+                let name = &column.name;
+                bad("columns", format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes"));
+            }
+            if !names.insert(&column.name) {
+                bad(
+                    "columns",
+                    format!(
+                        "{:?} comes twice (stream, offset and timestamp are there anyway)",
+                        column.name
+                    ),
+                );
+            }
+        }
+        if columns.count() > COLUMNS_MAX {
+            bad("columns", format!("a table has at most {COLUMNS_MAX} of them"));
+        }
+    }
+
+    /// Pieces of rows on their way to the server, with room for a row that is larger than a piece.
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        16 << 20
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0')
+}

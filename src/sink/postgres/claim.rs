@@ -1,0 +1,274 @@
+//! Who may write: one row for each stream and reference, with its owner, the owner's epoch, and the
+//! position.
+//!
+//! ```text
+//! rillway_positions(stream, reference, owner, epoch, backend, …, "offset", chunk_…)
+//! ```
+//!
+//! A process takes the row over when it first opens the sink, whoever had it: the newcomer is the
+//! one that somebody has just started. Each take-over, and each connection that the owner makes
+//! after it, raises the epoch. A transaction that writes ends with an UPDATE of the row that names
+//! owner and epoch of its own connection; where that meets no row, the transaction is rolled back.
+//! So at most one connection can commit at any time:
+//! - UPDATE and take-over change the same row, so one waits for the other. If the take-over comes
+//!   first, the UPDATE finds another epoch. If the UPDATE does, the take-over waits for the COMMIT,
+//!   and its RETURNING yields the position after it.
+//! - The row is locked from the UPDATE to the COMMIT only, not while data flows: a process that
+//!   freezes in the midst of a COPY holds up nobody here.
+//! - One that freezes between UPDATE and COMMIT does: the row tells its server process, which the
+//!   newcomer ends (`pg_terminate_backend`, which a role may do to its own sessions) after
+//!   [`PATIENCE`]. Where it may not (another role), the session's own
+//!   `idle_in_transaction_session_timeout` ends it.
+//! - After a take-over the former owner's session is ended in any case: a COPY that stands still
+//!   holds locks in unique indexes, which the newcomer's rows would wait for.
+//! - The owner's own new connection raises the epoch too, so that what its former connection had
+//!   under way is over before the position is read: a COMMIT whose answer was lost has either
+//!   counted by then, or never will.
+//!
+//! Two daemons with one configuration do not take the row from each other for ever: a process
+//! takes it over once. When it finds that somebody else has it, it stops for good; and a sink that
+//! is opened again in the same process goes on with the claim of the first ([`Claim`]).
+//!
+//! Must not know: what is written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::error::is_lock_timeout;
+use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
+
+/// The table's name, in the schema of the table that is written to.
+pub(super) const TABLE: &str = "rillway_positions";
+
+/// How long a newcomer waits for a commit that is under way, before it ends the owner's session.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What makes the table, with its quoted name in place of `{}`.
+pub(super) fn create(name: &str) -> String {
+    // Room in each page, so that updates stay in place.
+    format!(
+        "CREATE TABLE IF NOT EXISTS {name} (\
+         stream text NOT NULL, reference text NOT NULL, \
+         owner text NOT NULL, epoch bigint NOT NULL, \
+         backend integer NOT NULL, backend_start timestamptz, taken_at timestamptz NOT NULL, \
+         \"offset\" numeric(20, 0) CHECK (\"offset\" BETWEEN 0 AND 18446744073709551615), \
+         chunk_first_offset numeric(20, 0), chunk_epoch numeric(20, 0), \
+         chunk_timestamp_ms bigint, chunk_crc bigint, updated_at timestamptz, \
+         PRIMARY KEY (stream, reference)) WITH (fillfactor = 50)"
+    )
+}
+
+/// The columns from which [`position`] reads, in its order.
+const POSITION: &str = "\"offset\"::text, chunk_first_offset::text, chunk_epoch::text, \
+                        chunk_timestamp_ms, chunk_crc";
+
+/// A process's claim on one stream and reference. Clones are the same claim.
+#[derive(Clone, Debug)]
+pub struct Claim(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    owner: String,
+    /// Whether the row was taken over once, and is not to be again.
+    taken: AtomicBool,
+}
+
+impl Claim {
+    /// A claim that nobody has made yet: one for each consumer and process.
+    #[must_use]
+    pub fn new() -> Claim {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "unknown host" } else { host.trim() };
+        let owner = format!("{host}, process {}, {:016x}", std::process::id(), fastrand::u64(..));
+        Claim(Arc::new(Inner { owner, taken: AtomicBool::new(false) }))
+    }
+}
+
+impl Default for Claim {
+    fn default() -> Claim {
+        Claim::new()
+    }
+}
+
+/// The row of one stream and reference, and what may be done to it.
+pub(super) struct Rows<'a> {
+    pub(super) client: &'a Client,
+    /// The table's quoted name.
+    pub(super) table: &'a str,
+    pub(super) stream: &'a str,
+    pub(super) reference: &'a str,
+}
+
+/// What came of asking for the row.
+pub(super) enum Taken {
+    /// It is ours, in this epoch; the position is what counts.
+    Ours { epoch: i64, position: Option<Checkpoint> },
+    /// Somebody else has it, in words; or it is gone.
+    Lost(String),
+}
+
+impl Rows<'_> {
+    /// Takes the row over, or, where this claim has it already, makes it this connection's.
+    pub(super) async fn take(&self, claim: &Claim) -> Result<Taken, Error> {
+        let former = self.former().await?;
+        let again = claim.0.taken.load(Ordering::SeqCst);
+        let taken = match self.take_once(claim, again).await {
+            Err(error) if is_lock_timeout(&error) => {
+                self.end(&former).await;
+                self.take_once(claim, again).await?
+            }
+            other => other?,
+        };
+        let Some(row) = taken else { return Ok(Taken::Lost(self.winner().await?)) };
+        self.end(&former).await;
+        claim.0.taken.store(true, Ordering::SeqCst);
+        Ok(Taken::Ours { epoch: row.try_get(5)?, position: position(&row)? })
+    }
+
+    async fn take_once(&self, claim: &Claim, again: bool) -> Result<Option<Row>, Error> {
+        const SESSION: &str = "pg_backend_pid(), \
+             (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())";
+        let table = self.table;
+        let sql = if again {
+            format!(
+                "UPDATE {table} AS p SET epoch = p.epoch + 1, (backend, backend_start) = \
+                 (SELECT {SESSION}) WHERE stream = $1 AND reference = $2 AND owner = $3 \
+                 RETURNING {POSITION}, epoch"
+            )
+        } else {
+            format!(
+                "INSERT INTO {table} AS p \
+                 (stream, reference, owner, epoch, backend, backend_start, taken_at) \
+                 VALUES ($1, $2, $3, 1, {SESSION}, now()) \
+                 ON CONFLICT (stream, reference) DO UPDATE SET owner = excluded.owner, \
+                 epoch = p.epoch + 1, backend = excluded.backend, \
+                 backend_start = excluded.backend_start, taken_at = excluded.taken_at \
+                 RETURNING {POSITION}, epoch"
+            )
+        };
+        self.client.query_opt(&sql, &[&self.stream, &self.reference, &claim.0.owner]).await
+    }
+
+    /// The server process of whoever has the row now, and when that began.
+    async fn former(&self) -> Result<Option<(i32, Option<String>)>, Error> {
+        let sql = format!(
+            "SELECT backend, backend_start::text FROM {} WHERE stream = $1 AND reference = $2",
+            self.table
+        );
+        let row = self.client.query_opt(&sql, &[&self.stream, &self.reference]).await?;
+        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+    }
+
+    /// Ends a session, if it is still the same; where the role may not, the session's own time limits
+    /// have to.
+    async fn end(&self, former: &Option<(i32, Option<String>)>) {
+        let Some((backend, Some(since))) = former else { return };
+        // A process id is used again: its start tells one from the other.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 \
+                   AND backend_start = $2::text::timestamptz AND pid <> pg_backend_pid()";
+        match self.client.query(sql, &[backend, since]).await {
+            Ok(ended) if !ended.is_empty() => {
+                tracing::info!(backend, "ended the session of the former owner");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error =
+                    error.as_db_error().map_or_else(|| error.to_string(), |e| e.to_string());
+                tracing::warn!(%error, backend, "could not end the session of the former owner");
+            }
+        }
+    }
+
+    /// Who has the row, in words.
+    pub(super) async fn winner(&self) -> Result<String, Error> {
+        let sql = format!(
+            "SELECT owner, taken_at::text FROM {} WHERE stream = $1 AND reference = $2",
+            self.table
+        );
+        match self.client.query_opt(&sql, &[&self.stream, &self.reference]).await? {
+            Some(row) => {
+                let (owner, at): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                Ok(format!("another process took over at {at}: {owner}"))
+            }
+            None => Ok("its row was deleted there".to_owned()),
+        }
+    }
+
+    /// The position, without touching the row.
+    pub(super) async fn look(&self) -> Result<Option<Checkpoint>, Error> {
+        let sql =
+            format!("SELECT {POSITION} FROM {} WHERE stream = $1 AND reference = $2", self.table);
+        let row = self.client.query_opt(&sql, &[&self.stream, &self.reference]).await?;
+        row.map_or(Ok(None), |row| position(&row))
+    }
+
+    /// What [`advance`] executes.
+    pub(super) async fn prepare(&self) -> Result<Statement, Error> {
+        let sql = format!(
+            "UPDATE {} SET \"offset\" = $5::text::numeric, \
+             chunk_first_offset = $6::text::numeric, chunk_epoch = $7::text::numeric, \
+             chunk_timestamp_ms = $8, chunk_crc = $9, updated_at = now() \
+             WHERE stream = $1 AND reference = $2 AND owner = $3 AND epoch = $4",
+            self.table
+        );
+        self.client.prepare(&sql).await
+    }
+
+    /// Sets the position, in the transaction that is open. False: the row is no longer ours, and the
+    /// transaction must not be committed.
+    pub(super) async fn advance(
+        &self,
+        statement: &Statement,
+        (claim, epoch): (&Claim, i64),
+        to: Option<Checkpoint>,
+    ) -> Result<bool, Error> {
+        let offset = to.map(|to| to.offset.0.to_string());
+        let chunk = to.and_then(|to| to.chunk);
+        let first = chunk.map(|chunk| chunk.first_offset.0.to_string());
+        let chunk_epoch = chunk.map(|chunk| chunk.epoch.to_string());
+        let timestamp = chunk.map(|chunk| chunk.timestamp.0);
+        let crc = chunk.map(|chunk| i64::from(chunk.crc));
+        let changed = self
+            .client
+            .execute(
+                statement,
+                &[
+                    &self.stream,
+                    &self.reference,
+                    &claim.0.owner,
+                    &epoch,
+                    &offset,
+                    &first,
+                    &chunk_epoch,
+                    &timestamp,
+                    &crc,
+                ],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+}
+
+/// What [`POSITION`] holds. That it is an offset, where there is one, the table itself checks.
+fn position(row: &Row) -> Result<Option<Checkpoint>, Error> {
+    let number = |at: usize| -> Result<Option<u64>, Error> {
+        Ok(row.try_get::<_, Option<String>>(at)?.and_then(|text| text.parse().ok()))
+    };
+    let Some(offset) = number(0)? else { return Ok(None) };
+    let (first, epoch) = (number(1)?, number(2)?);
+    let (timestamp, crc): (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
+    let crc = crc.and_then(|crc| u32::try_from(crc).ok());
+    let chunk = match (first, epoch, timestamp, crc) {
+        (Some(first), Some(epoch), Some(timestamp), Some(crc)) => Some(ChunkId {
+            first_offset: Offset(first),
+            epoch,
+            timestamp: Timestamp(timestamp),
+            crc,
+        }),
+        _ => None,
+    };
+    Ok(Some(Checkpoint { offset: Offset(offset), chunk }))
+}

@@ -1,0 +1,269 @@
+//! Rows in the binary form of COPY: for each its number of fields, and each field behind its length.
+//!
+//! Binary, because it leaves the server less to do: no escapes to look for, no digits and dates to
+//! parse, bytes as they are. The types have to be those of the table to the letter, so they are looked
+//! up with each connection (`table.rs`).
+//!
+//! What the server would refuse, and what can be told here, is told here: a NUL in text, `\u0000` in
+//! `jsonb`, a number beyond the column's type. Must not know: connections.
+
+use bytes::{BufMut, BytesMut};
+
+use super::numeric;
+use crate::sink::columns::Value;
+use crate::types::column::ColumnType;
+
+/// What a COPY in binary form begins with: the signature, no flags, no extension.
+pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// And what it ends with.
+pub(super) const TRAILER: &[u8] = &[0xff, 0xff];
+
+/// From 1970, where our times begin, to 2000, where the server's do.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A type of the server's, of which the binary form is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PgType {
+    Text,
+    Uuid,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Numeric,
+    Bool,
+    /// With and without a time zone: both count microseconds, ours are UTC.
+    Timestamp,
+    Json,
+    Jsonb,
+    Bytea,
+}
+
+impl PgType {
+    /// By the server's own name for it.
+    pub(super) fn of(name: &str) -> Option<PgType> {
+        Some(match name {
+            "text" | "varchar" | "bpchar" | "citext" => PgType::Text,
+            "uuid" => PgType::Uuid,
+            "int2" => PgType::Int2,
+            "int4" => PgType::Int4,
+            "int8" => PgType::Int8,
+            "float4" => PgType::Float4,
+            "float8" => PgType::Float8,
+            "numeric" => PgType::Numeric,
+            "bool" => PgType::Bool,
+            "timestamptz" | "timestamp" => PgType::Timestamp,
+            "json" => PgType::Json,
+            "jsonb" => PgType::Jsonb,
+            "bytea" => PgType::Bytea,
+            _ => return None,
+        })
+    }
+
+    /// Whether a column of this type takes such values.
+    pub(super) fn takes(self, values: ColumnType) -> bool {
+        use PgType::*;
+        match values {
+            ColumnType::Text => matches!(self, Text | Uuid),
+            ColumnType::Integer => matches!(self, Int2 | Int4 | Int8 | Numeric),
+            ColumnType::Float => matches!(self, Float4 | Float8),
+            ColumnType::Numeric => self == Numeric,
+            ColumnType::Boolean => self == Bool,
+            ColumnType::Timestamp => self == Timestamp,
+            ColumnType::Json => matches!(self, Json | Jsonb | Text),
+            ColumnType::Bytes => self == Bytea,
+        }
+    }
+}
+
+/// The types that a column for such values may have: the first is the one that is created.
+pub(super) fn names(values: ColumnType) -> &'static [&'static str] {
+    match values {
+        ColumnType::Text => &["text", "varchar", "char", "citext", "uuid"],
+        ColumnType::Integer => &["bigint", "integer", "smallint", "numeric"],
+        ColumnType::Float => &["double precision", "real"],
+        ColumnType::Numeric => &["numeric"],
+        ColumnType::Boolean => &["boolean"],
+        ColumnType::Timestamp => &["timestamp with time zone", "timestamp without time zone"],
+        ColumnType::Json => &["jsonb", "json", "text"],
+        ColumnType::Bytes => &["bytea"],
+    }
+}
+
+/// Appends one field. On an error, which says why in words, what was appended of it stays: the
+/// caller drops the whole row.
+pub(super) fn field(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), String> {
+    let at = out.len();
+    out.put_i32(-1);
+    if matches!(value, Value::Null) {
+        return Ok(());
+    }
+    content(out, value, to)?;
+    let length = i32::try_from(out.len() - at - 4).map_err(|_| "it is too long".to_owned())?;
+    if let Some(place) = out.get_mut(at..at + 4) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(())
+}
+
+fn content(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), String> {
+    match (value, to) {
+        (Value::Null, _) => {}
+        (Value::Text(text) | Value::Json(text), PgType::Text) => out.put_slice(no_nul(text)?),
+        (Value::Text(text), PgType::Uuid) => out.put_slice(&uuid(text)?),
+        (Value::Integer(n), PgType::Int8) => out.put_i64(*n),
+        (Value::Integer(n), PgType::Int4) => {
+            out.put_i32((*n).try_into().map_err(|_| outside(n, "integer"))?);
+        }
+        (Value::Integer(n), PgType::Int2) => {
+            out.put_i16((*n).try_into().map_err(|_| outside(n, "smallint"))?);
+        }
+        (Value::Integer(n), PgType::Numeric) => decimal(out, itoa::Buffer::new().format(*n))?,
+        (Value::Numeric(digits), PgType::Numeric) => decimal(out, digits)?,
+        (Value::Float(n), PgType::Float8) => out.put_f64(*n),
+        (Value::Float(n), PgType::Float4) => {
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "that is what a column of real does"
+            )]
+            let narrow = *n as f32;
+            let lost = (narrow.is_infinite() && n.is_finite()) || (narrow == 0.0 && *n != 0.0);
+            if lost {
+                return Err(outside(n, "real"));
+            }
+            out.put_f32(narrow);
+        }
+        (Value::Boolean(yes), PgType::Bool) => out.put_u8(u8::from(*yes)),
+        (Value::Timestamp(micros), PgType::Timestamp) => {
+            let since = micros.checked_sub(EPOCH_MICROS).ok_or("a time out of range")?;
+            out.put_i64(since);
+        }
+        (Value::Json(text), PgType::Json) => out.put_slice(no_nul(text)?),
+        (Value::Json(text), PgType::Jsonb) => {
+            if names_nul(text) {
+                return Err("the server's jsonb takes no \\u0000".to_owned());
+            }
+            out.put_u8(1); // The version of the form.
+            out.put_slice(no_nul(text)?);
+        }
+        (Value::Bytes(bytes), PgType::Bytea) => out.put_slice(bytes),
+        // `takes` was asked when the table was looked at.
+        (value, to) => {
+            let kind = std::mem::discriminant(value);
+            return Err(format!(
+                "internal error: {kind:?} does not go into {to:?}; please report it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn outside(n: impl std::fmt::Display, name: &str) -> String {
+    format!("{n} is out of range for type {name}")
+}
+
+fn decimal(out: &mut BytesMut, digits: &str) -> Result<(), String> {
+    numeric::put(out, digits).ok_or_else(|| "a number of too many digits".to_owned())
+}
+
+/// Whether the server's text can hold it.
+pub(super) fn has_nul(text: &str) -> bool {
+    text.as_bytes().contains(&0)
+}
+
+fn no_nul(text: &str) -> Result<&[u8], String> {
+    match has_nul(text) {
+        true => Err("the server's text takes no NUL character (0x00)".to_owned()),
+        false => Ok(text.as_bytes()),
+    }
+}
+
+/// Whether JSON holds the escape `\u0000`, and not a backslash in front of `u0000`.
+fn names_nul(json: &str) -> bool {
+    json.match_indices("\\u0000").any(|(at, _)| {
+        let before = json.as_bytes().get(..at).unwrap_or_default();
+        before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0
+    })
+}
+
+/// 32 hexadecimal digits, with or without hyphens between groups, in braces or not, as the server
+/// takes them.
+fn uuid(text: &str) -> Result<[u8; 16], String> {
+    let bad = || format!("{:?} is not a uuid", text.chars().take(40).collect::<String>());
+    let bare = match text.strip_prefix('{') {
+        Some(rest) => rest.strip_suffix('}').ok_or_else(bad)?,
+        None => text,
+    };
+    let mut uuid = [0; 16];
+    let mut digits = 0;
+    for c in bare.chars() {
+        if c == '-' && digits > 0 && digits % 4 == 0 && digits < 32 {
+            continue;
+        }
+        let digit = c.to_digit(16).ok_or_else(bad)?;
+        let byte: &mut u8 = uuid.get_mut(digits / 2).ok_or_else(bad)?;
+        *byte = *byte << 4 | u8::try_from(digit).map_err(|_| bad())?;
+        digits += 1;
+    }
+    if digits == 32 { Ok(uuid) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::borrow::Cow;
+
+    fn put(value: &Value<'_>, to: PgType) -> Result<Vec<u8>, String> {
+        let mut out = BytesMut::new();
+        field(&mut out, value, to).map(|()| out.to_vec())
+    }
+
+    #[test]
+    fn fields_as_copy_wants_them() {
+        let text = |text: &'static str| Value::Text(Cow::Borrowed(text));
+        let json = |text: &'static str| Value::Json(Cow::Borrowed(text));
+        for (value, to, expected) in [
+            (Value::Null, PgType::Int8, &b"\xff\xff\xff\xff"[..]),
+            (text("ab"), PgType::Text, b"\0\0\0\x02ab"),
+            (text(""), PgType::Text, b"\0\0\0\0"),
+            (Value::Integer(-2), PgType::Int8, b"\0\0\0\x08\xff\xff\xff\xff\xff\xff\xff\xfe"),
+            (Value::Integer(7), PgType::Int4, b"\0\0\0\x04\0\0\0\x07"),
+            (Value::Integer(7), PgType::Int2, b"\0\0\0\x02\0\x07"),
+            (Value::Boolean(true), PgType::Bool, b"\0\0\0\x01\x01"),
+            (
+                Value::Timestamp(EPOCH_MICROS + 1),
+                PgType::Timestamp,
+                b"\0\0\0\x08\0\0\0\0\0\0\0\x01",
+            ),
+            (json("{}"), PgType::Jsonb, b"\0\0\0\x03\x01{}"),
+            (json("{}"), PgType::Json, b"\0\0\0\x02{}"),
+            (json(r#""\\u0000""#), PgType::Jsonb, b"\0\0\0\x0a\x01\"\\\\u0000\""),
+            (json(r#""\u0000""#), PgType::Json, b"\0\0\0\x08\"\\u0000\""),
+            (Value::Bytes(Cow::Borrowed(b"\0x")), PgType::Bytea, b"\0\0\0\x02\0x"),
+        ] {
+            assert_eq!(put(&value, to).as_deref(), Ok(expected), "{to:?}");
+        }
+        let uuid = [0, 0, 0, 16, 0xa0, 0xee, 0xbc, 0x99, 0x9c, 0x0b, 0x4e, 0xf8, 0xbb, 0x6d];
+        for form in ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}"] {
+            assert!(put(&text(form), PgType::Uuid).unwrap().starts_with(&uuid), "{form}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_would_refuse() {
+        for (value, to, why) in [
+            (Value::Text(Cow::Borrowed("a\0b")), PgType::Text, "NUL"),
+            (Value::Json(Cow::Borrowed(r#"{"a":"\u0000"}"#)), PgType::Jsonb, "u0000"),
+            (Value::Json(Cow::Borrowed(r#""\\\u0000""#)), PgType::Jsonb, "u0000"),
+            (Value::Integer(1 << 31), PgType::Int4, "2147483648 is out of range for type integer"),
+            (Value::Integer(-32_769), PgType::Int2, "smallint"),
+            (Value::Float(1e39), PgType::Float4, "real"),
+            (Value::Timestamp(i64::MIN), PgType::Timestamp, "range"),
+            (Value::Text(Cow::Borrowed("a0eebc99")), PgType::Uuid, "uuid"),
+        ] {
+            let said = put(&value, to).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+    }
+}

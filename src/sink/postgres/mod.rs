@@ -1,0 +1,399 @@
+//! The `postgres` sink: rows in a PostgreSQL table, exactly once, by one process at a time.
+//!
+//! # Why this is exactly-once
+//! A batch is one transaction: `BEGIN`, a COPY of its rows, an UPDATE of the position in
+//! `rillway_positions`, `COMMIT`. Rows and position become durable together or not at all, and the
+//! next start resumes behind the position. Whatever fails before the COMMIT leaves nothing. Where
+//! the answer to the COMMIT does not come, the transaction counts or it does not, and this is looked
+//! up before anything else is written: a new connection first puts an end to what the former one
+//! still had under way (`claim.rs`), and then reads the position. If that is the batch's, the batch
+//! is durable.
+//!
+//! # Why only one process writes
+//! The position's row names an owner and an epoch, and the UPDATE of the position requires both to
+//! be those of this connection. A process that slept while another one took over finds that they are
+//! not, rolls back, and stops for good. `claim.rs` has the argument, also for a process that froze
+//! with its transaction open.
+//!
+//! # After a failure
+//! The connection is dropped and made anew, with everything looked up again: the tables, the types of
+//! the columns, the position. All failures of the server's are transient (`error.rs` says why). Fatal
+//! is:
+//! - that another process took over;
+//! - that the position is not where this process had it confirmed: the server has lost what it had
+//!   committed (a backup was restored, an asynchronous standby was promoted). Started again, the
+//!   consumer resumes at the server's position, and writes what was lost once more.
+//!
+//! # Bad records
+//! What the server is known to refuse is found before it is sent; what only the server can tell
+//! (lengths, constraints, triggers) is found by asking it for parts of the batch (`probe.rs`), with
+//! nothing left behind.
+//!
+//! # Memory
+//! Rows are encoded into pieces of 256 KiB (or one row, where that is larger), of which the
+//! connection holds two and one as it is written. A batch is never held twice.
+//!
+//! # What it cannot see
+//! A server that says COMMIT and forgets (`fsync = off`, asynchronous standbys), other than by the
+//! check above; rows that somebody else deletes or changes; connection poolers that give each
+//! transaction another session (`pool_mode = transaction`), which must not stand in between.
+//!
+//! Must not know: brokers, retries, metrics.
+
+mod claim;
+mod encode;
+mod error;
+mod numeric;
+mod probe;
+mod rows;
+mod session;
+mod table;
+mod transaction;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_postgres::Statement;
+
+use crate::flow::batch::Batch;
+use crate::sink::{Durability, Sink, SinkError};
+use crate::tls::TlsOptions;
+use crate::types::column::Column;
+use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
+
+pub use self::claim::Claim;
+
+use self::claim::{PATIENCE, Rows, Taken};
+use self::encode::PgType;
+use self::error::{late, transient};
+use self::rows::Shape;
+use self::session::{Door, Session, within};
+use self::table::Names;
+use self::transaction::{Done, Open, Trouble};
+
+/// What a postgres sink needs to know.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with libpq's parameters behind a `?`.
+    pub url: Secret,
+    /// How to protect the connection; `None`: not at all, unless the URL has `sslmode=require`.
+    pub tls: Option<TlsOptions>,
+    /// The schema of both tables; by default the first of the role's `search_path`.
+    pub schema: Option<String>,
+    /// The table that takes the rows.
+    pub table: String,
+    /// Typed columns behind stream, offset and timestamp; `None`: those of the envelope.
+    pub columns: Option<Vec<Column>>,
+    /// Whether tables that are not there are made.
+    pub create: bool,
+    /// How long a connection with its handshake may take.
+    pub connect_timeout: Duration,
+    /// How long one transaction may take.
+    pub write_timeout: Duration,
+    /// How long a lock that somebody else holds is waited for.
+    pub lock_timeout: Duration,
+}
+
+/// Writes one stream's records into a table, exactly once.
+pub struct PostgresSink {
+    options: PostgresOptions,
+    stream: StreamName,
+    reference: Reference,
+    claim: Claim,
+    door: Door,
+    shape: Shape,
+    /// `None` after a failure, and once closed.
+    ready: Option<Ready>,
+    /// What is known to be committed; `None` before it was first looked up.
+    position: Option<Option<Checkpoint>>,
+    /// Where the position may be by now, for all that is known.
+    doubt: Option<Option<Checkpoint>>,
+    closed: bool,
+}
+
+/// A connection on which everything was looked up.
+struct Ready {
+    session: Session,
+    names: Names,
+    types: Vec<PgType>,
+    copy: Statement,
+    advance: Statement,
+    epoch: i64,
+}
+
+impl PostgresSink {
+    /// Connects, makes the tables where that is allowed, and takes over from whoever wrote before.
+    /// The claim is the process's own, the same for each sink that it opens for this consumer.
+    ///
+    /// # Errors
+    /// Fatal where the URL is wrong, or this claim was lost to another process; transient
+    /// everywhere else.
+    pub async fn open(
+        options: PostgresOptions,
+        stream: StreamName,
+        reference: Reference,
+        claim: Claim,
+    ) -> Result<PostgresSink, SinkError> {
+        let door = door(&options, &reference)?;
+        let shape = Shape::new(&stream, options.columns.clone());
+        let mut sink = PostgresSink {
+            options,
+            stream,
+            reference,
+            claim,
+            door,
+            shape,
+            ready: None,
+            position: None,
+            doubt: None,
+            closed: false,
+        };
+        sink.get_ready().await?;
+        Ok(sink)
+    }
+
+    /// Has a connection, and has no doubt.
+    async fn get_ready(&mut self) -> Result<(), SinkError> {
+        if self.closed {
+            return Err(SinkError::Fatal(format!(
+                "internal error: the postgres sink on {} was used after it was closed; please report it",
+                self.door.place
+            )));
+        }
+        if self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed()) {
+            return Ok(());
+        }
+        self.ready = None;
+        let session = self.door.open().await?;
+        // The take-over may wait for a lock twice.
+        let limit = self.options.write_timeout + 2 * PATIENCE;
+        let looking = self.look_up(session);
+        let (ready, found) =
+            within(limit, &self.door.place, "look up the tables and the position", looking).await?;
+        if let Some(known) = self.position
+            && found != known
+            && self.doubt != Some(found)
+        {
+            let offset = |at: Option<Checkpoint>| {
+                at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
+            };
+            return Err(SinkError::Fatal(format!(
+                "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
+                 has lost transactions (was a backup restored, or another standby promoted?), or \
+                 somebody changed the row. Started again, this consumer resumes behind what stands \
+                 there now.",
+                self.stream,
+                self.reference,
+                ready.names.positions,
+                self.door.place,
+                offset(found),
+                offset(known),
+            )));
+        }
+        self.position = Some(found);
+        self.doubt = None;
+        self.ready = Some(ready);
+        Ok(())
+    }
+
+    async fn look_up(&self, session: Session) -> Result<(Ready, Option<Checkpoint>), SinkError> {
+        let PostgresOptions { lock_timeout, write_timeout, create, .. } = self.options;
+        let place = &self.door.place;
+        let client = &session.client;
+        let setting = |error| transient("set up a session", place, &error);
+        session.set_up(PATIENCE, write_timeout).await.map_err(setting)?;
+        let names =
+            Names::find(client, place, self.options.schema.as_deref(), &self.options.table).await?;
+        let types = table::prepare(client, place, &names, &self.shape, create).await?;
+        let rows = self.rows(&session, &names);
+        let tried = format!("take over {}", names.positions);
+        let taken = rows.take(&self.claim).await.map_err(|e| transient(&tried, place, &e))?;
+        let (epoch, position) = match taken {
+            Taken::Ours { epoch, position } => (epoch, position),
+            Taken::Lost(who) => return Err(self.fenced(&who)),
+        };
+        let preparing = |error| transient("prepare the statements", place, &error);
+        let advance = rows.prepare().await.map_err(preparing)?;
+        let copy = table::copy(&names, &self.shape);
+        let copy = session.client.prepare(&copy).await.map_err(preparing)?;
+        session.set_up(lock_timeout, write_timeout).await.map_err(setting)?;
+        Ok((Ready { session, names, types, copy, advance, epoch }, position))
+    }
+
+    fn rows<'a>(&'a self, session: &'a Session, names: &'a Names) -> Rows<'a> {
+        Rows {
+            client: &session.client,
+            table: &names.positions,
+            stream: self.stream.as_str(),
+            reference: self.reference.as_str(),
+        }
+    }
+
+    fn fenced(&self, who: &str) -> SinkError {
+        SinkError::Fatal(format!(
+            "{}/{} at {} is no longer this process's to write: {who}. Nothing more is written here, so \
+             that no message comes twice. Run one daemon for a stream and reference; restart this one \
+             only where it shall take over in turn.",
+            self.stream, self.reference, self.door.place
+        ))
+    }
+
+    fn internal(&self, batch: &Batch, at: Checkpoint) -> SinkError {
+        SinkError::Fatal(format!(
+            "internal error: {batch:?} is not behind offset {}, which is committed at {}; please report it",
+            at.offset, self.door.place
+        ))
+    }
+
+    /// One transaction, on the connection that was made ready.
+    async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        // Only a transaction that ends well puts it back.
+        let Some(ready) = self.ready.take() else { return Ok(()) };
+        let open = Open {
+            session: &ready.session,
+            shape: &self.shape,
+            types: &ready.types,
+            copy: &ready.copy,
+            advance: &ready.advance,
+            rows: Rows {
+                client: &ready.session.client,
+                table: &ready.names.positions,
+                stream: self.stream.as_str(),
+                reference: self.reference.as_str(),
+            },
+            claim: &self.claim,
+            epoch: ready.epoch,
+        };
+        // Not by way of a variable: the doubt stays, should the caller go away.
+        match transaction::run(&open, batch, self.options.write_timeout, &mut self.doubt).await {
+            Done::Committed => {
+                self.position = Some(Some(batch.checkpoint()));
+                self.ready = Some(ready);
+                Ok(())
+            }
+            Done::Refused(bad) => {
+                self.ready = Some(ready);
+                Err(SinkError::Poison(bad))
+            }
+            Done::Fenced(who) => Err(self.fenced(&who)),
+            Done::Broken(tried, trouble) => {
+                let tried = format!("{tried} ({batch:?}) in {}", ready.names.table);
+                let place = &self.door.place;
+                Err(match trouble {
+                    Trouble::Error(error) => transient(&tried, place, &error),
+                    Trouble::Late(limit) => late(&tried, place, limit),
+                })
+            }
+        }
+    }
+}
+
+/// The position that a sink with these options has committed, without taking anything over.
+///
+/// # Errors
+/// Where the server cannot be reached, or does not answer the question.
+pub async fn committed(
+    options: &PostgresOptions,
+    stream: &StreamName,
+    reference: &Reference,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let door = door(options, reference)?;
+    let session = door.open().await?;
+    let place = &door.place;
+    let failed = |error| transient("look up the position", place, &error);
+    let looking = async {
+        session.set_up(options.lock_timeout, options.write_timeout).await.map_err(failed)?;
+        let (schema, table) = (options.schema.as_deref(), options.table.as_str());
+        let names = Names::find(&session.client, place, schema, table).await?;
+        if !names.has_positions(&session.client).await.map_err(failed)? {
+            return Ok(None);
+        }
+        let rows = Rows {
+            client: &session.client,
+            table: &names.positions,
+            stream: stream.as_str(),
+            reference: reference.as_str(),
+        };
+        rows.look().await.map_err(failed)
+    };
+    let found = within(options.write_timeout, place, "look up the position", looking).await;
+    session.close().await;
+    found
+}
+
+fn door(options: &PostgresOptions, reference: &Reference) -> Result<Door, SinkError> {
+    let PostgresOptions { url, tls, connect_timeout, .. } = options;
+    Door::new(url, tls.clone(), *connect_timeout, reference.as_str())
+        .map_err(|what| SinkError::Fatal(format!("postgres sink: {what}")))
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        self.get_ready().await?;
+        Ok(self.position.flatten())
+    }
+
+    /// A transaction costs a sync and four round trips, however large the batch.
+    fn joins_batches(&self) -> bool {
+        true
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let doubted = self.doubt;
+        self.get_ready().await?;
+        let at = self.position.flatten();
+        if doubted == Some(Some(batch.checkpoint())) && at == Some(batch.checkpoint()) {
+            // The answer to its COMMIT was lost, and it counts.
+            return Ok(Durability::Durable);
+        }
+        if let Some(at) = at.filter(|at| batch.first_offset() <= at.offset) {
+            return Err(self.internal(batch, at));
+        }
+        self.transact(batch).await?;
+        Ok(Durability::Durable)
+    }
+
+    /// The rows stay; only the position is forgotten. Where the table has a unique key over offsets,
+    /// the rows have to be put aside by whoever made the key.
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.get_ready().await?;
+        tracing::warn!(place = %self.door.place, stream = %self.stream, "a new history begins: the rows so far stay in the table");
+        let Some(ready) = self.ready.take() else { return Ok(()) };
+        // Where the answer is lost, the position may be none.
+        self.doubt = Some(None);
+        let rows = self.rows(&ready.session, &ready.names);
+        let forgetting = async {
+            let reset = rows.advance(&ready.advance, (&self.claim, ready.epoch), None).await;
+            let failed = |error| transient("forget the position", &self.door.place, &error);
+            if reset.map_err(failed)? {
+                return Ok(());
+            }
+            let who = rows.winner().await.map_err(failed)?;
+            Err(self.fenced(&who))
+        };
+        let limit = self.options.write_timeout;
+        within(limit, &self.door.place, "forget the position", forgetting).await?;
+        self.position = Some(None);
+        self.doubt = None;
+        self.ready = Some(ready);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.closed = true;
+        if let Some(ready) = self.ready.take() {
+            ready.session.close().await;
+        }
+        Ok(())
+    }
+}

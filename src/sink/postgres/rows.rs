@@ -1,0 +1,84 @@
+//! From a record to a row of the table: which columns there are, and what each takes.
+//!
+//! Without `columns` there are those of the envelope, of which the body has two: `body` for what is
+//! text, and `body_raw` for what is not, or what the server cannot hold as text (a NUL). So no body is
+//! refused for being what it is.
+
+use bytes::{BufMut, BytesMut};
+
+use super::encode::{PgType, field, has_nul};
+use crate::sink::columns::{Columns, Value};
+use crate::sink::{BadReason, BadRecord};
+use crate::types::StreamName;
+use crate::types::column::{Column, ColumnType};
+use crate::wire::block::Record;
+
+/// The last column of a table of our own.
+const BODY_RAW: &str = "body_raw";
+
+/// What the columns are, whatever the table.
+#[derive(Debug)]
+pub(super) struct Shape {
+    columns: Columns,
+    /// Whether the last one, the body, is two.
+    splits_body: bool,
+}
+
+impl Shape {
+    pub(super) fn new(stream: &StreamName, columns: Option<Vec<Column>>) -> Shape {
+        match columns {
+            Some(columns) => {
+                Shape { columns: Columns::typed(stream.clone(), columns), splits_body: false }
+            }
+            None => Shape { columns: Columns::envelope(stream.clone()), splits_body: true },
+        }
+    }
+
+    /// Names and types, in the order of a row.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&str, ColumnType)> {
+        let raw = self.splits_body.then_some((BODY_RAW, ColumnType::Bytes));
+        self.columns.names_and_types().chain(raw)
+    }
+
+    /// Appends the record as a row for columns of these types. On an error `out` is as it was.
+    pub(super) fn append<'a>(
+        &'a self,
+        record: Record<'a>,
+        types: &[PgType],
+        row: &mut Vec<Value<'a>>,
+        out: &mut BytesMut,
+    ) -> Result<(), BadRecord> {
+        self.columns.read(record, row)?;
+        if self.splits_body {
+            match row.pop() {
+                Some(Value::Text(text)) if !has_nul(&text) => {
+                    row.extend([Value::Text(text), Value::Null]);
+                }
+                Some(Value::Text(text)) => {
+                    let bytes = match text {
+                        std::borrow::Cow::Borrowed(text) => text.as_bytes().into(),
+                        std::borrow::Cow::Owned(text) => text.into_bytes().into(),
+                    };
+                    row.extend([Value::Null, Value::Bytes(bytes)]);
+                }
+                other => row.extend([Value::Null, other.unwrap_or(Value::Null)]),
+            }
+        }
+        let start = out.len();
+        // No table has more than 1,600 columns.
+        out.put_i16(i16::try_from(types.len()).unwrap_or(i16::MAX));
+        for (nth, (value, kind)) in row.iter().zip(types).enumerate() {
+            if let Err(why) = field(out, value, *kind) {
+                out.truncate(start);
+                let name = self.columns().nth(nth).map_or("", |(name, _)| name);
+                let detail = format!("column {name:?}: {why}");
+                return Err(BadRecord {
+                    offset: record.offset,
+                    reason: BadReason::Refused,
+                    detail,
+                });
+            }
+        }
+        Ok(())
+    }
+}

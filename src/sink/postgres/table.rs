@@ -1,0 +1,243 @@
+//! The tables: made where that is allowed, and looked at with each connection, for somebody may have
+//! changed them in between.
+//!
+//! What is wrong with them is said all at once, and is transient: whoever mends the table need not
+//! start the consumer again.
+
+use tokio_postgres::{Client, Error};
+
+use super::claim;
+use super::encode::{PgType, names};
+use super::error::{transient, wait};
+use super::rows::Shape;
+use crate::sink::SinkError;
+use crate::types::column::ColumnType;
+
+/// Where the tables are.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// Quoted, with the schema.
+    pub(super) table: String,
+    /// The same of the table of positions.
+    pub(super) positions: String,
+    schema: String,
+    bare: String,
+}
+
+/// A name as it stands in a statement.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Names {
+    /// In the schema that is given, or in the first one of the role's `search_path`.
+    pub(super) async fn find(
+        client: &Client,
+        place: &str,
+        schema: Option<&str>,
+        table: &str,
+    ) -> Result<Names, SinkError> {
+        let schema = match schema {
+            Some(schema) => schema.to_owned(),
+            None => {
+                let row = client.query_one("SELECT current_schema()::text", &[]).await;
+                let first = row.and_then(|row| row.try_get::<_, Option<String>>(0));
+                let first = first.map_err(|e| transient("look for the schema", place, &e))?;
+                first.ok_or_else(|| {
+                    wait(format!(
+                        "no schema of the role's search_path exists at {place}: set `schema`"
+                    ))
+                })?
+            }
+        };
+        Ok(Names {
+            table: format!("{}.{}", quoted(&schema), quoted(table)),
+            positions: format!("{}.{}", quoted(&schema), quoted(claim::TABLE)),
+            schema,
+            bare: table.to_owned(),
+        })
+    }
+
+    /// Whether there is a table of positions: without one, there is no position.
+    pub(super) async fn has_positions(&self, client: &Client) -> Result<bool, Error> {
+        exists(client, &self.positions).await
+    }
+}
+
+async fn exists(client: &Client, name: &str) -> Result<bool, Error> {
+    let row = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await?;
+    row.try_get(0)
+}
+
+/// Makes what is missing, if that is allowed, and tells the types of the columns.
+pub(super) async fn prepare(
+    client: &Client,
+    place: &str,
+    names: &Names,
+    shape: &Shape,
+    create: bool,
+) -> Result<Vec<PgType>, SinkError> {
+    let failed = |what: &str| {
+        let tried = format!("{what} {} and {}", names.table, names.positions);
+        move |error: Error| transient(&tried, place, &error)
+    };
+    let looking = failed("look at the tables");
+    for (name, sql) in [
+        (&names.positions, claim::create(&names.positions)),
+        (&names.table, create_table(names, shape)),
+    ] {
+        // Looked first: even "IF NOT EXISTS" takes the right to create.
+        if exists(client, name).await.map_err(&looking)? {
+            continue;
+        }
+        if !create {
+            return Err(wait(format!(
+                "there is no table {name} at {place}, and `create` is false. Create it with: {sql}"
+            )));
+        }
+        client.batch_execute(&sql).await.map_err(failed("create the tables"))?;
+        tracing::info!(table = %name, "created");
+    }
+    let found = columns(client, &names.table).await.map_err(&looking)?;
+    let mut wrong = Vec::new();
+    grants(client, names, &mut wrong).await.map_err(&looking)?;
+    let types = check(names, shape, &found, &mut wrong);
+    if wrong.is_empty() {
+        return Ok(types);
+    }
+    Err(wait(format!(
+        "the table {} at {place} cannot be written to: {}",
+        names.table,
+        wrong.join("; ")
+    )))
+}
+
+fn create_table(names: &Names, shape: &Shape) -> String {
+    let columns: Vec<String> = shape
+        .columns()
+        .enumerate()
+        .map(|(nth, (name, kind))| {
+            let always = if nth < 3 { " NOT NULL" } else { "" };
+            format!("{} {}{always}", quoted(name), created(kind))
+        })
+        .collect();
+    // Rows come in the order of time, for which an index of a few pages is enough.
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} ({columns}); \
+         CREATE INDEX ON {table} USING brin (\"timestamp\", \"offset\")",
+        table = names.table,
+        columns = columns.join(", ")
+    )
+}
+
+/// The type of a column that is made here.
+fn created(kind: ColumnType) -> &'static str {
+    names(kind).first().copied().unwrap_or("text")
+}
+
+/// A column as the server has it.
+struct Found {
+    name: String,
+    /// As a person writes it, with its length or precision.
+    shown: String,
+    kind: Option<PgType>,
+    /// NOT NULL, and nothing that fills it.
+    must_be_given: bool,
+    generated: bool,
+}
+
+async fn columns(client: &Client, table: &str) -> Result<Vec<Found>, Error> {
+    // A domain goes by the type beneath it.
+    const SQL: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
+         coalesce(b.typname, t.typname)::text, \
+         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', \
+         a.attgenerated <> '' OR a.attidentity = 'a' \
+         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+         LEFT JOIN pg_type b ON b.oid = t.typbasetype \
+         WHERE a.attrelid = to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped";
+    let rows = client.query(SQL, &[&table]).await?;
+    rows.iter()
+        .map(|row| {
+            let kind: String = row.try_get(2)?;
+            Ok(Found {
+                name: row.try_get(0)?,
+                shown: row.try_get(1)?,
+                kind: PgType::of(&kind),
+                must_be_given: row.try_get(3)?,
+                generated: row.try_get(4)?,
+            })
+        })
+        .collect()
+}
+
+/// The types of the columns, in the order of a row; and in `wrong`, what does not fit.
+fn check(names: &Names, shape: &Shape, found: &[Found], wrong: &mut Vec<String>) -> Vec<PgType> {
+    let mut types = Vec::new();
+    let mut missing = Vec::new();
+    for (name, kind) in shape.columns() {
+        let Some(column) = found.iter().find(|column| column.name == name) else {
+            missing.push(format!("ADD COLUMN {} {}", quoted(name), created(kind)));
+            continue;
+        };
+        if column.generated {
+            wrong.push(format!("the column {name:?} is generated by the server"));
+        }
+        match column.kind.filter(|found| found.takes(kind)) {
+            Some(kind) => types.push(kind),
+            None => wrong.push(format!(
+                "the column {name:?} is of type {}, and its values need {}",
+                column.shown,
+                self::names(kind).join(" or ")
+            )),
+        }
+    }
+    if !missing.is_empty() {
+        wrong.push(format!(
+            "columns are missing: ALTER TABLE {} {}",
+            names.table,
+            missing.join(", ")
+        ));
+    }
+    for column in found {
+        let written = shape.columns().any(|(name, _)| name == column.name);
+        if column.must_be_given && !written {
+            wrong.push(format!(
+                "the column {:?} is NOT NULL without a default, and nothing is written to it",
+                column.name
+            ));
+        }
+    }
+    types
+}
+
+/// What the role lacks.
+async fn grants(client: &Client, names: &Names, wrong: &mut Vec<String>) -> Result<(), Error> {
+    // Of the table only the columns that are written count, but a COPY into all of them is the rule.
+    const SQL: &str = "SELECT current_user::text, \
+         has_any_column_privilege($1::text, 'INSERT'), \
+         has_table_privilege($2::text, 'SELECT') AND has_table_privilege($2::text, 'INSERT') \
+         AND has_table_privilege($2::text, 'UPDATE'), \
+         (SELECT relkind IN ('r', 'p', 'f') FROM pg_class WHERE oid = to_regclass($1::text))";
+    let row = client.query_one(SQL, &[&names.table, &names.positions]).await?;
+    let role = quoted(&row.try_get::<_, String>(0)?);
+    if !row.try_get::<_, bool>(1)? {
+        wrong.push(format!("the role lacks a right: GRANT INSERT ON {} TO {role}", names.table));
+    }
+    if !row.try_get::<_, bool>(2)? {
+        wrong.push(format!(
+            "the role lacks a right: GRANT SELECT, INSERT, UPDATE ON {} TO {role}",
+            names.positions
+        ));
+    }
+    if row.try_get::<_, Option<bool>>(3)? == Some(false) {
+        let (schema, bare) = (&names.schema, &names.bare);
+        wrong.push(format!("{bare:?} in the schema {schema:?} is no table"));
+    }
+    Ok(())
+}
+
+/// The statement that takes rows.
+pub(super) fn copy(names: &Names, shape: &Shape) -> String {
+    let columns: Vec<String> = shape.columns().map(|(name, _)| quoted(name)).collect();
+    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", names.table, columns.join(", "))
+}
