@@ -112,20 +112,20 @@ async fn bad_messages_go_into_a_stream() {
         async {
             let broker = Broker::shared(Version::V4_3).await?;
             let stream = streams::create(broker, "dead-to-stream").await;
-            put(broker, &stream, &all(50)).await;
+            put(broker, &stream, &all(500)).await;
             let target = format!("{stream}-dead");
             let policy = format!(
                 "on_bad_message = \"dead_letter\"\ndead_letter = {{ type = \"stream\", stream = \"{target}\", create = true }}"
             );
             let home = Home::new(&broker.uri(), &consumer(&stream, &policy, FILES));
-            for point in ["written:3", "flushed:5", "committed:2"] {
+            for point in ["written:2", "flushed:3", "committed:1"] {
                 home.start_with_fault(&format!("die@{point}")).ended(MINUTE).await;
             }
             let mut daemon = home.start();
-            daemon.until_durable("filer", 49).await;
+            daemon.until_durable("filer", 499).await;
             daemon.terminate().await;
             let letters = messages(broker, &target).await;
-            let bad: Vec<u64> = (0..50).filter(|n| is_bad(*n)).collect();
+            let bad: Vec<u64> = (0..500).filter(|n| is_bad(*n)).collect();
             assert_eq!(letters.len(), bad.len());
             for (letter, offset) in letters.iter().zip(bad) {
                 let letter = Message::parse(letter).unwrap();
@@ -199,6 +199,111 @@ async fn a_consumer_waits_for_the_sink_of_its_letters() {
             daemon.until_durable("filer", 19).await;
             daemon.terminate().await;
             assert_eq!(messages(broker, &target).await.len(), 4);
+            Ok::<(), Unavailable>(())
+        }
+        .await
+    );
+}
+
+/// What `rillway dead-letters …` printed, as JSON.
+fn ask(home: &Home, verb: &str) -> Value {
+    let output = home.command(&["dead-letters", verb, "filer", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Makes letters: a consumer into files, with this policy, reads the stream to its end.
+async fn letters_of(home: &Home, total: u64) {
+    let mut daemon = home.start();
+    daemon.until_durable("filer", total - 1).await;
+    daemon.terminate().await;
+}
+
+fn configure(home: &Home, broker: &Broker, consumers: &str) {
+    home.configure(&format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri()), consumers);
+}
+
+/// Letters in files and in a stream; into a sink that takes anything, interrupted at each point,
+/// each message arrives once, as it was, and a repetition does nothing.
+async fn replayed(policy: &str, label: &str) -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, label).await;
+    put(broker, &stream, &all(60)).await;
+    let policy = policy.replace("LETTERS", &format!("{stream}-dead"));
+    let home = Home::new(&broker.uri(), &consumer(&stream, &policy, FILES));
+    letters_of(&home, 60).await;
+    let listed = ask(&home, "list");
+    assert_eq!((&listed["letters"], &listed["reasons"]["undecodable"]), (&12.into(), &12.into()));
+    assert_eq!((&listed["first_offset"], &listed["last_offset"]), (&0.into(), &59.into()));
+
+    // The sink that refused them still does; that is told, and they stay.
+    let refused = ask(&home, "replay");
+    let bad: Vec<u64> = (0..60).filter(|n| is_bad(*n)).collect();
+    assert_eq!(refused["replayed"], 0);
+    assert_eq!(refused["still_bad"], serde_json::json!(bad));
+    assert!(refused["first_error"].as_str().unwrap().contains("AMQP"), "{refused}");
+
+    let target = format!("{stream}-mended");
+    let sink =
+        format!("{{ type = \"stream\", stream = \"{target}\", create = true, in_flight = 6 }}");
+    configure(&home, broker, &consumer(&stream, &policy, &sink));
+    for point in ["written:1", "written:2", "flushed:1"] {
+        let mut replay = home.command(&["dead-letters", "replay", "filer"]);
+        let died = replay.env("RILLWAY_FAULT", format!("die@{point}")).output().unwrap();
+        assert!(!died.status.success(), "{point}: {}", String::from_utf8_lossy(&died.stdout));
+    }
+    let done = ask(&home, "replay");
+    assert_eq!(done["still_bad"], serde_json::json!([]), "{done}");
+    let counted = done["replayed"].as_u64().unwrap() + done["done_before"].as_u64().unwrap();
+    assert_eq!(counted, 12, "{done}");
+    let expected: Vec<Vec<u8>> = bad.iter().map(|offset| nth(*offset)).collect();
+    assert_eq!(messages(broker, &target).await, expected);
+    let again = ask(&home, "replay");
+    assert_eq!((&again["replayed"], &again["done_before"]), (&0.into(), &0.into()));
+    assert_eq!(messages(broker, &target).await.len(), 12);
+
+    // Later letters are for a later replay; the daemon runs all the while.
+    configure(&home, broker, &consumer(&stream, &policy, FILES));
+    put(broker, &stream, &(60..80).map(nth).collect::<Vec<_>>()).await;
+    let mut daemon = home.start();
+    let end = daemon
+        .until("filer", "all is read", MINUTE, |c| {
+            c["lag_messages"] == 0 && c["durable_offset"].as_u64() > Some(75)
+        })
+        .await;
+    assert_eq!(end["state"], "running");
+    configure(&home, broker, &consumer(&stream, &policy, &sink));
+    assert_eq!(ask(&home, "replay")["replayed"], 4);
+    assert_eq!(messages(broker, &target).await.len(), 16);
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn letters_in_files_are_replayed() {
+    or_skip!(replayed(TO_FILE, "replay-files").await);
+}
+
+#[tokio::test]
+async fn letters_in_a_stream_are_replayed() {
+    let policy = "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"stream\", stream = \"LETTERS\", create = true }";
+    or_skip!(replayed(policy, "replay-stream").await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_replayed_says_why() {
+    or_skip!(
+        async {
+            let broker = Broker::shared(Version::V4_3).await?;
+            let home = Home::new(&broker.uri(), &consumer("any", "", FILES));
+            for (name, says) in
+                [("filer", "has no dead letters"), ("nobody", "there is no consumer \"nobody\"")]
+            {
+                let output = home.command(&["dead-letters", "replay", name]).output().unwrap();
+                let told = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(64), "{told}");
+                assert!(told.contains(says), "{told}");
+            }
             Ok::<(), Unavailable>(())
         }
         .await

@@ -17,7 +17,7 @@ mod process;
 mod rows;
 mod table;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use media::Peer;
 use options::{Command, Options};
@@ -53,6 +53,10 @@ fn measure(options: &Options) -> anyhow::Result<()> {
                     Peer::Sink { config, .. } => feed::start(&place, config, options),
                     Peer::Loader { command, .. } => loader::run(command(&place), options),
                     Peer::Telling { command, .. } => loader::run_telling(command(&place), options),
+                });
+                let run = run.and_then(|run| match (medium.count)(&place)? {
+                    Some(n) if n != run.messages => bail!("there are {n} rows of {}", run.messages),
+                    _ => Ok(run),
                 });
                 match &run {
                     Ok(run) => eprintln!("# round {round}: {}: {run}", peer.name()),

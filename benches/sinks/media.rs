@@ -12,6 +12,8 @@ pub(crate) struct Medium {
     pub(crate) ready: fn() -> anyhow::Result<()>,
     /// Makes it as empty as at the first run.
     pub(crate) reset: fn(&Place<'_>) -> anyhow::Result<()>,
+    /// How many rows are there after a run, where somebody else can tell.
+    pub(crate) count: fn(&Place<'_>) -> anyhow::Result<Option<u64>>,
     /// The sink first, then the loaders; what is compared with is the first of them.
     pub(crate) peers: Vec<Peer>,
 }
@@ -57,24 +59,26 @@ fn runs(program: &str, argument: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// NDJSON has no loader; `cp` is the least that can be done.
+/// NDJSON has no loader: a copy of the rows is the least that can be done.
 fn file() -> Medium {
     let copy = |place: &Place<'_>| {
-        let mut command = Command::new("sh");
-        command.args(["-c", "cp \"$0\" \"$1/copy\" && sync \"$1/copy\""]);
-        command.arg(place.file).arg(place.dir);
+        let mut command = Command::new("dd");
+        command.args(["bs=1M", "conv=fsync", "status=none"]);
+        command.arg(format!("if={}", place.file.display()));
+        command.arg(format!("of={}", place.dir.join("copy").display()));
         command
     };
     Medium {
         name: "file",
-        ready: || runs("cp", "--version"),
+        ready: || runs("dd", "--version"),
         reset: nothing,
+        count: |_| Ok(None),
         peers: vec![
             Peer::Sink {
                 name: "rillway, `file` (NDJSON)",
                 config: "{ type = \"file\", dir = \"out\" }".to_owned(),
             },
-            Peer::Loader { name: "`cp` of the rows as CSV, and `sync`", command: copy },
+            Peer::Loader { name: "`dd conv=fsync` of the rows as CSV", command: copy },
         ],
     }
 }
@@ -90,11 +94,20 @@ fn import(place: &Place<'_>, before: &str) -> Command {
     command
 }
 
+fn count_in_sqlite(place: &Place<'_>) -> anyhow::Result<Option<u64>> {
+    let mut command = Command::new("sqlite3");
+    command.arg(place.dir.join("x.db")).arg("SELECT count(DISTINCT offset) FROM events");
+    let out = command.output()?;
+    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Ok(Some(String::from_utf8(out.stdout)?.trim().parse()?))
+}
+
 fn sqlite() -> Medium {
     Medium {
         name: "sqlite",
         ready: || runs("sqlite3", "-version"),
         reset: nothing,
+        count: count_in_sqlite,
         peers: vec![
             Peer::Sink {
                 name: "rillway, `sqlite`",
@@ -129,6 +142,7 @@ fn sqlite_columns() -> Medium {
         name: "sqlite-columns",
         ready: || runs("sqlite3", "-version"),
         reset: nothing,
+        count: count_in_sqlite,
         peers: vec![
             Peer::Sink {
                 name: "rillway, `sqlite` with five columns",
@@ -158,6 +172,7 @@ fn parquet() -> Medium {
         name: "parquet",
         ready: || std::env::var(PYARROW).map(drop).context(PYARROW),
         reset: nothing,
+        count: |_| Ok(None),
         peers: vec![
             Peer::Sink {
                 name: "rillway, `object` (Parquet, in a folder)",

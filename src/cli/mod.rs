@@ -5,6 +5,7 @@
 
 pub mod check;
 mod completions;
+mod dead_letters;
 mod exit;
 pub mod health;
 mod locate;
@@ -57,6 +58,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
+    /// Count a consumer's dead letters, or put them through its sink again
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -84,6 +87,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
+        }
+        Command::DeadLetters(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
@@ -136,6 +143,8 @@ mod tests {
             "rillway",
             "rillway fly",
             "rillway publish",
+            "rillway dead-letters",
+            "rillway dead-letters replay",
             "rillway publish s --lines --ndjson",
             "rillway publish s --generate 5 --lines",
             "rillway publish s --generate 5 input.txt",

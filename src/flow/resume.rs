@@ -165,12 +165,14 @@ pub fn check_pinned(plan: &Plan, known: &Known) -> Result<(), Lost> {
 
 /// Decides where to resume.
 pub fn decide(known: &Known, configured: Start) -> Result<Plan, Lost> {
-    let position = known.own.or_else(|| {
-        known.stored.map(|offset| {
+    let stored = || known.stored.map(|offset| (Origin::Broker, Checkpoint { offset, chunk: None }));
+    let position = known.own.or_else(stored).map(|(origin, mut position)| {
+        if position.chunk.is_none() {
             // The state file's chunk identity serves where it speaks of the same offset.
-            let chunk = known.remembered.filter(|r| r.offset == offset).and_then(|r| r.chunk);
-            (Origin::Broker, Checkpoint { offset, chunk })
-        })
+            let same = known.remembered.filter(|r| r.offset == position.offset);
+            position.chunk = same.and_then(|r| r.chunk);
+        }
+        (origin, position)
     });
     match position {
         Some((origin, checkpoint)) => {

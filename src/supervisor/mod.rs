@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::keeper::Kept;
-pub use self::plan::{Plan, plan_of};
+pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 pub use self::sinks::{Look, SinkFactory};
 use crate::consumer::{Command, Status, observe};
 use crate::telemetry::{ConsumerMetrics, Heartbeats};

@@ -9,7 +9,7 @@ use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::tls::TlsOptions;
-use crate::types::Guarantee;
+use crate::types::{Guarantee, Reference};
 
 /// One consumer, ready to be run.
 #[derive(Clone)]
@@ -30,9 +30,22 @@ pub struct Plan {
     pub memory_bound_bytes: u64,
 }
 
-/// What the configuration says of one consumer.
-pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
-    let spec = Spec {
+/// How to open the consumer's sink for a replay of its dead letters: beside what the consumer writes
+/// itself, under a reference of this round's own.
+pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
+    let suffix = format!(".replay-{round}");
+    let reference = Reference::new(format!("{}{suffix}", consumer.reference));
+    let spec = Spec { reference, ..spec_of(config, consumer) };
+    sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0
+}
+
+/// How to reach the target of a `stream` sink.
+pub fn stream_sink_options(config: &Config, sink: &config::StreamSink) -> ConnectOptions {
+    sinks::stream::connect(sink, &connect_options(&config.broker, "rillway"))
+}
+
+fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
+    Spec {
         name: consumer.name.clone(),
         stream: consumer.stream.clone(),
         reference: consumer.reference.clone(),
@@ -61,7 +74,12 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         backoff_max: consumer.restart.max_backoff.0,
         connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
         state_dir: config.state_dir.clone(),
-    };
+    }
+}
+
+/// What the configuration says of one consumer.
+pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
+    let spec = spec_of(config, consumer);
     let (sink, look) = sinks::factory(&consumer.sink, &spec);
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {

@@ -117,6 +117,30 @@ impl SinkConfig {
         }
     }
 
+    /// The sink for a replay of dead letters: where what the consumer itself writes cannot take
+    /// anything else, a place beside it. Other sinks tell the two by the reference.
+    #[must_use]
+    pub fn for_replay(&self, suffix: &str) -> SinkConfig {
+        match self.clone() {
+            SinkConfig::File(mut file) => {
+                let mut dir = file.dir.into_os_string();
+                dir.push(suffix);
+                file.dir = dir.into();
+                SinkConfig::File(file)
+            }
+            SinkConfig::Stream(mut stream) => {
+                stream.publisher = stream.publisher.map(|name| name + suffix);
+                SinkConfig::Stream(stream)
+            }
+            SinkConfig::Object(mut object) => {
+                let (url, below) = (object.url.trim_end_matches('/'), suffix.trim_matches('.'));
+                object.url = format!("{url}/{below}");
+                SinkConfig::Object(object)
+            }
+            other => other,
+        }
+    }
+
     /// Reads the table of a sink. `None` only where a problem was added.
     pub(super) fn from_value(
         value: Value,

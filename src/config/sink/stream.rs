@@ -29,7 +29,7 @@ pub struct StreamSink {
     pub uri: Option<Secret>,
     /// How the connection to `uri` is encrypted, where that is `rabbitmq-stream+tls`.
     #[serde(default)]
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<Box<TlsConfig>>,
     /// The name by which that broker knows again what was published, at most 244 bytes. Default:
     /// made of the source stream and the reference. Never change it, and never give it to another.
     #[serde(default)]
@@ -50,7 +50,7 @@ pub struct StreamSink {
     /// What `uri` and `tls` come to.
     #[serde(skip)]
     #[schemars(skip)]
-    pub broker: Option<BrokerConfig>,
+    pub broker: Option<Box<BrokerConfig>>,
 }
 
 fn in_flight() -> u64 {
@@ -97,9 +97,12 @@ impl StreamSink {
     /// Takes `uri` apart.
     pub(super) fn connect(&mut self, at: &str, folder: &Path, problems: &mut Vec<Problem>) {
         if let Some(uri) = self.uri.clone() {
-            let keys =
-                BrokerKeys { uri: Some(uri), tls: self.tls.clone(), ..BrokerKeys::default() };
-            self.broker = BrokerConfig::from_keys(keys, at, folder, problems);
+            let keys = BrokerKeys {
+                uri: Some(uri),
+                tls: self.tls.as_deref().cloned(),
+                ..BrokerKeys::default()
+            };
+            self.broker = BrokerConfig::from_keys(keys, at, folder, problems).map(Box::new);
         }
     }
 

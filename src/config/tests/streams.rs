@@ -1,4 +1,4 @@
-//! The `stream` sink's keys.
+//! The `stream` sink's keys, and where dead letters go.
 
 use super::*;
 
@@ -64,4 +64,60 @@ fn messages_that_would_go_round_through_several_consumers() {
 fn the_same_name_on_another_broker_is_another_stream() {
     let text = sink("stream = \"s\", uri = \"rabbitmq-stream://other/%2f\"");
     assert!(load(&text).is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_dead_letters() {
+    let with = |keys: &str| format!("{}{keys}\n", named("a", "s", "stream = \"t\""));
+    let policy = "on_bad_message = \"dead_letter\"\n";
+    let long = "r".repeat(243);
+    for (text, path, says) in [
+        (with(policy), "consumer[0].dead_letter", "needs a sink"),
+        (
+            with("dead_letter = { type = \"file\", dir = \"d\" }"),
+            "consumer[0].dead_letter",
+            "no effect without",
+        ),
+        (
+            with(&format!("{policy}dead_letter = {{ type = \"null\" }}")),
+            "consumer[0].dead_letter",
+            "keeps no messages",
+        ),
+        (
+            with(&format!("{policy}dead_letter = {{ type = \"stream\", stream = \"s\" }}")),
+            "consumer[0].dead_letter.stream",
+            "its dead letters would come back",
+        ),
+        (
+            with(&format!("{policy}dead_letter = {{ type = \"file\", dir = \"d\", zzz = 1 }}")),
+            "consumer[0].dead_letter.zzz",
+            "unknown key",
+        ),
+        (
+            with(&format!(
+                "{policy}reference = \"{long}\"\ndead_letter = {{ type = \"file\", dir = \"d\" }}"
+            ))
+            .replace("stream = \"t\"", "stream = \"t\", publisher = \"p\""),
+            "consumer[0].reference",
+            "242 bytes",
+        ),
+    ] {
+        let found = problems(&text, &Env::default());
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].starts_with(path), "{found:?}");
+        assert!(found[0].contains(says), "{} does not say {says:?}", found[0]);
+    }
+    let fine = with(&format!("{policy}dead_letter = {{ type = \"stream\", stream = \"t\" }}"));
+    let config = load(&fine).unwrap();
+    assert_eq!(config.consumers[0].dead_letter_reference().as_str(), "a.dead-letters");
+}
+
+#[test]
+fn letters_do_not_go_where_others_write() {
+    let file = "{ type = \"file\", dir = \"d\" }";
+    let letters = format!("on_bad_message = \"dead_letter\"\ndead_letter = {file}\n");
+    let text = format!("{}{letters}", named("a", "s", "stream = \"t\""))
+        + &format!("[[consumer]]\nname = \"b\"\nstream = \"s\"\nsink = {file}\n");
+    let found = problems(&text, &Env::default());
+    assert!(found.len() == 1 && found[0].contains("another `dir`"), "{found:#?}");
 }

@@ -79,6 +79,7 @@ mod error;
 mod log;
 mod pack;
 mod position;
+mod read;
 mod recover;
 mod segment;
 mod storage;
@@ -103,6 +104,8 @@ use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
+
+pub use self::read::{Segment, segments};
 
 use self::disk::Disk;
 use self::log::{Log, Setup};

@@ -340,3 +340,61 @@ fn hidden_and_odd_names_of_streams_become_visible_folders() {
         assert_eq!(layout::table(&StreamName::from(name)), folder);
     }
 }
+
+/// A store that passes over a condition.
+struct Careless {
+    store: Arc<dyn Store>,
+    overwrites: bool,
+}
+
+#[async_trait]
+impl Store for Careless {
+    fn place(&self, key: &str) -> String {
+        self.store.place(key)
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<store::Created, SinkError> {
+        if self.overwrites {
+            self.swap(key, None, bytes).await?;
+            return Ok(store::Created::Made);
+        }
+        self.store.create(key, bytes).await
+    }
+
+    async fn digest(&self, key: &str) -> Result<Option<store::Digest>, SinkError> {
+        self.store.digest(key).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, store::Version)>, SinkError> {
+        self.store.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        _: Option<&store::Version>,
+        bytes: Bytes,
+    ) -> Result<store::Swapped, SinkError> {
+        let now = self.store.read(key).await?.map(|(_, version)| version);
+        self.store.swap(key, now.as_ref(), bytes).await
+    }
+
+    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
+        self.store.any_below(folder).await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_conditions_is_refused() {
+    for (overwrites, header) in [(true, "If-None-Match"), (false, "If-Match")] {
+        let store = Memory(Arc::new(InMemory::new())).store();
+        let careless = Arc::new(Careless { store, overwrites });
+        let options = options(Place::Folder("unused".into()), parquet());
+        match ObjectSink::on(careless, &options, stream(), reference()).await.err() {
+            Some(SinkError::Fatal(why)) => {
+                assert!(why.contains(&format!("the store ignores {header}.")), "{why}");
+            }
+            other => panic!("{overwrites}: {other:?}"),
+        }
+    }
+}

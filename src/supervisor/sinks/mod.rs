@@ -7,7 +7,7 @@ mod object;
 mod postgres;
 mod sqlite;
 mod stdout;
-mod stream;
+pub(super) mod stream;
 
 use std::sync::Arc;
 

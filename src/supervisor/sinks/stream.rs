@@ -17,18 +17,7 @@ pub(super) fn factory(settings: config::StreamSink, spec: &Spec) -> (SinkFactory
         publisher: settings.publisher_name(&spec.stream, &spec.reference),
         annotate: settings.annotate,
     };
-    let name = format!("{} to {}", spec.connect.name, settings.stream);
-    let connect = match &settings.broker {
-        None => ConnectOptions { name, ..spec.connect.clone() },
-        // How long to wait for a peer is the same for both.
-        Some(broker) => ConnectOptions {
-            heartbeat: spec.connect.heartbeat,
-            connect_timeout: spec.connect.connect_timeout,
-            request_timeout: spec.connect.request_timeout,
-            follow_advertised_hosts: spec.connect.follow_advertised_hosts,
-            ..connect_options(broker, &name)
-        },
-    };
+    let connect = connect(&settings, &spec.connect);
     let target = Target {
         connect,
         stream: StreamName::new(settings.stream),
@@ -55,4 +44,23 @@ pub(super) fn factory(settings: config::StreamSink, spec: &Spec) -> (SinkFactory
         StreamSink::open(options.clone(), Box::new(Republisher::new(target.clone())))
     });
     (open, look)
+}
+
+/// How to reach the target; `own` is how the consumer reaches its source.
+pub(in crate::supervisor) fn connect(
+    settings: &config::StreamSink,
+    own: &ConnectOptions,
+) -> ConnectOptions {
+    let name = format!("{} to {}", own.name, settings.stream);
+    match &settings.broker {
+        None => ConnectOptions { name, ..own.clone() },
+        // How long to wait for a peer is the same for both.
+        Some(broker) => ConnectOptions {
+            heartbeat: own.heartbeat,
+            connect_timeout: own.connect_timeout,
+            request_timeout: own.request_timeout,
+            follow_advertised_hosts: own.follow_advertised_hosts,
+            ..connect_options(broker, &name)
+        },
+    }
 }

@@ -1,45 +1,85 @@
-//! The `postgres` sink, on a server of the test's own.
+//! The `postgres` sink: on the shared server, or, where that is to fail, on one of its own, with the
+//! table on a disk that can be filled.
 
 use async_trait::async_trait;
-use tokio_postgres::Client;
 
 use crate::common::daemon::Home;
 use crate::common::postgres::Postgres;
 use crate::common::skip::{Unavailable, or_skip};
+use crate::common::small_disk::SmallDisk;
 use crate::torture::frozen::frozen;
 use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, number_in};
 use crate::torture::outage::outages;
 
-struct Table {
-    server: Postgres,
-    /// Keeps the table locked.
-    locking: Option<Client>,
+enum Server {
+    Shared(&'static Postgres),
+    Private(Postgres),
 }
 
-impl Table {
-    async fn new() -> Result<Table, Unavailable> {
-        Ok(Table { server: Postgres::private(&[]).await?, locking: None })
+struct Database {
+    server: Server,
+    schema: String,
+    disk: Option<SmallDisk>,
+    /// Holds the table's lock, so that nobody else can write.
+    locking: Option<tokio_postgres::Client>,
+}
+
+impl Database {
+    async fn shared() -> Result<Database, Unavailable> {
+        let server = Postgres::shared().await?;
+        let schema = server.schema().await;
+        Ok(Database { server: Server::Shared(server), schema, disk: None, locking: None })
+    }
+
+    /// On a server of its own, whose tables are on a disk of so many MiB.
+    async fn on_a_small_disk() -> Result<Database, Unavailable> {
+        let disk = SmallDisk::new(128)?;
+        let server = Postgres::private(&[]).await?;
+        let space = disk.path().join("space");
+        std::fs::create_dir(&space).unwrap();
+        open_up(disk.path());
+        server.give(&space);
+        server.run(&format!("CREATE TABLESPACE small LOCATION '{}'", space.display())).await;
+        server.run("ALTER DATABASE postgres SET default_tablespace = small").await;
+        let schema = server.schema().await;
+        Ok(Database { server: Server::Private(server), schema, disk: Some(disk), locking: None })
+    }
+
+    fn server(&self) -> &Postgres {
+        match &self.server {
+            Server::Shared(server) => server,
+            Server::Private(server) => server,
+        }
     }
 }
 
+/// So that the server's user may go through.
+fn open_up(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 #[async_trait]
-impl Oracle for Table {
+impl Oracle for Database {
     fn name(&self) -> &'static str {
         "postgres"
     }
 
-    fn sink(&self, _stream: &str) -> String {
-        let url = self.server.url();
+    fn sink(&self, stream: &str) -> String {
         format!(
-            "{{ type = \"postgres\", url = \"{url}\", table = \"events\", lock_timeout = \"1s\" }}"
+            "{{ type = \"postgres\", url = \"{}\", schema = \"{}\", table = \"{stream}\", \
+             lock_timeout = \"1s\", write_timeout = \"20s\" }}",
+            self.server().url(),
+            self.schema
         )
     }
 
+    /// All rows, by one statement and so by one view of the table.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
-        let client = self.server.client().await;
-        let sql = "SELECT \"offset\", body FROM events WHERE stream = $1 ORDER BY \"offset\"";
-        let rows = client.query(sql, &[&stream]).await.unwrap();
+        let sql =
+            format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY ctid", self.schema);
+        let rows = self.server().client().await.query(&sql, &[]).await.unwrap();
         let record = |row: &tokio_postgres::Row| {
             let (offset, body): (i64, String) = (row.get(0), row.get(1));
             (offset.cast_unsigned(), number_in(body.as_bytes()))
@@ -47,24 +87,27 @@ impl Oracle for Table {
         Landed { records: rows.iter().map(record).collect(), torn: 0 }
     }
 
-    /// A server that crashes, one that takes no writes, and a table that somebody has locked.
     async fn break_down(&mut self, how: Failure, on: bool) -> bool {
-        match (how, on) {
-            (Failure::Gone, true) => self.server.crash().await,
-            (Failure::Gone, false) => self.server.start().await,
-            (Failure::Refuses, on) => {
-                let on = if on { "on" } else { "off" };
-                let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
-                self.server.run(&set).await;
-                self.server.run("SELECT pg_reload_conf()").await;
-            }
-            (Failure::Hangs, true) => {
-                let client = self.server.client().await;
-                let lock = "BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE";
-                client.batch_execute(lock).await.unwrap();
+        match how {
+            Failure::Gone if on => self.server().crash().await,
+            Failure::Gone => self.server().start().await,
+            Failure::Refuses => match (&self.disk, on) {
+                (Some(disk), true) => disk.fill(),
+                (Some(disk), false) => disk.free(),
+                (None, _) => return false,
+            },
+            Failure::Hangs if on => {
+                let client = self.server().client().await;
+                let tables = "SELECT format('LOCK TABLE %I.%I', schemaname, tablename) \
+                              FROM pg_tables WHERE schemaname = $1";
+                let rows = client.query(tables, &[&self.schema]).await.unwrap();
+                client.batch_execute("BEGIN").await.unwrap();
+                for row in rows {
+                    client.batch_execute(row.get(0)).await.unwrap();
+                }
                 self.locking = Some(client);
             }
-            (Failure::Hangs, false) => drop(self.locking.take()),
+            Failure::Hangs => drop(self.locking.take()),
         }
         true
     }
@@ -72,18 +115,16 @@ impl Oracle for Table {
 
 #[tokio::test]
 async fn kills() {
-    let table = or_skip!(Table::new().await);
-    or_skip!(killed(table).await);
+    or_skip!(killed(or_skip!(Database::shared().await)).await);
 }
 
 #[tokio::test]
 async fn one_that_was_frozen_writes_nothing_after_another_took_over() {
-    let table = or_skip!(Table::new().await);
-    or_skip!(frozen(table).await);
+    or_skip!(frozen(or_skip!(Database::shared().await)).await);
 }
 
 #[tokio::test]
-async fn a_server_that_crashes_refuses_and_a_locked_table() {
-    let table = or_skip!(Table::new().await);
-    or_skip!(outages(table).await);
+async fn a_server_that_crashes_a_full_disk_and_locked_tables() {
+    let database = or_skip!(Database::on_a_small_disk().await);
+    or_skip!(outages(database).await);
 }

@@ -1,0 +1,268 @@
+//! Letters, read back from where the dead letters' sink has put them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::broker::{ConnectOptions, StreamReader};
+use crate::cli::exit::Failure;
+use crate::config::{Config, ConsumerConfig, SinkConfig};
+use crate::sink::file;
+use crate::supervisor;
+use crate::types::{ConsumerName, Offset, StreamName, Timestamp};
+use crate::wire::amqp::{Message, Value, carried};
+
+/// Letters that are read ahead.
+const AHEAD: usize = 64;
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Letter {
+    /// Where the message stood.
+    pub(super) offset: Offset,
+    pub(super) timestamp: Timestamp,
+    pub(super) reason: String,
+    /// The message as its publisher encoded it.
+    pub(super) message: Vec<u8>,
+}
+
+/// Where a consumer's letters are.
+#[derive(Clone)]
+pub(super) struct Source {
+    consumer: ConsumerName,
+    stream: StreamName,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Files(PathBuf),
+    Stream(Box<ConnectOptions>, StreamName),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Files(dir) => dir.display().fmt(f),
+            Place::Stream(_, stream) => write!(f, "stream {:?}", stream.as_str()),
+        }
+    }
+}
+
+type Read = Result<Letter, Failure>;
+
+impl Source {
+    pub(super) fn of(config: &Config, consumer: &ConsumerConfig) -> Result<Source, Failure> {
+        let name = consumer.name.as_str();
+        let place = match &consumer.dead_letter {
+            Some(SinkConfig::File(file)) => Place::Files(file.dir.clone()),
+            Some(SinkConfig::Stream(stream)) => {
+                let connect = supervisor::stream_sink_options(config, stream);
+                Place::Stream(Box::new(connect), StreamName::from(stream.stream.as_str()))
+            }
+            Some(other) => {
+                return Err(Failure::Usage(format!(
+                    "the dead letters of consumer {name:?} go into a sink of type {:?}, which \
+                     cannot be read back: only \"file\" and \"stream\" can",
+                    other.kind()
+                )));
+            }
+            None => {
+                return Err(Failure::Usage(format!(
+                    "consumer {name:?} has no dead letters: its on_bad_message is another"
+                )));
+            }
+        };
+        Ok(Source { consumer: consumer.name.clone(), stream: consumer.stream.clone(), place })
+    }
+
+    /// The letters, in the order in which they were written. The last thing may be an error.
+    pub(super) fn read(&self) -> mpsc::Receiver<Read> {
+        let (to, letters) = mpsc::channel(AHEAD);
+        let source = self.clone();
+        match source.place.clone() {
+            Place::Files(dir) => {
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = source.read_files(&dir, &to) {
+                        // Nobody listens any more, or this is the last word.
+                        drop(to.blocking_send(Err(error)));
+                    }
+                });
+            }
+            Place::Stream(connect, stream) => {
+                tokio::spawn(async move {
+                    if let Err(error) = source.read_stream(&connect, &stream, &to).await {
+                        drop(to.send(Err(error)).await);
+                    }
+                });
+            }
+        }
+        letters
+    }
+
+    fn read_files(&self, dir: &std::path::Path, to: &mpsc::Sender<Read>) -> Result<(), Failure> {
+        for segment in file::segments(dir, &self.stream).map_err(Failure::unavailable)? {
+            let path = segment.path().display().to_string();
+            if !segment.is_ndjson() {
+                return Err(Failure::Usage(format!(
+                    "{path} holds the messages without what they were refused for: only \
+                     format = \"ndjson\" can be read back"
+                )));
+            }
+            let lines = segment.open().map_err(Failure::unavailable)?.lines();
+            for (number, line) in lines.enumerate() {
+                let bad = |what: &dyn fmt::Display| {
+                    Failure::Unavailable(format!("{path}, line {}: {what}", number + 1))
+                };
+                let line = line.map_err(|error| bad(&error))?;
+                let letter = from_line(&line, &self.consumer).map_err(|what| bad(&what))?;
+                if let Some(letter) = letter
+                    && to.blocking_send(Ok(letter)).is_err()
+                {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_stream(
+        &self,
+        connect: &ConnectOptions,
+        stream: &StreamName,
+        to: &mpsc::Sender<Read>,
+    ) -> Result<(), Failure> {
+        let mut reader = StreamReader::open(connect, stream).await.map_err(Failure::unavailable)?;
+        while let Some(blocks) = reader.next().await.map_err(Failure::unavailable)? {
+            for block in blocks {
+                for record in block.records() {
+                    let letter = from_message(record.message, &self.consumer, &self.stream);
+                    if let Some(letter) = letter
+                        && to.send(Ok(letter)).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        reader.close().await;
+        Ok(())
+    }
+}
+
+/// The letter in a message; `None` where it is none, or another consumer's: several may share a
+/// stream.
+fn from_message(encoded: &[u8], consumer: &ConsumerName, stream: &StreamName) -> Option<Letter> {
+    let message = Message::parse(encoded).ok()?;
+    let map = message.message_annotations()?;
+    let value = |key: &str| map.get(key).ok().flatten();
+    let text = |key: &str| value(key)?.as_str().map(str::to_owned);
+    if text("x-rillway-consumer")? != consumer.as_str()
+        || text("x-rillway-stream")? != stream.as_str()
+    {
+        return None;
+    }
+    let Value::Ulong(offset) = value("x-rillway-offset")? else { return None };
+    let Value::Timestamp(timestamp) = value("x-rillway-timestamp")? else { return None };
+    Some(Letter {
+        offset: Offset(offset),
+        timestamp: Timestamp(timestamp),
+        reason: text("x-rillway-reason")?,
+        message: carried(&message).ok()?.into_owned(),
+    })
+}
+
+/// A line of the file sink, as far as a letter needs it.
+#[derive(Deserialize)]
+struct Line<'a> {
+    offset: u64,
+    #[serde(borrow)]
+    message_annotations: Annotations<'a>,
+    #[serde(borrow)]
+    body: &'a RawValue,
+    body_encoding: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Annotations<'a> {
+    #[serde(rename = "x-rillway-reason")]
+    reason: &'a str,
+    #[serde(rename = "x-rillway-consumer")]
+    consumer: &'a str,
+    #[serde(rename = "x-rillway-timestamp", borrow)]
+    timestamp: &'a RawValue,
+}
+
+fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, String> {
+    let line: Line<'_> =
+        serde_json::from_str(line).map_err(|error| format!("not a dead letter: {error}"))?;
+    let why = line.message_annotations;
+    if why.consumer != consumer.as_str() {
+        return Ok(None);
+    }
+    let text = || serde_json::from_str::<String>(line.body.get()).map_err(|e| e.to_string());
+    let message = match line.body_encoding {
+        // The text that the message is.
+        "json" => line.body.get().as_bytes().to_vec(),
+        "text" => text()?.into_bytes(),
+        "base64" | "amqp" => STANDARD.decode(text()?).map_err(|error| error.to_string())?,
+        other => return Err(format!("body_encoding {other:?} is not known")),
+    };
+    Ok(Some(Letter {
+        offset: Offset(line.offset),
+        timestamp: timestamp(why.timestamp.get())?,
+        reason: why.reason.to_owned(),
+        message,
+    }))
+}
+
+/// As the file sink writes it: a date, or milliseconds where that is none that people use.
+fn timestamp(text: &str) -> Result<Timestamp, String> {
+    let bad = |error: &dyn fmt::Display| format!("x-rillway-timestamp {text}: {error}");
+    if let Ok(ms) = text.parse() {
+        return Ok(Timestamp(ms));
+    }
+    let date: String = serde_json::from_str(text).map_err(|error| bad(&error))?;
+    let date: jiff::Timestamp = date.parse().map_err(|error| bad(&error))?;
+    Ok(Timestamp(date.as_millisecond()))
+}
+
+/// What there is in all.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub(super) letters: u64,
+    pub(super) reasons: BTreeMap<String, u64>,
+    pub(super) first: Option<Offset>,
+    pub(super) last: Option<Offset>,
+    /// Letters of a history that was replaced: their offsets mean other messages now.
+    pub(super) former: u64,
+}
+
+impl Summary {
+    pub(super) async fn of(source: &Source) -> Result<Summary, Failure> {
+        let mut summary = Summary::default();
+        let mut letters = source.read();
+        while let Some(letter) = letters.recv().await {
+            summary.add(&letter?);
+        }
+        Ok(summary)
+    }
+
+    fn add(&mut self, letter: &Letter) {
+        if self.last.is_some_and(|last| letter.offset < last) {
+            self.former = self.letters;
+            self.first = None;
+        }
+        self.letters += 1;
+        *self.reasons.entry(letter.reason.clone()).or_default() += 1;
+        self.first = self.first.or(Some(letter.offset));
+        self.last = Some(letter.offset);
+    }
+}

@@ -1,0 +1,98 @@
+//! `rillway dead-letters`: what is among a consumer's dead letters, and putting it through the
+//! consumer's sink again.
+//!
+//! Letters are read where they lie, from NDJSON files or from a stream; a daemon may go on writing
+//! there.
+
+mod letters;
+mod progress;
+mod replay;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use self::letters::{Source, Summary};
+use super::exit::Failure;
+use super::schema::write;
+use crate::config::{Config, ConsumerConfig};
+
+/// What `dead-letters` takes.
+#[derive(Debug, Args)]
+pub(super) struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Count a consumer's dead letters, by reason, with the offsets of the first and the last
+    List(Of),
+    /// Put the original messages through the consumer's sink again, each once
+    Replay(Of),
+}
+
+#[derive(Debug, Args)]
+struct Of {
+    /// The consumer's name in the configuration
+    consumer: String,
+}
+
+/// Does what is asked for.
+pub(super) async fn dead_letters(
+    config: Config,
+    args: DeadLettersArgs,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let (Command::List(of) | Command::Replay(of)) = &args.command;
+    let consumer = find(&config, &of.consumer)?;
+    let source = Source::of(&config, consumer)?;
+    let summary = Summary::of(&source).await?;
+    match args.command {
+        Command::List(_) => write(&told(consumer, &source, &summary, as_json)),
+        Command::Replay(_) => {
+            let done = replay::replay(&config, consumer, &source, &summary).await?;
+            write(&if as_json {
+                format!("{:#}\n", serde_json::to_value(&done)?)
+            } else {
+                done.to_string()
+            })
+        }
+    }
+}
+
+fn find<'c>(config: &'c Config, name: &str) -> Result<&'c ConsumerConfig, Failure> {
+    config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
+        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
+        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
+    })
+}
+
+fn told(consumer: &ConsumerConfig, source: &Source, summary: &Summary, as_json: bool) -> String {
+    let name = consumer.name.as_str();
+    if as_json {
+        let told = json!({
+            "consumer": name,
+            "from": source.to_string(),
+            "letters": summary.letters,
+            "reasons": summary.reasons,
+            "first_offset": summary.first.map(|o| o.0),
+            "last_offset": summary.last.map(|o| o.0),
+            "of_former_histories": summary.former,
+        });
+        return format!("{told:#}\n");
+    }
+    let mut text = format!("{} dead letters of consumer {name:?} in {source}\n", summary.letters);
+    for (reason, count) in &summary.reasons {
+        text.push_str(&format!("  {reason}: {count}\n"));
+    }
+    if let (Some(first), Some(last)) = (summary.first, summary.last) {
+        text.push_str(&format!("  offsets {first} to {last} of stream {:?}\n", consumer.stream));
+    }
+    if summary.former > 0 {
+        text.push_str(&format!(
+            "  {} of them are from before the stream was created again\n",
+            summary.former
+        ));
+    }
+    text
+}

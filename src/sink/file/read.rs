@@ -1,0 +1,78 @@
+//! Reading back what a file sink has committed, without taking hold of the folder: a daemon may be
+//! writing to it.
+//!
+//! Only what the position counts is read: the segments that begin at or below the committed offset,
+//! and of the tail the bytes that are committed.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::Tried;
+use super::{position, segment};
+use crate::sink::SinkError;
+use crate::types::StreamName;
+
+/// A segment, and how many bytes of its file are committed (`None`: all).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    path: PathBuf,
+    bytes: Option<u64>,
+}
+
+/// The committed segments of a stream below `dir`, in order.
+///
+/// # Errors
+/// Where the folder cannot be read, or its position is damaged.
+pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkError> {
+    let folder = dir.join(segment::folder(stream));
+    let Some(state) = position::look(&folder)? else { return Ok(Vec::new()) };
+    let (Some(checkpoint), Some(tail)) = (state.checkpoint, state.tail) else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).tried("list", || folder.clone())? {
+        let name = entry.tried("list", || folder.clone())?.file_name();
+        let Some(name) = name.to_str().map(str::to_owned) else { continue };
+        let first = segment::parse(&name).map(|(first, _)| first);
+        if first.is_some_and(|first| first <= checkpoint.offset) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let segment = |name: String| {
+        let bytes = (name == tail.segment).then_some(tail.bytes);
+        Segment { path: folder.join(name), bytes }
+    };
+    Ok(names.into_iter().map(segment).collect())
+}
+
+impl Segment {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its lines are NDJSON.
+    pub fn is_ndjson(&self) -> bool {
+        self.path.to_string_lossy().contains(".ndjson")
+    }
+
+    /// Its content, inflated where it is compressed.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(&self) -> Result<Box<dyn BufRead + Send>, SinkError> {
+        self.open_file().tried("open", || self.path.clone())
+    }
+
+    fn open_file(&self) -> io::Result<Box<dyn BufRead + Send>> {
+        let file = File::open(&self.path)?.take(self.bytes.unwrap_or(u64::MAX));
+        let extension = self.path.extension().unwrap_or_default();
+        Ok(match extension.to_str() {
+            Some("zst") => Box::new(BufReader::new(zstd::stream::read::Decoder::new(file)?)),
+            Some("gz") => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file))),
+            _ => Box::new(BufReader::new(file)),
+        })
+    }
+}
