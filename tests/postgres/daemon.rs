@@ -1,0 +1,71 @@
+//! The whole way: the daemon, with the configuration that a person writes.
+
+use rillway::types::Offset;
+
+use super::*;
+use crate::common::daemon::Home;
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::{Broker, Version, streams};
+
+async fn rows_and_poison() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let schema = postgres.schema().await;
+    postgres
+        .run(&format!(
+            "CREATE TABLE {schema}.orders (stream text, \"offset\" bigint, timestamp timestamptz, \
+             customer varchar(8), amount numeric(10, 2))"
+        ))
+        .await;
+    let stream = streams::create(broker, "postgres").await;
+    let body = |i: u32| match i {
+        100 => r#"{"user":"much too long","amount":1}"#.to_owned(),
+        200 => r#"{"user":"a\u0000","amount":1}"#.to_owned(),
+        300 => "no JSON".to_owned(),
+        400 => r#"{"user":"a","amount":"many"}"#.to_owned(),
+        i => format!(r#"{{"user":"u{i}","amount":{i}.25}}"#),
+    };
+    streams::publish(broker, &stream, (0..500).map(body)).await;
+    let url = postgres.url_of("secretive:hunter2", postgres.port);
+    postgres.run("DO $$ BEGIN CREATE ROLE secretive SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN END $$").await;
+    let home = Home::new(
+        &broker.uri(),
+        &format!(
+            "[[consumer]]\nname = \"orders\"\nstream = \"{stream}\"\nstart = \"first\"\n\
+             on_bad_message = \"skip\"\n[consumer.sink]\ntype = \"postgres\"\n\
+             url = {{ file = \"url\" }}\nschema = \"{schema}\"\ntable = \"orders\"\n\
+             columns = {{ customer = \"/user\", amount = {{ from = \"/amount\", type = \"numeric\" }} }}\n"
+        ),
+    );
+    std::fs::write(home.path("url"), &url).unwrap();
+    let mut daemon = home.start();
+    daemon.until_durable("orders", 499).await;
+    daemon.terminate().await;
+    assert_eq!(streams::stored_offset(broker, &stream, "orders").await, Some(499));
+    let sql = format!(
+        "SELECT count(*), sum(amount)::text, count(*) FILTER (WHERE \"offset\" IN (100, 200, 300, 400)) FROM {schema}.orders"
+    );
+    let row = postgres.client().await.query_one(&sql, &[]).await.unwrap();
+    let expected: u32 = (0..500).filter(|i| ![100, 200, 300, 400].contains(i)).sum();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(2)), (496, 0));
+    assert_eq!(row.get::<_, String>(1), format!("{}.00", expected + 496 / 4));
+    let log = home.log();
+    for offset in [100, 200, 300, 400].map(Offset) {
+        assert!(log.contains(&format!("offset={offset}")), "{offset} is not in the log");
+    }
+    assert!(!log.contains("hunter2"), "the password is in the log");
+    // Where it would resume is looked up without taking over.
+    let checked = home.command(&["check", "--connect"]).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && text.contains("exactly-once"), "{text}");
+    assert!(text.contains("499") && !text.contains("hunter2"), "{text}");
+    let sql = format!("SELECT epoch FROM {schema}.rillway_positions");
+    let epoch: i64 = postgres.client().await.query_one(&sql, &[]).await.unwrap().get(0);
+    assert_eq!(epoch, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn typed_rows_without_the_bad_ones() {
+    or_skip!(rows_and_poison().await);
+}

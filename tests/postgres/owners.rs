@@ -1,0 +1,104 @@
+//! Who may write, where two processes want to.
+
+use rillway::sink::conformance::batch;
+use rillway::types::Checkpoint;
+
+use super::*;
+
+/// The former owner's session cannot be ended by the newcomer, which is another role: the epoch alone
+/// keeps it out.
+#[tokio::test]
+async fn the_epoch_fences_without_help() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let mut former = open(options(&postgres.url(), &schema)).await.unwrap();
+    write(&mut former, batch(0..3)).await.unwrap();
+    let role = format!("heir_{schema}");
+    postgres
+        .run(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}; \
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+        ))
+        .await;
+    let mut heir = open(options(&postgres.url_of(&role, postgres.port), &schema)).await.unwrap();
+    assert_eq!(heir.position().await.unwrap().map(|at| at.offset.0), Some(2));
+    // Its connection is still good.
+    let what = fatal(write(&mut former, batch(3..6)).await);
+    assert!(what.contains("another process took over at"), "{what}");
+    assert_eq!(offsets(postgres, &schema).await, [0, 1, 2]);
+    write(&mut heir, batch(3..5)).await.unwrap();
+    fatal(write(&mut former, batch(5..6)).await);
+    fatal(former.restart().await);
+    assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4]);
+}
+
+/// A process that was taken over from does not take back, though it opens the sink again.
+#[tokio::test]
+async fn a_claim_is_made_once() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let again = |claim: &Claim| {
+        let (stream, reference) = (StreamName::from(STREAM), Reference::from("r"));
+        PostgresSink::open(options(&postgres.url(), &schema), stream, reference, claim.clone())
+    };
+    let (first, second) = (Claim::new(), Claim::new());
+    let mut sink = again(&first).await.unwrap();
+    write(&mut sink, batch(0..3)).await.unwrap();
+    drop(sink);
+    let mut sink = again(&first).await.unwrap();
+    write(&mut sink, batch(3..4)).await.unwrap();
+    let mut heir = again(&second).await.unwrap();
+    let what = fatal(again(&first).await.map(drop));
+    assert!(what.contains("another process took over"), "{what}");
+    write(&mut heir, batch(4..5)).await.unwrap();
+    // Ended by the take-over, it connects again, and learns it then.
+    transient(write(&mut sink, batch(4..6)).await);
+    fatal(write(&mut sink, batch(4..6)).await);
+    assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4]);
+}
+
+/// References have rows of their own.
+#[tokio::test]
+async fn two_references_write_side_by_side() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let by = |reference: &str| {
+        let (stream, reference) = (StreamName::from(STREAM), Reference::from(reference));
+        PostgresSink::open(options(&postgres.url(), &schema), stream, reference, Claim::new())
+    };
+    let (mut a, mut b) = (by("a").await.unwrap(), by("b").await.unwrap());
+    for (from, to) in [(0, 2), (2, 3)] {
+        write(&mut a, batch(from..to)).await.unwrap();
+        write(&mut b, batch(from..to)).await.unwrap();
+    }
+    assert_eq!(offsets(postgres, &schema).await, [0, 0, 1, 1, 2, 2]);
+}
+
+/// A server that forgot what it had confirmed: not gone over in silence, and mended by a restart.
+#[tokio::test]
+async fn a_server_that_forgets() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();
+    write(&mut sink, batch(0..3)).await.unwrap();
+    write(&mut sink, batch(3..6)).await.unwrap();
+    // As a backup would have it.
+    postgres
+        .run(&format!(
+            "DELETE FROM {schema}.events WHERE \"offset\" > 2; \
+         UPDATE {schema}.rillway_positions SET \"offset\" = 2, chunk_crc = NULL; \
+         SELECT pg_terminate_backend(backend) FROM {schema}.rillway_positions"
+        ))
+        .await;
+    let mut told = write(&mut sink, batch(6..9)).await;
+    if matches!(told, Err(SinkError::Transient { .. })) {
+        told = write(&mut sink, batch(6..9)).await;
+    }
+    let what = fatal(told);
+    assert!(what.contains("is offset 2, where offset 5 had been committed"), "{what}");
+    let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();
+    let at: Option<Checkpoint> = sink.position().await.unwrap();
+    assert_eq!(at.map(|at| at.offset.0), Some(2));
+    write(&mut sink, batch(3..9)).await.unwrap();
+    assert_eq!(offsets(postgres, &schema).await.len(), 9);
+}
