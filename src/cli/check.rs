@@ -195,7 +195,6 @@ fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
         }),
         SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
         SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
-        SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
         SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
         SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Http(_) | SinkConfig::Metrics(_) => {
             None
