@@ -29,7 +29,7 @@ const TO_FILE: &str = "on_bad_message = \"dead_letter\"\ndead_letter = { type = 
 
 /// Every tenth is bad, the first and the last among them; no two bad ones are the same.
 fn is_bad(offset: u64) -> bool {
-    offset % 10 == 0 || offset % 10 == 9
+    offset.is_multiple_of(10) || offset % 10 == 9
 }
 
 fn nth(offset: u64) -> Vec<u8> {

@@ -27,6 +27,7 @@ mod memory;
 mod metrics_sink;
 mod object;
 mod odd_messages;
+mod postgres;
 mod publish;
 mod resume;
 mod shutdown;

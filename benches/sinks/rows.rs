@@ -24,7 +24,7 @@ pub(crate) fn body(i: u64) -> String {
          \"paid\":{},\"note\":\"",
         cents / 100,
         cents % 100,
-        i % 3 == 0
+        i.is_multiple_of(3)
     );
     const WORDS: [&str; 8] = ["order ", "of ", "the ", "day, ", "sent ", "to ", "him ", "who "];
     let mut word = i;

@@ -179,7 +179,7 @@ impl Postgres {
         let mut keeper = self.as_user(keeper).spawn().unwrap();
         let began = Instant::now();
         // The last line says when it takes connections.
-        while !self.pid_file().lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+        while self.pid_file().lines().nth(7).is_none_or(|line| line.trim() != "ready") {
             if keeper.try_wait().unwrap().is_some() {
                 return false;
             }

@@ -131,7 +131,7 @@ impl ObjectSink {
     /// # Errors
     /// What is wrong with it, without showing it: there may be a password in it.
     pub fn place(&self) -> Result<ObjectPlace, String> {
-        let scheme = self.url.split_once(':').map(|(scheme, rest)| (scheme, rest)).filter(
+        let scheme = self.url.split_once(':').filter(
             // A path may have a colon, but hardly such a beginning.
             |(scheme, _)| {
                 !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+')
