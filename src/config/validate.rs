@@ -92,6 +92,7 @@ fn place_of(sink: &SinkConfig) -> Option<(&'static str, String)> {
             let table = sqlite.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
             ("table", format!("table {table:?} of {}", path.display()))
         }
+        SinkConfig::Postgres(postgres) => ("table", postgres.place()),
         _ => return None,
     })
 }

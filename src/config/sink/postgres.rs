@@ -83,6 +83,18 @@ impl PostgresSink {
         }
     }
 
+    /// The table and where it is, without a secret.
+    pub(in crate::config) fn place(&self) -> String {
+        let parsed: tokio_postgres::Config = self.url.reveal().parse().unwrap_or_default();
+        let (hosts, ports) = (parsed.get_hosts(), parsed.get_ports());
+        let database = parsed.get_dbname().or(parsed.get_user()).unwrap_or_default();
+        let table = match &self.schema {
+            Some(schema) => format!("{schema}.{}", self.table),
+            None => self.table.clone(),
+        };
+        format!("table {table:?} of {database:?} at {hosts:?}, port {ports:?}")
+    }
+
     pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
         self.check_url(bad);
         let names = [("table", Some(&self.table)), ("schema", self.schema.as_ref())];

@@ -156,6 +156,10 @@ fn the_reference_shows_the_defaults() {
         name = "to-sqlite"
         stream = "events"
         sink = { type = "sqlite", path = "data.db" }
+        [[consumer]]
+        name = "to-postgres"
+        stream = "events"
+        sink = { type = "postgres", url = "postgres://rillway@localhost/events", table = "events" }
 
         [[consumer]]
         name = "to-http"

@@ -109,6 +109,8 @@ pub struct PostgresSink {
     position: Option<Option<Checkpoint>>,
     /// Where the position may be by now, for all that is known.
     doubt: Option<Option<Checkpoint>>,
+    /// Of which batch it was found out that it counts, though its write came back as an error.
+    landed: Option<Checkpoint>,
     closed: bool,
 }
 
@@ -147,6 +149,7 @@ impl PostgresSink {
             ready: None,
             position: None,
             doubt: None,
+            landed: None,
             closed: false,
         };
         sink.get_ready().await?;
@@ -191,8 +194,10 @@ impl PostgresSink {
                 offset(known),
             )));
         }
+        if self.doubt.take() == Some(found) {
+            self.landed = found;
+        }
         self.position = Some(found);
-        self.doubt = None;
         self.ready = Some(ready);
         Ok(())
     }
@@ -349,10 +354,9 @@ impl Sink for PostgresSink {
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
-        let doubted = self.doubt;
         self.get_ready().await?;
         let at = self.position.flatten();
-        if doubted == Some(Some(batch.checkpoint())) && at == Some(batch.checkpoint()) {
+        if self.landed.take() == Some(batch.checkpoint()) {
             // The answer to its COMMIT was lost, and it counts.
             return Ok(Durability::Durable);
         }
