@@ -196,9 +196,8 @@ fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
         SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
         SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
         SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
-        SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Http(_) | SinkConfig::Metrics(_) => {
-            None
-        }
+        SinkConfig::Http(http) => http.place().map(PathBuf::from),
+        SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Metrics(_) => None,
     }
 }
 
@@ -271,6 +270,13 @@ mod tests {
             assert!(text.contains(says), "{says:?} is not in\n{text}");
         }
         assert!(!text.contains("guest:guest"), "{text}");
+    }
+
+    #[test]
+    fn where_requests_go_is_told_without_what_is_secret() {
+        let toml = "url = \"https://svc:hunter2@h.example:8443/v1/in?key=abc\"";
+        let sink = SinkConfig::Http(toml::from_str(toml).unwrap());
+        assert_eq!(place_of(&sink), Some("https://h.example:8443/v1/in".into()));
     }
 
     #[test]

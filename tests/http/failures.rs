@@ -172,6 +172,39 @@ async fn no_secret_is_told() {
     }
 }
 
+/// The URL's user and password leave as `Authorization: Basic …`, and come back in many forms.
+#[tokio::test]
+async fn no_form_of_the_urls_password_is_told() {
+    // `svc?user` and `p@ss/wörd??` make a pair whose base64 holds a `/`.
+    const PAIR: &str = "c3ZjP3VzZXI6cEBzcy93w7ZyZD8/";
+    const FORMS: [&str; 8] = [
+        PAIR,
+        "c3ZjP3VzZXI6cEBzcy93w7ZyZD8\\/",
+        "svc?user:p@ss/w\u{f6}rd??",
+        "svc?user",
+        "p@ss/w\u{f6}rd??",
+        "p@ss\\/w\u{f6}rd??",
+        "svc%3Fuser",
+        "p%40ss%2Fw%C3%B6rd%3F%3F",
+    ];
+    for status in [400, 422, 413, 401, 500, 405] {
+        for form in FORMS {
+            let web = Web::start(move |seen| {
+                assert_eq!(seen.header("authorization"), format!("Basic {PAIR}"));
+                Reply::Answer(status, Vec::new(), format!("who is <{form}>?"))
+            })
+            .await;
+            let mut options = options(&web);
+            let user = "svc%3Fuser:p%40ss%2Fw%C3%B6rd%3F%3F";
+            options.url = Secret::new(format!("http://{user}@{}/in", web.address));
+            let Err(error) = write(&mut open(options).await, batch(0..1)).await else { panic!() };
+            for text in [error.to_string(), format!("{error:?}")] {
+                assert!(text.contains("who is <***>?"), "{form}: {text}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_held_is_bounded() {
     let web = Web::start(|_| Reply::Hang).await;

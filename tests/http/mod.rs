@@ -123,6 +123,11 @@ impl Medium for Service {
         Some(self.webs.iter().flat_map(Web::kept_as_they_came).collect())
     }
 
+    /// What a service has taken is the service's.
+    fn takes_back(&self) -> bool {
+        false
+    }
+
     fn owners(&self) -> Owners {
         Owners::Many
     }

@@ -7,6 +7,7 @@ use rillway::sink::BadReason;
 use rillway::types::Offset;
 
 use super::*;
+use conformance::batch_with_bad;
 
 /// Takes nothing that holds one of these.
 async fn refusing(bad: &'static [u64], status: u16) -> Web {
@@ -82,6 +83,61 @@ async fn too_large_is_halved_until_it_fits() {
     assert_eq!((named[0].0, named[0].1), (503, BadReason::OverLimit));
     let all: BTreeSet<u64> = web.kept().into_iter().collect();
     assert_eq!(all, (0..505).filter(|offset| *offset != 503).collect());
+}
+
+/// Dead letters go out in order of offset: those named in a second round would come too late.
+#[tokio::test]
+async fn what_is_unreadable_and_what_is_refused_are_named_together() {
+    let unreadable = BTreeSet::from([1, 90, 1500]);
+    let expected = [
+        (1, BadReason::Undecodable),
+        (10, BadReason::Refused),
+        (90, BadReason::Undecodable),
+        (1499, BadReason::Refused),
+        (1500, BadReason::Undecodable),
+    ];
+    for (format, in_flight) in [(BodyFormat::Json, 4), (BodyFormat::Ndjson, 1)] {
+        // A failure on the way, for which the batch comes again.
+        let web = Web::start(|seen| match (seen.nth, seen.offsets()) {
+            (5, _) => Reply::status(503),
+            (_, offsets) if [10, 1499].iter().any(|bad| offsets.contains(bad)) => {
+                Reply::status(422)
+            }
+            _ => Reply::Keep,
+        })
+        .await;
+        let mut options = options(&web);
+        (options.format, options.in_flight) = (format, in_flight);
+        // What is unreadable says nothing about the service.
+        options.refusals_max = Some(3);
+        let mut sink = open(options).await;
+        let whole = batch_with_bad(0..2000, &unreadable);
+        transient(write(&mut sink, whole.clone()).await);
+        let named = poison(write(&mut sink, whole.clone()).await);
+        let named: Vec<_> = named.into_iter().map(|(offset, reason, _)| (offset, reason)).collect();
+        assert_eq!(named, expected);
+        let bad = expected.map(|(offset, _)| offset);
+        let good: Vec<u64> = (0..2000).filter(|offset| !bad.contains(offset)).collect();
+        assert_eq!(web.kept(), good);
+        let requests = web.seen().len();
+        write(&mut sink, whole.without(bad.map(Offset).into())).await.unwrap();
+        assert_eq!((web.seen().len(), web.kept()), (requests, good));
+    }
+}
+
+/// A service that refuses everything keeps the unreadable ones from being given up, too.
+#[tokio::test]
+async fn nothing_is_named_where_the_service_is_wrong() {
+    let web = Web::start(|_| Reply::status(422)).await;
+    let mut options = options(&web);
+    options.refusals_max = Some(5);
+    let mut sink = open(options).await;
+    let what = fatal(write(&mut sink, batch_with_bad(0..6, &[5].into())).await);
+    assert!(what.contains("refused 5 messages one after the other"), "{what}");
+    // Where nothing else is left, nothing is sent.
+    let requests = web.seen().len();
+    let named = poison(write(&mut sink, batch_with_bad(10..12, &[10, 11].into())).await);
+    assert_eq!((named.len(), web.seen().len()), (2, requests));
 }
 
 /// A failure in the middle of the search: what was found by then is not searched for again.

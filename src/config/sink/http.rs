@@ -196,6 +196,13 @@ impl HttpSink {
         }
     }
 
+    /// Where requests go, without what is secret of it: no user, password or query.
+    pub fn place(&self) -> Option<String> {
+        let url = Url::parse(self.url.reveal()).ok()?;
+        url.host_str()?;
+        Some(format!("{}{}", url.origin().ascii_serialization(), url.path()))
+    }
+
     /// What is wrong with a URL is said without showing it.
     fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
         let url = match Url::parse(self.url.reveal()) {

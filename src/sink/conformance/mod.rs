@@ -93,6 +93,12 @@ pub trait Medium: Send {
         false
     }
 
+    /// Whether nothing of a batch stays visible when bad records of it were named. Else all the
+    /// others are, and are not written again.
+    fn takes_back(&self) -> bool {
+        true
+    }
+
     /// Whether the sink looks into messages, and so can find bad ones.
     fn decodes(&self) -> bool {
         true

@@ -10,9 +10,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
@@ -254,12 +256,41 @@ fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
         secrets.push(value.to_owned());
         secrets.extend(value.split_once(' ').map(|(_, token)| token.to_owned()));
     }
-    secrets.extend(url.password().map(str::to_owned));
+    secrets.extend(credentials(url));
     secrets.extend(url.query().map(str::to_owned));
     secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    // As they stand in JSON, too: some write `/` as `\/` there.
+    let escaped: Vec<String> = secrets
+        .iter()
+        .map(|secret| secret.replace('\\', "\\\\").replace('"', "\\\""))
+        .flat_map(|json| [json.replace('/', "\\/"), json])
+        .collect();
+    secrets.extend(escaped);
     secrets.retain(|secret| secret.len() >= SECRET_CHARS_MIN);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    secrets.dedup();
     secrets
+}
+
+/// The URL's user and password in every form that a service may send back: as they stand in the
+/// URL, decoded, and as the `Authorization: Basic …` that the client makes of them.
+fn credentials(url: &Url) -> Vec<String> {
+    let (user, password) = (url.username(), url.password().unwrap_or_default());
+    if user.is_empty() && password.is_empty() {
+        return Vec::new();
+    }
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (plain_user, plain_password) = (decoded(user), decoded(password));
+    let plain_pair = format!("{plain_user}:{plain_password}");
+    vec![
+        BASE64_STANDARD.encode(&plain_pair),
+        plain_pair,
+        format!("{user}:{password}"),
+        plain_user,
+        plain_password,
+        user.to_owned(),
+        password.to_owned(),
+    ]
 }
 
 async fn with_tls(

@@ -17,7 +17,12 @@
 //! What a service has taken cannot be taken back. So this sink differs from others where a batch
 //! fails in the middle: what was accepted stays, is remembered ([`progress`]), and is not sent again
 //! when the same batch comes back, nor when it comes back without its bad records. Only a new
-//! process knows nothing of it. Messages that cannot be encoded are found before the first request.
+//! process knows nothing of it.
+//!
+//! Bad records are named all at once, in order of offset: those that cannot be encoded are found
+//! first and are left out of the requests, but are named only with those that the service refuses,
+//! when all others are accepted. Named before, they would be set aside before a refused one that
+//! stands in front of them.
 //!
 //! A request that the service refuses for its content is halved until the refusal is of a single
 //! record: that is the bad one. A service that refuses everything is not taken for a stream of
@@ -243,11 +248,11 @@ impl Sink for HttpSink {
             ));
         };
         self.progress.begin(batch);
-        let bad = self.cutter.unreadable(batch);
-        if !bad.is_empty() {
-            return Err(SinkError::Poison(bad));
+        for bad in self.cutter.unreadable(batch) {
+            self.progress.refused(bad);
         }
         self.send(&client, batch).await?;
+        // Complete: whatever of the batch is not in here was accepted.
         let bad = self.progress.take_refused();
         if !bad.is_empty() {
             return Err(SinkError::Poison(bad));

@@ -16,7 +16,7 @@ use crate::types::Offset;
 pub(super) struct Progress {
     /// First and last, both within.
     accepted: Vec<(Offset, Offset)>,
-    /// In order of offset.
+    /// What the service refused, and what cannot be encoded, in order of offset.
     refused: Vec<BadRecord>,
 }
 
@@ -60,7 +60,7 @@ impl Progress {
         }
     }
 
-    /// This record was refused, and it was alone.
+    /// This record is bad, and is not to be sent.
     pub(super) fn refused(&mut self, bad: BadRecord) {
         let at = self.refused.partition_point(|known| known.offset < bad.offset);
         if self.refused.get(at).is_none_or(|known| known.offset != bad.offset) {
@@ -68,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// What was refused; it is the caller's business from now on.
+    /// What is bad; it is the caller's business from now on.
     pub(super) fn take_refused(&mut self) -> Vec<BadRecord> {
         std::mem::take(&mut self.refused)
     }
