@@ -75,10 +75,10 @@ impl Oracle for Database {
         )
     }
 
-    /// All rows, by one statement and so by one view of the table.
+    /// All rows, by one statement and so by one view of the table. By offset: the server puts rows into
+    /// the room that aborted ones have left.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
-        let sql =
-            format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY ctid", self.schema);
+        let sql = format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY 1", self.schema);
         let rows = self.server().client().await.query(&sql, &[]).await.unwrap();
         let record = |row: &tokio_postgres::Row| {
             let (offset, body): (i64, String) = (row.get(0), row.get(1));
