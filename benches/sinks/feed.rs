@@ -33,7 +33,7 @@ pub(crate) fn start(place: &Place<'_>, sink: &str, options: &Options) -> anyhow:
 pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
     // What is measured begins when all batches lie ready: they come from the consumer's memory.
     let batches: Vec<_> = rows::batches(job.messages)?.into_iter().map(Arc::new).collect();
-    let config = Config::load(Some(Path::new(&job.config)), &Env::default())?;
+    let config = Config::load(Some(Path::new(&job.config)), &Env::of_process())?;
     let consumer = config.consumers.first().context("no consumer")?;
     let open = plan_of(&config, consumer).sink;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -46,7 +46,7 @@ impl Peer {
 }
 
 pub(crate) fn all() -> Vec<Medium> {
-    vec![file(), sqlite(), sqlite_columns(), parquet()]
+    vec![file(), sqlite(), sqlite_columns(), postgres(), parquet()]
 }
 
 fn nothing(_: &Place<'_>) -> anyhow::Result<()> {
@@ -152,6 +152,57 @@ fn sqlite_columns() -> Medium {
                 name: "`sqlite3 .import`, then `CREATE TABLE … AS SELECT body ->> …`",
                 command: import,
             },
+        ],
+    }
+}
+
+/// A server that nobody else uses: its tables are dropped. `scripts/bench-sinks.sh` starts one.
+const POSTGRES: &str = "RILLWAY_BENCH_POSTGRES";
+
+fn psql(commands: &[&str]) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d"]);
+    command.arg(std::env::var(POSTGRES).unwrap_or_default());
+    for sql in commands {
+        command.args(["-c", sql]);
+    }
+    command
+}
+
+/// The same table with the same index, in one transaction, as `psql` would be told to.
+fn copy(place: &Place<'_>) -> Command {
+    let create = "CREATE TABLE events (stream text NOT NULL, \"offset\" bigint NOT NULL, \
+                  \"timestamp\" timestamptz NOT NULL, message_id text, subject text, \
+                  application_properties jsonb, body text)";
+    let index = "CREATE INDEX ON events USING brin (\"timestamp\", \"offset\")";
+    let copy = format!("\\copy events from '{}' csv", place.file.display());
+    psql(&[create, index, &copy])
+}
+
+fn postgres() -> Medium {
+    Medium {
+        name: "postgres",
+        ready: || std::env::var(POSTGRES).map(drop).context(POSTGRES),
+        reset: |_| {
+            let drop = "DROP TABLE IF EXISTS events, rillway_positions";
+            let out = psql(&["SET client_min_messages = error", drop, "CHECKPOINT"]).output()?;
+            ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            Ok(())
+        },
+        count: |_| {
+            let out =
+                psql(&["SELECT count(DISTINCT \"offset\") FROM events"]).arg("-tA").output()?;
+            ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            Ok(Some(String::from_utf8(out.stdout)?.trim().parse()?))
+        },
+        peers: vec![
+            Peer::Sink {
+                name: "rillway, `postgres`",
+                config: format!(
+                    "{{ type = \"postgres\", table = \"events\", url = {{ env = \"{POSTGRES}\" }} }}"
+                ),
+            },
+            Peer::Loader { name: "`psql`, `\\copy` from CSV", command: copy },
         ],
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 const HELP: &str = "\
 sinks [options] [MEDIUM…]
-  MEDIUM        file, sqlite, sqlite-columns, parquet (default: all that can be had here)
+  MEDIUM        file, sqlite, sqlite-columns, postgres, parquet (default: all that can be had here)
   --rounds N    how often each peer runs (5)
   --messages N  how many rows (300000)
   --dir D       where to write: on the disk that is to be measured (the target folder)";

@@ -28,9 +28,6 @@ use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
 
-/// How often a batch may come back with further bad records before the sink is taken for broken.
-const POISON_ROUNDS_MAX: u32 = 100;
-
 /// What the sink's task is told.
 pub(super) enum Message {
     Write(Order),
@@ -169,7 +166,7 @@ impl Job<'_> {
         let (members, batch) = joined.into_parts();
         let mut skipped = Vec::new();
         let mut batch = Arc::new(batch);
-        for _ in 0..POISON_ROUNDS_MAX {
+        loop {
             let started = Instant::now();
             let (messages, bytes) = (batch.messages(), batch.bytes());
             // A batch of which nothing is left is written all the same: it moves the position.
@@ -201,13 +198,14 @@ impl Job<'_> {
                         }
                     }
                     batch = Arc::new(leave_out(batch, &bad));
+                    if batch.messages() == messages {
+                        let reason = format!("{}; but it is not in the batch", describe(&bad));
+                        return Report::Stopped(Stopped::by_itself(reason));
+                    }
                     skipped.extend(bad);
                 }
             }
         }
-        let reason =
-            format!("the sink found bad records in the same batch {POISON_ROUNDS_MAX} times");
-        Report::Stopped(Stopped::by_itself(reason))
     }
 
     /// Everything that was held is durable.

@@ -135,6 +135,11 @@ impl Ledger {
         self.entries.len()
     }
 
+    /// How many batches are not settled. One that is, behind one that is not, is under way all the same.
+    pub fn unsettled(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.settled).count()
+    }
+
     /// When the oldest chunk that is not yet durable was written, as far as it was given to a sink.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.entries.front().map(|e| e.oldest)
@@ -168,6 +173,7 @@ mod tests {
             [open(&mut ledger, 9, 10), open(&mut ledger, 19, 10), open(&mut ledger, 29, 10)];
         assert_eq!(ledger.settle(tickets[1]).unwrap(), None);
         assert_eq!(ledger.durable(), None);
+        assert_eq!((ledger.under_way(), ledger.unsettled()), (3, 2));
         assert_eq!(
             ledger.settle(tickets[0]).unwrap(),
             Some(Progress { checkpoint: at(19), messages: 20 })

@@ -71,6 +71,20 @@ async fn a_damaged_chunk_is_left_out() {
     }
 }
 
+/// What is left out is settled at once, behind what the sink holds: a drain asks for a flush all the same.
+#[tokio::test]
+async fn a_damaged_chunk_behind_what_is_held_is_no_obstacle_to_a_drain() {
+    let broker = broker_with(Version::V4_3, good().damaged()).await;
+    let sink = "{ type = \"object\", url = \"out\", format = \"ndjson\", rotate_age = \"1h\" }";
+    let home = Home::new(&broker.uri(), &consumer("c", "s", sink, SKIP));
+    let mut daemon = home.start();
+    let read = |c: &serde_json::Value| c["received_offset"] == 6;
+    daemon.until("c", "received up to 6", SOON, read).await;
+    assert_eq!(lost(&daemon, "c", "crc").await, 3.0);
+    daemon.terminate().await;
+    assert_eq!(broker.stored("c"), Some(6));
+}
+
 /// It was damaged on its way: asked for again, it is whole.
 #[tokio::test]
 async fn a_chunk_that_is_whole_the_second_time() {

@@ -252,7 +252,7 @@ impl Worker {
     /// Does whatever is due, without waiting.
     fn prepare(&mut self, now: Instant) {
         let starved = !self.cutter.is_empty()
-            && self.ledger.under_way() == self.held
+            && self.ledger.unsettled() == self.held
             && !self.budget.has_credit()
             && self.link.queue_is_empty();
         if starved || self.cutter.deadline().is_some_and(|at| at <= now) {
@@ -355,7 +355,7 @@ impl Worker {
         if wanted
             && !self.flush_asked
             && self.held > 0
-            && self.held == self.ledger.under_way()
+            && self.held == self.ledger.unsettled()
             && self.orders.try_send(Message::Flush).is_ok()
         {
             self.flush_asked = true;
@@ -436,7 +436,7 @@ impl Worker {
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();
         let up = self.link.is_up();
-        let busy = self.ledger.under_way() > self.held;
+        let busy = self.ledger.unsettled() > self.held;
         self.status.update(|facts| {
             facts.sink_busy_since = busy.then(|| facts.sink_busy_since.unwrap_or(now));
             facts.oldest = oldest;

@@ -18,6 +18,7 @@
 //! owns the sink: `consumer::sinking` has its own tests.
 
 mod abandoned;
+mod asking;
 mod bad;
 mod batches;
 mod held;
@@ -31,17 +32,18 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::flow::batch::Batch;
-use crate::sink::{Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee};
+use crate::sink::{Sink, SinkError};
 
 pub use self::abandoned::{
     is_ready, survives_abandonment, survives_being_closed_anywhere, survives_being_dropped_anywhere,
+};
+use self::asking::{
+    attempt, close, ensure, in_short, keeps_position, open, open_again, shows,
+    shows_despite_trouble, stands_at, write,
 };
 pub use self::bad::names_every_bad_record;
 pub use self::batches::{BAD_MESSAGE, STREAM, batch, batch_with_bad, message, part};
@@ -228,116 +230,4 @@ pub async fn all<M: Medium>(fresh: impl Fn() -> M) -> Result<Told, String> {
         lets_one_owner_write_the_same
     }
     Ok(told)
-}
-
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(otherwise()) }
-}
-
-async fn open(medium: &mut impl Medium) -> Result<Box<dyn Sink>, String> {
-    medium.open().await.map_err(|error| format!("could not open: {error}"))
-}
-
-/// After something went wrong: a former owner may need a moment to let go.
-async fn open_again(medium: &mut impl Medium) -> Result<Box<dyn Sink>, String> {
-    let began = Instant::now();
-    loop {
-        match medium.open().await {
-            Ok(sink) => return Ok(sink),
-            Err(SinkError::Transient { .. }) if began.elapsed() < RECOVERY_MAX => {
-                tokio::time::sleep(RETRY_EVERY).await;
-            }
-            Err(error) => return Err(format!("could not open again: {error}")),
-        }
-    }
-}
-
-/// Once, until it is durable.
-async fn attempt(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<(), SinkError> {
-    match sink.write(batch).await? {
-        Durability::Durable => Ok(()),
-        Durability::Held => sink.flush().await,
-    }
-}
-
-async fn write(sink: &mut dyn Sink, batch: Batch) -> Result<(), String> {
-    let what = format!("{batch:?}");
-    let written = attempt(sink, &Arc::new(batch)).await;
-    written.map_err(|error| format!("{what} was not written: {error}"))
-}
-
-async fn close(mut sink: Box<dyn Sink>) -> Result<(), String> {
-    match tokio::time::timeout(RECOVERY_MAX, sink.close()).await {
-        Ok(closed) => closed.map_err(|error| format!("could not close: {error}")),
-        Err(_) => Err(format!("was not closed within {RECOVERY_MAX:?}")),
-    }
-}
-
-async fn shows(
-    medium: &mut impl Medium,
-    expected: impl IntoIterator<Item = u64>,
-) -> Result<(), String> {
-    let expected: Vec<u64> = expected.into_iter().collect();
-    match medium.visible().await {
-        Some(found) if found != expected => {
-            Err(format!("shows {}, not {}", in_short(&found), in_short(&expected)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The same after something went wrong, when a sink that is at-least-once may have written some
-/// more than once.
-async fn shows_despite_trouble(
-    medium: &mut impl Medium,
-    guarantee: Guarantee,
-    expected: impl IntoIterator<Item = u64>,
-) -> Result<(), String> {
-    if matches!(guarantee, Guarantee::ExactlyOnce | Guarantee::Idempotent) {
-        return shows(medium, expected).await;
-    }
-    let expected: Vec<u64> = expected.into_iter().collect();
-    let Some(mut found) = medium.visible().await else { return Ok(()) };
-    found.sort_unstable();
-    found.dedup();
-    ensure(found == expected, || format!("shows {}, not all", in_short(&found)))
-}
-
-/// Offsets as ranges: whoever reads that thousands are wrong wants to know where.
-fn in_short(offsets: &[u64]) -> String {
-    const RANGES_MAX: usize = 20;
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for offset in offsets {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*offset) => *last = *offset,
-            _ => ranges.push((*offset, *offset)),
-        }
-    }
-    let shown: Vec<String> = ranges
-        .iter()
-        .take(RANGES_MAX)
-        .map(|(first, last)| match first == last {
-            true => first.to_string(),
-            false => format!("{first}..={last}"),
-        })
-        .collect();
-    let more = if ranges.len() > RANGES_MAX { ", …" } else { "" };
-    format!("[{}{more}] ({} records)", shown.join(", "), offsets.len())
-}
-
-fn keeps_position(sink: &dyn Sink) -> bool {
-    matches!(sink.guarantee(), Guarantee::ExactlyOnce | Guarantee::Idempotent)
-}
-
-async fn stands_at(
-    medium: &impl Medium,
-    sink: &mut dyn Sink,
-    expected: Option<Checkpoint>,
-) -> Result<(), String> {
-    let mut expected = expected.filter(|_| keeps_position(sink));
-    if let Some(expected) = expected.as_mut().filter(|_| medium.takes_records_one_by_one()) {
-        expected.chunk = None;
-    }
-    let found = sink.position().await.map_err(|error| format!("no position: {error}"))?;
-    ensure(found == expected, || format!("stands at {found:?}, not {expected:?}"))
 }

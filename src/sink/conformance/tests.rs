@@ -1,10 +1,12 @@
 //! The questions themselves: a sink that does everything right passes them all, and each defect is
 //! caught by the question that is meant for it.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
-use crate::sink::{BadReason, BadRecord};
-use crate::types::Offset;
+use crate::flow::batch::Batch;
+use crate::sink::{BadReason, BadRecord, Durability};
+use crate::types::{Checkpoint, Guarantee, Offset};
 
 use super::*;
 

@@ -29,7 +29,7 @@
 //! all that it may have left is one object to create, and (a) holds for that one. It learns of it
 //! with its next step, and ends with a fatal error. So the last to start wins.
 //!
-//! [ADR 10](../../../docs/adr/0010-objects-are-claimed-first.md) has the table of crash points and the
+//! [ADR 9](../../../docs/adr/0009-objects-are-claimed-first.md) has the table of crash points and the
 //! ways that were not taken; `model.rs` searches the interleavings of owners that freeze and die.
 //!
 //! # Lost answers

@@ -126,6 +126,12 @@ pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// SQLITE_ERROR: what has no number of its own. Of a statement that is prepared, that it does not fit
+/// the database; of one that runs, that an expression in it has failed.
+pub(super) fn is_unspecific(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::Unknown)
+}
+
 /// Adds what was tried, and on what, to the result of an operation of SQLite.
 pub(super) trait Tried<T> {
     /// See [`failed`].

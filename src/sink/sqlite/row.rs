@@ -61,7 +61,7 @@ impl Rows {
             match insert.one(record, &mut values) {
                 Ok(()) => {}
                 Err(Refused::Record(record)) => bad.push(record),
-                Err(Refused::Sql(error)) if error::is_of_the_row(&error) => {
+                Err(Refused::Row(error)) => {
                     let detail = format!("SQLite refuses the row: {}", error::words(&error));
                     bad.push(BadRecord {
                         offset: record.offset,
@@ -83,12 +83,14 @@ impl Rows {
 
 enum Refused {
     Record(BadRecord),
+    /// For what is in it, by SQLite.
+    Row(rusqlite::Error),
     Sql(rusqlite::Error),
 }
 
 impl From<rusqlite::Error> for Refused {
     fn from(error: rusqlite::Error) -> Refused {
-        Refused::Sql(error)
+        if error::is_of_the_row(&error) { Refused::Row(error) } else { Refused::Sql(error) }
     }
 }
 
@@ -137,7 +139,12 @@ impl<'r> Insert<'r, '_> {
             self.timestamp(3, record.timestamp.0, 0)?;
             self.stamp = Some(record.timestamp);
         }
-        self.statement.raw_execute()?;
+        self.statement.raw_execute().map_err(|error| {
+            // The statement was prepared within this transaction, so the table is what it was: an
+            // error that names nothing else is one of an expression (an index, a CHECK, a trigger)
+            // over this row.
+            if error::is_unspecific(&error) { Refused::Row(error) } else { error.into() }
+        })?;
         Ok(())
     }
 

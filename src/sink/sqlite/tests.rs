@@ -310,6 +310,22 @@ async fn a_row_beyond_sqlites_limit_is_bad() {
     assert_eq!(place.offsets(), [0, 2]);
 }
 
+/// SQLite gives the failure of an expression no number of its own.
+#[tokio::test]
+async fn a_row_over_which_an_expression_fails_is_bad_and_the_table_is_not() {
+    let place = Place::new();
+    drop(open(&place.options).await.unwrap());
+    place.ask("CREATE INDEX by_user ON events (json_extract(body, '$.user'))");
+    let mut sink = open(&place.options).await.unwrap();
+    let messages = [message(b"{\"user\":1}"), message(b"no JSON"), message(b"{\"user\":2}")];
+    let bad = poison(sink.write(&of(0, &messages)).await);
+    assert_eq!(bad.iter().map(|b| b.offset.0).collect::<Vec<_>>(), [1]);
+    assert!(bad[0].detail.contains("malformed JSON"), "{bad:?}");
+    let rest = (*of(0, &messages)).clone().without(vec![Offset(1)]);
+    sink.write(&Arc::new(rest)).await.unwrap();
+    assert_eq!(place.offsets(), [0, 2]);
+}
+
 #[tokio::test]
 async fn a_trigger_that_ends_the_transaction_commits_nothing() {
     let place = Place::new();
