@@ -128,7 +128,7 @@ impl Medium for Table {
     }
 
     async fn visible(&mut self) -> Option<Vec<u64>> {
-        let sql = format!("SELECT \"offset\" FROM {}.events ORDER BY ctid", self.schema);
+        let sql = format!("SELECT \"offset\" FROM {}.events ORDER BY 1", self.schema);
         let rows = self.postgres.client().await.query(&sql, &[]).await.unwrap();
         Some(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
     }

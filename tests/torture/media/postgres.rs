@@ -75,10 +75,10 @@ impl Oracle for Database {
         )
     }
 
-    /// All rows, by one statement and so by one view of the table.
+    /// All rows, by one statement and so by one view of the table. By offset: the server puts rows into
+    /// the room that aborted ones have left.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
-        let sql =
-            format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY ctid", self.schema);
+        let sql = format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY 1", self.schema);
         let rows = self.server().client().await.query(&sql, &[]).await.unwrap();
         let record = |row: &tokio_postgres::Row| {
             let (offset, body): (i64, String) = (row.get(0), row.get(1));
@@ -98,8 +98,10 @@ impl Oracle for Database {
             },
             Failure::Hangs if on => {
                 let client = self.server().client().await;
+                // Not the positions: two locks, taken the other way round, would be a deadlock.
                 let tables = "SELECT format('LOCK TABLE %I.%I', schemaname, tablename) \
-                              FROM pg_tables WHERE schemaname = $1";
+                              FROM pg_tables WHERE schemaname = $1 \
+                              AND tablename <> 'rillway_positions'";
                 let rows = client.query(tables, &[&self.schema]).await.unwrap();
                 client.batch_execute("BEGIN").await.unwrap();
                 for row in rows {
