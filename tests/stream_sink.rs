@@ -164,6 +164,37 @@ async fn a_new_history_is_written_from_its_first_message() {
     );
 }
 
+/// Before the first message of a new history: a process that starts then must not find the former
+/// position, or it would drop what is below it.
+async fn begun_and_not_written(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let mut medium = Fresh::on(broker);
+    let mut sink = medium.sink().await.unwrap();
+    sink.write(&batch(0..10)).await.unwrap();
+    for _ in 0..7 {
+        sink.restart().await.unwrap();
+        drop(sink);
+        sink = medium.sink().await.unwrap();
+        assert_eq!(sink.position().await.unwrap(), None);
+        let committed =
+            rillway::sink::stream::committed(&medium.options(), medium.publisher()).await;
+        assert_eq!(committed.unwrap(), None);
+    }
+    sink.write(&batch(0..3)).await.unwrap();
+    assert_eq!(medium.visible().await, Some((0..10).chain(0..3).collect::<Vec<_>>()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_history_without_a_message_is_found_again() {
+    or_skip!(begun_and_not_written(Version::V4_3).await);
+}
+
+#[tokio::test]
+async fn a_new_history_without_a_message_is_found_again_on_3_10() {
+    or_skip!(begun_and_not_written(Version::V3_10).await);
+}
+
 #[tokio::test]
 async fn a_target_that_was_created_again_is_noticed() {
     or_skip!(

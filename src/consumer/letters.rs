@@ -6,18 +6,20 @@
 //! Invariants:
 //! - a letter is durable before its record is left out of the batch, so a record is settled only
 //!   when its letter is;
-//! - letters go out in the stream's order. One that is at or below the position that their sink had
-//!   when it was opened was written by an earlier run, and is not written again: what is bad is
-//!   found anew, and found the same, when a batch is read again. One below a letter of *this* run
-//!   would be missed by such a sink, so it is an error;
+//! - letters go out in the stream's order. What is at or below the position of their sink would be
+//!   dropped there. So a bad record there is left out without a new letter only where [`Noted`]
+//!   proves that it has one; where not, it was found bad only after a later one (the columns were
+//!   changed, a service refuses other messages than before), and that is an error, which halts;
 //! - letters take little memory, however many records of a batch are bad: they are written in
 //!   pieces.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::noted::Noted;
 use super::spec::Spec;
 use crate::flow::batch::{Batch, Part};
 use crate::sink::{BadRecord, Sink};
@@ -35,37 +37,46 @@ const ERROR_BYTES_MAX: usize = 2048;
 pub(super) struct Letters {
     pub(super) sink: Box<dyn Sink>,
     spec: Arc<Spec>,
-    /// The position that the sink had when it was opened.
-    found: Option<Offset>,
-    /// The last letter of this run.
-    last: Option<Offset>,
+    /// The position of the sink: as it was opened, or the last letter since.
+    at: Option<Offset>,
+    noted: Arc<Mutex<Noted>>,
 }
 
 impl Letters {
-    pub(super) fn new(sink: Box<dyn Sink>, spec: Arc<Spec>, found: Option<Offset>) -> Letters {
-        Letters { sink, spec, found, last: None }
+    /// Letters into this sink, which is at `found`.
+    ///
+    /// # Errors
+    /// Where it cannot be read which letters there are.
+    pub(super) fn new(
+        sink: Box<dyn Sink>,
+        spec: Arc<Spec>,
+        found: Option<Offset>,
+    ) -> io::Result<Letters> {
+        let noted = Arc::new(Mutex::new(Noted::open(&spec, found)?));
+        Ok(Letters { sink, spec, at: found, noted })
     }
 
     /// Begins anew with the stream's new history.
     pub(super) fn restart(&mut self) {
-        (self.found, self.last) = (None, None);
+        self.at = None;
+        lock(&self.noted).restart();
     }
 
     /// The letters for these records of the batch that are not written yet, in pieces.
     ///
     /// # Errors
-    /// Where one comes too late for the order, or its record is not in the batch.
+    /// Where one comes too late for the order and cannot be proved to be there, or its record is not
+    /// in the batch.
     pub(super) fn pieces(&self, batch: &Batch, bad: &[BadRecord]) -> Result<Vec<Piece>, String> {
-        let mut wanted: HashMap<Offset, &BadRecord> = bad
-            .iter()
-            .filter(|bad| self.found.is_none_or(|found| bad.offset > found))
-            .map(|bad| (bad.offset, bad))
-            .collect();
-        if let Some(late) = wanted.keys().find(|offset| self.last.is_some_and(|l| **offset <= l)) {
-            return Err(format!(
-                "internal error: the message at offset {late} was found bad only after a later one; \
-                 please report it"
-            ));
+        let mut wanted: HashMap<Offset, &BadRecord> = {
+            let noted = lock(&self.noted);
+            let new = bad.iter().filter(|bad| !noted.knows(bad.offset));
+            new.map(|bad| (bad.offset, bad)).collect()
+        };
+        if let Some(at) = self.at
+            && let Some(late) = wanted.keys().filter(|offset| **offset <= at).min()
+        {
+            return Err(self.too_late(*late, at));
         }
         let (mut pieces, mut piece) = (Vec::new(), Piece::default());
         for part in batch.parts() {
@@ -109,9 +120,37 @@ impl Letters {
         (batch.messages() == piece.records.len() as u64).then_some(batch)
     }
 
+    fn too_late(&self, late: Offset, at: Offset) -> String {
+        let noted = lock(&self.noted);
+        let file = noted.path().display();
+        format!(
+            "the message at offset {late} was found bad only after a later one: the dead letters' \
+             sink stands at offset {at} and would drop its letter, and {file} does not say that it \
+             has one. What makes a message bad has changed since (`columns`, or what a service \
+             refuses), or that file was lost. Undo the change; or give dead_letter a new place (a \
+             directory, a stream), where all letters from here on are written; or, if the letter of \
+             {late} is there, add a line \"{late}\" to that file. Then start the consumer again"
+        )
+    }
+
+    /// Has on disk which letters are written next: only then may they be.
+    pub(super) async fn note(&mut self, piece: &Piece) -> Result<(), String> {
+        let offsets: Vec<Offset> = piece.records.iter().map(|(bad, _)| bad.offset).collect();
+        let (noted, path) = (Arc::clone(&self.noted), lock(&self.noted).path().to_owned());
+        // A disk that hangs holds up this consumer, and no thread that others need.
+        let added = tokio::task::spawn_blocking(move || lock(&noted).add(&offsets)).await;
+        let failed = |what: &dyn std::fmt::Display| {
+            format!("{}: which letters there are cannot be written: {what}", path.display())
+        };
+        match added {
+            Ok(added) => added.map_err(|error| failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
     /// The letters up to this one are durable.
     pub(super) fn written(&mut self, last: Offset) {
-        self.last = Some(last);
+        self.at = Some(last);
     }
 
     fn letter(&self, bad: &BadRecord, timestamp: Timestamp, message: &[u8]) -> Vec<u8> {
@@ -131,6 +170,10 @@ impl Letters {
             message,
         )
     }
+}
+
+fn lock(noted: &Mutex<Noted>) -> std::sync::MutexGuard<'_, Noted> {
+    noted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Letters that are written at once.

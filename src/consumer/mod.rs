@@ -13,6 +13,7 @@
 mod intake;
 mod joined;
 mod letters;
+mod noted;
 pub mod observe;
 mod remembered;
 mod session;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::joined::{JOINED_MAX, Joined, Members, Order, Written};
-use super::letters::Letters;
+use super::letters::{Letters, Piece};
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
@@ -245,6 +245,7 @@ impl Job<'_> {
         for piece in letters.pieces(batch, bad)? {
             let batch = letters.batch(&piece).ok_or("internal error: a letter got lost")?;
             let (last, batch) = (batch.last_offset(), Arc::new(batch));
+            self.retry.note(letters, &piece).await?;
             let refused = |what: &str| format!("and its dead letter cannot be written: {what}");
             match self.retry.write(&mut *letters.sink, &batch).await {
                 Ok(Durability::Durable) => {}
@@ -347,6 +348,15 @@ impl Retry<'_> {
                 }
             }
         }
+    }
+
+    /// Has it on disk that these letters come.
+    async fn note(&mut self, letters: &mut Letters, piece: &Piece) -> Result<(), String> {
+        self.backoff.reset();
+        while let Err(what) = letters.note(piece).await {
+            self.wait(what, None).await?;
+        }
+        Ok(())
     }
 
     /// Reports a failure that may pass, and waits.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::broker::{self, BrokerError, ConnectOptions, Connection, Frame, Prefer};
 use crate::sink::stream::{Limits, PublishError, Publisher};
-use crate::types::StreamName;
+use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::ResponseCode;
 
 /// A frame of so many bytes of messages is sent, though more would fit.
@@ -142,6 +142,22 @@ impl Publisher for Republisher {
         let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
         let asked = connection.publisher_sequence(&self.target.stream, name).await;
         asked.map_err(|error| self.explain(error))
+    }
+
+    async fn stored(&mut self, reference: &Reference) -> Result<Option<Offset>, PublishError> {
+        let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
+        let asked = connection.query_offset(&self.target.stream, reference).await;
+        asked.map_err(|error| self.explain(error))
+    }
+
+    async fn store(
+        &mut self,
+        reference: &Reference,
+        offset: Offset,
+    ) -> Result<Option<Offset>, PublishError> {
+        let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
+        let stored = connection.store_offset(&self.target.stream, reference, offset).await;
+        stored.map_err(|error| self.explain(error))
     }
 
     async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError> {

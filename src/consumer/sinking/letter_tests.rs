@@ -1,6 +1,7 @@
 //! Bad records are durable among the dead letters before the batch goes on without them.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -83,7 +84,7 @@ impl Sink for Noting {
     }
 }
 
-fn spec() -> Arc<Spec> {
+fn spec(state_dir: &Path) -> Arc<Spec> {
     let second = Duration::from_secs(1);
     Arc::new(Spec {
         name: ConsumerName::from("c"),
@@ -108,7 +109,7 @@ fn spec() -> Arc<Spec> {
             follow_advertised_hosts: false,
             name: String::new(),
         },
-        state_dir: std::path::PathBuf::new(),
+        state_dir: state_dir.to_owned(),
     })
 }
 
@@ -118,9 +119,16 @@ struct Case {
     found: Option<u64>,
     letters: Noting,
     errors: VecDeque<SinkError>,
+    state: Arc<tempfile::TempDir>,
 }
 
 impl Case {
+    /// A start after a crash: `found` is the letters' position by then.
+    fn again(&self, bad: &[u64], found: u64) -> Case {
+        let state = Arc::clone(&self.state);
+        Case { found: Some(found), state, ..Case::new(bad) }
+    }
+
     fn new(bad: &[u64]) -> Case {
         let letters = Noting {
             name: "letters",
@@ -130,7 +138,13 @@ impl Case {
             holds: None,
             encoded: Arc::default(),
         };
-        Case { bad: bad.iter().copied().collect(), found: None, letters, errors: VecDeque::new() }
+        Case {
+            bad: bad.iter().copied().collect(),
+            found: None,
+            letters,
+            errors: VecDeque::new(),
+            state: Arc::new(tempfile::tempdir().unwrap()),
+        }
     }
 
     /// Two batches, 0..10 and 10..20; what was reported, and the tickets.
@@ -155,7 +169,8 @@ impl Case {
         }
         drop(orders);
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-        let letters = Letters::new(Box::new(self.letters), spec(), self.found.map(Offset));
+        let spec = spec(self.state.path());
+        let letters = Letters::new(Box::new(self.letters), spec, self.found.map(Offset)).unwrap();
         run(Box::new(sink), Some(letters), receive, send, OnBad::DeadLetter, backoff).await;
         let mut all = Vec::new();
         while let Some(report) = reports.recv().await {
@@ -227,8 +242,9 @@ async fn letters_are_durable_before_the_rest_is_written() {
 #[tokio::test]
 async fn letters_that_an_earlier_run_wrote_are_not_written_again() {
     for (found, expected) in [(6, vec![7]), (7, vec![])] {
-        let mut case = Case::new(&[3, 7]);
-        case.found = Some(found);
+        let before = Case::new(&[3, 7]);
+        let case = before.again(&[3, 7], found);
+        before.run().await;
         let journal = Arc::clone(&case.letters.journal);
         let (reports, tickets) = case.run().await;
         let journal = journal.lock().unwrap();
@@ -291,4 +307,48 @@ async fn a_record_that_is_found_bad_after_a_later_one_halts() {
         stopped.reason
     );
     assert_eq!(*journal.lock().unwrap(), [("letters", vec![6]), ("sink", vec![0, 1])]);
+}
+
+/// Where an earlier run refused other messages: one that has no letter is not left out without.
+#[tokio::test]
+async fn a_record_without_a_letter_below_others_halts() {
+    for (before, now, found, lost) in
+        [(vec![3, 7], vec![3, 5, 7], 7, 5), (vec![7], vec![3], 7, 3), (vec![8], vec![8], 8, 0)]
+    {
+        let first = Case::new(&before);
+        let case = first.again(&now, found);
+        let file = first.state.path().join(format!("r@{STREAM}.dead-letters"));
+        first.run().await;
+        if lost == 0 {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let lost = if lost == 0 { 8 } else { lost };
+        let repaired = case.again(&now, found);
+        let journal = Arc::clone(&case.letters.journal);
+        let (mut reports, _) = case.run().await;
+        let reason = stopped(&mut reports).reason;
+        assert!(reason.contains(&format!("offset {lost} was found bad only")), "{reason}");
+        assert!(reason.contains("start the consumer again"), "{reason}");
+        assert!(journal.lock().unwrap().iter().all(|(name, _)| *name == "sink"), "no letter");
+        // A person found the letter, and says so.
+        let mut text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.push_str(&format!("{lost}\n"));
+        std::fs::write(&file, text).unwrap();
+        let (reports, tickets) = repaired.run().await;
+        assert_eq!(settled(&reports), tickets);
+    }
+}
+
+/// What was noted, and came never to be written, proves nothing, whatever comes later.
+#[tokio::test]
+async fn an_intention_proves_nothing() {
+    let mut first = Case::new(&[3, 7]);
+    first.letters.refuses = [7].into();
+    let other = first.again(&[8], 0);
+    let last = first.again(&[3, 8], 8);
+    stopped(&mut first.run().await.0);
+    let (reports, tickets) = other.run().await;
+    assert_eq!(settled(&reports), tickets);
+    let reason = stopped(&mut last.run().await.0).reason;
+    assert!(reason.contains("offset 3 was found bad only"), "{reason}");
 }

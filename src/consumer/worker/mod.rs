@@ -152,8 +152,17 @@ pub async fn run(
     let letters = match letters {
         None => None,
         Some(mut letters) => match position_of(&mut *letters, "dead letters").await {
-            Ok(at) => Some(Letters::new(letters, Arc::clone(&spec), at.map(|c| c.offset))),
             Err(outcome) => return outcome,
+            Ok(at) => {
+                let (spec, at) = (Arc::clone(&spec), at.map(|c| c.offset));
+                let opened = tokio::task::spawn_blocking(move || Letters::new(letters, spec, at));
+                let failed = |what: String| format!("reading which dead letters there are: {what}");
+                match opened.await {
+                    Ok(Ok(letters)) => Some(letters),
+                    Ok(Err(error)) => return Outcome::Halted(failed(error.to_string())),
+                    Err(error) => return Outcome::Failed(failed(error.to_string())),
+                }
+            }
         },
     };
     let remembered = Remembered::of(&spec);

@@ -29,8 +29,10 @@
 //! of everything before it in the same leader's log.
 //!
 //! # What is noticed
-//! A sequence that went back (the target was deleted and created again, restored from a copy, or
-//! lost what it had confirmed) is fatal: to go on would leave a hole.
+//! A sequence below what was confirmed, or given as the position (the target was deleted and created
+//! again, restored from a copy, or lost its end) is fatal: to go on would leave a hole. What a leader
+//! declares beyond that may go back with the next leader: it is of the batch under way, which is
+//! sent again from there.
 //!
 //! # What cannot be seen
 //! - The broker keeps the sequences of 255 names a stream, and forgets the one that was idle for
@@ -43,7 +45,13 @@
 //!
 //! # A new history
 //! Offsets that begin anew would all be dropped. So [`Sink::restart`] goes on under another name:
-//! `NAME~1`, `NAME~2`, … The highest that the target knows counts.
+//! `NAME~1`, `NAME~2`, … Which one counts is written down in the target before anything is published
+//! under it, or a process that starts before that would find the former history's position: as an
+//! offset under the reference `NAME~`, beyond all that a stream can reach, because retention evicts
+//! those below the first that it holds. A sequence under a higher name counts for more. That the
+//! leader has it is asked; that other replicas have it cannot be, so it is written again with each
+//! connection until the first message. Only where leader and this process die together before that
+//! can the former history be found.
 //!
 //! Records left out by a policy move the sequence only with the next one that is not: after a
 //! restart those at the very end are read, and left out, again.
@@ -64,7 +72,7 @@ pub use self::publisher::{Limits, PublishError, Publisher};
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
+use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
 use crate::wire::amqp::{AmqpError, Annotation, annotate};
 use crate::wire::block::Record;
 
@@ -77,6 +85,9 @@ pub const GENERATION_BYTES: usize = 11;
 /// How many names in a row without a sequence are taken for the end of them: the broker may have
 /// forgotten some.
 const GENERATIONS_AHEAD: u32 = 4;
+
+/// The number of the history is kept as an offset from here on.
+const GENERATIONS_FROM: u64 = 1 << 62;
 
 /// What a stream sink needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +106,8 @@ pub struct StreamSink {
     publisher: Box<dyn Publisher>,
     generation: u32,
     limits: Limits,
-    /// The highest id that is known to be in the target.
-    sequence: u64,
+    /// The highest id that was confirmed, or given as the position: to hold less is a loss.
+    held: u64,
     /// The sequence when this connection began: what is below needs not be sent.
     since: u64,
     /// What was acknowledged, or is the position.
@@ -116,9 +127,34 @@ fn name_of(publisher: &str, generation: u32) -> String {
     }
 }
 
+/// Under which the number of the history is kept.
+fn mark_of(publisher: &str) -> Reference {
+    Reference::from(format!("{publisher}~").as_str())
+}
+
+/// Has the target keep the number of the history.
+async fn mark(
+    publisher: &mut dyn Publisher,
+    name: &str,
+    generation: u32,
+) -> Result<(), PublishError> {
+    let at = Offset(GENERATIONS_FROM + u64::from(generation));
+    match publisher.store(&mark_of(name), at).await? {
+        Some(held) if held == at => Ok(()),
+        _ => Err(PublishError::Transient(format!(
+            "{} does not keep the offset under {:?} that says which history is written",
+            publisher.target(),
+            mark_of(name).as_str()
+        ))),
+    }
+}
+
 /// The history that is written now, and its sequence.
 async fn find(publisher: &mut dyn Publisher, name: &str) -> Result<(u32, u64), PublishError> {
-    let (mut found, mut ahead) = ((0, 0), 0);
+    let kept = publisher.stored(&mark_of(name)).await?;
+    let kept = kept.and_then(|at| at.0.checked_sub(GENERATIONS_FROM));
+    let kept = kept.and_then(|generation| u32::try_from(generation).ok()).unwrap_or(0);
+    let (mut found, mut ahead) = ((kept, 0), kept);
     while ahead <= found.0 + GENERATIONS_AHEAD {
         let sequence = publisher.sequence(&name_of(name, ahead)).await?;
         if sequence > 0 {
@@ -173,7 +209,7 @@ impl StreamSink {
             publisher,
             generation,
             limits,
-            sequence,
+            held: sequence,
             since: sequence,
             covered,
         })
@@ -185,9 +221,12 @@ impl StreamSink {
             return Ok(());
         }
         self.publisher.connect().await?;
+        if self.generation > 0 && self.held == 0 {
+            mark(&mut *self.publisher, &self.options.publisher, self.generation).await?;
+        }
         let name = name_of(&self.options.publisher, self.generation);
         let (sequence, limits) = self.publisher.declare(&name).await?;
-        if sequence < self.sequence {
+        if sequence < self.held {
             self.publisher.disconnect().await;
             return Err(SinkError::Fatal(format!(
                 "{} no longer holds what it confirmed: its last publishing id of publisher {name:?} \
@@ -195,10 +234,10 @@ impl StreamSink {
                  its end; or it has forgotten this publisher, for it remembers 255. After a restart \
                  the consumer goes on behind what the target holds",
                 self.publisher.target(),
-                self.sequence
+                self.held
             )));
         }
-        (self.sequence, self.since, self.limits) = (sequence, sequence, limits);
+        (self.since, self.limits) = (sequence, limits);
         Ok(())
     }
 
@@ -262,7 +301,7 @@ impl StreamSink {
         faults::reach(Point::Written);
         faults::reach(Point::Flushed);
         self.publisher.confirmed().await?;
-        self.sequence = self.sequence.max(last);
+        self.held = self.held.max(last);
         Ok(())
     }
 }
@@ -279,7 +318,8 @@ impl Sink for StreamSink {
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
         self.ready().await?;
-        self.covered = self.covered.max(position_of(self.sequence));
+        self.held = self.held.max(self.since);
+        self.covered = self.covered.max(position_of(self.held));
         Ok(self.covered.map(|offset| Checkpoint { offset, chunk: None }))
     }
 
@@ -309,9 +349,12 @@ impl Sink for StreamSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
+        let generation = self.generation + 1;
+        self.publisher.connect().await?;
+        mark(&mut *self.publisher, &self.options.publisher, generation).await?;
         self.publisher.disconnect().await;
-        self.generation += 1;
-        (self.sequence, self.since, self.covered) = (0, 0, None);
+        self.generation = generation;
+        (self.held, self.since, self.covered) = (0, 0, None);
         let name = name_of(&self.options.publisher, self.generation);
         tracing::warn!(
             target = self.publisher.target(),

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::sink::SinkError;
+use crate::types::{Offset, Reference};
 
 /// A connection to the target stream's leader, made and given up as the sink says.
 #[async_trait]
@@ -15,6 +16,16 @@ pub trait Publisher: Send {
 
     /// The highest id that the target holds under this name; 0 for none.
     async fn sequence(&mut self, name: &str) -> Result<u64, PublishError>;
+
+    /// The offset that the target keeps under this reference.
+    async fn stored(&mut self, reference: &Reference) -> Result<Option<Offset>, PublishError>;
+
+    /// Has the target keep an offset under this reference; says what it keeps now.
+    async fn store(
+        &mut self,
+        reference: &Reference,
+        offset: Offset,
+    ) -> Result<Option<Offset>, PublishError>;
 
     /// Becomes the publisher of this name, and *then* asks for its sequence. Once a connection.
     async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError>;

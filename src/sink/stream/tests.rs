@@ -11,10 +11,13 @@ use crate::sink::conformance::{STREAM, batch};
 struct Leader {
     messages: Vec<u64>,
     sequences: HashMap<String, u64>,
+    offsets: HashMap<Reference, Offset>,
     /// So many more messages are taken; the connection breaks instead of the next.
     takes: Option<usize>,
     /// Takes messages, and breaks before it confirms them.
     breaks_at_confirm: bool,
+    /// Keeps no offset that is stored.
+    drops_offsets: bool,
 }
 
 #[derive(Clone, Default)]
@@ -41,6 +44,22 @@ impl Publisher for Scripted {
 
     async fn sequence(&mut self, name: &str) -> Result<u64, PublishError> {
         Ok(self.leader.lock().unwrap().sequences.get(name).copied().unwrap_or(0))
+    }
+
+    async fn stored(&mut self, reference: &Reference) -> Result<Option<Offset>, PublishError> {
+        Ok(self.leader.lock().unwrap().offsets.get(reference).copied())
+    }
+
+    async fn store(
+        &mut self,
+        reference: &Reference,
+        offset: Offset,
+    ) -> Result<Option<Offset>, PublishError> {
+        let mut leader = self.leader.lock().unwrap();
+        if !leader.drops_offsets {
+            leader.offsets.insert(reference.clone(), offset);
+        }
+        Ok(leader.offsets.get(reference).copied())
     }
 
     async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError> {
@@ -170,6 +189,62 @@ async fn a_sequence_that_went_back_is_fatal() {
         "{error:?}"
     );
     assert_eq!(kept(&publisher), [] as [u64; 0]);
+}
+
+/// A leader took the batch under way and showed it, and is lost with it before it confirmed.
+#[tokio::test]
+async fn what_was_never_confirmed_may_go_back() {
+    let publisher = Scripted::default();
+    let mut sink = sink(&publisher).await;
+    sink.write(&Arc::new(batch(0..4))).await.unwrap();
+    let next = Arc::new(batch(4..9));
+    publisher.leader.lock().unwrap().breaks_at_confirm = true;
+    sink.write(&next).await.unwrap_err();
+    // The next leader has it all, and is lost too.
+    publisher.leader.lock().unwrap().breaks_at_confirm = true;
+    sink.write(&next).await.unwrap_err();
+    {
+        let mut leader = publisher.leader.lock().unwrap();
+        leader.sequences.insert("p".to_owned(), 6);
+        leader.messages.truncate(6);
+    }
+    sink.write(&next).await.unwrap();
+    assert_eq!(kept(&publisher), (0..9).collect::<Vec<_>>());
+}
+
+/// What was given as the position is not sent again: without it there would be a hole.
+#[tokio::test]
+async fn a_position_that_went_back_is_fatal() {
+    let publisher = Scripted::default();
+    sink(&publisher).await.write(&Arc::new(batch(0..4))).await.unwrap();
+    let mut sink = sink(&publisher).await;
+    assert_eq!(sink.position().await.unwrap().map(|c| c.offset), Some(Offset(3)));
+    publisher.leader.lock().unwrap().takes = Some(0);
+    sink.write(&Arc::new(batch(4..6))).await.unwrap_err();
+    publisher.leader.lock().unwrap().sequences.insert("p".to_owned(), 3);
+    let error = sink.write(&Arc::new(batch(4..6))).await;
+    assert!(matches!(error, Err(SinkError::Fatal(_))), "{error:?}");
+}
+
+/// The number of a history is on the target before the sink says that it has begun, and is written
+/// again for as long as no message stands for it.
+#[tokio::test]
+async fn a_new_history_is_written_down_before_it_begins() {
+    let publisher = Scripted::default();
+    let mut one = sink(&publisher).await;
+    one.write(&Arc::new(batch(0..9))).await.unwrap();
+    publisher.leader.lock().unwrap().drops_offsets = true;
+    assert!(matches!(one.restart().await, Err(SinkError::Transient { .. })));
+    publisher.leader.lock().unwrap().drops_offsets = false;
+    one.restart().await.unwrap();
+    assert_eq!(sink(&publisher).await.position().await.unwrap(), None);
+    // A leader that had not passed it on.
+    publisher.leader.lock().unwrap().offsets.clear();
+    assert_eq!(one.position().await.unwrap(), None);
+    let mut two = sink(&publisher).await;
+    assert_eq!(two.position().await.unwrap(), None);
+    two.write(&Arc::new(batch(0..2))).await.unwrap();
+    assert_eq!(publisher.leader.lock().unwrap().sequences.get("p~1"), Some(&2));
 }
 
 #[tokio::test]

@@ -1,0 +1,110 @@
+//! The offsets of a consumer's dead letters, in a small file in `state_dir`: the proof that a record
+//! which is found bad once more has its letter.
+//!
+//! An offset is on disk *before* its letter is written. So a line says that there is a letter only
+//! where the letters' sink stands at it, or beyond: [`Noted::open`] forgets the others. Of those that
+//! it keeps each has its letter: letters go out in order, in pieces, each piece behind the position
+//! that was there before, and a sink's position moves with its letters.
+//!
+//! The file is only appended to, line by line; one that a crash cut short had no letter yet. What is
+//! no number is passed over: a record that cannot be proved halts the consumer, and loses nothing.
+//! It is written anew when it is opened, and when it has grown; then those at or below the consumer's
+//! stored offset go, which are not read again, but for the last [`KEPT`]: somebody may set it back.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::remembered::Remembered;
+use super::spec::Spec;
+use crate::types::Offset;
+
+/// So many offsets are kept though they are not needed.
+const KEPT: usize = 10_000;
+
+/// The file, and what it holds.
+#[derive(Debug)]
+pub(super) struct Noted {
+    path: PathBuf,
+    remembered: Remembered,
+    known: BTreeSet<Offset>,
+    file: Option<File>,
+    /// Lines that were added since it was written anew.
+    added: usize,
+}
+
+impl Noted {
+    /// Reads what earlier runs have noted, as far as `found`, the position of the letters' sink.
+    pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<Noted> {
+        let remembered = Remembered::of(spec);
+        let path = remembered.path().with_extension("dead-letters");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let known = text
+            .get(..whole)
+            .unwrap_or_default()
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| str::from_utf8(line).ok()?.trim().parse().ok().map(Offset))
+            .filter(|offset| found.is_some_and(|found| *offset <= found))
+            .collect();
+        Ok(Noted { path, remembered, known, file: None, added: 0 })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the record at this offset has its letter.
+    pub(super) fn knows(&self, offset: Offset) -> bool {
+        self.known.contains(&offset)
+    }
+
+    /// A new history begins: offsets mean other records.
+    pub(super) fn restart(&mut self) {
+        self.known.clear();
+        self.file = None; // It is written anew before the next letter.
+    }
+
+    /// Has these on disk. Their letters are written next.
+    pub(super) fn add(&mut self, offsets: &[Offset]) -> io::Result<()> {
+        self.known.extend(offsets);
+        // After a failure the file may end in half a line: then it is written anew as well.
+        let mut file = match self.file.take().filter(|_| self.added < KEPT) {
+            None => self.rewritten()?,
+            Some(mut file) => {
+                let lines: String = offsets.iter().map(|offset| format!("{offset}\n")).collect();
+                file.write_all(lines.as_bytes())?;
+                file
+            }
+        };
+        file.flush()?;
+        file.sync_data()?;
+        self.added += offsets.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn rewritten(&mut self) -> io::Result<File> {
+        // Unreadable: then nothing is known to be behind the consumer.
+        let stored = self.remembered.read().ok().flatten().map(|checkpoint| checkpoint.offset);
+        while self.known.len() > KEPT && self.known.first().copied() <= stored {
+            self.known.pop_first();
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir)?;
+        let next = self.path.with_extension("dead-letters.next");
+        let mut file = File::create(&next)?;
+        let lines: String = self.known.iter().map(|offset| format!("{offset}\n")).collect();
+        file.write_all(lines.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&next, &self.path)?;
+        File::open(dir)?.sync_all()?;
+        self.added = 0;
+        Ok(file)
+    }
+}
