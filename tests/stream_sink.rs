@@ -187,12 +187,9 @@ async fn begun_and_not_written(version: Version) -> Result<(), Unavailable> {
 
 #[tokio::test]
 async fn a_new_history_without_a_message_is_found_again() {
-    or_skip!(begun_and_not_written(Version::V4_3).await);
-}
-
-#[tokio::test]
-async fn a_new_history_without_a_message_is_found_again_on_3_10() {
-    or_skip!(begun_and_not_written(Version::V3_10).await);
+    for version in [Version::V4_3, Version::V3_10] {
+        or_skip!(begun_and_not_written(version).await);
+    }
 }
 
 #[tokio::test]

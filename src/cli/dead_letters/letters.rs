@@ -243,6 +243,10 @@ pub(super) struct Summary {
     pub(super) last: Option<Offset>,
     /// Letters of a history that was replaced: their offsets mean other messages now.
     pub(super) former: u64,
+    /// Where the history of today begins, while there are former ones before it: what is dropped is
+    /// dropped from the front.
+    pub(super) begins: Option<(Offset, Timestamp)>,
+    last_at: Option<Timestamp>,
 }
 
 impl Summary {
@@ -255,11 +259,15 @@ impl Summary {
         Ok(summary)
     }
 
-    fn add(&mut self, letter: &Letter) {
-        if self.last.is_some_and(|last| letter.offset < last) {
+    pub(super) fn add(&mut self, letter: &Letter) {
+        // One that came twice has the same time.
+        let at_last = self.last == Some(letter.offset) && self.last_at != Some(letter.timestamp);
+        if at_last || self.last.is_some_and(|last| letter.offset < last) {
             self.former = self.letters;
+            self.begins = Some((letter.offset, letter.timestamp));
             self.first = None;
         }
+        self.last_at = Some(letter.timestamp);
         self.letters += 1;
         *self.reasons.entry(letter.reason.clone()).or_default() += 1;
         self.first = self.first.or(Some(letter.offset));

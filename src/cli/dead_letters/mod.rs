@@ -55,7 +55,15 @@ pub(super) async fn dead_letters(
                 format!("{:#}\n", serde_json::to_value(&done)?)
             } else {
                 done.to_string()
-            })
+            })?;
+            match done.still_bad.len() {
+                0 => Ok(()),
+                still_bad => Err(Failure::Unavailable(format!(
+                    "the sink still refuses {still_bad} messages; their letters stay for the next \
+                     replay"
+                ))
+                .into()),
+            }
         }
     }
 }

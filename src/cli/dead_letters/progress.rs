@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::letters::Summary;
 use crate::cli::exit::Failure;
-use crate::types::{ConsumerName, Offset, Reference, StreamName};
+use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// What is known of earlier rounds, and of the one under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +28,33 @@ pub(super) struct Rounds {
     pub(super) pending: BTreeSet<Offset>,
     /// Those that were still bad in this round so far.
     pub(super) bad: BTreeSet<Offset>,
+    /// Letters of former histories that lay before today's when this was written, and where that
+    /// began.
+    #[serde(default)]
+    former: u64,
+    #[serde(default)]
+    begins: Option<(Offset, Timestamp)>,
 }
 
 impl Rounds {
+    /// Takes in what there is now. Offsets of a new history mean other letters: then nothing of it is
+    /// settled, whatever their numbers, and the round under way, with its position, is of the past.
+    pub(super) fn look_at(&mut self, summary: &Summary) {
+        let begun = summary.former > 0 && summary.begins != self.begins;
+        // All former letters were dropped since, and nothing else says so.
+        let shorter = matches!((summary.last, self.upto), (Some(last), Some(upto)) if last < upto);
+        if begun || shorter || summary.former > self.former {
+            self.round += 1;
+            self.upto = None;
+            self.pending.clear();
+            self.bad.clear();
+        }
+        self.former = summary.former;
+        if summary.former > 0 {
+            self.begins = summary.begins;
+        }
+    }
+
     /// Whether this letter is for the round under way.
     pub(super) fn wants(&self, offset: Offset) -> bool {
         self.upto.is_none_or(|upto| offset > upto) || self.pending.contains(&offset)
@@ -114,6 +139,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::dead_letters::letters::Letter;
 
     fn open(dir: &Path, reference: &str) -> Result<(Progress, Rounds), Failure> {
         Progress::open(dir, &"c".into(), &"s".into(), &reference.into())
@@ -132,6 +158,59 @@ mod tests {
         assert_eq!(next.round, 1);
         let wanted: Vec<u64> = (0..12).filter(|o| next.wants(Offset(*o))).collect();
         assert_eq!(wanted, [3, 5, 10, 11]);
+    }
+
+    fn letters(offsets: impl IntoIterator<Item = (u64, i64)>) -> Summary {
+        let mut summary = Summary::default();
+        for (offset, at) in offsets {
+            summary.add(&Letter {
+                offset: Offset(offset),
+                timestamp: Timestamp(at),
+                reason: "misfit".to_owned(),
+                message: Vec::new(),
+            });
+        }
+        summary
+    }
+
+    /// The stream was created again: its letters are not the settled ones, though their offsets are
+    /// lower, or the same.
+    #[test]
+    fn of_a_new_history_nothing_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (progress, mut rounds) = open(dir.path(), "r").unwrap();
+        let old = [(20, 1), (5000, 2)];
+        rounds.look_at(&letters(old));
+        rounds.bad.insert(Offset(20));
+        let mut settled = rounds.next(Some(Offset(5000)));
+        settled.look_at(&letters(old.into_iter().chain([(5001, 3)])));
+        assert!((settled.round, settled.wants(Offset(10))) == (1, false), "the same history");
+        progress.write(&settled).unwrap();
+        drop(progress);
+        let (progress, stored) = open(dir.path(), "r").unwrap();
+        for new in [vec![(10, 4), (30, 5)], vec![(5001, 4)]] {
+            let mut rounds = stored.clone();
+            rounds.look_at(&letters(old.into_iter().chain([(5001, 3)]).chain(new.clone())));
+            assert_eq!((rounds.round, rounds.pending.len()), (2, 0), "{new:?}");
+            assert!(new.iter().all(|(offset, _)| rounds.wants(Offset(*offset))), "{new:?}");
+            // A round of it came to its end: it stays settled, also when former letters are dropped.
+            let mut next = rounds.next(Some(Offset(new.last().unwrap().0)));
+            progress.write(&next).unwrap();
+            for kept in [[(20, 1), (5001, 3)].as_slice(), &[(5001, 3)], &[]] {
+                next.look_at(&letters(kept.iter().copied().chain(new.clone())));
+                assert_eq!((next.round, next.wants(Offset(new[0].0))), (3, false), "{kept:?}");
+            }
+        }
+        // As many former letters as before, for some were dropped: another beginning.
+        let mut rounds = stored.clone();
+        rounds.look_at(&letters([(5001, 3), (10, 4)]));
+        let mut rounds = rounds.next(Some(Offset(10)));
+        rounds.look_at(&letters([(10, 4), (7, 6)]));
+        assert!(rounds.wants(Offset(7)) && rounds.round == 4, "{rounds:?}");
+        // No former letter is left at all.
+        let mut rounds = stored.clone();
+        rounds.look_at(&letters([(10, 4)]));
+        assert!(rounds.wants(Offset(10)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) struct Done {
     /// Letters that an earlier, interrupted run of the same replay had done.
     done_before: u64,
     /// The offsets of those that the sink still refuses.
-    still_bad: Vec<u64>,
+    pub(super) still_bad: Vec<u64>,
     /// Why it refuses the first of them.
     first_error: Option<String>,
     /// Letters that are left alone, for they are of a history that was replaced.
@@ -82,7 +82,9 @@ pub(super) async fn replay(
     summary: &Summary,
 ) -> Result<Done, Failure> {
     let (name, stream) = (&consumer.name, &consumer.stream);
-    let (progress, rounds) = Progress::open(&config.state_dir, name, stream, &consumer.reference)?;
+    let opened = Progress::open(&config.state_dir, name, stream, &consumer.reference)?;
+    let (progress, mut rounds) = opened;
+    rounds.look_at(summary);
     let mut done = Done {
         consumer: name.to_string(),
         replayed: 0,
