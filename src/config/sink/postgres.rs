@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio_postgres::config::Host;
 
 use crate::config::broker::TlsConfig;
 use crate::config::columns::ColumnsConfig;
@@ -86,13 +87,23 @@ impl PostgresSink {
     /// The table and where it is, without a secret.
     pub(in crate::config) fn place(&self) -> String {
         let parsed: tokio_postgres::Config = self.url.reveal().parse().unwrap_or_default();
-        let (hosts, ports) = (parsed.get_hosts(), parsed.get_ports());
+        let hosts: Vec<String> = parsed
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                #[cfg(unix)]
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        let ports: Vec<String> = parsed.get_ports().iter().map(u16::to_string).collect();
+        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
         let database = parsed.get_dbname().or(parsed.get_user()).unwrap_or_default();
         let table = match &self.schema {
             Some(schema) => format!("{schema}.{}", self.table),
             None => self.table.clone(),
         };
-        format!("table {table:?} of {database:?} at {hosts:?}, port {ports:?}")
+        format!("table {table:?} of {}:{port}/{database}", hosts.join(","))
     }
 
     pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {

@@ -1,4 +1,4 @@
-//! The keys of `http` and `metrics`: what is refused, and in which words.
+//! The keys of `http`, `metrics` and `postgres`: what is refused, and in which words.
 
 use super::*;
 
@@ -121,4 +121,37 @@ fn two_consumers_share_a_name_where_it_means_the_same() {
     }
     let told = consumer("a", counter).replace("stream", "start = \"first\"\nstream");
     assert_eq!(load(&told).unwrap().consumers[0].start, Start::First);
+}
+
+#[test]
+fn postgres_says_what_is_wrong_without_the_secrets() {
+    let postgres = |keys: &str| of_sink(&format!("type = \"postgres\"\n{keys}"));
+    let both = "url = \"postgres://u:hunter2@h/d\"\ntable = \"t\"\n";
+    for (keys, says) in [
+        ("table = \"t\"", "url"),
+        ("url = \"postgres://u:hunter2@h/d\"", "table"),
+        ("url = \"hunter2\"\ntable = \"t\"", "not the URL of a PostgreSQL database"),
+        ("url = \"postgres://u:hunter2@h:hunter2/d\"\ntable = \"t\"", "not the URL"),
+        ("url = \"postgres://u:hunter2@h/d?sslmode=verify-full\"\ntable = \"t\"", "not the URL"),
+        ("url = \"postgres:///d\"\ntable = \"t\"", "it names no host"),
+        ("url = \"postgres://h/d\"\ntable = \"a.t\"", "give schema and table a key each"),
+        ("url = \"postgres://h/d\"\ntable = \"\"", "is no name"),
+        ("url = \"postgres://h/d\"\ntable = \"rillway_positions\"", "take another"),
+        (&format!("{both}connect_timeout = \"0s\""), "out of range"),
+        (&format!("{both}write_timeout = \"5s\""), "is not below write_timeout, which is 5s"),
+        (&format!("{both}tls = {{ cert = \"c\" }}"), "`cert` and `key` go together"),
+        (&format!("{both}columns = {{ offset = \"/o\" }}"), "\"offset\" comes twice"),
+    ] {
+        let found = postgres(keys).join("\n");
+        assert!(found.contains(says), "{keys}:\n{found}");
+        assert!(!found.contains("hunter2"), "{found}");
+    }
+    let consumer = |name: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"s\"\n[consumer.sink]\ntype = \"postgres\"\n{both}"
+        )
+    };
+    let found = problems(&[consumer("a"), consumer("b")].concat(), &Env::default()).join("\n");
+    assert!(found.contains("into table \"t\" of h:5432/d already"), "{found}");
+    assert!(!found.contains("hunter2"), "{found}");
 }
