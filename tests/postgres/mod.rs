@@ -128,7 +128,12 @@ impl Medium for Table {
     }
 
     async fn visible(&mut self) -> Option<Vec<u64>> {
-        let sql = format!("SELECT \"offset\" FROM {}.events ORDER BY 1", self.schema);
+        // As they were written: one transaction after the other. Where they lie says nothing, for the
+        // server fills the room that aborted ones have left.
+        let sql = format!(
+            "SELECT \"offset\" FROM {}.events ORDER BY xmin::text::bigint, \"offset\"",
+            self.schema
+        );
         let rows = self.postgres.client().await.query(&sql, &[]).await.unwrap();
         Some(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
     }
