@@ -165,7 +165,7 @@ prometheus_build() {
 }
 
 setup_prometheus() {
-  have apt-get && have dpkg-deb || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
+  { have apt-get && have dpkg-deb; } || unavailable "Prometheus is fetched from Debian's packages, and there is no apt-get here"
   with_lock prometheus prometheus_build
 }
 
