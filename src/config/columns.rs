@@ -5,6 +5,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -12,6 +13,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
+
+/// What every table begins with.
+pub(super) const OWN: [&str; 3] = ["stream", "offset", "timestamp"];
 
 /// Typed columns, in the order in which they are written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +48,33 @@ enum Written {
     Source(String),
     /// All that can be said of it.
     Table(Keys),
+}
+
+impl ColumnsConfig {
+    /// Tells which names are taken: by the table's own columns, or by an earlier one. Readers of most
+    /// tables do not tell large letters from small ones; a `cased` one does.
+    pub(super) fn check_names(
+        &self,
+        own: &[&str],
+        cased: bool,
+        bad: &mut impl FnMut(&str, String),
+    ) {
+        let plain = |name: &str| if cased { name.to_owned() } else { name.to_ascii_lowercase() };
+        let mut names: BTreeSet<String> = own.iter().map(|name| plain(name)).collect();
+        for column in &self.0 {
+            if !names.insert(plain(&column.name)) {
+                let (name, own) = (&column.name, own.join(", "));
+                bad("columns", format!("{name:?} comes twice ({own} are there anyway)"));
+            }
+        }
+    }
+
+    /// Tells that there are more than a table of this medium may have.
+    pub(super) fn check_count(&self, max: usize, bad: &mut impl FnMut(&str, String)) {
+        if self.0.len() > max {
+            bad("columns", format!("a table has at most {max} of them"));
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for ColumnsConfig {

@@ -1,6 +1,6 @@
 //! `{ type = "object" }`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -209,14 +209,7 @@ impl ObjectSink {
             if self.body == BodyType::Bytes {
                 bad("body", "it has no effect with `columns`: give that column a type".to_owned());
             }
-            let mut names = BTreeSet::from(TAKEN.map(str::to_owned));
-            for column in &columns.0 {
-                // Athena, Spark and DuckDB do not tell large letters from small ones.
-                if !names.insert(column.name.to_ascii_lowercase()) {
-                    let name = &column.name;
-                    bad("columns", format!("there is a column {name:?} already"));
-                }
-            }
+            columns.check_names(&TAKEN, false, bad);
         }
         if self.rotate_records == 0 {
             bad("rotate_records", "0 would be an object for each batch".to_owned());

@@ -1,6 +1,5 @@
 //! `{ type = "postgres" }`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use tokio_postgres::config::Host;
 
 use crate::config::broker::TlsConfig;
-use crate::config::columns::ColumnsConfig;
+use crate::config::columns::{ColumnsConfig, OWN};
 use crate::config::secret::{self, SecretText};
 use crate::config::units::HumanDuration;
 use crate::types::Secret;
@@ -161,26 +160,13 @@ impl PostgresSink {
     }
 
     fn check_columns(&self, bad: &mut impl FnMut(&str, String)) {
-        let columns = self.columns.iter().flat_map(|columns| &columns.0);
-        let mut names = BTreeSet::from(["stream", "offset", "timestamp"]);
-        for column in columns.clone() {
-            if !is_name(&column.name) {
-                let name = &column.name;
-                bad("columns", format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes"));
-            }
-            if !names.insert(&column.name) {
-                bad(
-                    "columns",
-                    format!(
-                        "{:?} comes twice (stream, offset and timestamp are there anyway)",
-                        column.name
-                    ),
-                );
-            }
+        let Some(columns) = &self.columns else { return };
+        for column in columns.0.iter().filter(|column| !is_name(&column.name)) {
+            let name = &column.name;
+            bad("columns", format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes"));
         }
-        if columns.count() > COLUMNS_MAX {
-            bad("columns", format!("a table has at most {COLUMNS_MAX} of them"));
-        }
+        columns.check_names(&OWN, true, bad);
+        columns.check_count(COLUMNS_MAX, bad);
     }
 
     /// Pieces of rows on their way to the server, with room for a row that is larger than a piece.

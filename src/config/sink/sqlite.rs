@@ -1,12 +1,11 @@
 //! `{ type = "sqlite" }`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::columns::ColumnsConfig;
+use crate::config::columns::{ColumnsConfig, OWN};
 
 /// SQLite's own limit for the columns of a table, without those that come first.
 const COLUMNS_MAX: usize = 2000 - 3;
@@ -53,22 +52,9 @@ impl SqliteSink {
                 bad("table", format!("{table:?} is taken: rillway or SQLite keeps its own there"));
             }
         }
-        let columns = self.columns.iter().flat_map(|columns| &columns.0);
-        let mut names = BTreeSet::from(["stream", "offset", "timestamp"].map(str::to_owned));
-        for column in columns.clone() {
-            // SQLite does not tell large letters from small ones.
-            if !names.insert(column.name.to_ascii_lowercase()) {
-                bad(
-                    "columns",
-                    format!(
-                        "{:?} comes twice (stream, offset and timestamp are there anyway)",
-                        column.name
-                    ),
-                );
-            }
-        }
-        if columns.count() > COLUMNS_MAX {
-            bad("columns", format!("a table has at most {COLUMNS_MAX} of them"));
+        if let Some(columns) = &self.columns {
+            columns.check_names(&OWN, false, bad);
+            columns.check_count(COLUMNS_MAX, bad);
         }
     }
 
