@@ -252,7 +252,13 @@ impl<F> Position<F> {
     ) -> Result<(), SinkError> {
         let path = storage.path(NAME);
         let slot = 1 - self.durable.slot;
-        let sequence = self.durable.sequence + 1;
+        let Some(sequence) = self.durable.sequence.checked_add(1) else {
+            return Err(SinkError::Fatal(format!(
+                "{} is damaged: its sequence is the highest there can be. Move the folder away; the \
+                 offset that is stored on the broker then decides where to resume.",
+                path.display()
+            )));
+        };
         let bytes = encode(sequence, &state).tried("lay out", || path.clone())?;
         let at = (slot * SLOT_BYTES) as u64;
         storage.write_at(&self.file, at, &bytes).tried("write", || path.clone())?;

@@ -90,8 +90,9 @@ impl State {
 
     /// The same archive in other hands.
     pub(super) fn taken_over_by(mut self, owner: Owner) -> State {
-        self.sequence += 1;
-        self.epoch += 1;
+        // Saturating: a checkpoint that others wrote may hold any number.
+        self.sequence = self.sequence.saturating_add(1);
+        self.epoch = self.epoch.saturating_add(1);
         self.owner = owner;
         self
     }
