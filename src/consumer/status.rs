@@ -19,6 +19,9 @@ use crate::types::{Offset, Timestamp};
 /// shown as ready.
 const SINK_SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// How long ago the last chunk may have come where a backlog is being read.
+const FLOWING_MAX: Duration = Duration::from_millis(500);
+
 /// One consumer, as others see it.
 pub struct Status {
     /// Its metrics.
@@ -60,6 +63,8 @@ pub struct Facts {
     pub quiet_since: Option<Instant>,
     /// Whether this subscription has brought a chunk.
     pub delivered: bool,
+    /// Whether the last chunk brought anything new.
+    pub news: bool,
     /// Whether the broker may send.
     pub credit: bool,
     /// When the oldest chunk received and not durable was written.
@@ -95,6 +100,7 @@ impl Status {
             unstored_since: None,
             quiet_since: None,
             delivered: false,
+            news: false,
             credit: false,
             oldest: None,
             buffered_bytes: 0,
@@ -306,6 +312,7 @@ impl Facts {
             last_chunk: self.last_chunk,
             oldest: self.oldest,
             holding: self.buffered_bytes > 0,
+            flowing: self.quiet_since.is_some_and(|s| s.elapsed() < FLOWING_MAX) && self.news,
             quiet_since: self.quiet_since.filter(|_| self.credit && self.delivered),
         }
     }

@@ -70,6 +70,8 @@ pub struct View {
     pub oldest: Option<Timestamp>,
     /// Whether anything received is not durable yet, taken up or not.
     pub holding: bool,
+    /// Whether new messages came within the last moment: then more of a backlog may be on its way.
+    pub flowing: bool,
     /// Since when nothing came on a subscription that has credit, and that has brought a chunk
     /// before. `None` where there is no such subscription.
     pub quiet_since: Option<Instant>,
@@ -239,7 +241,8 @@ impl Watch {
     }
 
     /// About when the first offset was written that is not known to the consumer: between the last
-    /// look that did not see it and the next, and after the last chunk that came.
+    /// look that did not see it and the next, and after the last chunk that came. `None` where it may
+    /// as well be the broker's own.
     fn appeared(&self, view: &View) -> Option<Timestamp> {
         let clear = self.clear(view);
         let saw_nothing = |look: &Look| last_of(look.tail, view.last_chunk) <= clear;
@@ -252,7 +255,11 @@ impl Watch {
             let half = if gap <= self.every * 2 { gap.as_millis() / 2 } else { 0 };
             Some(Timestamp(before.0.saturating_add(i64::try_from(half).ok()?)))
         });
-        between.max(view.last_chunk.map(|chunk| chunk.timestamp))
+        let last_chunk = view.last_chunk.map(|chunk| chunk.timestamp);
+        match between {
+            Some(between) => Some(between).max(last_chunk),
+            None => last_chunk.filter(|_| view.flowing),
+        }
     }
 
     /// For how long nobody knows whether the consumer is still caught up.

@@ -198,7 +198,8 @@ impl Worker {
         }
         let last = header.next_offset().prev().unwrap_or(Offset(0));
         self.status.update(|facts| {
-            facts.received = Some(facts.received.map_or(last, |r| r.max(last)));
+            facts.news = Some(last) > facts.received.max(facts.position);
+            facts.received = facts.received.max(Some(last));
             facts.last_chunk = Some(Seen {
                 first: header.first_offset,
                 records: header.records,

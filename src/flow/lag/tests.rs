@@ -20,6 +20,7 @@ impl World {
             last_chunk: None,
             oldest: None,
             holding: false,
+            flowing: false,
             quiet_since: Some(start),
         };
         World { watch: Watch::default(), start, ms: 0, view }
@@ -211,6 +212,19 @@ fn one_that_is_connected_is_believed_for_a_while_when_looks_fail() {
     assert_eq!(world.pass(1_000).lag().seconds, 5.0, "silence");
     world.cut();
     assert_eq!(world.lag().seconds, 9.0, "then only what was seen counts");
+}
+
+#[test]
+fn a_start_on_a_quiet_stream_is_no_jump() {
+    // The chunk of its position comes again, an hour old; behind it stands a stored offset.
+    let mut world = World::at(Some(9));
+    world.pass(3_600_000);
+    world.view.last_chunk = Some(Seen { first: Offset(0), records: 10, timestamp: Timestamp(0) });
+    world.view.quiet_since = Some(world.now());
+    assert_eq!(world.look(offset(10)).seconds, 0.0);
+    // Where it was behind by an hour, and reads on, it is old until it has caught up.
+    world.view.flowing = true;
+    assert_eq!(world.look(offset(5000)).seconds, 3600.0);
 }
 
 #[test]
