@@ -20,7 +20,7 @@ async fn what_could_not_be_written_is_said_before() {
     let own = "stream text, \"offset\" bigint, timestamp timestamptz";
     look(&there).await.unwrap();
     for (made, says) in [
-        (format!("CREATE VIEW S.events AS SELECT 1 AS stream"), "is no table"),
+        ("CREATE VIEW S.events AS SELECT 1 AS stream".to_owned(), "is no table"),
         (format!("CREATE TABLE S.events ({own})"), "ADD COLUMN \"v\" text"),
         (
             format!("CREATE TYPE S.mood AS ENUM ('fine'); CREATE TABLE S.events ({own}, v S.mood)"),
