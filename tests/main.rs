@@ -13,6 +13,8 @@
 
 mod common;
 
+mod alerts;
+mod any_message;
 mod architecture;
 mod codecs;
 mod commits;

@@ -22,6 +22,8 @@ pub mod conformance;
 pub mod envelope;
 pub mod file;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod metrics;
 pub mod null;

@@ -296,6 +296,16 @@ impl Summary {
     }
 }
 
+/// Takes the bytes for a line of letters, and for a letter in a stream.
+#[cfg(test)]
+pub(in crate::cli) fn fuzz_letter(data: &[u8]) {
+    let (consumer, stream) = (ConsumerName::from("c"), StreamName::from("s"));
+    if let Ok(line) = std::str::from_utf8(data) {
+        drop(from_line(line, &consumer));
+    }
+    drop(from_message(data, &consumer, &stream));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -440,7 +440,6 @@ impl Worker {
         }
         self.turned = now;
         let buffered = self.budget.buffered() + self.inflated.bytes();
-        self.status.metrics.buffered_bytes.set(buffered as f64);
         let oldest = self.ledger.oldest().or(self.cutter.oldest().map(|chunk| chunk.timestamp));
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();
@@ -451,11 +450,13 @@ impl Worker {
             facts.oldest = oldest;
             facts.buffered_bytes = buffered;
             facts.credit = credit;
-            facts.unstored = unstored;
+            facts.unstored_since = unstored.then(|| facts.unstored_since.unwrap_or(now));
             if !up {
                 facts.quiet_since = None;
             }
-            if let Some(Checkpoint { offset, .. }) = durable {
+            if let Some(Checkpoint { offset, .. }) = durable
+                && !facts.foreign
+            {
                 facts.durable = Some(offset);
                 facts.position = Some(offset);
                 facts.positioned = true;

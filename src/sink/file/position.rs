@@ -106,6 +106,20 @@ fn decode(bytes: &[u8]) -> Read {
     parsed.unwrap_or(Read::Bad)
 }
 
+/// Takes the bytes for a position file, and for the JSON in a slot whose checksum is right.
+#[doc(hidden)]
+pub fn fuzz_position(data: &[u8]) {
+    drop(newest(data, Path::new("position")));
+    let crc = crc32fast::hash(data);
+    let head = format!("{MAGIC}{VERSION} {crc:08x} {:04}\n", data.len());
+    if let Read::Valid(slot) = decode(&[head.as_bytes(), data].concat()) {
+        // What is read can be written and read again, if it fits.
+        if let Ok(bytes) = encode(slot.sequence, &slot.state) {
+            assert!(matches!(decode(&bytes), Read::Valid(again) if again.state == slot.state));
+        }
+    }
+}
+
 /// The open position file.
 pub(super) struct Position<F> {
     file: F,

@@ -171,6 +171,22 @@ fn decimal(out: &mut BytesMut, digits: &str) -> Result<(), String> {
     numeric::put(out, digits).ok_or_else(|| "a number of too many digits".to_owned())
 }
 
+/// Encodes the value for every type, and sees that the length in front is that of the field.
+#[doc(hidden)]
+pub fn fuzz_field(out: &mut BytesMut, value: &Value<'_>) {
+    use PgType::*;
+    for to in
+        [Text, Uuid, Int2, Int4, Int8, Float4, Float8, Numeric, Bool, Timestamp, Json, Jsonb, Bytea]
+    {
+        out.clear();
+        if field(out, value, to).is_ok() {
+            let length = out.first_chunk().map(|length| i32::from_be_bytes(*length));
+            let real = i32::try_from(out.len() - 4).ok();
+            assert!(length == real || length == Some(-1) && real == Some(0), "{to:?}: {length:?}");
+        }
+    }
+}
+
 /// Whether the server's text can hold it.
 pub(super) fn has_nul(text: &str) -> bool {
     text.as_bytes().contains(&0)

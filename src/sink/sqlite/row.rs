@@ -229,6 +229,18 @@ fn number<'a>(digits: &str) -> Option<ValueRef<'a>> {
     (plain(&float.to_string()) == plain(digits)).then_some(ValueRef::Real(float))
 }
 
+/// What a value is for SQLite.
+#[doc(hidden)]
+pub fn fuzz_value(value: &Value<'_>) {
+    match value {
+        Value::Numeric(digits) => drop(number(digits)),
+        Value::Timestamp(micros) => {
+            drop(point_in_time(micros.div_euclid(1000), micros.rem_euclid(1000)));
+        }
+        _ => {}
+    }
+}
+
 /// Without zeros that say nothing.
 fn plain(digits: &str) -> (bool, &str, &str) {
     let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
