@@ -19,6 +19,7 @@
 pub mod columns;
 #[doc(hidden)]
 pub mod conformance;
+pub mod discreet;
 pub mod envelope;
 pub mod file;
 pub mod format;

@@ -205,6 +205,36 @@ async fn every_sink() -> Result<(), Unavailable> {
     Ok(())
 }
 
+/// A misfit's reason shows a glimpse of the value, unless that is switched off.
+async fn hidden_values() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "hidden").await;
+    streams::publish(broker, &stream, ["{\"n\":\"sesame\"}".to_owned()]).await;
+    let consumer = |name: &str, key: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nstart = \"first\"\n{key}\n\
+             sink = {{ type = \"sqlite\", path = \"{name}.db\", columns = {{ n = {{ from = \"/n\", type = \"integer\" }} }} }}\n"
+        )
+    };
+    let home = Home::new(&broker.uri(), &consumer("shy", "show_values = false"));
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("shy").await;
+    assert!(reason.contains("column \"n\": what is there is not shown"), "{reason}");
+    daemon.terminate().await;
+    assert!(!home.log().contains("sesame"), "{}", home.log_tail());
+    let home = Home::new(&broker.uri(), &consumer("open", ""));
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("open").await;
+    assert!(reason.contains("sesame"), "{reason}");
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_are_shown_unless_that_is_switched_off() {
+    or_skip!(hidden_values().await);
+}
+
 #[tokio::test]
 async fn no_message_ends_the_process() {
     or_skip!(every_sink().await);
