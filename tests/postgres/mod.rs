@@ -2,10 +2,14 @@
 //! it when the server or the line fails, and who may write. Kills and freezes of the whole daemon are
 //! in [`crate::torture`].
 
+mod backlog;
+mod changes;
 mod daemon;
 mod encrypted;
+mod examine;
 mod owners;
 mod poison;
+mod sharing;
 mod tables;
 mod trouble;
 
