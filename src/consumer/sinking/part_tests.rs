@@ -78,14 +78,18 @@ async fn durable_after(
         match report {
             Report::Part { written, oldest, .. } => {
                 messages += written.messages;
-                written.tickets.into_iter().for_each(|t| drop(ledger.settle(t).unwrap()));
+                for ticket in written.tickets {
+                    ledger.settle(ticket).unwrap();
+                }
                 if let Some((ticket, checkpoint, messages)) = written.part {
                     ledger.advance(ticket, checkpoint, messages, oldest).unwrap();
                 }
             }
             Report::Settled { tickets, messages: more, .. } => {
                 messages += more;
-                tickets.into_iter().for_each(|t| drop(ledger.settle(t).unwrap()));
+                for ticket in tickets {
+                    ledger.settle(ticket).unwrap();
+                }
             }
             Report::WoundUp => wound_up = true,
             _ => panic!("another report"),

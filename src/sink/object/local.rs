@@ -363,7 +363,7 @@ mod tests {
         while next(committer) < end {
             let object = object(next(committer));
             again!(committer.commit(&object));
-            if next(committer) % 2 == 0 {
+            if next(committer).is_multiple_of(2) {
                 again!(committer.settle());
             }
         }
