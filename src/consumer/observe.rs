@@ -92,7 +92,7 @@ impl Observer {
         }
         let next = position.map_or(Offset(0), Offset::next);
         let chunk = chunk_at(connection, &self.spec.stream, Start::Offset(next)).await?;
-        let at = chunk.filter(|c| c.next_offset() > next).map(|c| c.timestamp);
+        let at = chunk.filter(|c| c.next_offset() > next).map(|c| c.header.timestamp);
         if let Some(at) = at {
             self.oldest = Some((position, at));
         }
