@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::plan::Plan;
 use super::sinks::SinkFactory;
-use crate::consumer::{self, Command, Outcome, Status};
+use crate::consumer::{self, Command, Facts, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, RestartReason, State};
@@ -68,13 +68,7 @@ impl Kept {
                 self.status.set_state(State::Halted, Some(reason.clone()));
             }
         }
-        self.status.update(|facts| {
-            facts.quiet_since = None;
-            facts.credit = false;
-            facts.buffered_bytes = 0;
-            facts.sink_busy_since = None;
-            facts.oldest = None;
-        });
+        self.status.update(Facts::unplug);
         *lock(&self.ended) = Some(ended);
     }
 }
@@ -108,9 +102,9 @@ pub(super) async fn run(
         }
         let wait = backoff.next(fastrand::f64());
         tracing::error!(consumer = %spec.name, %reason, ?wait, "failed; starting it again");
-        kept.status.metrics.restarts(kind).increment(1);
+        kept.status.count_restart(kind);
         kept.status.update(|facts| {
-            facts.restarts += 1;
+            facts.unplug();
             facts.sink_trouble = None;
         });
         kept.status.set_state(State::Backoff, Some(reason.clone()));

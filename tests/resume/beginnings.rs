@@ -14,7 +14,8 @@ use crate::common::{Broker, Version, eventually, streams};
 const SOON: Duration = Duration::from_secs(30);
 
 /// An object sink that holds everything until it is full or drained.
-const HELD: &str = "{ type = \"object\", url = \"held\", format = \"ndjson\", rotate_age = \"1h\" }";
+const HELD: &str =
+    "{ type = \"object\", url = \"held\", format = \"ndjson\", rotate_age = \"1h\" }";
 
 /// Every start that means another offset each time it is asked for, with what it begins at in a
 /// stream of 20 messages that were written at once.
@@ -51,7 +52,11 @@ async fn quiet_then_stopped(version: Version) -> Result<(), Unavailable> {
         let home = Home::new(&broker.uri(), &consumers);
         let mut daemon = home.start();
         all_run(&mut daemon).await;
-        if killed { daemon.kill() } else { daemon.terminate().await }
+        if killed {
+            daemon.kill()
+        } else {
+            daemon.terminate().await
+        }
         streams::publish(broker, &stream, bodies(20..50)).await;
 
         for (name, says) in forecast(&home).await {
@@ -272,10 +277,9 @@ async fn what_a_policy_begins_with_is_kept_too() {
         daemon.until_durable("c", 5).await;
         daemon.terminate().await;
         // Another stream, shorter; then one that retention has truncated.
-        for (log, next) in [
-            (vec![Chunk::plain(0, &["x", "y"])], 2),
-            (vec![Chunk::plain(100, &["x", "y"])], 102),
-        ] {
+        for (log, next) in
+            [(vec![Chunk::plain(0, &["x", "y"])], 2), (vec![Chunk::plain(100, &["x", "y"])], 102)]
+        {
             broker.replace_log(log.clone());
             let mut daemon = home.start();
             daemon.until("c", "it runs", SOON, |c| c["state"] == "running").await;

@@ -17,7 +17,7 @@ use crate::flow::beginning::Memory;
 use crate::flow::lag::Tail;
 use crate::flow::resume::{self, Lost, Origin, Start};
 use crate::telemetry::{RestartReason, State};
-use crate::types::{Checkpoint, Offset};
+use crate::types::{Checkpoint, Offset, Timestamp};
 
 pub(super) enum Link {
     Down {
@@ -189,7 +189,8 @@ impl Worker {
             return true;
         }
         self.own.prefer = Prefer::Leader;
-        self.unlink(BrokerError::Lost(format!("{what}; asking the leader").into()));
+        let asking = BrokerError::Lost(format!("{what}; asking the leader").into());
+        self.unlink_because(asking, RestartReason::Stream);
         false
     }
 
@@ -225,9 +226,6 @@ impl Worker {
         );
         self.doubts.clear();
         self.commit.observed(stored);
-        if let Some(stored) = stored {
-            self.status.metrics.stored_offset.set_offset(stored);
-        }
         if let Some(beginning) = plan.begins {
             // It is kept: until a record of it came, it counts for the next connection too.
             self.own.remembered = Some(Memory::Beginning(beginning));
@@ -240,13 +238,19 @@ impl Worker {
         // Who waits for what is written later has all that is there behind it.
         let base = plan.wanted.or(end.filter(|_| plan.awaits.is_some())).or(bounds.first);
         let base = base.unwrap_or(Offset(0));
+        // A beginning is no data: nothing is durable because of it.
+        let resumed = matches!(plan.origin, Some(Origin::Sink | Origin::Broker | Origin::Session));
         self.status.update(|facts| {
             facts.stored = stored;
             facts.bounds = Some(bounds);
             facts.quiet_since = Some(Instant::now());
+            facts.delivered = false;
+            facts.foreign = false;
+            facts.watch.heard(Timestamp::now());
             if facts.durable.is_none() {
                 facts.position = base.prev();
                 facts.positioned = true;
+                facts.durable = facts.position.filter(|_| resumed);
             }
         });
         self.status.set_state(State::Running, None);
@@ -259,6 +263,12 @@ impl Worker {
 
     /// The connection is gone, or none could be had: try again later.
     pub(super) fn unlink(&mut self, error: BrokerError) {
+        let why = super::settling::restart_reason(&error);
+        self.unlink_because(error, why);
+    }
+
+    /// The same where the error does not tell why.
+    pub(super) fn unlink_because(&mut self, error: BrokerError, why: RestartReason) {
         let now = Instant::now();
         if self.ending.is_some() {
             self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
@@ -286,13 +296,13 @@ impl Worker {
             _ => self.backoff.next(fastrand::f64()),
         };
         self.doubts.clear();
-        self.try_again(error.to_string(), super::settling::restart_reason(&error), wait);
+        self.try_again(error.to_string(), why, wait);
     }
 
-    fn try_again(&mut self, error: String, reason: RestartReason, wait: Duration) {
+    pub(super) fn try_again(&mut self, error: String, why: RestartReason, wait: Duration) {
         tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, error, ?wait, "not connected; trying again");
         self.status.set_state(State::Backoff, Some(error));
-        self.status.metrics.restarts(reason).increment(1);
+        self.status.count_restart(why);
         self.link = Link::Down { until: Instant::now() + wait };
     }
 
@@ -304,6 +314,7 @@ impl Worker {
 
     /// The position is lost: the policy decides.
     pub(super) fn on_lost(&mut self, lost: Lost, of: Option<Origin>) {
+        self.status.update(|facts| facts.note_lost(&lost));
         if of == Some(Origin::Beginning) && begin::again(&lost) {
             begin::say_again(&self.spec, &lost);
             self.begin_anew(Anew::first(&lost), true);
