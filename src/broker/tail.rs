@@ -44,7 +44,13 @@ pub async fn stream_bounds(
     let Some(first) = connection.probe(stream, Start::First, PROBE_WAIT).await? else {
         return Ok(Bounds { first: None, tail: Tail::Empty });
     };
-    let last = connection.probe(stream, Start::Last, PROBE_WAIT).await?.unwrap_or(first);
+    let Some(last) = connection.probe(stream, Start::Last, PROBE_WAIT).await? else {
+        // An answer that does not come is none: the stream may end anywhere.
+        return Err(BrokerError::StreamUnavailable {
+            stream: stream.clone(),
+            detail: format!("its last chunk did not come within {PROBE_WAIT:?}"),
+        });
+    };
     Ok(Bounds { first: Some(first.first_offset()), tail: Tail::Offset(last_offset(&last)) })
 }
 

@@ -65,7 +65,7 @@ pub(super) enum Examined {
     /// It shows that the position is lost.
     Lost(Lost),
     /// It cannot be read. How far it reaches is not known: its header is covered by no checksum.
-    Unreadable(ChunkError),
+    Unreadable { error: ChunkError, at_position: bool },
     /// It begins below the end of the one before it, so one of the two has a damaged header.
     Backwards { first: Offset, reached: Offset },
     /// It was written before the time to begin with; this is its last offset.
@@ -95,7 +95,15 @@ pub(super) struct Intake {
     reached: Offset,
     /// What is wrong with chunks that were left out, until the next good one shows how far they
     /// reached.
-    damaged: Option<ChunkError>,
+    damaged: Option<Damaged>,
+}
+
+/// A chunk that was left out, and how far it reached is not known yet.
+#[derive(Clone, Debug)]
+pub(super) struct Damaged {
+    pub(super) error: ChunkError,
+    /// It came for the position, so all of it may have been read before.
+    pub(super) at_position: bool,
 }
 
 impl Intake {
@@ -115,13 +123,14 @@ impl Intake {
             Ok(chunk) => chunk,
             // When it was written is in its header.
             Err(_) if self.awaits.is_some() => return Examined::Begins,
-            Err(error) => return Examined::Unreadable(error),
+            Err(error) => return Examined::Unreadable { error, at_position: self.is_first() },
         };
         let header = chunk.header();
         let (first, records) = (header.first_offset, header.records);
         if header.kind != ChunkKind::User {
             // The broker delivers no others.
-            return Examined::Unreadable(ChunkError::NotMessages { first_offset: first });
+            let error = ChunkError::NotMessages { first_offset: first };
+            return Examined::Unreadable { error, at_position: self.is_first() };
         }
         if first < self.reached {
             return Examined::Backwards { first, reached: self.reached };
@@ -210,17 +219,22 @@ impl Intake {
     }
 
     /// Leaves out the chunk that came last, which cannot be read.
-    pub(super) fn leave_out(&mut self, error: ChunkError) {
-        self.damaged.get_or_insert(error);
+    pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
+        self.damaged.get_or_insert(Damaged { error, at_position });
+    }
+
+    /// Whether the chunk that holds the position has not come yet.
+    fn is_first(&self) -> bool {
+        self.verify.is_some() && self.damaged.is_none()
     }
 
     /// Why chunks were left out since the last good one.
-    pub(super) fn damaged(&self) -> Option<&ChunkError> {
+    pub(super) fn damaged(&self) -> Option<&Damaged> {
         self.damaged.as_ref()
     }
 
     /// What was left out is accounted for.
-    pub(super) fn take_damaged(&mut self) -> Option<ChunkError> {
+    pub(super) fn take_damaged(&mut self) -> Option<Damaged> {
         self.damaged.take()
     }
 }

@@ -183,8 +183,9 @@ async fn killed_while_the_sink_holds_what_came() {
     daemon.terminate().await;
     let mut found = Vec::new();
     for entry in walk(&home.path("held")) {
-        if entry.extension().is_some_and(|extension| extension == "ndjson") {
-            let text = std::fs::read_to_string(entry).unwrap();
+        if entry.to_string_lossy().ends_with(".ndjson.zst") {
+            let bytes = std::fs::read(entry).unwrap();
+            let text = String::from_utf8(zstd::decode_all(bytes.as_slice()).unwrap()).unwrap();
             found.extend(text.lines().map(|l| serde_json::from_str(l).unwrap()));
         }
     }

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::super::intake::{Checked, Examined, Step, last_of};
+use super::super::intake::{Checked, Damaged, Examined, Step, last_of};
 use super::super::spec::OnBad;
 use super::link::{Asked, Link};
 use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
 use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
-use crate::flow::lag::Seen;
+use crate::flow::lag::{Seen, Tail};
 use crate::flow::resume::{OnLost, Origin};
 use crate::telemetry::{LostReason, RestartReason};
 use crate::types::{Checkpoint, Offset, Timestamp};
@@ -78,7 +78,7 @@ impl Worker {
                     self.on_lost(lost, of);
                 }
             }
-            Examined::Unreadable(error) => self.on_unreadable(error),
+            Examined::Unreadable { error, at_position } => self.on_unreadable(error, at_position),
             Examined::Backwards { first, reached } => self.on_backwards(first, reached),
             Examined::Begins => self.begin_now(),
             Examined::TooEarly(last) => self.status.update(|facts| {
@@ -99,16 +99,19 @@ impl Worker {
             let what = format!("no chunk came for offset {from} when it was asked for");
             return self.unlink_because(BrokerError::Lost(what.into()), RestartReason::Reread);
         }
-        let Link::Up(up) = &mut self.link else { return };
-        if up.intake.damaged().is_some() {
+        let is_beyond_the_end = match bounds.tail {
+            Tail::Offset(last) | Tail::Chunk(last) => last < to,
+            Tail::Empty => false,
+        };
+        if is_beyond_the_end {
+            // What was delivered is committed, so the header of the chunk is wrong.
+            return self.on_undelivered(from, to);
+        }
+        if let Some(damaged) = self.damaged_before(to, there) {
             if there != Some(to) && again != Some(to) {
                 return self.on_undelivered(from, to);
             }
-            if let Some(error) = up.intake.take_damaged() {
-                up.intake.explained(to);
-                self.give_up(from, to, &error);
-            }
-            return self.continue_chunk(Instant::now());
+            return self.give_up(from, to, damaged);
         }
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
@@ -159,7 +162,7 @@ impl Worker {
     /// The stream holds records that did not come: read on from the gap, on a new connection.
     fn on_undelivered(&mut self, from: Offset, to: Offset) {
         let what = format!(
-            "stream {:?} holds messages between offsets {from} and {} that were not delivered",
+            "stream {:?} holds messages between offsets {from} and {} that were not delivered, or the header of the chunk at {to} is damaged",
             self.spec.stream.as_str(),
             to.0 - 1
         );
@@ -245,45 +248,79 @@ impl Worker {
     }
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
-    fn on_unreadable(&mut self, error: ChunkError) {
+    fn on_unreadable(&mut self, error: ChunkError, at_position: bool) {
         let Link::Up(up) = &mut self.link else { return };
         // What it says of its own offsets is not believed: it is the one that was to come next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
         if up.intake.damaged().is_some() {
             return; // It is left out together with the one before it.
         }
+        if at_position {
+            tracing::warn!(consumer = %self.spec.name, %error, "the chunk that holds the position is damaged now; the next one will show whether anything of it was not read before");
+            return up.intake.leave_out(error, true);
+        }
+        if !self.is_given_up(wanted, &error) {
+            return;
+        }
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %wanted, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
+        if let Link::Up(up) = &mut self.link {
+            up.intake.leave_out(error, false);
+        }
+    }
+
+    /// Whether the chunk that holds this offset may be left out. If not, it is asked for again, or
+    /// the consumer halts.
+    fn is_given_up(&mut self, wanted: Offset, error: &ChunkError) -> bool {
         let times = self.count_unreadable(wanted);
         if times < READS_MAX {
             let again = format!("{error}; asking for it again ({times} of {READS_MAX})");
-            return self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            return false;
         }
-        let stream = self.spec.stream.as_str();
         match self.spec.on_bad {
-            OnBad::Skip => {
-                tracing::error!(consumer = %self.spec.name, stream, %wanted, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
-                if let Link::Up(up) = &mut self.link {
-                    up.intake.leave_out(error);
-                }
-            }
+            OnBad::Skip => true,
             // There is no message that could be a dead letter.
             OnBad::Halt | OnBad::DeadLetter => {
+                let stream = self.spec.stream.as_str();
                 let what = format!(
                     "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
                 );
                 self.end(Outcome::Halted(what));
+                false
             }
         }
     }
 
+    /// What was left out before the chunk at `to`, where it reaches into the gap before that: one
+    /// that came for the position does so only if the broker gives it for the gap, too.
+    fn damaged_before(&mut self, to: Offset, there: Option<Offset>) -> Option<Damaged> {
+        let Link::Up(up) = &mut self.link else { return None };
+        let damaged = up.intake.damaged()?.clone();
+        if damaged.at_position && there == Some(to) {
+            up.intake.take_damaged();
+            return None;
+        }
+        Some(damaged)
+    }
+
     /// Leaves out the offsets from `from` to `to` (not included), where a chunk could not be read.
-    fn give_up(&mut self, from: Offset, to: Offset, error: &ChunkError) {
+    fn give_up(&mut self, from: Offset, to: Offset, damaged: Damaged) {
+        let Damaged { error, at_position } = damaged;
+        if at_position && !self.is_given_up(from, &error) {
+            return;
+        }
         let reason = match error {
             ChunkError::CrcMismatch { .. } => LostReason::Crc,
             _ => LostReason::Undecodable,
         };
         let records = to.0.saturating_sub(from.0);
         tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %from, %to, up_to_records = records, %error, "a chunk that cannot be read was left out as on_bad_message says");
+        if let Link::Up(up) = &mut self.link {
+            up.intake.take_damaged();
+            up.intake.explained(to);
+        }
         self.leave_out(from, records, reason);
+        self.continue_chunk(Instant::now());
     }
 
     fn on_bad_batch(&mut self, first: Offset, records: u32, error: &ChunkError) {
