@@ -17,7 +17,7 @@ pub enum Start {
     First,
     /// With the first message of the last chunk (not with the last message).
     Last,
-    /// With the first message that is published after the subscription.
+    /// With the first message that is published after the consumer first connects.
     Next,
     /// With exactly this message.
     Offset(Offset),

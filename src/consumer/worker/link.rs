@@ -372,7 +372,12 @@ impl Worker {
             up.chunk = Some(checked);
             up.asking = Some(Box::pin(async move {
                 let at = |offset| chunk_at(&connection, &stream, Start::Offset(offset));
-                let there = at(from).await?.map(|chunk| chunk.first_offset());
+                let there = match at(from).await {
+                    Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
+                    // Something is there, with a header that cannot be read.
+                    Err(BrokerError::Protocol(_)) => Some(from),
+                    Err(error) => return Err(error),
+                };
                 let again = match there {
                     Some(there) if there != to => at(to).await?.map(|chunk| chunk.first_offset()),
                     _ => None,
