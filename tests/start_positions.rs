@@ -283,32 +283,31 @@ async fn a_start_is_kept_over_a_broken_connection_on_rabbitmq_4_3() {
 /// given is left out, over restarts too, and nothing after it.
 async fn a_time_that_is_still_to_come(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
-    for published_before in [0, 10] {
-        let stream = streams::create(broker, "future").await;
-        streams::publish(broker, &stream, bodies(0..published_before)).await;
-        let time = now_ms() + 6_000;
-        let starts = [("c", rfc3339(time))];
-        let home = Home::new(&broker.uri(), &consumers(&stream, &starts));
-        let mut daemon = home.start();
-        all_run(&mut daemon, &starts).await;
-        let early = published_before..published_before + 10;
-        streams::publish(broker, &stream, bodies(early.clone())).await;
-        daemon.terminate().await;
-        let mut daemon = home.start();
-        all_run(&mut daemon, &starts).await;
-        let more = early.end..early.end + 5;
-        streams::publish(broker, &stream, bodies(more.clone())).await;
-        assert!(now_ms() < time, "this machine is too slow for the test to show anything");
-        eventually("the time has come", SOON, || async { (now_ms() > time).then_some(()) }).await;
-        streams::publish(broker, &stream, bodies(more.end..more.end + 20)).await;
-        let last = more.end + 19;
-        until_written(&mut daemon, &home, "c", &stream, last).await;
-        daemon.terminate().await;
-        let found: Vec<String> =
-            offsets_and_bodies(&home, "c", &stream).into_iter().map(|(_, body)| body).collect();
-        assert_eq!(found, bodies(more.end..last + 1), "{published_before} before");
-        assert!(home.log().contains("the first chunk written at 20"), "{}", home.log_tail());
-    }
+    let published_before = if version == Version::V4_0 { 0 } else { 10 };
+    let stream = streams::create(broker, "future").await;
+    streams::publish(broker, &stream, bodies(0..published_before)).await;
+    let time = now_ms() + 15_000;
+    let starts = [("c", rfc3339(time))];
+    let home = Home::new(&broker.uri(), &consumers(&stream, &starts));
+    let mut daemon = home.start();
+    all_run(&mut daemon, &starts).await;
+    let early = published_before..published_before + 10;
+    streams::publish(broker, &stream, bodies(early.clone())).await;
+    daemon.terminate().await;
+    let mut daemon = home.start();
+    all_run(&mut daemon, &starts).await;
+    let more = early.end..early.end + 5;
+    streams::publish(broker, &stream, bodies(more.clone())).await;
+    assert!(now_ms() < time, "this machine is too slow for the test to show anything");
+    eventually("the time has come", SOON, || async { (now_ms() > time).then_some(()) }).await;
+    streams::publish(broker, &stream, bodies(more.end..more.end + 20)).await;
+    let last = more.end + 19;
+    until_written(&mut daemon, &home, "c", &stream, last).await;
+    daemon.terminate().await;
+    let found: Vec<String> =
+        offsets_and_bodies(&home, "c", &stream).into_iter().map(|(_, body)| body).collect();
+    assert_eq!(found, bodies(more.end..last + 1), "{published_before} before");
+    assert!(home.log().contains("the first chunk written at 20"), "{}", home.log_tail());
     Ok(())
 }
 

@@ -100,7 +100,8 @@ async fn resolve(
                 Some(_) => chunk_at(connection, &spec.stream, start).await?,
                 None => None,
             };
-            match found.filter(|chunk| chunk.sound && chunk.header.timestamp >= time) {
+            // A damaged one as well: it is read, and left to `on_bad_message`.
+            match found.filter(|chunk| chunk.header.timestamp >= time) {
                 Some(chunk) => begin(steady(spec, connection, chunk).await?.first_offset(), None),
                 None if is_past => {
                     let end = end_of(spec, connection, bounds).await?;

@@ -32,6 +32,10 @@ use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
 /// position counts as lost. A new leader that catches up, or a slow disk, takes less.
 pub const DOUBT_MAX: Duration = Duration::from_secs(120);
 
+/// The same where the broker had said that the stream does not exist: what is there now is another one,
+/// unless the broker was only starting.
+pub const DOUBT_OF_ANOTHER_MAX: Duration = Duration::from_secs(10);
+
 /// Where a subscription begins, in the broker's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -296,18 +300,30 @@ fn ends(last: &Option<Offset>) -> String {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Doubts {
     since: Option<Instant>,
+    missing: bool,
 }
 
 impl Doubts {
     /// Notes one more look that did not show the position; whether there were enough of them.
     pub fn lasted(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) >= DOUBT_MAX
+        let enough = if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX };
+        now.saturating_duration_since(since) >= enough
     }
 
-    /// Notes anything else: an answer, or a broker that could not be asked.
-    pub fn clear(&mut self) {
+    /// Notes that nobody could be asked.
+    pub fn interrupted(&mut self) {
         self.since = None;
+    }
+
+    /// Notes that the broker said that there is no such stream.
+    pub fn missing(&mut self) {
+        *self = Doubts { since: None, missing: true };
+    }
+
+    /// Notes that the position is there, or is settled otherwise.
+    pub fn clear(&mut self) {
+        *self = Doubts::default();
     }
 }
 

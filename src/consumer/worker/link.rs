@@ -209,7 +209,7 @@ impl Worker {
                 }
             }
             Err(error @ (SessionError::State(_) | SessionError::NotKept { .. })) => {
-                self.doubts.clear();
+                self.doubts.interrupted();
                 let wait = self.backoff.next(fastrand::f64());
                 self.try_again(error.to_string(), RestartReason::Other, wait);
             }
@@ -295,7 +295,10 @@ impl Worker {
             }
             _ => self.backoff.next(fastrand::f64()),
         };
-        self.doubts.clear();
+        match error {
+            BrokerError::StreamMissing(_) => self.doubts.missing(),
+            _ => self.doubts.interrupted(),
+        }
         self.try_again(error.to_string(), why, wait);
     }
 

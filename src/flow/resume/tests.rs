@@ -130,9 +130,16 @@ fn only_doubt_without_a_break_becomes_a_loss() {
     let mut doubts = Doubts::default();
     assert!(!doubts.lasted(t0));
     assert!(!doubts.lasted(t0 + DOUBT_MAX - Duration::from_secs(1)));
-    doubts.clear();
+    doubts.interrupted();
     assert!(!doubts.lasted(t0 + DOUBT_MAX));
     assert!(doubts.lasted(t0 + 2 * DOUBT_MAX));
+    // A stream that was not there, and is there again, without the position.
+    doubts.missing();
+    doubts.interrupted();
+    assert!(!doubts.lasted(t0));
+    assert!(doubts.lasted(t0 + DOUBT_OF_ANOTHER_MAX));
+    doubts.clear();
+    assert!(!doubts.lasted(t0) && !doubts.lasted(t0 + DOUBT_OF_ANOTHER_MAX));
 }
 
 #[test]
