@@ -92,7 +92,9 @@ impl Noted {
 
     fn rewritten(&mut self) -> io::Result<File> {
         // Unreadable: then nothing is known to be behind the consumer.
-        let stored = self.remembered.read().ok().flatten().map(|checkpoint| checkpoint.offset);
+        let stored = self.remembered.read().ok().flatten();
+        let stored =
+            stored.and_then(|memory| memory.position()).map(|checkpoint| checkpoint.offset);
         while self.known.len() > KEPT && self.known.first().copied() <= stored {
             self.known.pop_first();
         }

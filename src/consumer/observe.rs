@@ -102,7 +102,7 @@ impl Observer {
     /// Finds out when the first message from `next` on was written, if there is one.
     async fn ask(&self, connection: &Connection, next: Offset) -> Result<(), BrokerError> {
         let chunk = chunk_at(connection, &self.spec.stream, Start::Offset(next)).await?;
-        let written = chunk.filter(|c| c.next_offset() > next).map(|c| c.timestamp);
+        let written = chunk.filter(|c| c.next_offset() > next).map(|c| c.header.timestamp);
         self.status.update(|facts| {
             let view = facts.view();
             if view.position.map_or(Offset(0), Offset::next) == next {

@@ -1,7 +1,8 @@
 //! The small file in which a reference's last stored position is remembered.
 //!
 //! It tells "never stored anything" from "the broker evicted what was stored", and it knows the
-//! identity of the position's chunk. It is never a place to resume from by itself.
+//! identity of the position's chunk. It is never a place to resume from by itself, but for one case:
+//! until something is durable, it keeps the offset with which the reference began.
 
 use std::fs;
 use std::io;
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
 use crate::files;
-use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
+use crate::flow::beginning::Memory;
+use crate::types::{Reference, StreamName, Timestamp};
 
 const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
 
@@ -29,7 +31,7 @@ struct Content {
     stream: StreamName,
     reference: Reference,
     #[serde(flatten)]
-    checkpoint: Checkpoint,
+    memory: Memory,
     written: Timestamp,
 }
 
@@ -59,7 +61,7 @@ impl Remembered {
     }
 
     /// What it remembers; `None` where there is no file.
-    pub fn read(&self) -> Result<Option<Checkpoint>, StateError> {
+    pub fn read(&self) -> Result<Option<Memory>, StateError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -74,15 +76,15 @@ impl Remembered {
                 content.reference, content.stream
             )));
         }
-        Ok(Some(content.checkpoint))
+        Ok(Some(content.memory))
     }
 
     /// Replaces what it remembers, all or nothing.
-    pub fn write(&self, checkpoint: Checkpoint) -> Result<(), StateError> {
+    pub fn write(&self, memory: Memory) -> Result<(), StateError> {
         let content = Content {
             stream: self.stream.clone(),
             reference: self.reference.clone(),
-            checkpoint,
+            memory,
             written: Timestamp::now(),
         };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| self.error(e.to_string()))?;

@@ -25,7 +25,7 @@ pub enum LedgerError {
         last: Offset,
     },
     /// A ticket that is not open: settled twice, or of another ledger.
-    #[error("ticket {0:?} is not open")]
+    #[error("ticket {} is not open", .0.0)]
     Unknown(Ticket),
 }
 

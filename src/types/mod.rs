@@ -53,6 +53,17 @@ impl Timestamp {
     }
 }
 
+/// As RFC 3339 has it, in UTC.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => at.fmt(f),
+            // Beyond the year 9999, or before -9999.
+            Err(_) => write!(f, "{} ms after 1970", self.0),
+        }
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -30,10 +30,11 @@ use crate::broker::{BrokerError, Budget, Event, Prefer};
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
+use crate::flow::beginning::Memory;
 use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
-use crate::flow::resume::Origin;
+use crate::flow::resume::{Doubts, Origin};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
@@ -124,6 +125,8 @@ struct Worker {
     backoff: Backoff,
     own: Own,
     restarting: Restarting,
+    /// Whether the stream still holds the position.
+    doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
     unreadable: Option<(Offset, u32)>,
     storing: Option<BoxFuture<'static, Stored>>,
@@ -176,6 +179,10 @@ pub async fn run(
         Ok(Err(error)) => return Outcome::Halted(error.to_string()),
         Err(error) => return Outcome::Failed(format!("reading the state file: {error}")),
     };
+    // A policy let a loss pass, and the sink has written nothing since: its position is of before.
+    let began = memory.and_then(|memory: Memory| memory.beginning());
+    let position = position.filter(|at| !began.is_some_and(|began| began.replaces(at)));
+    let is_new_history = position.is_none() && began.is_some_and(|began| began.is_new_history());
     let now = Instant::now();
     let orders_max = if sink.joins_batches() { JOINED_MAX } else { ORDERS_MAX };
     let (orders, receive_orders) = mpsc::channel(orders_max);
@@ -222,10 +229,11 @@ pub async fn run(
         own: Own {
             position: position.map(|p| (Origin::Sink, p)),
             remembered: memory,
-            plan: None,
+            anew: None,
             prefer: Prefer::Replica,
         },
-        restarting: Restarting::No,
+        restarting: if is_new_history { Restarting::Wanted } else { Restarting::No },
+        doubts: Doubts::default(),
         unreadable: None,
         storing: None,
         waiters: Vec::new(),

@@ -12,6 +12,7 @@ use super::super::spec::{OnBad, Spec};
 use super::{Outcome, Restarting, Worker};
 use crate::broker::BrokerError;
 use crate::faults::{self, Point};
+use crate::flow::beginning::Memory;
 use crate::flow::ledger::Ticket;
 use crate::flow::resume::Lost;
 use crate::sink::{BadReason, BadRecord};
@@ -294,7 +295,8 @@ impl Worker {
 
 /// Writes the state file where a disk that hangs holds nobody up but the next store.
 async fn remember(spec: &Spec, remembered: Remembered, checkpoint: Checkpoint) {
-    let written = tokio::task::spawn_blocking(move || remembered.write(checkpoint)).await;
+    let written =
+        tokio::task::spawn_blocking(move || remembered.write(Memory::Position(checkpoint))).await;
     let failed = match written {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
