@@ -10,6 +10,7 @@
 //! - what was accepted is in order and without a gap, or a policy said so and it was counted;
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
+mod hold;
 mod intake;
 mod joined;
 mod letters;
@@ -22,6 +23,7 @@ mod spec;
 mod status;
 mod worker;
 
+pub use hold::Hold;
 pub use remembered::{Remembered, StateError};
 pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};
