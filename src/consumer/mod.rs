@@ -11,6 +11,7 @@
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
 mod begin;
+mod hold;
 mod intake;
 mod joined;
 mod letters;
@@ -23,6 +24,7 @@ mod spec;
 mod status;
 mod worker;
 
+pub use hold::Hold;
 pub use remembered::{Remembered, StateError};
 pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};

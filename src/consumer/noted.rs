@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::remembered::Remembered;
+use super::remembered::{self, NEXT, Remembered};
 use super::spec::Spec;
 use crate::files;
 use crate::types::Offset;
@@ -39,7 +39,7 @@ impl Noted {
     /// Reads what earlier runs have noted, as far as `found`, the position of the letters' sink.
     pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<Noted> {
         let remembered = Remembered::of(spec);
-        let path = remembered.path().with_extension("dead-letters");
+        let path = remembered::file_of(spec, "dead-letters", NEXT);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -98,7 +98,7 @@ impl Noted {
         while self.known.len() > KEPT && self.known.first().copied() <= stored {
             self.known.pop_first();
         }
-        let next = self.path.with_extension("dead-letters.next");
+        let next = self.path.with_extension(format!("dead-letters{NEXT}"));
         let lines: String = self.known.iter().map(|offset| format!("{offset}\n")).collect();
         let file = files::replace(&self.path, &next, lines.as_bytes())?;
         self.added = 0;

@@ -14,9 +14,23 @@ use serde::{Deserialize, Serialize};
 use super::spec::Spec;
 use crate::files;
 use crate::flow::beginning::Memory;
+use crate::types::file_name::{FILE_NAME_BYTES_MAX, fitted};
 use crate::types::{Reference, StreamName, Timestamp};
 
 const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
+
+/// What a file's name is followed by while it is written anew.
+pub(super) const NEXT: &str = ".next";
+
+/// The file of this reference with this extension, which leaves room for `suffix` behind it.
+pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
+    let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
+    let name = format!("{}@{}", part(spec.reference.as_str()), part(spec.stream.as_str()));
+    // The hash is of the encoded text, in which the `@` between the two stands out.
+    let whole = name.clone();
+    let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
+    spec.state_dir.join(format!("{}.{extension}", fitted(name, &whole, bytes_max)))
+}
 
 /// The file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +60,10 @@ pub struct Remembered {
 impl Remembered {
     /// The file of this consumer, which may not be there yet.
     pub fn of(spec: &Spec) -> Remembered {
-        let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
-        let name = format!("{}@{}.json", part(spec.reference.as_str()), part(spec.stream.as_str()));
         Remembered {
             stream: spec.stream.clone(),
             reference: spec.reference.clone(),
-            path: spec.state_dir.join(name),
+            path: file_of(spec, "json", NEXT),
         }
     }
 
@@ -92,7 +104,8 @@ impl Remembered {
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
-        files::replace(&self.path, &self.path.with_extension("json.next"), text).map(drop)
+        let next = self.path.with_extension(format!("json{NEXT}"));
+        files::replace(&self.path, &next, text).map(drop)
     }
 
     fn error(&self, what: String) -> StateError {

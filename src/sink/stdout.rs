@@ -19,6 +19,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,15 @@ const FULL_PIPE_WAIT: Duration = Duration::from_millis(5);
 /// One writer at a time. Not std's own lock on stdout: a reader that does not read would then stop
 /// everything else that prints, the farewell included.
 static TURN_OF: Mutex<()> = Mutex::new(());
+
+/// Whether a write to standard output has found that nobody reads it any more.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether whatever read this process's standard output has gone. There is only one, and it never
+/// comes back.
+pub fn reader_is_gone() -> bool {
+    READER_GONE.load(Ordering::Acquire)
+}
 
 /// What a stdout sink needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -317,6 +327,7 @@ fn write_all(target: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Err
 fn failed(error: &io::Error) -> SinkError {
     let what = format!("could not write to standard output: {error}");
     if error.kind() == io::ErrorKind::BrokenPipe {
+        READER_GONE.store(true, Ordering::Release);
         return SinkError::Fatal(format!(
             "{what}. Whatever read it has ended: start it again together with rillway. What it \
              took but did not use is lost to it, though not to rillway's count."

@@ -4,6 +4,7 @@
 //! bug waiting for two arguments to be swapped.
 
 pub mod column;
+pub mod file_name;
 
 use std::fmt;
 use std::sync::Arc;

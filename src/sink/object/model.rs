@@ -116,7 +116,7 @@ impl Store for Slow {
 }
 
 fn names() -> super::Names {
-    super::names(&StreamName::from("events"), &Reference::from("archive"))
+    super::names(&StreamName::from("events"), &Reference::from("archive"), 255)
 }
 
 fn layout() -> Layout {
