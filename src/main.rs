@@ -1,5 +1,6 @@
 //! Reads the command line, hands over, and says once what went wrong.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
     match cli::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rillway: {error:#}");
+            // Nothing can be done about a standard error that is closed.
+            drop(writeln!(std::io::stderr(), "rillway: {error:#}"));
             ExitCode::from(cli::exit_code(&error))
         }
     }

@@ -37,6 +37,8 @@ mod silence;
 mod smoke;
 mod sqlite;
 mod start_positions;
+mod state_dir;
+mod stdout_settling;
 mod stream_sink;
 mod systemd;
 mod tls;

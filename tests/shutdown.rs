@@ -162,13 +162,29 @@ async fn told_twice() -> Result<(), Unavailable> {
     let (home, daemon, _pipe, _stream) = half_stuck(broker, "1h").await;
     daemon.signal("TERM");
     eventually("it says that it drains", A_MOMENT, || async {
-        home.log().contains("draining; the same signal again stops at once").then_some(())
+        home.log().contains("draining; the same signal again, a second").then_some(())
     })
     .await;
+    // As `timeout` does: it sends the signal to the daemon and then to its whole group.
     let told_again = Instant::now();
     daemon.signal("TERM");
+    eventually("the second one counts as the first", A_MOMENT, || async {
+        home.log().contains("counts as the first").then_some(())
+    })
+    .await;
+    for ignored in ["HUP", "USR2"] {
+        daemon.signal(ignored);
+    }
+    let mut daemon = daemon;
+    daemon.until("printer", "it is still draining", A_MOMENT, |_| true).await;
+    eventually("another one, later, ends it", A_MOMENT, || {
+        daemon.signal("TERM");
+        std::future::ready(daemon.has_ended().then_some(()))
+    })
+    .await;
+    let took = told_again.elapsed();
     let status = daemon.ended(A_MOMENT).await;
-    assert!(told_again.elapsed() < A_MOMENT);
+    assert!(took >= Duration::from_millis(500), "it ended {took:?} after the first signal");
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     assert!(home.log().contains("stopped at once"), "{}", home.log_tail());
     Ok(())
@@ -177,4 +193,79 @@ async fn told_twice() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn a_second_signal_stops_it_at_once() {
     or_skip!(told_twice().await);
+}
+
+async fn hung_up() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "hangup").await;
+    let home = Home::new(&broker.uri(), &consumer("null", &stream, "{ type = \"null\" }"));
+    let mut daemon = home.start();
+    let running = |c: &Value| c["state"] == "running";
+    daemon.until("null", "it runs", Duration::from_secs(30), running).await;
+    for signal in ["HUP", "USR2", "HUP"] {
+        daemon.signal(signal);
+        let said = format!("signal=\"SIG{signal}\"");
+        eventually("it says that it ignores the signal", A_MOMENT, || async {
+            home.log().contains(&said).then_some(())
+        })
+        .await;
+    }
+    streams::publish(broker, &stream, (0..100).map(body)).await;
+    daemon.until_durable("null", 99).await;
+    daemon.terminate().await;
+    assert_eq!(streams::stored_offset(broker, &stream, "null").await, Some(99));
+    Ok(())
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_end_nothing() {
+    or_skip!(hung_up().await);
+}
+
+/// `rillway run | head -3`, and the same with a second consumer that has another sink.
+async fn nobody_reads() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "head").await;
+    streams::publish(broker, &stream, (0..MESSAGES).map(body)).await;
+    let printer = consumer("printer", &stream, "{ type = \"stdout\" }");
+    let home = Home::new(&broker.uri(), &printer);
+    let (daemon, pipe) = home.start_piped();
+    let mut lines = BufReader::new(pipe).lines();
+    for _ in 0..3 {
+        lines.next().unwrap().unwrap();
+    }
+    drop(lines);
+    let status = daemon.ended(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    let log = home.log();
+    assert!(log.lines().last().unwrap().contains("read standard output has gone"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+
+    let beside = [printer, consumer("beside", &stream, "{ type = \"null\" }")].concat();
+    let home = Home::new(&broker.uri(), &beside);
+    let (mut daemon, pipe) = home.start_piped();
+    drop(pipe);
+    daemon.until_halted("printer").await;
+    daemon.until_durable("beside", MESSAGES - 1).await;
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_when_nobody_reads_what_it_prints() {
+    or_skip!(nobody_reads().await);
+}
+
+/// What prints to a pipe that is closed already neither panics nor complains.
+#[test]
+fn commands_end_quietly_where_nobody_reads() {
+    let home =
+        Home::new("rabbitmq-stream://localhost:5552", &consumer("c", "s", "{ type = \"null\" }"));
+    for arguments in [&["check"][..], &["check", "--json"], &["schema"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(0), ""), "{arguments:?}");
+    }
 }

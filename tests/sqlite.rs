@@ -84,3 +84,44 @@ async fn queries_on_rabbitmq_3_10() {
 async fn queries_on_rabbitmq_4_3() {
     or_skip!(queries(Version::V4_3).await);
 }
+
+/// A consumer that was renamed does not write every row twice: it is refused, with the way out, which then
+/// works; and `check --connect` says so before.
+async fn a_renamed_consumer() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "renamed").await;
+    let sink = "{ type = \"sqlite\", path = \"data.db\", table = \"events\" }";
+    let home = Home::new(&broker.uri(), &consumer("before", &stream, sink));
+    streams::publish(broker, &stream, (0..10).map(|i| i.to_string())).await;
+    let mut daemon = home.start();
+    daemon.until_durable("before", 9).await;
+    daemon.terminate().await;
+
+    let broker_uri = format!("uri = \"{}\"", broker.uri());
+    home.configure(&broker_uri, &consumer("after", &stream, sink));
+    let checked = home.command(&["check", "--connect"]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+        + &String::from_utf8_lossy(&checked.stdout);
+    assert!(!checked.status.success() && said.contains("reference = \"before\""), "{said}");
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("after").await;
+    assert!(reason.contains("reference = \"before\""), "{reason}");
+    daemon.terminate().await;
+
+    let kept = consumer("after", &stream, sink) + "reference = \"before\"\n";
+    home.configure(&broker_uri, &kept);
+    streams::publish(broker, &stream, (10..15).map(|i| i.to_string())).await;
+    let mut daemon = home.start();
+    daemon.until_durable("after", 14).await;
+    daemon.terminate().await;
+    let sql = "SELECT count(*), count(DISTINCT offset) FROM events";
+    let counts: (i64, i64) =
+        database(&home).query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(counts, (15, 15));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_renamed_consumer_keeps_its_rows_single() {
+    or_skip!(a_renamed_consumer().await);
+}

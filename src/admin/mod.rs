@@ -17,7 +17,8 @@
 //! page (it carries `Origin` or `Sec-Fetch-Site`, even towards its own host, and DNS rebinding does
 //! not change that) is refused with 403. Whoever reaches the port may read names and figures.
 //!
-//! Limits, all named in [`server`]: connections at once, time for a request's head and between two
+//! Limits, all named in [`server`]: connections at once (one more closes the one
+//! that has waited longest for its client), time for a request's head and between two
 //! requests, its size, the body's size, the life of a connection, the time for a commit. Bodies are
 //! never read.
 //!

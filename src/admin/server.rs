@@ -1,24 +1,25 @@
 //! Accepts connections, and bounds what each may take.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::overview::Overview;
 use super::routes::{self, Site};
 
-/// Connections at once. One more is answered 503 and closed.
+/// Connections at once. One more closes the one that has been waiting longest.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Time to send a request's head; also how long a connection may be idle between two requests.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
@@ -39,9 +40,6 @@ pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept (no file descriptors, say), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
 
 /// The limits of one server; the constants, outside of tests.
 #[derive(Clone, Copy, Debug)]
@@ -122,29 +120,32 @@ pub(super) async fn serve_within(
     shutdown: impl Future<Output = ()>,
 ) {
     let site = Arc::new(site);
-    let places = Arc::new(Semaphore::new(limits.connections));
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
+    let mut open = HashMap::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             // First, so that a flood of connections cannot put the end off.
             biased;
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
+                open.remove(&task_of(&ended));
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                Ok(place) => {
-                    let (site, stopping) = (Arc::clone(&site), stopping.clone());
-                    connections.spawn(async move {
-                        connection(limits, stream, &site, stopping).await;
-                        drop(place);
-                    });
-                }
-                Err(_) => turn_away(stream),
-            },
+            Ok((stream, _)) => {
+                make_room(limits.connections, &mut connections, &mut open).await;
+                let activity = Arc::new(Activity::new());
+                let (site, stopping, seen) =
+                    (Arc::clone(&site), stopping.clone(), Arc::clone(&activity));
+                let task = connections.spawn(async move {
+                    connection(limits, stream, &site, &seen, stopping).await;
+                });
+                open.insert(task.id(), Open { task, activity });
+            }
             Err(error) => {
                 tracing::warn!(%error, "the admin server could not accept a connection");
                 tokio::select! {
@@ -167,10 +168,14 @@ async fn connection(
     limits: Limits,
     stream: TcpStream,
     site: &Site,
+    activity: &Activity,
     mut stopping: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| async move {
-        Ok::<_, Infallible>(routes::answer(site, &request).await)
+        activity.set(true);
+        let answer = routes::answer(site, &request).await;
+        activity.set(false);
+        Ok::<_, Infallible>(answer)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -200,16 +205,52 @@ async fn connection(
     }
 }
 
-/// Tells a client that there is no place, as far as that costs no waiting.
-fn turn_away(stream: TcpStream) {
-    // Straight to the system: it does not block, and the runtime knows nothing of the socket yet.
-    let answer = stream.into_std().and_then(|mut stream| {
-        // What the client has sent already is read first: closing with unread bytes would reset the
-        // connection, and the answer with it.
-        match stream.read(&mut [0; 1024]) {
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
-            _ => stream.write(TOO_MANY),
+/// What a connection is doing: a request is being worked on, or the client is being waited for (for
+/// its next request, the rest of a head, or until it has read an answer).
+struct Activity(Mutex<(bool, Instant)>);
+
+impl Activity {
+    fn new() -> Activity {
+        Activity(Mutex::new((false, Instant::now())))
+    }
+
+    fn set(&self, at_work: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (at_work, Instant::now());
+    }
+
+    /// Whether it is at work, and since when it does what it does.
+    fn now(&self) -> (bool, Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Open {
+    task: AbortHandle,
+    activity: Arc<Activity>,
+}
+
+fn task_of(ended: &Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
+    }
+}
+
+/// Closes connections until there is a place: the one first that has been waiting for its client the
+/// longest, so that nobody keeps others out by doing nothing, or doing it slowly.
+async fn make_room(
+    connections_max: usize,
+    connections: &mut JoinSet<()>,
+    open: &mut HashMap<Id, Open>,
+) {
+    while connections.len() >= connections_max.max(1) {
+        if let Some(longest) = open.values().min_by_key(|open| open.activity.now()) {
+            tracing::debug!("an admin connection was closed: its place was needed");
+            longest.task.abort();
         }
-    });
-    tracing::debug!(?answer, "an admin connection too many was turned away");
+        // It has no more to do than to be dropped, so this does not take long.
+        if let Some(ended) = connections.join_next_with_id().await {
+            open.remove(&task_of(&ended));
+        }
+    }
 }

@@ -37,20 +37,27 @@ pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
 async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerError> {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let mut skip = 0usize;
+    // The probe that looks at what is read past.
+    let mut watching = None;
     let mut heartbeat = shared.heartbeat.subscribe();
     let mut silence_max = silence_limit(*heartbeat.borrow_and_update());
     loop {
         if skip > 0 {
             let here = skip.min(buffer.len());
-            buffer.advance(here);
             skip -= here;
+            if let Some(id) = watching
+                && let Some(slot) = lock(&shared.slots).get_mut(&id)
+            {
+                slot.watch(buffer.get(..here).unwrap_or_default(), skip == 0);
+            }
+            buffer.advance(here);
         }
         let mut wanted = 0;
         if skip == 0 {
             match take_frames(&mut buffer, shared)? {
                 Next::Frame { bytes } => wanted = bytes,
-                Next::Skip { bytes } => {
-                    skip = bytes;
+                Next::Skip { bytes, subscription } => {
+                    (skip, watching) = (bytes, Some(subscription));
                     continue;
                 }
                 Next::End => return Ok(()),
@@ -94,8 +101,8 @@ fn make_room(buffer: &mut BytesMut, wanted: usize) {
 enum Next {
     /// More bytes are needed; the frame under way takes so many in all (0: not known yet).
     Frame { bytes: usize },
-    /// So many bytes are of no interest.
-    Skip { bytes: usize },
+    /// So many bytes are to be read past.
+    Skip { bytes: usize, subscription: u8 },
     /// The connection was closed in good order.
     End,
 }
@@ -115,13 +122,15 @@ fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<Next, BrokerErr
             let Some(subscription) = head.subscription else {
                 return Ok(Next::Frame { bytes: 0 });
             };
-            let slots = lock(&shared.slots);
-            match slots.get(&subscription).map(|slot| slot.admit(&head, buffer)) {
+            let mut slots = lock(&shared.slots);
+            match slots.get_mut(&subscription).map(|slot| slot.admit(&head, buffer)) {
                 Some(Admit::Read) => {}
                 Some(Admit::NeedMore) => return Ok(Next::Frame { bytes: 0 }),
                 Some(Admit::Refuse(reason)) => return Err(reason),
                 // A subscription that ended while chunks of it were on their way.
-                Some(Admit::Skip) | None => return Ok(Next::Skip { bytes: frame_bytes }),
+                Some(Admit::Skip) | None => {
+                    return Ok(Next::Skip { bytes: frame_bytes, subscription });
+                }
             }
         }
         let Some(frame) = split_frame(buffer, &limits)? else {

@@ -66,7 +66,8 @@ impl StreamReader {
             stream: stream.clone(),
             connection,
             subscription: None,
-            end: last.map_or(Offset(0), |chunk| chunk.next_offset()),
+            // One past its first record where the last chunk is damaged: reading it will say so.
+            end: last.map_or(Offset(0), |c| c.next_offset().max(c.first_offset().next())),
             next: Offset(0),
         };
         if reader.end > Offset(0) {

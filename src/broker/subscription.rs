@@ -13,7 +13,7 @@ use crate::flow::batch::Permit;
 use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
-use crate::wire::chunk::{ChunkHeader, HEADER_BYTES};
+use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
 use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
@@ -91,16 +91,16 @@ impl Connection {
         Ok(subscription)
     }
 
-    /// Subscribes for one chunk and returns its header; the rest of it is read and forgotten.
-    /// `None`: nothing came within the time that a request may take.
+    /// Subscribes for one chunk and returns what was seen of it; it is walked as it comes, and not
+    /// kept. `None`: it did not come within `wait`.
     pub(super) async fn probe(
         &self,
         stream: &StreamName,
         start: Start,
         wait: std::time::Duration,
-    ) -> Result<Option<ChunkHeader>, BrokerError> {
-        let (sender, header) = oneshot::channel();
-        let probe = Probe { stream: stream.clone(), sender: std::sync::Mutex::new(Some(sender)) };
+    ) -> Result<Option<Sighting>, BrokerError> {
+        let (sender, sighting) = oneshot::channel();
+        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
         lock(&self.shared().slots).insert(PROBE, Slot::Probe(probe));
         let request = Subscribe {
             subscription: PROBE,
@@ -111,7 +111,7 @@ impl Connection {
         };
         let asked = self.call(&request).await.map_err(|error| self.about(stream, error));
         let found = match asked {
-            Ok(()) => tokio::time::timeout(wait, header).await,
+            Ok(()) => tokio::time::timeout(wait, sighting).await,
             Err(error) => {
                 lock(&self.shared().slots).remove(&PROBE);
                 return Err(error);
@@ -120,7 +120,7 @@ impl Connection {
         let ended = self.call(&Unsubscribe { subscription: PROBE }).await;
         lock(&self.shared().slots).remove(&PROBE);
         match found {
-            Ok(Ok(header)) => header.map(Some).map_err(BrokerError::Protocol),
+            Ok(Ok(sighting)) => sighting.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
             Ok(Err(_)) => Err(match ended {
                 Err(error) => self.about(stream, error),
@@ -181,11 +181,13 @@ pub(super) struct Main {
     budget: Arc<Budget>,
 }
 
-type HeaderSender = oneshot::Sender<Result<ChunkHeader, WireError>>;
+type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
 
 pub(super) struct Probe {
     stream: StreamName,
-    sender: std::sync::Mutex<Option<HeaderSender>>,
+    /// The chunk that is being read past, and how many bytes of its frame come before it.
+    watching: Option<(Watcher, usize)>,
+    sender: Option<SightingSender>,
 }
 
 impl Slot {
@@ -196,7 +198,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn admit(&self, head: &Peek, buffer: &[u8]) -> Admit {
+    pub(super) fn admit(&mut self, head: &Peek, buffer: &[u8]) -> Admit {
         let bytes = head.frame_bytes;
         match self {
             Slot::Main(main) => match main.budget.admit(bytes) {
@@ -213,11 +215,25 @@ impl Slot {
                 if chunk.len() < HEADER_BYTES && (buffer.len() as u64) < bytes {
                     return Admit::NeedMore;
                 }
-                if let Some(sender) = lock(&probe.sender).take() {
-                    drop(sender.send(ChunkHeader::parse(chunk)));
+                // Only the first chunk was asked for.
+                if probe.watching.is_none() && probe.sender.is_some() {
+                    probe.watching = Some((Watcher::default(), at));
                 }
                 Admit::Skip
             }
+        }
+    }
+
+    /// Looks at bytes of the frame that is read past; `last` are its last ones.
+    pub(super) fn watch(&mut self, bytes: &[u8], last: bool) {
+        let Slot::Probe(probe) = self else { return };
+        let Some((watcher, before)) = &mut probe.watching else { return };
+        let passed = bytes.len().min(*before);
+        *before -= passed;
+        watcher.feed(bytes.get(passed..).unwrap_or_default());
+        if last && let Some((watcher, _)) = probe.watching.take() {
+            // Whoever asked may have stopped waiting.
+            probe.sender.take().map(|sender| sender.send(watcher.finish()).ok());
         }
     }
 

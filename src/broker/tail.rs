@@ -10,7 +10,7 @@ use super::error::BrokerError;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::types::{Offset, StreamName};
-use crate::wire::chunk::ChunkHeader;
+use crate::wire::chunk::Sighting;
 use crate::wire::commands::{StreamStats, keys};
 
 /// How long a chunk that exists may take to come. A stream without one takes as long to be seen as
@@ -44,21 +44,26 @@ pub async fn stream_bounds(
     let Some(first) = connection.probe(stream, Start::First, PROBE_WAIT).await? else {
         return Ok(Bounds { first: None, tail: Tail::Empty });
     };
-    let last = connection.probe(stream, Start::Last, PROBE_WAIT).await?.unwrap_or(first);
-    Ok(Bounds { first: Some(first.first_offset), tail: Tail::Offset(last_offset(&last)) })
+    let Some(last) = connection.probe(stream, Start::Last, PROBE_WAIT).await? else {
+        // An answer that does not come is none: the stream may end anywhere.
+        return Err(BrokerError::StreamUnavailable {
+            stream: stream.clone(),
+            detail: format!("its last chunk did not come within {PROBE_WAIT:?}"),
+        });
+    };
+    Ok(Bounds { first: Some(first.first_offset()), tail: Tail::Offset(last_offset(&last)) })
 }
 
-/// The header of the chunk at `start`, read by a short subscription of its own; `None` where
-/// nothing came.
+/// The chunk at `start`, looked at by a short subscription of its own; `None` where nothing came.
 pub async fn chunk_at(
     connection: &Connection,
     stream: &StreamName,
     start: Start,
-) -> Result<Option<ChunkHeader>, BrokerError> {
+) -> Result<Option<Sighting>, BrokerError> {
     connection.probe(stream, start, PROBE_WAIT).await
 }
 
-/// The last offset of a chunk.
-pub(super) fn last_offset(chunk: &ChunkHeader) -> Offset {
-    Offset(chunk.first_offset.0.saturating_add(u64::from(chunk.records.saturating_sub(1))))
+/// The last offset of a chunk, or a lower bound of it.
+fn last_offset(chunk: &Sighting) -> Offset {
+    chunk.next_offset().prev().map_or(chunk.first_offset(), |last| last.max(chunk.first_offset()))
 }

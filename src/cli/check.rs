@@ -14,7 +14,7 @@ use super::exit::Failure;
 use super::schema::write;
 use crate::config::{ByteSize, Config, ConsumerConfig, ObjectPlace, SinkConfig};
 use crate::consumer;
-use crate::flow::resume::{self, OnLost, Origin, Start};
+use crate::flow::resume::{self, OnLost, Origin};
 use crate::supervisor::{self, plan_of};
 use crate::types::{ConsumerName, Guarantee, Offset};
 
@@ -86,15 +86,12 @@ fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
         (Some(Origin::Broker | Origin::Session), _) => {
             "after the offset stored on the broker".to_owned()
         }
+        (Some(Origin::Beginning), _) => "where it began; nothing is durable yet".to_owned(),
         (None, _) => "as `start` says, for nothing was ever stored".to_owned(),
     };
-    let position = match (plan.wanted, plan.subscribe) {
-        (Some(offset), _) => format!("offset {offset}"),
-        (None, Start::First) => "the first message".to_owned(),
-        (None, Start::Timestamp(at)) => {
-            format!("the first chunk written at {} ms after 1970 or later", at.0)
-        }
-        (None, other) => format!("{other:?}").to_lowercase(),
+    let position = match plan.wanted {
+        Some(offset) => format!("offset {offset}"),
+        None => plan.subscribe.to_string(),
     };
     (position, why)
 }

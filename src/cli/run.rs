@@ -1,14 +1,17 @@
 //! `rillway run`: the daemon, from its first log line to its last stored offset.
 //!
-//! Signals: SIGINT and SIGTERM drain and store within `shutdown_grace`, a second one stops at once;
-//! SIGUSR1 stores every durable offset now.
+//! Signals: SIGINT and SIGTERM drain and store within `shutdown_grace`; a second one, at least
+//! [`SECOND_SIGNAL_AFTER`] later, stops at once. SIGUSR1 stores every durable offset now. SIGHUP is what
+//! a terminal sends when it is closed: where the log goes to one, it drains; elsewhere it is ignored,
+//! as SIGUSR2 is, for there is no reload yet.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::oneshot;
 
@@ -30,7 +33,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let recorder = telemetry::install()?;
     let upkeep = tokio::spawn(prometheus::upkeep(recorder.clone()));
     // Before anything starts, so that no signal is lost.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("cannot take signals")?;
+    let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
+    let mut signals = Signals::new(taken).context("cannot take signals")?;
+    // Asked now: a terminal that is gone is none any more.
+    let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {
         true => Some(admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?),
         false => None,
@@ -38,7 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let notifier = Arc::new(Notifier::from_env()?);
     let plans: Vec<_> = config.consumers.iter().map(|c| plan_of(&config, c)).collect();
     let count = plans.len();
-    let supervisor = Supervisor::start(plans);
+    let mut supervisor = Supervisor::start(plans);
 
     let watchdog = {
         let (notifier, heartbeats) = (Arc::clone(&notifier), supervisor.heartbeats().clone());
@@ -58,14 +64,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "running"
     );
 
-    let signal = until_told(&mut signals, &supervisor).await;
+    let Some(signal) = until_told(&mut signals, &mut supervisor, on_terminal).await else {
+        let what = "whatever read standard output has gone, and no consumer has another sink; what it \
+                    took is stored as far as it was written";
+        return Err(Failure::unavailable(what).into());
+    };
     let grace = config.shutdown_grace.0;
-    tracing::info!(signal, ?grace, "draining; the same signal again stops at once");
+    tracing::info!(
+        signal,
+        ?grace,
+        "draining; the same signal again, a second from now or later, stops at once"
+    );
     notifier.stopping();
     let began = Instant::now();
     let drained = tokio::select! {
         drained = supervisor.drain(grace) => drained,
-        () = again(&mut signals) => {
+        () = again(&mut signals, began) => {
             tracing::error!("stopped at once; what was not stored is read again next time");
             return Err(Failure::unavailable("stopped before all offsets were stored").into());
         }
@@ -81,27 +95,59 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     conclude(drained, began)
 }
 
-/// Carries out what signals ask for, until one asks for the end; says which.
-async fn until_told(signals: &mut Signals, supervisor: &Supervisor) -> &'static str {
+/// Two signals within this time are one: `timeout` and some terminals send theirs twice.
+const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether a signal is a wish of its own, so long after the first one.
+fn is_second(since_the_first: Duration) -> bool {
+    since_the_first >= SECOND_SIGNAL_AFTER
+}
+
+/// Carries out what signals ask for, until one asks for the end, and says which; `None` where nobody
+/// reads what the consumers write any more.
+async fn until_told(
+    signals: &mut Signals,
+    supervisor: &mut Supervisor,
+    on_terminal: bool,
+) -> Option<&'static str> {
     loop {
-        match signals.next().await {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = supervisor.nobody_reads() => return None,
+        };
+        match signal {
             Some(SIGUSR1) => {
                 tracing::info!("SIGUSR1: storing every durable offset now");
                 supervisor.commit_all();
             }
-            Some(SIGINT) => return "SIGINT",
-            Some(SIGTERM) => return "SIGTERM",
+            Some(SIGHUP) if on_terminal => return Some("SIGHUP"),
+            Some(signal @ (SIGHUP | SIGUSR2)) => ignored(signal),
+            Some(SIGINT) => return Some("SIGINT"),
+            Some(SIGTERM) => return Some("SIGTERM"),
             Some(_) => {}
-            None => return "none: the signals ended",
+            None => return Some("none: the signals ended"),
         }
     }
 }
 
-/// Waits for a second signal to end.
-async fn again(signals: &mut Signals) {
+fn ignored(signal: i32) {
+    let signal = if signal == SIGHUP { "SIGHUP" } else { "SIGUSR2" };
+    tracing::warn!(
+        signal,
+        "ignored: the configuration is read at the start only. Restart rillway to read it again"
+    );
+}
+
+/// Waits for a second signal to end; the first one came when the drain began.
+async fn again(signals: &mut Signals, began: Instant) {
     while let Some(signal) = signals.next().await {
-        if signal != SIGUSR1 {
-            return;
+        match signal {
+            SIGINT | SIGTERM if is_second(began.elapsed()) => return,
+            SIGINT | SIGTERM => tracing::info!(
+                "a second signal within {SECOND_SIGNAL_AFTER:?} counts as the first; still draining"
+            ),
+            SIGHUP | SIGUSR2 => ignored(signal),
+            _ => {}
         }
     }
     std::future::pending().await
@@ -126,4 +172,17 @@ fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
         names.join(", ")
     ))
     .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_follow_at_once_are_one() {
+        for (after_ms, second) in [(0, false), (1, false), (999, false), (1000, true), (9999, true)]
+        {
+            assert_eq!(is_second(Duration::from_millis(after_ms)), second, "{after_ms} ms");
+        }
+    }
 }

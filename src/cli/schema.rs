@@ -7,11 +7,15 @@ pub(super) fn print() -> anyhow::Result<()> {
     write(&format!("{:#}\n", document()))
 }
 
-/// Writes to standard output. A reader that has gone is an error that can be told from success.
+/// Writes to standard output. A reader that has gone (`rillway check | head -1`) has had what it wanted,
+/// and that is no error; a disk that is full is one.
 pub(super) fn write(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::Unavailable(format!("cannot write to standard output: {e}")).into())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Unavailable(format!("cannot write to standard output: {error}")).into())
+        }
+        _ => Ok(()),
+    }
 }

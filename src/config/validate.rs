@@ -110,6 +110,8 @@ fn check_streams(
     problems: &mut Vec<Problem>,
 ) {
     let mut publishers = HashMap::new();
+    // Who sends a stream on to another, under the name that says whose reference it is.
+    let mut copies = HashMap::new();
     // Where the messages of a stream go on to.
     let mut next: HashMap<&str, Vec<&str>> = HashMap::new();
     for (at, consumer) in consumers {
@@ -132,6 +134,20 @@ fn check_streams(
                          take the messages of one for repetitions of the other's: give it another \
                          name",
                         target.stream
+                    ),
+                ));
+            }
+            if key == "sink"
+                && target.publisher.is_none()
+                && let Some(other) =
+                    copies.insert((addresses, &target.stream, &consumer.stream), at)
+            {
+                problems.push(Problem::new(
+                    format!("{at}.{key}.stream"),
+                    format!(
+                        "{other} sends the messages of stream {:?} to {:?} already, and each would be \
+                         there twice. If that is meant, give this one a `publisher`",
+                        consumer.stream, target.stream
                     ),
                 ));
             }

@@ -10,7 +10,7 @@ use crate::broker::Delivery;
 use crate::flow::batch::{Part, Permit};
 use crate::flow::continuity::{Continuity, Verdict};
 use crate::flow::resume::{self, Lost, Plan};
-use crate::types::{Checkpoint, Offset};
+use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
 
 /// What each piece of a chunk that has several costs beyond its bytes: its entry in a batch.
@@ -64,10 +64,14 @@ pub(super) enum Examined {
     Gap { from: Offset, to: Offset, checked: Checked },
     /// It shows that the position is lost.
     Lost(Lost),
-    /// It cannot be read. Where its header can, its offsets are known.
-    Unreadable { error: ChunkError, header: Option<ChunkHeader> },
-    /// Not for consumers, or nothing of interest in it.
-    Nothing,
+    /// It cannot be read. How far it reaches is not known: its header is covered by no checksum.
+    Unreadable { error: ChunkError, at_position: bool },
+    /// It begins below the end of the one before it, so one of the two has a damaged header.
+    Backwards { first: Offset, reached: Offset },
+    /// It was written before the time to begin with; this is its last offset.
+    TooEarly(Offset),
+    /// It is the first of those that a beginning waited for.
+    Begins,
 }
 
 /// One step through a chunk.
@@ -86,24 +90,58 @@ pub(super) enum Step {
 pub(super) struct Intake {
     continuity: Continuity,
     verify: Option<Checkpoint>,
+    awaits: Option<Option<Timestamp>>,
+    /// Where the chunk before ended.
+    reached: Offset,
+    /// What is wrong with chunks that were left out, until the next good one shows how far they
+    /// reached.
+    damaged: Option<Damaged>,
+}
+
+/// A chunk that was left out, and how far it reached is not known yet.
+#[derive(Clone, Debug)]
+pub(super) struct Damaged {
+    pub(super) error: ChunkError,
+    /// It came for the position, so all of it may have been read before.
+    pub(super) at_position: bool,
 }
 
 impl Intake {
     pub(super) fn new(plan: &Plan) -> Intake {
-        Intake { continuity: Continuity::starting_at(plan.wanted), verify: plan.verify }
+        Intake {
+            continuity: Continuity::starting_at(plan.wanted),
+            verify: plan.verify,
+            awaits: plan.awaits,
+            reached: Offset(0),
+            damaged: None,
+        }
     }
 
     /// Checks a chunk: CRC, lengths, the position, and what comes before it.
     pub(super) fn examine(&mut self, delivery: Delivery) -> Examined {
-        let header = ChunkHeader::parse(&delivery.chunk).ok();
         let chunk = match Chunk::decode(delivery.chunk) {
             Ok(chunk) => chunk,
-            Err(error) => return Examined::Unreadable { error, header },
+            // When it was written is in its header.
+            Err(_) if self.awaits.is_some() => return Examined::Begins,
+            Err(error) => return Examined::Unreadable { error, at_position: self.is_first() },
         };
         let header = chunk.header();
         let (first, records) = (header.first_offset, header.records);
         if header.kind != ChunkKind::User {
-            return Examined::Nothing;
+            // The broker delivers no others.
+            let error = ChunkError::NotMessages { first_offset: first };
+            return Examined::Unreadable { error, at_position: self.is_first() };
+        }
+        if first < self.reached {
+            return Examined::Backwards { first, reached: self.reached };
+        }
+        self.reached = header.next_offset();
+        match self.awaits {
+            Some(Some(time)) if header.timestamp < time => {
+                return Examined::TooEarly(last_of(header));
+            }
+            Some(_) => return Examined::Begins,
+            None => {}
         }
         if let Some(position) = self.verify.take()
             && let Err(lost) = resume::verify(position, chunk.id(), records)
@@ -112,7 +150,11 @@ impl Intake {
         }
         let checked = Checked { chunk, permit: delivery.permit, next_piece: 0 };
         match self.continuity.judge(first, records) {
-            Verdict::InOrder | Verdict::Behind { .. } => Examined::Good(checked),
+            Verdict::InOrder | Verdict::Behind { .. } => {
+                // What was damaged before it ended below: it was read before.
+                self.damaged = None;
+                Examined::Good(checked)
+            }
             Verdict::Gap { from, to } => Examined::Gap { from, to, checked },
         }
     }
@@ -176,8 +218,28 @@ impl Intake {
         self.continuity.advance(to, 0);
     }
 
-    /// Passes over records that a policy gave up.
-    pub(super) fn pass_over(&mut self, first: Offset, records: u32) {
-        self.continuity.advance(first, records);
+    /// Leaves out the chunk that came last, which cannot be read.
+    pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
+        self.damaged.get_or_insert(Damaged { error, at_position });
     }
+
+    /// Whether the chunk that holds the position has not come yet.
+    fn is_first(&self) -> bool {
+        self.verify.is_some() && self.damaged.is_none()
+    }
+
+    /// Why chunks were left out since the last good one.
+    pub(super) fn damaged(&self) -> Option<&Damaged> {
+        self.damaged.as_ref()
+    }
+
+    /// What was left out is accounted for.
+    pub(super) fn take_damaged(&mut self) -> Option<Damaged> {
+        self.damaged.take()
+    }
+}
+
+/// The last offset of a chunk that was found right.
+pub(super) fn last_of(header: &ChunkHeader) -> Offset {
+    header.next_offset().prev().unwrap_or(Offset(0))
 }

@@ -10,6 +10,8 @@
 //! - what was accepted is in order and without a gap, or a policy said so and it was counted;
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
+mod begin;
+mod hold;
 mod intake;
 mod joined;
 mod letters;
@@ -22,13 +24,14 @@ mod spec;
 mod status;
 mod worker;
 
+pub use hold::Hold;
 pub use remembered::{Remembered, StateError};
 pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};
 pub use worker::{Command, Outcome, run};
 
 use crate::broker::Prefer;
-use crate::flow::resume::{Origin, Plan};
+use crate::flow::resume::{Origin, Plan, Start};
 use crate::types::{Checkpoint, Offset};
 
 /// Where a consumer would begin, for `rillway check --connect`.
@@ -45,7 +48,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
     let own = session::Own {
         position: sink.map(|c| (Origin::Sink, c)),
         remembered: Remembered::of(spec).read()?,
-        plan: None,
+        anew: None,
         prefer: Prefer::Replica,
     };
     match session::look(spec, own).await {
@@ -53,9 +56,17 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
             outlook.connection.close().await;
             Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored })
         }
-        Err(session::SessionError::Lost(lost)) => {
-            Ok(Forecast { plan: Err(lost.to_string()), stored: None })
+        Err(session::SessionError::Lost { lost, of: Some(Origin::Beginning) })
+            if begin::again(&lost) =>
+        {
+            Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None })
         }
-        Err(session::SessionError::Broker(error)) => Err(error.into()),
+        Err(error @ session::SessionError::Lost { .. }) => {
+            Ok(Forecast { plan: Err(error.to_string()), stored: None })
+        }
+        Err(error @ session::SessionError::Doubt { .. }) => {
+            Ok(Forecast { plan: Err(error.to_string()), stored: None })
+        }
+        Err(error) => Err(error.into()),
     }
 }

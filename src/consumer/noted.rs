@@ -16,8 +16,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::remembered::Remembered;
+use super::remembered::{self, NEXT, Remembered};
 use super::spec::Spec;
+use crate::files;
 use crate::types::Offset;
 
 /// So many offsets are kept though they are not needed.
@@ -38,7 +39,7 @@ impl Noted {
     /// Reads what earlier runs have noted, as far as `found`, the position of the letters' sink.
     pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<Noted> {
         let remembered = Remembered::of(spec);
-        let path = remembered.path().with_extension("dead-letters");
+        let path = remembered::file_of(spec, "dead-letters", NEXT);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -91,19 +92,15 @@ impl Noted {
 
     fn rewritten(&mut self) -> io::Result<File> {
         // Unreadable: then nothing is known to be behind the consumer.
-        let stored = self.remembered.read().ok().flatten().map(|checkpoint| checkpoint.offset);
+        let stored = self.remembered.read().ok().flatten();
+        let stored =
+            stored.and_then(|memory| memory.position()).map(|checkpoint| checkpoint.offset);
         while self.known.len() > KEPT && self.known.first().copied() <= stored {
             self.known.pop_first();
         }
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let next = self.path.with_extension("dead-letters.next");
-        let mut file = File::create(&next)?;
+        let next = self.path.with_extension(format!("dead-letters{NEXT}"));
         let lines: String = self.known.iter().map(|offset| format!("{offset}\n")).collect();
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(dir)?.sync_all()?;
+        let file = files::replace(&self.path, &next, lines.as_bytes())?;
         self.added = 0;
         Ok(file)
     }

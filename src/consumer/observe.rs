@@ -24,9 +24,12 @@ pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
     let observer = Observer { spec, status };
     loop {
         let error = observer.until_it_fails(&mut backoff).await;
-        if is_an_answer(&error) {
-            observer.status.update(|facts| facts.watch.heard(Timestamp::now()));
-        }
+        observer.status.update(|facts| {
+            facts.watch.failed();
+            if is_an_answer(&error) {
+                facts.watch.heard(Timestamp::now());
+            }
+        });
         let wait = backoff.next(fastrand::f64());
         tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
         tokio::time::sleep(wait).await;
@@ -57,7 +60,10 @@ impl Observer {
                 return error;
             }
             backoff.reset();
-            tokio::time::sleep(every).await;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                error = connection.ended() => return error,
+            }
         }
     }
 
@@ -96,7 +102,7 @@ impl Observer {
     /// Finds out when the first message from `next` on was written, if there is one.
     async fn ask(&self, connection: &Connection, next: Offset) -> Result<(), BrokerError> {
         let chunk = chunk_at(connection, &self.spec.stream, Start::Offset(next)).await?;
-        let written = chunk.filter(|c| c.next_offset() > next).map(|c| c.timestamp);
+        let written = chunk.filter(|c| c.next_offset() > next).map(|c| c.header.timestamp);
         self.status.update(|facts| {
             let view = facts.view();
             if view.position.map_or(Offset(0), Offset::next) == next {

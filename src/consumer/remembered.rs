@@ -1,19 +1,36 @@
 //! The small file in which a reference's last stored position is remembered.
 //!
 //! It tells "never stored anything" from "the broker evicted what was stored", and it knows the
-//! identity of the position's chunk. It is never a place to resume from by itself.
+//! identity of the position's chunk. It is never a place to resume from by itself, but for one case:
+//! until something is durable, it keeps the offset with which the reference began.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
-use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
+use crate::files;
+use crate::flow::beginning::Memory;
+use crate::types::file_name::{FILE_NAME_BYTES_MAX, fitted};
+use crate::types::{Reference, StreamName, Timestamp};
 
 const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
+
+/// What a file's name is followed by while it is written anew.
+pub(super) const NEXT: &str = ".next";
+
+/// The file of this reference with this extension, which leaves room for `suffix` behind it.
+pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
+    let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
+    let name = format!("{}@{}", part(spec.reference.as_str()), part(spec.stream.as_str()));
+    // The hash is of the encoded text, in which the `@` between the two stands out.
+    let whole = name.clone();
+    let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
+    spec.state_dir.join(format!("{}.{extension}", fitted(name, &whole, bytes_max)))
+}
 
 /// The file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +45,7 @@ struct Content {
     stream: StreamName,
     reference: Reference,
     #[serde(flatten)]
-    checkpoint: Checkpoint,
+    memory: Memory,
     written: Timestamp,
 }
 
@@ -43,12 +60,10 @@ pub struct Remembered {
 impl Remembered {
     /// The file of this consumer, which may not be there yet.
     pub fn of(spec: &Spec) -> Remembered {
-        let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
-        let name = format!("{}@{}.json", part(spec.reference.as_str()), part(spec.stream.as_str()));
         Remembered {
             stream: spec.stream.clone(),
             reference: spec.reference.clone(),
-            path: spec.state_dir.join(name),
+            path: file_of(spec, "json", NEXT),
         }
     }
 
@@ -58,7 +73,7 @@ impl Remembered {
     }
 
     /// What it remembers; `None` where there is no file.
-    pub fn read(&self) -> Result<Option<Checkpoint>, StateError> {
+    pub fn read(&self) -> Result<Option<Memory>, StateError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -73,15 +88,15 @@ impl Remembered {
                 content.reference, content.stream
             )));
         }
-        Ok(Some(content.checkpoint))
+        Ok(Some(content.memory))
     }
 
     /// Replaces what it remembers, all or nothing.
-    pub fn write(&self, checkpoint: Checkpoint) -> Result<(), StateError> {
+    pub fn write(&self, memory: Memory) -> Result<(), StateError> {
         let content = Content {
             stream: self.stream.clone(),
             reference: self.reference.clone(),
-            checkpoint,
+            memory,
             written: Timestamp::now(),
         };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| self.error(e.to_string()))?;
@@ -89,14 +104,8 @@ impl Remembered {
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let next = self.path.with_extension("json.next");
-        let mut file = File::create(&next)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(dir)?.sync_all()
+        let next = self.path.with_extension(format!("json{NEXT}"));
+        files::replace(&self.path, &next, text).map(drop)
     }
 
     fn error(&self, what: String) -> StateError {

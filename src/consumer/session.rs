@@ -1,16 +1,28 @@
-//! From nothing to a subscription: connect, find out where to resume, subscribe there.
+//! From nothing to a subscription: connect, find out where to resume, keep where to begin, subscribe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::begin::{self, Anew};
+use super::remembered::{Remembered, StateError};
 use super::spec::Spec;
 use crate::broker::{
     Bounds, BrokerError, Budget, Connection, Prefer, Subscription, chunk_at, connect_to_stream,
     stream_bounds,
 };
+use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::lag::Tail;
-use crate::flow::resume::{self, Known, Lost, Origin, Plan, Start};
-use crate::types::{Checkpoint, Offset, Timestamp};
-use crate::wire::chunk::ChunkHeader;
+use crate::flow::resume::{
+    self, Doubt, Glimpse, Known, Lost, NotBorneOut, Origin, Plan, Sight, Standing, Start,
+};
+use crate::types::{Checkpoint, Offset};
+use crate::wire::chunk::Sighting;
+
+/// How often a beginning is stored on the broker, and read back, before the attempt fails.
+const STORES_MAX: u32 = 5;
+
+/// The wait between two of them.
+const STORE_AGAIN: Duration = Duration::from_millis(200);
 
 /// A subscription that delivers.
 pub(super) struct Session {
@@ -26,8 +38,19 @@ pub(super) struct Session {
 pub(super) enum SessionError {
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The position is lost; `of` says where it was found.
+    #[error("{lost}")]
+    Lost { lost: Lost, of: Option<Origin> },
+    /// It may be.
+    #[error("{doubt}")]
+    Doubt { doubt: Doubt, of: Option<Origin> },
     #[error(transparent)]
-    Lost(#[from] Lost),
+    State(#[from] StateError),
+    /// The beginning could not be stored on the broker.
+    #[error(
+        "offset {wanted}, before which this reference begins, was stored on the broker {STORES_MAX} times, but it holds {}: nothing is read before that is kept", .held.map_or("none".to_owned(), |held| held.to_string())
+    )]
+    NotKept { wanted: Offset, held: Option<Offset> },
 }
 
 /// What the consumer knows by itself.
@@ -36,10 +59,9 @@ pub(super) struct Own {
     /// The sink's position, or how far this process has come.
     pub(super) position: Option<(Origin, Checkpoint)>,
     /// The state file's.
-    pub(super) remembered: Option<Checkpoint>,
-    /// A plan that goes before everything: after a policy accepted a loss, or where a first
-    /// subscription that had delivered nothing yet had begun.
-    pub(super) plan: Option<Plan>,
+    pub(super) remembered: Option<Memory>,
+    /// Goes before everything: where to begin after a loss that a policy accepted.
+    pub(super) anew: Option<Anew>,
     /// Whom to ask: the leader, where another node's answer would be a loss.
     pub(super) prefer: Prefer,
 }
@@ -52,121 +74,148 @@ pub(super) struct Outlook {
     pub(super) bounds: Bounds,
 }
 
-/// Connects, decides and subscribes.
+/// Connects, decides, keeps the beginning if it is one, and subscribes.
 pub(super) async fn establish(
     spec: &Spec,
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<Session, SessionError> {
-    let Outlook { connection, plan, stored, bounds } = look(spec, own).await?;
+    let Outlook { connection, plan, mut stored, bounds } = look(spec, own).await?;
+    if let Some(beginning) = plan.begins {
+        stored = keep(spec, &connection, &beginning, stored).await?;
+    }
     let subscription =
         connection.subscribe(&spec.stream, plan.subscribe, budget, Vec::new()).await?;
     Ok(Session { subscription, plan, stored, bounds })
 }
 
+/// Has the beginning on the broker and in the state file, before anything is read. In this order: a
+/// beginning that is remembered was on the broker once.
+async fn keep(
+    spec: &Spec,
+    connection: &Connection,
+    beginning: &Beginning,
+    stored: Option<Offset>,
+) -> Result<Option<Offset>, SessionError> {
+    let stored = match beginning.mirror() {
+        Some(wanted) if stored != Some(wanted) => {
+            Some(store_beginning(spec, connection, wanted).await?)
+        }
+        _ => stored,
+    };
+    let (remembered, memory) = (Remembered::of(spec), Memory::Beginning(*beginning));
+    let write = move || remembered.write(memory);
+    match tokio::task::spawn_blocking(write).await {
+        Ok(written) => written?,
+        Err(error) => return Err(BrokerError::Lost(error.to_string().into()).into()),
+    }
+    tracing::info!(consumer = %spec.name, stream = %spec.stream, reference = %spec.reference, at = beginning.at.0, "this reference begins here; it is kept in the state file and on the broker");
+    Ok(stored)
+}
+
+/// A store has no answer, so it is read back, and sent again where it did not arrive.
+async fn store_beginning(
+    spec: &Spec,
+    connection: &Connection,
+    wanted: Offset,
+) -> Result<Offset, SessionError> {
+    let mut held = None;
+    for attempt in 0..STORES_MAX {
+        if attempt > 0 {
+            tokio::time::sleep(STORE_AGAIN).await;
+        }
+        held = connection.store_offset(&spec.stream, &spec.reference, wanted).await?;
+        if held == Some(wanted) {
+            return Ok(wanted);
+        }
+    }
+    Err(SessionError::NotKept { wanted, held })
+}
+
 /// Connects and decides.
 pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError> {
     let mut looked = look_at(spec, own, own.prefer).await;
-    if matches!(looked, Err(SessionError::Lost(_))) && own.prefer != Prefer::Leader {
+    let refuted = matches!(looked, Err(SessionError::Lost { .. } | SessionError::Doubt { .. }));
+    if refuted && own.prefer != Prefer::Leader {
         // A replica may be behind, or have dropped more: only the leader's word counts.
         looked = look_at(spec, own, Prefer::Leader).await;
     }
-    match (&looked, own.plan) {
-        (Err(SessionError::Lost(Lost::PastEnd { .. })), Some(plan)) if plan.pinned => {
-            tracing::warn!(consumer = %spec.name, stream = %spec.stream, "the stream was created again before its first message came; it is read from its first message");
-            let plan = Some(Plan::anew(Start::First));
-            look_at(spec, Own { plan, ..own }, Prefer::Leader).await
-        }
-        _ => looked,
-    }
+    looked
 }
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
     let connection = connect_to_stream(&spec.connect, &spec.stream, prefer).await?;
-    let mut bounds = stream_bounds(&connection, &spec.stream).await?;
+    let bounds = stream_bounds(&connection, &spec.stream).await?;
     // A failure here is never taken for "nothing stored": it ends this attempt, and the next one
     // asks again.
     let stored = connection.query_offset(&spec.stream, &spec.reference).await?;
-    let position = match own.plan {
-        Some(plan) => plan.wanted.filter(|_| plan.pinned).and_then(Offset::prev),
-        None => own.position.map(|(_, c)| c.offset).or(stored),
+    let plan = match own.anew {
+        Some(anew) => begin::anew(spec, &connection, &bounds, anew).await?,
+        None => {
+            let known = Known {
+                own: own.position,
+                stored,
+                remembered: own.remembered,
+                stream_first: bounds.first,
+            };
+            match resume::stand(&known) {
+                Ok(Standing::New) => begin::configured(spec, &connection, &bounds).await?,
+                Ok(standing) => {
+                    bear_out(spec, &connection, &bounds, &standing).await?;
+                    Plan::resume(standing)
+                }
+                Err(lost) => return Err(SessionError::Lost { lost, of: origin_of(&known) }),
+            }
+        }
     };
-    if bounds.first.is_none() && position.is_some() {
-        // Before 3.11 "empty" means that no chunk came in time: too little to lose a position for.
-        bounds = stream_bounds(&connection, &spec.stream).await?;
-    }
-    let known = Known {
-        own: own.position,
-        stored,
-        remembered: own.remembered,
-        stream_first: bounds.first,
-        stream_last: last_offset(spec, &connection, &bounds, position).await?,
-    };
-    let plan = match own.plan {
-        Some(plan) => resume::check_pinned(&plan, &known).map(|()| plan)?,
-        None => resume::decide(&known, spec.begin.resolve(Timestamp::now()))?,
-    };
-    let plan = pin(spec, &connection, &bounds, plan).await?;
     Ok(Outlook { connection, plan, stored, bounds })
 }
 
-/// The last offset, as exactly as the position needs it: where the broker tells only the last
-/// chunk's id and the position is not below it, that chunk is read.
-async fn last_offset(
+/// A beginning that retention has passed, or whose mirror is gone, is lost like a position.
+fn origin_of(known: &Known) -> Option<Origin> {
+    known.own.map(|(origin, _)| origin)
+}
+
+/// Whether the stream holds the position: by its counters, which are a lower bound, or else by the
+/// chunk at the position itself.
+async fn bear_out(
     spec: &Spec,
     connection: &Connection,
     bounds: &Bounds,
-    position: Option<Offset>,
-) -> Result<Option<Offset>, BrokerError> {
-    match (bounds.tail, position) {
-        (Tail::Empty, _) => Ok(None),
-        (Tail::Offset(last), _) => Ok(Some(last)),
-        (Tail::Chunk(id), Some(position)) if position >= id => {
-            let chunk = chunk_at(connection, &spec.stream, Start::Last).await?;
-            // It may have moved on since; then it is not below the position's chunk either.
-            Ok(chunk.map(|c| last_of(&c).max(id)))
-        }
-        (Tail::Chunk(_), _) => Ok(None),
+    standing: &Standing,
+) -> Result<(), SessionError> {
+    let Some(position) = standing.position() else { return Ok(()) };
+    let reached = match bounds.tail {
+        Tail::Empty => false,
+        Tail::Offset(last) | Tail::Chunk(last) => last >= position.offset,
+    };
+    let sight =
+        if reached { Sight::Reached } else { look_for(spec, connection, position.offset).await? };
+    let of = standing.origin();
+    resume::bears_out(position, sight).map_err(|why| match why {
+        NotBorneOut::Lost(lost) => SessionError::Lost { lost, of },
+        NotBorneOut::Doubt(doubt) => SessionError::Doubt { doubt, of },
+    })
+}
+
+async fn look_for(
+    spec: &Spec,
+    connection: &Connection,
+    position: Offset,
+) -> Result<Sight, BrokerError> {
+    // What a damaged chunk says of itself proves nothing.
+    let seen = |chunk: Option<Sighting>| chunk.filter(|c| c.sound).map(glimpse);
+    let there = chunk_at(connection, &spec.stream, Start::Offset(position)).await?;
+    if let Some(chunk) = seen(there) {
+        return Ok(Sight::Chunk(chunk));
     }
+    if there.is_some_and(|chunk| chunk.first_offset() <= position) {
+        // A damaged one: the subscription will tell more of it.
+        return Ok(Sight::Reached);
+    }
+    Ok(Sight::Nothing(seen(chunk_at(connection, &spec.stream, Start::Last).await?)))
 }
 
-/// Turns `next` and `last` into the offset that they mean now, so that a connection that breaks
-/// before the first chunk came does not skip what is published meanwhile.
-async fn pin(
-    spec: &Spec,
-    connection: &Connection,
-    bounds: &Bounds,
-    plan: Plan,
-) -> Result<Plan, BrokerError> {
-    let is_last = match plan.subscribe {
-        Start::First | Start::Offset(_) | Start::Timestamp(_) => return Ok(plan),
-        Start::Last => true,
-        Start::Next => false,
-    };
-    let at = match bounds.tail {
-        Tail::Empty if bounds.first.is_some() => {
-            return Err(BrokerError::StreamUnavailable {
-                stream: spec.stream.clone(),
-                detail: "its end is not known on this node yet (after a restart or an election)"
-                    .into(),
-            });
-        }
-        // A stream without a chunk begins with the first one to come.
-        Tail::Empty => Offset(0),
-        Tail::Offset(last) if !is_last => last.next(),
-        Tail::Offset(_) | Tail::Chunk(_) => {
-            let Some(chunk) = chunk_at(connection, &spec.stream, Start::Last).await? else {
-                return Err(BrokerError::StreamUnavailable {
-                    stream: spec.stream.clone(),
-                    detail: "its last chunk did not come in time".into(),
-                });
-            };
-            if is_last { chunk.first_offset } else { chunk.next_offset() }
-        }
-    };
-    Ok(Plan { subscribe: Start::Offset(at), wanted: Some(at), pinned: true, ..plan })
-}
-
-fn last_of(chunk: &ChunkHeader) -> Offset {
-    chunk.next_offset().prev().unwrap_or(Offset(0))
+fn glimpse(chunk: Sighting) -> Glimpse {
+    (chunk.id(), chunk.records())
 }

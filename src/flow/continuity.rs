@@ -33,7 +33,8 @@ pub enum Verdict {
 pub enum GapKind {
     /// The broker's own chunks, which are never delivered: nothing was lost.
     Internal,
-    /// Records that the stream holds, but that did not come.
+    /// Records that the stream holds, but that did not come; or the broker says another thing now
+    /// than it delivered.
     Undelivered,
     /// The stream was truncated past the expected offset: up to `records` records are gone.
     Truncated {
@@ -78,17 +79,23 @@ impl Continuity {
 }
 
 /// What stood in the gap: by the first offset of the chunk that the broker gives for `from`
-/// (`None`: it gives none), and by where the stream starts after that (`None`: it is empty).
+/// (`None`: it gives none), and by where the stream starts after that (`None`: it is empty). No
+/// checksum covers a header: that the chunk behind the gap is there a second time bears out where it
+/// begins.
 pub fn classify(
     from: Offset,
     to: Offset,
     stream_first: Option<Offset>,
     there: Option<Offset>,
 ) -> GapKind {
+    let records = to.0.saturating_sub(from.0);
     match (stream_first, there) {
         (_, Some(chunk)) if chunk < to => GapKind::Undelivered,
+        // Retention may have taken the chunk behind the gap as well, meanwhile.
+        (Some(first), Some(chunk)) if chunk > to && first > to => GapKind::Truncated { records },
+        (_, Some(chunk)) if chunk > to => GapKind::Undelivered,
         (Some(first), _) if first <= from => GapKind::Internal,
-        _ => GapKind::Truncated { records: to.0.saturating_sub(from.0) },
+        _ => GapKind::Truncated { records },
     }
 }
 
@@ -134,5 +141,13 @@ mod tests {
         assert_eq!(gap(5), GapKind::Undelivered, "it began before the gap and reaches into it");
         assert_eq!(gap(19), GapKind::Undelivered);
         assert_eq!(gap(20), GapKind::Internal);
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_there_a_second_time_is_not_believed() {
+        let gap = |first| classify(Offset(10), Offset(20), Some(Offset(first)), Some(Offset(30)));
+        assert_eq!(gap(0), GapKind::Undelivered);
+        assert_eq!(gap(15), GapKind::Undelivered);
+        assert_eq!(gap(30), GapKind::Truncated { records: 10 });
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod beginning;
 pub mod commit;
 pub mod continuity;
 pub mod credit;

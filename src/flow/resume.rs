@@ -1,23 +1,40 @@
 //! Where a reference resumes, and when its position is lost.
 //!
-//! In this order: the sink's own position; else the broker's stored offset; else, only if this
-//! reference never had a position, the configured start. A position is continued at the offset
-//! after it, 0 included. A position that the stream does not bear out is *lost*, and a policy
-//! decides, never the broker's silent habit of taking another offset:
+//! In this order: the sink's own position; else the broker's stored offset; else where it began, if
+//! that is remembered; else, only if it never had any of these, the configured start. A position is
+//! continued at the offset after it, 0 included. A position that the stream does not bear out is
+//! *lost*, and a policy decides, never the broker's silent habit of taking another offset:
 //!
 //! | what is known | what the stream says | outcome |
 //! |---|---|---|
-//! | a position | the stream starts at or below the next offset | resume after it |
-//! | a position | the stream starts above the next offset | lost: evicted |
-//! | a position | the stream ends below it | lost: past the end (re-created, or truncated at its end) |
-//! | none stored, one remembered | anything | lost: the broker forgot it |
+//! | a position | it starts above the next offset | lost: evicted |
+//! | a position | its counters reach the position, or the chunk at it is the one that was read | resume after it |
+//! | a position | asked for the position's chunk, it gives one that ends below | lost: past the end |
+//! | a position | no chunk comes for it | doubt; after [`DOUBT_MAX`] lost: past the end |
+//! | none stored, a position remembered | anything | lost: the broker forgot it |
 //! | nothing at all | anything | the configured start |
+//!
+//! Counters of a stream's end are a lower bound: a new leader finds its committed offset anew, and
+//! may for a while report less than was read before. So they can bear a position out, and never
+//! refute it. That is for the chunk at the position, or for its absence over minutes.
 //!
 //! A subscription asks for the position's own offset, not the one after it: the chunk that holds it
 //! comes once more, its records are dropped, and its identity tells whether this is still the log
 //! that was read.
 
-use crate::types::{Checkpoint, Offset, Timestamp};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::beginning::{Beginning, Memory};
+use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
+
+/// For how long the chunk at a position may be missing, asked for again and again, before the
+/// position counts as lost. A new leader that catches up, or a slow disk, takes less.
+pub const DOUBT_MAX: Duration = Duration::from_secs(120);
+
+/// The same where the broker had said that the stream does not exist: what is there now is another one,
+/// unless the broker was only starting.
+pub const DOUBT_OF_ANOTHER_MAX: Duration = Duration::from_secs(10);
 
 /// Where a subscription begins, in the broker's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +49,18 @@ pub enum Start {
     Offset(Offset),
     /// The first chunk that was written at or after this time.
     Timestamp(Timestamp),
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Start::First => f.write_str("the first message"),
+            Start::Last => f.write_str("the last chunk"),
+            Start::Next => f.write_str("what is published next"),
+            Start::Offset(offset) => write!(f, "offset {offset}"),
+            Start::Timestamp(at) => write!(f, "the first chunk written at {at} or later"),
+        }
+    }
 }
 
 /// What to do when a position is lost.
@@ -54,6 +83,19 @@ pub enum Origin {
     Broker,
     /// This process had got so far before the connection broke.
     Session,
+    /// It is where the reference began; nothing is durable yet.
+    Beginning,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Sink => "the sink's position",
+            Origin::Broker => "the stored offset",
+            Origin::Session => "how far this process had come",
+            Origin::Beginning => "where it began",
+        })
+    }
 }
 
 /// Everything that the decision rests on.
@@ -64,11 +106,49 @@ pub struct Known {
     /// What the broker stored under the reference.
     pub stored: Option<Offset>,
     /// What the state file remembers.
-    pub remembered: Option<Checkpoint>,
+    pub remembered: Option<Memory>,
     /// The first offset of the stream, if it has any record.
     pub stream_first: Option<Offset>,
-    /// The stream's last offset, where it is known exactly or this is certainly not below it.
-    pub stream_last: Option<Offset>,
+}
+
+/// What is known of a reference's position, before the stream was asked whether it bears it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on after this position.
+    Position(Origin, Checkpoint),
+    /// It goes on where it began.
+    Beginning(Beginning),
+    /// It never had a position, and never began.
+    New,
+}
+
+impl Standing {
+    /// The position that the stream has to bear out, if there is one.
+    pub fn position(&self) -> Option<Checkpoint> {
+        match self {
+            Standing::Position(_, checkpoint) => Some(*checkpoint),
+            Standing::Beginning(beginning) => beginning.checkpoint(),
+            Standing::New => None,
+        }
+    }
+
+    /// The first offset wanted, where there is one already.
+    pub fn wanted(&self) -> Option<Offset> {
+        match self {
+            Standing::Position(_, checkpoint) => Some(checkpoint.offset.next()),
+            Standing::Beginning(beginning) => Some(beginning.at),
+            Standing::New => None,
+        }
+    }
+
+    /// Where the position was found.
+    pub fn origin(&self) -> Option<Origin> {
+        match self {
+            Standing::Position(origin, _) => Some(*origin),
+            Standing::Beginning(_) => Some(Origin::Beginning),
+            Standing::New => None,
+        }
+    }
 }
 
 /// How to subscribe.
@@ -80,17 +160,53 @@ pub struct Plan {
     pub wanted: Option<Offset>,
     /// The position that the first chunk has to bear out.
     pub verify: Option<Checkpoint>,
-    /// Where the position was found; `None` for the configured start.
+    /// Where the position was found; `None` for a start that is only now to be.
     pub origin: Option<Origin>,
-    /// Whether `wanted` is what `next` or `last` meant when the consumer first asked, rather than an
-    /// offset that anybody named.
-    pub pinned: bool,
+    /// What has to be kept before anything is read.
+    pub begins: Option<Beginning>,
+    /// Where it begins is not known before the stream holds a chunk of this time, or of any where
+    /// there is none: chunks before that are left out, and with the first that is not, everything is
+    /// asked again.
+    pub awaits: Option<Option<Timestamp>>,
 }
 
 impl Plan {
-    /// Begins here, without a position.
-    pub fn anew(subscribe: Start) -> Plan {
-        Plan { subscribe, wanted: None, verify: None, origin: None, pinned: false }
+    /// Subscribes here, without a position.
+    pub fn at(subscribe: Start) -> Plan {
+        let wanted = match subscribe {
+            Start::Offset(wanted) => Some(wanted),
+            _ => None,
+        };
+        Plan { subscribe, wanted, verify: None, origin: None, begins: None, awaits: None }
+    }
+
+    /// Begins here, once that is kept.
+    pub fn begin(beginning: Beginning) -> Plan {
+        Plan {
+            begins: Some(beginning),
+            origin: None,
+            ..Plan::resume(Standing::Beginning(beginning))
+        }
+    }
+
+    /// Goes on where the reference stands.
+    pub fn resume(standing: Standing) -> Plan {
+        let subscribe = match (standing.position(), standing.wanted()) {
+            (Some(position), _) => Start::Offset(position.offset),
+            (None, Some(wanted)) => Start::Offset(wanted),
+            (None, None) => Start::First,
+        };
+        Plan {
+            wanted: standing.wanted(),
+            verify: standing.position(),
+            origin: standing.origin(),
+            ..Plan::at(subscribe)
+        }
+    }
+
+    /// Waits for the stream's first chunk, or its first of this time.
+    pub fn awaiting(subscribe: Start, not_before: Option<Timestamp>) -> Plan {
+        Plan { awaits: Some(not_before), ..Plan::at(subscribe) }
     }
 }
 
@@ -149,90 +265,181 @@ impl Lost {
     }
 }
 
-/// Whether a pinned beginning lies beyond the stream's end: the stream was created again before its
-/// first record came, and what is in it now was all published since.
-pub fn check_pinned(plan: &Plan, known: &Known) -> Result<(), Lost> {
-    let position = match plan.wanted.filter(|_| plan.pinned).and_then(Offset::prev) {
-        Some(position) => position,
-        None => return Ok(()),
-    };
-    match (known.stream_first, known.stream_last) {
-        (None, _) => Err(Lost::PastEnd { position, last: None }),
-        (_, Some(last)) if position > last => Err(Lost::PastEnd { position, last: Some(last) }),
-        _ => Ok(()),
-    }
-}
-
-/// Decides where to resume.
-pub fn decide(known: &Known, configured: Start) -> Result<Plan, Lost> {
-    let stored = || known.stored.map(|offset| (Origin::Broker, Checkpoint { offset, chunk: None }));
-    let position = known.own.or_else(stored).map(|(origin, mut position)| {
-        if position.chunk.is_none() {
-            // The state file's chunk identity serves where it speaks of the same offset.
-            let same = known.remembered.filter(|r| r.offset == position.offset);
-            position.chunk = same.and_then(|r| r.chunk);
+impl Lost {
+    /// The position that is lost.
+    pub fn position(&self) -> Option<Offset> {
+        match self {
+            Lost::Evicted { wanted, .. } => wanted.prev(),
+            Lost::PastEnd { position, .. } | Lost::Rewritten { position } => Some(*position),
+            Lost::Forgotten { remembered } => Some(*remembered),
         }
-        (origin, position)
-    });
-    match position {
-        Some((origin, checkpoint)) => {
-            check_inside(checkpoint.offset, known)?;
-            Ok(Plan {
-                subscribe: Start::Offset(checkpoint.offset),
-                wanted: Some(checkpoint.offset.next()),
-                verify: Some(checkpoint),
-                origin: Some(origin),
-                pinned: false,
-            })
+    }
+}
+
+/// The stream does not show the position, which proves nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the position is offset {position}, but no chunk comes for it, and the stream {}: it may be catching up, after an election or on a slow disk. If that lasts for {} s, the position is taken for lost", ends(.last), DOUBT_MAX.as_secs())]
+pub struct Doubt {
+    /// The position.
+    pub position: Offset,
+    /// The last offset that the stream shows.
+    pub last: Option<Offset>,
+}
+
+impl From<Doubt> for Lost {
+    fn from(Doubt { position, last }: Doubt) -> Lost {
+        Lost::PastEnd { position, last }
+    }
+}
+
+fn ends(last: &Option<Offset>) -> String {
+    last.map_or("is empty".to_owned(), |last| format!("ends at {last}"))
+}
+
+/// Since when a position has been in doubt, without a break.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Doubts {
+    since: Option<Instant>,
+    missing: bool,
+}
+
+impl Doubts {
+    /// Notes one more look that did not show the position; whether there were enough of them.
+    pub fn lasted(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let enough = if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX };
+        now.saturating_duration_since(since) >= enough
+    }
+
+    /// Notes that nobody could be asked.
+    pub fn interrupted(&mut self) {
+        self.since = None;
+    }
+
+    /// Notes that the broker said that there is no such stream.
+    pub fn missing(&mut self) {
+        *self = Doubts { since: None, missing: true };
+    }
+
+    /// Notes that the position is there, or is settled otherwise.
+    pub fn clear(&mut self) {
+        *self = Doubts::default();
+    }
+}
+
+/// Finds out where the reference stands; the stream's end is not looked at.
+pub fn stand(known: &Known) -> Result<Standing, Lost> {
+    let standing = match (known.own, known.stored, known.remembered) {
+        (Some((Origin::Sink, own)), _, Some(Memory::Beginning(began))) if began.replaces(&own) => {
+            Standing::Beginning(began)
         }
-        None => match known.remembered {
-            Some(remembered) => Err(Lost::Forgotten { remembered: remembered.offset }),
-            None => at_start(known, configured),
-        },
-    }
-}
-
-fn check_inside(position: Offset, known: &Known) -> Result<(), Lost> {
-    let wanted = position.next();
-    match known.stream_first {
-        Some(first) if first > wanted => Err(Lost::Evicted { wanted, first }),
-        Some(_) => match known.stream_last {
-            Some(last) if position > last => Err(Lost::PastEnd { position, last: Some(last) }),
-            _ => Ok(()),
-        },
-        None => Err(Lost::PastEnd { position, last: None }),
-    }
-}
-
-fn at_start(known: &Known, configured: Start) -> Result<Plan, Lost> {
-    let wanted = match configured {
-        Start::Offset(wanted) => {
-            if let Some(first) = known.stream_first.filter(|first| *first > wanted) {
-                return Err(Lost::Evicted { wanted, first });
+        (Some((origin, own)), _, remembered) => {
+            Standing::Position(origin, identified(own, remembered))
+        }
+        (None, Some(stored), Some(Memory::Beginning(began))) if is_mirrored(&began, stored) => {
+            Standing::Beginning(began)
+        }
+        (None, Some(offset), remembered) => {
+            let stored = Checkpoint { offset, chunk: None };
+            Standing::Position(Origin::Broker, identified(stored, remembered))
+        }
+        (None, None, Some(Memory::Position(remembered))) => {
+            return Err(Lost::Forgotten { remembered: remembered.offset });
+        }
+        (None, None, Some(Memory::Beginning(began))) => {
+            // Its mirror was stored before it was remembered. Retention evicts it once it lies below
+            // the first offset; else the stream is another one.
+            if let (Some(mirror), Some(first)) = (began.mirror(), known.stream_first)
+                && first <= mirror
+            {
+                return Err(Lost::Forgotten { remembered: mirror });
             }
-            Some(wanted)
+            Standing::Beginning(began)
         }
-        Start::First | Start::Last | Start::Next | Start::Timestamp(_) => None,
+        (None, None, None) => Standing::New,
     };
-    Ok(Plan { wanted, ..Plan::anew(configured) })
+    match (standing.wanted(), known.stream_first) {
+        (Some(wanted), Some(first)) if first > wanted => Err(Lost::Evicted { wanted, first }),
+        _ => Ok(standing),
+    }
 }
 
-/// How to go on after a loss; `None` where the policy is to halt.
-pub fn after_loss(policy: OnLost) -> Option<Plan> {
-    let subscribe = match policy {
-        OnLost::Halt => return None,
-        OnLost::First => Start::First,
-        OnLost::Next => Start::Next,
+/// Whether what the broker holds says no more than that the reference began there. A position that
+/// was lost may still stand there where nothing could be stored in its place.
+fn is_mirrored(began: &Beginning, stored: Offset) -> bool {
+    let replaced = began.mirror().is_none() && began.instead_of.is_some_and(|c| c.offset == stored);
+    began.mirror() == Some(stored) || replaced
+}
+
+/// The state file's chunk identity serves where it speaks of the same offset.
+fn identified(position: Checkpoint, remembered: Option<Memory>) -> Checkpoint {
+    let same = remembered.and_then(|m| m.position()).filter(|r| r.offset == position.offset);
+    Checkpoint { chunk: position.chunk.or(same.and_then(|r| r.chunk)), ..position }
+}
+
+/// A chunk that was looked at: what tells it from others, and how many records it holds.
+pub type Glimpse = (ChunkId, u32);
+
+/// What a look at the stream showed of a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// The stream's counters reach it.
+    Reached,
+    /// The chunk that came for the position's own offset.
+    Chunk(Glimpse),
+    /// None came for it. This is the last one, if any came.
+    Nothing(Option<Glimpse>),
+}
+
+/// Why a position is not borne out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotBorneOut {
+    /// It is lost.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// Nobody knows yet.
+    #[error(transparent)]
+    Doubt(#[from] Doubt),
+}
+
+/// Whether the stream bears the position out.
+pub fn bears_out(position: Checkpoint, sight: Sight) -> Result<(), NotBorneOut> {
+    let last = match sight {
+        Sight::Reached => return Ok(()),
+        Sight::Chunk((chunk, records)) => return Ok(verify(position, chunk, records)?),
+        Sight::Nothing(last) => last,
     };
-    Some(Plan::anew(subscribe))
+    let offset = last.map(|(chunk, records)| {
+        Offset(chunk.first_offset.0.saturating_add(u64::from(records.saturating_sub(1))))
+    });
+    let doubt = Doubt { position: position.offset, last: offset };
+    match (position.chunk, last) {
+        (Some(known), Some((last, _))) if is_of_another_history(known, last) => {
+            Err(Lost::from(doubt).into())
+        }
+        _ => Err(doubt.into()),
+    }
+}
+
+/// Whether a chunk that ends below the position in the known one cannot belong to the same log:
+/// chunks do not overlap, epochs never fall along a log, and within an epoch one clock wrote them.
+fn is_of_another_history(known: ChunkId, earlier: ChunkId) -> bool {
+    earlier.first_offset >= known.first_offset
+        || earlier.epoch > known.epoch
+        || (earlier.epoch == known.epoch && earlier.timestamp > known.timestamp)
+}
+
+/// Where to go on after a loss; `None` where the policy is to halt.
+pub fn after_loss(policy: OnLost) -> Option<Start> {
+    match policy {
+        OnLost::Halt => None,
+        OnLost::First => Some(Start::First),
+        OnLost::Next => Some(Start::Next),
+    }
 }
 
 /// Whether the first chunk of a subscription bears out the position that it was asked for.
-pub fn verify(
-    position: Checkpoint,
-    chunk: crate::types::ChunkId,
-    records: u32,
-) -> Result<(), Lost> {
+pub fn verify(position: Checkpoint, chunk: ChunkId, records: u32) -> Result<(), Lost> {
     let end = chunk.first_offset.0.saturating_add(u64::from(records));
     if end <= position.offset.0 {
         // Asked for an offset past its end, the broker sends what is published next.
@@ -249,120 +456,4 @@ pub fn verify(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::ChunkId;
-
-    fn chunk(first: u64) -> ChunkId {
-        ChunkId { first_offset: Offset(first), epoch: 1, timestamp: Timestamp(7), crc: 9 }
-    }
-
-    fn at(offset: u64, first: u64) -> Checkpoint {
-        Checkpoint { offset: Offset(offset), chunk: Some(chunk(first)) }
-    }
-
-    fn stream(first: u64, last: u64) -> Known {
-        Known {
-            own: None,
-            stored: None,
-            remembered: None,
-            stream_first: Some(Offset(first)),
-            stream_last: Some(Offset(last)),
-        }
-    }
-
-    #[test]
-    fn the_sink_goes_before_the_broker_and_the_broker_before_the_start() {
-        let known =
-            Known { own: Some((Origin::Sink, at(7, 5))), stored: Some(Offset(3)), ..stream(0, 99) };
-        let plan = decide(&known, Start::Next).unwrap();
-        assert_eq!((plan.wanted, plan.origin), (Some(Offset(8)), Some(Origin::Sink)));
-        assert_eq!(plan.subscribe, Start::Offset(Offset(7)));
-
-        let plan = decide(&Known { own: None, ..known }, Start::Next).unwrap();
-        assert_eq!((plan.wanted, plan.origin), (Some(Offset(4)), Some(Origin::Broker)));
-
-        let plan = decide(&stream(0, 99), Start::Next).unwrap();
-        assert_eq!((plan.subscribe, plan.wanted, plan.origin), (Start::Next, None, None));
-    }
-
-    #[test]
-    fn stored_zero_resumes_at_one() {
-        let plan = decide(&Known { stored: Some(Offset(0)), ..stream(0, 9) }, Start::First);
-        assert_eq!(plan.unwrap().wanted, Some(Offset(1)));
-    }
-
-    #[test]
-    fn evicted_only_where_the_next_offset_is_gone() {
-        let stored = |offset| Known { stored: Some(Offset(offset)), ..stream(100, 200) };
-        assert!(decide(&stored(99), Start::First).is_ok());
-        assert_eq!(
-            decide(&stored(98), Start::First),
-            Err(Lost::Evicted { wanted: Offset(99), first: Offset(100) })
-        );
-    }
-
-    #[test]
-    fn forgotten_is_not_new() {
-        let known = Known { remembered: Some(at(50, 40)), ..stream(100, 200) };
-        assert_eq!(decide(&known, Start::First), Err(Lost::Forgotten { remembered: Offset(50) }));
-    }
-
-    #[test]
-    fn a_position_in_an_empty_stream_is_past_its_end() {
-        let known = Known { stored: Some(Offset(0)), stream_first: None, ..stream(0, 0) };
-        assert_eq!(
-            decide(&known, Start::First),
-            Err(Lost::PastEnd { position: Offset(0), last: None })
-        );
-    }
-
-    #[test]
-    fn a_position_above_the_last_offset_is_past_the_end() {
-        let stored = |offset| Known { stored: Some(Offset(offset)), ..stream(0, 99) };
-        assert!(decide(&stored(99), Start::First).is_ok());
-        assert_eq!(
-            decide(&stored(100), Start::First),
-            Err(Lost::PastEnd { position: Offset(100), last: Some(Offset(99)) })
-        );
-        let unknown = Known { stream_last: None, ..stored(100) };
-        assert!(decide(&unknown, Start::First).is_ok(), "the first chunk will tell");
-    }
-
-    #[test]
-    fn a_pinned_beginning_beyond_the_end_is_of_another_history() {
-        let pinned = |wanted| Plan {
-            wanted: Some(Offset(wanted)),
-            pinned: true,
-            ..Plan::anew(Start::Offset(Offset(wanted)))
-        };
-        assert_eq!(check_pinned(&pinned(100), &stream(0, 99)), Ok(()));
-        assert!(check_pinned(&pinned(101), &stream(0, 99)).is_err());
-        assert!(check_pinned(&pinned(1), &Known { stream_first: None, ..stream(0, 0) }).is_err());
-        assert_eq!(check_pinned(&pinned(0), &Known { stream_first: None, ..stream(0, 0) }), Ok(()));
-        let named = Plan { pinned: false, ..pinned(101) };
-        assert_eq!(check_pinned(&named, &stream(0, 99)), Ok(()), "a named offset is waited for");
-    }
-
-    #[test]
-    fn an_explicit_offset_is_wanted_exactly() {
-        let plan = decide(&stream(0, 99), Start::Offset(Offset(42))).unwrap();
-        assert_eq!((plan.subscribe, plan.wanted), (Start::Offset(Offset(42)), Some(Offset(42))));
-        assert!(decide(&stream(43, 99), Start::Offset(Offset(42))).is_err());
-        assert!(decide(&stream(0, 9), Start::Offset(Offset(42))).is_ok(), "it may come yet");
-    }
-
-    #[test]
-    fn the_first_chunk_bears_the_position_out_or_not() {
-        assert_eq!(verify(at(7, 5), chunk(5), 10), Ok(()));
-        assert_eq!(verify(at(7, 5), chunk(8), 10), Ok(()), "the position's own chunk is gone");
-        let other = ChunkId { crc: 1, ..chunk(5) };
-        assert_eq!(verify(at(7, 5), other, 10), Err(Lost::Rewritten { position: Offset(7) }));
-        let unknown = Checkpoint { offset: Offset(7), chunk: None };
-        assert_eq!(verify(unknown, other, 10), Ok(()));
-        assert_eq!(
-            verify(at(70, 65), chunk(5), 10),
-            Err(Lost::PastEnd { position: Offset(70), last: Some(Offset(14)) })
-        );
-    }
-}
+mod tests;

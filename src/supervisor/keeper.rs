@@ -6,10 +6,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::plan::Plan;
 use super::sinks::SinkFactory;
-use crate::consumer::{self, Command, Facts, Outcome, Status};
+use crate::consumer::{self, Command, Facts, Hold, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, RestartReason, State};
+use crate::types::Guarantee;
 
 /// Commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
@@ -91,9 +92,15 @@ pub(super) async fn run(
     let spec = Arc::clone(&kept.plan.spec);
     let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
     let mut last = None;
+    // Kept over restarts, so that no other process gets in between.
+    let mut hold = None;
     while !*draining.borrow() {
         let started = std::time::Instant::now();
-        let (reason, kind) = match run_once(&kept, &heartbeats, &mut draining).await {
+        let once = match take_hold(&kept.plan, &mut hold).await {
+            Ok(()) => run_once(&kept, &heartbeats, &mut draining).await,
+            Err(held) => Once::Failed(held, RestartReason::Other),
+        };
+        let (reason, kind) = match once {
             Once::Ended(ended) => return kept.end(ended),
             Once::Failed(reason, kind) => (reason, kind),
         };
@@ -117,6 +124,19 @@ pub(super) async fn run(
     }
     // Told to stop while it was down: what it had not stored is read again next time.
     kept.end(last.map_or(Ended::Drained, Ended::Failed));
+}
+
+/// Takes hold of the reference, where the sink does not keep a second process out itself.
+async fn take_hold(plan: &Plan, hold: &mut Option<Hold>) -> Result<(), String> {
+    let unguarded = matches!(plan.guarantee, Guarantee::AtLeastOnce | Guarantee::None);
+    if hold.is_some() || !unguarded {
+        return Ok(());
+    }
+    let spec = Arc::clone(&plan.spec);
+    // A disk that hangs holds up this consumer, and no thread that others need.
+    let taken = tokio::task::spawn_blocking(move || Hold::take(&spec)).await;
+    *hold = Some(taken.map_err(|error| format!("locking the reference: {error}"))??);
+    Ok(())
 }
 
 enum Once {

@@ -19,6 +19,7 @@ use self::keeper::Kept;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 pub use self::sinks::{Look, SinkFactory};
 use crate::consumer::{Command, Status, observe};
+use crate::sink::stdout;
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};
 
@@ -53,6 +54,9 @@ impl Supervisor {
         for plan in plans {
             let spec = &plan.spec;
             let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
+            if plan.dead_letters.is_some() {
+                metrics.show_dead_letters();
+            }
             let status = Arc::new(Status::new(metrics));
             observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status)));
             let kept = Arc::new(Kept::new(plan, status));
@@ -100,6 +104,19 @@ impl Supervisor {
                 }
             });
         }
+    }
+
+    /// Waits until every consumer has halted because whatever read standard output has gone: then
+    /// there is nothing left to run for. Never ready otherwise.
+    ///
+    /// Cancel-safe.
+    pub async fn nobody_reads(&mut self) {
+        while self.keepers.join_next().await.is_some() {}
+        let unread = |kept: &Arc<Kept>| kept.plan.sink_kind == "stdout" && kept.halted().is_some();
+        if stdout::reader_is_gone() && !self.kept.is_empty() && self.kept.iter().all(unread) {
+            return;
+        }
+        std::future::pending().await
     }
 
     /// Drains every consumer: take nothing new, finish, store, end. After `grace`, what is not done

@@ -56,7 +56,12 @@ pub fn filter_from_env(otherwise: &str) -> String {
 /// of levels for parts of the program; the environment is not asked here.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
     let filter = parse(filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever read the log may be gone (`rillway run 2>&1 | head`). To complain of that where nobody
+    // reads would be a panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         Format::Text => builder.with_ansi(colours()).finish().try_init(),
         Format::Json => builder.json().flatten_event(true).finish().try_init(),

@@ -4,6 +4,7 @@
 //! bug waiting for two arguments to be swapped.
 
 pub mod column;
+pub mod file_name;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,6 +51,17 @@ impl Timestamp {
     /// Seconds from `self` to `later`; 0 where `later` is not later.
     pub fn seconds_until(self, later: Timestamp) -> f64 {
         (later.0.saturating_sub(self.0)).max(0) as f64 / 1000.0
+    }
+}
+
+/// As RFC 3339 has it, in UTC.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => at.fmt(f),
+            // Beyond the year 9999, or before -9999.
+            Err(_) => write!(f, "{} ms after 1970", self.0),
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod error;
 mod header;
+mod sighting;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bytes::Bytes;
 
 pub use error::ChunkError;
 pub use header::{ChunkHeader, ChunkKind, HEADER_BYTES};
+pub use sighting::{Sighting, Watcher};
 
 use super::block::Block;
 use super::compression::{Codec, InflateError, InflateLimits, inflate};

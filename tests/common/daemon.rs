@@ -48,6 +48,12 @@ impl Home {
         std::fs::write(self.path("rillway.toml"), text).unwrap();
     }
 
+    /// Has this daemon keep its state where the other one does.
+    pub(crate) fn share_state(&self, other: &Home) {
+        std::os::unix::fs::symlink(other.path("state"), self.path("state")).unwrap();
+        std::fs::create_dir_all(other.path("state")).unwrap();
+    }
+
     /// Puts a line above all tables of the configuration.
     pub(crate) fn set(&self, line: &str) {
         let path = self.path("rillway.toml");
@@ -307,10 +313,17 @@ impl Daemon {
             "STOP" => Signal::STOP,
             "CONT" => Signal::CONT,
             "USR1" => Signal::USR1,
+            "USR2" => Signal::USR2,
+            "HUP" => Signal::HUP,
             other => panic!("no signal {other}"),
         };
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for its end.

@@ -2,9 +2,11 @@
 //! every offset around them exact?
 //!
 //! - [`messages`]: AMQP 1.0 at its edges and beyond, on real brokers
+//! - [`headers`]: headers that say what their chunk does not hold
 //! - [`chunks`]: damaged chunks and unknown codecs, from a broker by script
 
 mod chunks;
+mod headers;
 mod messages;
 
 use crate::common::daemon::Daemon;

@@ -1,10 +1,14 @@
 //! Where does a consumer go on that had a position? After it, exactly; and where the stream does not
 //! bear the position out, nowhere, unless it is configured so.
 //!
+//! - [`beginnings`]: where there is no position yet
 //! - [`positions`]: which of the positions counts, and what both independent clients read
+//! - [`doubt`]: a stream that seems to end below the position
 //! - [`lost`]: retention, an end that is too low, streams that were deleted and created again
 //! - [`unanswered`]: a broker that does not say what is stored
 
+mod beginnings;
+mod doubt;
 mod lost;
 mod positions;
 mod unanswered;

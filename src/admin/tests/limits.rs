@@ -82,32 +82,60 @@ async fn a_connection_is_used_again_but_not_for_ever() {
     server.stop().await;
 }
 
+/// As many connections as there may be, and some more, of each kind that does nothing for long.
 #[tokio::test]
-async fn one_connection_too_many_is_turned_away_and_the_place_comes_free_again() {
-    let limits = Limits { connections: 2, ..Limits::default() };
-    let server = Server::start(Scripted::default(), limits).await;
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = server.connect().await;
-        stream.write_all(GET).await.unwrap();
-        let mut first = [0; 12];
-        stream.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200");
-        held.push(stream);
+async fn whoever_is_idle_or_slow_keeps_nobody_out() {
+    let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
+    let server = Server::start(scripted, Limits::default()).await;
+    let places = Limits::default().connections;
+    let requests: [(&str, &[u8]); 5] = [
+        ("silent", b""),
+        ("idle after an answer", GET),
+        ("in the midst of a head", b"GET /metrics HTTP/1.1\r\nhost:"),
+        ("not reading its answers", &b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500)),
+        ("waiting for a commit", b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: x\r\n\r\n"),
+    ];
+    for (what, request) in requests {
+        let mut held = Vec::new();
+        for _ in 0..places + 6 {
+            let mut stream = server.connect().await;
+            stream.write_all(request).await.unwrap();
+            held.push(stream);
+        }
+        for _ in 0..3 {
+            assert_eq!(server.ask("GET", "/livez").await.status, 200, "beside those {what}");
+        }
+        // The first was closed for a later one: no more are open than may be.
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(
+            Duration::from_secs(5),
+            held.first_mut().unwrap().read_to_end(&mut rest),
+        );
+        assert!(closed.await.is_ok(), "{what}: the oldest is still open");
     }
-    // It sends nothing, so that nothing unread can reset the answer.
-    let refused = read_to_end(&mut server.connect().await).await;
-    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
-    assert!(refused.ends_with("\r\n\r\ntoo many connections\n"), "{refused}");
+    server.stop().await;
+}
 
-    drop(held.pop());
-    let deadline = Instant::now() + Duration::from_secs(10);
-    // The server needs a moment to see the end of the connection: ask until it has.
-    while server.ask("GET", "/livez").await.status != 200 {
-        assert!(Instant::now() < deadline, "the place never came free");
+/// One that is being worked for is closed only after those that are waited for.
+#[tokio::test]
+async fn a_request_under_way_outlives_what_is_idle() {
+    let limits = Limits { connections: 3, ..Limits::default() };
+    let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
+    let server = Server::start(scripted, limits).await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    while server.overview.commits.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
-    drop(held);
+    let mut idle = server.connect().await;
+    for _ in 0..10 {
+        assert_eq!(server.ask("GET", "/livez").await.status, 200);
+    }
+    let _others = (server.connect().await, server.connect().await);
+    assert_eq!(server.ask("GET", "/livez").await.status, 200);
+    assert_eq!(read_to_end(&mut idle).await, "");
+    let waits = tokio::time::timeout(Duration::from_millis(50), busy.read(&mut [0; 1])).await;
+    assert!(waits.is_err(), "it was closed: {waits:?}");
     server.stop().await;
 }
 

@@ -35,6 +35,11 @@ fn what_is_wrong_with_a_stream_sink() {
         (sink("stream = \"t\", publisher = \"\""), "consumer[0].sink.publisher", "empty"),
         (sink(&long), "consumer[0].sink.publisher", "245 bytes"),
         (
+            named("a", "s", "stream = \"t\"") + &named("b", "s", "stream = \"t\""),
+            "consumer[1].sink.stream",
+            "consumer[0] sends the messages of stream \"s\" to \"t\" already",
+        ),
+        (
             named("a", "s", "stream = \"t\", publisher = \"p\"")
                 + &named("b", "s", "stream = \"t\", publisher = \"p\""),
             "consumer[1].sink.publisher",

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::super::intake::{Checked, Examined, Step};
+use super::super::intake::{Checked, Damaged, Examined, Step, last_of};
 use super::super::spec::OnBad;
 use super::link::{Asked, Link};
 use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
 use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
-use crate::flow::lag::Seen;
+use crate::flow::lag::{Seen, Tail};
 use crate::flow::resume::{OnLost, Origin};
 use crate::telemetry::{LostReason, RestartReason};
 use crate::types::{Checkpoint, Offset, Timestamp};
@@ -73,17 +73,24 @@ impl Worker {
             }
             Examined::Gap { from, to, checked } => self.ask_about_gap(from, to, checked),
             Examined::Lost(lost) => {
+                let of = up.origin;
                 if self.leader_says(&lost.to_string()) {
-                    self.on_lost(lost);
+                    self.on_lost(lost, of);
                 }
             }
-            Examined::Unreadable { error, header } => self.on_unreadable(&error, header),
-            Examined::Nothing => {}
+            Examined::Unreadable { error, at_position } => self.on_unreadable(error, at_position),
+            Examined::Backwards { first, reached } => self.on_backwards(first, reached),
+            Examined::Begins => self.begin_now(),
+            Examined::TooEarly(last) => self.status.update(|facts| {
+                facts.position = Some(last);
+                facts.received = Some(last);
+                facts.quiet_since = Some(now);
+            }),
         }
     }
 
     pub(super) fn on_asked(&mut self, asked: Result<Asked, BrokerError>) {
-        let Asked { from, to, bounds, there } = match asked {
+        let Asked { from, to, bounds, there, again } = match asked {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error),
         };
@@ -91,6 +98,20 @@ impl Worker {
             // The chunk behind the gap is there, so an answer that did not come says nothing.
             let what = format!("no chunk came for offset {from} when it was asked for");
             return self.unlink_because(BrokerError::Lost(what.into()), RestartReason::Reread);
+        }
+        let is_beyond_the_end = match bounds.tail {
+            Tail::Offset(last) | Tail::Chunk(last) => last < to,
+            Tail::Empty => false,
+        };
+        if is_beyond_the_end {
+            // What was delivered is committed, so the header of the chunk is wrong.
+            return self.on_undelivered(from, to);
+        }
+        if let Some(damaged) = self.damaged_before(to, there) {
+            if there != Some(to) && again != Some(to) {
+                return self.on_undelivered(from, to);
+            }
+            return self.give_up(from, to, damaged);
         }
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
@@ -122,10 +143,26 @@ impl Worker {
         self.continue_chunk(Instant::now());
     }
 
+    /// A chunk begins below the end of the one before it: the header of one of them is damaged, and
+    /// nothing tells which. Nothing is dropped as if it had been read.
+    fn on_backwards(&mut self, first: Offset, reached: Offset) {
+        let what = format!(
+            "stream {:?} gave a chunk at offset {first} after one that ends before {reached}: the header of one of them is damaged",
+            self.spec.stream.as_str()
+        );
+        let times = self.count_unreadable(reached);
+        if times < READS_MAX {
+            let again = format!("{what}; asking for them again ({times} of {READS_MAX})");
+            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+        } else {
+            self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row. Messages from there on may have been written under wrong offsets. If another replica holds the chunks whole, restart")));
+        }
+    }
+
     /// The stream holds records that did not come: read on from the gap, on a new connection.
     fn on_undelivered(&mut self, from: Offset, to: Offset) {
         let what = format!(
-            "stream {:?} holds messages between offsets {from} and {} that were not delivered",
+            "stream {:?} holds messages between offsets {from} and {} that were not delivered, or the header of the chunk at {to} is damaged",
             self.spec.stream.as_str(),
             to.0 - 1
         );
@@ -181,7 +218,6 @@ impl Worker {
         self.status.metrics.received_messages.increment(u64::from(part.block.count()));
         let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
         self.own.position = Some((Origin::Session, checkpoint));
-        self.own.plan = None;
         self.own.prefer = Prefer::Replica;
         let mut full = Vec::new();
         self.cutter.push(part, now, |batch| full.push(batch));
@@ -196,7 +232,7 @@ impl Worker {
         if self.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
             self.unreadable = None;
         }
-        let last = header.next_offset().prev().unwrap_or(Offset(0));
+        let last = last_of(&header);
         self.status.update(|facts| {
             facts.news = Some(last) > facts.received.max(facts.position);
             facts.received = facts.received.max(Some(last));
@@ -212,51 +248,79 @@ impl Worker {
     }
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
-    fn on_unreadable(&mut self, error: &ChunkError, header: Option<ChunkHeader>) {
-        let wanted = match &self.link {
-            Link::Up(up) => up.intake.wanted().unwrap_or(Offset(0)),
-            _ => return,
-        };
-        if header.is_some_and(|h| h.next_offset() <= wanted) {
-            // The first chunk of a subscription holds the position. All of it was read before, so
-            // nothing of it is missed; if its header is wrong too, the next chunk shows a gap.
-            tracing::warn!(consumer = %self.spec.name, %error, "a chunk that was read before is damaged now");
+    fn on_unreadable(&mut self, error: ChunkError, at_position: bool) {
+        let Link::Up(up) = &mut self.link else { return };
+        // What it says of its own offsets is not believed: it is the one that was to come next.
+        let wanted = up.intake.wanted().unwrap_or(Offset(0));
+        if up.intake.damaged().is_some() {
+            return; // It is left out together with the one before it.
+        }
+        if at_position {
+            tracing::warn!(consumer = %self.spec.name, %error, "the chunk that holds the position is damaged now; the next one will show whether anything of it was not read before");
+            return up.intake.leave_out(error, true);
+        }
+        if !self.is_given_up(wanted, &error) {
             return;
         }
-        let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
-        let times = self.count_unreadable(at);
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %wanted, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
+        if let Link::Up(up) = &mut self.link {
+            up.intake.leave_out(error, false);
+        }
+    }
+
+    /// Whether the chunk that holds this offset may be left out. If not, it is asked for again, or
+    /// the consumer halts.
+    fn is_given_up(&mut self, wanted: Offset, error: &ChunkError) -> bool {
+        let times = self.count_unreadable(wanted);
         if times < READS_MAX {
             let again = format!("{error}; asking for it again ({times} of {READS_MAX})");
-            return self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            return false;
         }
-        let stream = self.spec.stream.as_str();
-        match (self.spec.on_bad, header) {
-            (OnBad::Skip, Some(header)) => {
-                let reason = match error {
-                    ChunkError::CrcMismatch { .. } => LostReason::Crc,
-                    _ => LostReason::Undecodable,
-                };
-                // Some of it may have been read before.
-                let first = header.first_offset.max(wanted);
-                let records = u32::try_from(header.next_offset().0 - first.0).unwrap_or(u32::MAX);
-                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a chunk cannot be read; left out as on_bad_message says");
-                if wanted > Offset(0) && first > wanted {
-                    // Whether the broker's own chunks stood there cannot be asked any more.
-                    self.count_lost(LostReason::Gap, first.0 - wanted.0);
-                }
-                if let Link::Up(up) = &mut self.link {
-                    up.intake.pass_over(first, records);
-                }
-                self.leave_out(first, records, reason);
-            }
+        match self.spec.on_bad {
+            OnBad::Skip => true,
             // There is no message that could be a dead letter.
-            (OnBad::Halt | OnBad::DeadLetter, _) | (OnBad::Skip, None) => {
+            OnBad::Halt | OnBad::DeadLetter => {
+                let stream = self.spec.stream.as_str();
                 let what = format!(
                     "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
                 );
                 self.end(Outcome::Halted(what));
+                false
             }
         }
+    }
+
+    /// What was left out before the chunk at `to`, where it reaches into the gap before that: one
+    /// that came for the position does so only if the broker gives it for the gap, too.
+    fn damaged_before(&mut self, to: Offset, there: Option<Offset>) -> Option<Damaged> {
+        let Link::Up(up) = &mut self.link else { return None };
+        let damaged = up.intake.damaged()?.clone();
+        if damaged.at_position && there == Some(to) {
+            up.intake.take_damaged();
+            return None;
+        }
+        Some(damaged)
+    }
+
+    /// Leaves out the offsets from `from` to `to` (not included), where a chunk could not be read.
+    fn give_up(&mut self, from: Offset, to: Offset, damaged: Damaged) {
+        let Damaged { error, at_position } = damaged;
+        if at_position && !self.is_given_up(from, &error) {
+            return;
+        }
+        let reason = match error {
+            ChunkError::CrcMismatch { .. } => LostReason::Crc,
+            _ => LostReason::Undecodable,
+        };
+        let records = to.0.saturating_sub(from.0);
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %from, %to, up_to_records = records, %error, "a chunk that cannot be read was left out as on_bad_message says");
+        if let Link::Up(up) = &mut self.link {
+            up.intake.take_damaged();
+            up.intake.explained(to);
+        }
+        self.leave_out(from, records, reason);
+        self.continue_chunk(Instant::now());
     }
 
     fn on_bad_batch(&mut self, first: Offset, records: u32, error: &ChunkError) {
@@ -268,7 +332,7 @@ impl Worker {
                     ChunkError::OverLimit { .. } => LostReason::OverLimit,
                     _ => LostReason::Undecodable,
                 };
-                self.leave_out(first, records, reason);
+                self.leave_out(first, records.into(), reason);
             }
             OnBad::Halt | OnBad::DeadLetter => {
                 let hint = match error {
@@ -287,15 +351,14 @@ impl Worker {
     }
 
     /// Counts records that a policy gave up, and lets the position pass over them.
-    fn leave_out(&mut self, first: Offset, records: u32, reason: LostReason) {
-        self.count_lost(reason, u64::from(records));
-        let Some(last) = records.checked_sub(1).map(|n| Offset(first.0 + u64::from(n))) else {
+    fn leave_out(&mut self, first: Offset, records: u64, reason: LostReason) {
+        self.count_lost(reason, records);
+        let Some(last) = records.checked_sub(1).map(|n| Offset(first.0.saturating_add(n))) else {
             return;
         };
         self.flush();
         let checkpoint = Checkpoint { offset: last, chunk: None };
         self.own.position = Some((Origin::Session, checkpoint));
-        self.own.plan = None;
         match self.ledger.open(checkpoint, 0, Timestamp::now()) {
             Ok(ticket) => self.settle(ticket),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),

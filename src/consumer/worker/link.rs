@@ -1,10 +1,11 @@
 //! The worker's way to the broker: down, on its way, up, or only good for storing an offset.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
+use super::super::begin::{self, Anew};
 use super::super::intake::{Checked, Intake};
 use super::super::session::{self, Own, Session, SessionError};
 use super::{Restarting, Turn, Worker};
@@ -12,9 +13,11 @@ use crate::broker::{
     Bounds, BrokerError, Connection, Event, Prefer, Subscription, chunk_at, connect_to_stream,
     stream_bounds,
 };
-use crate::flow::resume::{self, Lost, Plan, Start};
+use crate::flow::beginning::Memory;
+use crate::flow::lag::Tail;
+use crate::flow::resume::{self, Lost, Origin, Start};
 use crate::telemetry::{RestartReason, State};
-use crate::types::{Offset, Timestamp};
+use crate::types::{Checkpoint, Offset, Timestamp};
 
 pub(super) enum Link {
     Down {
@@ -35,6 +38,8 @@ pub(super) enum Linked {
 pub(super) struct Up {
     pub(super) subscription: Subscription,
     pub(super) intake: Intake,
+    /// Where the position was found.
+    pub(super) origin: Option<Origin>,
     /// A chunk that waits for room to be inflated, or for a gap to be explained.
     pub(super) chunk: Option<Checked>,
     asking: Option<BoxFuture<'static, Result<Asked, BrokerError>>>,
@@ -49,6 +54,8 @@ pub(super) struct Asked {
     pub(super) bounds: Bounds,
     /// The first offset of the chunk that the broker gives when it is asked for `from`.
     pub(super) there: Option<Offset>,
+    /// The same when it is asked for `to`, where that is another one.
+    pub(super) again: Option<Offset>,
 }
 
 impl Link {
@@ -192,7 +199,20 @@ impl Worker {
             Ok(Linked::Bare(connection)) => self.link = Link::Bare(connection),
             Ok(Linked::Session(session)) => self.on_session(*session),
             Err(SessionError::Broker(error)) => self.unlink(error),
-            Err(SessionError::Lost(lost)) => self.on_lost(lost),
+            Err(SessionError::Lost { lost, of }) => self.on_lost(lost, of),
+            Err(SessionError::Doubt { doubt, of }) => {
+                if self.doubts.lasted(Instant::now()) {
+                    self.on_lost(doubt.into(), of);
+                } else {
+                    let wait = self.backoff.next(fastrand::f64());
+                    self.try_again(doubt.to_string(), RestartReason::Stream, wait);
+                }
+            }
+            Err(error @ (SessionError::State(_) | SessionError::NotKept { .. })) => {
+                self.doubts.interrupted();
+                let wait = self.backoff.next(fastrand::f64());
+                self.try_again(error.to_string(), RestartReason::Other, wait);
+            }
         }
     }
 
@@ -201,16 +221,25 @@ impl Worker {
         let connection = subscription.connection();
         tracing::info!(
             consumer = %self.spec.name, stream = %self.spec.stream, node = %connection.endpoint(),
-            broker = connection.version(), from = ?plan.subscribe, wanted = ?plan.wanted.map(|o| o.0),
-            by = ?plan.origin, stored = ?stored.map(|o| o.0), "subscribed"
+            broker = connection.version(), from = %plan.subscribe, wanted = plan.wanted.map(|o| o.0),
+            by = plan.origin.map(tracing::field::display), stored = stored.map(|o| o.0), "subscribed"
         );
+        self.doubts.clear();
         self.commit.observed(stored);
-        if plan.origin.is_none() {
-            // Until a record of it came, the same beginning counts for the next connection too.
-            self.own.plan = Some(plan);
+        if let Some(beginning) = plan.begins {
+            // It is kept: until a record of it came, it counts for the next connection too.
+            self.own.remembered = Some(Memory::Beginning(beginning));
+            self.own.anew = None;
         }
-        let base = plan.wanted.or(bounds.first).unwrap_or(Offset(0));
-        let resumed = plan.origin.is_some();
+        let end = match bounds.tail {
+            Tail::Offset(last) | Tail::Chunk(last) => Some(last.next()),
+            Tail::Empty => None,
+        };
+        // Who waits for what is written later has all that is there behind it.
+        let base = plan.wanted.or(end.filter(|_| plan.awaits.is_some())).or(bounds.first);
+        let base = base.unwrap_or(Offset(0));
+        // A beginning is no data: nothing is durable because of it.
+        let resumed = matches!(plan.origin, Some(Origin::Sink | Origin::Broker | Origin::Session));
         self.status.update(|facts| {
             facts.stored = stored;
             facts.bounds = Some(bounds);
@@ -227,8 +256,9 @@ impl Worker {
         self.status.set_state(State::Running, None);
         self.backoff.reset();
         let intake = Intake::new(&plan);
-        self.link =
-            Link::Up(Box::new(Up { subscription, intake, chunk: None, asking: None, ahead: None }));
+        let origin = plan.origin;
+        let up = Up { subscription, intake, origin, chunk: None, asking: None, ahead: None };
+        self.link = Link::Up(Box::new(up));
     }
 
     /// The connection is gone, or none could be had: try again later.
@@ -261,19 +291,38 @@ impl Worker {
         let wait = match &error {
             BrokerError::Overrun { .. } => {
                 self.flush();
-                std::time::Duration::ZERO
+                Duration::ZERO
             }
             _ => self.backoff.next(fastrand::f64()),
         };
-        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, %error, ?wait, "not connected; trying again");
-        self.status.set_state(State::Backoff, Some(error.to_string()));
+        match error {
+            BrokerError::StreamMissing(_) => self.doubts.missing(),
+            _ => self.doubts.interrupted(),
+        }
+        self.try_again(error.to_string(), why, wait);
+    }
+
+    pub(super) fn try_again(&mut self, error: String, why: RestartReason, wait: Duration) {
+        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, error, ?wait, "not connected; trying again");
+        self.status.set_state(State::Backoff, Some(error));
         self.status.count_restart(why);
-        self.link = Link::Down { until: now + wait };
+        self.link = Link::Down { until: Instant::now() + wait };
+    }
+
+    /// The first chunk has come of those that a beginning waited for: it is looked up, and kept.
+    pub(super) fn begin_now(&mut self) {
+        tracing::info!(consumer = %self.spec.name, stream = %self.spec.stream, "the first message to begin with is there");
+        self.link = Link::Down { until: Instant::now() };
     }
 
     /// The position is lost: the policy decides.
-    pub(super) fn on_lost(&mut self, lost: Lost) {
+    pub(super) fn on_lost(&mut self, lost: Lost, of: Option<Origin>) {
         self.status.update(|facts| facts.note_lost(&lost));
+        if of == Some(Origin::Beginning) && begin::again(&lost) {
+            begin::say_again(&self.spec, &lost);
+            self.begin_anew(Anew::first(&lost), true);
+            return;
+        }
         let halt = |lost: &Lost| {
             let hint = match lost {
                 Lost::Forgotten { .. } => {
@@ -291,25 +340,29 @@ impl Worker {
             // What is durable is of another history than what the broker would store it for.
             self.commit.suspend();
         }
-        let Some(plan) = resume::after_loss(self.spec.on_lost) else {
+        let Some(start) = resume::after_loss(self.spec.on_lost) else {
             self.end(super::Outcome::Halted(halt(&lost)));
             return;
         };
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = ?self.spec.on_lost, "the position is lost; going on as on_offset_lost says");
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = %start, "the position is lost; going on as on_offset_lost says");
         self.count_lost(super::settling::lost_reason(&lost), lost.messages());
-        let plan = match (&lost, plan.subscribe) {
+        let from = match (&lost, start) {
             // So that what retention takes from now on is noticed.
-            (Lost::Evicted { first, .. }, Start::First) => Plan { wanted: Some(*first), ..plan },
-            _ => plan,
+            (Lost::Evicted { first, .. }, Start::First) => Some(*first),
+            _ => None,
         };
-        self.begin_anew(plan, lost.is_new_history());
+        let lost_at = |offset| Checkpoint { offset, chunk: None };
+        let own = self.own.position.map(|(_, checkpoint)| checkpoint);
+        let instead_of = own.or(lost.position().map(lost_at));
+        self.begin_anew(Anew { start, from, instead_of }, lost.is_new_history());
     }
 
-    /// Subscribes anew by this plan, once everything under way is settled if it is a new history.
-    fn begin_anew(&mut self, plan: Plan, new_history: bool) {
+    /// Begins anew, once everything under way is settled if it is a new history.
+    fn begin_anew(&mut self, anew: Anew, new_history: bool) {
         self.flush();
+        self.doubts.clear();
         self.own =
-            Own { position: None, remembered: None, plan: Some(plan), prefer: Prefer::Replica };
+            Own { position: None, remembered: None, anew: Some(anew), prefer: Prefer::Replica };
         self.link = Link::Down { until: Instant::now() };
         self.restarting = if new_history { Restarting::Wanted } else { Restarting::No };
     }
@@ -321,9 +374,20 @@ impl Worker {
             let connection = up.subscription.connection().clone();
             up.chunk = Some(checked);
             up.asking = Some(Box::pin(async move {
-                let chunk = chunk_at(&connection, &stream, Start::Offset(from)).await?;
+                let at = |offset| chunk_at(&connection, &stream, Start::Offset(offset));
+                let there = match at(from).await {
+                    Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
+                    // Something is there, with a header that cannot be read.
+                    Err(BrokerError::Protocol(_)) => Some(from),
+                    Err(error) => return Err(error),
+                };
+                let again = match there {
+                    Some(there) if there != to => at(to).await?.map(|chunk| chunk.first_offset()),
+                    _ => None,
+                };
+                // After the chunks: what is truncated meanwhile shows here.
                 let bounds = stream_bounds(&connection, &stream).await?;
-                Ok(Asked { from, to, bounds, there: chunk.map(|c| c.first_offset) })
+                Ok(Asked { from, to, bounds, there, again })
             }));
         }
     }

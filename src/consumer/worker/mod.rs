@@ -23,17 +23,18 @@ use super::joined::{JOINED_MAX, Order};
 use super::letters::Letters;
 use super::remembered::Remembered;
 use super::session::{Own, SessionError};
-use super::sinking::{self, Message, Report};
+use super::sinking::{self, Message, Report, Stop};
 use super::spec::Spec;
 use super::status::Status;
 use crate::broker::{BrokerError, Budget, Event, Prefer};
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
+use crate::flow::beginning::Memory;
 use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
-use crate::flow::resume::Origin;
+use crate::flow::resume::{Doubts, Origin};
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
@@ -106,6 +107,9 @@ struct Worker {
     orders: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
     sink_alive: bool,
+    /// Tells the sink's task that the time to drain runs short, and when to.
+    stop: Stop,
+    stop_at: Option<Instant>,
     /// Batches that the sink has taken and holds back.
     held: usize,
     /// It was asked to make them durable.
@@ -121,6 +125,8 @@ struct Worker {
     backoff: Backoff,
     own: Own,
     restarting: Restarting,
+    /// Whether the stream still holds the position.
+    doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
     unreadable: Option<(Offset, u32)>,
     storing: Option<BoxFuture<'static, Stored>>,
@@ -173,18 +179,23 @@ pub async fn run(
         Ok(Err(error)) => return Outcome::Halted(error.to_string()),
         Err(error) => return Outcome::Failed(format!("reading the state file: {error}")),
     };
+    // A policy let a loss pass, and the sink has written nothing since: its position is of before.
+    let began = memory.and_then(|memory: Memory| memory.beginning());
+    let position = position.filter(|at| !began.is_some_and(|began| began.replaces(at)));
+    let is_new_history = position.is_none() && began.is_some_and(|began| began.is_new_history());
     let now = Instant::now();
     let orders_max = if sink.joins_batches() { JOINED_MAX } else { ORDERS_MAX };
     let (orders, receive_orders) = mpsc::channel(orders_max);
     let (send_reports, reports) = mpsc::channel(orders_max);
     let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    let stop = Stop::default();
     let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
         sink,
         letters,
         receive_orders,
         send_reports,
         spec.on_bad,
-        backoff,
+        (backoff, stop.clone()),
     )));
 
     let mut commit = Commit::new(spec.commit, None, now);
@@ -202,6 +213,8 @@ pub async fn run(
         orders,
         reports,
         sink_alive: true,
+        stop,
+        stop_at: None,
         held: 0,
         flush_asked: false,
         remembered,
@@ -216,10 +229,11 @@ pub async fn run(
         own: Own {
             position: position.map(|p| (Origin::Sink, p)),
             remembered: memory,
-            plan: None,
+            anew: None,
             prefer: Prefer::Replica,
         },
-        restarting: Restarting::No,
+        restarting: if is_new_history { Restarting::Wanted } else { Restarting::No },
+        doubts: Doubts::default(),
         unreadable: None,
         storing: None,
         waiters: Vec::new(),
@@ -260,6 +274,10 @@ impl Worker {
 
     /// Does whatever is due, without waiting.
     fn prepare(&mut self, now: Instant) {
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.stop.set();
+            self.stop_at = None;
+        }
         let starved = !self.cutter.is_empty()
             && self.ledger.unsettled() == self.held
             && !self.budget.has_credit()
@@ -312,7 +330,7 @@ impl Worker {
     fn next_deadline(&self) -> Instant {
         let tick = Instant::now() + TICK;
         let link = self.link.deadline().filter(|_| self.may_link());
-        [self.cutter.deadline(), self.storing_deadline(), link]
+        [self.cutter.deadline(), self.storing_deadline(), link, self.stop_at]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
@@ -383,7 +401,10 @@ impl Worker {
             (Some(_), _) => return,
         }
         match &outcome {
-            Outcome::Drained => self.status.set_state(State::Draining, Some("told to stop".into())),
+            Outcome::Drained => {
+                self.stop_at = Some(Instant::now() + self.spec.wind_up_after);
+                self.status.set_state(State::Draining, Some("told to stop".into()));
+            }
             Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
                 self.status.set_state(State::Draining, Some(reason.clone()));
             }

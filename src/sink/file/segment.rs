@@ -7,6 +7,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::sink::format::Format;
+use crate::types::file_name::fitted;
 use crate::types::{Offset, StreamName, Timestamp};
 
 use super::Compression;
@@ -33,19 +34,8 @@ pub(super) fn folder(stream: &StreamName) -> String {
     if name.is_empty() {
         name.push('%'); // No name is encoded so.
     }
-    if name.len() > FOLDER_BYTES_MAX {
-        name.truncate(FOLDER_BYTES_MAX - 17);
-        name.push_str(&format!("~{:016x}", fnv1a(stream.as_bytes())));
-    }
-    name
-}
-
-/// FNV-1a, 64 bits: stable for ever, and two names that collide are told apart by the position
-/// file, which holds the stream's whole name.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    // Two that collide are told apart by the position file, which holds the stream's whole name.
+    fitted(name, stream, FOLDER_BYTES_MAX)
 }
 
 /// The ending of segments of this format and compression.

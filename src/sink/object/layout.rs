@@ -25,6 +25,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::sink::SinkError;
 use crate::sink::columns::{BodyAs, Columns};
 use crate::types::column::{Column, ColumnType, Source};
+use crate::types::file_name::fitted;
 use crate::types::{StreamName, Timestamp};
 
 /// What is not left as it is in a key.
@@ -207,14 +208,15 @@ fn ending(key: &str) -> Option<&str> {
 }
 
 /// The stream's name as a part of keys. What leads with a dot or an underscore is hidden from most
-/// readers, so these are encoded there.
-pub(super) fn table(stream: &StreamName) -> String {
+/// readers, so these are encoded there. A name of more than `bytes_max` bytes is shortened.
+pub(super) fn table(stream: &StreamName, bytes_max: usize) -> String {
     let mut name = utf8_percent_encode(stream.as_str(), UNSAFE).to_string();
     if name.starts_with(['.', '_']) {
         let encoded = if name.starts_with('.') { "%2E" } else { "%5F" };
         name.replace_range(..1, encoded);
     }
-    name
+    // Two that collide are told apart by the checkpoint, which holds the stream's whole name.
+    fitted(name, stream.as_str(), bytes_max)
 }
 
 /// The hour that a time lies in, since 1970.

@@ -133,7 +133,7 @@ impl ObjectSink {
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
         let layout = Layout::new(&options.format, &stream)?;
-        let names = names(&stream, &reference);
+        let names = names(&stream, &reference, options.place.table_bytes_max());
         let committer = Committer::take_over(store, names, layout.clone()).await?;
         let (rotation, position) = (options.rotation, committer.position());
         let make =
@@ -174,11 +174,12 @@ pub async fn committed(
 ) -> Result<Option<Checkpoint>, SinkError> {
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
-    committer::look(&*store, &names(stream, reference), &layout).await
+    committer::look(&*store, &names(stream, reference, options.place.table_bytes_max()), &layout)
+        .await
 }
 
-fn names(stream: &StreamName, reference: &Reference) -> Names {
-    let table = layout::table(stream);
+fn names(stream: &StreamName, reference: &Reference, table_bytes_max: usize) -> Names {
+    let table = layout::table(stream, table_bytes_max);
     Names {
         stream: stream.clone(),
         reference: reference.clone(),

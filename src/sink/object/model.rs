@@ -96,6 +96,9 @@ impl Store for Slow {
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
         self.through(self.inner.digest(key)).await
     }
+    async fn keep(&self, key: &str) -> Result<(), SinkError> {
+        self.through(self.inner.keep(key)).await
+    }
     async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
         self.through(self.inner.read(key)).await
     }
@@ -113,7 +116,7 @@ impl Store for Slow {
 }
 
 fn names() -> super::Names {
-    super::names(&StreamName::from("events"), &Reference::from("archive"))
+    super::names(&StreamName::from("events"), &Reference::from("archive"), 255)
 }
 
 fn layout() -> Layout {

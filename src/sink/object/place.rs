@@ -15,6 +15,7 @@ use super::remote::Remote;
 use super::store::Store;
 use crate::sink::SinkError;
 use crate::types::Secret;
+use crate::types::file_name::FILE_NAME_BYTES_MAX;
 
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -38,7 +39,23 @@ pub enum Place {
     },
 }
 
+/// The most bytes of a key: the least that S3, GCS and Azure take.
+const KEY_BYTES_MAX: usize = 1024;
+
+/// What a key may have beside the prefix and the table: partitions, offset, claim, extension.
+const KEY_REST_BYTES: usize = 96;
+
 impl Place {
+    /// The most bytes that the name of a stream may take in a key.
+    pub(super) fn table_bytes_max(&self) -> usize {
+        match self {
+            Place::Folder(_) => FILE_NAME_BYTES_MAX,
+            Place::Store { url, .. } => {
+                KEY_BYTES_MAX.saturating_sub(prefix(url).len() + KEY_REST_BYTES)
+            }
+        }
+    }
+
     pub(super) async fn open(&self) -> Result<Arc<dyn Store>, SinkError> {
         Ok(match self {
             Place::Folder(root) => Arc::new(Local::open(root.clone()).await?),

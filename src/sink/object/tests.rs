@@ -337,8 +337,12 @@ fn hidden_and_odd_names_of_streams_become_visible_folders() {
         ("a/b c=d", "a%2Fb%20c%3Dd"),
         ("..", "%2E."),
     ] {
-        assert_eq!(layout::table(&StreamName::from(name)), folder);
+        assert_eq!(layout::table(&StreamName::from(name), 255), folder);
     }
+    // Three bytes each, of which each is encoded as three.
+    let long = StreamName::from("\u{3042}".repeat(39).as_str());
+    assert_eq!(layout::table(&long, 255).len(), 255);
+    assert_eq!(layout::table(&long, 900).len(), 351, "a key may be longer");
 }
 
 /// A store that passes over a condition.
@@ -363,6 +367,10 @@ impl Store for Careless {
 
     async fn digest(&self, key: &str) -> Result<Option<store::Digest>, SinkError> {
         self.store.digest(key).await
+    }
+
+    async fn keep(&self, key: &str) -> Result<(), SinkError> {
+        self.store.keep(key).await
     }
 
     async fn read(&self, key: &str) -> Result<Option<(Bytes, store::Version)>, SinkError> {

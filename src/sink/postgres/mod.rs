@@ -260,7 +260,7 @@ impl PostgresSink {
 
     fn internal(&self, batch: &Batch, at: Checkpoint) -> SinkError {
         SinkError::Fatal(format!(
-            "internal error: {batch:?} is not behind offset {}, which is committed at {}; please report it",
+            "internal error: {batch} is not behind offset {}, which is committed at {}; please report it",
             at.offset, self.door.place
         ))
     }
@@ -288,7 +288,7 @@ impl PostgresSink {
             }
         }
         Err(wait(format!(
-            "could not write {batch:?} at {}: the table was changed {CHANGES_MAX} times meanwhile",
+            "could not write {batch} at {}: the table was changed {CHANGES_MAX} times meanwhile",
             self.door.place
         )))
     }
@@ -315,7 +315,7 @@ impl PostgresSink {
             Done::Changed => Ok(Tried::Changed),
             Done::Fenced(who) => Err(self.fenced(&who)),
             Done::Broken(tried, trouble) => {
-                let tried = format!("{tried} ({batch:?}) in {}", ready.target.names.table);
+                let tried = format!("{tried} ({batch}) in {}", ready.target.names.table);
                 let place = &self.door.place;
                 Err(match trouble {
                     Trouble::Error(error) => transient(&tried, place, &error),

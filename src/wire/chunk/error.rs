@@ -24,6 +24,12 @@ pub enum ChunkError {
         /// The CRC of the data.
         found: u32,
     },
+    /// It says that it holds no messages, which the broker does not deliver.
+    #[error("the chunk at offset {first_offset} says that it holds no messages, but was delivered")]
+    NotMessages {
+        /// The chunk's first offset, as its header says.
+        first_offset: Offset,
+    },
     /// An entry does not fit in the data section.
     #[error(
         "the chunk at offset {first_offset} has an entry, at byte {position} and after {records} \

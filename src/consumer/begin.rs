@@ -1,0 +1,175 @@
+//! Which offset a start means: asked once, when a reference first connects, or after a loss that a
+//! policy accepted. Nothing here is kept yet; see [`session`](super::session).
+
+use super::spec::{Begin, Spec};
+use crate::broker::{Bounds, BrokerError, Connection, chunk_at, stream_bounds};
+use crate::flow::beginning::Beginning;
+use crate::flow::lag::Tail;
+use crate::flow::resume::{Lost, Plan, Start};
+use crate::types::{Checkpoint, Offset, Timestamp};
+use crate::wire::chunk::Sighting;
+use crate::wire::commands::keys;
+
+use super::session::SessionError;
+
+/// Where to begin after a loss.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anew {
+    /// As the policy says.
+    pub(super) start: Start,
+    /// The first offset that was left, when the loss was found: from there on, what retention takes
+    /// is noticed.
+    pub(super) from: Option<Offset>,
+    /// The position that was lost.
+    pub(super) instead_of: Option<Checkpoint>,
+}
+
+impl Anew {
+    /// All of a stream that was created again, before anything of it was read.
+    pub(super) fn first(lost: &Lost) -> Anew {
+        let instead_of = lost.position().map(|offset| Checkpoint { offset, chunk: None });
+        Anew { start: Start::First, from: None, instead_of }
+    }
+}
+
+/// Whether a beginning that is lost so is of a former stream: nothing of it was read, and all of the
+/// new one was published since.
+pub(super) fn again(lost: &Lost) -> bool {
+    matches!(lost, Lost::PastEnd { .. } | Lost::Rewritten { .. })
+}
+
+pub(super) fn say_again(spec: &Spec, lost: &Lost) {
+    tracing::warn!(consumer = %spec.name, stream = %spec.stream, %lost, "the stream was created again before its first message came; it is read from its first message");
+}
+
+/// Where the configuration says.
+pub(super) async fn configured(
+    spec: &Spec,
+    connection: &Connection,
+    bounds: &Bounds,
+) -> Result<Plan, SessionError> {
+    match spec.begin {
+        Begin::At(Start::Offset(wanted)) => match bounds.first {
+            Some(first) if first > wanted => {
+                Err(SessionError::Lost { lost: Lost::Evicted { wanted, first }, of: None })
+            }
+            // It means the same whenever it is asked for.
+            _ => Ok(Plan::at(Start::Offset(wanted))),
+        },
+        Begin::At(start) => Ok(resolve(spec, connection, bounds, start, false).await?),
+        Begin::Ago(_) => {
+            let start = spec.begin.resolve(Timestamp::now());
+            Ok(resolve(spec, connection, bounds, start, true).await?)
+        }
+    }
+}
+
+/// Where a policy says.
+pub(super) async fn anew(
+    spec: &Spec,
+    connection: &Connection,
+    bounds: &Bounds,
+    anew: Anew,
+) -> Result<Plan, SessionError> {
+    let plan = match anew.from {
+        Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
+        None => resolve(spec, connection, bounds, anew.start, false).await?,
+    };
+    Ok(match plan.begins {
+        Some(beginning) => Plan::begin(Beginning { instead_of: anew.instead_of, ..beginning }),
+        None => plan,
+    })
+}
+
+/// `is_past`: the time is one that has been, so what is published from now on is later.
+async fn resolve(
+    spec: &Spec,
+    connection: &Connection,
+    bounds: &Bounds,
+    start: Start,
+    is_past: bool,
+) -> Result<Plan, BrokerError> {
+    let begin = |at, behind| Ok(Plan::begin(Beginning { at, behind, instead_of: None }));
+    match (start, bounds.first) {
+        (Start::Offset(at), _) | (Start::First, Some(at)) => begin(at, None),
+        (Start::First, None) if tells_emptiness(connection) => begin(Offset(0), None),
+        // No chunk came in time: it may be empty, or slow.
+        (Start::First, None) => Ok(Plan::awaiting(start, None)),
+        (Start::Timestamp(time), _) => {
+            let found = match bounds.first {
+                Some(_) => chunk_at(connection, &spec.stream, start).await?,
+                None => None,
+            };
+            // A damaged one as well: it is read, and left to `on_bad_message`.
+            match found.filter(|chunk| chunk.header.timestamp >= time) {
+                Some(chunk) => begin(steady(spec, connection, chunk).await?.first_offset(), None),
+                None if is_past => {
+                    let end = end_of(spec, connection, bounds).await?;
+                    begin(end.map_or(Offset(0), |c| c.next_offset()), identity(end))
+                }
+                // Beyond the end the broker would begin with whatever is written next.
+                None => Ok(Plan::awaiting(start, Some(time))),
+            }
+        }
+        (Start::Last, _) => {
+            let end = end_of(spec, connection, bounds).await?;
+            begin(end.map_or(Offset(0), |c| c.first_offset()), None)
+        }
+        (Start::Next, _) => {
+            let end = end_of(spec, connection, bounds).await?;
+            begin(end.map_or(Offset(0), |c| c.next_offset()), identity(end))
+        }
+    }
+}
+
+/// The chunk that holds the offset before the stream's end, where it is whole.
+fn identity(end: Option<Sighting>) -> Option<crate::types::ChunkId> {
+    end.filter(|chunk| chunk.sound).map(|chunk| chunk.id())
+}
+
+/// Whether an empty stream can be told from a slow one.
+fn tells_emptiness(connection: &Connection) -> bool {
+    connection.supports(keys::STREAM_STATS, 1)
+}
+
+/// The last chunk; `None` where the stream is empty. A damaged one stands for its first offset: it
+/// is read, and left to `on_bad_message`, rather than believed.
+async fn end_of(
+    spec: &Spec,
+    connection: &Connection,
+    bounds: &Bounds,
+) -> Result<Option<Sighting>, BrokerError> {
+    let mut bounds = *bounds;
+    if bounds.first.is_none() && !tells_emptiness(connection) {
+        bounds = stream_bounds(connection, &spec.stream).await?;
+    }
+    if bounds.first.is_none() {
+        return Ok(None);
+    }
+    if bounds.tail == Tail::Empty {
+        let detail = "its end is not known on this node yet (after a restart or an election)";
+        return Err(unavailable(spec, detail));
+    }
+    match chunk_at(connection, &spec.stream, Start::Last).await? {
+        Some(chunk) => steady(spec, connection, chunk).await.map(Some),
+        None => Err(unavailable(spec, "its last chunk did not come in time")),
+    }
+}
+
+/// The same chunk, if it is there when it is asked for by its own offset: nothing but that bears its
+/// first offset out.
+async fn steady(
+    spec: &Spec,
+    connection: &Connection,
+    chunk: Sighting,
+) -> Result<Sighting, BrokerError> {
+    let there = chunk_at(connection, &spec.stream, Start::Offset(chunk.first_offset())).await?;
+    match there {
+        Some(there) if there == chunk => Ok(chunk),
+        _ => Err(unavailable(spec, "two looks at the same chunk saw different headers")),
+    }
+}
+
+fn unavailable(spec: &Spec, detail: &str) -> BrokerError {
+    BrokerError::StreamUnavailable { stream: spec.stream.clone(), detail: detail.into() }
+}

@@ -1,0 +1,90 @@
+//! The lock of a reference in `state_dir`: a second process with the same reference waits.
+//!
+//! Only for sinks that cannot keep a second writer out themselves (`stdout`, `http`, `metrics`,
+//! `null`). The others have a rule of their own about who may write, and for most that is who starts
+//! last: a lock here would turn that round, and a process that is frozen would keep its successor
+//! waiting. The lock is one of a reference and not of the folder, since several daemons with different
+//! consumers may well share the default folder.
+//!
+//! It is an `flock`, which the kernel lets go of when the process ends, however it ends. The file is
+//! never removed, and holds the pid for the message to the one who comes second. A folder in which
+//! nothing can be locked (read-only, or a network file system without locks) is no reason not to run:
+//! it is logged, and two daemons are then noticed only by the broker's higher offset.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::remembered;
+use super::spec::Spec;
+
+/// The lock, for as long as this lives.
+#[derive(Debug)]
+pub struct Hold {
+    _file: Option<File>,
+}
+
+impl Hold {
+    /// Takes hold of this reference.
+    ///
+    /// # Errors
+    /// Where another process, or another consumer of this one, has it: a sentence that says which.
+    pub fn take(spec: &Spec) -> Result<Hold, String> {
+        let path = remembered::file_of(spec, "lock", "");
+        match lock(&path) {
+            Ok(file) => Ok(Hold { _file: Some(file) }),
+            Err(Refused::Held(holder)) => Err(format!(
+                "reference {:?} of stream {:?} is in use by {holder}, which holds the lock {}. Two \
+                 daemons on one reference would each deliver every message, so this one waits: stop \
+                 the other one, or give this consumer another `reference`",
+                spec.reference,
+                spec.stream,
+                path.display()
+            )),
+            Err(Refused::Failed(error)) => {
+                tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "the lock on the reference could not be taken: a second daemon with the same reference would not be kept out");
+                Ok(Hold { _file: None })
+            }
+        }
+    }
+}
+
+enum Refused {
+    Held(String),
+    Failed(io::Error),
+}
+
+fn lock(path: &Path) -> Result<File, Refused> {
+    let open = || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    };
+    let mut file = open().map_err(Refused::Failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            let note = file.set_len(0);
+            let note = note.and_then(|()| {
+                file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+            });
+            // The pid is for people; a full disk must not keep us from starting.
+            if let Err(error) = note {
+                tracing::debug!(%error, path = %path.display(), "could not note the pid");
+            }
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(Refused::Failed(error)),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = (&mut file).take(32).read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
+            Err(Refused::Held(match pid {
+                Some(pid) if pid == std::process::id() => {
+                    format!("another consumer of this process (pid {pid})")
+                }
+                Some(pid) => format!("the process with pid {pid}"),
+                None => "another process".to_owned(),
+            }))
+        }
+    }
+}

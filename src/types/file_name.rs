@@ -1,0 +1,63 @@
+//! Names of files and folders that are made of the name of a stream or a reference.
+//!
+//! The one rule for all of them: a name that fits stays as it is; one that is too long keeps its
+//! beginning, and `~` and a hash of the whole make it unlike others. Whoever opens a file under such a
+//! name sees by what is in it whose it is, so two names with one hash are told apart, too.
+
+/// The most bytes that file systems take as the name of a file or folder.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// What stands behind the beginning of a name that was too long.
+const HASH_BYTES: usize = 1 + 16;
+
+/// `name`, made of `whole` and plain ASCII, in `bytes_max` bytes at the most.
+pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
+    if name.len() > bytes_max {
+        let mut keep = bytes_max.saturating_sub(HASH_BYTES);
+        while !name.is_char_boundary(keep) {
+            keep -= 1;
+        }
+        name.truncate(keep);
+        name.push_str(&format!("~{:016x}", fnv1a(whole.as_bytes())));
+    }
+    name
+}
+
+/// FNV-1a, 64 bits: stable for ever.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_stays_and_what_does_not_keeps_its_beginning() {
+        for bytes in [0, 1, 254, 255] {
+            let name = "n".repeat(bytes);
+            assert_eq!(fitted(name.clone(), &name, 255), name);
+        }
+        let fit = |last: &str| {
+            let whole = format!("{}{last}", "n".repeat(255));
+            fitted(whole.clone(), &whole, 255)
+        };
+        let (a, b) = (fit("a"), fit("b"));
+        assert_eq!((a.len(), b.len()), (255, 255));
+        assert_ne!(a, b);
+        assert!(a.starts_with(&"n".repeat(238)) && a.as_bytes()[238] == b'~', "{a}");
+    }
+
+    /// It is on people's disks.
+    #[test]
+    fn the_hash_never_changes() {
+        let whole = "x".repeat(30);
+        assert_eq!(
+            fitted(whole.clone(), &whole, 20),
+            format!("xxx~{:016x}", fnv1a(whole.as_bytes()))
+        );
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+    }
+}
