@@ -211,5 +211,6 @@ fn turn_away(stream: TcpStream) {
             _ => stream.write(TOO_MANY),
         }
     });
-    tracing::debug!(?answer, "an admin connection too many was turned away");
+    let error = answer.err().map(|error| error.to_string());
+    tracing::debug!(error, "an admin connection too many was turned away");
 }

@@ -92,9 +92,9 @@ fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
         (Some(offset), _) => format!("offset {offset}"),
         (None, Start::First) => "the first message".to_owned(),
         (None, Start::Timestamp(at)) => {
-            format!("the first chunk written at {} ms after 1970 or later", at.0)
+            format!("the first chunk written at {at} or later")
         }
-        (None, other) => format!("{other:?}").to_lowercase(),
+        (None, other) => other.to_string(),
     };
     (position, why)
 }

@@ -37,17 +37,10 @@ impl fmt::Display for Start {
             Start::Last => f.write_str("last"),
             Start::Next => f.write_str("next"),
             Start::Offset(offset) => write!(f, "offset {offset}"),
-            Start::Timestamp(at) => match rfc3339(*at) {
-                Some(text) => write!(f, "timestamp {text}"),
-                None => write!(f, "timestamp {}", at.0),
-            },
+            Start::Timestamp(at) => write!(f, "timestamp {at}"),
             Start::Ago(ago) => write!(f, "{ago} ago"),
         }
     }
-}
-
-fn rfc3339(at: Timestamp) -> Option<String> {
-    jiff::Timestamp::from_millisecond(at.0).ok().map(|at| at.to_string())
 }
 
 impl Serialize for Start {
@@ -55,7 +48,7 @@ impl Serialize for Start {
         match self {
             Start::First | Start::Last | Start::Next => to.collect_str(self),
             Start::Offset(offset) => json!({ "offset": offset }).serialize(to),
-            Start::Timestamp(at) => json!({ "timestamp": rfc3339(*at) }).serialize(to),
+            Start::Timestamp(at) => json!({ "timestamp": at.to_string() }).serialize(to),
             Start::Ago(ago) => json!({ "ago": ago }).serialize(to),
         }
     }

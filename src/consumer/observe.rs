@@ -27,7 +27,7 @@ pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
     loop {
         let error = observer.until_it_fails(&mut backoff).await;
         let wait = backoff.next(fastrand::f64());
-        tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
+        tracing::debug!(consumer = %observer.spec.name, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
         let until = Instant::now() + wait;
         while Instant::now() < until {
             observer.publish();

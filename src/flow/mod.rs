@@ -13,3 +13,4 @@ pub mod cutter;
 pub mod lag;
 pub mod ledger;
 pub mod resume;
+pub mod trouble;

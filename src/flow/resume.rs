@@ -17,6 +17,8 @@
 //! comes once more, its records are dropped, and its identity tells whether this is still the log
 //! that was read.
 
+use std::fmt;
+
 use crate::types::{Checkpoint, Offset, Timestamp};
 
 /// Where a subscription begins, in the broker's words.
@@ -34,6 +36,18 @@ pub enum Start {
     Timestamp(Timestamp),
 }
 
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Start::First => f.write_str("first"),
+            Start::Last => f.write_str("last"),
+            Start::Next => f.write_str("next"),
+            Start::Offset(offset) => write!(f, "offset {offset}"),
+            Start::Timestamp(at) => write!(f, "timestamp {at}"),
+        }
+    }
+}
+
 /// What to do when a position is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLost {
@@ -45,6 +59,16 @@ pub enum OnLost {
     Next,
 }
 
+impl fmt::Display for OnLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnLost::Halt => "halt",
+            OnLost::First => "first",
+            OnLost::Next => "next",
+        })
+    }
+}
+
 /// Where a position was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -54,6 +78,16 @@ pub enum Origin {
     Broker,
     /// This process had got so far before the connection broke.
     Session,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Sink => "sink",
+            Origin::Broker => "broker",
+            Origin::Session => "session",
+        })
+    }
 }
 
 /// Everything that the decision rests on.

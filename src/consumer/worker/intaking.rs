@@ -60,7 +60,7 @@ impl Worker {
         metrics.received_chunks.increment(1);
         metrics.received_bytes.increment(delivery.chunk.len() as u64);
         let Link::Up(up) = &mut self.link else { return };
-        tracing::trace!(consumer = %self.spec.name, header = ?ChunkHeader::parse(&delivery.chunk), "chunk");
+        trace_chunk(&delivery);
         let examined = up.intake.examine(delivery);
         if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
             self.commit.resume();
@@ -94,7 +94,7 @@ impl Worker {
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
-                tracing::debug!(consumer = %self.spec.name, %from, %to, "a gap of the broker's own chunks");
+                tracing::debug!(consumer = %self.spec.name, from = from.0, to = to.0, "a gap of the broker's own chunks");
             }
             GapKind::Truncated { records } => {
                 let what = format!(
@@ -234,7 +234,7 @@ impl Worker {
                 // Some of it may have been read before.
                 let first = header.first_offset.max(wanted);
                 let records = u32::try_from(header.next_offset().0 - first.0).unwrap_or(u32::MAX);
-                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a chunk cannot be read; left out as on_bad_message says");
+                tracing::error!(consumer = %self.spec.name, stream, first_offset = first.0, records, %error, "a chunk cannot be read; left out as on_bad_message says");
                 if wanted > Offset(0) && first > wanted {
                     // Whether the broker's own chunks stood there cannot be asked any more.
                     self.count_lost(LostReason::Gap, first.0 - wanted.0);
@@ -258,7 +258,7 @@ impl Worker {
         let stream = self.spec.stream.as_str();
         match self.spec.on_bad {
             OnBad::Skip => {
-                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
+                tracing::error!(consumer = %self.spec.name, stream, first_offset = first.0, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
                 let reason = match error {
                     ChunkError::OverLimit { .. } => LostReason::OverLimit,
                     _ => LostReason::Undecodable,
@@ -295,5 +295,22 @@ impl Worker {
             Ok(ticket) => self.settle(ticket),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
         }
+    }
+}
+
+fn trace_chunk(delivery: &Delivery) {
+    if !tracing::enabled!(tracing::Level::TRACE) {
+        return;
+    }
+    match ChunkHeader::parse(&delivery.chunk) {
+        Ok(header) => tracing::trace!(
+            first_offset = header.first_offset.0,
+            records = header.records,
+            epoch = header.epoch,
+            written_at = %header.timestamp,
+            bytes = delivery.chunk.len(),
+            "chunk"
+        ),
+        Err(error) => tracing::trace!(%error, bytes = delivery.chunk.len(), "chunk"),
     }
 }

@@ -199,9 +199,9 @@ impl Worker {
         let Session { subscription, plan, stored, bounds } = session;
         let connection = subscription.connection();
         tracing::info!(
-            consumer = %self.spec.name, stream = %self.spec.stream, node = %connection.endpoint(),
-            broker = connection.version(), from = ?plan.subscribe, wanted = ?plan.wanted.map(|o| o.0),
-            by = ?plan.origin, stored = ?stored.map(|o| o.0), "subscribed"
+            node = %connection.endpoint(), broker = connection.version(), from = %plan.subscribe,
+            wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
+            stored = stored.map(|o| o.0), "subscribed"
         );
         self.commit.observed(stored);
         if let Some(stored) = stored {
@@ -256,7 +256,7 @@ impl Worker {
             }
             _ => self.backoff.next(fastrand::f64()),
         };
-        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, %error, ?wait, "not connected; trying again");
+        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, %error, wait_ms = wait.as_millis(), "not connected; trying again");
         self.status.set_state(State::Backoff, Some(error.to_string()));
         self.status.metrics.restarts(super::settling::restart_reason(&error)).increment(1);
         self.link = Link::Down { until: now + wait };
@@ -285,7 +285,7 @@ impl Worker {
             self.end(super::Outcome::Halted(halt(&lost)));
             return;
         };
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = ?self.spec.on_lost, "the position is lost; going on as on_offset_lost says");
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = %self.spec.on_lost, "the position is lost; going on as on_offset_lost says");
         self.count_lost(super::settling::lost_reason(&lost), lost.messages());
         let plan = match (&lost, plan.subscribe) {
             // So that what retention takes from now on is noticed.

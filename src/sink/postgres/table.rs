@@ -96,7 +96,7 @@ pub(super) async fn prepare(
             )));
         }
         client.batch_execute(&sql).await.map_err(failed("create the tables"))?;
-        tracing::info!(table = %name, "created");
+        tracing::info!(table = %name, "table created");
     }
     let found = columns(client, &names.table).await.map_err(&looking)?;
     let mut wrong = Vec::new();
