@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks torture brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks torture lag brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +28,10 @@ bench: ## Speed, beside a plain socket reader and the official client (ARGS='--s
 
 torture: ## Kills, freezes and outages for every sink, and a table of what was lost (KILLS=1000)
 	@scripts/torture.sh
+
+lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)
+	@LAG_SECONDS=$${LAG_SECONDS:-600} scripts/test.sh --test all -- --nocapture \
+	  lag::truth::another_client_sees_the_same_on_rabbitmq_4_3
 
 bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 7 sqlite')
 	@scripts/bench-sinks.sh $(ARGS)

@@ -1,6 +1,9 @@
 //! Lag: does it fall to 0, and stay there, once all is written, also on a stream where nothing but the
 //! broker's own chunks for stored offsets follows? Does it grow for a consumer that has halted? Does
 //! headroom count down as retention comes near?
+//!
+//! - [`truth`]: do the figures agree, second by second, with what another client sees?
+//! - [`figures`]: one wrong figure after the other, each of which was seen
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,9 @@ use crate::common::load::body;
 use crate::common::rstream::{Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
+
+mod figures;
+mod truth;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -141,7 +147,7 @@ async fn halted(version: Version) -> Result<(), Unavailable> {
     })
     .await;
     let shown = daemon.consumer("filer").await.unwrap();
-    assert_eq!(shown["headroom_messages"], 0, "{shown}");
+    assert!(shown["headroom_messages"].as_i64() < Some(0), "as the metric has it: {shown}");
     assert!(shown["stream_first_offset"].as_u64() > Some(100), "{shown}");
     daemon.terminate().await;
     Ok(())

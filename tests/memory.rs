@@ -128,7 +128,7 @@ async fn stuck_for_long() -> Result<(), Unavailable> {
     assert_eq!(proxy.open(), connections);
     watched.look_on(&daemon, Duration::from_secs(seconds)).await;
     assert_eq!((proxy.open(), proxy.accepted()), (connections, connections), "{}", home.log_tail());
-    let silent = |c: &serde_json::Value| c["ready"] == false && c["state"] == "running";
+    let silent = |c: &serde_json::Value| c["ready"] == false && c["state"] == "degraded";
     let stuck = daemon.until("printer", "it is shown as not ready", LONG, silent).await;
     let reason = stuck["reason"].as_str().unwrap();
     assert!(reason.contains("the sink has made nothing durable for"), "{reason}");

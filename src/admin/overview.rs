@@ -13,6 +13,9 @@ pub trait Overview: Send + Sync {
     /// Answers from memory, at once.
     fn consumers(&self) -> Vec<ConsumerView>;
 
+    /// Brings the gauges of every consumer up to now, for a scrape. From memory, at once.
+    fn refresh_gauges(&self);
+
     /// Stores what is durable in every stream of the consumer of this name, and reads it back.
     ///
     /// Dropped when it takes too long, which must leave nothing half done.
@@ -41,6 +44,8 @@ pub struct ConsumerView {
     pub ready: bool,
     /// Why it does not, for a person to act on.
     pub reason: Option<String>,
+    /// For how long it has been ready, or not ready.
+    pub ready_age_seconds: f64,
     /// The last offset received.
     pub received_offset: Option<Offset>,
     /// The last offset that is durable, with all below it.
@@ -49,15 +54,17 @@ pub struct ConsumerView {
     pub stored_offset: Option<Offset>,
     /// The first offset that the stream holds.
     pub stream_first_offset: Option<Offset>,
-    /// The last offset that the stream is known to hold.
+    /// The last offset that the stream is known to hold, the broker's own chunks included.
     pub stream_last_offset: Option<Offset>,
+    /// How long ago the stream's end was last seen.
+    pub stream_seen_age_seconds: Option<f64>,
     /// Offsets from the durable one to the end, at the most.
     pub lag_messages: Option<u64>,
-    /// Age of the oldest chunk that is not durable; 0 when caught up.
+    /// Age of the oldest message that is not durable; 0 when caught up.
     pub lag_seconds: Option<f64>,
-    /// Offsets that retention may truncate before data is lost.
-    pub headroom_messages: Option<u64>,
-    /// Times that it was started again since the daemon started.
+    /// Offsets that retention may truncate before data is lost. Negative: so many are lost.
+    pub headroom_messages: Option<i64>,
+    /// Times that it was started or connected again since the daemon started.
     pub restarts: u64,
     /// The most memory that it may take for messages.
     pub memory_bound_bytes: u64,

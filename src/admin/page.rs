@@ -1,7 +1,8 @@
 //! The status page: a table for people, made on the server. No script, nothing from elsewhere, and
 //! every text that is not ours escaped.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
 use super::overview::ConsumerView;
 
@@ -13,6 +14,14 @@ const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2rem;color:#
     border-bottom:1px solid #d8dde3}td.n{text-align:right;font-variant-numeric:tabular-nums}\
     tr.bad td{background:#fdecea}p.why{margin:0;color:#9a1c12;max-width:60rem}";
 
+/// What the figures of a row have to do with each other.
+const LEGEND: &str = "lag = end − durable, of one moment, without what is known to be the broker's \
+    own chunks at the end (stored offsets): a consumer that has caught up has no lag, though its end \
+    may lie beyond what is durable.";
+
+/// From this age on, a row says when the stream's end was last seen.
+const SEEN_LONG_AGO_SECONDS: f64 = 10.0;
+
 /// The whole page.
 pub(super) fn render(consumers: &[ConsumerView]) -> String {
     let mut out = String::new();
@@ -20,7 +29,7 @@ pub(super) fn render(consumers: &[ConsumerView]) -> String {
     write(&mut out, consumers).map_or_else(|_| String::new(), |()| out)
 }
 
-fn write(out: &mut String, consumers: &[ConsumerView]) -> std::fmt::Result {
+fn write(out: &mut String, consumers: &[ConsumerView]) -> fmt::Result {
     let ready = consumers.iter().filter(|c| c.ready).count();
     write!(
         out,
@@ -39,10 +48,12 @@ fn write(out: &mut String, consumers: &[ConsumerView]) -> std::fmt::Result {
     for consumer in consumers {
         row(out, consumer)?;
     }
-    out.write_str("</tbody></table>\n</body></html>\n")
+    out.write_str("</tbody></table>\n<p>")?;
+    out.write_str(LEGEND)?;
+    out.write_str("</p>\n</body></html>\n")
 }
 
-fn row(out: &mut String, c: &ConsumerView) -> std::fmt::Result {
+fn row(out: &mut String, c: &ConsumerView) -> fmt::Result {
     write!(out, "<tr class=\"{}\">", if c.ready { "ok" } else { "bad" })?;
     write!(out, "<td>{}", Escaped(c.name.as_str()))?;
     if let Some(reason) = &c.reason {
@@ -50,15 +61,25 @@ fn row(out: &mut String, c: &ConsumerView) -> std::fmt::Result {
     }
     write!(
         out,
-        "</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+        "</td><td>{}</td><td>{}</td><td>{}</td><td>{}",
         Escaped(c.stream.as_str()),
         Escaped(c.sink),
         c.guarantee,
         c.state
     )?;
+    if !c.ready {
+        write!(out, " for {}", Span(c.ready_age_seconds))?;
+    }
+    out.write_str("</td>")?;
     number(out, c.durable_offset)?;
     number(out, c.stored_offset)?;
-    number(out, c.stream_last_offset)?;
+    match c.stream_seen_age_seconds.filter(|age| *age >= SEEN_LONG_AGO_SECONDS) {
+        Some(age) => {
+            let end = c.stream_last_offset.map_or_else(|| "–".to_owned(), |end| end.to_string());
+            number(out, Some(format!("{end}, seen {} ago", Span(age))))?;
+        }
+        None => number(out, c.stream_last_offset)?,
+    }
     number(out, c.lag_messages)?;
     number(out, c.lag_seconds.map(|s| format!("{s:.1}")))?;
     number(out, c.headroom_messages)?;
@@ -67,10 +88,25 @@ fn row(out: &mut String, c: &ConsumerView) -> std::fmt::Result {
     out.write_str("</tr>\n")
 }
 
-fn number(out: &mut String, value: Option<impl Display>) -> std::fmt::Result {
+fn number(out: &mut String, value: Option<impl Display>) -> fmt::Result {
     match value {
         Some(value) => write!(out, "<td class=\"n\">{value}</td>"),
         None => out.write_str("<td class=\"n\">–</td>"),
+    }
+}
+
+/// A time span, of which two units matter.
+struct Span(f64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = Duration::try_from_secs_f64(self.0).unwrap_or_default().as_secs();
+        match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+            (0, 0, 0, s) => write!(f, "{s} s"),
+            (0, 0, m, s) => write!(f, "{m} min {s} s"),
+            (0, h, m, _) => write!(f, "{h} h {m} min"),
+            (d, h, _, _) => write!(f, "{d} d {h} h"),
+        }
     }
 }
 
@@ -78,7 +114,7 @@ fn number(out: &mut String, value: Option<impl Display>) -> std::fmt::Result {
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             match c {
                 '<' => f.write_str("&lt;")?,

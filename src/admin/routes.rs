@@ -16,7 +16,7 @@ use serde_json::json;
 use super::overview::{CommitError, ConsumerView, Overview};
 use super::page;
 use super::server::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
-use crate::telemetry::samples;
+use crate::telemetry::{process, samples};
 
 /// A whole response: bodies are small, or rendered at once anyhow.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -114,6 +114,8 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
             answer
         }
         Route::Metrics => {
+            site.overview.refresh_gauges();
+            process::collect();
             let mut page = site.metrics.render();
             samples::registry().render(&mut page);
             respond(StatusCode::OK, PROMETHEUS, page)
@@ -150,7 +152,7 @@ fn ready(consumers: &[ConsumerView]) -> Answer {
         .map(|c| {
             json!({
                 "name": c.name, "stream": c.stream, "state": c.state,
-                "ready": c.ready, "reason": c.reason,
+                "ready": c.ready, "ready_age_seconds": c.ready_age_seconds, "reason": c.reason,
             })
         })
         .collect();

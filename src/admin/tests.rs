@@ -42,11 +42,13 @@ fn view(reason: Option<&str>) -> ConsumerView {
         state: if reason.is_none() { State::Running } else { State::Halted },
         ready: reason.is_none(),
         reason: reason.map(str::to_owned),
+        ready_age_seconds: 4000.0,
         received_offset: Some(Offset(12)),
         durable_offset: Some(Offset(11)),
         stored_offset: Some(Offset(0)),
         stream_first_offset: Some(Offset(0)),
         stream_last_offset: Some(Offset(20)),
+        stream_seen_age_seconds: Some(0.5),
         lag_messages: Some(9),
         lag_seconds: Some(1.5),
         headroom_messages: None,
@@ -61,6 +63,8 @@ impl Overview for Scripted {
     fn consumers(&self) -> Vec<ConsumerView> {
         vec![view(self.not_ready.as_deref())]
     }
+
+    fn refresh_gauges(&self) {}
 
     async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
         self.commits.fetch_add(1, Ordering::SeqCst);

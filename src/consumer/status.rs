@@ -2,18 +2,25 @@
 //!
 //! The consumer writes, the observer adds what the stream itself says, the admin server reads.
 //! Outlives the consumer's task, so that a halted one still has a lag.
+//!
+//! Whatever is shown is computed from one snapshot when it is asked for: figures of one answer
+//! belong together, and those that count from a moment go on growing while nothing happens.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::broker::Bounds;
-use crate::flow::lag::{self, Lag};
-use crate::telemetry::{ConsumerMetrics, State};
+use crate::flow::lag::{self, Lag, Seen, Watch};
+use crate::flow::resume::Lost;
+use crate::telemetry::{ConsumerMetrics, RestartReason, State};
 use crate::types::{Offset, Timestamp};
 
 /// How long a sink may hold a batch, without making any durable, before its consumer is no longer
 /// shown as ready.
 const SINK_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// How long ago the last chunk may have come where a backlog is being read.
+const FLOWING_MAX: Duration = Duration::from_millis(500);
 
 /// One consumer, as others see it.
 pub struct Status {
@@ -25,9 +32,9 @@ pub struct Status {
 /// What is known at one moment.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What it is doing.
+    /// What it is doing; see [`Facts::shown_state`].
     pub state: State,
-    /// Why it is not running, in words.
+    /// Why it is not running.
     pub reason: Option<String>,
     /// What its sink last complained of, until it worked again.
     pub sink_trouble: Option<String>,
@@ -37,20 +44,27 @@ pub struct Facts {
     pub position: Option<Offset>,
     /// Whether `position` is known at all.
     pub positioned: bool,
+    /// Whether `position` belongs to a former incarnation of the stream, and counts for nothing in
+    /// this one.
+    pub foreign: bool,
     /// The last durable offset of this run, or that it resumed from.
     pub durable: Option<Offset>,
+    /// When something last became durable in this run.
+    pub durable_at: Option<Timestamp>,
     /// The last offset received.
     pub received: Option<Offset>,
-    /// The last chunk received: first offset and records.
-    pub last_chunk: Option<(Offset, u32)>,
+    /// The last chunk received.
+    pub last_chunk: Option<Seen>,
     /// The offset that the broker holds.
     pub stored: Option<Offset>,
-    /// When that was last so, or the consumer began.
-    pub stored_at: Instant,
-    /// Whether something is durable that is not stored.
-    pub unstored: bool,
+    /// Since when something is durable that is not stored.
+    pub unstored_since: Option<Instant>,
     /// When the last chunk came, or the subscription began; `None` without a subscription.
     pub quiet_since: Option<Instant>,
+    /// Whether this subscription has brought a chunk.
+    pub delivered: bool,
+    /// Whether the last chunk brought anything new.
+    pub news: bool,
     /// Whether the broker may send.
     pub credit: bool,
     /// When the oldest chunk received and not durable was written.
@@ -59,10 +73,12 @@ pub struct Facts {
     pub buffered_bytes: u64,
     /// Where the stream begins and ends.
     pub bounds: Option<Bounds>,
-    /// How far behind it is.
-    pub lag: Option<Lag>,
-    /// How often it was started again.
+    /// What was seen of the stream's end.
+    pub watch: Watch,
+    /// How often it was started or connected again.
     pub restarts: u64,
+    /// When it became ready, or ceased to be.
+    turned: Timestamp,
 }
 
 impl Status {
@@ -75,19 +91,23 @@ impl Status {
             sink_busy_since: None,
             position: None,
             positioned: false,
+            foreign: false,
             durable: None,
+            durable_at: None,
             received: None,
             last_chunk: None,
             stored: None,
-            stored_at: Instant::now(),
-            unstored: false,
+            unstored_since: None,
             quiet_since: None,
+            delivered: false,
+            news: false,
             credit: false,
             oldest: None,
             buffered_bytes: 0,
             bounds: None,
-            lag: None,
+            watch: Watch::default(),
             restarts: 0,
+            turned: Timestamp::now(),
         };
         Status { metrics, inner: Mutex::new(facts) }
     }
@@ -98,17 +118,68 @@ impl Status {
     }
 
     /// Changes what is known.
-    pub fn update(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut self.lock());
+    pub fn update<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+        let mut facts = self.lock();
+        let was_ready = facts.is_ready();
+        let changed = change(&mut facts);
+        if facts.is_ready() != was_ready {
+            facts.turned = Timestamp::now();
+        }
+        let view = facts.view();
+        facts.watch.note(&view);
+        changed
     }
 
     /// A new state, with the reason where it is not a good one.
     pub fn set_state(&self, state: State, reason: Option<String>) {
-        self.metrics.set_state(state);
         self.update(|facts| {
             facts.state = state;
             facts.reason = reason;
         });
+    }
+
+    /// Counts that it is started, or connected, again.
+    pub fn count_restart(&self, why: RestartReason) {
+        self.metrics.restarts(why).increment(1);
+        self.update(|facts| facts.restarts += 1);
+    }
+
+    /// Brings every gauge that shows a moment up to now, all from one snapshot.
+    pub fn refresh_gauges(&self) {
+        let facts = self.facts();
+        let now = Timestamp::now();
+        let metrics = &self.metrics;
+        metrics.set_state(facts.shown_state());
+        metrics.ready.set(f64::from(u8::from(facts.is_ready())));
+        let offsets = [
+            (&metrics.stream_first_offset, facts.bounds.and_then(|bounds| bounds.first)),
+            (&metrics.stream_last_offset, facts.stream_end()),
+            (&metrics.received_offset, facts.received),
+            (&metrics.durable_offset, facts.durable),
+            (&metrics.stored_offset, facts.stored),
+        ];
+        for (gauge, offset) in offsets {
+            if let Some(offset) = offset {
+                gauge.set_offset(offset);
+            }
+        }
+        if let Some(lag) = facts.lag(now) {
+            metrics.lag_messages.set_count(lag.messages);
+            metrics.lag_seconds.set(lag.seconds);
+        }
+        if let Some(headroom) = facts.headroom() {
+            metrics.headroom_messages.set(headroom as f64);
+        }
+        let moments = [
+            (&metrics.last_durable, facts.durable_at),
+            (&metrics.last_contact, facts.watch.last_heard()),
+        ];
+        for (gauge, moment) in moments {
+            if let Some(moment) = moment {
+                gauge.set(Timestamp(0).seconds_until(moment));
+            }
+        }
+        metrics.store_age_seconds.set(facts.store_age().as_secs_f64());
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
@@ -118,12 +189,28 @@ impl Status {
 }
 
 impl Facts {
-    /// Whether it does its work.
-    pub fn is_ready(&self) -> bool {
-        self.state == State::Running && self.sink_trouble.is_none() && self.sink_silence().is_none()
+    /// What it is doing, its sink's trouble included.
+    pub fn shown_state(&self) -> State {
+        let works = self.sink_trouble.is_none() && self.sink_silence().is_none();
+        match self.state {
+            State::Running if !works => State::Degraded,
+            state => state,
+        }
     }
 
-    /// Why it does not.
+    /// Whether it does its work.
+    pub fn is_ready(&self) -> bool {
+        self.shown_state() == State::Running
+    }
+
+    /// For how long it has been ready, or not ready.
+    pub fn seconds_so(&self, now: Timestamp) -> f64 {
+        let silent = self.sink_silence().filter(|_| self.sink_trouble.is_none());
+        let silent = silent.filter(|_| self.state == State::Running);
+        silent.map_or_else(|| self.turned.seconds_until(now), |silence| silence.as_secs_f64())
+    }
+
+    /// Why it does not do its work.
     pub fn why_not_ready(&self) -> Option<String> {
         if self.is_ready() {
             return None;
@@ -132,7 +219,13 @@ impl Facts {
             let seconds = self.sink_silence()?.as_secs();
             Some(format!("the sink has made nothing durable for {seconds} s, and holds a batch"))
         };
-        let reason = self.reason.clone().or_else(|| self.sink_trouble.clone()).or_else(silent);
+        let sink = self.sink_trouble.clone().or_else(silent);
+        let reason = match (self.reason.clone(), sink) {
+            (Some(reason), Some(sink)) if self.state == State::Draining => {
+                Some(format!("{reason}; the sink: {sink}"))
+            }
+            (reason, sink) => reason.or(sink),
+        };
         Some(reason.unwrap_or_else(|| format!("it is {}", self.state)))
     }
 
@@ -141,20 +234,86 @@ impl Facts {
         self.sink_busy_since.map(|since| since.elapsed()).filter(|s| *s >= SINK_SILENCE_MAX)
     }
 
-    /// Offsets that retention may still truncate before something is lost.
-    pub fn headroom(&self) -> Option<i64> {
-        let first = self.bounds?.first?;
-        self.positioned.then(|| lag::headroom(self.position, first))
+    /// How far behind it is, where that is known.
+    pub fn lag(&self, now: Timestamp) -> Option<Lag> {
+        self.positioned.then(|| self.watch.lag(&self.view(), now))?
     }
 
+    /// The last offset that the stream is known to hold.
+    pub fn stream_end(&self) -> Option<Offset> {
+        self.watch.last_look().and_then(|_| self.watch.end(&self.view()))
+    }
+
+    /// Offsets that retention may still truncate before something is lost. Unknown for a consumer
+    /// that began at the first one and has nothing durable yet: there is no distance that shrinks.
+    pub fn headroom(&self) -> Option<i64> {
+        let first = self.bounds?.first?;
+        let headroom = lag::headroom(self.view().position, first);
+        let began_there = self.durable.is_none() && headroom == 0;
+        (self.positioned && !self.foreign && !began_there).then_some(headroom)
+    }
+
+    /// For how long the stored offset has been behind the durable one.
+    pub fn store_age(&self) -> Duration {
+        self.unstored_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// No task runs any more, or none is connected: nothing comes, and nothing is held.
+    pub fn unplug(&mut self) {
+        self.quiet_since = None;
+        self.credit = false;
+        self.buffered_bytes = 0;
+        self.sink_busy_since = None;
+        self.oldest = None;
+    }
+
+    /// What was known of the stream is of a former incarnation.
+    pub(super) fn forget_incarnation(&mut self) {
+        self.received = None;
+        self.last_chunk = None;
+        self.oldest = None;
+        self.foreign = true;
+        self.positioned = true;
+        self.watch = Watch::default();
+    }
+
+    /// The position is lost.
+    pub(super) fn note_lost(&mut self, lost: &Lost) {
+        match *lost {
+            Lost::Evicted { .. } if self.positioned => {}
+            Lost::Evicted { wanted, .. } => {
+                self.position = wanted.prev();
+                self.positioned = true;
+            }
+            Lost::Forgotten { remembered } if self.ends_beyond(remembered) => {
+                self.position = Some(remembered);
+                self.positioned = true;
+            }
+            Lost::PastEnd { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => {
+                self.forget_incarnation();
+            }
+        }
+    }
+
+    fn ends_beyond(&self, offset: Offset) -> bool {
+        self.bounds.is_some_and(|bounds| match bounds.tail {
+            lag::Tail::Empty => false,
+            lag::Tail::Offset(end) | lag::Tail::Chunk(end) => end >= offset,
+        })
+    }
+
+    /// Where it stands, for its lag.
     pub(super) fn view(&self) -> lag::View {
+        // In another incarnation all that is there waits.
+        let nothing = || self.bounds.and_then(|bounds| bounds.first?.prev());
         lag::View {
-            position: self.position,
-            last_chunk: self.last_chunk,
+            position: if self.foreign { nothing() } else { self.position },
             received: self.received,
-            credit: self.credit,
-            quiet_since: self.quiet_since,
+            last_chunk: self.last_chunk,
             oldest: self.oldest,
+            holding: self.buffered_bytes > 0,
+            flowing: self.quiet_since.is_some_and(|s| s.elapsed() < FLOWING_MAX) && self.news,
+            quiet_since: self.quiet_since.filter(|_| self.credit && self.delivered),
         }
     }
 }

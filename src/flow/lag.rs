@@ -1,20 +1,38 @@
 //! How far behind a consumer is: in messages, in seconds, and how much retention may still drop.
 //!
-//! `lag = max(0, tail − position)` is an upper bound, since the broker's tracking chunks take
-//! offsets too: storing an offset on an idle stream moves the tail past the position for ever. So
-//! where everything received is durable, credit is there, and nothing came for [`SETTLE`] although
-//! the tail is past the position, the consumer *is* caught up and the lag is 0.
+//! `lag = end − position` is an upper bound, since the broker's tracking chunks take offsets too:
+//! storing an offset on an idle stream moves the end past the position for ever. [`Watch`] keeps what
+//! was seen of the end, and finds out which offsets are no messages:
+//! - the broker sends what there is to a subscription with credit. So what an earlier look saw, and
+//!   what did not come within [`SETTLE`], is the broker's own;
+//! - a consumer without such a subscription has its next offset asked for ([`Watch::question`]).
+//!
+//! `seconds` is the age of the oldest message that is not durable: by its chunk's timestamp where the
+//! chunk is known, else by the looks between which it appeared. Both are moments, not
+//! ages, so the figure grows by itself while nobody can look. A consumer that had caught up when the
+//! stream was last seen is at 0 only as long as that is fresh; then it counts from that look, since
+//! nobody knows what has come.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::types::{Offset, Timestamp};
 
-/// How long nothing may come, with credit there, before a tail past the position is taken for the
+/// How long nothing may come, with credit there, before an end past the position is taken for the
 /// broker's own chunks.
-pub const SETTLE: Duration = Duration::from_secs(2);
+pub const SETTLE: Duration = Duration::from_secs(1);
 
-/// The same before anything was received at all: the first chunk may take longer.
-pub const SETTLE_FIRST: Duration = Duration::from_secs(15);
+/// How much later than planned a look may be before a caught-up consumer is no longer taken for one.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+/// The same while a subscription with credit is open: it would bring what there is.
+const LATE_WITH_CREDIT_MAX: Duration = Duration::from_secs(3);
+
+/// So many looks are kept: the oldest one that matters, and the newest.
+const LOOKS_MAX: usize = 64;
+
+/// How often in a row an offset is asked for in vain before it is taken for the broker's own.
+const VAIN_MAX: u32 = 2;
 
 /// What the broker tells of the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,25 +45,50 @@ pub enum Tail {
     Chunk(Offset),
 }
 
+/// A chunk that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its first offset.
+    pub first: Offset,
+    /// How many records it holds.
+    pub records: u32,
+    /// When it was written.
+    pub timestamp: Timestamp,
+}
+
 /// What is known of a consumer at one instant.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// The last durable offset; before there is one, the offset before the first wanted.
     /// `None` stands for "before offset 0".
     pub position: Option<Offset>,
-    /// The last chunk received: its first offset and number of records.
-    pub last_chunk: Option<(Offset, u32)>,
     /// The last offset received.
     pub received: Option<Offset>,
-    /// Whether the broker may send (a subscription with credit left).
-    pub credit: bool,
-    /// When the last chunk came, or the subscription began.
-    pub quiet_since: Option<Instant>,
-    /// When the oldest chunk that is not durable was written, where it is known.
+    /// The last chunk received.
+    pub last_chunk: Option<Seen>,
+    /// When the oldest chunk that was received and is not durable was written.
     pub oldest: Option<Timestamp>,
+    /// Whether anything received is not durable yet, taken up or not.
+    pub holding: bool,
+    /// Whether new messages came within the last moment: then more of a backlog may be on its way.
+    pub flowing: bool,
+    /// Since when nothing came on a subscription that has credit, and that has brought a chunk
+    /// before. `None` where there is no such subscription.
+    pub quiet_since: Option<Instant>,
 }
 
-/// The answer.
+impl View {
+    /// The last offset that is known to the consumer, durable or not.
+    fn known(&self) -> Option<Offset> {
+        self.position.max(self.received)
+    }
+
+    fn all_durable(&self) -> bool {
+        self.oldest.is_none() && self.received <= self.position
+    }
+}
+
+/// How far behind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
     /// Messages not yet durable, at the most.
@@ -54,55 +97,193 @@ pub struct Lag {
     pub seconds: f64,
 }
 
-/// Follows one consumer's lag from one look at the stream to the next.
-#[derive(Debug, Default)]
+/// One look at the stream's end.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    tail: Tail,
+    at: Instant,
+    wall: Timestamp,
+}
+
+/// The first message that waits, and when it was written.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    position: Option<Offset>,
+    written: Timestamp,
+}
+
+/// What was seen of the end of one consumer's stream.
+#[derive(Clone, Debug, Default)]
 pub struct Watch {
-    tail: Option<(Tail, Instant)>,
-    caught_up: Option<Timestamp>,
+    /// Oldest first. The front one is the last that saw nothing new, if there is such a one.
+    looks: VecDeque<Look>,
+    /// How long after the last look the next one is due.
+    every: Duration,
+    /// When the broker last answered or sent anything.
+    heard: Option<Timestamp>,
+    /// No message lies between what is known to the consumer and this offset.
+    clear_to: Option<Offset>,
+    waiting: Option<Waiting>,
+    /// How often in a row the offset after this position was asked for in vain.
+    vain: Option<(Option<Offset>, u32)>,
 }
 
 impl Watch {
-    /// Takes a look at the stream's end, made at `now`/`wall`, and says how far behind `view` is.
-    pub fn look(&mut self, view: &View, tail: Tail, now: Instant, wall: Timestamp) -> Lag {
-        let moved = match self.tail {
-            Some((known, since)) if known == tail => since,
-            _ => now,
-        };
-        self.tail = Some((tail, moved));
-
-        let messages = if quiet(view, moved, now) { 0 } else { behind(view, tail) };
-        if messages == 0 {
-            self.caught_up = Some(wall);
-            return Lag { messages: 0, seconds: 0.0 };
+    /// Takes a look at the stream's end; the next one is due after `every`.
+    pub fn looked(&mut self, tail: Tail, at: Instant, wall: Timestamp, every: Duration) {
+        if last_of(tail, None) < self.clear_to {
+            // The stream is a shorter one now, or another node has less of it.
+            self.clear_to = None;
         }
-        // A chunk that has not come yet was written after the consumer was last caught up.
-        let oldest = view.oldest.or(self.caught_up);
-        Lag { messages, seconds: oldest.map_or(0.0, |oldest| oldest.seconds_until(wall)) }
+        self.looks.push_back(Look { tail, at, wall });
+        if self.looks.len() > LOOKS_MAX {
+            // An age is counted from between the first two.
+            self.looks.remove(2);
+        }
+        self.every = every;
+        self.heard(wall);
+    }
+
+    /// The broker answered, or sent something.
+    pub fn heard(&mut self, wall: Timestamp) {
+        self.heard = self.heard.max(Some(wall));
+    }
+
+    /// When the broker last answered or sent something.
+    pub fn last_heard(&self) -> Option<Timestamp> {
+        self.heard
+    }
+
+    /// When the stream's end was last seen.
+    pub fn last_look(&self) -> Option<Timestamp> {
+        self.looks.back().map(|look| look.wall)
+    }
+
+    /// Draws conclusions from how the consumer is now. Called whenever that has changed.
+    pub fn note(&mut self, view: &View) {
+        if let Some(written) = view.oldest {
+            self.waiting = Some(Waiting { position: view.position, written });
+        }
+        if let (Some(quiet), Some(newest)) = (view.quiet_since, self.looks.back())
+            && view.all_durable()
+            && !view.holding
+            && newest.at >= quiet + SETTLE
+        {
+            let settled = self.looks.iter().rev().find(|look| newest.at >= look.at + SETTLE);
+            let settled = settled.and_then(|look| last_of(look.tail, view.last_chunk));
+            self.clear_to = self.clear_to.max(settled);
+        }
+        let clear = self.clear(view);
+        while self.looks.get(1).is_some_and(|next| last_of(next.tail, view.last_chunk) <= clear) {
+            self.looks.pop_front();
+        }
+    }
+
+    /// The first offset that waits, where somebody has to ask when it was written, or whether it is
+    /// a message at all.
+    pub fn question(&self, view: &View) -> Option<Offset> {
+        let comes_by_itself = view.quiet_since.is_some() && view.all_durable();
+        let known = view.oldest.is_some() || self.waiting_at(view.position).is_some();
+        let behind = !self.has_caught_up(view);
+        (behind && !known && !comes_by_itself)
+            .then(|| view.position.map_or(Offset(0), Offset::next))
+    }
+
+    /// The answer to [`Watch::question`]: when the chunk with the first message after the position
+    /// was written; `None` where no message came.
+    pub fn answered(&mut self, view: &View, written: Option<Timestamp>, wall: Timestamp) {
+        self.heard(wall);
+        let position = view.position;
+        if let Some(written) = written {
+            self.waiting = Some(Waiting { position, written });
+            self.vain = None;
+            return;
+        }
+        let before = self.vain.filter(|(at, _)| *at == position).map_or(0, |(_, times)| times);
+        self.vain = Some((position, before + 1));
+        if before + 1 >= VAIN_MAX && view.all_durable() {
+            self.clear_to = self.clear_to.max(self.end(view));
+            self.vain = None;
+        }
+    }
+
+    /// How far behind the consumer is; `None` before the first look.
+    pub fn lag(&self, view: &View, wall: Timestamp) -> Option<Lag> {
+        self.looks.back()?;
+        if self.has_caught_up(view) {
+            return Some(Lag { messages: 0, seconds: self.seconds_unseen(view, wall) });
+        }
+        let after = |offset: Option<Offset>| offset.map_or(0, |offset| offset.0.saturating_add(1));
+        let done = if view.all_durable() { self.clear(view) } else { view.position };
+        let messages = after(self.end(view)).saturating_sub(after(done));
+        let oldest = view.oldest.or_else(|| self.waiting_at(view.position));
+        let oldest = oldest.or_else(|| self.appeared(view));
+        let seconds = oldest.map_or(0.0, |oldest| oldest.seconds_until(wall));
+        Some(Lag { messages, seconds })
+    }
+
+    /// The last offset that the stream is known to hold.
+    pub fn end(&self, view: &View) -> Option<Offset> {
+        view.known().max(self.looks.back().and_then(|look| last_of(look.tail, view.last_chunk)))
+    }
+
+    /// The last offset up to which every message is known to the consumer.
+    fn clear(&self, view: &View) -> Option<Offset> {
+        view.known().max(self.clear_to)
+    }
+
+    fn has_caught_up(&self, view: &View) -> bool {
+        view.all_durable() && self.end(view) <= self.clear(view)
+    }
+
+    fn waiting_at(&self, position: Option<Offset>) -> Option<Timestamp> {
+        self.waiting.filter(|waiting| waiting.position == position).map(|waiting| waiting.written)
+    }
+
+    /// About when the first offset was written that is not known to the consumer: between the last
+    /// look that did not see it and the next, and after the last chunk that came. `None` where it may
+    /// as well be the broker's own.
+    fn appeared(&self, view: &View) -> Option<Timestamp> {
+        let clear = self.clear(view);
+        let saw_nothing = |look: &Look| last_of(look.tail, view.last_chunk) <= clear;
+        let last = self.looks.iter().rposition(saw_nothing);
+        let between = last.and_then(|index| {
+            let before = self.looks.get(index)?.wall;
+            let after = self.looks.get(index + 1).map_or(before, |look| look.wall);
+            let gap = Duration::try_from_secs_f64(before.seconds_until(after)).ok()?;
+            // After a longer one, such as an outage, the worst is assumed.
+            let half = if gap <= self.every * 2 { gap.as_millis() / 2 } else { 0 };
+            Some(Timestamp(before.0.saturating_add(i64::try_from(half).ok()?)))
+        });
+        let last_chunk = view.last_chunk.map(|chunk| chunk.timestamp);
+        match between {
+            Some(between) => Some(between).max(last_chunk),
+            None => last_chunk.filter(|_| view.flowing),
+        }
+    }
+
+    /// For how long nobody knows whether the consumer is still caught up.
+    fn seconds_unseen(&self, view: &View, wall: Timestamp) -> f64 {
+        let looked = self.last_look();
+        let (sure, late_max) = match view.quiet_since {
+            Some(_) => (looked.max(self.heard), LATE_WITH_CREDIT_MAX),
+            None => (looked, LATE_MAX),
+        };
+        let unseen = sure.map_or(0.0, |sure| sure.seconds_until(wall));
+        if unseen <= (self.every + late_max).as_secs_f64() { 0.0 } else { unseen }
     }
 }
 
-fn quiet(view: &View, tail_moved: Instant, now: Instant) -> bool {
-    let all_durable = view.received.is_none_or(|r| view.position.is_some_and(|p| p >= r));
-    let since = view.quiet_since.map(|quiet| quiet.max(tail_moved));
-    let settle = if view.received.is_some() { SETTLE } else { SETTLE_FIRST };
-    all_durable && view.credit && since.is_some_and(|since| now >= since + settle)
-}
-
-fn behind(view: &View, tail: Tail) -> u64 {
-    let last = match tail {
-        Tail::Empty => return 0,
-        Tail::Offset(last) => last,
-        Tail::Chunk(id) => match view.last_chunk {
-            Some((first, records)) if first == id => {
-                Offset(id.0 + u64::from(records.saturating_sub(1)))
+fn last_of(tail: Tail, last_chunk: Option<Seen>) -> Option<Offset> {
+    match tail {
+        Tail::Empty => None,
+        Tail::Offset(last) => Some(last),
+        Tail::Chunk(id) => match last_chunk {
+            Some(chunk) if chunk.first == id => {
+                Some(Offset(id.0.saturating_add(u64::from(chunk.records.saturating_sub(1)))))
             }
-            _ => id,
+            _ => Some(id),
         },
-    };
-    let last = view.received.map_or(last, |received| received.max(last));
-    match view.position {
-        Some(position) => last.0.saturating_sub(position.0),
-        None => last.0.saturating_add(1),
     }
 }
 
@@ -114,80 +295,4 @@ pub fn headroom(position: Option<Offset>, first: Offset) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(position: Option<u64>) -> View {
-        View {
-            position: position.map(Offset),
-            last_chunk: None,
-            received: position.map(Offset),
-            credit: true,
-            quiet_since: None,
-            oldest: None,
-        }
-    }
-
-    fn messages(view: &View, tail: Tail) -> u64 {
-        Watch::default().look(view, tail, Instant::now(), Timestamp(0)).messages
-    }
-
-    #[test]
-    fn the_difference_to_the_tail() {
-        assert_eq!(messages(&view(Some(10)), Tail::Offset(Offset(10))), 0);
-        assert_eq!(messages(&view(Some(10)), Tail::Offset(Offset(25))), 15);
-        assert_eq!(messages(&view(None), Tail::Offset(Offset(24))), 25);
-        assert_eq!(messages(&view(None), Tail::Empty), 0);
-        assert_eq!(messages(&view(Some(30)), Tail::Offset(Offset(25))), 0, "never negative");
-    }
-
-    #[test]
-    fn a_chunk_id_is_exact_for_a_chunk_received_and_a_lower_bound_otherwise() {
-        let seen = View { last_chunk: Some((Offset(100), 50)), ..view(Some(120)) };
-        assert_eq!(messages(&seen, Tail::Chunk(Offset(100))), 29);
-        assert_eq!(messages(&seen, Tail::Chunk(Offset(200))), 80);
-        let buffered = View { received: Some(Offset(149)), ..seen };
-        assert_eq!(messages(&buffered, Tail::Chunk(Offset(50))), 29, "a stale tail");
-    }
-
-    #[test]
-    fn tracking_chunks_on_an_idle_stream_are_no_lag() {
-        let t0 = Instant::now();
-        let mut watch = Watch::default();
-        let view = View { quiet_since: Some(t0), ..view(Some(10)) };
-        let tail = Tail::Offset(Offset(11));
-        assert_eq!(watch.look(&view, tail, t0, Timestamp(0)).messages, 1);
-        let later = t0 + SETTLE;
-        assert_eq!(watch.look(&view, tail, later, Timestamp(0)).messages, 0);
-        // Without credit, or with something not durable, the same silence proves nothing.
-        let stuck = View { credit: false, ..view };
-        assert_eq!(watch.look(&stuck, tail, later, Timestamp(0)).messages, 1);
-        let held = View { received: Some(Offset(11)), ..view };
-        assert_eq!(watch.look(&held, tail, later, Timestamp(0)).messages, 1);
-        // A tail that just moved may be a record under way.
-        let moved = Tail::Offset(Offset(12));
-        assert_eq!(watch.look(&view, moved, later, Timestamp(0)).messages, 2);
-    }
-
-    #[test]
-    fn seconds_are_the_age_of_the_oldest_and_never_negative() {
-        let now = Instant::now();
-        let mut watch = Watch::default();
-        let held = View { oldest: Some(Timestamp(1_000)), ..view(Some(1)) };
-        let tail = Tail::Offset(Offset(9));
-        assert_eq!(watch.look(&held, tail, now, Timestamp(3_500)).seconds, 2.5);
-        assert_eq!(watch.look(&held, tail, now, Timestamp(500)).seconds, 0.0);
-        // Caught up at 4 s; a chunk that has not come yet cannot be older than that.
-        watch.look(&view(Some(9)), tail, now, Timestamp(4_000));
-        let coming = Tail::Offset(Offset(10));
-        assert_eq!(watch.look(&view(Some(9)), coming, now, Timestamp(5_000)).seconds, 1.0);
-    }
-
-    #[test]
-    fn headroom_counts_down_to_loss() {
-        assert_eq!(headroom(Some(Offset(99)), Offset(0)), 100);
-        assert_eq!(headroom(Some(Offset(99)), Offset(100)), 0);
-        assert_eq!(headroom(Some(Offset(99)), Offset(150)), -50);
-        assert_eq!(headroom(None, Offset(0)), 0);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::plan::Plan;
 use super::sinks::SinkFactory;
-use crate::consumer::{self, Command, Outcome, Status};
+use crate::consumer::{self, Command, Facts, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
@@ -70,13 +70,7 @@ impl Kept {
                 self.status.set_state(State::Halted, Some(reason.clone()));
             }
         }
-        self.status.update(|facts| {
-            facts.quiet_since = None;
-            facts.credit = false;
-            facts.buffered_bytes = 0;
-            facts.sink_busy_since = None;
-            facts.oldest = None;
-        });
+        self.status.update(Facts::unplug);
         *lock(&self.ended) = Some(ended);
     }
 }
@@ -111,9 +105,9 @@ pub(super) async fn run(
         }
         let wait = backoff.next(fastrand::f64());
         log_failure(&reason, kind, wait, trouble.failed(&reason, std::time::Instant::now()));
-        kept.status.metrics.restarts(kind).increment(1);
+        kept.status.count_restart(kind);
         kept.status.update(|facts| {
-            facts.restarts += 1;
+            facts.unplug();
             facts.sink_trouble = None;
         });
         kept.status.set_state(State::Backoff, Some(reason.clone()));

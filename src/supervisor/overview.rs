@@ -10,8 +10,8 @@ use super::Committed;
 use super::keeper::Kept;
 use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
 use crate::consumer::Command;
-use crate::flow::lag::Tail;
 use crate::telemetry::Heartbeats;
+use crate::types::Timestamp;
 
 pub(super) struct View {
     pub(super) kept: Arc<Vec<Arc<Kept>>>,
@@ -22,6 +22,12 @@ pub(super) struct View {
 impl Overview for View {
     fn consumers(&self) -> Vec<ConsumerView> {
         self.kept.iter().map(|kept| view(kept)).collect()
+    }
+
+    fn refresh_gauges(&self) {
+        for kept in self.kept.iter() {
+            kept.status.refresh_gauges();
+        }
     }
 
     async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
@@ -63,29 +69,27 @@ async fn commit(kept: &Kept) -> Committed {
 fn view(kept: &Kept) -> ConsumerView {
     let spec = &kept.plan.spec;
     let facts = kept.status.facts();
-    let last = facts.bounds.and_then(|bounds| match bounds.tail {
-        Tail::Empty => None,
-        Tail::Offset(last) | Tail::Chunk(last) => {
-            Some(facts.received.map_or(last, |r| r.max(last)))
-        }
-    });
+    let now = Timestamp::now();
+    let lag = facts.lag(now);
     ConsumerView {
         name: spec.name.clone(),
         stream: spec.stream.clone(),
         reference: spec.reference.clone(),
         sink: kept.plan.sink_kind,
         guarantee: kept.plan.guarantee,
-        state: facts.state,
+        state: facts.shown_state(),
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
+        ready_age_seconds: facts.seconds_so(now),
         received_offset: facts.received,
         durable_offset: facts.durable,
         stored_offset: facts.stored,
         stream_first_offset: facts.bounds.and_then(|b| b.first),
-        stream_last_offset: last,
-        lag_messages: facts.lag.map(|lag| lag.messages),
-        lag_seconds: facts.lag.map(|lag| lag.seconds),
-        headroom_messages: facts.headroom().map(|h| u64::try_from(h).unwrap_or(0)),
+        stream_last_offset: facts.stream_end(),
+        stream_seen_age_seconds: facts.watch.last_look().map(|seen| seen.seconds_until(now)),
+        lag_messages: lag.map(|lag| lag.messages),
+        lag_seconds: lag.map(|lag| lag.seconds),
+        headroom_messages: facts.headroom(),
         restarts: facts.restarts,
         memory_bound_bytes: kept.plan.memory_bound_bytes,
         buffered_bytes: facts.buffered_bytes,

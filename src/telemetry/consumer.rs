@@ -24,8 +24,6 @@ pub struct ConsumerMetrics {
     pub received_bytes: Counter,
     /// Chunks.
     pub received_chunks: Counter,
-    /// Messages that a filter left out.
-    pub filtered_messages: Counter,
     /// Messages durable in the sink.
     pub written_messages: Counter,
     /// Bytes durable in the sink.
@@ -50,6 +48,12 @@ pub struct ConsumerMetrics {
     pub headroom_messages: LateGauge,
     /// Seconds since the stored offset was up to date.
     pub store_age_seconds: LateGauge,
+    /// When something last became durable.
+    pub last_durable: LateGauge,
+    /// When the broker was last heard.
+    pub last_contact: LateGauge,
+    /// 1 while it does its work.
+    pub ready: Gauge,
     /// Bytes received and not durable.
     pub buffered_bytes: Gauge,
     /// The most that may be buffered.
@@ -82,7 +86,6 @@ impl ConsumerMetrics {
             received_messages: counter(&names::RECEIVED_MESSAGES, &own),
             received_bytes: counter(&names::RECEIVED_BYTES, &own),
             received_chunks: counter(&names::RECEIVED_CHUNKS, &own),
-            filtered_messages: counter(&names::FILTERED_MESSAGES, &own),
             written_messages: counter(&names::WRITTEN_MESSAGES, &of_sink),
             written_bytes: counter(&names::WRITTEN_BYTES, &of_sink),
             write_duration: metrics::histogram!(names::SINK_WRITE_DURATION.name, of_sink.iter()),
@@ -95,6 +98,9 @@ impl ConsumerMetrics {
             lag_seconds: late(&names::LAG_SECONDS),
             headroom_messages: late(&names::HEADROOM_MESSAGES),
             store_age_seconds: late(&names::OFFSET_STORE_AGE),
+            last_durable: late(&names::LAST_DURABLE),
+            last_contact: late(&names::LAST_CONTACT),
+            ready: gauge(&names::CONSUMER_READY, &own),
             buffered_bytes: gauge(&names::BUFFERED_BYTES, &own),
             buffer_limit_bytes: gauge(&names::BUFFER_LIMIT_BYTES, &own),
             backpressure: SecondsCounter::new(counter(&names::BACKPRESSURE_SECONDS, &own)),

@@ -103,6 +103,8 @@ labels! {
         Connecting = "connecting",
         /// Reads and writes.
         Running = "running",
+        /// Connected, but its sink fails and is retried, or has been silent for too long.
+        Degraded = "degraded",
         /// Takes nothing new; writes and stores what it has.
         Draining = "draining",
         /// Failed, and waits to be started again.
@@ -121,13 +123,15 @@ labels! {
         Connection = "connection",
         /// The broker answered with an error.
         Broker = "broker",
-        /// The subscription ended: the stream was deleted, or its member is away.
+        /// The subscription ended: the stream was deleted or re-created, or its member is away.
         Stream = "stream",
+        /// Something could not be read, or did not come, and was asked for again.
+        Reread = "reread",
         /// The sink failed.
         Sink = "sink",
         /// It panicked: a fault in this program.
         Panic = "panic",
-        /// Anything else.
+        /// Anything else, such as a burst of large chunks that did not fit into `memory`.
         Other = "other",
     }
 }
@@ -151,8 +155,6 @@ labels! {
         Poison = "poison",
         /// It will not work until a person acts.
         Fatal = "fatal",
-        /// It did not answer within its time limit.
-        Timeout = "timeout",
     }
 }
 
@@ -175,10 +177,10 @@ mod tests {
     fn every_set_is_closed_and_without_doubles() {
         check::<LostReason>(8);
         check::<StoreResult>(3);
-        check::<State>(7);
-        check::<RestartReason>(6);
+        check::<State>(8);
+        check::<RestartReason>(7);
         check::<DropReason>(2);
-        check::<SinkErrorReason>(4);
+        check::<SinkErrorReason>(3);
     }
 
     #[test]

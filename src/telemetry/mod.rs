@@ -4,6 +4,7 @@
 //! - [`labels`]: the closed sets that may stand in a label.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path looks nothing up.
 //! - [`prometheus`]: the recorder that `/metrics` is rendered from.
+//! - [`process`]: what the process itself takes, as `process_*`.
 //! - [`samples`]: metrics that are made from messages, beside the program's own.
 //! - [`logging`]: log lines to standard error, as text or JSON.
 //! - [`heartbeat`]: which loops still turn. The watchdog and `/livez` both ask it.
@@ -19,6 +20,7 @@ pub mod heartbeat;
 pub mod labels;
 pub mod logging;
 pub mod names;
+pub mod process;
 pub mod prometheus;
 pub mod samples;
 pub mod systemd;

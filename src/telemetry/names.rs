@@ -67,8 +67,6 @@ metrics! {
         "Bytes of Deliver frames received, as they came over the wire.";
     RECEIVED_CHUNKS = "rillway_received_chunks_total", Counter, Count, CONSUMER,
         "Chunks received.";
-    FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
-        "Messages received and left out, because a filter does not want them.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,
@@ -96,17 +94,24 @@ metrics! {
         "Offsets between the last durable one and the end of the stream; an upper bound of the \
          messages that wait.";
     LAG_SECONDS = "rillway_lag_seconds", Gauge, Seconds, CONSUMER,
-        "Age of the oldest chunk that is not durable yet; 0 when caught up.";
+        "Age of the oldest message that is not durable yet, by its chunk's timestamp; 0 when caught \
+         up. While the broker is away it counts from what was last seen.";
     HEADROOM_MESSAGES = "rillway_retention_headroom_messages", Gauge, Count, CONSUMER,
         "Offsets that retention may still truncate before it reaches what is not durable yet.";
     OFFSET_STORES = "rillway_offset_stores_total", Counter, Count, RESULT,
         "Offsets sent to the broker to be stored, by what became of them.";
     OFFSET_STORE_AGE = "rillway_offset_store_age_seconds", Gauge, Seconds, CONSUMER,
         "Time since the stored offset was last up to date with the durable one.";
+    LAST_DURABLE = "rillway_last_durable_timestamp_seconds", Gauge, Seconds, CONSUMER,
+        "When something last became durable in the sink, since the start of the daemon.";
+    LAST_CONTACT = "rillway_last_contact_timestamp_seconds", Gauge, Seconds, CONSUMER,
+        "When the broker last answered, or sent a chunk.";
+    CONSUMER_READY = "rillway_consumer_ready", Gauge, Count, CONSUMER,
+        "1 while the consumer does its work, 0 while it does not: /readyz says why.";
     CONSUMER_STATE = "rillway_consumer_state", Gauge, Count, STATE,
         "1 for the state that the consumer is in, 0 for the others.";
     RESTARTS = "rillway_restarts_total", Counter, Count, REASON,
-        "Times that the consumer was started again, by why it had ended.";
+        "Times that the consumer was started or connected again, by why it had ended.";
     BUFFERED_BYTES = "rillway_buffered_bytes", Gauge, Bytes, CONSUMER,
         "Bytes received and not durable yet.";
     BUFFER_LIMIT_BYTES = "rillway_buffer_limit_bytes", Gauge, Bytes, CONSUMER,
@@ -140,6 +145,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 27);
+        assert_eq!(seen.len(), 29);
     }
 }

@@ -1,5 +1,5 @@
 //! A TCP proxy in front of a broker, that fails as networks do: it cuts connections, refuses new ones,
-//! or goes silent while every socket stays open.
+//! goes silent while every socket stays open, or is far away.
 //!
 //! A client that follows advertised addresses leaves the proxy with its second connection. Give it the
 //! setting that ignores them.
@@ -7,12 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What the proxy does with bytes and with new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +49,18 @@ struct Counts {
 impl Proxy {
     /// Forwards to this port of localhost.
     pub(crate) async fn to(port: u16) -> Self {
+        Self::far_from(port, Duration::ZERO).await
+    }
+
+    /// The same, where every byte is so long on its way, in either direction.
+    pub(crate) async fn far_from(port: u16, delay: Duration) -> Self {
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("a bound port").port();
         let (mode, modes) = watch::channel(Mode::Forward);
         let (cuts, cut) = watch::channel(0);
         let counts = Arc::new(Counts::default());
-        let accepting = tokio::spawn(accept(listener, target, modes, cut, counts.clone()));
+        let accepting = tokio::spawn(accept(listener, target, delay, modes, cut, counts.clone()));
         Self { port, mode, cuts, counts, accepting }
     }
 
@@ -109,6 +116,7 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     target: SocketAddr,
+    delay: Duration,
     modes: watch::Receiver<Mode>,
     cut: watch::Receiver<usize>,
     counts: Arc<Counts>,
@@ -124,7 +132,7 @@ async fn accept(
         counts.open.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             tokio::select! {
-                () = forward(client, target, modes, &counts) => {}
+                () = forward(client, target, delay, modes, &counts) => {}
                 // Also when the proxy, which holds the sender, is gone.
                 _ = cut.changed() => {}
             }
@@ -137,6 +145,7 @@ async fn accept(
 async fn forward(
     client: TcpStream,
     target: SocketAddr,
+    delay: Duration,
     modes: watch::Receiver<Mode>,
     counts: &Counts,
 ) {
@@ -146,19 +155,57 @@ async fn forward(
     let (from_client, to_client) = client.into_split();
     let (from_broker, to_broker) = broker.into_split();
     tokio::select! {
-        () = pump(from_client, to_broker, modes.clone(), Some(&counts.cut_after)) => {}
-        () = pump(from_broker, to_client, modes, None) => {}
+        () = pump(Way::new(from_client, delay), to_broker, modes.clone(), Some(&counts.cut_after)) => {}
+        () = pump(Way::new(from_broker, delay), to_client, modes, None) => {}
+    }
+}
+
+/// What comes from one side: at once, or after the time that it is on its way.
+enum Way {
+    Near(OwnedReadHalf),
+    Far(mpsc::Receiver<(Instant, Vec<u8>)>),
+}
+
+impl Way {
+    fn new(mut from: OwnedReadHalf, delay: Duration) -> Way {
+        if delay.is_zero() {
+            return Way::Near(from);
+        }
+        let (sent, arriving) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = from.read(&mut buffer).await {
+                let arrives = (Instant::now() + delay, buffer[..count].to_vec());
+                if sent.send(arrives).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Way::Far(arriving)
+    }
+
+    /// How many bytes came; 0 at the end.
+    async fn read(&mut self, buffer: &mut [u8]) -> usize {
+        match self {
+            Way::Near(from) => from.read(buffer).await.unwrap_or(0),
+            Way::Far(arriving) => {
+                let Some((at, bytes)) = arriving.recv().await else { return 0 };
+                tokio::time::sleep_until(at).await;
+                buffer[..bytes.len()].copy_from_slice(&bytes);
+                bytes.len()
+            }
+        }
     }
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
+    mut from: Way,
     mut to: OwnedWriteHalf,
     mut modes: watch::Receiver<Mode>,
     cut_after: Option<&AtomicU64>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+    while let count @ 1.. = from.read(&mut buffer).await {
         if modes.wait_for(|mode| *mode != Mode::Silent).await.is_err() {
             return;
         }

@@ -1,10 +1,11 @@
 //! rstream, a Python client: batches in every compression, messages of any bytes, and a second reader
 //! of stored offsets and of streams. See `rstream_tool.py` beside this file.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -73,6 +74,35 @@ pub(crate) struct Stored {
     pub(crate) offset: u64,
     /// The whole encoded message.
     pub(crate) raw: Vec<u8>,
+}
+
+/// What a second client has seen of a stream. It goes when this is dropped.
+pub(crate) struct Watched {
+    /// Offset and time in milliseconds of each message, in order.
+    seen: Arc<Mutex<Vec<(u64, i64)>>>,
+    stop: Arc<AtomicBool>,
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+impl Watched {
+    /// Offset and time in milliseconds of each message so far.
+    pub(crate) fn messages(&self) -> Vec<(u64, i64)> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// How many messages there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(child) = self.child.lock().unwrap().as_mut() {
+            child.kill().ok();
+        }
+    }
 }
 
 /// The Python that has rstream, and the broker it talks to.
@@ -151,6 +181,40 @@ impl Rstream {
                 }
             })
             .collect()
+    }
+
+    /// Follows a stream from its beginning, over every restart of its broker.
+    pub(crate) fn watch(&self, stream: &str) -> Watched {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/rstream_tool.py");
+        let (python, port, stream) =
+            (self.python.clone(), self.port.to_string(), stream.to_owned());
+        let watched =
+            Watched { seen: Arc::clone(&seen), stop: Arc::clone(&stop), child: Arc::clone(&child) };
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                let next = seen.lock().unwrap().last().map_or(0, |last: &(u64, i64)| last.0 + 1);
+                let mut started = Command::new(&python)
+                    .arg(&tool)
+                    .args(["--port", &port, "watch", &stream, "--from", &next.to_string()])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .expect("Python starts");
+                let lines = BufReader::new(started.stdout.take().unwrap()).lines();
+                *child.lock().unwrap() = Some(started);
+                for line in lines.map_while(Result::ok) {
+                    let (offset, ms) = line.split_once(' ').expect("an offset and a time");
+                    seen.lock().unwrap().push((offset.parse().unwrap(), ms.parse().unwrap()));
+                }
+                if let Some(mut ended) = child.lock().unwrap().take() {
+                    ended.wait().unwrap();
+                }
+            }
+        });
+        watched
     }
 
     async fn publish_by(&self, arguments: &[&str], messages: &[Outgoing]) {

@@ -12,6 +12,9 @@ independent reader of what brokers keep.
     rstream_tool.py --port P store-offset STREAM REFERENCE OFFSET
     rstream_tool.py --port P consume STREAM --count N [--from OFFSET]
         a line {"offset": N, "timestamp_ms": N, "raw": HEX} for each message
+    rstream_tool.py --port P watch STREAM [--from OFFSET]
+        a line "OFFSET TIMESTAMP_MS" for each message as it comes, for ever; ends with exit code 4 when the
+        connection does
     rstream_tool.py --port P create STREAM [--argument KEY=VALUE]…   e.g. max-length-bytes=1000000
     rstream_tool.py --port P delete STREAM
     rstream_tool.py --port P super-stream NAME PARTITIONS
@@ -217,6 +220,22 @@ async def consume(at, args):
         finish()
 
 
+async def watch(at, args):
+    def on_message(_raw, context):
+        print(context.offset, context.timestamp)
+
+    async def on_close(_info):
+        sys.stdout.flush()
+        os._exit(4)
+
+    offset = ConsumerOffsetSpecification(OffsetType.OFFSET, args.start or 0)
+    async with Consumer(**at, on_close_handler=on_close) as consumer:
+        await consumer.subscribe(args.stream, on_message, decoder=bytes, offset_specification=offset)
+        while True:
+            sys.stdout.flush()
+            await asyncio.sleep(0.1)
+
+
 async def create(at, args):
     async with Producer(**at) as producer:
         await producer.create_stream(args.stream, arguments=dict(pair.split("=", 1) for pair in args.argument))
@@ -261,6 +280,7 @@ def main():
     sub = verb("consume", consume)
     sub.add_argument("--count", type=int, required=True)
     sub.add_argument("--from", dest="start", type=int)
+    verb("watch", watch).add_argument("--from", dest="start", type=int)
     verb("create", create).add_argument("--argument", action="append", default=[])
     verb("delete", delete)
     verb("super-stream", super_stream).add_argument("partitions", type=int)
@@ -268,7 +288,7 @@ def main():
     args = parser.parse_args()
     # The broker's own limit is what counts; without this, rstream asks for 1 MiB.
     at = {"host": args.host, "port": args.port, "username": "guest", "password": "guest", "frame_max": 1 << 26}
-    asyncio.run(asyncio.wait_for(args.run(at, args), SECONDS_MAX))
+    asyncio.run(asyncio.wait_for(args.run(at, args), None if args.run is watch else SECONDS_MAX))
 
 
 if __name__ == "__main__":

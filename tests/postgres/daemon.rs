@@ -69,3 +69,65 @@ async fn rows_and_poison() -> Result<(), Unavailable> {
 async fn typed_rows_without_the_bad_ones() {
     or_skip!(rows_and_poison().await);
 }
+
+/// A table to which a deferred constraint is added under running consumers, a round trip away: whatever
+/// the policy, they get through, or halt right before the first that is refused.
+async fn a_constraint_that_comes_later() -> Result<(), Unavailable> {
+    const POLICIES: [&str; 3] = ["skip", "dead_letter", "halt"];
+    let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let proxy = Proxy::far_from(postgres.port, Duration::from_millis(4)).await;
+    let schema = postgres.schema().await;
+    let stream = streams::create(broker, "later").await;
+    let url = postgres.url_of("rillway", proxy.port);
+    let consumer = |policy: &str| {
+        let letters = match policy {
+            "dead_letter" => "dead_letter = { type = \"file\", dir = \"dead\" }\n",
+            _ => "",
+        };
+        format!(
+            "[[consumer]]\nname = \"{policy}\"\nstream = \"{stream}\"\nstart = \"first\"\n\
+             on_bad_message = \"{policy}\"\n{letters}[consumer.sink]\ntype = \"postgres\"\n\
+             url = \"{url}\"\nschema = \"{schema}\"\ntable = \"{policy}\"\n\
+             columns = {{ v = {{ from = \"/v\", type = \"integer\" }} }}\n"
+        )
+    };
+    let home = Home::new(&broker.uri(), &POLICIES.map(consumer).concat());
+    let mut daemon = home.start();
+    streams::publish(broker, &stream, (0..10).map(|i| format!("{{\"v\":{i}}}"))).await;
+    for policy in POLICIES {
+        daemon.until_durable(policy, 9).await;
+        postgres
+            .run(&format!(
+                "CREATE FUNCTION {schema}.no_{policy}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 IF new.v % 4 <> 0 THEN RAISE EXCEPTION 'not by four'; END IF; RETURN NULL; END $$; \
+                 CREATE CONSTRAINT TRIGGER no AFTER INSERT ON {schema}.{policy} \
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.no_{policy}()"
+            ))
+            .await;
+    }
+    // One of them is refused here already, behind some that only the server refuses.
+    let body = |i: u32| match i {
+        1_500 => "no JSON".to_owned(),
+        i => format!("{{\"v\":{i}}}"),
+    };
+    streams::publish(broker, &stream, (10..3_000).map(body)).await;
+    for policy in ["skip", "dead_letter"] {
+        daemon.until_durable(policy, 2_999).await;
+    }
+    let good = 10 + (10..3_000).filter(|i| i % 4 == 0 && *i != 1_500).count() as i64;
+    daemon.until_halted("halt").await;
+    for (policy, rows) in [("skip", good), ("dead_letter", good), ("halt", 10)] {
+        let sql = format!("SELECT count(*) FROM {schema}.{policy}");
+        let found: i64 = postgres.client().await.query_one(&sql, &[]).await.unwrap().get(0);
+        assert_eq!(found, rows, "{policy}");
+    }
+    assert_eq!(home.lines("dead", &stream).len() as i64, 3_000 - good);
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backlog_gets_through_whatever_the_policy() {
+    or_skip!(a_constraint_that_comes_later().await);
+}

@@ -2,6 +2,8 @@
 //! it when the server or the line fails, and who may write. Kills and freezes of the whole daemon are
 //! in [`crate::torture`].
 
+mod backlog;
+mod changes;
 mod daemon;
 mod encrypted;
 mod owners;

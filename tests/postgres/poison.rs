@@ -115,6 +115,67 @@ async fn refusals_that_name_no_line() {
     }
 }
 
+/// A message that the client refuses stands behind one that only the COMMIT would refuse: both are named
+/// at once, for letters are written in order.
+#[tokio::test]
+async fn a_deferred_refusal_before_a_misfit() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let trigger = "CREATE FUNCTION S.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                   IF new.id = 2 THEN RAISE EXCEPTION 'no'; END IF; RETURN NULL; END $$; \
+                   CREATE CONSTRAINT TRIGGER no AFTER INSERT ON S.events DEFERRABLE INITIALLY DEFERRED \
+                   FOR EACH ROW EXECUTE FUNCTION S.no()";
+    let key = "CREATE TABLE S.known (id bigint PRIMARY KEY); INSERT INTO S.known VALUES (1); \
+               ALTER TABLE S.events ADD FOREIGN KEY (id) REFERENCES S.known DEFERRABLE INITIALLY DEFERRED";
+    let unique = "ALTER TABLE S.events ADD UNIQUE (twice) DEFERRABLE INITIALLY DEFERRED";
+    for constraint in [trigger, key, unique] {
+        let schema = postgres.schema().await;
+        make(postgres, &schema, "id bigint, twice bigint").await;
+        postgres.run(&constraint.replace("S.", &format!("{schema}."))).await;
+        let columns = ["id", "twice"].map(|c| column(c, &format!("/{c}"), ColumnType::Integer));
+        let options = PostgresOptions {
+            columns: Some(columns.to_vec()),
+            ..options(&postgres.url(), &schema)
+        };
+        let mut sink = open(options).await.unwrap();
+        let documents = [
+            r#"{"id":1,"twice":7}"#,
+            if constraint == unique { r#"{"id":1,"twice":7}"# } else { r#"{"id":2}"# },
+            r#"{"id":1}"#,
+            "no JSON",
+            r#"{"id":1,"twice":8}"#,
+        ]
+        .map(str::to_owned);
+        let found = refused(&mut sink, 0, &documents).await;
+        assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 3], "{constraint}");
+        assert_eq!(offsets(postgres, &schema).await, [0, 2, 4], "{constraint}");
+    }
+}
+
+/// What a deferred constraint waits for may come later in the batch: that is no refusal, whatever else
+/// of the batch is refused.
+#[tokio::test]
+async fn a_deferred_constraint_that_is_met_in_the_end() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    make(
+        postgres,
+        &schema,
+        &format!(
+            "id bigint PRIMARY KEY CHECK (id < 100), \
+             parent bigint REFERENCES {schema}.events DEFERRABLE INITIALLY DEFERRED"
+        ),
+    )
+    .await;
+    let columns = ["id", "parent"].map(|c| column(c, &format!("/{c}"), ColumnType::Integer));
+    let options =
+        PostgresOptions { columns: Some(columns.to_vec()), ..options(&postgres.url(), &schema) };
+    let mut sink = open(options).await.unwrap();
+    let documents = [r#"{"id":1,"parent":3}"#, r#"{"id":100}"#, r#"{"id":3}"#].map(str::to_owned);
+    let found = refused(&mut sink, 0, &documents).await;
+    assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1], "{found:?}");
+    assert_eq!(offsets(postgres, &schema).await, [0, 2]);
+}
+
 /// A trigger that says no.
 #[tokio::test]
 async fn a_trigger_that_refuses() {

@@ -174,9 +174,8 @@ async fn a_table_that_changes_meanwhile() {
     );
     postgres.run(&back).await;
     write(&mut sink, batch(3..5)).await.unwrap();
-    // Other types than those that were looked up: no record is to blame.
+    // Other types than those that were looked up: they are looked up again.
     postgres.run(&format!("ALTER TABLE {schema}.events ALTER COLUMN \"offset\" TYPE bigint")).await;
-    transient(write(&mut sink, batch(5..6)).await);
     write(&mut sink, batch(5..6)).await.unwrap();
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4, 5]);
 }

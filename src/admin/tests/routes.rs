@@ -41,6 +41,7 @@ async fn a_consumer_as_json() {
     let expected = serde_json::json!({
         "name": NAME, "stream": "events", "reference": "archiver", "sink": "file",
         "guarantee": "exactly-once", "state": "running", "ready": true, "reason": null,
+        "ready_age_seconds": 4000.0, "stream_seen_age_seconds": 0.5,
         "received_offset": 12, "durable_offset": 11, "stored_offset": 0,
         "stream_first_offset": 0, "stream_last_offset": 20, "lag_messages": 9,
         "lag_seconds": 1.5, "headroom_messages": null, "restarts": 2,
@@ -62,7 +63,7 @@ async fn not_ready_and_not_live_say_why() {
     assert_eq!(ready.status, 503);
     let expected = serde_json::json!({ "ready": false, "consumers": [{
         "name": NAME, "stream": "events", "state": "halted", "ready": false,
-        "reason": "the stream was deleted",
+        "ready_age_seconds": 4000.0, "reason": "the stream was deleted",
     }]});
     assert_eq!(ready.json(), expected);
     let live = server.ask("GET", "/livez").await;

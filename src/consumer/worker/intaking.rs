@@ -9,8 +9,9 @@ use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
 use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
+use crate::flow::lag::Seen;
 use crate::flow::resume::{OnLost, Origin};
-use crate::telemetry::LostReason;
+use crate::telemetry::{LostReason, RestartReason};
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{ChunkError, ChunkHeader};
 
@@ -89,7 +90,7 @@ impl Worker {
         if there.is_none() {
             // The chunk behind the gap is there, so an answer that did not come says nothing.
             let what = format!("no chunk came for offset {from} when it was asked for");
-            return self.unlink(BrokerError::Lost(what.into()));
+            return self.unlink_because(BrokerError::Lost(what.into()), RestartReason::Reread);
         }
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
@@ -130,9 +131,8 @@ impl Worker {
         );
         let times = self.count_unreadable(from);
         if times < READS_MAX {
-            self.unlink(BrokerError::Lost(
-                format!("{what}; asking for them again ({times} of {READS_MAX})").into(),
-            ));
+            let again = format!("{what}; asking for them again ({times} of {READS_MAX})");
+            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
         } else {
             let times = READS_MAX;
             self.end(Outcome::Halted(format!("{what}, {times} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")));
@@ -197,11 +197,17 @@ impl Worker {
             self.unreadable = None;
         }
         let last = header.next_offset().prev().unwrap_or(Offset(0));
-        self.status.metrics.received_offset.set_offset(last);
         self.status.update(|facts| {
-            facts.received = Some(facts.received.map_or(last, |r| r.max(last)));
-            facts.last_chunk = Some((header.first_offset, header.records));
+            facts.news = Some(last) > facts.received.max(facts.position);
+            facts.received = facts.received.max(Some(last));
+            facts.last_chunk = Some(Seen {
+                first: header.first_offset,
+                records: header.records,
+                timestamp: header.timestamp,
+            });
             facts.quiet_since = Some(now);
+            facts.delivered = true;
+            facts.watch.heard(Timestamp::now());
         });
     }
 
@@ -220,9 +226,8 @@ impl Worker {
         let at = header.map_or(Offset(u64::MAX), |h| h.first_offset);
         let times = self.count_unreadable(at);
         if times < READS_MAX {
-            return self.unlink(BrokerError::Lost(
-                format!("{error}; asking for it again ({times} of {READS_MAX})").into(),
-            ));
+            let again = format!("{error}; asking for it again ({times} of {READS_MAX})");
+            return self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
         }
         let stream = self.spec.stream.as_str();
         match (self.spec.on_bad, header) {

@@ -13,8 +13,8 @@ use crate::broker::{
     stream_bounds,
 };
 use crate::flow::resume::{self, Lost, Plan, Start};
-use crate::telemetry::State;
-use crate::types::Offset;
+use crate::telemetry::{RestartReason, State};
+use crate::types::{Offset, Timestamp};
 
 pub(super) enum Link {
     Down {
@@ -182,7 +182,8 @@ impl Worker {
             return true;
         }
         self.own.prefer = Prefer::Leader;
-        self.unlink(BrokerError::Lost(format!("{what}; asking the leader").into()));
+        let asking = BrokerError::Lost(format!("{what}; asking the leader").into());
+        self.unlink_because(asking, RestartReason::Stream);
         false
     }
 
@@ -204,21 +205,23 @@ impl Worker {
             stored = stored.map(|o| o.0), "subscribed"
         );
         self.commit.observed(stored);
-        if let Some(stored) = stored {
-            self.status.metrics.stored_offset.set_offset(stored);
-        }
         if plan.origin.is_none() {
             // Until a record of it came, the same beginning counts for the next connection too.
             self.own.plan = Some(plan);
         }
         let base = plan.wanted.or(bounds.first).unwrap_or(Offset(0));
+        let resumed = plan.origin.is_some();
         self.status.update(|facts| {
             facts.stored = stored;
             facts.bounds = Some(bounds);
             facts.quiet_since = Some(Instant::now());
+            facts.delivered = false;
+            facts.foreign = false;
+            facts.watch.heard(Timestamp::now());
             if facts.durable.is_none() {
                 facts.position = base.prev();
                 facts.positioned = true;
+                facts.durable = facts.position.filter(|_| resumed);
             }
         });
         self.status.set_state(State::Running, None);
@@ -230,6 +233,12 @@ impl Worker {
 
     /// The connection is gone, or none could be had: try again later.
     pub(super) fn unlink(&mut self, error: BrokerError) {
+        let why = super::settling::restart_reason(&error);
+        self.unlink_because(error, why);
+    }
+
+    /// The same where the error does not tell why.
+    pub(super) fn unlink_because(&mut self, error: BrokerError, why: RestartReason) {
         let now = Instant::now();
         if self.ending.is_some() {
             self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
@@ -258,12 +267,13 @@ impl Worker {
         };
         tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, %error, wait_ms = wait.as_millis(), "not connected; trying again");
         self.status.set_state(State::Backoff, Some(error.to_string()));
-        self.status.metrics.restarts(super::settling::restart_reason(&error)).increment(1);
+        self.status.count_restart(why);
         self.link = Link::Down { until: now + wait };
     }
 
     /// The position is lost: the policy decides.
     pub(super) fn on_lost(&mut self, lost: Lost) {
+        self.status.update(|facts| facts.note_lost(&lost));
         let halt = |lost: &Lost| {
             let hint = match lost {
                 Lost::Forgotten { .. } => {

@@ -455,11 +455,13 @@ impl Worker {
             facts.oldest = oldest;
             facts.buffered_bytes = buffered;
             facts.credit = credit;
-            facts.unstored = unstored;
+            facts.unstored_since = unstored.then(|| facts.unstored_since.unwrap_or(now));
             if !up {
                 facts.quiet_since = None;
             }
-            if let Some(Checkpoint { offset, .. }) = durable {
+            if let Some(Checkpoint { offset, .. }) = durable
+                && !facts.foreign
+            {
                 facts.durable = Some(offset);
                 facts.position = Some(offset);
                 facts.positioned = true;

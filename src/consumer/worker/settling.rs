@@ -16,7 +16,7 @@ use crate::flow::ledger::Ticket;
 use crate::flow::resume::Lost;
 use crate::sink::{BadReason, BadRecord};
 use crate::telemetry::{DeadReason, LostReason, RestartReason, SinkErrorReason, StoreResult};
-use crate::types::{Checkpoint, Offset};
+use crate::types::{Checkpoint, Offset, Timestamp};
 
 /// What came of storing an offset.
 pub(super) struct Stored {
@@ -92,8 +92,6 @@ impl Worker {
                 self.restarting = Restarting::No;
                 self.status.update(|facts| {
                     facts.durable = None;
-                    facts.received = None;
-                    facts.last_chunk = None;
                     facts.stored = None;
                 });
             }
@@ -181,7 +179,7 @@ impl Worker {
     fn note_progress(&mut self, progress: Option<crate::flow::ledger::Progress>) {
         if let Some(progress) = progress {
             self.commit.durable(progress.checkpoint.offset, progress.messages);
-            self.status.metrics.durable_offset.set_offset(progress.checkpoint.offset);
+            self.status.update(|facts| facts.durable_at = Some(Timestamp::now()));
         }
     }
 
@@ -246,11 +244,10 @@ impl Worker {
         match result {
             Ok(Some(held)) if held == checkpoint.offset => {
                 metrics.offset_stores(StoreResult::Stored).increment(1);
-                metrics.stored_offset.set_offset(held);
                 self.commit.confirmed(held, now);
                 self.status.update(|facts| {
                     facts.stored = Some(held);
-                    facts.stored_at = now;
+                    facts.unstored_since = None;
                 });
                 tracing::debug!(offset = held.0, "offset stored");
             }
@@ -323,7 +320,6 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
         | BrokerError::NoNode(_)
         | BrokerError::Lost(_)
         | BrokerError::Closed
-        | BrokerError::Overrun { .. }
         | BrokerError::Timeout { .. }
         | BrokerError::Unconfirmed { .. } => RestartReason::Connection,
         BrokerError::Login { .. }
@@ -341,5 +337,6 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
         BrokerError::StreamMissing(_) | BrokerError::StreamUnavailable { .. } => {
             RestartReason::Stream
         }
+        BrokerError::Overrun { .. } => RestartReason::Other,
     }
 }

@@ -4,7 +4,7 @@
 //! | SQLSTATE | taken for |
 //! |---|---|
 //! | 22… (data), 23… (constraints), 44000 (a view's check), 54… (a value beyond a limit), P0001 (a trigger that refuses) | a matter of single records, which are then found out |
-//! | of these, 22P03 and 22P04 (the columns are no longer of the types that were looked up), 23514 without a constraint's name (there is no partition for the row) | transient |
+//! | of these, 22P03 and 22P04 (rows of another form than the columns take), 23514 without a constraint's name (there is no partition for the row) | transient |
 //! | everything else | transient |
 //!
 //! Nothing that the server says is fatal: a wrong password, a missing table, a missing grant, a full
@@ -36,6 +36,20 @@ pub(super) fn is_about_records(error: &Error) -> bool {
 /// Whether the server gave up waiting for a lock.
 pub(super) fn is_lock_timeout(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Whether the rows were not of the form that the columns take: the table may no longer be what was
+/// looked up. (What the server says before it takes any row, such as that a column is missing, is not
+/// asked for here: after that, the client loses count of the answers, and the connection is no good.)
+pub(super) fn is_about_the_form(error: &Error) -> bool {
+    matches!(error.code().map_or("", SqlState::code), "22P03" | "22P04")
+}
+
+/// Whether the error is about a value, and does not say in which column.
+pub(super) fn names_no_column(error: &Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|error| error.column().is_none() && error.code().code().starts_with("22"))
 }
 
 /// Why one record was refused.
@@ -114,7 +128,9 @@ fn advice(error: &DbError) -> Option<&'static str> {
         "3D000" => "Create the database, or name another one in `url`",
         "3F000" => "Create the schema, or set `schema`",
         "42501" => "Grant the role what it lacks; docs/guides/postgres.md lists what Rillway needs",
-        "42P01" | "42703" => "The table was changed or dropped while it was written to",
+        "42P01" | "42703" => {
+            "The table was changed or dropped while it was written to; it is looked up again"
+        }
         "22P03" | "22P04" => "The table's columns were changed; they are looked up again",
         "23514" => "Create a partition for these rows, or a default partition",
         "25006" => {

@@ -29,6 +29,11 @@
 //! (lengths, constraints, triggers) is found by asking it for parts of the batch (`probe.rs`), with
 //! nothing left behind.
 //!
+//! # A table that is changed meanwhile
+//! Each transaction sees to it, under COPY's own lock, that the table is the one that was looked up,
+//! with columns of the same types (`target.rs`). If not, it is rolled back, and the table looked up
+//! again: no value lands as another, and no record is called bad for it.
+//!
 //! # Memory
 //! Rows are encoded into pieces of 256 KiB (or one row, where that is larger), of which the
 //! connection holds two and one as it is written. A batch is never held twice.
@@ -48,7 +53,9 @@ mod probe;
 mod rows;
 mod session;
 mod table;
+mod target;
 mod transaction;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +64,7 @@ use async_trait::async_trait;
 use tokio_postgres::Statement;
 
 use crate::flow::batch::Batch;
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::{BadRecord, Durability, Sink, SinkError};
 use crate::tls::TlsOptions;
 use crate::types::column::Column;
 use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
@@ -65,12 +72,15 @@ use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
 pub use self::claim::Claim;
 
 use self::claim::{PATIENCE, Rows, Taken};
-use self::encode::PgType;
-use self::error::{late, transient};
+use self::error::{late, transient, wait};
 use self::rows::Shape;
 use self::session::{Door, Session, within};
 use self::table::Names;
+use self::target::Target;
 use self::transaction::{Done, Open, Trouble};
+
+/// How often in a row the table may turn out to be another one, before the batch waits.
+const CHANGES_MAX: u32 = 3;
 
 /// What a postgres sink needs to know.
 #[derive(Clone, Debug)]
@@ -117,9 +127,7 @@ pub struct PostgresSink {
 /// A connection on which everything was looked up.
 struct Ready {
     session: Session,
-    names: Names,
-    types: Vec<PgType>,
-    copy: Statement,
+    target: Target,
     advance: Statement,
     epoch: i64,
 }
@@ -188,7 +196,7 @@ impl PostgresSink {
                  there now.",
                 self.stream,
                 self.reference,
-                ready.names.positions,
+                ready.target.names.positions,
                 self.door.place,
                 offset(found),
                 offset(known),
@@ -210,9 +218,9 @@ impl PostgresSink {
         session.set_up(PATIENCE, write_timeout).await.map_err(setting)?;
         let names =
             Names::find(client, place, self.options.schema.as_deref(), &self.options.table).await?;
-        let types = table::prepare(client, place, &names, &self.shape, create).await?;
-        let rows = self.rows(&session, &names);
-        let tried = format!("take over {}", names.positions);
+        let target = Target::find(client, place, names, &self.shape, create).await?;
+        let rows = self.rows(&session, &target.names);
+        let tried = format!("take over {}", target.names.positions);
         let taken = rows.take(&self.claim).await.map_err(|e| transient(&tried, place, &e))?;
         let (epoch, position) = match taken {
             Taken::Ours { epoch, position } => (epoch, position),
@@ -220,10 +228,8 @@ impl PostgresSink {
         };
         let preparing = |error| transient("prepare the statements", place, &error);
         let advance = rows.prepare().await.map_err(preparing)?;
-        let copy = table::copy(&names, &self.shape);
-        let copy = session.client.prepare(&copy).await.map_err(preparing)?;
         session.set_up(lock_timeout, write_timeout).await.map_err(setting)?;
-        Ok((Ready { session, names, types, copy, advance, epoch }, position))
+        Ok((Ready { session, target, advance, epoch }, position))
     }
 
     fn rows<'a>(&'a self, session: &'a Session, names: &'a Names) -> Rows<'a> {
@@ -251,19 +257,43 @@ impl PostgresSink {
         ))
     }
 
-    /// One transaction, on the connection that was made ready.
+    /// One transaction, on the connection that was made ready; and another one, where the table turned
+    /// out to be no longer what was looked up.
     async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        // Only a transaction that ends well puts it back.
-        let Some(ready) = self.ready.take() else { return Ok(()) };
+        for _ in 0..CHANGES_MAX {
+            // Only a transaction that ends well puts it back.
+            let Some(mut ready) = self.ready.take() else { return Ok(()) };
+            match self.try_transact(&ready, batch).await? {
+                Tried::Committed => {
+                    self.position = Some(Some(batch.checkpoint()));
+                    self.ready = Some(ready);
+                    return Ok(());
+                }
+                Tried::Refused(bad) => {
+                    self.ready = Some(ready);
+                    return Err(SinkError::Poison(bad));
+                }
+                Tried::Changed => {
+                    ready.target = self.look_again(&ready).await?;
+                    self.ready = Some(ready);
+                }
+            }
+        }
+        Err(wait(format!(
+            "could not write {batch:?} at {}: the table was changed {CHANGES_MAX} times meanwhile",
+            self.door.place
+        )))
+    }
+
+    async fn try_transact(&mut self, ready: &Ready, batch: &Batch) -> Result<Tried, SinkError> {
         let open = Open {
             session: &ready.session,
             shape: &self.shape,
-            types: &ready.types,
-            copy: &ready.copy,
+            target: &ready.target,
             advance: &ready.advance,
             rows: Rows {
                 client: &ready.session.client,
-                table: &ready.names.positions,
+                table: &ready.target.names.positions,
                 stream: self.stream.as_str(),
                 reference: self.reference.as_str(),
             },
@@ -272,18 +302,12 @@ impl PostgresSink {
         };
         // Not by way of a variable: the doubt stays, should the caller go away.
         match transaction::run(&open, batch, self.options.write_timeout, &mut self.doubt).await {
-            Done::Committed => {
-                self.position = Some(Some(batch.checkpoint()));
-                self.ready = Some(ready);
-                Ok(())
-            }
-            Done::Refused(bad) => {
-                self.ready = Some(ready);
-                Err(SinkError::Poison(bad))
-            }
+            Done::Committed => Ok(Tried::Committed),
+            Done::Refused(bad) => Ok(Tried::Refused(bad)),
+            Done::Changed => Ok(Tried::Changed),
             Done::Fenced(who) => Err(self.fenced(&who)),
             Done::Broken(tried, trouble) => {
-                let tried = format!("{tried} ({batch:?}) in {}", ready.names.table);
+                let tried = format!("{tried} ({batch:?}) in {}", ready.target.names.table);
                 let place = &self.door.place;
                 Err(match trouble {
                     Trouble::Error(error) => transient(&tried, place, &error),
@@ -292,6 +316,26 @@ impl PostgresSink {
             }
         }
     }
+
+    /// Looks the table up, which was changed since.
+    async fn look_again(&self, ready: &Ready) -> Result<Target, SinkError> {
+        let (client, place) = (&ready.session.client, &self.door.place);
+        let names = ready.target.names.clone();
+        tracing::warn!(
+            table = %names.table, %place,
+            "the table was changed while it was written to: nothing of the batch was kept, and the \
+             columns are looked up again"
+        );
+        let looking = Target::find(client, place, names, &self.shape, false);
+        within(self.options.write_timeout, place, "look at the table again", looking).await
+    }
+}
+
+/// What came of one transaction.
+enum Tried {
+    Committed,
+    Refused(Vec<BadRecord>),
+    Changed,
 }
 
 /// The position that a sink with these options has committed, without taking anything over.
@@ -375,7 +419,7 @@ impl Sink for PostgresSink {
         let Some(ready) = self.ready.take() else { return Ok(()) };
         // Where the answer is lost, the position may be none.
         self.doubt = Some(None);
-        let rows = self.rows(&ready.session, &ready.names);
+        let rows = self.rows(&ready.session, &ready.target.names);
         let forgetting = async {
             let reset = rows.advance(&ready.advance, (&self.claim, ready.epoch), None).await;
             let failed = |error| transient("forget the position", &self.door.place, &error);

@@ -69,19 +69,22 @@ async fn exists(client: &Client, name: &str) -> Result<bool, Error> {
     row.try_get(0)
 }
 
-/// Makes what is missing, if that is allowed, and tells the types of the columns.
-pub(super) async fn prepare(
+/// Maps a failure to what was tried on the two tables.
+fn failed(what: &str, names: &Names, place: &str) -> impl Fn(Error) -> SinkError + use<> {
+    let tried = format!("{what} {} and {}", names.table, names.positions);
+    let place = place.to_owned();
+    move |error: Error| transient(&tried, &place, &error)
+}
+
+/// Makes what is missing, if that is allowed.
+pub(super) async fn make(
     client: &Client,
     place: &str,
     names: &Names,
     shape: &Shape,
     create: bool,
-) -> Result<Vec<PgType>, SinkError> {
-    let failed = |what: &str| {
-        let tried = format!("{what} {} and {}", names.table, names.positions);
-        move |error: Error| transient(&tried, place, &error)
-    };
-    let looking = failed("look at the tables");
+) -> Result<(), SinkError> {
+    let looking = failed("look at the tables", names, place);
     for (name, sql) in [
         (&names.positions, claim::create(&names.positions)),
         (&names.table, create_table(names, shape)),
@@ -95,9 +98,23 @@ pub(super) async fn prepare(
                 "there is no table {name} at {place}, and `create` is false. Create it with: {sql}"
             )));
         }
-        client.batch_execute(&sql).await.map_err(failed("create the tables"))?;
+        client.batch_execute(&sql).await.map_err(failed("create the tables", names, place))?;
         tracing::info!(table = %name, "table created");
     }
+    Ok(())
+}
+
+/// The types of the columns of the table, which is there.
+///
+/// # Errors
+/// All that is wrong with the table, and with what the role may do to it.
+pub(super) async fn fit(
+    client: &Client,
+    place: &str,
+    names: &Names,
+    shape: &Shape,
+) -> Result<Vec<PgType>, SinkError> {
+    let looking = failed("look at the tables", names, place);
     let found = columns(client, &names.table).await.map_err(&looking)?;
     let mut wrong = Vec::new();
     grants(client, names, &mut wrong).await.map_err(&looking)?;
@@ -234,6 +251,13 @@ async fn grants(client: &Client, names: &Names, wrong: &mut Vec<String>) -> Resu
         wrong.push(format!("{bare:?} in the schema {schema:?} is no table"));
     }
     Ok(())
+}
+
+/// The statement that takes one row.
+pub(super) fn insert(names: &Names, shape: &Shape) -> String {
+    let columns: Vec<String> = shape.columns().map(|(name, _)| quoted(name)).collect();
+    let values: Vec<String> = (1..=columns.len()).map(|nth| format!("${nth}")).collect();
+    format!("INSERT INTO {} ({}) VALUES ({})", names.table, columns.join(", "), values.join(", "))
 }
 
 /// The statement that takes rows.

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
+use futures_util::future::{join, join3};
 use tokio_postgres::{Error, Statement};
 
 use super::claim::{Claim, Rows};
-use super::encode::{HEADER, PgType, TRAILER};
-use super::error::is_about_records;
-use super::probe;
+use super::encode::{HEADER, TRAILER};
+use super::error::{is_about_records, is_about_the_form};
+use super::probe::{self, Found};
 use super::rows::Shape;
 use super::session::Session;
+use super::target::Target;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::BadRecord;
@@ -20,7 +22,7 @@ use crate::types::Checkpoint;
 use crate::wire::block::Record;
 
 /// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
-const PIECE_BYTES: usize = 256 << 10;
+pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// How many times longer than a write the search for bad records may take.
 const SORTING_FACTOR: u32 = 10;
@@ -29,10 +31,8 @@ const SORTING_FACTOR: u32 = 10;
 pub(super) struct Open<'a> {
     pub(super) session: &'a Session,
     pub(super) shape: &'a Shape,
-    pub(super) types: &'a [PgType],
-    /// The statement that takes rows.
-    pub(super) copy: &'a Statement,
-    /// The one that sets the position.
+    pub(super) target: &'a Target,
+    /// The statement that sets the position.
     pub(super) advance: &'a Statement,
     pub(super) rows: Rows<'a>,
     pub(super) claim: &'a Claim,
@@ -42,8 +42,10 @@ pub(super) struct Open<'a> {
 /// What came of a transaction. After all but the last, nothing is open on the connection.
 pub(super) enum Done {
     Committed,
-    /// Rolled back, for these.
+    /// Rolled back, for these: all that are bad, or all up to the last of them.
     Refused(Vec<BadRecord>),
+    /// Rolled back, for the table is no longer what was looked up.
+    Changed,
     /// Rolled back, for the row is no longer ours.
     Fenced(String),
     /// What was tried, and why it failed. The connection cannot be used any more.
@@ -81,14 +83,17 @@ pub(super) async fn run(
         Ok(Err((tried, error))) => return Done::Broken(tried, Trouble::Error(error)),
         Err(_elapsed) => return Done::Broken("write", Trouble::Late(limit)),
     };
-    let limit = limit * SORTING_FACTOR;
-    match tokio::time::timeout(limit, sort_out(open, batch, bad, error)).await {
+    let longest = limit * SORTING_FACTOR;
+    match tokio::time::timeout(longest, sort_out(open, batch, bad, error, limit)).await {
         Ok(Ok(done)) => done,
         Ok(Err((tried, error))) => Done::Broken(tried, Trouble::Error(error)),
-        Err(_elapsed) => Done::Broken("find the records that are refused", Trouble::Late(limit)),
+        Err(_elapsed) => Done::Broken("find the records that are refused", Trouble::Late(longest)),
     }
 }
 
+/// Four round trips: `BEGIN` with the start of the COPY, its end, all that stands between it and the
+/// commit, `COMMIT`. What is sent together is sent in this order, and what comes behind something
+/// that fails fails with it.
 async fn write(
     open: &Open<'_>,
     batch: &Batch,
@@ -96,18 +101,43 @@ async fn write(
 ) -> Result<Looked, Failure> {
     let client = &open.session.client;
     let to = batch.checkpoint();
-    client.batch_execute("BEGIN").await.map_err(|error| ("begin a transaction", error))?;
+    let mut bad = Vec::new();
     if batch.messages() > 0 {
-        let mut bad = Vec::new();
-        match copy(open, batch.records(), &mut bad).await {
-            Ok(()) if bad.is_empty() => {}
-            Ok(()) => return roll_back(open, Done::Refused(bad)).await,
+        match copy(open, "BEGIN", batch.records(), &mut bad).await {
+            Ok(()) => {}
             Err(error) if is_about_records(&error) => return Ok(Looked::Unsorted(bad, error)),
-            Err(error) => return Err(("copy rows", error)),
+            Err(error) => return changed_or(open, "copy rows", error).await,
         }
+    } else {
+        client.batch_execute("BEGIN").await.map_err(|error| ("begin a transaction", error))?;
     }
     faults::reach(Point::Written);
-    let ours = open.rows.advance(open.advance, (open.claim, open.epoch), Some(to)).await;
+    let definition = async {
+        match batch.messages() {
+            0 => Ok(true),
+            _ => open.target.definition.holds(client).await,
+        }
+    };
+    // Else a COMMIT would refuse an earlier record than those that were found to be bad.
+    let constraints = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE");
+    let position = async {
+        match bad.is_empty() {
+            true => open.rows.advance(open.advance, (open.claim, open.epoch), Some(to)).await,
+            false => Ok(true),
+        }
+    };
+    let (unchanged, constraints, ours) = join3(definition, constraints, position).await;
+    if !unchanged.map_err(|error| ("look at the table again", error))? {
+        return roll_back(open, Done::Changed).await;
+    }
+    match constraints {
+        Ok(()) => {}
+        Err(error) if is_about_records(&error) => return Ok(Looked::Unsorted(bad, error)),
+        Err(error) => return Err(("check the constraints", error)),
+    }
+    if !bad.is_empty() {
+        return roll_back(open, Done::Refused(bad)).await;
+    }
     if !ours.map_err(|error| ("set the position", error))? {
         let who = open.rows.winner().await.map_err(|error| ("see who took over", error))?;
         return roll_back(open, Done::Fenced(who)).await;
@@ -119,7 +149,7 @@ async fn write(
             *doubt = None;
             Ok(Looked::Done(Done::Committed))
         }
-        // A constraint that was deferred to here: the server has rolled back.
+        // A constraint that spoke only now: the server has rolled back.
         Err(error) if is_about_records(&error) => {
             *doubt = None;
             Ok(Looked::Unsorted(Vec::new(), error))
@@ -128,21 +158,44 @@ async fn write(
     }
 }
 
+/// Whether it failed because the table is no longer what was looked up.
+async fn changed_or(open: &Open<'_>, tried: &'static str, error: Error) -> Result<Looked, Failure> {
+    if is_about_the_form(&error) {
+        let client = &open.session.client;
+        client.batch_execute("ROLLBACK").await.map_err(|error| ("roll back", error))?;
+        // An error here says less than the one that came first.
+        if open.target.definition.holds(client).await.is_ok_and(|holds| !holds) {
+            return Ok(Looked::Done(Done::Changed));
+        }
+    }
+    Err((tried, error))
+}
+
 async fn roll_back(open: &Open<'_>, done: Done) -> Result<Looked, Failure> {
     open.session.client.batch_execute("ROLLBACK").await.map_err(|error| ("roll back", error))?;
     Ok(Looked::Done(done))
 }
 
-/// Finds all bad records: those that were found here, and those that the server refuses.
+/// Finds the bad records: those that were found here, and those that the server refuses. All of them,
+/// or, where that takes longer than `slice`, all up to some record.
 async fn sort_out(
     open: &Open<'_>,
     batch: &Batch,
     mut bad: Vec<BadRecord>,
     error: Error,
+    slice: Duration,
 ) -> Result<Done, Failure> {
     let rest = batch.clone().without(bad.iter().map(|bad| bad.offset).collect());
-    let refused = probe::refused(open, &rest).await;
-    bad.extend(refused.map_err(|error| ("find the records that are refused", error))?);
+    let refused = probe::refused(open, &rest, slice).await;
+    let found = match refused.map_err(|error| ("find the records that are refused", error))? {
+        Found::Changed => return Ok(Done::Changed),
+        Found::All(found) => found,
+        Found::Until(end, found) => {
+            bad.retain(|bad| bad.offset < end);
+            found
+        }
+    };
+    bad.extend(found);
     bad.sort_by_key(|bad| bad.offset);
     match bad.is_empty() {
         // Taken one by one, all are good: it was somebody else's row, which is gone.
@@ -151,18 +204,24 @@ async fn sort_out(
     }
 }
 
-/// Copies records, but for the bad ones. What the server has to say of them it says in the end.
+/// Copies records, but for the bad ones, behind the statements in `before`. What the server has to say
+/// of them it says in the end.
 pub(super) async fn copy<'r>(
     open: &Open<'_>,
+    before: &str,
     records: impl Iterator<Item = Record<'r>>,
     bad: &mut Vec<BadRecord>,
 ) -> Result<(), Error> {
-    let mut to = pin!(open.session.client.copy_in::<_, Bytes>(open.copy).await?);
+    let client = &open.session.client;
+    let begun = client.batch_execute(before);
+    let (begun, to) = join(begun, client.copy_in::<_, Bytes>(&open.target.copy)).await;
+    begun?;
+    let mut to = pin!(to?);
     let mut out = BytesMut::with_capacity(PIECE_BYTES);
     out.extend_from_slice(HEADER);
     let mut row = Vec::new();
     for record in records {
-        if let Err(record) = open.shape.append(record, open.types, &mut row, &mut out) {
+        if let Err(record) = open.shape.append(record, &open.target.types, &mut row, &mut out) {
             bad.push(record);
         }
         if out.len() >= PIECE_BYTES {

@@ -54,6 +54,8 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         "rillway_lag_seconds",
         "rillway_retention_headroom_messages",
         "rillway_offset_store_age_seconds",
+        "rillway_last_durable_timestamp_seconds",
+        "rillway_last_contact_timestamp_seconds",
     ];
     let expected: BTreeSet<&str> =
         ALL.iter().map(|m| m.name).filter(|name| !late.contains(name)).collect();
@@ -65,7 +67,7 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     for (reason, count) in [
         ("rillway_lost_messages_total", 8),
         ("rillway_dead_letter_messages_total", 4),
-        ("rillway_restarts_total", 6),
+        ("rillway_restarts_total", 7),
     ] {
         assert_eq!(series.keys().filter(|s| name_of(s) == reason).count(), count);
     }
@@ -83,7 +85,14 @@ fn every_series_carries_the_labels_of_the_table() {
         ] {
             gauge.set_offset(Offset(7));
         }
-        for gauge in [&m.lag_messages, &m.lag_seconds, &m.headroom_messages, &m.store_age_seconds] {
+        for gauge in [
+            &m.lag_messages,
+            &m.lag_seconds,
+            &m.headroom_messages,
+            &m.store_age_seconds,
+            &m.last_durable,
+            &m.last_contact,
+        ] {
             gauge.set_count(7);
         }
     });

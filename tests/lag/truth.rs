@@ -1,0 +1,278 @@
+//! Is the lag true? Every second, what the daemon says is compared with what another client sees of
+//! the same stream, over load, silence, faults and restarts: within one chunk and two seconds.
+//!
+//! `make lag` takes ten minutes over it (`LAG_SECONDS`), with restarts of the broker; a plain run
+//! goes once through everything else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use crate::common::daemon::{Daemon, Home};
+use crate::common::load::{Load, Pace};
+use crate::common::proxy::Proxy;
+use crate::common::rstream::{Rstream, Watched};
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::web::{Reply, Web};
+use crate::common::{Broker, Version, env_or, eventually, streams};
+
+/// As many messages as one chunk of the load has.
+const CHUNK: u64 = 50;
+
+/// How far an age may be from the truth.
+const SECONDS_MAX: f64 = 2.0;
+
+/// From here on a figure is one of a stream that nobody can look at.
+const UNSEEN_SECONDS: f64 = 2.0;
+
+/// Until a daemon that begins knows where it stands.
+const BEGINS: Duration = Duration::from_secs(8);
+
+/// What the daemon said.
+#[derive(Debug)]
+struct Sample {
+    phase: &'static str,
+    /// In seconds since 1970.
+    at: f64,
+    durable: Option<u64>,
+    messages: u64,
+    seconds: f64,
+    /// How long ago the stream's end was seen.
+    seen_age: f64,
+}
+
+fn now() -> f64 {
+    UNIX_EPOCH.elapsed().unwrap().as_secs_f64()
+}
+
+/// The messages of the stream, as the other client saw them.
+struct Truth(Vec<(u64, i64)>);
+
+impl Truth {
+    /// How many were written until `at` and lie beyond `durable`.
+    fn waiting(&self, durable: Option<u64>, at: f64) -> u64 {
+        let done = self.0.partition_point(|(offset, _)| Some(*offset) <= durable);
+        let there = self.0.partition_point(|(_, ms)| *ms as f64 / 1000.0 <= at);
+        there.saturating_sub(done) as u64
+    }
+
+    /// The age of the oldest of them.
+    fn age(&self, durable: Option<u64>, at: f64) -> f64 {
+        let done = self.0.partition_point(|(offset, _)| Some(*offset) <= durable);
+        self.0.get(done).map_or(0.0, |(_, ms)| (at - *ms as f64 / 1000.0).max(0.0))
+    }
+
+    /// What is wrong with this sample.
+    fn judge(&self, sample: &Sample) -> Option<String> {
+        let Sample { at, durable, messages, seconds, seen_age, .. } = *sample;
+        // Of a stream that cannot be looked at only the past is known.
+        let least = self.waiting(durable, at - seen_age - SECONDS_MAX).saturating_sub(CHUNK);
+        let most = self.waiting(durable, at) + CHUNK;
+        let age = self.age(durable, at);
+        let oldest = if seen_age > UNSEEN_SECONDS { age.max(seen_age) } else { age };
+        let fits = (least..=most).contains(&messages)
+            && seconds >= age - SECONDS_MAX
+            && seconds <= oldest + SECONDS_MAX;
+        (!fits)
+            .then(|| format!("{sample:?}: {least} to {most} messages, {age:.1} to {oldest:.1} s"))
+    }
+}
+
+/// The stage and the notes taken on it.
+struct Stage {
+    home: Home,
+    daemon: Option<Daemon>,
+    started: Instant,
+    samples: Vec<Sample>,
+    /// How often nothing was known.
+    unknown: usize,
+}
+
+impl Stage {
+    /// Looks at it every second, for so long.
+    async fn look_on(&mut self, phase: &'static str, time: Duration) {
+        let until = Instant::now() + time;
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        while Instant::now() < until {
+            every.tick().await;
+            let began = now();
+            let Some(daemon) = &self.daemon else { continue };
+            let said = match daemon.consumer("c").await {
+                Some(said) => said,
+                None => continue,
+            };
+            // What was asked on a busy machine counts for the middle of the question.
+            let at = f64::midpoint(began, now());
+            let known = (said["lag_messages"].as_u64(), said["lag_seconds"].as_f64());
+            let (Some(messages), Some(seconds)) = known else {
+                assert!(
+                    self.started.elapsed() < BEGINS || said["state"] != "running",
+                    "{phase}: nothing is known: {said}"
+                );
+                self.unknown += 1;
+                continue;
+            };
+            self.samples.push(Sample {
+                phase,
+                at,
+                durable: said["durable_offset"].as_u64(),
+                messages,
+                seconds,
+                seen_age: said["stream_seen_age_seconds"].as_f64().unwrap_or_default(),
+            });
+        }
+    }
+
+    fn start(&mut self) {
+        self.daemon = Some(self.home.start());
+        self.started = Instant::now();
+    }
+
+    async fn terminate(&mut self) {
+        self.daemon.take().unwrap().terminate().await;
+    }
+}
+
+/// How long each phase takes, and whether the broker is restarted.
+struct Form {
+    phase: Duration,
+    rounds: u64,
+    restarts_broker: bool,
+}
+
+async fn agrees(version: Version, form: Form) -> Result<(), Unavailable> {
+    let own;
+    let broker = if form.restarts_broker {
+        own = Broker::private(version).await?;
+        &own
+    } else {
+        Broker::shared(version).await?
+    };
+    let rstream = Rstream::at(broker).await?;
+    let stream = streams::create(broker, "truth").await;
+    let watched = rstream.watch(&stream);
+    let proxy = Proxy::to(broker.stream_port).await;
+    let fails = Arc::new(AtomicBool::new(false));
+    let web = {
+        let fails = Arc::clone(&fails);
+        Web::start(
+            move |_| if fails.load(Ordering::SeqCst) { Reply::status(503) } else { Reply::Keep },
+        )
+        .await
+    };
+    let home = Home::with_broker(
+        &format!(
+            "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+            broker.uri_by(proxy.port)
+        ),
+        &format!(
+            "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"http\", url = \"{}\" }}\n\
+             batch = {{ max_age = \"200ms\" }}\ncommit = {{ every = \"1s\" }}\n\
+             restart = {{ min_backoff = \"50ms\", max_backoff = \"1s\" }}\n",
+            web.url()
+        ),
+    );
+    let mut stage =
+        Stage { home, daemon: None, started: Instant::now(), samples: Vec::new(), unknown: 0 };
+    stage.start();
+    let pace = Pace { messages: CHUNK, pause: Duration::from_millis(100) };
+    let trickle = Pace { messages: 1, pause: Duration::from_millis(900) };
+    let phase = form.phase;
+    for _ in 0..form.rounds {
+        stage.look_on("idle", phase).await;
+        let load = Load::on(broker, &stream, trickle);
+        stage.look_on("trickle", phase).await;
+        load.stop().await;
+        let load = Load::on(broker, &stream, pace);
+        stage.look_on("load", phase).await;
+        fails.store(true, Ordering::SeqCst);
+        stage.look_on("sink fails", phase).await;
+        fails.store(false, Ordering::SeqCst);
+        stage.look_on("load again", phase).await;
+        proxy.cut();
+        stage.look_on("cut once", phase / 2).await;
+        proxy.refuse();
+        stage.look_on("cut off", phase).await;
+        proxy.resume();
+        stage.look_on("connected again", phase).await;
+        stage.terminate().await;
+        stage.start();
+        stage.look_on("restarted under load", phase).await;
+        load.stop().await;
+        stage.daemon.take().unwrap().kill();
+        stage.start();
+        stage.look_on("restarted on a quiet stream", phase + phase / 2).await;
+        proxy.refuse();
+        stage.look_on("cut off a quiet stream", phase).await;
+        proxy.resume();
+        if form.restarts_broker {
+            stage.look_on("quiet", phase / 2).await;
+            broker.stop().await;
+            stage.look_on("broker away", phase).await;
+            broker.start().await;
+            stage.look_on("broker back", phase).await;
+        }
+    }
+    // It has all of it in the end.
+    let landed = || async {
+        let last = watched.messages().last().map(|(offset, _)| *offset);
+        (stage.daemon.as_ref()?.consumer("c").await?["durable_offset"].as_u64() == last)
+            .then_some(())
+    };
+    eventually("everything is durable", Duration::from_secs(60), landed).await;
+    report(&stage, &watched);
+    stage.terminate().await;
+    Ok(())
+}
+
+fn report(stage: &Stage, watched: &Watched) {
+    let truth = Truth(watched.messages());
+    let mut phases: Vec<&str> = stage.samples.iter().map(|sample| sample.phase).collect();
+    phases.dedup();
+    phases.sort_unstable();
+    phases.dedup();
+    eprintln!("phase: samples; furthest from the truth in messages and in seconds");
+    for phase in phases {
+        let (mut count, mut messages, mut seconds) = (0, 0, 0.0_f64);
+        for sample in stage.samples.iter().filter(|sample| sample.phase == phase) {
+            count += 1;
+            // Where the stream could be seen: for the rest there is no one truth.
+            if sample.seen_age <= UNSEEN_SECONDS {
+                let waiting = truth.waiting(sample.durable, sample.at);
+                messages = messages.max(waiting.abs_diff(sample.messages));
+                let off = truth.age(sample.durable, sample.at) - sample.seconds;
+                seconds = seconds.max(off.abs());
+            }
+        }
+        eprintln!("{phase}: {count}; {messages}; {seconds:.2} s");
+    }
+    let (all, unknown) = (stage.samples.len(), stage.unknown);
+    eprintln!("{} messages, {all} samples, {unknown} times unknown", watched.count());
+    let wrong: Vec<_> = stage.samples.iter().filter_map(|sample| truth.judge(sample)).collect();
+    assert!(wrong.is_empty(), "{} of {all} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    // A test that cannot fail would be one in which nothing ever waited.
+    let oldest = stage.samples.iter().map(|sample| sample.seconds).fold(0.0, f64::max);
+    assert!(oldest > SECONDS_MAX && all > 20, "{oldest} s, {all} samples");
+}
+
+fn form() -> Form {
+    match env_or("LAG_SECONDS", 0) {
+        0 => Form { phase: Duration::from_secs(3), rounds: 1, restarts_broker: false },
+        // Fourteen phases a round, and what restarts take.
+        seconds => Form {
+            phase: Duration::from_secs(8),
+            rounds: seconds.div_ceil(120),
+            restarts_broker: true,
+        },
+    }
+}
+
+#[tokio::test]
+async fn another_client_sees_the_same_on_rabbitmq_4_3() {
+    or_skip!(agrees(Version::V4_3, form()).await);
+}
+
+#[tokio::test]
+async fn another_client_sees_the_same_on_rabbitmq_4_0() {
+    or_skip!(agrees(Version::V4_0, form()).await);
+}

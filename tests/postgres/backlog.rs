@@ -1,0 +1,129 @@
+//! A backlog of rows that the server refuses, a round trip away: the search for them ends, or keeps
+//! what it has found.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use rillway::types::Offset;
+
+use super::*;
+
+/// There and back.
+const ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// A table under a sink, with what came to it after it was made.
+async fn changed(postgres: &Postgres, schema: &str, proxy: &Proxy, change: &str) -> PostgresSink {
+    let options = PostgresOptions {
+        columns: Some(vec![column("v", "/v", ColumnType::Integer)]),
+        write_timeout: Duration::from_secs(2),
+        ..options(&postgres.url_of("rillway", proxy.port), schema)
+    };
+    let mut sink = open(options).await.unwrap();
+    write(&mut sink, bodies(0, &[r#"{"v":0}"#])).await.unwrap();
+    postgres.run(&change.replace("S.", &format!("{schema}."))).await;
+    sink
+}
+
+/// As the consumer does under `skip`: what is refused is left out, until the rest has landed. Returns
+/// the offsets that were left out, and in how many answers they came.
+async fn skipping(sink: &mut PostgresSink, mut batch: Batch) -> (BTreeSet<u64>, usize) {
+    let (mut skipped, mut answers) = (BTreeSet::new(), 0);
+    loop {
+        match sink.write(&Arc::new(batch.clone())).await {
+            Ok(_) => return (skipped, answers),
+            Err(SinkError::Poison(bad)) => {
+                let offsets: Vec<Offset> = bad.iter().map(|bad| bad.offset).collect();
+                assert!(!offsets.is_empty() && offsets.is_sorted(), "{offsets:?}");
+                // What letters need: nothing is found below what was found before.
+                assert!(skipped.last().is_none_or(|last| *last < offsets[0].0));
+                skipped.extend(offsets.iter().map(|offset| offset.0));
+                batch = batch.without(offsets);
+                answers += 1;
+            }
+            Err(other) => panic!("{other} after {answers} answers, {} skipped", skipped.len()),
+        }
+    }
+}
+
+fn documents(count: u64, value: impl Fn(u64) -> i64) -> Batch {
+    let documents: Vec<String> = (1..=count).map(|i| format!("{{\"v\":{}}}", value(i))).collect();
+    bodies(1, &documents)
+}
+
+/// A CHECK that refuses all that comes: one answer names all, in a few hundred round trips.
+#[tokio::test]
+async fn all_of_a_backlog_is_refused() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let proxy = Proxy::far_from(postgres.port, ROUND_TRIP / 2).await;
+    let check = "ALTER TABLE S.events ADD CHECK (v < 10)";
+    let mut sink = changed(postgres, &schema, &proxy, check).await;
+    let began = Instant::now();
+    let (skipped, _) = skipping(&mut sink, documents(10_000, |_| 10)).await;
+    assert_eq!(skipped.len(), 10_000);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(offsets(postgres, &schema).await, [0]);
+}
+
+/// Good ones in between, some of them refused for what an earlier one of their batch holds; by errors
+/// that name a line, and that do not.
+#[tokio::test]
+async fn a_part_of_a_backlog_is_refused() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let proxy = Proxy::far_from(postgres.port, ROUND_TRIP / 2).await;
+    let key = "CREATE TABLE S.known AS SELECT generate_series(0, 100000) AS v; \
+               ALTER TABLE S.known ADD PRIMARY KEY (v); \
+               ALTER TABLE S.events ADD FOREIGN KEY (v) REFERENCES S.known";
+    let trigger = "CREATE FUNCTION S.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                   IF new.v < 0 THEN RAISE EXCEPTION 'no'; END IF; RETURN new; END $$; \
+                   CREATE TRIGGER no BEFORE INSERT ON S.events FOR EACH ROW EXECUTE FUNCTION S.no(); \
+                   ALTER TABLE S.events ADD UNIQUE (v)";
+    // A rule that makes an INSERT another one than a COPY.
+    let rule = "ALTER TABLE S.events ADD CHECK (v >= 0); \
+                CREATE RULE away AS ON INSERT TO S.events WHERE new.v < 0 DO INSTEAD NOTHING";
+    for (change, count) in [(key, 3_000_u64), (trigger, 3_000), (rule, 300)] {
+        let schema = postgres.schema().await;
+        let mut sink = changed(postgres, &schema, &proxy, change).await;
+        // Sparse ones, and a run of them.
+        let bad = |i: u64| i % 311 == 5 || (count / 2..count / 2 + 150).contains(&i);
+        let value = |i: u64| if bad(i) { -(i.cast_signed()) } else { i.cast_signed() };
+        let (skipped, _) = skipping(&mut sink, documents(count, value)).await;
+        let expected: BTreeSet<u64> = (1..=count).filter(|i| bad(*i)).collect();
+        assert_eq!(skipped, expected, "{change}");
+        let rows = offsets(postgres, &schema).await.len() as u64;
+        assert_eq!(rows, 1 + count - expected.len() as u64, "{change}");
+    }
+}
+
+/// Too many for the time that one search has: each answer names some, so that the batch gets through,
+/// however long it is.
+#[tokio::test]
+async fn a_search_that_takes_too_long_keeps_what_it_found() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let proxy = Proxy::far_from(postgres.port, Duration::from_millis(60)).await;
+    let check = "ALTER TABLE S.events ADD CHECK (v < 10)";
+    let mut sink = changed(postgres, &schema, &proxy, check).await;
+    let (skipped, answers) =
+        skipping(&mut sink, documents(6_000, |i| if i % 1_000 == 7 { 1 } else { 10 })).await;
+    assert_eq!(skipped.len(), 5_994);
+    assert!(answers > 1, "one answer had them all: the test shows nothing");
+    assert_eq!(offsets(postgres, &schema).await, [0, 7, 1_007, 2_007, 3_007, 4_007, 5_007]);
+}
+
+/// What a batch costs, though the table is looked at once more: four round trips and a sync.
+#[tokio::test]
+async fn a_batch_takes_four_round_trips() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let proxy = Proxy::far_from(postgres.port, Duration::from_millis(100)).await;
+    let mut sink = open(options(&postgres.url_of("rillway", proxy.port), &schema)).await.unwrap();
+    let mut fewest = Duration::MAX;
+    for first in 0..4 {
+        let batch = bodies(first, &["x"]);
+        let began = Instant::now();
+        write(&mut sink, batch).await.unwrap();
+        fewest = fewest.min(began.elapsed());
+    }
+    assert!(fewest < Duration::from_millis(200 * 5), "{fewest:?}");
+}
