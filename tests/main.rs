@@ -13,6 +13,7 @@
 
 mod common;
 
+mod alerts;
 mod architecture;
 mod codecs;
 mod commits;

@@ -1,15 +1,12 @@
 //! Metrics from messages: are the figures on `/metrics` those of the messages, each counted once; does
 //! an independent reader, Prometheus itself, read the same; and what does a restart do to them?
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::common::daemon::{Daemon, Home};
-use crate::common::rstream::set_up_by_script;
+use crate::common::prometheus::{self, Prometheus};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
@@ -178,75 +175,8 @@ async fn a_restart_goes_on_where_it_was_and_counts_from_zero() {
     or_skip!(restarted().await);
 }
 
-/// A Prometheus of its own, that looks every 200 ms. Killed when it is dropped.
-struct Prometheus {
-    child: Child,
-    address: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Prometheus {
-    fn watching(programs: &Path, target: &str) -> Prometheus {
-        let dir = tempfile::tempdir().unwrap();
-        let config = format!(
-            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\nscrape_configs:\n\
-             - job_name: rillway\n  static_configs: [{{ targets: [\"{target}\"] }}]\n"
-        );
-        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let mut child = Command::new(programs.join("usr/bin/prometheus"))
-            .current_dir(dir.path())
-            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .args(["--web.listen-address=127.0.0.1:0", "--log.format=logfmt"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = log
-            .by_ref()
-            .map(Result::unwrap)
-            .find_map(|line| {
-                let rest = line.split_once("msg=\"Listening on\" address=")?.1;
-                Some(rest.split(' ').next().unwrap().to_owned())
-            })
-            .expect("Prometheus says where it listens");
-        // Nobody else reads it, and a full pipe would stop it.
-        std::thread::spawn(move || log.for_each(drop));
-        Prometheus { child, address, _dir: dir }
-    }
-
-    /// The value of each series that a query yields, by one of its labels.
-    async fn query(&self, query: &str, label: &str) -> Vec<(String, f64)> {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut url =
-            reqwest::Url::parse(&format!("http://{}/api/v1/query", self.address)).unwrap();
-        url.query_pairs_mut().append_pair("query", query);
-        let Ok(answer) = client.get(url).send().await else { return Vec::new() };
-        let Ok(answer) = serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()) else {
-            return Vec::new();
-        };
-        let series = answer["data"]["result"].as_array().cloned().unwrap_or_default();
-        let mut found: Vec<_> = series
-            .iter()
-            .map(|one| {
-                let label = one["metric"][label].as_str().unwrap_or_default().to_owned();
-                (label, one["value"][1].as_str().unwrap().parse().unwrap())
-            })
-            .collect();
-        found.sort_by(|a: &(String, f64), b| a.0.cmp(&b.0));
-        found
-    }
-}
-
 async fn read_by_prometheus() -> Result<(), Unavailable> {
-    let programs = set_up_by_script("prometheus")?;
+    let programs = prometheus::programs()?;
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "metrics-prom").await;
     let odd = "back\\\\slash \\\"quoted\\\" and\\nbroken";
@@ -258,7 +188,7 @@ async fn read_by_prometheus() -> Result<(), Unavailable> {
 
     // promtool is strict where a server forgives.
     let (_, page) = daemon.http("GET", "/metrics").await.unwrap();
-    let mut promtool = Command::new(programs.join("usr/bin/promtool"))
+    let mut promtool = Command::new(programs.join("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
@@ -270,7 +200,7 @@ async fn read_by_prometheus() -> Result<(), Unavailable> {
     let said = String::from_utf8_lossy(&judged.stderr).into_owned();
     assert!(judged.status.success() && said.is_empty(), "{said}\n{page}");
 
-    let prometheus = Prometheus::watching(&programs, &daemon.admin_address());
+    let prometheus = Prometheus::watching(&programs, &[daemon.admin_address()], None);
     let by_region = eventually("Prometheus has looked", LONG, || async {
         let found = prometheus.query("sum by (region) (orders_total)", "region").await;
         (!found.is_empty()).then_some(found)

@@ -46,9 +46,13 @@ impl Observer {
             Err(error) => return error,
         };
         let by_counters = connection.supports(keys::STREAM_STATS, 1);
-        let every = if by_counters { EVERY } else { EVERY_BY_READING };
+        // Reading takes its time: an empty stream is one in which no chunk came for a while.
+        let (every, within) = match by_counters {
+            true => (EVERY, EVERY),
+            false => (EVERY_BY_READING, EVERY_BY_READING * 2),
+        };
         loop {
-            if let Err(error) = self.look(&connection, every).await {
+            if let Err(error) = self.look(&connection, within).await {
                 connection.close().await;
                 return error;
             }
@@ -57,17 +61,36 @@ impl Observer {
         }
     }
 
-    async fn look(&self, connection: &Connection, every: Duration) -> Result<(), BrokerError> {
+    /// Looks once; the next look is to be done `within` this time.
+    async fn look(&self, connection: &Connection, within: Duration) -> Result<(), BrokerError> {
         let bounds = stream_bounds(connection, &self.spec.stream).await?;
         self.status.update(|facts| {
             facts.bounds = Some(bounds);
-            facts.watch.looked(bounds.tail, Instant::now(), Timestamp::now(), every);
+            facts.watch.looked(bounds.tail, Instant::now(), Timestamp::now(), within);
         });
+        if !self.status.facts().positioned {
+            self.ask_for_position(connection).await?;
+        }
         let facts = self.status.facts();
         match facts.watch.question(&facts.view()).filter(|_| facts.positioned) {
             Some(next) => self.ask(connection, next).await,
             None => Ok(()),
         }
+    }
+
+    /// A sink that cannot be opened does not say where it stands. The stored offset, which never is
+    /// beyond that, serves until it does.
+    async fn ask_for_position(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let (stream, reference) = (&self.spec.stream, &self.spec.reference);
+        let Some(stored) = connection.query_offset(stream, reference).await? else { return Ok(()) };
+        self.status.update(|facts| {
+            if !facts.positioned {
+                facts.position = Some(stored);
+                facts.positioned = true;
+                facts.stored = Some(stored);
+            }
+        });
+        Ok(())
     }
 
     /// Finds out when the first message from `next` on was written, if there is one.

@@ -179,6 +179,7 @@ impl Status {
                 gauge.set(Timestamp(0).seconds_until(moment));
             }
         }
+        metrics.buffered_bytes.set(facts.buffered_bytes as f64);
         metrics.store_age_seconds.set(facts.store_age().as_secs_f64());
     }
 

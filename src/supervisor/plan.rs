@@ -33,7 +33,7 @@ pub struct Plan {
 /// How to open the consumer's sink for a replay of its dead letters: beside what the consumer writes
 /// itself, under a reference of this round's own.
 pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
-    let suffix = format!(".replay-{round}");
+    let suffix = Reference::replay_suffix(round);
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
     let spec = Spec { reference, ..spec_of(config, consumer) };
     sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0
@@ -80,11 +80,13 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
 /// What the configuration says of one consumer.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     let spec = spec_of(config, consumer);
-    let (sink, look) = sinks::factory(&consumer.sink, &spec);
+    let (sink, mut look) = sinks::factory(&consumer.sink, &spec);
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
-        sinks::factory(sink, &spec).0
+        let (factory, letters) = sinks::factory(sink, &spec);
+        look = sinks::both(letters, look.clone());
+        factory
     });
     Plan {
         sink,

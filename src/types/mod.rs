@@ -110,6 +110,25 @@ name!(
     /// The name under which a consumer's offset is stored on the server (255 bytes at the most).
     Reference
 );
+impl Reference {
+    /// What is appended to a reference for a round of a replay of its dead letters.
+    #[must_use]
+    pub fn replay_suffix(round: u32) -> String {
+        format!("{REPLAY}{round}")
+    }
+
+    /// The consumer's own reference, where this is the one of a replay of its dead letters; else itself.
+    #[must_use]
+    pub fn without_replay(&self) -> &str {
+        match self.0.rsplit_once(REPLAY) {
+            Some((own, round)) if round.parse::<u32>().is_ok() => own,
+            _ => &self.0,
+        }
+    }
+}
+
+const REPLAY: &str = ".replay-";
+
 name!(
     /// A consumer in the configuration; the `consumer` label of every metric.
     ConsumerName

@@ -8,6 +8,7 @@
 //! - [`rstream`]: the same by a client of another make, and what the official one cannot do
 //! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
 //! - [`postgres`]: PostgreSQL servers, shared or private
+//! - [`prometheus`]: Prometheus itself, as a reader of metrics and a judge of rules
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a broker by script, for answers that no real one gives
 //! - [`web`]: a web service whose answers a script gives
@@ -20,6 +21,7 @@ pub(crate) mod daemon;
 pub(crate) mod duckdb;
 pub(crate) mod load;
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod reading;

@@ -183,6 +183,9 @@ async fn sink_fails() -> Result<(), Unavailable> {
         assert_eq!(daemon.metric("rillway_consumer_state", &["web", &label]).await, Some(value));
     }
     assert_eq!(daemon.metric("rillway_consumer_ready", &["web"]).await, Some(0.0));
+    let held = daemon.metric("rillway_buffered_bytes", &["web"]).await;
+    let row = daemon.consumer("web").await.unwrap();
+    assert!(held > Some(0.0) && held == row["buffered_bytes"].as_f64(), "{held:?} {row}");
     let (messages, seconds) = {
         let messages = daemon.metric("rillway_lag_messages", &["web"]).await;
         (messages, daemon.metric("rillway_lag_seconds", &["web"]).await)
@@ -228,4 +231,56 @@ async fn store_age() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn an_offset_is_behind_only_since_there_is_one_to_store() {
     or_skip!(store_age().await);
+}
+
+/// Where it stands only its sink knows, and that cannot be opened: the stored offset serves.
+async fn dead_database() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "dead-database").await;
+    streams::publish(broker, &stream, (0..200).map(body)).await;
+    let reference = streams::unique("db");
+    streams::store_offset(broker, &stream, &reference, 99).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let home = Home::new(
+        &broker.uri(),
+        &format!(
+            "[[consumer]]\nname = \"db\"\nreference = \"{reference}\"\nstream = \"{stream}\"\n\
+             sink = {{ type = \"postgres\", url = \"postgres://me@{nobody}/db\", table = \"t\" }}\n"
+        ),
+    );
+    let mut daemon = home.start();
+    let behind = |c: &Value| c["lag_messages"].as_u64().is_some_and(|n| (100..105).contains(&n));
+    let older = |c: &Value| c["lag_seconds"].as_f64() > Some(3.0);
+    let shown = daemon.until("db", "its lag grows", LONG, |c| behind(c) && older(c)).await;
+    assert_eq!((&shown["ready"], &shown["stored_offset"]), (&false.into(), &99.into()), "{shown}");
+    assert_eq!(shown["headroom_messages"], 100, "{shown}");
+    daemon.kill();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_from_the_beginning() {
+    or_skip!(dead_database().await);
+}
+
+/// Before 3.11 it takes seconds to see that a stream is empty: that is no outage.
+async fn empty() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V3_10).await?;
+    let stream = streams::create(broker, "empty").await;
+    let home = Home::new(&broker.uri(), &filer(&stream, ""));
+    let daemon = home.start();
+    let known = || async { lag(&daemon).await.map(drop) };
+    eventually("there is a lag", LONG, known).await;
+    let looks = Instant::now();
+    while looks.elapsed() < Duration::from_secs(12) {
+        assert_eq!(lag(&daemon).await, Some((0.0, 0.0)), "after {:?}", looks.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_empty_stream_that_has_to_be_read() {
+    or_skip!(empty().await);
 }

@@ -6,8 +6,10 @@ mod backlog;
 mod changes;
 mod daemon;
 mod encrypted;
+mod examine;
 mod owners;
 mod poison;
+mod sharing;
 mod tables;
 mod trouble;
 

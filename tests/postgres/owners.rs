@@ -60,23 +60,6 @@ async fn a_claim_is_made_once() {
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4]);
 }
 
-/// References have rows of their own.
-#[tokio::test]
-async fn two_references_write_side_by_side() {
-    let postgres = or_skip!(Postgres::shared().await);
-    let schema = postgres.schema().await;
-    let by = |reference: &str| {
-        let (stream, reference) = (StreamName::from(STREAM), Reference::from(reference));
-        PostgresSink::open(options(&postgres.url(), &schema), stream, reference, Claim::new())
-    };
-    let (mut a, mut b) = (by("a").await.unwrap(), by("b").await.unwrap());
-    for (from, to) in [(0, 2), (2, 3)] {
-        write(&mut a, batch(from..to)).await.unwrap();
-        write(&mut b, batch(from..to)).await.unwrap();
-    }
-    assert_eq!(offsets(postgres, &schema).await, [0, 0, 1, 1, 2, 2]);
-}
-
 /// A server that forgot what it had confirmed: not gone over in silence, and mended by a restart.
 #[tokio::test]
 async fn a_server_that_forgets() {

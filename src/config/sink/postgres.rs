@@ -140,6 +140,14 @@ impl PostgresSink {
 
     /// Without a word of the URL itself.
     fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
+        if is_ambiguous(self.url.reveal()) {
+            return bad(
+                "url",
+                "it cannot be told where the password ends and the host begins: in user, password \
+                 and all that follows, @ has to be written %40, / in user or password %2F, ? %3F, # %23"
+                    .to_owned(),
+            );
+        }
         let parsed: Result<tokio_postgres::Config, _> = self.url.reveal().parse();
         let Ok(parsed) = parsed else {
             return bad(
@@ -173,6 +181,14 @@ impl PostgresSink {
     pub(super) fn overhead_bytes(&self) -> u64 {
         16 << 20
     }
+}
+
+/// Whether a character of the user or password that is not percent-encoded may be taken for the end of
+/// it: parts of the password would be taken for the host or the database, which are no secrets.
+fn is_ambiguous(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let Some((credentials, place)) = rest.split_once('@') else { return false };
+    credentials.contains(['/', '?', '#']) || place.contains('@')
 }
 
 fn is_name(name: &str) -> bool {

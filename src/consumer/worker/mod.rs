@@ -444,7 +444,6 @@ impl Worker {
         }
         self.turned = now;
         let buffered = self.budget.buffered() + self.inflated.bytes();
-        self.status.metrics.buffered_bytes.set(buffered as f64);
         let oldest = self.ledger.oldest().or(self.cutter.oldest().map(|chunk| chunk.timestamp));
         let durable = self.ledger.durable();
         let unstored = self.commit.pending().is_some();

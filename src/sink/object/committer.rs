@@ -84,11 +84,16 @@ impl Committer {
         let owner = Owner::new();
         for _ in 0..ATTEMPTS_MAX {
             let (state, from) = match read(&*store, &names).await? {
-                Some((state, version)) => (state.taken_over_by(owner.clone()), Some(version)),
+                Some((state, version)) => {
+                    let place = store.place(&names.checkpoint);
+                    let state = state.with_columns(layout.columns(), &place)?;
+                    (state.taken_over_by(owner.clone()), Some(version))
+                }
                 None => {
                     try_out(&*store, &names).await?;
                     let (stream, reference) = (names.stream.clone(), names.reference.clone());
-                    (State::begin(stream, reference, owner.clone()), None)
+                    let begun = State::begin(stream, reference, owner.clone());
+                    (begun.with_columns(layout.columns(), &names.table)?, None)
                 }
             };
             let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
@@ -310,8 +315,10 @@ impl Committer {
 pub(super) async fn look(
     store: &dyn Store,
     names: &Names,
+    layout: &Layout,
 ) -> Result<Option<Checkpoint>, SinkError> {
     let Some((state, _)) = read(store, names).await? else { return Ok(None) };
+    let state = state.with_columns(layout.columns(), &store.place(&names.checkpoint))?;
     let Some(claim) = state.claim else { return Ok(state.checkpoint) };
     Ok(match found(store, &claim).await? {
         Found::Settled(Fate::Landed) => Some(claim.checkpoint),

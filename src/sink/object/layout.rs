@@ -7,6 +7,7 @@
 //! record's chunk, in UTC. The stream is not: a column that stands in the path and in the file is an
 //! error to some readers. The number behind the offset is the claim's, so that no name is used twice.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -121,6 +122,14 @@ impl Layout {
                 Layout::Parquet(ParquetLayout { columns, body, schema, properties })
             }
         })
+    }
+
+    /// The columns of the table, each with the type that readers find. Lines have none: each says for
+    /// itself.
+    pub(super) fn columns(&self) -> BTreeMap<String, String> {
+        let Layout::Parquet(layout) = self else { return BTreeMap::new() };
+        let named = layout.columns.names_and_types();
+        named.map(|(name, kind)| (name.to_owned(), stored_as(kind).to_owned())).collect()
     }
 
     /// The ending of an object's name.
@@ -241,6 +250,18 @@ fn envelope(body_is_text: bool) -> Vec<Column> {
 
 /// The first three columns are always there; the others may be null, also those that are required
 /// now: a table whose columns change from null to not null halfway is read by few.
+/// What readers find in a column for such values.
+fn stored_as(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Text | ColumnType::Json | ColumnType::Numeric => "text",
+        ColumnType::Bytes => "bytes",
+        ColumnType::Integer => "integer",
+        ColumnType::Float => "float",
+        ColumnType::Boolean => "boolean",
+        ColumnType::Timestamp => "timestamp",
+    }
+}
+
 fn schema(columns: &Columns) -> Result<TypePtr, ParquetError> {
     let mut fields = Vec::with_capacity(columns.len());
     for (nth, (name, kind)) in columns.names_and_types().enumerate() {

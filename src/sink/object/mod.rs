@@ -61,6 +61,8 @@ mod state;
 mod store;
 
 #[cfg(test)]
+mod column_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
@@ -161,14 +163,16 @@ impl ObjectSink {
 /// The position of an archive, without taking hold of it or changing anything in it.
 ///
 /// # Errors
-/// Where the checkpoint cannot be read, is damaged, or belongs to another reference.
+/// Where the checkpoint cannot be read, is damaged, or belongs to another reference; and where the
+/// objects have columns of other types.
 pub async fn committed(
     options: &ObjectOptions,
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
     let store = options.place.open().await?;
-    committer::look(&*store, &names(stream, reference)).await
+    let layout = Layout::new(&options.format, stream)?;
+    committer::look(&*store, &names(stream, reference), &layout).await
 }
 
 fn names(stream: &StreamName, reference: &Reference) -> Names {

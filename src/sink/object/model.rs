@@ -240,7 +240,7 @@ fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, 
     let finishing = owner(remote(), 2, settled.clone()).now_or_never();
     assert!(matches!(finishing, Some(Ok(()))), "{finishing:?}");
     assert_eq!(check(), RECORDS);
-    let before = look(&*remote(), &names()).now_or_never().unwrap().unwrap();
+    let before = look(&*remote(), &names(), &layout()).now_or_never().unwrap().unwrap();
     assert_eq!(before.map(|at| at.offset), Some(Offset(RECORDS - 1)));
     // And the zombies wake.
     for nth in left {

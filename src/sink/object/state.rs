@@ -3,6 +3,8 @@
 //! JSON on lines, for people to read. No two states of one archive are the same: the sequence only
 //! grows.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,10 @@ pub(super) struct State {
     pub(super) checkpoint: Option<Checkpoint>,
     /// The one object that its owner may create.
     pub(super) claim: Option<Claim>,
+    /// The columns that the objects have had so far, each with the type that readers find. Not there in
+    /// archives of versions before this, and for lines.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) columns: BTreeMap<String, String>,
 }
 
 /// A sink that took hold of the archive.
@@ -85,7 +91,50 @@ impl State {
             owner,
             checkpoint: None,
             claim: None,
+            columns: BTreeMap::new(),
         }
+    }
+
+    /// Has the objects from here on these columns, beside those of the objects that are there.
+    ///
+    /// # Errors
+    /// Where one of them had another type: one query could not read both.
+    pub(super) fn with_columns(
+        mut self,
+        columns: BTreeMap<String, String>,
+        place: &str,
+    ) -> Result<State, SinkError> {
+        if self.checkpoint.is_none() && self.claim.is_none() {
+            // There is no object yet.
+            self.columns.clear();
+        }
+        let changed: Vec<String> = columns
+            .iter()
+            .filter_map(|(name, now)| {
+                let then = self.columns.get(name).filter(|then| *then != now)?;
+                Some(format!("{name:?} is {now} now and was {then}"))
+            })
+            .collect();
+        if !changed.is_empty() {
+            return Err(SinkError::Fatal(format!(
+                "the archive of {place} has objects with columns of other types than the configuration \
+                 has now: {}. No query could read both. Take the former type back, give the column \
+                 another name, or begin another archive with another `url`.",
+                changed.join(", ")
+            )));
+        }
+        if !self.columns.is_empty()
+            && !columns.is_empty()
+            && !self.columns.keys().eq(columns.keys())
+        {
+            tracing::warn!(
+                archive = place,
+                "objects have other columns from here on than some before: readers have to put them \
+                 together by name (in DuckDB with union_by_name = true)"
+            );
+        }
+        self.columns.extend(columns);
+        Ok(self)
     }
 
     /// The same archive in other hands.

@@ -29,16 +29,22 @@
 //! takes it over once. When it finds that somebody else has it, it stops for good; and a sink that
 //! is opened again in the same process goes on with the claim of the first ([`Claim`]).
 //!
+//! A row also names the table that its rows go to. A newcomer that finds another reference there, for
+//! the same stream and table, does not take its own row: every message would be there twice. Two
+//! that are new at the same time cannot miss each other, for an advisory lock lets one of them look
+//! at a time. (Rows of versions before this do not name a table; they do once they were taken again.)
+//!
 //! Must not know: what is written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::error::is_lock_timeout;
-use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
+use crate::types::{Checkpoint, ChunkId, Offset, Reference, Timestamp};
 
 /// The table's name, in the schema of the table that is written to.
 pub(super) const TABLE: &str = "rillway_positions";
@@ -57,6 +63,7 @@ pub(super) fn create(name: &str) -> String {
          \"offset\" numeric(20, 0) CHECK (\"offset\" BETWEEN 0 AND 18446744073709551615), \
          chunk_first_offset numeric(20, 0), chunk_epoch numeric(20, 0), \
          chunk_timestamp_ms bigint, chunk_crc bigint, updated_at timestamptz, \
+         table_name text, \
          PRIMARY KEY (stream, reference)) WITH (fillfactor = 50)"
     )
 }
@@ -108,19 +115,40 @@ pub(super) enum Taken {
     Ours { epoch: i64, position: Option<Checkpoint> },
     /// Somebody else has it, in words; or it is gone.
     Lost(String),
+    /// It was not taken: another reference writes the stream into the same table.
+    Shared(Other),
+}
+
+/// What another reference has written of the stream.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) reference: String,
+    pub(super) offset: Option<String>,
+    /// Whether it is known to be in the same table.
+    pub(super) same_table: bool,
+}
+
+/// What came of trying to take the row.
+enum Tried {
+    Row(Option<Row>),
+    Shared(Other),
 }
 
 impl Rows<'_> {
-    /// Takes the row over, or, where this claim has it already, makes it this connection's.
-    pub(super) async fn take(&self, claim: &Claim) -> Result<Taken, Error> {
+    /// Takes the row over, or, where this claim has it already, makes it this connection's. `into`: the
+    /// table that it writes into, where the rows name that.
+    pub(super) async fn take(&self, claim: &Claim, into: Option<&str>) -> Result<Taken, Error> {
         let former = self.former().await?;
-        let again = claim.0.taken.load(Ordering::SeqCst);
-        let taken = match self.take_once(claim, again).await {
+        let taken = match self.try_take(claim, into).await {
             Err(error) if is_lock_timeout(&error) => {
                 self.end(&former).await;
-                self.take_once(claim, again).await?
+                self.try_take(claim, into).await?
             }
             other => other?,
+        };
+        let taken = match taken {
+            Tried::Row(row) => row,
+            Tried::Shared(other) => return Ok(Taken::Shared(other)),
         };
         let Some(row) = taken else { return Ok(Taken::Lost(self.winner().await?)) };
         self.end(&former).await;
@@ -128,10 +156,71 @@ impl Rows<'_> {
         Ok(Taken::Ours { epoch: row.try_get(5)?, position: position(&row)? })
     }
 
-    async fn take_once(&self, claim: &Claim, again: bool) -> Result<Option<Row>, Error> {
+    async fn try_take(&self, claim: &Claim, into: Option<&str>) -> Result<Tried, Error> {
+        let again = claim.0.taken.load(Ordering::SeqCst);
+        let Some(into) = into.filter(|_| !again) else {
+            return self.take_once(claim, again, None).await.map(Tried::Row);
+        };
+        self.client.batch_execute("BEGIN").await?;
+        let taking = async {
+            let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))";
+            let key = format!("rillway {} {}", self.table, self.stream);
+            self.client.execute(lock, &[&key]).await?;
+            match self.other(into).await? {
+                Some(other) => Ok(Tried::Shared(other)),
+                None => self.take_once(claim, again, Some(into)).await.map(Tried::Row),
+            }
+        };
+        let tried = taking.await;
+        let end = if matches!(tried, Ok(Tried::Row(_))) { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.client.batch_execute(end).await;
+        let tried = tried?;
+        ended?;
+        Ok(tried)
+    }
+
+    /// Another reference that has written the stream into this table, or may have. Replays of a
+    /// reference's own dead letters are not others.
+    pub(super) async fn other(&self, into: &str) -> Result<Option<Other>, Error> {
+        let sql = format!(
+            "SELECT reference, \"offset\"::text, table_name FROM {} WHERE stream = $1 \
+             ORDER BY \"offset\" DESC NULLS LAST",
+            self.table
+        );
+        let own = Reference::from(self.reference);
+        let (mut is_new, mut others) = (true, Vec::new());
+        for row in self.client.query(&sql, &[&self.stream]).await? {
+            let reference: String = row.try_get(0)?;
+            if Reference::from(reference.as_str()).without_replay() == own.without_replay() {
+                is_new = false;
+                continue;
+            }
+            let table: Option<String> = row.try_get(2)?;
+            if table.as_ref().is_none_or(|table| table == into) {
+                let same_table = table.is_some();
+                others.push(Other { reference, offset: row.try_get(1)?, same_table });
+            }
+        }
+        // One that has a row itself is as old as the others whose table is not known.
+        others.retain(|other| other.same_table || is_new);
+        others.sort_by_key(|other| !other.same_table);
+        Ok(others.into_iter().next())
+    }
+
+    async fn take_once(
+        &self,
+        claim: &Claim,
+        again: bool,
+        into: Option<&str>,
+    ) -> Result<Option<Row>, Error> {
         const SESSION: &str = "pg_backend_pid(), \
              (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())";
         let table = self.table;
+        // A table of an older version, which may not be altered, has no such column.
+        let (named, value, set) = match into {
+            Some(_) => (", table_name", ", $4", ", table_name = excluded.table_name"),
+            None => ("", "", ""),
+        };
         let sql = if again {
             format!(
                 "UPDATE {table} AS p SET epoch = p.epoch + 1, (backend, backend_start) = \
@@ -141,15 +230,20 @@ impl Rows<'_> {
         } else {
             format!(
                 "INSERT INTO {table} AS p \
-                 (stream, reference, owner, epoch, backend, backend_start, taken_at) \
-                 VALUES ($1, $2, $3, 1, {SESSION}, now()) \
+                 (stream, reference, owner, epoch, backend, backend_start, taken_at{named}) \
+                 VALUES ($1, $2, $3, 1, {SESSION}, now(){value}) \
                  ON CONFLICT (stream, reference) DO UPDATE SET owner = excluded.owner, \
                  epoch = p.epoch + 1, backend = excluded.backend, \
-                 backend_start = excluded.backend_start, taken_at = excluded.taken_at \
+                 backend_start = excluded.backend_start, taken_at = excluded.taken_at{set} \
                  RETURNING {POSITION}, epoch"
             )
         };
-        self.client.query_opt(&sql, &[&self.stream, &self.reference, &claim.0.owner]).await
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&self.stream, &self.reference, &claim.0.owner];
+        if let Some(into) = &into {
+            values.push(into);
+        }
+        self.client.query_opt(&sql, &values).await
     }
 
     /// The server process of whoever has the row now, and when that began.

@@ -48,6 +48,7 @@
 mod claim;
 mod encode;
 mod error;
+mod examine;
 mod numeric;
 mod probe;
 mod rows;
@@ -70,6 +71,7 @@ use crate::types::column::Column;
 use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
 
 pub use self::claim::Claim;
+pub use self::examine::examine;
 
 use self::claim::{PATIENCE, Rows, Taken};
 use self::error::{late, transient, wait};
@@ -221,10 +223,14 @@ impl PostgresSink {
         let target = Target::find(client, place, names, &self.shape, create).await?;
         let rows = self.rows(&session, &target.names);
         let tried = format!("take over {}", target.names.positions);
-        let taken = rows.take(&self.claim).await.map_err(|e| transient(&tried, place, &e))?;
+        let failed = |error| transient(&tried, place, &error);
+        let named = table::positions_name_tables(client, &target.names, create).await;
+        let into = named.map_err(failed)?.then_some(target.names.bare.as_str());
+        let taken = rows.take(&self.claim, into).await.map_err(failed)?;
         let (epoch, position) = match taken {
             Taken::Ours { epoch, position } => (epoch, position),
             Taken::Lost(who) => return Err(self.fenced(&who)),
+            Taken::Shared(other) => return Err(error::shared(&rows, &target.names, place, &other)),
         };
         let preparing = |error| transient("prepare the statements", place, &error);
         let advance = rows.prepare().await.map_err(preparing)?;
@@ -336,39 +342,6 @@ enum Tried {
     Committed,
     Refused(Vec<BadRecord>),
     Changed,
-}
-
-/// The position that a sink with these options has committed, without taking anything over.
-///
-/// # Errors
-/// Where the server cannot be reached, or does not answer the question.
-pub async fn committed(
-    options: &PostgresOptions,
-    stream: &StreamName,
-    reference: &Reference,
-) -> Result<Option<Checkpoint>, SinkError> {
-    let door = door(options, reference)?;
-    let session = door.open().await?;
-    let place = &door.place;
-    let failed = |error| transient("look up the position", place, &error);
-    let looking = async {
-        session.set_up(options.lock_timeout, options.write_timeout).await.map_err(failed)?;
-        let (schema, table) = (options.schema.as_deref(), options.table.as_str());
-        let names = Names::find(&session.client, place, schema, table).await?;
-        if !names.has_positions(&session.client).await.map_err(failed)? {
-            return Ok(None);
-        }
-        let rows = Rows {
-            client: &session.client,
-            table: &names.positions,
-            stream: stream.as_str(),
-            reference: reference.as_str(),
-        };
-        rows.look().await.map_err(failed)
-    };
-    let found = within(options.write_timeout, place, "look up the position", looking).await;
-    session.close().await;
-    found
 }
 
 fn door(options: &PostgresOptions, reference: &Reference) -> Result<Door, SinkError> {

@@ -4,6 +4,7 @@
 //! What is wrong with them is said all at once, and is transient: whoever mends the table need not
 //! start the consumer again.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
 use super::claim;
@@ -20,8 +21,8 @@ pub(super) struct Names {
     pub(super) table: String,
     /// The same of the table of positions.
     pub(super) positions: String,
-    schema: String,
-    bare: String,
+    pub(super) schema: String,
+    pub(super) bare: String,
 }
 
 /// A name as it stands in a statement.
@@ -57,14 +58,43 @@ impl Names {
             bare: table.to_owned(),
         })
     }
-
-    /// Whether there is a table of positions: without one, there is no position.
-    pub(super) async fn has_positions(&self, client: &Client) -> Result<bool, Error> {
-        exists(client, &self.positions).await
-    }
 }
 
-async fn exists(client: &Client, name: &str) -> Result<bool, Error> {
+/// Whether the table of positions tells which table a row is about. It is made to, where that is
+/// allowed: a version before this has made it without.
+pub(super) async fn positions_name_tables(
+    client: &Client,
+    names: &Names,
+    create: bool,
+) -> Result<bool, Error> {
+    if names_tables(client, names).await? {
+        return Ok(true);
+    }
+    let alter = format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS table_name text", names.positions);
+    if create {
+        match client.batch_execute(&alter).await {
+            Ok(()) => return Ok(true),
+            // It belongs to another role.
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    tracing::warn!(
+        table = %names.positions, statement = %alter,
+        "the table of positions is of an older version: until its owner has run this statement, \
+         nothing notices two references that write one stream into one table"
+    );
+    Ok(false)
+}
+
+/// Whether the table of positions is of this version.
+pub(super) async fn names_tables(client: &Client, names: &Names) -> Result<bool, Error> {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attname = 'table_name' \
+         AND attrelid = to_regclass($1::text) AND NOT attisdropped)";
+    client.query_one(SQL, &[&names.positions]).await?.try_get(0)
+}
+
+pub(super) async fn exists(client: &Client, name: &str) -> Result<bool, Error> {
     let row = client.query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name]).await?;
     row.try_get(0)
 }
@@ -113,11 +143,12 @@ pub(super) async fn fit(
     place: &str,
     names: &Names,
     shape: &Shape,
+    has_positions: bool,
 ) -> Result<Vec<PgType>, SinkError> {
     let looking = failed("look at the tables", names, place);
     let found = columns(client, &names.table).await.map_err(&looking)?;
     let mut wrong = Vec::new();
-    grants(client, names, &mut wrong).await.map_err(&looking)?;
+    grants(client, names, has_positions, &mut wrong).await.map_err(&looking)?;
     let types = check(names, shape, &found, &mut wrong);
     if wrong.is_empty() {
         return Ok(types);
@@ -129,7 +160,7 @@ pub(super) async fn fit(
     )))
 }
 
-fn create_table(names: &Names, shape: &Shape) -> String {
+pub(super) fn create_table(names: &Names, shape: &Shape) -> String {
     let columns: Vec<String> = shape
         .columns()
         .enumerate()
@@ -228,19 +259,25 @@ fn check(names: &Names, shape: &Shape, found: &[Found], wrong: &mut Vec<String>)
 }
 
 /// What the role lacks.
-async fn grants(client: &Client, names: &Names, wrong: &mut Vec<String>) -> Result<(), Error> {
+async fn grants(
+    client: &Client,
+    names: &Names,
+    has_positions: bool,
+    wrong: &mut Vec<String>,
+) -> Result<(), Error> {
     // Of the table only the columns that are written count, but a COPY into all of them is the rule.
     const SQL: &str = "SELECT current_user::text, \
          has_any_column_privilege($1::text, 'INSERT'), \
-         has_table_privilege($2::text, 'SELECT') AND has_table_privilege($2::text, 'INSERT') \
-         AND has_table_privilege($2::text, 'UPDATE'), \
-         (SELECT relkind IN ('r', 'p', 'f') FROM pg_class WHERE oid = to_regclass($1::text))";
+         has_table_privilege(p, 'SELECT') AND has_table_privilege(p, 'INSERT') \
+         AND has_table_privilege(p, 'UPDATE'), \
+         (SELECT relkind IN ('r', 'p', 'f') FROM pg_class WHERE oid = to_regclass($1::text)) \
+         FROM (SELECT to_regclass($2::text)::oid AS p) AS positions";
     let row = client.query_one(SQL, &[&names.table, &names.positions]).await?;
     let role = quoted(&row.try_get::<_, String>(0)?);
     if !row.try_get::<_, bool>(1)? {
         wrong.push(format!("the role lacks a right: GRANT INSERT ON {} TO {role}", names.table));
     }
-    if !row.try_get::<_, bool>(2)? {
+    if has_positions && row.try_get::<_, Option<bool>>(2)? != Some(true) {
         wrong.push(format!(
             "the role lacks a right: GRANT SELECT, INSERT, UPDATE ON {} TO {role}",
             names.positions

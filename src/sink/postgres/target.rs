@@ -83,7 +83,7 @@ impl Target {
         let failed =
             |error| transient(&format!("look at the table {}", names.table), place, &error);
         let definition = Definition::of(client, &names).await.map_err(failed)?;
-        let types = table::fit(client, place, &names, shape).await?;
+        let types = table::fit(client, place, &names, shape, true).await?;
         let copy = client.prepare(&table::copy(&names, shape)).await.map_err(failed)?;
         let rules = "SELECT relhasrules FROM pg_class WHERE oid = to_regclass($1::text)";
         let rules = client.query_opt(rules, &[&names.table]).await.map_err(failed)?;

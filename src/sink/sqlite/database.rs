@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
 
 use crate::sink::SinkError;
 
@@ -51,6 +52,7 @@ pub(super) struct Files {
 impl Database {
     /// Opens the file, which is made where `create` says so.
     pub(super) fn open(path: &Path, create: bool) -> Result<Database, SinkError> {
+        is_file(path)?;
         if create {
             make_folder(path)?;
         }
@@ -72,6 +74,7 @@ impl Database {
     /// Opens it to read only, and changes nothing, nor makes any file beside it. `None` where there
     /// is no such file.
     pub(super) fn look(path: &Path) -> Result<Option<Connection>, SinkError> {
+        is_file(path)?;
         if !path.exists() {
             return Ok(None);
         }
@@ -128,6 +131,61 @@ fn same(path: &Path, now: (u64, u64), then: (u64, u64)) -> Result<(), SinkError>
          after the position that the new one holds",
         path.display()
     )))
+}
+
+/// SQLite opens a folder, too, and then speaks of the disk.
+fn is_file(path: &Path) -> Result<(), SinkError> {
+    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    if found.is_file() {
+        return Ok(());
+    }
+    let kind = if found.is_dir() { "a folder" } else { "no regular file" };
+    Err(SinkError::Fatal(format!(
+        "could not open {} as a SQLite database: it is {kind}. Set `path` to a file{}",
+        path.display(),
+        if found.is_dir() { ", such as one in this folder" } else { "" }
+    )))
+}
+
+/// Whether the database could be written, or made where it is missing, as far as the rights tell.
+pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
+    is_file(path)?;
+    let folder = folder_of(path);
+    if path.exists() {
+        return may(path, Access::READ_OK | Access::WRITE_OK)
+            .and_then(|()| may(folder, Access::WRITE_OK | Access::EXEC_OK));
+    }
+    if !create {
+        return Err(transient(format!(
+            "there is no database {}, and `create` is false: bring it, or let `create` be true",
+            path.display()
+        )));
+    }
+    // The nearest folder that is there: the others would be made in it.
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let Some(above) = absolute.ancestors().find(|above| above.exists()) else { return Ok(()) };
+    if !above.is_dir() {
+        return Err(SinkError::Fatal(format!(
+            "{} cannot be made: {} is no folder. Set another `path`",
+            path.display(),
+            above.display()
+        )));
+    }
+    may(above, Access::WRITE_OK | Access::EXEC_OK)
+}
+
+fn may(path: &Path, wanted: Access) -> Result<(), SinkError> {
+    access(path, wanted).map_err(|error| {
+        SinkError::Fatal(format!(
+            "could not write to {}: {error}. Let the user that rillway runs as write to the database \
+             and to its folder, in which SQLite keeps files ending in -wal and -shm",
+            path.display()
+        ))
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn log_of(path: PathBuf) -> PathBuf {

@@ -178,7 +178,7 @@ async fn what_is_no_database_or_a_damaged_one_is_fatal() {
     std::fs::write(path, "these are not the bytes that you are looking for".repeat(100)).unwrap();
     let why = fatal(open(&place.options).await);
     assert!(why.contains("not a database") && why.contains(path.to_str().unwrap()), "{why}");
-    assert!(fatal(committed(&place.options, &STREAM.into(), &REFERENCE.into())).contains("b.db"));
+    assert!(fatal(examine(&place.options, &STREAM.into(), &REFERENCE.into())).contains("b.db"));
     std::fs::remove_file(path).unwrap();
 
     let mut sink = open(&place.options).await.unwrap();
@@ -191,7 +191,7 @@ async fn what_is_no_database_or_a_damaged_one_is_fatal() {
     assert!(why.contains("malformed") && why.contains("backup"), "{why}");
 
     let elsewhere = SqliteOptions { path: folder, ..place.options.clone() };
-    assert!(fatal(open(&elsewhere).await).contains("It is a folder"));
+    assert!(fatal(open(&elsewhere).await).contains("it is a folder"));
     let below = SqliteOptions { path: path.join("x.db"), ..place.options.clone() };
     fatal(open(&below).await);
 }

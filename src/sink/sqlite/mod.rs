@@ -36,6 +36,11 @@
 //! SQLite does not notice when its file is removed or replaced. So the names are looked at before
 //! each batch and after its commit (`database.rs`).
 //!
+//! # A table that is changed meanwhile
+//! Each transaction compares SQLite's count of changes to the schema (`PRAGMA schema_version`) with the
+//! last one that was looked at. Where it is another, the table is looked at again, before anything is
+//! written: one that no longer fits is waited for, and no record is called bad for it.
+//!
 //! # Rows
 //! `table.rs` says how columns are declared and which existing tables are taken; `row.rs` what
 //! becomes of a value. A row that a constraint of the table refuses makes the record bad; the whole
@@ -58,6 +63,8 @@ mod table;
 mod writer;
 
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod tests;
@@ -76,6 +83,7 @@ use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 use self::database::Database;
 use self::error::Tried;
 use self::positions::Whose;
+use self::row::Rows;
 use self::writer::Writer;
 
 pub use self::table::name_for;
@@ -144,15 +152,25 @@ impl SqliteSink {
 /// The position that a sink with these options has committed, without taking it or changing anything.
 ///
 /// # Errors
-/// Where the database is damaged or cannot be read.
-pub fn committed(
+/// Where the database is damaged or cannot be read; and where such a sink could not write, as far as
+/// that can be told without writing.
+pub fn examine(
     options: &SqliteOptions,
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let Some(database) = Database::look(&options.path)? else { return Ok(None) };
+    let SqliteOptions { path, table, columns, create } = options;
+    database::could_write(path, *create)?;
+    let Some(database) = Database::look(path)? else { return Ok(None) };
     let whose = Whose { stream: stream.clone(), reference: reference.clone() };
-    let held = positions::look(&database, &whose).tried("read the position in", &options.path)?;
+    let rows = Rows::new(stream.clone(), table, columns.clone());
+    if !*create || table::exists(&database, table).tried("read", path)? {
+        writer::fits(&database, path, table, &rows)?.map_err(SinkError::Fatal)?;
+    }
+    if let Some((other, held)) = positions::other(&database, &whose, table).tried("read", path)? {
+        return Err(writer::shared(path, table, &whose, &other, &held));
+    }
+    let held = positions::look(&database, &whose).tried("read the position in", path)?;
     Ok(held.and_then(|held| held.position))
 }
 

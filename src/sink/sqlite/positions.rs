@@ -31,6 +31,12 @@ const LOOK: &str = "SELECT \"offset\", chunk_first_offset, chunk_epoch, chunk_ti
     owner, owner_pid, owner_since, table_name
     FROM rillway_positions WHERE stream = ?1 AND reference = ?2";
 
+const OTHERS: &str =
+    "SELECT \"offset\", chunk_first_offset, chunk_epoch, chunk_timestamp, chunk_crc,
+    owner, owner_pid, owner_since, table_name, reference
+    FROM rillway_positions WHERE stream = ?1 AND table_name = ?2 COLLATE NOCASE
+    ORDER BY \"offset\" DESC";
+
 const TAKE: &str = "INSERT INTO rillway_positions
     (stream, reference, table_name, owner, owner_pid, owner_since)
     VALUES (?1, ?2, ?3, 1, ?4, strftime('%Y-%m-%d %H:%M:%f', 'now'))
@@ -70,6 +76,30 @@ pub(super) fn look(database: &Connection, whose: &Whose) -> rusqlite::Result<Opt
     }
     let key = params![whose.stream.as_str(), whose.reference.as_str()];
     database.query_row(LOOK, key, held).optional()
+}
+
+/// Another reference that has written the stream into this table, with its position. Replays of a
+/// reference's own dead letters are not others.
+pub(super) fn other(
+    database: &Connection,
+    whose: &Whose,
+    table: &str,
+) -> rusqlite::Result<Option<(Reference, Held)>> {
+    let known = "SELECT 1 FROM sqlite_schema WHERE name = 'rillway_positions'";
+    if database.query_row(known, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(None);
+    }
+    let mut statement = database.prepare(OTHERS)?;
+    let others = statement.query_map(params![whose.stream.as_str(), table], |row| {
+        Ok((Reference::new(row.get::<_, String>(9)?), held(row)?))
+    })?;
+    for other in others {
+        let (reference, held) = other?;
+        if reference.without_replay() != whose.reference.without_replay() {
+            return Ok(Some((reference, held)));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes this process the owner of the row, which it creates where there is none.

@@ -6,6 +6,7 @@
 
 use rusqlite::Connection;
 
+use crate::types::Offset;
 use crate::types::column::ColumnType;
 
 use super::positions;
@@ -52,6 +53,28 @@ fn keeps(affinity: Affinity, kind: ColumnType) -> bool {
         ColumnType::Integer => !matches!(affinity, Affinity::Text | Affinity::Real),
         ColumnType::Float | ColumnType::Numeric | ColumnType::Boolean => affinity != Affinity::Text,
         ColumnType::Timestamp | ColumnType::Bytes => true,
+    }
+}
+
+/// Whether a column of a STRICT table, which refuses what it cannot convert, takes the values as they
+/// are.
+fn takes_strictly(declared: &str, kind: ColumnType) -> bool {
+    let names: &[&str] = match kind {
+        ColumnType::Text | ColumnType::Json | ColumnType::Timestamp => &["TEXT", "ANY"],
+        ColumnType::Integer => &["INT", "INTEGER", "ANY"],
+        ColumnType::Float => &["REAL", "ANY"],
+        ColumnType::Numeric | ColumnType::Boolean => &["INT", "INTEGER", "REAL", "ANY"],
+        ColumnType::Bytes => &["BLOB", "ANY"],
+    };
+    names.iter().any(|name| name.eq_ignore_ascii_case(declared))
+}
+
+/// What a column of a STRICT table is declared as.
+fn declared_strictly(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Numeric => "ANY",
+        ColumnType::Boolean => "INTEGER",
+        other => declared(other),
     }
 }
 
@@ -109,10 +132,10 @@ pub(super) fn misfits<'c>(
     table: &str,
     columns: impl Iterator<Item = (&'c str, ColumnType)>,
 ) -> rusqlite::Result<Vec<String>> {
-    let kind: String = database.query_row(
-        "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+    let (kind, strict): (String, bool) = database.query_row(
+        "SELECT type, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
         [table],
-        |row| row.get(0),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     if kind == "view" {
         return Ok(vec!["it is a view".to_owned()]);
@@ -139,7 +162,14 @@ pub(super) fn misfits<'c>(
         let column = found.swap_remove(at);
         if column.made_up {
             wrong.push(format!("the column {name:?} is generated, and takes no values"));
-        } else if !keeps(affinity(&column.declared), kind) {
+        } else if strict && !takes_strictly(&column.declared, kind) {
+            wrong.push(format!(
+                "the column {name:?} is declared {:?} in a STRICT table, which does not take values of \
+                 this kind: declare it {}",
+                column.declared,
+                declared_strictly(kind)
+            ));
+        } else if !strict && !keeps(affinity(&column.declared), kind) {
             wrong.push(format!(
                 "the column {name:?} is declared {:?}, which changes values of this kind: declare it \
                  {}",
@@ -155,6 +185,37 @@ pub(super) fn misfits<'c>(
         )
     }));
     Ok(wrong)
+}
+
+/// Whether the table may have foreign keys that are checked only at the commit.
+pub(super) fn has_deferred_keys(database: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE \
+               AND sql LIKE '%DEFERR%'";
+    database.query_row(sql, [table], |row| Ok(row.get::<_, i64>(0)? > 0))
+}
+
+/// The rows of this stream whose foreign keys are not met, by offset, each with the table that lacks
+/// the row. Reads the whole table. A table without row ids cannot be asked.
+pub(super) fn unmet_keys(
+    database: &Connection,
+    table: &str,
+    stream: &str,
+) -> rusqlite::Result<Vec<(Offset, String)>> {
+    let sql = format!(
+        "SELECT t.\"offset\", c.parent FROM pragma_foreign_key_check(?1, 'main') AS c \
+         JOIN main.{} AS t ON t.rowid = c.rowid WHERE t.stream = ?2",
+        quoted(table)
+    );
+    let keyed =
+        "SELECT wr = 0 FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    if !database.query_row(keyed, [table], |row| row.get::<_, bool>(0))? {
+        return Ok(Vec::new());
+    }
+    let mut statement = database.prepare(&sql)?;
+    let rows = statement.query_map([table, stream], |row| {
+        Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?))
+    })?;
+    rows.collect()
 }
 
 struct Found {
@@ -204,6 +265,28 @@ mod tests {
             ("FLOATING POINT", Affinity::Integer),
         ] {
             assert_eq!(affinity(declared), expected, "{declared}");
+        }
+    }
+
+    #[test]
+    fn strict_tables_take_what_they_would_not_refuse() {
+        use ColumnType::*;
+        let kinds = [Text, Json, Timestamp, Integer, Float, Numeric, Boolean, Bytes];
+        let database = Connection::open_in_memory().unwrap();
+        for kind in kinds {
+            let word = declared_strictly(kind);
+            let sql = format!("DROP TABLE IF EXISTS t; CREATE TABLE t (v {word}) STRICT");
+            database.execute_batch(&sql).unwrap();
+            let wrong = misfits(&database, "t", [("v", kind)].into_iter()).unwrap();
+            assert!(wrong.is_empty(), "{kind:?} {wrong:?}");
+        }
+        for (word, kind) in
+            [("INTEGER", Timestamp), ("TEXT", Bytes), ("BLOB", Text), ("INT", Float)]
+        {
+            let sql = format!("DROP TABLE t; CREATE TABLE t (v {word}) STRICT");
+            database.execute_batch(&sql).unwrap();
+            let wrong = misfits(&database, "t", [("v", kind)].into_iter()).unwrap();
+            assert!(wrong[0].contains("STRICT"), "{kind:?} {wrong:?}");
         }
     }
 

@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// Runs statements before any sink does.
-    fn prepared(sql: &str) -> Place {
+    pub(super) fn prepared(sql: &str) -> Place {
         let place = Place::new();
         std::fs::create_dir(place.dir.path().join("a")).unwrap();
         Connection::open(&place.options.path).unwrap().execute_batch(sql).unwrap();
@@ -424,7 +424,7 @@ async fn nothing_is_made_where_nothing_may_be_made() {
 #[tokio::test]
 async fn a_look_tells_the_position_and_changes_nothing() {
     let place = Place::new();
-    let look = || committed(&place.options, &STREAM.into(), &REFERENCE.into()).unwrap();
+    let look = || examine(&place.options, &STREAM.into(), &REFERENCE.into()).unwrap();
     assert_eq!(look(), None);
     assert!(!place.dir.path().join("a").exists(), "a look made a folder");
     let mut sink = open(&place.options).await.unwrap();

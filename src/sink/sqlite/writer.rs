@@ -1,16 +1,16 @@
 //! What the sink's thread owns: the connection, and what this process knows of its position.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
-use crate::sink::SinkError;
+use crate::sink::{BadReason, BadRecord, SinkError};
 use crate::types::{Checkpoint, Reference, StreamName};
 
 use super::database::{Database, Files};
-use super::error::{Tried, transient};
+use super::error::{self, Tried, transient};
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
 use super::{SqliteOptions, table};
@@ -29,6 +29,8 @@ pub(super) struct Writer {
     owner: i64,
     /// What is known to be durable.
     position: Option<Checkpoint>,
+    /// SQLite's count of changes to the schema, as of the last look at the table.
+    schema: i64,
     /// A position that was being committed when something failed: it may have come through.
     in_doubt: Option<Option<Checkpoint>>,
     /// Such a position, that had come through although its batch was reported as failed.
@@ -48,7 +50,16 @@ impl Writer {
         let mut database = Database::open(&path, create)?;
         let transaction = begin(&mut database)?;
         positions::create(&transaction).tried("set up", &path)?;
-        prepare_table(&transaction, &path, &table, &rows, create)?;
+        if create && !table::exists(&transaction, &table).tried("read", &path)? {
+            let sql = table::create_statement(&table, rows.names_and_types());
+            transaction.execute_batch(&sql).tried("create the table in", &path)?;
+        }
+        fits(&transaction, &path, &table, &rows)?.map_err(SinkError::Fatal)?;
+        let other = positions::other(&transaction, &whose, &table).tried("read", &path)?;
+        if let Some((reference, held)) = other {
+            return Err(shared(&path, &table, &whose, &reference, &held));
+        }
+        let schema = schema_version(&transaction).tried("read", &path)?;
         let before = positions::look(&transaction, &whose).tried("read the position in", &path)?;
         let held =
             positions::take(&transaction, &whose, &table).tried("take the position in", &path)?;
@@ -64,6 +75,7 @@ impl Writer {
             files,
             owner: held.owner,
             position: held.position,
+            schema,
             in_doubt: None,
             adopted: None,
         })
@@ -133,25 +145,28 @@ impl Writer {
     }
 
     fn attempt(
-        &self,
+        &mut self,
         database: &mut Database,
         to: Option<Checkpoint>,
         batch: Option<&Batch>,
     ) -> Result<(), Failed> {
-        let (path, whose) = (&self.path, &self.whose);
+        let path = &self.path.clone();
         database.check(self.files).map_err(Failed::Within)?;
-        let within = |error: rusqlite::Error| super::error::failed("write to", path, &error);
+        let within = |error: rusqlite::Error| error::failed("write to", path, &error);
         let transaction = begin(database).map_err(Failed::Within)?;
         // First, so that a former owner finds out before it has worked.
-        let moved = positions::move_on(&transaction, whose, self.owner, self.position, to);
+        let moved = positions::move_on(&transaction, &self.whose, self.owner, self.position, to);
         if !moved.map_err(within).map_err(Failed::Within)? {
-            let held = positions::look(&transaction, whose).map_err(within);
+            let held = positions::look(&transaction, &self.whose).map_err(within);
             return Err(Failed::Before(self.lost(held.map_err(Failed::Within)?)));
         }
         if let Some(batch) = batch {
+            self.look_again(&transaction).map_err(Failed::Before)?;
             let bad =
                 self.rows.insert(&transaction, batch).map_err(within).map_err(Failed::Within)?;
             if !bad.is_empty() {
+                let bad = with_unmet(&transaction, &self.table, batch, bad);
+                let bad = bad.map_err(within).map_err(Failed::Within)?;
                 // A trigger may have done it already.
                 if !transaction.is_autocommit() {
                     transaction.rollback().map_err(within).map_err(Failed::Within)?;
@@ -161,8 +176,34 @@ impl Writer {
         }
         faults::reach(Point::Written);
         faults::reach(Point::Flushed);
-        transaction.commit().map_err(within).map_err(Failed::Within)?;
+        match transaction.execute_batch("COMMIT") {
+            Ok(()) => {}
+            // A foreign key that waited for the commit. The transaction is still open.
+            Err(error) if error::is_of_the_row(&error) && !transaction.is_autocommit() => {
+                let found = batch.map(|batch| unmet(&transaction, &self.table, batch));
+                let bad = found.transpose().map_err(within).map_err(Failed::Within)?;
+                transaction.rollback().map_err(within).map_err(Failed::Within)?;
+                let bad = bad.filter(|bad| !bad.is_empty()).map(SinkError::Poison);
+                return Err(Failed::Before(bad.unwrap_or_else(|| within(error))));
+            }
+            Err(error) => return Err(Failed::Within(within(error))),
+        }
+        drop(transaction);
         database.check(self.files).map_err(Failed::Within)
+    }
+
+    /// Whether the table still fits, where anybody has changed the schema since the last look. Within
+    /// a transaction that writes, nobody else can.
+    fn look_again(&mut self, transaction: &Transaction<'_>) -> Result<(), SinkError> {
+        let path = &self.path;
+        let schema = schema_version(transaction).tried("read", path)?;
+        if schema != self.schema {
+            fits(transaction, path, &self.table, &self.rows)?.map_err(|what| {
+                transient(format!("{what} The batch is tried again until the table fits"))
+            })?;
+            self.schema = schema;
+        }
+        Ok(())
     }
 
     /// The database, opened anew where the last attempt failed, and the position found out.
@@ -173,7 +214,6 @@ impl Writer {
         let path = &self.path;
         let mut database = Database::open_again(path, self.files)?;
         let transaction = begin(&mut database)?;
-        prepare_table(&transaction, path, &self.table, &self.rows, false)?;
         let held =
             positions::look(&transaction, &self.whose).tried("read the position in", path)?;
         let found = match held {
@@ -263,33 +303,89 @@ fn settle(database: &Database) -> Result<(), SinkError> {
     )))
 }
 
-fn prepare_table(
-    transaction: &Transaction<'_>,
-    path: &std::path::Path,
+/// SQLite's count of changes to the schema, by whomever.
+fn schema_version(database: &Connection) -> rusqlite::Result<i64> {
+    database.query_row("PRAGMA schema_version", [], |row| row.get(0))
+}
+
+/// Whether the table takes the rows; if not, why, and what to do.
+pub(super) fn fits(
+    database: &Connection,
+    path: &Path,
     name: &str,
     rows: &Rows,
-    create: bool,
-) -> Result<(), SinkError> {
-    if !table::exists(transaction, name).tried("read", path)? {
-        if !create {
-            return Err(SinkError::Fatal(format!(
-                "{} has no table {name:?}, and it is not to be created. Create it: {};",
-                path.display(),
-                table::create_statement(name, rows.names_and_types())
-            )));
-        }
-        let sql = table::create_statement(name, rows.names_and_types());
-        return transaction.execute_batch(&sql).tried("create the table in", path);
+) -> Result<Result<(), String>, SinkError> {
+    if !table::exists(database, name).tried("read", path)? {
+        return Ok(Err(format!(
+            "{} has no table {name:?}. Create it: {};",
+            path.display(),
+            table::create_statement(name, rows.names_and_types())
+        )));
     }
-    let wrong = table::misfits(transaction, name, rows.names_and_types()).tried("read", path)?;
+    let wrong = table::misfits(database, name, rows.names_and_types()).tried("read", path)?;
     if wrong.is_empty() {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    Err(SinkError::Fatal(format!(
+    Ok(Err(format!(
         "the table {name:?} in {} does not fit: {}. Change it, or set another `table`.",
         path.display(),
         wrong.join("; ")
     )))
+}
+
+/// Why the position is not taken: another reference writes the stream into the table.
+pub(super) fn shared(
+    path: &Path,
+    table: &str,
+    whose: &Whose,
+    former: &Reference,
+    held: &Held,
+) -> SinkError {
+    let Whose { stream, reference } = whose;
+    let (path, former, positions) = (path.display(), former.as_str(), positions::NAME);
+    SinkError::Fatal(format!(
+        "the table {table:?} in {path} already takes the stream {stream:?}, under the reference \
+         {former:?} (up to {}): under {reference:?} every message would be in it twice. Was this consumer \
+         renamed? Then set reference = {former:?}, and it goes on where that one ended. Are there two? \
+         Give this one a `table` of its own. Are the rows of {former:?} gone? Then DELETE FROM \
+         {positions} WHERE stream = '{stream}' AND reference = '{former}'",
+        shown(held.position)
+    ))
+}
+
+/// The bad records, and those before them that only the commit would refuse: letters are written in
+/// order. Asked only where the table has such constraints, for it reads the table.
+fn with_unmet(
+    database: &Connection,
+    table: &str,
+    batch: &Batch,
+    mut bad: Vec<BadRecord>,
+) -> rusqlite::Result<Vec<BadRecord>> {
+    if database.is_autocommit() || !table::has_deferred_keys(database, table)? {
+        return Ok(bad);
+    }
+    bad.extend(unmet(database, table, batch)?);
+    bad.sort_by_key(|bad| bad.offset);
+    Ok(bad)
+}
+
+/// The records of the batch whose foreign keys are not met.
+fn unmet(database: &Connection, table: &str, batch: &Batch) -> rusqlite::Result<Vec<BadRecord>> {
+    let range = batch.first_offset()..=batch.last_offset();
+    let mut bad: Vec<BadRecord> = table::unmet_keys(database, table, batch.stream().as_str())?
+        .into_iter()
+        .filter(|(offset, _)| range.contains(offset))
+        .map(|(offset, parent)| BadRecord {
+            offset,
+            reason: BadReason::Refused,
+            detail: format!(
+                "SQLite refuses the row: FOREIGN KEY constraint failed (no such row in {parent:?})"
+            ),
+        })
+        .collect();
+    bad.sort_by_key(|bad| bad.offset);
+    bad.dedup_by_key(|bad| bad.offset);
+    Ok(bad)
 }
 
 fn report(path: &std::path::Path, before: Option<&Held>, held: &Held) {

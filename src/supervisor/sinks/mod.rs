@@ -24,7 +24,8 @@ use crate::types::Checkpoint;
 pub type SinkFactory =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
 
-/// Tells the sink's own position without taking hold of the medium or changing anything in it.
+/// Tells the sink's own position without taking hold of the medium or changing anything in it; or, as
+/// far as the sink can tell beforehand, why it could not write.
 pub type Look =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Checkpoint>, SinkError>> + Send + Sync>;
 
@@ -52,6 +53,26 @@ where
     Arc::new(move || {
         let opening = open();
         Box::pin(async move { opening.await.map(|sink| Box::new(sink) as Box<dyn Sink>) })
+    })
+}
+
+/// Looks at the dead letters' sink as well, for what may be wrong there.
+pub(super) fn both(letters: Look, sink: Look) -> Look {
+    Arc::new(move || {
+        let (letters, sink) = (letters(), sink());
+        Box::pin(async move {
+            match letters.await {
+                Ok(_) => {}
+                Err(SinkError::Fatal(what)) => {
+                    return Err(SinkError::Fatal(format!("dead letters: {what}")));
+                }
+                Err(error) => {
+                    let what = format!("dead letters: {error}");
+                    return Err(SinkError::Transient { what, retry_after: None });
+                }
+            }
+            sink.await
+        })
     })
 }
 

@@ -26,7 +26,7 @@ pub(super) fn factory(settings: config::PostgresSink, spec: &Spec) -> (SinkFacto
         let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
         Arc::new(move || {
             let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
-            Box::pin(async move { postgres::committed(&options, &stream, &reference).await })
+            Box::pin(async move { postgres::examine(&options, &stream, &reference).await })
         })
     };
     // One for as long as the process lives: what it lost to another, it does not take back.

@@ -23,11 +23,9 @@ pub(super) fn factory(settings: config::SqliteSink, spec: &Spec) -> (SinkFactory
             let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
             Box::pin(async move {
                 // A disk that hangs holds up nobody else.
-                tokio::task::spawn_blocking(move || {
-                    sqlite::committed(&options, &stream, &reference)
-                })
-                .await
-                .unwrap_or_else(|error| Err(SinkError::Fatal(error.to_string())))
+                tokio::task::spawn_blocking(move || sqlite::examine(&options, &stream, &reference))
+                    .await
+                    .unwrap_or_else(|error| Err(SinkError::Fatal(error.to_string())))
             })
         })
     };

@@ -1,0 +1,90 @@
+//! `columns` that change between runs: what one query can still read goes on, and the rest is refused.
+
+use super::*;
+use crate::sink::conformance::{STREAM, batch};
+use crate::types::column::{Column, ColumnType, OnMisfit};
+
+fn column(name: &str, kind: ColumnType) -> Column {
+    let (name, from) = (name.to_owned(), "body".parse().unwrap());
+    Column { name, from, kind, required: false, on_misfit: OnMisfit::Null }
+}
+
+fn options(dir: &std::path::Path, columns: ParquetColumns) -> ObjectOptions {
+    ObjectOptions {
+        place: Place::Folder(dir.to_owned()),
+        format: Format::Parquet { zstd_level: None, columns },
+        rotation: Rotation { records: 10, bytes: 1 << 20, age: std::time::Duration::ZERO },
+    }
+}
+
+async fn open(options: &ObjectOptions) -> Result<ObjectSink, SinkError> {
+    ObjectSink::open(options.clone(), STREAM.into(), "r".into()).await
+}
+
+/// Writes one record with these columns, after the position.
+async fn write(options: &ObjectOptions, offset: u64) {
+    let mut sink = open(options).await.unwrap();
+    sink.write(&Arc::new(batch(offset..offset + 1))).await.unwrap();
+    sink.flush().await.unwrap();
+    sink.close().await.unwrap();
+}
+
+async fn refused(options: &ObjectOptions) -> String {
+    let looked = committed(options, &STREAM.into(), &"r".into()).await.unwrap_err().to_string();
+    match open(options).await.map(drop) {
+        Err(SinkError::Fatal(why)) if why == looked => why,
+        other => panic!("{other:?}, and a look said {looked}"),
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_changes_is_refused_and_columns_come_and_go() {
+    use ColumnType::*;
+    let dir = tempfile::TempDir::new().unwrap();
+    let with = |columns: &[(&str, ColumnType)]| {
+        let columns = columns.iter().map(|(name, kind)| column(name, *kind)).collect();
+        options(dir.path(), ParquetColumns::Named(columns))
+    };
+    // What was never written is no promise.
+    open(&with(&[("a", Float)])).await.unwrap();
+    write(&with(&[("a", Text), ("b", Integer)]), 0).await;
+    let why = refused(&with(&[("a", Integer), ("b", Integer)])).await;
+    assert!(why.contains("\"a\" is integer now and was text"), "{why}");
+    assert!(why.contains("another name") && why.contains("checkpoint.json"), "{why}");
+    // Text is text; a column comes, and one goes.
+    write(&with(&[("a", Json), ("c", Boolean)]), 1).await;
+    // What went is still in the objects.
+    let why = refused(&with(&[("b", Float)])).await;
+    assert!(why.contains("\"b\" is float now and was integer"), "{why}");
+    write(&with(&[("b", Integer)]), 2).await;
+    // Lines beside it have no columns, and forget none.
+    let lines = ObjectOptions { format: Format::Ndjson(Packing::Plain), ..with(&[]) };
+    write(&lines, 3).await;
+    refused(&with(&[("c", Text)])).await;
+}
+
+#[tokio::test]
+async fn the_body_of_the_envelope_keeps_its_type() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let body = |body_is_text| options(dir.path(), ParquetColumns::Envelope { body_is_text });
+    write(&body(true), 0).await;
+    let why = refused(&body(false)).await;
+    assert!(why.contains("\"body\" is bytes now and was text"), "{why}");
+    write(&body(true), 1).await;
+}
+
+/// An archive of a version before this: its columns are those that it is opened with next.
+#[tokio::test]
+async fn an_archive_that_does_not_list_its_columns() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let with = |kind| options(dir.path(), ParquetColumns::Named(vec![column("a", kind)]));
+    write(&with(ColumnType::Text), 0).await;
+    let path = dir.path().join(format!("_rillway/{STREAM}/checkpoint.json"));
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(state["columns"]["a"], "text");
+    state.as_object_mut().unwrap().remove("columns");
+    std::fs::write(&path, state.to_string()).unwrap();
+    write(&with(ColumnType::Text), 1).await;
+    refused(&with(ColumnType::Integer)).await;
+}

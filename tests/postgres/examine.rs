@@ -1,0 +1,73 @@
+//! What `check --connect` says of tables that cannot be written, before anything runs; and that it makes
+//! and changes nothing.
+
+use rillway::sink::postgres::examine;
+
+use super::*;
+
+async fn look(options: &PostgresOptions) -> Result<(), SinkError> {
+    examine(options, &STREAM.into(), &"r".into()).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_said_before() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    let there = PostgresOptions {
+        columns: Some(vec![column("v", "/v", ColumnType::Text)]),
+        ..options(&postgres.url(), &schema)
+    };
+    let own = "stream text, \"offset\" bigint, timestamp timestamptz";
+    look(&there).await.unwrap();
+    for (made, says) in [
+        ("CREATE VIEW S.events AS SELECT 1 AS stream".to_owned(), "is no table"),
+        (format!("CREATE TABLE S.events ({own})"), "ADD COLUMN \"v\" text"),
+        (
+            format!("CREATE TYPE S.mood AS ENUM ('fine'); CREATE TABLE S.events ({own}, v S.mood)"),
+            "mood, and its values need text",
+        ),
+        (
+            format!("CREATE TABLE S.events ({own}, v text, must text NOT NULL)"),
+            "NOT NULL without a default",
+        ),
+    ] {
+        let made = made.replace("S.", &format!("{schema}."));
+        postgres.run(&made).await;
+        let what = transient(look(&there).await);
+        assert!(what.contains(says), "{made}: {what}");
+        let kind = if made.contains("VIEW") { "VIEW" } else { "TABLE" };
+        postgres.run(&format!("DROP {kind} {schema}.events")).await;
+    }
+    let strict = PostgresOptions { create: false, ..there.clone() };
+    let what = transient(look(&strict).await);
+    assert!(what.contains("`create` is false") && what.contains("CREATE TABLE"), "{what}");
+    let nowhere = PostgresOptions { schema: Some("no_such".into()), ..there.clone() };
+    let what = transient(look(&nowhere).await);
+    assert!(what.contains("there is no schema \"no_such\""), "{what}");
+
+    let role = format!("few_{schema}");
+    postgres.run(&format!("CREATE ROLE {role} LOGIN")).await;
+    let few = PostgresOptions {
+        url: Secret::new(postgres.url_of(&role, postgres.port)),
+        ..there.clone()
+    };
+    let what = transient(look(&few).await);
+    assert!(what.contains(&format!("GRANT USAGE ON SCHEMA \"{schema}\"")), "{what}");
+    postgres.run(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await;
+    let what = transient(look(&few).await);
+    assert!(what.contains(&format!("GRANT CREATE ON SCHEMA \"{schema}\"")), "{what}");
+    // Nothing of all this has made anything.
+    let sql =
+        format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{schema}'::regnamespace");
+    let made: i64 = postgres.client().await.query_one(&sql, &[]).await.unwrap().get(0);
+    assert_eq!(made, 0);
+    // Nor takes it the position from who has it.
+    let mut sink = open(there.clone()).await.unwrap();
+    look(&there).await.unwrap();
+    write(&mut sink, bodies(0, &[r#"{"v":"x"}"#])).await.unwrap();
+    let what = transient(look(&few).await);
+    assert!(
+        what.contains("GRANT INSERT ON") && what.contains("GRANT SELECT, INSERT, UPDATE"),
+        "{what}"
+    );
+}
