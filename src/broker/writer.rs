@@ -1,6 +1,7 @@
 //! The task that writes one connection's socket: requests, credit, and heartbeats when idle.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +20,12 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
-    if let Err(reason) = write_all(socket, outgoing, &shared).await {
-        shared.end(reason);
+    match write_all(socket, outgoing, &shared).await {
+        Ok(()) => {}
+        // Whatever the peer said before it closed is still to be read, and tells more.
+        Err(_) if !shared.heard.load(Ordering::Relaxed) => {}
+        Err(BrokerError::Lost(what)) => shared.end(shared.broken(what)),
+        Err(reason) => shared.end(reason),
     }
 }
 

@@ -31,7 +31,7 @@ pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
             }
         });
         let wait = backoff.next(fastrand::f64());
-        tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
+        tracing::debug!(consumer = %observer.spec.name, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
         tokio::time::sleep(wait).await;
     }
 }
