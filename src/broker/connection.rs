@@ -85,15 +85,13 @@ struct Inner {
     peer: OnceLock<Peer>,
     vhost: String,
     request_timeout: Duration,
-    tasks: [AbortHandle; 2],
+    reader: AbortHandle,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.end(BrokerError::Closed);
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.reader.abort();
     }
 }
 
@@ -133,17 +131,15 @@ impl Connection {
             ended: watch::Sender::new(None),
             correlation: AtomicU32::new(1),
         });
-        let tasks = [
-            tokio::spawn(reader::run(read, Arc::clone(&shared))).abort_handle(),
-            tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared))).abort_handle(),
-        ];
+        let reader = tokio::spawn(reader::run(read, Arc::clone(&shared))).abort_handle();
+        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)));
         let connection = Connection(Arc::new(Inner {
             shared,
             endpoint: endpoint.clone(),
             peer: OnceLock::new(),
             vhost: options.vhost.clone(),
             request_timeout: options.request_timeout,
-            tasks,
+            reader,
         }));
         let peer = handshake::shake(&connection, options, tune).await?;
         tracing::debug!(%endpoint, version = peer.version_text, "connected");
