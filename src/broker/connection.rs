@@ -100,15 +100,13 @@ struct Inner {
     vhost: String,
     user: String,
     request_timeout: Duration,
-    tasks: [AbortHandle; 2],
+    reader: AbortHandle,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.end(BrokerError::Closed);
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.reader.abort();
     }
 }
 
@@ -143,11 +141,9 @@ impl Connection {
             ended: watch::Sender::new(None),
             correlation: AtomicU32::new(1),
         });
-        let tasks = [
-            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle(),
-            tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span())
-                .abort_handle(),
-        ];
+        let reader =
+            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
+        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
         let connection = Connection(Arc::new(Inner {
             shared,
             endpoint: endpoint.clone(),
@@ -155,7 +151,7 @@ impl Connection {
             vhost: options.vhost.clone(),
             user: options.user().to_owned(),
             request_timeout: options.request_timeout,
-            tasks,
+            reader,
         }));
         let shaken =
             tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
