@@ -14,6 +14,7 @@
 mod common;
 
 mod alerts;
+mod any_message;
 mod architecture;
 mod codecs;
 mod commits;

@@ -7,6 +7,8 @@ pub mod check;
 mod completions;
 mod dead_letters;
 mod exit;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod health;
 mod locate;
 pub mod publish;

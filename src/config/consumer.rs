@@ -44,6 +44,8 @@ pub struct ConsumerConfig {
     pub on_offset_lost: OnOffsetLost,
     /// What it does with a message that cannot be written.
     pub on_bad_message: OnBadMessage,
+    /// Whether what is said of a bad message may quote it.
+    pub show_values: bool,
     /// How long it waits before it starts again after a failure.
     pub restart: RestartConfig,
     /// Where its records go.
@@ -190,12 +192,20 @@ pub(super) struct ConsumerKeys {
     #[serde(default)]
     #[schemars(with = "Option<SinkConfig>")]
     dead_letter: Option<Value>,
+    /// Whether the log, `/readyz` and dead letters' errors may show a glimpse of the value for which a
+    /// message cannot be written.
+    #[serde(default = "yes")]
+    show_values: bool,
     /// How long it waits before it starts again after a failure. The wait doubles each time.
     #[serde(default)]
     restart: RestartConfig,
     /// Where its records go.
     #[schemars(with = "SinkConfig")]
     sink: Value,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn memory() -> ByteSize {
@@ -243,6 +253,7 @@ impl ConsumerConfig {
             memory: keys.memory,
             on_offset_lost: keys.on_offset_lost,
             on_bad_message: keys.on_bad_message,
+            show_values: keys.show_values,
             restart: keys.restart,
             sink,
             dead_letter,

@@ -23,9 +23,12 @@
 pub mod columns;
 #[doc(hidden)]
 pub mod conformance;
+pub mod discreet;
 pub mod envelope;
 pub mod file;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod metrics;
 pub mod null;

@@ -36,7 +36,8 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     let suffix = Reference::replay_suffix(round);
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
     let spec = Spec { reference, ..spec_of(config, consumer) };
-    sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0
+    let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
+    if consumer.show_values { open } else { sinks::discreet(open) }
 }
 
 /// How to reach the target of a `stream` sink.
@@ -82,7 +83,10 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
 /// What the configuration says of one consumer.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     let spec = spec_of(config, consumer);
-    let (sink, mut look) = sinks::factory(&consumer.sink, &spec);
+    let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
+    if !consumer.show_values {
+        sink = sinks::discreet(sink);
+    }
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };

@@ -16,6 +16,7 @@
 //! - [`skip`]: what a test does when this machine cannot have what it needs
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
+pub(crate) mod amqp091;
 pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod duckdb;

@@ -1,5 +1,6 @@
 //! Letters, read back from where the dead letters' sink has put them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::BufRead;
@@ -144,6 +145,13 @@ impl Source {
             for block in blocks {
                 for record in block.records() {
                     let letter = from_message(record.message, &self.consumer, &self.stream);
+                    let letter = letter.map_err(|error| {
+                        Failure::Unavailable(format!(
+                            "the message at offset {} of stream {stream} is a dead letter of this \
+                             consumer and cannot be read: {error}",
+                            record.offset
+                        ))
+                    })?;
                     if let Some(letter) = letter
                         && to.send(Ok(letter)).await.is_err()
                     {
@@ -159,24 +167,37 @@ impl Source {
 
 /// The letter in a message; `None` where it is none, or another consumer's: several may share a
 /// stream.
-fn from_message(encoded: &[u8], consumer: &ConsumerName, stream: &StreamName) -> Option<Letter> {
-    let message = Message::parse(encoded).ok()?;
-    let map = message.message_annotations()?;
+///
+/// # Errors
+/// Where it is a letter of this consumer, of which something is missing.
+fn from_message(
+    encoded: &[u8],
+    consumer: &ConsumerName,
+    stream: &StreamName,
+) -> Result<Option<Letter>, String> {
+    let Ok(message) = Message::parse(encoded) else { return Ok(None) };
+    let Some(map) = message.message_annotations() else { return Ok(None) };
     let value = |key: &str| map.get(key).ok().flatten();
-    let text = |key: &str| value(key)?.as_str().map(str::to_owned);
-    if text("x-rillway-consumer")? != consumer.as_str()
-        || text("x-rillway-stream")? != stream.as_str()
+    let text = |key: &str| value(key)?.as_str();
+    if text("x-rillway-consumer") != Some(consumer.as_str())
+        || text("x-rillway-stream") != Some(stream.as_str())
     {
-        return None;
+        return Ok(None);
     }
-    let Value::Ulong(offset) = value("x-rillway-offset")? else { return None };
-    let Value::Timestamp(timestamp) = value("x-rillway-timestamp")? else { return None };
-    Some(Letter {
+    let missing = |key: &str| format!("its annotation {key} is missing");
+    let Some(Value::Ulong(offset)) = value("x-rillway-offset") else {
+        return Err(missing("x-rillway-offset"));
+    };
+    let Some(Value::Timestamp(timestamp)) = value("x-rillway-timestamp") else {
+        return Err(missing("x-rillway-timestamp"));
+    };
+    let reason = text("x-rillway-reason").ok_or_else(|| missing("x-rillway-reason"))?;
+    Ok(Some(Letter {
         offset: Offset(offset),
         timestamp: Timestamp(timestamp),
-        reason: text("x-rillway-reason")?,
-        message: carried(&message).ok()?.into_owned(),
-    })
+        reason: reason.to_owned(),
+        message: carried(&message).map_err(|error| error.to_string())?.into_owned(),
+    }))
 }
 
 /// A line of the file sink, as far as a letter needs it.
@@ -193,9 +214,9 @@ struct Line<'a> {
 #[derive(Deserialize)]
 struct Annotations<'a> {
     #[serde(rename = "x-rillway-reason")]
-    reason: &'a str,
+    reason: Cow<'a, str>,
     #[serde(rename = "x-rillway-consumer")]
-    consumer: &'a str,
+    consumer: Cow<'a, str>,
     #[serde(rename = "x-rillway-timestamp", borrow)]
     timestamp: &'a RawValue,
 }
@@ -218,7 +239,7 @@ fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, Stri
     Ok(Some(Letter {
         offset: Offset(line.offset),
         timestamp: timestamp(why.timestamp.get())?,
-        reason: why.reason.to_owned(),
+        reason: why.reason.into_owned(),
         message,
     }))
 }
@@ -272,5 +293,94 @@ impl Summary {
         *self.reasons.entry(letter.reason.clone()).or_default() += 1;
         self.first = self.first.or(Some(letter.offset));
         self.last = Some(letter.offset);
+    }
+}
+
+/// Takes the bytes for a line of letters, and for a letter in a stream.
+#[cfg(test)]
+pub(in crate::cli) fn fuzz_letter(data: &[u8]) {
+    let (consumer, stream) = (ConsumerName::from("c"), StreamName::from("s"));
+    if let Ok(line) = std::str::from_utf8(data) {
+        drop(from_line(line, &consumer));
+    }
+    drop(from_message(data, &consumer, &stream));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sink::envelope::Envelope;
+    use crate::wire::amqp::tests::encode::any_message;
+    use crate::wire::amqp::{Annotation, carrying};
+    use crate::wire::block::Record;
+
+    /// The message, as it comes back out of its letter: out of a line of NDJSON, and out of a stream.
+    fn there_and_back(message: &[u8], consumer: &str) -> [Vec<u8>; 2] {
+        let name = ConsumerName::from(consumer);
+        let stream = StreamName::from("events");
+        let encoded = carrying(
+            &[
+                ("x-rillway-reason", Annotation::Text("undecodable")),
+                ("x-rillway-error", Annotation::Text("no \"AMQP\"\n")),
+                ("x-rillway-consumer", Annotation::Text(consumer)),
+                ("x-rillway-stream", Annotation::Text(stream.as_str())),
+                ("x-rillway-offset", Annotation::Number(7)),
+                ("x-rillway-timestamp", Annotation::Timestamp(1_700_000_000_123)),
+            ],
+            message,
+        );
+        let record = Record { offset: Offset(7), timestamp: Timestamp(5), message: &encoded };
+        let mut line = Vec::new();
+        Envelope::ndjson(&stream).append(record, &mut line).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        let from_line = from_line(line.trim_end_matches('\n'), &name).unwrap().unwrap();
+        let from_stream = from_message(&encoded, &name, &stream).unwrap().unwrap();
+        for letter in [&from_line, &from_stream] {
+            assert_eq!(letter.offset, Offset(7));
+            assert_eq!(letter.timestamp, Timestamp(1_700_000_000_123));
+            assert_eq!(letter.reason, "undecodable");
+        }
+        [from_line.message, from_stream.message]
+    }
+
+    /// JSON, with what may stand around and within it.
+    fn json_text() -> impl Strategy<Value = String> {
+        let blank = "[ \t\r\n\u{b}\u{c}\u{a0}\u{feff}]{0,3}";
+        let json = prop_oneof![
+            Just(r#"{"a":[1.50,"x",null]}"#.to_owned()),
+            Just("\"\\ud83d\"".to_owned()),
+            Just("1e999".to_owned()),
+            Just("{\n  \"a\": 1\r\n}".to_owned()),
+            "-?[0-9]{1,3}",
+            "\"[ -!#-\\[\\]-~]{0,9}\"",
+        ];
+        (blank, json, blank).prop_map(|(before, json, behind)| [before, json, behind].concat())
+    }
+
+    #[test]
+    fn blanks_around_json_stay() {
+        for message in
+            [" {\"a\":1}", "{\"a\":1}\t", " 1 ", "\t\"x\"", "\n1", "1\r\n", " ", "\t", ""]
+        {
+            for back in there_and_back(message.as_bytes(), "c") {
+                assert_eq!(String::from_utf8(back).unwrap(), message);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_letter_gives_back_every_byte(message in prop_oneof![
+            json_text().prop_map(String::into_bytes),
+            any::<String>().prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..400),
+            any_message(),
+        ]) {
+            for back in there_and_back(&message, "a \"quoted\" \\ näme") {
+                prop_assert_eq!(&back, &message);
+            }
+        }
     }
 }

@@ -8,6 +8,9 @@ mod letters;
 mod progress;
 mod replay;
 
+#[cfg(test)]
+pub(super) use self::letters::fuzz_letter;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 

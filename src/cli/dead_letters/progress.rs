@@ -64,7 +64,7 @@ impl Rounds {
     /// The round after this one, which got as far as `last`.
     pub(super) fn next(&self, last: Option<Offset>) -> Rounds {
         Rounds {
-            round: self.round + 1,
+            round: self.round.saturating_add(1),
             upto: self.upto.max(last),
             pending: self.bad.clone(),
             bad: BTreeSet::new(),

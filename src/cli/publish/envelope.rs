@@ -2,7 +2,7 @@
 //!
 //! `body` with `body_encoding` (`json`, which is the default, `text` or `base64`), `properties` and
 //! `application_properties` are taken; every other key is passed over, so that the output of a sink
-//! can be fed back. What cannot be published through the client as it was (a body that was an AMQP
+//! can be fed back. A property whose `NAME_encoding` says `base64` is bytes. What cannot be published through the client as it was (a body that was an AMQP
 //! value, a nested application property) is an error, never a quiet change.
 
 use base64::Engine;
@@ -64,7 +64,29 @@ pub(super) fn message(line: &[u8], id: u64) -> Result<(Message, usize), String> 
         builder = builder.application_properties().insert(key.as_str(), value).message_builder();
     }
     for (key, value) in &envelope.properties {
+        if let Some(of) = marked(key) {
+            if value != "base64" || !envelope.properties.contains_key(of) {
+                return Err(format!(
+                    "properties.{key}: {value} is not \"base64\" beside a property {of:?}"
+                ));
+            }
+            continue;
+        }
         let properties = builder.properties();
+        if envelope.properties.contains_key(&format!("{key}_encoding")) {
+            let text = value.as_str().unwrap_or_default();
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .map_err(|error| format!("properties.{key}: {value} is not base64: {error}"))?;
+            builder = match key.as_str() {
+                "message_id" => properties.message_id(bytes),
+                "correlation_id" => properties.correlation_id(bytes),
+                "user_id" => properties.user_id(bytes),
+                _ => return Err(format!("properties.{key}: only a text can be published there")),
+            }
+            .message_builder();
+            continue;
+        }
         let bad = |allowed: &str| format!("properties.{key}: {value} is not {allowed}");
         let text = || value.as_str().map(str::to_owned).ok_or_else(|| bad("a text"));
         let time = || time(value).ok_or_else(|| bad("a time (RFC 3339, or milliseconds)"));
@@ -91,6 +113,11 @@ pub(super) fn message(line: &[u8], id: u64) -> Result<(Message, usize), String> 
         .message_builder();
     }
     Ok((builder.build(), size))
+}
+
+/// The property whose encoding this key tells.
+fn marked(key: &str) -> Option<&str> {
+    key.strip_suffix("_encoding").filter(|_| key != "content_encoding")
 }
 
 fn simple(value: &Value) -> Option<SimpleValue> {
@@ -140,6 +167,31 @@ mod tests {
             (r#"{"body":"","body_encoding":"text","header":{"durable":true}}"#, b""),
         ] {
             assert_eq!(body(line).unwrap(), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn properties_that_were_bytes_are_bytes_again() {
+        let line = r#"{"body":1,"properties":{"user_id":"Z3Vlc3Q=","user_id_encoding":"base64",
+            "message_id":"/wA=","message_id_encoding":"base64","content_encoding":"gzip"}}"#;
+        let message = message(line.as_bytes(), 0).unwrap().0;
+        let properties = message.properties().unwrap();
+        assert_eq!(format!("{:?}", properties.user_id), "Some([103, 117, 101, 115, 116])");
+        assert_eq!(format!("{:?}", properties.message_id), "Some(Binary(Binary([255, 0])))");
+        for (line, says) in [
+            (r#"{"body":1,"properties":{"to":"/wA=","to_encoding":"base64"}}"#, "only a text"),
+            (
+                r#"{"body":1,"properties":{"user_id":"?","user_id_encoding":"base64"}}"#,
+                "not base64",
+            ),
+            (
+                r#"{"body":1,"properties":{"user_id":"","user_id_encoding":"hex"}}"#,
+                "user_id_encoding",
+            ),
+            (r#"{"body":1,"properties":{"user_id_encoding":"base64"}}"#, "user_id_encoding"),
+        ] {
+            let why = super::message(line.as_bytes(), 0).unwrap_err();
+            assert!(why.contains(says), "{line}: {why}");
         }
     }
 

@@ -39,7 +39,8 @@ pub struct ObjectSink {
     /// (default 6).
     #[serde(default)]
     pub compression_level: Option<u32>,
-    /// Whether the column `body` of Parquet holds text, which every message then has to be, or bytes.
+    /// Whether the column `body` of Parquet holds text, in which what is not UTF-8 is
+    /// `{"base64":"…"}`, or bytes.
     #[serde(default)]
     pub body: BodyType,
     /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there

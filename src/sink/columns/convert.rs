@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Value;
+use crate::sink::envelope::{self, Nul};
 use crate::types::column::ColumnType;
 
 /// The most digits that a decimal number may have, written out.
@@ -15,12 +16,16 @@ pub(super) enum Found<'a> {
     Number(Cow<'a, str>),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
+    /// A JSON string that stands for no text, for it holds half of a surrogate pair: as it is written.
+    LoneSurrogate(Cow<'a, str>),
+    /// An AMQP string that is not UTF-8.
+    NotUtf8(Cow<'a, [u8]>),
     /// Milliseconds since 1970.
     Timestamp(i64),
     /// A list, a map, or the like: JSON.
     Compound(Cow<'a, str>),
     /// A number that is not finite.
-    NotFinite,
+    NotFinite(f64),
 }
 
 impl<'a> Found<'a> {
@@ -30,7 +35,7 @@ impl<'a> Found<'a> {
             b'n' => return None,
             b't' => Found::Boolean(true),
             b'f' => Found::Boolean(false),
-            b'"' => Found::Text(unquoted(raw)),
+            b'"' => unquoted(raw),
             b'{' | b'[' => Found::Compound(Cow::Borrowed(raw)),
             _ => Found::Number(Cow::Borrowed(raw)),
         })
@@ -43,9 +48,11 @@ impl<'a> Found<'a> {
             Found::Number(text) => Found::Number(Cow::Owned(text.into_owned())),
             Found::Text(text) => Found::Text(Cow::Owned(text.into_owned())),
             Found::Bytes(bytes) => Found::Bytes(Cow::Owned(bytes.into_owned())),
+            Found::LoneSurrogate(raw) => Found::LoneSurrogate(Cow::Owned(raw.into_owned())),
+            Found::NotUtf8(bytes) => Found::NotUtf8(Cow::Owned(bytes.into_owned())),
             Found::Timestamp(ms) => Found::Timestamp(ms),
             Found::Compound(text) => Found::Compound(Cow::Owned(text.into_owned())),
-            Found::NotFinite => Found::NotFinite,
+            Found::NotFinite(number) => Found::NotFinite(number),
         }
     }
 
@@ -55,14 +62,15 @@ impl<'a> Found<'a> {
         match self {
             Found::Boolean(true) => Cow::Borrowed("true"),
             Found::Boolean(false) => Cow::Borrowed("false"),
-            Found::Number(text) | Found::Compound(text) => text,
+            Found::Number(text) | Found::Compound(text) | Found::LoneSurrogate(text) => text,
+            Found::NotUtf8(bytes) => Cow::Owned(envelope::marked(&bytes)),
             Found::Text(text) => quoted(&text),
             Found::Bytes(bytes) => {
                 use base64::Engine as _;
                 quoted(&base64::engine::general_purpose::STANDARD.encode(bytes))
             }
-            Found::Timestamp(ms) => quoted(&crate::sink::envelope::rfc3339(ms)),
-            Found::NotFinite => Cow::Borrowed("null"),
+            Found::Timestamp(ms) => quoted(&envelope::rfc3339(ms)),
+            Found::NotFinite(number) => quoted(envelope::not_finite(number)),
         }
     }
 
@@ -78,10 +86,14 @@ impl<'a> Found<'a> {
             Found::Number(text) => format!("the number {}", glimpse(text).trim_matches('"')),
             Found::Text(text) => format!("the text {}", glimpse(text)),
             Found::Bytes(bytes) => format!("{} bytes that are no text", bytes.len()),
+            Found::LoneSurrogate(raw) => {
+                format!("the string {}, which holds a lone surrogate,", glimpse(raw))
+            }
+            Found::NotUtf8(bytes) => format!("a string of {} bytes that is not UTF-8", bytes.len()),
             Found::Timestamp(_) => "a timestamp".to_owned(),
             Found::Compound(text) if text.starts_with('{') => "an object".to_owned(),
             Found::Compound(_) => "a list".to_owned(),
-            Found::NotFinite => "a number that is not finite".to_owned(),
+            Found::NotFinite(_) => "a number that is not finite".to_owned(),
         }
     }
 }
@@ -124,7 +136,7 @@ fn text(found: Found<'_>) -> Converted<'_> {
         Found::Text(text) | Found::Number(text) => text,
         Found::Boolean(true) => Cow::Borrowed("true"),
         Found::Boolean(false) => Cow::Borrowed("false"),
-        Found::Timestamp(ms) => Cow::Owned(crate::sink::envelope::rfc3339(ms)),
+        Found::Timestamp(ms) => Cow::Owned(envelope::rfc3339(ms)),
         Found::Bytes(Cow::Borrowed(bytes)) => match std::str::from_utf8(bytes) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => return Err(found),
@@ -133,8 +145,25 @@ fn text(found: Found<'_>) -> Converted<'_> {
             Ok(text) => Cow::Owned(text),
             Err(error) => return Err(Found::Bytes(Cow::Owned(error.into_bytes()))),
         },
-        found @ (Found::Compound(_) | Found::NotFinite) => return Err(found),
+        found @ (Found::Compound(_)
+        | Found::NotFinite(_)
+        | Found::LoneSurrogate(_)
+        | Found::NotUtf8(_)) => return Err(found),
     }))
+}
+
+/// Makes it a text, whatever it is: for a column that must not refuse anything.
+pub(super) fn any_text(found: Found<'_>, nul: Nul) -> Cow<'_, str> {
+    match found {
+        Found::Text(text) if nul == Nul::Marked && text.contains('\0') => {
+            Cow::Owned(envelope::marked(text.as_bytes()))
+        }
+        Found::Text(text) => text,
+        Found::Bytes(bytes) | Found::NotUtf8(bytes) => Cow::Owned(envelope::marked(&bytes)),
+        Found::Timestamp(ms) => Cow::Owned(envelope::rfc3339(ms)),
+        Found::NotFinite(number) => Cow::Borrowed(envelope::not_finite(number)),
+        found => found.into_json(),
+    }
 }
 
 /// Texts of a number count as one: many producers send them so.
@@ -186,18 +215,22 @@ fn written_out(text: &str) -> Option<String> {
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = [whole, fraction].concat();
+    if digits.bytes().all(|digit| digit == b'0') && text.contains(['e', 'E']) {
+        return Some(format!("{sign}0")); // Whatever its exponent.
+    }
     // Where the point stands in `digits`.
     let point = i64::try_from(whole.len()).ok()?.checked_add(exponent.parse().ok()?)?;
     let count = i64::try_from(digits.len()).ok()?;
     let limit = i64::try_from(DIGITS_MAX).ok()?;
-    if count > limit || point > limit || count - point > limit {
+    if count > limit || point > limit || count.checked_sub(point)? > limit {
         return None;
     }
-    let zeros = |n: i64| "0".repeat(usize::try_from(n).unwrap_or(0));
+    // From here on, nothing is larger than the limit.
+    let zeros = |n: i64| Some("0".repeat(usize::try_from(n).ok()?));
     let (whole, fraction) = if point <= 0 {
-        ("0".to_owned(), zeros(-point) + &digits)
+        ("0".to_owned(), zeros(point.checked_neg()?)? + &digits)
     } else if point >= count {
-        (digits.clone() + &zeros(point - count), String::new())
+        (digits.clone() + &zeros(point - count)?, String::new())
     } else {
         let (whole, fraction) = digits.split_at(usize::try_from(point).ok()?);
         (whole.to_owned(), fraction.to_owned())
@@ -240,28 +273,45 @@ fn timestamp(found: Found<'_>) -> Converted<'_> {
     let micros = match &found {
         Found::Timestamp(ms) => ms.checked_mul(1000),
         Found::Number(text) => integer(text).and_then(|ms| ms.checked_mul(1000)),
-        Found::Text(text) => {
-            text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
-        }
+        Found::Text(text) if is_number(text) => integer(text).and_then(|ms| ms.checked_mul(1000)),
+        Found::Text(text) => point_in_time(text),
         _ => None,
     };
     micros.map(Value::Timestamp).ok_or(found)
 }
 
+/// Microseconds since 1970.
+fn point_in_time(text: &str) -> Option<i64> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(time.as_microsecond());
+    }
+    // That ends a day before the year 9999 does, so that every time has a local time everywhere.
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
+    let since =
+        pieces.date().to_datetime(time).duration_since(jiff::civil::date(1970, 1, 1).into());
+    let micros = i64::try_from(since.as_micros()).ok()?;
+    micros.checked_sub(i64::from(offset.seconds()).checked_mul(1_000_000)?)
+}
+
 fn bytes(found: Found<'_>) -> Converted<'_> {
     match found {
-        Found::Bytes(bytes) => Ok(Value::Bytes(bytes)),
+        Found::Bytes(bytes) | Found::NotUtf8(bytes) => Ok(Value::Bytes(bytes)),
         Found::Text(Cow::Borrowed(text)) => Ok(Value::Bytes(Cow::Borrowed(text.as_bytes()))),
         Found::Text(Cow::Owned(text)) => Ok(Value::Bytes(Cow::Owned(text.into_bytes()))),
         found => Err(found),
     }
 }
 
-/// The text that a JSON string stands for. The string was checked before.
-fn unquoted(raw: &str) -> Cow<'_, str> {
+/// What a JSON string stands for. Its syntax was checked before.
+fn unquoted(raw: &str) -> Found<'_> {
     let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
     if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
+        return Found::Text(Cow::Borrowed(inner));
     }
-    Cow::Owned(serde_json::from_str(raw).unwrap_or_default())
+    match serde_json::from_str(raw) {
+        Ok(text) => Found::Text(Cow::Owned(text)),
+        // The only thing that the syntax allows, and that no text can hold.
+        Err(_) => Found::LoneSurrogate(Cow::Borrowed(raw)),
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! The whole text is checked on the way; nothing is copied. A pointer that leads nowhere (a missing
 //! key, an index past the end, a step into a number) finds nothing, which is no error.
+//!
+//! What is legal JSON and cannot be a Rust value (a string with half of a surrogate pair, `1e999`) is no
+//! error either: such a text is walked a second time, and more slowly, so that each value is looked
+//! at as text only.
 
 use std::fmt;
 
@@ -57,8 +61,17 @@ impl Tree {
         text: &'a [u8],
         slots: &mut [Option<&'a str>],
     ) -> Result<(), serde_json::Error> {
+        self.walk(text, slots, false).or_else(|_| self.walk(text, slots, true))
+    }
+
+    fn walk<'a>(
+        &self,
+        text: &'a [u8],
+        slots: &mut [Option<&'a str>],
+        by_text: bool,
+    ) -> Result<(), serde_json::Error> {
         let mut json = serde_json::Deserializer::from_slice(text);
-        Walk { tree: self, slots }.deserialize(&mut json)?;
+        Walk { tree: self, slots, by_text }.deserialize(&mut json)?;
         json.end()
     }
 
@@ -72,6 +85,14 @@ impl Tree {
 struct Walk<'t, 's, 'a> {
     tree: &'t Tree,
     slots: &'s mut [Option<&'a str>],
+    /// Whether values are taken as text, and looked into only where they are objects and lists.
+    by_text: bool,
+}
+
+impl<'t, 'a> Walk<'t, '_, 'a> {
+    fn below<'s>(&'s mut self, tree: &'t Tree) -> Walk<'t, 's, 'a> {
+        Walk { tree, slots: &mut *self.slots, by_text: self.by_text }
+    }
 }
 
 impl<'a> DeserializeSeed<'a> for Walk<'_, '_, 'a> {
@@ -79,15 +100,15 @@ impl<'a> DeserializeSeed<'a> for Walk<'_, '_, 'a> {
 
     fn deserialize<D: serde::Deserializer<'a>>(self, json: D) -> Result<(), D::Error> {
         self.tree.clear(self.slots);
-        if self.tree.here.is_empty() {
+        if self.tree.here.is_empty() && !self.by_text {
             return json.deserialize_any(self);
         }
         let raw = <&'a RawValue as serde::Deserialize>::deserialize(json)?.get();
         self.tree.here.iter().for_each(|slot| self.slots[*slot] = Some(raw));
-        if self.tree.below.is_empty() {
+        if self.tree.below.is_empty() || !raw.starts_with(['{', '[']) {
             return Ok(());
         }
-        // Somebody wants the whole and somebody a part of it.
+        // Somebody wants the whole and somebody a part of it, or values are taken as text.
         let mut inner = serde_json::Deserializer::from_str(raw);
         inner.deserialize_any(self).map_err(serde::de::Error::custom)
     }
@@ -100,23 +121,21 @@ impl<'a> Visitor<'a> for Walk<'_, '_, 'a> {
         f.write_str("a JSON value")
     }
 
-    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+    fn visit_map<M: MapAccess<'a>>(mut self, mut map: M) -> Result<(), M::Error> {
         while let Some(found) = map.next_key_seed(Key(self.tree))? {
             match found {
-                Some(tree) => map.next_value_seed(Walk { tree, slots: &mut *self.slots })?,
+                Some(tree) => map.next_value_seed(self.below(tree))?,
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(())
     }
 
-    fn visit_seq<S: SeqAccess<'a>>(self, mut seq: S) -> Result<(), S::Error> {
+    fn visit_seq<S: SeqAccess<'a>>(mut self, mut seq: S) -> Result<(), S::Error> {
         for index in 0.. {
             let below = self.tree.below.iter().find(|(token, _)| token.index == Some(index));
             let more = match below {
-                Some((_, tree)) => {
-                    seq.next_element_seed(Walk { tree, slots: &mut *self.slots })?.is_some()
-                }
+                Some((_, tree)) => seq.next_element_seed(self.below(tree))?.is_some(),
                 None => seq.next_element::<IgnoredAny>()?.is_some(),
             };
             if !more {
@@ -158,7 +177,8 @@ impl<'a, 't> DeserializeSeed<'a> for Key<'t> {
     type Value = Option<&'t Tree>;
 
     fn deserialize<D: serde::Deserializer<'a>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
+        // As bytes, which may hold what a text cannot.
+        json.deserialize_bytes(self)
     }
 }
 
@@ -169,7 +189,8 @@ impl<'t> Visitor<'_> for Key<'t> {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.below.iter().find(|(token, _)| token.key == key).map(|(_, tree)| tree))
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+        let found = self.0.below.iter().find(|(token, _)| token.key.as_bytes() == key);
+        Ok(found.map(|(_, tree)| tree))
     }
 }

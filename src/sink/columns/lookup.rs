@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::convert::{Found, convert};
-use super::{Columns, Value, Why};
-use crate::sink::envelope;
+use super::convert::{Found, any_text, convert};
+use super::{BodyAs, Columns, Value, Why};
+use crate::sink::envelope::{self, Nul};
 use crate::types::Offset;
 use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
 use crate::wire::amqp::{AmqpError, Body, Map, Message, Value as Amqp};
@@ -22,7 +22,11 @@ pub(super) fn read<'a>(
             Source::Stream => Value::Text(Cow::Borrowed(columns.stream.as_str())),
             Source::Offset => offset(column, record.offset)?,
             Source::Timestamp => made(column, Some(Found::Timestamp(record.timestamp.0)))?,
-            Source::Body if columns.open_body == Some(nth) => open(body(&message)?),
+            from if columns.takes_all(nth) => match from {
+                Source::Property(property) => open(of_property(&message, *property)?, columns.nul),
+                Source::Body => columns.body(body(&message)?),
+                _ => application_properties(column, &message, columns.nul)?,
+            },
             Source::Body => made(column, body(&message)?)?,
             Source::Json(_) => match &mut pointed_at {
                 PointedAt::Values(values) => {
@@ -33,11 +37,7 @@ pub(super) fn read<'a>(
                 }
             },
             Source::Property(property) => made(column, of_property(&message, *property)?)?,
-            Source::ApplicationProperties => {
-                let map = message.application_properties();
-                let json = map.map(|map| envelope::map_as_json(&message, map)).transpose()?;
-                made(column, json.map(|json| Found::Compound(Cow::Owned(json))))?
-            }
+            Source::ApplicationProperties => application_properties(column, &message, Nul::Kept)?,
             Source::ApplicationProperty(name) => {
                 made(column, of_map(&message, message.application_properties(), name)?)?
             }
@@ -126,15 +126,52 @@ fn body<'a>(message: &Message<'a>) -> Result<Option<Found<'a>>, AmqpError> {
     }
 }
 
-/// Text where it is that, else bytes.
-fn open(body: Option<Found<'_>>) -> Value<'_> {
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-    match body {
-        None => Value::Null,
-        Some(Found::Bytes(bytes)) if !text(&bytes) => Value::Bytes(bytes),
-        Some(found @ Found::Bytes(_)) => convert(found, ColumnType::Text).unwrap_or(Value::Null),
-        Some(Found::Text(text)) => Value::Text(text),
-        Some(other) => Value::Text(other.into_json()),
+fn application_properties<'a>(
+    column: &Column,
+    message: &Message<'a>,
+    nul: Nul,
+) -> Result<Value<'a>, Why> {
+    let map = message.application_properties();
+    let json = map.map(|map| envelope::map_as_json(message, map, nul)).transpose()?;
+    made(column, json.map(|json| Found::Compound(Cow::Owned(json))))
+}
+
+/// Text, whatever it is.
+fn open(found: Option<Found<'_>>, nul: Nul) -> Value<'_> {
+    found.map_or(Value::Null, |found| Value::Text(any_text(found, nul)))
+}
+
+impl Columns {
+    /// The body for a column that takes every one: text where it is that, else bytes; where the column
+    /// is for one of them only, bytes as marked text, or text as its bytes.
+    fn body<'a>(&self, body: Option<Found<'a>>) -> Value<'a> {
+        let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+        match (body, self.body_as) {
+            (None, _) => Value::Null,
+            (Some(Found::Bytes(bytes) | Found::NotUtf8(bytes)), as_what) => match as_what {
+                BodyAs::Bytes => Value::Bytes(bytes),
+                BodyAs::Text | BodyAs::Either if is_text(&bytes) => as_text(bytes),
+                BodyAs::Either => Value::Bytes(bytes),
+                BodyAs::Text => Value::Text(Cow::Owned(envelope::marked(&bytes))),
+            },
+            // A body that is a text is that also where it holds a NUL: it is not within JSON.
+            (Some(Found::Text(text)), _) => Value::Text(text),
+            (Some(other), _) => Value::Text(other.into_json()),
+        }
+    }
+}
+
+/// Bytes that are UTF-8.
+fn as_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
+    match bytes {
+        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(Cow::Borrowed(text)),
+            Err(_) => Value::Bytes(Cow::Borrowed(bytes)),
+        },
+        Cow::Owned(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Value::Text(Cow::Owned(text)),
+            Err(error) => Value::Bytes(Cow::Owned(error.into_bytes())),
+        },
     }
 }
 
@@ -173,13 +210,15 @@ fn of_value<'a>(message: &Message<'a>, value: Amqp<'a>) -> Result<Option<Found<'
         Amqp::Long(n) => number(n.to_string()),
         Amqp::Float(n) if n.is_finite() => number(format!("{n:?}")),
         Amqp::Double(n) if n.is_finite() => number(format!("{n:?}")),
-        Amqp::Float(_) | Amqp::Double(_) => Found::NotFinite,
+        Amqp::Float(n) => Found::NotFinite(n.into()),
+        Amqp::Double(n) => Found::NotFinite(n),
         // In digits, or "NaN" and the like: where it is a number, it counts as one.
         Amqp::Decimal(decimal) => Found::Text(Cow::Owned(decimal.to_string())),
         Amqp::Char(c) => Found::Text(Cow::Owned(c.to_string())),
         Amqp::Timestamp(ms) => Found::Timestamp(ms),
         Amqp::Binary(bytes) => Found::Bytes(Cow::Borrowed(bytes)),
         Amqp::String(text) | Amqp::Symbol(text) => Found::Text(Cow::Borrowed(text)),
+        Amqp::RawString(bytes) | Amqp::RawSymbol(bytes) => Found::NotUtf8(Cow::Borrowed(bytes)),
         Amqp::Uuid(_) => {
             let json = envelope::value_as_json(message, value)?;
             Found::Text(Cow::Owned(json.trim_matches('"').to_owned()))

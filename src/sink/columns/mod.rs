@@ -10,12 +10,19 @@
 //! | float | numbers, and texts that are one; not beyond the largest |
 //! | numeric | numbers, all digits kept, and texts that are one; up to [`convert::DIGITS_MAX`] digits |
 //! | boolean | true, false, and these as texts |
-//! | timestamp | RFC 3339; whole numbers of milliseconds since 1970; AMQP timestamps |
+//! | timestamp | RFC 3339; whole numbers of milliseconds since 1970, and texts that are one; AMQP timestamps |
 //! | json | anything |
-//! | bytes | bytes; texts as UTF-8 |
+//! | bytes | bytes; texts as UTF-8; AMQP strings that are not UTF-8 |
 //!
 //! A missing value, and a JSON or AMQP null, is null, unless the column is required. Where a key
 //! comes twice in an object, the last counts.
+//!
+//! A JSON string that stands for no text, since it holds half of a surrogate pair (`"\ud83d"`), fits
+//! `json` only, where it stays as it is written. An AMQP string that is not UTF-8 fits `bytes`, and
+//! `json` as `{"base64": …}`.
+//!
+//! The columns of the envelope take everything: what is no text is the text of its JSON there, as
+//! `envelope/mapping.rs` has it, and bytes are the text `{"base64":"…"}`.
 //!
 //! What a medium takes beyond that (lengths, NUL in text) is the medium's business. Knows nothing of
 //! any medium.
@@ -25,10 +32,13 @@ mod json;
 mod lookup;
 
 #[cfg(test)]
+mod odd_tests;
+#[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
+use crate::sink::envelope::Nul;
 use crate::sink::{BadReason, BadRecord, undecodable};
 use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
 use crate::types::{Offset, StreamName};
@@ -67,42 +77,70 @@ pub struct Columns {
     columns: Vec<Column>,
     /// Where the pointers of the JSON columns lead, and to which column.
     tree: Tree,
-    /// The column that takes the body as text where it is that, else as bytes.
-    open_body: Option<usize>,
+    /// Whether the columns behind the timestamp are those of the envelope, which take everything.
+    envelope: bool,
+    body_as: BodyAs,
+    nul: Nul,
+}
+
+/// What the column `body` of the envelope holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyAs {
+    /// Text where the body is UTF-8, else bytes. The column's type is given as text.
+    Either,
+    /// Text; what is not UTF-8 as `{"base64":"…"}`.
+    Text,
+    /// Bytes.
+    Bytes,
 }
 
 impl Columns {
     /// The columns that a configuration names, behind `stream`, `offset` and `timestamp`.
     pub fn typed(stream: StreamName, columns: impl IntoIterator<Item = Column>) -> Columns {
-        Columns::new(stream, position().into_iter().chain(columns).collect(), None)
+        Columns::new(stream, position().into_iter().chain(columns).collect())
     }
 
     /// The columns of a sink for which none are named: `stream`, `offset`, `timestamp`,
-    /// `message_id`, `subject`, `application_properties` (JSON) and `body` ([`Value::Text`] where it
-    /// is UTF-8, else [`Value::Bytes`]; its type is given as text).
-    pub fn envelope(stream: StreamName) -> Columns {
+    /// `message_id`, `subject`, `application_properties` (JSON) and `body`.
+    pub fn envelope(stream: StreamName, body_as: BodyAs) -> Columns {
+        let body = match body_as {
+            BodyAs::Either | BodyAs::Text => ColumnType::Text,
+            BodyAs::Bytes => ColumnType::Bytes,
+        };
         let mut columns = Vec::from(position());
         columns.extend([
             column("message_id", Source::Property(Property::MessageId), ColumnType::Text),
             column("subject", Source::Property(Property::Subject), ColumnType::Text),
             column("application_properties", Source::ApplicationProperties, ColumnType::Json),
-            column("body", Source::Body, ColumnType::Text),
+            column("body", Source::Body, body),
         ]);
-        let body = columns.len() - 1;
-        Columns::new(stream, columns, Some(body))
+        Columns { envelope: true, body_as, ..Columns::new(stream, columns) }
+    }
+
+    /// For a medium whose text and JSON hold no NUL: in the envelope's columns, texts that hold one
+    /// are `{"base64": …}`. The body is left as it is.
+    pub fn without_nul(self) -> Columns {
+        Columns { nul: Nul::Marked, ..self }
     }
 
     /// Only these columns; for what is no table.
     pub fn only(stream: StreamName, columns: Vec<Column>) -> Columns {
-        Columns::new(stream, columns, None)
+        Columns::new(stream, columns)
     }
 
-    fn new(stream: StreamName, columns: Vec<Column>, open_body: Option<usize>) -> Columns {
+    fn new(stream: StreamName, columns: Vec<Column>) -> Columns {
         let pointers = columns.iter().enumerate().filter_map(|(nth, column)| match &column.from {
             Source::Json(pointer) => Some((pointer, nth)),
             _ => None,
         });
-        Columns { tree: Tree::new(pointers), stream, columns, open_body }
+        let tree = Tree::new(pointers);
+        let (envelope, body_as, nul) = (false, BodyAs::Either, Nul::Kept);
+        Columns { tree, stream, columns, envelope, body_as, nul }
+    }
+
+    /// Whether this column must not refuse anything.
+    fn takes_all(&self, nth: usize) -> bool {
+        self.envelope && nth >= POSITION_COLUMNS
     }
 
     /// All columns, in the order of a row.
@@ -140,8 +178,11 @@ impl Columns {
     }
 }
 
+/// How many columns every table begins with.
+const POSITION_COLUMNS: usize = 3;
+
 /// The columns that every table begins with.
-fn position() -> [Column; 3] {
+fn position() -> [Column; POSITION_COLUMNS] {
     [
         column("stream", Source::Stream, ColumnType::Text),
         column("offset", Source::Offset, ColumnType::Integer),

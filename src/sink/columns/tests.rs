@@ -4,7 +4,7 @@ use super::*;
 use crate::sink::conformance::{BAD_MESSAGE, message};
 use crate::types::Timestamp;
 
-fn typed(columns: &[(&str, &str, ColumnType)]) -> Columns {
+pub(super) fn typed(columns: &[(&str, &str, ColumnType)]) -> Columns {
     let columns = columns
         .iter()
         .map(|(name, from, kind)| column(name, from.parse().unwrap(), *kind))
@@ -12,17 +12,17 @@ fn typed(columns: &[(&str, &str, ColumnType)]) -> Columns {
     Columns::only(StreamName::from("events"), columns)
 }
 
-fn record(message: &[u8]) -> Record<'_> {
+pub(super) fn record(message: &[u8]) -> Record<'_> {
     Record { offset: Offset(7), timestamp: Timestamp(1_700_000_000_123), message }
 }
 
 /// The one value of a body's one column, or why there is none.
-fn value_of(body: &str, from: &str, kind: ColumnType) -> Result<Value<'static>, String> {
+pub(super) fn value_of(body: &str, from: &str, kind: ColumnType) -> Result<Value<'static>, String> {
     let columns = typed(&[("c", from, kind)]);
     read_one(&columns, body)
 }
 
-fn read_one(columns: &Columns, body: &str) -> Result<Value<'static>, String> {
+pub(super) fn read_one(columns: &Columns, body: &str) -> Result<Value<'static>, String> {
     let message = message(body.as_bytes());
     let mut row = vec![Value::Null; 9];
     columns.read(record(&message), &mut row).map_err(|bad| {
@@ -43,7 +43,7 @@ fn read_one(columns: &Columns, body: &str) -> Result<Value<'static>, String> {
     })
 }
 
-fn text(text: &'static str) -> Value<'static> {
+pub(super) fn text(text: &'static str) -> Value<'static> {
     Value::Text(text.into())
 }
 
@@ -219,7 +219,7 @@ fn sections_are_looked_into() {
 
 #[test]
 fn the_envelope_takes_every_body() {
-    let columns = Columns::envelope(StreamName::from("events"));
+    let columns = Columns::envelope(StreamName::from("events"), BodyAs::Either);
     for (body, expected) in [
         (&b"text"[..], text("text")),
         (b"", text("")),

@@ -7,13 +7,18 @@
 //! | float, double | the shortest number that reads back the same; `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //! | decimal | a string with every digit |
 //! | char, string, symbol | a string |
-//! | binary | a string, base64 with padding |
+//! | binary | a string, base64 with padding; in `properties`, with the field `NAME_encoding` behind it, which is `base64` |
+//! | string or symbol whose bytes are not UTF-8 | `{"base64": …}` |
 //! | timestamp | a string, RFC 3339 with milliseconds; a number of milliseconds where the year has not four digits |
 //! | uuid | a string, 8-4-4-4-12 |
 //! | list, array | an array |
 //! | map whose keys are all strings or symbols | an object |
 //! | any other map | an array of `[key, value]`, so that 1 and "1" stay apart |
 //! | described value | `{"descriptor": …, "value": …}` |
+//!
+//! This is the one mapping of all sinks: what a table cannot hold as it is, it holds in this form, and
+//! bytes where only a text can stand as the text `{"base64":"…"}` ([`marked`]). A sink that cannot hold a
+//! NUL has such texts mapped like those that are not UTF-8 ([`Nul::Marked`]).
 //!
 //! The maps that are sections are objects always; a key there that is no text becomes the text of
 //! its JSON. The fields of `header` and `properties` go by their names, with underscores; fields
@@ -49,9 +54,35 @@ const PROPERTIES: [&str; 13] = [
     "reply_to_group_id",
 ];
 
+/// What becomes of texts that hold a NUL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Nul {
+    /// They are texts like any other.
+    #[default]
+    Kept,
+    /// They are bytes: `{"base64": …}`. PostgreSQL's text and `jsonb` hold no NUL.
+    Marked,
+}
+
+/// The text that stands for bytes where only a text can stand.
+pub(crate) fn marked(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    format!("{{\"base64\":\"{}\"}}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// What a number that is not finite is called.
+pub(crate) fn not_finite(n: f64) -> &'static str {
+    match n {
+        n if n.is_nan() => "NaN",
+        n if n > 0.0 => "Infinity",
+        _ => "-Infinity",
+    }
+}
+
 /// Writes one message's values.
 pub(super) struct Mapper<'o> {
     out: &'o mut Vec<u8>,
+    nul: Nul,
     /// `out` must not grow beyond this.
     end: usize,
     limit: usize,
@@ -62,7 +93,11 @@ impl<'o> Mapper<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, message: &Message<'_>) -> Self {
         let encoded_len = message.encoded().len();
         let limit = encoded_len.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_SPARE_BYTES);
-        Mapper { end: out.len().saturating_add(limit), limit, encoded_len, out }
+        Mapper { end: out.len().saturating_add(limit), limit, encoded_len, out, nul: Nul::Kept }
+    }
+
+    pub(super) fn with(self, nul: Nul) -> Self {
+        Mapper { nul, ..self }
     }
 
     pub(super) fn raw(&mut self, bytes: &[u8]) {
@@ -123,11 +158,12 @@ impl<'o> Mapper<'o> {
             Value::Float(n) => self.not_finite(n.into()),
             Value::Double(n) => self.not_finite(n),
             Value::Decimal(decimal) => self.display(format_args!("\"{decimal}\"")),
-            Value::Char(c) => push_string(self.out, c.encode_utf8(&mut [0; 4])),
+            Value::Char(c) => self.text(c.encode_utf8(&mut [0; 4])),
             Value::Timestamp(ms) => timestamp::push(self.out, ms),
             Value::Uuid(uuid) => self.uuid(uuid),
             Value::Binary(bytes) => push_base64(self.out, bytes),
-            Value::String(text) | Value::Symbol(text) => push_string(self.out, text),
+            Value::String(text) | Value::Symbol(text) => self.text(text),
+            Value::RawString(bytes) | Value::RawSymbol(bytes) => self.marked(bytes),
             Value::List(list) => self.array(list.items())?,
             Value::Array(array) => self.array(array.items())?,
             Value::Map(map) => self.map(map)?,
@@ -140,6 +176,19 @@ impl<'o> Mapper<'o> {
             }
         }
         Ok(())
+    }
+
+    fn text(&mut self, text: &str) {
+        match self.nul {
+            Nul::Marked if text.contains('\0') => self.marked(text.as_bytes()),
+            _ => push_string(self.out, text),
+        }
+    }
+
+    fn marked(&mut self, bytes: &[u8]) {
+        self.raw(b"{\"base64\":");
+        push_base64(self.out, bytes);
+        self.raw(b"}");
     }
 
     fn check_growth(&self) -> Result<(), AmqpError> {
@@ -180,10 +229,6 @@ impl<'o> Mapper<'o> {
 
     /// A section's key: text as it is, anything else as the text of its JSON.
     fn key(&mut self, key: Value<'_>) -> Result<(), AmqpError> {
-        if let Some(text) = key.as_str() {
-            push_string(self.out, text);
-            return Ok(());
-        }
         let start = self.out.len();
         self.value(key)?;
         if self.out.get(start) != Some(&b'"') {
@@ -218,6 +263,11 @@ impl<'o> Mapper<'o> {
             self.raw(name.as_bytes());
             self.raw(b"\":");
             self.value(value)?;
+            if matches!(value, Value::Binary(_)) {
+                self.raw(b",\"");
+                self.raw(name.as_bytes());
+                self.raw(b"_encoding\":\"base64\"");
+            }
         }
         self.raw(b"},");
         Ok(())
@@ -241,7 +291,11 @@ impl<'o> Mapper<'o> {
 
     fn map(&mut self, map: Map<'_>) -> Result<(), AmqpError> {
         // An error is met again, and reported, when the entries are written.
-        let object = map.entries().all(|e| e.is_ok_and(|(key, _)| key.as_str().is_some()));
+        let nul = self.nul;
+        let is_text = |key: Value<'_>| {
+            key.as_str().is_some_and(|text| nul == Nul::Kept || !text.contains('\0'))
+        };
+        let object = map.entries().all(|e| e.is_ok_and(|(key, _)| is_text(key)));
         let [open, colon, close] = if object { ["", ":", ""] } else { ["[", ",", "]"] };
         self.out.push(if object { b'{' } else { b'[' });
         let mut comma = false;
@@ -270,11 +324,9 @@ impl<'o> Mapper<'o> {
     }
 
     fn not_finite(&mut self, n: f64) {
-        self.raw(match n {
-            n if n.is_nan() => b"\"NaN\"",
-            n if n > 0.0 => b"\"Infinity\"",
-            _ => b"\"-Infinity\"",
-        });
+        self.out.push(b'"');
+        self.raw(not_finite(n).as_bytes());
+        self.out.push(b'"');
     }
 
     fn uuid(&mut self, uuid: &[u8; 16]) {

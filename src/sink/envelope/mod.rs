@@ -16,6 +16,8 @@
 //! digits and repeated keys stay. What a common JSON parser could not read back is text instead:
 //! see `document.rs`.
 //!
+//! In `properties`, a field that is bytes has its name with `_encoding` behind it, which is `base64`.
+//!
 //! Several data sections are one body, joined. Invariants: a line holds no line break but its
 //! last byte; `out` is untouched when a record is refused; all memory that is kept between records
 //! is one small buffer. Knows nothing of files, networks or compression.
@@ -39,6 +41,8 @@ use crate::wire::block::Record;
 
 use escape::push_string;
 use mapping::Mapper;
+pub(crate) use mapping::{Nul, marked, not_finite};
+pub(crate) use timestamp::date;
 
 /// The most that the buffer for joined data sections keeps between two records.
 const JOINED_KEEP_BYTES: usize = 1 << 20;
@@ -114,12 +118,16 @@ impl Envelope {
 
 /// A value of the message as JSON.
 pub(crate) fn value_as_json(message: &Message<'_>, value: Value<'_>) -> Result<String, AmqpError> {
-    as_json(message, |mapper| mapper.value(value))
+    as_json(message, Nul::Kept, |mapper| mapper.value(value))
 }
 
 /// A section that is a map, as a JSON object.
-pub(crate) fn map_as_json(message: &Message<'_>, map: Map<'_>) -> Result<String, AmqpError> {
-    as_json(message, |mapper| mapper.object(map))
+pub(crate) fn map_as_json(
+    message: &Message<'_>,
+    map: Map<'_>,
+    nul: Nul,
+) -> Result<String, AmqpError> {
+    as_json(message, nul, |mapper| mapper.object(map))
 }
 
 /// A body of sequences, as a JSON array of arrays.
@@ -127,24 +135,26 @@ pub(crate) fn sequences_as_json(
     message: &Message<'_>,
     sequences: Sequences<'_>,
 ) -> Result<String, AmqpError> {
-    as_json(message, |mapper| mapper.sequences(sequences))
+    as_json(message, Nul::Kept, |mapper| mapper.sequences(sequences))
 }
 
 fn as_json(
     message: &Message<'_>,
+    nul: Nul,
     write: impl FnOnce(&mut Mapper<'_>) -> Result<(), AmqpError>,
 ) -> Result<String, AmqpError> {
     let mut out = Vec::new();
-    write(&mut Mapper::new(&mut out, message))?;
-    // It is made of texts and ASCII.
-    Ok(String::from_utf8(out).unwrap_or_default())
+    write(&mut Mapper::new(&mut out, message).with(nul))?;
+    // It is made of texts and ASCII, so this is not met.
+    let what = "its JSON is not UTF-8";
+    String::from_utf8(out).map_err(|_| AmqpError::Malformed { at: 0, what })
 }
 
 /// A time as records have it: RFC 3339, or a bare number where the year has not four digits.
 pub(crate) fn rfc3339(ms: i64) -> String {
     let mut out = Vec::new();
     timestamp::push(&mut out, ms);
-    String::from_utf8(out).unwrap_or_default().trim_matches('"').to_owned()
+    String::from_utf8_lossy(&out).trim_matches('"').to_owned()
 }
 
 impl Line {
@@ -254,7 +264,7 @@ fn append_raw(record: Record<'_>, delimiter: &[u8], out: &mut Vec<u8>) -> Result
         match message.body() {
             Body::Absent => {}
             Body::Data(data) => data.sections().for_each(|section| mapper.raw(section)),
-            Body::Value(Value::Binary(bytes)) => mapper.raw(bytes),
+            Body::Value(Value::Binary(bytes) | Value::RawString(bytes)) => mapper.raw(bytes),
             Body::Value(Value::String(text)) => mapper.raw(text.as_bytes()),
             Body::Value(value) => mapper.value(value)?,
             Body::Sequence(sequences) => mapper.sequences(sequences)?,

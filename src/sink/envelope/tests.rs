@@ -120,13 +120,45 @@ fn every_section_stands_in_its_place() {
     .concat();
     let expected = concat!(
         r#""header":{"durable":true,"ttl":5},"delivery_annotations":{"7":null},"#,
-        r#""message_annotations":{"/w==":null},"properties":{"user_id":"bWU="},"#,
+        r#""message_annotations":{"/w==":null},"properties":{"user_id":"bWU=","user_id_encoding":"base64"},"#,
         r#""application_properties":{"[\"a\\\"b\"]":null},"footer":{"f":null},"#,
         r#""body":"x","body_encoding":"text"}"#,
         "\n"
     );
     assert_eq!(rest(&message), expected);
     assert_eq!(rest(&[]), "\"body\":null,\"body_encoding\":\"amqp\"}\n");
+}
+
+/// What AMQP 0.9.1 lets be a property, and RabbitMQ makes a string of AMQP 1.0.
+#[test]
+fn properties_that_are_no_text_say_so() {
+    let latin = || Tree::RawString(vec![0xff, 0]);
+    let message = [
+        section(0x73, Tree::List(vec![Tree::Binary(vec![0xff, 0]), Tree::Null, latin()]), true),
+        section(0x74, Tree::Map(vec![(latin(), latin())]), true),
+        data(b"x"),
+    ]
+    .concat();
+    let expected = concat!(
+        r#""properties":{"message_id":"/wA=","message_id_encoding":"base64","#,
+        r#""to":{"base64":"/wA="}},"#,
+        r#""application_properties":{"{\"base64\":\"/wA=\"}":{"base64":"/wA="}},"#,
+        r#""body":"x","body_encoding":"text"}"#,
+        "\n"
+    );
+    assert_eq!(rest(&message), expected);
+}
+
+/// For a medium whose text holds no NUL.
+#[test]
+fn a_nul_can_be_marked() {
+    let nul = |text: &str| Tree::String(text.into());
+    let entry = (nul("k\0"), Tree::Map(vec![(nul("i\0"), Tree::Char('\0'))]));
+    let encoded = section(0x74, Tree::Map(vec![entry, (nul("k"), nul("v"))]), true);
+    let message = Message::parse(&encoded).unwrap();
+    let json = map_as_json(&message, message.application_properties().unwrap(), Nul::Marked);
+    let expected = r#"{"{\"base64\":\"awA=\"}":[[{"base64":"aQA="},{"base64":"AA=="}]],"k":"v"}"#;
+    assert_eq!(json.unwrap(), expected);
 }
 
 #[test]
@@ -152,6 +184,12 @@ fn values_map_to_json() {
             r#"[["1",null],[1,null]]"#,
         ),
         (Tree::Array(vec![Tree::Int(-1), Tree::Int(2)]), "[-1,2]"),
+        (Tree::RawString(vec![0xff, 0]), r#"{"base64":"/wA="}"#),
+        (Tree::RawSymbol(vec![0xff, 0]), r#"{"base64":"/wA="}"#),
+        (
+            Tree::Map(vec![(Tree::RawString(vec![0xff, 0]), Tree::Null)]),
+            r#"[[{"base64":"/wA="},null]]"#,
+        ),
         (
             described(Tree::Symbol("d".into()), Tree::List(vec![])),
             r#"{"descriptor":"d","value":[]}"#,

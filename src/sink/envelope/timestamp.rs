@@ -43,8 +43,8 @@ pub(super) fn push(out: &mut Vec<u8>, ms: i64) {
     out.extend_from_slice(&text);
 }
 
-/// The date of a day counted from the epoch.
-fn date(day: i64) -> (i64, i64, i64) {
+/// The year, month and day of a day counted from the epoch.
+pub(crate) fn date(day: i64) -> (i64, i64, i64) {
     let day = day + EPOCH_DAY;
     let (cycle, day) = (day.div_euclid(DAYS_400), day.rem_euclid(DAYS_400));
     // The last day of a leap year, or of a cycle, must not count as a fifth year or century.

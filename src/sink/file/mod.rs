@@ -105,6 +105,8 @@ use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
 
+#[doc(hidden)]
+pub use self::position::fuzz_position;
 pub use self::read::{Segment, segments};
 
 use self::disk::Disk;

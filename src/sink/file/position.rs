@@ -107,6 +107,20 @@ fn decode(bytes: &[u8]) -> Read {
     parsed.unwrap_or(Read::Bad)
 }
 
+/// Takes the bytes for a position file, and for the JSON in a slot whose checksum is right.
+#[doc(hidden)]
+pub fn fuzz_position(data: &[u8]) {
+    drop(newest(data, Path::new("position")));
+    let crc = crc32fast::hash(data);
+    let head = format!("{MAGIC}{VERSION} {crc:08x} {:04}\n", data.len());
+    if let Read::Valid(slot) = decode(&[head.as_bytes(), data].concat()) {
+        // What is read can be written and read again, if it fits.
+        if let Ok(bytes) = encode(slot.sequence, &slot.state) {
+            assert!(matches!(decode(&bytes), Read::Valid(again) if again.state == slot.state));
+        }
+    }
+}
+
 /// The open position file.
 pub(super) struct Position<F> {
     file: F,
@@ -254,7 +268,13 @@ impl<F> Position<F> {
     ) -> Result<(), SinkError> {
         let path = storage.path(NAME);
         let slot = 1 - self.durable.slot;
-        let sequence = self.durable.sequence + 1;
+        let Some(sequence) = self.durable.sequence.checked_add(1) else {
+            return Err(SinkError::Fatal(format!(
+                "{} is damaged: its sequence is the highest there can be. Move the folder away; the \
+                 offset that is stored on the broker then decides where to resume.",
+                path.display()
+            )));
+        };
         let bytes = encode(sequence, &state).tried("lay out", || path.clone())?;
         let at = (slot * SLOT_BYTES) as u64;
         storage.write_at(&self.file, at, &bytes).tried("write", || path.clone())?;

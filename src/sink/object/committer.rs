@@ -217,7 +217,7 @@ impl Committer {
 
     /// Forgets the position: the stream has another history.
     pub(super) async fn restart(&mut self) -> Result<(), SinkError> {
-        let history = self.state.history + 1;
+        let history = self.state.history.saturating_add(1);
         self.advance(|state| {
             state.history = history;
             state.checkpoint = None;

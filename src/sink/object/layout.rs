@@ -23,8 +23,8 @@ use parquet::schema::types::{ColumnPath, Type, TypePtr};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::sink::SinkError;
-use crate::sink::columns::Columns;
-use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
+use crate::sink::columns::{BodyAs, Columns};
+use crate::types::column::{Column, ColumnType, Source};
 use crate::types::file_name::fitted;
 use crate::types::{StreamName, Timestamp};
 
@@ -56,7 +56,7 @@ pub enum Format {
 pub enum ParquetColumns {
     /// `message_id`, `subject`, `application_properties`, `body`.
     Envelope {
-        /// Whether the body is text, which has to be UTF-8; else bytes.
+        /// Whether the body is text, which is marked base64 where it is not UTF-8; else bytes.
         body_is_text: bool,
     },
     /// These.
@@ -107,13 +107,16 @@ impl Layout {
         Ok(match format {
             Format::Ndjson(packing) => Layout::Ndjson { stream: stream.clone(), packing: *packing },
             Format::Parquet { zstd_level, columns } => {
-                let (named, body) = match columns {
-                    ParquetColumns::Named(columns) => (columns.clone(), None),
-                    ParquetColumns::Envelope { body_is_text } => {
-                        (envelope(*body_is_text), Some(Body { is_text: *body_is_text }))
+                let (columns, body) = match columns {
+                    ParquetColumns::Named(named) => {
+                        (Columns::typed(stream.clone(), named.clone()), None)
+                    }
+                    ParquetColumns::Envelope { body_is_text: is_text } => {
+                        let body_as = if *is_text { BodyAs::Text } else { BodyAs::Bytes };
+                        let body = Body { is_text: *is_text };
+                        (Columns::envelope(stream.clone(), body_as), Some(body))
                     }
                 };
-                let columns = Columns::typed(stream.clone(), named);
                 let made = schema(&columns)
                     .and_then(|schema| Ok((schema, properties(&columns, *zstd_level)?)));
                 let (schema, properties) = made.map_err(|error| {
@@ -223,31 +226,13 @@ pub(super) fn hour(time: Timestamp) -> i64 {
 
 /// `date=2026-11-23/hour=14`.
 pub(super) fn partition(hour: i64) -> String {
-    let time = jiff::Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();
-    let time = jiff::tz::Offset::UTC.to_datetime(time);
-    format!("date={:04}-{:02}-{:02}/hour={:02}", time.year(), time.month(), time.day(), time.hour())
+    let (year, month, day) = crate::sink::envelope::date(hour.div_euclid(24));
+    format!("date={year:04}-{month:02}-{day:02}/hour={:02}", hour.rem_euclid(24))
 }
 
 /// For messages.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     crate::sink::envelope::rfc3339(time.0)
-}
-
-fn envelope(body_is_text: bool) -> Vec<Column> {
-    let column = |name: &str, from, kind| Column {
-        name: name.to_owned(),
-        from,
-        kind,
-        required: false,
-        on_misfit: OnMisfit::BadMessage,
-    };
-    let body = if body_is_text { ColumnType::Text } else { ColumnType::Bytes };
-    vec![
-        column("message_id", Source::Property(Property::MessageId), ColumnType::Text),
-        column("subject", Source::Property(Property::Subject), ColumnType::Text),
-        column("application_properties", Source::ApplicationProperties, ColumnType::Json),
-        column("body", Source::Body, body),
-    ]
 }
 
 /// The first three columns are always there; the others may be null, also those that are required

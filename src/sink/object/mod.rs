@@ -76,6 +76,8 @@ use async_trait::async_trait;
 pub use self::layout::{Format, PARTITION_COLUMNS, Packing, ParquetColumns};
 pub use self::place::{Options, Place};
 pub use self::shaper::Rotation;
+#[doc(hidden)]
+pub use self::state::fuzz_state;
 
 use self::committer::{Committer, Names, Object};
 use self::layout::Layout;

@@ -22,6 +22,9 @@ pub(super) const TRAILER: &[u8] = &[0xff, 0xff];
 /// From 1970, where our times begin, to 2000, where the server's do.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// The times that the server holds, counted from 2000: from 4714 BC to 294276.
+const TIMES: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
+
 /// A type of the server's, of which the binary form is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PgType {
@@ -137,13 +140,13 @@ fn content(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), Stri
         }
         (Value::Boolean(yes), PgType::Bool) => out.put_u8(u8::from(*yes)),
         (Value::Timestamp(micros), PgType::Timestamp) => {
-            let since = micros.checked_sub(EPOCH_MICROS).ok_or("a time out of range")?;
-            out.put_i64(since);
+            let since = micros.checked_sub(EPOCH_MICROS).filter(|since| TIMES.contains(since));
+            out.put_i64(since.ok_or("a time that is out of the server's range")?);
         }
         (Value::Json(text), PgType::Json) => out.put_slice(no_nul(text)?),
         (Value::Json(text), PgType::Jsonb) => {
-            if names_nul(text) {
-                return Err("the server's jsonb takes no \\u0000".to_owned());
+            if let Some(what) = not_for_jsonb(text) {
+                return Err(format!("the server's jsonb takes no {what}"));
             }
             out.put_u8(1); // The version of the form.
             out.put_slice(no_nul(text)?);
@@ -168,6 +171,22 @@ fn decimal(out: &mut BytesMut, digits: &str) -> Result<(), String> {
     numeric::put(out, digits).ok_or_else(|| "a number of too many digits".to_owned())
 }
 
+/// Encodes the value for every type, and sees that the length in front is that of the field.
+#[doc(hidden)]
+pub fn fuzz_field(out: &mut BytesMut, value: &Value<'_>) {
+    use PgType::*;
+    for to in
+        [Text, Uuid, Int2, Int4, Int8, Float4, Float8, Numeric, Bool, Timestamp, Json, Jsonb, Bytea]
+    {
+        out.clear();
+        if field(out, value, to).is_ok() {
+            let length = out.first_chunk().map(|length| i32::from_be_bytes(*length));
+            let real = i32::try_from(out.len() - 4).ok();
+            assert!(length == real || length == Some(-1) && real == Some(0), "{to:?}: {length:?}");
+        }
+    }
+}
+
 /// Whether the server's text can hold it.
 pub(super) fn has_nul(text: &str) -> bool {
     text.as_bytes().contains(&0)
@@ -180,13 +199,30 @@ fn no_nul(text: &str) -> Result<&[u8], String> {
     }
 }
 
-/// Whether JSON holds the escape `\u0000`, and not a backslash in front of `u0000`.
-fn names_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        let before = json.as_bytes().get(..at).unwrap_or_default();
-        before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0
-    })
+/// What escapes of this JSON, which is well-formed, name that `jsonb` cannot hold: a NUL, or half of a
+/// surrogate pair.
+fn not_for_jsonb(json: &str) -> Option<&'static str> {
+    let mut rest = json;
+    let mut high = false;
+    while let Some((before, behind)) = rest.split_once('\\') {
+        let lone_before = high && !before.is_empty();
+        let code = behind.strip_prefix('u').and_then(|digits| digits.get(..4));
+        let code = code.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        match code {
+            Some(0) => return Some("\\u0000"),
+            Some(0xdc00..=0xdfff) if high && !lone_before => high = false,
+            _ if high => return Some(LONE),
+            Some(0xdc00..=0xdfff) => return Some(LONE),
+            Some(0xd800..=0xdbff) => high = true,
+            _ => {}
+        }
+        // Behind the escape, so that an escaped backslash begins no other.
+        rest = behind.get(if code.is_some() { 5 } else { 1 }..).unwrap_or_default();
+    }
+    high.then_some(LONE)
 }
+
+const LONE: &str = "half of a surrogate pair";
 
 /// 32 hexadecimal digits, with or without hyphens between groups, in braces or not, as the server
 /// takes them.
@@ -240,6 +276,7 @@ mod tests {
             (json("{}"), PgType::Jsonb, b"\0\0\0\x03\x01{}"),
             (json("{}"), PgType::Json, b"\0\0\0\x02{}"),
             (json(r#""\\u0000""#), PgType::Jsonb, b"\0\0\0\x0a\x01\"\\\\u0000\""),
+            (json(r#""\ud83d\ude00""#), PgType::Jsonb, b"\0\0\0\x0f\x01\"\\ud83d\\ude00\""),
             (json(r#""\u0000""#), PgType::Json, b"\0\0\0\x08\"\\u0000\""),
             (Value::Bytes(Cow::Borrowed(b"\0x")), PgType::Bytea, b"\0\0\0\x02\0x"),
         ] {
@@ -257,6 +294,12 @@ mod tests {
             (Value::Text(Cow::Borrowed("a\0b")), PgType::Text, "NUL"),
             (Value::Json(Cow::Borrowed(r#"{"a":"\u0000"}"#)), PgType::Jsonb, "u0000"),
             (Value::Json(Cow::Borrowed(r#""\\\u0000""#)), PgType::Jsonb, "u0000"),
+            (Value::Json(Cow::Borrowed(r#""\ud83d""#)), PgType::Jsonb, "surrogate"),
+            (Value::Json(Cow::Borrowed(r#""\ud83d \ude00""#)), PgType::Jsonb, "surrogate"),
+            (Value::Json(Cow::Borrowed(r#"["\ud83d","\ude00"]"#)), PgType::Jsonb, "surrogate"),
+            (Value::Json(Cow::Borrowed(r#""\ud83d\\""#)), PgType::Jsonb, "surrogate"),
+            (Value::Json(Cow::Borrowed(r#""\udc00""#)), PgType::Jsonb, "surrogate"),
+            (Value::Timestamp(-300_000_000_000_000_000), PgType::Timestamp, "range"),
             (Value::Integer(1 << 31), PgType::Int4, "2147483648 is out of range for type integer"),
             (Value::Integer(-32_769), PgType::Int2, "smallint"),
             (Value::Float(1e39), PgType::Float4, "real"),

@@ -71,6 +71,8 @@ use crate::types::column::Column;
 use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
 
 pub use self::claim::Claim;
+#[doc(hidden)]
+pub use self::encode::fuzz_field;
 pub use self::examine::examine;
 
 use self::claim::{PATIENCE, Rows, Taken};

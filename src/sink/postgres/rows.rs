@@ -1,13 +1,13 @@
 //! From a record to a row of the table: which columns there are, and what each takes.
 //!
 //! Without `columns` there are those of the envelope, of which the body has two: `body` for what is
-//! text, and `body_raw` for what is not, or what the server cannot hold as text (a NUL). So no body is
+//! text, and `body_raw` for what is not, or what the server cannot hold as text (a NUL). So no message is
 //! refused for being what it is.
 
 use bytes::{BufMut, BytesMut};
 
 use super::encode::{PgType, field, has_nul};
-use crate::sink::columns::{Columns, Value};
+use crate::sink::columns::{BodyAs, Columns, Value};
 use crate::sink::{BadReason, BadRecord};
 use crate::types::StreamName;
 use crate::types::column::{Column, ColumnType};
@@ -30,7 +30,10 @@ impl Shape {
             Some(columns) => {
                 Shape { columns: Columns::typed(stream.clone(), columns), splits_body: false }
             }
-            None => Shape { columns: Columns::envelope(stream.clone()), splits_body: true },
+            None => {
+                let columns = Columns::envelope(stream.clone(), BodyAs::Either).without_nul();
+                Shape { columns, splits_body: true }
+            }
         }
     }
 

@@ -86,6 +86,8 @@ use self::positions::Whose;
 use self::row::Rows;
 use self::writer::Writer;
 
+#[doc(hidden)]
+pub use self::row::fuzz_value;
 pub use self::table::name_for;
 
 /// What a sqlite sink needs to know.

@@ -5,7 +5,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
 use crate::flow::batch::Batch;
-use crate::sink::columns::{Columns, Value};
+use crate::sink::columns::{BodyAs, Columns, Value};
 use crate::sink::{BadReason, BadRecord, envelope};
 use crate::types::column::{Column, ColumnType, OnMisfit};
 use crate::types::{Offset, StreamName, Timestamp};
@@ -31,7 +31,7 @@ impl Rows {
     pub(super) fn new(stream: StreamName, table: &str, columns: Option<Vec<Column>>) -> Rows {
         let envelope = columns.is_none();
         let all = match columns {
-            None => Columns::envelope(stream.clone()),
+            None => Columns::envelope(stream.clone(), BodyAs::Either),
             Some(columns) => Columns::typed(stream.clone(), columns),
         };
         let insert = table::insert_statement(table, all.names_and_types().map(|(name, _)| name));
@@ -227,6 +227,18 @@ fn number<'a>(digits: &str) -> Option<ValueRef<'a>> {
     }
     let float: f64 = digits.parse().ok()?;
     (plain(&float.to_string()) == plain(digits)).then_some(ValueRef::Real(float))
+}
+
+/// What a value is for SQLite.
+#[doc(hidden)]
+pub fn fuzz_value(value: &Value<'_>) {
+    match value {
+        Value::Numeric(digits) => drop(number(digits)),
+        Value::Timestamp(micros) => {
+            drop(point_in_time(micros.div_euclid(1000), micros.rem_euclid(1000)));
+        }
+        _ => {}
+    }
 }
 
 /// Without zeros that say nothing.

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::{self, SinkConfig};
 use crate::consumer::Spec;
+use crate::sink::discreet::Discreet;
 use crate::sink::format::Format;
 use crate::sink::null::NullSink;
 use crate::sink::{Sink, SinkError};
@@ -53,6 +54,14 @@ where
     Arc::new(move || {
         let opening = open();
         Box::pin(async move { opening.await.map(|sink| Box::new(sink) as Box<dyn Sink>) })
+    })
+}
+
+/// A factory of the same sink, whose errors say nothing of what a message holds.
+pub(super) fn discreet(open: SinkFactory) -> SinkFactory {
+    Arc::new(move || {
+        let opening = open();
+        Box::pin(async move { opening.await.map(|sink| Box::new(Discreet(sink)) as Box<dyn Sink>) })
     })
 }
 

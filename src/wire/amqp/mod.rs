@@ -17,7 +17,8 @@
 //!
 //! Where real producers bend the rules and no meaning is lost, this decoder bends too: sections may
 //! come in any order, a section's list or map may be null, the body may be missing, lists may be
-//! shorter than their fields, symbols may hold UTF-8, a descriptor may be numeric or symbolic.
+//! shorter than their fields, symbols may hold UTF-8, strings and symbols may hold what is not UTF-8, a
+//! descriptor may be numeric or symbolic.
 
 mod cursor;
 mod decimal;

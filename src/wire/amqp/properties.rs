@@ -95,6 +95,7 @@ impl<'a> Properties<'a> {
             message_id: f.id("message-id")?,
             user_id: f.next("user-id", "a binary", |v| match v {
                 Value::Binary(bytes) => Some(bytes),
+                Value::RawString(bytes) => Some(bytes),
                 other => other.as_str().map(str::as_bytes),
             })?,
             to: f.text("to")?,
@@ -156,7 +157,7 @@ impl<'a> Fields<'a> {
         self.next(what, "a ulong, a uuid, a binary or a string", |v| match v {
             Value::Ulong(n) => Some(MessageId::Ulong(n)),
             Value::Uuid(uuid) => Some(MessageId::Uuid(uuid)),
-            Value::Binary(bytes) => Some(MessageId::Binary(bytes)),
+            Value::Binary(bytes) | Value::RawString(bytes) => Some(MessageId::Binary(bytes)),
             other => other.as_str().map(MessageId::String),
         })
     }

@@ -47,6 +47,10 @@ pub enum Value<'a> {
     String(&'a str),
     /// A symbolic value; ASCII by the standard, any UTF-8 is let through.
     Symbol(&'a str),
+    /// A string whose bytes are not UTF-8. RabbitMQ makes these of AMQP 0.9.1's short strings.
+    RawString(&'a [u8]),
+    /// A symbol whose bytes are not UTF-8.
+    RawSymbol(&'a [u8]),
     /// Values of any types.
     List(List<'a>),
     /// Pairs of values of any types, in order.
@@ -80,6 +84,8 @@ impl<'a> Value<'a> {
             Value::Binary(_) => "a binary",
             Value::String(_) => "a string",
             Value::Symbol(_) => "a symbol",
+            Value::RawString(_) => "a string that is not UTF-8",
+            Value::RawSymbol(_) => "a symbol that is not UTF-8",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
             Value::Array(_) => "an array",
@@ -87,7 +93,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of a string or a symbol.
+    /// The text of a string or a symbol; `None` where it is not UTF-8.
     pub fn as_str(&self) -> Option<&'a str> {
         match *self {
             Value::String(text) | Value::Symbol(text) => Some(text),
@@ -170,8 +176,14 @@ impl<'a> Value<'a> {
             0x94 => Value::Decimal(Decimal::D128(c.array("a decimal128")?)),
             0x98 => Value::Uuid(c.array("a uuid")?),
             0xa0 | 0xb0 => Value::Binary(sized(c, code == 0xb0, "a binary")?),
-            0xa1 | 0xb1 => Value::String(text(c, code == 0xb1, "a string")?),
-            0xa3 | 0xb3 => Value::Symbol(text(c, code == 0xb3, "a symbol")?),
+            0xa1 | 0xb1 => {
+                let bytes = sized(c, code == 0xb1, "a string")?;
+                std::str::from_utf8(bytes).map_or(Value::RawString(bytes), Value::String)
+            }
+            0xa3 | 0xb3 => {
+                let bytes = sized(c, code == 0xb3, "a symbol")?;
+                std::str::from_utf8(bytes).map_or(Value::RawSymbol(bytes), Value::Symbol)
+            }
             0xc0 | 0xd0 => Value::List(List::read(c, code == 0xd0, depth)?),
             0xc1 | 0xd1 => Value::Map(Map::read(c, code == 0xd1, depth)?),
             0xe0 | 0xf0 => Value::Array(Array::read(c, code == 0xf0, depth)?),
@@ -184,13 +196,4 @@ impl<'a> Value<'a> {
 fn sized<'a>(c: &mut Cursor<'a>, wide: bool, what: &'static str) -> Result<&'a [u8], AmqpError> {
     let size = c.length(wide, what)?;
     c.take(size as usize, what)
-}
-
-#[inline]
-fn text<'a>(c: &mut Cursor<'a>, wide: bool, what: &'static str) -> Result<&'a str, AmqpError> {
-    let bytes = sized(c, wide, what)?;
-    std::str::from_utf8(bytes).map_err(|e| AmqpError::Malformed {
-        at: c.at() - bytes.len() + e.valid_up_to(),
-        what: "text is not UTF-8",
-    })
 }

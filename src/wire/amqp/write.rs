@@ -19,11 +19,14 @@ pub enum Annotation<'a> {
 
 /// A message with these annotations that carries these bytes.
 ///
-/// In a data section, mostly. Text with line breaks goes into an amqp-value as a binary: were it
-/// JSON, a line of NDJSON could not hold it as it is.
+/// In a data section, mostly. Text that a line of NDJSON could not hold as it is, were it JSON, goes into
+/// an amqp-value as a binary: line breaks anywhere, and blanks around it.
 pub fn carrying(annotations: &[(&str, Annotation<'_>)], bytes: &[u8]) -> Vec<u8> {
-    let broken = bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
-    let body = match broken && std::str::from_utf8(bytes).is_ok() {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let changed = blank(bytes.first())
+        || blank(bytes.last())
+        || bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
+    let body = match changed && std::str::from_utf8(bytes).is_ok() {
         true => message::VALUE,
         false => message::DATA,
     };

@@ -27,6 +27,8 @@ pub(crate) enum Tree {
     Binary(Vec<u8>),
     String(String),
     Symbol(String),
+    RawString(Vec<u8>),
+    RawSymbol(Vec<u8>),
     List(Vec<Tree>),
     Map(Vec<(Tree, Tree)>),
     Array(Vec<Tree>),
@@ -80,6 +82,8 @@ fn parts(tree: &Tree, tight: bool) -> (Vec<u8>, Vec<u8>) {
         Tree::Binary(b) => sized(0xa0, 0xb0, b, tight),
         Tree::String(s) => sized(0xa1, 0xb1, s.as_bytes(), tight),
         Tree::Symbol(s) => sized(0xa3, 0xb3, s.as_bytes(), tight),
+        Tree::RawString(s) => sized(0xa1, 0xb1, s, tight),
+        Tree::RawSymbol(s) => sized(0xa3, 0xb3, s, tight),
         Tree::List(items) if items.is_empty() && tight => one(0x45, &[]),
         Tree::List(items) => {
             let data = items.iter().flat_map(|i| encode(i, tight)).collect::<Vec<_>>();
@@ -147,6 +151,8 @@ pub(crate) fn tree(value: Value<'_>) -> Result<Tree, AmqpError> {
         Value::Binary(b) => Tree::Binary(b.to_vec()),
         Value::String(s) => Tree::String(s.to_owned()),
         Value::Symbol(s) => Tree::Symbol(s.to_owned()),
+        Value::RawString(s) => Tree::RawString(s.to_owned()),
+        Value::RawSymbol(s) => Tree::RawSymbol(s.to_owned()),
         Value::List(list) => Tree::List(list.items().map(|i| tree(i?)).collect::<Result<_, _>>()?),
         Value::Array(a) => Tree::Array(a.items().map(|i| tree(i?)).collect::<Result<_, _>>()?),
         Value::Map(map) => {
@@ -179,7 +185,14 @@ fn scalar() -> impl Strategy<Value = Tree> + Clone {
         vec(any::<u8>(), 0..300).prop_map(Tree::Binary),
         any::<String>().prop_map(Tree::String),
         "[a-z:-]{0,12}".prop_map(Tree::Symbol),
+        not_utf8().prop_map(Tree::RawString),
+        not_utf8().prop_map(Tree::RawSymbol),
     ]
+}
+
+/// Bytes of which a string can be made that is none.
+fn not_utf8() -> impl Strategy<Value = Vec<u8>> + Clone {
+    vec(any::<u8>(), 0..9).prop_map(|bytes| [&bytes[..], &[0xff]].concat())
 }
 
 /// Any value, arrays of every kind of element included.

@@ -1,0 +1,168 @@
+//! The fuzz functions, driven within one process by mutated seeds: of the decoders, of everything that
+//! makes values of messages, of the state that is kept, of configurations, and of lines that are read
+//! back. `RILLWAY_FUZZ=N` asks for N executions of each target instead of some thousands.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fastrand::Rng;
+
+use crate::config::{Config, Env};
+use crate::sink::fuzzing::{Values, state};
+use crate::wire::fuzzing;
+
+/// What is put into bytes now and then.
+const WORDS: [&[u8]; 24] = [
+    br#"\ud83d"#,
+    br#"\udc00"#,
+    br#"\u0000"#,
+    b"1.5e-9223372036854775807",
+    b"1e9223372036854775807",
+    b"18446744073709551615",
+    b"9223372036854775808",
+    b"9999-12-31T23:59:59Z",
+    b"-009999-01-01T00:00:00Z",
+    br#"{"a":"#,
+    br#""a":["#,
+    b"}",
+    b"]",
+    b"\"",
+    b"\xff\xfe",
+    b"\0\x53\x73\xc0",
+    b"\0\x53\x74\xc1",
+    b"\0\x53\x77",
+    b"\xa1\x02\xff\x00",
+    b"\xf0\0\0\0\x05\0\0\x0f\xa0\x40",
+    b"\xd1\0\0\0\x08\0\0\0\x02",
+    b"null",
+    b"1e999",
+    b"0.1",
+];
+
+fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.extend_from_slice(&seeds[rng.usize(0..seeds.len())]);
+    for _ in 0..rng.usize(0..6) {
+        let at = rng.usize(0..=bytes.len());
+        let end = (at + rng.usize(0..9)).min(bytes.len());
+        match rng.u32(0..7) {
+            0 if at < bytes.len() => bytes[at] = rng.u8(..),
+            1 if at < bytes.len() => bytes[at] ^= 1 << rng.u32(0..8),
+            2 => drop(bytes.drain(at..end)),
+            3 => {
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+            4 if rng.u32(0..4) == 0 => bytes.truncate(at),
+            5 => drop(bytes.splice(at..end, WORDS[rng.usize(0..WORDS.len())].iter().copied())),
+            _ => drop(bytes.splice(at..at, WORDS[rng.usize(0..WORDS.len())].iter().copied())),
+        }
+    }
+    bytes.truncate(4096);
+}
+
+/// So many executions, from a seed that is printed where one fails.
+fn drive(name: &str, few: u64, share: u64, seeds: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
+    let asked = std::env::var("RILLWAY_FUZZ").ok().map(|n| n.parse::<u64>().unwrap());
+    let count = asked.map_or(few, |n| n / share);
+    let seed = asked.map_or(7, |_| fastrand::u64(..));
+    let (mut rng, mut bytes) = (Rng::with_seed(seed), Vec::new());
+    let began = Instant::now();
+    for _ in 0..count {
+        mutate(&mut rng, seeds, &mut bytes);
+        let target = std::panic::AssertUnwindSafe(|| target(&bytes));
+        if std::panic::catch_unwind(target).is_err() {
+            panic!("{name} fails on {:?} ({bytes:02x?})", String::from_utf8_lossy(&bytes));
+        }
+    }
+    eprintln!("{name}: {count} executions in {} s", began.elapsed().as_secs());
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target].iter().collect();
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let seeds: Vec<_> = files.map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(!seeds.is_empty());
+    seeds
+}
+
+fn texts(all: &[&str]) -> Vec<Vec<u8>> {
+    all.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn frames() {
+    drive("frame", 3_000, 1, &corpus("frame"), fuzzing::frame);
+}
+
+#[test]
+fn chunks() {
+    drive("chunk", 3_000, 4, &corpus("chunk"), fuzzing::chunk);
+}
+
+#[test]
+fn messages() {
+    drive("message", 20_000, 1, &corpus("message"), fuzzing::message);
+}
+
+#[test]
+fn values_of_bodies() {
+    let seeds = texts(&[
+        r#"{"a":1,"b":{"c":[1,2]}}"#,
+        r#"{"a":["1.5e3",null],"a":"2026-01-01T00:00:00.5+01:00"}"#,
+        r#"{"a":-12345678901234567890.5e-10}"#,
+        r#""a""#,
+        "[[[1]]]",
+        "",
+    ]);
+    let mut values = Values::default();
+    drive("values of a body", 10_000, 1, &seeds, |data| values.body(data));
+}
+
+#[test]
+fn values_of_messages() {
+    let mut values = Values::default();
+    drive("values of a message", 10_000, 1, &corpus("message"), |data| values.message(data));
+}
+
+#[test]
+fn states() {
+    let checkpoint = r#"{"offset":7,"chunk":{"first_offset":0,"epoch":1,"timestamp":5,"crc":9}}"#;
+    let seeds = texts(&[
+        &format!(
+            r#"{{"layout":1,"stream":"s","reference":"r","sequence":18446744073709551615,"epoch":1,"history":1,"owner":{{"id":"x","process":1,"since":5}},"checkpoint":{checkpoint},"claim":null}}"#
+        ),
+        r#"{"sequence":18446744073709551615,"state":{"stream":"s","reference":"r"}}"#,
+        checkpoint,
+    ]);
+    drive("state", 10_000, 1, &seeds, state);
+}
+
+#[test]
+fn lines_that_are_read_back() {
+    let seeds = texts(&[
+        r#"{"offset":1,"message_annotations":{"x-rillway-reason":"misfit","x-rillway-consumer":"c","x-rillway-timestamp":"2026-01-01T00:00:00Z"},"body":" {} ","body_encoding":"text"}"#,
+        r#"{"body":"/wA=","body_encoding":"base64","properties":{"message_id":"/wA=","message_id_encoding":"base64","creation_time":253402300799999,"group_sequence":4294967296},"application_properties":{"n":1e308}}"#,
+    ]);
+    drive("line", 10_000, 1, &seeds, |data| {
+        super::dead_letters::fuzz_letter(data);
+        super::publish::fuzz_line(data);
+    });
+}
+
+#[test]
+fn configurations() {
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rillway.toml");
+    let small = "[broker]\nuri=\"rabbitmq-stream://localhost\"\n[[consumer]]\nname=\"a\"\nstream=\"s\"\nstart={ago=\"1h\"}\nmemory=\"64MiB\"\nsink={type=\"sqlite\",path=\"x\",columns={a={from=\"/a/0\",type=\"numeric\"}}}\n";
+    let seeds = vec![std::fs::read(reference).unwrap(), small.as_bytes().to_vec()];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rillway.toml");
+    drive("configuration", 60, 200, &seeds, |data| {
+        std::fs::write(&path, data).unwrap();
+        if let Err(error) = Config::load(Some(&path), &Env::from([("HOME", "/")])) {
+            assert!(!error.to_string().is_empty());
+        }
+    });
+}

@@ -1,0 +1,241 @@
+//! Can any message end the process, halt a consumer, or take a neighbour with it? Generated messages,
+//! through every sink of one daemon at once, with the default columns and with typed ones; a bystander
+//! consumer beside them. The daemon is a debug build: sums that overflow panic.
+//!
+//! By default 4,000 messages for each of 14 consumers. Over a million in all:
+//!
+//! ```text
+//! ANY_MESSAGES=80000 cargo test --test all any_message:: -- --nocapture
+//! ```
+
+mod generate;
+mod old_protocol;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rillway::wire::amqp::Message;
+
+use crate::common::daemon::{Daemon, Home};
+use crate::common::postgres::Postgres;
+use crate::common::reading::{messages, put};
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::web::{Reply, Web};
+use crate::common::{Broker, Version, duckdb, env_or, streams};
+
+use generate::{is_neighbour, message};
+
+/// For the program itself; a debug build, and the libraries of all sinks in one process.
+const PROCESS_BYTES: u64 = 64 << 20;
+
+/// Every type of column, each of them with both answers to a misfit.
+fn columns(numeric: bool) -> String {
+    let types = ["integer", "float", "boolean", "timestamp", "json", "bytes", "text"];
+    let mut columns: Vec<String> = types
+        .iter()
+        .chain(numeric.then_some(&"numeric"))
+        .map(|kind| {
+            format!("c_{kind} = {{ from = \"/n\", type = \"{kind}\", on_misfit = \"null\" }}")
+        })
+        .collect();
+    columns.extend([
+        "n = { from = \"/n\", type = \"integer\" }".to_owned(),
+        "txt = { from = \"/text\", type = \"text\" }".to_owned(),
+        "at = { from = \"/at\", type = \"timestamp\" }".to_owned(),
+        "whole = { from = \"\", type = \"json\", on_misfit = \"null\" }".to_owned(),
+        "id = { from = \"properties.message_id\", on_misfit = \"null\" }".to_owned(),
+        "app = { from = \"application_properties.n\", type = \"numeric\", on_misfit = \"null\" }"
+            .to_owned(),
+        "note = { from = \"message_annotations.text\", type = \"json\" }".to_owned(),
+    ]);
+    format!("{{ {} }}", columns.join(", "))
+}
+
+/// The sinks whose columns are the default ones: they take every message that is one.
+const DEFAULT: [&str; 9] =
+    ["file", "stdout", "null", "lite", "pg", "parquet", "parquetb", "lines", "http"];
+const TYPED: [&str; 4] = ["lite_typed", "pg_typed", "parquet_typed", "metrics"];
+
+fn configuration(
+    stream: &str,
+    quiet: &str,
+    schema: &str,
+    postgres: &Postgres,
+    web: &Web,
+) -> String {
+    let columns = columns(true);
+    let url = postgres.url();
+    let sinks = [
+        ("file", "type = \"file\", dir = \"file\"".to_owned()),
+        ("stdout", "type = \"stdout\"".to_owned()),
+        ("null", "type = \"null\"".to_owned()),
+        ("lite", "type = \"sqlite\", path = \"lite.db\", table = \"t\"".to_owned()),
+        ("lite_typed", format!("type = \"sqlite\", path = \"typed.db\", table = \"t\", columns = {columns}")),
+        ("pg", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"t\"")),
+        ("pg_typed", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"typed\", columns = {columns}")),
+        ("parquet", "type = \"object\", url = \"parquet\"".to_owned()),
+        ("parquetb", "type = \"object\", url = \"parquetb\", body = \"bytes\"".to_owned()),
+        ("parquet_typed", format!("type = \"object\", url = \"parquet_typed\", columns = {columns}")),
+        ("lines", "type = \"object\", url = \"lines\", format = \"ndjson\", compression = \"none\"".to_owned()),
+        ("http", format!("type = \"http\", url = \"{}\"", web.url())),
+        (
+            "metrics",
+            "type = \"metrics\", max_series = 50, metrics = [{ name = \"any_total\", type = \"counter\", value = \"/n\", labels = { text = \"/text\" }, on_misfit = \"null\" }]".to_owned(),
+        ),
+        ("stream", format!("type = \"stream\", stream = \"{stream}-copy\", create = true")),
+    ];
+    let mut text = String::new();
+    for (name, sink) in sinks {
+        text.push_str(&format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nstart = \"first\"\nmemory = \"16MiB\"\n\
+             on_bad_message = \"skip\"\nbatch = {{ max_messages = 500, max_bytes = \"1MiB\", max_age = \"50ms\" }}\nsink = {{ {sink} }}\n"
+        ));
+    }
+    text.push_str(&format!(
+        "[[consumer]]\nname = \"bystander\"\nstream = \"{quiet}\"\nstart = \"first\"\nsink = {{ type = \"file\", dir = \"bystander\" }}\n"
+    ));
+    text
+}
+
+async fn lost(daemon: &Daemon, consumer: &str, reason: &str) -> u64 {
+    let labels = [&*format!("consumer=\"{consumer}\""), &*format!("reason=\"{reason}\"")];
+    daemon.metric("rillway_lost_messages_total", &labels).await.unwrap_or(0.0) as u64
+}
+
+async fn every_sink() -> Result<(), Unavailable> {
+    let total = env_or("ANY_MESSAGES", 4_000);
+    let seed = env_or("ANY_SEED", 7);
+    let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let schema = postgres.schema().await;
+    let web = Web::start(|_| Reply::Keep).await;
+    let (stream, quiet) =
+        (streams::create(broker, "any").await, streams::create(broker, "quiet").await);
+    let began = Instant::now();
+    let all: Vec<Vec<u8>> = (0..total).map(|offset| message(seed, offset)).collect();
+    for piece in all.chunks(1_000) {
+        put(broker, &stream, piece).await;
+    }
+    put(broker, &quiet, &(0..100).map(generate::neighbour).collect::<Vec<_>>()).await;
+    let home = Home::new(&broker.uri(), &configuration(&stream, &quiet, &schema, postgres, &web));
+    let mut daemon = home.start();
+    daemon.until_durable("bystander", 99).await;
+    let within = Duration::from_secs(30) + Duration::from_millis(total * 10);
+    let consumers = || DEFAULT.iter().chain(&TYPED).chain(&["stream"]);
+    for name in consumers() {
+        // An archive's objects are written when the consumer drains.
+        let archive = name.starts_with("parquet") || *name == "lines";
+        let what = format!("{name} has read everything");
+        daemon
+            .until(name, &what, within, |c| {
+                assert_ne!(c["state"], "halted", "{name}: {c}");
+                let durable = c["durable_offset"].as_u64().unwrap_or(0) + 1 >= total;
+                durable
+                    || (archive && c["received_offset"].as_u64().is_some_and(|o| o + 1 >= total))
+            })
+            .await;
+    }
+    let decodable: u64 =
+        all.iter().filter(|m| Message::parse(m).is_ok_and(|m| m.validate().is_ok())).count() as u64;
+    for name in DEFAULT {
+        for reason in ["misfit", "refused"] {
+            assert_eq!(lost(&daemon, name, reason).await, 0, "{name} refused some: {reason}");
+        }
+    }
+    let mut tally = String::new();
+    for name in consumers() {
+        let mut counts = Vec::new();
+        for reason in ["undecodable", "over_limit", "misfit", "refused"] {
+            counts.push(lost(&daemon, name, reason).await);
+        }
+        assert_eq!(
+            daemon
+                .metric("rillway_restarts_total", &[&format!("consumer=\"{name}\"")])
+                .await
+                .unwrap_or(0.0),
+            0.0,
+            "{name}"
+        );
+        tally.push_str(&format!("\n  {name}: left out {counts:?}"));
+    }
+    // The bystander never noticed.
+    put(broker, &quiet, &(100..200).map(generate::neighbour).collect::<Vec<_>>()).await;
+    daemon.until_durable("bystander", 199).await;
+    let (most, bound) = (daemon.memory_bytes("VmHWM"), home.memory_bound_bytes() + PROCESS_BYTES);
+    assert!(most <= bound, "VmHWM {most} above {bound}");
+    daemon.terminate().await;
+
+    let neighbours: BTreeSet<u64> = (0..total).filter(|offset| is_neighbour(*offset)).collect();
+    let check = |name: &str, found: BTreeSet<u64>, least: u64| {
+        let missing: Vec<_> = neighbours.difference(&found).take(5).collect();
+        assert!(missing.is_empty(), "{name} misses neighbours: {missing:?}");
+        assert!(found.len() as u64 >= least, "{name} holds {} of {least}", found.len());
+    };
+    check("file", home.offsets("file", &stream).into_iter().collect(), decodable);
+    check("http", web.kept().into_iter().collect(), decodable);
+    for (name, table, least) in [("lite.db", "t", decodable), ("typed.db", "t", 0)] {
+        let database = rusqlite::Connection::open(home.path(name)).unwrap();
+        let mut asked = database.prepare(&format!("SELECT offset FROM {table}")).unwrap();
+        let found = asked.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+        check(name, found.map(|offset| offset.unwrap() as u64).collect(), least);
+    }
+    for (table, least) in [("t", decodable), ("typed", 0)] {
+        let sql = format!("SELECT \"offset\" FROM {schema}.{table}");
+        let rows = postgres.client().await.query(&sql, &[]).await.unwrap();
+        check(table, rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect(), least);
+    }
+    check(
+        "stream",
+        (0..messages(broker, &format!("{stream}-copy")).await.len() as u64).collect(),
+        total,
+    );
+    for (name, least) in [("parquet", decodable), ("parquetb", decodable), ("parquet_typed", 0)] {
+        let files = home.path(name).join(&stream).join("**/*.parquet").display().to_string();
+        let rows = duckdb::ask(&format!("SELECT \"offset\" FROM read_parquet('{files}')"))?;
+        check(name, rows.iter().map(|row| row[0].as_u64().unwrap()).collect(), least);
+    }
+    eprintln!(
+        "{total} messages of which {decodable} are AMQP 1.0, {} consumers, {} s; VmHWM {} MiB of {} MiB;\n  \
+         [undecodable, over_limit, misfit, refused]:{tally}",
+        consumers().count(),
+        began.elapsed().as_secs(),
+        most >> 20,
+        bound >> 20
+    );
+    Ok(())
+}
+
+/// A misfit's reason shows a glimpse of the value, unless that is switched off.
+async fn hidden_values() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "hidden").await;
+    streams::publish(broker, &stream, ["{\"n\":\"sesame\"}".to_owned()]).await;
+    let consumer = |name: &str, key: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nstart = \"first\"\n{key}\n\
+             sink = {{ type = \"sqlite\", path = \"{name}.db\", columns = {{ n = {{ from = \"/n\", type = \"integer\" }} }} }}\n"
+        )
+    };
+    let home = Home::new(&broker.uri(), &consumer("shy", "show_values = false"));
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("shy").await;
+    assert!(reason.contains("column \"n\": what is there is not shown"), "{reason}");
+    daemon.terminate().await;
+    assert!(!home.log().contains("sesame"), "{}", home.log_tail());
+    let home = Home::new(&broker.uri(), &consumer("open", ""));
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("open").await;
+    assert!(reason.contains("sesame"), "{reason}");
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_are_shown_unless_that_is_switched_off() {
+    or_skip!(hidden_values().await);
+}
+
+#[tokio::test]
+async fn no_message_ends_the_process() {
+    or_skip!(every_sink().await);
+}
