@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod faults;
+pub(crate) mod files;
 pub mod flow;
 pub mod republish;
 pub mod sink;

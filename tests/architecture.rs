@@ -25,6 +25,7 @@ const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracin
 const RULES: &[Rule] = &[
     Rule { module: "types", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
+    Rule { module: "files", may_use: &[], never: &["tokio", "tracing"] },
     Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
@@ -47,7 +48,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sink",
-        may_use: &["faults", "flow::batch", "tls", "types", "wire::amqp", "wire::block"],
+        may_use: &["faults", "files", "flow::batch", "tls", "types", "wire::amqp", "wire::block"],
         never: &["metrics"],
     },
     Rule {
@@ -57,7 +58,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "consumer",
-        may_use: &["broker", "faults", "flow", "sink", "telemetry", "types", "wire"],
+        may_use: &["broker", "faults", "files", "flow", "sink", "telemetry", "types", "wire"],
         never: &["rabbitmq_stream_client"],
     },
     Rule {
@@ -83,6 +84,7 @@ const RULES: &[Rule] = &[
             "broker",
             "config",
             "consumer",
+            "files",
             "flow",
             "sink",
             "supervisor",

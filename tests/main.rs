@@ -36,6 +36,7 @@ mod silence;
 mod smoke;
 mod sqlite;
 mod start_positions;
+mod stdout_settling;
 mod stream_sink;
 mod systemd;
 mod tls;

@@ -69,6 +69,16 @@ impl Member {
 }
 
 impl Members {
+    /// Takes out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    pub(super) fn take(&mut self, checkpoint: Checkpoint, messages: u64) -> Written {
+        let written = self.share(checkpoint, messages);
+        self.0.retain(|member| member.last > checkpoint.offset);
+        if let (Some(member), Some((_, _, part))) = (self.0.first_mut(), &written.part) {
+            member.messages = member.messages.saturating_sub(*part);
+        }
+        written
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

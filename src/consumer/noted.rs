@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::remembered::Remembered;
 use super::spec::Spec;
+use crate::files;
 use crate::types::Offset;
 
 /// So many offsets are kept though they are not needed.
@@ -95,15 +96,9 @@ impl Noted {
         while self.known.len() > KEPT && self.known.first().copied() <= stored {
             self.known.pop_first();
         }
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
         let next = self.path.with_extension("dead-letters.next");
-        let mut file = File::create(&next)?;
         let lines: String = self.known.iter().map(|offset| format!("{offset}\n")).collect();
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(dir)?.sync_all()?;
+        let file = files::replace(&self.path, &next, lines.as_bytes())?;
         self.added = 0;
         Ok(file)
     }

@@ -24,9 +24,12 @@ pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
     let observer = Observer { spec, status };
     loop {
         let error = observer.until_it_fails(&mut backoff).await;
-        if is_an_answer(&error) {
-            observer.status.update(|facts| facts.watch.heard(Timestamp::now()));
-        }
+        observer.status.update(|facts| {
+            facts.watch.failed();
+            if is_an_answer(&error) {
+                facts.watch.heard(Timestamp::now());
+            }
+        });
         let wait = backoff.next(fastrand::f64());
         tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
         tokio::time::sleep(wait).await;
@@ -57,7 +60,10 @@ impl Observer {
                 return error;
             }
             backoff.reset();
-            tokio::time::sleep(every).await;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                error = connection.ended() => return error,
+            }
         }
     }
 

@@ -3,14 +3,15 @@
 //! It tells "never stored anything" from "the broker evicted what was stored", and it knows the
 //! identity of the position's chunk. It is never a place to resume from by itself.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
+use crate::files;
 use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
 
 const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
@@ -89,14 +90,7 @@ impl Remembered {
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let next = self.path.with_extension("json.next");
-        let mut file = File::create(&next)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(dir)?.sync_all()
+        files::replace(&self.path, &self.path.with_extension("json.next"), text).map(drop)
     }
 
     fn error(&self, what: String) -> StateError {

@@ -11,10 +11,15 @@
 //! Under the policy of dead letters the task owns a second sink. Bad records are durable there,
 //! written with the same patience, before the batch without them is tried again.
 //!
+//! What a sink has written of a batch so far, it says while it is at it: that is settled at once, and
+//! the rest given to it again. When the time of a graceful shutdown runs short ([`Stop`]), no batch is
+//! begun any more, and the one under way is settled as far as the sink has got.
+//!
 //! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
 //! the consumer asks, and before a halt.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -27,6 +32,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
+use crate::types::{Offset, Timestamp};
 
 /// What the sink's task is told.
 pub(super) enum Message {
@@ -48,6 +54,12 @@ pub(super) enum Report {
         skipped: Vec<BadRecord>,
         took: Duration,
     },
+    /// This much of what is under way is durable; the sink is not done. `oldest`: when the chunk was
+    /// written that the rest begins in.
+    Part { written: Written, bytes: u64, oldest: Timestamp, skipped: Vec<BadRecord> },
+    /// The sink has ended what it had begun, and gets no more: what it has not settled is read again
+    /// next time.
+    WoundUp,
     /// The sink has taken these; what was held is settled later, all at once.
     Held { batches: usize, skipped: Vec<BadRecord> },
     /// It could not be written, and is tried again after `wait`.
@@ -56,6 +68,20 @@ pub(super) enum Report {
     Restarted,
     /// The sink will not go on.
     Stopped(Stopped),
+}
+
+/// Says that the time of a graceful shutdown runs short.
+#[derive(Clone, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Why a sink will not go on.
@@ -81,7 +107,7 @@ pub(super) async fn run(
     mut orders: mpsc::Receiver<Message>,
     reports: mpsc::Sender<Report>,
     on_bad: OnBad,
-    backoff: Backoff,
+    (backoff, stop): (Backoff, Stop),
 ) {
     let joins = sink.joins_batches();
     let mut held = Held::default();
@@ -92,11 +118,12 @@ pub(super) async fn run(
             None => next_of(&mut orders, sink.flush_at()).await,
         };
         let Some(message) = next else { break };
-        let retry = Retry { reports: &reports, backoff };
+        let retry = Retry { reports: &reports, backoff, stop: &stop };
         let letters_sink = letters.as_mut();
         let mut job =
             Job { sink: &mut *sink, letters: letters_sink, held: &mut held, on_bad, retry };
         let report = match message {
+            Message::Write(_) if stop.is_set() => Report::WoundUp,
             Message::Write(order) => {
                 let mut joined = Joined::of(order);
                 while joins && ahead.is_none() && joined.len() < JOINED_MAX {
@@ -111,7 +138,7 @@ pub(super) async fn run(
             Message::Flush => job.flush().await,
             Message::Restart => job.restart().await,
         };
-        let stopped = matches!(report, Report::Stopped(_));
+        let stopped = matches!(report, Report::Stopped(_) | Report::WoundUp);
         if reports.send(report).await.is_err() || stopped {
             break;
         }
@@ -159,24 +186,52 @@ struct Job<'a> {
 struct Retry<'a> {
     reports: &'a mpsc::Sender<Report>,
     backoff: Backoff,
+    stop: &'a Stop,
 }
 
 impl Job<'_> {
     async fn carry_out(&mut self, joined: Joined) -> Report {
-        let (members, batch) = joined.into_parts();
+        let (mut members, batch) = joined.into_parts();
         let mut skipped = Vec::new();
         let mut batch = Arc::new(batch);
+        self.retry.backoff.reset();
         loop {
             let started = Instant::now();
             let (messages, bytes) = (batch.messages(), batch.bytes());
             // A batch of which nothing is left is written all the same: it moves the position.
             match self.retry.write(self.sink, &batch).await {
+                Ok(Durability::Part(upto)) => {
+                    let Some(upto) = upto else { continue };
+                    let (Some(done), Some(rest)) =
+                        (batch.before(Offset(upto.0.saturating_add(1))), batch.after(upto))
+                    else {
+                        let reason = format!(
+                            "internal error: the sink says that it has written up to offset {upto} of \
+                             {batch:?}, and that it has more to write; please report it"
+                        );
+                        return Report::Stopped(Stopped::by_itself(reason));
+                    };
+                    let report = Report::Part {
+                        written: members.take(done.checkpoint(), done.messages()),
+                        bytes: done.bytes(),
+                        oldest: rest.oldest(),
+                        skipped: std::mem::take(&mut skipped),
+                    };
+                    batch = Arc::new(rest);
+                    self.retry.backoff.reset();
+                    if self.retry.reports.send(report).await.is_err() {
+                        return Report::Stopped(Stopped::by_itself(GONE.to_owned()));
+                    }
+                }
+                Err(Refusal::WoundUp) => return Report::WoundUp,
                 Ok(durability) => {
                     self.held.tickets.extend(members.tickets());
                     self.held.messages += messages;
                     self.held.bytes += bytes;
                     return match durability {
-                        Durability::Durable => self.settled(skipped, started.elapsed()),
+                        Durability::Durable | Durability::Part(_) => {
+                            self.settled(skipped, started.elapsed())
+                        }
                         Durability::Held => Report::Held { batches: members.len(), skipped },
                     };
                 }
@@ -203,6 +258,7 @@ impl Job<'_> {
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
                     skipped.extend(bad);
+                    self.retry.backoff.reset();
                 }
             }
         }
@@ -247,12 +303,13 @@ impl Job<'_> {
             let (last, batch) = (batch.last_offset(), Arc::new(batch));
             self.retry.note(letters, &piece).await?;
             let refused = |what: &str| format!("and its dead letter cannot be written: {what}");
-            match self.retry.write(&mut *letters.sink, &batch).await {
-                Ok(Durability::Durable) => {}
+            match self.retry.write_whole(&mut *letters.sink, &batch).await {
+                Ok(Durability::Durable | Durability::Part(_)) => {}
                 Ok(Durability::Held) => {
                     self.retry.flush(&mut *letters.sink).await.map_err(|what| refused(&what))?;
                 }
                 Err(Refusal::Fatal(what)) => return Err(refused(&what)),
+                Err(Refusal::WoundUp) => return Err(refused(GONE)),
                 Err(Refusal::Poison(bad)) => return Err(refused(&describe(&bad))),
             }
             letters.written(last);
@@ -272,7 +329,8 @@ impl Job<'_> {
         let before = bad.iter().map(|b| b.offset).min().and_then(|first| batch.before(first));
         if let Some(before) = before {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
-            match self.retry.write(self.sink, &Arc::new(before)).await {
+            match self.retry.write_whole(self.sink, &Arc::new(before)).await {
+                Err(Refusal::WoundUp) => {}
                 Ok(_) => share = members.share(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
@@ -325,15 +383,44 @@ impl Retry<'_> {
         }
     }
 
-    /// Writes one batch.
-    async fn write(
+    /// Writes one batch to its end.
+    async fn write_whole(
         &mut self,
         sink: &mut dyn Sink,
         batch: &Arc<Batch>,
     ) -> Result<Durability, Refusal> {
         self.backoff.reset();
         loop {
-            match sink.write(batch).await {
+            match self.attempt(sink, batch, false).await? {
+                Durability::Part(_) => {}
+                done => return Ok(done),
+            }
+        }
+    }
+
+    /// Writes one batch, or part of it; once the time runs short, ends what is under way.
+    async fn write(
+        &mut self,
+        sink: &mut dyn Sink,
+        batch: &Arc<Batch>,
+    ) -> Result<Durability, Refusal> {
+        self.attempt(sink, batch, true).await
+    }
+
+    async fn attempt(
+        &mut self,
+        sink: &mut dyn Sink,
+        batch: &Arc<Batch>,
+        may_stop: bool,
+    ) -> Result<Durability, Refusal> {
+        loop {
+            let winds_up = may_stop && self.stop.is_set();
+            let written = match winds_up {
+                true => sink.wind_up(batch).await,
+                false => sink.write(batch).await,
+            };
+            match written {
+                Ok(Durability::Part(None)) if winds_up => return Err(Refusal::WoundUp),
                 Ok(durability) => return Ok(durability),
                 Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
                 // A sink that names no record would be asked for ever.
@@ -363,15 +450,19 @@ impl Retry<'_> {
     async fn wait(&mut self, what: String, retry_after: Option<Duration>) -> Result<(), String> {
         let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
         let report = Report::Retrying { error: what, wait };
-        self.reports.send(report).await.map_err(|_| "the consumer is gone".to_owned())?;
+        self.reports.send(report).await.map_err(|_| GONE.to_owned())?;
         tokio::time::sleep(wait).await;
         Ok(())
     }
 }
 
+const GONE: &str = "the consumer is gone";
+
 enum Refusal {
     Poison(Vec<BadRecord>),
     Fatal(String),
+    /// The time of a graceful shutdown runs short, and nothing is under way any more.
+    WoundUp,
 }
 
 fn leave_out(batch: Arc<Batch>, bad: &[BadRecord]) -> Batch {
@@ -394,5 +485,7 @@ mod held_tests;
 mod letter_tests;
 #[cfg(test)]
 mod order_tests;
+#[cfg(test)]
+mod part_tests;
 #[cfg(test)]
 mod tests;

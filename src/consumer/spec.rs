@@ -63,6 +63,9 @@ pub struct Spec {
     pub batch: cutter::Limits,
     /// Bytes of chunks, received and inflated, that may be held.
     pub memory_bytes: u64,
+    /// How long it writes what it has taken once it was told to drain. Then what is under way is ended,
+    /// and the rest is left to the next start.
+    pub wind_up_after: Duration,
     /// The shortest wait before something that failed is tried again.
     pub backoff_min: Duration,
     /// The longest.

@@ -153,6 +153,22 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The records above `offset`, as a batch of their own; `None` where there are none.
+    #[must_use]
+    pub fn after(&self, offset: Offset) -> Option<Batch> {
+        let from = Offset(offset.0.checked_add(1)?);
+        let parts = self
+            .parts
+            .iter()
+            .filter(|p| p.block.last_offset() > offset)
+            .map(|p| Part { block: p.block.clone().starting_at(from), ..p.clone() })
+            .collect();
+        let excluded = self.excluded.clone();
+        Batch::new(self.stream.clone(), parts).map(|batch| batch.without(excluded))
+    }
+}
+
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")

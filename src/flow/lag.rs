@@ -28,6 +28,9 @@ const LATE_MAX: Duration = Duration::from_secs(1);
 /// The same while a subscription with credit is open: it would bring what there is.
 const LATE_WITH_CREDIT_MAX: Duration = Duration::from_secs(3);
 
+/// How old the last look of a caught-up consumer may be once one has failed.
+const BLIND_MAX: Duration = Duration::from_secs(2);
+
 /// So many looks are kept: the oldest one that matters, and the newest.
 const LOOKS_MAX: usize = 64;
 
@@ -119,6 +122,8 @@ pub struct Watch {
     looks: VecDeque<Look>,
     /// How long after the last look the next one is due.
     every: Duration,
+    /// Whether the last attempt to look failed.
+    blind: bool,
     /// When the broker last answered or sent anything.
     heard: Option<Timestamp>,
     /// No message lies between what is known to the consumer and this offset.
@@ -141,7 +146,13 @@ impl Watch {
             self.looks.remove(2);
         }
         self.every = every;
+        self.blind = false;
         self.heard(wall);
+    }
+
+    /// An attempt to look failed.
+    pub fn failed(&mut self) {
+        self.blind = true;
     }
 
     /// The broker answered, or sent something.
@@ -265,12 +276,13 @@ impl Watch {
     /// For how long nobody knows whether the consumer is still caught up.
     fn seconds_unseen(&self, view: &View, wall: Timestamp) -> f64 {
         let looked = self.last_look();
-        let (sure, late_max) = match view.quiet_since {
-            Some(_) => (looked.max(self.heard), LATE_WITH_CREDIT_MAX),
-            None => (looked, LATE_MAX),
+        let (sure, unseen_max) = match view.quiet_since {
+            Some(_) => (looked.max(self.heard), self.every + LATE_WITH_CREDIT_MAX),
+            None if self.blind => (looked, BLIND_MAX),
+            None => (looked, self.every + LATE_MAX),
         };
         let unseen = sure.map_or(0.0, |sure| sure.seconds_until(wall));
-        if unseen <= (self.every + late_max).as_secs_f64() { 0.0 } else { unseen }
+        if unseen <= unseen_max.as_secs_f64() { 0.0 } else { unseen }
     }
 }
 

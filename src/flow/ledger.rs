@@ -120,6 +120,32 @@ impl Ledger {
         self.settle(ticket)
     }
 
+    /// Notes that the oldest ticket's batch is durable up to `checkpoint`, which lies within it, and that
+    /// `oldest` is when the chunk of the first record behind it was written. The ticket stays open.
+    pub fn advance(
+        &mut self,
+        ticket: Ticket,
+        checkpoint: Checkpoint,
+        messages: u64,
+        oldest: Timestamp,
+    ) -> Result<Progress, LedgerError> {
+        let durable = self.durable;
+        let entry = self
+            .entries
+            .front_mut()
+            .filter(|entry| {
+                ticket.0 == self.base
+                    && !entry.settled
+                    && checkpoint.offset < entry.checkpoint.offset
+            })
+            .filter(|_| durable.is_none_or(|durable| durable.offset < checkpoint.offset))
+            .ok_or(LedgerError::Unknown(ticket))?;
+        entry.messages = entry.messages.saturating_sub(messages);
+        entry.oldest = oldest;
+        self.durable = Some(checkpoint);
+        Ok(Progress { checkpoint, messages })
+    }
+
     /// Everything at or below this is durable.
     pub fn durable(&self) -> Option<Checkpoint> {
         self.durable
@@ -184,6 +210,26 @@ mod tests {
             Some(Progress { checkpoint: at(29), messages: 10 })
         );
         assert_eq!((ledger.under_way(), ledger.oldest()), (0, None));
+    }
+
+    #[test]
+    fn the_oldest_batch_may_be_durable_in_part() {
+        let mut ledger = Ledger::default();
+        let first = open(&mut ledger, 9, 10);
+        let second = open(&mut ledger, 19, 10);
+        let later = Timestamp(5);
+        let progress = Progress { checkpoint: at(3), messages: 4 };
+        assert_eq!(ledger.advance(first, at(3), 4, later), Ok(progress));
+        assert_eq!((ledger.durable(), ledger.under_way()), (Some(at(3)), 2));
+        assert_eq!(ledger.oldest(), Some(later));
+        // Neither backwards, nor to its end, nor beyond one that is not settled.
+        assert!(ledger.advance(first, at(3), 4, later).is_err());
+        assert!(ledger.advance(first, at(9), 10, later).is_err());
+        assert!(ledger.advance(second, at(12), 3, later).is_err());
+        assert_eq!(ledger.durable(), Some(at(3)));
+        let progress = Progress { checkpoint: at(9), messages: 6 };
+        assert_eq!(ledger.settle(first), Ok(Some(progress)));
+        assert!(ledger.advance(second, at(12), 3, later).is_ok());
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //!   the batch, and will make it durable in [`Sink::flush`], which is called at the time that
 //!   [`Sink::flush_at`] names and wherever everything has to be durable (commit, drain, halt). What
 //!   it holds is memory of its own, within the bound that the configuration states for it.
+//! - A sink whose medium takes a batch bit by bit (requests, lines into a pipe) answers
+//!   [`Durability::Part`] while it is at it, so that what was taken is settled at once and is not
+//!   repeated after a crash. The rest of the batch, or all of it, is then given again. Asked by
+//!   [`Sink::wind_up`] it begins nothing more, so that a graceful shutdown repeats nothing.
 //! - Batches come in stream order, one at a time, and never overlap.
 //! - A sink that keeps its own position commits it atomically with the batch, and finds it again
 //!   in [`Sink::position`] after a crash at any instant.
@@ -61,6 +65,14 @@ pub trait Sink: Send {
     /// position anew.
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError>;
 
+    /// Ends what [`Sink::write`] has begun of the batch, for a graceful shutdown. A sink that writes in
+    /// parts begins nothing more of it, and answers with [`Durability::Part`]: with an offset, it is to be
+    /// asked again; with `None`, nothing is under way any more, and no record behind the offsets that it
+    /// answered with was taken. Other sinks write the batch.
+    async fn wind_up(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        self.write(batch).await
+    }
+
     /// When [`Sink::flush`] is due, though nothing new arrives: in the past where it is due at once.
     /// `None` while nothing is held.
     fn flush_at(&self) -> Option<Instant> {
@@ -98,6 +110,22 @@ pub enum Durability {
     Durable,
     /// It is in the sink's own memory, and will be durable after [`Sink::flush`].
     Held,
+    /// What is not above this offset would survive a crash; with `None`, that is what was known
+    /// before. The sink is not done: it is given the batch again, or what of it lies above the offset.
+    Part(Option<Offset>),
+}
+
+/// Writes the batch to its end, for a caller to whom parts of it mean nothing.
+///
+/// # Errors
+/// As [`Sink::write`].
+pub async fn write_whole(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+    loop {
+        match sink.write(batch).await? {
+            Durability::Part(_) => {}
+            done => return Ok(done),
+        }
+    }
 }
 
 /// Why a sink could not do what it was asked.

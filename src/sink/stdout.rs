@@ -4,6 +4,8 @@
 //! - A batch with a bad record leaves nothing behind: the whole batch is looked through before its
 //!   first byte goes out (records beyond the first 512 KiB are encoded twice for that, so that
 //!   memory stays bounded).
+//! - What is out is told while the rest of a batch waits for a slow reader, to the record: a crash
+//!   repeats little of it, and a graceful shutdown nothing.
 //! - Lines of several consumers never mix: each piece ends on a whole record and goes out under
 //!   one lock, process-wide.
 //! - After a write that failed amid a line, the next one begins with a delimiter: the torn line
@@ -18,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -26,18 +28,26 @@ use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
-use crate::sink::{Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee, StreamName};
+use crate::sink::{BadRecord, Durability, Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
+use crate::wire::block::Record;
 
 /// Encoded records go out whenever so many bytes are there.
 const PIECE_BYTES: usize = 512 << 10;
+
+/// The most that goes out between two looks at the clock.
+const SLICE_BYTES: usize = 64 << 10;
+const SLICE_RECORDS: usize = 1_000;
+
+/// A batch that takes longer than this is told of in parts.
+const TURN: Duration = Duration::from_millis(100);
 
 /// How long to wait before asking a full pipe again, where whoever started us made it non-blocking.
 const FULL_PIPE_WAIT: Duration = Duration::from_millis(5);
 
 /// One writer at a time. Not std's own lock on stdout: a reader that does not read would then stop
 /// everything else that prints, the farewell included.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN_OF: Mutex<()> = Mutex::new(());
 
 /// What a stdout sink needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +86,9 @@ impl StdoutSink {
                 envelope: options.format.envelope(&stream),
                 delimiter: options.format.delimiter().to_vec(),
                 plain: Vec::new(),
+                ends: Vec::new(),
                 torn: false,
+                under_way: None,
             })
         };
         match Worker::start("rillway-stdout", make).await {
@@ -118,8 +130,12 @@ impl Sink for StdoutSink {
             ));
         };
         let batch = Arc::clone(batch);
-        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)??;
-        Ok(Durability::Durable)
+        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)?
+    }
+
+    /// What is out was told.
+    async fn wind_up(&mut self, _batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        Ok(Durability::Part(None))
     }
 
     /// Never waits for a reader. Closing twice is no error.
@@ -134,32 +150,103 @@ struct Printer {
     target: Box<dyn Write + Send>,
     envelope: Envelope,
     delimiter: Vec<u8>,
-    /// Encoded records that are not written yet.
+    /// Encoded records that are not written yet, and where each of them ends.
     plain: Vec<u8>,
+    ends: Vec<(Offset, usize)>,
     /// Whether the last thing that went out was the beginning of a record.
     torn: bool,
+    under_way: Option<UnderWay>,
+}
+
+/// A batch of which a part is out.
+struct UnderWay {
+    /// Which batch: its last offset.
+    last: Offset,
+    out: Offset,
 }
 
 impl Printer {
-    fn print(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        self.plain.clear();
-        let fits = self.look_through(batch)?;
-        if fits {
-            self.put()?;
-        } else {
-            self.plain.clear();
-            for record in batch.records() {
-                if let Err(bad) = self.envelope.append(record, &mut self.plain) {
-                    return Err(SinkError::Poison(vec![bad])); // Was fine a moment ago.
-                }
-                if self.plain.len() >= PIECE_BYTES {
-                    self.put()?;
-                }
-            }
-            self.put()?;
-        }
+    /// Writes the batch, or goes on with it.
+    fn print(&mut self, batch: &Batch) -> Result<Durability, SinkError> {
+        let turn_ends = Instant::now() + TURN;
+        let last = batch.last_offset();
+        let mut out = None;
+        let printed = match self.under_way.take().filter(|under_way| under_way.last == last) {
+            Some(under_way) => self.go_on(batch, under_way.out, turn_ends, &mut out),
+            None => self.begin(batch, turn_ends, &mut out),
+        };
+        self.empty();
         self.plain.shrink_to(2 * PIECE_BYTES);
-        self.target.flush().map_err(|error| failed(&error))
+        match (printed, out) {
+            (Ok(true), _) => Ok(Durability::Durable),
+            (Err(error), None) => Err(error),
+            // An error is met again, and told then.
+            (Ok(false) | Err(_), Some(out)) => {
+                self.under_way = Some(UnderWay { last, out });
+                Ok(Durability::Part(Some(out)))
+            }
+            (Ok(false), None) => Ok(Durability::Part(None)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        batch: &Batch,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        self.empty();
+        if self.look_through(batch)? {
+            return Ok(self.put(turn_ends, out)? && self.flush()?);
+        }
+        self.pour(batch, batch.first_offset(), turn_ends, out)
+    }
+
+    fn go_on(
+        &mut self,
+        batch: &Batch,
+        from: Offset,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        match from.0.checked_add(1) {
+            Some(next) => self.pour(batch, Offset(next), turn_ends, out),
+            None => Ok(true),
+        }
+    }
+
+    /// Writes the records from this offset on, in pieces; `true` where all of them are out.
+    fn pour(
+        &mut self,
+        batch: &Batch,
+        from: Offset,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        self.empty();
+        for record in batch.records_from(from) {
+            self.encode(record).map_err(|bad| SinkError::Poison(vec![bad]))?; // Was fine a moment ago.
+            if self.plain.len() >= PIECE_BYTES && !self.put(turn_ends, out)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.put(turn_ends, out)? && self.flush()?)
+    }
+
+    fn encode(&mut self, record: Record<'_>) -> Result<(), BadRecord> {
+        self.envelope.append(record, &mut self.plain)?;
+        self.ends.push((record.offset, self.plain.len()));
+        Ok(())
+    }
+
+    fn empty(&mut self) {
+        self.plain.clear();
+        self.ends.clear();
+    }
+
+    fn flush(&mut self) -> Result<bool, SinkError> {
+        self.target.flush().map_err(|error| failed(&error))?;
+        Ok(true)
     }
 
     /// Encodes the whole batch to find all bad records; `true` where what is encoded is all of it.
@@ -168,32 +255,44 @@ impl Printer {
         let mut fits = true;
         for record in batch.records() {
             if self.plain.len() >= PIECE_BYTES {
-                self.plain.clear();
+                self.empty();
                 fits = false;
             }
-            if let Err(record) = self.envelope.append(record, &mut self.plain) {
-                bad.push(record);
-            }
+            bad.extend(self.encode(record).err());
         }
         if bad.is_empty() { Ok(fits) } else { Err(SinkError::Poison(bad)) }
     }
 
-    /// Writes out what is encoded.
-    fn put(&mut self) -> Result<(), SinkError> {
+    /// Writes out what is encoded, and notes the last record that is out as a whole; `false` where the
+    /// turn ends before all of it is.
+    fn put(&mut self, turn_ends: Instant, out: &mut Option<Offset>) -> Result<bool, SinkError> {
         // The lock guards no data, so one who panicked with it left nothing broken.
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = TURN_OF.lock().unwrap_or_else(PoisonError::into_inner);
         if self.torn {
             write_all(&mut self.target, &self.delimiter).map_err(|(_, error)| failed(&error))?;
             self.torn = false;
         }
-        let written = write_all(&mut self.target, &self.plain);
-        if let Err((bytes, error)) = written {
-            let out = self.plain.get(..bytes).unwrap_or_default();
-            self.torn = !out.is_empty() && !out.ends_with(&self.delimiter);
-            return Err(failed(&error));
+        let (mut start, mut nth) = (0, 0);
+        while nth < self.ends.len() {
+            let rest = self.ends.get(nth..).unwrap_or_default();
+            let within = rest.iter().take(SLICE_RECORDS);
+            let records = within.take_while(|(_, end)| end - start <= SLICE_BYTES).count().max(1);
+            let Some((offset, end)) = rest.get(records - 1).copied() else { break };
+            let slice = self.plain.get(start..end).unwrap_or_default();
+            if let Err((bytes, error)) = write_all(&mut self.target, slice) {
+                let whole = rest.iter().take_while(|(_, end)| *end <= start + bytes).last();
+                self.torn = bytes > 0 && whole.is_none_or(|(_, end)| *end < start + bytes);
+                *out = whole.map(|(offset, _)| *offset).or(*out);
+                return Err(failed(&error));
+            }
+            *out = Some(offset);
+            (start, nth) = (end, nth + records);
+            if nth < self.ends.len() && Instant::now() >= turn_ends {
+                return Ok(false);
+            }
         }
-        self.plain.clear();
-        Ok(())
+        self.empty();
+        Ok(true)
     }
 }
 

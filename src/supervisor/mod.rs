@@ -53,6 +53,9 @@ impl Supervisor {
         for plan in plans {
             let spec = &plan.spec;
             let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
+            if plan.dead_letters.is_some() {
+                metrics.show_dead_letters();
+            }
             let status = Arc::new(Status::new(metrics));
             observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status)));
             let kept = Arc::new(Kept::new(plan, status));

@@ -70,6 +70,8 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
             max_age: consumer.batch.max_age.0,
         },
         memory_bytes: consumer.memory.0,
+        // The other half is for what is under way by then.
+        wind_up_after: config.shutdown_grace.0 / 2,
         backoff_min: consumer.restart.min_backoff.0,
         backoff_max: consumer.restart.max_backoff.0,
         connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),

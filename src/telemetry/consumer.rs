@@ -62,7 +62,8 @@ pub struct ConsumerMetrics {
     pub backpressure: SecondsCounter,
     sink_errors: Vec<Counter>,
     lost: Vec<Counter>,
-    dead_letters: Vec<Counter>,
+    dead_letters: OnceLock<Vec<Counter>>,
+    own: [Pair; 2],
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
     states: Vec<Gauge>,
@@ -110,9 +111,7 @@ impl ConsumerMetrics {
             lost: family::<LostReason, _>(&own, "reason", |pairs| {
                 counter(&names::LOST_MESSAGES, pairs)
             }),
-            dead_letters: family::<DeadReason, _>(&own, "reason", |pairs| {
-                counter(&names::DEAD_LETTERS, pairs)
-            }),
+            dead_letters: OnceLock::new(),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -120,6 +119,7 @@ impl ConsumerMetrics {
                 counter(&names::RESTARTS, pairs)
             }),
             states: family::<State, _>(&own, "state", |pairs| gauge(&names::CONSUMER_STATE, pairs)),
+            own,
         };
         metrics.set_state(State::Starting);
         metrics
@@ -135,9 +135,22 @@ impl ConsumerMetrics {
         &self.lost[reason.index()]
     }
 
+    /// Shows how many dead letters there are, from 0 on: for a consumer that may write any.
+    pub fn show_dead_letters(&self) {
+        self.all_dead_letters();
+    }
+
     /// Messages that are durable among the dead letters, for this reason.
     pub fn dead_letters(&self, reason: DeadReason) -> &Counter {
-        &self.dead_letters[reason.index()]
+        &self.all_dead_letters()[reason.index()]
+    }
+
+    fn all_dead_letters(&self) -> &[Counter] {
+        self.dead_letters.get_or_init(|| {
+            family::<DeadReason, _>(&self.own, "reason", |pairs| {
+                counter(&names::DEAD_LETTERS, pairs)
+            })
+        })
     }
 
     /// Offsets sent to be stored, with this result.

@@ -4,6 +4,7 @@
 mod daemon;
 mod failures;
 mod refusals;
+mod settling;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,7 +51,7 @@ async fn open(options: HttpOptions) -> HttpSink {
 }
 
 async fn write(sink: &mut HttpSink, batch: Batch) -> Result<Durability, SinkError> {
-    sink.write(&Arc::new(batch)).await
+    rillway::sink::write_whole(sink, &Arc::new(batch)).await
 }
 
 fn transient(result: Result<Durability, SinkError>) -> (String, Option<Duration>) {

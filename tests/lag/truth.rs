@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::common::daemon::{Daemon, Home};
-use crate::common::load::{Load, Pace};
+use crate::common::load::{Load, Pace, body};
 use crate::common::proxy::Proxy;
-use crate::common::rstream::{Rstream, Watched};
+use crate::common::rstream::{Outgoing, Rstream, Watched};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
 use crate::common::{Broker, Version, env_or, eventually, streams};
@@ -133,6 +133,35 @@ impl Stage {
     }
 }
 
+/// A producer at work: with the official client where that can, else by rstream, in bursts.
+enum Producer {
+    Steady(Load),
+    Bursts(tokio::task::JoinHandle<()>),
+}
+
+impl Producer {
+    async fn on(broker: &Broker, stream: &str, pace: Pace) -> Producer {
+        if broker.version != Version::V3_10 {
+            return Producer::Steady(Load::on(broker, stream, pace));
+        }
+        let rstream = Rstream::at(broker).await.expect("it was there");
+        let (stream, messages) = (stream.to_owned(), pace.messages);
+        Producer::Bursts(tokio::spawn(async move {
+            loop {
+                let burst: Vec<_> = (0..messages).map(|i| Outgoing::body(body(i))).collect();
+                rstream.publish(&stream, &burst).await;
+            }
+        }))
+    }
+
+    async fn stop(self) {
+        match self {
+            Producer::Steady(load) => drop(load.stop().await),
+            Producer::Bursts(task) => task.abort(),
+        }
+    }
+}
+
 /// How long each phase takes, and whether the broker is restarted.
 struct Form {
     phase: Duration,
@@ -180,10 +209,10 @@ async fn agrees(version: Version, form: Form) -> Result<(), Unavailable> {
     let phase = form.phase;
     for _ in 0..form.rounds {
         stage.look_on("idle", phase).await;
-        let load = Load::on(broker, &stream, trickle);
+        let load = Producer::on(broker, &stream, trickle).await;
         stage.look_on("trickle", phase).await;
         load.stop().await;
-        let load = Load::on(broker, &stream, pace);
+        let load = Producer::on(broker, &stream, pace).await;
         stage.look_on("load", phase).await;
         fails.store(true, Ordering::SeqCst);
         stage.look_on("sink fails", phase).await;
@@ -270,6 +299,11 @@ fn form() -> Form {
 #[tokio::test]
 async fn another_client_sees_the_same_on_rabbitmq_4_3() {
     or_skip!(agrees(Version::V4_3, form()).await);
+}
+
+#[tokio::test]
+async fn another_client_sees_the_same_on_rabbitmq_3_10() {
+    or_skip!(agrees(Version::V3_10, form()).await);
 }
 
 #[tokio::test]

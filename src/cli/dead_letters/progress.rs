@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::letters::Summary;
 use crate::cli::exit::Failure;
+use crate::files;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// What is known of earlier rounds, and of the one under way.
@@ -90,7 +91,7 @@ impl Progress {
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Unavailable(format!("{}: {what}", path.display()))
         };
-        fs::create_dir_all(state_dir).map_err(|error| failed(&error))?;
+        files::make_folder(state_dir).map_err(|error| failed(&error))?;
         let lock = File::create(path.with_extension("lock")).map_err(|error| failed(&error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -128,11 +129,7 @@ impl Progress {
 
     fn replace(&self, rounds: &Rounds) -> io::Result<()> {
         let next = self.path.with_extension("json.next");
-        let mut file = File::create(&next)?;
-        file.write_all(&serde_json::to_vec_pretty(rounds)?)?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        files::replace(&self.path, &next, &serde_json::to_vec_pretty(rounds)?).map(drop)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::cli::exit::Failure;
 use crate::config::{Config, ConsumerConfig};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::{Batch, Part};
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError, write_whole};
 use crate::supervisor;
 use crate::types::{ChunkId, Offset, StreamName};
 use crate::wire::block::Block;
@@ -175,9 +175,9 @@ impl Round<'_> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let shared = Arc::new(batch.clone());
-            let written = match sink.write(&shared).await {
+            let written = match write_whole(&mut **sink, &shared).await {
                 Ok(Durability::Held) => sink.flush().await,
-                Ok(Durability::Durable) => Ok(()),
+                Ok(Durability::Durable | Durability::Part(_)) => Ok(()),
                 Err(error) => Err(error),
             };
             match written {

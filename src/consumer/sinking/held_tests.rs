@@ -86,7 +86,7 @@ async fn carry_out(
     }
     drop(orders);
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    run(Box::new(sink), None, receive, send, OnBad::Halt, backoff).await;
+    run(Box::new(sink), None, receive, send, OnBad::Halt, (backoff, Stop::default())).await;
     let mut all = Vec::new();
     while let Some(report) = reports.recv().await {
         all.push(report);

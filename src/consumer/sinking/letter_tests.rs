@@ -96,6 +96,7 @@ fn spec(state_dir: &Path) -> Arc<Spec> {
         commit: commit::Policy { every_messages: 1, every: second },
         batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
         memory_bytes: 1 << 20,
+        wind_up_after: second,
         backoff_min: second,
         backoff_max: second,
         connect: crate::broker::ConnectOptions {
@@ -171,7 +172,15 @@ impl Case {
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
         let spec = spec(self.state.path());
         let letters = Letters::new(Box::new(self.letters), spec, self.found.map(Offset)).unwrap();
-        run(Box::new(sink), Some(letters), receive, send, OnBad::DeadLetter, backoff).await;
+        run(
+            Box::new(sink),
+            Some(letters),
+            receive,
+            send,
+            OnBad::DeadLetter,
+            (backoff, Stop::default()),
+        )
+        .await;
         let mut all = Vec::new();
         while let Some(report) = reports.recv().await {
             all.push(report);

@@ -108,7 +108,14 @@ async fn calls(
     let (orders, receive) = mpsc::channel(10);
     let (send, mut reports) = mpsc::channel(100);
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    let task = tokio::spawn(run(Box::new(sink), None, receive, send, OnBad::Halt, backoff));
+    let task = tokio::spawn(run(
+        Box::new(sink),
+        None,
+        receive,
+        send,
+        OnBad::Halt,
+        (backoff, Stop::default()),
+    ));
     let mut ledger = Ledger::starting_at(None);
     for first in [0, 10, 20] {
         let batch = batch(first..first + 10);

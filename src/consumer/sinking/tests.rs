@@ -80,7 +80,8 @@ async fn carry_out(
     let (orders, receive) = mpsc::channel(batches.len());
     let (send, mut reports) = mpsc::channel(100);
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    let task = tokio::spawn(run(Box::new(sink), None, receive, send, on_bad, backoff));
+    let task =
+        tokio::spawn(run(Box::new(sink), None, receive, send, on_bad, (backoff, Stop::default())));
     let mut ledger = Ledger::starting_at(None);
     let mut tickets = Vec::new();
     for (nth, range) in batches.iter().enumerate() {

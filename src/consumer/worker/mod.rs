@@ -23,7 +23,7 @@ use super::joined::{JOINED_MAX, Order};
 use super::letters::Letters;
 use super::remembered::Remembered;
 use super::session::{Own, SessionError};
-use super::sinking::{self, Message, Report};
+use super::sinking::{self, Message, Report, Stop};
 use super::spec::Spec;
 use super::status::Status;
 use crate::broker::{BrokerError, Budget, Event, Prefer};
@@ -106,6 +106,9 @@ struct Worker {
     orders: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
     sink_alive: bool,
+    /// Tells the sink's task that the time to drain runs short, and when to.
+    stop: Stop,
+    stop_at: Option<Instant>,
     /// Batches that the sink has taken and holds back.
     held: usize,
     /// It was asked to make them durable.
@@ -178,13 +181,14 @@ pub async fn run(
     let (orders, receive_orders) = mpsc::channel(orders_max);
     let (send_reports, reports) = mpsc::channel(orders_max);
     let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
+    let stop = Stop::default();
     let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
         sink,
         letters,
         receive_orders,
         send_reports,
         spec.on_bad,
-        backoff,
+        (backoff, stop.clone()),
     )));
 
     let mut commit = Commit::new(spec.commit, None, now);
@@ -202,6 +206,8 @@ pub async fn run(
         orders,
         reports,
         sink_alive: true,
+        stop,
+        stop_at: None,
         held: 0,
         flush_asked: false,
         remembered,
@@ -260,6 +266,10 @@ impl Worker {
 
     /// Does whatever is due, without waiting.
     fn prepare(&mut self, now: Instant) {
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.stop.set();
+            self.stop_at = None;
+        }
         let starved = !self.cutter.is_empty()
             && self.ledger.unsettled() == self.held
             && !self.budget.has_credit()
@@ -312,7 +322,7 @@ impl Worker {
     fn next_deadline(&self) -> Instant {
         let tick = Instant::now() + TICK;
         let link = self.link.deadline().filter(|_| self.may_link());
-        [self.cutter.deadline(), self.storing_deadline(), link]
+        [self.cutter.deadline(), self.storing_deadline(), link, self.stop_at]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
@@ -383,7 +393,10 @@ impl Worker {
             (Some(_), _) => return,
         }
         match &outcome {
-            Outcome::Drained => self.status.set_state(State::Draining, Some("told to stop".into())),
+            Outcome::Drained => {
+                self.stop_at = Some(Instant::now() + self.spec.wind_up_after);
+                self.status.set_state(State::Draining, Some("told to stop".into()));
+            }
             Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
                 self.status.set_state(State::Draining, Some(reason.clone()));
             }

@@ -68,6 +68,26 @@ impl Worker {
                 self.note_skipped(&skipped);
                 tickets.into_iter().for_each(|ticket| self.settle(ticket));
             }
+            Report::Part { written, bytes, oldest, skipped } => {
+                metrics.written_messages.increment(written.messages);
+                metrics.written_bytes.increment(bytes);
+                self.status.update(|facts| {
+                    facts.sink_trouble = None;
+                    facts.sink_busy_since = None;
+                });
+                self.note_skipped(&skipped);
+                written.tickets.into_iter().for_each(|ticket| self.settle(ticket));
+                if let Some((ticket, checkpoint, messages)) = written.part {
+                    match self.ledger.advance(ticket, checkpoint, messages, oldest) {
+                        Ok(progress) => self.note_progress(Some(progress)),
+                        Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
+                    }
+                }
+            }
+            Report::WoundUp => {
+                self.sink_alive = false;
+                tracing::info!(consumer = %self.spec.name, batches = self.ledger.under_way(), "shutdown_grace is half over: what the sink has not begun to write is left to the next start");
+            }
             Report::Held { batches, skipped } => {
                 self.held += batches;
                 self.status.update(|facts| {

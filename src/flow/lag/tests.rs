@@ -202,6 +202,18 @@ fn an_outage_lets_it_grow() {
 }
 
 #[test]
+fn a_look_that_fails_is_not_waited_for() {
+    // Before 3.11 the next one is due in ten seconds.
+    let mut world = World::at(Some(9));
+    world.cut();
+    world.watch.looked(offset(9), world.now(), world.wall(), Duration::from_secs(10));
+    assert_eq!(world.pass(5_000).lag().seconds, 0.0);
+    world.watch.failed();
+    assert_eq!(world.lag().seconds, 5.0);
+    assert_eq!(world.look(offset(9)).seconds, 0.0);
+}
+
+#[test]
 fn one_that_is_connected_is_believed_for_a_while_when_looks_fail() {
     let mut world = World::at(Some(9));
     world.look(offset(9));

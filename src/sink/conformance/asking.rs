@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::flow::batch::Batch;
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError, write_whole};
 use crate::types::{Checkpoint, Guarantee};
 
 use super::{Medium, RECOVERY_MAX, RETRY_EVERY};
@@ -33,8 +33,8 @@ pub(super) async fn open_again(medium: &mut impl Medium) -> Result<Box<dyn Sink>
 
 /// Once, until it is durable.
 pub(super) async fn attempt(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<(), SinkError> {
-    match sink.write(batch).await? {
-        Durability::Durable => Ok(()),
+    match write_whole(sink, batch).await? {
+        Durability::Durable | Durability::Part(_) => Ok(()),
         Durability::Held => sink.flush().await,
     }
 }

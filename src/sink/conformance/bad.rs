@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::sink::SinkError;
+use crate::sink::{SinkError, write_whole};
 use crate::types::Offset;
 
 use super::{Answer, Medium, Outcome, batch, batch_with_bad, close, ensure, open, shows, write};
@@ -29,7 +29,7 @@ pub async fn names_every_bad_record(medium: &mut impl Medium) -> Answer {
     let rounds = if medium.takes_back() { &rounds[..] } else { &rounds[1..] };
     for bad in rounds {
         let poisoned = batch_with_bad(5..last, bad);
-        let named: Vec<u64> = match sink.write(&Arc::new(poisoned)).await {
+        let named: Vec<u64> = match write_whole(&mut *sink, &Arc::new(poisoned)).await {
             Err(SinkError::Poison(named)) => named.iter().map(|record| record.offset.0).collect(),
             other => return Err(format!("a bad record came back as {other:?}")),
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError, write_whole};
 
 use super::{
     Answer, Medium, Outcome, batch, close, ensure, open, open_again, shows, stands_at, write,
@@ -12,7 +12,7 @@ const NEVER_HOLDS: Answer = Ok(Outcome::NotAsked("the sink makes every batch dur
 
 /// Whether a small batch behind what is durable is held.
 async fn holds(sink: &mut dyn Sink, range: std::ops::Range<u64>) -> Result<bool, String> {
-    let written = sink.write(&Arc::new(batch(range.clone()))).await;
+    let written = write_whole(sink, &Arc::new(batch(range.clone()))).await;
     match written.map_err(|error| format!("{range:?} was not written: {error}"))? {
         Durability::Held => {
             ensure(sink.flush_at().is_some(), || {
@@ -20,7 +20,7 @@ async fn holds(sink: &mut dyn Sink, range: std::ops::Range<u64>) -> Result<bool,
             })?;
             Ok(true)
         }
-        Durability::Durable => {
+        Durability::Durable | Durability::Part(_) => {
             ensure(sink.flush_at().is_none(), || format!("{range:?} is durable, a flush is due"))?;
             Ok(false)
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::flow::batch::Batch;
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::{Durability, Sink, SinkError, write_whole};
 
 use super::{
     Answer, Medium, Outcome, RECOVERY_MAX, RETRY_EVERY, attempt, batch, close, ensure,
@@ -152,7 +152,7 @@ struct Push {
 impl Push {
     async fn on(&mut self, sink: &mut dyn Sink) -> Result<(), SinkError> {
         if !self.held {
-            self.held = sink.write(&self.batch).await? == Durability::Held;
+            self.held = write_whole(sink, &self.batch).await? == Durability::Held;
         }
         if self.held { sink.flush().await } else { Ok(()) }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::files;
 use crate::sink::SinkError;
 
 use super::error::Tried;
@@ -36,26 +37,11 @@ impl Disk {
     /// Creates the folder where it is missing, durably, and takes hold of it.
     pub(super) fn open(dir: &Path, folder: &str) -> Result<Disk, SinkError> {
         let folder = dir.join(folder);
-        std::fs::create_dir_all(&folder).tried("create the folder", || folder.clone())?;
-        sync_chain(&folder, dir)?;
+        files::make_folder(&folder).tried("create the folder", || folder.clone())?;
         let lock = take_hold(&folder)?;
         let handle = File::open(&folder).tried("open", || folder.clone())?;
         Ok(Disk { folder, handle, lock })
     }
-}
-
-/// Makes the names of the folder, of `dir` and of everything above durable. Above `dir`, folders
-/// that cannot be opened are passed over: they are not ours, and were there before.
-fn sync_chain(folder: &Path, dir: &Path) -> Result<(), SinkError> {
-    let absolute = std::path::absolute(folder).tried("find", || folder.to_owned())?;
-    let levels_ours = if folder == dir { 1 } else { 2 };
-    for (level, path) in absolute.ancestors().enumerate() {
-        let synced = File::open(path).and_then(|handle| handle.sync_all());
-        if level < levels_ours {
-            synced.tried("sync", || path.to_owned())?;
-        }
-    }
-    Ok(())
 }
 
 fn take_hold(folder: &Path) -> Result<File, SinkError> {

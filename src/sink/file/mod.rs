@@ -19,8 +19,8 @@
 //! it is enough that (a) some slot is always valid, and (b) a valid slot never counts bytes that
 //! are not on the medium:
 //! - *(a)* A slot is overwritten only while the other is known to be durable: synced by this
-//!   process. A slot that was only read at start-up is first written again, byte for byte, and
-//!   synced. The file gets its name only after its first slot is durable.
+//!   process. What was only read at start-up is first written into a new file, which is synced before
+//!   it takes over the name. The name is synced before anything else is done.
 //! - *(b)* Step 3 begins only after step 2 said that the bytes are durable, and nothing below the
 //!   committed length is ever written or cut again. A sealed segment ends at its committed length:
 //!   what a failed batch left behind it was cut off, and the cut synced, before the next batch.

@@ -389,13 +389,20 @@ impl Storage for Model {
 
     fn sync_dir(&mut self) -> io::Result<()> {
         let world = &mut *self.world();
-        world.look()?;
-        if world.lie != Some(Lie::Folder) {
-            for op in std::mem::take(&mut world.names_pending) {
+        let course = world.step()?;
+        if world.lie == Some(Lie::Folder) {
+            return Ok(());
+        }
+        // A dying process leaves them pending; a failing medium forgets them.
+        if course == Course::Broken && world.dead {
+            return Err(broken());
+        }
+        for op in std::mem::take(&mut world.names_pending) {
+            if course == Course::Whole || world.random.bool() {
                 apply_name(&mut world.names_medium, &op);
             }
         }
-        Ok(())
+        if course == Course::Broken { Err(broken()) } else { Ok(()) }
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

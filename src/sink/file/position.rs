@@ -11,8 +11,9 @@
 //! - A slot is written only while the *other* one is known to be durable, so that at least one
 //!   valid slot is on the medium at every instant after the file has its name.
 //! - The file gets its name only after its first slot is durable.
-//! - Nothing is built on a slot that was merely read: it could stand in the page cache alone, after
-//!   an fsync that failed. Whoever adopts a slot first writes it again and syncs it.
+//! - Nothing is built on a file that was merely read: its slots, and its very name, could stand in the
+//!   page cache alone, after a sync that failed. Whoever adopts it writes its state into a new file,
+//!   which takes over the name.
 
 use std::io;
 use std::path::Path;
@@ -166,9 +167,17 @@ pub(super) fn look(folder: &Path) -> Result<Option<State>, SinkError> {
 }
 
 impl<F> Position<F> {
-    /// Creates the file, with `state` in its first slot. Its name is for the caller to sync.
+    /// Creates the file, with `state` in its first slot.
     pub(super) fn create<S: Storage<File = F>>(
         storage: &mut S,
+        state: State,
+    ) -> Result<Position<F>, SinkError> {
+        Position::create_at(storage, 1, state)
+    }
+
+    fn create_at<S: Storage<File = F>>(
+        storage: &mut S,
+        sequence: u64,
         state: State,
     ) -> Result<Position<F>, SinkError> {
         let path = storage.path(NEW_NAME);
@@ -178,12 +187,13 @@ impl<F> Position<F> {
         }
         .tried("remove", || path.clone())?;
         let file = storage.create(NEW_NAME).tried("create", || path.clone())?;
-        let mut bytes = encode(1, &state).tried("lay out", || path.clone())?;
+        let mut bytes = encode(sequence, &state).tried("lay out", || path.clone())?;
         bytes.resize(FILE_BYTES_MAX, b' ');
         storage.write_at(&file, 0, &bytes).tried("write", || path.clone())?;
         storage.sync(&file).tried("sync", || path.clone())?;
         storage.rename(NEW_NAME, NAME).tried("rename", || path.clone())?;
-        Ok(Position { file, durable: Durable { slot: 0, sequence: 1, state } })
+        storage.sync_dir().tried("sync", || storage.path(""))?;
+        Ok(Position { file, durable: Durable { slot: 0, sequence, state } })
     }
 
     /// Reads the file and adopts what it holds; `None` where there is no file.
@@ -199,16 +209,8 @@ impl<F> Position<F> {
             opened => opened.tried("open", || path.clone())?,
         };
         let bytes = storage.read(&file, FILE_BYTES_MAX).tried("read", || path.clone())?;
-        let (slot, adopted) = newest(&bytes, &path)?;
-        let sequence = adopted.sequence;
-        let durable = Durable { slot, sequence, state: adopted.state };
-        // The same bytes in the same place: if they were durable, a torn write changes nothing; if
-        // they were not, the other slot is.
-        let again = encode(sequence, &durable.state).tried("lay out", || path.clone())?;
-        let at = (slot * SLOT_BYTES) as u64;
-        storage.write_at(&file, at, &again).tried("write", || path.clone())?;
-        storage.sync(&file).tried("sync", || path.clone())?;
-        Ok(Some(Position { file, durable }))
+        let (_, Slot { sequence, state }) = newest(&bytes, &path)?;
+        Position::create_at(storage, sequence, state).map(Some)
     }
 
     /// Opens the file again after a failure, with what this process knows to be durable, and

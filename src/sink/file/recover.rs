@@ -121,8 +121,6 @@ pub(super) fn settle<S: Storage>(
         Ok(file)
     });
     let file = file.transpose()?;
-    // The name of the position file included: it may be new, or have been given by a process that
-    // was killed before it came to this line.
     storage.sync_dir().tried("sync", || storage.path(""))?;
     Ok(file)
 }

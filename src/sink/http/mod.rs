@@ -1,7 +1,8 @@
 //! The `http` sink: records to a web service, several requests at a time, at least once.
 //!
 //! Why "at least once" holds: [`Sink::write`] answers `Durable` only when every record of the batch
-//! stood in a request that was answered with 2xx, to the end of the answer. Whatever else comes
+//! stood in a request that was answered with 2xx, to the end of the answer; and `Part` with an offset
+//! below which that holds. The requests fly on between two calls. Whatever else comes
 //! back (another status, silence, a connection that breaks off) counts as not written, so it is sent
 //! again: it may have been taken all the same, and only the answer was lost. Hence the headers:
 //!
@@ -28,7 +29,7 @@
 //! record: that is the bad one. A service that refuses everything is not taken for a stream of
 //! nothing but bad records: see [`HttpOptions::refusals_max`].
 //!
-//! Knows nothing of metrics, and sets no timer but each request's own limit.
+//! Knows nothing of metrics, and repeats nothing by itself.
 
 mod answer;
 mod client;
@@ -36,8 +37,9 @@ mod pieces;
 mod progress;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -45,12 +47,18 @@ use futures_util::stream::FuturesUnordered;
 
 use self::answer::Verdict;
 use self::client::Client;
-use self::pieces::{Cutter, Piece};
+use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, Secret, StreamName};
+
+/// What was accepted is told to the caller after so long, if no more answers come.
+const NEWS_WAIT: Duration = Duration::from_millis(100);
+
+/// After so long the caller gets its turn, whether or not anything was accepted.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What an http sink needs to know.
 #[derive(Clone, Debug)]
@@ -122,6 +130,36 @@ pub struct HttpSink {
     refusals_max: Option<u64>,
     /// Records refused since one was accepted.
     refusals: u64,
+    /// Requests for the batch at hand, between two calls.
+    sending: Option<Sending>,
+    /// What stopped them, to be told after what was accepted before.
+    owed: Option<SinkError>,
+}
+
+/// What is sent of a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// All of it.
+    All,
+    /// What lies before a record that was accepted.
+    Gaps,
+}
+
+type Answered = (Verdict, Range, usize);
+
+/// Requests under way for one batch.
+struct Sending {
+    /// Which batch: its last offset.
+    last: Offset,
+    todo: Todo,
+    /// Cut, and not sent yet.
+    waiting: Option<Piece>,
+    flying: FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>,
+    flying_bytes: usize,
+    /// Why nothing more is sent.
+    stop: Option<SinkError>,
+    /// Since when something is accepted that the caller was not told of.
+    news: Option<Instant>,
 }
 
 impl HttpSink {
@@ -138,57 +176,134 @@ impl HttpSink {
             in_flight_bytes_max: options.in_flight.saturating_mul(options.max_bytes),
             refusals_max: options.refusals_max,
             refusals: 0,
+            sending: None,
+            owed: None,
         })
     }
 
-    /// Sends all of the batch that is not settled, and waits for every answer. An `Ok` says that
-    /// each record was accepted, or is known as bad.
-    async fn send(&mut self, client: &Arc<Client>, batch: &Batch) -> Result<(), SinkError> {
-        let mut todo = self.cutter.start(batch);
-        let mut flying = FuturesUnordered::new();
-        let mut flying_bytes = 0;
-        let mut waiting: Option<Piece> = None;
-        let mut stop: Option<SinkError> = None;
+    /// Sends what of the batch is not settled. `Part` where something was accepted that the caller does
+    /// not know of, or after a while; an `Ok` else says that each record was accepted, or is known as bad.
+    async fn send(&mut self, batch: &Batch, aim: Aim) -> Result<Durability, SinkError> {
+        let Some(client) = self.client.clone() else {
+            return Err(SinkError::Fatal(
+                "internal error: the http sink was used after it was closed; please report it"
+                    .to_owned(),
+            ));
+        };
+        let mut sending = match self.sending.take() {
+            Some(sending) if sending.last == batch.last_offset() => sending,
+            _ => self.begin(batch),
+        };
+        let turn_ends = Instant::now() + TURN;
         loop {
-            while stop.is_none() && flying.len() < self.in_flight {
-                let next =
-                    waiting.take().or_else(|| self.cutter.next(batch, &mut todo, &self.progress));
-                let Some(piece) = next else { break };
-                // One that is larger than all may be waits until it is alone.
-                let bytes = piece.body.len();
-                if !flying.is_empty() && flying_bytes + bytes > self.in_flight_bytes_max {
-                    waiting = Some(piece);
-                    break;
-                }
-                flying_bytes += bytes;
-                let client = Arc::clone(client);
-                flying.push(async move {
-                    let Piece { range, body, .. } = piece;
-                    (client.send(&range, body).await, range, bytes)
-                });
-            }
-            let Some((verdict, range, bytes)) = flying.next().await else { break };
-            flying_bytes -= bytes;
-            match verdict {
-                Verdict::Accepted => {
-                    self.progress.accepted(range.first, range.last);
-                    self.refusals = 0;
-                    faults::reach(Point::Written);
-                }
-                Verdict::Refused(_) | Verdict::TooLarge(_) if range.records > 1 => {
-                    todo.halve(&range);
-                }
-                Verdict::Refused(detail) => {
-                    self.refuse(range.first, BadReason::Refused, detail, &mut stop);
-                }
-                Verdict::TooLarge(detail) => {
-                    self.refuse(range.first, BadReason::OverLimit, detail, &mut stop);
-                }
-                Verdict::Later { what, retry_after } => later(&mut stop, what, retry_after),
-                Verdict::Never(what) => stop = Some(SinkError::Fatal(what)),
-            }
+            self.fill(&mut sending, &client, batch, aim);
+            // What was accepted becomes known soon, however long the next answer takes.
+            let turn_ends = (aim == Aim::All).then_some(turn_ends);
+            let due =
+                sending.news.map(|since| since + NEWS_WAIT).into_iter().chain(turn_ends).min();
+            let answer = match due {
+                None => sending.flying.next().await,
+                Some(at) => match tokio::time::timeout_at(at.into(), sending.flying.next()).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        sending.news = None;
+                        let upto = self.prefix(batch);
+                        if upto.is_some() || aim == Aim::All {
+                            self.sending = Some(sending);
+                            return Ok(Durability::Part(upto));
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Some((verdict, range, bytes)) = answer else { break };
+            sending.flying_bytes -= bytes;
+            self.take(verdict, &range, &mut sending);
         }
-        stop.map_or(Ok(()), Err)
+        let complete = sending.stop.is_none() && aim == Aim::All;
+        match (sending.stop, self.prefix(batch)) {
+            (stop, Some(upto)) if !complete => {
+                self.owed = stop;
+                Ok(Durability::Part(Some(upto)))
+            }
+            (Some(error), _) => Err(error),
+            (None, _) if complete => Ok(Durability::Durable),
+            (None, _) => Ok(Durability::Part(None)),
+        }
+    }
+
+    /// All of the batch is still to be sent.
+    fn begin(&mut self, batch: &Batch) -> Sending {
+        self.progress.begin(batch);
+        for bad in self.cutter.unreadable(batch) {
+            self.progress.refused(bad);
+        }
+        Sending {
+            last: batch.last_offset(),
+            todo: self.cutter.start(batch),
+            waiting: None,
+            flying: FuturesUnordered::new(),
+            flying_bytes: 0,
+            stop: None,
+            news: None,
+        }
+    }
+
+    /// Has as many requests fly as may.
+    fn fill(&mut self, sending: &mut Sending, client: &Arc<Client>, batch: &Batch, aim: Aim) {
+        while sending.stop.is_none() && sending.flying.len() < self.in_flight {
+            let next = sending.waiting.take();
+            let next = next.or_else(|| self.cutter.next(batch, &mut sending.todo, &self.progress));
+            let Some(piece) = next else { break };
+            let is_wanted = match aim {
+                Aim::All => true,
+                Aim::Gaps => self.progress.highest().is_some_and(|end| piece.range.first < end),
+            };
+            // One that is larger than all may be waits until it is alone.
+            let bytes = piece.body.len();
+            let is_crowded = !sending.flying.is_empty()
+                && sending.flying_bytes + bytes > self.in_flight_bytes_max;
+            if !is_wanted || is_crowded {
+                sending.waiting = Some(piece);
+                break;
+            }
+            sending.flying_bytes += bytes;
+            let client = Arc::clone(client);
+            sending.flying.push(Box::pin(async move {
+                let Piece { range, body, .. } = piece;
+                (client.send(&range, body).await, range, bytes)
+            }));
+        }
+    }
+
+    /// Takes in what became of a request.
+    fn take(&mut self, verdict: Verdict, range: &Range, sending: &mut Sending) {
+        match verdict {
+            Verdict::Accepted => {
+                self.progress.accepted(range.first, range.last);
+                self.refusals = 0;
+                sending.news.get_or_insert_with(Instant::now);
+                faults::reach(Point::Written);
+            }
+            Verdict::Refused(_) | Verdict::TooLarge(_) if range.records > 1 => {
+                sending.todo.halve(range);
+            }
+            Verdict::Refused(detail) => {
+                self.refuse(range.first, BadReason::Refused, detail, &mut sending.stop);
+            }
+            Verdict::TooLarge(detail) => {
+                self.refuse(range.first, BadReason::OverLimit, detail, &mut sending.stop);
+            }
+            Verdict::Later { what, retry_after } => later(&mut sending.stop, what, retry_after),
+            Verdict::Never(what) => sending.stop = Some(SinkError::Fatal(what)),
+        }
+    }
+
+    /// The last record of those at the batch's beginning that were all accepted.
+    fn prefix(&self, batch: &Batch) -> Option<Offset> {
+        let accepted =
+            batch.records().take_while(|record| self.progress.is_accepted(record.offset));
+        accepted.last().map(|record| record.offset)
     }
 
     /// A record was refused, and it was alone.
@@ -241,17 +356,13 @@ impl Sink for HttpSink {
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
-        let Some(client) = self.client.clone() else {
-            return Err(SinkError::Fatal(
-                "internal error: the http sink was used after it was closed; please report it"
-                    .to_owned(),
-            ));
-        };
-        self.progress.begin(batch);
-        for bad in self.cutter.unreadable(batch) {
-            self.progress.refused(bad);
+        if let Some(error) = self.owed.take() {
+            return Err(error);
         }
-        self.send(&client, batch).await?;
+        match self.send(batch, Aim::All).await? {
+            Durability::Durable => {}
+            part => return Ok(part),
+        }
         // Complete: whatever of the batch is not in here was accepted.
         let bad = self.progress.take_refused();
         if !bad.is_empty() {
@@ -262,18 +373,39 @@ impl Sink for HttpSink {
         Ok(Durability::Durable)
     }
 
+    /// Requests under way are waited for. What lies before an accepted record is sent all the same:
+    /// else that one would be repeated.
+    async fn wind_up(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        if let Some(error) = self.owed.take() {
+            return Err(error);
+        }
+        if self.sending.is_none() && self.progress.highest() < Some(batch.first_offset()) {
+            return Ok(Durability::Part(None));
+        }
+        let part = self.send(batch, Aim::Gaps).await?;
+        let bad = self.progress.take_refused_within();
+        match part {
+            Durability::Part(None) if !bad.is_empty() => Err(SinkError::Poison(bad)),
+            // All of it: what is left has nothing to send.
+            Durability::Part(Some(upto)) if upto >= batch.last_offset() => Ok(Durability::Durable),
+            part => Ok(part),
+        }
+    }
+
     fn joins_batches(&self) -> bool {
         true
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.progress.clear();
+        (self.sending, self.owed) = (None, None);
         Ok(())
     }
 
     /// Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         self.client = None;
+        (self.sending, self.owed) = (None, None);
         Ok(())
     }
 }

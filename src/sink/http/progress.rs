@@ -73,11 +73,36 @@ impl Progress {
         std::mem::take(&mut self.refused)
     }
 
-    /// Whether there is nothing to be sent of this offset.
-    pub(super) fn is_settled(&self, offset: Offset) -> bool {
+    /// Whether the service has accepted the record at this offset. A bad one may lie between the first
+    /// and the last record of a request that was.
+    pub(super) fn is_accepted(&self, offset: Offset) -> bool {
+        self.is_covered(offset) && !self.is_refused(offset)
+    }
+
+    fn is_covered(&self, offset: Offset) -> bool {
         let at = self.accepted.partition_point(|(_, last)| *last < offset);
         self.accepted.get(at).is_some_and(|(first, _)| *first <= offset)
-            || self.refused.binary_search_by_key(&offset, |bad| bad.offset).is_ok()
+    }
+
+    fn is_refused(&self, offset: Offset) -> bool {
+        self.refused.binary_search_by_key(&offset, |bad| bad.offset).is_ok()
+    }
+
+    /// The highest offset that the service has accepted.
+    pub(super) fn highest(&self) -> Option<Offset> {
+        self.accepted.last().map(|(_, last)| *last)
+    }
+
+    /// What is bad in front of something that was accepted, of which it holds up the settling.
+    pub(super) fn take_refused_within(&mut self) -> Vec<BadRecord> {
+        let Some(highest) = self.highest() else { return Vec::new() };
+        let within = self.refused.partition_point(|bad| bad.offset < highest);
+        self.refused.drain(..within).collect()
+    }
+
+    /// Whether there is nothing to be sent of this offset.
+    pub(super) fn is_settled(&self, offset: Offset) -> bool {
+        self.is_covered(offset) || self.is_refused(offset)
     }
 }
 
@@ -120,6 +145,16 @@ mod tests {
         progress.accepted(Offset(0), Offset(0));
         assert!(progress.is_settled(Offset(u64::MAX)) && !progress.is_settled(Offset(1)));
         assert_eq!(progress.accepted.len(), 2);
+    }
+
+    #[test]
+    fn a_bad_record_amid_a_request_is_not_accepted_with_it() {
+        let mut progress = Progress::default();
+        let (reason, detail) = (BadReason::Undecodable, String::new());
+        progress.refused(BadRecord { offset: Offset(6), reason, detail });
+        progress.accepted(Offset(4), Offset(9));
+        assert!(progress.is_accepted(Offset(5)) && progress.is_settled(Offset(6)));
+        assert!(!progress.is_accepted(Offset(6)));
     }
 
     proptest! {

@@ -282,8 +282,13 @@ impl Committer {
         Err(transient(format!("{place} can neither be created nor found")))
     }
 
+    /// What stands under a claimed key, durable from now on.
     async fn found(&self, claim: &Claim) -> Result<Found, SinkError> {
-        found(&*self.store, claim).await
+        let found = found(&*self.store, claim).await?;
+        if let Found::Settled(_) = found {
+            self.store.keep(&claim.key).await?;
+        }
+        Ok(found)
     }
 
     fn lost_to(&self, found: &State) -> SinkError {

@@ -96,6 +96,9 @@ impl Store for Slow {
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
         self.through(self.inner.digest(key)).await
     }
+    async fn keep(&self, key: &str) -> Result<(), SinkError> {
+        self.through(self.inner.keep(key)).await
+    }
     async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
         self.through(self.inner.read(key)).await
     }

@@ -22,8 +22,11 @@ pub(super) trait Store: Send + Sync {
     /// Creates an object where there is none, whole or not at all.
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError>;
 
-    /// Size and checksum of an object, durable from now on; `None` where there is none.
+    /// Size and checksum of an object; `None` where there is none.
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError>;
+
+    /// Has an object that was found survive a power loss, whatever became of the call that created it.
+    async fn keep(&self, key: &str) -> Result<(), SinkError>;
 
     /// An object of at most [`READ_BYTES_MAX`] bytes, and what tells this version of it from others.
     async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError>;

@@ -365,6 +365,10 @@ impl Store for Careless {
         self.store.digest(key).await
     }
 
+    async fn keep(&self, key: &str) -> Result<(), SinkError> {
+        self.store.keep(key).await
+    }
+
     async fn read(&self, key: &str) -> Result<Option<(Bytes, store::Version)>, SinkError> {
         self.store.read(key).await
     }

@@ -7,7 +7,6 @@
 //! Must not do: open the database's files itself, for whatever purpose. Closing them would end the
 //! POSIX locks that every connection of this process has on them.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, access};
 
+use crate::files;
 use crate::sink::SinkError;
 
 use super::error::{Tried, transient};
@@ -241,9 +241,6 @@ fn make_folder(path: &Path) -> Result<(), SinkError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
-    if folder.is_dir() {
-        return Ok(());
-    }
     let failed = |error: std::io::Error| {
         let what = format!("could not create the folder {}: {error}", folder.display());
         match error.kind() {
@@ -256,14 +253,5 @@ fn make_folder(path: &Path) -> Result<(), SinkError> {
             _ => transient(what),
         }
     };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let absolute = std::path::absolute(folder).map_err(failed)?;
-    for (level, above) in absolute.ancestors().enumerate() {
-        // What lies further up was there before, and need not be ours to open.
-        let synced = File::open(above).and_then(|handle| handle.sync_all());
-        if level == 0 {
-            synced.map_err(failed)?;
-        }
-    }
-    Ok(())
+    files::make_folder(folder).map_err(failed)
 }

@@ -42,7 +42,7 @@ fn name_of(series: &str) -> &str {
 
 #[test]
 fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
-    let series = scrape(|_| {});
+    let series = scrape(|m| m.show_dead_letters());
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
         "rillway_stream_first_offset",
@@ -76,6 +76,7 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
 #[test]
 fn every_series_carries_the_labels_of_the_table() {
     let series = scrape(|m| {
+        m.show_dead_letters();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,
@@ -145,6 +146,12 @@ fn exactly_one_state_is_one() {
         assert_eq!(ones.len(), 1);
         assert!(ones[0].0.contains(&format!("state=\"{}\"", state.label())), "{ones:?}");
     }
+}
+
+#[test]
+fn a_consumer_without_dead_letters_shows_none() {
+    let is_letters = |s: &String| name_of(s) == "rillway_dead_letter_messages_total";
+    assert!(!scrape(|_| {}).keys().any(is_letters));
 }
 
 #[test]

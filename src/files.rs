@@ -1,0 +1,99 @@
+//! Names on the medium: folders and small files that are there after a power loss.
+//!
+//! A file's or folder's name is durable only once the folder that holds it was synced. After a sync
+//! that failed, the kernel may have marked the change as written although it never reached the medium:
+//! a second sync then succeeds and proves nothing. So nothing here is retried by syncing again; the
+//! name is given anew, which makes it a change that is yet to be written.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Folders whose names, and those of all above them, this process has synced.
+static DURABLE: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+
+/// Creates the folder and all above it where they are missing, and makes their names durable, also
+/// where an earlier process died before it had. Cheap once that is done.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    if folder.is_dir() && known(|known| known.contains(&folder)) {
+        return Ok(());
+    }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.is_dir()).collect();
+    for path in missing.into_iter().rev() {
+        create(path)?;
+    }
+    for above in folder.ancestors().skip(1) {
+        sync_if_ours(above)?;
+    }
+    known(|known| known.insert(folder.clone()));
+    Ok(())
+}
+
+/// Creates a folder durably, or not at all: one that stayed would be found by the next attempt, whose
+/// sync could no longer be believed.
+fn create(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // Another process may have been faster.
+            return if path.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) };
+        }
+        made => made?,
+    }
+    path.parent().map_or(Ok(()), sync_folder).inspect_err(|_| {
+        // Another process may have put something into it already.
+        fs::remove_dir(path).unwrap_or_default();
+    })
+}
+
+/// Syncs a folder that was there before. One that we may not open is not ours, nor what is in it;
+/// some file systems sync no folders.
+fn sync_if_ours(folder: &Path) -> io::Result<()> {
+    match sync_folder(folder) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnlyFilesystem
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Makes the names in the folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // A relative path of one name lies in the current folder.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let synced = File::open(folder)?.sync_all();
+    #[cfg(test)]
+    let synced = testing::synced(folder, synced);
+    synced
+}
+
+/// Replaces a small file, all or nothing, and makes that durable; creates its folder where it is
+/// missing. The bytes are written as `next` first. Returns the file, open for writing behind them.
+pub(crate) fn replace(path: &Path, next: &Path, bytes: &[u8]) -> io::Result<File> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let mut file = File::create(next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(next, path)?;
+    sync_folder(folder)?;
+    Ok(file)
+}
+
+fn known<R>(look: impl FnOnce(&mut HashSet<PathBuf>) -> R) -> R {
+    let mut known = DURABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    look(known.get_or_insert_default())
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
