@@ -40,16 +40,6 @@ impl fmt::Display for Offset {
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
-/// RFC 3339, as in `2026-01-01T00:00:00Z`; beyond what that can say, milliseconds.
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => at.fmt(f),
-            Err(_) => write!(f, "{} ms after 1970", self.0),
-        }
-    }
-}
-
 impl Timestamp {
     /// The wall clock, now.
     pub fn now() -> Timestamp {
