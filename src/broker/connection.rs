@@ -1,17 +1,19 @@
 //! The handle to one connection, and what its reader and writer share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 
 use super::budget::{CreditQueue, lock};
 use super::dial::dial;
 use super::error::BrokerError;
+use super::foreign;
 use super::handshake;
 use super::options::{ConnectOptions, Endpoint};
 use super::publishing::Window;
@@ -28,6 +30,9 @@ const OUTGOING_MAX: usize = 64;
 
 /// What the reader, the writer and the handles share.
 pub(super) struct Shared {
+    pub(super) endpoint: Endpoint,
+    /// Whether the peer has said anything in the protocol.
+    pub(super) heard: AtomicBool,
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
     /// What its publisher, if it has one, waits for.
@@ -63,6 +68,15 @@ impl Shared {
         }
     }
 
+    /// The connection broke.
+    pub(super) fn broken(&self, what: impl ToString) -> BrokerError {
+        let (endpoint, what) = (self.endpoint.clone(), what.to_string());
+        match self.heard.load(Ordering::Relaxed) {
+            true => BrokerError::Broken { endpoint, what: what.into() },
+            false => BrokerError::Connect { endpoint, what: foreign::hung_up_plainly(&what) },
+        }
+    }
+
     pub(super) fn reason(&self) -> BrokerError {
         self.ended.borrow().clone().unwrap_or(BrokerError::Closed)
     }
@@ -84,16 +98,15 @@ struct Inner {
     endpoint: Endpoint,
     peer: OnceLock<Peer>,
     vhost: String,
+    user: String,
     request_timeout: Duration,
-    tasks: [AbortHandle; 2],
+    reader: AbortHandle,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.end(BrokerError::Closed);
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.reader.abort();
     }
 }
 
@@ -105,23 +118,18 @@ impl Connection {
     /// Connects to one address: TCP, TLS, login, virtual host, and what the broker can do.
     pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
         let limit = options.connect_timeout;
-        let timed_out = || BrokerError::Connect {
+        let deadline = tokio::time::Instant::now() + limit;
+        let timed_out = |what: &str| BrokerError::Connect {
             endpoint: endpoint.clone(),
-            what: format!("no connection within {limit:?}"),
+            what: format!("{what} within {limit:?}"),
         };
-        tokio::time::timeout(limit, Self::open_unlimited(endpoint, options))
-            .await
-            .map_err(|_| timed_out())?
-    }
-
-    async fn open_unlimited(
-        endpoint: &Endpoint,
-        options: &ConnectOptions,
-    ) -> Result<Self, BrokerError> {
-        let (read, write) = dial(endpoint, options).await?;
+        let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
+        let (read, write) = dialled.map_err(|_| timed_out("no connection"))??;
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (tune_tx, tune) = oneshot::channel();
         let shared = Arc::new(Shared {
+            endpoint: endpoint.clone(),
+            heard: AtomicBool::new(false),
             pending: Mutex::default(),
             slots: Mutex::default(),
             publisher: Mutex::default(),
@@ -133,19 +141,26 @@ impl Connection {
             ended: watch::Sender::new(None),
             correlation: AtomicU32::new(1),
         });
-        let tasks = [
-            tokio::spawn(reader::run(read, Arc::clone(&shared))).abort_handle(),
-            tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared))).abort_handle(),
-        ];
+        let reader =
+            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
+        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
         let connection = Connection(Arc::new(Inner {
             shared,
             endpoint: endpoint.clone(),
             peer: OnceLock::new(),
             vhost: options.vhost.clone(),
+            user: options.user().to_owned(),
             request_timeout: options.request_timeout,
-            tasks,
+            reader,
         }));
-        let peer = handshake::shake(&connection, options, tune).await?;
+        let shaken =
+            tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
+        let peer = shaken.map_err(|_| {
+            timed_out(match connection.shared().heard.load(Ordering::Relaxed) {
+                true => "the login was not over",
+                false => "it took the connection, but said nothing in the stream protocol",
+            })
+        })??;
         tracing::debug!(%endpoint, version = peer.version_text, "connected");
         connection.0.peer.get_or_init(|| peer);
         Ok(connection)
@@ -169,13 +184,17 @@ impl Connection {
             shared.out.send(frame).await.map_err(|_| shared.reason())?;
             answered.await.map_err(|_| shared.reason())
         };
-        let payload = tokio::time::timeout(limit, exchange)
-            .await
-            .map_err(|_| BrokerError::Timeout { command: R::NAME, limit })??;
+        let payload = tokio::time::timeout(limit, exchange).await.map_err(|_| {
+            BrokerError::Timeout { endpoint: self.0.endpoint.clone(), command: R::NAME, limit }
+        })??;
         drop(forget);
         decode_response::<R>(&payload).map_err(|error| match error {
-            ResponseError::Refused { code, .. } => BrokerError::Refused { command: R::NAME, code },
-            ResponseError::Wire(error) => BrokerError::Protocol(error),
+            ResponseError::Refused { code, .. } => {
+                BrokerError::Refused { endpoint: self.0.endpoint.clone(), command: R::NAME, code }
+            }
+            ResponseError::Wire(what) => {
+                BrokerError::NotProtocol { endpoint: self.0.endpoint.clone(), what }
+            }
         })
     }
 
@@ -185,7 +204,11 @@ impl Connection {
         let limit = self.0.request_timeout;
         tokio::time::timeout(limit, shared.out.send(frame))
             .await
-            .map_err(|_| BrokerError::Timeout { command: "write", limit })?
+            .map_err(|_| BrokerError::Timeout {
+                endpoint: self.0.endpoint.clone(),
+                command: "write",
+                limit,
+            })?
             .map_err(|_| shared.reason())
     }
 
@@ -218,14 +241,18 @@ impl Connection {
             BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {
                 BrokerError::StreamMissing(stream.clone())
             }
-            BrokerError::Refused { code: ResponseCode::StreamNotAvailable, command } => {
+            BrokerError::Refused { code: ResponseCode::StreamNotAvailable, command, .. } => {
                 BrokerError::StreamUnavailable {
                     stream: stream.clone(),
                     detail: format!("the broker answered {command} so"),
                 }
             }
             BrokerError::Refused { code: ResponseCode::AccessRefused, .. } => {
-                BrokerError::AccessRefused { stream: stream.clone(), vhost: self.0.vhost.clone() }
+                BrokerError::AccessRefused {
+                    stream: stream.clone(),
+                    user: self.0.user.clone(),
+                    vhost: self.0.vhost.clone(),
+                }
             }
             other => other,
         }
@@ -249,7 +276,7 @@ impl Connection {
     pub async fn close(&self) {
         let goodbye = Close { code: ResponseCode::Ok, reason: "OK".to_owned() };
         if let Err(error) = self.call(&goodbye).await {
-            tracing::debug!(%error, "closing a connection");
+            tracing::debug!(%error, "the connection could not be closed in good order");
         }
         self.0.shared.end(BrokerError::Closed);
     }
@@ -267,6 +294,10 @@ impl Connection {
     /// Whether the broker takes this version of this command.
     pub fn supports(&self, key: u16, version: u16) -> bool {
         self.0.peer.get().is_some_and(|p| CommandVersions::supports(&p.commands, key, version))
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.0.user
     }
 
     pub(super) fn vhost(&self) -> &str {

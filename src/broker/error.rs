@@ -34,26 +34,32 @@ pub enum BrokerError {
     },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} refused virtual host {vhost:?} ({detail}); does it exist, and may this user use it? rabbitmqctl list_permissions -p {vhost}"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max), of which each consumer takes two"
     )]
     VirtualHost {
         /// Where to.
         endpoint: Endpoint,
+        /// Who wanted in.
+        user: String,
         /// Which one.
         vhost: String,
         /// The broker's answer.
         detail: String,
     },
     /// A request was answered with an error.
-    #[error("the broker answered {command} with: {}", code.describe())]
+    #[error("{endpoint} answered {command} with: {}", code.describe())]
     Refused {
+        /// Which node.
+        endpoint: Endpoint,
         /// The request.
         command: &'static str,
         /// The answer.
         code: ResponseCode,
     },
     /// The stream is not there.
-    #[error("stream {0:?} does not exist; create it, or check the name and the virtual host")]
+    #[error(
+        "stream {0:?} does not exist; create it, or check the name and the virtual host. A queue of another type (classic, quorum) with this name looks the same, and can only be seen with: rabbitmqctl list_queues -p VHOST name type"
+    )]
     StreamMissing(StreamName),
     /// The stream is there, but no node can serve it now.
     #[error("stream {stream:?} is not available: {detail}")]
@@ -65,21 +71,25 @@ pub enum BrokerError {
     },
     /// The user may not read the stream.
     #[error(
-        "the broker refused to let this user read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p {vhost} USER '' '' '^{stream}$'"
+        "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
     )]
     AccessRefused {
         /// Which one.
         stream: StreamName,
+        /// Who.
+        user: String,
         /// Where.
         vhost: String,
     },
     /// The user may not write to the stream, or make it.
     #[error(
-        "the broker refused to let this user {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p {vhost} USER CONFIGURE WRITE READ, with a {permission} pattern that the name matches"
+        "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
     )]
     WriteRefused {
         /// Which one.
         stream: StreamName,
+        /// Who.
+        user: String,
         /// Where.
         vhost: String,
         /// Which of the three permissions is wanted: `configure` or `write`.
@@ -110,32 +120,70 @@ pub enum BrokerError {
         limit: Duration,
     },
     /// No answer in time.
-    #[error("no answer to {command} within {limit:?}")]
+    #[error("{endpoint} did not answer {command} within {limit:?}")]
     Timeout {
+        /// Which node.
+        endpoint: Endpoint,
         /// The request.
         command: &'static str,
         /// The time limit.
         limit: Duration,
     },
     /// Nothing was heard for too long.
-    #[error("the broker has been silent for {0:?} (no data and no heartbeat): taken for gone")]
-    Silent(Duration),
+    #[error("{endpoint} has been silent for {limit:?} (no data and no heartbeat): taken for gone")]
+    Silent {
+        /// Which node.
+        endpoint: Endpoint,
+        /// For how long.
+        limit: Duration,
+    },
     /// The broker closed the connection, with a reason.
-    #[error("the broker closed the connection: {} ({reason:?})", code.describe())]
+    #[error("{endpoint} closed the connection: {} ({reason:?})", code.describe())]
     ClosedByBroker {
+        /// Which node.
+        endpoint: Endpoint,
         /// The code.
         code: ResponseCode,
         /// The reason.
         reason: String,
     },
     /// The connection broke.
-    #[error("the connection to the broker was lost: {0}")]
+    #[error("the connection to {endpoint} was lost: {what}")]
+    Broken {
+        /// Which node.
+        endpoint: Endpoint,
+        /// How.
+        what: Arc<str>,
+    },
+    /// No node of the configuration can be used.
+    #[error("none of the {} brokers can be used: {}", .0.len(), list(.0))]
+    NoNode(Arc<[BrokerError]>),
+    /// The broker takes no publisher while it has a resource alarm.
+    #[error(
+        "{endpoint} takes no messages for stream {stream:?} now: the broker has a resource alarm, as a rule for its free disk space (see rabbitmq-diagnostics alarms, on the node). Free disk space there; publishing goes on by itself when the alarm is over"
+    )]
+    Alarm {
+        /// Which node.
+        endpoint: Endpoint,
+        /// Which stream.
+        stream: StreamName,
+    },
+    /// The connection is given up to begin a new one.
+    #[error("the connection is given up: {0}")]
     Lost(Arc<str>),
     /// We closed it.
     #[error("the connection was closed")]
     Closed,
     /// Something was sent that the protocol does not allow.
-    #[error("the broker sent something that is not in the protocol: {0}")]
+    #[error("{endpoint} sent something that is not in the protocol: {what}")]
+    NotProtocol {
+        /// Which node.
+        endpoint: Endpoint,
+        /// What.
+        what: WireError,
+    },
+    /// Bytes that the protocol does not allow, from a peer or for one.
+    #[error("this is not in the protocol: {0}")]
     Protocol(#[from] WireError),
     /// More chunks than credit.
     #[error("the broker sent more chunks than it had credit for")]
@@ -156,6 +204,10 @@ pub enum BrokerError {
         /// The limit.
         budget: u64,
     },
+}
+
+fn list(errors: &[BrokerError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl BrokerError {

@@ -51,6 +51,7 @@ pub(super) async fn shake(
     let opened = connection.call(&open).await.map_err(|error| match error {
         BrokerError::Refused { code, .. } => BrokerError::VirtualHost {
             endpoint: endpoint.clone(),
+            user: options.user().to_owned(),
             vhost: options.vhost.clone(),
             detail: code.to_string(),
         },

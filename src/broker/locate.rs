@@ -91,7 +91,7 @@ pub async fn create_stream(
 async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
     let mut seeds = options.seeds.clone();
     fastrand::shuffle(&mut seeds);
-    let mut last = None;
+    let mut failed = Vec::new();
     for seed in &seeds {
         match Connection::open(seed, options).await {
             Ok(connection) => return Ok(connection),
@@ -99,11 +99,14 @@ async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerE
                 if seeds.len() > 1 {
                     tracing::debug!(node = %seed, %error, "a seed cannot be used");
                 }
-                last = Some(error);
+                failed.push(error);
             }
         }
     }
-    Err(last.unwrap_or(BrokerError::Closed))
+    match <[BrokerError; 1]>::try_from(failed) {
+        Ok([only]) => Err(only),
+        Err(all) => Err(BrokerError::NoNode(all.into())),
+    }
 }
 
 /// The members to try, best first.

@@ -13,6 +13,7 @@ mod budget;
 mod connection;
 mod dial;
 mod error;
+mod foreign;
 mod handshake;
 mod locate;
 mod options;

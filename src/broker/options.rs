@@ -62,3 +62,13 @@ pub struct ConnectOptions {
     /// Shown in RabbitMQ's list of connections.
     pub name: String,
 }
+
+impl ConnectOptions {
+    /// Who we are, for errors.
+    pub fn user(&self) -> &str {
+        match &self.mechanism {
+            Mechanism::Plain { username, .. } => username,
+            Mechanism::External => "NAME-IN-THE-CERTIFICATE",
+        }
+    }
+}

@@ -172,7 +172,13 @@ impl Connection {
             stream: stream.clone(),
         };
         let declared = self.call(&request).await;
-        declared.map_err(|error| self.about_writing(stream, "write", error))?;
+        declared.map_err(|error| match error {
+            // Nothing else in such a request makes it answer so.
+            BrokerError::Refused { code: ResponseCode::PreconditionFailed, endpoint, .. } => {
+                BrokerError::Alarm { endpoint, stream: stream.clone() }
+            }
+            other => self.about_writing(stream, "write", other),
+        })?;
         Ok(Publisher { connection: self.clone(), window, frame_max: self.frame_max() })
     }
 
@@ -186,6 +192,7 @@ impl Connection {
             BrokerError::Refused { code: ResponseCode::AccessRefused, .. } => {
                 BrokerError::WriteRefused {
                     stream: stream.clone(),
+                    user: self.user().to_owned(),
                     vhost: self.vhost().to_owned(),
                     permission,
                 }

@@ -16,6 +16,7 @@ use super::budget::lock;
 use super::connection::Shared;
 use super::dial::ReadHalf;
 use super::error::BrokerError;
+use super::foreign;
 use super::subscription::Admit;
 use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};
@@ -29,6 +30,9 @@ const READ_BYTES_MIN: usize = 16 * 1024;
 pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
     let reason = match read_all(read, &shared).await {
         Ok(()) => BrokerError::Closed,
+        Err(BrokerError::Protocol(what)) => {
+            BrokerError::NotProtocol { endpoint: shared.endpoint.clone(), what }
+        }
         Err(reason) => reason,
     };
     shared.end(reason);
@@ -54,6 +58,7 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
         }
         let mut wanted = 0;
         if skip == 0 {
+            look_for_strangers(&buffer, shared)?;
             match take_frames(&mut buffer, shared)? {
                 Next::Frame { bytes } => wanted = bytes,
                 Next::Skip { bytes, subscription } => {
@@ -71,15 +76,31 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
         let count = match silence_max {
             None => read.await,
             Some(limit) => {
-                tokio::time::timeout(limit, read).await.map_err(|_| BrokerError::Silent(limit))?
+                tokio::time::timeout(limit, read).await.map_err(|_| silent(shared, limit))?
             }
         };
         match count {
-            Ok(0) => return Err(BrokerError::Lost("the broker closed the socket".into())),
+            Ok(0) => return Err(shared.broken("the broker closed the socket")),
             Ok(_) => {}
-            Err(error) => return Err(BrokerError::Lost(error.to_string().into())),
+            Err(error) => return Err(shared.broken(error)),
         }
     }
+}
+
+fn silent(shared: &Shared, limit: Duration) -> BrokerError {
+    BrokerError::Silent { endpoint: shared.endpoint.clone(), limit }
+}
+
+/// Before the first frame: whether this is the stream protocol at all.
+fn look_for_strangers(buffer: &[u8], shared: &Shared) -> Result<(), BrokerError> {
+    if shared.heard.load(Ordering::Relaxed) || buffer.len() < foreign::TELLING_BYTES {
+        return Ok(());
+    }
+    if let Some(what) = foreign::what_answers_plainly(buffer) {
+        return Err(BrokerError::Connect { endpoint: shared.endpoint.clone(), what });
+    }
+    shared.heard.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// A broker sends a heartbeat at least every period; 1.75 of them notices a silent one well within
@@ -195,7 +216,8 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         }
         ServerFrame::Close { correlation, code, reason } => {
             drop(shared.out.try_send(commands::close_response(correlation)));
-            return Err(BrokerError::ClosedByBroker { code, reason });
+            let endpoint = shared.endpoint.clone();
+            return Err(BrokerError::ClosedByBroker { endpoint, code, reason });
         }
         ServerFrame::Tune { frame_max, heartbeat } => {
             if let Some(waiting) = lock(&shared.tune).take() {
@@ -204,7 +226,7 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
             }
         }
         ServerFrame::Heartbeat => {}
-        other => tracing::debug!(?other, "a frame that nobody asked for"),
+        ServerFrame::Unknown { key, .. } => tracing::debug!(key, "a frame that nobody asked for"),
     }
     Ok(false)
 }
@@ -213,5 +235,5 @@ fn reply(shared: &Shared, frame: bytes::Bytes) -> Result<(), BrokerError> {
     shared
         .out
         .try_send(frame)
-        .map_err(|_| BrokerError::Lost("the broker does not read what is sent to it".into()))
+        .map_err(|_| shared.broken("the broker does not read what is sent to it"))
 }

@@ -8,6 +8,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::BrokerError;
+use super::foreign::{self, Noting};
 use super::options::Endpoint;
 use crate::tls::{TlsOptions, client_config};
 
@@ -16,7 +17,7 @@ pub(super) async fn connect(
     tcp: TcpStream,
     endpoint: &Endpoint,
     options: &TlsOptions,
-) -> Result<TlsStream<TcpStream>, BrokerError> {
+) -> Result<TlsStream<Noting<TcpStream>>, BrokerError> {
     let name = options.server_name.as_deref().unwrap_or(&endpoint.host).to_owned();
     let name = ServerName::try_from(name.clone()).map_err(|_| {
         BrokerError::Tls(format!(
@@ -24,7 +25,9 @@ pub(super) async fn connect(
         ))
     })?;
     let config = client_config(options).map_err(|error| BrokerError::Tls(error.0))?;
+    let (tcp, first) = Noting::new(tcp);
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|error| {
-        BrokerError::Connect { endpoint: endpoint.clone(), what: format!("TLS handshake: {error}") }
+        let first = first.get().map(Vec::as_slice).unwrap_or_default();
+        BrokerError::Connect { endpoint: endpoint.clone(), what: foreign::no_tls(first, &error) }
     })
 }

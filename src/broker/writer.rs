@@ -1,6 +1,7 @@
 //! The task that writes one connection's socket: requests, credit, and heartbeats when idle.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +19,23 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// How long the last words may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
+/// Writes until the connection has ended, and ends by itself soon after that: what drops a connection
+/// need not, and must not, abort the answer to the broker's Close.
 pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
-    if let Err(reason) = write_all(socket, outgoing, &shared).await {
-        shared.end(reason);
+    let mut ended = shared.ended.subscribe();
+    let overdue = async {
+        drop(ended.wait_for(Option::is_some).await);
+        tokio::time::sleep(GOODBYE_LIMIT * 2).await;
+    };
+    tokio::select! {
+        written = write_all(socket, outgoing, &shared) => match written {
+            Ok(()) => {}
+            // Whatever the peer said before it closed is still to be read, and tells more.
+            Err(_) if !shared.heard.load(Ordering::Relaxed) => {}
+            Err(BrokerError::Lost(what)) => shared.end(shared.broken(what)),
+            Err(reason) => shared.end(reason),
+        },
+        () = overdue => {}
     }
 }
 

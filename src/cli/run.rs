@@ -72,7 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let grace = config.shutdown_grace.0;
     tracing::info!(
         signal,
-        ?grace,
+        grace_ms = grace.as_millis(),
         "draining; the same signal again, a second from now or later, stops at once"
     );
     notifier.stopping();
@@ -88,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(server) = server
         && let Err(error) = server.await
     {
-        tracing::warn!(%error, "the admin server");
+        tracing::warn!(%error, "the admin server ended with a fault");
     }
     watchdog.abort();
     upkeep.abort();
@@ -156,14 +156,17 @@ async fn again(signals: &mut Signals, began: Instant) {
 fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
     let Drained { late, halted, failed } = drained;
     for (consumer, reason) in &halted {
-        tracing::warn!(%consumer, %reason, "had halted");
+        tracing::warn!(%consumer, %reason, "the consumer had halted");
     }
     for (consumer, reason) in &failed {
-        tracing::warn!(%consumer, %reason, "had failed; what it had not stored is read again next time");
+        tracing::warn!(%consumer, %reason, "the consumer had failed; what it had not stored is read again next time");
     }
     if late.is_empty() {
         let of = if halted.is_empty() && failed.is_empty() { "" } else { " of the others" };
-        tracing::info!(took = ?began.elapsed(), "drained; every durable offset{of} is stored");
+        tracing::info!(
+            took_ms = began.elapsed().as_millis(),
+            "drained; every durable offset{of} is stored"
+        );
         return Ok(());
     }
     let names: Vec<_> = late.iter().map(ToString::to_string).collect();

@@ -28,6 +28,11 @@ impl Env {
         Env(std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect())
     }
 
+    /// The names of all variables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

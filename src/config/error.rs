@@ -13,7 +13,7 @@ pub const EXIT_BAD_CONFIG: u8 = 78;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}", path.display())]
+    #[error("cannot read the configuration file {}{}", path.display(), what_to_do(source))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("bad configuration: {}:{line}:{column} is not valid TOML: {message}", path.display())]
+    #[error("bad configuration in {}, line {line}, column {column}: {message}", path.display())]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -54,6 +54,8 @@ impl ConfigError {
 pub struct Problem {
     /// The full path of the key, as in `consumer[1].batch.max_messages`; empty for the whole.
     pub path: String,
+    /// The line in the file, counted from 1, where the key stands there.
+    pub line: Option<usize>,
     /// The environment variable that set the key, where it was one.
     pub variable: Option<String>,
     /// The name of the consumer that the key belongs to, where it has one.
@@ -66,6 +68,7 @@ impl Problem {
     pub(super) fn new(path: impl Into<String>, message: impl AsRef<str>) -> Problem {
         Problem {
             path: path.into(),
+            line: None,
             variable: None,
             consumer: None,
             message: without_credentials(message.as_ref()),
@@ -90,17 +93,32 @@ impl fmt::Display for Problem {
     }
 }
 
+fn what_to_do(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => " (name another one with -c FILE or RILLWAY_CONFIG)",
+        std::io::ErrorKind::IsADirectory => " (it is a folder; name the file in it)",
+        std::io::ErrorKind::PermissionDenied => " (rillway runs as a user who may not read it)",
+        _ => "",
+    }
+}
+
 fn list(file: &Option<PathBuf>, problems: &[Problem]) -> String {
     let place = match file {
         Some(path) => path.display().to_string(),
         None => "the environment".to_owned(),
     };
     match problems {
+        [Problem { line: Some(line), .. }] => {
+            format!("bad configuration in {place}, line {line}: {}", problems[0])
+        }
         [one] => format!("bad configuration in {place}: {one}"),
         _ => {
             let mut text = format!("bad configuration in {place}, {} problems:", problems.len());
             for problem in problems {
-                text.push_str(&format!("\n  {problem}"));
+                match problem.line {
+                    Some(line) => text.push_str(&format!("\n  line {line}: {problem}")),
+                    None => text.push_str(&format!("\n  {problem}")),
+                }
             }
             text
         }

@@ -14,6 +14,8 @@ use super::env::{Env, Overlay};
 use super::error::{ConfigError, Problem};
 use super::schema::{Tree, UNKNOWN_KEY, join};
 use super::secret::Places;
+use super::shape::{lost_variables, mend_brackets};
+use super::text::{self, Lines};
 use super::units::HumanDuration;
 use super::validate::check_together;
 use super::{AdminConfig, Config, LogConfig};
@@ -70,6 +72,7 @@ impl Config {
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
         let (layers, mut value) = Layers::read(path, env)?;
         let (keys, mut problems) = layers.keys(&mut value);
+        problems.append(&mut lost_variables(env, &layers.tree));
         let config = keys.and_then(|keys| layers.config(keys, &mut problems));
         layers.outcome(config, problems, &value)
     }
@@ -81,6 +84,8 @@ impl Config {
             table.retain(|key, _| key == "broker");
         }
         let (keys, mut problems) = layers.keys(&mut value);
+        let of_broker = |p: &Problem| p.message.contains("RILLWAY_BROKER_");
+        problems.extend(lost_variables(env, &layers.tree).into_iter().filter(of_broker));
         let broker = keys.and_then(|keys| layers.broker(keys.broker, &mut problems));
         layers.outcome(broker, problems, &value)
     }
@@ -92,6 +97,7 @@ struct Layers<'a> {
     env: &'a Env,
     overlay: Overlay,
     tree: Tree,
+    lines: Lines,
 }
 
 impl<'a> Layers<'a> {
@@ -99,18 +105,18 @@ impl<'a> Layers<'a> {
     fn read(path: Option<&'a Path>, env: &'a Env) -> Result<(Layers<'a>, Value), ConfigError> {
         let tree = Tree::new();
         let overlay = Overlay::new(env, &tree);
-        let layers = Layers { path, env, overlay, tree };
         let mut builder = config::Config::builder();
-        let mut text = String::new();
+        let mut lines = Lines::default();
         if let Some(path) = path {
-            text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            let (text, found) = text::read(path)?;
+            lines = found;
             builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
         }
-        let built = builder.add_source(layers.overlay.clone()).build();
+        let built = builder.add_source(overlay.clone()).build();
+        let layers = Layers { path, env, overlay, tree, lines };
         match built.and_then(|merged| merged.try_deserialize()) {
             Ok(value) => Ok((layers, value)),
-            Err(error) => Err(syntax(path, &text, &error)),
+            Err(error) => Err(unmerged(path, &error)),
         }
     }
 
@@ -120,7 +126,8 @@ impl<'a> Layers<'a> {
 
     /// The keys, typed; what is unknown or unreadable is taken out and told.
     fn keys(&self, value: &mut Value) -> (Option<RootKeys>, Vec<Problem>) {
-        let mut problems = self.tree.take_unknown_keys(value);
+        let mut problems = mend_brackets(value, &self.tree);
+        problems.append(&mut self.tree.take_unknown_keys(value));
         for problem in &mut problems {
             problem.variable = self.overlay.variable_of(&problem.path, true).map(str::to_owned);
         }
@@ -158,7 +165,8 @@ impl<'a> Layers<'a> {
         if keys.shutdown_grace.0.is_zero() {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
         }
-        if keys.consumer.is_empty() {
+        let misspelt = |p: &Problem| p.message.contains("did you mean `consumer`?");
+        if keys.consumer.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(
                 "consumer",
                 "there is none: expected at least one [[consumer]]",
@@ -223,6 +231,9 @@ impl<'a> Layers<'a> {
                 problem.variable =
                     self.overlay.variable_of(&problem.path, below).map(str::to_owned);
             }
+            if problem.variable.is_none() {
+                problem.line = self.lines.of(&problem.path);
+            }
             problem.consumer = consumer_of(&problem.path, value);
         }
         problems.sort_by(|a, b| a.path.cmp(&b.path));
@@ -275,18 +286,9 @@ fn reworded(message: &str) -> String {
     out
 }
 
-/// The parser's complaint, without the line that it would quote.
-fn syntax(path: Option<&Path>, text: &str, error: &config::ConfigError) -> ConfigError {
-    let cause = match error {
-        config::ConfigError::FileParse { cause, .. } => cause.downcast_ref::<toml::de::Error>(),
-        _ => None,
-    };
-    let before = cause.and_then(|c| c.span()).and_then(|span| text.get(..span.start));
-    let before = before.unwrap_or_default();
-    ConfigError::Syntax {
-        path: path.unwrap_or(Path::new("the environment")).to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
-        message: cause.map_or("it does not parse".to_owned(), |c| c.message().to_owned()),
-    }
+/// The file was read before, so this is about what the environment lays over it.
+fn unmerged(path: Option<&Path>, error: &config::ConfigError) -> ConfigError {
+    let message = format!("the environment's keys cannot be laid over it: {error}");
+    let problems = vec![Problem::new("", message)];
+    ConfigError::Invalid { file: path.map(Path::to_owned), problems }
 }

@@ -71,6 +71,17 @@ impl Tree {
         branches(&schemas).iter().flat_map(|b| kinds(b)).collect()
     }
 
+    /// The names of the keys in the table at this path.
+    pub(super) fn keys_below(&self, keys: &[&str]) -> Vec<String> {
+        let mut schemas = vec![&self.0];
+        for key in keys {
+            schemas = branches(&schemas).iter().filter_map(|b| of_key(b, key)).collect();
+        }
+        let tables = branches(&schemas);
+        let named = tables.iter().filter_map(|b| b.get("properties")?.as_object());
+        named.flat_map(|keys| keys.keys().cloned()).collect()
+    }
+
     /// Every path of a key, with `[]` for any element of a list and `*` for a key of the user's own.
     #[cfg(test)]
     pub(super) fn paths(&self) -> std::collections::BTreeSet<String> {

@@ -2,6 +2,7 @@
 
 mod files;
 mod secrets;
+mod shapes;
 mod sinks;
 mod streams;
 
@@ -116,7 +117,7 @@ fn the_error_names_the_file_and_exits_with_78() {
     assert_eq!(
         error.to_string(),
         format!(
-            "bad configuration in {}: consumer[0].batch.max_mesages (consumer \"a\"): unknown key; \
+            "bad configuration in {}, line 7: consumer[0].batch.max_mesages (consumer \"a\"): unknown key; \
              did you mean `max_messages`?",
             path.display()
         )

@@ -56,6 +56,14 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
         path if path.contains('/') => {
             return Err("the virtual host holds a slash: write %2f for it".to_owned());
         }
+        // The end of a password with a slash in it: the virtual host is no secret.
+        path if path.contains('@') => {
+            return Err(
+                "the virtual host holds an @: write %40 for it, and in a password %2f for a \
+                        slash"
+                    .to_owned(),
+            );
+        }
         path => decoded(path, "virtual host")?,
     };
     Ok(BrokerUri { tls, address: BrokerAddress { host, port }, username, password, vhost })
@@ -126,6 +134,7 @@ mod tests {
             ("rabbitmq-stream://u:hunter2@h:99999/", "port"),
             ("rabbitmq-stream://u:hunter2@h:0/", "port 0"),
             ("rabbitmq-stream://u:hunter2@h/a/b", "%2f"),
+            ("rabbitmq-stream://u:1234/hunter2@h", "%40"),
             ("rabbitmq-stream://u:hunter2@h/?x=1", "`?`"),
             ("rabbitmq-stream://u:hun?ter2@h/", ""),
             ("rabbitmq-stream://u:%ff@h", "password does not decode"),

@@ -9,6 +9,7 @@ use super::status::Status;
 use crate::broker::{BrokerError, Connection, Prefer, chunk_at, connect_to_stream, stream_bounds};
 use crate::flow::backoff::Backoff;
 use crate::flow::resume::Start;
+use crate::telemetry::State;
 use crate::types::{Offset, Timestamp};
 use crate::wire::commands::keys;
 
@@ -31,7 +32,7 @@ pub async fn run(spec: Arc<Spec>, status: Arc<Status>) {
             }
         });
         let wait = backoff.next(fastrand::f64());
-        tracing::debug!(consumer = %observer.spec.name, %error, ?wait, "cannot look at the stream");
+        tracing::debug!(consumer = %observer.spec.name, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
         tokio::time::sleep(wait).await;
     }
 }
@@ -74,8 +75,9 @@ impl Observer {
             facts.bounds = Some(bounds);
             facts.watch.looked(bounds.tail, Instant::now(), Timestamp::now(), within);
         });
-        if !self.status.facts().positioned {
-            self.ask_for_position(connection).await?;
+        let facts = self.status.facts();
+        if !facts.positioned && matches!(facts.state, State::Backoff | State::Halted) {
+            self.ask_for_position(connection).await;
         }
         let facts = self.status.facts();
         match facts.watch.question(&facts.view()).filter(|_| facts.positioned) {
@@ -86,9 +88,10 @@ impl Observer {
 
     /// A sink that cannot be opened does not say where it stands. The stored offset, which never is
     /// beyond that, serves until it does.
-    async fn ask_for_position(&self, connection: &Connection) -> Result<(), BrokerError> {
+    async fn ask_for_position(&self, connection: &Connection) {
         let (stream, reference) = (&self.spec.stream, &self.spec.reference);
-        let Some(stored) = connection.query_offset(stream, reference).await? else { return Ok(()) };
+        // Without an answer it stays unknown, and is asked for at the next look.
+        let Ok(Some(stored)) = connection.query_offset(stream, reference).await else { return };
         self.status.update(|facts| {
             if !facts.positioned {
                 facts.position = Some(stored);
@@ -96,7 +99,6 @@ impl Observer {
                 facts.stored = Some(stored);
             }
         });
-        Ok(())
     }
 
     /// Finds out when the first message from `next` on was written, if there is one.

@@ -145,7 +145,7 @@ pub(super) async fn run(
     }
     for sink in [Some(sink), letters.map(|letters| letters.sink)].iter_mut().flatten() {
         if let Err(error) = sink.close().await {
-            tracing::warn!(sink = sink.kind(), %error, "closing the sink");
+            tracing::warn!(sink = sink.kind(), %error, "the sink could not be closed in good order");
         }
     }
 }

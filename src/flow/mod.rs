@@ -14,3 +14,4 @@ pub mod cutter;
 pub mod lag;
 pub mod ledger;
 pub mod resume;
+pub mod trouble;

@@ -74,6 +74,16 @@ pub enum OnLost {
     Next,
 }
 
+impl fmt::Display for OnLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnLost::Halt => "halt",
+            OnLost::First => "first",
+            OnLost::Next => "next",
+        })
+    }
+}
+
 /// Where a position was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -51,7 +51,10 @@ impl<S: 'static> Worker<S> {
         let (jobs, queue) = sync_channel::<Job<S>>(JOBS_MAX);
         let (made, ready) = oneshot::channel();
         let (alive, ended): (Alive, _) = oneshot::channel();
+        let span = tracing::Span::current();
         let body = move || {
+            // The log lines of the thread are those of the consumer that started it.
+            let _in = span.entered();
             let mut state = match make() {
                 Ok(state) => state,
                 Err(error) => {

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 use super::plan::Plan;
 use super::sinks::SinkFactory;
 use crate::consumer::{self, Command, Facts, Hold, Outcome, Status};
 use crate::flow::backoff::Backoff;
+use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, RestartReason, State};
 use crate::types::Guarantee;
@@ -65,7 +67,7 @@ impl Kept {
             Ended::Drained => self.status.set_state(State::Stopped, None),
             Ended::Failed(reason) => self.status.set_state(State::Stopped, Some(reason.clone())),
             Ended::Halted(reason) => {
-                tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart");
+                tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart rillway");
                 self.status.set_state(State::Halted, Some(reason.clone()));
             }
         }
@@ -94,10 +96,11 @@ pub(super) async fn run(
     let mut last = None;
     // Kept over restarts, so that no other process gets in between.
     let mut hold = None;
+    let mut trouble = Trouble::default();
     while !*draining.borrow() {
         let started = std::time::Instant::now();
         let once = match take_hold(&kept.plan, &mut hold).await {
-            Ok(()) => run_once(&kept, &heartbeats, &mut draining).await,
+            Ok(()) => run_once(&kept, &heartbeats, &mut draining, &mut trouble).await,
             Err(held) => Once::Failed(held, RestartReason::Other),
         };
         let (reason, kind) = match once {
@@ -108,7 +111,7 @@ pub(super) async fn run(
             backoff.reset();
         }
         let wait = backoff.next(fastrand::f64());
-        tracing::error!(consumer = %spec.name, %reason, ?wait, "failed; starting it again");
+        log_failure(&reason, kind, wait, trouble.failed(&reason, std::time::Instant::now()));
         kept.status.count_restart(kind);
         kept.status.update(|facts| {
             facts.unplug();
@@ -139,6 +142,21 @@ async fn take_hold(plan: &Plan, hold: &mut Option<Hold>) -> Result<(), String> {
     Ok(())
 }
 
+/// A failure that is dealt with is a warning; a fault of this program is for a person. The same one
+/// again is for whoever looks for it.
+fn log_failure(reason: &str, kind: RestartReason, wait: std::time::Duration, is_news: bool) {
+    let wait_ms = wait.as_millis();
+    match (kind, is_news) {
+        (RestartReason::Panic | RestartReason::Other, _) => {
+            tracing::error!(reason, wait_ms, "the consumer failed; starting it again");
+        }
+        (_, true) => tracing::warn!(reason, wait_ms, "the consumer failed; starting it again"),
+        (_, false) => {
+            tracing::debug!(reason, wait_ms, "the consumer failed as before; starting it again");
+        }
+    }
+}
+
 enum Once {
     Ended(Ended),
     Failed(String, RestartReason),
@@ -148,6 +166,7 @@ async fn run_once(
     kept: &Arc<Kept>,
     heartbeats: &Heartbeats,
     draining: &mut watch::Receiver<bool>,
+    trouble: &mut Trouble,
 ) -> Once {
     let (sink, letters) = tokio::select! {
         opened = open_all(&kept.plan) => match opened {
@@ -156,6 +175,10 @@ async fn run_once(
         },
         _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
     };
+    if let Some(past) = trouble.over(std::time::Instant::now()) {
+        let lasted_ms = past.lasted.as_millis();
+        tracing::info!(attempts = past.attempts, lasted_ms, "started again after failures");
+    }
     let (commands, receive) = mpsc::channel(COMMANDS_MAX);
     *lock(&kept.commands) = Some(commands.clone());
     if *draining.borrow() {
@@ -168,7 +191,8 @@ async fn run_once(
     let mut tasks = tokio::task::JoinSet::new();
     let heartbeats = heartbeats.clone();
     tasks.spawn(
-        async move { consumer::run(spec, sink, letters, status, receive, &heartbeats).await },
+        async move { consumer::run(spec, sink, letters, status, receive, &heartbeats).await }
+            .in_current_span(),
     );
     let outcome = tasks.join_next().await;
     *lock(&kept.commands) = None;
@@ -190,7 +214,7 @@ async fn open_all(plan: &Plan) -> Result<(Box<dyn Sink>, Option<Box<dyn Sink>>),
         Ok(letters) => Ok((sink, Some(letters))),
         Err(once) => {
             if let Err(error) = sink.close().await {
-                tracing::warn!(consumer = %plan.spec.name, %error, "closing the sink");
+                tracing::warn!(%error, "the sink could not be closed in good order");
             }
             Err(match once {
                 Once::Failed(what, kind) => Once::Failed(format!("dead letters: {what}"), kind),
@@ -208,7 +232,7 @@ async fn open_all(plan: &Plan) -> Result<(Box<dyn Sink>, Option<Box<dyn Sink>>),
 async fn open(factory: &SinkFactory) -> Result<Box<dyn Sink>, Once> {
     let factory = Arc::clone(factory);
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { factory().await });
+    tasks.spawn(async move { factory().await }.in_current_span());
     match tasks.join_next().await {
         Some(Ok(Ok(sink))) => Ok(sink),
         Some(Ok(Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))))) => {

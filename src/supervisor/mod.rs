@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use self::keeper::Kept;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 pub use self::sinks::{Look, SinkFactory};
 use crate::consumer::{Command, Status, observe};
 use crate::sink::stdout;
+use crate::telemetry::logging::consumer_span;
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
 use crate::types::{ConsumerName, Offset};
 
@@ -58,9 +60,12 @@ impl Supervisor {
                 metrics.show_dead_letters();
             }
             let status = Arc::new(Status::new(metrics));
-            observers.spawn(observe::run(Arc::clone(spec), Arc::clone(&status)));
+            let span = consumer_span(&spec.name, &spec.stream);
+            let observing = observe::run(Arc::clone(spec), Arc::clone(&status));
+            observers.spawn(observing.instrument(span.clone()));
             let kept = Arc::new(Kept::new(plan, status));
-            keepers.spawn(keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe()));
+            let keeping = keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe());
+            keepers.spawn(keeping.instrument(span));
             all.push(kept);
         }
         Supervisor { kept: Arc::new(all), heartbeats, keepers, observers, draining }
@@ -88,21 +93,22 @@ impl Supervisor {
     /// logged.
     pub fn commit_all(&self) {
         for kept in self.kept.iter() {
-            let name = kept.plan.spec.name.clone();
+            let span = consumer_span(&kept.plan.spec.name, &kept.plan.spec.stream);
             let (answer, answered) = oneshot::channel();
             if !kept.tell(Command::Commit(answer)) {
-                tracing::warn!(consumer = %name, "is not running: nothing to store");
+                span.in_scope(|| tracing::warn!("is not running: there is no offset to store"));
                 continue;
             }
-            tokio::spawn(async move {
+            let answer = async move {
                 match answered.await {
                     Ok(Ok(stored)) => {
-                        tracing::info!(consumer = %name, stored = ?stored.map(|o| o.0), "stored");
+                        tracing::info!(offset = stored.map(|o| o.0), "the offset is stored");
                     }
-                    Ok(Err(error)) => tracing::warn!(consumer = %name, error, "not stored"),
-                    Err(_) => tracing::warn!(consumer = %name, "ended before it was stored"),
+                    Ok(Err(error)) => tracing::warn!(error, "the offset is not stored"),
+                    Err(_) => tracing::warn!("ended before the offset was stored"),
                 }
-            });
+            };
+            tokio::spawn(answer.instrument(span));
         }
     }
 

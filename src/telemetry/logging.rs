@@ -1,19 +1,29 @@
 //! Log lines to standard error: text for people (coloured on a terminal only), or one JSON object a
-//! line.
+//! line. Where standard error is the journal, each line begins with its priority (`<4>`).
 //!
 //! What the levels mean: ERROR: something was lost, or a person must act. WARN: it went wrong, and
 //! is being dealt with. INFO: what an operator wants to know of a healthy day. DEBUG, TRACE: for
 //! whoever looks for a fault. Standard output belongs to the `stdout` sink and to commands.
 
+mod line;
+
 use std::io::IsTerminal;
 
-use tracing::Level;
+use tracing::{Level, Span};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use line::Lines;
+
+use crate::types::{ConsumerName, StreamName};
 
 /// The variable that overrides the configured level, with a level or with a list such as
 /// `info,rillway::broker=debug`.
 pub const FILTER_VARIABLE: &str = "RILLWAY_LOG";
+
+/// The target of spans, which no filter of an operator's names.
+const SPAN_TARGET: &str = "rillway::span";
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,19 +66,33 @@ pub fn filter_from_env(otherwise: &str) -> String {
 /// of levels for parts of the program; the environment is not asked here.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
     let filter = parse(filter)?;
-    // Whoever read the log may be gone (`rillway run 2>&1 | head`). To complain of that where nobody
-    // reads would be a panic.
-    let builder = tracing_subscriber::fmt()
+    let lines = Lines { format, colours: colours(), priorities: is_journal() };
+    tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        Format::Text => builder.with_ansi(colours()).finish().try_init(),
-        Format::Json => builder.json().flatten_event(true).finish().try_init(),
-    }
-    .map_err(|e| LoggingError::Twice(e.to_string()))?;
+        // Whoever read the log may be gone (`rillway run 2>&1 | head`). To complain of that where
+        // nobody reads would be a panic.
+        .log_internal_errors(false)
+        .fmt_fields(JsonFields::new())
+        .event_format(lines)
+        .finish()
+        .try_init()
+        .map_err(|e| LoggingError::Twice(e.to_string()))?;
     log_panics();
     Ok(())
+}
+
+/// The span of everything that is done for one consumer: every log line within carries its name and
+/// its stream.
+pub fn consumer_span(consumer: &ConsumerName, stream: &StreamName) -> Span {
+    tracing::error_span!(target: SPAN_TARGET, "consumer", %consumer, %stream)
+}
+
+/// Whether standard error goes to the journal: systemd names it by device and inode.
+fn is_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stderr| named == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 fn colours() -> bool {
@@ -87,7 +111,10 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
             return Err(error(format!("{part:?} is no level")));
         }
     }
-    EnvFilter::builder().parse(parts.join(",")).map_err(|e| error(e.to_string()))
+    let filter = EnvFilter::builder().parse(parts.join(",")).map_err(|e| error(e.to_string()))?;
+    // The span of a consumer is there whatever part of the program is let through.
+    let span = format!("{SPAN_TARGET}=error").parse().map_err(|_| error("internal".to_owned()))?;
+    Ok(filter.add_directive(span))
 }
 
 /// A panic is a fault of this program: one ERROR line in the chosen format, with its place.

@@ -4,6 +4,9 @@
 use rillway::sink::postgres::examine;
 
 use super::*;
+use crate::common::daemon::Home;
+use crate::common::skip::Unavailable;
+use crate::common::{Broker, Version, streams};
 
 async fn look(options: &PostgresOptions) -> Result<(), SinkError> {
     examine(options, &STREAM.into(), &"r".into()).await.map(drop)
@@ -70,4 +73,44 @@ async fn what_could_not_be_written_is_said_before() {
         what.contains("GRANT INSERT ON") && what.contains("GRANT SELECT, INSERT, UPDATE"),
         "{what}"
     );
+}
+
+/// What a person sees: also of the table of dead letters.
+async fn as_it_is_printed() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let schema = postgres.schema().await;
+    let stream = streams::create(broker, "checked").await;
+    postgres.run(&format!("CREATE VIEW {schema}.view AS SELECT 1 AS stream")).await;
+    let sink = |table: &str| {
+        format!(
+            "{{ type = \"postgres\", url = \"{}\", schema = \"{schema}\", table = \"{table}\" }}",
+            postgres.url()
+        )
+    };
+    for (table, letters, says) in [
+        ("events", "letters", None),
+        ("view", "letters", Some("is no table")),
+        ("events", "view", Some("dead letters: ")),
+    ] {
+        let consumer = format!(
+            "[[consumer]]\nname = \"a\"\nstream = \"{stream}\"\nsink = {}\n\
+             on_bad_message = \"dead_letter\"\ndead_letter = {}\n",
+            sink(table),
+            sink(letters)
+        );
+        let home = Home::new(&broker.uri(), &consumer);
+        let checked = home.command(&["check", "--connect"]).output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+            + &String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(if says.is_some() { 69 } else { 0 }), "{said}");
+        let says = says.unwrap_or("as `start` says");
+        assert!(said.contains(says), "{table} {letters}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_connect_names_what_could_not_be_written() {
+    or_skip!(as_it_is_printed().await);
 }

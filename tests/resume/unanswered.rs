@@ -77,12 +77,12 @@ async fn a_code_that_nobody_knows_is_not_none() {
 
 #[tokio::test]
 async fn no_answer_is_not_none() {
-    never_read_as_none(Say::Nothing, &["QueryOffset", "no answer", "500ms"]).await;
+    never_read_as_none(Say::Nothing, &["QueryOffset", "did not answer", "500ms"]).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_ends_instead_is_not_none() {
-    never_read_as_none(Say::HangUp, &["the connection to the broker was lost"]).await;
+    never_read_as_none(Say::HangUp, &["the connection to ", "was lost"]).await;
 }
 
 /// The control of the above: where the broker does say "none", the start counts.

@@ -88,7 +88,8 @@ where
     // Either way the connection is over, and the client is told by its end.
     let ended: io::Result<()> =
         tokio::select! { ended = requests => ended, ended = answers => ended };
-    tracing::debug!(?ended, "the bridge to a broker before 3.11 has ended");
+    let error = ended.err().map(|error| error.to_string());
+    tracing::debug!(error, "the bridge to a broker before 3.11 has ended");
 }
 
 async fn pass(

@@ -61,7 +61,7 @@ impl Worker {
         metrics.received_chunks.increment(1);
         metrics.received_bytes.increment(delivery.chunk.len() as u64);
         let Link::Up(up) = &mut self.link else { return };
-        tracing::trace!(consumer = %self.spec.name, header = ?ChunkHeader::parse(&delivery.chunk), "chunk");
+        trace_chunk(&delivery);
         let examined = up.intake.examine(delivery);
         if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
             self.commit.resume();
@@ -116,7 +116,7 @@ impl Worker {
         match classify(from, to, bounds.first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
-                tracing::debug!(consumer = %self.spec.name, %from, %to, "a gap of the broker's own chunks");
+                tracing::debug!(consumer = %self.spec.name, from = from.0, to = to.0, "a gap of the broker's own chunks");
             }
             GapKind::Truncated { records } => {
                 let what = format!(
@@ -262,7 +262,7 @@ impl Worker {
         if !self.is_given_up(wanted, &error) {
             return;
         }
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %wanted, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, wanted = wanted.0, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
         if let Link::Up(up) = &mut self.link {
             up.intake.leave_out(error, false);
         }
@@ -314,7 +314,7 @@ impl Worker {
             _ => LostReason::Undecodable,
         };
         let records = to.0.saturating_sub(from.0);
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %from, %to, up_to_records = records, %error, "a chunk that cannot be read was left out as on_bad_message says");
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, from = from.0, to = to.0, up_to_records = records, %error, "a chunk that cannot be read was left out as on_bad_message says");
         if let Link::Up(up) = &mut self.link {
             up.intake.take_damaged();
             up.intake.explained(to);
@@ -327,7 +327,7 @@ impl Worker {
         let stream = self.spec.stream.as_str();
         match self.spec.on_bad {
             OnBad::Skip => {
-                tracing::error!(consumer = %self.spec.name, stream, %first, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
+                tracing::error!(consumer = %self.spec.name, stream, first_offset = first.0, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
                 let reason = match error {
                     ChunkError::OverLimit { .. } => LostReason::OverLimit,
                     _ => LostReason::Undecodable,
@@ -363,5 +363,22 @@ impl Worker {
             Ok(ticket) => self.settle(ticket),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
         }
+    }
+}
+
+fn trace_chunk(delivery: &Delivery) {
+    if !tracing::enabled!(tracing::Level::TRACE) {
+        return;
+    }
+    match ChunkHeader::parse(&delivery.chunk) {
+        Ok(header) => tracing::trace!(
+            first_offset = header.first_offset.0,
+            records = header.records,
+            epoch = header.epoch,
+            written_at = %header.timestamp,
+            bytes = delivery.chunk.len(),
+            "chunk"
+        ),
+        Err(error) => tracing::trace!(%error, bytes = delivery.chunk.len(), "chunk"),
     }
 }

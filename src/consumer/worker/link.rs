@@ -220,9 +220,9 @@ impl Worker {
         let Session { subscription, plan, stored, bounds } = session;
         let connection = subscription.connection();
         tracing::info!(
-            consumer = %self.spec.name, stream = %self.spec.stream, node = %connection.endpoint(),
-            broker = connection.version(), from = %plan.subscribe, wanted = plan.wanted.map(|o| o.0),
-            by = plan.origin.map(tracing::field::display), stored = stored.map(|o| o.0), "subscribed"
+            node = %connection.endpoint(), broker = connection.version(), from = %plan.subscribe,
+            wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
+            stored = stored.map(|o| o.0), "subscribed"
         );
         self.doubts.clear();
         self.commit.observed(stored);
@@ -303,7 +303,7 @@ impl Worker {
     }
 
     pub(super) fn try_again(&mut self, error: String, why: RestartReason, wait: Duration) {
-        tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, error, ?wait, "not connected; trying again");
+        tracing::warn!(error, wait_ms = wait.as_millis(), "not connected; trying again");
         self.status.set_state(State::Backoff, Some(error));
         self.status.count_restart(why);
         self.link = Link::Down { until: Instant::now() + wait };
@@ -344,7 +344,7 @@ impl Worker {
             self.end(super::Outcome::Halted(halt(&lost)));
             return;
         };
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, %lost, policy = %start, "the position is lost; going on as on_offset_lost says");
+        tracing::error!(%lost, policy = %start, "the position is lost; going on as on_offset_lost says");
         self.count_lost(super::settling::lost_reason(&lost), lost.messages());
         let from = match (&lost, start) {
             // So that what retention takes from now on is noticed.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use self::link::{Asked, Link, Linked};
 use self::settling::{Stored, Waiter};
@@ -35,6 +36,7 @@ use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
 use crate::flow::resume::{Doubts, Origin};
+use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
@@ -110,6 +112,8 @@ struct Worker {
     /// Tells the sink's task that the time to drain runs short, and when to.
     stop: Stop,
     stop_at: Option<Instant>,
+    /// What its writes fail with, for the log.
+    sink_trouble: Trouble,
     /// Batches that the sink has taken and holds back.
     held: usize,
     /// It was asked to make them durable.
@@ -189,14 +193,17 @@ pub async fn run(
     let (send_reports, reports) = mpsc::channel(orders_max);
     let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
     let stop = Stop::default();
-    let sink_task = AbortOnDrop(tokio::spawn(sinking::run(
-        sink,
-        letters,
-        receive_orders,
-        send_reports,
-        spec.on_bad,
-        (backoff, stop.clone()),
-    )));
+    let sink_task = AbortOnDrop(tokio::spawn(
+        sinking::run(
+            sink,
+            letters,
+            receive_orders,
+            send_reports,
+            spec.on_bad,
+            (backoff, stop.clone()),
+        )
+        .in_current_span(),
+    ));
 
     let mut commit = Commit::new(spec.commit, None, now);
     if let Some(position) = position {
@@ -215,6 +222,7 @@ pub async fn run(
         sink_alive: true,
         stop,
         stop_at: None,
+        sink_trouble: Trouble::default(),
         held: 0,
         flush_asked: false,
         remembered,
@@ -446,7 +454,10 @@ impl Worker {
                 Outcome::Panicked("the sink panicked".to_owned())
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::warn!(consumer = %self.spec.name, "the sink or the broker did not say goodbye within {GOODBYE_MAX:?}");
+                tracing::warn!(
+                    timeout_ms = GOODBYE_MAX.as_millis(),
+                    "closing the sink or the connection timed out"
+                );
                 outcome
             }
         }

@@ -60,6 +60,7 @@ impl Worker {
                 if messages > 0 {
                     metrics.write_duration.record(took.as_secs_f64());
                 }
+                self.note_sink_works();
                 self.status.update(|facts| {
                     facts.sink_trouble = None;
                     facts.sink_busy_since = None;
@@ -91,6 +92,7 @@ impl Worker {
             }
             Report::Held { batches, skipped } => {
                 self.held += batches;
+                self.note_sink_works();
                 self.status.update(|facts| {
                     facts.sink_trouble = None;
                     facts.sink_busy_since = None;
@@ -99,7 +101,7 @@ impl Worker {
             }
             Report::Retrying { error, wait } => {
                 metrics.sink_errors(SinkErrorReason::Transient).increment(1);
-                tracing::warn!(consumer = %self.spec.name, %error, ?wait, "the sink failed; trying again");
+                self.note_sink_failed(&error, wait);
                 self.status.update(|facts| facts.sink_trouble = Some(error));
             }
             Report::Restarted => {
@@ -140,6 +142,23 @@ impl Worker {
         self.end(Outcome::Halted(format!("{reason}{hint}")));
     }
 
+    /// Says that the sink failed, where that is news.
+    fn note_sink_failed(&mut self, error: &str, wait: std::time::Duration) {
+        let wait_ms = wait.as_millis();
+        match self.sink_trouble.failed(error, Instant::now()) {
+            true => tracing::warn!(error, wait_ms, "the sink failed; trying again"),
+            false => tracing::debug!(error, wait_ms, "the sink failed as before; trying again"),
+        }
+    }
+
+    /// Says that the sink works again, where it had failed.
+    fn note_sink_works(&mut self) {
+        if let Some(past) = self.sink_trouble.over(Instant::now()) {
+            let lasted_ms = past.lasted.as_millis();
+            tracing::info!(attempts = past.attempts, lasted_ms, "the sink works again");
+        }
+    }
+
     fn note_skipped(&self, skipped: &[BadRecord]) {
         let Some(first) = skipped.first() else { return };
         if self.spec.on_bad == OnBad::DeadLetter {
@@ -153,7 +172,7 @@ impl Worker {
                 };
                 self.status.metrics.dead_letters(reason).increment(1);
             }
-            tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = %first.offset, detail = %first.detail, "messages cannot be written; they are among the dead letters");
+            tracing::warn!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = first.offset.0, detail = %first.detail, "messages cannot be written; they are among the dead letters");
             return;
         }
         for bad in skipped {
@@ -165,9 +184,9 @@ impl Worker {
                 BadReason::Refused => LostReason::Refused,
             };
             self.status.metrics.lost(reason).increment(1);
-            tracing::debug!(consumer = %self.spec.name, offset = %bad.offset, detail = %bad.detail, "left out");
+            tracing::debug!(offset = bad.offset.0, detail = %bad.detail, "left out");
         }
-        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = %first.offset, detail = %first.detail, "messages cannot be written; left out as on_bad_message says");
+        tracing::error!(consumer = %self.spec.name, stream = %self.spec.stream, messages = skipped.len(), first_offset = first.offset.0, detail = %first.detail, "messages cannot be written; left out as on_bad_message says");
     }
 
     /// Notes that the ticket's batch is durable, or was given up by a policy.
@@ -251,17 +270,17 @@ impl Worker {
                     facts.stored = Some(held);
                     facts.unstored_since = None;
                 });
-                tracing::debug!(consumer = %name, offset = %held, "offset stored");
+                tracing::debug!(offset = held.0, "offset stored");
             }
             Ok(Some(held)) if held > checkpoint.offset => {
                 metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
-                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = %checkpoint.offset, theirs = %held, "the broker holds a higher offset than was stored: does another process use this reference?");
+                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = checkpoint.offset.0, theirs = held.0, "the broker holds a higher offset than was stored: does another process use this reference?");
                 self.commit.observed(Some(held));
                 self.commit.failed(now);
             }
             Ok(held) => {
                 metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
-                tracing::warn!(consumer = %name, ours = %checkpoint.offset, held = ?held.map(|o| o.0), "a stored offset did not arrive; storing it again");
+                tracing::warn!(consumer = %name, ours = checkpoint.offset.0, held = held.map(|o| o.0), "a stored offset did not arrive; storing it again");
                 self.store_failed(now);
             }
             Err(error) => {
@@ -318,7 +337,9 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
     match error {
         BrokerError::Connect { .. }
         | BrokerError::Tls(_)
-        | BrokerError::Silent(_)
+        | BrokerError::Silent { .. }
+        | BrokerError::Broken { .. }
+        | BrokerError::NoNode(_)
         | BrokerError::Lost(_)
         | BrokerError::Closed
         | BrokerError::Timeout { .. }
@@ -331,6 +352,8 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
         | BrokerError::NotPublished { .. }
         | BrokerError::ClosedByBroker { .. }
         | BrokerError::Protocol(_)
+        | BrokerError::NotProtocol { .. }
+        | BrokerError::Alarm { .. }
         | BrokerError::CreditExceeded
         | BrokerError::ChunkTooLarge { .. } => RestartReason::Broker,
         BrokerError::StreamMissing(_) | BrokerError::StreamUnavailable { .. } => {

@@ -306,7 +306,7 @@ impl Sink for FileSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        tracing::warn!(folder = %self.folder.display(), "a new history begins: the segments so far are put aside");
+        tracing::warn!(folder = %self.folder.display(), "the stream was re-created: the segments so far are put aside");
         self.run(Log::restart).await?
     }
 

@@ -114,7 +114,7 @@ pub(super) fn settle<S: Storage>(
             tracing::info!(
                 segment = %path.display(),
                 bytes = found.bytes - tail.bytes,
-                "cutting off what was not committed; it will come again"
+                "cutting off bytes that no position counts; their messages are read again"
             );
         }
         storage.cut(&file, tail.bytes).tried("cut", || path.clone())?;

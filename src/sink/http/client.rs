@@ -174,6 +174,14 @@ impl Client {
 
     /// There is no whole answer.
     fn failed(&self, what: &str, error: reqwest::Error) -> Verdict {
+        if error.is_connect() {
+            let what = format!(
+                "{what} was not sent: there is no connection ({}). Does the service run, and is the \
+                 address right? It is tried again",
+                chain(error)
+            );
+            return Verdict::Later { what, retry_after: None };
+        }
         let why = if error.is_timeout() && !error.is_connect() {
             format!("no whole answer within {:?}", self.timeout)
         } else {

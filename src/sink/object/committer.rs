@@ -160,8 +160,20 @@ impl Committer {
             return Err(SinkError::Fatal("internal error: a claim is gone".to_owned()));
         };
         if self.fate.is_none() {
+            let started = std::time::Instant::now();
             self.fate = Some(match self.store.create(&claim.key, object.bytes.clone()).await? {
-                Created::Made => Fate::Landed,
+                Created::Made => {
+                    tracing::info!(
+                        object = self.store.place(&claim.key),
+                        records = claim.records,
+                        bytes = claim.bytes,
+                        first_offset = claim.first_offset.0,
+                        last_offset = claim.last_offset.0,
+                        took_ms = started.elapsed().as_millis(),
+                        "object written"
+                    );
+                    Fate::Landed
+                }
                 Created::Exists => match self.found(&claim).await? {
                     Found::Settled(fate) => fate,
                     Found::Nothing => {

@@ -315,7 +315,7 @@ mod tests {
     const OBJECTS: u64 = 3;
 
     fn the_names() -> Names {
-        names(&StreamName::from("events"), &Reference::from("archive"))
+        names(&StreamName::from("events"), &Reference::from("archive"), 255)
     }
 
     fn object(nth: u64) -> Object {

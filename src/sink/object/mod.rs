@@ -249,7 +249,9 @@ impl Sink for ObjectSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        tracing::warn!("a new history begins: its records come beside those of the former one");
+        tracing::warn!(
+            "the stream was re-created: its records come beside those of the old incarnation"
+        );
         self.committer.restart().await?;
         self.objects.clear();
         self.flush_at = None;

@@ -390,7 +390,7 @@ impl Sink for PostgresSink {
     /// the rows have to be put aside by whoever made the key.
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
-        tracing::warn!(place = %self.door.place, stream = %self.stream, "a new history begins: the rows so far stay in the table");
+        tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
         let Some(ready) = self.ready.take() else { return Ok(()) };
         // Where the answer is lost, the position may be none.
         self.doubt = Some(None);

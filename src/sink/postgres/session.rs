@@ -21,6 +21,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Error, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::Instrument;
 
 use super::error::{late, transient, wait};
 use crate::sink::SinkError;
@@ -89,11 +90,12 @@ impl Door {
         let connecting = tokio::time::timeout(self.timeout, self.config.connect(tls)).await;
         match connecting {
             Ok(Ok((client, connection))) => {
-                let task = tokio::spawn(async move {
+                let until_it_ends = async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "the connection to PostgreSQL has ended");
                     }
-                });
+                };
+                let task = tokio::spawn(until_it_ends.in_current_span());
                 Ok(Session { client, task: Task(task) })
             }
             Ok(Err(error)) => Err(transient("connect to PostgreSQL", &self.place, &error)),

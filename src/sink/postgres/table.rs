@@ -129,7 +129,7 @@ pub(super) async fn make(
             )));
         }
         client.batch_execute(&sql).await.map_err(failed("create the tables", names, place))?;
-        tracing::info!(table = %name, "created");
+        tracing::info!(table = %name, "table created");
     }
     Ok(())
 }

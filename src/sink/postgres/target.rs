@@ -7,6 +7,9 @@
 //! The question goes out together with the update of the position, so it costs no round trip. Where
 //! the answer is another, the transaction is rolled back, and the table looked up again.
 //!
+//! Not by LOCK TABLE: that needs rights on the whole table where columns would do, locks every
+//! partition, and takes no foreign tables.
+//!
 //! The definition is read before the types are: a change in between makes a difference, too.
 
 use tokio_postgres::{Client, Error, Statement};

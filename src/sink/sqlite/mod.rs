@@ -212,7 +212,7 @@ impl Sink for SqliteSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        tracing::warn!(database = %self.path.display(), "a new history begins: the rows so far stay, and offsets may come again");
+        tracing::warn!(database = %self.path.display(), "the stream was re-created: the rows so far stay, and offsets may come again");
         self.run(Writer::restart).await?
     }
 

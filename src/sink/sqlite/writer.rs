@@ -397,7 +397,7 @@ fn report(path: &std::path::Path, before: Option<&Held>, held: &Held) {
     }
     tracing::debug!(
         database = %path.display(), table = held.table, owner = held.owner,
-        position = shown(held.position), "took the position"
+        position = held.position.map(|at| at.offset.0), "took the position"
     );
 }
 

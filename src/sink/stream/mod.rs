@@ -359,7 +359,7 @@ impl Sink for StreamSink {
         tracing::warn!(
             target = self.publisher.target(),
             publisher = name,
-            "a new history begins: it is published under another name"
+            "the stream was re-created: it is published under another name"
         );
         Ok(())
     }

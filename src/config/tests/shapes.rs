@@ -1,0 +1,110 @@
+//! Files and variables of another shape than they should have: each error leads to the line, and says
+//! what to do.
+
+use super::*;
+
+const CONSUMER: &str = "[[consumer]]\nname = \"a\"\nstream = \"s\"\nsink = { type = \"null\" }\n";
+
+fn error(bytes: &[u8]) -> String {
+    let file = File::new("");
+    std::fs::write(file.path(), bytes).unwrap();
+    let error = file.load(&Env::default()).unwrap_err();
+    assert_eq!(error.exit_code(), 78);
+    let text = error.to_string();
+    assert!(text.contains(&file.path().display().to_string()), "{text}");
+    text
+}
+
+#[test]
+fn what_is_no_toml_is_placed_and_says_what_to_do() {
+    let with = |extra: &str| format!("{CONSUMER}{extra}\n");
+    for (text, says) in [
+        (
+            with("start = { offset = 9223372036854775808 }"),
+            "line 5: consumer[0].start.offset: 9223372036854775808 is out of range: a whole number \
+             in TOML lies between -9223372036854775808 and 9223372036854775807",
+        ),
+        (
+            with("commit = { every_messages = 0xffffffffffffffff }"),
+            "line 5: consumer[0].commit.every_messages: 0xffffffffffffffff is out of range",
+        ),
+        (with("name = \"b\""), "line 5, column 1: the key `name` is given twice in one table"),
+        (
+            format!("[log]\nlevel = \"info\"\n[log]\n{CONSUMER}"),
+            "line 3, column 2: the key `log` is given twice",
+        ),
+        (format!("[log]\nlevel = info\n{CONSUMER}"), "line 2, column 9: this is no value of TOML"),
+        (format!("[log]\nlevel = warn\n{CONSUMER}"), "a text stands in quotes"),
+        ("[broker\n".to_owned(), "line 1, column 8: not valid TOML: unclosed table"),
+        (String::new(), "consumer: there is none: expected at least one [[consumer]]"),
+        (with("batch = { max_messages = \"5\" }"), "line 5: consumer[0].batch.max_messages"),
+    ] {
+        let error = error(text.as_bytes());
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+    let latin_1 = [CONSUMER.as_bytes(), b"# caf\xe9\n"].concat();
+    let error = error(&latin_1);
+    assert!(error.contains("line 5, column 6: the byte 0xe9 is not UTF-8"), "{error}");
+}
+
+#[test]
+fn tables_and_lists_that_were_taken_for_each_other() {
+    let one = CONSUMER.replace("[[consumer]]", "[consumer]") + "memry = \"1MiB\"\n";
+    let error = error(one.as_bytes());
+    for says in [
+        "2 problems",
+        "line 1: consumer: [consumer] is one table, expected a list of them: write [[consumer]]",
+        "memry (consumer \"a\"): unknown key; did you mean `memory`?",
+    ] {
+        assert!(error.contains(says), "{error}");
+    }
+    let many = format!("{CONSUMER}[[broker]]\nuri = \"rabbitmq-stream://h\"\n");
+    let error = super::problems(&many, &Env::default());
+    assert_eq!(error, ["broker: [[broker]] is a list, and there is only one: write [broker]"]);
+    let misspelt = CONSUMER.replace("consumer", "consumers");
+    let error = super::problems(&misspelt, &Env::default());
+    assert_eq!(error, ["consumers: unknown key; did you mean `consumer`?"]);
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_of_windows_are_read() {
+    assert!(load(&format!("\u{feff}{CONSUMER}")).is_ok());
+    assert!(load(&CONSUMER.replace('\n', "\r\n")).is_ok());
+    let wrong = format!("{CONSUMER}memry = 5\n").replace('\n', "\r\n");
+    assert!(error(wrong.as_bytes()).contains("line 5: consumer[0].memry"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why() {
+    let file = File::new(CONSUMER);
+    let folder = Config::load(Some(file.0.path()), &Env::default()).unwrap_err().to_string();
+    assert!(folder.contains("it is a folder; name the file in it"), "{folder}");
+    let missing = file.0.path().join("none.toml");
+    let missing = Config::load(Some(&missing), &Env::default()).unwrap_err().to_string();
+    assert!(missing.contains("none.toml (name another one with -c FILE"), "{missing}");
+}
+
+#[test]
+fn a_variable_that_looks_like_a_key_and_sets_none_is_told() {
+    for (name, meant) in [
+        ("RILLWAY_BROKER_URI", "did you mean RILLWAY__BROKER__URI?"),
+        ("RILLWAY_BROKER_CONNECT_TIMEOUT", "did you mean RILLWAY__BROKER__CONNECT_TIMEOUT?"),
+        ("RILLWAY_STATE_DIR", "did you mean RILLWAY__STATE_DIR?"),
+        ("RILLWAY_BROKER__URI", "did you mean RILLWAY__BROKER__URI?"),
+        ("RILLWAY_CONSUMER_0_MEMORY", "did you mean RILLWAY__CONSUMER__0__MEMORY?"),
+        ("RILLWAY_BROKR_URI", "two underscores stand before each key"),
+        ("RILLWAY_LOG_LEVEL", "did you mean RILLWAY__LOG__LEVEL?"),
+    ] {
+        let found = problems(CONSUMER, &Env::from([(name, "x")]));
+        assert_eq!(found, [format!("the variable {name} sets no key; {meant}")]);
+    }
+    // What is no key: this program's other variables, and those of a cluster's services.
+    for name in ["RILLWAY_LOG", "RILLWAY_CONFIG", "RILLWAY_SERVICE_HOST", "RILLWAY_PORT_9552_TCP"] {
+        let env = Env::from([(name, "info")]);
+        assert!(File::new(CONSUMER).load(&env).is_ok(), "{name}");
+    }
+    let file = File::new(CONSUMER);
+    let env = Env::from([("RILLWAY_BROKER_URI", "x"), ("RILLWAY_ADMIN_LISTEN", "x")]);
+    let error = Config::load_broker(Some(&file.path()), &env).unwrap_err().to_string();
+    assert!(error.contains("RILLWAY__BROKER__URI") && !error.contains("ADMIN"), "{error}");
+}
