@@ -19,7 +19,12 @@ pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
         let kinds = tree.kinds_at(&[key]);
         let (takes_list, takes_table) = (kinds.contains(&Kind::List), kinds.contains(&Kind::Table));
         match value {
-            Value::Object(_) if takes_list && !takes_table => {
+            // A number is what a variable with too high an index has left there.
+            Value::Object(table)
+                if takes_list
+                    && !takes_table
+                    && table.keys().all(|key| key.parse::<u64>().is_err()) =>
+            {
                 problems.push(Problem::new(
                     key,
                     format!("[{key}] is one table, expected a list of them: write [[{key}]]"),

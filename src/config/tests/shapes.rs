@@ -92,7 +92,7 @@ fn a_variable_that_looks_like_a_key_and_sets_none_is_told() {
         ("RILLWAY_STATE_DIR", "did you mean RILLWAY__STATE_DIR?"),
         ("RILLWAY_BROKER__URI", "did you mean RILLWAY__BROKER__URI?"),
         ("RILLWAY_CONSUMER_0_MEMORY", "did you mean RILLWAY__CONSUMER__0__MEMORY?"),
-        ("RILLWAY_BROKR_URI", "two underscores stand before each key"),
+        ("RILLWAY_BROKR_URI", "two underscores stand before each key, as in RILLWAY__BROKER__URI"),
         ("RILLWAY_LOG_LEVEL", "did you mean RILLWAY__LOG__LEVEL?"),
     ] {
         let found = problems(CONSUMER, &Env::from([(name, "x")]));
