@@ -38,7 +38,7 @@ fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             // Another process may have been faster.
-            return if path.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) };
+            return if path.is_dir() { Ok(()) } else { Err(rustix::io::Errno::NOTDIR.into()) };
         }
         made => made?,
     }

@@ -26,6 +26,7 @@ mod http;
 mod isolation;
 mod lag;
 mod memory;
+mod memory_decoded;
 mod metrics_sink;
 mod object;
 mod odd_messages;

@@ -54,20 +54,36 @@ pub struct ConsumerConfig {
     pub dead_letter: Option<SinkConfig>,
 }
 
+/// What is told of a bad record: its offset, and why in words.
+const BAD_RECORD_BYTES: u64 = 256;
+/// The shortest message that there is, with its length.
+const MESSAGE_BYTES_MIN: u64 = 7;
+
 /// What a reference is followed by for the position of its dead letters.
 const DEAD_LETTERS: &str = ".dead-letters";
 
 impl ConsumerConfig {
     /// The memory that this consumer may take, at the most: the messages it holds, its sink's own
-    /// buffers, and those of the dead letters' sink, with a message copied into its letter (which is
-    /// no longer than half of `memory`).
+    /// buffers, the largest message (which is no longer than half of `memory`) as the sink writes it,
+    /// what is told of bad records, and the buffers of the dead letters' sink, with a message copied into
+    /// its letter.
     pub fn memory_bound(&self) -> ByteSize {
         let letters = self
             .dead_letter
             .as_ref()
             .map_or(0, |sink| sink.overhead_bytes().saturating_add(LETTERS.0 + self.memory.0 / 2));
-        let sink = self.sink.overhead_bytes();
-        ByteSize(self.memory.0.saturating_add(sink).saturating_add(letters))
+        let largest = self.memory.0 / 2;
+        let encoded = [Some(&self.sink), self.dead_letter.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|sink| largest.saturating_mul(sink.growth_max()))
+            .max()
+            .unwrap_or_default();
+        let bad =
+            self.sink.bad_records_max(self.batch.max_messages).min(largest / MESSAGE_BYTES_MIN);
+        [self.sink.overhead_bytes(), letters, encoded, bad.saturating_mul(BAD_RECORD_BYTES)]
+            .into_iter()
+            .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
     }
 
     /// The reference under which the dead letters' sink keeps its position.

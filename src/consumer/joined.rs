@@ -9,6 +9,9 @@ use crate::types::{Checkpoint, Offset};
 /// The most orders that are written at once, and that wait for a sink that takes them so.
 pub(super) const JOINED_MAX: usize = 8;
 
+/// No more are added to so many messages: what is told of each, if it is bad, is memory too.
+pub(super) const JOINED_MESSAGES_MAX: u64 = 80_000;
+
 /// A batch to write.
 pub(super) struct Order {
     pub(super) ticket: Ticket,
@@ -52,8 +55,9 @@ impl Joined {
         self.batch.append(order.batch);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.members.len()
+    /// Whether more may be added.
+    pub(super) fn has_room(&self) -> bool {
+        self.members.len() < JOINED_MAX && self.batch.messages() < JOINED_MESSAGES_MAX
     }
 
     pub(super) fn into_parts(self) -> (Members, Batch) {

@@ -13,7 +13,6 @@
 //! - letters take little memory, however many records of a batch are bad: they are written in
 //!   pieces.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,45 +61,49 @@ impl Letters {
         lock(&self.noted).restart();
     }
 
-    /// The letters for these records of the batch that are not written yet, in pieces.
+    /// The records among these that have no letter yet, in the stream's order.
     ///
     /// # Errors
-    /// Where one comes too late for the order and cannot be proved to be there, or its record is not
-    /// in the batch.
-    pub(super) fn pieces(&self, batch: &Batch, bad: &[BadRecord]) -> Result<Vec<Piece>, String> {
-        let mut wanted: HashMap<Offset, &BadRecord> = {
+    /// Where one comes too late for the order and cannot be proved to be there.
+    pub(super) fn wanted<'b>(&self, bad: &'b [BadRecord]) -> Result<Vec<&'b BadRecord>, String> {
+        let mut wanted: Vec<&BadRecord> = {
             let noted = lock(&self.noted);
-            let new = bad.iter().filter(|bad| !noted.knows(bad.offset));
-            new.map(|bad| (bad.offset, bad)).collect()
+            bad.iter().filter(|bad| !noted.knows(bad.offset)).collect()
         };
-        if let Some(at) = self.at
-            && let Some(late) = wanted.keys().filter(|offset| **offset <= at).min()
-        {
-            return Err(self.too_late(*late, at));
+        wanted.sort_unstable_by_key(|bad| bad.offset);
+        wanted.dedup_by_key(|bad| bad.offset);
+        match (self.at, wanted.first()) {
+            (Some(at), Some(first)) if first.offset <= at => Err(self.too_late(first.offset, at)),
+            _ => Ok(wanted),
         }
-        let (mut pieces, mut piece) = (Vec::new(), Piece::default());
+    }
+
+    /// The letters that are written next, taken off the front of `wanted`.
+    ///
+    /// # Errors
+    /// Where a record is not in the batch.
+    pub(super) fn piece(&self, batch: &Batch, wanted: &mut &[&BadRecord]) -> Result<Piece, String> {
+        let mut piece = Piece::default();
         for part in batch.parts() {
-            if wanted.is_empty() {
-                break;
-            }
-            for record in part.block.records() {
-                if let Some(bad) = wanted.remove(&record.offset) {
-                    piece.add(record.offset, bad.clone(), part.clone(), record.message.len());
-                    if piece.bytes >= PIECE_BYTES {
-                        pieces.push(std::mem::take(&mut piece));
+            while let Some((bad, rest)) = wanted.split_first()
+                && bad.offset <= part.block.last_offset()
+                && piece.bytes < PIECE_BYTES
+            {
+                let from = part.block.clone().starting_at(bad.offset);
+                match from.records().next().filter(|record| record.offset == bad.offset) {
+                    Some(record) => {
+                        let bytes = record.message.len();
+                        piece.add(bad.offset, (*bad).clone(), part.clone(), bytes);
                     }
+                    None => return Err(not_in_batch(bad.offset)),
                 }
+                *wanted = rest;
             }
         }
-        if let Some(offset) = wanted.keys().next() {
-            return Err(format!(
-                "internal error: the sink refused offset {offset}, which is not in the batch; \
-                 please report it"
-            ));
+        match wanted.first() {
+            Some(bad) if piece.records.is_empty() => Err(not_in_batch(bad.offset)),
+            _ => Ok(piece),
         }
-        pieces.push(piece);
-        pieces.retain(|piece| !piece.records.is_empty());
-        Ok(pieces)
     }
 
     /// The letters of a piece, as a batch.
@@ -170,6 +173,12 @@ impl Letters {
             message,
         )
     }
+}
+
+fn not_in_batch(offset: Offset) -> String {
+    format!(
+        "internal error: the sink refused offset {offset}, which is not in the batch; please report it"
+    )
 }
 
 fn lock(noted: &Mutex<Noted>) -> std::sync::MutexGuard<'_, Noted> {

@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::joined::{JOINED_MAX, Joined, Members, Order, Written};
+use super::joined::{Joined, Members, Order, Written};
 use super::letters::{Letters, Piece};
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
-use crate::sink::{BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Offset, Timestamp};
 
 /// What the sink's task is told.
@@ -126,7 +126,7 @@ pub(super) async fn run(
             Message::Write(_) if stop.is_set() => Report::WoundUp,
             Message::Write(order) => {
                 let mut joined = Joined::of(order);
-                while joins && ahead.is_none() && joined.len() < JOINED_MAX {
+                while joins && ahead.is_none() && joined.has_room() {
                     match orders.try_recv() {
                         Ok(Message::Write(order)) => joined.add(order),
                         Ok(other) => ahead = Some(other),
@@ -257,6 +257,14 @@ impl Job<'_> {
                         let reason = format!("{}; but it is not in the batch", describe(&bad));
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
+                    // Those of a batch may be many: they are not all kept until it is durable.
+                    if skipped.len() + bad.len() > BAD_RECORDS_MAX {
+                        let skipped = std::mem::take(&mut skipped);
+                        let report = Report::Held { batches: 0, skipped };
+                        if self.retry.reports.send(report).await.is_err() {
+                            return Report::Stopped(Stopped::by_itself(GONE.to_owned()));
+                        }
+                    }
                     skipped.extend(bad);
                     self.retry.backoff.reset();
                 }
@@ -298,7 +306,10 @@ impl Job<'_> {
         let Some(letters) = &mut self.letters else {
             return Err("internal error: there is no sink for dead letters".to_owned());
         };
-        for piece in letters.pieces(batch, bad)? {
+        let wanted = letters.wanted(bad)?;
+        let mut rest = wanted.as_slice();
+        while !rest.is_empty() {
+            let piece = letters.piece(batch, &mut rest)?;
             let batch = letters.batch(&piece).ok_or("internal error: a letter got lost")?;
             let (last, batch) = (batch.last_offset(), Arc::new(batch));
             self.retry.note(letters, &piece).await?;

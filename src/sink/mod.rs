@@ -17,7 +17,8 @@
 //! - A sink that keeps its own position commits it atomically with the batch, and finds it again
 //!   in [`Sink::position`] after a crash at any instant.
 //! - A record that can never be written is reported as [`SinkError::Poison`], all such records of
-//!   the batch at once; what becomes of them is not the sink's business.
+//!   the batch at once, or the first [`BAD_RECORDS_MAX`] of them; what becomes of them is not the sink's
+//!   business.
 //! - A sink knows nothing of brokers, retries or metrics.
 
 pub mod columns;
@@ -130,6 +131,10 @@ pub async fn write_whole(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<Dura
         }
     }
 }
+
+/// So many bad records of a batch are enough to be told of: the others are found when the batch comes
+/// again without these.
+pub(crate) const BAD_RECORDS_MAX: usize = 10_000;
 
 /// Why a sink could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

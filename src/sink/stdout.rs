@@ -29,7 +29,7 @@ use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
-use crate::sink::{BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 use crate::wire::block::Record;
 
@@ -269,6 +269,9 @@ impl Printer {
                 fits = false;
             }
             bad.extend(self.encode(record).err());
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
         }
         if bad.is_empty() { Ok(fits) } else { Err(SinkError::Poison(bad)) }
     }

@@ -177,7 +177,7 @@ mod tests {
         let message = message(line.as_bytes(), 0).unwrap().0;
         let properties = message.properties().unwrap();
         assert_eq!(format!("{:?}", properties.user_id), "Some([103, 117, 101, 115, 116])");
-        assert_eq!(format!("{:?}", properties.message_id), "Some(Binary(Binary([255, 0])))");
+        assert_eq!(format!("{:?}", properties.message_id), "Some(Binary([255, 0]))");
         for (line, says) in [
             (r#"{"body":1,"properties":{"to":"/wA=","to_encoding":"base64"}}"#, "only a text"),
             (

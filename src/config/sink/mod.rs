@@ -58,6 +58,11 @@ pub enum SinkConfig {
     Stream(StreamSink),
 }
 
+/// As in `sink::BAD_RECORDS_MAX`.
+const BAD_RECORDS_MAX: u64 = 10_000;
+/// As in `consumer::joined`.
+const JOINED_MESSAGES_MAX: u64 = 80_000;
+
 /// The names of the sinks, as `type` takes them.
 const TYPES: &[&str] =
     &["null", "stdout", "file", "object", "sqlite", "postgres", "http", "metrics", "stream"];
@@ -105,6 +110,28 @@ impl SinkConfig {
             SinkConfig::Http(http) => http.overhead_bytes(),
             SinkConfig::Metrics(metrics) => metrics.overhead_bytes(),
             SinkConfig::Stream(stream) => stream.overhead_bytes(),
+        }
+    }
+
+    /// How many times its own bytes a large message takes at the most while the sink writes it. JSON
+    /// takes six bytes for a control character, and three to four for each of a number.
+    pub(super) fn growth_max(&self) -> u64 {
+        match self {
+            SinkConfig::Null => 0,
+            SinkConfig::Metrics(_) | SinkConfig::Stream(_) => 1,
+            _ => 6,
+        }
+    }
+
+    /// Of how many bad records it tells at once, where a batch has so many messages.
+    pub(super) fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        match self {
+            SinkConfig::Null => 0,
+            // These look through what they are given, batches that were joined among it, to its end.
+            SinkConfig::Http(_) | SinkConfig::Postgres(_) => {
+                batch_messages.max(batch_messages.saturating_mul(8).min(JOINED_MESSAGES_MAX))
+            }
+            _ => BAD_RECORDS_MAX.min(batch_messages.saturating_mul(8)),
         }
     }
 

@@ -37,6 +37,10 @@ use super::{push_base64, timestamp};
 const GROWTH_MAX: usize = 32;
 const GROWTH_SPARE_BYTES: usize = 64 << 10;
 
+/// The same for a large message, whose memory counts. Numbers and times take three times their bytes.
+const LARGE_GROWTH_MAX: usize = 4;
+const LARGE_GROWTH_SPARE_BYTES: usize = 2 << 20;
+
 const HEADER: [&str; 5] = ["durable", "priority", "ttl", "first_acquirer", "delivery_count"];
 const PROPERTIES: [&str; 13] = [
     "message_id",
@@ -92,7 +96,9 @@ pub(super) struct Mapper<'o> {
 impl<'o> Mapper<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, message: &Message<'_>) -> Self {
         let encoded_len = message.encoded().len();
-        let limit = encoded_len.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_SPARE_BYTES);
+        let grown = |times, spare| encoded_len.saturating_mul(times).saturating_add(spare);
+        let limit = grown(GROWTH_MAX, GROWTH_SPARE_BYTES)
+            .min(grown(LARGE_GROWTH_MAX, LARGE_GROWTH_SPARE_BYTES));
         Mapper { end: out.len().saturating_add(limit), limit, encoded_len, out, nul: Nul::Kept }
     }
 

@@ -9,7 +9,7 @@
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
-use crate::sink::{BadRecord, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
 
 use super::error::Tried;
@@ -296,6 +296,9 @@ fn encode<S: Storage>(
     for record in batch.records() {
         if let Err(record) = envelope.append(record, plain) {
             bad.push(record);
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
         }
         if plain.len() >= piece.bytes {
             if bad.is_empty() {

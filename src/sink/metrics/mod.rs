@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::columns::{Columns, Value};
-use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
@@ -279,6 +279,9 @@ impl Sink for MetricsSink {
                 .read(record, &mut row)
                 .and_then(|()| self.count(&row, record.offset, &mut tally));
             bad.extend(counted.err());
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
         }
         if !bad.is_empty() {
             return Err(SinkError::Poison(bad));

@@ -38,7 +38,8 @@
 //!
 //! # Memory
 //! What is held is encoded and compressed. A batch is read whole before any of it is taken, since its
-//! bad records have to be found first. At the end of an object its columns are put behind each other,
+//! bad records have to be found first; what is large when decoded is read twice, and taken in pieces. An
+//! object that is full amid a batch is made durable before more of the batch is taken. At the end of an object its columns are put behind each other,
 //! which takes it twice for a moment. Encoding has a thread of its own.
 //!
 //! # What it cannot see
@@ -65,6 +66,8 @@ mod column_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod piece_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -81,7 +84,7 @@ pub use self::state::fuzz_state;
 
 use self::committer::{Committer, Names, Object};
 use self::layout::Layout;
-use self::shaper::{Sealed, Shaper};
+use self::shaper::{Sealed, Shaper, Taken};
 use self::store::{Store, transient};
 use crate::flow::batch::Batch;
 use crate::sink::worker::{Unavailable, Worker};
@@ -107,6 +110,8 @@ pub struct ObjectSink {
     flush_at: Option<Instant>,
     /// Sealed, and not there yet.
     objects: VecDeque<Object>,
+    /// Whether these are of a batch whose rest is still to be taken.
+    amid_batch: bool,
     /// The position behind these, once a flush has begun.
     reached: Option<Checkpoint>,
 }
@@ -144,8 +149,18 @@ impl ObjectSink {
             worker: Some(worker),
             flush_at: None,
             objects: VecDeque::new(),
+            amid_batch: false,
             reached: None,
         })
+    }
+
+    /// Makes the objects that are sealed durable, in order.
+    async fn commit(&mut self) -> Result<(), SinkError> {
+        while let Some(object) = self.objects.front() {
+            self.committer.commit(object).await?;
+            self.objects.pop_front();
+        }
+        Ok(())
     }
 
     async fn run<R: Send + 'static>(
@@ -214,8 +229,20 @@ impl Sink for ObjectSink {
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
-        let batch = Arc::clone(batch);
-        let due = self.run(move |shaper| shaper.take(&batch)).await??;
+        let due = loop {
+            if self.amid_batch {
+                self.commit().await?;
+            }
+            let batch = Arc::clone(batch);
+            self.amid_batch = false;
+            match self.run(move |shaper| shaper.take(&batch)).await?? {
+                Taken::Whole(due) => break due,
+                Taken::Part(objects) => {
+                    self.objects.extend(objects);
+                    self.amid_batch = true;
+                }
+            }
+        };
         // What a flush has left behind does not wait for the next object.
         self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
         Ok(Durability::Held)
@@ -233,10 +260,7 @@ impl Sink for ObjectSink {
         let Sealed { objects, taken } = self.run(Shaper::seal).await??;
         self.objects.extend(objects);
         self.reached = taken;
-        while let Some(object) = self.objects.front() {
-            self.committer.commit(object).await?;
-            self.objects.pop_front();
-        }
+        self.commit().await?;
         match (self.reached, self.committer.position()) {
             // Offsets without records, behind those that have some or alone.
             (Some(reached), at) if at.is_none_or(|at| at.offset < reached.offset) => {
@@ -254,6 +278,7 @@ impl Sink for ObjectSink {
         );
         self.committer.restart().await?;
         self.objects.clear();
+        self.amid_batch = false;
         self.flush_at = None;
         self.run(Shaper::restart).await
     }

@@ -1,7 +1,10 @@
 //! From batches to objects: what belongs into which, and when one is full.
 //!
 //! A batch is first read as a whole, so that all of its bad records are found before any is taken;
-//! then it is cut where the hour changes, and each piece is appended to the object of its hour. An
+//! then it is cut where the hour changes, and each piece is appended to the object of its hour. What
+//! takes more than [`KEPT_BYTES`] when it is decoded is read twice, and taken in pieces: a message of a
+//! few bytes may be a thousand times as large as a row. Where an object is full amid a batch, it is
+//! handed out, and the rest of the batch taken afterwards. An
 //! object covers the offsets from behind the one before it to its own last: also those that have no
 //! record, or whose record a policy left out.
 //!
@@ -18,8 +21,15 @@ use super::rows::Rows;
 use super::store::Digest;
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
-use crate::sink::{BadRecord, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
+use crate::wire::block::Record;
+
+/// A batch whose decoded records take no more than this is decoded once.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// Of others, so much is decoded before it is encoded.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// When an object is full, whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,8 @@ pub(super) struct Shaper {
     sealed: VecDeque<Object>,
     /// Behind everything that was taken.
     taken: Option<Checkpoint>,
+    /// The last offset of a batch of which only a part was taken.
+    under_way: Option<Offset>,
     /// Rows of an earlier batch, whose memory is used again.
     spare: Option<Rows>,
     lines: Vec<u8>,
@@ -79,6 +91,14 @@ enum Content {
     Lines(std::ops::Range<usize>),
 }
 
+/// How far a batch was taken.
+pub(super) enum Taken {
+    /// All of it; what is held has to be made durable at this time.
+    Whole(Instant),
+    /// Up to the end of these objects, which have to be made durable first.
+    Part(VecDeque<Object>),
+}
+
 /// What is to be made durable, in order: the objects, and then the position.
 pub(super) struct Sealed {
     pub(super) objects: VecDeque<Object>,
@@ -102,6 +122,7 @@ impl Shaper {
             open: None,
             sealed: VecDeque::new(),
             taken: position,
+            under_way: None,
             spare: None,
             lines: Vec::new(),
         }
@@ -111,13 +132,17 @@ impl Shaper {
     pub(super) fn restart(&mut self) {
         self.open = None;
         self.sealed.clear();
-        self.taken = None;
+        (self.taken, self.under_way) = (None, None);
     }
 
-    /// Takes the batch, all of it or nothing, and says when what is held has to be made durable.
-    pub(super) fn take(&mut self, batch: &Batch) -> Result<Instant, SinkError> {
-        if let Some(taken) = self.taken
-            && batch.first_offset() <= taken.offset
+    /// Takes the batch, all of it or nothing, and says when what is held has to be made durable. Where
+    /// objects are full before its end, they come first: the same batch is given again once they are
+    /// durable.
+    pub(super) fn take(&mut self, batch: &Batch) -> Result<Taken, SinkError> {
+        let last = batch.last_offset();
+        let goes_on = self.under_way.take() == Some(last);
+        if let Some(taken) = self.taken.filter(|taken| batch.first_offset() <= taken.offset)
+            && !goes_on
         {
             return Err(SinkError::Fatal(format!(
                 "internal error: a batch that starts at offset {} came after everything up to {} was \
@@ -126,16 +151,26 @@ impl Shaper {
                 taken.offset
             )));
         }
-        let pieces = self.read(batch).map_err(SinkError::Poison)?;
-        for piece in pieces {
-            self.append(piece)?;
+        let from = match self.taken.filter(|_| goes_on) {
+            Some(taken) => Offset(taken.offset.0.saturating_add(1)),
+            None => batch.first_offset(),
+        };
+        // Small ones are decoded once; of others, it is known by now whether all records are good.
+        let (pieces, whole) = if goes_on { (Vec::new(), false) } else { self.look_through(batch)? };
+        if whole {
+            for piece in pieces {
+                self.append(piece)?;
+            }
+        } else if !self.pour(batch, from)? {
+            self.under_way = Some(last);
+            return Ok(Taken::Part(std::mem::take(&mut self.sealed)));
         }
         let checkpoint = batch.checkpoint();
         self.taken = Some(checkpoint);
         if let Some(open) = &mut self.open {
             open.checkpoint = checkpoint;
         }
-        Ok(self.due())
+        Ok(Taken::Whole(self.due()))
     }
 
     /// Ends the open object, and hands everything out that has to be written.
@@ -160,62 +195,114 @@ impl Shaper {
         open.records >= self.rotation.records || open.file.bytes() >= self.rotation.bytes
     }
 
-    /// The batch, cut by hours; or all of its bad records.
-    fn read(&mut self, batch: &Batch) -> Result<Vec<Piece>, Vec<BadRecord>> {
-        let (mut pieces, mut bad): (Vec<Piece>, Vec<BadRecord>) = (Vec::new(), Vec::new());
-        let mut parts = batch.parts().iter();
-        let mut part = parts.next();
-        let mut row = Vec::new();
+    /// Reads the whole batch: all of its bad records; or the batch, cut by hours, and whether that is
+    /// all of it.
+    fn look_through(&mut self, batch: &Batch) -> Result<(Vec<Piece>, bool), SinkError> {
+        let (mut pieces, mut bad, mut whole) = (Vec::new(), Vec::new(), true);
+        let mut read_bytes = 0;
         self.lines.clear();
-        for record in batch.records() {
-            while part.is_some_and(|part| part.block.last_offset() < record.offset) {
-                part = parts.next();
+        for (record, checkpoint) in records(batch, batch.first_offset()) {
+            if read_bytes > KEPT_BYTES {
+                whole = false;
+                read_bytes = 0;
+                self.give_back(pieces.drain(..));
+                self.lines.clear();
             }
-            let hour = layout::hour(record.timestamp);
-            let chunk = part.map(|part| part.chunk);
-            let checkpoint = Checkpoint { offset: record.offset, chunk };
-            if pieces.last().is_none_or(|piece| piece.hour != hour) {
-                let content = match &self.layout {
-                    Layout::Parquet(parquet) => Content::Rows(match self.spare.take() {
-                        Some(mut rows) => {
-                            rows.clear();
-                            rows
-                        }
-                        None => Rows::new(&parquet.columns, self.stream.as_str()),
-                    }),
-                    Layout::Ndjson { .. } => Content::Lines(self.lines.len()..self.lines.len()),
-                };
-                let (first_offset, last_offset) = (record.offset, record.offset);
-                let records = 0;
-                pieces.push(Piece {
-                    hour,
-                    first_offset,
-                    last_offset,
-                    records,
-                    checkpoint,
-                    content,
-                });
+            match self.read(record, checkpoint, &mut pieces) {
+                Ok(bytes) => read_bytes += bytes,
+                Err(error) => bad.push(error),
             }
-            let Some(piece) = pieces.last_mut() else { continue };
-            piece.records += 1;
-            piece.last_offset = record.offset;
-            piece.checkpoint = checkpoint;
-            let pushed = match (&mut piece.content, &self.layout) {
-                (Content::Rows(rows), Layout::Parquet(parquet)) => {
-                    rows.push(parquet, record, &mut row)
-                }
-                (Content::Lines(lines), _) => {
-                    let appended = self.envelope.append(record, &mut self.lines);
-                    lines.end = self.lines.len();
-                    appended
-                }
-                (Content::Rows(_), Layout::Ndjson { .. }) => Ok(()),
-            };
-            if let Err(error) = pushed {
-                bad.push(error);
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
             }
         }
-        if bad.is_empty() { Ok(pieces) } else { Err(bad) }
+        if bad.is_empty() && whole {
+            return Ok((pieces, true));
+        }
+        self.give_back(pieces.drain(..));
+        if bad.is_empty() { Ok((pieces, false)) } else { Err(SinkError::Poison(bad)) }
+    }
+
+    /// Takes the records from this offset on, piece by piece; false where an object is full before the
+    /// last.
+    fn pour(&mut self, batch: &Batch, from: Offset) -> Result<bool, SinkError> {
+        let (mut pieces, mut read_bytes) = (Vec::new(), 0);
+        self.lines.clear();
+        let mut records = records(batch, from).peekable();
+        while let Some((record, checkpoint)) = records.next() {
+            // It was fine a moment ago.
+            let read = self.read(record, checkpoint, &mut pieces);
+            read_bytes += read.map_err(|bad| SinkError::Poison(vec![bad]))?;
+            if read_bytes < PIECE_BYTES && records.peek().is_some() {
+                continue;
+            }
+            read_bytes = 0;
+            for piece in std::mem::take(&mut pieces) {
+                self.append(piece)?;
+            }
+            self.lines.clear();
+            self.lines.shrink_to(2 * PIECE_BYTES);
+            self.taken = Some(checkpoint);
+            if self.open.as_ref().is_some_and(|open| self.is_full(open)) {
+                self.end()?;
+            }
+            if !self.sealed.is_empty() && records.peek().is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds the record to the piece of its hour, which is the last one, and says what it takes.
+    fn read(
+        &mut self,
+        record: Record<'_>,
+        checkpoint: Checkpoint,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<usize, BadRecord> {
+        let hour = layout::hour(record.timestamp);
+        if pieces.last().is_none_or(|piece| piece.hour != hour) {
+            let content = match &self.layout {
+                Layout::Parquet(parquet) => Content::Rows(match self.spare.take() {
+                    Some(mut rows) => {
+                        rows.clear();
+                        rows
+                    }
+                    None => Rows::new(&parquet.columns, self.stream.as_str()),
+                }),
+                Layout::Ndjson { .. } => Content::Lines(self.lines.len()..self.lines.len()),
+            };
+            let (first_offset, last_offset) = (record.offset, record.offset);
+            pieces.push(Piece { hour, first_offset, last_offset, records: 0, checkpoint, content });
+        }
+        let Some(piece) = pieces.last_mut() else { return Ok(0) };
+        piece.records += 1;
+        piece.last_offset = record.offset;
+        piece.checkpoint = checkpoint;
+        match (&mut piece.content, &self.layout) {
+            (Content::Rows(rows), Layout::Parquet(parquet)) => {
+                let before = rows.bytes;
+                rows.push(parquet, record, &mut Vec::new())?;
+                Ok(usize::try_from(rows.bytes - before).unwrap_or(usize::MAX))
+            }
+            (Content::Lines(lines), _) => {
+                let before = self.lines.len();
+                self.envelope.append(record, &mut self.lines)?;
+                lines.end = self.lines.len();
+                Ok(self.lines.len() - before)
+            }
+            (Content::Rows(_), Layout::Ndjson { .. }) => Ok(0),
+        }
+    }
+
+    /// Keeps the memory of rows for the next ones.
+    fn give_back(&mut self, pieces: impl Iterator<Item = Piece>) {
+        for piece in pieces {
+            if let Content::Rows(mut rows) = piece.content {
+                rows.clear();
+                self.spare = Some(rows);
+            }
+        }
     }
 
     fn append(&mut self, piece: Piece) -> Result<(), SinkError> {
@@ -278,6 +365,19 @@ impl Shaper {
         });
         Ok(())
     }
+}
+
+/// The records from this offset on, each with the position that it reaches.
+fn records(batch: &Batch, from: Offset) -> impl Iterator<Item = (Record<'_>, Checkpoint)> {
+    let mut parts = batch.parts().iter();
+    let mut part = parts.next();
+    batch.records_from(from).map(move |record| {
+        while part.is_some_and(|part| part.block.last_offset() < record.offset) {
+            part = parts.next();
+        }
+        let chunk = part.map(|part| part.chunk);
+        (record, Checkpoint { offset: record.offset, chunk })
+    })
 }
 
 impl Encoder {

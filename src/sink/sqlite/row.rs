@@ -6,7 +6,7 @@ use rusqlite::{Connection, Statement};
 
 use crate::flow::batch::Batch;
 use crate::sink::columns::{BodyAs, Columns, Value};
-use crate::sink::{BadReason, BadRecord, envelope};
+use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, envelope};
 use crate::types::column::{Column, ColumnType, OnMisfit};
 use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::single_data;
@@ -75,6 +75,9 @@ impl Rows {
                     }
                 }
                 Err(Refused::Sql(error)) => return Err(error),
+            }
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
             }
         }
         Ok(bad)

@@ -71,7 +71,7 @@ use async_trait::async_trait;
 pub use self::publisher::{Limits, PublishError, Publisher};
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
-use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
 use crate::wire::amqp::{AmqpError, Annotation, annotate};
 use crate::wire::block::Record;
@@ -277,6 +277,7 @@ impl StreamSink {
                 };
                 Some(BadRecord { offset: record.offset, reason, detail })
             })
+            .take(BAD_RECORDS_MAX)
             .collect();
         if bad.is_empty() { Ok(()) } else { Err(SinkError::Poison(bad)) }
     }

@@ -1,0 +1,126 @@
+//! Messages that are small on the wire and large when they are decoded, batches of nothing but bad ones,
+//! and very large single messages: does the daemon's peak stay within the bound that `rillway check`
+//! prints, plus 32 MiB for the process, whatever the sink?
+
+use std::time::Duration;
+
+use crate::common::daemon::Home;
+use crate::common::postgres::Postgres;
+use crate::common::rstream::{Outgoing, Rstream};
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::web::{Reply, Web};
+use crate::common::{Broker, Version, eventually, streams};
+
+const MIB: u64 = 1 << 20;
+const PROCESS_BYTES: u64 = 32 * MIB;
+const LONG: Duration = Duration::from_secs(120);
+
+/// Forty bytes: an array of 4,000 nulls among the application properties, and a body.
+fn nulls() -> Vec<u8> {
+    let array = [&[0xf0][..], &5u32.to_be_bytes(), &4000u32.to_be_bytes(), &[0x40]].concat();
+    let map = [&[0x00, 0x53, 0x74, 0xc1, 14, 2, 0xa1, 1, b'n'][..], &array].concat();
+    [&map[..], &[0x00, 0x53, 0x75, 0xa0, 1, b'x']].concat()
+}
+
+/// Not AMQP.
+fn bad() -> Vec<u8> {
+    vec![0xff; 24]
+}
+
+/// Text that takes six times its bytes as JSON.
+fn escaped() -> Vec<u8> {
+    let body = vec![1u8; 900_000];
+    [&[0x00, 0x53, 0x75, 0xb0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
+}
+
+/// Every sink, by the TOML of its table.
+async fn sinks(web: &Web) -> Vec<(&'static str, String)> {
+    let parquet =
+        "type = \"object\"\nurl = \"archive\"\nrotate_bytes = \"4MiB\"\nrotate_age = \"2s\"";
+    let mut sinks = vec![
+        ("parquet", parquet.to_owned()),
+        ("ndjson", format!("{parquet}\nformat = \"ndjson\"\ncompression = \"none\"")),
+        ("file", "type = \"file\"\ndir = \"out\"".to_owned()),
+        ("sqlite", "type = \"sqlite\"\npath = \"out.db\"".to_owned()),
+        ("stdout", "type = \"stdout\"".to_owned()),
+        ("http", format!("type = \"http\"\nurl = \"{}\"", web.url())),
+    ];
+    match Postgres::shared().await {
+        Ok(postgres) => {
+            let (url, schema) = (postgres.url(), postgres.schema().await);
+            let keys = format!("url = \"{url}\"\nschema = \"{schema}\"\ntable = \"events\"");
+            sinks.push(("postgres", format!("type = \"postgres\"\n{keys}\ncreate = true")));
+        }
+        Err(why) => eprintln!("SKIPPED postgres: {why:?}"),
+    }
+    sinks
+}
+
+/// Carries the stream's messages into each sink, and compares the peak with the bound.
+async fn bounded(label: &str, messages: &[Vec<u8>], keys: &str) -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, label).await;
+    let rstream = Rstream::at(broker).await?;
+    let outgoing: Vec<Outgoing> = messages.iter().map(Outgoing::raw).collect();
+    // A frame takes no more than 1 MiB.
+    let together = if messages.iter().any(|message| message.len() > 100_000) { 1 } else { 10_000 };
+    for some in outgoing.chunks(together) {
+        rstream.publish(&stream, some).await;
+    }
+    let web = Web::start(|_| Reply::status(204)).await;
+    let mut beyond = Vec::new();
+    for (name, sink) in sinks(&web).await {
+        let home = Home::new(
+            &broker.uri(),
+            &format!(
+                "[[consumer]]\nname = \"c\"\nreference = \"{name}\"\nstream = \"{stream}\"\n\
+                 start = \"first\"\nmemory = \"4MiB\"\n{keys}\n[consumer.sink]\n{sink}\n"
+            ),
+        );
+        let bound = home.memory_bound_bytes() + PROCESS_BYTES;
+        let daemon = home.start();
+        let last = messages.len() as u64 - 1;
+        eventually("everything is durable", LONG, || async {
+            let consumer = daemon.consumer("c").await?;
+            let state = consumer["state"].as_str().unwrap_or_default();
+            assert_ne!(state, "halted", "{name}: {consumer}");
+            (consumer["durable_offset"].as_u64() == Some(last)).then_some(())
+        })
+        .await;
+        let most = daemon.memory_bytes("VmHWM");
+        eprintln!("{label} into {name}: {} MiB at the most, of {} MiB", most / MIB, bound / MIB);
+        if most > bound {
+            beyond.push(format!("{name}: {} MiB, of {} MiB", most / MIB, bound / MIB));
+        }
+        daemon.signal("TERM");
+        let status = daemon.ended(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{name}: {}", home.log_tail());
+    }
+    assert!(beyond.is_empty(), "{label}: {beyond:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn small_messages_that_are_large_when_decoded() {
+    or_skip!(bounded("nulls", &vec![nulls(); 4_000], "").await);
+}
+
+#[tokio::test]
+async fn batches_of_bad_messages_that_are_skipped() {
+    // One batch, and as many as are joined.
+    let keys = "on_bad_message = \"skip\"\n\
+                batch = { max_messages = 1000000, max_age = \"3s\" }";
+    or_skip!(bounded("all-bad", &vec![bad(); 50_000], keys).await);
+}
+
+#[tokio::test]
+async fn batches_of_bad_messages_that_become_dead_letters() {
+    let keys = "on_bad_message = \"dead_letter\"\n\
+                dead_letter = { type = \"file\", dir = \"letters\" }";
+    or_skip!(bounded("letters", &vec![bad(); 20_000], keys).await);
+}
+
+#[tokio::test]
+async fn large_messages_that_are_larger_as_json() {
+    or_skip!(bounded("escaped", &vec![escaped(); 12], "").await);
+}
