@@ -24,12 +24,12 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
     let dead = format!("{{ type = \"http\", url = \"http://127.0.0.1:{closed}/in\" }}");
     let letters = consumer("letters", &stream, "{ type = \"null\" }")
         + "on_bad_message = \"dead_letter\"\n\
-           dead_letter = { type = \"file\", dir = \"plain/deeper\" }\n";
+           dead_letter = { type = \"file\", dir = \"plain/letters\" }\n";
     let consumers = [
         consumer("missing", "there-is-no-such-stream", "{ type = \"null\" }"),
         consumer("dead", &stream, &dead),
         consumer("below", &stream, "{ type = \"file\", dir = \"plain/deeper\" }"),
-        consumer("archive", &stream, "{ type = \"object\", url = \"plain/deeper\" }"),
+        consumer("archive", &stream, "{ type = \"object\", url = \"plain/archive\" }"),
         letters,
         consumer("fine", &stream, "{ type = \"file\", dir = \"out\" }"),
     ];
@@ -37,7 +37,7 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
     std::fs::write(home.path("plain"), "a file, where folders are to be made").unwrap();
 
     let checked = home.command(&["check", "--connect", "--json"]).output().unwrap();
-    assert_eq!(checked.status.code(), Some(69));
+    assert_eq!(checked.status.code(), Some(69), "{}", String::from_utf8_lossy(&checked.stderr));
     let plan: Value = serde_json::from_slice(&checked.stdout).unwrap();
     let errors = String::from_utf8_lossy(&checked.stderr).into_owned();
     let says = [
@@ -107,10 +107,10 @@ fn check_promises_what_the_documentation_does() {
         ("stdout", ""),
         ("file", "dir = \"out\""),
         ("sqlite", "path = \"x.db\""),
-        ("postgres", "url = \"postgres://u@localhost/d\""),
+        ("postgres", "url = \"postgres://u@localhost/d\"\ntable = \"t\""),
         ("object", "url = \"archive\""),
         ("http", "url = \"http://localhost/in\""),
-        ("metrics", "metrics.seen_total = { type = \"counter\", help = \"x\" }"),
+        ("metrics", "metrics = [{ name = \"seen_total\", type = \"counter\", help = \"x\" }]"),
         ("stream", "stream = \"target\""),
     ];
     let consumers: String = sinks

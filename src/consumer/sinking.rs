@@ -18,12 +18,14 @@
 //! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
 //! the consumer asks, and before a halt.
 
+mod stop;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+pub(super) use self::stop::Stop;
 use super::joined::{Joined, Members, Order, Written};
 use super::letters::{Letters, Piece};
 use super::spec::OnBad;
@@ -68,20 +70,6 @@ pub(super) enum Report {
     Restarted,
     /// The sink will not go on.
     Stopped(Stopped),
-}
-
-/// Says that the time of a graceful shutdown runs short.
-#[derive(Clone, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// Why a sink will not go on.
