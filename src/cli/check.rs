@@ -260,8 +260,8 @@ mod tests {
         for says in [
             "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
             "guarantee:  exactly-once\n  memory:     at most 147MiB\n",
-            "guarantee:  at-least-once\n  memory:     at most 141MiB\n",
-            "memory:  at most 518MiB for all consumers",
+            "guarantee:  at-least-once\n  memory:     at most 60MiB\n",
+            "memory:  at most 437MiB for all consumers",
             "or else at first (ask with --connect)",
         ] {
             assert!(text.contains(says), "{says:?} is not in\n{text}");
