@@ -11,8 +11,27 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{Access, access};
+
 /// Folders whose names, and those of all above them, this process has synced.
 static DURABLE: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+
+/// Whether files could be made in this folder, or the folder itself where it is missing, as far as the
+/// rights tell. Nothing is made. The error is a sentence.
+pub(crate) fn could_write_in(folder: &Path) -> Result<(), String> {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    // The nearest one that is there: the others would be made in it.
+    let Some(above) = absolute.ancestors().find(|above| above.exists()) else { return Ok(()) };
+    if !above.is_dir() {
+        return Err(format!(
+            "{} cannot be made: {} is no folder",
+            folder.display(),
+            above.display()
+        ));
+    }
+    access(above, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("could not write to {}: {error}", above.display()))
+}
 
 /// Creates the folder and all above it where they are missing, and makes their names durable, also
 /// where an earlier process died before it had. Cheap once that is done.

@@ -16,6 +16,7 @@ mod common;
 mod alerts;
 mod any_message;
 mod architecture;
+mod check;
 mod codecs;
 mod commits;
 mod dead_letters;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::exit::Failure;
@@ -29,34 +30,50 @@ pub struct CheckArgs {
 /// Where a consumer would resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ResumeReport {
-    /// Which consumer.
-    #[serde(skip)]
-    pub consumer: ConsumerName,
     /// Where, in words: `offset 1001`.
     pub position: String,
     /// Why there: `the sink's own position is 1000`.
     pub why: String,
 }
 
-/// Checks and prints.
+/// The answer for one consumer: where it would resume, or what is wrong.
+type Asked = Result<ResumeReport, String>;
+
+/// Checks and prints. A consumer that could not run does not keep the others from being printed.
+///
+/// # Errors
+/// [`Failure::Unavailable`] where a consumer could not run, with what is wrong with each.
 pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
-    let resume = if args.connect { Some(resume(&config).await?) } else { None };
-    let plan = Plan::new(&config, resume);
-    write(&if json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })
+    let asked = if args.connect { ask_all(&config).await } else { HashMap::new() };
+    let mut wrong: Vec<String> = Vec::new();
+    if args.connect
+        && let Err(what) = crate::files::could_write_in(&config.state_dir)
+    {
+        wrong.push(format!(
+            "state_dir: {what}. Set another `state_dir`, or let the user that rillway runs as write there"
+        ));
+    }
+    for consumer in &config.consumers {
+        if let Some(Err(what)) = asked.get(&consumer.name) {
+            wrong.push(format!("consumer {:?}: {what}", consumer.name.as_str()));
+        }
+    }
+    let plan = Plan::new(&config, asked);
+    write(&if json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })?;
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Unavailable(wrong.join("\n")).into())
 }
 
-/// Asks the broker and the sinks where each consumer would resume.
-async fn resume(config: &Config) -> anyhow::Result<Vec<ResumeReport>> {
-    let mut reports = Vec::new();
-    for consumer in &config.consumers {
-        let plan = plan_of(config, consumer);
-        let asked = forecast_of(&plan).await;
-        let (position, why) = asked.map_err(|what| {
-            Failure::Unavailable(format!("consumer {:?}: {what}", consumer.name.as_str()))
-        })?;
-        reports.push(ResumeReport { consumer: consumer.name.clone(), position, why });
-    }
-    Ok(reports)
+/// Asks the broker and the sinks where each consumer would resume, and whether it could write.
+async fn ask_all(config: &Config) -> HashMap<ConsumerName, Asked> {
+    let ask = async |consumer: &ConsumerConfig| {
+        let forecast = forecast_of(&plan_of(config, consumer)).await;
+        let asked = forecast.map(|(position, why)| ResumeReport { position, why });
+        (consumer.name.clone(), asked)
+    };
+    join_all(config.consumers.iter().map(ask)).await.into_iter().collect()
 }
 
 async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
@@ -134,23 +151,23 @@ pub struct ConsumerPlan {
     pub sink: &'static str,
     /// Where the sink writes, where that is a place.
     pub to: Option<PathBuf>,
-    /// How often a record can reach the sink's medium.
+    /// How often a record can reach the sink's destination.
     pub guarantee: Guarantee,
     /// The kind of the dead letters' sink, and where that writes.
     pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
     /// What it may take, at the most.
     pub memory_bound_bytes: u64,
-    /// Where it would resume, if that was asked.
+    /// Where it would resume, if that was asked and could be told.
     pub resume: Option<ResumeReport>,
+    /// Why it could not run, if that was asked and is so.
+    pub problem: Option<String>,
 }
 
 impl Plan {
     /// The plan, with what was found out about where to resume.
-    pub fn new(config: &Config, resume: Option<Vec<ResumeReport>>) -> Plan {
-        let mut resume: HashMap<ConsumerName, ResumeReport> =
-            resume.into_iter().flatten().map(|r| (r.consumer.clone(), r)).collect();
+    fn new(config: &Config, mut asked: HashMap<ConsumerName, Asked>) -> Plan {
         let consumers: Vec<ConsumerPlan> =
-            config.consumers.iter().map(|c| ConsumerPlan::new(c, resume.remove(&c.name))).collect();
+            config.consumers.iter().map(|c| ConsumerPlan::new(c, asked.remove(&c.name))).collect();
         Plan {
             file: config.path.clone(),
             broker: config.broker.addresses.iter().map(ToString::to_string).collect(),
@@ -166,7 +183,12 @@ impl Plan {
 }
 
 impl ConsumerPlan {
-    fn new(consumer: &ConsumerConfig, resume: Option<ResumeReport>) -> ConsumerPlan {
+    fn new(consumer: &ConsumerConfig, asked: Option<Asked>) -> ConsumerPlan {
+        let (resume, problem) = match asked {
+            None => (None, None),
+            Some(Ok(resume)) => (Some(resume), None),
+            Some(Err(problem)) => (None, Some(problem)),
+        };
         ConsumerPlan {
             name: consumer.name.to_string(),
             stream: consumer.stream.to_string(),
@@ -178,6 +200,7 @@ impl ConsumerPlan {
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,
             resume,
+            problem,
         }
     }
 }
@@ -201,7 +224,15 @@ fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            writeln!(f, "{}: fine", file.display())?;
+            match self.consumers.iter().filter(|c| c.problem.is_some()).count() {
+                0 => writeln!(f, "{}: fine", file.display())?,
+                n => writeln!(
+                    f,
+                    "{}: can be read, but {n} of {} consumers could not run",
+                    file.display(),
+                    self.consumers.len()
+                )?,
+            }
         }
         let tls = if self.tls { ", encrypted" } else { "" };
         let (user, vhost) = (&self.username, &self.vhost);
@@ -228,9 +259,10 @@ impl fmt::Display for ConsumerPlan {
             None => {}
         }
         writeln!(f, "  memory:     at most {}", rounded_up(self.memory_bound_bytes))?;
-        match &self.resume {
-            Some(resume) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
-            None => writeln!(
+        match (&self.resume, &self.problem) {
+            (Some(resume), _) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
+            (None, Some(problem)) => writeln!(f, "  PROBLEM:    {problem}"),
+            (None, None) => writeln!(
                 f,
                 "  resumes:    after its position, or else at {} (ask with --connect)",
                 self.start
@@ -256,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_plan_says_for_each_consumer_what_is_promised() {
-        let text = Plan::new(&config(), None).to_string();
+        let text = Plan::new(&config(), HashMap::new()).to_string();
         for says in [
             "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
             "guarantee:  exactly-once\n  memory:     at most 147MiB\n",
@@ -279,17 +311,23 @@ mod tests {
     #[test]
     fn where_a_consumer_resumes_stands_beside_it() {
         let report = ResumeReport {
-            consumer: ConsumerName::new("archiver"),
             position: "offset 7".into(),
             why: "the sink's own position is 6".into(),
         };
-        let plan = Plan::new(&config(), Some(vec![report]));
+        let asked = HashMap::from([
+            (ConsumerName::new("analytics"), Err("the stream is not there".to_owned())),
+            (ConsumerName::new("archiver"), Ok(report)),
+        ]);
+        let plan = Plan::new(&config(), asked);
         let resumes: Vec<bool> = plan.consumers.iter().map(|c| c.resume.is_some()).collect();
         assert_eq!(resumes, [false, false, true]);
         let text = plan.to_string();
         assert!(text.contains("resumes:    offset 7 (the sink's own position is 6)"), "{text}");
+        assert!(text.contains("PROBLEM:    the stream is not there"), "{text}");
+        assert!(text.contains("but 1 of 3 consumers could not run"), "{text}");
         let json = serde_json::to_value(&plan).unwrap();
         assert_eq!(json["consumers"][2]["resume"]["position"], "offset 7");
+        assert_eq!(json["consumers"][0]["problem"], "the stream is not there");
         assert_eq!(json["consumers"][2]["guarantee"], "exactly-once");
     }
 }

@@ -181,7 +181,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How often a record can reach the sink's medium.
+/// How often a record can reach the sink's destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guarantee {
@@ -189,8 +189,9 @@ pub enum Guarantee {
     None,
     /// Never lost; after a crash some records come again.
     AtLeastOnce,
-    /// Never lost; a record that comes again overwrites itself.
-    Idempotent,
+    /// Never lost; a record that comes again is recognised and dropped, for as long as the sink's
+    /// destination remembers the sender.
+    EffectivelyOnce,
     /// Never lost and never repeated: the position is committed atomically with the data.
     ExactlyOnce,
 }
@@ -200,7 +201,7 @@ impl fmt::Display for Guarantee {
         f.write_str(match self {
             Guarantee::None => "none",
             Guarantee::AtLeastOnce => "at-least-once",
-            Guarantee::Idempotent => "idempotent",
+            Guarantee::EffectivelyOnce => "effectively-once",
             Guarantee::ExactlyOnce => "exactly-once",
         })
     }

@@ -93,7 +93,7 @@ impl SinkConfig {
             SinkConfig::Sqlite(_) => Guarantee::ExactlyOnce,
             SinkConfig::Postgres(_) => Guarantee::ExactlyOnce,
             SinkConfig::Http(_) | SinkConfig::Metrics(_) => Guarantee::AtLeastOnce,
-            SinkConfig::Stream(_) => Guarantee::ExactlyOnce,
+            SinkConfig::Stream(_) => Guarantee::EffectivelyOnce,
         }
     }
 

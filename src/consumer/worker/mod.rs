@@ -4,6 +4,7 @@
 //! happen, [`Worker::apply`] takes it in. Only `wait` waits. Settlements are taken before new
 //! intake, so that memory is given back before more is asked for.
 
+mod ending;
 mod intaking;
 mod link;
 mod settling;
@@ -14,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use self::ending::AbortOnDrop;
 use self::link::{Asked, Link, Linked};
 use self::settling::{Stored, Waiter};
 use super::intake::Inflated;
@@ -52,9 +53,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-
-/// How long the broker and the sink have to say goodbye, once everything is settled and stored.
-const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// What a consumer can be told.
 #[derive(Debug)]
@@ -272,7 +270,7 @@ impl Worker {
             self.prepare(Instant::now());
             self.publish();
             if let Some(outcome) = self.finished() {
-                return self.say_goodbye(sink_task, outcome).await;
+                return self.close(sink_task, outcome).await;
             }
             let turn = self.wait().await;
             self.pulse.touch();
@@ -397,70 +395,8 @@ impl Worker {
         }
     }
 
-    /// Takes nothing new from now on; the first reason counts, and a fault counts for more than
-    /// having been told to.
-    fn end(&mut self, outcome: Outcome) {
-        match (&self.ending, &outcome) {
-            (None, _) => {}
-            (
-                Some(Outcome::Drained),
-                Outcome::Halted(_) | Outcome::Failed(_) | Outcome::Panicked(_),
-            ) => {}
-            (Some(_), _) => return,
-        }
-        match &outcome {
-            Outcome::Drained => {
-                self.stop_at = Some(Instant::now() + self.spec.wind_up_after);
-                self.status.set_state(State::Draining, Some("told to stop".into()));
-            }
-            Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
-                self.status.set_state(State::Draining, Some(reason.clone()));
-            }
-        }
-        self.ending = Some(outcome);
-        self.restarting = Restarting::No;
-        self.link.stop();
-        self.flush();
-    }
-
     fn is_restarting(&self) -> bool {
         self.restarting != Restarting::No
-    }
-
-    /// Whether everything that could be finished is.
-    fn finished(&self) -> Option<Outcome> {
-        let outcome = self.ending.as_ref()?;
-        let settled = self.ready.is_empty() && self.ledger.under_way() == 0;
-        let stored = self.commit.pending().is_none() || self.gave_up_storing;
-        ((settled || !self.sink_alive) && self.storing.is_none() && stored).then(|| outcome.clone())
-    }
-
-    async fn say_goodbye(self, sink_task: AbortOnDrop, outcome: Outcome) -> Outcome {
-        for waiter in self.waiters {
-            waiter.answer(Err("the consumer ended before it could be stored".to_owned()));
-        }
-        let connection = self.link.into_connection();
-        drop(self.orders);
-        let hang_up = async {
-            if let Some(connection) = connection {
-                connection.close().await;
-            }
-        };
-        let goodbyes = async { tokio::join!(sink_task.join(), hang_up).0 };
-        match tokio::time::timeout(GOODBYE_MAX, goodbyes).await {
-            Ok(Ok(())) => outcome,
-            Ok(Err(error)) if error.is_panic() => {
-                // The panic's own message went to the log where it happened.
-                Outcome::Panicked("the sink panicked".to_owned())
-            }
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(
-                    timeout_ms = GOODBYE_MAX.as_millis(),
-                    "closing the sink or the connection timed out"
-                );
-                outcome
-            }
-        }
     }
 
     /// Shows others where it is.
@@ -494,20 +430,5 @@ impl Worker {
                 facts.positioned = true;
             }
         });
-    }
-}
-
-/// The sink's task: gone with whoever waits for it.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl AbortOnDrop {
-    async fn join(mut self) -> Result<(), tokio::task::JoinError> {
-        (&mut self.0).await
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

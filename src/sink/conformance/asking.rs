@@ -72,7 +72,7 @@ pub(super) async fn shows_despite_trouble(
     guarantee: Guarantee,
     expected: impl IntoIterator<Item = u64>,
 ) -> Result<(), String> {
-    if matches!(guarantee, Guarantee::ExactlyOnce | Guarantee::Idempotent) {
+    if matches!(guarantee, Guarantee::ExactlyOnce | Guarantee::EffectivelyOnce) {
         return shows(medium, expected).await;
     }
     let expected: Vec<u64> = expected.into_iter().collect();
@@ -105,7 +105,7 @@ pub(super) fn in_short(offsets: &[u64]) -> String {
 }
 
 pub(super) fn keeps_position(sink: &dyn Sink) -> bool {
-    matches!(sink.guarantee(), Guarantee::ExactlyOnce | Guarantee::Idempotent)
+    matches!(sink.guarantee(), Guarantee::ExactlyOnce | Guarantee::EffectivelyOnce)
 }
 
 pub(super) async fn stands_at(

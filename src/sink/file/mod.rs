@@ -99,6 +99,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
@@ -246,6 +247,11 @@ pub fn committed(
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
     let folder = options.dir.join(segment::folder(stream));
+    files::could_write_in(&folder).map_err(|what| {
+        SinkError::Fatal(format!(
+            "file sink: {what}. Set another `dir`, or let the user that rillway runs as write there"
+        ))
+    })?;
     let Some(state) = position::look(&folder)? else { return Ok(None) };
     recover::check_owner(&state, stream, reference, &folder.join(position::NAME))?;
     Ok(state.checkpoint)

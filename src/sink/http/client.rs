@@ -34,7 +34,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const ANSWER_KEEP_BYTES: usize = 4 << 10;
 
 /// A service that cannot be reached within this is tried again later, whatever the time limit.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a connection may wait for its next request. Shorter than what servers allow, so that
 /// few requests meet a connection that is just being closed.

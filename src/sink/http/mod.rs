@@ -33,6 +33,7 @@
 
 mod answer;
 mod client;
+mod examine;
 mod pieces;
 mod progress;
 
@@ -47,6 +48,7 @@ use futures_util::stream::FuturesUnordered;
 
 use self::answer::Verdict;
 use self::client::Client;
+pub use self::examine::examine;
 use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
 use crate::faults::{self, Point};

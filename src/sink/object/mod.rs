@@ -86,6 +86,7 @@ use self::committer::{Committer, Names, Object};
 use self::layout::Layout;
 use self::shaper::{Sealed, Shaper, Taken};
 use self::store::{Store, transient};
+use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
@@ -187,6 +188,14 @@ pub async fn committed(
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
+    if let Place::Folder(folder) = &options.place {
+        files::could_write_in(folder).map_err(|what| {
+            SinkError::Fatal(format!(
+                "object sink: {what}. Set another `url`, or let the user that rillway runs as write \
+                 there"
+            ))
+        })?;
+    }
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
     committer::look(&*store, &names(stream, reference, options.place.table_bytes_max()), &layout)

@@ -2,7 +2,7 @@
 //! of the store amid them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,9 +13,10 @@ use super::*;
 use crate::sink::conformance::{BAD_MESSAGE, STREAM, part};
 use crate::types::Offset;
 
-/// Every third operation fails, having been done or not.
+/// Once it may, every third operation fails, having been done or not.
 struct Failing {
     inner: Arc<dyn Store>,
+    fails: AtomicBool,
     operations: AtomicU64,
 }
 
@@ -24,6 +25,9 @@ impl Failing {
         &self,
         operation: impl Future<Output = Result<R, SinkError>>,
     ) -> Result<R, SinkError> {
+        if !self.fails.load(Ordering::Relaxed) {
+            return operation.await;
+        }
         match self.operations.fetch_add(1, Ordering::Relaxed) % 6 {
             2 => Err(transient("not done".to_owned())),
             5 => operation.await.and(Err(transient("the answer was lost".to_owned()))),
@@ -107,14 +111,12 @@ async fn a_batch_may_become_several_objects_whatever_fails_amid_them() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
     let inner = options.place.open().await.unwrap();
-    let mut sink = None;
-    while sink.is_none() {
-        let store = Arc::new(Failing { inner: inner.clone(), operations: AtomicU64::new(0) });
-        let opened =
-            ObjectSink::on(store, &options, STREAM.into(), Reference::from("archive")).await;
-        sink = opened.ok();
-    }
-    let mut sink = sink.unwrap();
+    let fails = AtomicBool::new(false);
+    let store = Arc::new(Failing { inner, fails, operations: AtomicU64::new(0) });
+    let archive = Reference::from("archive");
+    let mut sink = ObjectSink::on(store.clone(), &options, STREAM.into(), archive).await.unwrap();
+    // Opening is many operations, of which one would always fail.
+    store.fails.store(true, Ordering::Relaxed);
     let mut failed = 0;
     for first in [0, 1000] {
         let batch = batch(first, &vec![nulls(); 1000]);

@@ -161,17 +161,13 @@ pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
             path.display()
         )));
     }
-    // The nearest folder that is there: the others would be made in it.
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let Some(above) = absolute.ancestors().find(|above| above.exists()) else { return Ok(()) };
-    if !above.is_dir() {
-        return Err(SinkError::Fatal(format!(
-            "{} cannot be made: {} is no folder. Set another `path`",
-            path.display(),
-            above.display()
-        )));
-    }
-    may(above, Access::WRITE_OK | Access::EXEC_OK)
+    files::could_write_in(folder).map_err(|what| {
+        SinkError::Fatal(format!(
+            "the database {} cannot be made: {what}. Set another `path`, or let the user that rillway \
+             runs as write there",
+            path.display()
+        ))
+    })
 }
 
 fn may(path: &Path, wanted: Access) -> Result<(), SinkError> {

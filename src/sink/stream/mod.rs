@@ -314,7 +314,7 @@ impl Sink for StreamSink {
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
+        Guarantee::EffectivelyOnce
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

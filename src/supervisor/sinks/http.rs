@@ -1,9 +1,11 @@
 //! `{ type = "http" }`.
 
-use super::{Look, SinkFactory, nowhere, opens};
+use std::sync::Arc;
+
+use super::{Look, SinkFactory, opens};
 use crate::config;
 use crate::consumer::Spec;
-use crate::sink::http::{BodyFormat, HttpOptions, HttpSink, HttpTls, Method};
+use crate::sink::http::{self, BodyFormat, HttpOptions, HttpSink, HttpTls, Method};
 
 pub(super) fn factory(settings: config::HttpSink, spec: &Spec) -> (SinkFactory, Look) {
     let tls = settings.tls.unwrap_or_default();
@@ -32,5 +34,12 @@ pub(super) fn factory(settings: config::HttpSink, spec: &Spec) -> (SinkFactory, 
         },
     };
     let stream = spec.stream.clone();
-    (opens(move || HttpSink::open(options.clone(), stream.clone())), nowhere())
+    let look: Look = {
+        let (options, stream) = (options.clone(), stream.clone());
+        Arc::new(move || {
+            let (options, stream) = (options.clone(), stream.clone());
+            Box::pin(async move { http::examine(&options, &stream).await })
+        })
+    };
+    (opens(move || HttpSink::open(options.clone(), stream.clone())), look)
 }
