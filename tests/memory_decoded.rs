@@ -57,7 +57,12 @@ async fn sinks(web: &Web) -> Vec<(&'static str, String)> {
 }
 
 /// Carries the stream's messages into each sink, and compares the peak with the bound.
-async fn bounded(label: &str, messages: &[Vec<u8>], keys: &str) -> Result<(), Unavailable> {
+async fn bounded(
+    label: &str,
+    messages: &[Vec<u8>],
+    batch: &str,
+    keys: &str,
+) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, label).await;
     let rstream = Rstream::at(broker).await?;
@@ -74,7 +79,8 @@ async fn bounded(label: &str, messages: &[Vec<u8>], keys: &str) -> Result<(), Un
             &broker.uri(),
             &format!(
                 "[[consumer]]\nname = \"c\"\nreference = \"{name}\"\nstream = \"{stream}\"\n\
-                 start = \"first\"\nmemory = \"4MiB\"\n{keys}\n[consumer.sink]\n{sink}\n"
+                 start = \"first\"\nmemory = \"4MiB\"\n\
+                 batch = {{ max_bytes = \"4MiB\"{batch} }}\n{keys}\n[consumer.sink]\n{sink}\n"
             ),
         );
         let bound = home.memory_bound_bytes() + PROCESS_BYTES;
@@ -102,25 +108,24 @@ async fn bounded(label: &str, messages: &[Vec<u8>], keys: &str) -> Result<(), Un
 
 #[tokio::test]
 async fn small_messages_that_are_large_when_decoded() {
-    or_skip!(bounded("nulls", &vec![nulls(); 4_000], "").await);
+    or_skip!(bounded("nulls", &vec![nulls(); 4_000], "", "").await);
 }
 
 #[tokio::test]
 async fn batches_of_bad_messages_that_are_skipped() {
     // One batch, and as many as are joined.
-    let keys = "on_bad_message = \"skip\"\n\
-                batch = { max_messages = 1000000, max_age = \"3s\" }";
-    or_skip!(bounded("all-bad", &vec![bad(); 50_000], keys).await);
+    let batch = ", max_messages = 1000000, max_age = \"3s\"";
+    or_skip!(bounded("all-bad", &vec![bad(); 50_000], batch, "on_bad_message = \"skip\"").await);
 }
 
 #[tokio::test]
 async fn batches_of_bad_messages_that_become_dead_letters() {
     let keys = "on_bad_message = \"dead_letter\"\n\
                 dead_letter = { type = \"file\", dir = \"letters\" }";
-    or_skip!(bounded("letters", &vec![bad(); 20_000], keys).await);
+    or_skip!(bounded("letters", &vec![bad(); 20_000], "", keys).await);
 }
 
 #[tokio::test]
 async fn large_messages_that_are_larger_as_json() {
-    or_skip!(bounded("escaped", &vec![escaped(); 12], "").await);
+    or_skip!(bounded("escaped", &vec![escaped(); 12], "", "").await);
 }

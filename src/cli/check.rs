@@ -291,9 +291,9 @@ mod tests {
         let text = Plan::new(&config(), HashMap::new()).to_string();
         for says in [
             "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
-            "guarantee:  exactly-once\n  memory:     at most 48MiB\n",
-            "guarantee:  at-least-once\n  memory:     at most 42MiB\n",
-            "memory:  at most 222MiB for all consumers",
+            "guarantee:  exactly-once\n  memory:     at most 147MiB\n",
+            "guarantee:  at-least-once\n  memory:     at most 60MiB\n",
+            "memory:  at most 437MiB for all consumers",
             "or else at first (ask with --connect)",
         ] {
             assert!(text.contains(says), "{says:?} is not in\n{text}");

@@ -18,6 +18,7 @@
 //! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
 //! the consumer asks, and before a halt.
 
+mod retry;
 mod stop;
 
 use std::sync::Arc;
@@ -25,15 +26,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::retry::{GONE, Refusal, Retry};
 pub(super) use self::stop::Stop;
 use super::joined::{Joined, Members, Order, Written};
-use super::letters::{Letters, Piece};
+use super::letters::Letters;
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
-use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
 use crate::types::{Offset, Timestamp};
 
 /// What the sink's task is told.
@@ -168,13 +170,6 @@ struct Job<'a> {
     held: &'a mut Held,
     on_bad: OnBad,
     retry: Retry<'a>,
-}
-
-/// Tries again for as long as a sink says that it may work later.
-struct Retry<'a> {
-    reports: &'a mpsc::Sender<Report>,
-    backoff: Backoff,
-    stop: &'a Stop,
 }
 
 impl Job<'_> {
@@ -351,117 +346,6 @@ impl Job<'_> {
         };
         Report::Stopped(Stopped { written, bad, reason })
     }
-}
-
-impl Retry<'_> {
-    /// Flushes the sink.
-    async fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), String> {
-        self.backoff.reset();
-        loop {
-            match sink.flush().await {
-                Ok(()) => return Ok(()),
-                Err(SinkError::Transient { what, retry_after }) => {
-                    self.wait(what, retry_after).await?;
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    /// Has the sink begin a new history.
-    async fn restart(&mut self, sink: &mut dyn Sink) -> Result<(), String> {
-        self.backoff.reset();
-        loop {
-            match sink.restart().await {
-                Ok(()) => return Ok(()),
-                Err(SinkError::Transient { what, .. }) => self.wait(what, None).await?,
-                Err(error) => {
-                    return Err(format!("the former history could not be set aside: {error}"));
-                }
-            }
-        }
-    }
-
-    /// Writes one batch to its end.
-    async fn write_whole(
-        &mut self,
-        sink: &mut dyn Sink,
-        batch: &Arc<Batch>,
-    ) -> Result<Durability, Refusal> {
-        self.backoff.reset();
-        loop {
-            match self.attempt(sink, batch, false).await? {
-                Durability::Part(_) => {}
-                done => return Ok(done),
-            }
-        }
-    }
-
-    /// Writes one batch, or part of it; once the time runs short, ends what is under way.
-    async fn write(
-        &mut self,
-        sink: &mut dyn Sink,
-        batch: &Arc<Batch>,
-    ) -> Result<Durability, Refusal> {
-        self.attempt(sink, batch, true).await
-    }
-
-    async fn attempt(
-        &mut self,
-        sink: &mut dyn Sink,
-        batch: &Arc<Batch>,
-        may_stop: bool,
-    ) -> Result<Durability, Refusal> {
-        loop {
-            let winds_up = may_stop && self.stop.is_set();
-            let written = match winds_up {
-                true => sink.wind_up(batch).await,
-                false => sink.write(batch).await,
-            };
-            match written {
-                Ok(Durability::Part(None)) if winds_up => return Err(Refusal::WoundUp),
-                Ok(durability) => return Ok(durability),
-                Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
-                // A sink that names no record would be asked for ever.
-                Err(SinkError::Poison(bad)) if bad.is_empty() => {
-                    return Err(Refusal::Fatal(
-                        "the sink refused records without naming one".into(),
-                    ));
-                }
-                Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
-                Err(SinkError::Transient { what, retry_after }) => {
-                    self.wait(what, retry_after).await.map_err(Refusal::Fatal)?;
-                }
-            }
-        }
-    }
-
-    /// Has it on disk that these letters come.
-    async fn note(&mut self, letters: &mut Letters, piece: &Piece) -> Result<(), String> {
-        self.backoff.reset();
-        while let Err(what) = letters.note(piece).await {
-            self.wait(what, None).await?;
-        }
-        Ok(())
-    }
-
-    /// Reports a failure that may pass, and waits.
-    async fn wait(&mut self, what: String, retry_after: Option<Duration>) -> Result<(), String> {
-        let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
-        let report = Report::Retrying { error: what, wait };
-        self.reports.send(report).await.map_err(|_| GONE.to_owned())?;
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-}
-
-const GONE: &str = "the consumer is gone";
-
-enum Refusal {
-    Poison(Vec<BadRecord>),
-    Fatal(String),
-    /// The time of a graceful shutdown runs short, and nothing is under way any more.
-    WoundUp,
 }
 
 fn leave_out(batch: Arc<Batch>, bad: &[BadRecord]) -> Batch {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::flow::ledger::Ledger;
 use crate::sink::BadReason;
+use crate::sink::SinkError;
 use crate::sink::conformance::batch;
 use crate::types::{Checkpoint, Guarantee, Offset};
 

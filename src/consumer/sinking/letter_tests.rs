@@ -13,6 +13,7 @@ use crate::flow::ledger::Ledger;
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::sink::BadReason;
+use crate::sink::SinkError;
 use crate::sink::conformance::{BAD_MESSAGE, STREAM, batch_with_bad};
 use crate::types::{Checkpoint, ConsumerName, Guarantee, Offset, Reference};
 use crate::wire::amqp::{self, Value};

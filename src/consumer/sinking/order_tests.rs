@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::flow::ledger::Ledger;
+use crate::sink::SinkError;
 use crate::sink::conformance::batch;
 use crate::types::{Checkpoint, Guarantee};
 
