@@ -26,6 +26,7 @@ mod harness;
 mod http;
 mod isolation;
 mod lag;
+mod logs;
 mod memory;
 mod memory_decoded;
 mod metrics_sink;
