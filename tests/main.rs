@@ -34,6 +34,7 @@ mod object;
 mod odd_messages;
 mod postgres;
 mod publish;
+mod refusals;
 mod resume;
 mod shutdown;
 mod silence;

@@ -32,7 +32,7 @@ pub async fn connect_to_stream(
     }
     let request = Metadata { streams: vec![stream.clone()] };
     let answer = seed.call(&request).await.map_err(|error| seed.about(stream, error))?;
-    let candidates = candidates(&answer, stream, prefer)?;
+    let candidates = candidates(&answer, stream, prefer, options)?;
     if !options.follow_advertised_hosts {
         // Behind a load balancer the next attempt may come to the leader.
         let is_leader = candidates.iter().any(|c| Some(c) == seed.advertised());
@@ -114,11 +114,20 @@ fn candidates(
     answer: &MetadataResponse,
     stream: &StreamName,
     prefer: Prefer,
+    options: &ConnectOptions,
 ) -> Result<Vec<Endpoint>, BrokerError> {
     let found = answer.stream(stream).ok_or_else(|| unavailable(stream, "no metadata came"))?;
     match found.code {
         ResponseCode::Ok => {}
         ResponseCode::StreamDoesNotExist => return Err(BrokerError::StreamMissing(stream.clone())),
+        // Of a user without any permission here: the others are refused when they subscribe.
+        ResponseCode::AccessRefused => {
+            return Err(BrokerError::AccessRefused {
+                stream: stream.clone(),
+                user: options.user().to_owned(),
+                vhost: options.vhost.clone(),
+            });
+        }
         other => return Err(unavailable(stream, other.describe())),
     }
     let endpoint = |node: &crate::wire::commands::Node| {
