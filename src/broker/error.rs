@@ -49,7 +49,7 @@ pub enum BrokerError {
     /// A request was answered with an error.
     #[error("{endpoint} answered {command} with: {}", code.describe())]
     Refused {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
         /// The request.
         command: &'static str,
@@ -98,7 +98,7 @@ pub enum BrokerError {
     /// The broker did not take messages that were published.
     #[error("the broker did not take {messages} messages for stream {stream:?}, the first with publishing id {id}: {}", code.describe())]
     NotPublished {
-        /// Which stream.
+        /// Stream that the request was about.
         stream: StreamName,
         /// How many.
         messages: usize,
@@ -112,7 +112,7 @@ pub enum BrokerError {
         "stream {stream:?} confirmed none of {messages} messages within {limit:?}: too few of its replicas are up, or the broker is out of memory or disk space and takes nothing"
     )]
     Unconfirmed {
-        /// Which stream.
+        /// Stream that the request was about.
         stream: StreamName,
         /// How many lack their confirmation.
         messages: usize,
@@ -122,7 +122,7 @@ pub enum BrokerError {
     /// No answer in time.
     #[error("{endpoint} did not answer {command} within {limit:?}")]
     Timeout {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
         /// The request.
         command: &'static str,
@@ -132,7 +132,7 @@ pub enum BrokerError {
     /// Nothing was heard for too long.
     #[error("{endpoint} has been silent for {limit:?} (no data and no heartbeat): taken for gone")]
     Silent {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
         /// For how long.
         limit: Duration,
@@ -140,7 +140,7 @@ pub enum BrokerError {
     /// The broker closed the connection, with a reason.
     #[error("{endpoint} closed the connection: {} ({reason:?})", code.describe())]
     ClosedByBroker {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
         /// The code.
         code: ResponseCode,
@@ -150,9 +150,9 @@ pub enum BrokerError {
     /// The connection broke.
     #[error("the connection to {endpoint} was lost: {what}")]
     Broken {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
-        /// How.
+        /// How the connection broke, in words.
         what: Arc<str>,
     },
     /// No node of the configuration can be used.
@@ -163,9 +163,9 @@ pub enum BrokerError {
         "{endpoint} takes no messages for stream {stream:?} now: the broker has a resource alarm, as a rule for its free disk space (see rabbitmq-diagnostics alarms, on the node). Free disk space there; publishing goes on by itself when the alarm is over"
     )]
     Alarm {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
-        /// Which stream.
+        /// Stream that the request was about.
         stream: StreamName,
     },
     /// The connection is given up to begin a new one.
@@ -177,9 +177,9 @@ pub enum BrokerError {
     /// Something was sent that the protocol does not allow.
     #[error("{endpoint} sent something that is not in the protocol: {what}")]
     NotProtocol {
-        /// Which node.
+        /// Node that was talked to.
         endpoint: Endpoint,
-        /// What.
+        /// Part of the frame that could not be read, and why.
         what: WireError,
     },
     /// Bytes that the protocol does not allow, from a peer or for one.

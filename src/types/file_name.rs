@@ -1,13 +1,14 @@
 //! Names of files and folders that are made of the name of a stream or a reference.
 //!
 //! The one rule for all of them: a name that fits stays as it is; one that is too long keeps its
-//! beginning, and `~` and a hash of the whole make it unlike others. Whoever opens a file under such a
-//! name sees by what is in it whose it is, so two names with one hash are told apart, too.
+//! beginning, and `~` and a hash of the whole make it unlike others. State files and checkpoints also hold
+//! the whole name, so two names with one hash are told apart there. The dead-letter index and the lock
+//! hold none: two names with one hash would share them.
 
 /// The most bytes that file systems take as the name of a file or folder.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
-/// What stands behind the beginning of a name that was too long.
+/// Length of `~` and the hash, which follow the beginning of a name that was too long.
 const HASH_BYTES: usize = 1 + 16;
 
 /// `name`, made of `whole` and plain ASCII, in `bytes_max` bytes at the most.

@@ -20,7 +20,7 @@ fn good() -> Chunk {
 }
 
 /// Two good messages, the chunk at offset 2, and two more good ones at 5.
-async fn broker_with(version: Version, odd: Chunk) -> Scripted {
+pub(super) async fn broker_with(version: Version, odd: Chunk) -> Scripted {
     let broker = Scripted::start(version).await;
     broker.append(Chunk::plain(0, &["a", "b"]));
     broker.append(odd);

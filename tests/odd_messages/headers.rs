@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rillway::wire::commands::keys;
 
+use super::chunks::broker_with;
 use super::{assert_says, consumer, file, lost};
 use crate::common::Version;
 use crate::common::daemon::Home;
@@ -28,14 +29,6 @@ fn odd(at: usize, mask: u8) -> Chunk {
     let mut chunk = Chunk::plain(2, &["c", "d", "e"]);
     chunk.bytes[at] ^= mask;
     chunk
-}
-
-async fn broker_with(version: Version, odd: Chunk) -> Scripted {
-    let broker = Scripted::start(version).await;
-    broker.append(Chunk::plain(0, &["a", "b"]));
-    broker.append(odd);
-    broker.append(Chunk::plain(5, &["f", "g"]));
-    broker
 }
 
 /// The count of records with bit 31 flipped, and with one that is hard to see; the count of entries;

@@ -73,6 +73,7 @@ impl Worker {
             Report::Part { written, bytes, oldest, skipped } => {
                 metrics.written_messages.increment(written.messages);
                 metrics.written_bytes.increment(bytes);
+                self.note_sink_works();
                 self.status.update(|facts| {
                     facts.sink_trouble = None;
                     facts.sink_busy_since = None;
