@@ -27,6 +27,7 @@ mod http;
 mod isolation;
 mod lag;
 mod logs;
+mod long_names;
 mod memory;
 mod memory_decoded;
 mod metrics_sink;

@@ -44,7 +44,7 @@ async fn queries(version: Version) -> Result<(), Unavailable> {
         daemon.until_durable(name, 999).await;
     }
     // Asked while the daemon has the database open.
-    let table = rillway::sink::sqlite::name_for(&stream);
+    let table = rillway::types::table_name::of(&stream.as_str().into());
     let asked = format!("SELECT count(*) || ' ' || min(offset) || ' ' || max(offset) FROM {table}");
     let all: String = database(&home).query_row(&asked, [], |row| row.get(0)).unwrap();
     assert_eq!(all, "1000 0 999");

@@ -1,4 +1,4 @@
-//! What a daemon keeps in `state_dir`: is it there under any name, and is it one daemon's at a time?
+//! What a daemon keeps in `state_dir`: is it one daemon's at a time?
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::common::daemon::Home;
 use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, eventually, streams};
+use crate::common::{Broker, Version, streams};
 
 /// Small batches, so that there is progress at once.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
@@ -50,55 +50,4 @@ async fn one_reference_twice() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn two_daemons_on_one_reference_do_not_run_at_once() {
     or_skip!(one_reference_twice().await);
-}
-
-/// Names that are longer than what file systems take, as they are or as they are encoded.
-async fn long_names() -> Result<(), Unavailable> {
-    let broker = Broker::shared(Version::V4_3).await?;
-    let unique = format!("{:016x}", fastrand::u64(..));
-    for start in ["\u{3042}".repeat(39), "a".repeat(200)] {
-        let stream = format!("{start}{unique}");
-        streams::create_named(broker, &stream, &[]).await;
-        streams::publish(broker, &stream, (0..10).map(body)).await;
-        let reference = "r".repeat(230);
-        let common = format!("{SMALL}\nstream = \"{stream}\"\n");
-        let consumers = format!(
-            "[[consumer]]\nname = \"archive\"\n{common}sink = {{ type = \"object\", url = \"archive\", \
-             rotate_age = \"1s\" }}\n\
-             [[consumer]]\nname = \"files\"\n{common}sink = {{ type = \"file\", dir = \"files\" }}\n\
-             [[consumer]]\nname = \"letters\"\nreference = \"{reference}\"\n{common}\
-             on_bad_message = \"dead_letter\"\n\
-             dead_letter = {{ type = \"file\", dir = \"letters\" }}\n\
-             sink = {{ type = \"sqlite\", path = \"x.db\", table = \"x\", columns = {{ \
-             nothing = {{ from = \"/nowhere\", required = true }} }} }}\n"
-        );
-        let home = Home::new(&broker.uri(), &consumers);
-        let mut daemon = home.start();
-        for name in ["archive", "files", "letters"] {
-            daemon.until_durable(name, 9).await;
-        }
-        daemon.terminate().await;
-        let log = home.log();
-        assert!(!log.contains("could not be remembered") && !log.contains("too long"), "{log}");
-        let states = std::fs::read_dir(home.path("state")).unwrap();
-        let states: Vec<_> =
-            states.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        assert_eq!(states.iter().filter(|n| n.ends_with(".json")).count(), 3, "{states:?}");
-        assert_eq!(states.iter().filter(|n| n.ends_with(".dead-letters")).count(), 1, "{states:?}");
-        // They are found again.
-        let daemon = home.start();
-        for name in ["archive", "files", "letters"] {
-            eventually("it runs again", Duration::from_secs(30), || async {
-                (daemon.consumer(name).await?["state"] == "running").then_some(())
-            })
-            .await;
-        }
-        daemon.terminate().await;
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn names_too_long_for_files_are_shortened() {
-    or_skip!(long_names().await);
 }

@@ -103,8 +103,8 @@ impl<'de> Deserialize<'de> for ColumnsConfig {
                 }
             };
             let from: Source = keys.from.parse().map_err(|error| about(format!("{error}")))?;
-            if name.is_empty() || name.contains('\0') {
-                return Err(about("a column needs a name".to_owned()));
+            if name.is_empty() || name.contains(char::is_control) {
+                return Err(about("a column needs a name, without control characters".to_owned()));
             }
             columns.push(Column {
                 name,

@@ -343,6 +343,11 @@ fn check(keys: &ConsumerKeys, at: &str, problems: &mut Vec<Problem>) {
             ),
         );
     }
+    if let Some(reference) = &keys.reference
+        && reference.contains(char::is_control)
+    {
+        bad("reference", format!("{reference:?} holds a control character: leave it out"));
+    }
     if keys.stream.is_empty() || keys.stream.len() > STREAM_BYTES_MAX {
         bad(
             "stream",

@@ -7,6 +7,7 @@ use super::broker::BrokerConfig;
 use super::consumer::ConsumerConfig;
 use super::error::Problem;
 use super::sink::{MetricConfig, ObjectPlace, SinkConfig};
+use crate::types::table_name;
 
 /// Checks the consumers against each other. Each comes with its path in the file.
 pub(super) fn check_together(
@@ -18,6 +19,7 @@ pub(super) fn check_together(
     let mut names = HashMap::new();
     let mut positions = HashMap::new();
     let mut places = HashMap::new();
+    let mut tables = HashMap::new();
     let mut metrics: Vec<(&String, &MetricConfig)> = Vec::new();
     for (at, consumer) in consumers {
         if let Some(other) = names.insert(&consumer.name, at) {
@@ -49,6 +51,25 @@ pub(super) fn check_together(
                     }
                 }
                 metrics.extend(sink.metrics.iter().map(|metric| (at, metric)));
+            }
+            if let SinkConfig::Sqlite(sqlite) = sink
+                && sqlite.table.is_none()
+            {
+                let table = table_name::of(&consumer.stream);
+                let place = (plain(&sqlite.path), table.to_ascii_lowercase());
+                if let Some((other, stream)) = tables.insert(place, (at, &consumer.stream))
+                    && stream != &consumer.stream
+                {
+                    problems.push(Problem::new(
+                        format!("{at}.{key}.table"),
+                        format!(
+                            "by default the rows of stream {:?} would go into {table:?}, where {other} \
+                             writes those of stream {stream:?}: set `table = \"...\"` to another one (or \
+                             the same on both, if they are meant to share it)",
+                            consumer.stream,
+                        ),
+                    ));
+                }
             }
             if let Some((key_below, place)) = place_of(sink)
                 && let Some(other) = places.insert((place.clone(), &consumer.stream), at)

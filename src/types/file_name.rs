@@ -1,4 +1,4 @@
-//! Names of files and folders that are made of the name of a stream or a reference.
+//! Names of files, folders and objects that are made of the name of a stream or a reference.
 //!
 //! The one rule for all of them: a name that fits stays as it is; one that is too long keeps its
 //! beginning, and `~` and a hash of the whole make it unlike others. State files and checkpoints also hold
@@ -8,10 +8,16 @@
 /// The most bytes that file systems take as the name of a file or folder.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
+/// The most bytes of an object's key: the least that S3, GCS and Azure take.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// What a key may have beside the prefix and the stream's part: partitions, offset, claim, extension.
+pub const KEY_REST_BYTES: usize = 96;
+
 /// Length of `~` and the hash, which follow the beginning of a name that was too long.
 const HASH_BYTES: usize = 1 + 16;
 
-/// `name`, made of `whole` and plain ASCII, in `bytes_max` bytes at the most.
+/// The name, shortened to `bytes_max` bytes where it is longer; `whole` is what it was made of.
 pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
     if name.len() > bytes_max {
         let mut keep = bytes_max.saturating_sub(HASH_BYTES);

@@ -5,6 +5,7 @@
 
 pub mod column;
 pub mod file_name;
+pub mod table_name;
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use rillway::broker::{
     ConnectOptions, Endpoint, Mechanism, Prefer, StreamReader, connect_to_stream,
 };
 use rillway::types::{Secret, StreamName};
+use rillway::wire::block::Record;
 
 use super::Broker;
 
@@ -29,12 +30,21 @@ pub(crate) fn connect_options(port: u16) -> ConnectOptions {
 
 /// All messages that are in the stream now.
 pub(crate) async fn messages(broker: &Broker, stream: &str) -> Vec<Vec<u8>> {
+    read(broker, stream, |record| record.message.to_vec()).await
+}
+
+/// The offsets of all messages that are in the stream now: not every offset is one of a message.
+pub(crate) async fn offsets(broker: &Broker, stream: &str) -> Vec<u64> {
+    read(broker, stream, |record| record.offset.0).await
+}
+
+async fn read<T>(broker: &Broker, stream: &str, part: impl Fn(Record<'_>) -> T) -> Vec<T> {
     let options = connect_options(broker.stream_port);
     let mut reader = StreamReader::open(&options, &StreamName::from(stream)).await.unwrap();
     let mut found = Vec::new();
     while let Some(blocks) = reader.next().await.unwrap() {
         for block in blocks {
-            found.extend(block.records().map(|record| record.message.to_vec()));
+            found.extend(block.records().map(&part));
         }
     }
     reader.close().await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,6 +12,7 @@ use crate::config::columns::ColumnsConfig;
 use crate::config::secret::{self, SecretText};
 use crate::config::units::{ByteSize, HumanDuration};
 use crate::types::Secret;
+use crate::types::file_name::{KEY_BYTES_MAX, KEY_REST_BYTES};
 
 /// The stores that a URL may speak of, beside a local folder.
 const SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
@@ -20,6 +22,9 @@ const TAKEN: [&str; 5] = ["stream", "offset", "timestamp", "date", "hour"];
 
 /// An object is held in memory until it is full, and goes out in one request.
 const ROTATE_BYTES_MAX: u64 = 1 << 30;
+
+/// The most bytes of the prefix in `url`, so that 32 are left for the stream's part of a key.
+const PREFIX_BYTES_MAX: usize = KEY_BYTES_MAX - KEY_REST_BYTES - 32;
 
 /// A sink that writes objects: Parquet or NDJSON, in a folder or an object store.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -187,6 +192,23 @@ impl ObjectSink {
         }
         if !self.options.is_empty() && matches!(place, Ok(ObjectPlace::Folder(_))) {
             bad("options", "they have no effect on a folder".to_owned());
+        }
+        if let Ok(ObjectPlace::Store(url)) = &place {
+            let prefix: Vec<u8> = percent_decode_str(url.path().trim_matches('/')).collect();
+            if prefix.len() > PREFIX_BYTES_MAX {
+                let bytes = prefix.len();
+                bad(
+                    "url",
+                    format!(
+                        "its prefix is {bytes} bytes long, but stores take keys of {KEY_BYTES_MAX} and \
+                         the stream's name comes behind it: take a prefix of at most \
+                         {PREFIX_BYTES_MAX} bytes"
+                    ),
+                );
+            }
+            if prefix.iter().any(u8::is_ascii_control) {
+                bad("url", "its prefix holds a control character: leave it out".to_owned());
+            }
         }
         let is_parquet = self.format == ObjectFormat::Parquet;
         if is_parquet && self.compression == Compression::Gzip {

@@ -111,7 +111,12 @@ impl PostgresSink {
         for (key, name) in names {
             let Some(name) = name else { continue };
             if !is_name(name) {
-                bad(key, format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes, without NUL"));
+                bad(
+                    key,
+                    format!(
+                        "{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes, without control characters"
+                    ),
+                );
             } else if name.contains('.') {
                 bad(key, format!("{name:?} has a dot: give schema and table a key each"));
             }
@@ -171,7 +176,12 @@ impl PostgresSink {
         let Some(columns) = &self.columns else { return };
         for column in columns.0.iter().filter(|column| !is_name(&column.name)) {
             let name = &column.name;
-            bad("columns", format!("{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes"));
+            bad(
+                "columns",
+                format!(
+                    "{name:?} is no name: 1 to {NAME_BYTES_MAX} bytes, without control characters"
+                ),
+            );
         }
         columns.check_names(&OWN, true, bad);
         columns.check_count(COLUMNS_MAX, bad);
@@ -192,5 +202,5 @@ fn is_ambiguous(url: &str) -> bool {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0')
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
 }

@@ -44,8 +44,13 @@ impl SqliteSink {
             bad("path", "an empty path: expected a file".to_owned());
         }
         if let Some(table) = &self.table {
-            if table.is_empty() || table.contains('\0') {
-                bad("table", format!("{table:?} is no name for a table"));
+            if table.is_empty() || table.contains(char::is_control) {
+                bad(
+                    "table",
+                    format!(
+                        "{table:?} is no name for a table: it is empty or holds a control character"
+                    ),
+                );
             }
             let lower = table.to_ascii_lowercase();
             if lower == "rillway_positions" || lower.starts_with("sqlite_") {

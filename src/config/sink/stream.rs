@@ -80,6 +80,11 @@ impl StreamSink {
         if self.publisher.as_ref().is_some_and(String::is_empty) {
             bad("publisher", "it is empty: expected a name".to_owned());
         }
+        if let Some(name) = &self.publisher
+            && name.contains(char::is_control)
+        {
+            bad("publisher", format!("{name:?} holds a control character: leave it out"));
+        }
         if self.in_flight == 0 || self.in_flight > IN_FLIGHT_MAX {
             bad(
                 "in_flight",

@@ -56,6 +56,92 @@ fn headers_come_from_secrets_and_the_environment() {
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 
+/// Names that differ only in what a table's name cannot show.
+#[test]
+fn two_streams_do_not_share_a_table_unasked() {
+    let consumer = |name: &str, stream: &str, keys: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\n\
+             sink = {{ type = \"sqlite\", path = \"data.db\"{keys} }}\n"
+        )
+    };
+    let shared = ", table = \"both\"";
+    for (first, second, keys, refused) in [
+        ("orders-eu", "orders.eu", "", true),
+        ("Orders", "orders", "", true),
+        ("\u{3042}\u{3044}", "\u{3046}\u{3048}", "", true),
+        ("orders-eu", "orders.eu", shared, false),
+        ("orders-eu", "orders-us", "", false),
+        ("orders", "returns", "", false),
+    ] {
+        let text = consumer("a", first, keys) + &consumer("b", second, keys);
+        if !refused {
+            load(&text).unwrap();
+            continue;
+        }
+        let found = problems(&text, &Env::default());
+        assert_eq!(found.len(), 1, "{first} {second}: {found:?}");
+        assert!(found[0].starts_with("consumer[1].sink.table"), "{found:?}");
+        assert!(found[0].contains("where consumer[0] writes those of stream"), "{found:?}");
+        assert!(found[0].contains("set `table = \"...\"`"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_prefix_leaves_room_for_the_rest_of_a_key() {
+    let object = |prefix: &str| {
+        format!(
+            "[[consumer]]\nname = \"a\"\nstream = \"s\"\n\
+             sink = {{ type = \"object\", url = \"s3://b/{prefix}\" }}\n"
+        )
+    };
+    load(&object(&"p".repeat(896))).unwrap();
+    // Encoded, but not in the key.
+    load(&object(&"%C3%A4".repeat(448))).unwrap();
+    for too_long in ["p".repeat(897), "%C3%A4".repeat(449), "p/".repeat(450)] {
+        let found = problems(&object(&too_long), &Env::default()).join("\n");
+        assert!(found.contains("consumer[0].sink.url"), "{found}");
+        assert!(found.contains("its prefix is 89"), "{found}");
+        assert!(found.contains("a prefix of at most 896 bytes"), "{found}");
+    }
+}
+
+#[test]
+fn no_name_holds_a_control_character() {
+    for c in ["\\u0000", "\\n", "\\u001b", "\\u007f", "\\u0085"] {
+        for (key, sink) in [
+            ("stream", "type = \"stream\"\nstream = \"aC\"".to_owned()),
+            ("publisher", "type = \"stream\"\nstream = \"a\"\npublisher = \"aC\"".to_owned()),
+            ("table", "type = \"sqlite\"\npath = \"p\"\ntable = \"aC\"".to_owned()),
+            ("table", "type = \"postgres\"\nurl = \"postgres://h/d\"\ntable = \"aC\"".to_owned()),
+            (
+                "schema",
+                "type = \"postgres\"\nurl = \"postgres://h/d\"\ntable = \"a\"\nschema = \"aC\""
+                    .to_owned(),
+            ),
+            (
+                "columns",
+                "type = \"sqlite\"\npath = \"p\"\ncolumns = { \"aC\" = \"/a\" }".to_owned(),
+            ),
+        ] {
+            let found = of_sink(&sink.replace('C', c)).join("\n");
+            assert!(found.contains("control character"), "{key} {c}: {found}");
+            assert!(found.contains(&format!("consumer[0].sink.{key}")), "{key} {c}: {found}");
+        }
+        let text = format!(
+            "[[consumer]]\nname = \"a\"\nstream = \"s\"\nreference = \"r{c}\"\nsink = {{ type = \"null\" }}\n"
+        );
+        let found = problems(&text, &Env::default()).join("\n");
+        assert!(found.contains("consumer[0].reference"), "{c}: {found}");
+        assert!(found.contains("control character"), "{c}: {found}");
+    }
+    let found = of_sink("type = \"object\"\nurl = \"s3://b/a%00b\"").join("\n");
+    assert!(
+        found.contains("consumer[0].sink.url: its prefix holds a control character"),
+        "{found}"
+    );
+}
+
 fn metric(keys: &str) -> String {
     let text = format!("type = \"metrics\"\n[[consumer.sink.metrics]]\n{keys}");
     of_sink(&text).join("\n")

@@ -113,6 +113,16 @@ impl Store for Local {
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
         self.run("look into", folder, |_, path| any_file(path)).await
     }
+
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        let name = name.to_owned();
+        self.run("look into", above, move |_, path| match any_file(&path.join(name)) {
+            // No file system could have it.
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => Ok(false),
+            found => found,
+        })
+        .await
+    }
 }
 
 struct Folder {
@@ -307,7 +317,7 @@ fn unavailable(path: &Path, error: &Unavailable) -> SinkError {
 mod tests {
     use super::super::committer::{Committer, Object};
     use super::super::layout::{Format, Layout, Packing};
-    use super::super::{Names, names};
+    use super::super::{Names, names_in};
     use super::*;
     use crate::files::testing::Medium;
     use crate::types::{Checkpoint, Offset, Reference, StreamName};
@@ -315,7 +325,7 @@ mod tests {
     const OBJECTS: u64 = 3;
 
     fn the_names() -> Names {
-        names(&StreamName::from("events"), &Reference::from("archive"), 255)
+        names_in("events".to_owned(), &StreamName::from("events"), &Reference::from("archive"))
     }
 
     fn object(nth: u64) -> Object {

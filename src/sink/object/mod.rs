@@ -92,6 +92,9 @@ use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
+/// The folder of the checkpoints.
+const CHECKPOINTS: &str = "_rillway";
+
 /// What an object sink needs to know.
 #[derive(Clone, Debug)]
 pub struct ObjectOptions {
@@ -139,7 +142,7 @@ impl ObjectSink {
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
         let layout = Layout::new(&options.format, &stream)?;
-        let names = names(&stream, &reference, options.place.table_bytes_max());
+        let names = find_names(&*store, &options.place, &stream, &reference).await?;
         let committer = Committer::take_over(store, names, layout.clone()).await?;
         let (rotation, position) = (options.rotation, committer.position());
         let make =
@@ -198,17 +201,29 @@ pub async fn committed(
     }
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
-    committer::look(&*store, &names(stream, reference, options.place.table_bytes_max()), &layout)
-        .await
+    let names = find_names(&*store, &options.place, stream, reference).await?;
+    committer::look(&*store, &names, &layout).await
 }
 
-fn names(stream: &StreamName, reference: &Reference, table_bytes_max: usize) -> Names {
-    let table = layout::table(stream, table_bytes_max);
+/// Names of the archive. An archive that an older version began under a longer name stays there.
+async fn find_names(
+    store: &dyn Store,
+    place: &Place,
+    stream: &StreamName,
+    reference: &Reference,
+) -> Result<Names, SinkError> {
+    let table = layout::table(stream, place.table_bytes_max());
+    let former = layout::table(stream, place.former_table_bytes_max());
+    let stays = former != table && store.has_folder(CHECKPOINTS, &former).await?;
+    Ok(names_in(if stays { former } else { table }, stream, reference))
+}
+
+fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names {
     Names {
         stream: stream.clone(),
         reference: reference.clone(),
-        checkpoint: format!("_rillway/{table}/checkpoint.json"),
-        probe: format!("_rillway/{table}/probe"),
+        checkpoint: format!("{CHECKPOINTS}/{table}/checkpoint.json"),
+        probe: format!("{CHECKPOINTS}/{table}/probe"),
         table,
     }
 }

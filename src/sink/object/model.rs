@@ -113,10 +113,14 @@ impl Store for Slow {
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
         self.through(self.inner.any_below(folder)).await
     }
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        self.through(self.inner.has_folder(above, name)).await
+    }
 }
 
 fn names() -> super::Names {
-    super::names(&StreamName::from("events"), &Reference::from("archive"), 255)
+    let stream = StreamName::from("events");
+    super::names_in(super::layout::table(&stream, 255), &stream, &Reference::from("archive"))
 }
 
 fn layout() -> Layout {

@@ -64,6 +64,9 @@ impl Store for Failing {
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
         self.through(self.inner.any_below(folder)).await
     }
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        self.through(self.inner.has_folder(above, name)).await
+    }
 }
 
 /// An array of 4,000 nulls among the application properties: 20,000 bytes of JSON.

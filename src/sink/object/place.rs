@@ -15,7 +15,7 @@ use super::remote::Remote;
 use super::store::Store;
 use crate::sink::SinkError;
 use crate::types::Secret;
-use crate::types::file_name::FILE_NAME_BYTES_MAX;
+use crate::types::file_name::{FILE_NAME_BYTES_MAX, KEY_BYTES_MAX, KEY_REST_BYTES};
 
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -39,15 +39,15 @@ pub enum Place {
     },
 }
 
-/// The most bytes of a key: the least that S3, GCS and Azure take.
-const KEY_BYTES_MAX: usize = 1024;
-
-/// What a key may have beside the prefix and the table: partitions, offset, claim, extension.
-const KEY_REST_BYTES: usize = 96;
-
 impl Place {
-    /// The most bytes that the name of a stream may take in a key.
+    /// The most bytes that a stream's part of the keys may have. Object stores that keep objects as
+    /// files take no longer part than a file system does.
     pub(super) fn table_bytes_max(&self) -> usize {
+        self.former_table_bytes_max().min(FILE_NAME_BYTES_MAX)
+    }
+
+    /// The same in versions that only looked at the length of the whole key.
+    pub(super) fn former_table_bytes_max(&self) -> usize {
         match self {
             Place::Folder(_) => FILE_NAME_BYTES_MAX,
             Place::Store { url, .. } => {

@@ -204,6 +204,17 @@ impl Store for Remote {
             Err(error) => Err(self.failed("list", folder, &error)),
         }
     }
+
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        let path = self.path(above)?;
+        match self.ask("list", above, self.store.list_with_delimiter(Some(&path))).await? {
+            Ok(listed) => {
+                let mut names = listed.common_prefixes.iter().filter_map(Path::filename);
+                Ok(names.any(|found| found == name))
+            }
+            Err(error) => Err(self.failed("list", above, &error)),
+        }
+    }
 }
 
 /// Whether there is no such object; as far as can be told, in a bucket that is there.

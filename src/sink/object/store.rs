@@ -41,6 +41,10 @@ pub(super) trait Store: Send + Sync {
 
     /// Whether there is any object whose key begins with `folder` and a slash.
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError>;
+
+    /// Whether there is any object whose key begins with `above`, a slash, `name` and a slash. The
+    /// store is never sent `name`, which may be longer than it takes.
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError>;
 }
 
 /// The largest object that is read as a whole: checkpoints, and objects that hold no records.

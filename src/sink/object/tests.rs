@@ -339,10 +339,77 @@ fn hidden_and_odd_names_of_streams_become_visible_folders() {
     ] {
         assert_eq!(layout::table(&StreamName::from(name), 255), folder);
     }
-    // Three bytes each, of which each is encoded as three.
-    let long = StreamName::from("\u{3042}".repeat(39).as_str());
-    assert_eq!(layout::table(&long, 255).len(), 255);
-    assert_eq!(layout::table(&long, 900).len(), 351, "a key may be longer");
+}
+
+/// Three bytes a character, each of which is encoded as three: too long for a folder.
+fn long_stream() -> StreamName {
+    StreamName::from("\u{3042}".repeat(39).as_str())
+}
+
+fn in_a_bucket(prefix: &str) -> Place {
+    let url = format!("s3://bucket/{prefix}").parse().unwrap();
+    Place::Store { url, options: Vec::new(), operation_max: Duration::from_secs(5) }
+}
+
+/// With the names of any older version, an archive is found and continued.
+#[test]
+fn a_streams_part_of_a_key_fits_into_a_file_system() {
+    let folder = Place::Folder("f".into());
+    let long = layout::table(&long_stream(), folder.table_bytes_max());
+    assert_eq!((long.len(), folder.former_table_bytes_max()), (255, 255));
+    for (prefix, bytes, former) in [(0, 255, 351), (600, 255, 328), (673, 255, 255), (896, 32, 32)]
+    {
+        let place = in_a_bucket(&"p".repeat(prefix));
+        let table = |bytes_max| layout::table(&long_stream(), bytes_max).len();
+        assert_eq!(table(place.table_bytes_max()), bytes, "{prefix}");
+        assert_eq!(table(place.former_table_bytes_max()), former, "{prefix}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_name_is_shortened_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Place::Folder(dir.path().to_owned());
+    let memory = Memory(Arc::new(InMemory::new()));
+    for (store, place) in
+        [(folder.open().await.unwrap(), folder), (memory.store(), in_a_bucket("p"))]
+    {
+        let options = options(place, parquet());
+        for begin in [0, 5] {
+            let opened = ObjectSink::on(store.clone(), &options, long_stream(), reference());
+            let mut sink = opened.await.unwrap();
+            let position = sink.position().await.unwrap().map(|at| at.offset);
+            assert_eq!(position, Offset(begin).prev());
+            write(&mut sink, begin..begin + 5).await;
+            sink.flush().await.unwrap();
+        }
+        let table = layout::table(&long_stream(), 255);
+        assert!(store.has_folder("_rillway", &table).await.unwrap());
+        assert!(!store.has_folder("_rillway", &table[..254]).await.unwrap());
+        assert!(!store.has_folder("_rillway", &format!("{table}x")).await.unwrap());
+        assert!(store.any_below(&table).await.unwrap());
+    }
+}
+
+/// An older version used all that a key may have, or shortened the name to that.
+#[tokio::test]
+async fn an_archive_under_a_longer_name_stays_there() {
+    for prefix in [0, 600] {
+        let store = Memory(Arc::new(InMemory::new())).store();
+        let options = options(in_a_bucket(&"p".repeat(prefix)), parquet());
+        let name = layout::table(&long_stream(), options.place.former_table_bytes_max());
+        let layout = Layout::new(&options.format, &long_stream()).unwrap();
+        let names = names_in(name.clone(), &long_stream(), &reference());
+        let mut former = Committer::take_over(store.clone(), names, layout).await.unwrap();
+        former.pass_over(Checkpoint { offset: Offset(4), chunk: None }).await.unwrap();
+        let opened = ObjectSink::on(store.clone(), &options, long_stream(), reference());
+        let mut sink = opened.await.unwrap();
+        assert_eq!(sink.position().await.unwrap().map(|at| at.offset), Some(Offset(4)));
+        write(&mut sink, 5..9).await;
+        sink.flush().await.unwrap();
+        assert!(store.any_below(&name).await.unwrap());
+        assert!(!store.any_below(&layout::table(&long_stream(), 255)).await.unwrap());
+    }
 }
 
 /// A store that passes over a condition.
@@ -389,6 +456,10 @@ impl Store for Careless {
 
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
         self.store.any_below(folder).await
+    }
+
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        self.store.has_folder(above, name).await
     }
 }
 

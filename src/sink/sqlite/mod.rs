@@ -78,6 +78,7 @@ use crate::flow::batch::Batch;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::column::Column;
+use crate::types::table_name;
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 use self::database::Database;
@@ -88,7 +89,6 @@ use self::writer::Writer;
 
 #[doc(hidden)]
 pub use self::row::fuzz_value;
-pub use self::table::name_for;
 
 /// What a sqlite sink needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +106,7 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// The whole envelope, into a table that is named after the stream, all of it made where missing.
     pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
-        let table = name_for(stream.as_str());
+        let table = table_name::of(stream);
         SqliteOptions { path: path.into(), table, columns: None, create: true }
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use crate::types::{Checkpoint, ChunkId, Offset, Reference, StreamName, Timestamp};
 
 /// The table's name.
-pub(super) const NAME: &str = "rillway_positions";
+pub(super) const NAME: &str = crate::types::table_name::POSITIONS;
 
 /// Integers of SQLite have 63 bits and a sign; what is unsigned here is stored by its bits.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS rillway_positions (

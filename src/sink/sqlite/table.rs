@@ -9,8 +9,6 @@ use rusqlite::Connection;
 use crate::types::Offset;
 use crate::types::column::ColumnType;
 
-use super::positions;
-
 /// What a column is declared as.
 fn declared(kind: ColumnType) -> &'static str {
     match kind {
@@ -81,19 +79,6 @@ fn declared_strictly(kind: ColumnType) -> &'static str {
 /// An identifier in quotes.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The name of the table for a stream where none is configured: what is no letter, digit or
-/// underscore becomes an underscore, so that it needs no quotes.
-pub fn name_for(stream: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    let mut name: String = stream.chars().map(plain).collect();
-    let reserved = name.to_ascii_lowercase().starts_with("sqlite_")
-        || name.eq_ignore_ascii_case(positions::NAME);
-    if reserved || !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-        name.insert(0, '_');
-    }
-    name
 }
 
 /// The statement that creates the table.
@@ -230,21 +215,6 @@ struct Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_need_no_quotes() {
-        for (stream, table) in [
-            ("events", "events"),
-            ("orders-eu.v2", "orders_eu_v2"),
-            ("3d", "_3d"),
-            ("größe", "gr__e"),
-            ("sqlite_x", "_sqlite_x"),
-            ("Rillway_Positions", "_Rillway_Positions"),
-            ("_", "_"),
-        ] {
-            assert_eq!(name_for(stream), table);
-        }
-    }
 
     #[test]
     fn affinities_are_as_the_manual_says() {

@@ -7,13 +7,14 @@ use crate::config;
 use crate::consumer::Spec;
 use crate::sink::SinkError;
 use crate::sink::sqlite::{self, SqliteOptions, SqliteSink};
+use crate::types::table_name;
 
 pub(super) fn factory(settings: config::SqliteSink, spec: &Spec) -> (SinkFactory, Look) {
     let stream = spec.stream.clone();
     let reference = spec.reference.clone();
     let options = SqliteOptions {
         path: settings.path,
-        table: settings.table.unwrap_or_else(|| sqlite::name_for(stream.as_str())),
+        table: settings.table.unwrap_or_else(|| table_name::of(&stream)),
         columns: settings.columns.map(|columns| columns.0),
         create: settings.create,
     };

@@ -10,11 +10,12 @@ use crate::republish::{Republisher, Target};
 use crate::sink::stream::{self, StreamOptions, StreamSink};
 use crate::supervisor::plan::connect_options;
 use crate::types::StreamName;
+use crate::types::file_name::fitted;
 
 pub(super) fn factory(settings: config::StreamSink, spec: &Spec) -> (SinkFactory, Look) {
     let options = StreamOptions {
         source: spec.stream.clone(),
-        publisher: settings.publisher_name(&spec.stream, &spec.reference),
+        publisher: publisher(settings.publisher_name(&spec.stream, &spec.reference)),
         annotate: settings.annotate,
     };
     let connect = connect(&settings, &spec.connect);
@@ -46,6 +47,12 @@ pub(super) fn factory(settings: config::StreamSink, spec: &Spec) -> (SinkFactory
     (open, look)
 }
 
+/// The name, shortened where the suffix of a replay makes it too long.
+fn publisher(name: String) -> String {
+    let bytes_max = stream::PUBLISHER_BYTES_MAX - stream::GENERATION_BYTES;
+    fitted(name.clone(), &name, bytes_max)
+}
+
 /// How to reach the target; `own` is how the consumer reaches its source.
 pub(in crate::supervisor) fn connect(
     settings: &config::StreamSink,
@@ -62,5 +69,19 @@ pub(in crate::supervisor) fn connect(
             follow_advertised_hosts: own.follow_advertised_hosts,
             ..connect_options(broker, &name)
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_of_a_publisher_with_a_long_name_has_a_name_of_its_own() {
+        let name = "p".repeat(244);
+        assert_eq!(publisher(name.clone()), name);
+        let rounds = [0, 1].map(|round| publisher(format!("{name}.replay-{round}")));
+        assert!(rounds[0] != rounds[1] && !rounds.contains(&name), "{rounds:?}");
+        assert!(rounds.iter().all(|round| round.len() <= 244), "{rounds:?}");
     }
 }
