@@ -3,6 +3,7 @@
 //! Reads the files of certificates and keys each time, so that a renewed one is taken with the next
 //! connection. Must not know: who connects, and to what.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use tokio_rustls::rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    crypto,
 };
 
 /// How to protect a connection.
@@ -62,6 +64,27 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(TlsError("tls.cert and tls.key go together".into())),
+    }
+}
+
+/// Meaning of a refused certificate, and what to do; empty for any other failure of a handshake.
+pub fn remedy(error: &io::Error) -> &'static str {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let Some(Error::InvalidCertificate(problem)) = error else { return "" };
+    match problem {
+        CertificateError::UnknownIssuer => {
+            ": no authority that is trusted here has signed the certificate. Set tls.ca to the certificate of the authority that has"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            ": the certificate is for another host name. Connect by a name that it bears, or set tls.server_name"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            ": the certificate has expired, or the clock here is wrong"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            ": the certificate is not valid yet, or the clock here is wrong"
+        }
+        _ => "",
     }
 }
 

@@ -1,16 +1,24 @@
 //! When a broker will not have us, or it is not the broker that answers: does the error say so, and what
 //! to do?
 
+use std::time::Duration;
+
 use crate::common::daemon::Home;
+use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, streams};
+use crate::common::{Broker, Version, amqp091, eventually, reading, streams};
+use crate::tls::{certificates, certified, free_port};
+
+fn consumer(name: &str, stream: &str, sink: &str) -> String {
+    format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n")
+}
 
 /// What `check --connect` says of a consumer on this broker.
 fn told(uri: &str, stream: &str) -> String {
-    let consumer = format!(
-        "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"null\" }}\n"
-    );
-    let home = Home::new(uri, &consumer);
+    told_in(&Home::new(uri, &consumer("c", stream, "{ type = \"null\" }")))
+}
+
+fn told_in(home: &Home) -> String {
     let checked = home.command(&["check", "--connect"]).output().unwrap();
     let error = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert_eq!(checked.status.code(), Some(69), "{error}");
@@ -54,4 +62,214 @@ async fn rights_and_limits() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn a_user_without_rights_and_a_reached_limit_say_what_to_do() {
     or_skip!(rights_and_limits().await);
+}
+
+/// Both kinds of client on both of the management UI's ports, and a plain one on the stream protocol's
+/// port with TLS.
+async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
+    let certificates = certificates();
+    let (encrypted, https) = (free_port(), free_port());
+    let options = certified(&certificates)
+        .plugins("management")
+        .conf(&format!("stream.listeners.ssl.1 = {encrypted}"))
+        .conf(&format!("management.ssl.port = {https}"))
+        .conf("management.ssl.certfile = /node/cert.pem")
+        .conf("management.ssl.keyfile = /node/key.pem");
+    let broker = Broker::private_with(Version::V4_3, options).await?;
+    let told = |scheme: &str, port: u16, keys: &str| {
+        let settings = format!(
+            "uri = \"{scheme}://guest:guest@localhost:{port}/%2f\"\nconnect_timeout = \"2s\"\n{keys}"
+        );
+        let home = Home::with_broker(&settings, &consumer("c", "any", "{ type = \"null\" }"));
+        std::fs::write(home.path("ca.pem"), &certificates.ca).unwrap();
+        let told = told_in(&home);
+        assert!(told.contains(&format!("localhost:{port}: ")), "{told}");
+        told
+    };
+    let (plain, tls) = ("rabbitmq-stream", "rabbitmq-stream+tls");
+    let (trusting, http) = ("tls = { ca = \"ca.pem\" }", broker.management_port);
+    for (scheme, port, keys, words) in [
+        (plain, encrypted, "", &["it answers in TLS", "rabbitmq-stream+tls://"][..]),
+        (plain, http, "", &["said nothing within 2s", "management UI", "5552"][..]),
+        (plain, https, "", &["it answers in TLS", "5552"][..]),
+        (tls, http, trusting, &["an HTTP server answers there", "management UI", "5552"][..]),
+        (tls, https, trusting, &["an HTTP server", "management UI", "5552"][..]),
+        (tls, broker.stream_port, trusting, &["without TLS"][..]),
+        (tls, encrypted, "", &["TLS handshake", "no authority", "tls.ca"][..]),
+    ] {
+        let told = told(scheme, port, keys);
+        for words in words {
+            assert!(told.contains(words), "{scheme} on {port}, {words:?}: {told}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_wrong_port_is_named_with_and_without_tls() {
+    or_skip!(ports_with_and_without_tls().await);
+}
+
+/// The stream protocol does not tell a queue of another type from none, unless one is to be created.
+async fn other_queues(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let source = streams::create(broker, "source").await;
+    for kind in ["classic", "quorum"] {
+        let queue = streams::unique(kind);
+        amqp091::declare_queue(broker, &queue, kind).await;
+        let read = told(&broker.uri(), &queue);
+        assert!(read.contains("classic or quorum queue"), "{read}");
+        assert!(read.contains("rabbitmqctl list_queues -p '/' name type"), "{read}");
+
+        let sink = format!("{{ type = \"stream\", stream = \"{queue}\", create = true }}");
+        let home = Home::new(&broker.uri(), &consumer("copy", &source, &sink));
+        let mut daemon = home.start();
+        let failing = |c: &serde_json::Value| c["reason"].is_string();
+        let shown = daemon.until("copy", "it fails", Duration::from_secs(30), failing).await;
+        let reason = shown["reason"].as_str().unwrap();
+        assert!(reason.contains("is no stream") && reason.contains(&queue), "{reason}");
+        daemon.terminate().await;
+        assert!(!home.log().contains("created, as"), "{}", home.log_tail());
+
+        let text = home.path("text");
+        std::fs::write(&text, "x\n").unwrap();
+        let text = text.to_str().unwrap();
+        if version != Version::V3_10 {
+            let publish = home.command(&["publish", "--create", &queue, text]).output().unwrap();
+            let error = String::from_utf8_lossy(&publish.stderr).into_owned();
+            assert!(!publish.status.success(), "{error}");
+            assert!(error.contains("is no stream"), "{error}");
+        }
+        amqp091::delete_queue(broker, &queue).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_queue_of_another_type_is_named_on_rabbitmq_4_3() {
+    or_skip!(other_queues(Version::V4_3).await);
+}
+
+#[tokio::test]
+async fn a_queue_of_another_type_is_named_on_rabbitmq_4_0() {
+    or_skip!(other_queues(Version::V4_0).await);
+}
+
+#[tokio::test]
+async fn a_queue_of_another_type_is_named_on_rabbitmq_3_10() {
+    or_skip!(other_queues(Version::V3_10).await);
+}
+
+/// A disk alarm under a running sink, under one that starts meanwhile, and under `publish`; and a memory
+/// alarm, which does not stop publishers of streams.
+async fn alarms() -> Result<(), Unavailable> {
+    let broker = Broker::private(Version::V4_3).await?;
+    let (source, target) =
+        (streams::create(&broker, "source").await, streams::create(&broker, "target").await);
+    let copy = |name: &str| {
+        let sink = format!(
+            "{{ type = \"stream\", stream = \"{target}\", publisher = \"{name}\", timeout = \"2s\" }}"
+        );
+        consumer(name, &source, &sink) + "batch = { max_age = \"50ms\" }\nstart = \"first\"\n"
+    };
+    let home = Home::new(&broker.uri(), &copy("copy"));
+    let mut daemon = home.start();
+    streams::publish(&broker, &source, (0..10).map(body)).await;
+    daemon.until_durable("copy", 9).await;
+
+    let alarms = || broker.ctl(&["rabbitmq-diagnostics", "alarms"]);
+    let until_alarmed = async |word: &str| {
+        eventually("the broker has the alarm", Duration::from_secs(30), || async {
+            alarms().await.contains(word).then_some(())
+        })
+        .await;
+    };
+    broker.ctl(&["rabbitmqctl", "set_vm_memory_high_watermark", "0.00001"]).await;
+    until_alarmed("Memory alarm").await;
+    streams::publish(&broker, &source, (10..20).map(body)).await;
+    daemon.until_durable("copy", 19).await;
+    broker.ctl(&["rabbitmqctl", "set_vm_memory_high_watermark", "0.6"]).await;
+
+    // More is there than the sink has taken when the alarm comes.
+    daemon.signal("STOP");
+    streams::publish(&broker, &source, (20..5_000).map(body)).await;
+    broker.ctl(&["rabbitmqctl", "set_disk_free_limit", "99999999999999"]).await;
+    until_alarmed("disk space alarm").await;
+    daemon.signal("CONT");
+    let names_it =
+        |c: &serde_json::Value| c["reason"].as_str().is_some_and(|r| r.contains("resource alarm"));
+    let shown = daemon.until("copy", "the alarm is named", Duration::from_secs(60), names_it).await;
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.contains("disk space") && reason.contains(&target), "{reason}");
+    // It is tried again some times.
+    let retries = || home.log().matches("failed as before").count();
+    eventually("it is tried again", Duration::from_secs(60), || async {
+        (retries() >= 3).then_some(())
+    })
+    .await;
+
+    let mut publish = home.command(&["publish", &source, "-"]);
+    let publish = publish.stdin(std::process::Stdio::null()).output().unwrap();
+    let error = String::from_utf8_lossy(&publish.stderr).into_owned();
+    assert!(error.contains("resource alarm"), "{error}");
+
+    let late = Home::new(&broker.uri(), &copy("late"));
+    let mut second = late.start();
+    second.until("late", "the alarm is named", Duration::from_secs(60), names_it).await;
+
+    broker.ctl(&["rabbitmqctl", "set_disk_free_limit", "1000000"]).await;
+    daemon.until_durable("copy", 4_999).await;
+    second.until_durable("late", 4_999).await;
+    daemon.terminate().await;
+    second.terminate().await;
+    for log in [home.log(), late.log()] {
+        let named = |level: &str| {
+            log.lines().filter(|l| l.contains(level) && l.contains("resource alarm")).count()
+        };
+        assert_eq!(named(" WARN "), 1, "{log}");
+        assert_eq!(named(" ERROR "), 0, "{log}");
+        assert!(
+            log.contains("works again") || log.contains("started again after failures"),
+            "{log}"
+        );
+        assert!(!log.contains("recondition failed"), "{log}");
+    }
+    let mut landed = reading::bodies(&broker, &target).await;
+    landed.sort();
+    let mut all: Vec<_> = (0..5_000).chain(0..5_000).map(body).collect();
+    all.sort();
+    assert_eq!(landed, all, "each of the two has sent each message once");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_alarm_is_named_once_and_is_waited_out() {
+    or_skip!(alarms().await);
+}
+
+/// What keeps a consumer from connecting is a warning once, and again when it is something else.
+async fn attempts() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::unique("attempts");
+    let home = Home::new(&broker.uri(), &consumer("c", &stream, "{ type = \"null\" }"));
+    let mut daemon = home.start();
+    let tried = |c: &serde_json::Value| c["restarts"].as_u64() >= Some(4);
+    daemon.until("c", "it has tried some times", Duration::from_secs(60), tried).await;
+    streams::create_named(broker, &stream, &[]).await;
+    streams::publish(broker, &stream, (0..10).map(body)).await;
+    daemon.until_durable("c", 9).await;
+    daemon.terminate().await;
+    let log = home.log();
+    let lines = |level: &str, words: &str| {
+        log.lines().filter(|line| line.contains(level) && line.contains(words)).count()
+    };
+    assert_eq!(lines(" WARN ", "does not exist"), 1, "{log}");
+    assert!(lines(" DEBUG ", "not connected, as before") >= 2, "{log}");
+    assert_eq!(lines(" INFO ", "connected again"), 1, "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_failure_to_connect_is_one_warning() {
+    or_skip!(attempts().await);
 }

@@ -11,7 +11,7 @@ use crate::common::daemon::Home;
 use crate::common::load::{Load, Pace, assert_exact, assert_none_lost, body, number};
 use crate::common::rstream::Rstream;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, env_or, eventually, streams};
+use crate::common::{Broker, Version, env_or, eventually, python, streams};
 
 /// Small batches, so that a sink that is stuck has taken few.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
@@ -222,6 +222,46 @@ async fn signals_without_a_meaning_end_nothing() {
     or_skip!(hung_up().await);
 }
 
+/// A terminal is closed: the daemon whose log goes there drains; another one runs on, but for what
+/// prints to that terminal.
+async fn terminal_closed() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let python = python::of("rstream")?;
+    let stream = streams::create(broker, "terminal").await;
+    streams::publish(broker, &stream, (0..100).map(body)).await;
+    let filer = consumer("filer", &stream, "{ type = \"file\", dir = \"filer\" }");
+    let home = Home::new(&broker.uri(), &filer);
+    let (mut daemon, terminal) = home.start_on_terminal(&python, false);
+    daemon.until_durable("filer", 99).await;
+    drop(terminal);
+    let status = daemon.ended(Duration::from_secs(20)).await;
+    let shown = std::fs::read_to_string(home.path("terminal")).unwrap();
+    assert_eq!(status.code(), Some(0), "{shown}");
+    assert_eq!(streams::stored_offset(broker, &stream, "filer").await, Some(99));
+
+    let both = [filer, consumer("printer", &stream, "{ type = \"stdout\" }")].concat();
+    let home = Home::new(&broker.uri(), &both);
+    let (mut daemon, terminal) = home.start_on_terminal(&python, true);
+    daemon.until_durable("printer", 99).await;
+    drop(terminal);
+    eventually("it says that it ignores SIGHUP", A_MOMENT, || async {
+        home.log().contains("SIGHUP").then_some(())
+    })
+    .await;
+    streams::publish(broker, &stream, (100..200).map(body)).await;
+    let reason = daemon.until_halted("printer").await;
+    assert!(reason.contains("Whatever read it has ended"), "{reason}");
+    daemon.until_durable("filer", 199).await;
+    daemon.terminate().await;
+    assert_eq!(streams::stored_offset(broker, &stream, "filer").await, Some(199));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closed_terminal_loses_nothing() {
+    or_skip!(terminal_closed().await);
+}
+
 /// `rillway run | head -3`, and the same with a second consumer that has another sink.
 async fn nobody_reads() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
@@ -240,6 +280,18 @@ async fn nobody_reads() -> Result<(), Unavailable> {
     let log = home.log();
     assert!(log.lines().last().unwrap().contains("read standard output has gone"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
+
+    // The same while there is nothing to print: it is noticed without a write.
+    let quiet = streams::create(broker, "quiet").await;
+    streams::publish(broker, &quiet, (0..3).map(body)).await;
+    let home = Home::new(&broker.uri(), &consumer("idle", &quiet, "{ type = \"stdout\" }"));
+    let (mut daemon, pipe) = home.start_piped();
+    daemon.until_durable("idle", 2).await;
+    drop(pipe);
+    let status = daemon.ended(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    assert!(home.log().lines().last().unwrap().contains("read standard output has gone"));
+    assert_eq!(streams::stored_offset(broker, &quiet, "idle").await, Some(2));
 
     let beside = [printer, consumer("beside", &stream, "{ type = \"null\" }")].concat();
     let home = Home::new(&broker.uri(), &beside);

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::common::daemon::Home;
 use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, streams};
+use crate::common::web::{Reply, Web};
+use crate::common::{Broker, Version, eventually, streams};
 
 /// Small batches, so that there is progress at once.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
@@ -20,10 +21,19 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
 /// has ended, however it ended.
 async fn one_reference_twice() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
-    for (name, sink) in [("nowhere", "{ type = \"null\" }"), ("printer", "{ type = \"stdout\" }")] {
+    let web = Web::start(|_| Reply::Keep).await;
+    let http = format!("{{ type = \"http\", url = \"http://{}/in\" }}", web.address);
+    let counter = "{ type = \"metrics\", metrics = [{ name = \"seen_total\", type = \"counter\", \
+                   help = \"x\" }] }";
+    for (name, sink) in [
+        ("nowhere", "{ type = \"null\" }"),
+        ("printer", "{ type = \"stdout\" }"),
+        ("sender", http.as_str()),
+        ("counter", counter),
+    ] {
         let stream = streams::create(broker, "twice").await;
         streams::publish(broker, &stream, (0..10).map(body)).await;
-        let consumers = consumer(name, &stream, sink);
+        let consumers = consumer(name, &stream, sink) + "start = \"first\"\n";
         let (first, second) =
             (Home::new(&broker.uri(), &consumers), Home::new(&broker.uri(), &consumers));
         second.share_state(&first);

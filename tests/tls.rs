@@ -9,15 +9,15 @@ use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Options, Version, streams};
 
-struct Certificates {
-    ca: String,
+pub(crate) struct Certificates {
+    pub(crate) ca: String,
     /// Certificate and key of the broker, on the name `localhost`.
     broker: (String, String),
     /// Certificate and key of the client, on the common name `guest`.
     client: (String, String),
 }
 
-fn certificates() -> Certificates {
+pub(crate) fn certificates() -> Certificates {
     let named = |name: &str, hosts: Vec<String>| {
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -39,19 +39,28 @@ fn certificates() -> Certificates {
     }
 }
 
-async fn tls(version: Version) -> Result<(), Unavailable> {
-    let certificates = certificates();
-    // Below the range from which the system takes ports for outgoing connections.
+/// A port below the range from which the system takes ports for outgoing connections.
+pub(crate) fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let port = std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap();
-    let options = Options::default()
-        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
+    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap()
+}
+
+/// A node that has these certificates.
+pub(crate) fn certified(certificates: &Certificates) -> Options {
+    Options::default()
         .file("ca.pem", &certificates.ca)
         .file("cert.pem", &certificates.broker.0)
         .file("key.pem", &certificates.broker.1)
         .conf("ssl_options.cacertfile = /node/ca.pem")
         .conf("ssl_options.certfile = /node/cert.pem")
         .conf("ssl_options.keyfile = /node/key.pem")
+}
+
+async fn tls(version: Version) -> Result<(), Unavailable> {
+    let certificates = certificates();
+    let port = free_port();
+    let options = certified(&certificates)
+        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
         .conf("ssl_options.verify = verify_peer")
         .conf("ssl_options.fail_if_no_peer_cert = false")
         .conf("ssl_cert_login_from = common_name")

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::budget::{CreditQueue, lock};
 use super::dial::dial;
-use super::error::BrokerError;
+use super::error::{BrokerError, Missing};
 use super::foreign;
 use super::handshake;
 use super::options::{ConnectOptions, Endpoint};
@@ -119,12 +119,10 @@ impl Connection {
     pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
         let limit = options.connect_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        let timed_out = |what: &str| BrokerError::Connect {
-            endpoint: endpoint.clone(),
-            what: format!("{what} within {limit:?}"),
-        };
+        let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
         let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
-        let (read, write) = dialled.map_err(|_| timed_out("no connection"))??;
+        let (read, write) =
+            dialled.map_err(|_| failed(format!("no connection within {limit:?}")))??;
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (tune_tx, tune) = oneshot::channel();
         let shared = Arc::new(Shared {
@@ -156,9 +154,9 @@ impl Connection {
         let shaken =
             tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
         let peer = shaken.map_err(|_| {
-            timed_out(match connection.shared().heard.load(Ordering::Relaxed) {
-                true => "the login was not over",
-                false => "it took the connection, but said nothing in the stream protocol",
+            failed(match connection.shared().heard.load(Ordering::Relaxed) {
+                true => format!("the login was not over within {limit:?}"),
+                false => foreign::silent(limit),
             })
         })??;
         tracing::debug!(%endpoint, version = peer.version_text, "connected");
@@ -239,7 +237,10 @@ impl Connection {
     pub(super) fn about(&self, stream: &StreamName, error: BrokerError) -> BrokerError {
         match error {
             BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {
-                BrokerError::StreamMissing(stream.clone())
+                BrokerError::StreamMissing(Missing {
+                    stream: stream.clone(),
+                    vhost: self.0.vhost.clone(),
+                })
             }
             BrokerError::Refused { code: ResponseCode::StreamNotAvailable, command, .. } => {
                 BrokerError::StreamUnavailable {

@@ -57,10 +57,18 @@ pub enum BrokerError {
         code: ResponseCode,
     },
     /// The stream is not there.
+    #[error("{0}")]
+    StreamMissing(Missing),
+    /// There is a queue of this name, and it is not a stream.
     #[error(
-        "stream {0:?} does not exist; create it, or check the name and the virtual host. A queue of another type (classic, quorum) with this name looks the same, and can only be seen with: rabbitmqctl list_queues -p VHOST name type"
+        "{stream:?} is no stream: virtual host {vhost:?} has a classic or a quorum queue of this name (rabbitmqctl list_queues -p '{vhost}' name type). Give the name of a stream, or delete that queue"
     )]
-    StreamMissing(StreamName),
+    NotAStream {
+        /// Name of the queue.
+        stream: StreamName,
+        /// Virtual host of the queue.
+        vhost: String,
+    },
     /// The stream is there, but no node can serve it now.
     #[error("stream {stream:?} is not available: {detail}")]
     StreamUnavailable {
@@ -204,6 +212,22 @@ pub enum BrokerError {
         /// The limit.
         budget: u64,
     },
+}
+
+/// A stream that the broker does not know.
+///
+/// The stream protocol gives the same answers for a name that nothing bears and for a classic or quorum
+/// queue (tried with every command that takes a stream's name, on RabbitMQ 4.3). Only `Create`, which
+/// would make a stream where there is none, tells the two apart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stream {stream:?} does not exist in virtual host {vhost:?}, or a classic or quorum queue has this name (the broker has one answer for both; to see which: rabbitmqctl list_queues -p '{vhost}' name type). Create the stream, or check the name and the virtual host; a classic or quorum queue cannot be read as a stream"
+)]
+pub struct Missing {
+    /// Name that was asked for.
+    pub stream: StreamName,
+    /// Virtual host that was asked.
+    pub vhost: String,
 }
 
 fn list(errors: &[BrokerError]) -> String {

@@ -7,8 +7,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tls::remedy;
 
 /// So many bytes tell a frame's size from the protocols below.
 pub(super) const TELLING_BYTES: usize = 4;
@@ -43,6 +46,13 @@ pub(super) fn what_answers_plainly(first: &[u8]) -> Option<String> {
     }
 }
 
+/// A peer that neither answered the first frame nor closed the connection.
+pub(super) fn silent(limit: Duration) -> String {
+    format!(
+        "it took the connection, but said nothing within {limit:?}. Either the broker hangs, or what listens there waits for more because it speaks another protocol, as the management UI's HTTP server does; {PORTS}"
+    )
+}
+
 /// Nothing at all was answered to the first frame.
 pub(super) fn hung_up_plainly(how: &str) -> String {
     format!(
@@ -75,7 +85,7 @@ pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
         None if !first.is_empty() && !is_tls => {
             format!("what answers there does not speak TLS ({error}); {PORTS}")
         }
-        None => format!("TLS handshake: {error}"),
+        None => format!("TLS handshake: {error}{}", remedy(error)),
     }
 }
 

@@ -5,8 +5,9 @@
 //! of the stream, it is the leader.
 
 use super::connection::Connection;
-use super::error::BrokerError;
+use super::error::{BrokerError, Missing};
 use super::options::{ConnectOptions, Endpoint};
+use super::publishing::Creation;
 use crate::types::StreamName;
 use crate::wire::commands::{Metadata, MetadataResponse, ResponseCode};
 
@@ -76,12 +77,12 @@ pub async fn connect_to_stream(
     Err(last.unwrap_or_else(|| unavailable(stream, "it has no member that can be reached")))
 }
 
-/// Makes the stream on any node, with the broker's defaults; one that is there already is left as
+/// Makes the stream on any node, with the broker's defaults; whatever has this name already is left as
 /// it is.
 pub async fn create_stream(
     options: &ConnectOptions,
     stream: &StreamName,
-) -> Result<(), BrokerError> {
+) -> Result<Creation, BrokerError> {
     let seed = connect_to_seed(options).await?;
     let created = seed.create_stream(stream).await;
     seed.close().await;
@@ -99,10 +100,13 @@ async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerE
                 if seeds.len() > 1 {
                     tracing::debug!(node = %seed, %error, "a seed cannot be used");
                 }
-                failed.push(error);
+                failed.push((seed, error));
             }
         }
     }
+    // In the order of the configuration: the same failures are the same text, and not news in the log.
+    failed.sort_by_key(|(seed, _)| options.seeds.iter().position(|given| given == *seed));
+    let failed: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
     match <[BrokerError; 1]>::try_from(failed) {
         Ok([only]) => Err(only),
         Err(all) => Err(BrokerError::NoNode(all.into())),
@@ -119,7 +123,12 @@ fn candidates(
     let found = answer.stream(stream).ok_or_else(|| unavailable(stream, "no metadata came"))?;
     match found.code {
         ResponseCode::Ok => {}
-        ResponseCode::StreamDoesNotExist => return Err(BrokerError::StreamMissing(stream.clone())),
+        ResponseCode::StreamDoesNotExist => {
+            return Err(BrokerError::StreamMissing(Missing {
+                stream: stream.clone(),
+                vhost: options.vhost.clone(),
+            }));
+        }
         // Of a user without any permission here: the others are refused when they subscribe.
         ResponseCode::AccessRefused => {
             return Err(BrokerError::AccessRefused {

@@ -27,10 +27,10 @@ mod writer;
 
 pub use budget::Budget;
 pub use connection::Connection;
-pub use error::BrokerError;
+pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use options::{ConnectOptions, Endpoint, Mechanism};
-pub use publishing::{Frame, Publisher};
+pub use publishing::{Creation, Frame, Publisher};
 pub use reading::{ReadError, StreamReader};
 pub use subscription::{Delivery, Event, Subscription};
 pub use tail::{Bounds, chunk_at, stream_bounds};

@@ -21,6 +21,15 @@ use crate::wire::commands::{
     Create, DeclarePublisher, PublishBuilder, QueryPublisherSequence, ResponseCode,
 };
 
+/// Outcome of a request to create a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// The stream is new.
+    Created,
+    /// Something has this name already: a stream, or a queue of another type.
+    NameTaken,
+}
+
 /// The one publisher of a connection.
 const PUBLISHER: u8 = 1;
 
@@ -128,16 +137,16 @@ impl Frame {
 }
 
 impl Connection {
-    /// Makes a stream with the broker's defaults; one that is there already is left as it is.
-    pub async fn create_stream(&self, stream: &StreamName) -> Result<(), BrokerError> {
+    /// Makes a stream with the broker's defaults; whatever has this name already is left as it is.
+    pub async fn create_stream(&self, stream: &StreamName) -> Result<Creation, BrokerError> {
         let request = Create { stream: stream.clone(), arguments: Vec::new() };
         match self.call(&request).await {
             // The second: there is one that was created with limits of its own.
             Err(BrokerError::Refused {
                 code: ResponseCode::StreamAlreadyExists | ResponseCode::PreconditionFailed,
                 ..
-            })
-            | Ok(()) => Ok(()),
+            }) => Ok(Creation::NameTaken),
+            Ok(()) => Ok(Creation::Created),
             Err(error) => Err(self.about_writing(stream, "configure", error)),
         }
     }

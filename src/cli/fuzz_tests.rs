@@ -10,8 +10,9 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use crate::config::{Config, Env};
+use crate::consumer::fuzzing;
 use crate::sink::fuzzing::{Values, state};
-use crate::wire::fuzzing;
+use crate::wire::fuzzing as decoders;
 
 /// What is put into bytes now and then.
 const WORDS: [&[u8]; 24] = [
@@ -94,17 +95,17 @@ fn texts(all: &[&str]) -> Vec<Vec<u8>> {
 
 #[test]
 fn frames() {
-    drive("frame", 3_000, 1, &corpus("frame"), fuzzing::frame);
+    drive("frame", 3_000, 1, &corpus("frame"), decoders::frame);
 }
 
 #[test]
 fn chunks() {
-    drive("chunk", 3_000, 4, &corpus("chunk"), fuzzing::chunk);
+    drive("chunk", 3_000, 4, &corpus("chunk"), decoders::chunk);
 }
 
 #[test]
 fn messages() {
-    drive("message", 20_000, 1, &corpus("message"), fuzzing::message);
+    drive("message", 20_000, 1, &corpus("message"), decoders::message);
 }
 
 #[test]
@@ -138,6 +139,28 @@ fn states() {
         checkpoint,
     ]);
     drive("state", 10_000, 1, &seeds, state);
+}
+
+#[test]
+fn state_files() {
+    let chunk = r#"{"first_offset":0,"epoch":1,"timestamp":5,"crc":9}"#;
+    let seeds = texts(&[
+        &format!(
+            r#"{{"stream":"s","reference":"r","offset":18446744073709551615,"chunk":{chunk},"written":5}}"#
+        ),
+        r#"{"stream":"s","reference":"r","offset":7,"chunk":null,"written":"2026-01-01T00:00:00Z"}"#,
+        r#"{"stream":"s","reference":"r","begins_at":7,"written":-9223372036854775808}"#,
+        &format!(
+            r#"{{"stream":"s","reference":"r","begins_at":18446744073709551615,"behind":{chunk},"instead_of":{{"offset":3,"chunk":{chunk}}},"written":5}}"#
+        ),
+    ]);
+    drive("state file", 10_000, 1, &seeds, fuzzing::remembered);
+}
+
+#[test]
+fn indices_of_dead_letters() {
+    let seeds = texts(&["1\n2\n18446744073709551615\n", "7\n12", "+5\n -1\n\r\n08\r\n", ""]);
+    drive("dead-letter index", 10_000, 1, &seeds, fuzzing::noted);
 }
 
 #[test]

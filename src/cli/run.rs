@@ -64,12 +64,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "running"
     );
 
+    let grace = config.shutdown_grace.0;
     let Some(signal) = until_told(&mut signals, &mut supervisor, on_terminal).await else {
+        supervisor.drain(grace).await;
         let what = "whatever read standard output has gone, and no consumer has another sink; what it \
                     took is stored as far as it was written";
         return Err(Failure::unavailable(what).into());
     };
-    let grace = config.shutdown_grace.0;
     tracing::info!(
         signal,
         grace_ms = grace.as_millis(),

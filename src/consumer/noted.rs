@@ -45,14 +45,7 @@ impl Noted {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let known = text
-            .get(..whole)
-            .unwrap_or_default()
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| str::from_utf8(line).ok()?.trim().parse().ok().map(Offset))
-            .filter(|offset| found.is_some_and(|found| *offset <= found))
-            .collect();
+        let known = known(&text, found);
         Ok(Noted { path, remembered, known, file: None, added: 0 })
     }
 
@@ -78,7 +71,7 @@ impl Noted {
         let mut file = match self.file.take().filter(|_| self.added < KEPT) {
             None => self.rewritten()?,
             Some(mut file) => {
-                let lines: String = offsets.iter().map(|offset| format!("{offset}\n")).collect();
+                let lines = lines(offsets);
                 file.write_all(lines.as_bytes())?;
                 file
             }
@@ -99,9 +92,38 @@ impl Noted {
             self.known.pop_first();
         }
         let next = self.path.with_extension(format!("dead-letters{NEXT}"));
-        let lines: String = self.known.iter().map(|offset| format!("{offset}\n")).collect();
+        let lines = lines(&self.known);
         let file = files::replace(&self.path, &next, lines.as_bytes())?;
         self.added = 0;
         Ok(file)
+    }
+}
+
+/// The offsets in a file's whole lines, as far as `found`.
+fn known(text: &[u8], found: Option<Offset>) -> BTreeSet<Offset> {
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    text.get(..whole)
+        .unwrap_or_default()
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| str::from_utf8(line).ok()?.trim().parse().ok().map(Offset))
+        .filter(|offset| found.is_some_and(|found| *offset <= found))
+        .collect()
+}
+
+fn lines<'a>(offsets: impl IntoIterator<Item = &'a Offset>) -> String {
+    offsets.into_iter().map(|offset| format!("{offset}\n")).collect()
+}
+
+/// Takes the bytes for a dead-letter index. One that is cut short says nothing that the whole one does
+/// not, nothing is said beyond the letters' position, and what is read is written as it was.
+pub(super) fn fuzz(data: &[u8]) {
+    let all = known(data, Some(Offset(u64::MAX)));
+    let cut = data.get(..data.len() / 2).unwrap_or_default();
+    assert!(known(cut, Some(Offset(u64::MAX))).is_subset(&all));
+    assert!(known(data, None).is_empty());
+    assert_eq!(known(lines(&all).as_bytes(), Some(Offset(u64::MAX))), all);
+    if let Some(middle) = all.iter().nth(all.len() / 2) {
+        let expected: BTreeSet<_> = all.range(..=*middle).copied().collect();
+        assert_eq!(known(data, Some(*middle)), expected);
     }
 }

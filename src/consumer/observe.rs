@@ -125,6 +125,7 @@ fn is_an_answer(error: &BrokerError) -> bool {
             | BrokerError::AccessRefused { .. }
             | BrokerError::ClosedByBroker { .. }
             | BrokerError::StreamMissing(_)
+            | BrokerError::NotAStream { .. }
             | BrokerError::StreamUnavailable { .. }
     )
 }

@@ -83,7 +83,11 @@ impl Remembered {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.error(format!("cannot be read: {error}"))),
         };
-        let content: Content = serde_json::from_slice(&text).map_err(|error| {
+        self.parse(&text).map(Some)
+    }
+
+    fn parse(&self, text: &[u8]) -> Result<Memory, StateError> {
+        let content: Content = serde_json::from_slice(text).map_err(|error| {
             self.error(format!("is damaged ({error}). If the broker still holds this reference's offset it can be deleted; otherwise deleting it starts the reference anew at its configured start"))
         })?;
         if content.stream != self.stream || content.reference != self.reference {
@@ -92,19 +96,23 @@ impl Remembered {
                 content.reference, content.stream
             )));
         }
-        Ok(Some(content.memory))
+        Ok(content.memory)
     }
 
     /// Replaces what it remembers, all or nothing.
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
+        let text = self.text(memory)?;
+        self.replace(&text).map_err(|error| self.error(format!("cannot be written: {error}")))
+    }
+
+    fn text(&self, memory: Memory) -> Result<Vec<u8>, StateError> {
         let content = Content {
             stream: self.stream.clone(),
             reference: self.reference.clone(),
             memory,
             written: Timestamp::now(),
         };
-        let text = serde_json::to_vec_pretty(&content).map_err(|e| self.error(e.to_string()))?;
-        self.replace(&text).map_err(|error| self.error(format!("cannot be written: {error}")))
+        serde_json::to_vec_pretty(&content).map_err(|error| self.error(error.to_string()))
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
@@ -114,6 +122,23 @@ impl Remembered {
 
     fn error(&self, what: String) -> StateError {
         StateError { path: self.path.clone(), what }
+    }
+}
+
+/// Takes the bytes for a state file of reference `r` on stream `s`: what is read can be written, and is
+/// read as the same again.
+pub(super) fn fuzz(data: &[u8]) {
+    let file = Remembered {
+        stream: StreamName::from("s"),
+        reference: Reference::from("r"),
+        path: PathBuf::from("state"),
+    };
+    match file.parse(data) {
+        Ok(memory) => {
+            let again = file.text(memory).and_then(|text| file.parse(&text));
+            assert!(again.as_ref().is_ok_and(|again| *again == memory), "{memory:?}: {again:?}");
+        }
+        Err(error) => assert!(error.to_string().starts_with("state file state: ")),
     }
 }
 

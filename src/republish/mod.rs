@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::broker::{self, BrokerError, ConnectOptions, Connection, Frame, Prefer};
+use crate::broker::{
+    self, BrokerError, ConnectOptions, Connection, Creation, Frame, Missing, Prefer,
+};
 use crate::sink::stream::{Limits, PublishError, Publisher};
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::ResponseCode;
@@ -76,7 +78,9 @@ impl Republisher {
     fn explain(&self, error: BrokerError) -> PublishError {
         let what = format!("publishing to {}: {error}", self.name);
         let hint = match &error {
-            BrokerError::StreamMissing(_) if !self.found => ", or set `create = true` in the sink",
+            BrokerError::StreamMissing(_) if !self.found && !self.target.create => {
+                ". With `create = true` in the sink, rillway creates the stream"
+            }
             _ => "",
         };
         match error {
@@ -129,9 +133,19 @@ impl Publisher for Republisher {
         {
             let Target { connect, stream, .. } = &self.target;
             let created = broker::create_stream(connect, stream).await;
-            created.map_err(|error| self.explain(error))?;
-            tracing::info!(%stream, "created, as the sink's `create` says");
+            let created = created.map_err(|error| self.explain(error))?;
             connected = self.find().await;
+            match (created, &connected) {
+                (Creation::Created, _) => {
+                    tracing::info!(%stream, "created, as the sink's `create` says");
+                }
+                // It cannot be created, as there is one; and there is no stream.
+                (Creation::NameTaken, Err(BrokerError::StreamMissing(missing))) => {
+                    let Missing { stream, vhost } = missing.clone();
+                    connected = Err(BrokerError::NotAStream { stream, vhost });
+                }
+                (Creation::NameTaken, _) => {}
+            }
         }
         self.connection = Some(connected.map_err(|error| self.explain(error))?);
         self.found = true;

@@ -16,14 +16,17 @@
 //! "Written" means handed to the kernel: a pipe has no more to offer. So `Ok` survives a crash of
 //! this process, not one of the reader.
 
+mod reader;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+
+pub use self::reader::{reader_goes, reader_is_gone};
 
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
@@ -49,15 +52,6 @@ const FULL_PIPE_WAIT: Duration = Duration::from_millis(5);
 /// One writer at a time. Not std's own lock on stdout: a reader that does not read would then stop
 /// everything else that prints, the farewell included.
 static TURN_OF: Mutex<()> = Mutex::new(());
-
-/// Whether a write to standard output has found that nobody reads it any more.
-static READER_GONE: AtomicBool = AtomicBool::new(false);
-
-/// Whether whatever read this process's standard output has gone. There is only one, and it never
-/// comes back.
-pub fn reader_is_gone() -> bool {
-    READER_GONE.load(Ordering::Acquire)
-}
 
 /// What a stdout sink needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -329,14 +323,17 @@ fn write_all(target: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Err
 
 fn failed(error: &io::Error) -> SinkError {
     let what = format!("could not write to standard output: {error}");
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        READER_GONE.store(true, Ordering::Release);
+    let errno = rustix::io::Errno::from_io_error(error);
+    // A terminal that is gone has another error than a pipe, which may also be a disk's.
+    let terminal_gone = errno == Some(rustix::io::Errno::IO) && reader_is_gone();
+    if error.kind() == io::ErrorKind::BrokenPipe || terminal_gone {
+        reader::note_gone();
         return SinkError::Fatal(format!(
             "{what}. Whatever read it has ended: start it again together with rillway. What it \
              took but did not use is lost to it, though not to rillway's count."
         ));
     }
-    if rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::BADF) {
+    if errno == Some(rustix::io::Errno::BADF) {
         return SinkError::Fatal(format!("{what}. Start rillway with standard output open."));
     }
     SinkError::Transient { what: format!("{what}. The batch is tried again."), retry_after: None }

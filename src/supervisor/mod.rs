@@ -112,14 +112,18 @@ impl Supervisor {
         }
     }
 
-    /// Waits until every consumer has halted because whatever read standard output has gone: then
+    /// Waits until whatever read standard output has gone, where no consumer has another sink: then
     /// there is nothing left to run for. Never ready otherwise.
     ///
     /// Cancel-safe.
     pub async fn nobody_reads(&mut self) {
-        while self.keepers.join_next().await.is_some() {}
-        let unread = |kept: &Arc<Kept>| kept.plan.sink_kind == "stdout" && kept.halted().is_some();
-        if stdout::reader_is_gone() && !self.kept.is_empty() && self.kept.iter().all(unread) {
+        let all_ended = async { while self.keepers.join_next().await.is_some() {} };
+        tokio::select! {
+            () = stdout::reader_goes() => {}
+            () = all_ended => {}
+        }
+        let prints = |kept: &Arc<Kept>| kept.plan.sink_kind == "stdout";
+        if stdout::reader_is_gone() && !self.kept.is_empty() && self.kept.iter().all(prints) {
             return;
         }
         std::future::pending().await

@@ -24,6 +24,31 @@ pub(crate) async fn publish(broker: &Broker, queue: &str, all: Vec<Basic>) {
     super::broker::blocking(move || Session::open(port).publish(&queue, &all)).await;
 }
 
+/// Declares a durable queue of this type: `classic` or `quorum`.
+pub(crate) async fn declare_queue(broker: &Broker, queue: &str, kind: &str) {
+    let arguments = table(&[(b"x-queue-type".to_vec(), kind.as_bytes().to_vec())]);
+    // Ticket, name, flags (durable), arguments.
+    let declare = [&[0, 0][..], &short(queue.as_bytes()), &[0b10], &arguments].concat();
+    call(broker, 10, declare).await;
+}
+
+/// Deletes a queue, whatever its type.
+pub(crate) async fn delete_queue(broker: &Broker, queue: &str) {
+    call(broker, 40, [&[0, 0][..], &short(queue.as_bytes()), &[0]].concat()).await;
+}
+
+/// A method of the class Queue, answered by the one with the next number.
+async fn call(broker: &Broker, method: u16, arguments: Vec<u8>) {
+    let port = broker.amqp_port;
+    super::broker::blocking(move || {
+        let mut session = Session::open(port);
+        session.method(1, 50, method, &arguments);
+        session.until(50, method + 1);
+        session.close();
+    })
+    .await;
+}
+
 struct Session(TcpStream);
 
 impl Session {
@@ -73,6 +98,10 @@ impl Session {
             let ack = self.until(60, 80);
             assert_eq!(ack[..8], (nth as u64 + 1).to_be_bytes());
         }
+        self.close();
+    }
+
+    fn close(mut self) {
         self.method(0, 10, 50, &[&200_u16.to_be_bytes()[..], &[0, 0, 0, 0, 0]].concat());
         self.until(10, 51);
     }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -94,6 +94,29 @@ impl Home {
         let mut daemon = self.start_to(Stdio::piped());
         let stdout = daemon.child.stdout.take().unwrap();
         (daemon, stdout)
+    }
+
+    /// Starts the daemon on a terminal, which is closed when the second value is dropped; with
+    /// `log_elsewhere`, only its standard output is the terminal. What is returned as the daemon is
+    /// `terminal.py`, which takes SIGTERM for it and ends as it does.
+    pub(crate) fn start_on_terminal(
+        &self,
+        python: &Path,
+        log_elsewhere: bool,
+    ) -> (Daemon, ChildStdin) {
+        let run = self.command(&["run"]);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/terminal.py");
+        let mut command = Command::new(python);
+        command.arg(script);
+        match log_elsewhere {
+            true => command.arg(self.path("log")),
+            false => command.arg("-"),
+        };
+        command.arg(run.get_program()).args(run.get_args()).current_dir(self.dir.path());
+        command.stdin(Stdio::piped()).stdout(self.append("terminal")).stderr(self.append("script"));
+        let mut child = command.spawn().unwrap();
+        let terminal = child.stdin.take().unwrap();
+        (Daemon { child, admin: self.admin, log: self.path("log") }, terminal)
     }
 
     fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {

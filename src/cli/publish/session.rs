@@ -152,23 +152,26 @@ impl Target {
         limited(tried, self.broker.connect_timeout.0, call).await
     }
 
-    /// Creates the stream, unless there is one.
-    async fn create(&self, client: &Client) -> Result<(), SessionError> {
+    /// Creates the stream, unless something has its name: returns whether that is so.
+    async fn create(&self, client: &Client) -> Result<bool, SessionError> {
         let (client, stream) = (client.clone(), self.stream.clone());
         let call = async move { client.create_stream(&stream, HashMap::new()).await };
         let tried = format!("creating stream {:?}", self.stream);
         let answer = limited(&tried, self.broker.request_timeout.0, call).await?;
         match answer.code() {
             // The second: there is one that was created with limits of its own.
-            ResponseCode::Ok
-            | ResponseCode::StreamAlreadyExists
-            | ResponseCode::PreconditionFailed => Ok(()),
+            ResponseCode::StreamAlreadyExists | ResponseCode::PreconditionFailed => Ok(true),
+            ResponseCode::Ok => Ok(false),
             code => Err(refused(&tried, code, &self.broker)),
         }
     }
 
     /// The node that the stream's leader is on.
-    async fn leader(&self, client: &Client) -> Result<BrokerAddress, SessionError> {
+    async fn leader(
+        &self,
+        client: &Client,
+        name_taken: bool,
+    ) -> Result<BrokerAddress, SessionError> {
         let (client, stream) = (client.clone(), self.stream.clone());
         let call = async move { client.metadata(vec![stream]).await };
         let tried = format!("asking for the leader of stream {:?}", self.stream);
@@ -180,12 +183,25 @@ impl Target {
             }
             Some(stream) => Err(refused(&tried, &stream.response_code, &self.broker)),
             // The client passes over a stream that has no leader, or that is not there.
-            None => Err(SessionError::Permanent(format!(
-                "there is no stream {:?} in vhost {:?} (or it has no leader at the moment). \
-                 Create it with --create",
-                self.stream, self.broker.vhost
-            ))),
+            None => Err(SessionError::Permanent(self.missing(name_taken))),
         }
+    }
+}
+
+impl Target {
+    fn missing(&self, name_taken: bool) -> String {
+        let Target { stream, broker: BrokerConfig { vhost, .. }, .. } = self;
+        let look = format!("rabbitmqctl list_queues -p '{vhost}' name type");
+        if name_taken {
+            return format!(
+                "{stream:?} is no stream, or has no leader at the moment: vhost {vhost:?} has a queue of \
+                 this name, which may be a classic or a quorum queue ({look})"
+            );
+        }
+        format!(
+            "there is no stream {stream:?} in vhost {vhost:?}, or it has no leader at the moment, or a \
+             classic or quorum queue has this name ({look}). --create creates a stream"
+        )
     }
 }
 
@@ -206,10 +222,8 @@ impl Session {
         in_flight: usize,
     ) -> Result<Session, SessionError> {
         let mut client = target.connect(address).await?;
-        if create {
-            target.create(&client).await?;
-        }
-        let leader = target.leader(&client).await?;
+        let name_taken = create && target.create(&client).await?;
+        let leader = target.leader(&client, name_taken).await?;
         if target.broker.follow_advertised_hosts && leader != *address {
             close(&client).await;
             client = target.connect(&leader).await?;
@@ -240,6 +254,11 @@ impl Session {
         let answer = limited(&tried, request_timeout, call).await?;
         match answer.code() {
             ResponseCode::Ok => Ok(session),
+            // Nothing else in such a request makes the broker answer so.
+            ResponseCode::PreconditionFailed => Err(SessionError::Transient(format!(
+                "{tried}: the broker takes no messages now, because it has a resource alarm, as a rule \
+                 for its free disk space (rabbitmq-diagnostics alarms, on the node)"
+            ))),
             code => Err(refused(&tried, code, &target.broker)),
         }
     }

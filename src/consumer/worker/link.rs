@@ -232,6 +232,7 @@ impl Worker {
             wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
             stored = stored.map(|o| o.0), "subscribed"
         );
+        self.note_connected();
         self.doubts.clear();
         self.commit.observed(stored);
         if let Some(beginning) = plan.begins {
@@ -311,7 +312,7 @@ impl Worker {
     }
 
     pub(super) fn try_again(&mut self, error: String, why: RestartReason, wait: Duration) {
-        tracing::warn!(error, wait_ms = wait.as_millis(), "not connected; trying again");
+        self.note_not_connected(&error, wait);
         self.status.set_state(State::Backoff, Some(error));
         self.status.count_restart(why);
         self.link = Link::Down { until: Instant::now() + wait };

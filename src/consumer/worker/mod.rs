@@ -113,6 +113,8 @@ struct Worker {
     stop_at: Option<Instant>,
     /// What its writes fail with, for the log.
     sink_trouble: Trouble,
+    /// Failures to connect in a row, for the log.
+    link_trouble: Trouble,
     /// Batches that the sink has taken and holds back.
     held: usize,
     /// It was asked to make them durable.
@@ -223,6 +225,7 @@ pub async fn run(
         stop,
         stop_at: None,
         sink_trouble: Trouble::default(),
+        link_trouble: Trouble::default(),
         held: 0,
         flush_asked: false,
         remembered,

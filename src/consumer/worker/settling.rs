@@ -164,6 +164,23 @@ impl Worker {
         }
     }
 
+    /// Logs that there is no connection: as a warning where that is news.
+    pub(super) fn note_not_connected(&mut self, error: &str, wait: std::time::Duration) {
+        let wait_ms = wait.as_millis();
+        match self.link_trouble.failed(error, Instant::now()) {
+            true => tracing::warn!(error, wait_ms, "not connected; trying again"),
+            false => tracing::debug!(error, wait_ms, "not connected, as before; trying again"),
+        }
+    }
+
+    /// Logs that the stream can be read again, after failures.
+    pub(super) fn note_connected(&mut self) {
+        if let Some(past) = self.link_trouble.over(Instant::now()) {
+            let lasted_ms = past.lasted.as_millis();
+            tracing::info!(attempts = past.attempts, lasted_ms, "connected again");
+        }
+    }
+
     fn note_skipped(&self, skipped: &[BadRecord]) {
         let Some(first) = skipped.first() else { return };
         if self.spec.on_bad == OnBad::DeadLetter {
@@ -361,9 +378,9 @@ pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
         | BrokerError::Alarm { .. }
         | BrokerError::CreditExceeded
         | BrokerError::ChunkTooLarge { .. } => RestartReason::Broker,
-        BrokerError::StreamMissing(_) | BrokerError::StreamUnavailable { .. } => {
-            RestartReason::Stream
-        }
+        BrokerError::StreamMissing(_)
+        | BrokerError::NotAStream { .. }
+        | BrokerError::StreamUnavailable { .. } => RestartReason::Stream,
         BrokerError::Overrun { .. } => RestartReason::Other,
     }
 }

@@ -1,0 +1,41 @@
+//! Whether anybody reads this process's standard output.
+//!
+//! Noticed by a write that fails, or without one where standard output is a pipe or a terminal: the
+//! kernel reports an error on a pipe whose last reader has closed it, and on a terminal that is gone.
+//! There is only one standard output, and a reader that has gone never comes back.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of standard output is known to have gone.
+pub fn reader_is_gone() -> bool {
+    READER_GONE.load(Ordering::Acquire)
+}
+
+/// Notes that the reader has gone.
+pub(super) fn note_gone() {
+    READER_GONE.store(true, Ordering::Release);
+}
+
+/// Waits until the reader of standard output has gone, and notes it. Never ready where that cannot be
+/// seen without a write: a file, a socket, a device, or no standard output at all.
+///
+/// Cancel-safe.
+pub async fn reader_goes() {
+    if let Err(error) = watched().await {
+        tracing::debug!(%error, "a reader of standard output that goes is noticed at the next write");
+        std::future::pending::<()>().await;
+    }
+    note_gone();
+}
+
+async fn watched() -> io::Result<()> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    AsyncFd::with_interest(stdout, Interest::ERROR)?.ready(Interest::ERROR).await.map(drop)
+}
