@@ -1,12 +1,12 @@
-//! Messages that are small on the wire and large when they are decoded, batches of nothing but bad ones,
-//! and very large single messages: does the daemon's peak stay within the bound that `rillway check`
+//! Messages that are small on the wire and large when they are decoded, alone and in compressed entries,
+//! batches of nothing but bad ones, and very large single messages: does the daemon's peak stay within the bound that `rillway check`
 //! prints, plus 32 MiB for the process, whatever the sink?
 
 use std::time::Duration;
 
 use crate::common::daemon::Home;
 use crate::common::postgres::Postgres;
-use crate::common::rstream::{Outgoing, Rstream};
+use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
 use crate::common::{Broker, Version, eventually, streams};
@@ -34,7 +34,7 @@ fn escaped() -> Vec<u8> {
 }
 
 /// Every sink, by the TOML of its table.
-async fn sinks(web: &Web) -> Vec<(&'static str, String)> {
+async fn sinks(web: &Web, broker: &Broker, label: &str) -> Vec<(&'static str, String)> {
     let parquet =
         "type = \"object\"\nurl = \"archive\"\nrotate_bytes = \"4MiB\"\nrotate_age = \"2s\"";
     let mut sinks = vec![
@@ -44,7 +44,14 @@ async fn sinks(web: &Web) -> Vec<(&'static str, String)> {
         ("sqlite", "type = \"sqlite\"\npath = \"out.db\"".to_owned()),
         ("stdout", "type = \"stdout\"".to_owned()),
         ("http", format!("type = \"http\"\nurl = \"{}\"", web.url())),
+        ("null", "type = \"null\"".to_owned()),
     ];
+    let labels = "labels = { other = \"application_properties.other\" }";
+    let metric = format!("name = \"seen_total\"\ntype = \"counter\"\n{labels}");
+    sinks.push(("metrics", format!("type = \"metrics\"\n[[consumer.sink.metrics]]\n{metric}")));
+    let target = streams::create(broker, &format!("{label}-target")).await;
+    let keys = format!("type = \"stream\"\nstream = \"{target}\"\nannotate = true");
+    sinks.push(("stream", keys));
     match Postgres::shared().await {
         Ok(postgres) => {
             let (url, schema) = (postgres.url(), postgres.schema().await);
@@ -56,10 +63,18 @@ async fn sinks(web: &Web) -> Vec<(&'static str, String)> {
     sinks
 }
 
+/// How messages lie in their chunks.
+#[derive(Clone, Copy)]
+enum Entries {
+    Single,
+    /// So many in each compressed entry.
+    Zstd(usize),
+}
+
 /// Carries the stream's messages into each sink, and compares the peak with the bound.
 async fn bounded(
     label: &str,
-    messages: &[Vec<u8>],
+    (messages, entries): (&[Vec<u8>], Entries),
     batch: &str,
     keys: &str,
 ) -> Result<(), Unavailable> {
@@ -70,11 +85,16 @@ async fn bounded(
     // A frame takes no more than 1 MiB.
     let together = if messages.iter().any(|message| message.len() > 100_000) { 1 } else { 10_000 };
     for some in outgoing.chunks(together) {
-        rstream.publish(&stream, some).await;
+        match entries {
+            Entries::Single => rstream.publish(&stream, some).await,
+            Entries::Zstd(messages) => {
+                rstream.publish_batches(&stream, Compression::Zstd, messages, some).await;
+            }
+        }
     }
     let web = Web::start(|_| Reply::status(204)).await;
     let mut beyond = Vec::new();
-    for (name, sink) in sinks(&web).await {
+    for (name, sink) in sinks(&web, broker, label).await {
         let home = Home::new(
             &broker.uri(),
             &format!(
@@ -108,24 +128,45 @@ async fn bounded(
 
 #[tokio::test]
 async fn small_messages_that_are_large_when_decoded() {
-    or_skip!(bounded("nulls", &vec![nulls(); 4_000], "", "").await);
+    or_skip!(bounded("nulls", (&vec![nulls(); 4_000][..], Entries::Single), "", "").await);
 }
 
 #[tokio::test]
 async fn batches_of_bad_messages_that_are_skipped() {
     // One batch, and as many as are joined.
     let batch = ", max_messages = 1000000, max_age = \"3s\"";
-    or_skip!(bounded("all-bad", &vec![bad(); 50_000], batch, "on_bad_message = \"skip\"").await);
+    or_skip!(
+        bounded(
+            "all-bad",
+            (&vec![bad(); 50_000][..], Entries::Single),
+            batch,
+            "on_bad_message = \"skip\""
+        )
+        .await
+    );
 }
 
 #[tokio::test]
 async fn batches_of_bad_messages_that_become_dead_letters() {
     let keys = "on_bad_message = \"dead_letter\"\n\
                 dead_letter = { type = \"file\", dir = \"letters\" }";
-    or_skip!(bounded("letters", &vec![bad(); 20_000], "", keys).await);
+    or_skip!(bounded("letters", (&vec![bad(); 20_000][..], Entries::Single), "", keys).await);
 }
 
 #[tokio::test]
 async fn large_messages_that_are_larger_as_json() {
-    or_skip!(bounded("escaped", &vec![escaped(); 12], "", "").await);
+    or_skip!(bounded("escaped", (&vec![escaped(); 12][..], Entries::Single), "", "").await);
+}
+
+/// Some 1,000 times their size on the wire, once they are inflated and decoded.
+#[tokio::test]
+async fn compressed_entries_of_messages_that_are_large_when_decoded() {
+    let messages = vec![nulls(); 20_000];
+    or_skip!(bounded("zipped", (&messages, Entries::Zstd(2_000)), "", "").await);
+}
+
+#[tokio::test]
+async fn compressed_entries_of_bad_messages() {
+    let (messages, keys) = (vec![bad(); 50_000], "on_bad_message = \"skip\"");
+    or_skip!(bounded("zipped-bad", (&messages, Entries::Zstd(5_000)), "", keys).await);
 }

@@ -134,7 +134,7 @@ pub async fn write_whole(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<Dura
 
 /// So many bad records of a batch are enough to be told of: the others are found when the batch comes
 /// again without these.
-pub(crate) const BAD_RECORDS_MAX: usize = 10_000;
+pub const BAD_RECORDS_MAX: usize = 10_000;
 
 /// Why a sink could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,8 @@ use rillway::sink::conformance::{self, Medium, Owners, STREAM, batch};
 use rillway::sink::http::{BodyFormat, HttpOptions, HttpSink, HttpTls, Method};
 use rillway::sink::{Durability, Sink, SinkError};
 use rillway::types::{Secret, StreamName};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::common::web::{Reply, Seen, Web};
 
@@ -75,18 +77,35 @@ enum Mood {
     Breaks,
     Refuses,
     Slow,
+    Trickles,
 }
 
 /// A service to be troubled, and the ones that were there before it.
 struct Service {
     webs: Vec<Web>,
     mood: Arc<Mutex<Mood>>,
+    /// A request for each permit, while it trickles.
+    gate: Arc<Semaphore>,
+    feeding: Option<JoinHandle<()>>,
     change: fn(&mut HttpOptions),
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(feeding) = &self.feeding {
+            feeding.abort();
+        }
+    }
+}
+
 impl Service {
+    fn new(change: fn(&mut HttpOptions)) -> Service {
+        let (mood, gate) = (Arc::new(Mutex::new(Mood::Well)), Arc::new(Semaphore::new(0)));
+        Service { webs: Vec::new(), mood, gate, feeding: None, change }
+    }
+
     fn script(&self) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
-        let mood = Arc::clone(&self.mood);
+        let (mood, gate) = (Arc::clone(&self.mood), Arc::clone(&self.gate));
         move |_| {
             let mut mood = mood.lock().unwrap();
             match *mood {
@@ -97,6 +116,7 @@ impl Service {
                 }
                 Mood::Refuses => Reply::status(503),
                 Mood::Slow => Reply::Hang,
+                Mood::Trickles => Reply::When(Arc::clone(&gate), Box::new(Reply::Keep)),
             }
         }
     }
@@ -145,6 +165,21 @@ impl Medium for Service {
         self.is(if on { Mood::Slow } else { Mood::Well })
     }
 
+    async fn trickle(&mut self, on: bool) -> bool {
+        let gate = Arc::clone(&self.gate);
+        let feed = async move {
+            // The service's pace: that it is slow is the point.
+            loop {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                gate.add_permits(1);
+            }
+        };
+        if on {
+            self.feeding = Some(tokio::spawn(feed));
+        }
+        self.is(if on { Mood::Trickles } else { Mood::Well })
+    }
+
     async fn vanish(&mut self, on: bool) -> bool {
         let Some(web) = self.webs.last() else { return false };
         if on {
@@ -166,10 +201,18 @@ async fn conforms() {
         options.max_bytes = 20_000;
     };
     for change in [plain, compressed] {
-        let mood = || Arc::new(Mutex::new(Mood::Well));
-        let fresh = || Service { webs: Vec::new(), mood: mood(), change };
-        let told = conformance::all(fresh).await.unwrap();
+        let told = conformance::all(|| Service::new(change)).await.unwrap();
         assert_eq!(told.not_asked(), NOT_ASKED, "{told:?}");
+    }
+}
+
+/// The same where requests overtake each other.
+#[tokio::test]
+async fn several_requests_at_a_time_are_told_of_in_order() {
+    let many = || Service::new(|options| (options.in_flight, options.max_records) = (4, 100));
+    for _ in 0..3 {
+        conformance::tells_of_durable_parts_in_order(&mut many()).await.unwrap();
+        conformance::winds_up_what_it_has_begun(&mut many()).await.unwrap();
     }
 }
 

@@ -207,3 +207,24 @@ async fn a_service_that_refuses_everything_halts_the_consumer() {
     let mut sink = open(options(&web)).await;
     assert_eq!(poison(write(&mut sink, batch(0..1000)).await).len(), 900);
 }
+
+/// Of very many, only so many are kept and named at once, all up to the last of them; and nothing is sent
+/// in vain behind that.
+#[tokio::test]
+async fn very_many_refused_records_are_named_in_rounds() {
+    const IN_FLIGHT: usize = 16;
+    let most = rillway::sink::BAD_RECORDS_MAX;
+    let web = Web::start(|_| Reply::status(422)).await;
+    let mut options = options(&web);
+    (options.max_records, options.in_flight, options.refusals_max) = (1, IN_FLIGHT, None);
+    let mut sink = open(options).await;
+    let all = batch(0..most as u64 + 500);
+    let named = poison(write(&mut sink, all.clone()).await);
+    assert!((most..most + IN_FLIGHT).contains(&named.len()), "{}", named.len());
+    assert!(named.iter().map(|(offset, ..)| *offset).eq(0..named.len() as u64));
+    assert_eq!(web.seen().len(), named.len());
+    let rest = all.without(named.iter().map(|(offset, ..)| Offset(*offset)).collect());
+    let others = poison(write(&mut sink, rest).await);
+    assert_eq!(named.len() + others.len(), most + 500);
+    assert_eq!(web.seen().len(), most + 500);
+}

@@ -115,7 +115,8 @@ async fn positions_of_an_older_version() {
     assert!(what.contains("reference = \"a\""), "{what}");
 }
 
-/// The same in the hands of a role that may not alter it: it works as before.
+/// The same in the hands of a role that may not alter it, nor make a table: rows twice are refused all
+/// the same.
 #[tokio::test]
 async fn positions_of_an_older_version_that_may_not_be_altered() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -124,14 +125,35 @@ async fn positions_of_an_older_version_that_may_not_be_altered() {
     let role = format!("poor_{schema}");
     postgres
         .run(&format!(
-            "ALTER TABLE {schema}.rillway_positions DROP COLUMN table_name; CREATE ROLE {role} LOGIN; \
-             GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT INSERT ON {schema}.events TO {role}; \
+            "ALTER TABLE {schema}.rillway_positions DROP COLUMN table_name; \
+             UPDATE {schema}.rillway_positions SET owner = 'an older version'; \
+             CREATE TABLE {schema}.beside (LIKE {schema}.events); CREATE ROLE {role} LOGIN; \
+             GRANT USAGE ON SCHEMA {schema} TO {role}; \
+             GRANT INSERT ON {schema}.events, {schema}.beside TO {role}; \
              GRANT SELECT, INSERT, UPDATE ON {schema}.rillway_positions TO {role}"
         ))
         .await;
     let poor = options(&postgres.url_of(&role, postgres.port), &schema);
+    let beside = PostgresOptions { table: "beside".into(), ..poor.clone() };
+    // Nobody can tell where the rows of the old one are.
+    let what = transient(open_as(&beside, "new").await.map(drop));
+    assert!(what.contains("does not say into which") && what.contains("ADD COLUMN"), "{what}");
     examine(&poor, &STREAM.into(), &"r".into()).await.unwrap();
-    let mut sink = open(poor).await.unwrap();
+    let mut sink = open(poor.clone()).await.unwrap();
     write(&mut sink, batch(0..2)).await.unwrap();
-    assert_eq!(offsets(postgres, &schema).await, [0, 1]);
+    // Now it is known.
+    let what = fatal(open_as(&poor, "renamed").await.map(drop));
+    assert!(what.contains("twice") && what.contains("reference = \"r\""), "{what}");
+    let what = fatal(examine(&poor, &STREAM.into(), &"renamed".into()).await);
+    assert!(what.contains("twice"), "{what}");
+    write(&mut open_as(&beside, "new").await.unwrap(), batch(0..1)).await.unwrap();
+    // The owner adds the column: what is known stays known, and the sink goes on.
+    postgres
+        .run(&format!("ALTER TABLE {schema}.rillway_positions ADD COLUMN table_name text"))
+        .await;
+    write(&mut sink, batch(2..3)).await.unwrap();
+    let what = fatal(open_as(&poor, "renamed").await.map(drop));
+    assert!(what.contains("twice"), "{what}");
+    open(poor).await.unwrap();
+    assert_eq!(offsets(postgres, &schema).await, [0, 1, 2]);
 }

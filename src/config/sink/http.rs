@@ -222,6 +222,11 @@ impl HttpSink {
         }
     }
 
+    /// The most records that are in flight.
+    pub(super) fn in_flight_records(&self) -> u64 {
+        u64::from(self.in_flight).saturating_mul(self.max_records)
+    }
+
     /// The bodies that are in flight, plain and compressed, the one that is being made, and what
     /// each connection buffers.
     pub(super) fn overhead_bytes(&self) -> u64 {

@@ -60,8 +60,6 @@ pub enum SinkConfig {
 
 /// As in `sink::BAD_RECORDS_MAX`.
 const BAD_RECORDS_MAX: u64 = 10_000;
-/// As in `consumer::joined`.
-const JOINED_MESSAGES_MAX: u64 = 80_000;
 
 /// The names of the sinks, as `type` takes them.
 const TYPES: &[&str] =
@@ -125,13 +123,17 @@ impl SinkConfig {
 
     /// Of how many bad records it tells at once, where a batch has so many messages.
     pub(super) fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        // Batches that were joined are one.
+        let most = |records: u64| records.min(batch_messages.saturating_mul(8));
         match self {
             SinkConfig::Null => 0,
-            // These look through what they are given, batches that were joined among it, to its end.
-            SinkConfig::Http(_) | SinkConfig::Postgres(_) => {
-                batch_messages.max(batch_messages.saturating_mul(8).min(JOINED_MESSAGES_MAX))
+            // Those that are found here, and those that the other side refuses.
+            SinkConfig::Postgres(_) => most(2 * BAD_RECORDS_MAX),
+            // The latter by the request, and several of these are in flight.
+            SinkConfig::Http(http) => {
+                most((2 * BAD_RECORDS_MAX).saturating_add(http.in_flight_records()))
             }
-            _ => BAD_RECORDS_MAX.min(batch_messages.saturating_mul(8)),
+            _ => most(BAD_RECORDS_MAX),
         }
     }
 

@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::sink::{SinkError, write_whole};
+use crate::sink::{BAD_RECORDS_MAX, SinkError, write_whole};
 use crate::types::Offset;
 
-use super::{Answer, Medium, Outcome, batch, batch_with_bad, close, ensure, open, shows, write};
+use super::{
+    Answer, Medium, Outcome, attempt, batch, batch_with_bad, close, ensure, open, shows, write,
+};
+
+const LOOKS_INTO_NONE: Answer = Ok(Outcome::NotAsked("the sink does not look into messages"));
 
 /// All bad records of a batch are named at once and in order, nothing of the batch is visible (or
 /// all the others are, on a medium that takes nothing back), and without them it can be written.
@@ -15,7 +19,7 @@ use super::{Answer, Medium, Outcome, batch, batch_with_bad, close, ensure, open,
 /// What went wrong.
 pub async fn names_every_bad_record(medium: &mut impl Medium) -> Answer {
     if !medium.decodes() {
-        return Ok(Outcome::NotAsked("the sink does not look into messages"));
+        return LOOKS_INTO_NONE;
     }
     // Large enough that a sink that writes as it goes has written when it meets the bad ones.
     let last = 12_000;
@@ -44,5 +48,40 @@ pub async fn names_every_bad_record(medium: &mut impl Medium) -> Answer {
     write(&mut *sink, batch(last..last + 1)).await?;
     close(sink).await?;
     shows(medium, (0..=last).filter(|offset| !bad.contains(offset))).await?;
+    Ok(Outcome::Yes)
+}
+
+/// Of very many bad records in a batch, the first [`BAD_RECORDS_MAX`] are named at the most, and the others
+/// when it comes back without these. A good record between them lands all the same, once.
+///
+/// # Errors
+/// What went wrong.
+pub async fn names_so_many_at_once(medium: &mut impl Medium) -> Answer {
+    if !medium.decodes() {
+        return LOOKS_INTO_NONE;
+    }
+    let last = 2 * BAD_RECORDS_MAX as u64 + 5_000;
+    let bad: BTreeSet<u64> = (0..last).filter(|offset| offset % 2 == 1).collect();
+    let mut left: Vec<u64> = bad.iter().copied().collect();
+    let mut sink = open(medium).await?;
+    let mut poisoned = batch_with_bad(0..last, &bad);
+    loop {
+        let named = match attempt(&mut *sink, &Arc::new(poisoned.clone())).await {
+            Ok(()) => break,
+            Err(SinkError::Poison(named)) => named,
+            Err(error) => return Err(format!("bad records came back as {error}")),
+        };
+        ensure((1..=BAD_RECORDS_MAX).contains(&named.len()), || {
+            format!("{} records are named at once", named.len())
+        })?;
+        let named: Vec<Offset> = named.iter().map(|record| record.offset).collect();
+        let are_first =
+            named.iter().map(|offset| offset.0).eq(left.drain(..named.len().min(left.len())));
+        ensure(are_first, || format!("those up to {:?} are not all named", named.last()))?;
+        poisoned = poisoned.without(named);
+    }
+    ensure(left.is_empty(), || format!("{} bad records were taken", left.len()))?;
+    close(sink).await?;
+    shows(medium, (0..last).filter(|offset| !bad.contains(offset))).await?;
     Ok(Outcome::Yes)
 }

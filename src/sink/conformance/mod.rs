@@ -10,6 +10,7 @@
 //! - `repeats`: nothing comes in twice, or out of order
 //! - `bad`: records that can never be written
 //! - `held`: batches that are taken and not yet durable
+//! - `parts`: batches that are durable part by part
 //! - `abandoned`: a caller that goes away in the middle
 //! - `trouble`: a medium that breaks off, refuses, vanishes, or takes very long
 //! - `owners`: two that write to one medium
@@ -24,6 +25,7 @@ mod batches;
 mod held;
 mod keeps;
 mod owners;
+mod parts;
 mod repeats;
 mod trouble;
 
@@ -45,7 +47,7 @@ use self::asking::{
     attempt, close, ensure, in_short, keeps_position, open, open_again, shows,
     shows_despite_trouble, stands_at, write,
 };
-pub use self::bad::names_every_bad_record;
+pub use self::bad::{names_every_bad_record, names_so_many_at_once};
 pub use self::batches::{BAD_MESSAGE, STREAM, batch, batch_with_bad, message, part};
 pub use self::held::{gives_up_what_is_held, holds_until_flushed, repeats_a_failed_flush};
 pub use self::keeps::{
@@ -53,6 +55,7 @@ pub use self::keeps::{
     keeps_what_it_acknowledges, takes_a_new_history, takes_gaps,
 };
 pub use self::owners::{lets_one_owner_write, lets_one_owner_write_the_same};
+pub use self::parts::{tells_of_durable_parts_in_order, winds_up_what_it_has_begun};
 pub use self::repeats::{refuses_repeats, refuses_repeats_after_a_reopening};
 pub use self::trouble::{
     survives_a_refusing_medium, survives_a_slow_medium, survives_a_torn_write,
@@ -121,6 +124,12 @@ pub trait Medium: Send {
 
     /// From now on the medium answers every write with an error that passes; or works again.
     async fn refuse(&mut self, _on: bool) -> bool {
+        false
+    }
+
+    /// The medium takes what it is given bit by bit, some of it every tenth of a second or so; or all at
+    /// once, as usual. For sinks that tell of parts.
+    async fn trickle(&mut self, _on: bool) -> bool {
         false
     }
 
@@ -221,9 +230,12 @@ pub async fn all<M: Medium>(fresh: impl Fn() -> M) -> Result<Told, String> {
         refuses_repeats
         refuses_repeats_after_a_reopening
         names_every_bad_record
+        names_so_many_at_once
         holds_until_flushed
         gives_up_what_is_held
         repeats_a_failed_flush
+        tells_of_durable_parts_in_order
+        winds_up_what_it_has_begun
         survives_abandonment
         survives_being_dropped_anywhere
         survives_being_closed_anywhere

@@ -25,6 +25,11 @@ enum Defect {
     WritesAfterATakeover,
     WritesOverTheOldHistory,
     StopsAtTheFirstBadRecord,
+    NamesAnyNumber,
+    TellsOfPartsTooEarly,
+    TellsOfPartsOutOfOrder,
+    GoesOnWhileItWindsUp,
+    TakesMoreThanItTells,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,7 @@ enum Health {
     Breaks,
     Refuses,
     Hangs,
+    Trickles,
 }
 
 /// The medium: what is committed, in one piece with the position.
@@ -63,6 +69,24 @@ impl Memory {
         self.defect == defect
     }
 
+    /// Takes some more of the batch.
+    fn part(&self, batch: &Batch) -> Durability {
+        const PART: usize = 400;
+        let mut store = self.store();
+        let next = store.at.map_or(Offset(0), |at| Offset(at.offset.0 + 1));
+        store.rows.extend(batch.records_from(next).take(PART).map(|record| record.offset.0));
+        let last = store.rows.last().map_or(Offset(0), |last| Offset(*last));
+        store.at = Some(Checkpoint { offset: last, ..batch.checkpoint() });
+        if last == batch.last_offset() {
+            return Durability::Durable;
+        }
+        Durability::Part(Some(match self.defect {
+            Defect::TellsOfPartsTooEarly => Offset(last.0 + 1),
+            Defect::TellsOfPartsOutOfOrder if last.0 > 1_000 => Offset(last.0 - 1_000),
+            _ => last,
+        }))
+    }
+
     async fn commit(&mut self, batches: &[Arc<Batch>]) -> Result<(), SinkError> {
         let health = self.store().health;
         let gone = || SinkError::Transient { what: "refused".to_owned(), retry_after: None };
@@ -72,7 +96,7 @@ impl Memory {
                 return Err(gone());
             }
             Health::Hangs | Health::Refuses => return Ok(()),
-            Health::Well | Health::Breaks => {}
+            Health::Well | Health::Breaks | Health::Trickles => {}
         }
         let Some(last) = batches.last().map(|batch| batch.checkpoint()) else { return Ok(()) };
         let records = batches.iter().flat_map(|batch| batch.records());
@@ -118,6 +142,9 @@ impl Sink for Memory {
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        if self.store().health == Health::Trickles {
+            return Ok(self.part(batch));
+        }
         let held = self.held.last().map(|batch| batch.last_offset());
         let behind = held.or(self.store().at.map(|at| at.offset));
         if behind >= Some(batch.first_offset()) && !self.is(Defect::TakesRepeats) {
@@ -131,6 +158,9 @@ impl Sink for Memory {
         if self.is(Defect::StopsAtTheFirstBadRecord) {
             bad.truncate(1);
         }
+        if !self.is(Defect::NamesAnyNumber) {
+            bad.truncate(crate::sink::BAD_RECORDS_MAX);
+        }
         if !bad.is_empty() {
             return Err(SinkError::Poison(bad));
         }
@@ -143,6 +173,17 @@ impl Sink for Memory {
         }
         self.held.push(Arc::clone(batch));
         Ok(Durability::Held)
+    }
+
+    async fn wind_up(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        match self.defect {
+            Defect::GoesOnWhileItWindsUp => Ok(self.part(batch)),
+            Defect::TakesMoreThanItTells => {
+                self.part(batch);
+                Ok(Durability::Part(None))
+            }
+            _ => Ok(Durability::Part(None)),
+        }
     }
 
     fn flush_at(&self) -> Option<Instant> {
@@ -227,6 +268,10 @@ impl Medium for Kept {
         self.set(if on { Health::Refuses } else { Health::Well })
     }
 
+    async fn trickle(&mut self, on: bool) -> bool {
+        self.set(if on { Health::Trickles } else { Health::Well })
+    }
+
     async fn vanish(&mut self, on: bool) -> bool {
         self.refuse(on).await
     }
@@ -254,6 +299,11 @@ async fn each_defect_is_caught_by_the_question_that_is_meant_for_it() {
         (false, Defect::WritesOverTheOldHistory, "takes_a_new_history"),
         (false, Defect::TakesRepeats, "refuses_repeats"),
         (false, Defect::StopsAtTheFirstBadRecord, "names_every_bad_record"),
+        (false, Defect::NamesAnyNumber, "names_so_many_at_once"),
+        (false, Defect::TellsOfPartsTooEarly, "tells_of_durable_parts_in_order"),
+        (false, Defect::TellsOfPartsOutOfOrder, "tells_of_durable_parts_in_order"),
+        (false, Defect::GoesOnWhileItWindsUp, "winds_up_what_it_has_begun"),
+        (false, Defect::TakesMoreThanItTells, "winds_up_what_it_has_begun"),
         (true, Defect::ShowsWhatIsHeld, "holds_until_flushed"),
         (true, Defect::NamesNoTime, "holds_until_flushed"),
         (true, Defect::ForgetsAfterAFailedFlush, "repeats_a_failed_flush"),

@@ -23,7 +23,8 @@
 //! Bad records are named all at once, in order of offset: those that cannot be encoded are found
 //! first and are left out of the requests, but are named only with those that the service refuses,
 //! when all others are accepted. Named before, they would be set aside before a refused one that
-//! stands in front of them.
+//! stands in front of them. Where they are very many, the batch is sent up to the last one that is
+//! still kept; these are named, and the batch comes back without them.
 //!
 //! A request that the service refuses for its content is halved until the refusal is of a single
 //! record: that is the bad one. A service that refuses everything is not taken for a stream of
@@ -53,7 +54,7 @@ use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
-use crate::sink::{BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, Secret, StreamName};
 
 /// What was accepted is told to the caller after so long, if no more answers come.
@@ -153,6 +154,8 @@ type Answered = (Verdict, Range, usize);
 struct Sending {
     /// Which batch: its last offset.
     last: Offset,
+    /// The part of it that is sent, where behind that more records are bad than are kept.
+    scope: Option<Batch>,
     todo: Todo,
     /// Cut, and not sent yet.
     waiting: Option<Piece>,
@@ -160,6 +163,8 @@ struct Sending {
     flying_bytes: usize,
     /// Why nothing more is sent.
     stop: Option<SinkError>,
+    /// How many records the service has refused, and the last one of them.
+    refused: (usize, Option<Offset>),
     /// Since when something is accepted that the caller was not told of.
     news: Option<Instant>,
 }
@@ -223,6 +228,9 @@ impl HttpSink {
             self.take(verdict, &range, &mut sending);
         }
         let complete = sending.stop.is_none() && aim == Aim::All;
+        if complete && let Some(last) = sending.enough() {
+            self.progress.forget_refused_behind(last);
+        }
         match (sending.stop, self.prefix(batch)) {
             (stop, Some(upto)) if !complete => {
                 self.owed = stop;
@@ -237,16 +245,23 @@ impl HttpSink {
     /// All of the batch is still to be sent.
     fn begin(&mut self, batch: &Batch) -> Sending {
         self.progress.begin(batch);
-        for bad in self.cutter.unreadable(batch) {
+        let unreadable = self.cutter.unreadable(batch);
+        // What lies behind the last of so many was not looked at.
+        let looked_at = unreadable.last().filter(|_| unreadable.len() >= BAD_RECORDS_MAX);
+        let looked_at = looked_at.map(|bad| Offset(bad.offset.0.saturating_add(1)));
+        let refused = self.progress.refused_but(&unreadable);
+        for bad in unreadable {
             self.progress.refused(bad);
         }
         Sending {
             last: batch.last_offset(),
+            scope: looked_at.and_then(|end| batch.before(end)),
             todo: self.cutter.start(batch),
             waiting: None,
             flying: FuturesUnordered::new(),
             flying_bytes: 0,
             stop: None,
+            refused,
             news: None,
         }
     }
@@ -255,10 +270,11 @@ impl HttpSink {
     fn fill(&mut self, sending: &mut Sending, client: &Arc<Client>, batch: &Batch, aim: Aim) {
         while sending.stop.is_none() && sending.flying.len() < self.in_flight {
             let next = sending.waiting.take();
+            let batch = sending.scope.as_ref().unwrap_or(batch);
             let next = next.or_else(|| self.cutter.next(batch, &mut sending.todo, &self.progress));
             let Some(piece) = next else { break };
             let is_wanted = match aim {
-                Aim::All => true,
+                Aim::All => sending.enough().is_none_or(|last| piece.range.first < last),
                 Aim::Gaps => self.progress.highest().is_some_and(|end| piece.range.first < end),
             };
             // One that is larger than all may be waits until it is alone.
@@ -291,10 +307,10 @@ impl HttpSink {
                 sending.todo.halve(range);
             }
             Verdict::Refused(detail) => {
-                self.refuse(range.first, BadReason::Refused, detail, &mut sending.stop);
+                self.refuse(range.first, BadReason::Refused, detail, sending);
             }
             Verdict::TooLarge(detail) => {
-                self.refuse(range.first, BadReason::OverLimit, detail, &mut sending.stop);
+                self.refuse(range.first, BadReason::OverLimit, detail, sending);
             }
             Verdict::Later { what, retry_after } => later(&mut sending.stop, what, retry_after),
             Verdict::Never(what) => sending.stop = Some(SinkError::Fatal(what)),
@@ -309,14 +325,11 @@ impl HttpSink {
     }
 
     /// A record was refused, and it was alone.
-    fn refuse(
-        &mut self,
-        offset: Offset,
-        reason: BadReason,
-        detail: String,
-        stop: &mut Option<SinkError>,
-    ) {
+    fn refuse(&mut self, offset: Offset, reason: BadReason, detail: String, sending: &mut Sending) {
         self.refusals += 1;
+        let (count, last) = &mut sending.refused;
+        (*count, *last) = (*count + 1, (*last).max(Some(offset)));
+        let stop = &mut sending.stop;
         if self.refusals_max.is_some_and(|max| self.refusals >= max)
             && !matches!(stop, Some(SinkError::Fatal(_)))
         {
@@ -329,6 +342,15 @@ impl HttpSink {
             )));
         }
         self.progress.refused(BadRecord { offset, reason, detail });
+    }
+}
+
+impl Sending {
+    /// The last record that the service refused, once it has refused as many as are kept: nothing behind
+    /// it is sent before these are named.
+    fn enough(&self) -> Option<Offset> {
+        let (count, last) = self.refused;
+        last.filter(|_| count >= BAD_RECORDS_MAX)
     }
 }
 

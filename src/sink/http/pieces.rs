@@ -17,8 +17,8 @@ use bytes::Bytes;
 use super::BodyFormat;
 use super::progress::Progress;
 use crate::flow::batch::Batch;
-use crate::sink::BadRecord;
 use crate::sink::envelope::Envelope;
+use crate::sink::{BAD_RECORDS_MAX, BadRecord};
 use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::single_data;
 
@@ -126,13 +126,16 @@ impl Cutter {
         }
     }
 
-    /// Every record that cannot be encoded.
+    /// Every record that cannot be encoded, or the first [`BAD_RECORDS_MAX`] of them.
     pub(super) fn unreadable(&mut self, batch: &Batch) -> Vec<BadRecord> {
         let mut bad = Vec::new();
         // What is nothing but data can always be encoded, and is most of what there is.
         for record in batch.records().filter(|record| single_data(record.message).is_none()) {
             self.plain.clear();
             bad.extend(self.envelope.append(record, &mut self.plain).err());
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
         }
         bad
     }

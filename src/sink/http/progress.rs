@@ -68,6 +68,18 @@ impl Progress {
         }
     }
 
+    /// How many are bad apart from these, which are in order, and the last one.
+    pub(super) fn refused_but(&self, others: &[BadRecord]) -> (usize, Option<Offset>) {
+        let is_other = |at: Offset| others.binary_search_by_key(&at, |bad| bad.offset).is_ok();
+        let refused = self.refused.iter().filter(|bad| !is_other(bad.offset));
+        refused.fold((0, None), |(count, _), bad| (count + 1, Some(bad.offset)))
+    }
+
+    /// What is bad behind this offset is found again.
+    pub(super) fn forget_refused_behind(&mut self, last: Offset) {
+        self.refused.retain(|bad| bad.offset <= last);
+    }
+
     /// What is bad; it is the caller's business from now on.
     pub(super) fn take_refused(&mut self) -> Vec<BadRecord> {
         std::mem::take(&mut self.refused)

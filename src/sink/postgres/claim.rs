@@ -33,6 +33,8 @@
 //! the same stream and table, does not take its own row: every message would be there twice. Two
 //! that are new at the same time cannot miss each other, for an advisory lock lets one of them look
 //! at a time. (Rows of versions before this do not name a table; they do once they were taken again.)
+//! The table's name stands in a column of its own, and behind the owner's: a table of positions that
+//! an older version made has no such column, and the role may not be allowed to add it.
 //!
 //! Must not know: what is written.
 
@@ -48,6 +50,9 @@ use crate::types::{Checkpoint, ChunkId, Offset, Reference, Timestamp};
 
 /// The table's name, in the schema of the table that is written to.
 pub(super) const TABLE: &str = "rillway_positions";
+
+/// Stands between an owner and the table that it writes into; no regular expression reads it otherwise.
+const WRITES_INTO: &str = ", writing into the table ";
 
 /// How long a newcomer waits for a commit that is under way, before it ends the owner's session.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -107,6 +112,8 @@ pub(super) struct Rows<'a> {
     pub(super) table: &'a str,
     pub(super) stream: &'a str,
     pub(super) reference: &'a str,
+    /// The bare name of the table that the rows go into.
+    pub(super) into: &'a str,
 }
 
 /// What came of asking for the row.
@@ -135,14 +142,14 @@ enum Tried {
 }
 
 impl Rows<'_> {
-    /// Takes the row over, or, where this claim has it already, makes it this connection's. `into`: the
-    /// table that it writes into, where the rows name that.
-    pub(super) async fn take(&self, claim: &Claim, into: Option<&str>) -> Result<Taken, Error> {
+    /// Takes the row over, or, where this claim has it already, makes it this connection's. `named`:
+    /// whether there is a column for the table's name.
+    pub(super) async fn take(&self, claim: &Claim, named: bool) -> Result<Taken, Error> {
         let former = self.former().await?;
-        let taken = match self.try_take(claim, into).await {
+        let taken = match self.try_take(claim, named).await {
             Err(error) if is_lock_timeout(&error) => {
                 self.end(&former).await;
-                self.try_take(claim, into).await?
+                self.try_take(claim, named).await?
             }
             other => other?,
         };
@@ -156,19 +163,19 @@ impl Rows<'_> {
         Ok(Taken::Ours { epoch: row.try_get(5)?, position: position(&row)? })
     }
 
-    async fn try_take(&self, claim: &Claim, into: Option<&str>) -> Result<Tried, Error> {
+    async fn try_take(&self, claim: &Claim, named: bool) -> Result<Tried, Error> {
         let again = claim.0.taken.load(Ordering::SeqCst);
-        let Some(into) = into.filter(|_| !again) else {
-            return self.take_once(claim, again, None).await.map(Tried::Row);
-        };
+        if again {
+            return self.take_once(claim, again, named).await.map(Tried::Row);
+        }
         self.client.batch_execute("BEGIN").await?;
         let taking = async {
             let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))";
             let key = format!("rillway {} {}", self.table, self.stream);
             self.client.execute(lock, &[&key]).await?;
-            match self.other(into).await? {
+            match self.other(named).await? {
                 Some(other) => Ok(Tried::Shared(other)),
-                None => self.take_once(claim, again, Some(into)).await.map(Tried::Row),
+                None => self.take_once(claim, again, named).await.map(Tried::Row),
             }
         };
         let tried = taking.await;
@@ -181,10 +188,12 @@ impl Rows<'_> {
 
     /// Another reference that has written the stream into this table, or may have. Replays of a
     /// reference's own dead letters are not others.
-    pub(super) async fn other(&self, into: &str) -> Result<Option<Other>, Error> {
+    pub(super) async fn other(&self, named: bool) -> Result<Option<Other>, Error> {
+        let own_column = if named { "table_name, " } else { "" };
         let sql = format!(
-            "SELECT reference, \"offset\"::text, table_name FROM {} WHERE stream = $1 \
-             ORDER BY \"offset\" DESC NULLS LAST",
+            "SELECT reference, \"offset\"::text, \
+             coalesce({own_column}substring(owner from '{WRITES_INTO}(.*)$')) \
+             FROM {} WHERE stream = $1 ORDER BY \"offset\" DESC NULLS LAST",
             self.table
         );
         let own = Reference::from(self.reference);
@@ -196,7 +205,7 @@ impl Rows<'_> {
                 continue;
             }
             let table: Option<String> = row.try_get(2)?;
-            if table.as_ref().is_none_or(|table| table == into) {
+            if table.as_ref().is_none_or(|table| table == self.into) {
                 let same_table = table.is_some();
                 others.push(Other { reference, offset: row.try_get(1)?, same_table });
             }
@@ -211,15 +220,14 @@ impl Rows<'_> {
         &self,
         claim: &Claim,
         again: bool,
-        into: Option<&str>,
+        named: bool,
     ) -> Result<Option<Row>, Error> {
         const SESSION: &str = "pg_backend_pid(), \
              (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())";
         let table = self.table;
-        // A table of an older version, which may not be altered, has no such column.
-        let (named, value, set) = match into {
-            Some(_) => (", table_name", ", $4", ", table_name = excluded.table_name"),
-            None => ("", "", ""),
+        let (column, value, set) = match named {
+            true => (", table_name", ", $4", ", table_name = excluded.table_name"),
+            false => ("", "", ""),
         };
         let sql = if again {
             format!(
@@ -230,7 +238,7 @@ impl Rows<'_> {
         } else {
             format!(
                 "INSERT INTO {table} AS p \
-                 (stream, reference, owner, epoch, backend, backend_start, taken_at{named}) \
+                 (stream, reference, owner, epoch, backend, backend_start, taken_at{column}) \
                  VALUES ($1, $2, $3, 1, {SESSION}, now(){value}) \
                  ON CONFLICT (stream, reference) DO UPDATE SET owner = excluded.owner, \
                  epoch = p.epoch + 1, backend = excluded.backend, \
@@ -238,12 +246,17 @@ impl Rows<'_> {
                  RETURNING {POSITION}, epoch"
             )
         };
-        let mut values: Vec<&(dyn ToSql + Sync)> =
-            vec![&self.stream, &self.reference, &claim.0.owner];
-        if let Some(into) = &into {
-            values.push(into);
+        let owner = self.owner(claim);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&self.stream, &self.reference, &owner];
+        if named && !again {
+            values.push(&self.into);
         }
         self.client.query_opt(&sql, &values).await
+    }
+
+    /// The owner as it stands in the row.
+    fn owner(&self, claim: &Claim) -> String {
+        format!("{}{WRITES_INTO}{}", claim.0.owner, self.into)
     }
 
     /// The server process of whoever has the row now, and when that began.
@@ -325,6 +338,7 @@ impl Rows<'_> {
         let chunk_epoch = chunk.map(|chunk| chunk.epoch.to_string());
         let timestamp = chunk.map(|chunk| chunk.timestamp.0);
         let crc = chunk.map(|chunk| i64::from(chunk.crc));
+        let owner = self.owner(claim);
         let changed = self
             .client
             .execute(
@@ -332,7 +346,7 @@ impl Rows<'_> {
                 &[
                     &self.stream,
                     &self.reference,
-                    &claim.0.owner,
+                    &owner,
                     &epoch,
                     &offset,
                     &first,

@@ -122,7 +122,8 @@ pub(super) fn shared(rows: &Rows<'_>, names: &Names, place: &str, other: &Other)
          {place}, and {positions}, which is of an older version, does not say into which. If it was \
          {table}, then under {reference:?} every message would be in it twice: set reference = \
          {former:?}. If it was another one, this passes once its consumer has been started with this \
-         version, or with: UPDATE {positions} SET table_name = 'THE OTHER TABLE' WHERE {row}"
+         version, or with: ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS table_name text; UPDATE \
+         {positions} SET table_name = 'THE OTHER TABLE' WHERE {row}"
     ))
 }
 

@@ -46,10 +46,9 @@ pub async fn examine(
             table: &names.positions,
             stream: stream.as_str(),
             reference: reference.as_str(),
+            into: &names.bare,
         };
-        if there.positions_name_tables
-            && let Some(other) = rows.other(&names.bare).await.map_err(failed)?
-        {
+        if let Some(other) = rows.other(there.positions_name_tables).await.map_err(failed)? {
             return Err(shared(&rows, &names, place, &other));
         }
         rows.look().await.map_err(failed)

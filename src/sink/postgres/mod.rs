@@ -227,8 +227,7 @@ impl PostgresSink {
         let tried = format!("take over {}", target.names.positions);
         let failed = |error| transient(&tried, place, &error);
         let named = table::positions_name_tables(client, &target.names, create).await;
-        let into = named.map_err(failed)?.then_some(target.names.bare.as_str());
-        let taken = rows.take(&self.claim, into).await.map_err(failed)?;
+        let taken = rows.take(&self.claim, named.map_err(failed)?).await.map_err(failed)?;
         let (epoch, position) = match taken {
             Taken::Ours { epoch, position } => (epoch, position),
             Taken::Lost(who) => return Err(self.fenced(&who)),
@@ -246,6 +245,7 @@ impl PostgresSink {
             table: &names.positions,
             stream: self.stream.as_str(),
             reference: self.reference.as_str(),
+            into: &names.bare,
         }
     }
 
@@ -304,6 +304,7 @@ impl PostgresSink {
                 table: &ready.target.names.positions,
                 stream: self.stream.as_str(),
                 reference: self.reference.as_str(),
+                into: &ready.target.names.bare,
             },
             claim: &self.claim,
             epoch: ready.epoch,

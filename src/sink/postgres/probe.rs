@@ -10,7 +10,7 @@
 //!   before it. While many are refused, this goes on; else ranges are tried again.
 //!
 //! So a batch of which all are bad takes one round trip for each [`WINDOW`] records. Where the time or
-//! [`BAD_MAX`] is used up all the same, the answer is what was found so far, which is all that is bad
+//! [`BAD_RECORDS_MAX`] is used up all the same, the answer is what was found so far, which is all that is bad
 //! up to there: without these records the batch is given again, and gets further each time.
 //!
 //! Constraints that wait for the commit wait for the end of the search, as a later record may meet
@@ -28,7 +28,7 @@ use super::error::{is_about_records, line_of, names_no_column, refusal};
 use super::transaction::{Open, copy};
 use super::window;
 use crate::flow::batch::Batch;
-use crate::sink::{BadReason, BadRecord};
+use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord};
 use crate::types::Offset;
 
 /// How many records are tried row by row, at the most, before it is looked at what came of them.
@@ -36,9 +36,6 @@ pub(super) const WINDOW: usize = 100;
 
 /// Of so many, ranges are made as soon as fewer are refused in a window.
 const MANY: usize = WINDOW / 8;
-
-/// An answer names no more bad records than these: each has its reason in words.
-const BAD_MAX: usize = 10_000;
 
 /// What was found out.
 pub(super) enum Found {
@@ -152,7 +149,7 @@ impl<'a> Search<'a> {
         // The range with everything was refused already.
         let mut step = Step::Range(self.left.div_ceil(2));
         while self.left > 0 {
-            let full = began.elapsed() >= slice || self.bad.len() >= BAD_MAX;
+            let full = began.elapsed() >= slice || self.bad.len() >= BAD_RECORDS_MAX;
             if full && !self.bad.is_empty() {
                 return Ok(Some(self.at));
             }

@@ -60,8 +60,9 @@ impl Names {
     }
 }
 
-/// Whether the table of positions tells which table a row is about. It is made to, where that is
-/// allowed: a version before this has made it without.
+/// Whether the table of positions has a column that tells which table a row is about. It is made, where
+/// that is allowed: a version before this has made the table without. Where it is not, the owner's name
+/// tells it (`claim.rs`).
 pub(super) async fn positions_name_tables(
     client: &Client,
     names: &Names,
@@ -79,11 +80,6 @@ pub(super) async fn positions_name_tables(
             Err(error) => return Err(error),
         }
     }
-    tracing::warn!(
-        table = %names.positions, statement = %alter,
-        "the table of positions is of an older version: until its owner has run this statement, \
-         nothing notices two references that write one stream into one table"
-    );
     Ok(false)
 }
 

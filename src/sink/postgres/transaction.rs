@@ -17,8 +17,8 @@ use super::session::Session;
 use super::target::Target;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
-use crate::sink::BadRecord;
-use crate::types::Checkpoint;
+use crate::sink::{BAD_RECORDS_MAX, BadRecord};
+use crate::types::{Checkpoint, Offset};
 use crate::wire::block::Record;
 
 /// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
@@ -185,7 +185,7 @@ async fn sort_out(
     error: Error,
     slice: Duration,
 ) -> Result<Done, Failure> {
-    let rest = batch.clone().without(bad.iter().map(|bad| bad.offset).collect());
+    let rest = looked_through(batch, &bad).without(bad.iter().map(|bad| bad.offset).collect());
     let refused = probe::refused(open, &rest, slice).await;
     let found = match refused.map_err(|error| ("find the records that are refused", error))? {
         Found::Changed => return Ok(Done::Changed),
@@ -197,6 +197,7 @@ async fn sort_out(
     };
     bad.extend(found);
     bad.sort_by_key(|bad| bad.offset);
+    bad.truncate(BAD_RECORDS_MAX);
     match bad.is_empty() {
         // Taken one by one, all are good: it was somebody else's row, which is gone.
         true => Err(("copy rows", error)),
@@ -204,8 +205,15 @@ async fn sort_out(
     }
 }
 
-/// Copies records, but for the bad ones, behind the statements in `before`. What the server has to say
-/// of them it says in the end.
+/// The records that [`copy`] has looked at: it ends where enough of them are bad.
+fn looked_through(batch: &Batch, bad: &[BadRecord]) -> Batch {
+    let last = bad.last().filter(|_| bad.len() >= BAD_RECORDS_MAX);
+    let looked_at = last.and_then(|last| batch.before(Offset(last.offset.0.saturating_add(1))));
+    looked_at.unwrap_or_else(|| batch.clone())
+}
+
+/// Copies records, but for the bad ones, behind the statements in `before`; none behind the last bad one
+/// that is still told of. What the server has to say of them it says in the end.
 pub(super) async fn copy<'r>(
     open: &Open<'_>,
     before: &str,
@@ -223,6 +231,9 @@ pub(super) async fn copy<'r>(
     for record in records {
         if let Err(record) = open.shape.append(record, &open.target.types, &mut row, &mut out) {
             bad.push(record);
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
         }
         if out.len() >= PIECE_BYTES {
             to.feed(out.split().freeze()).await?;

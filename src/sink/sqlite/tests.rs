@@ -150,13 +150,15 @@ impl Medium for Place {
     }
 }
 
-const NOT_ASKED: [&str; 6] = [
+const NOT_ASKED: [&str; 8] = [
     "gives_up_what_is_held",
     "holds_until_flushed",
     "repeats_a_failed_flush",
     "survives_a_slow_medium",
     "survives_a_torn_write",
     "survives_a_torn_write_and_a_reopening",
+    "tells_of_durable_parts_in_order",
+    "winds_up_what_it_has_begun",
 ];
 
 #[tokio::test]

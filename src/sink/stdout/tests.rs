@@ -12,11 +12,17 @@ struct Inner {
     bytes: Vec<u8>,
     /// So many bytes more are taken; then one error.
     fails_after: Option<usize>,
+    /// Whether whoever reads takes its time for each piece.
+    trickles: bool,
 }
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut inner = self.0.lock().unwrap();
+        if inner.trickles {
+            // That it is slow is the point; this is the sink's own thread.
+            std::thread::sleep(Duration::from_millis(60));
+        }
         let n = match &mut inner.fails_after {
             Some(0) => {
                 inner.fails_after = None;
@@ -63,11 +69,19 @@ impl Medium for Kept {
     async fn visible(&mut self) -> Option<Vec<u64>> {
         Some(self.lines().iter().map(|line| offset_of(line).unwrap()).collect())
     }
+
+    async fn trickle(&mut self, on: bool) -> bool {
+        self.0.lock().unwrap().trickles = on;
+        true
+    }
 }
 
 #[tokio::test]
 async fn conforms() {
-    conformance::all(Kept::default).await.unwrap();
+    let told = conformance::all(Kept::default).await.unwrap();
+    for question in ["tells_of_durable_parts_in_order", "winds_up_what_it_has_begun"] {
+        assert!(told.asked().contains(&question), "{told:?}");
+    }
 }
 
 #[tokio::test]
