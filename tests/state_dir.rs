@@ -8,7 +8,7 @@ use crate::common::daemon::Home;
 use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
-use crate::common::{Broker, Version, eventually, streams};
+use crate::common::{Broker, Version, streams};
 
 /// Small batches, so that there is progress at once.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";

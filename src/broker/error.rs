@@ -217,7 +217,7 @@ pub enum BrokerError {
 /// A stream that the broker does not know.
 ///
 /// The stream protocol gives the same answers for a name that nothing bears and for a classic or quorum
-/// queue (tried with every command that takes a stream's name, on RabbitMQ 4.3). Only `Create`, which
+/// queue (tried with metadata, declaring a publisher and asking for an offset, on RabbitMQ 4.3). Only `Create`, which
 /// would make a stream where there is none, tells the two apart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Sender;
 
 static READER_GONE: AtomicBool = AtomicBool::new(false);
 
@@ -37,5 +37,6 @@ pub async fn reader_goes() {
 
 async fn watched() -> io::Result<()> {
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    AsyncFd::with_interest(stdout, Interest::ERROR)?.ready(Interest::ERROR).await.map(drop)
+    // Unchecked: it may be a terminal, and it has to stay in blocking mode for those who write.
+    Sender::from_owned_fd_unchecked(stdout)?.ready(Interest::ERROR).await.map(drop)
 }
