@@ -62,11 +62,16 @@ async fn killed() -> Result<(), Unavailable> {
     let web = gated(&gate).await;
     let home = home(broker, &stream, &web, 1);
     let mut daemon = home.start();
+    let mut answered = 0;
     for requests in [20, 1, 37] {
-        let before = web.kept().len() as u64;
         gate.add_permits(requests);
-        // Nothing else is accepted, and no batch is complete.
-        let accepted = before + requests as u64 * RECORDS;
+        answered += requests;
+        eventually("so many requests are accepted", LONG, || async {
+            (web.seen().iter().filter(|seen| seen.kept).count() == answered).then_some(())
+        })
+        .await;
+        // Nothing else is accepted, and the batch under way is not complete.
+        let accepted = web.kept().len() as u64;
         daemon.until_durable("poster", accepted - 1).await;
         assert_eq!(web.kept().len() as u64, accepted);
         eventually("it is stored", LONG, || async {

@@ -171,7 +171,9 @@ async fn two_consumers_never_mix_their_lines() {
         }
         sink.close().await.unwrap();
     };
-    tokio::join!(tokio::spawn(write(writer)), tokio::spawn(write(other))).0.unwrap();
+    let (one, two) = tokio::join!(tokio::spawn(write(writer)), tokio::spawn(write(other)));
+    one.unwrap();
+    two.unwrap();
     let text = collect.join().unwrap();
     assert_eq!(text.lines().filter_map(offset_of).count(), 40_000);
     assert_eq!(text.lines().count(), 40_000);
