@@ -195,7 +195,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     assert_restarts(fault, &overview, &faulty, &opened).await;
 
     let drained = supervisor.drain(Duration::from_secs(2)).await;
-    let late: Vec<&str> = drained.late.iter().map(|name| name.as_str()).collect();
+    let late: Vec<&str> = drained.late.iter().map(|key| key.consumer.as_str()).collect();
     // What cannot be written keeps it from draining; who had nothing in hand can end.
     let holds = matches!(fault, Fault::AlwaysFails | Fault::NeverReturns);
     assert_eq!(late, if holds { vec![faulty.as_str()] } else { vec![] });

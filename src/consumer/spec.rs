@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::broker::ConnectOptions;
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
 
 /// Where a reference starts that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// What this consumer, on this stream, is kept by.
+    pub fn key(&self) -> ConsumerKey {
+        ConsumerKey { consumer: self.name.clone(), stream: self.stream.clone() }
+    }
+
     /// Half of the memory is for chunks as they came, half for what is inflated from them.
     pub fn chunk_budget_bytes(&self) -> u64 {
         self.memory_bytes / 2
