@@ -30,6 +30,7 @@ mod logs;
 mod memory;
 mod memory_decoded;
 mod metrics_sink;
+mod moving_set;
 mod object;
 mod odd_messages;
 mod postgres;

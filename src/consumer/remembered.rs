@@ -8,28 +8,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
 use crate::files;
 use crate::flow::beginning::Memory;
-use crate::types::file_name::{FILE_NAME_BYTES_MAX, fitted};
+use crate::types::file_name::of_two;
 use crate::types::{Reference, StreamName, Timestamp};
-
-const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
 
 /// What a file's name is followed by while it is written anew.
 pub(super) const NEXT: &str = ".next";
 
 /// The file of this reference with this extension, which leaves room for `suffix` behind it.
 pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
-    let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
-    let name = format!("{}@{}", part(spec.reference.as_str()), part(spec.stream.as_str()));
-    // The hash is of the encoded text, in which the `@` between the two stands out.
-    let whole = name.clone();
-    let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
-    spec.state_dir.join(format!("{}.{extension}", fitted(name, &whole, bytes_max)))
+    let (reference, stream) = (spec.reference.as_str(), spec.stream.as_str());
+    spec.state_dir.join(of_two(reference, stream, extension, suffix))
 }
 
 /// The file could not be used.
@@ -112,3 +105,6 @@ impl Remembered {
         StateError { path: self.path.clone(), what }
     }
 }
+
+#[cfg(test)]
+mod tests;

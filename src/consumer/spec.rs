@@ -92,3 +92,43 @@ impl Spec {
         self.memory_bytes - self.chunk_budget_bytes()
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::path::Path;
+
+    use super::{Begin, Duration, OnBad, OnLost, Spec, Start, commit, cutter};
+    use crate::broker::{ConnectOptions, Mechanism};
+    use crate::sink::conformance::STREAM;
+
+    /// A consumer that keeps its state here, and knows no broker.
+    pub(in crate::consumer) fn spec(state_dir: &Path) -> Spec {
+        let second = Duration::from_secs(1);
+        Spec {
+            name: "c".into(),
+            stream: STREAM.into(),
+            reference: "r".into(),
+            begin: Begin::At(Start::First),
+            on_lost: OnLost::Halt,
+            on_bad: OnBad::DeadLetter,
+            commit: commit::Policy { every_messages: 1, every: second },
+            batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+            memory_bytes: 1 << 20,
+            wind_up_after: second,
+            backoff_min: second,
+            backoff_max: second,
+            connect: ConnectOptions {
+                seeds: Vec::new(),
+                vhost: String::new(),
+                mechanism: Mechanism::External,
+                tls: None,
+                heartbeat: second,
+                connect_timeout: second,
+                request_timeout: second,
+                follow_advertised_hosts: false,
+                name: String::new(),
+            },
+            state_dir: state_dir.to_owned(),
+        }
+    }
+}

@@ -83,7 +83,10 @@ impl Member {
     pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
         let (state, reason) = match phase {
             Phase::Running | Phase::Draining { .. } | Phase::Aborting => return,
-            Phase::Backoff { reason, .. } => (State::Backoff, Some(reason.clone())),
+            Phase::Backoff { reason, .. } => match wanted {
+                Some(Wanted { want: Want::Run, .. }) => (State::Backoff, Some(reason.clone())),
+                _ => (State::Stopped, why_idle(&Last::Failed(reason.clone()), wanted)),
+            },
             Phase::Halted { reason } => (State::Halted, Some(reason.clone())),
             Phase::Idle(last) => (State::Stopped, why_idle(last, wanted)),
         };

@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | by the plan that it has | start, unless it halted or waits to be tried again | nothing | wait, then start |
 //! | by another plan | adopt that, start | drain | wait, then adopt and start |
-//! | paused, or all stop | rest | drain | wait, then rest |
+//! | paused, or all stop | nothing | drain | wait |
 //! | not at all | forget | drain | wait, then forget |
 //!
 //! Invariants:
@@ -78,8 +78,6 @@ pub(super) enum Action {
     Drain,
     /// End the task at once.
     Abort,
-    /// Give the next attempt up: it is not wanted any more.
-    Rest,
     /// Nothing is left of it.
     Forget,
 }
@@ -119,7 +117,8 @@ impl Actual {
                 self.note(&key, wanted, action, now);
                 act(&key, action);
             }
-            let due = self.slots.get(&key).and_then(|slot| slot.due(desired.stop_by()));
+            let slot = self.slots.get(&key);
+            let due = slot.and_then(|slot| slot.due(wanted, desired.stop_by()));
             next = next.into_iter().chain(due).min();
         }
         next
@@ -137,14 +136,11 @@ impl Actual {
             return;
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.phase = match (action, &slot.phase) {
-            (Action::Start, _) => Phase::Running,
-            (Action::Drain, _) => Phase::Draining { abort_at: now + slot.drain_grace },
-            (Action::Abort, _) => Phase::Aborting,
-            (Action::Rest, Phase::Backoff { reason, .. }) => {
-                Phase::Idle(Last::Failed(reason.clone()))
-            }
-            (Action::Rest | Action::Adopt(_) | Action::Forget, phase) => phase.clone(),
+        slot.phase = match action {
+            Action::Start => Phase::Running,
+            Action::Drain => Phase::Draining { abort_at: now + slot.drain_grace },
+            Action::Abort => Phase::Aborting,
+            Action::Adopt(_) | Action::Forget => return,
         };
     }
 
@@ -172,9 +168,10 @@ impl Actual {
 
 impl Slot {
     /// When there is something to do for it although nothing happens.
-    fn due(&self, stop_by: Option<Instant>) -> Option<Instant> {
+    fn due(&self, wanted: Option<Wanted>, stop_by: Option<Instant>) -> Option<Instant> {
+        let should_run = wanted.is_some_and(|wanted| wanted.want == Want::Run);
         match self.phase {
-            Phase::Backoff { until, .. } => Some(until),
+            Phase::Backoff { until, .. } => should_run.then_some(until),
             Phase::Draining { abort_at } => Some(abort_at.min(stop_by.unwrap_or(abort_at))),
             Phase::Idle(_) | Phase::Halted { .. } | Phase::Running | Phase::Aborting => None,
         }
@@ -192,7 +189,7 @@ fn decide(
         return wanted.map(|wanted| Action::Adopt(wanted.generation));
     };
     let by_this_plan = |wanted: &Wanted| wanted.generation == slot.generation;
-    let is_due = slot.due(stop_by).is_some_and(|due| due <= now);
+    let is_due = slot.due(wanted, stop_by).is_some_and(|due| due <= now);
     match &slot.phase {
         Phase::Running => {
             let goes_on = |wanted: Wanted| wanted.want == Want::Run && by_this_plan(&wanted);
@@ -209,7 +206,7 @@ fn decide(
             Some(wanted) => match (&slot.phase, wanted.want) {
                 (Phase::Idle(_), Want::Run) => Some(Action::Start),
                 (Phase::Backoff { .. }, Want::Run) => is_due.then_some(Action::Start),
-                (Phase::Backoff { .. }, Want::Pause | Want::Stop) => Some(Action::Rest),
+                // A pause does not shorten the wait: what is left of it is waited for afterwards.
                 _ => None,
             },
         },

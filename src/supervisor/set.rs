@@ -85,7 +85,7 @@ impl Shared {
 
     /// Changes what is desired; the loop sees to the rest.
     pub(super) fn edit(&self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
-        let edited = self.set().desired.edit(edit);
+        let edited = self.set().edit(edit);
         self.edited.notify_one();
         edited
     }
@@ -101,6 +101,16 @@ impl Shared {
 }
 
 impl Set {
+    fn edit(&mut self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
+        match &edit {
+            // What is done about these shows by itself.
+            Edit::Put(_) | Edit::StartAnew(_) | Edit::Remove(_) => {}
+            Edit::Pause(key) | Edit::Resume(key) => drop(self.changed.insert(key.clone())),
+            Edit::Stop { .. } => self.changed.extend(self.members.keys().cloned()),
+        }
+        self.desired.edit(edit)
+    }
+
     pub(super) fn members(&self) -> Vec<Arc<Member>> {
         self.members.values().map(|kept| Arc::clone(&kept.member)).collect()
     }
@@ -140,7 +150,7 @@ impl Set {
                     members.shift_remove(key);
                     telemetry::retire(key);
                 }
-                Action::Start | Action::Drain | Action::Abort | Action::Rest => {
+                Action::Start | Action::Drain | Action::Abort => {
                     if let Some(kept) = members.get_mut(key) {
                         kept.act(key, action, tasks);
                     }
@@ -200,7 +210,6 @@ impl Kept {
                 });
                 task.abort.abort();
             }
-            (Action::Rest, _) => self.carried = Carried::default(),
             (Action::Drain | Action::Abort | Action::Adopt(_) | Action::Forget, _) => {}
         }
     }

@@ -75,7 +75,6 @@ impl World {
                 let is_over = since + GRACE <= now || self.stop_by.is_some_and(|by| by <= now);
                 assert!(is_over, "{key} is aborted before its time");
             }
-            Action::Rest => assert!(!self.tasks.contains_key(key), "{key} rests and runs"),
             Action::Forget => {
                 assert!(!self.tasks.contains_key(key), "{key} is forgotten while it runs");
                 self.adopted.remove(key).expect("it was known");
@@ -247,7 +246,6 @@ fn one(steps: &[Step]) -> (Play, Vec<&'static str>) {
                 Action::Start => "start",
                 Action::Drain => "drain",
                 Action::Abort => "abort",
-                Action::Rest => "rest",
                 Action::Forget => "forget",
             });
         });
@@ -293,10 +291,16 @@ fn one_consumer_step_by_step() {
         ("or has another plan", &[PUT, HALTS, PUT], "adopt start adopt start"),
         ("failed waits", &[PUT, FAILS, Step::Wait(699)], "adopt start"),
         ("and comes again", &[PUT, FAILS, Step::Wait(700)], "adopt start start"),
+        ("paused meanwhile, it does not", &[PUT, FAILS, PAUSE, Step::Wait(700)], "adopt start"),
         (
-            "paused meanwhile, it does not",
-            &[PUT, FAILS, PAUSE, Step::Wait(700)],
-            "adopt start rest",
+            "resumed, it waits for the rest",
+            &[PUT, FAILS, PAUSE, RESUME, Step::Wait(699)],
+            "adopt start",
+        ),
+        (
+            "and comes again then",
+            &[PUT, FAILS, PAUSE, RESUME, Step::Wait(700)],
+            "adopt start start",
         ),
         ("another plan need not wait", &[PUT, FAILS, PUT], "adopt start adopt start"),
         ("removed and put again", &[PUT, REMOVE, PUT, ENDS], "adopt start drain adopt start"),
