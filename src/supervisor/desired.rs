@@ -70,6 +70,8 @@ pub(super) struct Wanted {
 
 struct Entry<P> {
     plan: P,
+    /// The generation with which this plan was put.
+    put: Generation,
     generation: Generation,
     paused: bool,
 }
@@ -109,7 +111,7 @@ impl<P: Planned> Desired<P> {
     fn put(&mut self, plan: P) {
         let (key, generation) = (plan.key(), self.next_generation());
         let paused = self.entries.get(&key).is_some_and(|entry| entry.paused);
-        self.entries.insert(key, Entry { plan, generation, paused });
+        self.entries.insert(key, Entry { plan, put: generation, generation, paused });
     }
 
     fn next_generation(&mut self) -> Generation {
@@ -133,8 +135,9 @@ impl<P: Planned> Desired<P> {
         Some(Wanted { generation: entry.generation, want, drain_grace })
     }
 
-    pub(super) fn plan(&self, key: &ConsumerKey) -> Option<&P> {
-        self.entries.get(key).map(|entry| &entry.plan)
+    /// The plan, and the generation with which it came: the same one as long as it only starts anew.
+    pub(super) fn plan(&self, key: &ConsumerKey) -> Option<(&P, Generation)> {
+        self.entries.get(key).map(|entry| (&entry.plan, entry.put))
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &ConsumerKey> {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::Instrument;
 
-use super::desired::{Desired, Edit, NoSuchConsumer};
+use super::desired::{Desired, Edit, Generation, NoSuchConsumer};
 use super::keeper::{self, Carried};
 use super::member::Member;
 use super::plan::Plan;
@@ -53,6 +53,8 @@ pub(super) struct Set {
 /// A consumer, and what keeps it.
 struct Kept {
     member: Arc<Member>,
+    /// The generation with which its plan came.
+    put: Generation,
     task: Option<Task>,
     carried: Carried,
     /// None once the supervisor is gone.
@@ -142,8 +144,8 @@ impl Set {
             changed.insert(key.clone());
             match action {
                 Action::Adopt(_) => {
-                    if let Some(plan) = desired.plan(key) {
-                        adopt(members, key, plan);
+                    if let Some((plan, put)) = desired.plan(key) {
+                        adopt(members, key, plan, put);
                     }
                 }
                 Action::Forget => {
@@ -180,16 +182,20 @@ impl Set {
 }
 
 /// Takes this plan for what runs next. One that is only to start anew stays what it is.
-fn adopt(members: &mut IndexMap<ConsumerKey, Kept>, key: &ConsumerKey, plan: &Plan) {
-    let before = members.get_mut(key);
-    if let Some(kept) = before.filter(|kept| Arc::ptr_eq(&kept.member.plan.spec, &plan.spec)) {
+fn adopt(
+    members: &mut IndexMap<ConsumerKey, Kept>,
+    key: &ConsumerKey,
+    plan: &Plan,
+    put: Generation,
+) {
+    if let Some(kept) = members.get_mut(key).filter(|kept| kept.put == put) {
         kept.carried = Carried::default();
         return;
     }
     let before = members.get(key).map(|kept| &*kept.member);
     let member = Arc::new(Member::new(plan.clone(), before));
     let watching = Some(watch(&plan.spec, &member.status));
-    let kept = Kept { member, task: None, carried: Carried::default(), watching };
+    let kept = Kept { member, put, task: None, carried: Carried::default(), watching };
     members.insert(key.clone(), kept);
 }
 

@@ -1,7 +1,6 @@
 //! Bad records are durable among the dead letters before the batch goes on without them.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;

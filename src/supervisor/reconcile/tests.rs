@@ -169,17 +169,21 @@ impl Play {
         for _ in 0..100 {
             let due = self.turn();
             let told: Vec<_> = self.world.tasks.iter().map(|(k, t)| (k.clone(), *t)).collect();
+            let mut ended = false;
             for (key, told) in told {
                 match told {
                     Told::Nothing => {}
                     Told::Drain(_) if hang => {}
-                    Told::Drain(_) | Told::Abort => self.ends(&key, 0),
+                    Told::Drain(_) | Told::Abort => {
+                        self.ends(&key, 0);
+                        ended = true;
+                    }
                 }
             }
             match due {
                 Some(due) => self.now = self.now.max(due),
-                None if self.world.tasks.values().all(|told| *told == Told::Nothing) => return,
-                None => {}
+                None if ended => {}
+                None => return,
             }
         }
         panic!("it does not come to rest: {:?}", self.actual.phases().collect::<Vec<_>>());
