@@ -22,7 +22,6 @@ mod set;
 mod sinks;
 mod watching;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -145,10 +144,7 @@ impl Supervisor {
     /// is dropped (and read again next time).
     pub async fn drain(self, grace: Duration) -> Drained {
         let by = Instant::now() + grace;
-        // Those that were aborted earlier, when they were paused, are not late now.
-        let ran: HashSet<ConsumerKey> = self.with_task();
-        // A stop is of no consumer in particular, so none can be missing.
-        self.shared.edit(Edit::Stop { by }).unwrap_or_default();
+        let ran = self.shared.stop(by);
         let at_rest = self.shared.until(Set::is_at_rest);
         // Whether in time or not is told by their phases.
         drop(tokio::time::timeout_at((by + ABORT_MAX).into(), at_rest).await);
@@ -168,11 +164,6 @@ impl Supervisor {
             }
         }
         drained
-    }
-
-    fn with_task(&self) -> HashSet<ConsumerKey> {
-        let set = self.shared.set();
-        set.phases().filter(|(_, phase)| phase.has_task()).map(|(key, _)| key.clone()).collect()
     }
 }
 

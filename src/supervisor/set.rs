@@ -92,6 +92,17 @@ impl Shared {
         edited
     }
 
+    /// Has all drained by then. Returns those that run: what ended earlier is not late now.
+    pub(super) fn stop(&self, by: Instant) -> HashSet<ConsumerKey> {
+        let mut set = self.set();
+        // It is of no consumer in particular, so none can be missing.
+        set.edit(Edit::Stop { by }).unwrap_or_default();
+        let running = set.phases().filter(|(_, phase)| phase.has_task());
+        let running = running.map(|(key, _)| key.clone()).collect();
+        self.edited.notify_one();
+        running
+    }
+
     /// Waits until this is true of the set.
     ///
     /// Cancel-safe.
