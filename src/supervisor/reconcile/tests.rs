@@ -113,6 +113,9 @@ impl Play {
         let with_task = actual.phases().filter(|(_, phase)| phase.has_task()).count();
         assert_eq!(with_task, world.tasks.len());
         assert!(due.is_none_or(|due| due > *now), "what is due was not done");
+        let is_over = world.stop_by.is_some_and(|by| by <= *now);
+        let aborted = world.tasks.values().all(|told| *told == Told::Abort);
+        assert!(!is_over || aborted, "something goes on after the end");
         due
     }
 
@@ -307,6 +310,8 @@ fn one_consumer_step_by_step() {
             "adopt start start",
         ),
         ("another plan need not wait", &[PUT, FAILS, PUT], "adopt start adopt start"),
+        ("paused, another plan", &[PUT, PAUSE, ENDS, PUT], "adopt start drain adopt"),
+        ("is by that on", &[PUT, PAUSE, ENDS, PUT, RESUME], "adopt start drain adopt start"),
         ("removed and put again", &[PUT, REMOVE, PUT, ENDS], "adopt start drain adopt start"),
         ("after the stop nothing starts", &[STOP, PUT, ANEW, RESUME], "adopt"),
         ("removed", &[PUT, REMOVE, ENDS], "adopt start drain forget"),
