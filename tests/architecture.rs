@@ -5,6 +5,8 @@
 //! `super::`. Comments, strings and what stands under `#[cfg(test)]` do not count. ARCHITECTURE.md
 //! tells the same in words.
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
