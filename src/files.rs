@@ -9,9 +9,11 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::fs::{Access, access};
+
+use crate::sync::lock;
 
 /// Folders whose names, and those of all above them, this process has synced.
 static DURABLE: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
@@ -110,7 +112,7 @@ pub(crate) fn replace(path: &Path, next: &Path, bytes: &[u8]) -> io::Result<File
 }
 
 fn known<R>(look: impl FnOnce(&mut HashSet<PathBuf>) -> R) -> R {
-    let mut known = DURABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&DURABLE);
     look(known.get_or_insert_default())
 }
 

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod republish;
 pub mod sink;
 pub mod supervisor;
+pub(crate) mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod types;

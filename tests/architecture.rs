@@ -5,6 +5,8 @@
 //! `super::`. Comments, strings and what stands under `#[cfg(test)]` do not count. ARCHITECTURE.md
 //! tells the same in words.
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -24,14 +26,15 @@ const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracin
 
 const RULES: &[Rule] = &[
     Rule { module: "types", may_use: &[], never: IMPURE },
+    Rule { module: "sync", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
-    Rule { module: "files", may_use: &[], never: &["tokio", "tracing"] },
+    Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
     Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "config", may_use: &["types"], never: &["tokio"] },
-    Rule { module: "telemetry", may_use: &["types"], never: &[] },
-    Rule { module: "admin", may_use: &["telemetry", "types"], never: &[] },
+    Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
+    Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
     Rule {
         module: "broker",
         may_use: &[
@@ -40,6 +43,7 @@ const RULES: &[Rule] = &[
             "flow::credit",
             "flow::lag",
             "flow::resume",
+            "sync",
             "tls",
             "types",
             "wire",
@@ -48,7 +52,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sink",
-        may_use: &["faults", "files", "flow::batch", "tls", "types", "wire::amqp", "wire::block"],
+        may_use: &[
+            "faults",
+            "files",
+            "flow::batch",
+            "sync",
+            "tls",
+            "types",
+            "wire::amqp",
+            "wire::block",
+        ],
         never: &["metrics"],
     },
     Rule {
@@ -58,7 +71,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "consumer",
-        may_use: &["broker", "faults", "files", "flow", "sink", "telemetry", "types", "wire"],
+        may_use: &[
+            "broker",
+            "faults",
+            "files",
+            "flow",
+            "sink",
+            "sync",
+            "telemetry",
+            "types",
+            "wire",
+        ],
         never: &["rabbitmq_stream_client"],
     },
     Rule {
@@ -71,6 +94,7 @@ const RULES: &[Rule] = &[
             "flow",
             "republish",
             "sink",
+            "sync",
             "telemetry",
             "tls",
             "types",

@@ -8,24 +8,20 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use metrics_exporter_prometheus::PrometheusHandle;
 use rillway::admin::{ConsumerView, Overview};
 use rillway::config::{Config, Env};
 use rillway::flow::batch::Batch;
 use rillway::sink::{Durability, Sink, SinkError};
 use rillway::supervisor::{Plan, Supervisor, plan_of};
-use rillway::telemetry::{self, State};
+use rillway::telemetry::State;
 use rillway::types::{Checkpoint, Guarantee};
 
 use crate::common::daemon::Home;
 use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, eventually, streams};
+use crate::common::{Broker, METRICS, Version, eventually, streams};
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// The metrics of this process: of every supervisor in it.
-static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| telemetry::install().unwrap());
 
 /// What the one sample of this counter is whose labels hold both of these.
 fn counted(metric: &str, consumer: &str, label: &str) -> u64 {
@@ -195,7 +191,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     assert_restarts(fault, &overview, &faulty, &opened).await;
 
     let drained = supervisor.drain(Duration::from_secs(2)).await;
-    let late: Vec<&str> = drained.late.iter().map(|name| name.as_str()).collect();
+    let late: Vec<&str> = drained.late.iter().map(|key| key.consumer.as_str()).collect();
     // What cannot be written keeps it from draining; who had nothing in hand can end.
     let holds = matches!(fault, Fault::AlwaysFails | Fault::NeverReturns);
     assert_eq!(late, if holds { vec![faulty.as_str()] } else { vec![] });

@@ -31,6 +31,7 @@ mod long_names;
 mod memory;
 mod memory_decoded;
 mod metrics_sink;
+mod moving_set;
 mod object;
 mod odd_messages;
 mod postgres;

@@ -17,18 +17,19 @@
 //! page (it carries `Origin` or `Sec-Fetch-Site`, even towards its own host, and DNS rebinding does
 //! not change that) is refused with 403. Whoever reaches the port may read names and figures.
 //!
-//! Limits, all named in [`server`]: connections at once (one more closes the one
+//! Limits, all named in [`limits`]: connections at once (one more closes the one
 //! that has waited longest for its client), time for a request's head and between two
 //! requests, its size, the body's size, the life of a connection, the time for a commit. Bodies are
 //! never read.
 //!
 //! It must not know what runs the consumers: it asks an [`Overview`].
 
+pub mod limits;
 mod overview;
 mod page;
 mod probe;
 mod routes;
-pub mod server;
+mod server;
 
 pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
 pub use probe::{PROBE_TIME_MAX, ProbeError, probe};

@@ -13,10 +13,10 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 
+use super::limits::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
 use super::overview::{CommitError, ConsumerView, Overview};
 use super::page;
-use super::server::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
-use crate::telemetry::{process, samples};
+use crate::telemetry;
 
 /// A whole response: bodies are small, or rendered at once anyhow.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -115,10 +115,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         }
         Route::Metrics => {
             site.overview.refresh_gauges();
-            process::collect();
-            let mut page = site.metrics.render();
-            samples::registry().render(&mut page);
-            respond(StatusCode::OK, PROMETHEUS, page)
+            respond(StatusCode::OK, PROMETHEUS, telemetry::page::render(&site.metrics))
         }
         Route::Live => match site.overview.live() {
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),

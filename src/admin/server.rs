@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
@@ -16,50 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::limits::{HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 use super::overview::Overview;
 use super::routes::{self, Site};
-
-/// Connections at once. One more closes the one that has been waiting longest.
-pub const CONNECTIONS_MAX: usize = 64;
-/// Time to send a request's head; also how long a connection may be idle between two requests.
-pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// The most that is read ahead of a connection, so also the largest head.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Fields in a head.
-pub const HEADERS_MAX: usize = 64;
-/// Announced size of a request's body beyond which the request is refused. No body is ever read.
-pub const BODY_BYTES_MAX: u64 = 4 * 1024;
-/// Time for a forced commit.
-pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
-/// A connection ends after this, whatever it does: a client that does not read its answers holds
-/// its place no longer.
-pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(120);
-/// Time for requests under way to be answered once the server stops, or the connection's time is
-/// over.
-pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+use crate::sync::lock;
 
 /// Pause after a failed accept (no file descriptors, say), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// The limits of one server; the constants, outside of tests.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) connections: usize,
-    pub(super) head_time: Duration,
-    pub(super) connection_time: Duration,
-    pub(super) stop_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            connections: CONNECTIONS_MAX,
-            head_time: HEAD_TIME_MAX,
-            connection_time: CONNECTION_TIME_MAX,
-            stop_time: STOP_TIME_MAX,
-        }
-    }
-}
 
 /// Why nobody can ask.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +65,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     })
 }
 
-/// Serves until `shutdown` is ready, then lets requests under way finish, for [`STOP_TIME_MAX`] at
+/// Serves until `shutdown` is ready, then lets requests under way finish, for [`STOP_TIME_MAX`](super::limits::STOP_TIME_MAX) at
 /// the most. Dropping the future ends every connection at once.
 pub async fn serve(
     listener: TcpListener,
@@ -215,12 +178,12 @@ impl Activity {
     }
 
     fn set(&self, at_work: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (at_work, Instant::now());
+        *lock(&self.0) = (at_work, Instant::now());
     }
 
     /// Whether it is at work, and since when it does what it does.
     fn now(&self) -> (bool, Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 

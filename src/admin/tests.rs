@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Limits};
 use super::routes::Site;
-use super::server::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Limits, serve_within};
+use super::server::serve_within;
 use super::*;
 use crate::telemetry::State;
 use crate::types::{Guarantee, Offset};

@@ -4,12 +4,13 @@
 //! sink; dropping the last clone gives the bytes back and grants new credit on the subscription of
 //! the day. That works from any thread and never waits.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::flow::batch::Permit;
 use crate::flow::credit::Window;
+use crate::sync::lock;
 
 /// Credit that waits to be sent on one connection.
 #[derive(Default)]
@@ -162,9 +163,4 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.budget.release(self.cost);
     }
-}
-
-/// A panic while one of these is held leaves the numbers as they were: they stay usable.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

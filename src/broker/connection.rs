@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
-use super::budget::{CreditQueue, lock};
+use super::budget::CreditQueue;
 use super::dial::dial;
 use super::error::{BrokerError, Missing};
 use super::foreign;
@@ -19,6 +19,7 @@ use super::options::{ConnectOptions, Endpoint};
 use super::publishing::Window;
 use super::subscription::Slot;
 use super::{reader, writer};
+use crate::sync::lock;
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::{
     self, Close, CommandVersions, QueryOffset, Request, ResponseCode, ResponseError,

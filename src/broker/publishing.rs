@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::budget::lock;
 use super::connection::Connection;
 use super::error::BrokerError;
+use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::commands::{
     Create, DeclarePublisher, PublishBuilder, QueryPublisherSequence, ResponseCode,

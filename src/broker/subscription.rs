@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::budget::lock;
 use super::budget::{Admission, Budget};
 use super::connection::Connection;
 use super::error::BrokerError;
 use crate::flow::batch::Permit;
 use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::flow::resume::Start;
+use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
 use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};

@@ -22,6 +22,7 @@ use crate::supervisor::{Drained, Supervisor, plan_of};
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::systemd::{self, Notifier};
 use crate::telemetry::{self, prometheus};
+use crate::types::ConsumerKey;
 
 /// Runs all consumers until a signal ends them.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -156,11 +157,11 @@ async fn again(signals: &mut Signals, began: Instant) {
 
 fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
     let Drained { late, halted, failed } = drained;
-    for (consumer, reason) in &halted {
-        tracing::warn!(%consumer, %reason, "the consumer had halted");
+    for (ConsumerKey { consumer, stream }, reason) in &halted {
+        tracing::warn!(%consumer, %stream, %reason, "the consumer had halted");
     }
-    for (consumer, reason) in &failed {
-        tracing::warn!(%consumer, %reason, "the consumer had failed; what it had not stored is read again next time");
+    for (ConsumerKey { consumer, stream }, reason) in &failed {
+        tracing::warn!(%consumer, %stream, %reason, "the consumer had failed; what it had not stored is read again next time");
     }
     if late.is_empty() {
         let of = if halted.is_empty() && failed.is_empty() { "" } else { " of the others" };
@@ -170,17 +171,37 @@ fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let names: Vec<_> = late.iter().map(ToString::to_string).collect();
     Err(Failure::unavailable(format!(
         "not drained within shutdown_grace: {}; what they had not stored is read again next time",
-        names.join(", ")
+        names_of(&late).join(", ")
     ))
     .into())
+}
+
+/// The consumers' names, with the stream where several of one consumer are among them.
+fn names_of(keys: &[ConsumerKey]) -> Vec<String> {
+    let is_alone =
+        |key: &ConsumerKey| keys.iter().filter(|other| other.consumer == key.consumer).count() == 1;
+    let name = |key: &ConsumerKey| match is_alone(key) {
+        true => key.consumer.to_string(),
+        false => key.to_string(),
+    };
+    keys.iter().map(name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_are_named_where_a_consumer_has_several() {
+        let key = |(consumer, stream): (&str, &str)| ConsumerKey {
+            consumer: consumer.into(),
+            stream: stream.into(),
+        };
+        let keys: Vec<_> = [("a", "s"), ("b", "s-0"), ("b", "s-1")].map(key).into();
+        assert_eq!(names_of(&keys), ["a", "b on s-0", "b on s-1"]);
+    }
 
     #[test]
     fn signals_that_follow_at_once_are_one() {

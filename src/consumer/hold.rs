@@ -14,10 +14,11 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::remembered;
 use super::spec::Spec;
+use crate::types::{Reference, StreamName};
 
 /// The lock, for as long as this lives.
 #[derive(Debug)]
@@ -25,23 +26,36 @@ pub struct Hold {
     _file: Option<File>,
 }
 
+/// The reference is in use.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "reference {reference:?} of stream {stream:?} is in use by {holder}, which holds the lock {}. Two \
+     daemons on one reference would each deliver every message, so this one waits: stop the other \
+     one, or give this consumer another `reference`",
+    path.display()
+)]
+pub struct HoldError {
+    reference: Reference,
+    stream: StreamName,
+    holder: String,
+    path: PathBuf,
+}
+
 impl Hold {
     /// Takes hold of this reference.
     ///
     /// # Errors
-    /// Where another process, or another consumer of this one, has it: a sentence that says which.
-    pub fn take(spec: &Spec) -> Result<Hold, String> {
+    /// Where another process, or another consumer of this one, has it.
+    pub fn take(spec: &Spec) -> Result<Hold, HoldError> {
         let path = remembered::file_of(spec, "lock", "");
         match lock(&path) {
             Ok(file) => Ok(Hold { _file: Some(file) }),
-            Err(Refused::Held(holder)) => Err(format!(
-                "reference {:?} of stream {:?} is in use by {holder}, which holds the lock {}. Two \
-                 daemons on one reference would each deliver every message, so this one waits: stop \
-                 the other one, or give this consumer another `reference`",
-                spec.reference,
-                spec.stream,
-                path.display()
-            )),
+            Err(Refused::Held(holder)) => Err(HoldError {
+                reference: spec.reference.clone(),
+                stream: spec.stream.clone(),
+                holder,
+                path,
+            }),
             Err(Refused::Failed(error)) => {
                 tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "the lock on the reference could not be taken: a second daemon with the same reference would not be kept out");
                 Ok(Hold { _file: None })

@@ -14,7 +14,7 @@
 //!   pieces.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -22,6 +22,7 @@ use super::noted::Noted;
 use super::spec::Spec;
 use crate::flow::batch::{Batch, Part};
 use crate::sink::{BadRecord, Sink};
+use crate::sync::lock;
 use crate::types::{Offset, Timestamp};
 use crate::wire::amqp::{Annotation, carrying};
 use crate::wire::block::Block;
@@ -179,10 +180,6 @@ fn not_in_batch(offset: Offset) -> String {
     format!(
         "internal error: the sink refused offset {offset}, which is not in the batch; please report it"
     )
-}
-
-fn lock(noted: &Mutex<Noted>) -> std::sync::MutexGuard<'_, Noted> {
-    noted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Letters that are written at once.

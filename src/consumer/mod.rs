@@ -25,7 +25,7 @@ mod spec;
 mod status;
 mod worker;
 
-pub use hold::Hold;
+pub use hold::{Hold, HoldError};
 pub use remembered::{Remembered, StateError};
 pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};

@@ -8,32 +8,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
 use crate::files;
 use crate::flow::beginning::Memory;
-use crate::types::file_name::{FILE_NAME_BYTES_MAX, fitted};
+use crate::types::file_name::of_two;
 use crate::types::{Reference, StreamName, Timestamp};
-
-const UNSAFE_IN_NAMES: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
 
 /// What a file's name is followed by while it is written anew.
 pub(super) const NEXT: &str = ".next";
 
 /// The file of this reference with this extension, which leaves room for `suffix` behind it.
 pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
-    let name = file_name(&spec.reference, &spec.stream, extension, suffix);
-    spec.state_dir.join(name)
-}
-
-fn file_name(reference: &Reference, stream: &StreamName, extension: &str, suffix: &str) -> String {
-    let part = |text: &str| utf8_percent_encode(text, UNSAFE_IN_NAMES).to_string();
-    // Neither part holds an `@` of its own, so no two consumers have one name.
-    let whole = format!("{}@{}", part(reference.as_str()), part(stream.as_str()));
-    let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
-    format!("{}.{extension}", fitted(whole.clone(), &whole, bytes_max))
+    let (reference, stream) = (spec.reference.as_str(), spec.stream.as_str());
+    spec.state_dir.join(of_two(reference, stream, extension, suffix))
 }
 
 /// The file could not be used.
@@ -143,77 +132,4 @@ pub(super) fn fuzz(data: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The extensions that there are, each with what may follow it.
-    const FILES: [(&str, &str); 3] = [("json", NEXT), ("dead-letters", NEXT), ("lock", "")];
-
-    fn names_of(reference: &str, stream: &str) -> Vec<String> {
-        let (reference, stream) = (Reference::from(reference), StreamName::from(stream));
-        let name = |(extension, suffix)| file_name(&reference, &stream, extension, suffix);
-        FILES.map(name).to_vec()
-    }
-
-    fn check(names: &[String]) {
-        for (name, (_, suffix)) in names.iter().zip(FILES) {
-            assert!(name.len() + suffix.len() <= FILE_NAME_BYTES_MAX, "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_graphic() || b == b' '), "{name}");
-            assert!(!name.contains(['/', '\\', '\0']), "{name}");
-        }
-    }
-
-    #[test]
-    fn names_that_fit_are_as_they_always_were() {
-        for (reference, stream, stem) in [
-            ("archiver", "events", "archiver@events"),
-            ("a/b", "..", "a%2Fb@.."),
-            ("a@b:c", "100%\\", "a%40b%3Ac@100%25%5C"),
-            ("a b~c", "\u{1}\0\u{3042}", "a b~c@%01%00%E3%81%82"),
-        ] {
-            let extensions = FILES.map(|(extension, _)| format!("{stem}.{extension}"));
-            assert_eq!(names_of(reference, stream), extensions);
-        }
-        // The longest that could be written before: `.json.next` and `.dead-letters.next` fitted.
-        let of = |bytes: usize| names_of("r", &"s".repeat(bytes - 2));
-        let whole =
-            |bytes: usize, extension: &str| format!("r@{}.{extension}", "s".repeat(bytes - 2));
-        assert_eq!(of(245)[0], whole(245, "json"));
-        assert_eq!(of(237)[1], whole(237, "dead-letters"));
-        assert_ne!(of(246)[0], whole(246, "json"));
-        assert_ne!(of(238)[1], whole(238, "dead-letters"));
-    }
-
-    #[test]
-    fn no_two_consumers_share_a_file() {
-        let mut parts = vec![".".to_owned(), "..".to_owned(), ".x".to_owned(), "a/b".to_owned()];
-        for last in ["", "a", "b", "/", "\0", "\u{3042}"] {
-            for start in ["x".repeat(230), "\u{3042}".repeat(38), "\u{3042}".repeat(80)] {
-                parts.push(format!("{start}{last}"));
-            }
-        }
-        let mut seen = HashSet::new();
-        for reference in &parts {
-            for stream in &parts {
-                let names = names_of(reference, stream);
-                check(&names);
-                for name in names {
-                    assert!(seen.insert(name), "{reference:?} {stream:?}");
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_file_is_one_component_that_fits(a in ".{1,255}", b in ".{1,255}", c in ".{1,255}") {
-            let (first, second) = (names_of(&a, &b), names_of(&a, &c));
-            check(&first);
-            prop_assert_eq!(first[0] == second[0], b == c);
-        }
-    }
-}
+mod tests;

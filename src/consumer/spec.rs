@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::broker::ConnectOptions;
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
 
 /// Where a reference starts that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// What this consumer, on this stream, is kept by.
+    pub fn key(&self) -> ConsumerKey {
+        ConsumerKey { consumer: self.name.clone(), stream: self.stream.clone() }
+    }
+
     /// Half of the memory is for chunks as they came, half for what is inflated from them.
     pub fn chunk_budget_bytes(&self) -> u64 {
         self.memory_bytes / 2
@@ -85,5 +90,45 @@ impl Spec {
     /// See [`Spec::chunk_budget_bytes`].
     pub fn inflate_budget_bytes(&self) -> u64 {
         self.memory_bytes - self.chunk_budget_bytes()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::path::Path;
+
+    use super::{Begin, Duration, OnBad, OnLost, Spec, Start, commit, cutter};
+    use crate::broker::{ConnectOptions, Mechanism};
+    use crate::sink::conformance::STREAM;
+
+    /// A consumer that keeps its state here, and knows no broker.
+    pub(in crate::consumer) fn spec(state_dir: &Path) -> Spec {
+        let second = Duration::from_secs(1);
+        Spec {
+            name: "c".into(),
+            stream: STREAM.into(),
+            reference: "r".into(),
+            begin: Begin::At(Start::First),
+            on_lost: OnLost::Halt,
+            on_bad: OnBad::DeadLetter,
+            commit: commit::Policy { every_messages: 1, every: second },
+            batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+            memory_bytes: 1 << 20,
+            wind_up_after: second,
+            backoff_min: second,
+            backoff_max: second,
+            connect: ConnectOptions {
+                seeds: Vec::new(),
+                vhost: String::new(),
+                mechanism: Mechanism::External,
+                tls: None,
+                heartbeat: second,
+                connect_timeout: second,
+                request_timeout: second,
+                follow_advertised_hosts: false,
+                name: String::new(),
+            },
+            state_dir: state_dir.to_owned(),
+        }
     }
 }

@@ -6,12 +6,13 @@
 //! Whatever is shown is computed from one snapshot when it is asked for: figures of one answer
 //! belong together, and those that count from a moment go on growing while nothing happens.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::broker::Bounds;
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
+use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, RestartReason, State};
 use crate::types::{Offset, Timestamp};
 
@@ -114,12 +115,12 @@ impl Status {
 
     /// What is known now.
     pub fn facts(&self) -> Facts {
-        self.lock().clone()
+        lock(&self.inner).clone()
     }
 
     /// Changes what is known.
     pub fn update<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
-        let mut facts = self.lock();
+        let mut facts = lock(&self.inner);
         let was_ready = facts.is_ready();
         let changed = change(&mut facts);
         if facts.is_ready() != was_ready {
@@ -181,11 +182,6 @@ impl Status {
         }
         metrics.buffered_bytes.set(facts.buffered_bytes as f64);
         metrics.store_age_seconds.set(facts.store_age().as_secs_f64());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Facts> {
-        // A panic while it was held left whole values behind.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,7 +21,7 @@ mod reader;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
+use crate::sync::lock;
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 use crate::wire::block::Record;
 
@@ -274,7 +275,7 @@ impl Printer {
     /// turn ends before all of it is.
     fn put(&mut self, turn_ends: Instant, out: &mut Option<Offset>) -> Result<bool, SinkError> {
         // The lock guards no data, so one who panicked with it left nothing broken.
-        let _turn = TURN_OF.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&TURN_OF);
         if self.torn {
             write_all(&mut self.target, &self.delimiter).map_err(|(_, error)| failed(&error))?;
             self.torn = false;

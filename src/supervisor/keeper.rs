@@ -1,150 +1,100 @@
-//! Keeps one consumer running: opens its sink, runs it, and does so again after a failure.
+//! Runs one consumer once: takes the lock of its reference, opens its sinks, runs it, and says how it
+//! ended. Whether and when it runs again is not decided here.
+//!
+//! Invariant: a panic of a sink or of the consumer ends only that run, and is told as a failure.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::member::Member;
 use super::plan::Plan;
+use super::reconcile::Ended;
 use super::sinks::SinkFactory;
-use crate::consumer::{self, Command, Facts, Hold, Outcome, Status};
+use crate::consumer::{self, Hold, HoldError, Outcome};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
-use crate::telemetry::{Heartbeats, RestartReason, State};
+use crate::telemetry::{Heartbeats, RestartReason};
 use crate::types::Guarantee;
 
-/// Commands that wait for a consumer's loop.
-const COMMANDS_MAX: usize = 16;
-
-/// A consumer, running or not.
-pub(super) struct Kept {
-    pub(super) plan: Plan,
-    pub(super) status: Arc<Status>,
-    commands: Mutex<Option<mpsc::Sender<Command>>>,
-    ended: Mutex<Option<Ended>>,
+/// What a consumer keeps from a run that failed to the next one.
+#[derive(Default)]
+pub(super) struct Carried {
+    /// So that no other process gets in between.
+    hold: Option<Hold>,
+    backoff: Option<Backoff>,
+    trouble: Trouble,
 }
 
-/// How it ended for good.
-#[derive(Clone)]
-enum Ended {
+/// How a run ended, before it is decided what that means.
+enum Run {
     Drained,
     Halted(String),
-    /// It had failed, and was told to stop before it could be started again.
-    Failed(String),
+    Failed(String, RestartReason),
 }
 
-impl Kept {
-    pub(super) fn new(plan: Plan, status: Arc<Status>) -> Kept {
-        Kept { plan, status, commands: Mutex::new(None), ended: Mutex::new(None) }
-    }
-
-    /// Gives the running consumer a command; false where none runs, or it is choked with commands.
-    pub(super) fn tell(&self, command: Command) -> bool {
-        lock(&self.commands).as_ref().is_some_and(|to| to.try_send(command).is_ok())
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        lock(&self.ended).is_some()
-    }
-
-    pub(super) fn halted(&self) -> Option<String> {
-        match lock(&self.ended).clone() {
-            Some(Ended::Halted(reason)) => Some(reason),
-            Some(Ended::Drained | Ended::Failed(_)) | None => None,
-        }
-    }
-
-    pub(super) fn failed(&self) -> Option<String> {
-        match lock(&self.ended).clone() {
-            Some(Ended::Failed(reason)) => Some(reason),
-            Some(Ended::Drained | Ended::Halted(_)) | None => None,
-        }
-    }
-
-    fn end(&self, ended: Ended) {
-        match &ended {
-            Ended::Drained => self.status.set_state(State::Stopped, None),
-            Ended::Failed(reason) => self.status.set_state(State::Stopped, Some(reason.clone())),
-            Ended::Halted(reason) => {
-                tracing::error!(consumer = %self.plan.spec.name, %reason, "halted: a person has to act, and then restart rillway");
-                self.status.set_state(State::Halted, Some(reason.clone()));
-            }
-        }
-        self.status.update(Facts::unplug);
-        *lock(&self.ended) = Some(ended);
-    }
-}
-
-/// Tells the running consumer, if there is one, to drain.
-pub(super) async fn drain(kept: Arc<Kept>) {
-    let commands = lock(&kept.commands).clone();
-    if let Some(commands) = commands {
-        // One that is gone has ended already.
-        commands.send(Command::Drain).await.unwrap_or_default();
-    }
-}
-
-/// Runs until the consumer is drained or halts.
+/// Runs the consumer until it ends; `draining` turns true where it is told to.
 pub(super) async fn run(
-    kept: Arc<Kept>,
+    member: Arc<Member>,
     heartbeats: Heartbeats,
+    mut carried: Carried,
     mut draining: watch::Receiver<bool>,
-) {
-    let spec = Arc::clone(&kept.plan.spec);
-    let mut backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
-    let mut last = None;
-    // Kept over restarts, so that no other process gets in between.
-    let mut hold = None;
-    let mut trouble = Trouble::default();
-    while !*draining.borrow() {
-        let started = std::time::Instant::now();
-        let once = match take_hold(&kept.plan, &mut hold).await {
-            Ok(()) => run_once(&kept, &heartbeats, &mut draining, &mut trouble).await,
-            Err(held) => Once::Failed(held, RestartReason::Other),
-        };
-        let (reason, kind) = match once {
-            Once::Ended(ended) => return kept.end(ended),
-            Once::Failed(reason, kind) => (reason, kind),
-        };
+) -> (Ended, Carried) {
+    let started = Instant::now();
+    let ended = run_once(&member, &heartbeats, &mut carried, &mut draining).await;
+    let told = *draining.borrow();
+    let ended = match ended {
+        Run::Drained if !told => {
+            let reason = "internal error: the consumer ended without having been told to";
+            Run::Failed(reason.to_owned(), RestartReason::Other)
+        }
+        ended => ended,
+    };
+    match ended {
+        Run::Drained => (Ended::Drained, Carried::default()),
+        Run::Halted(reason) => {
+            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: a person has to act, and then restart rillway");
+            (Ended::Halted(reason), Carried::default())
+        }
+        Run::Failed(reason, _) if told => {
+            tracing::warn!(%reason, "failed while it was to end; what it had not stored is read again");
+            (Ended::Failed { reason, wait: Duration::ZERO }, Carried::default())
+        }
+        Run::Failed(reason, kind) => {
+            let wait = carried.fail(&member, &reason, kind, started);
+            (Ended::Failed { reason, wait }, carried)
+        }
+    }
+}
+
+impl Carried {
+    /// Counts and logs a failure; returns how long to wait before the next attempt.
+    fn fail(
+        &mut self,
+        member: &Member,
+        reason: &str,
+        kind: RestartReason,
+        started: Instant,
+    ) -> Duration {
+        let spec = &member.plan.spec;
+        let backoff =
+            self.backoff.get_or_insert_with(|| Backoff::new(spec.backoff_min, spec.backoff_max));
         if started.elapsed() > spec.backoff_max {
             backoff.reset();
         }
         let wait = backoff.next(fastrand::f64());
-        log_failure(&reason, kind, wait, trouble.failed(&reason, std::time::Instant::now()));
-        kept.status.count_restart(kind);
-        kept.status.update(|facts| {
-            facts.unplug();
-            facts.sink_trouble = None;
-        });
-        kept.status.set_state(State::Backoff, Some(reason.clone()));
-        last = Some(reason);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // Only ever set to true.
-            _ = draining.wait_for(|draining| *draining) => {}
-        }
+        log_failure(reason, kind, wait, self.trouble.failed(reason, Instant::now()));
+        member.status.count_restart(kind);
+        wait
     }
-    // Told to stop while it was down: what it had not stored is read again next time.
-    kept.end(last.map_or(Ended::Drained, Ended::Failed));
-}
-
-/// Takes hold of the reference, where the sink does not keep a second process out itself.
-async fn take_hold(plan: &Plan, hold: &mut Option<Hold>) -> Result<(), String> {
-    let unguarded = matches!(plan.guarantee, Guarantee::AtLeastOnce | Guarantee::None);
-    if hold.is_some() || !unguarded {
-        return Ok(());
-    }
-    let spec = Arc::clone(&plan.spec);
-    // A disk that hangs holds up this consumer, and no thread that others need.
-    let taken = tokio::task::spawn_blocking(move || Hold::take(&spec)).await;
-    *hold = Some(taken.map_err(|error| format!("locking the reference: {error}"))??);
-    Ok(())
 }
 
 /// A failure that is dealt with is a warning; a fault of this program is for a person. The same one
 /// again is for whoever looks for it.
-fn log_failure(reason: &str, kind: RestartReason, wait: std::time::Duration, is_news: bool) {
+fn log_failure(reason: &str, kind: RestartReason, wait: Duration, is_news: bool) {
     let wait_ms = wait.as_millis();
     match (kind, is_news) {
         (RestartReason::Panic | RestartReason::Other, _) => {
@@ -157,36 +107,25 @@ fn log_failure(reason: &str, kind: RestartReason, wait: std::time::Duration, is_
     }
 }
 
-enum Once {
-    Ended(Ended),
-    Failed(String, RestartReason),
-}
-
 async fn run_once(
-    kept: &Arc<Kept>,
+    member: &Member,
     heartbeats: &Heartbeats,
+    carried: &mut Carried,
     draining: &mut watch::Receiver<bool>,
-    trouble: &mut Trouble,
-) -> Once {
+) -> Run {
     let (sink, letters) = tokio::select! {
-        opened = open_all(&kept.plan) => match opened {
+        opened = open_all(&member.plan, &mut carried.hold) => match opened {
             Ok(sinks) => sinks,
-            Err(once) => return once,
+            Err(run) => return run,
         },
-        _ = draining.wait_for(|draining| *draining) => return Once::Ended(Ended::Drained),
+        () = told(draining) => return Run::Drained,
     };
-    if let Some(past) = trouble.over(std::time::Instant::now()) {
+    if let Some(past) = carried.trouble.over(Instant::now()) {
         let lasted_ms = past.lasted.as_millis();
         tracing::info!(attempts = past.attempts, lasted_ms, "started again after failures");
     }
-    let (commands, receive) = mpsc::channel(COMMANDS_MAX);
-    *lock(&kept.commands) = Some(commands.clone());
-    if *draining.borrow() {
-        // The command may have been given before there was anyone to take it.
-        drop(commands.try_send(Command::Drain));
-    }
-    let spec = Arc::clone(&kept.plan.spec);
-    let status = Arc::clone(&kept.status);
+    let (commanded, receive) = member.take_commands();
+    let (spec, status) = (Arc::clone(&member.plan.spec), Arc::clone(&member.status));
     // A task of its own, so that a panic ends only that; gone with this one.
     let mut tasks = tokio::task::JoinSet::new();
     let heartbeats = heartbeats.clone();
@@ -194,62 +133,89 @@ async fn run_once(
         async move { consumer::run(spec, sink, letters, status, receive, &heartbeats).await }
             .in_current_span(),
     );
-    let outcome = tasks.join_next().await;
-    *lock(&kept.commands) = None;
+    let drain = async {
+        told(draining).await;
+        commanded.drain().await;
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        outcome = tasks.join_next() => outcome,
+        () = drain => None,
+    };
     match outcome {
-        Some(Ok(Outcome::Drained)) => Once::Ended(Ended::Drained),
-        Some(Ok(Outcome::Halted(reason))) => Once::Ended(Ended::Halted(reason)),
-        Some(Ok(Outcome::Failed(reason))) => Once::Failed(reason, RestartReason::Sink),
-        Some(Ok(Outcome::Panicked(reason))) => Once::Failed(reason, RestartReason::Panic),
+        Some(Ok(Outcome::Drained)) => Run::Drained,
+        Some(Ok(Outcome::Halted(reason))) => Run::Halted(reason),
+        Some(Ok(Outcome::Failed(reason))) => Run::Failed(reason, RestartReason::Sink),
+        Some(Ok(Outcome::Panicked(reason))) => Run::Failed(reason, RestartReason::Panic),
         Some(Err(error)) => panicked(&error),
-        None => Once::Failed("internal error: no task".to_owned(), RestartReason::Other),
+        None => Run::Failed("internal error: no task".to_owned(), RestartReason::Other),
     }
 }
 
-/// Opens the sink, and that of the dead letters where there is one.
-async fn open_all(plan: &Plan) -> Result<(Box<dyn Sink>, Option<Box<dyn Sink>>), Once> {
+/// Ready once it is to drain, or nobody is left who could say so.
+async fn told(draining: &mut watch::Receiver<bool>) {
+    drop(draining.wait_for(|draining| *draining).await);
+}
+
+/// Takes the lock of the reference, and opens the sink, and that of the dead letters where there is
+/// one.
+async fn open_all(
+    plan: &Plan,
+    hold: &mut Option<Hold>,
+) -> Result<(Box<dyn Sink>, Option<Box<dyn Sink>>), Run> {
+    take_hold(plan, hold).await?;
     let mut sink = open(&plan.sink).await?;
     let Some(letters) = &plan.dead_letters else { return Ok((sink, None)) };
     match open(letters).await {
         Ok(letters) => Ok((sink, Some(letters))),
-        Err(once) => {
+        Err(run) => {
             if let Err(error) = sink.close().await {
                 tracing::warn!(%error, "the sink could not be closed in good order");
             }
-            Err(match once {
-                Once::Failed(what, kind) => Once::Failed(format!("dead letters: {what}"), kind),
-                Once::Ended(Ended::Halted(what)) => {
-                    Once::Ended(Ended::Halted(format!("dead letters: {what}")))
-                }
-                Once::Ended(ended) => Once::Ended(ended),
+            Err(match run {
+                Run::Failed(what, kind) => Run::Failed(format!("dead letters: {what}"), kind),
+                Run::Halted(what) => Run::Halted(format!("dead letters: {what}")),
+                Run::Drained => Run::Drained,
             })
         }
     }
 }
 
+/// Takes hold of the reference, where the sink does not keep a second process out itself.
+async fn take_hold(plan: &Plan, hold: &mut Option<Hold>) -> Result<(), Run> {
+    let unguarded = matches!(plan.guarantee, Guarantee::AtLeastOnce | Guarantee::None);
+    if hold.is_some() || !unguarded {
+        return Ok(());
+    }
+    let spec = Arc::clone(&plan.spec);
+    // A disk that hangs holds up this consumer, and no thread that others need.
+    let taken = match tokio::task::spawn_blocking(move || Hold::take(&spec)).await {
+        Ok(taken) => taken.map_err(|error: HoldError| error.to_string()),
+        Err(error) => Err(format!("locking the reference: {error}")),
+    };
+    *hold = Some(taken.map_err(|what| Run::Failed(what, RestartReason::Other))?);
+    Ok(())
+}
+
 /// Opens a sink, in a task of its own: a panic ends only that, and a caller that no longer waits
 /// ends it too.
-async fn open(factory: &SinkFactory) -> Result<Box<dyn Sink>, Once> {
+async fn open(factory: &SinkFactory) -> Result<Box<dyn Sink>, Run> {
     let factory = Arc::clone(factory);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { factory().await }.in_current_span());
     match tasks.join_next().await {
         Some(Ok(Ok(sink))) => Ok(sink),
         Some(Ok(Err(error @ (SinkError::Fatal(_) | SinkError::Poison(_))))) => {
-            Err(Once::Ended(Ended::Halted(error.to_string())))
+            Err(Run::Halted(error.to_string()))
         }
         Some(Ok(Err(error @ SinkError::Transient { .. }))) => {
-            Err(Once::Failed(error.to_string(), RestartReason::Sink))
+            Err(Run::Failed(error.to_string(), RestartReason::Sink))
         }
         Some(Err(error)) => Err(panicked(&error)),
-        None => Err(Once::Failed("internal error: no task".to_owned(), RestartReason::Other)),
+        None => Err(Run::Failed("internal error: no task".to_owned(), RestartReason::Other)),
     }
 }
 
-fn panicked(error: &tokio::task::JoinError) -> Once {
-    Once::Failed(format!("internal error: {error}"), RestartReason::Panic)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn panicked(error: &tokio::task::JoinError) -> Run {
+    Run::Failed(format!("internal error: {error}"), RestartReason::Panic)
 }

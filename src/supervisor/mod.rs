@@ -1,80 +1,98 @@
-//! Starts, watches, restarts and drains all consumers.
+//! Keeps the consumers that run to those that are desired.
 //!
-//! Invariants: each reference has its own tasks, its own connections and its own back-off; a panic
-//! in one ends that one, which is started anew from its sink's position; a consumer that halted
-//! stays halted, with its reason and its lag on show, and the others go on.
+//! - [`desired`]: which consumers there should be, as data, and the edits of it;
+//! - [`reconcile`]: the rules that compare this with what runs. Pure;
+//! - [`set`]: the loop that carries out what they say, and the only thing that acts;
+//! - [`keeper`]: one run of one consumer; [`member`]: what is kept and shown of one;
+//! - [`plan`], [`connect`] and [`sinks`]: from the configuration to what is run.
+//!
+//! Invariants: each consumer and stream has its own task, its own connections and its own back-off,
+//! and never two tasks at once; a panic in one ends that one, which is started anew from its sink's
+//! position; a consumer that halted stays halted, with its reason and its lag on show, and the
+//! others go on.
 
+mod connect;
+mod desired;
 mod keeper;
+mod member;
 mod overview;
 mod plan;
+mod reconcile;
+mod set;
 mod sinks;
+mod watching;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 use tracing::Instrument;
 
-use self::keeper::Kept;
+use self::desired::Edit as EditOf;
+pub use self::desired::NoSuchConsumer;
+use self::member::NotStored;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+use self::reconcile::{Last, Phase};
+use self::set::{Loop, Set, Shared};
 pub use self::sinks::{Look, SinkFactory};
-use crate::consumer::{Command, Status, observe};
 use crate::sink::stdout;
+use crate::telemetry::Heartbeats;
 use crate::telemetry::logging::consumer_span;
-use crate::telemetry::{ConsumerMetrics, Heartbeats};
-use crate::types::{ConsumerName, Offset};
+use crate::types::ConsumerKey;
 
-/// All consumers of one process.
+/// One change of the desired state.
+pub type Edit = EditOf<Plan>;
+
+/// How long the tasks that were aborted at the end may take to be gone.
+const ABORT_MAX: Duration = Duration::from_secs(1);
+
+/// All consumers of one process. Dropping it aborts them.
 pub struct Supervisor {
-    kept: Arc<Vec<Arc<Kept>>>,
+    shared: Arc<Shared>,
     heartbeats: Heartbeats,
-    keepers: JoinSet<()>,
-    observers: JoinSet<()>,
-    draining: watch::Sender<bool>,
+    reconciling: AbortHandle,
 }
 
 /// What is left when all have ended, or the time is up.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Those that had not ended in time.
-    pub late: Vec<ConsumerName>,
+    pub late: Vec<ConsumerKey>,
     /// Those that had halted, with the reason.
-    pub halted: Vec<(ConsumerName, String)>,
+    pub halted: Vec<(ConsumerKey, String)>,
     /// Those that had failed and were not up again, with the reason.
-    pub failed: Vec<(ConsumerName, String)>,
+    pub failed: Vec<(ConsumerKey, String)>,
 }
 
 impl Supervisor {
     /// Starts these consumers.
     pub fn start(plans: Vec<Plan>) -> Supervisor {
         let heartbeats = Heartbeats::new();
-        let draining = watch::Sender::new(false);
-        let mut keepers = JoinSet::new();
-        let mut observers = JoinSet::new();
-        let mut all = Vec::new();
+        let shared = Shared::new(&heartbeats);
         for plan in plans {
-            let spec = &plan.spec;
-            let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, plan.sink_kind);
-            if plan.dead_letters.is_some() {
-                metrics.show_dead_letters();
-            }
-            let status = Arc::new(Status::new(metrics));
-            let span = consumer_span(&spec.name, &spec.stream);
-            let observing = observe::run(Arc::clone(spec), Arc::clone(&status));
-            observers.spawn(observing.instrument(span.clone()));
-            let kept = Arc::new(Kept::new(plan, status));
-            let keeping = keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe());
-            keepers.spawn(keeping.instrument(span));
-            all.push(kept);
+            // To put one is always possible.
+            shared.edit(Edit::Put(plan)).unwrap_or_default();
         }
-        Supervisor { kept: Arc::new(all), heartbeats, keepers, observers, draining }
+        let mut reconciling = Loop::new(&shared, heartbeats.clone());
+        // At once, so that they are all on show as soon as there is anyone to ask.
+        reconciling.turn();
+        let reconciling = tokio::spawn(reconciling.run()).abort_handle();
+        Supervisor { shared, heartbeats, reconciling }
+    }
+
+    /// Changes what is desired. The difference is closed by and by: [`Supervisor::overview`] shows how
+    /// far it is.
+    ///
+    /// # Errors
+    /// Where the edit is of a consumer that is not there.
+    pub fn edit(&self, edit: Edit) -> Result<(), NoSuchConsumer> {
+        self.shared.edit(edit)
     }
 
     /// What the admin server shows.
     pub fn overview(&self) -> Arc<dyn crate::admin::Overview> {
         Arc::new(overview::View {
-            kept: Arc::clone(&self.kept),
+            shared: Arc::clone(&self.shared),
             heartbeats: self.heartbeats.clone(),
         })
     }
@@ -84,28 +102,30 @@ impl Supervisor {
         &self.heartbeats
     }
 
-    /// How many consumers halted so far.
+    /// How many consumers are halted.
     pub fn halted(&self) -> usize {
-        self.kept.iter().filter(|k| k.halted().is_some()).count()
+        self.shared.set().phases().filter(|(_, phase)| is_halted(phase)).count()
     }
 
     /// Tells every consumer to store what is durable, now; does not wait for it. What comes of it is
     /// logged.
     pub fn commit_all(&self) {
-        for kept in self.kept.iter() {
-            let span = consumer_span(&kept.plan.spec.name, &kept.plan.spec.stream);
-            let (answer, answered) = oneshot::channel();
-            if !kept.tell(Command::Commit(answer)) {
-                span.in_scope(|| tracing::warn!("is not running: there is no offset to store"));
-                continue;
-            }
+        for member in self.shared.set().members() {
+            let span = consumer_span(&member.plan.spec.name, &member.plan.spec.stream);
             let answer = async move {
-                match answered.await {
-                    Ok(Ok(stored)) => {
+                match member.commit().await {
+                    Ok(stored) => {
                         tracing::info!(offset = stored.map(|o| o.0), "the offset is stored");
                     }
-                    Ok(Err(error)) => tracing::warn!(error, "the offset is not stored"),
-                    Err(_) => tracing::warn!("ended before the offset was stored"),
+                    Err(NotStored::NotRunning(_)) => {
+                        tracing::warn!("is not running: there is no offset to store");
+                    }
+                    Err(NotStored::Ended(_)) => {
+                        tracing::warn!("ended before the offset was stored");
+                    }
+                    Err(NotStored::Failed(error)) => {
+                        tracing::warn!(error, "the offset is not stored");
+                    }
                 }
             };
             tokio::spawn(answer.instrument(span));
@@ -117,46 +137,55 @@ impl Supervisor {
     ///
     /// Cancel-safe.
     pub async fn nobody_reads(&mut self) {
-        let all_ended = async { while self.keepers.join_next().await.is_some() {} };
         tokio::select! {
+            () = self.shared.until(prints_in_vain) => return,
             () = stdout::reader_goes() => {}
-            () = all_ended => {}
         }
-        let prints = |kept: &Arc<Kept>| kept.plan.sink_kind == "stdout";
-        if stdout::reader_is_gone() && !self.kept.is_empty() && self.kept.iter().all(prints) {
-            return;
-        }
-        std::future::pending().await
+        // Others may leave the set later.
+        self.shared.until(prints_in_vain).await;
     }
 
     /// Drains every consumer: take nothing new, finish, store, end. After `grace`, what is not done
     /// is dropped (and read again next time).
-    pub async fn drain(mut self, grace: Duration) -> Drained {
-        let until = Instant::now() + grace;
-        self.draining.send_replace(true);
-        for kept in self.kept.iter() {
-            // In a task: a consumer that is choked with commands is told as soon as it takes one.
-            self.observers.spawn(keeper::drain(Arc::clone(kept)));
-        }
-        let all = async { while self.keepers.join_next().await.is_some() {} };
-        let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();
+    pub async fn drain(self, grace: Duration) -> Drained {
+        let by = Instant::now() + grace;
+        let ran = self.shared.stop(by);
+        let at_rest = self.shared.until(Set::is_at_rest);
+        // Whether in time or not is told by their phases.
+        drop(tokio::time::timeout_at((by + ABORT_MAX).into(), at_rest).await);
         let mut drained = Drained { late: Vec::new(), halted: Vec::new(), failed: Vec::new() };
-        for kept in self.kept.iter() {
-            let name = kept.plan.spec.name.clone();
-            if let Some(reason) = kept.failed() {
-                drained.failed.push((name.clone(), reason));
-            }
-            match kept.halted() {
-                Some(reason) => drained.halted.push((name, reason)),
-                None if !in_time && !kept.has_ended() => drained.late.push(name),
-                None => {}
+        for (key, phase) in self.shared.set().phases() {
+            match phase {
+                Phase::Halted { reason } => drained.halted.push((key.clone(), reason.clone())),
+                Phase::Backoff { reason, .. } | Phase::Idle(Last::Failed(reason)) => {
+                    drained.failed.push((key.clone(), reason.clone()));
+                }
+                Phase::Idle(Last::Aborted) if !ran.contains(key) => {}
+                Phase::Idle(Last::Aborted)
+                | Phase::Running
+                | Phase::Draining { .. }
+                | Phase::Aborting => drained.late.push(key.clone()),
+                Phase::Idle(Last::Fresh | Last::Drained) => {}
             }
         }
-        self.keepers.abort_all();
-        self.observers.abort_all();
         drained
     }
 }
 
-/// The offset stored after a forced commit, or why there is none.
-type Committed = Result<Option<Offset>, String>;
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.reconciling.abort();
+        self.shared.set().end_watching();
+    }
+}
+
+fn is_halted(phase: &Phase) -> bool {
+    matches!(phase, Phase::Halted { .. })
+}
+
+fn prints_in_vain(set: &Set) -> bool {
+    let prints = |key: &ConsumerKey| set.member(key).is_some_and(|m| m.plan.sink_kind == "stdout");
+    stdout::reader_is_gone()
+        && set.phases().next().is_some()
+        && set.phases().all(|(key, _)| prints(key))
+}

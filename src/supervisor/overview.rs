@@ -4,43 +4,49 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::Committed;
-use super::keeper::Kept;
+use super::member::Member;
+use super::set::Shared;
 use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
-use crate::consumer::Command;
 use crate::telemetry::Heartbeats;
 use crate::types::Timestamp;
 
 pub(super) struct View {
-    pub(super) kept: Arc<Vec<Arc<Kept>>>,
+    pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
+}
+
+impl View {
+    /// Taken out first: the set is not locked while anyone looks at them.
+    fn members(&self) -> Vec<Arc<Member>> {
+        self.shared.set().members()
+    }
 }
 
 #[async_trait]
 impl Overview for View {
     fn consumers(&self) -> Vec<ConsumerView> {
-        self.kept.iter().map(|kept| view(kept)).collect()
+        self.members().iter().map(|member| view(member)).collect()
     }
 
     fn refresh_gauges(&self) {
-        for kept in self.kept.iter() {
-            kept.status.refresh_gauges();
+        for member in self.members() {
+            member.status.refresh_gauges();
         }
     }
 
     async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
-        let named: Vec<_> =
-            self.kept.iter().filter(|k| k.plan.spec.name.as_str() == name).collect();
+        let mut named = self.members();
+        named.retain(|member| member.plan.spec.name.as_str() == name);
         let Some(first) = named.first() else {
             return Err(CommitError::Unknown(name.to_owned()));
         };
         let mut stored = Vec::new();
-        for kept in &named {
-            let offset = commit(kept).await.map_err(CommitError::Unavailable)?;
+        for member in &named {
+            let offset = member.commit().await;
+            let offset = offset.map_err(|error| CommitError::Unavailable(error.to_string()))?;
             if let Some(offset) = offset {
-                stored.push(StoredOffset { stream: kept.plan.spec.stream.clone(), offset });
+                stored.push(StoredOffset { stream: member.plan.spec.stream.clone(), offset });
             }
         }
         if stored.is_empty() {
@@ -54,29 +60,17 @@ impl Overview for View {
     }
 }
 
-async fn commit(kept: &Kept) -> Committed {
-    let (answer, answered) = oneshot::channel();
-    let why_not = || {
-        let why = kept.status.facts().why_not_ready().unwrap_or_else(|| "busy".to_owned());
-        format!("the consumer cannot store its offset now: {why}")
-    };
-    if !kept.tell(Command::Commit(answer)) {
-        return Err(why_not());
-    }
-    answered.await.unwrap_or_else(|_| Err(why_not()))
-}
-
-fn view(kept: &Kept) -> ConsumerView {
-    let spec = &kept.plan.spec;
-    let facts = kept.status.facts();
+fn view(member: &Member) -> ConsumerView {
+    let spec = &member.plan.spec;
+    let facts = member.status.facts();
     let now = Timestamp::now();
     let lag = facts.lag(now);
     ConsumerView {
         name: spec.name.clone(),
         stream: spec.stream.clone(),
         reference: spec.reference.clone(),
-        sink: kept.plan.sink_kind,
-        guarantee: kept.plan.guarantee,
+        sink: member.plan.sink_kind,
+        guarantee: member.plan.guarantee,
         state: facts.shown_state(),
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
@@ -91,7 +85,7 @@ fn view(kept: &Kept) -> ConsumerView {
         lag_seconds: lag.map(|lag| lag.seconds),
         headroom_messages: facts.headroom(),
         restarts: facts.restarts,
-        memory_bound_bytes: kept.plan.memory_bound_bytes,
+        memory_bound_bytes: member.plan.memory_bound_bytes,
         buffered_bytes: facts.buffered_bytes,
     }
 }

@@ -1,15 +1,17 @@
 //! From the configuration to what the supervisor runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::connect::connect_options;
+use super::desired::Planned;
 use super::sinks::{self, Look, SinkFactory};
-use crate::broker::{ConnectOptions, Endpoint, Mechanism};
+use crate::broker::ConnectOptions;
 use crate::config::{self, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::tls::TlsOptions;
-use crate::types::{Guarantee, Reference};
+use crate::types::{ConsumerKey, Guarantee, Reference};
 
 /// One consumer, ready to be run.
 #[derive(Clone)]
@@ -28,6 +30,18 @@ pub struct Plan {
     pub guarantee: Guarantee,
     /// The most memory that it takes, as `rillway check` prints it.
     pub memory_bound_bytes: u64,
+    /// How long it may take to finish what it has taken, when it is paused, replaced or removed.
+    pub drain_grace: Duration,
+}
+
+impl Planned for Plan {
+    fn key(&self) -> ConsumerKey {
+        self.spec.key()
+    }
+
+    fn drain_grace(&self) -> Duration {
+        self.drain_grace
+    }
 }
 
 /// How to open the consumer's sink for a replay of its dead letters: beside what the consumer writes
@@ -102,6 +116,7 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),
         memory_bound_bytes: consumer.memory_bound().0,
+        drain_grace: config.shutdown_grace.0,
     }
 }
 
@@ -114,40 +129,4 @@ fn begin(start: config::Start) -> Begin {
         config::Start::Timestamp(at) => Start::Timestamp(at),
         config::Start::Ago(ago) => return Begin::Ago(ago.0),
     })
-}
-
-/// How to reach the broker; `name` is shown in its list of connections.
-pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
-    ConnectOptions {
-        seeds: broker
-            .addresses
-            .iter()
-            .map(|a| Endpoint { host: a.host.clone(), port: a.port })
-            .collect(),
-        vhost: broker.vhost.clone(),
-        mechanism: match broker.mechanism {
-            config::Mechanism::Plain => Mechanism::Plain {
-                username: broker.username.clone(),
-                password: broker.password.clone(),
-            },
-            config::Mechanism::External => Mechanism::External,
-        },
-        tls: broker.tls.as_ref().map(tls_options),
-        heartbeat: broker.heartbeat.0,
-        connect_timeout: broker.connect_timeout.0,
-        request_timeout: broker.request_timeout.0,
-        follow_advertised_hosts: broker.follow_advertised_hosts,
-        name: name.to_owned(),
-    }
-}
-
-/// For the broker and the sinks alike.
-pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
-    TlsOptions {
-        ca: tls.ca.clone(),
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
-        server_name: tls.server_name.clone(),
-        insecure_skip_verify: tls.insecure_skip_verify,
-    }
 }

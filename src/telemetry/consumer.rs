@@ -13,7 +13,8 @@ use super::labels::{
     DeadReason, Label, LostReason, RestartReason, SinkErrorReason, State, StoreResult,
 };
 use super::names::{self, Metric};
-use crate::types::{ConsumerName, Offset, StreamName};
+use super::page;
+use crate::types::{ConsumerKey, ConsumerName, Offset, StreamName};
 
 /// The handles of one consumer (of one partition, for a super stream). Making it twice with the
 /// same labels yields handles on the same figures, so counters go on over a restart.
@@ -81,6 +82,7 @@ impl ConsumerMetrics {
             Pair::new("consumer", consumer.as_str().to_owned()),
             Pair::new("stream", stream.as_str().to_owned()),
         ];
+        page::admit(&ConsumerKey { consumer: consumer.clone(), stream: stream.clone() });
         let of_sink = [own.as_slice(), &[Pair::from_static_parts("sink", sink)]].concat();
         let late = |metric| LateGauge::new(metric, &own);
         let metrics = ConsumerMetrics {

@@ -11,8 +11,11 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
+use crate::types::ConsumerKey;
 
 /// The registry; clones share it.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ struct Shared {
 
 struct Beat {
     name: String,
+    /// Told where several loops have one name.
+    detail: String,
     allowed_silence: Duration,
     /// Milliseconds from the registry's origin to the last touch.
     touched_ms: AtomicU64,
@@ -72,8 +77,18 @@ impl Heartbeats {
     /// A pulse for the loop of this name, touched just now. Give a loop that waits in a `select!`
     /// a tick well below `allowed_silence`.
     pub fn register(&self, name: impl Into<String>, allowed_silence: Duration) -> Pulse {
-        let beat =
-            Arc::new(Beat { name: name.into(), allowed_silence, touched_ms: AtomicU64::new(0) });
+        self.add(name.into(), String::new(), allowed_silence)
+    }
+
+    /// A pulse for the loop of this consumer. Its stream is named where the consumer has several.
+    pub fn register_consumer(&self, key: &ConsumerKey, allowed_silence: Duration) -> Pulse {
+        let detail = format!(" on stream {}", key.stream);
+        self.add(format!("consumer {}", key.consumer), detail, allowed_silence)
+    }
+
+    fn add(&self, name: String, detail: String, allowed_silence: Duration) -> Pulse {
+        let touched_ms = AtomicU64::new(0);
+        let beat = Arc::new(Beat { name, detail, allowed_silence, touched_ms });
         let pulse = Pulse { beat: Arc::clone(&beat), shared: Arc::clone(&self.shared) };
         pulse.touch();
         self.shared.beats().push(beat);
@@ -84,12 +99,15 @@ impl Heartbeats {
     pub fn stuck(&self, now: Instant) -> Vec<Stuck> {
         let now_ms = self.shared.since_origin(now);
         let mut stuck = Vec::new();
-        for beat in self.shared.beats().iter() {
+        let beats = self.shared.beats();
+        for beat in beats.iter() {
             let silent_ms = now_ms.saturating_sub(beat.touched_ms.load(Ordering::Relaxed));
             let silence = Duration::from_millis(silent_ms);
             if silence > beat.allowed_silence {
+                let same = beats.iter().filter(|other| other.name == beat.name).count();
+                let detail = if same > 1 { beat.detail.as_str() } else { "" };
                 stuck.push(Stuck {
-                    name: beat.name.clone(),
+                    name: format!("{}{detail}", beat.name),
                     silence,
                     allowed_silence: beat.allowed_silence,
                 });
@@ -108,8 +126,7 @@ impl Heartbeats {
 
 impl Shared {
     fn beats(&self) -> MutexGuard<'_, Vec<Arc<Beat>>> {
-        // The list is whole at every instant, so a panic elsewhere does not spoil it.
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.beats)
     }
 
     fn since_origin(&self, now: Instant) -> u64 {
@@ -185,6 +202,21 @@ mod tests {
         assert_eq!(beats.stuck(late).len(), 1);
         drop(other);
         assert_eq!(beats.check(late), Ok(()));
+    }
+
+    #[test]
+    fn several_streams_of_one_consumer_are_told_apart() {
+        let beats = Heartbeats::new();
+        let key = |stream: &str| ConsumerKey { consumer: "a".into(), stream: stream.into() };
+        let names = || -> Vec<String> {
+            beats.stuck(Instant::now() + 5 * S).into_iter().map(|stuck| stuck.name).collect()
+        };
+        let _one = beats.register_consumer(&key("one"), S);
+        assert_eq!(names(), ["consumer a"]);
+        let two = beats.register_consumer(&key("two"), S);
+        assert_eq!(names(), ["consumer a on stream one", "consumer a on stream two"]);
+        drop(two);
+        assert_eq!(names(), ["consumer a"]);
     }
 
     #[test]

@@ -63,8 +63,6 @@ labels! {
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it.
         Recreated = "recreated",
-        /// Offsets are missing, and nothing says why.
-        Gap = "gap",
     }
 }
 
@@ -175,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_set_is_closed_and_without_doubles() {
-        check::<LostReason>(8);
+        check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(8);
         check::<RestartReason>(7);

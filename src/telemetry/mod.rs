@@ -4,6 +4,7 @@
 //! - [`labels`]: the closed sets that may stand in a label.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path looks nothing up.
 //! - [`prometheus`]: the recorder that `/metrics` is rendered from.
+//! - [`page`]: all of it as one page, without consumers that are no longer there.
 //! - [`process`]: what the process itself takes, as `process_*`.
 //! - [`samples`]: metrics that are made from messages, beside the program's own.
 //! - [`logging`]: log lines to standard error, as text or JSON.
@@ -20,6 +21,7 @@ pub mod heartbeat;
 pub mod labels;
 pub mod logging;
 pub mod names;
+pub mod page;
 pub mod process;
 pub mod prometheus;
 pub mod samples;
@@ -28,4 +30,5 @@ pub mod systemd;
 pub use consumer::ConsumerMetrics;
 pub use heartbeat::{Heartbeats, Pulse};
 pub use labels::{DeadReason, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
+pub use page::retire;
 pub use prometheus::install;

@@ -8,19 +8,21 @@
 //!
 //! Invariants: a metric never has more series than it may; a series is on the page from its first
 //! sample on; figures live as long as the process, also over a restart of the consumer. Every series
-//! bears the label `consumer`, so two consumers never share one.
+//! bears the label `consumer`, so two consumers never share one. Where a consumer reads several streams,
+//! each has series of its own, which bear the stream as well.
 //!
 //! Format: the text format of Prometheus, version 0.0.4.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use metrics::{Counter, Label as Pair};
 
 use super::labels::{DropReason, Label};
 use super::names::{self, Kind};
-use crate::types::{ConsumerName, StreamName};
+use crate::sync::lock;
+use crate::types::{ConsumerKey, ConsumerName, StreamName};
 
 /// Between the label values of a series: no UTF-8 text holds this byte.
 const SEPARATOR: u8 = 0xFF;
@@ -45,14 +47,16 @@ pub struct Definition {
 /// Everything that is made from messages.
 #[derive(Default)]
 pub struct Registry {
-    /// By name and consumer.
-    metrics: Mutex<BTreeMap<(String, ConsumerName), Arc<Metric>>>,
+    /// By name, consumer and stream.
+    metrics: Mutex<BTreeMap<(String, ConsumerKey), Arc<Metric>>>,
 }
 
-/// One metric of one consumer.
+/// One metric of one consumer on one stream.
 pub struct Metric {
     definition: Definition,
     consumer: ConsumerName,
+    /// As it follows other labels, where the consumer has other streams.
+    stream_label: String,
     series: Mutex<Series>,
     dropped: Vec<Counter>,
 }
@@ -76,39 +80,29 @@ pub fn registry() -> &'static Registry {
     &REGISTRY
 }
 
-/// What is behind the locks is whole between any two statements, so one who panicked broke nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Registry {
-    /// The metric of this consumer. Asked twice for the same, it is the same, and goes on counting.
+    /// The metric of this consumer on this stream. Asked twice for the same, it is the same, and goes
+    /// on counting; with another definition it begins anew.
     pub fn metric(
         &self,
         definition: Definition,
         consumer: &ConsumerName,
         stream: &StreamName,
     ) -> Arc<Metric> {
-        let key = (definition.name.clone(), consumer.clone());
+        let key = ConsumerKey { consumer: consumer.clone(), stream: stream.clone() };
+        let key = (definition.name.clone(), key);
         let mut metrics = lock(&self.metrics);
-        let metric = metrics.entry(key).or_insert_with(|| {
-            let dropped = DropReason::ALL.iter().map(|reason| {
-                let pairs = [
-                    Pair::new("consumer", consumer.as_str().to_owned()),
-                    Pair::new("stream", stream.as_str().to_owned()),
-                    Pair::new("metric", definition.name.clone()),
-                    Pair::from_static_parts("reason", reason.label()),
-                ];
-                metrics::counter!(names::METRICS_DROPPED_SAMPLES.name, pairs.iter())
-            });
-            Arc::new(Metric {
-                dropped: dropped.collect(),
-                consumer: consumer.clone(),
-                series: Mutex::default(),
-                definition,
-            })
-        });
-        Arc::clone(metric)
+        if let Some(there) = metrics.get(&key).filter(|there| there.definition == definition) {
+            return Arc::clone(there);
+        }
+        let metric = Arc::new(Metric::new(definition, &key.1));
+        metrics.insert(key, Arc::clone(&metric));
+        metric
+    }
+
+    /// Takes all of this consumer on this stream off the page.
+    pub fn retire(&self, key: &ConsumerKey) {
+        lock(&self.metrics).retain(|(_, of), _| of != key);
     }
 
     /// Appends all that has a figure to the page.
@@ -125,8 +119,10 @@ impl Registry {
             if family.replace(definition.name.as_str()) != Some(definition.name.as_str()) {
                 head(page, definition);
             }
+            let streams = metrics.iter().filter(|other| other.is_beside(metric)).count();
+            let stream = if streams > 1 { metric.stream_label.as_str() } else { "" };
             for (labels, figure) in &series.figures {
-                metric.line(page, labels, figure.as_ref());
+                metric.line(page, &format!("{labels}{stream}"), figure.as_ref());
             }
         }
     }
@@ -166,6 +162,39 @@ fn escape(page: &mut String, text: &str, quotes: bool) {
 }
 
 impl Metric {
+    fn new(definition: Definition, key: &ConsumerKey) -> Metric {
+        let (consumer, stream) = (key.consumer.as_str(), key.stream.as_str());
+        let dropped = DropReason::ALL.iter().map(|reason| {
+            let pairs = [
+                Pair::new("consumer", consumer.to_owned()),
+                Pair::new("stream", stream.to_owned()),
+                Pair::new("metric", definition.name.clone()),
+                Pair::from_static_parts("reason", reason.label()),
+            ];
+            metrics::counter!(names::METRICS_DROPPED_SAMPLES.name, pairs.iter())
+        });
+        // The configuration may give a metric a label of this name.
+        let mut label = "stream".to_owned();
+        while definition.labels.contains(&label) {
+            label.insert_str(0, "source_");
+        }
+        let mut stream_label = format!(",{label}=\"");
+        escape(&mut stream_label, stream, true);
+        stream_label.push('"');
+        Metric {
+            dropped: dropped.collect(),
+            consumer: key.consumer.clone(),
+            stream_label,
+            series: Mutex::default(),
+            definition,
+        }
+    }
+
+    /// Whether it is the same metric of the same consumer, on whichever stream.
+    fn is_beside(&self, other: &Metric) -> bool {
+        self.definition.name == other.definition.name && self.consumer == other.consumer
+    }
+
     /// The number of the series with these label values; `None` where it would be one too many.
     pub fn series(&self, values: &[&str]) -> Option<usize> {
         let mut series = lock(&self.series);
@@ -332,6 +361,40 @@ sizes_count{consumer="a"} 4
         assert_eq!(metric(&registry, "level", Kind::Gauge, "a").series(&["z", ""]), Some(2));
         assert!(page(&registry).ends_with("level{consumer=\"a\",region=\"y\"} -0.25\n"));
         assert_eq!(page(&registry).lines().count(), 3);
+    }
+
+    #[test]
+    fn streams_of_one_consumer_do_not_share_series() {
+        let registry = Registry::default();
+        let of = |stream: &str, labels: &[&str]| {
+            let definition = Definition {
+                name: "orders_total".to_owned(),
+                kind: Kind::Counter,
+                help: String::new(),
+                labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+                bounds: Vec::new(),
+                max_series: 3,
+            };
+            registry.metric(definition, &"a".into(), &stream.into())
+        };
+        let add = |metric: &Metric, value: f64| metric.add(metric.series(&["x"]).unwrap(), value);
+        add(&of("one", &["region"]), 1.0);
+        let alone = "# TYPE orders_total counter\norders_total{consumer=\"a\",region=\"x\"} 1\n";
+        assert_eq!(page(&registry), alone, "one stream: the labels are what they are without");
+        add(&of("t\"wo", &["region"]), 2.0);
+        let both = "# TYPE orders_total counter\n\
+                    orders_total{consumer=\"a\",region=\"x\",stream=\"one\"} 1\n\
+                    orders_total{consumer=\"a\",region=\"x\",stream=\"t\\\"wo\"} 2\n";
+        assert_eq!(page(&registry), both);
+        registry.retire(&ConsumerKey { consumer: "a".into(), stream: "t\"wo".into() });
+        assert_eq!(page(&registry), alone);
+        // Another configuration begins anew, instead of filling labels that it does not have.
+        add(&of("one", &["stream"]), 5.0);
+        add(&of("two", &["stream"]), 6.0);
+        let own = "# TYPE orders_total counter\n\
+                   orders_total{consumer=\"a\",stream=\"x\",source_stream=\"one\"} 5\n\
+                   orders_total{consumer=\"a\",stream=\"x\",source_stream=\"two\"} 6\n";
+        assert_eq!(page(&registry), own);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! the whole name, so two names with one hash are told apart there. The dead-letter index and the lock
 //! hold none: two names with one hash would share them.
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
 /// The most bytes that file systems take as the name of a file or folder.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
@@ -28,6 +30,20 @@ pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
         name.push_str(&format!("~{:016x}", fnv1a(whole.as_bytes())));
     }
     name
+}
+
+/// What is percent-encoded in a file's name of two parts, which `@` separates.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
+
+/// The name of a file that belongs to these two, such as a reference and its stream:
+/// `FIRST@SECOND.EXTENSION`. Leaves room for `suffix` behind it.
+pub fn of_two(first: &str, second: &str, extension: &str, suffix: &str) -> String {
+    let part = |text: &str| utf8_percent_encode(text, UNSAFE).to_string();
+    let name = format!("{}@{}", part(first), part(second));
+    // The hash is of the encoded text, in which the `@` between the two stands out.
+    let whole = name.clone();
+    let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
+    format!("{}.{extension}", fitted(name, &whole, bytes_max))
 }
 
 /// FNV-1a, 64 bits: stable for ever.

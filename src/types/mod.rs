@@ -137,6 +137,22 @@ name!(
     ConsumerName
 );
 
+/// One stream of one consumer: what runs, and all that is kept for it, is kept by this. A consumer of
+/// a single stream has one; each partition of a super stream is a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerKey {
+    /// The consumer's name in the configuration.
+    pub consumer: ConsumerName,
+    /// The stream that is read.
+    pub stream: StreamName,
+}
+
+impl fmt::Display for ConsumerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.consumer, self.stream)
+    }
+}
+
 /// What tells one chunk from another, so that a log that was rewritten or re-created can be
 /// recognised: the same offset in another history differs in at least one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,7 +37,10 @@ pub(crate) mod web;
 pub(crate) use broker::{Broker, Options, Version};
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use metrics_exporter_prometheus::PrometheusHandle;
 
 /// Asks again and again until the answer is `Some`, and panics when that takes too long. Tests wait
 /// with this, for something they can name, and never for a time.
@@ -54,6 +57,10 @@ where
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// The metrics of this process: of every supervisor that a test runs in it.
+pub(crate) static METRICS: LazyLock<PrometheusHandle> =
+    LazyLock::new(|| rillway::telemetry::install().unwrap());
 
 /// A number from the environment, for the long form of a test.
 pub(crate) fn env_or(name: &str, default: u64) -> u64 {

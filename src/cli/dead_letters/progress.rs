@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::letters::Summary;
 use crate::cli::exit::Failure;
 use crate::files;
+use crate::types::file_name::of_two;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// What is known of earlier rounds, and of the one under way.
@@ -87,7 +88,8 @@ impl Progress {
         stream: &StreamName,
         reference: &Reference,
     ) -> Result<(Progress, Rounds), Failure> {
-        let path = state_dir.join(format!("{consumer}.replay.json"));
+        let path =
+            state_dir.join(of_two(consumer.as_str(), stream.as_str(), "replay.json", ".next"));
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Unavailable(format!("{}: {what}", path.display()))
         };
@@ -105,10 +107,21 @@ impl Progress {
             reference: reference.to_string(),
             ..Rounds::default()
         };
-        let rounds = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(&error))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh.clone(),
-            Err(error) => return Err(failed(&error)),
+        let read = |path: &Path| -> Result<Option<Rounds>, Failure> {
+            match fs::read(path) {
+                Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| failed(&e)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(&error)),
+            }
+        };
+        // Earlier versions had one file for each consumer, which says of which stream it is.
+        let before = || read(&state_dir.join(format!("{consumer}.replay.json")));
+        let rounds = match read(&path)? {
+            Some(rounds) => rounds,
+            None => {
+                let before = before()?.filter(|rounds| rounds.stream == fresh.stream);
+                before.unwrap_or_else(|| fresh.clone())
+            }
         };
         if (&rounds.stream, &rounds.reference) != (&fresh.stream, &fresh.reference) {
             let (stream, reference) = (&rounds.stream, &rounds.reference);
@@ -208,6 +221,27 @@ mod tests {
         let mut rounds = stored.clone();
         rounds.look_at(&letters([(10, 4)]));
         assert!(rounds.wants(Offset(10)));
+    }
+
+    /// One file for each consumer, as it was; and each of its streams goes on by itself.
+    #[test]
+    fn the_file_of_an_earlier_version_is_read_by_its_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = r#"{"stream":"s","reference":"r","round":2,"upto":9,"pending":[3],"bad":[]}"#;
+        fs::write(dir.path().join("c.replay.json"), before).unwrap();
+        let stream = |stream: &str| {
+            Progress::open(dir.path(), &"c".into(), &stream.into(), &"r".into()).unwrap()
+        };
+        let ((progress, rounds), (_other, fresh)) = (stream("s"), stream("s/2"));
+        assert_eq!(
+            (rounds.round, rounds.wants(Offset(3)), rounds.wants(Offset(4))),
+            (2, true, false)
+        );
+        assert_eq!((fresh.round, fresh.wants(Offset(4))), (0, true));
+        progress.write(&rounds.next(Some(Offset(12)))).unwrap();
+        drop(progress);
+        assert_eq!(stream("s").1.round, 3);
+        assert_eq!(fs::read_to_string(dir.path().join("c.replay.json")).unwrap(), before);
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub async fn run(
         commit.suspend();
     }
     // Not before: opening a sink may take as long as it likes, the loop may not.
-    let pulse = heartbeats.register(format!("consumer {}", spec.name), SILENCE_MAX);
+    let pulse = heartbeats.register_consumer(&spec.key(), SILENCE_MAX);
     let worker = Worker {
         pulse,
         commands,

@@ -18,6 +18,7 @@ use parquet::schema::types::SchemaDescriptor;
 
 use super::layout::ParquetLayout;
 use super::rows::{Cells, Rows};
+use crate::sync::lock;
 
 /// When a row group ends. Readers take them one by one into memory, and share them out.
 const GROUP_ROWS_MAX: usize = 1 << 20;
@@ -172,7 +173,7 @@ impl Default for Pages {
 
 impl Pages {
     fn bytes(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes_written()
+        lock(&self.0).bytes_written()
     }
 
     fn into_bytes(self) -> Result<Bytes> {
@@ -185,7 +186,7 @@ impl Pages {
 
 impl PageWriter for Pages {
     fn write_page(&mut self, page: CompressedPage) -> Result<PageWriteSpec> {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = lock(&self.0);
         SerializedPageWriter::new(&mut pages).write_page(page)
     }
 

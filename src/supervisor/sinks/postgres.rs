@@ -6,7 +6,7 @@ use super::{Look, SinkFactory, opens};
 use crate::config;
 use crate::consumer::Spec;
 use crate::sink::postgres::{self, Claim, PostgresOptions, PostgresSink};
-use crate::supervisor::plan::tls_options;
+use crate::supervisor::connect::tls_options;
 
 pub(super) fn factory(settings: config::PostgresSink, spec: &Spec) -> (SinkFactory, Look) {
     let stream = spec.stream.clone();

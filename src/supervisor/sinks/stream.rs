@@ -8,7 +8,7 @@ use crate::config;
 use crate::consumer::Spec;
 use crate::republish::{Republisher, Target};
 use crate::sink::stream::{self, StreamOptions, StreamSink};
-use crate::supervisor::plan::connect_options;
+use crate::supervisor::connect::connect_options;
 use crate::types::StreamName;
 use crate::types::file_name::fitted;
 

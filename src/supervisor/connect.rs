@@ -1,0 +1,41 @@
+//! How to reach brokers, as the configuration says.
+
+use crate::broker::{ConnectOptions, Endpoint, Mechanism};
+use crate::config;
+use crate::tls::TlsOptions;
+
+/// How to reach the broker; `name` is shown in its list of connections.
+pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
+    ConnectOptions {
+        seeds: broker
+            .addresses
+            .iter()
+            .map(|a| Endpoint { host: a.host.clone(), port: a.port })
+            .collect(),
+        vhost: broker.vhost.clone(),
+        mechanism: match broker.mechanism {
+            config::Mechanism::Plain => Mechanism::Plain {
+                username: broker.username.clone(),
+                password: broker.password.clone(),
+            },
+            config::Mechanism::External => Mechanism::External,
+        },
+        tls: broker.tls.as_ref().map(tls_options),
+        heartbeat: broker.heartbeat.0,
+        connect_timeout: broker.connect_timeout.0,
+        request_timeout: broker.request_timeout.0,
+        follow_advertised_hosts: broker.follow_advertised_hosts,
+        name: name.to_owned(),
+    }
+}
+
+/// For the broker and the sinks alike.
+pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
+    TlsOptions {
+        ca: tls.ca.clone(),
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.server_name.clone(),
+        insecure_skip_verify: tls.insecure_skip_verify,
+    }
+}

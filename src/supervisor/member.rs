@@ -1,0 +1,137 @@
+//! One consumer of the set, running or not: its plan, what others see of it, and how it is asked.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::desired::{Want, Wanted};
+use super::plan::Plan;
+use super::reconcile::{Last, Phase};
+use crate::consumer::{Command, Status};
+use crate::sync::lock;
+use crate::telemetry::{ConsumerMetrics, State};
+use crate::types::Offset;
+
+/// Commands that wait for a consumer's loop.
+const COMMANDS_MAX: usize = 16;
+
+/// A consumer by one plan.
+pub(super) struct Member {
+    pub(super) plan: Plan,
+    pub(super) status: Arc<Status>,
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+}
+
+/// Why a consumer's offset was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotStored {
+    /// There is nobody to store it: it does not run, or is choked with commands.
+    #[error("the consumer cannot store its offset now: {0}")]
+    NotRunning(String),
+    /// It ended before it had.
+    #[error("the consumer cannot store its offset now: {0}")]
+    Ended(String),
+    /// It tried, and could not.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Member {
+    /// A consumer that has not run yet. `before` is what ran under its key by another plan.
+    pub(super) fn new(plan: Plan, before: Option<&Member>) -> Member {
+        let metrics = ConsumerMetrics::new(&plan.spec.name, &plan.spec.stream, plan.sink_kind);
+        if plan.dead_letters.is_some() {
+            metrics.show_dead_letters();
+        }
+        let status = Status::new(metrics);
+        if let Some(before) = before {
+            // It counts from the start of the daemon.
+            let restarts = before.status.facts().restarts;
+            status.update(|facts| facts.restarts = restarts);
+        }
+        Member { plan, status: Arc::new(status), commands: Mutex::new(None) }
+    }
+
+    /// Where the running consumer takes commands from, for as long as the guard lives.
+    pub(super) fn take_commands(&self) -> (Commanded<'_>, mpsc::Receiver<Command>) {
+        let (commands, receive) = mpsc::channel(COMMANDS_MAX);
+        *lock(&self.commands) = Some(commands.clone());
+        (Commanded { member: self, commands }, receive)
+    }
+
+    /// Gives the running consumer a command; false where none runs, or it is choked with commands.
+    fn tell(&self, command: Command) -> bool {
+        lock(&self.commands).as_ref().is_some_and(|to| to.try_send(command).is_ok())
+    }
+
+    /// Stores what is durable, now; the answer is what the broker holds.
+    ///
+    /// Cancel-safe: the consumer stores it whether the answer is waited for or not.
+    pub(super) async fn commit(&self) -> Result<Option<Offset>, NotStored> {
+        let (answer, answered) = oneshot::channel();
+        let why_not = || self.status.facts().why_not_ready().unwrap_or_else(|| "busy".to_owned());
+        if !self.tell(Command::Commit(answer)) {
+            return Err(NotStored::NotRunning(why_not()));
+        }
+        match answered.await {
+            Ok(stored) => stored.map_err(NotStored::Failed),
+            Err(_) => Err(NotStored::Ended(why_not())),
+        }
+    }
+
+    /// Shows others why no task runs. While one does, it says so itself.
+    pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
+        let (state, reason) = match phase {
+            Phase::Running | Phase::Draining { .. } | Phase::Aborting => return,
+            Phase::Backoff { reason, .. } => match wanted {
+                Some(Wanted { want: Want::Run, .. }) => (State::Backoff, Some(reason.clone())),
+                _ => (State::Stopped, why_idle(&Last::Failed(reason.clone()), wanted)),
+            },
+            Phase::Halted { reason } => (State::Halted, Some(reason.clone())),
+            Phase::Idle(last) => (State::Stopped, why_idle(last, wanted)),
+        };
+        self.status.update(|facts| {
+            facts.unplug();
+            if state == State::Backoff {
+                facts.sink_trouble = None;
+            }
+        });
+        self.status.set_state(state, reason);
+    }
+}
+
+fn why_idle(last: &Last, wanted: Option<Wanted>) -> Option<String> {
+    let paused = wanted.is_some_and(|wanted| wanted.want == Want::Pause);
+    let paused = paused.then(|| "paused, until it is resumed".to_owned());
+    let ended = match last {
+        Last::Fresh | Last::Drained => None,
+        Last::Failed(reason) => Some(reason.clone()),
+        Last::Aborted => {
+            Some("it was not drained in time; what it had not stored is read again".to_owned())
+        }
+    };
+    match (paused, ended) {
+        (Some(paused), Some(ended)) => Some(format!("{paused}; before that: {ended}")),
+        (paused, ended) => paused.or(ended),
+    }
+}
+
+/// While this lives, the consumer can be told something.
+pub(super) struct Commanded<'m> {
+    member: &'m Member,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Commanded<'_> {
+    /// Tells the consumer to drain, as soon as it takes a command.
+    pub(super) async fn drain(&self) {
+        // One that is gone has ended already.
+        self.commands.send(Command::Drain).await.unwrap_or_default();
+    }
+}
+
+impl Drop for Commanded<'_> {
+    fn drop(&mut self) {
+        *lock(&self.member.commands) = None;
+    }
+}

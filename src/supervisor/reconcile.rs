@@ -1,0 +1,217 @@
+//! The rules by which what runs is brought to what is desired. Pure: no tasks, no clock, no log.
+//!
+//! [`Actual`] knows of each consumer the [`Phase`] it is in. [`Actual::turn`] compares that with the
+//! [`Desired`] state and gives out the [`Action`]s that close the difference; [`Actual::ended`] takes
+//! in how a task ended. Whoever calls carries every action out, and reports every end.
+//!
+//! | wanted | no task | running | draining |
+//! |---|---|---|---|
+//! | by the plan that it has | start, unless it halted or waits to be tried again | nothing | wait, then start |
+//! | by another plan | adopt that, start | drain | wait, then adopt and start |
+//! | paused, or all stop | nothing | drain | wait |
+//! | not at all | forget | drain | wait, then forget |
+//!
+//! Invariants:
+//! - there are never two tasks for one key: a task is started only when the one before has ended;
+//! - a drain that has begun is not taken back. When its time is over the task is aborted, and the end
+//!   of that is waited for, too;
+//! - a consumer that halted stays so until it has another generation of its plan;
+//! - one that failed is not started before its back-off is over, unless it has another plan.
+
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+
+use super::desired::{Desired, Generation, Planned, Want, Wanted};
+use crate::types::ConsumerKey;
+
+/// What a consumer's task is doing, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No task. It starts as soon as it is wanted.
+    Idle(Last),
+    /// No task: it failed, and is not started before this.
+    Backoff { until: Instant, reason: String },
+    /// No task, and none before its plan changes or it is told to start anew.
+    Halted { reason: String },
+    /// A task runs.
+    Running,
+    /// The task was told to finish.
+    Draining { abort_at: Instant },
+    /// The task was aborted, and has not ended yet.
+    Aborting,
+}
+
+/// How an idle consumer's last task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// It has not had one since its plan was adopted.
+    Fresh,
+    Drained,
+    /// It had failed, and was not wanted any more.
+    Failed(String),
+    /// It was not drained in time.
+    Aborted,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everything that it took is stored.
+    Drained,
+    /// A person has to act.
+    Halted(String),
+    /// It may be started again after this wait.
+    Failed { reason: String, wait: Duration },
+    /// It was aborted.
+    Aborted,
+}
+
+/// What is to be done for one consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Take this generation of the plan; no task runs.
+    Adopt(Generation),
+    /// Start a task by the plan that was adopted.
+    Start,
+    /// Tell the task to finish.
+    Drain,
+    /// End the task at once.
+    Abort,
+    /// Nothing is left of it.
+    Forget,
+}
+
+struct Slot {
+    generation: Generation,
+    drain_grace: Duration,
+    phase: Phase,
+}
+
+/// What is there, in the order in which it was adopted.
+#[derive(Default)]
+pub(super) struct Actual {
+    slots: IndexMap<ConsumerKey, Slot>,
+}
+
+impl Phase {
+    pub(super) fn has_task(&self) -> bool {
+        matches!(self, Phase::Running | Phase::Draining { .. } | Phase::Aborting)
+    }
+}
+
+impl Actual {
+    /// Hands `act` everything that has to be done now. Returns when the next thing is due by itself.
+    pub(super) fn turn<P: Planned>(
+        &mut self,
+        desired: &Desired<P>,
+        now: Instant,
+        mut act: impl FnMut(&ConsumerKey, Action),
+    ) -> Option<Instant> {
+        let mut keys: Vec<ConsumerKey> = desired.keys().cloned().collect();
+        keys.extend(self.slots.keys().filter(|key| desired.wanted(key).is_none()).cloned());
+        let mut next: Option<Instant> = None;
+        for key in keys {
+            let wanted = desired.wanted(&key);
+            while let Some(action) = decide(wanted, self.slots.get(&key), desired.stop_by(), now) {
+                self.note(&key, wanted, action, now);
+                act(&key, action);
+            }
+            let slot = self.slots.get(&key);
+            let due = slot.and_then(|slot| slot.due(wanted, desired.stop_by()));
+            next = next.into_iter().chain(due).min();
+        }
+        next
+    }
+
+    fn note(&mut self, key: &ConsumerKey, wanted: Option<Wanted>, action: Action, now: Instant) {
+        if let Action::Adopt(generation) = action {
+            let drain_grace = wanted.map_or(Duration::ZERO, |wanted| wanted.drain_grace);
+            let slot = Slot { generation, drain_grace, phase: Phase::Idle(Last::Fresh) };
+            self.slots.insert(key.clone(), slot);
+            return;
+        }
+        if action == Action::Forget {
+            self.slots.shift_remove(key);
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.phase = match action {
+            Action::Start => Phase::Running,
+            Action::Drain => Phase::Draining { abort_at: now + slot.drain_grace },
+            Action::Abort => Phase::Aborting,
+            Action::Adopt(_) | Action::Forget => return,
+        };
+    }
+
+    /// Takes in how the task of this consumer ended.
+    pub(super) fn ended(&mut self, key: &ConsumerKey, ended: Ended, now: Instant) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let told = slot.phase != Phase::Running;
+        slot.phase = match ended {
+            Ended::Halted(reason) => Phase::Halted { reason },
+            Ended::Failed { reason, .. } if told => Phase::Idle(Last::Failed(reason)),
+            Ended::Failed { reason, wait } => Phase::Backoff { until: now + wait, reason },
+            Ended::Drained => Phase::Idle(Last::Drained),
+            Ended::Aborted => Phase::Idle(Last::Aborted),
+        };
+    }
+
+    pub(super) fn phases(&self) -> impl Iterator<Item = (&ConsumerKey, &Phase)> {
+        self.slots.iter().map(|(key, slot)| (key, &slot.phase))
+    }
+
+    pub(super) fn phase(&self, key: &ConsumerKey) -> Option<&Phase> {
+        self.slots.get(key).map(|slot| &slot.phase)
+    }
+}
+
+impl Slot {
+    /// When there is something to do for it although nothing happens.
+    fn due(&self, wanted: Option<Wanted>, stop_by: Option<Instant>) -> Option<Instant> {
+        let should_run = wanted.is_some_and(|wanted| wanted.want == Want::Run);
+        match self.phase {
+            Phase::Backoff { until, .. } => should_run.then_some(until),
+            Phase::Draining { abort_at } => Some(abort_at.min(stop_by.unwrap_or(abort_at))),
+            Phase::Idle(_) | Phase::Halted { .. } | Phase::Running | Phase::Aborting => None,
+        }
+    }
+}
+
+/// The next thing to do for one consumer. Asked until there is nothing.
+fn decide(
+    wanted: Option<Wanted>,
+    slot: Option<&Slot>,
+    stop_by: Option<Instant>,
+    now: Instant,
+) -> Option<Action> {
+    let Some(slot) = slot else {
+        return wanted.map(|wanted| Action::Adopt(wanted.generation));
+    };
+    let by_this_plan = |wanted: &Wanted| wanted.generation == slot.generation;
+    let is_due = slot.due(wanted, stop_by).is_some_and(|due| due <= now);
+    match &slot.phase {
+        Phase::Running => {
+            let goes_on = |wanted: Wanted| wanted.want == Want::Run && by_this_plan(&wanted);
+            (!wanted.is_some_and(goes_on)).then_some(Action::Drain)
+        }
+        Phase::Draining { .. } => is_due.then_some(Action::Abort),
+        Phase::Aborting => None,
+        Phase::Idle(_) | Phase::Backoff { .. } | Phase::Halted { .. } => match wanted {
+            None => Some(Action::Forget),
+            // While all stop there is no need of another plan, and its end stays on show.
+            Some(wanted) if !by_this_plan(&wanted) && wanted.want != Want::Stop => {
+                Some(Action::Adopt(wanted.generation))
+            }
+            Some(wanted) => match (&slot.phase, wanted.want) {
+                (Phase::Idle(_), Want::Run) => Some(Action::Start),
+                (Phase::Backoff { .. }, Want::Run) => is_due.then_some(Action::Start),
+                // A pause does not shorten the wait: what is left of it is waited for afterwards.
+                _ => None,
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

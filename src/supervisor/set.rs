@@ -1,0 +1,311 @@
+//! The set of consumers, and the one loop that acts on it.
+//!
+//! [`Set`] holds the desired state, the phase of each consumer, and the consumers themselves, behind
+//! one lock that is never held over a wait. Others edit the desired state and look; the
+//! [`Loop`] alone starts, drains, aborts and forgets: it carries out what
+//! [`reconcile`](super::reconcile) says, and waits for an edit, for the end of a task, or for the
+//! time at which something is due.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::Instrument;
+
+use super::desired::{Desired, Edit, Generation, NoSuchConsumer};
+use super::keeper::{self, Carried};
+use super::member::Member;
+use super::plan::Plan;
+use super::reconcile::{Action, Actual, Ended, Phase};
+use super::watching::{Watching, watch};
+use crate::sync::lock;
+use crate::telemetry::logging::consumer_span;
+use crate::telemetry::{self, Heartbeats, Pulse};
+use crate::types::ConsumerKey;
+
+/// The longest that the loop sleeps: it shows that it is alive.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// What the loop and those who edit or look have in common.
+pub(super) struct Shared {
+    set: Mutex<Set>,
+    edited: Notify,
+    /// Changes after every turn of the loop.
+    turned: watch::Sender<u64>,
+    pulse: Pulse,
+}
+
+/// All consumers, as they are desired and as they are.
+pub(super) struct Set {
+    desired: Desired<Plan>,
+    actual: Actual,
+    members: IndexMap<ConsumerKey, Kept>,
+    /// Those of which something has changed that others see.
+    changed: HashSet<ConsumerKey>,
+}
+
+/// A consumer, and what keeps it.
+struct Kept {
+    member: Arc<Member>,
+    /// The generation with which its plan came.
+    put: Generation,
+    task: Option<Task>,
+    carried: Carried,
+    /// None once the supervisor is gone.
+    watching: Option<Watching>,
+}
+
+/// A consumer's task, as the loop holds it.
+struct Task {
+    drain: watch::Sender<bool>,
+    abort: AbortHandle,
+}
+
+impl Shared {
+    pub(super) fn new(heartbeats: &Heartbeats) -> Arc<Shared> {
+        let set = Set {
+            desired: Desired::new(),
+            actual: Actual::default(),
+            members: IndexMap::new(),
+            changed: HashSet::new(),
+        };
+        // Held here, not in the loop: a loop that panicked must not look like one that has ended.
+        let pulse = heartbeats.register("supervisor", SILENCE_MAX);
+        let (edited, turned) = (Notify::new(), watch::Sender::new(0));
+        Arc::new(Shared { set: Mutex::new(set), edited, turned, pulse })
+    }
+
+    pub(super) fn set(&self) -> MutexGuard<'_, Set> {
+        lock(&self.set)
+    }
+
+    /// Changes what is desired; the loop sees to the rest.
+    pub(super) fn edit(&self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
+        let edited = self.set().edit(edit);
+        self.edited.notify_one();
+        edited
+    }
+
+    /// Has all drained by then. Returns those that run: what ended earlier is not late now.
+    pub(super) fn stop(&self, by: Instant) -> HashSet<ConsumerKey> {
+        let mut set = self.set();
+        // It is of no consumer in particular, so none can be missing.
+        set.edit(Edit::Stop { by }).unwrap_or_default();
+        let running = set.phases().filter(|(_, phase)| phase.has_task());
+        let running = running.map(|(key, _)| key.clone()).collect();
+        self.edited.notify_one();
+        running
+    }
+
+    /// Waits until this is true of the set.
+    ///
+    /// Cancel-safe.
+    pub(super) async fn until(&self, mut is_so: impl FnMut(&Set) -> bool) {
+        let mut turned = self.turned.subscribe();
+        // The sender lives as long as `self`.
+        while !is_so(&self.set()) && turned.changed().await.is_ok() {}
+    }
+}
+
+impl Set {
+    fn edit(&mut self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
+        match &edit {
+            // What is done about these shows by itself.
+            Edit::Put(_) | Edit::StartAnew(_) | Edit::Remove(_) => {}
+            Edit::Pause(key) | Edit::Resume(key) => drop(self.changed.insert(key.clone())),
+            Edit::Stop { .. } => self.changed.extend(self.members.keys().cloned()),
+        }
+        self.desired.edit(edit)
+    }
+
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        self.members.values().map(|kept| Arc::clone(&kept.member)).collect()
+    }
+
+    pub(super) fn phases(&self) -> impl Iterator<Item = (&ConsumerKey, &Phase)> {
+        self.actual.phases()
+    }
+
+    pub(super) fn member(&self, key: &ConsumerKey) -> Option<&Arc<Member>> {
+        self.members.get(key).map(|kept| &kept.member)
+    }
+
+    /// Whether nothing runs any more.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.phases().any(|(_, phase)| phase.has_task())
+    }
+
+    /// Nobody looks at the streams any more; what was seen last stays on show.
+    pub(super) fn end_watching(&mut self) {
+        for kept in self.members.values_mut() {
+            kept.watching = None;
+        }
+    }
+
+    /// Does what is to be done; returns when the next thing is due by itself.
+    fn turn(&mut self, tasks: &mut Tasks, now: Instant) -> Option<Instant> {
+        let Set { desired, actual, members, changed } = self;
+        let due = actual.turn(desired, now, |key, action| {
+            changed.insert(key.clone());
+            match action {
+                Action::Adopt(_) => {
+                    if let Some((plan, put)) = desired.plan(key) {
+                        adopt(members, key, plan, put);
+                    }
+                }
+                Action::Forget => {
+                    members.shift_remove(key);
+                    telemetry::retire(key);
+                }
+                Action::Start | Action::Drain | Action::Abort => {
+                    if let Some(kept) = members.get_mut(key) {
+                        kept.act(key, action, tasks);
+                    }
+                }
+            }
+        });
+        self.show();
+        due
+    }
+
+    fn ended(&mut self, key: &ConsumerKey, ended: Ended, carried: Carried, now: Instant) {
+        self.actual.ended(key, ended, now);
+        self.changed.insert(key.clone());
+        if let Some(kept) = self.members.get_mut(key) {
+            kept.task = None;
+            kept.carried = carried;
+        }
+    }
+
+    fn show(&mut self) {
+        for key in self.changed.drain() {
+            if let (Some(kept), Some(phase)) = (self.members.get(&key), self.actual.phase(&key)) {
+                kept.member.show(phase, self.desired.wanted(&key));
+            }
+        }
+    }
+}
+
+/// Takes this plan for what runs next. One that is only to start anew stays what it is.
+fn adopt(
+    members: &mut IndexMap<ConsumerKey, Kept>,
+    key: &ConsumerKey,
+    plan: &Plan,
+    put: Generation,
+) {
+    if let Some(kept) = members.get_mut(key).filter(|kept| kept.put == put) {
+        kept.carried = Carried::default();
+        return;
+    }
+    let before = members.get(key).map(|kept| &*kept.member);
+    let member = Arc::new(Member::new(plan.clone(), before));
+    let watching = Some(watch(&plan.spec, &member.status));
+    let kept = Kept { member, put, task: None, carried: Carried::default(), watching };
+    members.insert(key.clone(), kept);
+}
+
+impl Kept {
+    fn act(&mut self, key: &ConsumerKey, action: Action, tasks: &mut Tasks) {
+        match (action, &self.task) {
+            (Action::Start, _) => {
+                let carried = std::mem::take(&mut self.carried);
+                self.task = Some(tasks.start(key, Arc::clone(&self.member), carried));
+            }
+            (Action::Drain, Some(task)) => drop(task.drain.send_replace(true)),
+            (Action::Abort, Some(task)) => {
+                let span = consumer_span(&key.consumer, &key.stream);
+                span.in_scope(|| {
+                    tracing::warn!(
+                        "not drained in time: it is aborted; what it had not stored is read again"
+                    );
+                });
+                task.abort.abort();
+            }
+            (Action::Drain | Action::Abort | Action::Adopt(_) | Action::Forget, _) => {}
+        }
+    }
+}
+
+/// The tasks that run, and whose they are.
+struct Tasks {
+    running: JoinSet<(Ended, Carried)>,
+    keys: HashMap<Id, ConsumerKey>,
+    heartbeats: Heartbeats,
+}
+
+impl Tasks {
+    fn start(&mut self, key: &ConsumerKey, member: Arc<Member>, carried: Carried) -> Task {
+        let (drain, draining) = watch::channel(false);
+        let span = consumer_span(&key.consumer, &key.stream);
+        let run = keeper::run(member, self.heartbeats.clone(), carried, draining);
+        let abort = self.running.spawn(run.instrument(span));
+        self.keys.insert(abort.id(), key.clone());
+        Task { drain, abort }
+    }
+
+    /// Waits for a task to end; never ready where none runs.
+    ///
+    /// Cancel-safe.
+    async fn next(&mut self) -> Result<(Id, (Ended, Carried)), JoinError> {
+        match self.running.join_next_with_id().await {
+            Some(ended) => ended,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The loop that acts.
+pub(super) struct Loop {
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+impl Loop {
+    pub(super) fn new(shared: &Arc<Shared>, heartbeats: Heartbeats) -> Loop {
+        let tasks = Tasks { running: JoinSet::new(), keys: HashMap::new(), heartbeats };
+        Loop { shared: Arc::clone(shared), tasks }
+    }
+
+    /// One turn, without waiting; returns when the next one is due at the latest.
+    pub(super) fn turn(&mut self) -> Instant {
+        let now = Instant::now();
+        let due = self.shared.set().turn(&mut self.tasks, now);
+        self.shared.pulse.touch();
+        self.shared.turned.send_modify(|turns| *turns = turns.wrapping_add(1));
+        due.map_or(now + TICK, |due| due.min(now + TICK))
+    }
+
+    /// Turns for ever. Dropping it aborts every consumer.
+    pub(super) async fn run(mut self) {
+        loop {
+            let due = self.turn();
+            tokio::select! {
+                ended = self.tasks.next() => self.ended(ended),
+                () = self.shared.edited.notified() => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, (Ended, Carried)), JoinError>) {
+        let (id, ended, carried) = match ended {
+            Ok((id, (ended, carried))) => (id, ended, carried),
+            Err(error) if error.is_cancelled() => (error.id(), Ended::Aborted, Carried::default()),
+            Err(error) => {
+                // What may panic runs in a task of its own below this one.
+                let reason = format!("internal error: {error}");
+                let failed = Ended::Failed { reason, wait: TICK };
+                (error.id(), failed, Carried::default())
+            }
+        };
+        if let Some(key) = self.tasks.keys.remove(&id) {
+            self.shared.set().ended(&key, ended, carried, Instant::now());
+        }
+    }
+}

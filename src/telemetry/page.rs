@@ -1,0 +1,94 @@
+//! The page that `/metrics` shows: the program's own metrics, the process's, and those that are made
+//! from messages.
+//!
+//! The recorder keeps a series for as long as the process lives. So what belongs to a consumer that is
+//! no longer there is left out here, and is there again, counting on, when the consumer comes back.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::formatting::sanitize_label_value;
+
+use super::{process, samples};
+use crate::sync::lock;
+use crate::types::ConsumerKey;
+
+/// How the labels of each consumer begin that is no longer there.
+static RETIRED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Takes everything of this consumer on this stream off the page.
+pub fn retire(key: &ConsumerKey) {
+    samples::registry().retire(key);
+    lock(&RETIRED).insert(labels(key));
+}
+
+/// Has this consumer on the page (again).
+pub(super) fn admit(key: &ConsumerKey) {
+    lock(&RETIRED).remove(&labels(key));
+}
+
+/// All metrics, as they are now, in Prometheus' text format 0.0.4.
+pub fn render(recorder: &PrometheusHandle) -> String {
+    process::collect();
+    let mut page = without(recorder.render(), &lock(&RETIRED));
+    samples::registry().render(&mut page);
+    page
+}
+
+/// As the recorder writes them: every metric of a consumer has these two first.
+fn labels(key: &ConsumerKey) -> String {
+    let (consumer, stream) = (key.consumer.as_str(), key.stream.as_str());
+    format!(
+        "consumer=\"{}\",stream=\"{}\"",
+        sanitize_label_value(consumer),
+        sanitize_label_value(stream)
+    )
+}
+
+fn without(page: String, retired: &BTreeSet<String>) -> String {
+    if retired.is_empty() {
+        return page;
+    }
+    let is_retired = |line: &str| {
+        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
+        retired.iter().any(|first| labels.starts_with(first.as_str()))
+    };
+    page.split_inclusive('\n').filter(|line| line.starts_with('#') || !is_retired(line)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ConsumerMetrics, prometheus};
+    use super::*;
+
+    #[test]
+    fn what_is_retired_is_not_on_the_page_and_nothing_else_goes() {
+        let key = |consumer: &str, stream: &str| ConsumerKey {
+            consumer: consumer.into(),
+            stream: stream.into(),
+        };
+        let recorder = prometheus::recorder().unwrap();
+        // Names that begin alike, or hold what labels are made of.
+        let all = [key("a", "s"), key("a", "s2"), key("aa", "s"), key("a\"", "s\",stream=\"s\\")];
+        metrics::with_local_recorder(&recorder, || {
+            for key in &all {
+                ConsumerMetrics::new(&key.consumer, &key.stream, "file");
+            }
+        });
+        let page = recorder.handle().render();
+        let lines = |page: &str, key: &ConsumerKey| {
+            let labels = format!("{{{}", labels(key));
+            page.lines().filter(|line| line.contains(&labels)).count()
+        };
+        let each = lines(&page, &all[0]);
+        assert!(each > 30, "{page}");
+        for gone in &all {
+            let without = without(page.clone(), &BTreeSet::from([labels(gone)]));
+            for key in &all {
+                assert_eq!(lines(&without, key), if key == gone { 0 } else { each }, "{key}");
+            }
+            assert_eq!(without.lines().count(), page.lines().count() - each);
+        }
+    }
+}
