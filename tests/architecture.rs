@@ -29,7 +29,7 @@ const RULES: &[Rule] = &[
     Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
-    Rule { module: "config", may_use: &["types"], never: &["tokio"] },
+    Rule { module: "settings", may_use: &["tls", "types"], never: &["tokio"] },
     Rule { module: "telemetry", may_use: &["types"], never: &[] },
     Rule { module: "admin", may_use: &["telemetry", "types"], never: &[] },
     Rule {
@@ -48,8 +48,22 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sink",
-        may_use: &["faults", "files", "flow::batch", "tls", "types", "wire::amqp", "wire::block"],
+        may_use: &[
+            "faults",
+            "files",
+            "flow::batch",
+            "settings",
+            "tls",
+            "types",
+            "wire::amqp",
+            "wire::block",
+        ],
         never: &["metrics"],
+    },
+    Rule {
+        module: "config",
+        may_use: &["settings", "sink::declaration", "sink::registry", "types"],
+        never: &["tokio"],
     },
     Rule {
         module: "republish",

@@ -87,3 +87,37 @@ impl Spec {
         self.memory_bytes - self.chunk_budget_bytes()
     }
 }
+
+#[cfg(test)]
+impl Spec {
+    /// A consumer that connects nowhere, for tests of what lies below the connection.
+    pub(crate) fn sample(state_dir: &std::path::Path) -> Spec {
+        let second = Duration::from_secs(1);
+        Spec {
+            name: ConsumerName::from("c"),
+            stream: crate::sink::conformance::STREAM.into(),
+            reference: Reference::from("r"),
+            begin: Begin::At(Start::First),
+            on_lost: OnLost::Halt,
+            on_bad: OnBad::Halt,
+            commit: commit::Policy { every_messages: 1, every: second },
+            batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+            memory_bytes: 1 << 20,
+            wind_up_after: second,
+            backoff_min: second,
+            backoff_max: second,
+            connect: ConnectOptions {
+                seeds: Vec::new(),
+                vhost: String::new(),
+                mechanism: crate::broker::Mechanism::External,
+                tls: None,
+                heartbeat: second,
+                connect_timeout: second,
+                request_timeout: second,
+                follow_advertised_hosts: false,
+                name: String::new(),
+            },
+            state_dir: state_dir.to_owned(),
+        }
+    }
+}

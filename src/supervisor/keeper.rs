@@ -6,10 +6,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use super::plan::Plan;
-use super::sinks::SinkFactory;
 use crate::consumer::{self, Command, Facts, Hold, Outcome, Status};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
+use crate::sink::factory::SinkFactory;
 use crate::sink::{Sink, SinkError};
 use crate::telemetry::{Heartbeats, RestartReason, State};
 use crate::types::Guarantee;

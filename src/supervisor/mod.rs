@@ -18,8 +18,8 @@ use tracing::Instrument;
 
 use self::keeper::Kept;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
-pub use self::sinks::{Look, SinkFactory};
 use crate::consumer::{Command, Status, observe};
+pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
 use crate::telemetry::logging::consumer_span;
 use crate::telemetry::{ConsumerMetrics, Heartbeats};

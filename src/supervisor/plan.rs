@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::sinks::{self, Look, SinkFactory};
+use super::sinks;
 use crate::broker::{ConnectOptions, Endpoint, Mechanism};
-use crate::config::{self, Config, ConsumerConfig};
+use crate::config::{self, BrokerConfig, Config, ConsumerConfig, TlsConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
-use crate::tls::TlsOptions;
+use crate::sink::factory::{self, Look, SinkFactory};
 use crate::types::{Guarantee, Reference};
 
 /// One consumer, ready to be run.
@@ -37,12 +37,16 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
     let spec = Spec { reference, ..spec_of(config, consumer) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
-    if consumer.show_values { open } else { sinks::discreet(open) }
+    if consumer.show_values { open } else { factory::discreet(open) }
 }
 
-/// How to reach the target of a `stream` sink.
-pub fn stream_sink_options(config: &Config, sink: &config::StreamSink) -> ConnectOptions {
-    sinks::stream::connect(sink, &connect_options(&config.broker, "rillway"))
+/// How to reach a stream that a sink publishes to: on this broker or, without one, on our own.
+pub fn stream_sink_options(
+    config: &Config,
+    stream: &str,
+    broker: Option<&BrokerConfig>,
+) -> ConnectOptions {
+    sinks::connect(stream, broker, &connect_options(&config.broker, "rillway"))
 }
 
 fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
@@ -85,14 +89,14 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     let spec = spec_of(config, consumer);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
-        sink = sinks::discreet(sink);
+        sink = factory::discreet(sink);
     }
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
-        let (factory, letters) = sinks::factory(sink, &spec);
-        look = sinks::both(letters, look.clone());
-        factory
+        let (open, letters) = sinks::factory(sink, &spec);
+        look = factory::with_dead_letters(letters, look.clone());
+        open
     });
     Plan {
         sink,
@@ -117,7 +121,7 @@ fn begin(start: config::Start) -> Begin {
 }
 
 /// How to reach the broker; `name` is shown in its list of connections.
-pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
+pub(super) fn connect_options(broker: &BrokerConfig, name: &str) -> ConnectOptions {
     ConnectOptions {
         seeds: broker
             .addresses
@@ -132,22 +136,11 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
             },
             config::Mechanism::External => Mechanism::External,
         },
-        tls: broker.tls.as_ref().map(tls_options),
+        tls: broker.tls.as_ref().map(TlsConfig::options),
         heartbeat: broker.heartbeat.0,
         connect_timeout: broker.connect_timeout.0,
         request_timeout: broker.request_timeout.0,
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
-    }
-}
-
-/// For the broker and the sinks alike.
-pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
-    TlsOptions {
-        ca: tls.ca.clone(),
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
-        server_name: tls.server_name.clone(),
-        insecure_skip_verify: tls.insecure_skip_verify,
     }
 }

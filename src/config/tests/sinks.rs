@@ -136,10 +136,8 @@ fn no_name_holds_a_control_character() {
         assert!(found.contains("control character"), "{c}: {found}");
     }
     let found = of_sink("type = \"object\"\nurl = \"s3://b/a%00b\"").join("\n");
-    assert!(
-        found.contains("consumer[0].sink.url: its prefix holds a control character"),
-        "{found}"
-    );
+    assert!(found.contains("consumer[0].sink.url"), "{found}");
+    assert!(found.contains("its prefix holds a control character"), "{found}");
 }
 
 fn metric(keys: &str) -> String {

@@ -8,14 +8,12 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::consumer::letters::Letters;
-use crate::consumer::spec::{Begin, Spec};
+use crate::consumer::spec::Spec;
 use crate::flow::ledger::Ledger;
-use crate::flow::resume::{OnLost, Start};
-use crate::flow::{commit, cutter};
 use crate::sink::BadReason;
 use crate::sink::SinkError;
 use crate::sink::conformance::{BAD_MESSAGE, STREAM, batch_with_bad};
-use crate::types::{Checkpoint, ConsumerName, Guarantee, Offset, Reference};
+use crate::types::{Checkpoint, Guarantee, Offset};
 use crate::wire::amqp::{self, Value};
 
 /// What happened, in order: `sink` and `letters` with the offsets that became durable there.
@@ -86,33 +84,7 @@ impl Sink for Noting {
 }
 
 fn spec(state_dir: &Path) -> Arc<Spec> {
-    let second = Duration::from_secs(1);
-    Arc::new(Spec {
-        name: ConsumerName::from("c"),
-        stream: STREAM.into(),
-        reference: Reference::from("r"),
-        begin: Begin::At(Start::First),
-        on_lost: OnLost::Halt,
-        on_bad: OnBad::DeadLetter,
-        commit: commit::Policy { every_messages: 1, every: second },
-        batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
-        memory_bytes: 1 << 20,
-        wind_up_after: second,
-        backoff_min: second,
-        backoff_max: second,
-        connect: crate::broker::ConnectOptions {
-            seeds: Vec::new(),
-            vhost: String::new(),
-            mechanism: crate::broker::Mechanism::External,
-            tls: None,
-            heartbeat: second,
-            connect_timeout: second,
-            request_timeout: second,
-            follow_advertised_hosts: false,
-            name: String::new(),
-        },
-        state_dir: state_dir.to_owned(),
-    })
+    Arc::new(Spec { on_bad: OnBad::DeadLetter, ..Spec::sample(state_dir) })
 }
 
 struct Case {
