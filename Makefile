@@ -17,9 +17,10 @@ quick: ## Unit tests only: seconds, once built
 demo: ## A broker, three consumers and a load, to look at
 	@scripts/demo.sh
 
-lint: ## Formatting, clippy, shellcheck
+lint: ## Formatting, clippy (also of the small build), shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	@scripts/lint-small.sh
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh .ci/run; \
 	else echo 'SKIPPED shellcheck: it is not installed (apt-get install shellcheck)'; fi
 

@@ -23,7 +23,7 @@ CONSUMERS=(analytics monitoring archiver)
 interactive=
 if [[ -t 0 && -t 1 && ! ${CI:-} ]]; then interactive=yes; fi
 target=${CARGO_TARGET_DIR:-target}
-RILLWAY=$target/debug/rillway
+RILLWAY=$target/demo/rillway
 export RILLWAY_CONFIG=config/rillway.toml
 export RILLWAY_LOG=${RILLWAY_LOG:-info,rillway::consumer=debug}
 STREAM=events
@@ -65,8 +65,8 @@ for index in "${!CONSUMERS[@]}"; do
   export "RILLWAY__CONSUMER__${index}__STREAM=$STREAM"
 done
 
-step 'Building rillway: the debug build, which is there sooner (cargo build --release makes the fast one)'
-cargo build --locked --bin rillway
+step 'Building rillway: not optimised, and only with the sinks that the demo shows (cargo build --release makes all of it)'
+cargo build --locked --bin rillway --profile demo --no-default-features --features object
 ((told == 0)) || exit 130
 
 step 'Setting up DuckDB, which will read what the archiver wrote'

@@ -47,6 +47,12 @@ preparing=$!
 step 'building the tests (minutes the first time)'
 cargo test --no-run "${cargo_flags[@]}" "$@"
 
+# With arguments, some tests are meant and not everything.
+if [[ $# == 0 ]]; then
+  step 'linting the daemon without the heavy sinks'
+  scripts/lint-small.sh "${cargo_flags[@]}"
+fi
+
 step 'waiting for the brokers'
 wait "$preparing" || true
 cat "$run/preparing"

@@ -9,6 +9,7 @@ pub mod faults;
 pub(crate) mod files;
 pub mod flow;
 pub mod republish;
+pub mod settings;
 pub mod sink;
 pub mod supervisor;
 pub(crate) mod sync;

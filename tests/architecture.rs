@@ -32,7 +32,7 @@ const RULES: &[Rule] = &[
     Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
-    Rule { module: "config", may_use: &["types"], never: &["tokio"] },
+    Rule { module: "settings", may_use: &["tls", "types"], never: &["tokio"] },
     Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
     Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
     Rule {
@@ -56,6 +56,7 @@ const RULES: &[Rule] = &[
             "faults",
             "files",
             "flow::batch",
+            "settings",
             "sync",
             "tls",
             "types",
@@ -63,6 +64,11 @@ const RULES: &[Rule] = &[
             "wire::block",
         ],
         never: &["metrics"],
+    },
+    Rule {
+        module: "config",
+        may_use: &["settings", "sink::declaration", "sink::registry", "types"],
+        never: &["tokio"],
     },
     Rule {
         module: "republish",

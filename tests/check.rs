@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
+use rillway::sink::declaration::About;
+use rillway::sink::registry::SINKS;
 use serde_json::Value;
 
 use crate::common::daemon::Home;
@@ -102,22 +104,12 @@ fn documented() -> BTreeMap<String, String> {
 
 #[test]
 fn check_promises_what_the_documentation_does() {
-    let sinks = [
-        ("null", ""),
-        ("stdout", ""),
-        ("file", "dir = \"out\""),
-        ("sqlite", "path = \"x.db\""),
-        ("postgres", "url = \"postgres://u@localhost/d\"\ntable = \"t\""),
-        ("object", "url = \"archive\""),
-        ("http", "url = \"http://localhost/in\""),
-        ("metrics", "metrics = [{ name = \"seen_total\", type = \"counter\", help = \"x\" }]"),
-        ("stream", "stream = \"target\""),
-    ];
-    let consumers: String = sinks
+    let consumers: String = SINKS
         .iter()
-        .map(|(kind, keys)| {
+        .map(|about| {
+            let About { kind, least, .. } = about();
             format!(
-                "[[consumer]]\nname = \"{kind}\"\nstream = \"s\"\n[consumer.sink]\ntype = \"{kind}\"\n{keys}\n"
+                "[[consumer]]\nname = \"{kind}\"\nstream = \"s\"\n[consumer.sink]\ntype = \"{kind}\"\n{least}\n"
             )
         })
         .collect();

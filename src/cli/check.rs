@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::schema::write;
-use crate::config::{ByteSize, Config, ConsumerConfig, ObjectPlace, SinkConfig};
+use crate::config::{ByteSize, Config, ConsumerConfig};
 use crate::consumer;
 use crate::flow::resume::{self, OnLost, Origin};
 use crate::supervisor::{self, plan_of};
@@ -195,29 +195,13 @@ impl ConsumerPlan {
             reference: consumer.reference.to_string(),
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
-            to: place_of(&consumer.sink),
-            dead_letters: consumer.dead_letter.as_ref().map(|sink| (sink.kind(), place_of(sink))),
+            to: consumer.sink.place(),
+            dead_letters: consumer.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0,
             resume,
             problem,
         }
-    }
-}
-
-/// Where the sink writes, where that is a place.
-fn place_of(sink: &SinkConfig) -> Option<PathBuf> {
-    match sink {
-        SinkConfig::File(file) => Some(file.dir.clone()),
-        SinkConfig::Object(object) => Some(match object.place() {
-            Ok(ObjectPlace::Folder(path)) => path,
-            _ => object.url.clone().into(),
-        }),
-        SinkConfig::Sqlite(sqlite) => Some(sqlite.path.clone()),
-        SinkConfig::Postgres(postgres) => Some(format!("table {:?}", postgres.table).into()),
-        SinkConfig::Stream(stream) => Some(format!("stream {:?}", stream.stream).into()),
-        SinkConfig::Http(http) => http.place().map(PathBuf::from),
-        SinkConfig::Null | SinkConfig::Stdout(_) | SinkConfig::Metrics(_) => None,
     }
 }
 
@@ -299,13 +283,6 @@ mod tests {
             assert!(text.contains(says), "{says:?} is not in\n{text}");
         }
         assert!(!text.contains("guest:guest"), "{text}");
-    }
-
-    #[test]
-    fn where_requests_go_is_told_without_what_is_secret() {
-        let toml = "url = \"https://svc:hunter2@h.example:8443/v1/in?key=abc\"";
-        let sink = SinkConfig::Http(toml::from_str(toml).unwrap());
-        assert_eq!(place_of(&sink), Some("https://h.example:8443/v1/in".into()));
     }
 
     #[test]

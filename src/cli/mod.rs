@@ -7,6 +7,7 @@ pub mod check;
 mod completions;
 mod dead_letters;
 mod exit;
+#[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
 mod fuzz_tests;
 pub mod health;

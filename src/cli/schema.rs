@@ -1,7 +1,7 @@
 //! `rillway schema`: the JSON Schema of the configuration file, for editors.
 
 use super::exit::Failure;
-use crate::config::schema::document;
+use crate::config::document;
 
 pub(super) fn print() -> anyhow::Result<()> {
     write(&format!("{:#}\n", document()))

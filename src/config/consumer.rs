@@ -6,12 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::error::Problem;
-use super::load::typed;
-use super::schema::join;
-use super::sink::SinkConfig;
-use super::start::Start;
-use super::units::{ByteSize, HumanDuration};
+use crate::settings::read::typed;
+use crate::settings::{ByteSize, HumanDuration, Problem, Start, join};
+use crate::sink::registry::SinkConfig;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
 /// The protocol's limit; a longer reference is dropped by the broker without an answer.

@@ -3,68 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use config::FileFormat;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::broker::{BrokerConfig, BrokerKeys};
-use super::consumer::{ConsumerConfig, ConsumerKeys};
+use super::consumer::ConsumerConfig;
+use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
-use super::error::{ConfigError, Problem};
-use super::schema::{Tree, UNKNOWN_KEY, join};
-use super::secret::Places;
+use super::error::ConfigError;
+use super::keys::RootKeys;
+use super::schema::{Tree, UNKNOWN_KEY};
+use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
-use super::units::HumanDuration;
 use super::validate::check_together;
-use super::{AdminConfig, Config, LogConfig};
+use crate::settings::read::typed;
+use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
 /// The folder for what the daemon must remember, where nobody says otherwise.
 const STATE_DIR: &str = "rillway-state";
 
 /// Where systemd says that the unit's state belongs (`StateDirectory=`).
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
-
-/// Rillway's configuration.
-///
-/// Relative paths start at the folder of the configuration file. Every key can be overridden by an
-/// environment variable: `RILLWAY__BROKER__HEARTBEAT`, `RILLWAY__CONSUMER__0__MEMORY`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-#[schemars(title = "Rillway configuration")]
-pub(super) struct RootKeys {
-    /// How to reach the broker, and as whom.
-    broker: BrokerKeys,
-    /// The HTTP server for metrics, health and status.
-    admin: AdminConfig,
-    /// What is logged, and how.
-    log: LogConfig,
-    /// The folder where the daemon keeps what it must remember itself: per consumer, the last
-    /// durable position. Default: systemd's `$STATE_DIRECTORY`, or else `rillway-state` in the
-    /// folder of the configuration file. Keep it across restarts: without it, a consumer whose
-    /// offset was lost on the server cannot be told from a new one.
-    state_dir: Option<PathBuf>,
-    /// How long consumers may take, at shutdown, to write what they hold and to store their
-    /// offsets. What is late is aborted, named in the log, and comes again at the next start.
-    shutdown_grace: HumanDuration,
-    /// The consumers.
-    #[schemars(with = "Vec<ConsumerKeys>")]
-    consumer: Vec<Value>,
-}
-
-impl Default for RootKeys {
-    fn default() -> Self {
-        Self {
-            broker: BrokerKeys::default(),
-            admin: AdminConfig::default(),
-            log: LogConfig::default(),
-            state_dir: None,
-            shutdown_grace: HumanDuration::secs(10),
-            consumer: Vec::new(),
-        }
-    }
-}
 
 impl Config {
     /// Reads and checks the whole configuration: the file, if one is given, overlaid by the
@@ -103,7 +61,7 @@ struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// The layers, and what they hold when laid over each other.
     fn read(path: Option<&'a Path>, env: &'a Env) -> Result<(Layers<'a>, Value), ConfigError> {
-        let tree = Tree::new();
+        let tree = Tree::of::<RootKeys>();
         let overlay = Overlay::new(env, &tree);
         let mut builder = config::Config::builder();
         let mut lines = Lines::default();
@@ -245,45 +203,6 @@ impl<'a> Layers<'a> {
 fn consumer_of(path: &str, value: &Value) -> Option<String> {
     let index: usize = path.strip_prefix("consumer[")?.split(']').next()?.parse().ok()?;
     value.get("consumer")?.get(index)?.get("name")?.as_str().map(str::to_owned)
-}
-
-/// Reads a value into its type; where it does not fit, says at which path.
-pub(super) fn typed<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let inner = error.path().to_string();
-        let path = if inner == "." { at.to_owned() } else { join(at, &inner) };
-        Problem::new(path, reworded(&error.inner().to_string()))
-    })
-}
-
-/// serde's words in those of a person who writes TOML.
-fn reworded(message: &str) -> String {
-    // A text in the place of something else may be anything, a password too: it is not quoted.
-    if let Some((_, expected)) = message
-        .strip_prefix("invalid type: string ")
-        .and_then(|rest| rest.rsplit_once(", expected "))
-    {
-        return reworded(&format!("found a text, expected {expected}"));
-    }
-    if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("the key {key} is missing");
-    }
-    let mut out = message.replace("invalid type: ", "found ").replace("invalid value: ", "found ");
-    for (rust, human) in [
-        ("unknown variant", "unknown value"),
-        ("found map", "found a table"),
-        ("found sequence", "found a list"),
-        ("found null", "found nothing"),
-        ("expected u64", "expected a whole number, 0 or more"),
-        ("expected u32", "expected a whole number, 0 or more"),
-        ("expected a string", "expected a text in quotes"),
-        ("expected path string", "expected a path in quotes"),
-        ("expected a sequence", "expected a list, [ … ]"),
-        ("expected a boolean", "expected true or false"),
-    ] {
-        out = out.replace(rust, human);
-    }
-    out
 }
 
 /// The file was read before, so this is about what the environment lays over it.

@@ -10,158 +10,38 @@
 //! reported at once.
 //!
 //! It reads the file, the environment that it is given and the files of secrets, and does nothing
-//! else: it must not know brokers, sinks, clocks or sockets.
+//! else: it must not know brokers, clocks or sockets, and of a sink no more than its
+//! [`Declaration`](crate::sink::declaration::Declaration).
 //!
 //! The way through: [`load`] merges the layers into one tree, [`schema`] names the keys that nobody
-//! knows and finds the places of secrets, [`secret`] fills them in, and the types of [`broker`],
-//! [`consumer`] and [`sink`] take the tree apart.
+//! knows and finds the places of secrets, [`secrets`] fills them in, and the types of [`keys`],
+//! [`consumer`] and the sinks' registry take the tree apart.
 
-pub mod broker;
-pub mod columns;
 pub mod consumer;
+mod daemon;
 mod env;
 mod error;
+mod keys;
 mod load;
-pub mod schema;
-pub mod secret;
+mod schema;
+mod secrets;
 mod shape;
-pub mod sink;
-pub mod start;
 mod text;
-pub mod units;
-mod uri;
 mod validate;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
-
-pub use broker::{BrokerAddress, BrokerConfig, Mechanism, TlsConfig};
-pub use columns::ColumnsConfig;
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, OnBadMessage, OnOffsetLost, RestartConfig,
 };
+pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;
-pub use error::{ConfigError, EXIT_BAD_CONFIG, Problem};
-pub use sink::*;
-pub use start::Start;
-pub use units::{ByteSize, HumanDuration, OrNever};
+pub use error::{ConfigError, EXIT_BAD_CONFIG};
+pub use keys::document;
 
-/// Everything that the daemon is told.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// The file that it was read from, if there was one.
-    pub path: Option<PathBuf>,
-    /// How to reach the broker.
-    pub broker: BrokerConfig,
-    /// The HTTP server for metrics, health and status.
-    pub admin: AdminConfig,
-    /// What is logged, and how.
-    pub log: LogConfig,
-    /// Where the daemon keeps what it must remember itself.
-    pub state_dir: PathBuf,
-    /// How long a drain may take at shutdown.
-    pub shutdown_grace: HumanDuration,
-    /// The consumers, in the order of the file. At least one.
-    pub consumers: Vec<ConsumerConfig>,
-}
-
-/// `[admin]`: the HTTP server for metrics, health and status.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct AdminConfig {
-    /// Whether there is an HTTP server at all.
-    pub enabled: bool,
-    /// The address and port to listen on; an empty text means the default. It has no
-    /// authentication of its own, so think before you open it to others than this host.
-    #[serde(deserialize_with = "listen_address")]
-    #[schemars(with = "String")]
-    pub listen: SocketAddr,
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9552)) }
-    }
-}
-
-fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.is_empty() {
-        return Ok(AdminConfig::default().listen);
-    }
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not an address to listen on: expected IP:PORT, as in \"127.0.0.1:9552\", \
-             \"0.0.0.0:9552\" or \"[::1]:9552\""
-        ))
-    })
-}
-
-/// `[log]`: what is logged, and how.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct LogConfig {
-    /// `text` for people, `json` (one object per line) for machines.
-    pub format: LogFormat,
-    /// The least severe level that is logged. The environment variables `RILLWAY_LOG` and
-    /// `RUST_LOG` (the former before the latter) override it, and take directives for parts of the
-    /// program, as in `info,rillway::broker=debug`.
-    pub level: LogLevel,
-    /// The directives of `RILLWAY_LOG` or `RUST_LOG`, where one is set.
-    #[serde(skip)]
-    pub directives: Option<String>,
-}
-
-impl LogConfig {
-    /// The filter to log by: the environment's directives, or else the level.
-    pub fn filter(&self) -> &str {
-        self.directives.as_deref().unwrap_or(self.level.as_str())
-    }
-}
-
-/// How a line of the log is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// How severe an event must be to be logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogLevel {
-    /// Loss, or a person must act.
-    Error,
-    /// Something went wrong and was dealt with.
-    Warn,
-    /// What the daemon does.
-    #[default]
-    Info,
-    /// How it does it.
-    Debug,
-    /// Every frame.
-    Trace,
-}
-
-impl LogLevel {
-    /// The level as a directive of the log's filter.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-            LogLevel::Trace => "trace",
-        }
-    }
-}
+pub use crate::settings::{
+    BrokerAddress, BrokerConfig, ByteSize, HumanDuration, Mechanism, OrNever, Problem, Start,
+    TlsConfig,
+};
+pub use crate::sink::registry::SinkConfig;

@@ -4,25 +4,16 @@
 //! of keys to forget. It is asked for unknown keys (all of them at once, each with its path and the
 //! nearest known one), for the places where a secret may stand, and for what a key takes.
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use super::error::Problem;
-use super::load::RootKeys;
-
-/// Marks, in the schema, a value that may be written as the place of a secret.
-pub(super) const SECRET_MARK: &str = "x-secret";
+use crate::settings::read::nearest;
+use crate::settings::secret::SECRET_MARK;
+use crate::settings::{Problem, join};
 
 /// What the message about an unknown key begins with.
 pub(super) const UNKNOWN_KEY: &str = "unknown key";
-
-/// How unlike two keys may be for one to be proposed in place of the other.
-const LIKENESS_MIN: f64 = 0.6;
-
-/// The JSON Schema of the configuration file.
-pub fn document() -> Value {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RootKeys>().to_value()
-}
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +29,9 @@ pub(super) enum Kind {
 pub(super) struct Tree(Value);
 
 impl Tree {
-    pub(super) fn new() -> Tree {
+    pub(super) fn of<Root: JsonSchema>() -> Tree {
         let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
-        Tree(settings.into_generator().into_root_schema_for::<RootKeys>().to_value())
+        Tree(settings.into_generator().into_root_schema_for::<Root>().to_value())
     }
 
     /// Takes the unknown keys out of the value, and says what they are.
@@ -106,11 +97,6 @@ impl Tree {
         walk(&[&self.0], "", &mut out);
         out
     }
-}
-
-/// `consumer[1]` and `batch` → `consumer[1].batch`.
-pub(super) fn join(at: &str, key: &str) -> String {
-    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
 /// The schemas themselves and all the alternatives that they offer.
@@ -208,22 +194,6 @@ fn unknown(key: &str, at: &str, found: &[&Map<String, Value>]) -> Problem {
         }
     };
     Problem::new(join(at, key), message)
-}
-
-/// The known word that is most like this one, if any is like it at all.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    known
-        .iter()
-        .map(|k| (strsim::normalized_damerau_levenshtein(word, k).max(half(word, k)), *k))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, k)| k)
-}
-
-/// Names are often remembered by half: `timeout` for `connect_timeout`.
-fn half(word: &str, known: &str) -> f64 {
-    let whole = known.split('_').any(|part| part == word) || word.split('_').any(|p| p == known);
-    if whole { LIKENESS_MIN } else { 0.0 }
 }
 
 fn each_secret(

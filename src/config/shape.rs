@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::env::Env;
-use super::error::Problem;
-use super::schema::{Kind, Tree, nearest};
+use super::schema::{Kind, Tree};
+use crate::settings::Problem;
+use crate::settings::read::nearest;
 
 /// Variables with one underscore that are no keys of the configuration.
 const OTHERS: [&str; 4] = ["RILLWAY_CONFIG", "RILLWAY_FAULT", "RILLWAY_LOG", "RILLWAY_PUBLISH_URI"];

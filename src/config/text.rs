@@ -8,8 +8,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Problem};
-use super::schema::join;
+use super::error::ConfigError;
+use crate::settings::{Problem, join};
 
 /// The lines of a file's keys, by path: `consumer[1].batch.max_messages`.
 #[derive(Debug, Default)]

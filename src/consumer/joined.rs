@@ -4,13 +4,11 @@
 
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
+pub(super) use crate::sink::JOINED_MAX;
 use crate::types::{Checkpoint, Offset};
 
-/// The most orders that are written at once, and that wait for a sink that takes them so.
-pub(super) const JOINED_MAX: usize = 8;
-
 /// No more are added to so many messages: what is told of each, if it is bad, is memory too.
-pub(super) const JOINED_MESSAGES_MAX: u64 = 80_000;
+const JOINED_MESSAGES_MAX: u64 = 80_000;
 
 /// A batch to write.
 pub(super) struct Order {

@@ -59,17 +59,6 @@ impl Republisher {
         Republisher { target, name, connection: None, publisher: None, frame: None, found: false }
     }
 
-    /// Whether the stream is known to be missing.
-    pub async fn is_missing(&self) -> bool {
-        match self.find().await {
-            Ok(connection) => {
-                connection.close().await;
-                false
-            }
-            Err(error) => matches!(error, BrokerError::StreamMissing(_)),
-        }
-    }
-
     async fn find(&self) -> Result<Connection, BrokerError> {
         let Target { connect, stream, .. } = &self.target;
         broker::connect_to_stream(connect, stream, Prefer::Leader).await
@@ -122,6 +111,16 @@ impl Republisher {
 impl Publisher for Republisher {
     fn target(&self) -> &str {
         &self.name
+    }
+
+    async fn is_missing(&self) -> bool {
+        match self.find().await {
+            Ok(connection) => {
+                connection.close().await;
+                false
+            }
+            Err(error) => matches!(error, BrokerError::StreamMissing(_)),
+        }
     }
 
     async fn connect(&mut self) -> Result<(), PublishError> {

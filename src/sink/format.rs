@@ -2,6 +2,7 @@
 //!
 //! The one place that turns this choice into an encoder. Knows nothing of where the bytes go.
 
+use crate::settings::format::RecordFormat;
 use crate::sink::envelope::Envelope;
 use crate::types::StreamName;
 
@@ -18,6 +19,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// What the keys `format` and `delimiter` come to.
+    pub fn of(format: RecordFormat, delimiter: &str) -> Format {
+        match format {
+            RecordFormat::Ndjson => Format::Ndjson,
+            RecordFormat::Raw => Format::Raw { delimiter: delimiter.as_bytes().to_vec() },
+        }
+    }
+
     /// Bare bodies with a newline behind each.
     pub fn raw_lines() -> Format {
         Format::Raw { delimiter: b"\n".to_vec() }

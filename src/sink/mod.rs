@@ -24,17 +24,24 @@
 pub mod columns;
 #[doc(hidden)]
 pub mod conformance;
+pub mod declaration;
 pub mod discreet;
 pub mod envelope;
+pub mod factory;
 pub mod file;
 pub mod format;
+#[cfg(all(feature = "object", feature = "postgres"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "http")]
 pub mod http;
 pub mod metrics;
 pub mod null;
+#[cfg(feature = "object")]
 pub mod object;
+#[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod registry;
 pub mod sqlite;
 pub mod stdout;
 pub mod stream;
@@ -131,6 +138,9 @@ pub async fn write_whole(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<Dura
         }
     }
 }
+
+/// The most batches that are joined into one for a sink that [joins](Sink::joins_batches) them.
+pub const JOINED_MAX: usize = 8;
 
 /// So many bad records of a batch are enough to be told of: the others are found when the batch comes
 /// again without these.

@@ -2,7 +2,6 @@
 
 use crate::broker::{ConnectOptions, Endpoint, Mechanism};
 use crate::config;
-use crate::tls::TlsOptions;
 
 /// How to reach the broker; `name` is shown in its list of connections.
 pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
@@ -20,22 +19,11 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
             },
             config::Mechanism::External => Mechanism::External,
         },
-        tls: broker.tls.as_ref().map(tls_options),
+        tls: broker.tls.as_ref().map(config::TlsConfig::options),
         heartbeat: broker.heartbeat.0,
         connect_timeout: broker.connect_timeout.0,
         request_timeout: broker.request_timeout.0,
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
-    }
-}
-
-/// For the broker and the sinks alike.
-pub(super) fn tls_options(tls: &config::TlsConfig) -> TlsOptions {
-    TlsOptions {
-        ca: tls.ca.clone(),
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
-        server_name: tls.server_name.clone(),
-        insecure_skip_verify: tls.insecure_skip_verify,
     }
 }

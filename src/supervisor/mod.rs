@@ -34,7 +34,7 @@ use self::member::NotStored;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::set::{Loop, Set, Shared};
-pub use self::sinks::{Look, SinkFactory};
+pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
 use crate::telemetry::Heartbeats;
 use crate::telemetry::logging::consumer_span;

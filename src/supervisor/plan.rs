@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::connect::connect_options;
 use super::desired::Planned;
-use super::sinks::{self, Look, SinkFactory};
+use super::sinks;
 use crate::broker::ConnectOptions;
-use crate::config::{self, Config, ConsumerConfig};
+use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::sink::factory::{self, Look, SinkFactory};
 use crate::types::{ConsumerKey, Guarantee, Reference};
 
 /// One consumer, ready to be run.
@@ -51,12 +52,16 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
     let spec = Spec { reference, ..spec_of(config, consumer) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
-    if consumer.show_values { open } else { sinks::discreet(open) }
+    if consumer.show_values { open } else { factory::discreet(open) }
 }
 
-/// How to reach the target of a `stream` sink.
-pub fn stream_sink_options(config: &Config, sink: &config::StreamSink) -> ConnectOptions {
-    sinks::stream::connect(sink, &connect_options(&config.broker, "rillway"))
+/// How to reach a stream that a sink publishes to: on this broker or, without one, on our own.
+pub fn stream_sink_options(
+    config: &Config,
+    stream: &str,
+    broker: Option<&BrokerConfig>,
+) -> ConnectOptions {
+    sinks::connect(stream, broker, &connect_options(&config.broker, "rillway"))
 }
 
 fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
@@ -99,14 +104,14 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     let spec = spec_of(config, consumer);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
-        sink = sinks::discreet(sink);
+        sink = factory::discreet(sink);
     }
     // Under a reference of its own, so that its position is another than the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
-        let (factory, letters) = sinks::factory(sink, &spec);
-        look = sinks::both(letters, look.clone());
-        factory
+        let (open, letters) = sinks::factory(sink, &spec);
+        look = factory::with_dead_letters(letters, look.clone());
+        open
     });
     Plan {
         sink,

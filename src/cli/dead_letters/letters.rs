@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::broker::{ConnectOptions, StreamReader};
 use crate::cli::exit::Failure;
-use crate::config::{Config, ConsumerConfig, SinkConfig};
+use crate::config::{Config, ConsumerConfig};
+use crate::sink::declaration::Readable;
 use crate::sink::file;
 use crate::supervisor;
 use crate::types::{ConsumerName, Offset, StreamName, Timestamp};
@@ -62,22 +63,23 @@ type Read = Result<Letter, Failure>;
 impl Source {
     pub(super) fn of(config: &Config, consumer: &ConsumerConfig) -> Result<Source, Failure> {
         let name = consumer.name.as_str();
-        let place = match &consumer.dead_letter {
-            Some(SinkConfig::File(file)) => Place::Files(file.dir.clone()),
-            Some(SinkConfig::Stream(stream)) => {
-                let connect = supervisor::stream_sink_options(config, stream);
-                Place::Stream(Box::new(connect), StreamName::from(stream.stream.as_str()))
-            }
-            Some(other) => {
-                return Err(Failure::Usage(format!(
-                    "the dead letters of consumer {name:?} go into a sink of type {:?}, which \
-                     cannot be read back: only \"file\" and \"stream\" can",
-                    other.kind()
-                )));
+        let Some(sink) = &consumer.dead_letter else {
+            return Err(Failure::Usage(format!(
+                "consumer {name:?} has no dead letters: its on_bad_message is another"
+            )));
+        };
+        let place = match sink.readable() {
+            Some(Readable::Files(dir)) => Place::Files(dir),
+            Some(Readable::Stream { stream, broker }) => {
+                let to = stream.as_str();
+                let connect = supervisor::stream_sink_options(config, to, broker.as_deref());
+                Place::Stream(Box::new(connect), stream)
             }
             None => {
                 return Err(Failure::Usage(format!(
-                    "consumer {name:?} has no dead letters: its on_bad_message is another"
+                    "the dead letters of consumer {name:?} go into a sink of type {:?}, which \
+                     cannot be read back: only \"file\" and \"stream\" can",
+                    sink.kind()
                 )));
             }
         };

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::config::keys::RootKeys;
 use crate::config::schema::Tree;
+use crate::sink::declaration::About;
+use crate::sink::registry::SINKS;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -110,7 +113,7 @@ fn the_reference_lists_every_key_and_no_other() {
     // The keys of `dead_letter` are those of any sink.
     let again = |path: &String| path.starts_with("consumer[].dead_letter.");
     listed.retain(|path| !secret(path) && !again(path));
-    let mut known = Tree::new().paths();
+    let mut known = Tree::of::<RootKeys>().paths();
     known.retain(|path| !secret(path) && !again(path));
     // Of tables whose keys are the user's own, there has to be an example.
     let own: BTreeSet<String> =
@@ -136,81 +139,56 @@ fn the_reference_lists_every_key_and_no_other() {
     }
 }
 
+/// The least that the consumer of a sink's part of the reference could be written as.
+fn least(about: &About) -> String {
+    let name = about.reference.lines().find(|line| line.starts_with("name = ")).unwrap();
+    let stream = about.reference.lines().find(|line| line.starts_with("stream = ")).unwrap();
+    let (kind, least) = (about.kind, about.least);
+    format!("[[consumer]]\n{name}\n{stream}\n[consumer.sink]\ntype = {kind:?}\n{least}\n")
+}
+
 #[test]
 fn the_reference_shows_the_defaults() {
-    let shown = File::new(&reference()).load(&Env::default()).unwrap();
-    let least = r#"
-        [[consumer]]
-        name = "everything"
-        stream = "events"
-        sink = { type = "null" }
-        [[consumer]]
-        name = "to-stdout"
-        stream = "events"
-        sink = { type = "stdout" }
-        [[consumer]]
-        name = "to-files"
-        stream = "events"
-        sink = { type = "file", dir = "data" }
-        [[consumer]]
-        name = "to-sqlite"
-        stream = "events"
-        sink = { type = "sqlite", path = "data.db" }
-        [[consumer]]
-        name = "to-postgres"
-        stream = "events"
-        sink = { type = "postgres", url = "postgres://rillway@localhost/events", table = "events" }
+    let file = File::new(&reference());
+    let shown = file.load(&Env::default()).unwrap();
+    let first = "[[consumer]]\nname = \"everything\"\nstream = \"events\"\n\
+                 sink = { type = \"null\" }\n";
+    let sinks: String = SINKS.iter().map(|about| least(about())).collect();
+    std::fs::write(file.path(), format!("{first}{sinks}")).unwrap();
+    assert_eq!(shown, file.load(&Env::default()).unwrap());
+    assert_eq!(shown.consumers.len(), 1 + SINKS.len());
+}
 
-        [[consumer]]
-        name = "to-http"
-        stream = "events"
-        sink = { type = "http", url = "https://ingest.example/v1/events" }
-        [[consumer]]
-        name = "to-metrics"
-        stream = "events"
-        [consumer.sink]
-        type = "metrics"
-        [[consumer.sink.metrics]]
-        name = "orders_total"
-        type = "counter"
-        help = "Orders received."
-        labels = { region = "/region", channel = "application_properties.channel" }
-        when = { "/type" = "order" }
-        [[consumer.sink.metrics]]
-        name = "order_amount"
-        type = "histogram"
-        help = "What orders are worth."
-        value = "/amount"
-        buckets = [10, 50, 100, 500, 1000]
+/// What precedes the parts of the sinks in the reference.
+const PARTS: &str = "put together from src/sink/*/reference.toml.\n\n";
 
-        [[consumer]]
-        name = "to-another-stream"
-        stream = "events"
-        sink = { type = "stream", stream = "events-copy" }
-
-        [[consumer]]
-        name = "to-objects"
-        stream = "events"
-        sink = { type = "object", url = "archive" }
-    "#;
-    let least = File::new(least);
-    let mut defaults = least.load(&Env::default()).unwrap();
-    // They come from different folders; nothing else may differ.
-    let root = shown.path.as_ref().unwrap().parent().unwrap();
-    defaults.state_dir = root.join(defaults.state_dir.strip_prefix(least.0.path()).unwrap());
-    let moved = |path: &Path| root.join(path.strip_prefix(least.0.path()).unwrap());
-    for consumer in &mut defaults.consumers {
-        match &mut consumer.sink {
-            SinkConfig::File(file) => file.dir = moved(&file.dir),
-            SinkConfig::Sqlite(sqlite) => sqlite.path = moved(&sqlite.path),
-            SinkConfig::Object(object) => {
-                object.url = format!("file://{}", root.join("archive").display());
-            }
-            _ => {}
-        }
+#[test]
+fn the_reference_has_each_sinks_own_part() {
+    let text = reference();
+    let head = &text
+        [..text.find(PARTS).expect("the line that tells where the parts come from") + PARTS.len()];
+    let parts: Vec<&str> = SINKS.iter().map(|about| about().reference).collect();
+    let wanted = format!("{head}{}", parts.join("\n"));
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(folder().join("reference.toml"), &wanted).unwrap();
+        return;
     }
-    defaults.path.clone_from(&shown.path);
-    assert_eq!(shown, defaults);
+    assert!(
+        text == wanted,
+        "config/reference.toml differs from the parts in src/sink/*/reference.toml: put it together with \
+         UPDATE_REFERENCE=1 cargo test --lib the_reference_has"
+    );
+}
+
+#[test]
+fn each_sinks_part_is_of_that_sink() {
+    for about in SINKS.iter().map(|about| about()) {
+        let kind = format!("\ntype = {:?}\n", about.kind);
+        assert!(about.reference.contains(&kind), "{}", about.kind);
+        let guarantee = about.guarantee.to_string();
+        let told = about.reference.to_ascii_lowercase();
+        assert!(told.contains(&guarantee), "the part of {} does not say {guarantee}", about.kind);
+    }
 }
 
 #[test]
@@ -265,6 +243,6 @@ fn every_key_of_the_schema_is_described() {
         }
     }
     let mut out = Vec::new();
-    undescribed(&schema::document(), "", &mut out);
+    undescribed(&document(), "", &mut out);
     assert_eq!(out, Vec::<String>::new());
 }

@@ -42,6 +42,7 @@ use crate::wire::block::Record;
 use escape::push_string;
 use mapping::Mapper;
 pub(crate) use mapping::{Nul, marked, not_finite};
+#[cfg(feature = "object")]
 pub(crate) use timestamp::date;
 
 /// The most that the buffer for joined data sections keeps between two records.

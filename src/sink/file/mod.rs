@@ -74,6 +74,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod declaration;
 mod disk;
 mod error;
 mod log;
@@ -82,6 +83,7 @@ mod position;
 mod read;
 mod recover;
 mod segment;
+mod settings;
 mod storage;
 
 #[cfg(test)]
@@ -99,8 +101,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::settings::FileSettings;
 use crate::files;
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::format::Format;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
@@ -289,11 +293,11 @@ fn unavailable(folder: &std::path::Path, error: Unavailable) -> SinkError {
 #[async_trait]
 impl Sink for FileSink {
     fn kind(&self) -> &'static str {
-        "file"
+        FileSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
+        FileSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

@@ -34,9 +34,11 @@
 
 mod answer;
 mod client;
+mod declaration;
 mod examine;
 mod pieces;
 mod progress;
+mod settings;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -52,8 +54,10 @@ use self::client::Client;
 pub use self::examine::examine;
 use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
+pub use self::settings::HttpSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, Secret, StreamName};
 
@@ -368,11 +372,11 @@ fn later(stop: &mut Option<SinkError>, what: String, retry_after: Option<Duratio
 #[async_trait]
 impl Sink for HttpSink {
     fn kind(&self) -> &'static str {
-        "http"
+        HttpSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::AtLeastOnce
+        HttpSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

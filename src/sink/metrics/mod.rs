@@ -14,6 +14,9 @@
 //!
 //! Knows nothing of the metrics of this program, of Prometheus' page, or who scrapes it.
 
+mod declaration;
+mod settings;
+
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +25,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::settings::{MetricSettings, MetricType, MetricsSettings};
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::columns::{Columns, Value};
+use crate::sink::declaration::Declaration;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
@@ -250,11 +255,11 @@ impl Change {
 #[async_trait]
 impl Sink for MetricsSink {
     fn kind(&self) -> &'static str {
-        "metrics"
+        MetricsSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::AtLeastOnce
+        MetricsSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

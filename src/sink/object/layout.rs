@@ -21,6 +21,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::Url;
 
 use crate::sink::SinkError;
 use crate::sink::columns::{BodyAs, Columns};
@@ -205,6 +206,12 @@ const NDJSON_GZIP: &str = "ndjson.gz";
 
 fn ending(key: &str) -> Option<&str> {
     key.rsplit('/').next()?.split_once('.').map(|(_, ending)| ending)
+}
+
+/// What the keys of a store's objects begin with, by its URL.
+pub(super) fn prefix(url: &Url) -> String {
+    let path = url.path().trim_matches('/');
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
 /// The stream's name as a part of keys. What leads with a dot or an underscore is hidden from most

@@ -105,7 +105,7 @@ impl Store for Local {
         let from = match from {
             None => None,
             Some(Version::Bytes(bytes)) => Some(bytes.clone()),
-            Some(Version::Named(_)) => return Ok(Swapped::Lost),
+            Some(Version::Named { .. }) => return Ok(Swapped::Lost),
         };
         self.run("replace", key, move |folder, path| folder.swap(path, from.as_ref(), bytes)).await
     }

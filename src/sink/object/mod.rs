@@ -50,23 +50,30 @@
 //! Must not know: brokers, retries, metrics.
 
 mod committer;
+#[cfg(feature = "object-stores")]
+mod connect;
+mod declaration;
 mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
 mod place;
+#[cfg(feature = "object-stores")]
 mod remote;
 mod rows;
+mod settings;
 mod shaper;
 mod state;
 mod store;
 
 #[cfg(test)]
 mod column_tests;
+#[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod piece_tests;
+#[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod tests;
 
@@ -84,10 +91,12 @@ pub use self::state::fuzz_state;
 
 use self::committer::{Committer, Names, Object};
 use self::layout::Layout;
+pub use self::settings::ObjectSettings;
 use self::shaper::{Sealed, Shaper, Taken};
 use self::store::{Store, transient};
 use crate::files;
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
@@ -241,11 +250,11 @@ fn unavailable(error: &Unavailable) -> SinkError {
 #[async_trait]
 impl Sink for ObjectSink {
     fn kind(&self) -> &'static str {
-        "object"
+        ObjectSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
+        ObjectSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

@@ -158,7 +158,7 @@ impl Store for Remote {
         let asking = async {
             let got = self.store.get_opts(&path, GetOptions::default()).await?;
             let version =
-                UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
+                Version::Named { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
             let mut bytes = BytesMut::new();
             let mut pieces = got.into_stream();
             while let Some(piece) = pieces.next().await {
@@ -167,7 +167,7 @@ impl Store for Remote {
                     break;
                 }
             }
-            Ok((bytes.freeze(), Version::Named(version)))
+            Ok((bytes.freeze(), version))
         };
         match self.ask("read", key, asking).await? {
             Ok(found) => Ok(Some(found)),
@@ -184,12 +184,14 @@ impl Store for Remote {
     ) -> Result<Swapped, SinkError> {
         let mode = match from {
             None => PutMode::Create,
-            Some(Version::Named(version)) => PutMode::Update(version.clone()),
+            Some(Version::Named { e_tag, version }) => {
+                PutMode::Update(UpdateVersion { e_tag: e_tag.clone(), version: version.clone() })
+            }
             Some(Version::Bytes(_)) => return Ok(Swapped::Lost),
         };
         match self.put("replace", key, bytes, mode).await? {
             Ok(PutResult { e_tag, version, .. }) => {
-                Ok(Swapped::Moved(Version::Named(UpdateVersion { e_tag, version })))
+                Ok(Swapped::Moved(Version::Named { e_tag, version }))
             }
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Swapped::Lost),
             Err(error) => Err(self.failed("replace", key, &error)),

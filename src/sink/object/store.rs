@@ -9,7 +9,6 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use object_store::UpdateVersion;
 
 use crate::sink::SinkError;
 
@@ -72,7 +71,12 @@ pub(super) enum Swapped {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// As the store names it.
-    Named(UpdateVersion),
+    Named {
+        /// Its entity tag.
+        e_tag: Option<String>,
+        /// Its number or generation.
+        version: Option<String>,
+    },
     /// The bytes themselves. No two checkpoints are the same.
     Bytes(Bytes),
 }

@@ -46,6 +46,7 @@
 //! Must not know: brokers, retries, metrics.
 
 mod claim;
+mod declaration;
 mod encode;
 mod error;
 mod examine;
@@ -53,6 +54,7 @@ mod numeric;
 mod probe;
 mod rows;
 mod session;
+mod settings;
 mod table;
 mod target;
 mod transaction;
@@ -64,7 +66,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_postgres::Statement;
 
+pub use self::settings::PostgresSettings;
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
 use crate::tls::TlsOptions;
 use crate::types::column::Column;
@@ -356,11 +360,11 @@ fn door(options: &PostgresOptions, reference: &Reference) -> Result<Door, SinkEr
 #[async_trait]
 impl Sink for PostgresSink {
     fn kind(&self) -> &'static str {
-        "postgres"
+        PostgresSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
+        PostgresSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

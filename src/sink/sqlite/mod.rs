@@ -56,9 +56,11 @@
 //! Must not know: brokers, retries, metrics.
 
 mod database;
+mod declaration;
 mod error;
 mod positions;
 mod row;
+mod settings;
 mod table;
 mod writer;
 
@@ -74,7 +76,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::settings::SqliteSettings;
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::worker::{Unavailable, Worker};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::column::Column;
@@ -189,11 +193,11 @@ fn unavailable(path: &std::path::Path, error: Unavailable) -> SinkError {
 #[async_trait]
 impl Sink for SqliteSink {
     fn kind(&self) -> &'static str {
-        "sqlite"
+        SqliteSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
+        SqliteSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

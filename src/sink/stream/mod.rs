@@ -58,7 +58,10 @@
 //!
 //! Must not know: how a connection works (it has a [`Publisher`]), retries, metrics.
 
+mod conflicts;
+mod declaration;
 mod publisher;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -68,9 +71,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::publisher::{Limits, PublishError, Publisher};
+pub use self::publisher::{Destination, Limits, PublishError, Publisher};
+pub use self::settings::StreamSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
 use crate::wire::amqp::{AmqpError, Annotation, annotate};
@@ -310,11 +315,11 @@ impl StreamSink {
 #[async_trait]
 impl Sink for StreamSink {
     fn kind(&self) -> &'static str {
-        "stream"
+        StreamSettings::about().kind
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::EffectivelyOnce
+        StreamSettings::about().guarantee
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {

@@ -1,15 +1,36 @@
 //! What the sink wants of a connection to the target.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
+use crate::settings::BrokerConfig;
 use crate::sink::SinkError;
-use crate::types::{Offset, Reference};
+use crate::types::{Offset, Reference, StreamName};
+
+/// What to publish to, and how.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The broker, where it is not the one that the consumer reads from.
+    pub broker: Option<Box<BrokerConfig>>,
+    /// The stream.
+    pub stream: StreamName,
+    /// Whether to create the stream where it is missing when the sink is opened.
+    pub create: bool,
+    /// The most messages that may lack their confirmation.
+    pub in_flight: usize,
+    /// How long the broker may confirm nothing.
+    pub timeout: Duration,
+}
 
 /// A connection to the target stream's leader, made and given up as the sink says.
 #[async_trait]
 pub trait Publisher: Send {
     /// The target, for errors: `stream "x"`.
     fn target(&self) -> &str;
+
+    /// Whether the stream is known to be missing. Creates nothing.
+    async fn is_missing(&self) -> bool;
 
     /// Connects to the stream's leader; what was under way on an earlier connection is given up.
     async fn connect(&mut self) -> Result<(), PublishError>;

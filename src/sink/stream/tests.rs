@@ -36,6 +36,10 @@ impl Publisher for Scripted {
         "stream \"scripted\""
     }
 
+    async fn is_missing(&self) -> bool {
+        false
+    }
+
     async fn connect(&mut self) -> Result<(), PublishError> {
         (self.name, self.up) = (None, true);
         self.taken.clear();

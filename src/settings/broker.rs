@@ -1,0 +1,242 @@
+//! `[broker]`: how to reach the broker, and as whom.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Problem, join};
+use super::secret::{self, SecretText};
+use super::tls::TlsConfig;
+use super::units::HumanDuration;
+use super::uri::{self, BrokerAddress, BrokerUri};
+use crate::types::Secret;
+
+const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
+const DEFAULT_USER: &str = "guest";
+
+/// No wait on a broker may be longer.
+const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
+
+/// How to reach the broker, and as whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// The nodes to try, in the order of the file. At least one.
+    pub addresses: Vec<BrokerAddress>,
+    /// The virtual host.
+    pub vhost: String,
+    /// The user.
+    pub username: String,
+    /// The user's password.
+    pub password: Secret,
+    /// How to log in.
+    pub mechanism: Mechanism,
+    /// The heartbeat to ask for, in whole seconds.
+    pub heartbeat: HumanDuration,
+    /// How long a connection and its handshake may take.
+    pub connect_timeout: HumanDuration,
+    /// How long the answer to a request may take.
+    pub request_timeout: HumanDuration,
+    /// Whether to connect to the nodes under the addresses that the broker gives for them.
+    pub follow_advertised_hosts: bool,
+    /// Present exactly where the connection is to be encrypted.
+    pub tls: Option<TlsConfig>,
+}
+
+/// How to log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mechanism {
+    /// With user and password.
+    #[default]
+    Plain,
+    /// With the client certificate (the broker needs rabbitmq_auth_mechanism_ssl).
+    External,
+}
+
+/// How to reach the broker, and as whom.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct BrokerKeys {
+    /// `rabbitmq-stream://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmq-stream+tls://…`. The ports
+    /// default to 5552 and 5551; special characters are percent-encoded, as in `%2f`, the virtual
+    /// host `/`. Default: guest on localhost.
+    #[serde(deserialize_with = "secret::optional")]
+    #[schemars(with = "Option<SecretText>")]
+    pub uri: Option<Secret>,
+    /// In place of `uri`: several nodes of one broker, tried in turn.
+    #[serde(deserialize_with = "secret::list")]
+    #[schemars(with = "Vec<SecretText>")]
+    pub uris: Vec<Secret>,
+    /// The user, in place of the one in the URI.
+    #[serde(deserialize_with = "secret::optional")]
+    #[schemars(with = "Option<SecretText>")]
+    pub username: Option<Secret>,
+    /// The password, in place of the one in the URI.
+    #[serde(deserialize_with = "secret::optional")]
+    #[schemars(with = "Option<SecretText>")]
+    pub password: Option<Secret>,
+    /// How to log in: `plain` with user and password, `external` with the client certificate.
+    pub mechanism: Mechanism,
+    /// The heartbeat to ask for, in whole seconds; a peer that is silent for two of them is taken
+    /// for dead. The broker may ask for less.
+    pub heartbeat: HumanDuration,
+    /// How long a connection, with its handshake, may take.
+    pub connect_timeout: HumanDuration,
+    /// How long the broker may take to answer a request.
+    pub request_timeout: HumanDuration,
+    /// Whether to connect to the nodes under the addresses that the broker advertises. `false`:
+    /// always the addresses given here, as load balancers and tunnels need it.
+    pub follow_advertised_hosts: bool,
+    /// How the connection is encrypted; only with `rabbitmq-stream+tls`.
+    pub tls: Option<TlsConfig>,
+}
+
+impl Default for BrokerKeys {
+    fn default() -> Self {
+        Self {
+            uri: None,
+            uris: Vec::new(),
+            username: None,
+            password: None,
+            mechanism: Mechanism::Plain,
+            heartbeat: HumanDuration::secs(10),
+            connect_timeout: HumanDuration::secs(10),
+            request_timeout: HumanDuration::secs(10),
+            follow_advertised_hosts: true,
+            tls: None,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// The broker at this URI, and the defaults for the rest.
+    pub fn from_uri(uri: Secret) -> Result<BrokerConfig, Problem> {
+        let keys = BrokerKeys { uri: Some(uri), ..BrokerKeys::default() };
+        let mut problems = Vec::new();
+        match Self::from_keys(keys, "", Path::new(""), &mut problems) {
+            Some(config) => Ok(config),
+            None => Err(problems.swap_remove(0)),
+        }
+    }
+
+    /// Checks the keys. `None` only where a problem was added.
+    pub fn from_keys(
+        keys: BrokerKeys,
+        at: &str,
+        folder: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<BrokerConfig> {
+        let before = problems.len();
+        let mut bad =
+            |key: &str, message: &str| problems.push(Problem::new(join(at, key), message));
+        if keys.uri.is_some() && !keys.uris.is_empty() {
+            bad("uris", "`uri` and `uris` are both given: one of them is enough");
+        }
+        let default = Secret::new(DEFAULT_URI);
+        let texts: Vec<(String, &Secret)> = match (&keys.uri, keys.uris.as_slice()) {
+            (Some(uri), _) => vec![("uri".to_owned(), uri)],
+            (None, []) => vec![("uri".to_owned(), &default)],
+            (None, uris) => {
+                uris.iter().enumerate().map(|(i, uri)| (format!("uris[{i}]"), uri)).collect()
+            }
+        };
+        let mut uris = Vec::new();
+        for (key, text) in &texts {
+            match uri::parse(text) {
+                Ok(uri) => uris.push((key, uri)),
+                Err(message) => bad(key, &message),
+            }
+        }
+        let (_, first) = uris.first()?;
+        for (key, uri) in &uris {
+            if let Some(what) = disagreement(first, uri) {
+                bad(
+                    key,
+                    &format!(
+                        "its {what} is not the same as that of the first: all URIs have \
+                    to be of one broker, user and virtual host"
+                    ),
+                );
+            }
+        }
+        for (key, time) in [
+            ("heartbeat", keys.heartbeat),
+            ("connect_timeout", keys.connect_timeout),
+            ("request_timeout", keys.request_timeout),
+        ] {
+            if time.0.is_zero() || time > WAIT_MAX {
+                bad(key, &format!("{time} is out of range: more than 0s, at most {WAIT_MAX}"));
+            }
+        }
+        if keys.heartbeat.0.subsec_nanos() != 0 {
+            bad("heartbeat", &format!("{}: the protocol knows whole seconds only", keys.heartbeat));
+        }
+        let tls = tls(&keys, first.tls, folder, &mut bad);
+        if problems.len() > before {
+            return None;
+        }
+        let text = |secret: &Secret| secret.reveal().to_owned();
+        Some(BrokerConfig {
+            vhost: first.vhost.clone(),
+            username: keys
+                .username
+                .as_ref()
+                .map(text)
+                .or_else(|| first.username.clone())
+                .unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            password: keys
+                .password
+                .or_else(|| first.password.clone())
+                .unwrap_or_else(|| Secret::new(DEFAULT_USER)),
+            mechanism: keys.mechanism,
+            heartbeat: keys.heartbeat,
+            connect_timeout: keys.connect_timeout,
+            request_timeout: keys.request_timeout,
+            follow_advertised_hosts: keys.follow_advertised_hosts,
+            tls,
+            addresses: uris.into_iter().map(|(_, uri)| uri.address).collect(),
+        })
+    }
+}
+
+fn disagreement(a: &BrokerUri, b: &BrokerUri) -> Option<&'static str> {
+    [
+        (a.tls != b.tls, "scheme"),
+        (a.username != b.username, "user"),
+        (a.password != b.password, "password"),
+        (a.vhost != b.vhost, "virtual host"),
+    ]
+    .into_iter()
+    .find_map(|(differs, what)| differs.then_some(what))
+}
+
+fn tls(
+    keys: &BrokerKeys,
+    encrypted: bool,
+    folder: &Path,
+    bad: &mut impl FnMut(&str, &str),
+) -> Option<TlsConfig> {
+    if !encrypted {
+        // Taken silently, these would let somebody believe that the line is safe.
+        if keys.tls.is_some() {
+            bad("tls", "the URI's scheme is not rabbitmq-stream+tls, so nothing is encrypted");
+        }
+        if keys.mechanism == Mechanism::External {
+            bad(
+                "mechanism",
+                "`external` needs a client certificate: use rabbitmq-stream+tls://… \
+                 and give tls.cert and tls.key",
+            );
+        }
+        return None;
+    }
+    let mut tls = keys.tls.clone().unwrap_or_default();
+    tls.locate(folder);
+    if tls.is_half_an_identity() {
+        bad("tls", "`cert` and `key` go together: one of them is missing");
+    } else if keys.mechanism == Mechanism::External && tls.cert.is_none() {
+        bad("mechanism", "`external` needs a client certificate: give tls.cert and tls.key");
+    }
+    Some(tls)
+}

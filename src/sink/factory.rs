@@ -1,0 +1,83 @@
+//! How a consumer opens its sink, and how `rillway check` looks at it, as values that can be handed on.
+//!
+//! Must not know: which sink it is, or what asks for it.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::discreet::Discreet;
+use super::{Sink, SinkError};
+use crate::types::Checkpoint;
+
+/// Opens a sink; called again for each restart.
+pub type SinkFactory =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
+
+/// Reads the sink's own position without locking or changing its destination; or tells, as far as the
+/// sink can know beforehand, why it could not write.
+pub type Look =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Checkpoint>, SinkError>> + Send + Sync>;
+
+/// A factory of what `open` opens.
+pub fn opens<S, F>(open: impl Fn() -> F + Send + Sync + 'static) -> SinkFactory
+where
+    S: Sink + 'static,
+    F: Future<Output = Result<S, SinkError>> + Send + 'static,
+{
+    Arc::new(move || {
+        let opening = open();
+        Box::pin(async move { opening.await.map(|sink| Box::new(sink) as Box<dyn Sink>) })
+    })
+}
+
+/// A look that does what `look` does.
+pub fn looks<F>(look: impl Fn() -> F + Send + Sync + 'static) -> Look
+where
+    F: Future<Output = Result<Option<Checkpoint>, SinkError>> + Send + 'static,
+{
+    Arc::new(move || Box::pin(look()))
+}
+
+/// A look that blocks, such as on a disk. It has a thread of its own, so that a disk that hangs holds
+/// up nobody else.
+pub fn looks_blocking(
+    look: impl Fn() -> Result<Option<Checkpoint>, SinkError> + Clone + Send + Sync + 'static,
+) -> Look {
+    looks(move || {
+        let looking = tokio::task::spawn_blocking(look.clone());
+        async { looking.await.unwrap_or_else(|error| Err(SinkError::Fatal(error.to_string()))) }
+    })
+}
+
+/// The look of a sink that keeps no position.
+pub fn looks_nowhere() -> Look {
+    looks(|| async { Ok(None) })
+}
+
+/// A factory of the same sink, whose errors say nothing of what a message holds.
+pub fn discreet(open: SinkFactory) -> SinkFactory {
+    Arc::new(move || {
+        let opening = open();
+        Box::pin(async move { opening.await.map(|sink| Box::new(Discreet(sink)) as Box<dyn Sink>) })
+    })
+}
+
+/// Looks at the dead letters' sink first, for what may be wrong there.
+pub fn with_dead_letters(letters: Look, sink: Look) -> Look {
+    looks(move || {
+        let (letters, sink) = (letters(), sink());
+        async move {
+            match letters.await {
+                Ok(_) => sink.await,
+                Err(SinkError::Fatal(what)) => {
+                    Err(SinkError::Fatal(format!("dead letters: {what}")))
+                }
+                Err(error) => {
+                    let what = format!("dead letters: {error}");
+                    Err(SinkError::Transient { what, retry_after: None })
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,88 @@
+//! The keys of `{ type = "file" }`: defaults, and what is wrong with a value.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::format::{Compression, RecordFormat, check_delimiter, newline};
+use crate::settings::units::{ByteSize, HumanDuration, OrNever};
+
+/// A sink that writes files.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct FileSettings {
+    /// The folder; each stream gets a folder of its own in it.
+    pub dir: PathBuf,
+    /// `ndjson`: one JSON object per message, with everything that the message holds. `raw`: the
+    /// bodies, each followed by the delimiter.
+    #[serde(default)]
+    pub format: RecordFormat,
+    /// What follows each body; with `raw` only.
+    #[serde(default = "newline")]
+    pub delimiter: String,
+    /// How the files are compressed. Any tool for the format can read them.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How hard to compress: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6).
+    #[serde(default)]
+    pub compression_level: Option<u32>,
+    /// The size on disk from which on the next batch starts a new file; or `never`.
+    #[serde(default = "rotate_bytes")]
+    pub rotate_bytes: OrNever<ByteSize>,
+    /// The age from which on the next batch starts a new file; or `never`.
+    #[serde(default = "never")]
+    pub rotate_age: OrNever<HumanDuration>,
+}
+
+fn rotate_bytes() -> OrNever<ByteSize> {
+    OrNever(Some(ByteSize::mib(1024)))
+}
+
+fn never() -> OrNever<HumanDuration> {
+    OrNever(None)
+}
+
+impl FileSettings {
+    /// The level to compress with: the one asked for, or the format's default.
+    pub fn level(&self) -> u32 {
+        self.compression_level.unwrap_or(match self.compression {
+            Compression::None => 0,
+            Compression::Zstd => 3,
+            Compression::Gzip => 6,
+        })
+    }
+
+    /// Relative paths start at the folder of the configuration file.
+    pub(super) fn locate(&mut self, folder: &Path) {
+        self.dir = folder.join(&self.dir);
+    }
+
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        check_delimiter(self.format, &self.delimiter, bad);
+        if self.dir.as_os_str().is_empty() {
+            bad("dir", "an empty path: expected a folder".to_owned());
+        }
+        if let Some(level) = self.compression_level {
+            let max = self.compression.level_max();
+            if max == 0 {
+                bad("compression_level", "it has no effect without `compression`".to_owned());
+            } else if level == 0 || level > max {
+                bad("compression_level", format!("{level} is out of range: 1 to {max}"));
+            }
+        }
+        if self.rotate_bytes.0 == Some(ByteSize(0)) {
+            bad(
+                "rotate_bytes",
+                "0 would start a file for each batch: expected a size, or \"never\"".to_owned(),
+            );
+        }
+        if self.rotate_age.0.is_some_and(|age| age.0.is_zero()) {
+            bad(
+                "rotate_age",
+                "0s would start a file for each batch: expected a duration, or \"never\""
+                    .to_owned(),
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the `metrics` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::settings::{MetricSettings, MetricType};
+use super::{MetricKind, MetricOptions, MetricsSettings, MetricsSink};
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+};
+use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::types::Guarantee;
+
+impl Declaration for MetricsSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "metrics",
+            guarantee: Guarantee::AtLeastOnce,
+            least: METRICS,
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+    }
+
+    /// One page shows all metrics: names may be shared where they mean the same.
+    fn validate_together(
+        uses: &[Use<'_, Self>],
+        _: Option<&BrokerConfig>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut earlier: Vec<(&str, &MetricSettings)> = Vec::new();
+        for one in uses {
+            for (nth, metric) in one.sink.metrics.iter().enumerate() {
+                for (other, known) in &earlier {
+                    if let Some(why) = metric.conflict(known) {
+                        problems.push(Problem::new(
+                            one.path(&format!("metrics[{nth}].name")),
+                            format!("it cannot stand on one page with those of {other}: {why}"),
+                        ));
+                    }
+                }
+            }
+            earlier.extend(one.sink.metrics.iter().map(|metric| (one.at, metric)));
+        }
+    }
+
+    fn place(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        None
+    }
+
+    /// Every series with all its labels at their longest, and the page that shows it.
+    fn overhead_bytes(&self) -> u64 {
+        self.metrics
+            .iter()
+            .map(|metric| metric.series_bytes() * u64::from(self.max_series))
+            .fold(2 << 20, u64::saturating_add)
+    }
+
+    fn growth_max(&self) -> u64 {
+        1
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_up_to_the_limit(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        // What happened before anybody watched is no event of now.
+        Start::Next
+    }
+
+    fn turn_to_replay(&mut self, _: &str) {}
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let options: Vec<MetricOptions> = self.metrics.iter().map(options).collect();
+        let (settings, opening) = (self.clone(), opening.clone());
+        let open = opens(move || {
+            let recorder = opening.services.recorder(&settings, &opening);
+            let sink = MetricsSink::new(opening.stream.clone(), options.clone(), recorder);
+            async move { Ok(sink) }
+        });
+        (open, looks_nowhere())
+    }
+}
+
+/// The metrics of the reference: there is none without a name.
+const METRICS: &str = r#"
+metrics = [
+    { name = "orders_total", type = "counter", help = "Orders received.", labels = { region = "/region", channel = "application_properties.channel" }, when = { "/type" = "order" } },
+    { name = "order_amount", type = "histogram", help = "What orders are worth.", value = "/amount", buckets = [10, 50, 100, 500, 1000] },
+]
+"#;
+
+fn options(metric: &MetricSettings) -> MetricOptions {
+    MetricOptions {
+        name: metric.name.clone(),
+        kind: match metric.kind {
+            MetricType::Counter => MetricKind::Counter,
+            MetricType::Gauge => MetricKind::Gauge,
+            MetricType::Histogram => MetricKind::Histogram(metric.bounds().into()),
+        },
+        value: metric.value.clone(),
+        labels: metric.labels.values().cloned().collect(),
+        when: metric.when.clone(),
+        on_misfit: metric.on_misfit,
+    }
+}

@@ -1,0 +1,58 @@
+//! What the `null` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::{NullSettings, NullSink};
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{About, Check, Declaration, Exclusive, Opening, Readable, Use};
+use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::types::Guarantee;
+
+impl Declaration for NullSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "null",
+            guarantee: Guarantee::None,
+            least: "",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, _: &mut Check<'_>) {}
+
+    fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
+
+    fn place(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        None
+    }
+
+    fn overhead_bytes(&self) -> u64 {
+        2 << 20
+    }
+
+    fn growth_max(&self) -> u64 {
+        0
+    }
+
+    fn bad_records_max(&self, _: u64) -> u64 {
+        0
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, _: &str) {}
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {
+        (opens(|| async { Ok(NullSink::new()) }), looks_nowhere())
+    }
+}

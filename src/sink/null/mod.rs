@@ -1,0 +1,106 @@
+//! The sink that keeps nothing: it counts what it is given and drops it.
+//!
+//! For measuring everything before the sink, and for consumers that only want the metrics. It
+//! never looks into a message, so it never finds a bad one.
+
+mod declaration;
+mod settings;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::settings::NullSettings;
+use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
+use crate::sink::{Durability, Sink, SinkError};
+use crate::types::{Checkpoint, Guarantee};
+
+/// Counts messages and bytes; always succeeds; keeps no position.
+#[derive(Debug, Default)]
+pub struct NullSink {
+    messages: u64,
+    bytes: u64,
+}
+
+impl NullSink {
+    /// A sink that has counted nothing yet.
+    pub fn new() -> NullSink {
+        NullSink::default()
+    }
+
+    /// How many records it was given.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// How many bytes the encoded messages took, their length prefixes included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[async_trait]
+impl Sink for NullSink {
+    fn kind(&self) -> &'static str {
+        NullSettings::about().kind
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        NullSettings::about().guarantee
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        self.messages += batch.messages();
+        self.bytes += batch.bytes();
+        Ok(Durability::Durable)
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::conformance::{self, Medium, batch};
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Medium for Nothing {
+        async fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
+            Ok(Box::new(NullSink::new()))
+        }
+
+        async fn visible(&mut self) -> Option<Vec<u64>> {
+            None
+        }
+
+        fn decodes(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::all(|| Nothing).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn counts_exactly_and_does_not_count_excluded_records() {
+        let mut sink = NullSink::new();
+        let whole = batch(10..15);
+        sink.write(&Arc::new(whole.clone())).await.unwrap();
+        assert_eq!((sink.messages(), sink.bytes()), (5, whole.bytes()));
+
+        let fewer = whole.without(vec![crate::types::Offset(11)]);
+        sink.write(&Arc::new(fewer)).await.unwrap();
+        assert_eq!(sink.messages(), 9);
+    }
+}

@@ -1,0 +1,133 @@
+//! What the `object` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::settings::{BodyType, ObjectFormat, ObjectPlace};
+use super::{
+    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
+    committed,
+};
+use crate::settings::format::Compression;
+use crate::settings::paths::plain;
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::SinkError;
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    bad_records_up_to_the_limit,
+};
+use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::types::Guarantee;
+
+impl Declaration for ObjectSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "object",
+            guarantee: Guarantee::ExactlyOnce,
+            least: "url = \"archive\"",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+        self.locate(check.folder());
+    }
+
+    fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
+
+    fn place(&self) -> Option<PathBuf> {
+        Some(match self.parsed_url() {
+            Ok(ObjectPlace::Folder(path)) => path,
+            _ => self.url.clone().into(),
+        })
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        let place = match self.parsed_url().ok()? {
+            ObjectPlace::Folder(path) => plain(&path).display().to_string(),
+            ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
+        };
+        Some(Exclusive { key: "url", place })
+    }
+
+    /// The object, twice while it is put together; the page of each column; a batch's values.
+    fn overhead_bytes(&self) -> u64 {
+        let compressor_mib = self.compression.memory_mib(self.level());
+        let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
+        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20)
+    }
+
+    fn growth_max(&self) -> u64 {
+        JSON_GROWTH_MAX
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_up_to_the_limit(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, suffix: &str) {
+        let (url, below) = (self.url.trim_end_matches('/'), suffix.trim_matches('.'));
+        self.url = format!("{url}/{below}");
+    }
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
+        let options = self.options();
+        let look = {
+            let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
+            looks(move || {
+                let (options, stream, reference) =
+                    (options.clone(), stream.clone(), reference.clone());
+                async move { committed(&options.map_err(SinkError::Fatal)?, &stream, &reference).await }
+            })
+        };
+        let open = opens(move || {
+            let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
+            async move { ObjectSink::open(options.map_err(SinkError::Fatal)?, stream, reference).await }
+        });
+        (open, look)
+    }
+}
+
+impl ObjectSettings {
+    /// Never fails: the configuration was checked.
+    fn options(&self) -> Result<ObjectOptions, String> {
+        let level = i32::try_from(self.level()).unwrap_or(i32::MAX);
+        let place = match self.parsed_url()? {
+            ObjectPlace::Folder(path) => Place::Folder(path),
+            ObjectPlace::Store(url) => Place::Store {
+                url,
+                options: self.options.clone().into_iter().collect(),
+                operation_max: self.request_timeout.0,
+            },
+        };
+        let format = match (self.format, self.compression) {
+            (ObjectFormat::Parquet, compression) => Format::Parquet {
+                zstd_level: (compression != Compression::None).then_some(level),
+                columns: match &self.columns {
+                    Some(columns) => ParquetColumns::Named(columns.0.clone()),
+                    None => ParquetColumns::Envelope { body_is_text: self.body == BodyType::Text },
+                },
+            },
+            (ObjectFormat::Ndjson, Compression::None) => Format::Ndjson(Packing::Plain),
+            (ObjectFormat::Ndjson, Compression::Zstd) => Format::Ndjson(Packing::Zstd { level }),
+            (ObjectFormat::Ndjson, Compression::Gzip) => {
+                Format::Ndjson(Packing::Gzip { level: level.unsigned_abs() })
+            }
+        };
+        let rotation = Rotation {
+            records: self.rotate_records,
+            bytes: self.rotate_bytes.0,
+            age: self.rotate_age.0,
+        };
+        Ok(ObjectOptions { place, format, rotation })
+    }
+}

@@ -1,0 +1,255 @@
+//! The keys of `{ type = "object" }`: defaults, and what is wrong with a value.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::settings::columns::ColumnsConfig;
+use crate::settings::format::Compression;
+use crate::settings::secret::{self, SecretText};
+use crate::settings::units::{ByteSize, HumanDuration};
+use crate::types::Secret;
+use crate::types::file_name::{KEY_BYTES_MAX, KEY_REST_BYTES};
+
+/// The stores that a URL may speak of, beside a local folder.
+const SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
+
+/// Columns that every object has, or that stand in the path.
+const TAKEN: [&str; 5] = ["stream", "offset", "timestamp", "date", "hour"];
+
+/// An object is held in memory until it is full, and goes out in one request.
+const ROTATE_BYTES_MAX: u64 = 1 << 30;
+
+/// The most bytes of the prefix in `url`, so that 32 are left for the stream's part of a key.
+const PREFIX_BYTES_MAX: usize = KEY_BYTES_MAX - KEY_REST_BYTES - 32;
+
+/// A sink that writes objects: Parquet or NDJSON, in a folder or an object store.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct ObjectSettings {
+    /// Where they go: a folder, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+    /// `az://CONTAINER/PREFIX`. Each stream gets a folder of its own in it.
+    pub url: String,
+    /// `parquet`: a table, with a column for each value. `ndjson`: one JSON object per message, with
+    /// everything that the message holds.
+    #[serde(default)]
+    pub format: ObjectFormat,
+    /// How objects are compressed; by default with zstd. Parquet takes no gzip.
+    #[serde(default = "zstd")]
+    pub compression: Compression,
+    /// How hard to compress: 1 to 19 for zstd (default 1 for Parquet, 3 for NDJSON), 1 to 9 for gzip
+    /// (default 6).
+    #[serde(default)]
+    pub compression_level: Option<u32>,
+    /// Whether the column `body` of Parquet holds text, in which what is not UTF-8 is
+    /// `{"base64":"…"}`, or bytes.
+    #[serde(default)]
+    pub body: BodyType,
+    /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there
+    /// are `message_id`, `subject`, `application_properties` and `body`. With `parquet` only.
+    #[serde(default)]
+    pub columns: Option<ColumnsConfig>,
+    /// An object of so many records is full.
+    #[serde(default = "rotate_records")]
+    pub rotate_records: u64,
+    /// An object of this size is full.
+    #[serde(default = "rotate_bytes")]
+    pub rotate_bytes: ByteSize,
+    /// An object is written this long after its first record came, full or not.
+    #[serde(default = "rotate_age")]
+    pub rotate_age: HumanDuration,
+    /// How long the store may take for one operation, the upload of an object included.
+    #[serde(default = "request_timeout")]
+    pub request_timeout: HumanDuration,
+    /// What the store has to be told: `region`, `endpoint`, `access_key_id`, … Each may be a secret.
+    #[serde(default, deserialize_with = "secret::table")]
+    #[schemars(with = "BTreeMap<String, SecretText>")]
+    pub options: BTreeMap<String, Secret>,
+}
+
+/// How objects are laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectFormat {
+    /// A table.
+    #[default]
+    Parquet,
+    /// One JSON object per message.
+    Ndjson,
+}
+
+/// What a column of bodies holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyType {
+    /// UTF-8.
+    #[default]
+    Text,
+    /// Anything.
+    Bytes,
+}
+
+/// What a URL speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ObjectPlace {
+    /// A local folder.
+    Folder(PathBuf),
+    /// A store.
+    Store(url::Url),
+}
+
+fn zstd() -> Compression {
+    Compression::Zstd
+}
+
+fn rotate_records() -> u64 {
+    1_000_000
+}
+
+fn rotate_bytes() -> ByteSize {
+    ByteSize::mib(32)
+}
+
+fn rotate_age() -> HumanDuration {
+    HumanDuration::secs(300)
+}
+
+fn request_timeout() -> HumanDuration {
+    HumanDuration::secs(60)
+}
+
+impl ObjectSettings {
+    /// The level to compress with: the one asked for, or the format's default.
+    pub fn level(&self) -> u32 {
+        self.compression_level.unwrap_or(match (self.compression, self.format) {
+            (Compression::None, _) => 0,
+            (Compression::Zstd, ObjectFormat::Parquet) => 1,
+            (Compression::Zstd, ObjectFormat::Ndjson) => 3,
+            (Compression::Gzip, _) => 6,
+        })
+    }
+
+    /// What the URL speaks of.
+    ///
+    /// # Errors
+    /// What is wrong with it, without showing it: there may be a password in it.
+    pub(super) fn parsed_url(&self) -> Result<ObjectPlace, String> {
+        let scheme = self.url.split_once(':').filter(
+            // A path may have a colon, but hardly such a beginning.
+            |(scheme, _)| {
+                !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+')
+            },
+        );
+        let path = match scheme {
+            None => self.url.as_str(),
+            Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
+            Some((scheme, _)) if SCHEMES.contains(&scheme) => {
+                let url = url::Url::parse(&self.url).map_err(|error| error.to_string())?;
+                let odd = !url.username().is_empty()
+                    || url.password().is_some()
+                    || url.query().is_some()
+                    || url.fragment().is_some();
+                if odd {
+                    return Err(
+                        "expected SCHEME://BUCKET/PREFIX and nothing else; credentials are \
+                                for `options`"
+                            .to_owned(),
+                    );
+                }
+                return match url.host_str() {
+                    Some(_) => Ok(ObjectPlace::Store(url)),
+                    None => Err(format!("there is no bucket: expected {scheme}://BUCKET/PREFIX")),
+                };
+            }
+            Some((scheme, _)) => {
+                return Err(format!(
+                    "{scheme:?} is no store: expected a folder, s3://BUCKET/PREFIX, \
+                     gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+                ));
+            }
+        };
+        if path.is_empty() {
+            return Err("an empty path: expected a folder or a URL".to_owned());
+        }
+        Ok(ObjectPlace::Folder(PathBuf::from(path)))
+    }
+
+    /// Relative paths start at the folder of the configuration file.
+    pub(super) fn locate(&mut self, folder: &Path) {
+        if let Ok(ObjectPlace::Folder(path)) = self.parsed_url() {
+            // Always absolute in effect, so that it is read as a path again.
+            self.url = format!("file://{}", folder.join(path).display());
+        }
+    }
+
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        let place = self.parsed_url();
+        if let Err(why) = &place {
+            bad("url", why.clone());
+        }
+        if !self.options.is_empty() && matches!(place, Ok(ObjectPlace::Folder(_))) {
+            bad("options", "they have no effect on a folder".to_owned());
+        }
+        #[cfg(not(feature = "object-stores"))]
+        if matches!(place, Ok(ObjectPlace::Store(_))) {
+            bad("url", super::place::WITHOUT_STORES.to_owned());
+        }
+        if let Ok(ObjectPlace::Store(url)) = &place {
+            let prefix: Vec<u8> = percent_decode_str(url.path().trim_matches('/')).collect();
+            if prefix.len() > PREFIX_BYTES_MAX {
+                let bytes = prefix.len();
+                bad(
+                    "url",
+                    format!(
+                        "its prefix is {bytes} bytes long, but stores take keys of {KEY_BYTES_MAX} and \
+                         the stream's name comes behind it: take a prefix of at most \
+                         {PREFIX_BYTES_MAX} bytes"
+                    ),
+                );
+            }
+            if prefix.iter().any(u8::is_ascii_control) {
+                bad("url", "its prefix holds a control character: leave it out".to_owned());
+            }
+        }
+        let is_parquet = self.format == ObjectFormat::Parquet;
+        if is_parquet && self.compression == Compression::Gzip {
+            bad("compression", "Parquet is written with \"zstd\" or \"none\"".to_owned());
+        }
+        if let Some(level) = self.compression_level {
+            let max = self.compression.level_max();
+            if max == 0 {
+                bad("compression_level", "it has no effect without `compression`".to_owned());
+            } else if level == 0 || level > max {
+                bad("compression_level", format!("{level} is out of range: 1 to {max}"));
+            }
+        }
+        if self.body == BodyType::Bytes && !is_parquet {
+            bad("body", "it has no effect on lines: there, bytes are base64".to_owned());
+        }
+        if let Some(columns) = &self.columns {
+            if !is_parquet {
+                bad("columns", "lines have no columns: they are for \"parquet\"".to_owned());
+            }
+            if self.body == BodyType::Bytes {
+                bad("body", "it has no effect with `columns`: give that column a type".to_owned());
+            }
+            columns.check_names(&TAKEN, false, bad);
+        }
+        if self.rotate_records == 0 {
+            bad("rotate_records", "0 would be an object for each batch".to_owned());
+        }
+        if self.rotate_bytes.0 == 0 || self.rotate_bytes.0 > ROTATE_BYTES_MAX {
+            bad("rotate_bytes", format!("{} is out of range: up to 1GiB", self.rotate_bytes));
+        }
+        for (key, time) in
+            [("rotate_age", self.rotate_age), ("request_timeout", self.request_timeout)]
+        {
+            if time.0.is_zero() {
+                bad(key, "0s is too short".to_owned());
+            }
+        }
+    }
+}

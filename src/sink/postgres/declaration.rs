@@ -1,0 +1,97 @@
+//! What the `postgres` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
+use crate::settings::TlsConfig;
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    bad_records_of_both_sides,
+};
+use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::types::Guarantee;
+
+impl Declaration for PostgresSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "postgres",
+            guarantee: Guarantee::ExactlyOnce,
+            least: "url = \"postgres://rillway@localhost/events\"\ntable = \"events\"",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+        self.locate(check.folder());
+    }
+
+    fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
+
+    fn place(&self) -> Option<PathBuf> {
+        Some(format!("table {:?}", self.table).into())
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        Some(Exclusive { key: "table", place: self.table_and_database() })
+    }
+
+    /// Pieces of rows on their way to the server, with room for a row that is larger than a piece.
+    fn overhead_bytes(&self) -> u64 {
+        16 << 20
+    }
+
+    fn growth_max(&self) -> u64 {
+        JSON_GROWTH_MAX
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_of_both_sides(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, _: &str) {}
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
+        let options = self.options();
+        let look = {
+            let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
+            looks(move || {
+                let (options, stream, reference) =
+                    (options.clone(), stream.clone(), reference.clone());
+                async move { examine(&options, &stream, &reference).await }
+            })
+        };
+        // One for as long as the process lives: what it lost to another, it does not take back.
+        let claim = Claim::new();
+        let open = opens(move || {
+            PostgresSink::open(options.clone(), stream.clone(), reference.clone(), claim.clone())
+        });
+        (open, look)
+    }
+}
+
+impl PostgresSettings {
+    fn options(&self) -> PostgresOptions {
+        PostgresOptions {
+            url: self.url.clone(),
+            tls: self.tls.as_ref().map(TlsConfig::options),
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
+            create: self.create,
+            connect_timeout: self.connect_timeout.0,
+            write_timeout: self.write_timeout.0,
+            lock_timeout: self.lock_timeout.0,
+        }
+    }
+}

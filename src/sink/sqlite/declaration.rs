@@ -1,0 +1,107 @@
+//! What the `sqlite` sink says of itself.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use crate::settings::paths::plain;
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    bad_records_up_to_the_limit,
+};
+use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
+use crate::types::{Guarantee, table_name};
+
+impl Declaration for SqliteSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "sqlite",
+            guarantee: Guarantee::ExactlyOnce,
+            least: "path = \"data.db\"",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+        self.locate(check.folder());
+    }
+
+    /// Two streams may come to one table by default, unless both consumers say so.
+    fn validate_together(
+        uses: &[Use<'_, Self>],
+        _: Option<&BrokerConfig>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut tables = HashMap::new();
+        for one in uses.iter().filter(|one| one.sink.table.is_none()) {
+            let table = table_name::of(one.stream);
+            let place = (plain(&one.sink.path), table.to_ascii_lowercase());
+            if let Some((other, stream)) = tables.insert(place, (one.at, one.stream))
+                && stream != one.stream
+            {
+                problems.push(Problem::new(
+                    one.path("table"),
+                    format!(
+                        "by default the rows of stream {:?} would go into {table:?}, where {other} writes \
+                         those of stream {stream:?}: set `table = \"...\"` to another one (or the same on \
+                         both, if they are meant to share it)",
+                        one.stream,
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn place(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        let path = plain(&self.path);
+        let table = self.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
+        let place = format!("table {table:?} of {}", path.display());
+        Some(Exclusive { key: "table", place })
+    }
+
+    /// The cache, and as much again for a row in the making and the log's index.
+    fn overhead_bytes(&self) -> u64 {
+        16 << 20
+    }
+
+    fn growth_max(&self) -> u64 {
+        JSON_GROWTH_MAX
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_up_to_the_limit(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, _: &str) {}
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
+        let options = SqliteOptions {
+            path: self.path.clone(),
+            table: self.table.clone().unwrap_or_else(|| table_name::of(&stream)),
+            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
+            create: self.create,
+        };
+        let look = {
+            let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
+            looks_blocking(move || examine(&options, &stream, &reference))
+        };
+        let open =
+            opens(move || SqliteSink::open(options.clone(), stream.clone(), reference.clone()));
+        (open, look)
+    }
+}

@@ -1,0 +1,65 @@
+//! The keys of `{ type = "sqlite" }`: defaults, and what is wrong with a value.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::columns::{ColumnsConfig, OWN};
+
+/// SQLite's own limit for the columns of a table, without those that come first.
+const COLUMNS_MAX: usize = 2000 - 3;
+
+/// A sink that writes rows into a table of a SQLite database.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct SqliteSettings {
+    /// The database's file.
+    pub path: PathBuf,
+    /// The table that takes the records; by default the stream's name, with an underscore for what
+    /// is no letter, digit or underscore.
+    #[serde(default)]
+    pub table: Option<String>,
+    /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there
+    /// are `message_id`, `subject`, `application_properties` and `body`.
+    #[serde(default)]
+    pub columns: Option<ColumnsConfig>,
+    /// Whether the file and the table are made where they are missing.
+    #[serde(default = "create")]
+    pub create: bool,
+}
+
+fn create() -> bool {
+    true
+}
+
+impl SqliteSettings {
+    /// Relative paths start at the folder of the configuration file.
+    pub(super) fn locate(&mut self, folder: &Path) {
+        self.path = folder.join(&self.path);
+    }
+
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        if self.path.as_os_str().is_empty() {
+            bad("path", "an empty path: expected a file".to_owned());
+        }
+        if let Some(table) = &self.table {
+            if table.is_empty() || table.contains(char::is_control) {
+                bad(
+                    "table",
+                    format!(
+                        "{table:?} is no name for a table: it is empty or holds a control character"
+                    ),
+                );
+            }
+            let lower = table.to_ascii_lowercase();
+            if lower == "rillway_positions" || lower.starts_with("sqlite_") {
+                bad("table", format!("{table:?} is taken: rillway or SQLite keeps its own there"));
+            }
+        }
+        if let Some(columns) = &self.columns {
+            columns.check_names(&OWN, false, bad);
+            columns.check_count(COLUMNS_MAX, bad);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What the `stdout` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::{StdoutOptions, StdoutSettings, StdoutSink};
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    bad_records_up_to_the_limit,
+};
+use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::format::Format;
+use crate::types::Guarantee;
+
+impl Declaration for StdoutSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "stdout",
+            guarantee: Guarantee::AtLeastOnce,
+            least: "",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+    }
+
+    fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
+
+    fn place(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        None
+    }
+
+    fn overhead_bytes(&self) -> u64 {
+        2 << 20
+    }
+
+    fn growth_max(&self) -> u64 {
+        JSON_GROWTH_MAX
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_up_to_the_limit(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, _: &str) {}
+
+    fn readable(&self) -> Option<Readable> {
+        None
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let options = StdoutOptions { format: Format::of(self.format, &self.delimiter) };
+        let stream = opening.stream.clone();
+        (opens(move || StdoutSink::open(options.clone(), stream.clone())), looks_nowhere())
+    }
+}

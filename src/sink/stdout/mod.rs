@@ -1,0 +1,347 @@
+//! The `stdout` sink: lines to whatever reads our standard output, at least once.
+//!
+//! Invariants:
+//! - A batch with a bad record leaves nothing behind: the whole batch is looked through before its
+//!   first byte goes out (records beyond the first 512 KiB are encoded twice for that, so that
+//!   memory stays bounded).
+//! - What is out is told while the rest of a batch waits for a slow reader, to the record: a crash
+//!   repeats little of it, and a graceful shutdown nothing.
+//! - Lines of several consumers never mix: each piece ends on a whole record and goes out under
+//!   one lock, process-wide.
+//! - After a write that failed amid a line, the next one begins with a delimiter: the torn line
+//!   stays alone.
+//! - A reader that does not read blocks the sink's own thread, never the runtime, and never the
+//!   exit of the process. It does hold up the other `stdout` sinks: they share the pipe.
+//!
+//! "Written" means handed to the kernel: a pipe has no more to offer. So `Ok` survives a crash of
+//! this process, not one of the reader.
+
+mod declaration;
+mod reader;
+mod settings;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+pub use self::reader::{reader_goes, reader_is_gone};
+pub use self::settings::StdoutSettings;
+use crate::flow::batch::Batch;
+use crate::sink::declaration::Declaration;
+use crate::sink::envelope::Envelope;
+use crate::sink::format::Format;
+use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
+use crate::sync::lock;
+use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
+use crate::wire::block::Record;
+
+/// Encoded records go out whenever so many bytes are there.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// The most that goes out between two looks at the clock.
+const SLICE_BYTES: usize = 64 << 10;
+const SLICE_RECORDS: usize = 1_000;
+
+/// A batch that takes longer than this is told of in parts.
+const TURN: Duration = Duration::from_millis(100);
+
+/// How long to wait before asking a full pipe again, where whoever started us made it non-blocking.
+const FULL_PIPE_WAIT: Duration = Duration::from_millis(5);
+
+/// One writer at a time. Not std's own lock on stdout: a reader that does not read would then stop
+/// everything else that prints, the farewell included.
+static TURN_OF: Mutex<()> = Mutex::new(());
+
+/// What a stdout sink needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StdoutOptions {
+    /// How records are laid out.
+    pub format: Format,
+}
+
+/// Writes records to standard output.
+pub struct StdoutSink {
+    /// `None` once closed.
+    worker: Option<Worker<Printer>>,
+}
+
+impl StdoutSink {
+    /// A sink on this process's standard output.
+    ///
+    /// # Errors
+    /// Fatal where standard output is closed.
+    pub async fn open(options: StdoutOptions, stream: StreamName) -> Result<StdoutSink, SinkError> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| {
+            SinkError::Fatal(format!("could not open standard output: {error}"))
+        })?;
+        StdoutSink::to(Box::new(File::from(stdout)), options, stream).await
+    }
+
+    /// The same sink on another target.
+    async fn to(
+        target: Box<dyn Write + Send>,
+        options: StdoutOptions,
+        stream: StreamName,
+    ) -> Result<StdoutSink, SinkError> {
+        let make = move || {
+            Ok::<_, SinkError>(Printer {
+                target,
+                envelope: options.format.envelope(&stream),
+                delimiter: options.format.delimiter().to_vec(),
+                plain: Vec::new(),
+                ends: Vec::new(),
+                torn: false,
+                under_way: None,
+            })
+        };
+        match Worker::start("rillway-stdout", make).await {
+            Ok(made) => Ok(StdoutSink { worker: Some(made?) }),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+fn unavailable(error: Unavailable) -> SinkError {
+    let what = format!("could not write to standard output: the stdout sink: {error}");
+    match error {
+        Unavailable::Gone => {
+            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+        }
+        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
+    }
+}
+
+#[async_trait]
+impl Sink for StdoutSink {
+    fn kind(&self) -> &'static str {
+        StdoutSettings::about().kind
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        StdoutSettings::about().guarantee
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let Some(worker) = &self.worker else {
+            return Err(SinkError::Fatal(
+                "internal error: the stdout sink was used after it was closed; please report it"
+                    .to_owned(),
+            ));
+        };
+        let batch = Arc::clone(batch);
+        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)?
+    }
+
+    /// What is out was told.
+    async fn wind_up(&mut self, _batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        Ok(Durability::Part(None))
+    }
+
+    /// Never waits for a reader. Closing twice is no error.
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.worker = None;
+        Ok(())
+    }
+}
+
+/// Lives on the sink's thread.
+struct Printer {
+    target: Box<dyn Write + Send>,
+    envelope: Envelope,
+    delimiter: Vec<u8>,
+    /// Encoded records that are not written yet, and where each of them ends.
+    plain: Vec<u8>,
+    ends: Vec<(Offset, usize)>,
+    /// Whether the last thing that went out was the beginning of a record.
+    torn: bool,
+    under_way: Option<UnderWay>,
+}
+
+/// A batch of which a part is out.
+struct UnderWay {
+    /// Which batch: its last offset.
+    last: Offset,
+    out: Offset,
+}
+
+impl Printer {
+    /// Writes the batch, or goes on with it.
+    fn print(&mut self, batch: &Batch) -> Result<Durability, SinkError> {
+        let turn_ends = Instant::now() + TURN;
+        let last = batch.last_offset();
+        let mut out = None;
+        let printed = match self.under_way.take().filter(|under_way| under_way.last == last) {
+            Some(under_way) => self.go_on(batch, under_way.out, turn_ends, &mut out),
+            None => self.begin(batch, turn_ends, &mut out),
+        };
+        self.empty();
+        self.plain.shrink_to(2 * PIECE_BYTES);
+        match (printed, out) {
+            (Ok(true), _) => Ok(Durability::Durable),
+            (Err(error), None) => Err(error),
+            // An error is met again, and told then.
+            (Ok(false) | Err(_), Some(out)) => {
+                self.under_way = Some(UnderWay { last, out });
+                Ok(Durability::Part(Some(out)))
+            }
+            (Ok(false), None) => Ok(Durability::Part(None)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        batch: &Batch,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        self.empty();
+        if self.look_through(batch)? {
+            return Ok(self.put(turn_ends, out)? && self.flush()?);
+        }
+        self.pour(batch, batch.first_offset(), turn_ends, out)
+    }
+
+    fn go_on(
+        &mut self,
+        batch: &Batch,
+        from: Offset,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        match from.0.checked_add(1) {
+            Some(next) => self.pour(batch, Offset(next), turn_ends, out),
+            None => Ok(true),
+        }
+    }
+
+    /// Writes the records from this offset on, in pieces; `true` where all of them are out.
+    fn pour(
+        &mut self,
+        batch: &Batch,
+        from: Offset,
+        turn_ends: Instant,
+        out: &mut Option<Offset>,
+    ) -> Result<bool, SinkError> {
+        self.empty();
+        for record in batch.records_from(from) {
+            self.encode(record).map_err(|bad| SinkError::Poison(vec![bad]))?; // Was fine a moment ago.
+            if self.plain.len() >= PIECE_BYTES && !self.put(turn_ends, out)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.put(turn_ends, out)? && self.flush()?)
+    }
+
+    fn encode(&mut self, record: Record<'_>) -> Result<(), BadRecord> {
+        self.envelope.append(record, &mut self.plain)?;
+        self.ends.push((record.offset, self.plain.len()));
+        Ok(())
+    }
+
+    fn empty(&mut self) {
+        self.plain.clear();
+        self.ends.clear();
+    }
+
+    fn flush(&mut self) -> Result<bool, SinkError> {
+        self.target.flush().map_err(|error| failed(&error))?;
+        Ok(true)
+    }
+
+    /// Encodes the whole batch to find all bad records; `true` where what is encoded is all of it.
+    fn look_through(&mut self, batch: &Batch) -> Result<bool, SinkError> {
+        let mut bad = Vec::new();
+        let mut fits = true;
+        for record in batch.records() {
+            if self.plain.len() >= PIECE_BYTES {
+                self.empty();
+                fits = false;
+            }
+            bad.extend(self.encode(record).err());
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
+        }
+        if bad.is_empty() { Ok(fits) } else { Err(SinkError::Poison(bad)) }
+    }
+
+    /// Writes out what is encoded, and notes the last record that is out as a whole; `false` where the
+    /// turn ends before all of it is.
+    fn put(&mut self, turn_ends: Instant, out: &mut Option<Offset>) -> Result<bool, SinkError> {
+        // The lock guards no data, so one who panicked with it left nothing broken.
+        let _turn = lock(&TURN_OF);
+        if self.torn {
+            write_all(&mut self.target, &self.delimiter).map_err(|(_, error)| failed(&error))?;
+            self.torn = false;
+        }
+        let (mut start, mut nth) = (0, 0);
+        while nth < self.ends.len() {
+            let rest = self.ends.get(nth..).unwrap_or_default();
+            let within = rest.iter().take(SLICE_RECORDS);
+            let records = within.take_while(|(_, end)| end - start <= SLICE_BYTES).count().max(1);
+            let Some((offset, end)) = rest.get(records - 1).copied() else { break };
+            let slice = self.plain.get(start..end).unwrap_or_default();
+            if let Err((bytes, error)) = write_all(&mut self.target, slice) {
+                let whole = rest.iter().take_while(|(_, end)| *end <= start + bytes).last();
+                self.torn = bytes > 0 && whole.is_none_or(|(_, end)| *end < start + bytes);
+                *out = whole.map(|(offset, _)| *offset).or(*out);
+                return Err(failed(&error));
+            }
+            *out = Some(offset);
+            (start, nth) = (end, nth + records);
+            if nth < self.ends.len() && Instant::now() >= turn_ends {
+                return Ok(false);
+            }
+        }
+        self.empty();
+        Ok(true)
+    }
+}
+
+/// Like [`Write::write_all`], but says how much went out before a failure, and waits for a
+/// non-blocking pipe.
+fn write_all(target: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut out = 0;
+    while let Some(rest) = bytes.get(out..).filter(|rest| !rest.is_empty()) {
+        match target.write(rest) {
+            Ok(0) => return Err((out, io::ErrorKind::WriteZero.into())),
+            Ok(n) => out += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(FULL_PIPE_WAIT);
+            }
+            Err(error) => return Err((out, error)),
+        }
+    }
+    Ok(())
+}
+
+fn failed(error: &io::Error) -> SinkError {
+    let what = format!("could not write to standard output: {error}");
+    let errno = rustix::io::Errno::from_io_error(error);
+    // A terminal that is gone has another error than a pipe, which may also be a disk's.
+    let terminal_gone = errno == Some(rustix::io::Errno::IO) && reader_is_gone();
+    if error.kind() == io::ErrorKind::BrokenPipe || terminal_gone {
+        reader::note_gone();
+        return SinkError::Fatal(format!(
+            "{what}. Whatever read it has ended: start it again together with rillway. What it \
+             took but did not use is lost to it, though not to rillway's count."
+        ));
+    }
+    if errno == Some(rustix::io::Errno::BADF) {
+        return SinkError::Fatal(format!("{what}. Start rillway with standard output open."));
+    }
+    SinkError::Transient { what: format!("{what}. The batch is tried again."), retry_after: None }
+}
+
+#[cfg(test)]
+mod tests;

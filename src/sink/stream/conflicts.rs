@@ -1,0 +1,116 @@
+//! Consumers whose `stream` sinks would stand in each other's way: publishers that the broker cannot tell
+//! apart, copies that would be there twice, and streams that feed themselves.
+
+use std::collections::HashMap;
+
+use super::StreamSettings;
+use crate::settings::{BrokerConfig, Problem};
+use crate::sink::declaration::{Role, Use};
+
+/// Checks all `stream` sinks against each other; `broker` is that of `[broker]`.
+pub(super) fn check(
+    uses: &[Use<'_, StreamSettings>],
+    broker: Option<&BrokerConfig>,
+    problems: &mut Vec<Problem>,
+) {
+    check_publishers(uses, problems);
+    let own = |one: &&Use<'_, StreamSettings>| broker.is_some_and(|own| one.sink.is_on(own));
+    check_letters(uses.iter().filter(own), problems);
+    let records = uses.iter().filter(|one| one.role == Role::Records).filter(own);
+    check_circles(&records.collect::<Vec<_>>(), problems);
+}
+
+fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {
+    let mut publishers = HashMap::new();
+    // Who sends a stream on to another, under the name that says whose reference it is.
+    let mut copies = HashMap::new();
+    for one in uses {
+        let target = one.sink;
+        let addresses = target.broker.as_ref().map(|broker| (&broker.addresses, &broker.vhost));
+        if let Some((key, message)) = target.check_source(one.stream, &one.reference) {
+            problems.push(Problem::new(one.path(key), message));
+        }
+        let name = target.publisher_name(one.stream, &one.reference);
+        if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), one.at) {
+            problems.push(Problem::new(
+                one.path("publisher"),
+                format!(
+                    "{other} publishes to stream {:?} as {name:?} already, and the broker would take \
+                     the messages of one for repetitions of the other's: give it another name",
+                    target.stream
+                ),
+            ));
+        }
+        if one.role == Role::Records
+            && target.publisher.is_none()
+            && let Some(other) = copies.insert((addresses, &target.stream, one.stream), one.at)
+        {
+            problems.push(Problem::new(
+                one.path("stream"),
+                format!(
+                    "{other} sends the messages of stream {:?} to {:?} already, and each would be \
+                     there twice. If that is meant, give this one a `publisher`",
+                    one.stream, target.stream
+                ),
+            ));
+        }
+    }
+}
+
+/// Dead letters that go into the very stream that the consumer reads.
+fn check_letters<'a>(
+    own: impl Iterator<Item = &'a Use<'a, StreamSettings>>,
+    problems: &mut Vec<Problem>,
+) {
+    for one in own.filter(|one| one.role == Role::DeadLetters) {
+        if one.sink.stream == one.stream.as_str() {
+            problems.push(Problem::new(
+                one.path("stream"),
+                format!(
+                    "the consumer reads stream {:?} itself: its dead letters would come back to it, \
+                     for ever",
+                    one.sink.stream
+                ),
+            ));
+        }
+    }
+}
+
+/// Records that come back into the stream from which they were read, by way of any consumers.
+fn check_circles(records: &[&Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {
+    // Where the messages of a stream go on to.
+    let mut next: HashMap<&str, Vec<&str>> = HashMap::new();
+    for one in records {
+        next.entry(one.stream.as_str()).or_default().push(&one.sink.stream);
+    }
+    for one in records {
+        if leads_to(&next, &one.sink.stream, one.stream.as_str()) {
+            problems.push(Problem::new(
+                one.path("stream"),
+                format!(
+                    "what is published to {:?} comes back into {:?}, which this consumer reads: every \
+                     message would go round for ever",
+                    one.sink.stream, one.stream
+                ),
+            ));
+        }
+    }
+}
+
+/// Whether messages in `from` come into `to`.
+fn leads_to(next: &HashMap<&str, Vec<&str>>, from: &str, to: &str) -> bool {
+    let mut seen = vec![from];
+    let mut at = 0;
+    while let Some(stream) = seen.get(at).copied() {
+        if stream == to {
+            return true;
+        }
+        for further in next.get(stream).into_iter().flatten() {
+            if !seen.contains(further) {
+                seen.push(further);
+            }
+        }
+        at += 1;
+    }
+    false
+}

@@ -1,0 +1,128 @@
+//! What the `stream` sink says of itself.
+
+use std::path::PathBuf;
+
+use super::{
+    Destination, GENERATION_BYTES, PUBLISHER_BYTES_MAX, StreamOptions, StreamSettings, StreamSink,
+    committed, conflicts,
+};
+use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+};
+use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::types::file_name::fitted;
+use crate::types::{Guarantee, StreamName};
+
+impl Declaration for StreamSettings {
+    fn about() -> &'static About {
+        &About {
+            kind: "stream",
+            guarantee: Guarantee::EffectivelyOnce,
+            least: "stream = \"events-copy\"",
+            reference: include_str!("reference.toml"),
+        }
+    }
+
+    fn validate(&mut self, check: &mut Check<'_>) {
+        self.check(&mut check.bad());
+        self.connect(check);
+    }
+
+    fn validate_together(
+        uses: &[Use<'_, Self>],
+        broker: Option<&BrokerConfig>,
+        problems: &mut Vec<Problem>,
+    ) {
+        conflicts::check(uses, broker, problems);
+    }
+
+    fn place(&self) -> Option<PathBuf> {
+        Some(format!("stream {:?}", self.stream).into())
+    }
+
+    fn exclusive(&self) -> Option<Exclusive> {
+        None
+    }
+
+    /// The window of messages that lack their confirmation, the frames on their way, and what the
+    /// connection reads into.
+    fn overhead_bytes(&self) -> u64 {
+        (8 << 20) + self.in_flight * 64
+    }
+
+    fn growth_max(&self) -> u64 {
+        1
+    }
+
+    fn bad_records_max(&self, batch_messages: u64) -> u64 {
+        bad_records_up_to_the_limit(batch_messages)
+    }
+
+    fn start(&self) -> Start {
+        Start::First
+    }
+
+    fn turn_to_replay(&mut self, suffix: &str) {
+        if let Some(name) = &mut self.publisher {
+            name.push_str(suffix);
+        }
+    }
+
+    fn readable(&self) -> Option<Readable> {
+        let stream = StreamName::from(self.stream.as_str());
+        Some(Readable::Stream { stream, broker: self.broker.clone() })
+    }
+
+    fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
+        let services = opening.services.clone();
+        let options = StreamOptions {
+            source: opening.stream.clone(),
+            publisher: shortened(self.publisher_name(&opening.stream, &opening.reference)),
+            annotate: self.annotate,
+        };
+        let destination = Destination {
+            broker: self.broker.clone(),
+            stream: StreamName::from(self.stream.as_str()),
+            create: self.create,
+            in_flight: usize::try_from(self.in_flight).unwrap_or(usize::MAX),
+            timeout: self.timeout.0,
+        };
+        let look = {
+            // To look is to change nothing.
+            let unchanged = Destination { create: false, ..destination.clone() };
+            let (options, services, create) = (options.clone(), services.clone(), self.create);
+            looks(move || {
+                let (options, publisher) = (options.clone(), services.publisher(&unchanged));
+                async move {
+                    if publisher.is_missing().await && create {
+                        return Ok(None);
+                    }
+                    committed(&options, publisher).await
+                }
+            })
+        };
+        let open =
+            opens(move || StreamSink::open(options.clone(), services.publisher(&destination)));
+        (open, look)
+    }
+}
+
+/// The publisher's name, shortened where the suffix of a replay makes it too long.
+fn shortened(name: String) -> String {
+    fitted(name.clone(), &name, PUBLISHER_BYTES_MAX - GENERATION_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_of_a_publisher_with_a_long_name_has_a_name_of_its_own() {
+        let name = "p".repeat(244);
+        assert_eq!(shortened(name.clone()), name);
+        let rounds = [0, 1].map(|round| shortened(format!("{name}.replay-{round}")));
+        assert!(rounds[0] != rounds[1] && !rounds.contains(&name), "{rounds:?}");
+        assert!(rounds.iter().all(|round| round.len() <= 244), "{rounds:?}");
+    }
+}

@@ -1,0 +1,141 @@
+//! The keys of `{ type = "stream" }`: defaults, and what is wrong with a value.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::settings::secret::{self, SecretText};
+use crate::settings::{BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
+use crate::sink::declaration::Check;
+use crate::types::{Reference, Secret, StreamName};
+
+/// The broker's limit for the name of a stream.
+const STREAM_BYTES_MAX: usize = 255;
+/// The broker's limit for the name of a publisher, less what the number of a history may take.
+const PUBLISHER_BYTES_MAX: usize = super::PUBLISHER_BYTES_MAX - super::GENERATION_BYTES;
+const IN_FLIGHT_MAX: u64 = 100_000;
+
+/// A sink that publishes to another stream.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct StreamSettings {
+    /// The stream to publish to.
+    pub stream: String,
+    /// The broker that it is on, written as `broker.uri`. Default: the broker of `[broker]`.
+    #[serde(default, deserialize_with = "secret::optional")]
+    #[schemars(with = "Option<SecretText>")]
+    pub uri: Option<Secret>,
+    /// How the connection to `uri` is encrypted, where that is `rabbitmq-stream+tls`.
+    #[serde(default)]
+    pub tls: Option<Box<TlsConfig>>,
+    /// The name by which that broker knows again what was published, at most 244 bytes. Default:
+    /// made of the source stream and the reference. Never change it, and never give it to another.
+    #[serde(default)]
+    pub publisher: Option<String>,
+    /// Whether to create the stream where it is missing at the start, with the broker's defaults.
+    #[serde(default)]
+    pub create: bool,
+    /// Whether to add the source's stream and offset to the message annotations. Everything else
+    /// goes on byte for byte, as the whole message does without this.
+    #[serde(default)]
+    pub annotate: bool,
+    /// How many messages may lack their confirmation; at most 100000.
+    #[serde(default = "in_flight")]
+    pub in_flight: u64,
+    /// How long the broker may confirm nothing before the connection is given up.
+    #[serde(default = "timeout")]
+    pub timeout: HumanDuration,
+    /// What `uri` and `tls` come to.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub broker: Option<Box<BrokerConfig>>,
+}
+
+fn in_flight() -> u64 {
+    10_000
+}
+
+fn timeout() -> HumanDuration {
+    HumanDuration::secs(30)
+}
+
+impl StreamSettings {
+    /// The publisher's name.
+    pub fn publisher_name(&self, source: &StreamName, reference: &Reference) -> String {
+        match &self.publisher {
+            Some(name) => name.clone(),
+            None => format!("rillway/{source}/{reference}"),
+        }
+    }
+
+    pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        if self.stream.is_empty() || self.stream.len() > STREAM_BYTES_MAX {
+            let bytes = self.stream.len();
+            bad("stream", format!("it is {bytes} bytes long: expected 1 to {STREAM_BYTES_MAX}"));
+        } else if self.stream.chars().any(char::is_control) {
+            bad("stream", format!("{:?} holds a control character", self.stream));
+        }
+        if self.publisher.as_ref().is_some_and(String::is_empty) {
+            bad("publisher", "it is empty: expected a name".to_owned());
+        }
+        if let Some(name) = &self.publisher
+            && name.contains(char::is_control)
+        {
+            bad("publisher", format!("{name:?} holds a control character: leave it out"));
+        }
+        if self.in_flight == 0 || self.in_flight > IN_FLIGHT_MAX {
+            bad(
+                "in_flight",
+                format!("{} is out of range: expected 1 to {IN_FLIGHT_MAX}", self.in_flight),
+            );
+        }
+        if self.timeout.0.is_zero() {
+            bad("timeout", "0s is out of range: expected more".to_owned());
+        }
+        if self.tls.is_some() && self.uri.is_none() {
+            bad("tls", "it has no effect without `uri`: [broker] has its own".to_owned());
+        }
+    }
+
+    /// Takes `uri` apart.
+    pub(super) fn connect(&mut self, check: &mut Check<'_>) {
+        if let Some(uri) = self.uri.clone() {
+            let keys = BrokerKeys {
+                uri: Some(uri),
+                tls: self.tls.as_deref().cloned(),
+                ..BrokerKeys::default()
+            };
+            let (at, folder) = (check.at(), check.folder());
+            let broker = BrokerConfig::from_keys(keys, at, folder, check.problems());
+            self.broker = broker.map(Box::new);
+        }
+    }
+
+    /// What is wrong with it as the sink of a consumer of this stream, under this reference: the
+    /// key, and why.
+    pub(super) fn check_source(
+        &self,
+        source: &StreamName,
+        reference: &Reference,
+    ) -> Option<(&'static str, String)> {
+        let name = self.publisher_name(source, reference);
+        (name.len() > PUBLISHER_BYTES_MAX).then(|| {
+            let bytes = name.len();
+            let what = match self.publisher {
+                Some(_) => format!("it is {bytes} bytes long: expected 1 to {PUBLISHER_BYTES_MAX}"),
+                None => format!(
+                    "made of stream and reference, it would be {bytes} bytes long, more than \
+                     {PUBLISHER_BYTES_MAX}: give a name"
+                ),
+            };
+            ("publisher", what)
+        })
+    }
+
+    /// Whether it publishes to the stream of this name on the broker of `[broker]`.
+    pub(super) fn is_on(&self, broker: &BrokerConfig) -> bool {
+        self.broker.as_ref().is_none_or(|own| {
+            own.vhost == broker.vhost
+                && own.addresses.iter().any(|address| broker.addresses.contains(address))
+        })
+    }
+}
