@@ -4,6 +4,7 @@
 
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
+use crate::sink::BadRecord;
 pub(super) use crate::sink::JOINED_MAX;
 use crate::types::{Checkpoint, Offset};
 
@@ -79,6 +80,17 @@ impl Members {
             member.messages = member.messages.saturating_sub(*part);
         }
         written
+    }
+
+    /// Notes that these are left out of what is still to be written.
+    pub(super) fn leave_out(&mut self, bad: &[BadRecord]) {
+        for bad in bad {
+            // In order, and each up to its last offset.
+            let of = self.0.partition_point(|member| member.last < bad.offset);
+            if let Some(member) = self.0.get_mut(of) {
+                member.messages = member.messages.saturating_sub(1);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {

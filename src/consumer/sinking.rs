@@ -240,6 +240,7 @@ impl Job<'_> {
                         let reason = format!("{}; but it is not in the batch", describe(&bad));
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
+                    members.leave_out(&bad);
                     // Those of a batch may be many: they are not all kept until it is durable.
                     if skipped.len() + bad.len() > BAD_RECORDS_MAX {
                         let skipped = std::mem::take(&mut skipped);

@@ -2,7 +2,8 @@
 //!
 //! What is wrong with a bad record is told in words that may quote it: a glimpse of 24 characters at a
 //! misfit, and whatever a server says. Of these only what comes from the configuration is left: the
-//! column or the metric. What the decoder says names bytes and types only, and stays.
+//! column or the metric. What the decoder says names bytes and types only, and stays. In other errors
+//! of a write, what stands in quotation marks is left out: it may be the server's answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +21,9 @@ const HIDDEN: &str = "what is there is not shown (show_values = false)";
 
 fn hide(bad: BadRecord) -> BadRecord {
     let detail = match bad.reason {
-        BadReason::Undecodable | BadReason::OverLimit => bad.detail,
+        BadReason::Undecodable => bad.detail,
+        // A server may have said this, too.
+        BadReason::OverLimit => without_quotes(&bad.detail),
         BadReason::Misfit | BadReason::Refused => {
             let named = bad.detail.starts_with("column \"") || bad.detail.starts_with("metric \"");
             // Whatever stands in front is of the name, and that is the configuration's.
@@ -34,8 +37,24 @@ fn hide(bad: BadRecord) -> BadRecord {
 fn hidden(error: SinkError) -> SinkError {
     match error {
         SinkError::Poison(bad) => SinkError::Poison(bad.into_iter().map(hide).collect()),
-        other => other,
+        SinkError::Transient { what, retry_after } => {
+            SinkError::Transient { what: without_quotes(&what), retry_after }
+        }
+        SinkError::Fatal(what) => SinkError::Fatal(without_quotes(&what)),
     }
+}
+
+/// The text without what a server's answer may quote of a value: whatever stands between the first and
+/// the last quotation mark, and between the first `=(` and the last `)`, as PostgreSQL writes a key.
+fn without_quotes(text: &str) -> String {
+    let text = without(text, "\"", "\"");
+    without(&text, "=(", ")")
+}
+
+fn without(text: &str, open: &str, close: &str) -> String {
+    let Some((before, rest)) = text.split_once(open) else { return text.to_owned() };
+    let after = rest.rsplit_once(close).map_or("", |(_, after)| after);
+    format!("{before}{open}…{close}{after}")
 }
 
 #[async_trait]
@@ -54,6 +73,10 @@ impl Sink for Discreet {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         self.0.write(batch).await.map_err(hidden)
+    }
+
+    async fn wind_up(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
+        self.0.wind_up(batch).await.map_err(hidden)
     }
 
     fn flush_at(&self) -> Option<Instant> {
@@ -80,7 +103,93 @@ impl Sink for Discreet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::conformance;
     use crate::types::Offset;
+
+    /// A sink of which no answer is the trait's own.
+    struct Odd;
+
+    #[async_trait]
+    impl Sink for Odd {
+        fn kind(&self) -> &'static str {
+            "odd"
+        }
+
+        fn guarantee(&self) -> Guarantee {
+            Guarantee::ExactlyOnce
+        }
+
+        async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+            Ok(Some(Checkpoint { offset: Offset(7), chunk: None }))
+        }
+
+        async fn write(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+            Ok(Durability::Held)
+        }
+
+        async fn wind_up(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+            Ok(Durability::Part(None))
+        }
+
+        fn flush_at(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+
+        async fn flush(&mut self) -> Result<(), SinkError> {
+            Err(SinkError::Fatal("flush".to_owned()))
+        }
+
+        fn joins_batches(&self) -> bool {
+            true
+        }
+
+        async fn restart(&mut self) -> Result<(), SinkError> {
+            Err(SinkError::Fatal("restart".to_owned()))
+        }
+
+        async fn close(&mut self) -> Result<(), SinkError> {
+            Err(SinkError::Fatal("close".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn every_answer_is_the_sinks_own() {
+        let mut sink = Discreet(Box::new(Odd));
+        let batch = Arc::new(conformance::batch(0..1));
+        assert_eq!((sink.kind(), sink.guarantee()), ("odd", Guarantee::ExactlyOnce));
+        assert_eq!(sink.position().await.unwrap().map(|at| at.offset), Some(Offset(7)));
+        assert_eq!(sink.write(&batch).await.unwrap(), Durability::Held);
+        assert_eq!(sink.wind_up(&batch).await.unwrap(), Durability::Part(None));
+        assert!(sink.flush_at().is_some() && sink.joins_batches());
+        for (answer, name) in [
+            (sink.flush().await, "flush"),
+            (sink.restart().await, "restart"),
+            (sink.close().await, "close"),
+        ] {
+            assert_eq!(answer.unwrap_err().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn a_servers_answer_is_not_quoted() {
+        let fatal = |text: &str| match hidden(SinkError::Fatal(text.to_owned())) {
+            SinkError::Fatal(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            fatal("POST h was answered with 413: \"no \\\"secret\\\"!\". Raise refusals_max"),
+            "POST h was answered with 413: \"…\". Raise refusals_max"
+        );
+        assert_eq!(fatal("Key (id)=(a secret) exists. Hint"), "Key (id)=(…) exists. Hint");
+        assert_eq!(fatal("syntax: \"half a quote"), "syntax: \"…\"");
+        assert_eq!(fatal("no route to host"), "no route to host");
+        let refused = hide(BadRecord {
+            offset: Offset(1),
+            reason: BadReason::OverLimit,
+            detail: "answered with 413: \"secret is too long\"".to_owned(),
+        });
+        assert_eq!(refused.detail, "answered with 413: \"…\"");
+    }
 
     #[test]
     fn only_what_the_configuration_says_is_left() {

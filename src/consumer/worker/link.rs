@@ -366,14 +366,14 @@ impl Worker {
         self.begin_anew(Anew { start, from, instead_of }, lost.is_new_history());
     }
 
-    /// Begins anew, once everything under way is settled if it is a new history.
+    /// Begins anew, once everything under way is settled.
     fn begin_anew(&mut self, anew: Anew, new_history: bool) {
         self.flush();
         self.doubts.clear();
         self.own =
             Own { position: None, remembered: None, anew: Some(anew), prefer: Prefer::Replica };
         self.link = Link::Down { until: Instant::now() };
-        self.restarting = if new_history { Restarting::Wanted } else { Restarting::No };
+        self.restarting = if new_history { Restarting::Wanted } else { Restarting::Settling };
     }
 
     /// Asks the broker where the stream begins, to explain a gap; the chunk waits meanwhile.

@@ -88,11 +88,14 @@ enum Turn {
     Due,
 }
 
-/// Whether the sink is being told that a new history begins. Nothing is read meanwhile.
+/// Whether it begins anew after a loss. Nothing is read meanwhile, and no beginning is kept: what
+/// was accepted before has to be durable first, or the beginning would speak for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Restarting {
     No,
     /// Once everything under way is settled.
+    Settling,
+    /// The same, and then the sink is told that a new history begins.
     Wanted,
     /// Until the sink answers.
     Told,
@@ -397,12 +400,16 @@ impl Worker {
             }
         }
         self.ask_for_flush();
-        let idle = self.cutter.is_empty() && self.ledger.under_way() == 0;
-        if self.restarting == Restarting::Wanted
-            && idle
-            && self.orders.try_send(Message::Restart).is_ok()
-        {
-            self.restarting = Restarting::Told;
+        // A store under way speaks of what was before.
+        let idle = self.cutter.is_empty()
+            && self.ledger.under_way() == 0
+            && self.storing.is_none();
+        match self.restarting {
+            Restarting::Settling if idle => self.restarting = Restarting::No,
+            Restarting::Wanted if idle && self.orders.try_send(Message::Restart).is_ok() => {
+                self.restarting = Restarting::Told;
+            }
+            _ => {}
         }
     }
 
@@ -410,7 +417,7 @@ impl Worker {
     fn ask_for_flush(&mut self) {
         let wanted = self.ending.is_some()
             || !self.waiters.is_empty()
-            || self.restarting == Restarting::Wanted;
+            || matches!(self.restarting, Restarting::Settling | Restarting::Wanted);
         if wanted
             && !self.flush_asked
             && self.held > 0

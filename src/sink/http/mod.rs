@@ -273,7 +273,13 @@ impl HttpSink {
     /// Has as many requests fly as may.
     fn fill(&mut self, sending: &mut Sending, client: &Arc<Client>, batch: &Batch, aim: Aim) {
         while sending.stop.is_none() && sending.flying.len() < self.in_flight {
-            let next = sending.waiting.take();
+            let next = match sending.waiting.take() {
+                Some(piece) if sending.todo.has_below(&piece.range) => {
+                    sending.todo.put_back(&piece.range);
+                    None
+                }
+                waiting => waiting,
+            };
             let batch = sending.scope.as_ref().unwrap_or(batch);
             let next = next.or_else(|| self.cutter.next(batch, &mut sending.todo, &self.progress));
             let Some(piece) = next else { break };
@@ -410,10 +416,12 @@ impl Sink for HttpSink {
         if self.sending.is_none() && self.progress.highest() < Some(batch.first_offset()) {
             return Ok(Durability::Part(None));
         }
-        let part = self.send(batch, Aim::Gaps).await?;
-        let bad = self.progress.take_refused_within();
-        match part {
-            Durability::Part(None) if !bad.is_empty() => Err(SinkError::Poison(bad)),
+        match self.send(batch, Aim::Gaps).await? {
+            // Only here: what was refused stays known until it is named, or it would pass for accepted.
+            Durability::Part(None) => match self.progress.take_refused_within() {
+                bad if bad.is_empty() => Ok(Durability::Part(None)),
+                bad => Err(SinkError::Poison(bad)),
+            },
             // All of it: what is left has nothing to send.
             Durability::Part(Some(upto)) if upto >= batch.last_offset() => Ok(Durability::Durable),
             part => Ok(part),

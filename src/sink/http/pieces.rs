@@ -95,6 +95,17 @@ impl Todo {
             self.windows.extend([right, left]);
         }
     }
+
+    /// Whether something lower is to be cut: halves of what was sent before this was cut.
+    pub(super) fn has_below(&self, range: &Range) -> bool {
+        self.windows.last().is_some_and(|next| next.first < range.window.first)
+    }
+
+    /// What was cut is not sent now, and is cut again in its turn.
+    pub(super) fn put_back(&mut self, range: &Range) {
+        let place = self.windows.partition_point(|window| window.first > range.window.first);
+        self.windows.insert(place, range.window);
+    }
 }
 
 /// Cuts batches of one stream into bodies.
