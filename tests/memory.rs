@@ -9,7 +9,7 @@
 //! STUCK_MESSAGES=20000 STUCK_SECONDS=120 cargo test --test all memory::
 //! ```
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
@@ -87,15 +87,18 @@ async fn until_stuck(daemon: &mut Daemon) {
     }
 }
 
-/// Reads so many lines, and gives of each what `number` makes of it.
+/// Reads so many lines, and gives of each what `number` makes of it; and the pipe, for a daemon that
+/// nobody reads ends.
 async fn read_lines(
     pipe: ChildStdout,
     lines: u64,
     number: impl Fn(&str) -> u64 + Send + 'static,
-) -> Vec<u64> {
+) -> (Vec<u64>, BufReader<ChildStdout>) {
     let reading = tokio::task::spawn_blocking(move || {
         let take = usize::try_from(lines).unwrap();
-        BufReader::new(pipe).lines().take(take).map(|line| number(&line.unwrap())).collect()
+        let mut pipe = BufReader::new(pipe);
+        let lines = pipe.by_ref().lines().take(take);
+        (lines.map(|line| number(&line.unwrap())).collect(), pipe)
     });
     tokio::time::timeout(3 * LONG, reading).await.expect("everything arrives in time").unwrap()
 }
@@ -137,7 +140,8 @@ async fn stuck_for_long() -> Result<(), Unavailable> {
     assert!(stuck["lag_messages"].as_u64() > Some(total * 9 / 10), "{stuck}");
     assert_eq!(daemon.http("GET", "/livez").await.unwrap().0, 200);
 
-    assert_in_order(&read_lines(pipe, total, leading_number).await, total);
+    let (numbers, _pipe) = read_lines(pipe, total, leading_number).await;
+    assert_in_order(&numbers, total);
     watched.look(&daemon, "after all of it was printed");
     assert_eq!(proxy.accepted(), connections, "a connection was lost\n{}", home.log_tail());
     eprintln!("{} MiB at the most, of {} MiB", watched.most / MIB, watched.bound / MIB);
@@ -182,7 +186,8 @@ async fn tiny_then_large() -> Result<(), Unavailable> {
             leading_number(line)
         }
     };
-    assert_in_order(&read_lines(pipe, tiny + LARGE, number).await, tiny + LARGE);
+    let (numbers, _pipe) = read_lines(pipe, tiny + LARGE, number).await;
+    assert_in_order(&numbers, tiny + LARGE);
     watched.look(&daemon, "after all of it was printed");
     eprintln!("{} MiB at the most, of {} MiB", watched.most / MIB, watched.bound / MIB);
     daemon.terminate().await;
@@ -211,7 +216,8 @@ async fn inflating() -> Result<(), Unavailable> {
     let full = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(2 * MIB);
     daemon.until("printer", "memory for what is inflated is full", LONG, full).await;
     watched.look_on(&daemon, Duration::from_secs(3)).await;
-    assert_in_order(&read_lines(pipe, MESSAGES, leading_number).await, MESSAGES);
+    let (numbers, _pipe) = read_lines(pipe, MESSAGES, leading_number).await;
+    assert_in_order(&numbers, MESSAGES);
     watched.look(&daemon, "after all of it was printed");
     eprintln!("{} MiB at the most, of {} MiB", watched.most / MIB, watched.bound / MIB);
     assert_eq!(

@@ -117,3 +117,36 @@ impl Members {
         written
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::ledger::Ledger;
+    use crate::sink::BadReason;
+    use crate::sink::conformance::batch;
+
+    #[test]
+    fn what_is_left_out_counts_for_nobody() {
+        let mut ledger = Ledger::starting_at(None);
+        let mut order = |batch: Batch| {
+            let ticket = ledger.open(batch.checkpoint(), batch.messages(), batch.oldest()).unwrap();
+            Order { ticket, batch }
+        };
+        let (first, second) = (order(batch(0..5)), order(batch(5..10)));
+        let tickets = (first.ticket, second.ticket);
+        let mut joined = Joined::of(first);
+        joined.add(second);
+        let (mut members, _) = joined.into_parts();
+        let bad = [1, 2, 7].map(|offset| BadRecord {
+            offset: Offset(offset),
+            reason: BadReason::Refused,
+            detail: String::new(),
+        });
+        members.leave_out(&bad);
+        // 0, 3 and 4 of the first, 5 and 6 of the second.
+        let checkpoint = batch(0..7).checkpoint();
+        let written = members.take(checkpoint, 5);
+        assert_eq!(written.tickets, [tickets.0]);
+        assert_eq!(written.part, Some((tickets.1, checkpoint, 2)));
+    }
+}

@@ -228,3 +228,47 @@ async fn very_many_refused_records_are_named_in_rounds() {
     assert_eq!(named.len() + others.len(), most + 500);
     assert_eq!(web.seen().len(), most + 500);
 }
+
+/// A record was refused before a failure; after it, those around it are accepted in one request while
+/// the consumer ends. That does not make it one of them.
+#[tokio::test]
+async fn what_was_refused_is_not_accepted_with_its_neighbours() {
+    let (failing, ending) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let web = Web::start({
+        let (failing, ending) = (Arc::clone(&failing), Arc::clone(&ending));
+        let fails = move || Reply::When(Arc::clone(&failing), Box::new(Reply::status(503)));
+        move |seen| match seen.offsets().as_slice() {
+            [4] => Reply::status(400),
+            offsets if offsets.contains(&4) => Reply::status(400),
+            [3] | [5, ..] => fails(),
+            [3, ..] => Reply::When(Arc::clone(&ending), Box::new(Reply::Keep)),
+            _ => Reply::Keep,
+        }
+    })
+    .await;
+    let mut options = options(&web);
+    (options.max_records, options.in_flight) = (10, 3);
+    let mut sink = open(options).await;
+    let refused = async {
+        let refused = |seen: &Seen| seen.offsets() == [4];
+        while !web.seen().iter().any(refused) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        failing.add_permits(2);
+    };
+    let (failed, ()) = tokio::join!(write(&mut sink, batch(0..10)), refused);
+    transient(failed);
+    let rest = Arc::new(batch(3..10));
+    assert_eq!(
+        sink.write(&rest).await.unwrap(),
+        Durability::Part(None),
+        "a turn without an answer"
+    );
+    ending.add_permits(1);
+    assert_eq!(sink.wind_up(&rest).await.unwrap(), Durability::Part(Some(Offset(3))));
+    match sink.wind_up(&Arc::new(batch(4..10))).await {
+        Err(SinkError::Poison(bad)) => assert_eq!(bad[0].offset, Offset(4)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(web.kept(), [0, 1, 2, 3, 5, 6, 7, 8, 9]);
+}

@@ -401,9 +401,7 @@ impl Worker {
         }
         self.ask_for_flush();
         // A store under way speaks of what was before.
-        let idle = self.cutter.is_empty()
-            && self.ledger.under_way() == 0
-            && self.storing.is_none();
+        let idle = self.cutter.is_empty() && self.ledger.under_way() == 0 && self.storing.is_none();
         match self.restarting {
             Restarting::Settling if idle => self.restarting = Restarting::No,
             Restarting::Wanted if idle && self.orders.try_send(Message::Restart).is_ok() => {

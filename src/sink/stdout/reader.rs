@@ -29,7 +29,8 @@ pub(super) fn note_gone() {
 /// Cancel-safe.
 pub async fn reader_goes() {
     if let Err(error) = watched().await {
-        tracing::debug!(%error, "a reader of standard output that goes is noticed at the next write");
+        let why = error.kind();
+        tracing::debug!(%why, "a reader of standard output that goes is noticed at the next write");
         std::future::pending::<()>().await;
     }
     note_gone();

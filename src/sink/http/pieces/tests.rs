@@ -150,3 +150,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn halves_come_before_what_waits() {
+    let mut cutter = cutter(BodyFormat::Json, 10, 1 << 20);
+    let (batch, progress) = (batch(0..30), Progress::default());
+    let mut todo = cutter.start(&batch);
+    let sent = cutter.next(&batch, &mut todo, &progress).unwrap();
+    let waits = cutter.next(&batch, &mut todo, &progress).unwrap();
+    assert!(!todo.has_below(&waits.range));
+    todo.halve(&sent.range);
+    assert!(todo.has_below(&waits.range));
+    todo.put_back(&waits.range);
+    let rest: Vec<Piece> =
+        std::iter::from_fn(|| cutter.next(&batch, &mut todo, &progress)).collect();
+    assert_eq!(ends(&rest), [(0, 4), (5, 9), (10, 19), (20, 29)]);
+}
