@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub mod flow;
 pub mod republish;
 pub mod sink;
+pub mod source;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;

@@ -57,8 +57,13 @@ const RULES: &[Rule] = &[
         never: &["metrics"],
     },
     Rule {
+        module: "source",
+        may_use: &["broker", "flow::lag", "flow::resume", "types", "wire"],
+        never: &["metrics"],
+    },
+    Rule {
         module: "consumer",
-        may_use: &["broker", "faults", "files", "flow", "sink", "telemetry", "types", "wire"],
+        may_use: &["faults", "files", "flow", "sink", "source", "telemetry", "types", "wire"],
         never: &["rabbitmq_stream_client"],
     },
     Rule {
@@ -71,6 +76,7 @@ const RULES: &[Rule] = &[
             "flow",
             "republish",
             "sink",
+            "source",
             "telemetry",
             "tls",
             "types",

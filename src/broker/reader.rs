@@ -13,11 +13,11 @@ use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use super::budget::lock;
-use super::connection::Shared;
 use super::dial::ReadHalf;
 use super::error::BrokerError;
 use super::foreign;
-use super::subscription::Admit;
+use super::shared::Shared;
+use super::slot::Admit;
 use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};
 

@@ -1,11 +1,12 @@
 //! What one consumer is to do, as plain data.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::ConnectOptions;
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::source::{ConnectOptions, Source};
 use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
 
 /// Where a reference starts that never had a position.
@@ -70,7 +71,9 @@ pub struct Spec {
     pub backoff_min: Duration,
     /// The longest.
     pub backoff_max: Duration,
-    /// How to reach the broker.
+    /// Where its records come from.
+    pub source: Arc<dyn Source>,
+    /// How to reach the broker by the stream protocol, for the lag.
     pub connect: ConnectOptions,
     /// Where positions are remembered.
     pub state_dir: PathBuf,

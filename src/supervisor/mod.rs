@@ -19,7 +19,8 @@ use tracing::Instrument;
 use self::keeper::Kept;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 pub use self::sinks::{Look, SinkFactory};
-use crate::consumer::{Command, Status, observe};
+use crate::consumer::observe::{Observers, Watching};
+use crate::consumer::{Command, Status};
 use crate::sink::stdout;
 use crate::telemetry::logging::consumer_span;
 use crate::telemetry::{ConsumerMetrics, Heartbeats};
@@ -30,7 +31,9 @@ pub struct Supervisor {
     kept: Arc<Vec<Arc<Kept>>>,
     heartbeats: Heartbeats,
     keepers: JoinSet<()>,
-    observers: JoinSet<()>,
+    /// Whatever looks at the streams, for lag.
+    watching: Vec<Watching>,
+    draining_tasks: JoinSet<()>,
     draining: watch::Sender<bool>,
 }
 
@@ -51,7 +54,8 @@ impl Supervisor {
         let heartbeats = Heartbeats::new();
         let draining = watch::Sender::new(false);
         let mut keepers = JoinSet::new();
-        let mut observers = JoinSet::new();
+        let observers = Observers::default();
+        let mut watching = Vec::new();
         let mut all = Vec::new();
         for plan in plans {
             let spec = &plan.spec;
@@ -61,14 +65,20 @@ impl Supervisor {
             }
             let status = Arc::new(Status::new(metrics));
             let span = consumer_span(&spec.name, &spec.stream);
-            let observing = observe::run(Arc::clone(spec), Arc::clone(&status));
-            observers.spawn(observing.instrument(span.clone()));
+            watching.push(observers.watch(spec, &status));
             let kept = Arc::new(Kept::new(plan, status));
             let keeping = keeper::run(Arc::clone(&kept), heartbeats.clone(), draining.subscribe());
             keepers.spawn(keeping.instrument(span));
             all.push(kept);
         }
-        Supervisor { kept: Arc::new(all), heartbeats, keepers, observers, draining }
+        Supervisor {
+            kept: Arc::new(all),
+            heartbeats,
+            keepers,
+            watching,
+            draining_tasks: JoinSet::new(),
+            draining,
+        }
     }
 
     /// What the admin server shows.
@@ -132,7 +142,7 @@ impl Supervisor {
         self.draining.send_replace(true);
         for kept in self.kept.iter() {
             // In a task: a consumer that is choked with commands is told as soon as it takes one.
-            self.observers.spawn(keeper::drain(Arc::clone(kept)));
+            self.draining_tasks.spawn(keeper::drain(Arc::clone(kept)));
         }
         let all = async { while self.keepers.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout_at(until.into(), all).await.is_ok();
@@ -149,7 +159,8 @@ impl Supervisor {
             }
         }
         self.keepers.abort_all();
-        self.observers.abort_all();
+        self.draining_tasks.abort_all();
+        self.watching.clear();
         drained
     }
 }

@@ -8,6 +8,7 @@ use crate::config::{self, Config, ConsumerConfig};
 use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::source::stream::StreamSource;
 use crate::tls::TlsOptions;
 use crate::types::{Guarantee, Reference};
 
@@ -46,6 +47,7 @@ pub fn stream_sink_options(config: &Config, sink: &config::StreamSink) -> Connec
 }
 
 fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
+    let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
     Spec {
         name: consumer.name.clone(),
         stream: consumer.stream.clone(),
@@ -75,7 +77,12 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
         wind_up_after: config.shutdown_grace.0 / 2,
         backoff_min: consumer.restart.min_backoff.0,
         backoff_max: consumer.restart.max_backoff.0,
-        connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
+        source: Arc::new(StreamSource::new(
+            connect.clone(),
+            consumer.stream.clone(),
+            consumer.reference.clone(),
+        )),
+        connect,
         state_dir: config.state_dir.clone(),
     }
 }

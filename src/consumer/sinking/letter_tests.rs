@@ -100,7 +100,8 @@ fn spec(state_dir: &Path) -> Arc<Spec> {
         wind_up_after: second,
         backoff_min: second,
         backoff_max: second,
-        connect: crate::broker::ConnectOptions {
+        source: std::sync::Arc::new(crate::source::scripted::Scripted::missing()),
+        connect: crate::source::ConnectOptions {
             seeds: Vec::new(),
             vhost: String::new(),
             mechanism: crate::broker::Mechanism::External,
