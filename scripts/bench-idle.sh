@@ -4,7 +4,8 @@
 #   scripts/bench-idle.sh [CONSUMERS [STREAMS [SECONDS]]]     1000 consumers on 4 streams for 30 s
 #
 # On a broker of its own, or on the one whose stream port is in RILLWAY_BENCH_PORT (as guest). The
-# program is that of RILLWAY_BENCH_PROGRAM, else it is built here. Each consumer needs an open file.
+# program is that of RILLWAY_BENCH_PROGRAM, else it is built here. Each consumer needs two open
+# files: its connection, and the lock of its reference.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/common.sh
@@ -22,7 +23,7 @@ leave() {
 trap leave EXIT
 trap 'exit 130' INT TERM
 
-ulimit -n $((consumers * 2 + 200)) 2>/dev/null || die "the limit of open files is too low: $(ulimit -n)"
+ulimit -n $((consumers * 4 + 500)) 2>/dev/null || die "the limit of open files is too low: $(ulimit -n)"
 if [[ ! ${RILLWAY_BENCH_PROGRAM:-} ]]; then
   scripts/setup.sh rust-build
   say 'building, optimised (minutes the first time)'

@@ -142,7 +142,10 @@ async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, Sessi
         // asks again.
         true => link.stored().await?,
         // What the broker cannot keep, the state file has instead.
-        false => own.remembered.and_then(|m| m.position()).map(|position| position.offset),
+        false => own.remembered.and_then(|memory| match memory {
+            Memory::Position(position) => Some(position.offset),
+            Memory::Beginning(beginning) => beginning.mirror(),
+        }),
     };
     let plan = match own.anew {
         Some(anew) => begin::anew(spec, &*link, bounds.as_ref(), anew).await?,

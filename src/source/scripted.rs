@@ -45,7 +45,6 @@ struct Shared {
     cuts: watch::Sender<u64>,
 }
 
-#[derive(Default)]
 struct State {
     chunks: Vec<(Sighting, Bytes)>,
     /// The offset of the next message.
@@ -56,8 +55,9 @@ struct State {
 
 impl Scripted {
     pub(crate) fn new(abilities: Abilities) -> Scripted {
+        let state = State { chunks: Vec::new(), next: Offset(0), stored: None, is_missing: false };
         let (changed, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
-        Scripted(Arc::new(Shared { abilities, state: Mutex::default(), changed, cuts }))
+        Scripted(Arc::new(Shared { abilities, state: Mutex::new(state), changed, cuts }))
     }
 
     /// A stream that does not exist.

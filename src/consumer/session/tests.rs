@@ -124,6 +124,18 @@ async fn what_a_source_cannot_store_the_state_file_has() {
 }
 
 #[tokio::test]
+async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
+    let scripted = thirty(Abilities { offsets: false, ..ABLE });
+    let session = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
+    let beginning = session.plan.begins.unwrap();
+    assert_eq!((beginning.at, scripted.stored()), (Offset(30), None));
+    scripted.publish(&[vec![0; 10]], Timestamp(400));
+    let own = own(Some(Memory::Beginning(beginning)));
+    let again = establish_on(&scripted, Start::Next, own).await.unwrap();
+    assert_eq!((again.plan.wanted, again.plan.origin), (Some(Offset(30)), Some(Origin::Beginning)));
+}
+
+#[tokio::test]
 async fn a_stored_offset_has_to_be_borne_out() {
     let scripted = thirty(ABLE);
     scripted.set_stored(Some(Offset(14)));
