@@ -90,9 +90,9 @@ impl Cutter {
         Batch::new(self.stream.clone(), std::mem::take(&mut self.parts))
     }
 
-    /// When the batch under way has waited long enough.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.since.map(|since| since + self.limits.max_age)
+    /// Since when the batch under way waits for more.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Whether nothing waits.
@@ -145,7 +145,7 @@ mod tests {
             cutter.push(part(*first, sizes), Instant::now(), |b| batches.push(b));
         }
         batches.extend(cutter.flush());
-        assert!(cutter.is_empty() && cutter.deadline().is_none());
+        assert!(cutter.is_empty() && cutter.since().is_none());
         batches
     }
 

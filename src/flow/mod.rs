@@ -13,5 +13,6 @@ pub mod credit;
 pub mod cutter;
 pub mod lag;
 pub mod ledger;
+pub mod pace;
 pub mod resume;
 pub mod trouble;

@@ -100,6 +100,14 @@ impl Link {
         }
     }
 
+    /// Whether something can be taken right now.
+    pub(super) fn has_more(&mut self) -> bool {
+        match self {
+            Link::Up(up) => up.chunk.is_none() && up.peek().is_some(),
+            Link::Down { .. } | Link::Linking(_) | Link::Bare(_) => false,
+        }
+    }
+
     /// Reads nothing any more; the connection stays for storing the offset.
     pub(super) fn stop(&mut self) {
         *self = match std::mem::replace(self, Link::Down { until: Instant::now() }) {

@@ -35,6 +35,7 @@ use crate::flow::beginning::Memory;
 use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
 use crate::flow::ledger::Ledger;
+use crate::flow::pace::Pace;
 use crate::flow::resume::{Doubts, Origin};
 use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
@@ -120,6 +121,7 @@ struct Worker {
     ledger: Ledger,
     commit: Commit,
     cutter: Cutter,
+    pace: Pace,
     ready: VecDeque<Order>,
     budget: Arc<Budget>,
     inflated: Arc<Inflated>,
@@ -227,6 +229,7 @@ pub async fn run(
         ledger: Ledger::starting_at(position),
         commit,
         cutter: Cutter::new(spec.stream.clone(), spec.batch),
+        pace: Pace::new(spec.batch.max_age),
         ready: VecDeque::new(),
         budget: Budget::new(spec.chunk_budget_bytes()),
         inflated: Arc::default(),
@@ -288,7 +291,7 @@ impl Worker {
             && self.ledger.unsettled() == self.held
             && !self.budget.has_credit()
             && self.link.queue_is_empty();
-        if starved || self.cutter.deadline().is_some_and(|at| at <= now) {
+        if starved || self.is_batch_due(now) {
             self.flush();
         }
         self.hand_over();
@@ -336,10 +339,30 @@ impl Worker {
     fn next_deadline(&self) -> Instant {
         let tick = Instant::now() + TICK;
         let link = self.link.deadline().filter(|_| self.may_link());
-        [self.cutter.deadline(), self.storing_deadline(), link, self.stop_at]
+        [self.batch_deadline(), self.storing_deadline(), link, self.stop_at]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
+    }
+
+    /// Whether the batch under way goes to the sink as it is: by its age, or because the sink is idle
+    /// and nothing more is there to be taken at once.
+    fn is_batch_due(&mut self, now: Instant) -> bool {
+        let Some(since) = self.cutter.since() else { return false };
+        self.pace.by_age(since) <= now
+            || (self.sink_is_idle() && self.pace.while_idle(since) <= now && !self.link.has_more())
+    }
+
+    fn batch_deadline(&self) -> Option<Instant> {
+        let since = self.cutter.since()?;
+        Some(match self.sink_is_idle() {
+            true => self.pace.while_idle(since),
+            false => self.pace.by_age(since),
+        })
+    }
+
+    fn sink_is_idle(&self) -> bool {
+        self.ready.is_empty() && self.ledger.unsettled() == 0
     }
 
     /// Cuts the batch under way.

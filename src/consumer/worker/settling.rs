@@ -58,6 +58,7 @@ impl Worker {
             Report::Settled { tickets, messages, bytes, skipped, took } => {
                 metrics.written_messages.increment(messages);
                 metrics.written_bytes.increment(bytes);
+                self.pace.wrote(took, Instant::now());
                 if messages > 0 {
                     metrics.write_duration.record(took.as_secs_f64());
                 }
@@ -93,6 +94,9 @@ impl Worker {
                 tracing::info!(consumer = %self.spec.name, batches = self.ledger.under_way(), "shutdown_grace is half over: what the sink has not begun to write is left to the next start");
             }
             Report::Held { batches, skipped } => {
+                if batches > 0 {
+                    self.pace.holds();
+                }
                 self.held += batches;
                 self.note_sink_works();
                 self.status.update(|facts| {
