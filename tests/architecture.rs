@@ -35,6 +35,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "broker",
         may_use: &[
+            "flow::backoff",
             "flow::batch",
             "flow::continuity",
             "flow::credit",

@@ -29,6 +29,8 @@ mod error;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

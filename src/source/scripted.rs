@@ -160,7 +160,8 @@ impl Source for Scripted {
             return Err(SourceError::new(ErrorKind::Missing, "there is no such stream"));
         }
         let cut = *self.0.cuts.borrow();
-        Ok(Arc::new(ScriptedLink { shared: Arc::clone(&self.0), cut }))
+        let overrun = Arc::new(watch::Sender::new(None));
+        Ok(Arc::new(ScriptedLink { shared: Arc::clone(&self.0), cut, overrun }))
     }
 }
 
@@ -168,11 +169,14 @@ struct ScriptedLink {
     shared: Arc<Shared>,
     /// The cuts before it.
     cut: u64,
+    /// A chunk that did not fit.
+    overrun: Arc<watch::Sender<Option<SourceError>>>,
 }
 
 impl ScriptedLink {
     fn check(&self) -> Result<(), SourceError> {
-        if *self.shared.cuts.borrow() > self.cut { Err(self.reason()) } else { Ok(()) }
+        let over = *self.shared.cuts.borrow() > self.cut || self.overrun.borrow().is_some();
+        if over { Err(self.reason()) } else { Ok(()) }
     }
 }
 
@@ -216,8 +220,10 @@ impl Link for ScriptedLink {
         budget.open(1);
         budget.attach(&credit, 0);
         let (shared, budget, cut) = (Arc::clone(&self.shared), Arc::clone(budget), self.cut);
+        let overrun = Arc::clone(&self.overrun);
         let from = shared.state().start(start);
-        let mut pump = Pump { shared, budget: Arc::clone(&budget), credit, sender, from, cut };
+        let mut pump =
+            Pump { shared, budget: Arc::clone(&budget), credit, sender, from, cut, overrun };
         let task = tokio::spawn(async move { pump.run().await }).abort_handle();
         Ok(Box::new(ScriptedFeed { events, budget, task }))
     }
@@ -238,13 +244,18 @@ impl Link for ScriptedLink {
 
     async fn ended(&self) -> SourceError {
         let mut cuts = self.shared.cuts.subscribe();
-        // The sender lives as long as this.
-        drop(cuts.wait_for(|cuts| *cuts > self.cut).await);
+        let mut overrun = self.overrun.subscribe();
+        // The senders live as long as this.
+        tokio::select! {
+            _ = cuts.wait_for(|cuts| *cuts > self.cut) => {}
+            _ = overrun.wait_for(Option::is_some) => {}
+        }
         self.reason()
     }
 
     fn reason(&self) -> SourceError {
-        SourceError::new(ErrorKind::Connection, "the connection was cut")
+        let cut = || SourceError::new(ErrorKind::Connection, "the connection was cut");
+        self.overrun.borrow().clone().unwrap_or_else(cut)
     }
 
     async fn close(&self) {}
@@ -258,6 +269,7 @@ struct Pump {
     sender: mpsc::Sender<Event>,
     from: Offset,
     cut: u64,
+    overrun: Arc<watch::Sender<Option<SourceError>>>,
 }
 
 impl Pump {
@@ -275,7 +287,7 @@ impl Pump {
         let mut changed = self.shared.changed.subscribe();
         if self.shared.abilities.activation == Activation::ByBroker {
             let (answer, answered) = tokio::sync::oneshot::channel();
-            let turn = Handover::new(true, move |start| drop(answer.send(start)));
+            let turn = Handover::new(true, move |start| answer.send(start).unwrap_or_default());
             drop(self.sender.send(Event::Activation(turn)).await);
             let Ok(Some(start)) = answered.await else { return };
             self.from = self.shared.state().start(start);
@@ -283,6 +295,9 @@ impl Pump {
         loop {
             changed.borrow_and_update();
             while self.budget.has_credit() && self.deliver_one() {}
+            if self.overrun.borrow().is_some() {
+                return;
+            }
             tokio::select! {
                 _ = changed.changed() => {}
                 () = self.credit.ready() => drop(self.credit.take()),
@@ -294,7 +309,14 @@ impl Pump {
         let found = self.shared.state().chunk(self.from).cloned();
         let Some((sighting, chunk)) = found else { return false };
         let bytes = chunk.len() as u64;
-        if !matches!(self.budget.admit(bytes), Admission::Granted) {
+        let refused = match self.budget.admit(bytes) {
+            Admission::Granted => None,
+            Admission::Overrun => Some(ErrorKind::Overrun),
+            Admission::TooLarge => Some(ErrorKind::TooLarge),
+        };
+        if let Some(kind) = refused {
+            let what = format!("a chunk of {bytes} bytes does not fit");
+            self.overrun.send_replace(Some(SourceError::new(kind, what)));
             return false;
         }
         self.from = sighting.next_offset();
@@ -323,48 +345,5 @@ impl Drop for ScriptedFeed {
     fn drop(&mut self) {
         self.task.abort();
         self.budget.close();
-    }
-}
-
-mod tests {
-    use super::super::conformance::{self, Stage};
-    use super::*;
-
-    struct InMemory(Scripted);
-
-    #[async_trait]
-    impl Stage for InMemory {
-        fn source(&self) -> Arc<dyn Source> {
-            Arc::new(self.0.clone())
-        }
-
-        fn missing(&self) -> Arc<dyn Source> {
-            Arc::new(Scripted::missing())
-        }
-
-        async fn publish(&self, messages: u64, bytes: usize) {
-            let messages: Vec<_> = (0..messages).map(|_| vec![0; bytes]).collect();
-            self.0.publish(&messages, Timestamp(0));
-        }
-
-        async fn cut(&self) {
-            self.0.cut();
-        }
-    }
-
-    #[tokio::test]
-    async fn it_keeps_the_contract_whatever_it_can_do() {
-        let unable = Abilities {
-            bounds: false,
-            emptiness: false,
-            sightings: false,
-            offsets: false,
-            activation: Activation::AtOnce,
-        };
-        let standby = Abilities { activation: Activation::ByBroker, ..ABLE };
-        for abilities in [ABLE, unable, standby] {
-            let asked = conformance::all(|| async { InMemory(Scripted::new(abilities)) }).await;
-            assert_eq!(asked, Ok(10), "{abilities:?}");
-        }
     }
 }
