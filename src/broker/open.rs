@@ -23,7 +23,7 @@ impl Connection {
         };
         let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
         let (read, write) = dialled.map_err(|_| timed_out("no connection"))??;
-        let Beginnings { shared, outgoing, tune } = Shared::new(endpoint);
+        let Beginnings { shared, outgoing, tune } = Shared::begin(endpoint);
         let reader =
             tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
         tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());

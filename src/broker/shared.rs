@@ -42,7 +42,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// What a connection to this address begins with.
-    pub(super) fn new(endpoint: &Endpoint) -> Beginnings {
+    pub(super) fn begin(endpoint: &Endpoint) -> Beginnings {
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (tune_tx, tune) = oneshot::channel();
         let shared = Arc::new(Shared {

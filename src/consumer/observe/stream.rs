@@ -99,16 +99,16 @@ impl Looking {
         loop {
             let error = self.until_it_fails(&mut backoff).await;
             let is_an_answer = error.is_an_answer();
-            for watcher in self.watchers.all() {
-                watcher.status.update(|facts| {
+            let wait = backoff.next(fastrand::f64());
+            for Watcher { spec, status } in self.watchers.all() {
+                status.update(|facts| {
                     facts.watch.failed();
                     if is_an_answer {
                         facts.watch.heard(Timestamp::now());
                     }
                 });
+                tracing::debug!(consumer = %spec.name, stream = %spec.stream, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
             }
-            let wait = backoff.next(fastrand::f64());
-            tracing::debug!(stream = %self.stream, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
             tokio::time::sleep(wait).await;
         }
     }
