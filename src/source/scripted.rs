@@ -287,10 +287,15 @@ impl Pump {
         let mut changed = self.shared.changed.subscribe();
         if self.shared.abilities.activation == Activation::ByBroker {
             let (answer, answered) = tokio::sync::oneshot::channel();
-            let turn = Handover::new(true, move |start| answer.send(start).unwrap_or_default());
+            let shared = Arc::clone(&self.shared);
+            // What "next" means is decided when the answer is given.
+            let turn = Handover::new(true, move |start| {
+                let from = start.map(|start| shared.state().start(start));
+                answer.send(from).unwrap_or_default();
+            });
             drop(self.sender.send(Event::Activation(turn)).await);
-            let Ok(Some(start)) = answered.await else { return };
-            self.from = self.shared.state().start(start);
+            let Ok(Some(from)) = answered.await else { return };
+            self.from = from;
         }
         loop {
             changed.borrow_and_update();
