@@ -11,6 +11,7 @@ pub mod flow;
 pub mod republish;
 pub mod settings;
 pub mod sink;
+pub mod source;
 pub mod supervisor;
 pub(crate) mod sync;
 pub mod telemetry;

@@ -38,6 +38,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "broker",
         may_use: &[
+            "flow::backoff",
             "flow::batch",
             "flow::continuity",
             "flow::credit",
@@ -76,13 +77,18 @@ const RULES: &[Rule] = &[
         never: &["metrics"],
     },
     Rule {
+        module: "source",
+        may_use: &["broker", "flow::lag", "flow::resume", "types", "wire"],
+        never: &["metrics"],
+    },
+    Rule {
         module: "consumer",
         may_use: &[
-            "broker",
             "faults",
             "files",
             "flow",
             "sink",
+            "source",
             "sync",
             "telemetry",
             "types",
@@ -100,6 +106,7 @@ const RULES: &[Rule] = &[
             "flow",
             "republish",
             "sink",
+            "source",
             "sync",
             "telemetry",
             "tls",

@@ -4,6 +4,7 @@
 //!
 //! - [`truth`]: do the figures agree, second by second, with what another client sees?
 //! - [`figures`]: one wrong figure after the other, each of which was seen
+//! - [`shared`]: one connection for all streams of a node
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
 mod figures;
+mod shared;
 mod truth;
 
 const LONG: Duration = Duration::from_secs(60);

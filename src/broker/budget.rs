@@ -14,7 +14,7 @@ use crate::sync::lock;
 
 /// Credit that waits to be sent on one connection.
 #[derive(Default)]
-pub(super) struct CreditQueue {
+pub(crate) struct CreditQueue {
     owed: Mutex<Vec<(u8, u32)>>,
     wake: Notify,
 }
@@ -31,11 +31,11 @@ impl CreditQueue {
     }
 
     /// Waits until there may be some. Cancel-safe.
-    pub(super) async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         self.wake.notified().await;
     }
 
-    pub(super) fn take(&self) -> Vec<(u8, u32)> {
+    pub(crate) fn take(&self) -> Vec<(u8, u32)> {
         std::mem::take(&mut *lock(&self.owed))
     }
 }
@@ -53,7 +53,7 @@ struct Inner {
 }
 
 /// Whether a frame may be read.
-pub(super) enum Admission {
+pub(crate) enum Admission {
     Granted,
     /// Not now: too much is held.
     Overrun,
@@ -95,27 +95,27 @@ impl Budget {
     }
 
     /// Counts the initial credit of a subscription that is about to be asked for.
-    pub(super) fn open(&self, initial: u16) {
+    pub(crate) fn open(&self, initial: u16) {
         let mut inner = lock(&self.inner);
         inner.window.subscribed(initial);
         inner.port = None;
     }
 
     /// Grants credit on the subscription from now on.
-    pub(super) fn attach(&self, queue: &Arc<CreditQueue>, subscription: u8) {
+    pub(crate) fn attach(&self, queue: &Arc<CreditQueue>, subscription: u8) {
         let mut inner = lock(&self.inner);
         inner.port = Some((Arc::clone(queue), subscription));
         Self::grant(&mut inner);
     }
 
     /// Ends the credit of a subscription; the next one starts anew.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut inner = lock(&self.inner);
         inner.window.closed();
         inner.port = None;
     }
 
-    pub(super) fn admit(&self, frame_bytes: u64) -> Admission {
+    pub(crate) fn admit(&self, frame_bytes: u64) -> Admission {
         let cost = Window::cost(frame_bytes);
         let mut inner = lock(&self.inner);
         if inner.window.admits(cost) {
@@ -128,7 +128,7 @@ impl Budget {
         }
     }
 
-    pub(super) fn take(self: &Arc<Self>, frame_bytes: u64) -> Permit {
+    pub(crate) fn take(self: &Arc<Self>, frame_bytes: u64) -> Permit {
         let cost = Window::cost(frame_bytes);
         let mut inner = lock(&self.inner);
         inner.window.received(cost);

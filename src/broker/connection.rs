@@ -1,87 +1,22 @@
-//! The handle to one connection, and what its reader and writer share.
+//! The handle to one connection: requests with a time limit, offsets, and why it ended.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tracing::Instrument;
 
-use super::budget::CreditQueue;
-use super::dial::dial;
 use super::error::{BrokerError, Missing};
-use super::foreign;
-use super::handshake;
 use super::options::{ConnectOptions, Endpoint};
-use super::publishing::Window;
-use super::subscription::Slot;
-use super::{reader, writer};
+use super::shared::Shared;
 use crate::sync::lock;
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::{
     self, Close, CommandVersions, QueryOffset, Request, ResponseCode, ResponseError,
     decode_response, encode_request,
 };
-
-/// Frames of ours that wait to be written. Requests wait for room; the reader never does.
-const OUTGOING_MAX: usize = 64;
-
-/// What the reader, the writer and the handles share.
-pub(super) struct Shared {
-    pub(super) endpoint: Endpoint,
-    /// Whether the peer has said anything in the protocol.
-    pub(super) heard: AtomicBool,
-    pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
-    pub(super) slots: Mutex<HashMap<u8, Slot>>,
-    /// What its publisher, if it has one, waits for.
-    pub(super) publisher: Mutex<Option<Arc<Window>>>,
-    pub(super) out: mpsc::Sender<Bytes>,
-    pub(super) credit: Arc<CreditQueue>,
-    pub(super) tune: Mutex<Option<oneshot::Sender<(u32, u32)>>>,
-    /// Negotiated: no frame but Deliver may be larger. 0: no limit of the broker's.
-    pub(super) frame_max: AtomicU32,
-    /// Negotiated, in seconds; 0: none.
-    pub(super) heartbeat: watch::Sender<u32>,
-    pub(super) ended: watch::Sender<Option<BrokerError>>,
-    correlation: AtomicU32,
-}
-
-impl Shared {
-    /// Ends the connection for this reason, unless it has ended already. What was received stays
-    /// readable; requests under way fail.
-    pub(super) fn end(&self, reason: BrokerError) {
-        self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(reason);
-            }
-            first
-        });
-        lock(&self.pending).clear();
-        for (_, slot) in lock(&self.slots).drain() {
-            slot.close();
-        }
-        if let Some(publisher) = &*lock(&self.publisher) {
-            publisher.end(self.reason());
-        }
-    }
-
-    /// The connection broke.
-    pub(super) fn broken(&self, what: impl ToString) -> BrokerError {
-        let (endpoint, what) = (self.endpoint.clone(), what.to_string());
-        match self.heard.load(Ordering::Relaxed) {
-            true => BrokerError::Broken { endpoint, what: what.into() },
-            false => BrokerError::Connect { endpoint, what: foreign::hung_up_plainly(&what) },
-        }
-    }
-
-    pub(super) fn reason(&self) -> BrokerError {
-        self.ended.borrow().clone().unwrap_or(BrokerError::Closed)
-    }
-}
 
 /// What the handshake learned.
 #[derive(Debug, Default)]
@@ -116,53 +51,22 @@ impl Drop for Inner {
 pub struct Connection(Arc<Inner>);
 
 impl Connection {
-    /// Connects to one address: TCP, TLS, login, virtual host, and what the broker can do.
-    pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
-        let limit = options.connect_timeout;
-        let deadline = tokio::time::Instant::now() + limit;
-        let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
-        let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
-        let (read, write) =
-            dialled.map_err(|_| failed(format!("no connection within {limit:?}")))??;
-        let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
-        let (tune_tx, tune) = oneshot::channel();
-        let shared = Arc::new(Shared {
-            endpoint: endpoint.clone(),
-            heard: AtomicBool::new(false),
-            pending: Mutex::default(),
-            slots: Mutex::default(),
-            publisher: Mutex::default(),
-            out,
-            credit: Arc::default(),
-            tune: Mutex::new(Some(tune_tx)),
-            frame_max: AtomicU32::new(handshake::FRAME_MAX_FIRST),
-            heartbeat: watch::Sender::new(0),
-            ended: watch::Sender::new(None),
-            correlation: AtomicU32::new(1),
-        });
-        let reader =
-            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
-        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
-        let connection = Connection(Arc::new(Inner {
+    /// A connection whose reader runs, before its handshake.
+    pub(super) fn new(shared: Arc<Shared>, options: &ConnectOptions, reader: AbortHandle) -> Self {
+        Connection(Arc::new(Inner {
+            endpoint: shared.endpoint.clone(),
             shared,
-            endpoint: endpoint.clone(),
             peer: OnceLock::new(),
             vhost: options.vhost.clone(),
             user: options.user().to_owned(),
             request_timeout: options.request_timeout,
             reader,
-        }));
-        let shaken =
-            tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
-        let peer = shaken.map_err(|_| {
-            failed(match connection.shared().heard.load(Ordering::Relaxed) {
-                true => format!("the login was not over within {limit:?}"),
-                false => foreign::silent(limit),
-            })
-        })??;
-        tracing::debug!(%endpoint, version = peer.version_text, "connected");
-        connection.0.peer.get_or_init(|| peer);
-        Ok(connection)
+        }))
+    }
+
+    /// Keeps what the handshake learned; the first time counts.
+    pub(super) fn introduce(&self, peer: Peer) {
+        self.0.peer.get_or_init(|| peer);
     }
 
     /// Sends a request and waits for its answer, for `request_timeout` at the most.
@@ -267,6 +171,11 @@ impl Connection {
             Ok(reason) => reason.clone().unwrap_or(BrokerError::Closed),
             Err(_) => BrokerError::Closed,
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.shared.ended.borrow().is_some()
     }
 
     /// Why it ended; [`BrokerError::Closed`] where it has not.

@@ -34,7 +34,7 @@ pub enum BrokerError {
     },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max), of which each consumer takes two"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max): each consumer takes one, and whatever looks at their lag one for each node"
     )]
     VirtualHost {
         /// Where to.

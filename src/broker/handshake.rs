@@ -12,9 +12,6 @@ use crate::wire::commands::{
     SaslHandshake, SaslOutcome,
 };
 
-/// Before the limits are negotiated, no frame may be larger.
-pub(super) const FRAME_MAX_FIRST: u32 = 1 << 20;
-
 /// What we ask for, and the least that we take the broker's word for: a lower limit of the
 /// broker's counts, none at all (0) becomes this.
 const FRAME_MAX: u32 = 1 << 20;

@@ -89,7 +89,8 @@ pub async fn create_stream(
     created
 }
 
-async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
+/// Connects to any of the seeds.
+pub(super) async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
     let mut seeds = options.seeds.clone();
     fastrand::shuffle(&mut seeds);
     let mut failed = Vec::new();
@@ -114,7 +115,7 @@ async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerE
 }
 
 /// The members to try, best first.
-fn candidates(
+pub(super) fn candidates(
     answer: &MetadataResponse,
     stream: &StreamName,
     prefer: Prefer,

@@ -16,21 +16,31 @@ mod error;
 mod foreign;
 mod handshake;
 mod locate;
+mod lookout;
+mod open;
 mod options;
 mod publishing;
 mod reader;
 mod reading;
+mod shared;
+mod slot;
 mod subscription;
 mod tail;
 mod tls;
+mod window;
 mod writer;
 
 pub use budget::Budget;
+// For whatever delivers chunks by another way than a connection of this module.
+#[cfg(test)]
+pub(crate) use budget::{Admission, CreditQueue};
 pub use connection::Connection;
 pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
+pub use lookout::Lookout;
 pub use options::{ConnectOptions, Endpoint, Mechanism};
 pub use publishing::{Creation, Frame, Publisher};
 pub use reading::{ReadError, StreamReader};
-pub use subscription::{Delivery, Event, Subscription};
+pub use slot::{Delivery, Received};
+pub use subscription::Subscribed;
 pub use tail::{Bounds, chunk_at, stream_bounds};

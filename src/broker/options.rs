@@ -40,7 +40,7 @@ pub enum Mechanism {
 }
 
 /// Everything about how to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// Addresses to begin with, tried in random order.
     pub seeds: Vec<Endpoint>,

@@ -7,14 +7,12 @@
 //!   taken: what was sent behind it may have been stored, so a gap would look like progress;
 //! - the publisher ends with its connection, and with the stream's leader.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::error::BrokerError;
+use super::window::{Sent, Window};
 use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::commands::{
@@ -32,70 +30,6 @@ pub enum Creation {
 
 /// The one publisher of a connection.
 const PUBLISHER: u8 = 1;
-
-/// What the reader and the publisher share.
-pub(super) struct Window {
-    stream: StreamName,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    /// In order of their ids, those that lack their confirmation, and those behind such a one.
-    sent: VecDeque<Sent>,
-    unconfirmed: usize,
-    bytes: usize,
-    /// Of all confirmations so far: whether there was progress.
-    confirmed: u64,
-    ended: Option<BrokerError>,
-}
-
-struct Sent {
-    id: u64,
-    bytes: usize,
-    confirmed: bool,
-}
-
-impl Window {
-    pub(super) fn stream(&self) -> &StreamName {
-        &self.stream
-    }
-
-    pub(super) fn confirm(&self, ids: &[u64]) {
-        let mut state = lock(&self.state);
-        for id in ids {
-            let Ok(at) = state.sent.binary_search_by_key(id, |sent| sent.id) else { continue };
-            let Some(sent) = state.sent.get_mut(at) else { continue };
-            if !std::mem::replace(&mut sent.confirmed, true) {
-                let bytes = sent.bytes;
-                state.unconfirmed -= 1;
-                state.bytes -= bytes;
-                state.confirmed += 1;
-            }
-        }
-        while state.sent.front().is_some_and(|sent| sent.confirmed) {
-            state.sent.pop_front();
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    pub(super) fn refuse(&self, errors: &[(u64, ResponseCode)]) {
-        let Some((id, code)) = errors.first() else { return };
-        self.end(BrokerError::NotPublished {
-            stream: self.stream.clone(),
-            messages: errors.len(),
-            id: *id,
-            code: *code,
-        });
-    }
-
-    pub(super) fn end(&self, reason: BrokerError) {
-        lock(&self.state).ended.get_or_insert(reason);
-        self.changed.notify_one();
-    }
-}
 
 /// A publisher of one stream, under a name by which the broker knows its messages again.
 pub struct Publisher {
@@ -168,11 +102,7 @@ impl Connection {
         stream: &StreamName,
         name: &str,
     ) -> Result<Publisher, BrokerError> {
-        let window = Arc::new(Window {
-            stream: stream.clone(),
-            state: Mutex::default(),
-            changed: Notify::new(),
-        });
+        let window = Arc::new(Window::new(stream));
         // Before the broker knows of it: nothing that it says may be missed.
         *lock(&self.shared().publisher) = Some(Arc::clone(&window));
         let request = DeclarePublisher {
@@ -276,56 +206,10 @@ impl Publisher {
             seen = Some((confirmed, deadline));
             let changed = tokio::time::timeout_at(deadline, self.window.changed.notified());
             changed.await.map_err(|_| BrokerError::Unconfirmed {
-                stream: self.window.stream.clone(),
+                stream: self.window.stream().clone(),
                 messages: lock(&self.window.state).unconfirmed,
                 limit: timeout,
             })?;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn window() -> Window {
-        let state = Mutex::default();
-        Window { stream: StreamName::from("s"), state, changed: Notify::new() }
-    }
-
-    fn sent(window: &Window, ids: impl IntoIterator<Item = u64>) {
-        let mut state = lock(&window.state);
-        for id in ids {
-            state.sent.push_back(Sent { id, bytes: 10, confirmed: false });
-            state.unconfirmed += 1;
-            state.bytes += 10;
-        }
-    }
-
-    fn left(window: &Window) -> (usize, usize, usize) {
-        let state = lock(&window.state);
-        (state.unconfirmed, state.bytes, state.sent.len())
-    }
-
-    #[test]
-    fn confirmations_strike_off_in_any_order_and_once() {
-        let window = window();
-        sent(&window, [1, 5, 6, u64::MAX]);
-        window.confirm(&[5, 5, 7, u64::MAX]);
-        assert_eq!(left(&window), (2, 20, 4), "what was never sent, or twice, counts for nothing");
-        window.confirm(&[1]);
-        assert_eq!(left(&window), (1, 10, 2));
-        window.confirm(&[6]);
-        assert_eq!(left(&window), (0, 0, 0));
-    }
-
-    #[test]
-    fn the_first_reason_to_end_stays() {
-        let window = window();
-        sent(&window, [1, 2]);
-        window.refuse(&[(2, ResponseCode::PublisherDoesNotExist)]);
-        window.end(BrokerError::Closed);
-        let ended = lock(&window.state).ended.clone();
-        assert!(matches!(ended, Some(BrokerError::NotPublished { id: 2, .. })), "{ended:?}");
     }
 }

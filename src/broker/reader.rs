@@ -12,11 +12,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use super::connection::Shared;
 use super::dial::ReadHalf;
 use super::error::BrokerError;
 use super::foreign;
-use super::subscription::Admit;
+use super::shared::Shared;
+use super::slot::Admit;
 use crate::sync::lock;
 use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};

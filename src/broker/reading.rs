@@ -8,7 +8,8 @@ use super::connection::Connection;
 use super::error::BrokerError;
 use super::locate::{Prefer, connect_to_stream};
 use super::options::ConnectOptions;
-use super::subscription::{Event, Subscription};
+use super::slot::Received;
+use super::subscription::Subscribed;
 use super::tail::{chunk_at, stream_bounds};
 use crate::flow::resume::Start;
 use crate::types::{Offset, StreamName};
@@ -41,7 +42,7 @@ pub struct StreamReader {
     stream: StreamName,
     connection: Connection,
     /// `None` where there is nothing to read.
-    subscription: Option<Subscription>,
+    subscription: Option<Subscribed>,
     /// The first offset that is not read any more.
     end: Offset,
     next: Offset,
@@ -89,8 +90,8 @@ impl StreamReader {
             let event = tokio::time::timeout(CHUNK_WAIT, subscription.next()).await;
             let event = event.map_err(|_| ReadError::Stalled(self.stream.clone(), self.end))?;
             let delivery = match event {
-                Some(Event::Chunk(delivery)) => delivery,
-                Some(Event::Unavailable(_)) => {
+                Some(Received::Chunk(delivery)) => delivery,
+                Some(Received::Unavailable(_)) => {
                     let detail = "it was deleted, or its leader moved".to_owned();
                     let stream = self.stream.clone();
                     return Err(BrokerError::StreamUnavailable { stream, detail }.into());

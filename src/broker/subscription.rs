@@ -1,66 +1,27 @@
-//! Subscriptions: what the reader does with a Deliver frame, and what a consumer gets to see.
+//! Subscriptions: the consumer's, and short ones that look at a single chunk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::budget::{Admission, Budget};
+use super::budget::Budget;
 use super::connection::Connection;
 use super::error::BrokerError;
-use crate::flow::batch::Permit;
-use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
+use super::slot::{INITIAL_CREDIT, MAIN, Main, Probe, Received, SightingSender, Slot, queue_max};
 use crate::flow::resume::Start;
 use crate::sync::lock;
 use crate::types::StreamName;
-use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
-use crate::wire::commands::{Deliver, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
-use crate::wire::error::WireError;
-use crate::wire::frame::Peek;
-
-/// Room for every chunk that the budget admits, and the word that it is over. Credit alone does not
-/// limit how many chunks wait here: it is granted anew when a chunk *arrives*, as long as there are
-/// bytes left, and small chunks leave many. But each of them holds its cost, which is never below
-/// the overhead, so the budget does.
-fn queue_max(budget: &Budget) -> usize {
-    let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
-    usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
-}
-
-/// The broker sends only when more than half of the *initial* credit is there, so the initial
-/// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
-/// to one, without a stall.
-const INITIAL_CREDIT: u16 = 1;
-
-/// The consumer's subscription on its connection; probes take the ids after it.
-const MAIN: u8 = 0;
-const PROBE: u8 = 1;
-
-/// A chunk, as it came.
-pub struct Delivery {
-    /// The chunk's bytes.
-    pub chunk: Bytes,
-    /// The id of the last committed chunk when it was sent (Deliver v2).
-    pub committed: Option<u64>,
-    /// What holds its memory and credit.
-    pub permit: Permit,
-}
-
-/// What happens on a subscription.
-pub enum Event {
-    /// A chunk came.
-    Chunk(Delivery),
-    /// The subscription is gone: the stream was deleted, or its member on this node went away. The
-    /// connection goes on.
-    Unavailable(ResponseCode),
-}
+use crate::wire::chunk::Sighting;
+use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe, encode_request};
 
 /// A subscription of a consumer. Dropping it stops the credit, and what still arrives is read past.
 /// The broker forgets it with the connection.
-pub struct Subscription {
+pub struct Subscribed {
     connection: Connection,
     budget: Arc<Budget>,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Received>,
 }
 
 impl Connection {
@@ -71,12 +32,12 @@ impl Connection {
         start: Start,
         budget: &Arc<Budget>,
         properties: Vec<(String, String)>,
-    ) -> Result<Subscription, BrokerError> {
+    ) -> Result<Subscribed, BrokerError> {
         let (sender, events) = mpsc::channel(queue_max(budget));
         let main = Main { stream: stream.clone(), sender, budget: Arc::clone(budget) };
         lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
         let subscription =
-            Subscription { connection: self.clone(), budget: Arc::clone(budget), events };
+            Subscribed { connection: self.clone(), budget: Arc::clone(budget), events };
         // The credit counts before the request is sent: the first chunk may overtake its answer.
         budget.open(INITIAL_CREDIT);
         let request = Subscribe {
@@ -92,7 +53,9 @@ impl Connection {
     }
 
     /// Subscribes for one chunk and returns what was seen of it; it is walked as it comes, and not
-    /// kept. `None`: it did not come within `wait`.
+    /// kept. `None`: it did not come within `wait`. Several may be under way at the same time.
+    ///
+    /// Cancel-safe: a dropped call ends its subscription, but keeps its id until the connection ends.
     pub(super) async fn probe(
         &self,
         stream: &StreamName,
@@ -100,25 +63,26 @@ impl Connection {
         wait: std::time::Duration,
     ) -> Result<Option<Sighting>, BrokerError> {
         let (sender, sighting) = oneshot::channel();
-        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
-        lock(&self.shared().slots).insert(PROBE, Slot::Probe(probe));
+        let mut probing = self.probing(stream, sender)?;
         let request = Subscribe {
-            subscription: PROBE,
+            subscription: probing.id,
             stream: stream.clone(),
             start: offset_spec(start),
             credits: 1,
             properties: Vec::new(),
         };
-        let asked = self.call(&request).await.map_err(|error| self.about(stream, error));
-        let found = match asked {
-            Ok(()) => tokio::time::timeout(wait, sighting).await,
+        match self.call(&request).await {
+            Ok(()) => {}
             Err(error) => {
-                lock(&self.shared().slots).remove(&PROBE);
-                return Err(error);
+                // Refused, it is none; without an answer it may be one.
+                probing.over |= matches!(error, BrokerError::Refused { .. });
+                return Err(self.about(stream, error));
             }
-        };
-        let ended = self.call(&Unsubscribe { subscription: PROBE }).await;
-        lock(&self.shared().slots).remove(&PROBE);
+        }
+        let found = tokio::time::timeout(wait, sighting).await;
+        let ended = self.call(&Unsubscribe { subscription: probing.id }).await;
+        // Also where it is refused: then the broker has dropped it already.
+        probing.over = matches!(ended, Ok(()) | Err(BrokerError::Refused { .. }));
         match found {
             Ok(Ok(sighting)) => sighting.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
@@ -132,16 +96,66 @@ impl Connection {
             Err(_) => ended.map(|()| None).map_err(|error| self.about(stream, error)),
         }
     }
+
+    /// Takes an id for a probe.
+    fn probing(
+        &self,
+        stream: &StreamName,
+        sender: SightingSender,
+    ) -> Result<Probing<'_>, BrokerError> {
+        let mut slots = lock(&self.shared().slots);
+        let free = (MAIN + 1..=u8::MAX).find(|id| !slots.contains_key(id));
+        let id = free.ok_or_else(|| {
+            BrokerError::Lost("every subscription id of the connection is taken".into())
+        })?;
+        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
+        slots.insert(id, Slot::Probe(probe));
+        Ok(Probing { connection: self, id, over: false })
+    }
 }
 
-impl Subscription {
+/// A probe's id while it is under way.
+struct Probing<'a> {
+    connection: &'a Connection,
+    id: u8,
+    /// Whether the broker has no subscription of this id any more.
+    over: bool,
+}
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        let shared = self.connection.shared();
+        let mut slots = lock(&shared.slots);
+        if self.over {
+            slots.remove(&self.id);
+            return;
+        }
+        // The id stays taken: chunks of this subscription may still come, and are read past.
+        if let Some(Slot::Probe(probe)) = slots.get_mut(&self.id) {
+            probe.sender = None;
+        }
+        drop(slots);
+        let correlation = shared.correlation.fetch_add(1, Ordering::Relaxed);
+        if let Ok(frame) = encode_request(&Unsubscribe { subscription: self.id }, correlation) {
+            // Without room for it the broker keeps a subscription that has no credit left.
+            drop(shared.out.try_send(frame));
+        }
+    }
+}
+
+impl Subscribed {
     /// The next event; `None` when the connection ended (ask it why). Cancel-safe.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Received> {
         self.events.recv().await
     }
 
+    /// The same, for a caller that polls.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
+        self.events.poll_recv(context)
+    }
+
     /// An event that is there already.
-    pub fn try_next(&mut self) -> Option<Event> {
+    pub fn try_next(&mut self) -> Option<Received> {
         self.events.try_recv().ok()
     }
 
@@ -151,121 +165,10 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Subscribed {
     fn drop(&mut self) {
         self.budget.close();
         lock(&self.connection.shared().slots).remove(&MAIN);
-    }
-}
-
-/// What the reader may do with a Deliver frame whose first bytes are there.
-pub(super) enum Admit {
-    Read,
-    /// Its header is not there yet.
-    NeedMore,
-    /// Read past it.
-    Skip,
-    /// End the connection for this reason.
-    Refuse(BrokerError),
-}
-
-/// The reader's side of a subscription.
-pub(super) enum Slot {
-    Main(Main),
-    Probe(Probe),
-}
-
-pub(super) struct Main {
-    stream: StreamName,
-    sender: mpsc::Sender<Event>,
-    budget: Arc<Budget>,
-}
-
-type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
-
-pub(super) struct Probe {
-    stream: StreamName,
-    /// The chunk that is being read past, and how many bytes of its frame come before it.
-    watching: Option<(Watcher, usize)>,
-    sender: Option<SightingSender>,
-}
-
-impl Slot {
-    pub(super) fn stream(&self) -> &StreamName {
-        match self {
-            Slot::Main(main) => &main.stream,
-            Slot::Probe(probe) => &probe.stream,
-        }
-    }
-
-    pub(super) fn admit(&mut self, head: &Peek, buffer: &[u8]) -> Admit {
-        let bytes = head.frame_bytes;
-        match self {
-            Slot::Main(main) => match main.budget.admit(bytes) {
-                Admission::Granted => Admit::Read,
-                Admission::Overrun => Admit::Refuse(BrokerError::Overrun { bytes }),
-                Admission::TooLarge => {
-                    Admit::Refuse(BrokerError::ChunkTooLarge { bytes, budget: main.budget.limit() })
-                }
-            },
-            Slot::Probe(probe) => {
-                // An unknown version has no chunk that could be found: parsing nothing says so.
-                let at = head.chunk_at.unwrap_or(buffer.len());
-                let chunk = buffer.get(at..).unwrap_or_default();
-                if chunk.len() < HEADER_BYTES && (buffer.len() as u64) < bytes {
-                    return Admit::NeedMore;
-                }
-                // Only the first chunk was asked for.
-                if probe.watching.is_none() && probe.sender.is_some() {
-                    probe.watching = Some((Watcher::default(), at));
-                }
-                Admit::Skip
-            }
-        }
-    }
-
-    /// Looks at bytes of the frame that is read past; `last` are its last ones.
-    pub(super) fn watch(&mut self, bytes: &[u8], last: bool) {
-        let Slot::Probe(probe) = self else { return };
-        let Some((watcher, before)) = &mut probe.watching else { return };
-        let passed = bytes.len().min(*before);
-        *before -= passed;
-        watcher.feed(bytes.get(passed..).unwrap_or_default());
-        if last && let Some((watcher, _)) = probe.watching.take() {
-            // Whoever asked may have stopped waiting.
-            probe.sender.take().map(|sender| sender.send(watcher.finish()).ok());
-        }
-    }
-
-    pub(super) fn deliver(&self, deliver: Deliver, frame_bytes: u64) -> Result<(), BrokerError> {
-        let Slot::Main(main) = self else { return Ok(()) };
-        let delivery = Delivery {
-            chunk: deliver.chunk,
-            committed: deliver.committed_chunk_id,
-            permit: main.budget.take(frame_bytes),
-        };
-        match main.sender.try_send(Event::Chunk(delivery)) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(BrokerError::CreditExceeded),
-            // The consumer has let go of it.
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-        }
-    }
-
-    /// The broker dropped the subscription.
-    pub(super) fn unavailable(self, code: ResponseCode) {
-        if let Slot::Main(main) = self {
-            main.budget.close();
-            // A consumer that is gone need not know; there is always room for this one word.
-            drop(main.sender.try_send(Event::Unavailable(code)));
-        }
-    }
-
-    /// The connection ended.
-    pub(super) fn close(self) {
-        if let Slot::Main(main) = self {
-            main.budget.close();
-        }
     }
 }
 
@@ -276,32 +179,5 @@ fn offset_spec(start: Start) -> OffsetSpec {
         Start::Next => OffsetSpec::Next,
         Start::Offset(offset) => OffsetSpec::Offset(offset),
         Start::Timestamp(at) => OffsetSpec::Timestamp(at),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    #[test]
-    fn small_chunks_that_nobody_takes_fill_the_budget_and_never_the_queue() {
-        let budget = Budget::new(1 << 20);
-        budget.open(INITIAL_CREDIT);
-        let (sender, events) = mpsc::channel(queue_max(&budget));
-        let stream = StreamName::new("s");
-        let slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
-        let frame_bytes = 1;
-        let mut taken = 0;
-        while matches!(budget.admit(frame_bytes), Admission::Granted) {
-            let deliver =
-                Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
-            slot.deliver(deliver, frame_bytes).unwrap();
-            taken += 1;
-        }
-        assert_eq!(taken, (1 << 20) / (CHUNK_OVERHEAD_BYTES + frame_bytes));
-        slot.unavailable(ResponseCode::StreamNotAvailable);
-        assert_eq!(events.len() as u64, taken + 1, "there is room for the last word");
     }
 }

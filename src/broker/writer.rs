@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::connection::Shared;
 use super::dial::WriteHalf;
 use super::error::BrokerError;
+use super::shared::Shared;
 use crate::wire::commands;
 
 /// Where no heartbeat was agreed on, the longest that one write may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Frames are copied together up to this size; larger ones are written as they are.
+const TOGETHER_BYTES_MAX: usize = 4096;
 
 /// How long the last words may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -60,6 +63,7 @@ async fn write_all(
             biased;
             frame = outgoing.recv() => {
                 let Some(frame) = frame else { return Ok(()) };
+                let frame = with_others(frame, &mut outgoing);
                 send(&mut socket, &frame, write_limit).await?;
             }
             () = shared.credit.ready() => {
@@ -87,6 +91,20 @@ async fn write_all(
             }
         }
     }
+}
+
+/// The frame, with small ones that wait behind it: one system call for all of them.
+fn with_others(frame: Bytes, outgoing: &mut mpsc::Receiver<Bytes>) -> Bytes {
+    if frame.len() > TOGETHER_BYTES_MAX || outgoing.is_empty() {
+        return frame;
+    }
+    let mut together = BytesMut::from(frame);
+    while together.len() <= TOGETHER_BYTES_MAX
+        && let Ok(next) = outgoing.try_recv()
+    {
+        together.extend_from_slice(&next);
+    }
+    together.freeze()
 }
 
 async fn send(

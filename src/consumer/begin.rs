@@ -1,14 +1,16 @@
 //! Which offset a start means: asked once, when a reference first connects, or after a loss that a
 //! policy accepted. Nothing here is kept yet; see [`session`](super::session).
+//!
+//! A source that does not show where the stream begins and ends, or single chunks, is asked for the start
+//! as it stands: what it means is known when the first chunk comes.
 
 use super::spec::{Begin, Spec};
-use crate::broker::{Bounds, BrokerError, Connection, chunk_at, stream_bounds};
 use crate::flow::beginning::Beginning;
 use crate::flow::lag::Tail;
 use crate::flow::resume::{Lost, Plan, Start};
+use crate::source::{Bounds, Link, SourceError};
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::Sighting;
-use crate::wire::commands::keys;
 
 use super::session::SessionError;
 
@@ -45,9 +47,12 @@ pub(super) fn say_again(spec: &Spec, lost: &Lost) {
 /// Where the configuration says.
 pub(super) async fn configured(
     spec: &Spec,
-    connection: &Connection,
-    bounds: &Bounds,
+    link: &dyn Link,
+    bounds: Option<&Bounds>,
 ) -> Result<Plan, SessionError> {
+    let Some(bounds) = bounds.filter(|_| link.abilities().sightings) else {
+        return Ok(Plan::at(spec.begin.resolve(Timestamp::now())));
+    };
     match spec.begin {
         Begin::At(Start::Offset(wanted)) => match bounds.first {
             Some(first) if first > wanted => {
@@ -56,10 +61,10 @@ pub(super) async fn configured(
             // It means the same whenever it is asked for.
             _ => Ok(Plan::at(Start::Offset(wanted))),
         },
-        Begin::At(start) => Ok(resolve(spec, connection, bounds, start, false).await?),
+        Begin::At(start) => Ok(resolve(spec, link, bounds, start, false).await?),
         Begin::Ago(_) => {
             let start = spec.begin.resolve(Timestamp::now());
-            Ok(resolve(spec, connection, bounds, start, true).await?)
+            Ok(resolve(spec, link, bounds, start, true).await?)
         }
     }
 }
@@ -67,13 +72,16 @@ pub(super) async fn configured(
 /// Where a policy says.
 pub(super) async fn anew(
     spec: &Spec,
-    connection: &Connection,
-    bounds: &Bounds,
+    link: &dyn Link,
+    bounds: Option<&Bounds>,
     anew: Anew,
 ) -> Result<Plan, SessionError> {
+    let Some(bounds) = bounds.filter(|_| link.abilities().sightings) else {
+        return Ok(Plan::at(anew.start));
+    };
     let plan = match anew.from {
         Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
-        None => resolve(spec, connection, bounds, anew.start, false).await?,
+        None => resolve(spec, link, bounds, anew.start, false).await?,
     };
     Ok(match plan.begins {
         Some(beginning) => Plan::begin(Beginning { instead_of: anew.instead_of, ..beginning }),
@@ -84,27 +92,27 @@ pub(super) async fn anew(
 /// `is_past`: the time is one that has been, so what is published from now on is later.
 async fn resolve(
     spec: &Spec,
-    connection: &Connection,
+    link: &dyn Link,
     bounds: &Bounds,
     start: Start,
     is_past: bool,
-) -> Result<Plan, BrokerError> {
+) -> Result<Plan, SourceError> {
     let begin = |at, behind| Ok(Plan::begin(Beginning { at, behind, instead_of: None }));
     match (start, bounds.first) {
         (Start::Offset(at), _) | (Start::First, Some(at)) => begin(at, None),
-        (Start::First, None) if tells_emptiness(connection) => begin(Offset(0), None),
+        (Start::First, None) if link.abilities().emptiness => begin(Offset(0), None),
         // No chunk came in time: it may be empty, or slow.
         (Start::First, None) => Ok(Plan::awaiting(start, None)),
         (Start::Timestamp(time), _) => {
             let found = match bounds.first {
-                Some(_) => chunk_at(connection, &spec.stream, start).await?,
+                Some(_) => link.chunk_at(start).await?,
                 None => None,
             };
             // A damaged one as well: it is read, and left to `on_bad_message`.
             match found.filter(|chunk| chunk.header.timestamp >= time) {
-                Some(chunk) => begin(steady(spec, connection, chunk).await?.first_offset(), None),
+                Some(chunk) => begin(steady(spec, link, chunk).await?.first_offset(), None),
                 None if is_past => {
-                    let end = end_of(spec, connection, bounds).await?;
+                    let end = end_of(spec, link, bounds).await?;
                     begin(end.map_or(Offset(0), |c| c.next_offset()), identity(end))
                 }
                 // Beyond the end the broker would begin with whatever is written next.
@@ -112,11 +120,11 @@ async fn resolve(
             }
         }
         (Start::Last, _) => {
-            let end = end_of(spec, connection, bounds).await?;
+            let end = end_of(spec, link, bounds).await?;
             begin(end.map_or(Offset(0), |c| c.first_offset()), None)
         }
         (Start::Next, _) => {
-            let end = end_of(spec, connection, bounds).await?;
+            let end = end_of(spec, link, bounds).await?;
             begin(end.map_or(Offset(0), |c| c.next_offset()), identity(end))
         }
     }
@@ -127,21 +135,16 @@ fn identity(end: Option<Sighting>) -> Option<crate::types::ChunkId> {
     end.filter(|chunk| chunk.sound).map(|chunk| chunk.id())
 }
 
-/// Whether an empty stream can be told from a slow one.
-fn tells_emptiness(connection: &Connection) -> bool {
-    connection.supports(keys::STREAM_STATS, 1)
-}
-
 /// The last chunk; `None` where the stream is empty. A damaged one stands for its first offset: it
 /// is read, and left to `on_bad_message`, rather than believed.
 async fn end_of(
     spec: &Spec,
-    connection: &Connection,
+    link: &dyn Link,
     bounds: &Bounds,
-) -> Result<Option<Sighting>, BrokerError> {
+) -> Result<Option<Sighting>, SourceError> {
     let mut bounds = *bounds;
-    if bounds.first.is_none() && !tells_emptiness(connection) {
-        bounds = stream_bounds(connection, &spec.stream).await?;
+    if bounds.first.is_none() && !link.abilities().emptiness {
+        bounds = link.bounds().await?.unwrap_or(bounds);
     }
     if bounds.first.is_none() {
         return Ok(None);
@@ -150,26 +153,22 @@ async fn end_of(
         let detail = "its end is not known on this node yet (after a restart or an election)";
         return Err(unavailable(spec, detail));
     }
-    match chunk_at(connection, &spec.stream, Start::Last).await? {
-        Some(chunk) => steady(spec, connection, chunk).await.map(Some),
+    match link.chunk_at(Start::Last).await? {
+        Some(chunk) => steady(spec, link, chunk).await.map(Some),
         None => Err(unavailable(spec, "its last chunk did not come in time")),
     }
 }
 
 /// The same chunk, if it is there when it is asked for by its own offset: nothing but that bears its
 /// first offset out.
-async fn steady(
-    spec: &Spec,
-    connection: &Connection,
-    chunk: Sighting,
-) -> Result<Sighting, BrokerError> {
-    let there = chunk_at(connection, &spec.stream, Start::Offset(chunk.first_offset())).await?;
+async fn steady(spec: &Spec, link: &dyn Link, chunk: Sighting) -> Result<Sighting, SourceError> {
+    let there = link.chunk_at(Start::Offset(chunk.first_offset())).await?;
     match there {
         Some(there) if there == chunk => Ok(chunk),
         _ => Err(unavailable(spec, "two looks at the same chunk saw different headers")),
     }
 }
 
-fn unavailable(spec: &Spec, detail: &str) -> BrokerError {
-    BrokerError::StreamUnavailable { stream: spec.stream.clone(), detail: detail.into() }
+fn unavailable(spec: &Spec, detail: &str) -> SourceError {
+    SourceError::unavailable(&spec.stream, detail)
 }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::broker::Delivery;
 use crate::flow::batch::{Part, Permit};
 use crate::flow::continuity::{Continuity, Verdict};
 use crate::flow::resume::{self, Lost, Plan};
+use crate::source::Delivery;
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
 

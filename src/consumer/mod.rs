@@ -1,9 +1,11 @@
 //! One reference: source → batch → sink → ledger → commit.
 //!
 //! Two tasks: the [`worker`]'s loop, which waits in one place and decides synchronously, and the
-//! [`sinking`] task, which owns the sink and may be stuck for as long as it likes. A third, the
-//! [`observe`]r, looks at the stream from a connection of its own, so that there is a lag even
-//! where the consumer has halted.
+//! [`sinking`] task, which owns the sink and may be stuck for as long as it likes. Apart
+//! from them, [`observe`] looks at the streams of all consumers, so that there is a lag even where a
+//! consumer has halted.
+//!
+//! Where records come from is a [`source`](crate::source): nothing here knows which one.
 //!
 //! Invariants:
 //! - an offset is stored only when the ledger says that everything up to it is durable;
@@ -31,8 +33,8 @@ pub use spec::{Begin, OnBad, Spec};
 pub use status::{Facts, Status};
 pub use worker::{Command, Outcome, run};
 
-use crate::broker::Prefer;
 use crate::flow::resume::{Origin, Plan, Start};
+use crate::source::Prefer;
 use crate::types::{Checkpoint, Offset};
 
 /// Where a consumer would begin, for `rillway check --connect`.
@@ -54,7 +56,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
     };
     match session::look(spec, own).await {
         Ok(outlook) => {
-            outlook.connection.close().await;
+            outlook.link.close().await;
             Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored })
         }
         Err(session::SessionError::Lost { lost, of: Some(Origin::Beginning) })

@@ -6,15 +6,12 @@ use std::time::Duration;
 use super::begin::{self, Anew};
 use super::remembered::{Remembered, StateError};
 use super::spec::Spec;
-use crate::broker::{
-    Bounds, BrokerError, Budget, Connection, Prefer, Subscription, chunk_at, connect_to_stream,
-    stream_bounds,
-};
 use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::lag::Tail;
 use crate::flow::resume::{
     self, Doubt, Glimpse, Known, Lost, NotBorneOut, Origin, Plan, Sight, Standing, Start,
 };
+use crate::source::{self, Bounds, Budget, Link, Prefer, SourceError, Subscription};
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::Sighting;
 
@@ -30,14 +27,15 @@ pub(super) struct Session {
     pub(super) plan: Plan,
     /// What the broker had stored when it began.
     pub(super) stored: Option<Offset>,
-    pub(super) bounds: Bounds,
+    /// Where the stream begins and ends, where the source says so.
+    pub(super) bounds: Option<Bounds>,
 }
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
     #[error(transparent)]
-    Broker(#[from] BrokerError),
+    Broker(#[from] SourceError),
     /// The position is lost; `of` says where it was found.
     #[error("{lost}")]
     Lost { lost: Lost, of: Option<Origin> },
@@ -68,10 +66,10 @@ pub(super) struct Own {
 
 /// Where a consumer would begin, and what it rests on.
 pub(super) struct Outlook {
-    pub(super) connection: Connection,
+    pub(super) link: Arc<dyn Link>,
     pub(super) plan: Plan,
     pub(super) stored: Option<Offset>,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: Option<Bounds>,
 }
 
 /// Connects, decides, keeps the beginning if it is one, and subscribes.
@@ -80,12 +78,11 @@ pub(super) async fn establish(
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<Session, SessionError> {
-    let Outlook { connection, plan, mut stored, bounds } = look(spec, own).await?;
+    let Outlook { link, plan, mut stored, bounds } = look(spec, own).await?;
     if let Some(beginning) = plan.begins {
-        stored = keep(spec, &connection, &beginning, stored).await?;
+        stored = keep(spec, &*link, &beginning, stored).await?;
     }
-    let subscription =
-        connection.subscribe(&spec.stream, plan.subscribe, budget, Vec::new()).await?;
+    let subscription = source::begin(&link, plan.subscribe, budget).await?;
     Ok(Session { subscription, plan, stored, bounds })
 }
 
@@ -93,38 +90,32 @@ pub(super) async fn establish(
 /// beginning that is remembered was on the broker once.
 async fn keep(
     spec: &Spec,
-    connection: &Connection,
+    link: &dyn Link,
     beginning: &Beginning,
     stored: Option<Offset>,
 ) -> Result<Option<Offset>, SessionError> {
     let stored = match beginning.mirror() {
-        Some(wanted) if stored != Some(wanted) => {
-            Some(store_beginning(spec, connection, wanted).await?)
-        }
+        Some(wanted) if stored != Some(wanted) => Some(store_beginning(link, wanted).await?),
         _ => stored,
     };
     let (remembered, memory) = (Remembered::of(spec), Memory::Beginning(*beginning));
     let write = move || remembered.write(memory);
     match tokio::task::spawn_blocking(write).await {
         Ok(written) => written?,
-        Err(error) => return Err(BrokerError::Lost(error.to_string().into()).into()),
+        Err(error) => return Err(SourceError::given_up(error).into()),
     }
     tracing::info!(consumer = %spec.name, stream = %spec.stream, reference = %spec.reference, at = beginning.at.0, "this reference begins here; it is kept in the state file and on the broker");
     Ok(stored)
 }
 
 /// A store has no answer, so it is read back, and sent again where it did not arrive.
-async fn store_beginning(
-    spec: &Spec,
-    connection: &Connection,
-    wanted: Offset,
-) -> Result<Offset, SessionError> {
+async fn store_beginning(link: &dyn Link, wanted: Offset) -> Result<Offset, SessionError> {
     let mut held = None;
     for attempt in 0..STORES_MAX {
         if attempt > 0 {
             tokio::time::sleep(STORE_AGAIN).await;
         }
-        held = connection.store_offset(&spec.stream, &spec.reference, wanted).await?;
+        held = store(link, wanted).await?;
         if held == Some(wanted) {
             return Ok(wanted);
         }
@@ -144,31 +135,47 @@ pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError>
 }
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
-    let connection = connect_to_stream(&spec.connect, &spec.stream, prefer).await?;
-    let bounds = stream_bounds(&connection, &spec.stream).await?;
-    // A failure here is never taken for "nothing stored": it ends this attempt, and the next one
-    // asks again.
-    let stored = connection.query_offset(&spec.stream, &spec.reference).await?;
+    let link = spec.source.connect(prefer).await?;
+    let bounds = link.bounds().await?;
+    let stored = match link.abilities().offsets {
+        // A failure here is never taken for "nothing stored": it ends this attempt, and the next one
+        // asks again.
+        true => link.stored().await?,
+        // What the broker cannot keep, the state file has instead.
+        false => own.remembered.and_then(|memory| match memory {
+            Memory::Position(position) => Some(position.offset),
+            Memory::Beginning(beginning) => beginning.mirror(),
+        }),
+    };
     let plan = match own.anew {
-        Some(anew) => begin::anew(spec, &connection, &bounds, anew).await?,
+        Some(anew) => begin::anew(spec, &*link, bounds.as_ref(), anew).await?,
         None => {
             let known = Known {
                 own: own.position,
                 stored,
                 remembered: own.remembered,
-                stream_first: bounds.first,
+                stream_first: bounds.and_then(|bounds| bounds.first),
             };
             match resume::stand(&known) {
-                Ok(Standing::New) => begin::configured(spec, &connection, &bounds).await?,
+                Ok(Standing::New) => begin::configured(spec, &*link, bounds.as_ref()).await?,
                 Ok(standing) => {
-                    bear_out(spec, &connection, &bounds, &standing).await?;
+                    bear_out(&*link, bounds.as_ref(), &standing).await?;
                     Plan::resume(standing)
                 }
                 Err(lost) => return Err(SessionError::Lost { lost, of: origin_of(&known) }),
             }
         }
     };
-    Ok(Outlook { connection, plan, stored, bounds })
+    Ok(Outlook { link, plan, stored, bounds })
+}
+
+/// Stores an offset where the source keeps any, and answers with what is held afterwards. Where it keeps
+/// none, the state file alone does, which is written next.
+pub(super) async fn store(link: &dyn Link, offset: Offset) -> Result<Option<Offset>, SourceError> {
+    match link.abilities().offsets {
+        true => link.store(offset).await,
+        false => Ok(Some(offset)),
+    }
 }
 
 /// A beginning that retention has passed, or whose mirror is gone, is lost like a position.
@@ -179,18 +186,20 @@ fn origin_of(known: &Known) -> Option<Origin> {
 /// Whether the stream holds the position: by its counters, which are a lower bound, or else by the
 /// chunk at the position itself.
 async fn bear_out(
-    spec: &Spec,
-    connection: &Connection,
-    bounds: &Bounds,
+    link: &dyn Link,
+    bounds: Option<&Bounds>,
     standing: &Standing,
 ) -> Result<(), SessionError> {
     let Some(position) = standing.position() else { return Ok(()) };
-    let reached = match bounds.tail {
+    let reached = bounds.is_some_and(|bounds| match bounds.tail {
         Tail::Empty => false,
         Tail::Offset(last) | Tail::Chunk(last) => last >= position.offset,
+    });
+    // Where nothing can be looked at, the first chunk that comes tells.
+    let sight = match reached || !link.abilities().sightings {
+        true => Sight::Reached,
+        false => look_for(link, position.offset).await?,
     };
-    let sight =
-        if reached { Sight::Reached } else { look_for(spec, connection, position.offset).await? };
     let of = standing.origin();
     resume::bears_out(position, sight).map_err(|why| match why {
         NotBorneOut::Lost(lost) => SessionError::Lost { lost, of },
@@ -198,14 +207,10 @@ async fn bear_out(
     })
 }
 
-async fn look_for(
-    spec: &Spec,
-    connection: &Connection,
-    position: Offset,
-) -> Result<Sight, BrokerError> {
+async fn look_for(link: &dyn Link, position: Offset) -> Result<Sight, SourceError> {
     // What a damaged chunk says of itself proves nothing.
     let seen = |chunk: Option<Sighting>| chunk.filter(|c| c.sound).map(glimpse);
-    let there = chunk_at(connection, &spec.stream, Start::Offset(position)).await?;
+    let there = link.chunk_at(Start::Offset(position)).await?;
     if let Some(chunk) = seen(there) {
         return Ok(Sight::Chunk(chunk));
     }
@@ -213,9 +218,12 @@ async fn look_for(
         // A damaged one: the subscription will tell more of it.
         return Ok(Sight::Reached);
     }
-    Ok(Sight::Nothing(seen(chunk_at(connection, &spec.stream, Start::Last).await?)))
+    Ok(Sight::Nothing(seen(link.chunk_at(Start::Last).await?)))
 }
 
 fn glimpse(chunk: Sighting) -> Glimpse {
     (chunk.id(), chunk.records())
 }
+
+#[cfg(test)]
+mod tests;

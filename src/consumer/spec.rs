@@ -1,11 +1,12 @@
 //! What one consumer is to do, as plain data.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::ConnectOptions;
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::source::{ConnectOptions, Source};
 use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
 
 /// Where a reference starts that never had a position.
@@ -70,7 +71,9 @@ pub struct Spec {
     pub backoff_min: Duration,
     /// The longest.
     pub backoff_max: Duration,
-    /// How to reach the broker.
+    /// Where its records come from.
+    pub source: Arc<dyn Source>,
+    /// How to reach the broker by the stream protocol, for the lag.
     pub connect: ConnectOptions,
     /// Where positions are remembered.
     pub state_dir: PathBuf,
@@ -98,8 +101,9 @@ pub(super) mod testing {
     use std::path::Path;
 
     use super::{Begin, Duration, OnBad, OnLost, Spec, Start, commit, cutter};
-    use crate::broker::{ConnectOptions, Mechanism};
     use crate::sink::conformance::STREAM;
+    use crate::source::ConnectOptions;
+    use crate::source::scripted::Scripted;
 
     /// A consumer that keeps its state here, and knows no broker.
     pub(in crate::consumer) fn spec(state_dir: &Path) -> Spec {
@@ -117,10 +121,11 @@ pub(super) mod testing {
             wind_up_after: second,
             backoff_min: second,
             backoff_max: second,
+            source: std::sync::Arc::new(Scripted::missing()),
             connect: ConnectOptions {
                 seeds: Vec::new(),
                 vhost: String::new(),
-                mechanism: Mechanism::External,
+                mechanism: crate::source::Mechanism::External,
                 tls: None,
                 heartbeat: second,
                 connect_timeout: second,

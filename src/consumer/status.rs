@@ -9,9 +9,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::broker::Bounds;
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
+use crate::source::Bounds;
 use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, RestartReason, State};
 use crate::types::{Offset, Timestamp};

@@ -20,7 +20,6 @@ mod plan;
 mod reconcile;
 mod set;
 mod sinks;
-mod watching;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

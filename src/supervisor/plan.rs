@@ -12,6 +12,7 @@ use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::sink::factory::{self, Look, SinkFactory};
+use crate::source::stream::StreamSource;
 use crate::types::{ConsumerKey, Guarantee, Reference};
 
 /// One consumer, ready to be run.
@@ -65,6 +66,7 @@ pub fn stream_sink_options(
 }
 
 fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
+    let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
     Spec {
         name: consumer.name.clone(),
         stream: consumer.stream.clone(),
@@ -94,7 +96,12 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
         wind_up_after: config.shutdown_grace.0 / 2,
         backoff_min: consumer.restart.min_backoff.0,
         backoff_max: consumer.restart.max_backoff.0,
-        connect: connect_options(&config.broker, &format!("rillway {}", consumer.name)),
+        source: Arc::new(StreamSource::new(
+            connect.clone(),
+            consumer.stream.clone(),
+            consumer.reference.clone(),
+        )),
+        connect,
         state_dir: config.state_dir.clone(),
     }
 }

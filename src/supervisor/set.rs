@@ -20,7 +20,7 @@ use super::keeper::{self, Carried};
 use super::member::Member;
 use super::plan::Plan;
 use super::reconcile::{Action, Actual, Ended, Phase};
-use super::watching::{Watching, watch};
+use crate::consumer::observe::{Observers, Watching};
 use crate::sync::lock;
 use crate::telemetry::logging::consumer_span;
 use crate::telemetry::{self, Heartbeats, Pulse};
@@ -46,6 +46,8 @@ pub(super) struct Set {
     desired: Desired<Plan>,
     actual: Actual,
     members: IndexMap<ConsumerKey, Kept>,
+    /// Look at the streams, whether their consumers run or not.
+    observers: Observers,
     /// Those of which something has changed that others see.
     changed: HashSet<ConsumerKey>,
 }
@@ -73,6 +75,7 @@ impl Shared {
             desired: Desired::new(),
             actual: Actual::default(),
             members: IndexMap::new(),
+            observers: Observers::default(),
             changed: HashSet::new(),
         };
         // Held here, not in the loop: a loop that panicked must not look like one that has ended.
@@ -150,13 +153,13 @@ impl Set {
 
     /// Does what is to be done; returns when the next thing is due by itself.
     fn turn(&mut self, tasks: &mut Tasks, now: Instant) -> Option<Instant> {
-        let Set { desired, actual, members, changed } = self;
+        let Set { desired, actual, members, observers, changed } = self;
         let due = actual.turn(desired, now, |key, action| {
             changed.insert(key.clone());
             match action {
                 Action::Adopt(_) => {
                     if let Some((plan, put)) = desired.plan(key) {
-                        adopt(members, key, plan, put);
+                        adopt(members, observers, key, plan, put);
                     }
                 }
                 Action::Forget => {
@@ -195,6 +198,7 @@ impl Set {
 /// Takes this plan for what runs next. One that is only to start anew stays what it is.
 fn adopt(
     members: &mut IndexMap<ConsumerKey, Kept>,
+    observers: &Observers,
     key: &ConsumerKey,
     plan: &Plan,
     put: Generation,
@@ -205,7 +209,7 @@ fn adopt(
     }
     let before = members.get(key).map(|kept| &*kept.member);
     let member = Arc::new(Member::new(plan.clone(), before));
-    let watching = Some(watch(&plan.spec, &member.status));
+    let watching = Some(observers.watch(&plan.spec, &member.status));
     let kept = Kept { member, put, task: None, carried: Carried::default(), watching };
     members.insert(key.clone(), kept);
 }

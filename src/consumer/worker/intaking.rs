@@ -6,11 +6,11 @@ use super::super::intake::{Checked, Damaged, Examined, Step, last_of};
 use super::super::spec::OnBad;
 use super::link::{Asked, Link};
 use super::{CHUNKS_PER_TURN_MAX, Outcome, Worker};
-use crate::broker::{BrokerError, Delivery, Event, Prefer};
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
 use crate::flow::lag::{Seen, Tail};
 use crate::flow::resume::{OnLost, Origin};
+use crate::source::{Delivery, Event, Prefer, SourceError};
 use crate::telemetry::{LostReason, RestartReason};
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{ChunkError, ChunkHeader};
@@ -25,16 +25,12 @@ impl Worker {
         for taken in 1.. {
             match event {
                 Some(Event::Chunk(delivery)) => self.on_chunk(delivery, now),
-                Some(Event::Unavailable(code)) => {
-                    self.unlink(BrokerError::StreamUnavailable {
-                        stream: self.spec.stream.clone(),
-                        detail: format!("the broker ended the subscription: {code}"),
-                    });
-                    return;
-                }
+                Some(Event::Unavailable(why)) => return self.unlink(why),
+                // No subscription of ours asks to be a single active consumer.
+                Some(Event::Activation(turn)) => turn.answer(None),
                 None => {
                     if let Link::Up(up) = &self.link {
-                        let reason = up.subscription.connection().reason();
+                        let reason = up.subscription.link().reason();
                         self.unlink(reason);
                     }
                     return;
@@ -89,7 +85,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn on_asked(&mut self, asked: Result<Asked, BrokerError>) {
+    pub(super) fn on_asked(&mut self, asked: Result<Asked, SourceError>) {
         let Asked { from, to, bounds, there, again } = match asked {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error),
@@ -97,9 +93,10 @@ impl Worker {
         if there.is_none() {
             // The chunk behind the gap is there, so an answer that did not come says nothing.
             let what = format!("no chunk came for offset {from} when it was asked for");
-            return self.unlink_because(BrokerError::Lost(what.into()), RestartReason::Reread);
+            return self.unlink_because(SourceError::given_up(what), RestartReason::Reread);
         }
-        let is_beyond_the_end = match bounds.tail {
+        let stream_first = bounds.and_then(|bounds| bounds.first);
+        let is_beyond_the_end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
             Tail::Offset(last) | Tail::Chunk(last) => last < to,
             Tail::Empty => false,
         };
@@ -113,7 +110,7 @@ impl Worker {
             }
             return self.give_up(from, to, damaged);
         }
-        match classify(from, to, bounds.first, there) {
+        match classify(from, to, stream_first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to),
             GapKind::Internal => {
                 tracing::debug!(consumer = %self.spec.name, from = from.0, to = to.0, "a gap of the broker's own chunks");
@@ -123,7 +120,7 @@ impl Worker {
                     "retention of stream {:?} overtook this consumer: offsets {from} to {} were dropped before they were read (up to {records} messages; the stream now starts at {})",
                     self.spec.stream.as_str(),
                     to.0 - 1,
-                    bounds.first.unwrap_or(to)
+                    stream_first.unwrap_or(to)
                 );
                 if !self.leader_says(&what) {
                     return;
@@ -153,7 +150,7 @@ impl Worker {
         let times = self.count_unreadable(reached);
         if times < READS_MAX {
             let again = format!("{what}; asking for them again ({times} of {READS_MAX})");
-            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            self.unlink_because(SourceError::given_up(again), RestartReason::Reread);
         } else {
             self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row. Messages from there on may have been written under wrong offsets. If another replica holds the chunks whole, restart")));
         }
@@ -169,7 +166,7 @@ impl Worker {
         let times = self.count_unreadable(from);
         if times < READS_MAX {
             let again = format!("{what}; asking for them again ({times} of {READS_MAX})");
-            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            self.unlink_because(SourceError::given_up(again), RestartReason::Reread);
         } else {
             let times = READS_MAX;
             self.end(Outcome::Halted(format!("{what}, {times} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")));
@@ -274,7 +271,7 @@ impl Worker {
         let times = self.count_unreadable(wanted);
         if times < READS_MAX {
             let again = format!("{error}; asking for it again ({times} of {READS_MAX})");
-            self.unlink_because(BrokerError::Lost(again.into()), RestartReason::Reread);
+            self.unlink_because(SourceError::given_up(again), RestartReason::Reread);
             return false;
         }
         match self.spec.on_bad {

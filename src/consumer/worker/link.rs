@@ -9,13 +9,10 @@ use super::super::begin::{self, Anew};
 use super::super::intake::{Checked, Intake};
 use super::super::session::{self, Own, Session, SessionError};
 use super::{Restarting, Turn, Worker};
-use crate::broker::{
-    Bounds, BrokerError, Connection, Event, Prefer, Subscription, chunk_at, connect_to_stream,
-    stream_bounds,
-};
 use crate::flow::beginning::Memory;
 use crate::flow::lag::Tail;
 use crate::flow::resume::{self, Lost, Origin, Start};
+use crate::source::{self, Bounds, ErrorKind, Event, Prefer, SourceError, Subscription};
 use crate::telemetry::{RestartReason, State};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
@@ -26,13 +23,13 @@ pub(super) enum Link {
     Linking(BoxFuture<'static, Result<Linked, SessionError>>),
     Up(Box<Up>),
     /// While ending: nothing is read any more.
-    Bare(Connection),
+    Bare(Arc<dyn source::Link>),
 }
 
 /// What came of linking.
 pub(super) enum Linked {
     Session(Box<Session>),
-    Bare(Connection),
+    Bare(Arc<dyn source::Link>),
 }
 
 pub(super) struct Up {
@@ -42,7 +39,7 @@ pub(super) struct Up {
     pub(super) origin: Option<Origin>,
     /// A chunk that waits for room to be inflated, or for a gap to be explained.
     pub(super) chunk: Option<Checked>,
-    asking: Option<BoxFuture<'static, Result<Asked, BrokerError>>>,
+    asking: Option<BoxFuture<'static, Result<Asked, SourceError>>>,
     /// What came before it could be taken.
     ahead: Option<Event>,
 }
@@ -51,7 +48,7 @@ pub(super) struct Up {
 pub(super) struct Asked {
     pub(super) from: Offset,
     pub(super) to: Offset,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: Option<Bounds>,
     /// The first offset of the chunk that the broker gives when it is asked for `from`.
     pub(super) there: Option<Offset>,
     /// The same when it is asked for `to`, where that is another one.
@@ -83,15 +80,15 @@ impl Link {
         matches!(self, Link::Up(_))
     }
 
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(super) fn connection(&self) -> Option<&Arc<dyn source::Link>> {
         match self {
-            Link::Up(up) => Some(up.subscription.connection()),
+            Link::Up(up) => Some(up.subscription.link()),
             Link::Bare(connection) => Some(connection),
             Link::Down { .. } | Link::Linking(_) => None,
         }
     }
 
-    pub(super) fn into_connection(self) -> Option<Connection> {
+    pub(super) fn into_connection(self) -> Option<Arc<dyn source::Link>> {
         self.connection().cloned()
     }
 
@@ -114,7 +111,7 @@ impl Link {
     /// Reads nothing any more; the connection stays for storing the offset.
     pub(super) fn stop(&mut self) {
         *self = match std::mem::replace(self, Link::Down { until: Instant::now() }) {
-            Link::Up(up) => Link::Bare(up.subscription.connection().clone()),
+            Link::Up(up) => Link::Bare(up.subscription.link().clone()),
             Link::Linking(_) => Link::Down { until: Instant::now() },
             other @ (Link::Down { .. } | Link::Bare(_)) => other,
         };
@@ -162,8 +159,7 @@ impl Worker {
         let spec = Arc::clone(&self.spec);
         if self.ending.is_some() {
             self.link = Link::Linking(Box::pin(async move {
-                let connection =
-                    connect_to_stream(&spec.connect, &spec.stream, Prefer::Replica).await?;
+                let connection = spec.source.connect(Prefer::Replica).await?;
                 Ok(Linked::Bare(connection))
             }));
             return;
@@ -197,7 +193,7 @@ impl Worker {
             return true;
         }
         self.own.prefer = Prefer::Leader;
-        let asking = BrokerError::Lost(format!("{what}; asking the leader").into());
+        let asking = SourceError::given_up(format!("{what}; asking the leader"));
         self.unlink_because(asking, RestartReason::Stream);
         false
     }
@@ -226,9 +222,9 @@ impl Worker {
 
     fn on_session(&mut self, session: Session) {
         let Session { subscription, plan, stored, bounds } = session;
-        let connection = subscription.connection();
+        let connection = subscription.link();
         tracing::info!(
-            node = %connection.endpoint(), broker = connection.version(), from = %plan.subscribe,
+            node = %connection.node(), broker = %connection.version(), from = %plan.subscribe,
             wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
             stored = stored.map(|o| o.0), "subscribed"
         );
@@ -240,18 +236,21 @@ impl Worker {
             self.own.remembered = Some(Memory::Beginning(beginning));
             self.own.anew = None;
         }
-        let end = match bounds.tail {
+        let end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
             Tail::Offset(last) | Tail::Chunk(last) => Some(last.next()),
             Tail::Empty => None,
         };
         // Who waits for what is written later has all that is there behind it.
-        let base = plan.wanted.or(end.filter(|_| plan.awaits.is_some())).or(bounds.first);
+        let base = plan
+            .wanted
+            .or(end.filter(|_| plan.awaits.is_some()))
+            .or(bounds.and_then(|bounds| bounds.first));
         let base = base.unwrap_or(Offset(0));
         // A beginning is no data: nothing is durable because of it.
         let resumed = matches!(plan.origin, Some(Origin::Sink | Origin::Broker | Origin::Session));
         self.status.update(|facts| {
             facts.stored = stored;
-            facts.bounds = Some(bounds);
+            facts.bounds = bounds.or(facts.bounds);
             facts.quiet_since = Some(Instant::now());
             facts.delivered = false;
             facts.foreign = false;
@@ -271,13 +270,13 @@ impl Worker {
     }
 
     /// The connection is gone, or none could be had: try again later.
-    pub(super) fn unlink(&mut self, error: BrokerError) {
+    pub(super) fn unlink(&mut self, error: SourceError) {
         let why = super::settling::restart_reason(&error);
         self.unlink_because(error, why);
     }
 
     /// The same where the error does not tell why.
-    pub(super) fn unlink_because(&mut self, error: BrokerError, why: RestartReason) {
+    pub(super) fn unlink_because(&mut self, error: SourceError, why: RestartReason) {
         let now = Instant::now();
         if self.ending.is_some() {
             self.link = Link::Down { until: now + self.backoff.next(fastrand::f64()) };
@@ -293,19 +292,19 @@ impl Worker {
             self.end(super::Outcome::Halted(error.to_string()));
             return;
         }
-        if matches!(error, BrokerError::StreamMissing(_)) {
+        if error.kind() == ErrorKind::Missing {
             // What comes under this name next is another stream.
             self.commit.suspend();
         }
-        let wait = match &error {
-            BrokerError::Overrun { .. } => {
+        let wait = match error.kind() {
+            ErrorKind::Overrun => {
                 self.flush();
                 Duration::ZERO
             }
             _ => self.backoff.next(fastrand::f64()),
         };
-        match error {
-            BrokerError::StreamMissing(_) => self.doubts.missing(),
+        match error.kind() {
+            ErrorKind::Missing => self.doubts.missing(),
             _ => self.doubts.interrupted(),
         }
         self.try_again(error.to_string(), why, wait);
@@ -378,16 +377,15 @@ impl Worker {
 
     /// Asks the broker where the stream begins, to explain a gap; the chunk waits meanwhile.
     pub(super) fn ask_about_gap(&mut self, from: Offset, to: Offset, checked: Checked) {
-        let stream = self.spec.stream.clone();
         if let Link::Up(up) = &mut self.link {
-            let connection = up.subscription.connection().clone();
+            let connection = up.subscription.link().clone();
             up.chunk = Some(checked);
             up.asking = Some(Box::pin(async move {
-                let at = |offset| chunk_at(&connection, &stream, Start::Offset(offset));
+                let at = |offset| connection.chunk_at(Start::Offset(offset));
                 let there = match at(from).await {
                     Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
                     // Something is there, with a header that cannot be read.
-                    Err(BrokerError::Protocol(_)) => Some(from),
+                    Err(error) if error.kind() == ErrorKind::Unreadable => Some(from),
                     Err(error) => return Err(error),
                 };
                 let again = match there {
@@ -395,7 +393,7 @@ impl Worker {
                     _ => None,
                 };
                 // After the chunks: what is truncated meanwhile shows here.
-                let bounds = stream_bounds(&connection, &stream).await?;
+                let bounds = connection.bounds().await?;
                 Ok(Asked { from, to, bounds, there, again })
             }));
         }

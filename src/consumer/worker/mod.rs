@@ -28,7 +28,6 @@ use super::session::{Own, SessionError};
 use super::sinking::{self, Message, Report, Stop};
 use super::spec::Spec;
 use super::status::Status;
-use crate::broker::{BrokerError, Budget, Event, Prefer};
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
@@ -40,6 +39,7 @@ use crate::flow::pace::Pace;
 use crate::flow::resume::{Doubts, Origin};
 use crate::flow::trouble::Trouble;
 use crate::sink::{Sink, SinkError};
+use crate::source::{Budget, Event, Prefer, SourceError};
 use crate::telemetry::{Heartbeats, Pulse, State};
 use crate::types::{Checkpoint, Offset};
 
@@ -84,7 +84,7 @@ enum Turn {
     Stored(Stored),
     Linked(Result<Linked, SessionError>),
     Event(Option<Event>),
-    Asked(Result<Asked, BrokerError>),
+    Asked(Result<Asked, SourceError>),
     Due,
 }
 

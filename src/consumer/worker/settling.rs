@@ -7,22 +7,23 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::super::remembered::Remembered;
+use super::super::session;
 use super::super::sinking::{Report, Stopped};
 use super::super::spec::{OnBad, Spec};
 use super::{Outcome, Restarting, Worker};
-use crate::broker::BrokerError;
 use crate::faults::{self, Point};
 use crate::flow::beginning::Memory;
 use crate::flow::ledger::Ticket;
 use crate::flow::resume::Lost;
 use crate::sink::{BadReason, BadRecord};
+use crate::source::{ErrorKind, SourceError};
 use crate::telemetry::{DeadReason, LostReason, RestartReason, SinkErrorReason, StoreResult};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
 /// What came of storing an offset.
 pub(super) struct Stored {
     checkpoint: Checkpoint,
-    result: Result<Option<Offset>, BrokerError>,
+    result: Result<Option<Offset>, SourceError>,
 }
 
 /// Someone who wants to know when everything up to an offset is stored.
@@ -270,7 +271,7 @@ impl Worker {
         let spec = Arc::clone(&self.spec);
         let remembered = self.remembered.clone();
         self.storing = Some(Box::pin(async move {
-            let result = connection.store_offset(&spec.stream, &spec.reference, offset).await;
+            let result = session::store(&*connection, offset).await;
             if matches!(result, Ok(Some(held)) if held == offset) {
                 faults::reach(Point::OffsetStored);
                 remember(&spec, remembered, checkpoint).await;
@@ -355,32 +356,13 @@ pub(super) fn lost_reason(lost: &Lost) -> LostReason {
     }
 }
 
-pub(super) fn restart_reason(error: &BrokerError) -> RestartReason {
-    match error {
-        BrokerError::Connect { .. }
-        | BrokerError::Tls(_)
-        | BrokerError::Silent { .. }
-        | BrokerError::Broken { .. }
-        | BrokerError::NoNode(_)
-        | BrokerError::Lost(_)
-        | BrokerError::Closed
-        | BrokerError::Timeout { .. }
-        | BrokerError::Unconfirmed { .. } => RestartReason::Connection,
-        BrokerError::Login { .. }
-        | BrokerError::VirtualHost { .. }
-        | BrokerError::Refused { .. }
-        | BrokerError::AccessRefused { .. }
-        | BrokerError::WriteRefused { .. }
-        | BrokerError::NotPublished { .. }
-        | BrokerError::ClosedByBroker { .. }
-        | BrokerError::Protocol(_)
-        | BrokerError::NotProtocol { .. }
-        | BrokerError::Alarm { .. }
-        | BrokerError::CreditExceeded
-        | BrokerError::ChunkTooLarge { .. } => RestartReason::Broker,
-        BrokerError::StreamMissing(_)
-        | BrokerError::NotAStream { .. }
-        | BrokerError::StreamUnavailable { .. } => RestartReason::Stream,
-        BrokerError::Overrun { .. } => RestartReason::Other,
+pub(super) fn restart_reason(error: &SourceError) -> RestartReason {
+    match error.kind() {
+        ErrorKind::Connection => RestartReason::Connection,
+        ErrorKind::Refused | ErrorKind::TooLarge | ErrorKind::Unreadable | ErrorKind::Violation => {
+            RestartReason::Broker
+        }
+        ErrorKind::Missing | ErrorKind::Unavailable => RestartReason::Stream,
+        ErrorKind::Overrun => RestartReason::Other,
     }
 }

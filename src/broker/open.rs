@@ -1,0 +1,41 @@
+//! Opens a connection: dials, starts its reader and writer, and shakes hands.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::Instrument;
+
+use super::connection::Connection;
+use super::dial::dial;
+use super::error::BrokerError;
+use super::options::{ConnectOptions, Endpoint};
+use super::shared::{Beginnings, Shared};
+use super::{foreign, handshake, reader, writer};
+
+impl Connection {
+    /// Connects to one address: TCP, TLS, login, virtual host, and what the broker can do.
+    pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
+        let limit = options.connect_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
+        let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
+        let (read, write) =
+            dialled.map_err(|_| failed(format!("no connection within {limit:?}")))??;
+        let Beginnings { shared, outgoing, tune } = Shared::begin(endpoint);
+        let reader =
+            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
+        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
+        let connection = Connection::new(shared, options, reader);
+        let shaken =
+            tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
+        let peer = shaken.map_err(|_| {
+            failed(match connection.shared().heard.load(Ordering::Relaxed) {
+                true => format!("the login was not over within {limit:?}"),
+                false => foreign::silent(limit),
+            })
+        })??;
+        tracing::debug!(%endpoint, version = peer.version_text, "connected");
+        connection.introduce(peer);
+        Ok(connection)
+    }
+}

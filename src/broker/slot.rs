@@ -1,0 +1,189 @@
+//! The reader's side of a subscription: what becomes of a Deliver frame.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::budget::{Admission, Budget};
+use super::error::BrokerError;
+use crate::flow::batch::Permit;
+use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
+use crate::types::StreamName;
+use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
+use crate::wire::commands::{Deliver, ResponseCode};
+use crate::wire::error::WireError;
+use crate::wire::frame::Peek;
+
+/// The broker sends only when more than half of the *initial* credit is there, so the initial
+/// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
+/// to one, without a stall.
+pub(super) const INITIAL_CREDIT: u16 = 1;
+
+/// The id of the consumer's subscription on its connection; probes take those after it.
+pub(super) const MAIN: u8 = 0;
+
+/// A chunk, as it came.
+pub struct Delivery {
+    /// The chunk's bytes.
+    pub chunk: Bytes,
+    /// The id of the last committed chunk when it was sent (Deliver v2).
+    pub committed: Option<u64>,
+    /// What holds its memory and credit.
+    pub permit: Permit,
+}
+
+/// What happens on a subscription.
+pub enum Received {
+    /// A chunk came.
+    Chunk(Delivery),
+    /// The subscription is gone: the stream was deleted, or its member on this node went away. The
+    /// connection goes on.
+    Unavailable(ResponseCode),
+}
+
+/// Room for every chunk that the budget admits, and the word that it is over. Credit alone does not
+/// limit how many chunks wait here: it is granted anew when a chunk *arrives*, as long as there are
+/// bytes left, and small chunks leave many. But each of them holds its cost, which is never below
+/// the overhead, so the budget does.
+pub(super) fn queue_max(budget: &Budget) -> usize {
+    let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
+    usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
+}
+
+/// What the reader may do with a Deliver frame whose first bytes are there.
+pub(super) enum Admit {
+    Read,
+    /// Its header is not there yet.
+    NeedMore,
+    /// Read past it.
+    Skip,
+    /// End the connection for this reason.
+    Refuse(BrokerError),
+}
+
+/// The reader's side of a subscription.
+pub(super) enum Slot {
+    Main(Main),
+    Probe(Probe),
+}
+
+pub(super) struct Main {
+    pub(super) stream: StreamName,
+    pub(super) sender: mpsc::Sender<Received>,
+    pub(super) budget: Arc<Budget>,
+}
+
+pub(super) type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
+
+pub(super) struct Probe {
+    pub(super) stream: StreamName,
+    /// The chunk that is being read past, and how many bytes of its frame come before it.
+    pub(super) watching: Option<(Watcher, usize)>,
+    /// Whoever waits for what was seen; `None` where nobody does any more.
+    pub(super) sender: Option<SightingSender>,
+}
+
+impl Slot {
+    pub(super) fn stream(&self) -> &StreamName {
+        match self {
+            Slot::Main(main) => &main.stream,
+            Slot::Probe(probe) => &probe.stream,
+        }
+    }
+
+    pub(super) fn admit(&mut self, head: &Peek, buffer: &[u8]) -> Admit {
+        let bytes = head.frame_bytes;
+        match self {
+            Slot::Main(main) => match main.budget.admit(bytes) {
+                Admission::Granted => Admit::Read,
+                Admission::Overrun => Admit::Refuse(BrokerError::Overrun { bytes }),
+                Admission::TooLarge => {
+                    Admit::Refuse(BrokerError::ChunkTooLarge { bytes, budget: main.budget.limit() })
+                }
+            },
+            Slot::Probe(probe) => {
+                // An unknown version has no chunk that could be found: parsing nothing says so.
+                let at = head.chunk_at.unwrap_or(buffer.len());
+                let chunk = buffer.get(at..).unwrap_or_default();
+                if chunk.len() < HEADER_BYTES && (buffer.len() as u64) < bytes {
+                    return Admit::NeedMore;
+                }
+                // Only the first chunk was asked for.
+                if probe.watching.is_none() && probe.sender.is_some() {
+                    probe.watching = Some((Watcher::default(), at));
+                }
+                Admit::Skip
+            }
+        }
+    }
+
+    /// Looks at bytes of the frame that is read past; `last` are its last ones.
+    pub(super) fn watch(&mut self, bytes: &[u8], last: bool) {
+        let Slot::Probe(probe) = self else { return };
+        let Some((watcher, before)) = &mut probe.watching else { return };
+        let passed = bytes.len().min(*before);
+        *before -= passed;
+        watcher.feed(bytes.get(passed..).unwrap_or_default());
+        if last && let Some((watcher, _)) = probe.watching.take() {
+            // Whoever asked may have stopped waiting.
+            probe.sender.take().map(|sender| sender.send(watcher.finish()).ok());
+        }
+    }
+
+    pub(super) fn deliver(&self, deliver: Deliver, frame_bytes: u64) -> Result<(), BrokerError> {
+        let Slot::Main(main) = self else { return Ok(()) };
+        let delivery = Delivery {
+            chunk: deliver.chunk,
+            committed: deliver.committed_chunk_id,
+            permit: main.budget.take(frame_bytes),
+        };
+        match main.sender.try_send(Received::Chunk(delivery)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(BrokerError::CreditExceeded),
+            // The consumer has let go of it.
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// The broker dropped the subscription.
+    pub(super) fn unavailable(self, code: ResponseCode) {
+        if let Slot::Main(main) = self {
+            main.budget.close();
+            // A consumer that is gone need not know; there is always room for this one word.
+            drop(main.sender.try_send(Received::Unavailable(code)));
+        }
+    }
+
+    /// The connection ended.
+    pub(super) fn close(self) {
+        if let Slot::Main(main) = self {
+            main.budget.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_chunks_that_nobody_takes_fill_the_budget_and_never_the_queue() {
+        let budget = Budget::new(1 << 20);
+        budget.open(INITIAL_CREDIT);
+        let (sender, events) = mpsc::channel(queue_max(&budget));
+        let stream = StreamName::new("s");
+        let slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
+        let frame_bytes = 1;
+        let mut taken = 0;
+        while matches!(budget.admit(frame_bytes), Admission::Granted) {
+            let deliver =
+                Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
+            slot.deliver(deliver, frame_bytes).unwrap();
+            taken += 1;
+        }
+        assert_eq!(taken, (1 << 20) / (CHUNK_OVERHEAD_BYTES + frame_bytes));
+        slot.unavailable(ResponseCode::StreamNotAvailable);
+        assert_eq!(events.len() as u64, taken + 1, "there is room for the last word");
+    }
+}

@@ -1,0 +1,160 @@
+//! Where does a consumer begin, by what its source can do?
+
+use std::path::Path;
+
+use super::*;
+use crate::consumer::spec::{Begin, OnBad};
+use crate::flow::resume::OnLost;
+use crate::flow::{commit, cutter};
+use crate::source::scripted::{ABLE, Scripted};
+use crate::source::{Abilities, Activation, Event};
+use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+
+/// A transport that only delivers.
+const UNABLE: Abilities = Abilities {
+    bounds: false,
+    emptiness: false,
+    sightings: false,
+    offsets: false,
+    activation: Activation::AtOnce,
+};
+
+fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
+    let second = Duration::from_secs(1);
+    Spec {
+        name: ConsumerName::from("c"),
+        stream: StreamName::from("s"),
+        reference: Reference::from("r"),
+        begin: Begin::At(start),
+        on_lost: OnLost::Halt,
+        on_bad: OnBad::Halt,
+        commit: commit::Policy { every_messages: 1, every: second },
+        batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+        memory_bytes: 1 << 20,
+        wind_up_after: second,
+        backoff_min: second,
+        backoff_max: second,
+        source: Arc::new(source.clone()),
+        connect: source::ConnectOptions {
+            seeds: Vec::new(),
+            vhost: String::new(),
+            mechanism: crate::broker::Mechanism::External,
+            tls: None,
+            heartbeat: second,
+            connect_timeout: second,
+            request_timeout: second,
+            follow_advertised_hosts: false,
+            name: String::new(),
+        },
+        state_dir: state_dir.to_owned(),
+    }
+}
+
+fn own(remembered: Option<Memory>) -> Own {
+    Own { position: None, remembered, anew: None, prefer: Prefer::Replica }
+}
+
+/// Three chunks of ten messages.
+fn thirty(abilities: Abilities) -> Scripted {
+    let scripted = Scripted::new(abilities);
+    for written in [100, 200, 300] {
+        scripted.publish(&vec![vec![0; 10]; 10], Timestamp(written));
+    }
+    scripted
+}
+
+async fn establish_on(
+    scripted: &Scripted,
+    start: Start,
+    own: Own,
+) -> Result<Session, SessionError> {
+    let state = tempfile::tempdir().unwrap();
+    establish(&spec(scripted, start, state.path()), own, &Budget::new(1 << 20)).await
+}
+
+#[tokio::test]
+async fn a_beginning_is_stored_before_anything_is_read() {
+    for (start, at) in [
+        (Start::Next, 30),
+        (Start::Last, 20),
+        (Start::Timestamp(Timestamp(150)), 10),
+        (Start::Offset(Offset(7)), 7),
+    ] {
+        let scripted = thirty(ABLE);
+        let session = establish_on(&scripted, start, own(None)).await.unwrap();
+        assert_eq!(session.plan.wanted, Some(Offset(at)), "{start}");
+        let kept = session.plan.begins.is_some();
+        assert_eq!(scripted.stored(), kept.then_some(Offset(at - 1)), "{start}");
+        assert_eq!(kept, start != Start::Offset(Offset(7)), "an offset means the same for ever");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_only_delivers_is_asked_for_the_start_as_it_stands() {
+    let scripted = thirty(UNABLE);
+    let start = Start::Timestamp(Timestamp(150));
+    let mut session = establish_on(&scripted, start, own(None)).await.unwrap();
+    assert_eq!((session.plan, session.stored), (Plan::at(start), None));
+    assert_eq!(session.bounds, None, "what is not known is not called empty");
+    let Some(Event::Chunk(delivery)) = session.subscription.next().await else { panic!() };
+    let chunk = crate::wire::chunk::Chunk::decode(delivery.chunk).unwrap();
+    assert_eq!(chunk.header().first_offset, Offset(10));
+}
+
+#[tokio::test]
+async fn what_a_source_cannot_store_the_state_file_has() {
+    let scripted = thirty(UNABLE);
+    let position = Checkpoint { offset: Offset(14), chunk: None };
+    let own = own(Some(Memory::Position(position)));
+    let session = establish_on(&scripted, Start::First, own).await.unwrap();
+    assert_eq!((session.plan.wanted, session.stored), (Some(Offset(15)), Some(Offset(14))));
+    let link = session.subscription.link();
+    assert_eq!(
+        store(&**link, Offset(20)).await.unwrap(),
+        Some(Offset(20)),
+        "nothing is in the way"
+    );
+    assert_eq!(scripted.stored(), None);
+    // A source that keeps offsets, and has none, has lost it.
+    let lost = establish_on(&thirty(ABLE), Start::First, own).await.err();
+    assert!(
+        matches!(lost, Some(SessionError::Lost { lost: Lost::Forgotten { .. }, .. })),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
+    let scripted = thirty(Abilities { offsets: false, ..ABLE });
+    let session = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
+    let beginning = session.plan.begins.unwrap();
+    assert_eq!((beginning.at, scripted.stored()), (Offset(30), None));
+    scripted.publish(&[vec![0; 10]], Timestamp(400));
+    let own = own(Some(Memory::Beginning(beginning)));
+    let again = establish_on(&scripted, Start::Next, own).await.unwrap();
+    assert_eq!((again.plan.wanted, again.plan.origin), (Some(Offset(30)), Some(Origin::Beginning)));
+}
+
+#[tokio::test]
+async fn a_stored_offset_has_to_be_borne_out() {
+    let scripted = thirty(ABLE);
+    scripted.set_stored(Some(Offset(14)));
+    let session = establish_on(&scripted, Start::First, own(None)).await.unwrap();
+    assert_eq!(session.plan.wanted, Some(Offset(15)));
+
+    scripted.truncate(2);
+    let lost = establish_on(&scripted, Start::First, own(None)).await.err();
+    assert!(
+        matches!(lost, Some(SessionError::Lost { lost: Lost::Evicted { .. }, .. })),
+        "{lost:?}"
+    );
+
+    scripted.set_stored(Some(Offset(99)));
+    let doubt = establish_on(&scripted, Start::First, own(None)).await.err();
+    assert!(matches!(doubt, Some(SessionError::Doubt { .. })), "{doubt:?}");
+
+    scripted.cut();
+    let missing = establish_on(&Scripted::missing(), Start::First, own(None)).await.err();
+    let is_missing = |e: &SourceError| e.kind() == crate::source::ErrorKind::Missing;
+    assert!(matches!(&missing, Some(SessionError::Broker(e)) if is_missing(e)), "{missing:?}");
+}

@@ -1,0 +1,240 @@
+//! The stream protocol as a source: everything that the trait knows of, from 3.10 on.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+
+use super::{Abilities, Activation, ErrorKind, Event, Feed, Link, Source, SourceError};
+use crate::broker::{
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, chunk_at,
+    connect_to_stream, stream_bounds,
+};
+use crate::flow::resume::Start;
+use crate::types::{Offset, Reference, StreamName};
+use crate::wire::chunk::Sighting;
+use crate::wire::commands::keys;
+
+/// One stream under one reference.
+#[derive(Clone, Debug)]
+pub struct StreamSource {
+    options: ConnectOptions,
+    stream: StreamName,
+    reference: Reference,
+}
+
+impl StreamSource {
+    /// Connects only once it is asked to.
+    pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
+        StreamSource { options, stream, reference }
+    }
+}
+
+#[async_trait]
+impl Source for StreamSource {
+    async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
+        let connection = connect_to_stream(&self.options, &self.stream, prefer).await?;
+        let (stream, reference) = (self.stream.clone(), self.reference.clone());
+        Ok(Arc::new(StreamLink { connection, stream, reference }))
+    }
+}
+
+/// One connection, for one stream and reference.
+struct StreamLink {
+    connection: Connection,
+    stream: StreamName,
+    reference: Reference,
+}
+
+#[async_trait]
+impl Link for StreamLink {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            bounds: true,
+            emptiness: has_statistics(&self.connection),
+            sightings: true,
+            offsets: true,
+            activation: Activation::AtOnce,
+        }
+    }
+
+    fn node(&self) -> String {
+        self.connection.endpoint().to_string()
+    }
+
+    fn version(&self) -> String {
+        self.connection.version().to_owned()
+    }
+
+    async fn bounds(&self) -> Result<Option<Bounds>, SourceError> {
+        Ok(Some(stream_bounds(&self.connection, &self.stream).await?))
+    }
+
+    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+        Ok(chunk_at(&self.connection, &self.stream, start).await?)
+    }
+
+    async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
+        let subscribed = self.connection.subscribe(&self.stream, start, budget, Vec::new());
+        Ok(Box::new(StreamFeed { subscription: subscribed.await?, stream: self.stream.clone() }))
+    }
+
+    async fn stored(&self) -> Result<Option<Offset>, SourceError> {
+        Ok(self.connection.query_offset(&self.stream, &self.reference).await?)
+    }
+
+    async fn store(&self, offset: Offset) -> Result<Option<Offset>, SourceError> {
+        Ok(self.connection.store_offset(&self.stream, &self.reference, offset).await?)
+    }
+
+    async fn ended(&self) -> SourceError {
+        self.connection.ended().await.into()
+    }
+
+    fn reason(&self) -> SourceError {
+        self.connection.reason().into()
+    }
+
+    async fn close(&self) {
+        self.connection.close().await;
+    }
+}
+
+struct StreamFeed {
+    subscription: broker::Subscribed,
+    stream: StreamName,
+}
+
+impl StreamFeed {
+    fn event(&self, event: broker::Received) -> Event {
+        match event {
+            broker::Received::Chunk(delivery) => Event::Chunk(delivery),
+            broker::Received::Unavailable(code) => Event::Unavailable(SourceError::unavailable(
+                &self.stream,
+                format_args!("the broker ended the subscription: {code}"),
+            )),
+        }
+    }
+}
+
+impl Feed for StreamFeed {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let event = self.subscription.poll_next(context);
+        event.map(|event| event.map(|event| self.event(event)))
+    }
+
+    fn try_next(&mut self) -> Option<Event> {
+        let event = self.subscription.try_next()?;
+        Some(self.event(event))
+    }
+}
+
+/// Whether the broker counts what a stream holds; older ones have chunks read for it.
+fn has_statistics(connection: &Connection) -> bool {
+    connection.supports(keys::STREAM_STATS, 1)
+}
+
+impl From<BrokerError> for SourceError {
+    fn from(error: BrokerError) -> SourceError {
+        let kind = match &error {
+            BrokerError::Connect { .. }
+            | BrokerError::Tls(_)
+            | BrokerError::Silent { .. }
+            | BrokerError::Broken { .. }
+            | BrokerError::NoNode(_)
+            | BrokerError::Lost(_)
+            | BrokerError::Closed
+            | BrokerError::Timeout { .. }
+            | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
+            BrokerError::Login { .. }
+            | BrokerError::VirtualHost { .. }
+            | BrokerError::Refused { .. }
+            | BrokerError::AccessRefused { .. }
+            | BrokerError::WriteRefused { .. }
+            | BrokerError::NotPublished { .. }
+            | BrokerError::ClosedByBroker { .. }
+            | BrokerError::Alarm { .. } => ErrorKind::Refused,
+            BrokerError::StreamMissing(_) | BrokerError::NotAStream { .. } => ErrorKind::Missing,
+            BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
+            BrokerError::Overrun { .. } => ErrorKind::Overrun,
+            BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,
+            BrokerError::Protocol(_) => ErrorKind::Unreadable,
+            BrokerError::NotProtocol { .. } | BrokerError::CreditExceeded => ErrorKind::Violation,
+        };
+        SourceError::new(kind, error.to_string())
+    }
+}
+
+/// Looks at many streams over few connections, for their lag.
+pub struct StreamLookout(broker::Lookout);
+
+impl StreamLookout {
+    /// Connects only once it is asked for a stream.
+    pub fn new(options: ConnectOptions) -> StreamLookout {
+        StreamLookout(broker::Lookout::new(options))
+    }
+
+    /// A view of the stream by a node that has a member of it. The connection is shared.
+    ///
+    /// # Errors
+    /// Whatever keeps the stream from being looked at.
+    pub async fn member(&self, stream: &StreamName) -> Result<StreamView, SourceError> {
+        let connection = self.0.member(stream).await?;
+        Ok(StreamView { connection, stream: stream.clone() })
+    }
+
+    /// Notes why a view of the stream failed, so that the next one is by another node where that may
+    /// help.
+    pub fn failed(&self, stream: &StreamName, error: &SourceError) {
+        // A stream that does not exist does so nowhere.
+        self.0.failed(stream, error.kind() != ErrorKind::Missing);
+    }
+
+    /// See [`broker::Lookout::forget`].
+    pub fn forget(&self, stream: &StreamName) {
+        self.0.forget(stream);
+    }
+}
+
+/// What can be asked of a stream without consuming it.
+#[derive(Clone)]
+pub struct StreamView {
+    connection: Connection,
+    stream: StreamName,
+}
+
+impl StreamView {
+    /// Whether looking costs no more than a request: else chunks are read for it.
+    pub fn is_cheap(&self) -> bool {
+        has_statistics(&self.connection)
+    }
+
+    /// Where the stream begins and ends.
+    ///
+    /// # Errors
+    /// As any request.
+    pub async fn bounds(&self) -> Result<Bounds, SourceError> {
+        Ok(stream_bounds(&self.connection, &self.stream).await?)
+    }
+
+    /// As [`Link::chunk_at`].
+    ///
+    /// # Errors
+    /// As any request.
+    pub async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+        Ok(chunk_at(&self.connection, &self.stream, start).await?)
+    }
+
+    /// The offset stored under a reference.
+    ///
+    /// # Errors
+    /// As any request.
+    pub async fn stored(&self, reference: &Reference) -> Result<Option<Offset>, SourceError> {
+        Ok(self.connection.query_offset(&self.stream, reference).await?)
+    }
+
+    /// Waits for the connection's end and says why. Cancel-safe.
+    pub async fn ended(&self) -> SourceError {
+        self.connection.ended().await.into()
+    }
+}
