@@ -176,7 +176,7 @@ async fn tiny_then_large() -> Result<(), Unavailable> {
     let home = printer(broker, &proxy, &stream, "4MiB");
     let mut watched = Watched::of(&home);
     let (mut daemon, pipe) = home.start_piped();
-    let stuck = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(MIB);
+    let stuck = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(LARGE_BYTES as u64);
     daemon.until("printer", "it holds what fits", LONG, stuck).await;
     watched.look_on(&daemon, Duration::from_secs(3)).await;
     let number = |line: &str| match line.strip_prefix("{\"i\":") {

@@ -28,9 +28,7 @@ pub(super) fn note_gone() {
 ///
 /// Cancel-safe.
 pub async fn reader_goes() {
-    if let Err(error) = watched().await {
-        let why = error.kind();
-        tracing::debug!(%why, "a reader of standard output that goes is noticed at the next write");
+    if watched().await.is_err() {
         std::future::pending::<()>().await;
     }
     note_gone();
