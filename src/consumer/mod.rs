@@ -11,6 +11,7 @@
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
 mod begin;
+mod brain;
 mod hold;
 mod intake;
 mod joined;
