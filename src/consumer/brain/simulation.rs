@@ -108,8 +108,8 @@ impl World {
             80..85 => self.ask(),
             85..88 => self.re_create(),
             88..90 => self.lose_faith(),
-            90..99 => self.pass(Duration::from_millis(self.rng.u64(0..3_000))),
-            _ => self.end(if self.rng.bool() { Ending::Drain } else { Ending::Fault }),
+            90..99 => self.now += Duration::from_millis(self.rng.u64(0..3_000)),
+            _ => self.end_somehow(),
         }
         self.turn();
     }
@@ -269,8 +269,9 @@ impl World {
         });
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
+    fn end_somehow(&mut self) {
+        let ending = if self.rng.bool() { Ending::Drain } else { Ending::Fault };
+        self.end(ending);
     }
 
     fn answer(&mut self, waiter: u32) {
@@ -305,7 +306,7 @@ impl World {
             self.quiesce();
         }
         if self.ending.is_none() {
-            self.end(if self.rng.bool() { Ending::Drain } else { Ending::Fault });
+            self.end_somehow();
         }
         let broker_away = self.ending == Some(Ending::Fault) && self.rng.bool();
         if broker_away {
