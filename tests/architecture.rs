@@ -366,6 +366,19 @@ fn arrows_between_modules_point_one_way() {
 }
 
 #[test]
+fn the_consumers_brain_neither_waits_nor_does_io() {
+    const NEVER: &[&str] = &["Instant::now", "crate::broker", "crate::sink", "crate::telemetry"];
+    let files = files_below("src/consumer/brain", "rs");
+    assert!(!files.is_empty());
+    for file in files.iter().filter(|file| !file.ends_with("simulation.rs")) {
+        let code = code_lines(&std::fs::read_to_string(file).unwrap()).join("\n");
+        for word in NEVER.iter().chain(IMPURE) {
+            assert!(!code.contains(word), "{} uses {word}", file.display());
+        }
+    }
+}
+
+#[test]
 fn the_table_itself_has_no_circle() {
     let mut done: BTreeSet<&str> = BTreeSet::new();
     loop {

@@ -13,6 +13,7 @@
 //! - whatever ends the loop, nothing is marked durable that was not reported so by the sink.
 
 mod begin;
+mod brain;
 pub mod fuzzing;
 mod hold;
 mod intake;

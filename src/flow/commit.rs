@@ -117,6 +117,11 @@ impl Commit {
         self.not_before.is_some_and(|at| at > now)
     }
 
+    /// When a failed store may be tried again; `None` where the last one succeeded.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.not_before
+    }
+
     /// Takes what the broker says that it holds, read anew after a reconnection.
     pub fn observed(&mut self, stored: Option<Offset>) {
         if !self.superseded {

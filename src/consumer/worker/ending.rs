@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::super::brain::Ending;
 use super::{Outcome, Restarting, Worker};
 use crate::telemetry::State;
 
@@ -25,9 +26,11 @@ impl Worker {
         match &outcome {
             Outcome::Drained => {
                 self.stop_at = Some(Instant::now() + self.spec.wind_up_after);
+                self.storing.end(Ending::Drain);
                 self.status.set_state(State::Draining, Some("told to stop".into()));
             }
             Outcome::Halted(reason) | Outcome::Failed(reason) | Outcome::Panicked(reason) => {
+                self.storing.end(Ending::Fault);
                 self.status.set_state(State::Draining, Some(reason.clone()));
             }
         }
@@ -40,15 +43,14 @@ impl Worker {
     /// Whether everything that could be finished is.
     pub(super) fn finished(&self) -> Option<Outcome> {
         let outcome = self.ending.as_ref()?;
-        let settled = self.ready.is_empty() && self.ledger.under_way() == 0;
-        let stored = self.commit.pending().is_none() || self.gave_up_storing;
-        ((settled || !self.sink_alive) && self.storing.is_none() && stored).then(|| outcome.clone())
+        self.storing.is_finished(self.sink_alive).then(|| outcome.clone())
     }
 
     /// Closes the sink and the connection, within a time limit.
-    pub(super) async fn close(self, sink_task: AbortOnDrop, outcome: Outcome) -> Outcome {
-        for waiter in self.waiters {
-            waiter.answer(Err("the consumer ended before it could be stored".to_owned()));
+    pub(super) async fn close(mut self, sink_task: AbortOnDrop, outcome: Outcome) -> Outcome {
+        for waiter in self.storing.take_waiters() {
+            let ended = Err("the consumer ended before it could be stored".to_owned());
+            super::settling::answer(waiter, ended);
         }
         let connection = self.link.into_connection();
         drop(self.orders);

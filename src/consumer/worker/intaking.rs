@@ -60,7 +60,7 @@ impl Worker {
         trace_chunk(&delivery);
         let examined = up.intake.examine(delivery);
         if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
-            self.commit.resume();
+            self.storing.resume();
         }
         match examined {
             Examined::Good(checked) => {
@@ -356,7 +356,7 @@ impl Worker {
         self.flush();
         let checkpoint = Checkpoint { offset: last, chunk: None };
         self.own.position = Some((Origin::Session, checkpoint));
-        match self.ledger.open(checkpoint, 0, Timestamp::now()) {
+        match self.storing.open(checkpoint, 0, Timestamp::now()) {
             Ok(ticket) => self.settle(ticket),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
         }

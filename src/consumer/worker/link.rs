@@ -178,11 +178,8 @@ impl Worker {
     /// Whether a connection would be of any use now.
     pub(super) fn may_link(&self) -> bool {
         match self.ending {
-            None => !self.is_restarting(),
-            Some(_) => {
-                let to_settle = self.sink_alive && self.ledger.under_way() > 0;
-                self.storing.is_none() && (to_settle || self.commit.pending().is_some())
-            }
+            None => !self.is_restarting() && !self.storing.is_outdated(),
+            Some(_) => self.storing.needs_connection(self.sink_alive),
         }
     }
 
@@ -230,7 +227,7 @@ impl Worker {
         );
         self.note_connected();
         self.doubts.clear();
-        self.commit.observed(stored);
+        self.storing.observed(stored);
         if let Some(beginning) = plan.begins {
             // It is kept: until a record of it came, it counts for the next connection too.
             self.own.remembered = Some(Memory::Beginning(beginning));
@@ -283,9 +280,7 @@ impl Worker {
             // Whoever was told to stop stores as long as the time lasts. After a fault, which may
             // have taken the connection with it, one more is tried; the next run reads again what
             // was not stored.
-            let fault = !matches!(self.ending, Some(super::Outcome::Drained));
-            self.gave_up_storing |= fault && self.tried_to_store;
-            self.tried_to_store = true;
+            self.storing.connection_lost();
             return;
         }
         if error.is_fatal() {
@@ -294,7 +289,7 @@ impl Worker {
         }
         if error.kind() == ErrorKind::Missing {
             // What comes under this name next is another stream.
-            self.commit.suspend();
+            self.storing.suspend();
         }
         let wait = match error.kind() {
             ErrorKind::Overrun => {
@@ -346,7 +341,7 @@ impl Worker {
         };
         if lost.is_new_history() {
             // What is durable is of another history than what the broker would store it for.
-            self.commit.suspend();
+            self.storing.suspend();
         }
         let Some(start) = resume::after_loss(self.spec.on_lost) else {
             self.end(super::Outcome::Halted(halt(&lost)));

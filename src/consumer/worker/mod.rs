@@ -19,7 +19,8 @@ use tracing::Instrument;
 
 use self::ending::AbortOnDrop;
 use self::link::{Asked, Link, Linked};
-use self::settling::{Stored, Waiter};
+use self::settling::{Answer, Stored};
+use super::brain::Storing;
 use super::intake::Inflated;
 use super::joined::{JOINED_MAX, Order};
 use super::letters::Letters;
@@ -32,9 +33,7 @@ use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::beginning::Memory;
-use crate::flow::commit::Commit;
 use crate::flow::cutter::Cutter;
-use crate::flow::ledger::Ledger;
 use crate::flow::pace::Pace;
 use crate::flow::resume::{Doubts, Origin};
 use crate::flow::trouble::Trouble;
@@ -123,8 +122,7 @@ struct Worker {
     /// It was asked to make them durable.
     flush_asked: bool,
     remembered: Remembered,
-    ledger: Ledger,
-    commit: Commit,
+    storing: Storing<Answer>,
     cutter: Cutter,
     pace: Pace,
     ready: VecDeque<Order>,
@@ -138,13 +136,9 @@ struct Worker {
     doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
     unreadable: Option<(Offset, u32)>,
-    storing: Option<BoxFuture<'static, Stored>>,
-    waiters: Vec<Waiter>,
+    /// The store that is running.
+    store: Option<BoxFuture<'static, Stored>>,
     ending: Option<Outcome>,
-    /// The last attempt to store an offset while ending failed.
-    gave_up_storing: bool,
-    /// While ending, a connection to store the offset on was lost, or could not be had.
-    tried_to_store: bool,
     turned: Instant,
 }
 
@@ -210,12 +204,6 @@ pub async fn run(
         .in_current_span(),
     ));
 
-    let mut commit = Commit::new(spec.commit, None, now);
-    if let Some(position) = position {
-        commit.durable(position.offset, 0);
-        // The broker's mirror of it follows once a chunk has borne it out.
-        commit.suspend();
-    }
     // Not before: opening a sink may take as long as it likes, the loop may not.
     let pulse = heartbeats.register_consumer(&spec.key(), SILENCE_MAX);
     let worker = Worker {
@@ -232,8 +220,7 @@ pub async fn run(
         held: 0,
         flush_asked: false,
         remembered,
-        ledger: Ledger::starting_at(position),
-        commit,
+        storing: Storing::new(spec.commit, position, now),
         cutter: Cutter::new(spec.stream.clone(), spec.batch),
         pace: Pace::new(spec.batch.max_age),
         ready: VecDeque::new(),
@@ -250,11 +237,8 @@ pub async fn run(
         restarting: if is_new_history { Restarting::Wanted } else { Restarting::No },
         doubts: Doubts::default(),
         unreadable: None,
-        storing: None,
-        waiters: Vec::new(),
+        store: None,
         ending: None,
-        gave_up_storing: false,
-        tried_to_store: false,
         turned: now,
         spec,
         status,
@@ -294,7 +278,7 @@ impl Worker {
             self.stop_at = None;
         }
         let starved = !self.cutter.is_empty()
-            && self.ledger.unsettled() == self.held
+            && self.storing.ledger().unsettled() == self.held
             && !self.budget.has_credit()
             && self.link.queue_is_empty();
         if starved || self.is_batch_due(now) {
@@ -315,7 +299,7 @@ impl Worker {
             biased;
             command = self.commands.recv(), if self.commanded => Turn::Command(command),
             report = self.reports.recv(), if self.sink_alive => Turn::Report(report),
-            stored = settling::of(&mut self.storing) => Turn::Stored(stored),
+            stored = settling::of(&mut self.store) => Turn::Stored(stored),
             turn = self.link.next(intake) => turn,
             () = tokio::time::sleep_until(due) => Turn::Due,
         }
@@ -368,7 +352,7 @@ impl Worker {
     }
 
     fn sink_is_idle(&self) -> bool {
-        self.ready.is_empty() && self.ledger.unsettled() == 0
+        self.ready.is_empty() && self.storing.ledger().unsettled() == 0
     }
 
     /// Cuts the batch under way.
@@ -379,7 +363,7 @@ impl Worker {
     }
 
     fn cut(&mut self, batch: Batch) {
-        let opened = self.ledger.open(batch.checkpoint(), batch.messages(), batch.oldest());
+        let opened = self.storing.open(batch.checkpoint(), batch.messages(), batch.oldest());
         match opened {
             Ok(ticket) => self.ready.push_back(Order { ticket, batch }),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
@@ -401,7 +385,9 @@ impl Worker {
         }
         self.ask_for_flush();
         // A store under way speaks of what was before.
-        let idle = self.cutter.is_empty() && self.ledger.under_way() == 0 && self.storing.is_none();
+        let idle = self.cutter.is_empty()
+            && self.storing.ledger().under_way() == 0
+            && self.store.is_none();
         match self.restarting {
             Restarting::Settling if idle => self.restarting = Restarting::No,
             Restarting::Wanted if idle && self.orders.try_send(Message::Restart).is_ok() => {
@@ -414,12 +400,12 @@ impl Worker {
     /// Where everything has to be durable, and all that is not is held by the sink, asks it for that.
     fn ask_for_flush(&mut self) {
         let wanted = self.ending.is_some()
-            || !self.waiters.is_empty()
+            || self.storing.is_awaited()
             || matches!(self.restarting, Restarting::Settling | Restarting::Wanted);
         if wanted
             && !self.flush_asked
             && self.held > 0
-            && self.held == self.ledger.unsettled()
+            && self.held == self.storing.ledger().unsettled()
             && self.orders.try_send(Message::Flush).is_ok()
         {
             self.flush_asked = true;
@@ -439,11 +425,12 @@ impl Worker {
         }
         self.turned = now;
         let buffered = self.budget.buffered() + self.inflated.bytes();
-        let oldest = self.ledger.oldest().or(self.cutter.oldest().map(|chunk| chunk.timestamp));
-        let durable = self.ledger.durable();
-        let unstored = self.commit.pending().is_some();
+        let oldest =
+            self.storing.ledger().oldest().or(self.cutter.oldest().map(|chunk| chunk.timestamp));
+        let durable = self.storing.ledger().durable();
+        let unstored = self.storing.is_pending();
         let up = self.link.is_up();
-        let busy = self.ledger.unsettled() > self.held;
+        let busy = self.storing.ledger().unsettled() > self.held;
         self.status.update(|facts| {
             facts.sink_busy_since = busy.then(|| facts.sink_busy_since.unwrap_or(now));
             facts.oldest = oldest;

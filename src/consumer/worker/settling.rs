@@ -6,6 +6,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::super::brain::{ReadBack, StoreEnd};
 use super::super::remembered::Remembered;
 use super::super::session;
 use super::super::sinking::{Report, Stopped};
@@ -22,29 +23,23 @@ use crate::types::{Checkpoint, Offset, Timestamp};
 
 /// What came of storing an offset.
 pub(super) struct Stored {
-    checkpoint: Checkpoint,
     result: Result<Option<Offset>, SourceError>,
 }
 
-/// Someone who wants to know when everything up to an offset is stored.
-pub(super) struct Waiter {
-    upto: Option<Offset>,
-    answer: oneshot::Sender<Result<Option<Offset>, String>>,
-}
+/// How whoever asked for a commit is answered.
+pub(super) type Answer = oneshot::Sender<Result<Option<Offset>, String>>;
 
-impl Waiter {
-    pub(super) fn answer(self, result: Result<Option<Offset>, String>) {
-        // Whoever asked may have stopped waiting.
-        self.answer.send(result).unwrap_or_default();
-    }
+pub(super) fn answer(waiter: Answer, result: Result<Option<Offset>, String>) {
+    // Whoever asked may have stopped waiting.
+    waiter.send(result).unwrap_or_default();
 }
 
 /// The running store, if there is one.
-pub(super) async fn of(storing: &mut Option<BoxFuture<'static, Stored>>) -> Stored {
-    match storing {
+pub(super) async fn of(store: &mut Option<BoxFuture<'static, Stored>>) -> Stored {
+    match store {
         Some(future) => {
             let stored = future.await;
-            *storing = None;
+            *store = None;
             stored
         }
         None => std::future::pending().await,
@@ -83,15 +78,15 @@ impl Worker {
                 self.note_skipped(&skipped);
                 written.tickets.into_iter().for_each(|ticket| self.settle(ticket));
                 if let Some((ticket, checkpoint, messages)) = written.part {
-                    match self.ledger.advance(ticket, checkpoint, messages, oldest) {
-                        Ok(progress) => self.note_progress(Some(progress)),
+                    match self.storing.advance(ticket, checkpoint, messages, oldest) {
+                        Ok(moved) => self.note_progress(moved),
                         Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
                     }
                 }
             }
             Report::WoundUp => {
                 self.sink_alive = false;
-                tracing::info!(consumer = %self.spec.name, batches = self.ledger.under_way(), "shutdown_grace is half over: what the sink has not begun to write is left to the next start");
+                tracing::info!(consumer = %self.spec.name, batches = self.storing.ledger().under_way(), "shutdown_grace is half over: what the sink has not begun to write is left to the next start");
             }
             Report::Held { batches, skipped } => {
                 if batches > 0 {
@@ -111,11 +106,9 @@ impl Worker {
                 self.status.update(|facts| facts.sink_trouble = Some(error));
             }
             Report::Restarted => {
-                for waiter in std::mem::take(&mut self.waiters) {
-                    waiter.answer(Err("the stream was created again meanwhile".to_owned()));
+                for waiter in self.storing.restart() {
+                    answer(waiter, Err("the stream was created again meanwhile".to_owned()));
                 }
-                self.ledger.restart();
-                self.commit.restart();
                 self.restarting = Restarting::No;
                 self.status.update(|facts| {
                     facts.durable = None;
@@ -134,8 +127,8 @@ impl Worker {
         self.status.metrics.written_messages.increment(written.messages);
         written.tickets.into_iter().for_each(|ticket| self.settle(ticket));
         if let Some((ticket, checkpoint, messages)) = written.part {
-            match self.ledger.settle_part(ticket, checkpoint, messages) {
-                Ok(progress) => self.note_progress(progress),
+            match self.storing.settle_part(ticket, checkpoint, messages) {
+                Ok(moved) => self.note_progress(moved),
                 Err(error) => tracing::error!(%error, "internal error in the ledger"),
             }
         }
@@ -214,15 +207,14 @@ impl Worker {
 
     /// Notes that the ticket's batch is durable, or was given up by a policy.
     pub(super) fn settle(&mut self, ticket: Ticket) {
-        match self.ledger.settle(ticket) {
-            Ok(progress) => self.note_progress(progress),
+        match self.storing.settle(ticket) {
+            Ok(moved) => self.note_progress(moved),
             Err(error) => self.end(Outcome::Failed(format!("internal error: {error}"))),
         }
     }
 
-    fn note_progress(&mut self, progress: Option<crate::flow::ledger::Progress>) {
-        if let Some(progress) = progress {
-            self.commit.durable(progress.checkpoint.offset, progress.messages);
+    fn note_progress(&mut self, moved: bool) {
+        if moved {
             self.status.update(|facts| facts.durable_at = Some(Timestamp::now()));
         }
     }
@@ -232,105 +224,70 @@ impl Worker {
     }
 
     /// A forced commit: what was accepted is finished first.
-    pub(super) fn commit_now(&mut self, answer: oneshot::Sender<Result<Option<Offset>, String>>) {
+    pub(super) fn commit_now(&mut self, answer: Answer) {
         self.flush();
-        let upto = self.ledger.last();
-        self.waiters.push(Waiter { upto, answer });
-    }
-
-    /// Whether an offset should be stored although it is not due by count or time.
-    fn is_forced(&self) -> bool {
-        let durable = self.ledger.durable().map(|c| c.offset);
-        self.ending.is_some() || self.waiters.iter().any(|w| durable >= w.upto)
+        self.storing.wait(answer);
     }
 
     /// When an offset will have to be stored, as far as it can be.
     pub(super) fn storing_deadline(&self) -> Option<Instant> {
-        (self.storing.is_none() && self.link.connection().is_some())
-            .then(|| self.commit.deadline())
-            .flatten()
+        self.storing.deadline(self.link.connection().is_some())
     }
 
     /// Stores the durable offset, where that is due and possible.
     pub(super) fn start_storing(&mut self, now: Instant) {
-        self.answer_waiters();
-        if self.storing.is_some() {
-            return;
-        }
-        let due = if self.is_forced() && !self.commit.is_waiting(now) {
-            self.commit.pending()
-        } else {
-            self.commit.due(now)
-        };
-        let (Some(offset), Some(connection)) = (due, self.link.connection().cloned()) else {
-            return;
-        };
-        // The ledger knows the chunk; both speak of the same offset.
-        let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
-        let checkpoint = Checkpoint { offset, chunk };
+        self.storing.forget_waiters(Answer::is_closed);
+        let (done, stored) = self.storing.answerable();
+        done.into_iter().for_each(|waiter| answer(waiter, Ok(stored)));
+        let connection = self.link.connection().cloned();
+        let checkpoint = self.storing.next_store(now, connection.is_some());
+        let (Some(checkpoint), Some(connection)) = (checkpoint, connection) else { return };
         let spec = Arc::clone(&self.spec);
         let remembered = self.remembered.clone();
-        self.storing = Some(Box::pin(async move {
+        self.store = Some(Box::pin(async move {
+            let offset = checkpoint.offset;
             let result = session::store(&*connection, offset).await;
             if matches!(result, Ok(Some(held)) if held == offset) {
                 faults::reach(Point::OffsetStored);
                 remember(&spec, remembered, checkpoint).await;
             }
-            Stored { checkpoint, result }
+            Stored { result }
         }));
     }
 
     pub(super) fn on_stored(&mut self, stored: Stored) {
-        let now = Instant::now();
-        let Stored { checkpoint, result } = stored;
+        let read_back = match &stored.result {
+            Ok(held) => ReadBack::Held(*held),
+            Err(_) => ReadBack::Failed,
+        };
+        let end = self.storing.stored(read_back, Instant::now());
         let metrics = &self.status.metrics;
         let name = &self.spec.name;
-        match result {
-            Ok(Some(held)) if held == checkpoint.offset => {
-                metrics.offset_stores(StoreResult::Stored).increment(1);
-                self.commit.confirmed(held, now);
+        let counted = match end {
+            StoreEnd::Stored(_) => StoreResult::Stored,
+            StoreEnd::Higher { .. } | StoreEnd::NotArrived { .. } => StoreResult::NotConfirmed,
+            StoreEnd::Failed => StoreResult::Failed,
+            StoreEnd::Outdated => return,
+        };
+        metrics.offset_stores(counted).increment(1);
+        match end {
+            StoreEnd::Stored(held) => {
                 self.status.update(|facts| {
                     facts.stored = Some(held);
                     facts.unstored_since = None;
                 });
                 tracing::debug!(offset = held.0, "offset stored");
             }
-            Ok(Some(held)) if held > checkpoint.offset => {
-                metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
-                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = checkpoint.offset.0, theirs = held.0, "the broker holds a higher offset than was stored: does another process use this reference?");
-                self.commit.observed(Some(held));
-                self.commit.failed(now);
+            StoreEnd::Higher { ours, theirs } => {
+                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = ours.0, theirs = theirs.0, "the broker holds a higher offset than was stored: does another process use this reference?");
             }
-            Ok(held) => {
-                metrics.offset_stores(StoreResult::NotConfirmed).increment(1);
-                tracing::warn!(consumer = %name, ours = checkpoint.offset.0, held = held.map(|o| o.0), "a stored offset did not arrive; storing it again");
-                self.store_failed(now);
+            StoreEnd::NotArrived { ours, held } => {
+                tracing::warn!(consumer = %name, ours = ours.0, held = held.map(|o| o.0), "a stored offset did not arrive; storing it again");
             }
-            Err(error) => {
-                metrics.offset_stores(StoreResult::Failed).increment(1);
-                tracing::warn!(consumer = %name, %error, "the offset could not be stored; trying again");
-                self.store_failed(now);
+            StoreEnd::Failed | StoreEnd::Outdated => {
+                let error = stored.result.err().map(|error| error.to_string());
+                tracing::warn!(consumer = %name, error, "the offset could not be stored; trying again");
             }
-        }
-    }
-
-    fn store_failed(&mut self, now: Instant) {
-        self.commit.failed(now);
-        self.gave_up_storing |=
-            self.ending.as_ref().is_some_and(|ending| *ending != Outcome::Drained);
-    }
-
-    fn answer_waiters(&mut self) {
-        let stored = self.commit.stored();
-        let durable = self.ledger.durable().map(|c| c.offset);
-        let settled = self.commit.pending().is_none() && !self.commit.is_suspended();
-        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters)
-            .into_iter()
-            .filter(|waiter| !waiter.answer.is_closed())
-            .partition(|w| stored >= w.upto || (settled && durable >= w.upto));
-        self.waiters = waiting;
-        for waiter in done {
-            waiter.answer(Ok(stored));
         }
     }
 }

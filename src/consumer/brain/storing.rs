@@ -1,0 +1,393 @@
+//! What is durable, what of it is stored on the broker, and who waits for that.
+//!
+//! Invariants:
+//! - an offset is stored only when everything up to it is durable, and the stream bears it out;
+//! - at most one store is running, and a stored offset never goes backwards within an incarnation;
+//! - a store that began before the stream was re-created says nothing about the new incarnation;
+//! - every waiter is answered: when its offset is stored, when the stream is re-created, or at the end.
+
+use std::time::Instant;
+
+#[cfg(test)]
+use super::defect::Defect;
+use crate::flow::commit::{Commit, Policy};
+use crate::flow::ledger::{Ledger, LedgerError, Progress, Ticket};
+use crate::types::{Checkpoint, Offset, Timestamp};
+
+/// Whether a test has planted this defect.
+macro_rules! planted {
+    ($of:ident, $defect:ident) => {{
+        #[cfg(test)]
+        let planted = $of.defect == Some(Defect::$defect);
+        #[cfg(not(test))]
+        let planted = false;
+        planted
+    }};
+}
+
+/// Why a consumer ends, as far as storing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consumer) enum Ending {
+    /// It was told to stop: it stores as long as its time lasts.
+    Drain,
+    /// A fault, which may have taken the connection with it: one more connection is tried.
+    Fault,
+}
+
+/// The answer to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consumer) enum ReadBack {
+    /// The broker holds this afterwards.
+    Held(Option<Offset>),
+    /// There was no answer.
+    Failed,
+}
+
+/// How a store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consumer) enum StoreEnd {
+    /// The broker holds the offset.
+    Stored(Offset),
+    /// The broker holds a higher offset than was stored.
+    Higher { ours: Offset, theirs: Offset },
+    /// The offset did not arrive.
+    NotArrived { ours: Offset, held: Option<Offset> },
+    /// There was no answer.
+    Failed,
+    /// The stream was re-created meanwhile: the store counts for nothing.
+    Outdated,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    Idle,
+    Running {
+        checkpoint: Checkpoint,
+        /// It began after the end had begun.
+        at_the_end: bool,
+    },
+    /// Running, for the incarnation before a restart.
+    Outdated,
+}
+
+/// While ending, `connection_lost` says whether one was lost, or could not be had, since the end began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining {
+        connection_lost: bool,
+    },
+    Failing {
+        connection_lost: bool,
+    },
+    /// Nothing more is stored: the next run reads again what was not.
+    GivenUp,
+}
+
+struct Waiter<W> {
+    upto: Option<Offset>,
+    answer: W,
+}
+
+/// The way of every batch from "in flight" to "stored". `W` is how a waiter is answered.
+pub(in crate::consumer) struct Storing<W> {
+    ledger: Ledger,
+    commit: Commit,
+    waiters: Vec<Waiter<W>>,
+    store: Store,
+    phase: Phase,
+    #[cfg(test)]
+    pub(super) defect: Option<Defect>,
+}
+
+impl<W> Storing<W> {
+    /// Everything up to the sink's `position` is durable. It is stored on the broker once a chunk has
+    /// borne it out ([`Storing::resume`]).
+    pub(in crate::consumer) fn new(
+        policy: Policy,
+        position: Option<Checkpoint>,
+        now: Instant,
+    ) -> Storing<W> {
+        let mut commit = Commit::new(policy, None, now);
+        if let Some(position) = position {
+            commit.durable(position.offset, 0);
+            commit.suspend();
+        }
+        Storing {
+            ledger: Ledger::starting_at(position),
+            commit,
+            waiters: Vec::new(),
+            store: Store::Idle,
+            phase: Phase::Running,
+            #[cfg(test)]
+            defect: None,
+        }
+    }
+
+    /// Batches in flight, and what is durable.
+    pub(in crate::consumer) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Opens a ticket for a batch that ends at `checkpoint`.
+    pub(in crate::consumer) fn open(
+        &mut self,
+        checkpoint: Checkpoint,
+        messages: u64,
+        oldest: Timestamp,
+    ) -> Result<Ticket, LedgerError> {
+        if planted!(self, StoresBeforeDurable) {
+            self.commit.durable(checkpoint.offset, messages);
+        }
+        self.ledger.open(checkpoint, messages, oldest)
+    }
+
+    /// Notes that the ticket's batch is durable, or was given up by a policy. True if the durable
+    /// offset moved.
+    pub(in crate::consumer) fn settle(&mut self, ticket: Ticket) -> Result<bool, LedgerError> {
+        if planted!(self, ForgetsTicket) && self.ledger.unsettled() == 3 {
+            return Ok(false);
+        }
+        let progress = self.ledger.settle(ticket)?;
+        if planted!(self, SettlesTwice) {
+            self.ledger.settle(ticket)?;
+        }
+        Ok(self.note(progress))
+    }
+
+    /// See [`Ledger::settle_part`].
+    pub(in crate::consumer) fn settle_part(
+        &mut self,
+        ticket: Ticket,
+        checkpoint: Checkpoint,
+        messages: u64,
+    ) -> Result<bool, LedgerError> {
+        let progress = self.ledger.settle_part(ticket, checkpoint, messages)?;
+        Ok(self.note(progress))
+    }
+
+    /// See [`Ledger::advance`].
+    pub(in crate::consumer) fn advance(
+        &mut self,
+        ticket: Ticket,
+        checkpoint: Checkpoint,
+        messages: u64,
+        oldest: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        let progress = self.ledger.advance(ticket, checkpoint, messages, oldest)?;
+        Ok(self.note(Some(progress)))
+    }
+
+    fn note(&mut self, progress: Option<Progress>) -> bool {
+        let Some(Progress { checkpoint, messages }) = progress else { return false };
+        self.commit.durable(checkpoint.offset, messages);
+        true
+    }
+
+    /// Takes what the broker says that it holds, read anew after a reconnection.
+    pub(in crate::consumer) fn observed(&mut self, stored: Option<Offset>) {
+        self.commit.observed(stored);
+    }
+
+    /// Stores nothing until the stream bears out the position.
+    pub(in crate::consumer) fn suspend(&mut self) {
+        if !planted!(self, StoresWhileSuspended) {
+            self.commit.suspend();
+        }
+    }
+
+    /// The stream bears the position out.
+    pub(in crate::consumer) fn resume(&mut self) {
+        self.commit.resume();
+    }
+
+    /// Forgets the old incarnation of the stream, and returns everyone who waited for an offset of it.
+    pub(in crate::consumer) fn restart(&mut self) -> Vec<W> {
+        self.ledger.restart();
+        self.commit.restart();
+        if self.store != Store::Idle && !planted!(self, BelievesOutdatedStore) {
+            self.store = Store::Outdated;
+        }
+        let mut waiters = self.take_waiters();
+        if planted!(self, DropsWaiter) {
+            waiters.pop();
+        }
+        waiters
+    }
+
+    /// Whether a store of the old incarnation is running. Until it has ended there must be no new
+    /// connection: the store could overwrite the new beginning.
+    pub(in crate::consumer) fn is_outdated(&self) -> bool {
+        self.store == Store::Outdated
+    }
+
+    /// `answer` wants to know when everything that is in flight now is stored.
+    pub(in crate::consumer) fn wait(&mut self, answer: W) {
+        self.waiters.push(Waiter { upto: self.ledger.last(), answer });
+    }
+
+    /// Whether anyone waits.
+    pub(in crate::consumer) fn is_awaited(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// Drops the waiters that want no answer any more.
+    pub(in crate::consumer) fn forget_waiters(&mut self, is_gone: impl Fn(&W) -> bool) {
+        self.waiters.retain(|waiter| !is_gone(&waiter.answer));
+    }
+
+    /// Everyone who waits and has no answer yet.
+    pub(in crate::consumer) fn take_waiters(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.waiters).into_iter().map(|waiter| waiter.answer).collect()
+    }
+
+    /// Everyone whose offset is stored by now, and the stored offset to answer with.
+    pub(in crate::consumer) fn answerable(&mut self) -> (Vec<W>, Option<Offset>) {
+        let stored = self.commit.stored();
+        let durable = self.durable();
+        let settled = self.commit.pending().is_none() && !self.commit.is_suspended();
+        let early = planted!(self, AnswersEarly);
+        let done = self
+            .waiters
+            .extract_if(.., |w| stored >= w.upto || (settled && durable >= w.upto) || early)
+            .map(|waiter| waiter.answer)
+            .collect();
+        (done, stored)
+    }
+
+    /// The consumer ends. The first reason counts, but a fault counts for more than a drain.
+    pub(in crate::consumer) fn end(&mut self, ending: Ending) {
+        self.phase = match (self.phase, ending) {
+            (Phase::Running, Ending::Drain) => Phase::Draining { connection_lost: false },
+            (Phase::Running, Ending::Fault) => Phase::Failing { connection_lost: false },
+            (Phase::Draining { connection_lost }, Ending::Fault) => {
+                Phase::Failing { connection_lost }
+            }
+            (phase, _) => phase,
+        };
+    }
+
+    /// While ending, a connection was lost or could not be had.
+    pub(in crate::consumer) fn connection_lost(&mut self) {
+        self.phase = match self.phase {
+            Phase::Running => Phase::Running,
+            Phase::Draining { .. } => Phase::Draining { connection_lost: true },
+            Phase::Failing { connection_lost: false } => Phase::Failing { connection_lost: true },
+            Phase::Failing { connection_lost: true } if planted!(self, NeverGivesUp) => self.phase,
+            Phase::Failing { connection_lost: true } | Phase::GivenUp => Phase::GivenUp,
+        };
+    }
+
+    /// Whether something durable could be stored.
+    pub(in crate::consumer) fn is_pending(&self) -> bool {
+        self.commit.pending().is_some()
+    }
+
+    /// While ending: whether there is, or may be, something to store, for which a connection is needed.
+    pub(in crate::consumer) fn needs_connection(&self, sink_alive: bool) -> bool {
+        let to_settle = sink_alive && self.ledger.under_way() > 0;
+        self.store == Store::Idle && (to_settle || self.is_pending())
+    }
+
+    /// Whether everything that can still be finished is.
+    pub(in crate::consumer) fn is_finished(&self, sink_alive: bool) -> bool {
+        let settled =
+            self.ledger.under_way() == 0 || !sink_alive || planted!(self, EndsWithBatchInFlight);
+        let stored = !self.is_pending() || self.phase == Phase::GivenUp;
+        settled && self.store == Store::Idle && stored
+    }
+
+    /// When an offset has to be stored, as far as it can be.
+    pub(in crate::consumer) fn deadline(&self, connected: bool) -> Option<Instant> {
+        if self.store != Store::Idle || !connected {
+            return None;
+        }
+        let retry = self.commit.retry_at();
+        if planted!(self, LosesWakeUp) && retry.is_some() {
+            return None;
+        }
+        let forced = retry.filter(|_| self.is_forced() && self.is_pending());
+        forced.or_else(|| self.commit.deadline())
+    }
+
+    /// The offset to be stored now, if any. It counts as being stored until [`Storing::stored`].
+    pub(in crate::consumer) fn next_store(
+        &mut self,
+        now: Instant,
+        connected: bool,
+    ) -> Option<Checkpoint> {
+        if !connected || (self.store != Store::Idle && !planted!(self, StoresTwice)) {
+            return None;
+        }
+        let due = if self.is_forced() && !self.commit.is_waiting(now) {
+            self.commit.pending()
+        } else {
+            self.commit.due(now)
+        };
+        #[cfg(test)]
+        let due = due.or(self.ledger.durable().map(|c| c.offset).filter(|_| {
+            planted!(self, StoresBackwards)
+                && !self.commit.is_suspended()
+                && self.commit.stored() > self.durable()
+        }));
+        let offset = due?;
+        #[cfg(not(test))]
+        debug_assert!(self.durable() >= Some(offset), "stored before durable");
+        // The ledger knows the chunk; both speak of the same offset.
+        let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
+        let checkpoint = Checkpoint { offset, chunk };
+        self.store = Store::Running { checkpoint, at_the_end: self.phase != Phase::Running };
+        Some(checkpoint)
+    }
+
+    /// The running store has ended.
+    pub(in crate::consumer) fn stored(&mut self, read_back: ReadBack, now: Instant) -> StoreEnd {
+        let store = std::mem::replace(&mut self.store, Store::Idle);
+        let Store::Running { checkpoint: Checkpoint { offset: ours, .. }, at_the_end } = store
+        else {
+            return StoreEnd::Outdated;
+        };
+        match read_back {
+            ReadBack::Held(Some(held)) if held == ours => {
+                self.commit.confirmed(held, now);
+                StoreEnd::Stored(held)
+            }
+            ReadBack::Held(_) if planted!(self, BelievesAnyReadBack) => {
+                self.commit.confirmed(ours, now);
+                StoreEnd::Stored(ours)
+            }
+            ReadBack::Held(Some(theirs)) if theirs > ours => {
+                self.commit.observed(Some(theirs));
+                self.commit.failed(now);
+                StoreEnd::Higher { ours, theirs }
+            }
+            ReadBack::Held(held) => {
+                self.store_failed(at_the_end, now);
+                StoreEnd::NotArrived { ours, held }
+            }
+            ReadBack::Failed => {
+                self.store_failed(at_the_end, now);
+                StoreEnd::Failed
+            }
+        }
+    }
+
+    /// A store that the fault itself has cut off is not the one that is tried at the end.
+    fn store_failed(&mut self, at_the_end: bool, now: Instant) {
+        self.commit.failed(now);
+        let was_tried = at_the_end && matches!(self.phase, Phase::Failing { .. });
+        if was_tried && !planted!(self, NeverGivesUp) {
+            self.phase = Phase::GivenUp;
+        }
+    }
+
+    fn durable(&self) -> Option<Offset> {
+        self.ledger.durable().map(|c| c.offset)
+    }
+
+    /// Whether an offset should be stored although it is not due by count or time.
+    fn is_forced(&self) -> bool {
+        let durable = self.durable();
+        self.phase != Phase::Running || self.waiters.iter().any(|w| durable >= w.upto)
+    }
+}
