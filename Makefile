@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle torture lag brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency torture lag brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,6 +36,9 @@ lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)
 
 bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 7 sqlite')
 	@scripts/bench-sinks.sh $(ARGS)
+
+bench-latency: ## From publish to durable, sink by sink (ARGS='1000 10 file sqlite')
+	@scripts/bench-latency.sh $(ARGS)
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)
