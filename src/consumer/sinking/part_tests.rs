@@ -140,3 +140,59 @@ async fn a_sink_that_says_it_has_written_all_and_is_not_done_is_stopped() {
     run(Box::new(sink), None, receive, send, OnBad::Halt, (backoff, stop)).await;
     assert!(matches!(reports.recv().await, Some(Report::Stopped(_))));
 }
+
+/// Fails whenever it is to write, and has begun nothing.
+struct Away;
+
+#[async_trait]
+impl Sink for Away {
+    fn kind(&self) -> &'static str {
+        "away"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+        let retry_after = Some(Duration::from_secs(3600));
+        Err(SinkError::Transient { what: "away".to_owned(), retry_after })
+    }
+
+    async fn wind_up(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+        Ok(Durability::Part(None))
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_long_wait_for_the_next_attempt() {
+    let stop = Stop::default();
+    let (orders, receive) = mpsc::channel(8);
+    let (send, mut reports) = mpsc::channel(100);
+    let batch = batch(0..10);
+    let ticket = Ledger::default().open(batch.checkpoint(), 10, batch.oldest()).unwrap();
+    orders.try_send(Message::Write(Order { ticket, batch })).ok().unwrap();
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+    let running = tokio::spawn(run(
+        Box::new(Away),
+        None,
+        receive,
+        send,
+        OnBad::Halt,
+        (backoff, stop.clone()),
+    ));
+    assert!(matches!(reports.recv().await, Some(Report::Retrying { .. })));
+    stop.set();
+    let limit = Duration::from_secs(20);
+    let report = tokio::time::timeout(limit, reports.recv()).await.expect("not an hour later");
+    assert!(matches!(report, Some(Report::WoundUp)));
+    running.await.unwrap();
+}

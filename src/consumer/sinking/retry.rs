@@ -114,12 +114,15 @@ impl Retry<'_> {
         Ok(())
     }
 
-    /// Reports a failure that may pass, and waits.
+    /// Reports a failure that may pass, and waits; not on and on once the time runs short.
     async fn wait(&mut self, what: String, retry_after: Option<Duration>) -> Result<(), String> {
         let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
         let report = Report::Retrying { error: what, wait };
         self.reports.send(report).await.map_err(|_| GONE.to_owned())?;
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = self.stop.comes() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
         Ok(())
     }
 }
