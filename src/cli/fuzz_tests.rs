@@ -154,13 +154,13 @@ fn state_files() {
             r#"{{"stream":"s","reference":"r","begins_at":18446744073709551615,"behind":{chunk},"instead_of":{{"offset":3,"chunk":{chunk}}},"written":5}}"#
         ),
     ]);
-    drive("state file", 10_000, 1, &seeds, fuzzing::remembered);
+    drive("state file", 10_000, 1, &seeds, fuzzing::state_file);
 }
 
 #[test]
 fn indices_of_dead_letters() {
     let seeds = texts(&["1\n2\n18446744073709551615\n", "7\n12", "+5\n -1\n\r\n08\r\n", ""]);
-    drive("dead-letter index", 10_000, 1, &seeds, fuzzing::noted);
+    drive("dead-letter index", 10_000, 1, &seeds, fuzzing::dead_letter_index);
 }
 
 #[test]

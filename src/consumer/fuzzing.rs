@@ -2,14 +2,14 @@
 //!
 //! Not part of the crate's interface.
 
-use super::{noted, remembered};
+use super::{dead_letter_index, state_file};
 
 /// Takes the bytes for a state file.
-pub fn remembered(data: &[u8]) {
-    remembered::fuzz(data);
+pub fn state_file(data: &[u8]) {
+    state_file::fuzz(data);
 }
 
 /// Takes the bytes for a dead-letter index.
-pub fn noted(data: &[u8]) {
-    noted::fuzz(data);
+pub fn dead_letter_index(data: &[u8]) {
+    dead_letter_index::fuzz(data);
 }

@@ -16,8 +16,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::remembered;
 use super::spec::Spec;
+use super::state_file;
 use crate::types::{Reference, StreamName};
 
 /// The lock, for as long as this lives.
@@ -47,7 +47,7 @@ impl Hold {
     /// # Errors
     /// Where another process, or another consumer of this one, has it.
     pub fn take(spec: &Spec) -> Result<Hold, HoldError> {
-        let path = remembered::file_of(spec, "lock", "");
+        let path = state_file::file_of(spec, "lock", "");
         match lock(&path) {
             Ok(file) => Ok(Hold { _file: Some(file) }),
             Err(Refused::Held(holder)) => Err(HoldError {

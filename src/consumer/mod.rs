@@ -14,23 +14,23 @@
 
 mod begin;
 mod brain;
+mod dead_letter_index;
+mod dead_letters;
 pub mod fuzzing;
 mod hold;
 mod intake;
 mod joined;
-mod letters;
-mod noted;
 pub mod observe;
-mod remembered;
 mod session;
 mod sinking;
 mod spec;
+mod state_file;
 mod status;
 mod worker;
 
 pub use hold::{Hold, HoldError};
-pub use remembered::{Remembered, StateError};
 pub use spec::{Begin, OnBad, Spec};
+pub use state_file::{StateError, StateFile};
 pub use status::{Facts, Status};
 pub use worker::{Command, Outcome, run};
 
@@ -51,7 +51,7 @@ pub struct Forecast {
 pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<Forecast> {
     let own = session::Own {
         position: sink.map(|c| (Origin::Sink, c)),
-        remembered: Remembered::of(spec).read()?,
+        remembered: StateFile::of(spec).read()?,
         anew: None,
         prefer: Prefer::Replica,
     };

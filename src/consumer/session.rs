@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::begin::{self, Anew};
-use super::remembered::{Remembered, StateError};
 use super::spec::Spec;
+use super::state_file::{StateError, StateFile};
 use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::lag::Tail;
 use crate::flow::resume::{
@@ -98,7 +98,7 @@ async fn keep(
         Some(wanted) if stored != Some(wanted) => Some(store_beginning(link, wanted).await?),
         _ => stored,
     };
-    let (remembered, memory) = (Remembered::of(spec), Memory::Beginning(*beginning));
+    let (remembered, memory) = (StateFile::of(spec), Memory::Beginning(*beginning));
     let write = move || remembered.write(memory);
     match tokio::task::spawn_blocking(write).await {
         Ok(written) => written?,

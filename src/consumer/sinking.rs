@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 
 use self::retry::{GONE, Refusal, Retry};
 pub(super) use self::stop::Stop;
+use super::dead_letters::DeadLetters;
 use super::joined::{Joined, Members, Order, Written};
-use super::letters::Letters;
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
@@ -93,7 +93,7 @@ impl Stopped {
 /// Writes what is ordered until the orders end, or the sink does; then closes it.
 pub(super) async fn run(
     mut sink: Box<dyn Sink>,
-    mut letters: Option<Letters>,
+    mut letters: Option<DeadLetters>,
     mut orders: mpsc::Receiver<Message>,
     reports: mpsc::Sender<Report>,
     on_bad: OnBad,
@@ -166,7 +166,7 @@ struct Held {
 
 struct Job<'a> {
     sink: &'a mut dyn Sink,
-    letters: Option<&'a mut Letters>,
+    letters: Option<&'a mut DeadLetters>,
     held: &'a mut Held,
     on_bad: OnBad,
     retry: Retry<'a>,

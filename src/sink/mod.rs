@@ -45,7 +45,7 @@ pub mod registry;
 pub mod sqlite;
 pub mod stdout;
 pub mod stream;
-pub(crate) mod worker;
+pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::consumer::letters::Letters;
+use crate::consumer::dead_letters::DeadLetters;
 use crate::consumer::spec::testing::spec;
 use crate::flow::ledger::Ledger;
 use crate::sink::BadReason;
@@ -139,7 +139,8 @@ impl Case {
         drop(orders);
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
         let spec = Arc::new(spec(self.state.path()));
-        let letters = Letters::new(Box::new(self.letters), spec, self.found.map(Offset)).unwrap();
+        let letters =
+            DeadLetters::new(Box::new(self.letters), spec, self.found.map(Offset)).unwrap();
         run(
             Box::new(sink),
             Some(letters),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Report, Stop};
-use crate::consumer::letters::{Letters, Piece};
+use crate::consumer::dead_letters::{DeadLetters, Piece};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
@@ -104,7 +104,7 @@ impl Retry<'_> {
     /// Has it on disk that these letters come.
     pub(super) async fn note(
         &mut self,
-        letters: &mut Letters,
+        letters: &mut DeadLetters,
         piece: &Piece,
     ) -> Result<(), String> {
         self.backoff.reset();

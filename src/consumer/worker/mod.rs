@@ -21,13 +21,13 @@ use self::ending::AbortOnDrop;
 use self::link::{Asked, Link, Linked};
 use self::settling::{Answer, Stored};
 use super::brain::Storing;
+use super::dead_letters::DeadLetters;
 use super::intake::Inflated;
 use super::joined::{JOINED_MAX, Order};
-use super::letters::Letters;
-use super::remembered::Remembered;
 use super::session::{Own, SessionError};
 use super::sinking::{self, Message, Report, Stop};
 use super::spec::Spec;
+use super::state_file::StateFile;
 use super::status::Status;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
@@ -121,7 +121,7 @@ struct Worker {
     held: usize,
     /// It was asked to make them durable.
     flush_asked: bool,
-    remembered: Remembered,
+    remembered: StateFile,
     storing: Storing<Answer>,
     cutter: Cutter,
     pace: Pace,
@@ -164,7 +164,8 @@ pub async fn run(
             Err(outcome) => return outcome,
             Ok(at) => {
                 let (spec, at) = (Arc::clone(&spec), at.map(|c| c.offset));
-                let opened = tokio::task::spawn_blocking(move || Letters::new(letters, spec, at));
+                let opened =
+                    tokio::task::spawn_blocking(move || DeadLetters::new(letters, spec, at));
                 let failed = |what: String| format!("reading which dead letters there are: {what}");
                 match opened.await {
                     Ok(Ok(letters)) => Some(letters),
@@ -174,7 +175,7 @@ pub async fn run(
             }
         },
     };
-    let remembered = Remembered::of(&spec);
+    let remembered = StateFile::of(&spec);
     let reading = remembered.clone();
     // A disk that hangs holds up this consumer, and no thread that others need.
     let memory = match tokio::task::spawn_blocking(move || reading.read()).await {

@@ -7,10 +7,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::super::brain::{ReadBack, StoreEnd};
-use super::super::remembered::Remembered;
 use super::super::session;
 use super::super::sinking::{Report, Stopped};
 use super::super::spec::{OnBad, Spec};
+use super::super::state_file::StateFile;
 use super::{Outcome, Restarting, Worker};
 use crate::faults::{self, Point};
 use crate::flow::beginning::Memory;
@@ -293,7 +293,7 @@ impl Worker {
 }
 
 /// Writes the state file where a disk that hangs holds nobody up but the next store.
-async fn remember(spec: &Spec, remembered: Remembered, checkpoint: Checkpoint) {
+async fn remember(spec: &Spec, remembered: StateFile, checkpoint: Checkpoint) {
     let written =
         tokio::task::spawn_blocking(move || remembered.write(Memory::Position(checkpoint))).await;
     let failed = match written {

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::log::{Log, Setup};
-use super::model::{Event, Lie, Model};
 use super::pack::Packer;
 use super::segment::{self, Rotation};
+use super::simulation::{Event, Lie, Model};
 use super::{Compression, position};
 use crate::flow::batch::Batch;
 use crate::sink::SinkError;

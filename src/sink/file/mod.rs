@@ -91,7 +91,7 @@ mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
-mod model;
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -106,7 +106,7 @@ use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::format::Format;
-use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
 
@@ -193,7 +193,7 @@ pub enum Compression {
 pub struct FileSink {
     folder: PathBuf,
     /// `None` once closed.
-    worker: Option<Worker<Log<Disk>>>,
+    worker: Option<SinkThread<Log<Disk>>>,
 }
 
 impl FileSink {
@@ -215,7 +215,7 @@ impl FileSink {
         }
         let folder = options.dir.join(segment::folder(&stream));
         let make = move || open_log(options, stream, reference);
-        match Worker::start("rillway-file", make).await {
+        match SinkThread::start("rillway-file", make).await {
             Ok(made) => Ok(FileSink { folder, worker: Some(made?) }),
             Err(error) => Err(unavailable(&folder, error)),
         }

@@ -25,7 +25,7 @@ use rustix::fs::FlockOperation;
 use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
 use crate::files::{self, sync_folder};
 use crate::sink::SinkError;
-use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::thread::{SinkThread, Unavailable};
 
 /// Where files are written before they get their names.
 const TMP: &str = "_rillway/tmp";
@@ -39,14 +39,14 @@ const OPERATION_MAX: Duration = Duration::from_secs(60);
 /// A folder.
 pub(super) struct Local {
     root: PathBuf,
-    worker: Worker<Folder>,
+    worker: SinkThread<Folder>,
 }
 
 impl Local {
     /// The folder need not be there.
     pub(super) async fn open(root: PathBuf) -> Result<Local, SinkError> {
         let folder = Folder { root: root.clone(), written: 0, id: fastrand::u64(..) };
-        match Worker::start("rillway-object", move || Ok::<_, SinkError>(folder)).await {
+        match SinkThread::start("rillway-object", move || Ok::<_, SinkError>(folder)).await {
             Ok(worker) => Ok(Local { worker: worker?, root }),
             Err(error) => Err(unavailable(&root, &error)),
         }

@@ -68,11 +68,11 @@ mod store;
 
 #[cfg(test)]
 mod column_tests;
-#[cfg(feature = "object-stores")]
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod piece_tests;
+#[cfg(feature = "object-stores")]
+#[cfg(test)]
+mod simulation;
 #[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod tests;
@@ -97,7 +97,7 @@ use self::store::{Store, transient};
 use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
@@ -119,7 +119,7 @@ pub struct ObjectOptions {
 pub struct ObjectSink {
     committer: Committer,
     /// `None` once closed.
-    worker: Option<Worker<Shaper>>,
+    worker: Option<SinkThread<Shaper>>,
     flush_at: Option<Instant>,
     /// Sealed, and not there yet.
     objects: VecDeque<Object>,
@@ -156,7 +156,8 @@ impl ObjectSink {
         let (rotation, position) = (options.rotation, committer.position());
         let make =
             move || Ok::<_, SinkError>(Shaper::new(stream, reference, layout, rotation, position));
-        let worker = Worker::start("rillway-encode", make).await.map_err(|e| unavailable(&e))??;
+        let worker =
+            SinkThread::start("rillway-encode", make).await.map_err(|e| unavailable(&e))??;
         Ok(ObjectSink {
             committer,
             worker: Some(worker),

@@ -79,7 +79,7 @@ use async_trait::async_trait;
 pub use self::settings::SqliteSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::{Durability, Sink, SinkError};
 use crate::types::column::Column;
 use crate::types::table_name;
@@ -119,7 +119,7 @@ impl SqliteOptions {
 pub struct SqliteSink {
     path: PathBuf,
     /// `None` once closed.
-    worker: Option<Worker<Writer>>,
+    worker: Option<SinkThread<Writer>>,
 }
 
 impl SqliteSink {
@@ -135,7 +135,7 @@ impl SqliteSink {
     ) -> Result<SqliteSink, SinkError> {
         let path = options.path.clone();
         let make = move || Writer::open(options, stream, reference);
-        match Worker::start("rillway-sqlite", make).await {
+        match SinkThread::start("rillway-sqlite", make).await {
             Ok(made) => Ok(SqliteSink { path, worker: Some(made?) }),
             Err(error) => Err(unavailable(&path, error)),
         }

@@ -34,7 +34,7 @@ use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
-use crate::sink::worker::{Unavailable, Worker};
+use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
 use crate::sync::lock;
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
@@ -67,7 +67,7 @@ pub struct StdoutOptions {
 /// Writes records to standard output.
 pub struct StdoutSink {
     /// `None` once closed.
-    worker: Option<Worker<Printer>>,
+    worker: Option<SinkThread<Printer>>,
 }
 
 impl StdoutSink {
@@ -99,7 +99,7 @@ impl StdoutSink {
                 under_way: None,
             })
         };
-        match Worker::start("rillway-stdout", make).await {
+        match SinkThread::start("rillway-stdout", make).await {
             Ok(made) => Ok(StdoutSink { worker: Some(made?) }),
             Err(error) => Err(unavailable(error)),
         }

@@ -44,16 +44,16 @@ struct Content {
 
 /// One reference's file.
 #[derive(Clone, Debug)]
-pub struct Remembered {
+pub struct StateFile {
     stream: StreamName,
     reference: Reference,
     path: PathBuf,
 }
 
-impl Remembered {
+impl StateFile {
     /// The file of this consumer, which may not be there yet.
-    pub fn of(spec: &Spec) -> Remembered {
-        Remembered {
+    pub fn of(spec: &Spec) -> StateFile {
+        StateFile {
             stream: spec.stream.clone(),
             reference: spec.reference.clone(),
             path: file_of(spec, "json", NEXT),
@@ -117,7 +117,7 @@ impl Remembered {
 /// Takes the bytes for a state file of reference `r` on stream `s`: what is read can be written, and is
 /// read as the same again.
 pub(super) fn fuzz(data: &[u8]) {
-    let file = Remembered {
+    let file = StateFile {
         stream: StreamName::from("s"),
         reference: Reference::from("r"),
         path: PathBuf::from("state"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::consumer::noted::Noted;
+use crate::consumer::dead_letter_index::DeadLetterIndex;
 use crate::consumer::spec::testing::spec;
 use crate::flow::beginning::Beginning;
 use crate::types::{Checkpoint, ChunkId, Offset};
@@ -43,12 +43,12 @@ fn files_of_earlier_versions_are_read() {
     let chunk = ChunkId { first_offset: Offset(40), epoch: 3, timestamp, crc: 0xdead_beef };
     let position = Checkpoint { offset: Offset(41), chunk: Some(chunk) };
     let archiver = of(dir.path(), "archiver", "events");
-    let read = |spec: &Spec| Remembered::of(spec).read().unwrap();
+    let read = |spec: &Spec| StateFile::of(spec).read().unwrap();
     assert_eq!(read(&archiver), Some(Memory::Position(position)));
     let beginning = Beginning { at: Offset(7), behind: None, instead_of: None };
     let other = of(dir.path(), "other", "events");
     assert_eq!(read(&other), Some(Memory::Beginning(beginning)));
-    let noted = Noted::open(&archiver, Some(Offset(17))).unwrap();
+    let noted = DeadLetterIndex::open(&archiver, Some(Offset(17))).unwrap();
     let known: Vec<u64> = (0..200).filter(|offset| noted.knows(Offset(*offset))).collect();
     assert_eq!(known, [3, 17], "neither a torn line nor what the sink does not hold");
 }
@@ -64,7 +64,7 @@ fn names_stay_what_they_are() {
         ("r", long.as_str(), shortened.as_str()),
     ];
     for (reference, stream, name) in table {
-        assert_eq!(Remembered::of(&of(dir, reference, stream)).path(), dir.join(name));
+        assert_eq!(StateFile::of(&of(dir, reference, stream)).path(), dir.join(name));
     }
 }
 
@@ -75,14 +75,14 @@ fn every_reference_has_its_own_files_for_each_stream() {
     let all = [("r", "a"), ("r", "b"), ("q", "a"), ("r@a", "b"), ("r", "a@b")];
     let at = |offset| Memory::Position(Checkpoint { offset: Offset(offset), chunk: None });
     for (offset, (reference, stream)) in (0..).zip(all) {
-        Remembered::of(&of(dir.path(), reference, stream)).write(at(offset)).unwrap();
+        StateFile::of(&of(dir.path(), reference, stream)).write(at(offset)).unwrap();
     }
     for (offset, (reference, stream)) in (0..).zip(all) {
         let spec = of(dir.path(), reference, stream);
-        assert_eq!(Remembered::of(&spec).read().unwrap(), Some(at(offset)));
+        assert_eq!(StateFile::of(&spec).read().unwrap(), Some(at(offset)));
         let (lock, letters) = (file_of(&spec, "lock", ""), file_of(&spec, "dead-letters", NEXT));
         let name = |path: &Path| path.file_stem().unwrap().to_owned();
-        assert_eq!(name(&lock), name(Remembered::of(&spec).path()));
+        assert_eq!(name(&lock), name(StateFile::of(&spec).path()));
         assert_eq!(name(&lock), name(&letters));
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), all.len());

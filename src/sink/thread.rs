@@ -3,7 +3,7 @@
 //!
 //! Why not `spawn_blocking`: a runtime that shuts down waits for its blocking tasks, so a write
 //! that hangs (a full pipe that nobody reads, a dead NFS server) would keep the process from ever
-//! exiting. This thread is detached: dropping the [`Worker`] ends it after the job at hand, and
+//! exiting. This thread is detached: dropping the [`SinkThread`] ends it after the job at hand, and
 //! the process may exit while that job still hangs.
 //!
 //! Invariants: jobs run in the order in which they were handed over; at most [`JOBS_MAX`] wait;
@@ -23,7 +23,7 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 type Alive = oneshot::Sender<()>;
 
 /// The handle of the thread that owns an `S`.
-pub(crate) struct Worker<S> {
+pub(crate) struct SinkThread<S> {
     jobs: SyncSender<Job<S>>,
     ended: oneshot::Receiver<()>,
 }
@@ -39,7 +39,7 @@ pub(crate) enum Unavailable {
     Busy,
 }
 
-impl<S: 'static> Worker<S> {
+impl<S: 'static> SinkThread<S> {
     /// Starts a thread called `name` whose state `make` builds, on that thread.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl<S: 'static> Worker<S> {
     pub(crate) async fn start<E: Send + 'static>(
         name: &str,
         make: impl FnOnce() -> Result<S, E> + Send + 'static,
-    ) -> Result<Result<Worker<S>, E>, Unavailable> {
+    ) -> Result<Result<SinkThread<S>, E>, Unavailable> {
         let (jobs, queue) = sync_channel::<Job<S>>(JOBS_MAX);
         let (made, ready) = oneshot::channel();
         let (alive, ended): (Alive, _) = oneshot::channel();
@@ -73,7 +73,7 @@ impl<S: 'static> Worker<S> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
         thread.map_err(|_| Unavailable::Gone)?;
         match ready.await {
-            Ok(Ok(())) => Ok(Ok(Worker { jobs, ended })),
+            Ok(Ok(())) => Ok(Ok(SinkThread { jobs, ended })),
             Ok(Err(error)) => Ok(Err(error)),
             Err(_) => Err(Unavailable::Gone),
         }
@@ -117,8 +117,8 @@ mod tests {
         }
     }
 
-    async fn counter() -> Worker<u32> {
-        Worker::start("test", || Ok::<u32, ()>(0)).await.unwrap().unwrap()
+    async fn counter() -> SinkThread<u32> {
+        SinkThread::start("test", || Ok::<u32, ()>(0)).await.unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -135,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_start_hands_its_error_over() {
-        let failed = Worker::<u32>::start("test", || Err("no")).await.unwrap();
+        let failed = SinkThread::<u32>::start("test", || Err("no")).await.unwrap();
         assert_eq!(failed.err(), Some("no"));
     }
 
@@ -151,7 +151,7 @@ mod tests {
     async fn the_state_is_dropped_when_the_end_returns() {
         let state = std::sync::Arc::new(());
         let inside = std::sync::Arc::clone(&state);
-        let worker = Worker::start("test", || Ok::<_, ()>(inside)).await.unwrap().unwrap();
+        let worker = SinkThread::start("test", || Ok::<_, ()>(inside)).await.unwrap().unwrap();
         worker.end().await;
         assert_eq!(std::sync::Arc::strong_count(&state), 1);
     }

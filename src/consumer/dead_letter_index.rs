@@ -2,7 +2,7 @@
 //! which is found bad once more has its letter.
 //!
 //! An offset is on disk *before* its letter is written. So a line says that there is a letter only
-//! where the letters' sink stands at it, or beyond: [`Noted::open`] forgets the others. Of those that
+//! where the letters' sink stands at it, or beyond: [`DeadLetterIndex::open`] forgets the others. Of those that
 //! it keeps each has its letter: letters go out in order, in pieces, each piece behind the position
 //! that was there before, and a sink's position moves with its letters.
 //!
@@ -16,8 +16,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::remembered::{self, NEXT, Remembered};
 use super::spec::Spec;
+use super::state_file::{self, NEXT, StateFile};
 use crate::files;
 use crate::types::Offset;
 
@@ -26,27 +26,27 @@ const KEPT: usize = 10_000;
 
 /// The file, and what it holds.
 #[derive(Debug)]
-pub(super) struct Noted {
+pub(super) struct DeadLetterIndex {
     path: PathBuf,
-    remembered: Remembered,
+    remembered: StateFile,
     known: BTreeSet<Offset>,
     file: Option<File>,
     /// Lines that were added since it was written anew.
     added: usize,
 }
 
-impl Noted {
+impl DeadLetterIndex {
     /// Reads what earlier runs have noted, as far as `found`, the position of the letters' sink.
-    pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<Noted> {
-        let remembered = Remembered::of(spec);
-        let path = remembered::file_of(spec, "dead-letters", NEXT);
+    pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<DeadLetterIndex> {
+        let remembered = StateFile::of(spec);
+        let path = state_file::file_of(spec, "dead-letters", NEXT);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
         let known = known(&text, found);
-        Ok(Noted { path, remembered, known, file: None, added: 0 })
+        Ok(DeadLetterIndex { path, remembered, known, file: None, added: 0 })
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -7,7 +7,7 @@
 //! - a letter is durable before its record is left out of the batch, so a record is settled only
 //!   when its letter is;
 //! - letters go out in the stream's order. What is at or below the position of their sink would be
-//!   dropped there. So a bad record there is left out without a new letter only where [`Noted`]
+//!   dropped there. So a bad record there is left out without a new letter only where [`DeadLetterIndex`]
 //!   proves that it has one; where not, it was found bad only after a later one (the columns were
 //!   changed, a service refuses other messages than before), and that is an error, which halts;
 //! - letters take little memory, however many records of a batch are bad: they are written in
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::noted::Noted;
+use super::dead_letter_index::DeadLetterIndex;
 use super::spec::Spec;
 use crate::flow::batch::{Batch, Part};
 use crate::sink::{BadRecord, Sink};
@@ -34,16 +34,16 @@ const PIECE_BYTES: usize = 1 << 20;
 const ERROR_BYTES_MAX: usize = 2048;
 
 /// Where the letters of one consumer go, and how far.
-pub(super) struct Letters {
+pub(super) struct DeadLetters {
     pub(super) sink: Box<dyn Sink>,
     spec: Arc<Spec>,
     /// The position of the sink: as it was opened, or the last letter since.
     at: Option<Offset>,
-    noted: Arc<Mutex<Noted>>,
+    index: Arc<Mutex<DeadLetterIndex>>,
 }
 
-impl Letters {
-    /// Letters into this sink, which is at `found`.
+impl DeadLetters {
+    /// DeadLetters into this sink, which is at `found`.
     ///
     /// # Errors
     /// Where it cannot be read which letters there are.
@@ -51,15 +51,15 @@ impl Letters {
         sink: Box<dyn Sink>,
         spec: Arc<Spec>,
         found: Option<Offset>,
-    ) -> io::Result<Letters> {
-        let noted = Arc::new(Mutex::new(Noted::open(&spec, found)?));
-        Ok(Letters { sink, spec, at: found, noted })
+    ) -> io::Result<DeadLetters> {
+        let index = Arc::new(Mutex::new(DeadLetterIndex::open(&spec, found)?));
+        Ok(DeadLetters { sink, spec, at: found, index })
     }
 
     /// Begins anew with the stream's new history.
     pub(super) fn restart(&mut self) {
         self.at = None;
-        lock(&self.noted).restart();
+        lock(&self.index).restart();
     }
 
     /// The records among these that have no letter yet, in the stream's order.
@@ -68,8 +68,8 @@ impl Letters {
     /// Where one comes too late for the order and cannot be proved to be there.
     pub(super) fn wanted<'b>(&self, bad: &'b [BadRecord]) -> Result<Vec<&'b BadRecord>, String> {
         let mut wanted: Vec<&BadRecord> = {
-            let noted = lock(&self.noted);
-            bad.iter().filter(|bad| !noted.knows(bad.offset)).collect()
+            let index = lock(&self.index);
+            bad.iter().filter(|bad| !index.knows(bad.offset)).collect()
         };
         wanted.sort_unstable_by_key(|bad| bad.offset);
         wanted.dedup_by_key(|bad| bad.offset);
@@ -125,8 +125,8 @@ impl Letters {
     }
 
     fn too_late(&self, late: Offset, at: Offset) -> String {
-        let noted = lock(&self.noted);
-        let file = noted.path().display();
+        let index = lock(&self.index);
+        let file = index.path().display();
         format!(
             "the message at offset {late} was found bad only after a later one: the dead letters' \
              sink stands at offset {at} and would drop its letter, and {file} does not say that it \
@@ -140,9 +140,9 @@ impl Letters {
     /// Has on disk which letters are written next: only then may they be.
     pub(super) async fn note(&mut self, piece: &Piece) -> Result<(), String> {
         let offsets: Vec<Offset> = piece.records.iter().map(|(bad, _)| bad.offset).collect();
-        let (noted, path) = (Arc::clone(&self.noted), lock(&self.noted).path().to_owned());
+        let (index, path) = (Arc::clone(&self.index), lock(&self.index).path().to_owned());
         // A disk that hangs holds up this consumer, and no thread that others need.
-        let added = tokio::task::spawn_blocking(move || lock(&noted).add(&offsets)).await;
+        let added = tokio::task::spawn_blocking(move || lock(&index).add(&offsets)).await;
         let failed = |what: &dyn std::fmt::Display| {
             format!("{}: which letters there are cannot be written: {what}", path.display())
         };
@@ -182,7 +182,7 @@ fn not_in_batch(offset: Offset) -> String {
     )
 }
 
-/// Letters that are written at once.
+/// DeadLetters that are written at once.
 #[derive(Default)]
 pub(super) struct Piece {
     records: Vec<(BadRecord, Part)>,
