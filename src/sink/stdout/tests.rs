@@ -167,7 +167,8 @@ async fn two_consumers_never_mix_their_lines() {
     let write = |target: io::PipeWriter| async move {
         let mut sink = StdoutSink::to(Box::new(target), options(), STREAM.into()).await.unwrap();
         for n in 0..20 {
-            sink.write(&Arc::new(batch(n * 1_000..(n + 1) * 1_000))).await.unwrap();
+            let batch = Arc::new(batch(n * 1_000..(n + 1) * 1_000));
+            write_whole(&mut sink, &batch).await.unwrap();
         }
         sink.close().await.unwrap();
     };
