@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::budget::CreditQueue;
 use super::error::BrokerError;
@@ -21,6 +21,10 @@ const FRAME_MAX_FIRST: u32 = 1 << 20;
 /// Frames of ours that wait to be written. Requests wait for room; the reader never does.
 const OUTGOING_MAX: usize = 64;
 
+/// Probes that may be under way on one connection. There are 255 ids for them, and one that was given up keeps
+/// its own for as long as the broker takes to say so.
+const PROBES_MAX: usize = 200;
+
 /// What the reader, the writer and the handles share.
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
@@ -28,6 +32,8 @@ pub(super) struct Shared {
     pub(super) heard: AtomicBool,
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
+    /// How many probes may be under way at the same time: fewer than there are ids.
+    pub(super) probes: Semaphore,
     /// What its publisher, if it has one, waits for.
     pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
@@ -51,6 +57,7 @@ impl Shared {
             heard: AtomicBool::new(false),
             pending: Mutex::default(),
             slots: Mutex::default(),
+            probes: Semaphore::new(PROBES_MAX),
             publisher: Mutex::default(),
             out,
             credit: Arc::default(),

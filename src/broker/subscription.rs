@@ -1,7 +1,6 @@
 //! Subscriptions: the consumer's, and short ones that look at a single chunk.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +13,7 @@ use crate::flow::resume::Start;
 use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::chunk::Sighting;
-use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe, encode_request};
+use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe};
 
 /// A subscription of a consumer. Dropping it stops the credit, and what still arrives is read past.
 /// The broker forgets it with the connection.
@@ -55,13 +54,16 @@ impl Connection {
     /// Subscribes for one chunk and returns what was seen of it; it is walked as it comes, and not
     /// kept. `None`: it did not come within `wait`. Several may be under way at the same time.
     ///
-    /// Cancel-safe: a dropped call ends its subscription, but keeps its id until the connection ends.
+    /// Cancel-safe: a dropped call ends its subscription, and gives its id back when the broker has said
+    /// so.
     pub(super) async fn probe(
         &self,
         stream: &StreamName,
         start: Start,
         wait: std::time::Duration,
     ) -> Result<Option<Sighting>, BrokerError> {
+        // More than there are ids wait for one another.
+        let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
         let (sender, sighting) = oneshot::channel();
         let mut probing = self.probing(stream, sender)?;
         let request = Subscribe {
@@ -130,15 +132,20 @@ impl Drop for Probing<'_> {
             slots.remove(&self.id);
             return;
         }
-        // The id stays taken: chunks of this subscription may still come, and are read past.
+        // The id stays taken while chunks of this subscription may still come; they are read past.
         if let Some(Slot::Probe(probe)) = slots.get_mut(&self.id) {
             probe.sender = None;
         }
         drop(slots);
-        let correlation = shared.correlation.fetch_add(1, Ordering::Relaxed);
-        if let Ok(frame) = encode_request(&Unsubscribe { subscription: self.id }, correlation) {
-            // Without room for it the broker keeps a subscription that has no credit left.
-            drop(shared.out.try_send(frame));
+        let (connection, id) = (self.connection.clone(), self.id);
+        let unsubscribing = async move {
+            let ended = connection.call(&Unsubscribe { subscription: id }).await;
+            if matches!(ended, Ok(()) | Err(BrokerError::Refused { .. })) {
+                lock(&connection.shared().slots).remove(&id);
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(unsubscribing);
         }
     }
 }

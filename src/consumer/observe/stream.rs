@@ -153,7 +153,10 @@ impl Looking {
                 }
                 Some((question, answer)) = asking.next() => {
                     asked.remove(&question);
-                    self.take(answer?);
+                    // One that failed is asked again after the next look, and does not end the others.
+                    if let Ok(answer) = answer {
+                        self.take(answer);
+                    }
                 }
                 error = view.ended() => return Err(error),
             }

@@ -94,6 +94,9 @@ impl Retry<'_> {
                     ));
                 }
                 Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
+                // The word came while it was written: what has begun is to be ended, and not repeated.
+                Err(SinkError::Transient { .. }) if may_stop && !winds_up && self.stop.is_set() => {
+                }
                 Err(SinkError::Transient { what, retry_after }) => {
                     self.wait(what, retry_after).await.map_err(Refusal::Fatal)?;
                 }

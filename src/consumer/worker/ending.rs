@@ -21,6 +21,11 @@ impl Worker {
                 Some(Outcome::Drained),
                 Outcome::Halted(_) | Outcome::Failed(_) | Outcome::Panicked(_),
             ) => {}
+            (Some(_), Outcome::Drained) => {
+                // A fault stays what it is, but a sink that is away is not waited for much longer.
+                self.stop_at.get_or_insert(Instant::now() + self.spec.wind_up_after);
+                return;
+            }
             (Some(_), _) => return,
         }
         match &outcome {

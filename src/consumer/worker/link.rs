@@ -367,6 +367,7 @@ impl Worker {
         self.own =
             Own { position: None, remembered: None, anew: Some(anew), prefer: Prefer::Replica };
         self.link = Link::Down { until: Instant::now() };
+        self.status.set_state(State::Connecting, self.status.facts().reason);
         self.restarting = if new_history { Restarting::Wanted } else { Restarting::Settling };
     }
 

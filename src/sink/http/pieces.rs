@@ -92,7 +92,8 @@ impl Todo {
     /// What was sent has to be sent in halves.
     pub(super) fn halve(&mut self, range: &Range) {
         if let Some((left, right)) = range.window.halves_around(range.first, range.last) {
-            self.windows.extend([right, left]);
+            let place = self.windows.partition_point(|window| window.first > left.first);
+            self.windows.splice(place..place, [right, left]);
         }
     }
 

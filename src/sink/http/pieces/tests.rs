@@ -165,4 +165,14 @@ fn halves_come_before_what_waits() {
     let rest: Vec<Piece> =
         std::iter::from_fn(|| cutter.next(&batch, &mut todo, &progress)).collect();
     assert_eq!(ends(&rest), [(0, 4), (5, 9), (10, 19), (20, 29)]);
+
+    // Whichever of two is refused first.
+    let mut todo = cutter.start(&batch);
+    let sent: Vec<Piece> =
+        std::iter::from_fn(|| cutter.next(&batch, &mut todo, &progress)).take(2).collect();
+    todo.halve(&sent[0].range);
+    todo.halve(&sent[1].range);
+    let rest: Vec<Piece> =
+        std::iter::from_fn(|| cutter.next(&batch, &mut todo, &progress)).collect();
+    assert_eq!(ends(&rest), [(0, 4), (5, 9), (10, 14), (15, 19), (20, 29)]);
 }
