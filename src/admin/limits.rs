@@ -1,4 +1,4 @@
-//! What one client, and all of them, may take of the admin server.
+//! Limits of the admin server: for one client, and for all of them.
 
 use std::time::Duration;
 

@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Whether it has ended.
+    /// True once the connection has ended.
     pub fn has_ended(&self) -> bool {
         self.0.shared.ended.borrow().is_some()
     }

@@ -160,7 +160,7 @@ pub enum BrokerError {
     Broken {
         /// Node that was talked to.
         endpoint: Endpoint,
-        /// How the connection broke, in words.
+        /// The reason that the operating system or TLS gave, in words.
         what: Arc<str>,
     },
     /// No node of the configuration can be used.

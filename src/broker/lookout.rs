@@ -23,7 +23,7 @@ use crate::wire::commands::{Metadata, MetadataResponse};
 /// Streams in one Metadata request: its answer has to fit into a frame.
 const STREAMS_PER_REQUEST_MAX: usize = 500;
 
-/// How many connections may be open at the same time to seeds, where the nodes cannot be told apart.
+/// The most connections that are open at the same time to seeds, where the nodes cannot be told apart.
 const SEEDS_MAX: u8 = 4;
 
 /// Between two attempts to connect to the same node.
@@ -40,7 +40,7 @@ pub struct Lookout {
     locating: tokio::sync::Mutex<()>,
 }
 
-/// Where a connection goes.
+/// The target of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Node(Endpoint),
@@ -52,7 +52,7 @@ enum Place {
 struct Routes {
     seats: HashMap<Place, Arc<Seat>>,
     streams: HashMap<StreamName, Place>,
-    /// Where a stream was looked for in vain.
+    /// Nodes on which a stream was looked for in vain.
     failed: HashMap<StreamName, Place>,
     wanted: HashSet<StreamName>,
     refused: HashMap<StreamName, BrokerError>,

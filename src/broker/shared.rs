@@ -1,4 +1,4 @@
-//! What the reader, the writer and the handles of one connection share.
+//! The state of one connection that its reader, its writer and its handles share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,16 +25,16 @@ const OUTGOING_MAX: usize = 64;
 /// its own for as long as the broker takes to say so.
 const PROBES_MAX: usize = 200;
 
-/// What the reader, the writer and the handles share.
+/// The state of a connection that its reader, its writer and its handles share.
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
-    /// Whether the peer has said anything in the protocol.
+    /// True once the peer has sent a frame.
     pub(super) heard: AtomicBool,
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
-    /// How many probes may be under way at the same time: fewer than there are ids.
+    /// Permits for probes that are under way at the same time: fewer than there are ids.
     pub(super) probes: Semaphore,
-    /// What its publisher, if it has one, waits for.
+    /// The confirmations that its publisher, if it has one, waits for.
     pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
     pub(super) credit: Arc<CreditQueue>,
@@ -48,7 +48,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// What a connection to this address begins with.
+    /// The state with which a connection to this address begins.
     pub(super) fn begin(endpoint: &Endpoint) -> Beginnings {
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (tune_tx, tune) = oneshot::channel();

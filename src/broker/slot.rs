@@ -29,11 +29,11 @@ pub struct Delivery {
     pub chunk: Bytes,
     /// The id of the last committed chunk when it was sent (Deliver v2).
     pub committed: Option<u64>,
-    /// What holds its memory and credit.
+    /// The permit for its memory and credit.
     pub permit: Permit,
 }
 
-/// What happens on a subscription.
+/// An event of a subscription.
 pub enum Received {
     /// A chunk came.
     Chunk(Delivery),

@@ -120,7 +120,7 @@ impl Connection {
 struct Probing<'a> {
     connection: &'a Connection,
     id: u8,
-    /// Whether the broker has no subscription of this id any more.
+    /// True once the broker has no subscription of this id.
     over: bool,
 }
 

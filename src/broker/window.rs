@@ -12,7 +12,7 @@ use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::commands::ResponseCode;
 
-/// What the reader and the publisher share.
+/// The publishing window that the reader and the publisher share.
 pub(super) struct Window {
     stream: StreamName,
     pub(super) state: Mutex<State>,

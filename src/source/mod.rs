@@ -128,7 +128,7 @@ pub enum Activation {
     ByBroker,
 }
 
-/// What happens on a subscription.
+/// An event of a subscription.
 pub enum Event {
     /// A chunk came.
     Chunk(Delivery),

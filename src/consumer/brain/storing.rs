@@ -14,7 +14,7 @@ use crate::flow::commit::{Commit, Policy};
 use crate::flow::ledger::{Ledger, LedgerError, Progress, Ticket};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
-/// Whether a test has planted this defect.
+/// True where a test has planted this defect.
 macro_rules! planted {
     ($of:ident, $defect:ident) => {{
         #[cfg(test)]
@@ -43,7 +43,7 @@ pub(in crate::consumer) enum ReadBack {
     Failed,
 }
 
-/// How a store ended.
+/// The outcome of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) enum StoreEnd {
     /// The broker holds the offset.
@@ -226,7 +226,7 @@ impl<W> Storing<W> {
         self.waiters.push(Waiter { upto: self.ledger.last(), answer });
     }
 
-    /// Whether anyone waits.
+    /// True while a caller waits for a forced commit.
     pub(in crate::consumer) fn is_awaited(&self) -> bool {
         !self.waiters.is_empty()
     }
@@ -278,7 +278,7 @@ impl<W> Storing<W> {
         };
     }
 
-    /// Whether something durable could be stored.
+    /// True where a durable offset is not stored yet, and may be.
     pub(in crate::consumer) fn is_pending(&self) -> bool {
         self.commit.pending().is_some()
     }
@@ -289,7 +289,7 @@ impl<W> Storing<W> {
         self.store == Store::Idle && (to_settle || self.is_pending())
     }
 
-    /// Whether everything that can still be finished is.
+    /// True once everything is finished that can be.
     pub(in crate::consumer) fn is_finished(&self, sink_alive: bool) -> bool {
         let settled =
             self.ledger.under_way() == 0 || !sink_alive || planted!(self, EndsWithBatchInFlight);
@@ -385,7 +385,7 @@ impl<W> Storing<W> {
         self.ledger.durable().map(|c| c.offset)
     }
 
-    /// Whether an offset should be stored although it is not due by count or time.
+    /// True where an offset is to be stored although it is not due by count or time.
     fn is_forced(&self) -> bool {
         let durable = self.durable();
         self.phase != Phase::Running || self.waiters.iter().any(|w| durable >= w.upto)

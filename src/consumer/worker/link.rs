@@ -100,7 +100,7 @@ impl Link {
         }
     }
 
-    /// Whether something can be taken right now.
+    /// True where an event can be taken without waiting.
     pub(super) fn has_more(&mut self) -> bool {
         match self {
             Link::Up(up) => up.chunk.is_none() && up.peek().is_some(),

@@ -26,7 +26,7 @@ pub(super) struct Stored {
     result: Result<Option<Offset>, SourceError>,
 }
 
-/// How whoever asked for a commit is answered.
+/// The channel for the answer to a forced commit.
 pub(super) type Answer = oneshot::Sender<Result<Option<Offset>, String>>;
 
 pub(super) fn answer(waiter: Answer, result: Result<Option<Offset>, String>) {
