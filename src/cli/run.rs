@@ -26,6 +26,9 @@ use crate::types::ConsumerKey;
 
 /// Runs all consumers until a signal ends them.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anything else: a signal that comes earlier kills, or is lost where this is process 1.
+    let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
+    let mut signals = Signals::new(taken).context("cannot take signals")?;
     let format = match config.log.format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
@@ -33,9 +36,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     logging::init(format, config.log.filter())?;
     let recorder = telemetry::install()?;
     let upkeep = tokio::spawn(prometheus::upkeep(recorder.clone()));
-    // Before anything starts, so that no signal is lost.
-    let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
-    let mut signals = Signals::new(taken).context("cannot take signals")?;
     // Asked now: a terminal that is gone is none any more.
     let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {

@@ -358,8 +358,19 @@ impl Daemon {
         .await
     }
 
-    /// SIGTERM, and waits for its end; fails unless it ends well.
-    pub(crate) async fn terminate(self) {
+    /// Waits until it serves its admin address, or has ended.
+    async fn until_it_listens(&mut self) {
+        let started = Instant::now();
+        while !self.has_ended() && self.http("GET", "/livez").await.is_none() {
+            assert!(started.elapsed() < Duration::from_secs(60), "not listening\n{}", self.tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGTERM, and waits for its end; fails unless it ends well. Not before it takes signals: until
+    /// then they kill it, as any process.
+    pub(crate) async fn terminate(mut self) {
+        self.until_it_listens().await;
         self.signal("TERM");
         let log = self.log.clone();
         let status = self.ended(Duration::from_secs(15)).await;
