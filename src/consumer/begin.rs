@@ -9,40 +9,10 @@ use crate::flow::beginning::Beginning;
 use crate::flow::lag::Tail;
 use crate::flow::resume::{Lost, Plan, Start};
 use crate::source::{Bounds, Link, SourceError};
-use crate::types::{Checkpoint, Offset, Timestamp};
+use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::Sighting;
 
-use super::session::SessionError;
-
-/// Where to begin after a loss.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Anew {
-    /// As the policy says.
-    pub(super) start: Start,
-    /// The first offset that was left, when the loss was found: from there on, what retention takes
-    /// is noticed.
-    pub(super) from: Option<Offset>,
-    /// The position that was lost.
-    pub(super) instead_of: Option<Checkpoint>,
-}
-
-impl Anew {
-    /// All of a stream that was created again, before anything of it was read.
-    pub(super) fn first(lost: &Lost) -> Anew {
-        let instead_of = lost.position().map(|offset| Checkpoint { offset, chunk: None });
-        Anew { start: Start::First, from: None, instead_of }
-    }
-}
-
-/// Whether a beginning that is lost so is of a former stream: nothing of it was read, and all of the
-/// new one was published since.
-pub(super) fn again(lost: &Lost) -> bool {
-    matches!(lost, Lost::PastEnd { .. } | Lost::Rewritten { .. })
-}
-
-pub(super) fn say_again(spec: &Spec, lost: &Lost) {
-    tracing::warn!(consumer = %spec.name, stream = %spec.stream, %lost, "the stream was created again before its first message came; it is read from its first message");
-}
+use super::resumption::{Anew, SessionError};
 
 /// Where the configuration says.
 pub(super) async fn configured(

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a ticket counts as written as a whole only where everything up to its last offset is.
 
+use super::orders::{Order, Written};
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::BadRecord;
@@ -10,12 +11,6 @@ use crate::types::{Checkpoint, Offset};
 
 /// No more are added to so many messages: what is told of each, if it is bad, is memory too.
 const JOINED_MESSAGES_MAX: u64 = 80_000;
-
-/// A batch to write.
-pub(super) struct Order {
-    pub(super) ticket: Ticket,
-    pub(super) batch: Batch,
-}
 
 /// Orders that are written at once.
 pub(super) struct Joined {
@@ -30,17 +25,6 @@ struct Member {
     ticket: Ticket,
     last: Offset,
     messages: u64,
-}
-
-/// How far what was under way got.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Written {
-    /// In all.
-    pub(super) messages: u64,
-    /// Orders that are durable as a whole.
-    pub(super) tickets: Vec<Ticket>,
-    /// The one that is durable up to a position that lies within it, and how much of it is.
-    pub(super) part: Option<(Ticket, Checkpoint, u64)>,
 }
 
 impl Joined {

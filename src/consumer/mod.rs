@@ -21,6 +21,9 @@ mod hold;
 mod intake;
 mod joined;
 pub mod observe;
+mod opening;
+mod orders;
+mod resumption;
 mod session;
 mod sinking;
 mod spec;
@@ -28,11 +31,13 @@ mod state_file;
 mod status;
 mod worker;
 
+pub use brain::Outcome;
 pub use hold::{Hold, HoldError};
+pub use opening::{HoldSlot, Resources};
 pub use spec::{Begin, OnBad, Spec};
 pub use state_file::{StateError, StateFile};
 pub use status::{Facts, Status};
-pub use worker::{Command, Outcome, run};
+pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};
 use crate::source::Prefer;
@@ -49,7 +54,7 @@ pub struct Forecast {
 
 /// Finds out where a consumer would begin, without subscribing.
 pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<Forecast> {
-    let own = session::Own {
+    let own = resumption::Own {
         position: sink.map(|c| (Origin::Sink, c)),
         remembered: StateFile::of(spec).read()?,
         anew: None,
@@ -60,15 +65,15 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
             outlook.link.close().await;
             Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored })
         }
-        Err(session::SessionError::Lost { lost, of: Some(Origin::Beginning) })
-            if begin::again(&lost) =>
+        Err(resumption::SessionError::Lost { lost, of: Some(Origin::Beginning) })
+            if resumption::is_of_a_former_stream(&lost) =>
         {
             Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None })
         }
-        Err(error @ session::SessionError::Lost { .. }) => {
+        Err(error @ resumption::SessionError::Lost { .. }) => {
             Ok(Forecast { plan: Err(error.to_string()), stored: None })
         }
-        Err(error @ session::SessionError::Doubt { .. }) => {
+        Err(error @ resumption::SessionError::Doubt { .. }) => {
             Ok(Forecast { plan: Err(error.to_string()), stored: None })
         }
         Err(error) => Err(error.into()),

@@ -3,66 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::begin::{self, Anew};
+use super::begin;
+use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
 use super::spec::Spec;
-use super::state_file::{StateError, StateFile};
+use super::state_file::StateFile;
 use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::lag::Tail;
 use crate::flow::resume::{
-    self, Doubt, Glimpse, Known, Lost, NotBorneOut, Origin, Plan, Sight, Standing, Start,
+    self, Glimpse, Known, NotBorneOut, Origin, Plan, Sight, Standing, Start,
 };
 use crate::source::{self, Bounds, Budget, Link, Prefer, SourceError, Subscription};
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::Sighting;
 
-/// How often a beginning is stored on the broker, and read back, before the attempt fails.
-const STORES_MAX: u32 = 5;
-
 /// The wait between two of them.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
-
-/// A subscription that delivers.
-pub(super) struct Session {
-    pub(super) subscription: Subscription,
-    pub(super) plan: Plan,
-    /// What the broker had stored when it began.
-    pub(super) stored: Option<Offset>,
-    /// Where the stream begins and ends, where the source says so.
-    pub(super) bounds: Option<Bounds>,
-}
-
-/// Why there is none.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    #[error(transparent)]
-    Broker(#[from] SourceError),
-    /// The position is lost; `of` says where it was found.
-    #[error("{lost}")]
-    Lost { lost: Lost, of: Option<Origin> },
-    /// It may be.
-    #[error("{doubt}")]
-    Doubt { doubt: Doubt, of: Option<Origin> },
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The beginning could not be stored on the broker.
-    #[error(
-        "offset {wanted}, before which this reference begins, was stored on the broker {STORES_MAX} times, but it holds {}: nothing is read before that is kept", .held.map_or("none".to_owned(), |held| held.to_string())
-    )]
-    NotKept { wanted: Offset, held: Option<Offset> },
-}
-
-/// What the consumer knows by itself.
-#[derive(Clone, Copy)]
-pub(super) struct Own {
-    /// The sink's position, or how far this process has come.
-    pub(super) position: Option<(Origin, Checkpoint)>,
-    /// The state file's.
-    pub(super) remembered: Option<Memory>,
-    /// Goes before everything: where to begin after a loss that a policy accepted.
-    pub(super) anew: Option<Anew>,
-    /// Whom to ask: the leader, where another node's answer would be a loss.
-    pub(super) prefer: Prefer,
-}
 
 /// Where a consumer would begin, and what it rests on.
 pub(super) struct Outlook {
@@ -77,13 +32,54 @@ pub(super) async fn establish(
     spec: &Spec,
     own: Own,
     budget: &Arc<Budget>,
-) -> Result<Session, SessionError> {
-    let Outlook { link, plan, mut stored, bounds } = look(spec, own).await?;
-    if let Some(beginning) = plan.begins {
-        stored = keep(spec, &*link, &beginning, stored).await?;
+) -> Result<(Subscription, Resumption), SessionError> {
+    let outlook = kept(spec, look(spec, own).await?).await?;
+    let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
+    Ok((subscription, outlook.into_resumption()))
+}
+
+/// Finds on this connection where to begin, and keeps the beginning if it is one. The chunk at the
+/// position is looked at: a subscription that was told where to begin cannot begin anew.
+pub(super) async fn resume(
+    spec: &Spec,
+    own: Own,
+    link: Arc<dyn Link>,
+) -> Result<Resumption, SessionError> {
+    let outlook = kept(spec, look_on(spec, own, link, Evidence::Chunk).await?).await?;
+    Ok(outlook.into_resumption())
+}
+
+/// Whether the stream still holds this position, so that its offset may be stored.
+pub(super) async fn bears_out(link: &dyn Link, position: Checkpoint) -> Result<bool, SourceError> {
+    if !link.abilities().sightings {
+        return Ok(true);
     }
-    let subscription = source::begin(&link, plan.subscribe, budget).await?;
-    Ok(Session { subscription, plan, stored, bounds })
+    let sight = look_for(link, position.offset).await?;
+    Ok(resume::bears_out(position, sight).is_ok())
+}
+
+async fn kept(spec: &Spec, mut outlook: Outlook) -> Result<Outlook, SessionError> {
+    if let Some(beginning) = outlook.plan.begins {
+        outlook.stored = keep(spec, &*outlook.link, &beginning, outlook.stored).await?;
+    }
+    Ok(outlook)
+}
+
+impl Outlook {
+    fn into_resumption(self) -> Resumption {
+        let (node, version) = (self.link.node(), self.link.version());
+        let Outlook { plan, stored, bounds, .. } = self;
+        Resumption { plan, stored, bounds, node, version }
+    }
+}
+
+/// The evidence that the stream still holds a position.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evidence {
+    /// The stream's counters will do: the first chunk that comes is checked all the same.
+    Counters,
+    /// The chunk at the position.
+    Chunk,
 }
 
 /// Has the beginning on the broker and in the state file, before anything is read. In this order: a
@@ -136,6 +132,15 @@ pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError>
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
     let link = spec.source.connect(prefer).await?;
+    look_on(spec, own, link, Evidence::Counters).await
+}
+
+async fn look_on(
+    spec: &Spec,
+    own: Own,
+    link: Arc<dyn Link>,
+    evidence: Evidence,
+) -> Result<Outlook, SessionError> {
     let bounds = link.bounds().await?;
     let stored = match link.abilities().offsets {
         // A failure here is never taken for "nothing stored": it ends this attempt, and the next one
@@ -159,7 +164,7 @@ async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, Sessi
             match resume::stand(&known) {
                 Ok(Standing::New) => begin::configured(spec, &*link, bounds.as_ref()).await?,
                 Ok(standing) => {
-                    bear_out(&*link, bounds.as_ref(), &standing).await?;
+                    bear_out(&*link, bounds.as_ref(), &standing, evidence).await?;
                     Plan::resume(standing)
                 }
                 Err(lost) => return Err(SessionError::Lost { lost, of: origin_of(&known) }),
@@ -189,12 +194,14 @@ async fn bear_out(
     link: &dyn Link,
     bounds: Option<&Bounds>,
     standing: &Standing,
+    evidence: Evidence,
 ) -> Result<(), SessionError> {
     let Some(position) = standing.position() else { return Ok(()) };
-    let reached = bounds.is_some_and(|bounds| match bounds.tail {
-        Tail::Empty => false,
-        Tail::Offset(last) | Tail::Chunk(last) => last >= position.offset,
-    });
+    let reached = evidence == Evidence::Counters
+        && bounds.is_some_and(|bounds| match bounds.tail {
+            Tail::Empty => false,
+            Tail::Offset(last) | Tail::Chunk(last) => last >= position.offset,
+        });
     // Where nothing can be looked at, the first chunk that comes tells.
     let sight = match reached || !link.abilities().sightings {
         true => Sight::Reached,

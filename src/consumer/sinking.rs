@@ -29,66 +29,15 @@ use tokio::sync::mpsc;
 use self::retry::{GONE, Refusal, Retry};
 pub(super) use self::stop::Stop;
 use super::dead_letters::DeadLetters;
-use super::joined::{Joined, Members, Order, Written};
+use super::joined::{Joined, Members};
+use super::orders::{Message, Report, Stopped, Written};
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
-use crate::types::{Offset, Timestamp};
-
-/// What the sink's task is told.
-pub(super) enum Message {
-    Write(Order),
-    /// Everything that is held has to become durable.
-    Flush,
-    /// A new history begins: the next batch may start at any offset. Sent only when nothing is
-    /// under way.
-    Restart,
-}
-
-/// What happened to an order.
-pub(super) enum Report {
-    /// These are durable, with all that was held.
-    Settled {
-        tickets: Vec<Ticket>,
-        messages: u64,
-        bytes: u64,
-        skipped: Vec<BadRecord>,
-        took: Duration,
-    },
-    /// This much of what is under way is durable; the sink is not done. `oldest`: when the chunk was
-    /// written that the rest begins in.
-    Part { written: Written, bytes: u64, oldest: Timestamp, skipped: Vec<BadRecord> },
-    /// The sink has ended what it had begun, and gets no more: what it has not settled is read again
-    /// next time.
-    WoundUp,
-    /// The sink has taken these; what was held is settled later, all at once.
-    Held { batches: usize, skipped: Vec<BadRecord> },
-    /// It could not be written, and is tried again after `wait`.
-    Retrying { error: String, wait: Duration },
-    /// The sink is ready for a new history.
-    Restarted,
-    /// The sink will not go on.
-    Stopped(Stopped),
-}
-
-/// Why a sink will not go on.
-pub(super) struct Stopped {
-    /// What was written all the same: up to the first bad record.
-    pub(super) written: Written,
-    /// The bad records, if it was for them.
-    pub(super) bad: Vec<BadRecord>,
-    /// In words.
-    pub(super) reason: String,
-}
-
-impl Stopped {
-    fn by_itself(reason: String) -> Stopped {
-        Stopped { written: Written::default(), bad: Vec::new(), reason }
-    }
-}
+use crate::types::Offset;
 
 /// Writes what is ordered until the orders end, or the sink does; then closes it.
 pub(super) async fn run(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
+use crate::flow::trouble::{Past, Trouble};
 use crate::source::Bounds;
 use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, RestartReason, State};
@@ -28,6 +29,8 @@ pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
     inner: Mutex<Facts>,
+    /// Runs in a row that failed.
+    starts: Mutex<Trouble>,
 }
 
 /// What is known at one moment.
@@ -110,7 +113,7 @@ impl Status {
             restarts: 0,
             turned: Timestamp::now(),
         };
-        Status { metrics, inner: Mutex::new(facts) }
+        Status { metrics, inner: Mutex::new(facts), starts: Mutex::default() }
     }
 
     /// What is known now.
@@ -137,6 +140,16 @@ impl Status {
             facts.state = state;
             facts.reason = reason;
         });
+    }
+
+    /// Counts a run that failed; returns whether that is worth a log line.
+    pub fn run_failed(&self, reason: &str, now: Instant) -> bool {
+        lock(&self.starts).failed(reason, now)
+    }
+
+    /// Notes that a run has begun its work; returns the failures before, if there were any.
+    pub fn started(&self, now: Instant) -> Option<Past> {
+        lock(&self.starts).over(now)
     }
 
     /// Counts that it is started, or connected, again.

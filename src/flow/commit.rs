@@ -139,6 +139,11 @@ impl Commit {
         self.suspended = false;
     }
 
+    /// True where messages became durable since the last store.
+    pub fn has_news(&self) -> bool {
+        self.messages > 0
+    }
+
     /// Whether storing is suspended.
     pub fn is_suspended(&self) -> bool {
         self.suspended

@@ -84,13 +84,14 @@ async fn link(stage: &impl Stage) -> Result<Arc<dyn Link>, String> {
 }
 
 async fn subscribe(
+    stage: &impl Stage,
     link: &Arc<dyn Link>,
     start: Start,
     budget: &Arc<Budget>,
 ) -> Result<Subscription, String> {
     let mut subscription =
         begin(link, start, budget).await.map_err(|e| format!("begin at {start}: {e}"))?;
-    if link.abilities().activation == Activation::ByBroker {
+    if stage.source().activation() == Activation::ByBroker {
         match subscription.next().await {
             Some(Event::Activation(turn)) if turn.active => turn.answer(Some(start)),
             other => return Err(format!("{} instead of an activation", describe(other.as_ref()))),
@@ -129,7 +130,8 @@ pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
     for wanted in [0, 9, 10, 17, 29] {
         let link = link(stage).await?;
         let budget = Budget::new(ROOM_BYTES);
-        let mut subscription = subscribe(&link, Start::Offset(Offset(wanted)), &budget).await?;
+        let mut subscription =
+            subscribe(stage, &link, Start::Offset(Offset(wanted)), &budget).await?;
         let (first, next) = span(&chunk(&mut subscription).await?)?;
         ensure((first..next).contains(&wanted), || {
             format!("asked for {wanted}, it begins with {first} to {next}")
@@ -137,12 +139,12 @@ pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
     }
     let fresh = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&fresh, Start::First, &budget).await?;
+    let mut subscription = subscribe(stage, &fresh, Start::First, &budget).await?;
     let (first, _) = span(&chunk(&mut subscription).await?)?;
     ensure(first == 0, || format!("the first chunk begins at {first}"))?;
     let later = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&later, Start::Next, &budget).await?;
+    let mut subscription = subscribe(stage, &later, Start::Next, &budget).await?;
     stage.publish(1, MESSAGE_BYTES).await;
     let (first, _) = span(&chunk(&mut subscription).await?)?;
     ensure(first >= 30, || format!("what is published next is not at {first}"))
@@ -152,7 +154,7 @@ pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
 pub async fn delivers_in_order(stage: &impl Stage) -> Answer {
     let link = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&link, Start::First, &budget).await?;
+    let mut subscription = subscribe(stage, &link, Start::First, &budget).await?;
     for _ in 0..5 {
         stage.publish(20, MESSAGE_BYTES).await;
     }
@@ -185,7 +187,7 @@ pub async fn stays_within_the_budget_and_uses_it(stage: &impl Stage) -> Answer {
         ensure(budget.buffered() == 0, || format!("{} bytes are still held", budget.buffered()))?;
         let link = link(stage).await?;
         let from = Start::Offset(Offset(reached));
-        let mut subscription = subscribe(&link, from, &budget).await?;
+        let mut subscription = subscribe(stage, &link, from, &budget).await?;
         while reached < MESSAGES {
             // Credit counts what may still come: once there is none, the rest is here already.
             let event = match budget.has_credit() {
@@ -254,7 +256,7 @@ pub async fn knows_a_lower_bound_of_the_end(stage: &impl Stage) -> Answer {
     };
     ensure(end < Offset(20), || format!("it ends at {end}, and holds 20 messages"))?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&fresh, Start::Offset(end), &budget).await?;
+    let mut subscription = subscribe(stage, &fresh, Start::Offset(end), &budget).await?;
     let (first, next) = span(&chunk(&mut subscription).await?)?;
     ensure((first..next).contains(&end.0), || format!("{end} is not in {first} to {next}"))
 }
@@ -269,7 +271,7 @@ pub async fn shows_the_chunk_at_a_position(stage: &impl Stage) -> Answer {
     ensure(shown.is_some() == fresh.abilities().sightings, || format!("it shows {shown:?}"))?;
     let Some(shown) = shown else { return Ok(()) };
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&fresh, at, &budget).await?;
+    let mut subscription = subscribe(stage, &fresh, at, &budget).await?;
     let (first, next) = span(&chunk(&mut subscription).await?)?;
     ensure(shown.sound, || "a chunk that is whole was taken for a damaged one".to_owned())?;
     ensure((shown.first_offset().0, shown.next_offset().0) == (first, next), || {
@@ -282,7 +284,7 @@ pub async fn says_why_it_ended(stage: &impl Stage) -> Answer {
     stage.publish(1, MESSAGE_BYTES).await;
     let link = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&link, Start::First, &budget).await?;
+    let mut subscription = subscribe(stage, &link, Start::First, &budget).await?;
     drop(chunk(&mut subscription).await?);
     ensure(link.ended().now_or_never().is_none(), || "it ended before it was cut".to_owned())?;
     stage.cut().await;
@@ -298,7 +300,7 @@ pub async fn says_why_it_ended(stage: &impl Stage) -> Answer {
 pub async fn loses_nothing_to_a_dropped_call(stage: &impl Stage) -> Answer {
     let link = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
-    let mut subscription = subscribe(&link, Start::First, &budget).await?;
+    let mut subscription = subscribe(stage, &link, Start::First, &budget).await?;
     let mut reached = 0;
     for published in 1..=20 {
         ensure(subscription.next().now_or_never().is_none(), || {
@@ -332,7 +334,7 @@ pub async fn is_active_when_it_says_so(stage: &impl Stage) -> Answer {
     let began = begin(&link, Start::First, &budget).await;
     let mut subscription = began.map_err(|e| format!("begin: {e}"))?;
     let event = subscription.next().await;
-    match (link.abilities().activation, event) {
+    match (stage.source().activation(), event) {
         (Activation::AtOnce, Some(Event::Chunk(_))) => Ok(()),
         (Activation::ByBroker, Some(Event::Activation(turn))) if turn.active => {
             let early = subscription.next().now_or_never().flatten();

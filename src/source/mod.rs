@@ -19,8 +19,9 @@
 //! - [`Bounds`] are a lower bound of the stream's end: what lies within is there, what lies beyond may be.
 //! - A link that ended says why, once and the same to everyone: [`Link::ended`], [`Link::reason`]. Events
 //!   that came before are still delivered; then [`Subscription::next`] answers `None`.
-//! - A subscription is active at once, unless [`Abilities::activation`] says that the broker decides: then
-//!   nothing is delivered before an [`Event::Activation`] was answered.
+//! - A subscription is active at once, unless [`Source::activation`] says that the broker decides: then
+//!   nothing is delivered before an [`Event::Activation`] was answered. What was delivered before a change
+//!   comes before its event.
 //! - A source knows nothing of sinks, batches, policies or metrics.
 
 #[doc(hidden)]
@@ -52,6 +53,12 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever keeps it from that; the caller tries again after a back-off.
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError>;
+
+    /// When a subscription may deliver. It is asked before anything connects: a consumer that is not the
+    /// active one must not open its sink.
+    fn activation(&self) -> Activation {
+        Activation::AtOnce
+    }
 }
 
 /// One open connection. Dropping the last clone closes it without a word.
@@ -115,8 +122,6 @@ pub struct Abilities {
     /// Keeps an offset for the reference. Where it does not, the sink's position and the state file are
     /// all there is.
     pub offsets: bool,
-    /// When a subscription may deliver.
-    pub activation: Activation,
 }
 
 /// When a subscription may deliver.

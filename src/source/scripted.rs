@@ -21,13 +21,8 @@ use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{Sighting, Watcher};
 
 /// A transport that can do everything.
-pub(crate) const ABLE: Abilities = Abilities {
-    bounds: true,
-    emptiness: true,
-    sightings: true,
-    offsets: true,
-    activation: Activation::AtOnce,
-};
+pub(crate) const ABLE: Abilities =
+    Abilities { bounds: true, emptiness: true, sightings: true, offsets: true };
 
 /// Events that wait for the consumer: more than any test has.
 const EVENTS_MAX: usize = 10_000;
@@ -38,6 +33,7 @@ pub(crate) struct Scripted(Arc<Shared>);
 
 struct Shared {
     abilities: Abilities,
+    activation: Activation,
     state: Mutex<State>,
     /// Counts changes of the state.
     changed: watch::Sender<u64>,
@@ -55,9 +51,15 @@ struct State {
 
 impl Scripted {
     pub(crate) fn new(abilities: Abilities) -> Scripted {
+        Scripted::activated(abilities, Activation::AtOnce)
+    }
+
+    /// The same, with a say in which subscription is the active one.
+    pub(crate) fn activated(abilities: Abilities, activation: Activation) -> Scripted {
         let state = State { chunks: Vec::new(), next: Offset(0), stored: None, is_missing: false };
         let (changed, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
-        Scripted(Arc::new(Shared { abilities, state: Mutex::new(state), changed, cuts }))
+        let state = Mutex::new(state);
+        Scripted(Arc::new(Shared { abilities, activation, state, changed, cuts }))
     }
 
     /// A stream that does not exist.
@@ -162,6 +164,10 @@ impl Source for Scripted {
         let cut = *self.0.cuts.borrow();
         let overrun = Arc::new(watch::Sender::new(None));
         Ok(Arc::new(ScriptedLink { shared: Arc::clone(&self.0), cut, overrun }))
+    }
+
+    fn activation(&self) -> Activation {
+        self.0.activation
     }
 }
 
@@ -285,7 +291,7 @@ impl Pump {
 
     async fn deliver(&mut self) {
         let mut changed = self.shared.changed.subscribe();
-        if self.shared.abilities.activation == Activation::ByBroker {
+        if self.shared.activation == Activation::ByBroker {
             let (answer, answered) = tokio::sync::oneshot::channel();
             let shared = Arc::clone(&self.shared);
             // What "next" means is decided when the answer is given.

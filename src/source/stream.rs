@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::{Abilities, Activation, ErrorKind, Event, Feed, Link, Source, SourceError};
+use super::{Abilities, ErrorKind, Event, Feed, Link, Source, SourceError};
 use crate::broker::{
     self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, chunk_at,
     connect_to_stream, stream_bounds,
@@ -54,7 +54,6 @@ impl Link for StreamLink {
             emptiness: has_statistics(&self.connection),
             sightings: true,
             offsets: true,
-            activation: Activation::AtOnce,
         }
     }
 

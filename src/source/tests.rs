@@ -33,16 +33,10 @@ impl Stage for InMemory {
 
 #[tokio::test]
 async fn it_keeps_the_contract_whatever_it_can_do() {
-    let unable = Abilities {
-        bounds: false,
-        emptiness: false,
-        sightings: false,
-        offsets: false,
-        activation: Activation::AtOnce,
-    };
-    let standby = Abilities { activation: Activation::ByBroker, ..ABLE };
-    for abilities in [ABLE, unable, standby] {
-        let asked = conformance::all(|| async { InMemory(Scripted::new(abilities)) }).await;
-        assert_eq!(asked, Ok(10), "{abilities:?}");
+    let unable = Abilities { bounds: false, emptiness: false, sightings: false, offsets: false };
+    let (at_once, by_broker) = (Activation::AtOnce, Activation::ByBroker);
+    for (abilities, activation) in [(ABLE, at_once), (unable, at_once), (ABLE, by_broker)] {
+        let stage = || async { InMemory(Scripted::activated(abilities, activation)) };
+        assert_eq!(conformance::all(stage).await, Ok(10), "{abilities:?}, {activation:?}");
     }
 }

@@ -127,6 +127,8 @@ labels! {
         Reread = "reread",
         /// The sink failed.
         Sink = "sink",
+        /// Another process, or another consumer, holds the lock of its reference.
+        Locked = "locked",
         /// It panicked: a fault in this program.
         Panic = "panic",
         /// Anything else, such as a burst of large chunks that did not fit into `memory`.
@@ -176,7 +178,7 @@ mod tests {
         check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(8);
-        check::<RestartReason>(7);
+        check::<RestartReason>(8);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
     }

@@ -1,13 +1,232 @@
 //! The consumer's decisions, without I/O, tokio, clock or logs.
 //!
-//! Events and times come in as arguments, decisions go out as values, and the worker carries them out.
-//! [`storing`] is the first part: what is durable, what is stored on the broker, and who waits for it.
-//! A seeded simulation drives it through failures and lost connections at every step.
+//! [`Brain::apply`] takes an [`Event`] and its time, and returns the [`Action`]s to be carried out, in
+//! order. The worker around it does the I/O and the waiting. A seeded simulation drives the brain with a
+//! model of the broker and the sink, through failures at every step.
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`storing`] | what is durable, when it is stored on the broker, who waits for that |
+//! | [`committing`] | when a store begins, and who is answered |
+//! | [`sinking`] | when the sink is opened and closed, which batches it gets, what its reports mean |
+//! | [`linking`] | when to connect, and what came of it |
+//! | [`losing`] | what happens when the position is lost |
+//! | [`intaking`], [`damage`] | what a chunk, a gap and a damaged chunk mean |
+//! | [`leaving`] | how the consumer ends, and how it yields to another active one |
+//!
+//! Invariants:
+//! - nothing is stored on a connection before the stream has shown on it that it holds the position;
+//! - no batch is written by a sink that is not open, and none is open while the consumer is passive;
+//! - a sink that is stuck keeps the brain from nothing but writing: connections come and go all the same.
+
+mod committing;
+mod damage;
+mod event;
+mod intaking;
+mod leaving;
+mod linking;
+mod losing;
+mod note;
+mod sinking;
+mod storing;
 
 #[cfg(test)]
 mod defect;
 #[cfg(test)]
 mod simulation;
-mod storing;
 
-pub(super) use storing::{Ending, ReadBack, StoreEnd, Storing};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use self::event::Outcome;
+pub(super) use self::event::{
+    Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
+};
+use self::leaving::Leaving;
+use self::linking::Link;
+pub(super) use self::note::Note;
+use self::sinking::{Restarting, SinkState};
+use self::storing::Storing;
+pub(super) use self::storing::{Caller, StoreEnd};
+use super::intake::Inflated;
+use super::resumption::Own;
+use super::spec::Spec;
+use crate::flow::backoff::Backoff;
+use crate::flow::cutter::Cutter;
+use crate::flow::pace::Pace;
+use crate::flow::resume::Doubts;
+use crate::source::{Activation, Prefer};
+use crate::types::Offset;
+
+/// One consumer's state.
+pub(super) struct Brain<W> {
+    spec: Arc<Spec>,
+    /// Where the position is remembered, for messages.
+    state_file: PathBuf,
+    activation: Activation,
+    random: fastrand::Rng,
+    sink: SinkState,
+    batches: Batches,
+    storing: Storing<W>,
+    restarting: Restarting,
+    link: Link,
+    reading: Reading,
+    leaving: Leaving,
+    actions: Vec<Action<W>>,
+}
+
+/// Batches that are not with the sink yet.
+struct Batches {
+    cutter: Cutter,
+    pace: Pace,
+    ready: std::collections::VecDeque<super::orders::Order>,
+    inflated: Arc<Inflated>,
+}
+
+/// What outlives a connection.
+struct Reading {
+    own: Own,
+    backoff: Backoff,
+    /// Whether the stream still holds the position.
+    doubts: Doubts,
+    /// How often in a row the chunk at this offset could not be read.
+    unreadable: Option<(Offset, u32)>,
+}
+
+impl Own {
+    fn unknown() -> Own {
+        Own { position: None, remembered: None, anew: None, prefer: Prefer::Replica }
+    }
+}
+
+impl<W: Caller> Brain<W> {
+    /// A consumer that has not begun. `inflated` counts the memory that its batches hold beyond their
+    /// chunks.
+    pub(super) fn new(
+        spec: Arc<Spec>,
+        state_file: PathBuf,
+        inflated: Arc<Inflated>,
+        random: fastrand::Rng,
+        now: Moment,
+    ) -> Brain<W> {
+        Brain {
+            activation: spec.source.activation(),
+            state_file,
+            random,
+            sink: SinkState::Closed,
+            batches: Batches {
+                cutter: Cutter::new(spec.stream.clone(), spec.batch),
+                pace: Pace::new(spec.batch.max_age),
+                ready: std::collections::VecDeque::new(),
+                inflated,
+            },
+            storing: Storing::new(spec.commit, None, now.at),
+            restarting: Restarting::No,
+            link: Link::Down { until: now.at },
+            reading: Reading {
+                own: Own::unknown(),
+                backoff: Backoff::new(spec.backoff_min, spec.backoff_max),
+                doubts: Doubts::default(),
+                unreadable: None,
+            },
+            leaving: Leaving::No,
+            actions: Vec::new(),
+            spec,
+        }
+    }
+
+    /// Takes an event in, and returns what is to be done about it.
+    pub(super) fn apply(&mut self, event: Event<W>, now: Moment) -> Vec<Action<W>> {
+        match event {
+            Event::Due(around) => self.on_due(around, now),
+            Event::Drain => self.end(Outcome::Drained, now),
+            Event::Commit(caller) => self.commit(caller, now),
+            Event::Opened(opened) => self.on_opened(opened, now),
+            Event::Reported(report) => self.on_report(report, now),
+            Event::SinkGone { panicked } => self.on_sink_gone(panicked, now),
+            Event::SinkClosed => self.on_sink_closed(now),
+            Event::Stored(stored) => self.on_stored(stored, now),
+            Event::Linked(linked) => self.on_linked(linked, now),
+            Event::Delivered(delivery) => self.on_delivered(delivery, now),
+            Event::Unavailable(error) | Event::LinkEnded(error) => self.unlink(error, now),
+            Event::Activation { active } => self.on_activation(active, now),
+            Event::Asked(asked) => self.on_asked(asked, now),
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Does whatever is due.
+    fn on_due(&mut self, around: Surroundings, now: Moment) {
+        self.mind_limits(now);
+        if self.is_starved(around) || self.is_batch_due(around, now.at) {
+            self.cut(now);
+        }
+        self.hand_over();
+        self.continue_chunk(now);
+        self.hand_over();
+        self.start_storing(now);
+        self.finish_yielding(now);
+        self.start_opening();
+        self.start_linking(now);
+    }
+
+    /// When the next [`Event::Due`] is needed, at the latest.
+    pub(super) fn deadline(&self, now: Instant) -> Instant {
+        let link = match &self.link {
+            Link::Down { until } if self.may_link() => Some(*until),
+            _ => None,
+        };
+        let storing = self.storing.deadline(self.link.can_store());
+        [self.batch_deadline(), storing, link, self.leaving.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(now + TICK, Instant::min)
+    }
+
+    /// Whether the next event of the subscription can be taken in.
+    pub(super) fn takes_events(&self) -> bool {
+        match &self.link {
+            Link::Up(up) => {
+                up.takes_chunks()
+                    && self.batches.ready.is_empty()
+                    && self.leaving.is_no()
+                    && self.restarting == Restarting::No
+            }
+            Link::Passive | Link::Waiting | Link::Resuming => true,
+            Link::Down { .. } | Link::Linking | Link::Bare => false,
+        }
+    }
+
+    /// How it ended, once everything that can be finished is.
+    pub(super) fn finished(&self) -> Option<&Outcome> {
+        let outcome = self.leaving.outcome()?;
+        self.storing.is_finished(self.sink.is_open()).then_some(outcome)
+    }
+
+    /// Everyone who has asked for a forced commit and has no answer.
+    pub(super) fn take_waiters(&mut self) -> Vec<W> {
+        self.storing.take_waiters()
+    }
+
+    /// What others see of it.
+    pub(super) fn view(&self) -> View {
+        let ledger = self.storing.ledger();
+        let in_cutter = || self.batches.cutter.oldest().map(|chunk| chunk.timestamp);
+        View {
+            oldest: ledger.oldest().or_else(in_cutter),
+            durable: ledger.durable(),
+            is_unstored: self.storing.is_pending(),
+            is_reading: matches!(self.link, Link::Up(_)),
+            is_sink_busy: ledger.unsettled() > self.sink.held(),
+        }
+    }
+
+    fn act(&mut self, action: Action<W>) {
+        self.actions.push(action);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.act(Action::Note(note));
+    }
+}

@@ -84,6 +84,12 @@ enum Phase {
     GivenUp,
 }
 
+/// Whoever asked for a forced commit.
+pub(in crate::consumer) trait Caller {
+    /// It wants no answer any more.
+    fn is_gone(&self) -> bool;
+}
+
 struct Waiter<W> {
     upto: Option<Offset>,
     answer: W,
@@ -100,7 +106,7 @@ pub(in crate::consumer) struct Storing<W> {
     pub(super) defect: Option<Defect>,
 }
 
-impl<W> Storing<W> {
+impl<W: Caller> Storing<W> {
     /// Everything up to the sink's `position` is durable. It is stored on the broker once a chunk has
     /// borne it out ([`Storing::resume`]).
     pub(in crate::consumer) fn new(
@@ -215,6 +221,27 @@ impl<W> Storing<W> {
         waiters
     }
 
+    /// True while nothing is stored because the stream has not borne out the position.
+    pub(in crate::consumer) fn is_suspended(&self) -> bool {
+        self.commit.is_suspended()
+    }
+
+    /// True where messages became durable since the last store, and the stream has not borne out that
+    /// they are its own.
+    pub(in crate::consumer) fn is_unsure(&self) -> bool {
+        self.commit.is_suspended() && self.commit.has_news() && self.phase != Phase::GivenUp
+    }
+
+    /// True while a store is running, of whichever incarnation.
+    pub(in crate::consumer) fn is_storing(&self) -> bool {
+        self.store != Store::Idle
+    }
+
+    /// Stores nothing more in this run.
+    pub(in crate::consumer) fn give_up(&mut self) {
+        self.phase = Phase::GivenUp;
+    }
+
     /// Whether a store of the old incarnation is running. Until it has ended there must be no new
     /// connection: the store could overwrite the new beginning.
     pub(in crate::consumer) fn is_outdated(&self) -> bool {
@@ -232,8 +259,8 @@ impl<W> Storing<W> {
     }
 
     /// Drops the waiters that want no answer any more.
-    pub(in crate::consumer) fn forget_waiters(&mut self, is_gone: impl Fn(&W) -> bool) {
-        self.waiters.retain(|waiter| !is_gone(&waiter.answer));
+    pub(in crate::consumer) fn forget_waiters(&mut self) {
+        self.waiters.retain(|waiter| !waiter.answer.is_gone());
     }
 
     /// Everyone who waits and has no answer yet.
@@ -286,7 +313,8 @@ impl<W> Storing<W> {
     /// While ending: whether there is, or may be, something to store, for which a connection is needed.
     pub(in crate::consumer) fn needs_connection(&self, sink_alive: bool) -> bool {
         let to_settle = sink_alive && self.ledger.under_way() > 0;
-        self.store == Store::Idle && (to_settle || self.is_pending())
+        let may_store = self.store == Store::Idle && self.phase != Phase::GivenUp;
+        may_store && (to_settle || self.is_pending())
     }
 
     /// True once everything is finished that can be.
@@ -299,7 +327,7 @@ impl<W> Storing<W> {
 
     /// When an offset has to be stored, as far as it can be.
     pub(in crate::consumer) fn deadline(&self, connected: bool) -> Option<Instant> {
-        if self.store != Store::Idle || !connected {
+        if self.store != Store::Idle || !connected || self.phase == Phase::GivenUp {
             return None;
         }
         let retry = self.commit.retry_at();
@@ -316,7 +344,8 @@ impl<W> Storing<W> {
         now: Instant,
         connected: bool,
     ) -> Option<Checkpoint> {
-        if !connected || (self.store != Store::Idle && !planted!(self, StoresTwice)) {
+        let is_idle = self.store == Store::Idle || planted!(self, StoresTwice);
+        if !connected || !is_idle || self.phase == Phase::GivenUp {
             return None;
         }
         let due = if self.is_forced() && !self.commit.is_waiting(now) {

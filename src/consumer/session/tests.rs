@@ -4,20 +4,15 @@ use std::path::Path;
 
 use super::*;
 use crate::consumer::spec::{Begin, OnBad};
-use crate::flow::resume::OnLost;
+use crate::flow::resume::{Lost, OnLost};
 use crate::flow::{commit, cutter};
 use crate::source::scripted::{ABLE, Scripted};
-use crate::source::{Abilities, Activation, Event};
+use crate::source::{Abilities, Event};
 use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
 
 /// A transport that only delivers.
-const UNABLE: Abilities = Abilities {
-    bounds: false,
-    emptiness: false,
-    sightings: false,
-    offsets: false,
-    activation: Activation::AtOnce,
-};
+const UNABLE: Abilities =
+    Abilities { bounds: false, emptiness: false, sightings: false, offsets: false };
 
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
     let second = Duration::from_secs(1);
@@ -67,7 +62,7 @@ async fn establish_on(
     scripted: &Scripted,
     start: Start,
     own: Own,
-) -> Result<Session, SessionError> {
+) -> Result<(Subscription, Resumption), SessionError> {
     let state = tempfile::tempdir().unwrap();
     establish(&spec(scripted, start, state.path()), own, &Budget::new(1 << 20)).await
 }
@@ -81,7 +76,7 @@ async fn a_beginning_is_stored_before_anything_is_read() {
         (Start::Offset(Offset(7)), 7),
     ] {
         let scripted = thirty(ABLE);
-        let session = establish_on(&scripted, start, own(None)).await.unwrap();
+        let (_, session) = establish_on(&scripted, start, own(None)).await.unwrap();
         assert_eq!(session.plan.wanted, Some(Offset(at)), "{start}");
         let kept = session.plan.begins.is_some();
         assert_eq!(scripted.stored(), kept.then_some(Offset(at - 1)), "{start}");
@@ -93,10 +88,10 @@ async fn a_beginning_is_stored_before_anything_is_read() {
 async fn a_source_that_only_delivers_is_asked_for_the_start_as_it_stands() {
     let scripted = thirty(UNABLE);
     let start = Start::Timestamp(Timestamp(150));
-    let mut session = establish_on(&scripted, start, own(None)).await.unwrap();
+    let (mut subscription, session) = establish_on(&scripted, start, own(None)).await.unwrap();
     assert_eq!((session.plan, session.stored), (Plan::at(start), None));
     assert_eq!(session.bounds, None, "what is not known is not called empty");
-    let Some(Event::Chunk(delivery)) = session.subscription.next().await else { panic!() };
+    let Some(Event::Chunk(delivery)) = subscription.next().await else { panic!() };
     let chunk = crate::wire::chunk::Chunk::decode(delivery.chunk).unwrap();
     assert_eq!(chunk.header().first_offset, Offset(10));
 }
@@ -106,9 +101,9 @@ async fn what_a_source_cannot_store_the_state_file_has() {
     let scripted = thirty(UNABLE);
     let position = Checkpoint { offset: Offset(14), chunk: None };
     let own = own(Some(Memory::Position(position)));
-    let session = establish_on(&scripted, Start::First, own).await.unwrap();
+    let (subscription, session) = establish_on(&scripted, Start::First, own).await.unwrap();
     assert_eq!((session.plan.wanted, session.stored), (Some(Offset(15)), Some(Offset(14))));
-    let link = session.subscription.link();
+    let link = subscription.link();
     assert_eq!(
         store(&**link, Offset(20)).await.unwrap(),
         Some(Offset(20)),
@@ -126,12 +121,12 @@ async fn what_a_source_cannot_store_the_state_file_has() {
 #[tokio::test]
 async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
     let scripted = thirty(Abilities { offsets: false, ..ABLE });
-    let session = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
+    let (_, session) = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
     let beginning = session.plan.begins.unwrap();
     assert_eq!((beginning.at, scripted.stored()), (Offset(30), None));
     scripted.publish(&[vec![0; 10]], Timestamp(400));
     let own = own(Some(Memory::Beginning(beginning)));
-    let again = establish_on(&scripted, Start::Next, own).await.unwrap();
+    let (_, again) = establish_on(&scripted, Start::Next, own).await.unwrap();
     assert_eq!((again.plan.wanted, again.plan.origin), (Some(Offset(30)), Some(Origin::Beginning)));
 }
 
@@ -139,7 +134,7 @@ async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
 async fn a_stored_offset_has_to_be_borne_out() {
     let scripted = thirty(ABLE);
     scripted.set_stored(Some(Offset(14)));
-    let session = establish_on(&scripted, Start::First, own(None)).await.unwrap();
+    let (_, session) = establish_on(&scripted, Start::First, own(None)).await.unwrap();
     assert_eq!(session.plan.wanted, Some(Offset(15)));
 
     scripted.truncate(2);

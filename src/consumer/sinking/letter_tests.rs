@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::consumer::dead_letters::DeadLetters;
+use crate::consumer::orders::Order;
 use crate::consumer::spec::testing::spec;
 use crate::flow::ledger::Ledger;
 use crate::sink::BadReason;

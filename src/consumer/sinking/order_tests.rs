@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
+use crate::consumer::orders::Order;
 use crate::flow::ledger::Ledger;
 use crate::sink::SinkError;
 use crate::sink::conformance::batch;

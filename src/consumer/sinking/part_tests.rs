@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use async_trait::async_trait;
 
 use super::*;
+use crate::consumer::orders::Order;
 use crate::flow::ledger::Ledger;
 use crate::sink::SinkError;
 use crate::sink::conformance::batch;

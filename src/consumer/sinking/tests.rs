@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::consumer::orders::Order;
 use crate::flow::ledger::Ledger;
 use crate::sink::BadReason;
 use crate::sink::SinkError;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::defect::Defect;
-use super::{Ending, ReadBack, StoreEnd, Storing};
+use crate::consumer::brain::defect::Defect;
+use crate::consumer::brain::storing::{Ending, ReadBack, StoreEnd, Storing};
 use crate::flow::commit::Policy;
 use crate::flow::ledger::Ticket;
 use crate::types::{Checkpoint, Offset, Timestamp};

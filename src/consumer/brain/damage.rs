@@ -1,0 +1,134 @@
+//! Chunks that cannot be read, or did not come: they are asked for again, and then a policy decides.
+
+use super::linking::Link;
+use super::{Brain, Caller, Moment, Note, Outcome};
+use crate::consumer::intake::Damaged;
+use crate::consumer::spec::OnBad;
+use crate::source::SourceError;
+use crate::telemetry::{LostReason, RestartReason};
+use crate::types::Offset;
+use crate::wire::chunk::ChunkError;
+
+/// How often in a row something is read in vain before a policy decides.
+const READS_MAX: u32 = 3;
+
+impl<W: Caller> Brain<W> {
+    /// A chunk begins below the end of the one before it: the header of one of them is damaged, and
+    /// nothing tells which. Nothing is dropped as if it had been read.
+    pub(super) fn on_backwards(&mut self, first: Offset, reached: Offset, now: Moment) {
+        let what = format!(
+            "stream {:?} gave a chunk at offset {first} after one that ends before {reached}: the header of one of them is damaged",
+            self.spec.stream.as_str()
+        );
+        if !self.is_read_in_vain(reached, &what, "them", now) {
+            return;
+        }
+        self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row. Messages from there on may have been written under wrong offsets. If another replica holds the chunks whole, restart")), now);
+    }
+
+    /// The stream holds records that did not come: read on from the gap, on a new connection.
+    pub(super) fn on_undelivered(&mut self, from: Offset, to: Offset, now: Moment) {
+        let what = format!(
+            "stream {:?} holds messages between offsets {from} and {} that were not delivered, or the header of the chunk at {to} is damaged",
+            self.spec.stream.as_str(),
+            to.0 - 1
+        );
+        if !self.is_read_in_vain(from, &what, "them", now) {
+            return;
+        }
+        self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")), now);
+    }
+
+    /// A whole chunk cannot be read: ask for it again, then do as the policy says.
+    pub(super) fn on_unreadable(&mut self, error: ChunkError, at_position: bool, now: Moment) {
+        let Link::Up(up) = &mut self.link else { return };
+        // What it says of its own offsets is not believed: it is the one that was to come next.
+        let wanted = up.intake.wanted().unwrap_or(Offset(0));
+        if up.intake.damaged().is_some() {
+            return; // It is left out together with the one before it.
+        }
+        if at_position {
+            up.intake.leave_out(error.clone(), true);
+            return self.note(Note::DamagedAtPosition(error));
+        }
+        if !self.is_given_up(wanted, &error, now) {
+            return;
+        }
+        if let Link::Up(up) = &mut self.link {
+            up.intake.leave_out(error.clone(), false);
+        }
+        self.note(Note::LeavingOut { wanted, error });
+    }
+
+    /// Whether the chunk that holds this offset may be left out. If not, it is asked for again, or
+    /// the consumer halts.
+    fn is_given_up(&mut self, wanted: Offset, error: &ChunkError, now: Moment) -> bool {
+        if !self.is_read_in_vain(wanted, &error.to_string(), "it", now) {
+            return false;
+        }
+        match self.spec.on_bad {
+            OnBad::Skip => true,
+            // There is no message that could be a dead letter.
+            OnBad::Halt | OnBad::DeadLetter => {
+                let stream = self.spec.stream.as_str();
+                let what = format!(
+                    "stream {stream:?} has a chunk that cannot be read, {READS_MAX} times in a row: {error}. If another replica holds it whole, restart; to leave it out, set on_bad_message = \"skip\""
+                );
+                self.end(Outcome::Halted(what), now);
+                false
+            }
+        }
+    }
+
+    /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that,
+    /// it is asked for again on a new connection.
+    fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
+        let times = match self.reading.unreadable {
+            Some((offset, times)) if offset == at => times + 1,
+            _ => 1,
+        };
+        self.reading.unreadable = Some((at, times));
+        if times < READS_MAX {
+            let again = format!("{what}; asking for {it} again ({times} of {READS_MAX})");
+            self.unlink_because(SourceError::given_up(again), RestartReason::Reread, now);
+        }
+        times >= READS_MAX
+    }
+
+    /// What was left out before the chunk at `to`, where it reaches into the gap before that: one
+    /// that came for the position does so only if the broker gives it for the gap, too.
+    pub(super) fn damaged_before(&mut self, to: Offset, there: Option<Offset>) -> Option<Damaged> {
+        let Link::Up(up) = &mut self.link else { return None };
+        let damaged = up.intake.damaged()?.clone();
+        if damaged.at_position && there == Some(to) {
+            up.intake.take_damaged();
+            return None;
+        }
+        Some(damaged)
+    }
+
+    /// Leaves out the offsets from `from` to `to` (not included), where a chunk could not be read.
+    pub(super) fn give_up_damaged(
+        &mut self,
+        from: Offset,
+        to: Offset,
+        damaged: Damaged,
+        now: Moment,
+    ) {
+        let Damaged { error, at_position } = damaged;
+        if at_position && !self.is_given_up(from, &error, now) {
+            return;
+        }
+        let reason = match error {
+            ChunkError::CrcMismatch { .. } => LostReason::Crc,
+            _ => LostReason::Undecodable,
+        };
+        if let Link::Up(up) = &mut self.link {
+            up.intake.take_damaged();
+        }
+        self.gap_explained(to);
+        self.note(Note::LeftOut { from, to, reason, error });
+        self.pass_over(from, to.0.saturating_sub(from.0), now);
+        self.continue_chunk(now);
+    }
+}

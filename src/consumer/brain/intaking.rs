@@ -1,0 +1,229 @@
+//! Chunk by chunk into batches: what comes, and what a gap means.
+
+use super::linking::Link;
+use super::{Action, Asked, Brain, Caller, Moment, Note, Outcome};
+use crate::consumer::intake::{Checked, Examined, Step, last_of};
+use crate::consumer::spec::OnBad;
+use crate::flow::batch::Part;
+use crate::flow::continuity::{GapKind, classify};
+use crate::flow::lag::{Seen, Tail};
+use crate::flow::resume::{OnLost, Origin};
+use crate::source::{Delivery, Prefer, SourceError};
+use crate::telemetry::{LostReason, RestartReason};
+use crate::types::{Checkpoint, Offset};
+use crate::wire::chunk::ChunkError;
+
+impl<W: Caller> Brain<W> {
+    pub(super) fn on_delivered(&mut self, delivery: Delivery, now: Moment) {
+        // While another one is active, what still comes is read by that one.
+        let Link::Up(up) = &mut self.link else { return };
+        let bytes = delivery.chunk.len() as u64;
+        let examined = up.intake.examine(delivery);
+        let origin = up.origin;
+        self.note(Note::Received { bytes });
+        if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
+            self.storing.resume();
+        }
+        match examined {
+            Examined::Good(checked) => {
+                if let Link::Up(up) = &mut self.link {
+                    up.chunk = Some(checked);
+                }
+                self.continue_chunk(now);
+            }
+            Examined::Gap { from, to, checked } => {
+                if let Link::Up(up) = &mut self.link {
+                    (up.chunk, up.is_asking) = (Some(checked), true);
+                }
+                self.act(Action::Ask { from, to });
+            }
+            Examined::Lost(lost) => {
+                if self.leader_says(&lost.to_string(), now) {
+                    self.on_lost(lost, origin, now);
+                }
+            }
+            Examined::Unreadable { error, at_position } => {
+                self.on_unreadable(error, at_position, now);
+            }
+            Examined::Backwards { first, reached } => self.on_backwards(first, reached, now),
+            Examined::Begins => self.begin_now(now),
+            Examined::TooEarly(last) => self.note(Note::TooEarly(last)),
+        }
+    }
+
+    /// The first chunk has come of those that a beginning waited for: it is looked up, and kept.
+    fn begin_now(&mut self, now: Moment) {
+        self.note(Note::FirstMessage);
+        self.link = Link::Down { until: now.at };
+        self.act(Action::Disconnect);
+        self.lose_activity(now);
+    }
+
+    pub(super) fn on_asked(&mut self, asked: Result<Asked, SourceError>, now: Moment) {
+        match &mut self.link {
+            Link::Up(up) if up.is_asking => up.is_asking = false,
+            _ => return, // It is not read any more.
+        }
+        let Asked { from, to, bounds, there, again } = match asked {
+            Ok(asked) => asked,
+            Err(error) => return self.unlink(error, now),
+        };
+        if there.is_none() {
+            // The chunk behind the gap is there, so an answer that did not come says nothing.
+            let what = format!("no chunk came for offset {from} when it was asked for");
+            return self.unlink_because(SourceError::given_up(what), RestartReason::Reread, now);
+        }
+        let stream_first = bounds.and_then(|bounds| bounds.first);
+        let is_beyond_the_end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
+            Tail::Offset(last) | Tail::Chunk(last) => last < to,
+            Tail::Empty => false,
+        };
+        if is_beyond_the_end {
+            // What was delivered is committed, so the header of the chunk is wrong.
+            return self.on_undelivered(from, to, now);
+        }
+        if let Some(damaged) = self.damaged_before(to, there) {
+            if there != Some(to) && again != Some(to) {
+                return self.on_undelivered(from, to, now);
+            }
+            return self.give_up_damaged(from, to, damaged, now);
+        }
+        match classify(from, to, stream_first, there) {
+            GapKind::Undelivered => return self.on_undelivered(from, to, now),
+            GapKind::Internal => self.note(Note::GapOfChunks { from, to }),
+            GapKind::Truncated { records } => {
+                if !self.is_truncation_accepted(from, to, stream_first, records, now) {
+                    return;
+                }
+            }
+        }
+        self.gap_explained(to);
+        self.continue_chunk(now);
+    }
+
+    pub(super) fn gap_explained(&mut self, to: Offset) {
+        if let Link::Up(up) = &mut self.link {
+            up.intake.explained(to);
+        }
+    }
+
+    /// Retention overtook this consumer: the leader has to say so too, and then the policy decides.
+    fn is_truncation_accepted(
+        &mut self,
+        from: Offset,
+        to: Offset,
+        stream_first: Option<Offset>,
+        records: u64,
+        now: Moment,
+    ) -> bool {
+        let what = format!(
+            "retention of stream {:?} overtook this consumer: offsets {from} to {} were dropped before they were read (up to {records} messages; the stream now starts at {})",
+            self.spec.stream.as_str(),
+            to.0 - 1,
+            stream_first.unwrap_or(to)
+        );
+        if !self.leader_says(&what, now) {
+            return false;
+        }
+        if self.spec.on_lost == OnLost::Halt {
+            let what = format!("{what}. Set on_offset_lost to go on all the same");
+            self.end(Outcome::Halted(what), now);
+            return false;
+        }
+        self.note(Note::Truncated { what, records });
+        true
+    }
+
+    /// Goes on with the chunk under way, as far as there is room.
+    pub(super) fn continue_chunk(&mut self, now: Moment) {
+        let limit = self.spec.inflate_budget_bytes();
+        loop {
+            let Link::Up(up) = &mut self.link else { return };
+            if up.is_asking {
+                return;
+            }
+            let Some(checked) = &mut up.chunk else { return };
+            match up.intake.step(checked, &self.batches.inflated, limit) {
+                Step::Records(part) => self.accept(part, now),
+                Step::Unreadable { first, records, error } => {
+                    self.on_bad_batch(first, records, error, now);
+                }
+                Step::NeedsRoom => {
+                    // The room comes back when the sink is done with what it has.
+                    return self.cut(now);
+                }
+                Step::Done => {
+                    let done = up.chunk.take();
+                    return self.chunk_taken(done);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, part: Part, now: Moment) {
+        self.note(Note::Accepted { records: part.block.count() });
+        let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
+        self.reading.own.position = Some((Origin::Session, checkpoint));
+        self.reading.own.prefer = Prefer::Replica;
+        let mut full = Vec::new();
+        self.batches.cutter.push(part, now.at, |batch| full.push(batch));
+        for batch in full {
+            self.line_up(batch, now);
+        }
+    }
+
+    fn chunk_taken(&mut self, checked: Option<Checked>) {
+        let Some(checked) = checked else { return };
+        let header = checked.header();
+        if self.reading.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
+            self.reading.unreadable = None;
+        }
+        let seen = Seen {
+            first: header.first_offset,
+            records: header.records,
+            timestamp: header.timestamp,
+        };
+        self.note(Note::Taken { seen, last: last_of(header) });
+    }
+
+    fn on_bad_batch(&mut self, first: Offset, records: u32, error: ChunkError, now: Moment) {
+        let reason = match error {
+            ChunkError::OverLimit { .. } => LostReason::OverLimit,
+            _ => LostReason::Undecodable,
+        };
+        match self.spec.on_bad {
+            OnBad::Skip => {
+                self.note(Note::BatchLeftOut { first, records, reason, error });
+                self.pass_over(first, records.into(), now);
+            }
+            OnBad::Halt | OnBad::DeadLetter => {
+                let hint = match error {
+                    ChunkError::OverLimit { .. } => {
+                        "raise `memory`, half of which is for what is inflated"
+                    }
+                    _ => "to leave it out, set on_bad_message = \"skip\"",
+                };
+                let what = format!(
+                    "stream {:?}: {error} (offsets {first} to {}); {hint}",
+                    self.spec.stream.as_str(),
+                    first.0 + u64::from(records) - 1
+                );
+                self.end(Outcome::Halted(what), now);
+            }
+        }
+    }
+
+    /// Lets the position pass over records that a policy gave up.
+    pub(super) fn pass_over(&mut self, first: Offset, records: u64, now: Moment) {
+        let Some(last) = records.checked_sub(1).map(|n| Offset(first.0.saturating_add(n))) else {
+            return;
+        };
+        self.cut(now);
+        let checkpoint = Checkpoint { offset: last, chunk: None };
+        self.reading.own.position = Some((Origin::Session, checkpoint));
+        match self.storing.open(checkpoint, 0, now.wall) {
+            Ok(ticket) => self.settle(ticket, now),
+            Err(error) => self.internal_error(&error, now),
+        }
+    }
+}

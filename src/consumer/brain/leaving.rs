@@ -1,0 +1,246 @@
+//! How a consumer ends, and how it yields to another active one: nothing new is taken, and what is under
+//! way is finished and stored.
+
+use std::time::{Duration, Instant};
+
+use super::linking::Link;
+use super::sinking::{Restarting, SinkState};
+use super::storing::Ending;
+use super::{Action, Brain, Caller, Moment, Note, Outcome};
+use crate::source::{Activation, SourceError};
+use crate::telemetry::{RestartReason, State};
+
+/// The broker gives up a change of activity that is not answered within 60 s. So long may the batches
+/// that are under way take; then the sink is closed with what it has settled.
+pub(super) const YIELD_MAX: Duration = Duration::from_secs(40);
+
+/// So long may closing the sink take besides; then the connection is given up.
+pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Whether the consumer is on its way out.
+pub(super) enum Leaving {
+    No,
+    /// Another one is to be active. At `until`, or sooner, the sink is told to close; at `answer_by`
+    /// the connection is given up where it has not closed.
+    Yielding {
+        stop_at: Option<Instant>,
+        until: Instant,
+        answer_by: Option<Instant>,
+    },
+    /// `stop_at`: when the sink begins nothing more.
+    Ending {
+        outcome: Outcome,
+        stop_at: Option<Instant>,
+    },
+}
+
+impl Leaving {
+    pub(super) fn is_no(&self) -> bool {
+        matches!(self, Leaving::No)
+    }
+
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Leaving::Ending { outcome, .. } => Some(outcome),
+            Leaving::No | Leaving::Yielding { .. } => None,
+        }
+    }
+
+    fn stop_at(&mut self) -> Option<&mut Option<Instant>> {
+        match self {
+            Leaving::No => None,
+            Leaving::Yielding { stop_at, .. } | Leaving::Ending { stop_at, .. } => Some(stop_at),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Leaving::No => None,
+            Leaving::Yielding { stop_at, until, answer_by } => {
+                [*stop_at, Some(*until), *answer_by].into_iter().flatten().min()
+            }
+            Leaving::Ending { stop_at, .. } => *stop_at,
+        }
+    }
+}
+
+impl<W: Caller> Brain<W> {
+    /// Takes nothing new from now on; the first reason counts, and a fault counts for more than
+    /// having been told to.
+    pub(super) fn end(&mut self, outcome: Outcome, now: Moment) {
+        let told = outcome == Outcome::Drained;
+        let stop_at = now.at + self.spec.wind_up_after;
+        match &mut self.leaving {
+            Leaving::No | Leaving::Yielding { .. } => {}
+            Leaving::Ending { outcome: Outcome::Drained, .. } if !told => {}
+            Leaving::Ending { stop_at: at, .. } => {
+                if told {
+                    // A fault stays what it is, but a sink that is away is not waited for much longer.
+                    at.get_or_insert(stop_at);
+                }
+                return;
+            }
+        }
+        let before = self.leaving.stop_at().and_then(|at| *at);
+        let (ending, reason) = match &outcome {
+            Outcome::Drained => (Ending::Drain, "told to stop".to_owned()),
+            Outcome::Halted(reason)
+            | Outcome::Failed(reason)
+            | Outcome::Locked(reason)
+            | Outcome::Panicked(reason) => (Ending::Fault, reason.clone()),
+        };
+        let stop_at = if told { Some(stop_at) } else { before };
+        self.leaving = Leaving::Ending { outcome, stop_at };
+        self.storing.end(ending);
+        self.note(Note::State(State::Draining, Some(reason)));
+        self.restarting = Restarting::No;
+        if matches!(self.sink, SinkState::Opening) {
+            self.sink = SinkState::Ended;
+            self.act(Action::AbortOpening);
+        }
+        self.stop_reading(now);
+        self.cut(now);
+    }
+
+    /// Keeps the connection only for storing the offset.
+    fn stop_reading(&mut self, now: Moment) {
+        let is_unsure = self.storing.is_unsure();
+        match (&self.link, self.storing.ledger().durable()) {
+            (Link::Up(_), Some(durable)) if is_unsure => {
+                self.link = Link::Linking;
+                self.act(Action::StopReading);
+                self.act(Action::Verify(durable));
+            }
+            (Link::Up(_), _) => {
+                self.link = Link::Bare;
+                self.act(Action::StopReading);
+            }
+            (Link::Bare, _) => {}
+            _ => {
+                self.link = Link::Down { until: now.at };
+                self.act(Action::Disconnect);
+            }
+        }
+        if is_unsure {
+            // Every connection that is made from now on asks for the position first.
+            self.storing.resume();
+        }
+    }
+
+    /// Ends what has lasted too long.
+    pub(super) fn mind_limits(&mut self, now: Moment) {
+        if let Some(stop_at) = self.leaving.stop_at()
+            && stop_at.is_some_and(|at| at <= now.at)
+        {
+            *stop_at = None;
+            self.act(Action::StopSink);
+        }
+        if let Leaving::Yielding { answer_by: Some(at), .. } = self.leaving
+            && at <= now.at
+        {
+            let what = "the sink did not close in time to let another active consumer take over";
+            self.unlink(SourceError::given_up(what), now);
+            if let Leaving::Yielding { answer_by, .. } = &mut self.leaving {
+                *answer_by = None;
+            }
+        }
+    }
+
+    /// The broker decides which consumer is the active one.
+    pub(super) fn on_activation(&mut self, active: bool, now: Moment) {
+        if self.activation == Activation::AtOnce {
+            return self.act(Action::AnswerActivation(None));
+        }
+        match (active, &self.link) {
+            (true, Link::Passive) => self.link = Link::Waiting,
+            (false, Link::Passive) => self.act(Action::AnswerActivation(None)),
+            (false, Link::Waiting | Link::Resuming | Link::Up(_)) => self.yield_to_another(now),
+            // The end answers by closing the connection; a yielding one answers when it is done.
+            (_, Link::Bare | Link::Down { .. } | Link::Linking) => {}
+            (true, Link::Waiting | Link::Resuming | Link::Up(_)) => {
+                let what = "the broker made this consumer active, which it was already";
+                self.unlink_because(SourceError::given_up(what), RestartReason::Broker, now);
+            }
+        }
+    }
+
+    /// Finishes and stores what is under way, closes the sink, and answers the broker.
+    fn yield_to_another(&mut self, now: Moment) {
+        let why = "another instance becomes the active one".to_owned();
+        self.note(Note::State(State::Draining, Some(why)));
+        match self.sink {
+            SinkState::Open { .. } => {}
+            SinkState::Opening => {
+                self.sink = SinkState::Closed;
+                self.link = Link::Passive;
+                self.act(Action::AbortOpening);
+                self.act(Action::AnswerActivation(None));
+                return self.note(Note::Active(false));
+            }
+            SinkState::Closed | SinkState::Closing | SinkState::Ended => {}
+        }
+        self.restarting = Restarting::No;
+        let until = now.at + YIELD_MAX;
+        self.leaving = Leaving::Yielding {
+            stop_at: Some(now.at + YIELD_MAX / 2),
+            until,
+            answer_by: Some(until + YIELD_CLOSE_MAX),
+        };
+        if self.storing.is_suspended() {
+            // No chunk has come that bears out the position: the next active one begins where we did.
+            self.storing.give_up();
+        }
+        self.storing.end(Ending::Drain);
+        self.act(Action::StopReading);
+        self.link = Link::Bare;
+        self.cut(now);
+    }
+
+    /// The connection is lost, and with it the part of the active one: what the sink has begun is ended,
+    /// and nothing is stored.
+    pub(super) fn yield_without_connection(&mut self, now: Moment) {
+        self.leaving = Leaving::Yielding { stop_at: None, until: now.at, answer_by: None };
+        self.storing.give_up();
+        self.restarting = Restarting::No;
+        self.act(Action::StopSink);
+        drop(self.batches.cutter.flush());
+        self.batches.ready.clear();
+    }
+
+    /// Closes the sink, once nothing is under way or the time is over.
+    pub(super) fn finish_yielding(&mut self, now: Moment) {
+        let Leaving::Yielding { until, .. } = self.leaving else { return };
+        let is_done = self.storing.is_finished(true) && self.batches.ready.is_empty();
+        let closes = match self.sink {
+            SinkState::Open { .. } => is_done || until <= now.at,
+            SinkState::Ended => true,
+            SinkState::Closed | SinkState::Opening | SinkState::Closing => false,
+        };
+        if closes {
+            self.sink = SinkState::Closing;
+            self.act(Action::CloseSink);
+        }
+    }
+
+    pub(super) fn on_sink_closed(&mut self, now: Moment) {
+        self.sink = match self.sink {
+            SinkState::Closing => SinkState::Closed,
+            other => other,
+        };
+        if !matches!(self.leaving, Leaving::Yielding { .. }) {
+            return;
+        }
+        self.leaving = Leaving::No;
+        self.forget_run(now);
+        match self.link {
+            Link::Bare => {
+                self.link = Link::Passive;
+                self.act(Action::AnswerActivation(None));
+            }
+            // The back-off goes on.
+            Link::Down { .. } | Link::Linking | Link::Passive => {}
+            Link::Waiting | Link::Resuming | Link::Up(_) => {}
+        }
+        self.note(Note::Active(false));
+    }
+}

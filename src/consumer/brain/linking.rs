@@ -1,0 +1,273 @@
+//! The way to the broker: when to connect, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use super::leaving::Leaving;
+use super::sinking::{Restarting, SinkState};
+use super::{Action, Brain, Caller, Connect, Linked, Moment, Note, Outcome};
+use crate::consumer::intake::{Checked, Intake};
+use crate::consumer::resumption::{Resumption, SessionError};
+use crate::flow::beginning::Memory;
+use crate::flow::lag::Tail;
+use crate::flow::resume::Origin;
+use crate::source::{Activation, ErrorKind, Prefer, SourceError};
+use crate::telemetry::{RestartReason, State};
+use crate::types::Offset;
+
+/// The connection.
+pub(super) enum Link {
+    /// There is none; the next attempt is at this time.
+    Down { until: Instant },
+    /// An action is under way that ends with [`Event::Linked`](super::Event::Linked).
+    Linking,
+    /// Subscribed, and another one is the active consumer.
+    Passive,
+    /// Subscribed, and the broker waits to be told where to begin.
+    Waiting,
+    /// The same, while the position is looked for.
+    Resuming,
+    /// Chunks come.
+    Up(Box<Up>),
+    /// Nothing is read any more; the offset can be stored.
+    Bare,
+}
+
+pub(super) struct Up {
+    pub(super) intake: Intake,
+    /// Where the position was found.
+    pub(super) origin: Option<Origin>,
+    /// A chunk that waits for room to be inflated, or for a gap to be explained.
+    pub(super) chunk: Option<Checked>,
+    /// The broker is being asked about a gap.
+    pub(super) is_asking: bool,
+}
+
+impl Up {
+    pub(super) fn takes_chunks(&self) -> bool {
+        self.chunk.is_none() && !self.is_asking
+    }
+}
+
+impl Link {
+    /// Whether an offset can be stored on it.
+    pub(super) fn can_store(&self) -> bool {
+        matches!(self, Link::Up(_) | Link::Bare)
+    }
+
+    /// Whether a chunk that was taken in waits to be gone on with.
+    pub(super) fn has_chunk(&self) -> bool {
+        matches!(self, Link::Up(up) if up.chunk.is_some())
+    }
+}
+
+impl<W: Caller> Brain<W> {
+    /// Begins to connect, or to look for the position, where that is due.
+    pub(super) fn start_linking(&mut self, now: Moment) {
+        match self.link {
+            Link::Down { until } if until <= now.at && self.may_link() => {}
+            Link::Waiting if self.may_read() => {
+                self.link = Link::Resuming;
+                return self.act(Action::Resume(self.reading.own));
+            }
+            _ => return,
+        }
+        self.link = Link::Linking;
+        let purpose = match (&self.leaving, self.activation) {
+            (Leaving::Ending { .. }, _) => Connect::Store(self.storing.ledger().durable()),
+            (_, Activation::AtOnce) => Connect::Read(self.reading.own),
+            (_, Activation::ByBroker) => Connect::Wait(Prefer::Leader),
+        };
+        if !matches!(purpose, Connect::Store(_)) {
+            self.note(Note::Connecting);
+        }
+        self.act(Action::Connect(purpose));
+    }
+
+    /// Whether a connection would be of any use now.
+    pub(super) fn may_link(&self) -> bool {
+        match (&self.leaving, self.activation) {
+            (Leaving::Ending { .. }, Activation::AtOnce) => {
+                self.storing.needs_connection(self.sink.is_open())
+            }
+            // Another one may be active by then, whose offset is not to be overwritten.
+            (Leaving::Ending { .. }, Activation::ByBroker) | (Leaving::Yielding { .. }, _) => false,
+            (Leaving::No, Activation::AtOnce) => self.may_read(),
+            (Leaving::No, Activation::ByBroker) => matches!(self.sink, SinkState::Closed),
+        }
+    }
+
+    /// Whether the position may be looked for: there is a sink, and nothing of a former history is under
+    /// way.
+    fn may_read(&self) -> bool {
+        self.leaving.is_no()
+            && self.sink.is_open()
+            && self.restarting == Restarting::No
+            && !self.storing.is_outdated()
+    }
+
+    pub(super) fn on_linked(&mut self, linked: Result<Linked, SessionError>, now: Moment) {
+        if !matches!(self.link, Link::Linking | Link::Resuming) {
+            return; // It was given up meanwhile.
+        }
+        match linked {
+            Ok(Linked::Passive) => {
+                self.link = Link::Passive;
+                self.note(Note::Active(false));
+            }
+            Ok(Linked::Reading(resumption)) => self.on_session(*resumption),
+            Ok(Linked::Storing { is_borne_out: true }) => {
+                self.storing.resume();
+                self.link = Link::Bare;
+            }
+            Ok(Linked::Storing { is_borne_out: false }) => {
+                self.link = Link::Bare;
+                self.storing.give_up();
+                self.note(Note::NotBorneOut);
+            }
+            Err(SessionError::Broker(error)) => self.unlink(error, now),
+            Err(SessionError::Lost { lost, of }) => self.on_lost(lost, of, now),
+            Err(SessionError::Doubt { doubt, of }) => {
+                if self.reading.doubts.lasted(now.at) {
+                    self.on_lost(doubt.into(), of, now);
+                } else {
+                    self.try_again(doubt.to_string(), RestartReason::Stream, now);
+                }
+            }
+            Err(error @ (SessionError::State(_) | SessionError::NotKept { .. })) => {
+                self.reading.doubts.interrupted();
+                self.try_again(error.to_string(), RestartReason::Other, now);
+            }
+        }
+    }
+
+    fn on_session(&mut self, resumption: Resumption) {
+        let Resumption { plan, stored, bounds, .. } = resumption;
+        self.reading.doubts.clear();
+        self.storing.observed(stored);
+        if plan.verify.is_some() {
+            // The chunk that holds the position comes first, and bears it out.
+            self.storing.suspend();
+        }
+        if let Some(beginning) = plan.begins {
+            // It is kept: until a record of it came, it counts for the next connection too.
+            self.reading.own.remembered = Some(Memory::Beginning(beginning));
+            self.reading.own.anew = None;
+        }
+        let end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
+            Tail::Offset(last) | Tail::Chunk(last) => Some(last.next()),
+            Tail::Empty => None,
+        };
+        // A beginning that waits for what is written later has all that is there behind it.
+        let base = plan
+            .wanted
+            .or(end.filter(|_| plan.awaits.is_some()))
+            .or(bounds.and_then(|bounds| bounds.first))
+            .unwrap_or(Offset(0));
+        // A beginning is no data: nothing is durable because of it.
+        let resumed = matches!(plan.origin, Some(Origin::Sink | Origin::Broker | Origin::Session));
+        if self.activation == Activation::ByBroker {
+            self.act(Action::AnswerActivation(Some(plan.subscribe)));
+            self.note(Note::Active(true));
+        }
+        self.note(Note::Subscribed { resumption: Box::new(resumption), base, resumed });
+        self.note(Note::State(State::Running, None));
+        self.reading.backoff.reset();
+        let intake = Intake::new(&plan);
+        let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false };
+        self.link = Link::Up(Box::new(up));
+    }
+
+    /// The connection is gone, or none could be had: try again later.
+    pub(super) fn unlink(&mut self, error: SourceError, now: Moment) {
+        let why = match error.kind() {
+            ErrorKind::Connection => RestartReason::Connection,
+            ErrorKind::Refused
+            | ErrorKind::TooLarge
+            | ErrorKind::Unreadable
+            | ErrorKind::Violation => RestartReason::Broker,
+            ErrorKind::Missing | ErrorKind::Unavailable => RestartReason::Stream,
+            ErrorKind::Overrun => RestartReason::Other,
+        };
+        self.unlink_because(error, why, now);
+    }
+
+    /// The same where the error does not tell why.
+    pub(super) fn unlink_because(&mut self, error: SourceError, why: RestartReason, now: Moment) {
+        self.act(Action::Disconnect);
+        match self.leaving {
+            Leaving::No => {}
+            Leaving::Yielding { .. } => {
+                self.link = Link::Down { until: now.at };
+                return self.storing.give_up();
+            }
+            Leaving::Ending { .. } => return self.unlink_while_ending(&error, now),
+        }
+        self.link = Link::Down { until: now.at };
+        if error.is_fatal() {
+            return self.end(Outcome::Halted(error.to_string()), now);
+        }
+        let mut wait = None;
+        match error.kind() {
+            ErrorKind::Missing => {
+                // What comes under this name next is another stream.
+                self.storing.suspend();
+                self.reading.doubts.missing();
+            }
+            ErrorKind::Overrun => {
+                self.cut(now);
+                self.reading.doubts.interrupted();
+                wait = Some(Duration::ZERO);
+            }
+            _ => self.reading.doubts.interrupted(),
+        }
+        self.back_off(error.to_string(), why, wait, now);
+        self.lose_activity(now);
+    }
+
+    /// Without a connection the broker has another one become active.
+    pub(super) fn lose_activity(&mut self, now: Moment) {
+        if self.activation == Activation::ByBroker && self.sink.is_open() {
+            self.yield_without_connection(now);
+        }
+    }
+
+    fn unlink_while_ending(&mut self, error: &SourceError, now: Moment) {
+        let wait = self.reading.backoff.next(self.random.f64());
+        self.link = Link::Down { until: now.at + wait };
+        match (self.activation, error.kind()) {
+            // There is nothing to store an offset for.
+            (Activation::ByBroker, _) | (_, ErrorKind::Missing) => self.storing.give_up(),
+            // A consumer that was told to stop stores as long as its time lasts. After a fault, which
+            // may have taken the connection with it, one more is tried; the next run reads again what
+            // was not stored.
+            _ => self.storing.connection_lost(),
+        }
+    }
+
+    /// The connection is given up, and had again after a back-off.
+    pub(super) fn try_again(&mut self, error: String, why: RestartReason, now: Moment) {
+        self.act(Action::Disconnect);
+        self.back_off(error, why, None, now);
+        self.lose_activity(now);
+    }
+
+    fn back_off(&mut self, error: String, why: RestartReason, wait: Option<Duration>, now: Moment) {
+        let wait = wait.unwrap_or_else(|| self.reading.backoff.next(self.random.f64()));
+        self.link = Link::Down { until: now.at + wait };
+        self.note(Note::NotConnected { error: error.clone(), wait });
+        self.note(Note::State(State::Backoff, Some(error)));
+        self.note(Note::Restart(why));
+    }
+
+    /// Whether the leader says so itself; if not, it is asked, and `false` returned. Another node
+    /// may be behind, or keep less.
+    pub(super) fn leader_says(&mut self, what: &str, now: Moment) -> bool {
+        if self.reading.own.prefer == Prefer::Leader {
+            return true;
+        }
+        self.reading.own.prefer = Prefer::Leader;
+        let asking = SourceError::given_up(format!("{what}; asking the leader"));
+        self.unlink_because(asking, RestartReason::Stream, now);
+        false
+    }
+}

@@ -1,0 +1,73 @@
+//! A position that is lost: the policy decides.
+
+use super::linking::Link;
+use super::sinking::Restarting;
+use super::{Action, Brain, Caller, Moment, Note, Outcome};
+use crate::consumer::resumption::{Anew, Own, is_of_a_former_stream};
+use crate::flow::resume::{self, Lost, Origin, Start};
+use crate::source::Prefer;
+use crate::types::Checkpoint;
+
+impl<W: Caller> Brain<W> {
+    /// The position that was found there is lost.
+    pub(super) fn on_lost(&mut self, lost: Lost, of: Option<Origin>, now: Moment) {
+        self.note(Note::Lost(lost));
+        if of == Some(Origin::Beginning) && is_of_a_former_stream(&lost) {
+            self.note(Note::ReCreatedUnread(lost));
+            return self.begin_anew(Anew::first(&lost), true, now);
+        }
+        if lost.is_new_history() {
+            // What is durable is of another history than what the broker would store it for.
+            self.storing.suspend();
+        }
+        let Some(start) = resume::after_loss(self.spec.on_lost) else {
+            if lost.is_new_history() {
+                self.storing.give_up();
+            }
+            let what = self.words_for(&lost);
+            return self.end(Outcome::Halted(what), now);
+        };
+        self.note(Note::GoingOn { lost, policy: self.spec.on_lost });
+        let from = match (&lost, start) {
+            // So that what retention takes from now on is noticed.
+            (Lost::Evicted { first, .. }, Start::First) => Some(*first),
+            _ => None,
+        };
+        let lost_at = |offset| Checkpoint { offset, chunk: None };
+        let own = self.reading.own.position.map(|(_, checkpoint)| checkpoint);
+        let instead_of = own.or(lost.position().map(lost_at));
+        self.begin_anew(Anew { start, from, instead_of }, lost.is_new_history(), now);
+    }
+
+    fn words_for(&self, lost: &Lost) -> String {
+        let hint = match lost {
+            Lost::Forgotten { .. } => {
+                format!("; the state file is {}", self.state_file.display())
+            }
+            Lost::Evicted { .. } | Lost::PastEnd { .. } | Lost::Rewritten { .. } => String::new(),
+        };
+        format!(
+            "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to go on all the same",
+            self.spec.reference.as_str(),
+            self.spec.stream.as_str()
+        )
+    }
+
+    /// Begins anew, once everything under way is settled.
+    fn begin_anew(&mut self, anew: Anew, new_history: bool, now: Moment) {
+        self.cut(now);
+        self.reading.doubts.clear();
+        self.reading.own =
+            Own { position: None, remembered: None, anew: Some(anew), prefer: Prefer::Replica };
+        self.restarting = if new_history { Restarting::Wanted } else { Restarting::Settling };
+        if matches!(self.link, Link::Resuming) {
+            // The broker waits to be told where to begin.
+            self.link = Link::Waiting;
+            return;
+        }
+        self.link = Link::Down { until: now.at };
+        self.act(Action::Disconnect);
+        self.note(Note::Connecting);
+        self.lose_activity(now);
+    }
+}

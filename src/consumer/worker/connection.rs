@@ -1,0 +1,266 @@
+//! The way to the broker, as the loop sees it: what is connected, and what is being asked.
+//!
+//! At most one connection, and at most one attempt to have one. What is replaced is dropped, and with
+//! it whatever was under way on it: its answer does not come.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::{Answer, of};
+use crate::consumer::brain::{Asked, Connect, Event, Linked};
+use crate::consumer::resumption::{Own, SessionError};
+use crate::consumer::session;
+use crate::consumer::spec::Spec;
+use crate::flow::resume::Start;
+use crate::source::{
+    self, Activation, Budget, Delivery, ErrorKind, Handover, Link, Prefer, SourceError,
+    Subscription,
+};
+use crate::types::{Checkpoint, Offset};
+use crate::wire::chunk::ChunkHeader;
+
+/// What there is of a connection.
+pub(super) enum Connected {
+    No,
+    /// Only good for storing and asking.
+    Bare(Arc<dyn Link>),
+    Subscribed {
+        subscription: Subscription,
+        /// What came before it could be taken.
+        ahead: Option<source::Event>,
+        /// Its chunks are not wanted any more.
+        is_stopped: bool,
+    },
+}
+
+/// What comes of an attempt: the connection, where it is a new one, and what it is good for.
+type Attempt = Result<(Option<Connected>, Linked), SessionError>;
+
+pub(super) struct Connection {
+    spec: Arc<Spec>,
+    budget: Arc<Budget>,
+    connected: Connected,
+    attempt: Option<BoxFuture<'static, Attempt>>,
+    asking: Option<BoxFuture<'static, Result<Asked, SourceError>>>,
+    /// The broker waits for an answer to this.
+    handover: Option<Handover>,
+}
+
+impl Connection {
+    pub(super) fn new(spec: Arc<Spec>, budget: Arc<Budget>) -> Connection {
+        let connected = Connected::No;
+        Connection { spec, budget, connected, attempt: None, asking: None, handover: None }
+    }
+
+    pub(super) fn link(&self) -> Option<&Arc<dyn Link>> {
+        match &self.connected {
+            Connected::No => None,
+            Connected::Bare(link) => Some(link),
+            Connected::Subscribed { subscription, .. } => Some(subscription.link()),
+        }
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        (self.attempt, self.asking, self.handover) = (None, None, None);
+        self.connected = Connected::No;
+    }
+
+    pub(super) fn connect(&mut self, purpose: Connect) {
+        self.disconnect();
+        let (spec, budget) = (Arc::clone(&self.spec), Arc::clone(&self.budget));
+        self.attempt = Some(match purpose {
+            Connect::Read(own) => Box::pin(read(spec, budget, own)),
+            Connect::Wait(prefer) => Box::pin(wait(spec, budget, prefer)),
+            Connect::Store(position) => Box::pin(async move {
+                let link = spec.source.connect(Prefer::Replica).await?;
+                let is_borne_out = match position {
+                    Some(position) => session::bears_out(&*link, position).await?,
+                    None => true,
+                };
+                Ok((Some(Connected::Bare(link)), Linked::Storing { is_borne_out }))
+            }),
+        });
+    }
+
+    pub(super) fn resume(&mut self, own: Own) {
+        let (spec, link) = (Arc::clone(&self.spec), self.link().cloned());
+        self.attempt = Some(Box::pin(async move {
+            let link = link.ok_or_else(no_connection)?;
+            let resumption = session::resume(&spec, own, link).await?;
+            Ok((None, Linked::Reading(Box::new(resumption))))
+        }));
+    }
+
+    pub(super) fn verify(&mut self, position: Checkpoint) {
+        let link = self.link().cloned();
+        self.attempt = Some(Box::pin(async move {
+            let link = link.ok_or_else(no_connection)?;
+            let is_borne_out = session::bears_out(&*link, position).await?;
+            Ok((None, Linked::Storing { is_borne_out }))
+        }));
+    }
+
+    /// Takes no more chunks. A subscription by which the broker chooses the active consumer stays: its
+    /// end would have another one begin at once.
+    pub(super) fn stop_reading(&mut self) {
+        self.asking = None;
+        self.connected = match std::mem::replace(&mut self.connected, Connected::No) {
+            Connected::Subscribed { subscription, .. }
+                if self.spec.source.activation() == Activation::ByBroker =>
+            {
+                Connected::Subscribed { subscription, ahead: None, is_stopped: true }
+            }
+            Connected::Subscribed { subscription, .. } => {
+                Connected::Bare(Arc::clone(subscription.link()))
+            }
+            other @ (Connected::No | Connected::Bare(_)) => other,
+        };
+    }
+
+    pub(super) fn answer(&mut self, begin_at: Option<Start>) {
+        if let Some(handover) = self.handover.take() {
+            handover.answer(begin_at);
+        }
+        if let Connected::Subscribed { is_stopped, .. } = &mut self.connected {
+            *is_stopped = false;
+        }
+    }
+
+    /// Asks the broker about a gap.
+    pub(super) fn ask(&mut self, from: Offset, to: Offset) {
+        let link = self.link().cloned();
+        self.asking = Some(Box::pin(async move {
+            let link = link.ok_or_else(no_connection)?;
+            let at = |offset| link.chunk_at(Start::Offset(offset));
+            let there = match at(from).await {
+                Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
+                // Something is there, with a header that cannot be read.
+                Err(error) if error.kind() == ErrorKind::Unreadable => Some(from),
+                Err(error) => return Err(error),
+            };
+            let again = match there {
+                Some(there) if there != to => at(to).await?.map(|chunk| chunk.first_offset()),
+                _ => None,
+            };
+            // After the chunks: what is truncated meanwhile shows here.
+            let bounds = link.bounds().await?;
+            Ok(Asked { from, to, bounds, there, again })
+        }));
+    }
+
+    /// True where an event can be taken without waiting.
+    pub(super) fn has_event(&mut self) -> bool {
+        match &mut self.connected {
+            Connected::Subscribed { subscription, ahead, is_stopped: false } => {
+                if ahead.is_none() {
+                    *ahead = subscription.try_next();
+                }
+                ahead.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// An event that is there already.
+    pub(super) fn try_next(&mut self) -> Option<Event<Answer>> {
+        let Connected::Subscribed { subscription, ahead, .. } = &mut self.connected else {
+            return None;
+        };
+        let event = ahead.take().or_else(|| subscription.try_next())?;
+        Some(self.told(event))
+    }
+
+    /// Waits for whatever comes; for events of the subscription only where `takes_events` is set.
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self, takes_events: bool) -> Event<Answer> {
+        let event = tokio::select! {
+            attempt = of(&mut self.attempt) => {
+                return Event::Linked(attempt.map(|(connected, linked)| {
+                    if let Some(connected) = connected {
+                        self.connected = connected;
+                    }
+                    linked
+                }));
+            }
+            asked = of(&mut self.asking) => return Event::Asked(asked),
+            event = next_of(&mut self.connected, takes_events) => event,
+        };
+        match event {
+            Some(event) => self.told(event),
+            None => Event::LinkEnded(self.link().map_or_else(no_connection, |link| link.reason())),
+        }
+    }
+
+    fn told(&mut self, event: source::Event) -> Event<Answer> {
+        match event {
+            source::Event::Chunk(delivery) => {
+                trace_chunk(&delivery);
+                Event::Delivered(delivery)
+            }
+            source::Event::Unavailable(why) => Event::Unavailable(why),
+            source::Event::Activation(handover) => {
+                let active = handover.active;
+                self.handover = Some(handover);
+                Event::Activation { active }
+            }
+        }
+    }
+}
+
+/// The next event of a subscription; `None` when the connection has ended.
+async fn next_of(connected: &mut Connected, takes_events: bool) -> Option<source::Event> {
+    match connected {
+        Connected::No => std::future::pending().await,
+        Connected::Bare(link) => {
+            link.ended().await;
+            None
+        }
+        Connected::Subscribed { subscription, is_stopped: true, .. } => {
+            subscription.link().ended().await;
+            None
+        }
+        Connected::Subscribed { .. } if !takes_events => std::future::pending().await,
+        Connected::Subscribed { subscription, ahead, .. } => match ahead.take() {
+            Some(event) => Some(event),
+            None => subscription.next().await,
+        },
+    }
+}
+
+async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
+    // After a burst that did not fit: first the sink has to catch up.
+    budget.relaxed().await;
+    let (subscription, resumption) = session::establish(&spec, own, &budget).await?;
+    let connected = Connected::Subscribed { subscription, ahead: None, is_stopped: false };
+    Ok((Some(connected), Linked::Reading(Box::new(resumption))))
+}
+
+async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
+    let link = spec.source.connect(prefer).await?;
+    // Where to begin is answered when the broker makes it the active one.
+    let subscription = source::begin(&link, Start::Next, &budget).await?;
+    let connected = Connected::Subscribed { subscription, ahead: None, is_stopped: false };
+    Ok((Some(connected), Linked::Passive))
+}
+
+fn no_connection() -> SourceError {
+    SourceError::new(ErrorKind::Connection, "there is no connection any more")
+}
+
+fn trace_chunk(delivery: &Delivery) {
+    if !tracing::enabled!(tracing::Level::TRACE) {
+        return;
+    }
+    match ChunkHeader::parse(&delivery.chunk) {
+        Ok(header) => tracing::trace!(
+            first_offset = header.first_offset.0,
+            records = header.records,
+            epoch = header.epoch,
+            written_at = %header.timestamp,
+            bytes = delivery.chunk.len(),
+            "chunk"
+        ),
+        Err(error) => tracing::trace!(%error, bytes = delivery.chunk.len(), "chunk"),
+    }
+}

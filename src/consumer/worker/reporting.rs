@@ -1,0 +1,308 @@
+//! Shows, logs and counts what the brain wants known.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::consumer::brain::{Note, StoreEnd, View};
+use crate::consumer::intake::Inflated;
+use crate::consumer::resumption::Resumption;
+use crate::consumer::spec::{OnBad, Spec};
+use crate::consumer::status::Status;
+use crate::flow::resume::Lost;
+use crate::flow::trouble::Trouble;
+use crate::sink::{BadReason, BadRecord};
+use crate::source::{Budget, SourceError};
+use crate::telemetry::{DeadReason, LostReason, SinkErrorReason, State, StoreResult};
+use crate::types::{Checkpoint, Offset, Timestamp};
+
+pub(super) struct Reporter {
+    spec: Arc<Spec>,
+    status: Arc<Status>,
+    budget: Arc<Budget>,
+    inflated: Arc<Inflated>,
+    /// Failures of the sink in a row.
+    sink_trouble: Trouble,
+    /// Failures to connect in a row.
+    link_trouble: Trouble,
+    /// When [`Reporter::publish`] was last called.
+    published: Instant,
+}
+
+impl Reporter {
+    pub(super) fn new(
+        spec: Arc<Spec>,
+        status: Arc<Status>,
+        budget: Arc<Budget>,
+        inflated: Arc<Inflated>,
+    ) -> Reporter {
+        status.metrics.buffer_limit_bytes.set(spec.memory_bytes as f64);
+        let (sink_trouble, link_trouble) = (Trouble::default(), Trouble::default());
+        let published = Instant::now();
+        Reporter { spec, status, budget, inflated, sink_trouble, link_trouble, published }
+    }
+
+    /// Shows others where the consumer is.
+    pub(super) fn publish(&mut self, view: &View) {
+        let now = Instant::now();
+        let credit = self.budget.has_credit();
+        if !credit && view.is_reading {
+            self.status.metrics.backpressure.add(now - self.published);
+        }
+        self.published = now;
+        let buffered = self.budget.buffered() + self.inflated.bytes();
+        self.status.update(|facts| {
+            facts.sink_busy_since = view.is_sink_busy.then(|| facts.sink_busy_since.unwrap_or(now));
+            facts.oldest = view.oldest;
+            facts.buffered_bytes = buffered;
+            facts.credit = credit;
+            facts.unstored_since = view.is_unstored.then(|| facts.unstored_since.unwrap_or(now));
+            if !view.is_reading {
+                facts.quiet_since = None;
+            }
+            if let Some(Checkpoint { offset, .. }) = view.durable
+                && !facts.foreign
+            {
+                facts.durable = Some(offset);
+                facts.position = Some(offset);
+                facts.positioned = true;
+            }
+        });
+    }
+
+    /// Its sink is open, which may have failed before.
+    pub(super) fn opened(&self) {
+        if let Some(past) = self.status.started(Instant::now()) {
+            let lasted_ms = past.lasted.as_millis();
+            tracing::info!(attempts = past.attempts, lasted_ms, "started again after failures");
+        }
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        let (name, stream) = (&self.spec.name, &self.spec.stream);
+        let metrics = &self.status.metrics;
+        match note {
+            Note::State(state, reason) => self.status.set_state(state, reason),
+            Note::Connecting => {
+                self.status.set_state(State::Connecting, self.status.facts().reason);
+            }
+            Note::Subscribed { resumption, base, resumed } => {
+                self.subscribed(&resumption, base, resumed);
+            }
+            Note::NotConnected { error, wait } => self.not_connected(&error, wait),
+            Note::Restart(why) => self.status.count_restart(why),
+            Note::Lost(lost) => self.status.update(|facts| facts.note_lost(&lost)),
+            Note::GoingOn { lost, policy } => {
+                tracing::error!(%lost, %policy, "the position is lost; going on as on_offset_lost says");
+                metrics.lost(lost_reason(&lost)).increment(lost.messages());
+            }
+            Note::ReCreatedUnread(lost) => {
+                tracing::warn!(consumer = %name, %stream, %lost, "the stream was created again before its first message came; it is read from its first message");
+            }
+            Note::FirstMessage => {
+                tracing::info!(consumer = %name, %stream, "the first message to begin with is there");
+            }
+            Note::Received { bytes } => {
+                metrics.received_chunks.increment(1);
+                metrics.received_bytes.increment(bytes);
+            }
+            Note::Accepted { records } => metrics.received_messages.increment(records.into()),
+            Note::Taken { seen, last } => self.status.update(|facts| {
+                facts.news = Some(last) > facts.received.max(facts.position);
+                facts.received = facts.received.max(Some(last));
+                facts.last_chunk = Some(seen);
+                facts.quiet_since = Some(Instant::now());
+                facts.delivered = true;
+                facts.watch.heard(Timestamp::now());
+            }),
+            Note::TooEarly(last) => self.status.update(|facts| {
+                facts.position = Some(last);
+                facts.received = Some(last);
+                facts.quiet_since = Some(Instant::now());
+            }),
+            Note::GapOfChunks { from, to } => {
+                tracing::debug!(consumer = %name, from = from.0, to = to.0, "a gap of the broker's own chunks");
+            }
+            Note::Truncated { what, records } => {
+                tracing::error!(consumer = %name, "{what}; going on as on_offset_lost says");
+                metrics.lost(LostReason::Retention).increment(records);
+            }
+            Note::DamagedAtPosition(error) => {
+                tracing::warn!(consumer = %name, %error, "the chunk that holds the position is damaged now; the next one will show whether anything of it was not read before");
+            }
+            Note::LeavingOut { wanted, error } => {
+                tracing::error!(consumer = %name, %stream, wanted = wanted.0, %error, "a chunk cannot be read; it is left out as on_bad_message says, once the next one shows how far it reached");
+            }
+            Note::LeftOut { from, to, reason, error } => {
+                let records = to.0.saturating_sub(from.0);
+                tracing::error!(consumer = %name, %stream, from = from.0, to = to.0, up_to_records = records, %error, "a chunk that cannot be read was left out as on_bad_message says");
+                metrics.lost(reason).increment(records);
+            }
+            Note::BatchLeftOut { first, records, reason, error } => {
+                tracing::error!(consumer = %name, %stream, first_offset = first.0, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
+                metrics.lost(reason).increment(records.into());
+            }
+            Note::SinkWorks { messages, bytes, took } => self.sink_works(messages, bytes, took),
+            Note::SinkFailed { error, wait } => self.sink_failed(error, wait),
+            Note::SinkStopped { reason, messages } => {
+                metrics.sink_errors(reason).increment(1);
+                metrics.written_messages.increment(messages);
+            }
+            Note::WoundUp { batches } => {
+                tracing::info!(consumer = %name, batches, "shutdown_grace is half over: what the sink has not begun to write is left to the next start");
+            }
+            Note::Restarted => self.status.update(|facts| {
+                facts.durable = None;
+                facts.stored = None;
+            }),
+            Note::Skipped(skipped) => self.skipped(&skipped),
+            Note::Progress(at) => self.status.update(|facts| facts.durable_at = Some(at)),
+            Note::Store(end, error) => self.stored(end, error),
+            Note::NotBorneOut => {
+                tracing::warn!(consumer = %name, %stream, "the offset is not stored: the stream does not hold the position any more");
+            }
+            Note::Active(active) => {
+                tracing::info!(consumer = %name, %stream, active, "the broker has chosen the active consumer");
+            }
+            Note::Internal(what) => tracing::error!(consumer = %name, "{what}"),
+        }
+    }
+
+    fn subscribed(&mut self, resumption: &Resumption, base: Offset, resumed: bool) {
+        let Resumption { plan, stored, bounds, node, version } = resumption;
+        tracing::info!(
+            %node, broker = %version, from = %plan.subscribe,
+            wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
+            stored = stored.map(|o| o.0), "subscribed"
+        );
+        if let Some(past) = self.link_trouble.over(Instant::now()) {
+            let lasted_ms = past.lasted.as_millis();
+            tracing::info!(attempts = past.attempts, lasted_ms, "connected again");
+        }
+        self.status.update(|facts| {
+            facts.stored = *stored;
+            facts.bounds = bounds.or(facts.bounds);
+            facts.quiet_since = Some(Instant::now());
+            facts.delivered = false;
+            facts.foreign = false;
+            facts.watch.heard(Timestamp::now());
+            if facts.durable.is_none() {
+                facts.position = base.prev();
+                facts.positioned = true;
+                facts.durable = facts.position.filter(|_| resumed);
+            }
+        });
+    }
+
+    /// A warning where that is news.
+    fn not_connected(&mut self, error: &str, wait: Duration) {
+        let wait_ms = wait.as_millis();
+        match self.link_trouble.failed(error, Instant::now()) {
+            true => tracing::warn!(error, wait_ms, "not connected; trying again"),
+            false => tracing::debug!(error, wait_ms, "not connected, as before; trying again"),
+        }
+    }
+
+    fn sink_works(&mut self, messages: u64, bytes: u64, took: Option<Duration>) {
+        let metrics = &self.status.metrics;
+        metrics.written_messages.increment(messages);
+        metrics.written_bytes.increment(bytes);
+        if let Some(took) = took.filter(|_| messages > 0) {
+            metrics.write_duration.record(took.as_secs_f64());
+        }
+        if let Some(past) = self.sink_trouble.over(Instant::now()) {
+            let lasted_ms = past.lasted.as_millis();
+            tracing::info!(attempts = past.attempts, lasted_ms, "the sink works again");
+        }
+        self.status.update(|facts| {
+            facts.sink_trouble = None;
+            facts.sink_busy_since = None;
+        });
+    }
+
+    /// A warning where that is news.
+    fn sink_failed(&mut self, error: String, wait: Duration) {
+        self.status.metrics.sink_errors(SinkErrorReason::Transient).increment(1);
+        let wait_ms = wait.as_millis();
+        match self.sink_trouble.failed(&error, Instant::now()) {
+            true => tracing::warn!(error, wait_ms, "the sink failed; trying again"),
+            false => tracing::debug!(error, wait_ms, "the sink failed as before; trying again"),
+        }
+        self.status.update(|facts| facts.sink_trouble = Some(error));
+    }
+
+    fn skipped(&self, skipped: &[BadRecord]) {
+        let Some(first) = skipped.first() else { return };
+        let (name, stream, metrics) = (&self.spec.name, &self.spec.stream, &self.status.metrics);
+        metrics.sink_errors(SinkErrorReason::Poison).increment(skipped.len() as u64);
+        let (messages, first_offset, detail) = (skipped.len(), first.offset.0, &first.detail);
+        if self.spec.on_bad == OnBad::DeadLetter {
+            for bad in skipped {
+                metrics.dead_letters(dead_reason(bad.reason)).increment(1);
+            }
+            tracing::warn!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; they are among the dead letters");
+            return;
+        }
+        for bad in skipped {
+            metrics.lost(bad_reason(bad.reason)).increment(1);
+            tracing::debug!(offset = bad.offset.0, detail = %bad.detail, "left out");
+        }
+        tracing::error!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; left out as on_bad_message says");
+    }
+
+    fn stored(&self, end: StoreEnd, error: Option<SourceError>) {
+        let (name, metrics) = (&self.spec.name, &self.status.metrics);
+        let counted = match end {
+            StoreEnd::Stored(_) => StoreResult::Stored,
+            StoreEnd::Higher { .. } | StoreEnd::NotArrived { .. } => StoreResult::NotConfirmed,
+            StoreEnd::Failed => StoreResult::Failed,
+            StoreEnd::Outdated => return,
+        };
+        metrics.offset_stores(counted).increment(1);
+        match end {
+            StoreEnd::Stored(held) => {
+                self.status.update(|facts| {
+                    facts.stored = Some(held);
+                    facts.unstored_since = None;
+                });
+                tracing::debug!(offset = held.0, "offset stored");
+            }
+            StoreEnd::Higher { ours, theirs } => {
+                tracing::error!(consumer = %name, reference = %self.spec.reference, ours = ours.0, theirs = theirs.0, "the broker holds a higher offset than was stored: does another process use this reference?");
+            }
+            StoreEnd::NotArrived { ours, held } => {
+                tracing::warn!(consumer = %name, ours = ours.0, held = held.map(|o| o.0), "a stored offset did not arrive; storing it again");
+            }
+            StoreEnd::Failed | StoreEnd::Outdated => {
+                let error = error.map(|error| error.to_string());
+                tracing::warn!(consumer = %name, error, "the offset could not be stored; trying again");
+            }
+        }
+    }
+}
+
+fn lost_reason(lost: &Lost) -> LostReason {
+    match lost {
+        Lost::Evicted { .. } => LostReason::Retention,
+        Lost::PastEnd { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => {
+            LostReason::Recreated
+        }
+    }
+}
+
+fn dead_reason(reason: BadReason) -> DeadReason {
+    match reason {
+        BadReason::Undecodable => DeadReason::Undecodable,
+        BadReason::OverLimit => DeadReason::OverLimit,
+        BadReason::Misfit => DeadReason::Misfit,
+        BadReason::Refused => DeadReason::Refused,
+    }
+}
+
+fn bad_reason(reason: BadReason) -> LostReason {
+    match reason {
+        BadReason::Undecodable => LostReason::Undecodable,
+        BadReason::OverLimit => LostReason::OverLimit,
+        BadReason::Misfit => LostReason::Misfit,
+        BadReason::Refused => LostReason::Refused,
+    }
+}
