@@ -50,13 +50,24 @@ pub(super) async fn anew(
         return Ok(Plan::at(anew.start));
     };
     let plan = match anew.from {
-        Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
+        Some(at) => {
+            let at = at.min(first_unread(link, bounds, &anew));
+            Plan::begin(Beginning { at, behind: None, instead_of: None })
+        }
         None => resolve(spec, link, bounds, anew.start, false).await?,
     };
     Ok(match plan.begins {
         Some(beginning) => Plan::begin(Beginning { instead_of: anew.instead_of, ..beginning }),
         None => plan,
     })
+}
+
+/// Where the stream begins now, or behind what was read where that is later. A stream that begins below
+/// where it began before is another one, or this node keeps more: either way, more of it can be read.
+fn first_unread(link: &dyn Link, bounds: &Bounds, anew: &Anew) -> Offset {
+    let of_empty = if link.abilities().emptiness { Offset(0) } else { Offset(u64::MAX) };
+    let behind = anew.instead_of.map_or(Offset(0), |position| position.offset.next());
+    bounds.first.unwrap_or(of_empty).max(behind)
 }
 
 /// `is_past`: the time is one that has been, so what is published from now on is later.

@@ -75,7 +75,7 @@ impl Outlook {
 
 /// The evidence that the stream still holds a position.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Evidence {
+pub(super) enum Evidence {
     /// The stream's counters will do: the first chunk that comes is checked all the same.
     Counters,
     /// The chunk at the position.
@@ -135,7 +135,7 @@ async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, Sessi
     look_on(spec, own, link, Evidence::Counters).await
 }
 
-async fn look_on(
+pub(super) async fn look_on(
     spec: &Spec,
     own: Own,
     link: Arc<dyn Link>,

@@ -167,7 +167,8 @@ impl Home {
         found
     }
 
-    /// Every line of these segments (plain, or by zstd) as JSON. A torn line fails the test.
+    /// Every line of these segments (plain, or by zstd) as JSON. A torn line fails the test, so nobody
+    /// may be writing.
     pub(crate) fn lines(&self, dir: &str, stream: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         for path in self.segments(dir, stream) {

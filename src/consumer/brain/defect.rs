@@ -29,10 +29,33 @@ pub(super) enum Defect {
     AnswersEarly,
     /// After a fault the end waits for a broker that stays away.
     NeverGivesUp,
+    /// A passive consumer opens its sink.
+    OpensWhilePassive,
+    /// The broker is answered before what is under way is stored and the sink is closed.
+    AnswersBeforeClosing,
+    /// An offset is stored on a new connection before a chunk has borne it out.
+    TrustsNewConnection,
+    /// A gap is taken for one of the broker's own chunks, without a question.
+    IgnoresGap,
+    /// What waits in the cutter is forgotten at the end.
+    DropsLastBatch,
+    /// The sink is never asked for what it holds.
+    NeverFlushes,
+    /// The sink is given more than it takes.
+    OverfillsSink,
+    /// A new history begins while batches of the former one are under way.
+    RestartsUnsettled,
+    /// The position is noted for a whole chunk when it comes, before its records are accepted.
+    NotesPositionEarly,
+    /// A connection that is lost has no next attempt.
+    ForgetsToReconnect,
+    /// A loss is passed over without a word.
+    LosesInSilence,
 }
 
 impl Defect {
-    pub(super) const ALL: [Defect; 13] = [
+    /// Those in [`storing`](super::storing).
+    pub(super) const STORING: [Defect; 13] = [
         Defect::StoresBeforeDurable,
         Defect::ForgetsTicket,
         Defect::SettlesTwice,
@@ -46,5 +69,20 @@ impl Defect {
         Defect::DropsWaiter,
         Defect::AnswersEarly,
         Defect::NeverGivesUp,
+    ];
+
+    /// Those beside [`storing`](super::storing).
+    pub(super) const WHOLE: [Defect; 11] = [
+        Defect::OpensWhilePassive,
+        Defect::AnswersBeforeClosing,
+        Defect::TrustsNewConnection,
+        Defect::IgnoresGap,
+        Defect::DropsLastBatch,
+        Defect::NeverFlushes,
+        Defect::OverfillsSink,
+        Defect::RestartsUnsettled,
+        Defect::NotesPositionEarly,
+        Defect::ForgetsToReconnect,
+        Defect::LosesInSilence,
     ];
 }

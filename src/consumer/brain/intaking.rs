@@ -21,11 +21,20 @@ impl<W: Caller> Brain<W> {
         let examined = up.intake.examine(delivery);
         let origin = up.origin;
         self.note(Note::Received { bytes });
-        if matches!(examined, Examined::Good(_) | Examined::Gap { .. }) {
-            self.storing.resume();
-        }
         match examined {
             Examined::Good(checked) => {
+                self.storing.resume();
+                if planted!(self, NotesPositionEarly) {
+                    let at = Checkpoint { offset: last_of(checked.header()), chunk: None };
+                    self.reading.own.position = Some((Origin::Session, at));
+                }
+                if let Link::Up(up) = &mut self.link {
+                    up.chunk = Some(checked);
+                }
+                self.continue_chunk(now);
+            }
+            Examined::Gap { to, checked, .. } if planted!(self, IgnoresGap) => {
+                self.gap_explained(to);
                 if let Link::Up(up) = &mut self.link {
                     up.chunk = Some(checked);
                 }
@@ -101,7 +110,9 @@ impl<W: Caller> Brain<W> {
         self.continue_chunk(now);
     }
 
+    /// Also bears out the position, where the chunk before the gap was the first.
     pub(super) fn gap_explained(&mut self, to: Offset) {
+        self.storing.resume();
         if let Link::Up(up) = &mut self.link {
             up.intake.explained(to);
         }

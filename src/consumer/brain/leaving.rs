@@ -99,6 +99,9 @@ impl<W: Caller> Brain<W> {
             self.act(Action::AbortOpening);
         }
         self.stop_reading(now);
+        if planted!(self, DropsLastBatch) {
+            drop(self.batches.cutter.flush());
+        }
         self.cut(now);
     }
 
@@ -107,15 +110,15 @@ impl<W: Caller> Brain<W> {
         let is_unsure = self.storing.is_unsure();
         match (&self.link, self.storing.ledger().durable()) {
             (Link::Up(_), Some(durable)) if is_unsure => {
-                self.link = Link::Linking;
+                self.link = Link::Linking { checks: true };
                 self.act(Action::StopReading);
                 self.act(Action::Verify(durable));
             }
             (Link::Up(_), _) => {
-                self.link = Link::Bare;
+                self.link = Link::Bare { is_checked: true };
                 self.act(Action::StopReading);
             }
-            (Link::Bare, _) => {}
+            (Link::Bare { .. }, _) => {}
             _ => {
                 self.link = Link::Down { until: now.at };
                 self.act(Action::Disconnect);
@@ -156,7 +159,7 @@ impl<W: Caller> Brain<W> {
             (false, Link::Passive) => self.act(Action::AnswerActivation(None)),
             (false, Link::Waiting | Link::Resuming | Link::Up(_)) => self.yield_to_another(now),
             // The end answers by closing the connection; a yielding one answers when it is done.
-            (_, Link::Bare | Link::Down { .. } | Link::Linking) => {}
+            (_, Link::Bare { .. } | Link::Down { .. } | Link::Linking { .. }) => {}
             (true, Link::Waiting | Link::Resuming | Link::Up(_)) => {
                 let what = "the broker made this consumer active, which it was already";
                 self.unlink_because(SourceError::given_up(what), RestartReason::Broker, now);
@@ -192,7 +195,10 @@ impl<W: Caller> Brain<W> {
         }
         self.storing.end(Ending::Drain);
         self.act(Action::StopReading);
-        self.link = Link::Bare;
+        if planted!(self, AnswersBeforeClosing) {
+            self.act(Action::AnswerActivation(None));
+        }
+        self.link = Link::Bare { is_checked: true };
         self.cut(now);
     }
 
@@ -231,14 +237,19 @@ impl<W: Caller> Brain<W> {
             return;
         }
         self.leaving = Leaving::No;
+        if self.storing.is_storing() {
+            // Nobody can tell when it arrives; the broker sees that this one is gone.
+            self.link = Link::Down { until: now.at };
+            self.act(Action::Disconnect);
+        }
         self.forget_run(now);
         match self.link {
-            Link::Bare => {
+            Link::Bare { .. } => {
                 self.link = Link::Passive;
                 self.act(Action::AnswerActivation(None));
             }
             // The back-off goes on.
-            Link::Down { .. } | Link::Linking | Link::Passive => {}
+            Link::Down { .. } | Link::Linking { .. } | Link::Passive => {}
             Link::Waiting | Link::Resuming | Link::Up(_) => {}
         }
         self.note(Note::Active(false));

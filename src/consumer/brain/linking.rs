@@ -18,8 +18,9 @@ use crate::types::Offset;
 pub(super) enum Link {
     /// There is none; the next attempt is at this time.
     Down { until: Instant },
-    /// An action is under way that ends with [`Event::Linked`](super::Event::Linked).
-    Linking,
+    /// An action is under way that ends with [`Event::Linked`](super::Event::Linked). `checks` is set
+    /// where that tells whether the stream holds the durable position.
+    Linking { checks: bool },
     /// Subscribed, and another one is the active consumer.
     Passive,
     /// Subscribed, and the broker waits to be told where to begin.
@@ -28,8 +29,9 @@ pub(super) enum Link {
     Resuming,
     /// Chunks come.
     Up(Box<Up>),
-    /// Nothing is read any more; the offset can be stored.
-    Bare,
+    /// Nothing is read any more. The offset can be stored once the stream has shown that it holds the
+    /// durable position.
+    Bare { is_checked: bool },
 }
 
 pub(super) struct Up {
@@ -51,7 +53,7 @@ impl Up {
 impl Link {
     /// Whether an offset can be stored on it.
     pub(super) fn can_store(&self) -> bool {
-        matches!(self, Link::Up(_) | Link::Bare)
+        matches!(self, Link::Up(_) | Link::Bare { is_checked: true })
     }
 
     /// Whether a chunk that was taken in waits to be gone on with.
@@ -69,14 +71,21 @@ impl<W: Caller> Brain<W> {
                 self.link = Link::Resuming;
                 return self.act(Action::Resume(self.reading.own));
             }
+            Link::Bare { is_checked: false } => {
+                if let Some(durable) = self.storing.ledger().durable() {
+                    self.link = Link::Linking { checks: true };
+                    self.act(Action::Verify(durable));
+                }
+                return;
+            }
             _ => return,
         }
-        self.link = Link::Linking;
         let purpose = match (&self.leaving, self.activation) {
             (Leaving::Ending { .. }, _) => Connect::Store(self.storing.ledger().durable()),
             (_, Activation::AtOnce) => Connect::Read(self.reading.own),
             (_, Activation::ByBroker) => Connect::Wait(Prefer::Leader),
         };
+        self.link = Link::Linking { checks: matches!(purpose, Connect::Store(Some(_))) };
         if !matches!(purpose, Connect::Store(_)) {
             self.note(Note::Connecting);
         }
@@ -106,9 +115,11 @@ impl<W: Caller> Brain<W> {
     }
 
     pub(super) fn on_linked(&mut self, linked: Result<Linked, SessionError>, now: Moment) {
-        if !matches!(self.link, Link::Linking | Link::Resuming) {
-            return; // It was given up meanwhile.
-        }
+        let is_checked = match self.link {
+            Link::Linking { checks } => checks,
+            Link::Resuming => false,
+            _ => return, // It was given up meanwhile.
+        };
         match linked {
             Ok(Linked::Passive) => {
                 self.link = Link::Passive;
@@ -117,10 +128,10 @@ impl<W: Caller> Brain<W> {
             Ok(Linked::Reading(resumption)) => self.on_session(*resumption),
             Ok(Linked::Storing { is_borne_out: true }) => {
                 self.storing.resume();
-                self.link = Link::Bare;
+                self.link = Link::Bare { is_checked };
             }
             Ok(Linked::Storing { is_borne_out: false }) => {
-                self.link = Link::Bare;
+                self.link = Link::Bare { is_checked };
                 self.storing.give_up();
                 self.note(Note::NotBorneOut);
             }
@@ -144,7 +155,7 @@ impl<W: Caller> Brain<W> {
         let Resumption { plan, stored, bounds, .. } = resumption;
         self.reading.doubts.clear();
         self.storing.observed(stored);
-        if plan.verify.is_some() {
+        if plan.verify.is_some() && !planted!(self, TrustsNewConnection) {
             // The chunk that holds the position comes first, and bears it out.
             self.storing.suspend();
         }
@@ -220,14 +231,22 @@ impl<W: Caller> Brain<W> {
             }
             _ => self.reading.doubts.interrupted(),
         }
+        if planted!(self, ForgetsToReconnect) {
+            wait = Some(Duration::from_secs(1_000_000));
+        }
         self.back_off(error.to_string(), why, wait, now);
         self.lose_activity(now);
     }
 
     /// Without a connection the broker has another one become active.
     pub(super) fn lose_activity(&mut self, now: Moment) {
-        if self.activation == Activation::ByBroker && self.sink.is_open() {
-            self.yield_without_connection(now);
+        match (self.activation, self.sink) {
+            (Activation::ByBroker, SinkState::Open { .. }) => self.yield_without_connection(now),
+            (Activation::ByBroker, SinkState::Opening) => {
+                self.sink = SinkState::Closed;
+                self.act(Action::AbortOpening);
+            }
+            _ => {}
         }
     }
 

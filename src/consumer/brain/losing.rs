@@ -27,7 +27,9 @@ impl<W: Caller> Brain<W> {
             let what = self.words_for(&lost);
             return self.end(Outcome::Halted(what), now);
         };
-        self.note(Note::GoingOn { lost, policy: self.spec.on_lost });
+        if !planted!(self, LosesInSilence) {
+            self.note(Note::GoingOn { lost, policy: self.spec.on_lost });
+        }
         let from = match (&lost, start) {
             // So that what retention takes from now on is noticed.
             (Lost::Evicted { first, .. }, Start::First) => Some(*first),

@@ -19,6 +19,17 @@
 //! - no batch is written by a sink that is not open, and none is open while the consumer is passive;
 //! - a sink that is stuck keeps the brain from nothing but writing: connections come and go all the same.
 
+/// True where a test has planted this defect.
+macro_rules! planted {
+    ($of:ident, $defect:ident) => {{
+        #[cfg(test)]
+        let planted = $of.defect == Some($crate::consumer::brain::defect::Defect::$defect);
+        #[cfg(not(test))]
+        let planted = false;
+        planted
+    }};
+}
+
 mod committing;
 mod damage;
 mod event;
@@ -74,6 +85,8 @@ pub(super) struct Brain<W> {
     reading: Reading,
     leaving: Leaving,
     actions: Vec<Action<W>>,
+    #[cfg(test)]
+    defect: Option<defect::Defect>,
 }
 
 /// Batches that are not with the sink yet.
@@ -132,6 +145,8 @@ impl<W: Caller> Brain<W> {
             },
             leaving: Leaving::No,
             actions: Vec::new(),
+            #[cfg(test)]
+            defect: None,
             spec,
         }
     }
@@ -194,7 +209,7 @@ impl<W: Caller> Brain<W> {
                     && self.restarting == Restarting::No
             }
             Link::Passive | Link::Waiting | Link::Resuming => true,
-            Link::Down { .. } | Link::Linking | Link::Bare => false,
+            Link::Down { .. } | Link::Linking { .. } | Link::Bare { .. } => false,
         }
     }
 

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::leaving::Leaving;
 use super::linking::Link;
-use super::storing::Storing;
 use super::{Action, Brain, Caller, Moment, Note, Opened, Outcome, Surroundings};
 use crate::consumer::orders::{Order, Report, Stopped, Written};
 use crate::consumer::resumption::Own;
@@ -66,7 +65,9 @@ impl<W: Caller> Brain<W> {
     pub(super) fn start_opening(&mut self) {
         let is_active = match self.activation {
             Activation::AtOnce => true,
-            Activation::ByBroker => matches!(self.link, Link::Waiting),
+            Activation::ByBroker => {
+                matches!(self.link, Link::Waiting) || planted!(self, OpensWhilePassive)
+            }
         };
         if is_active && self.leaving.is_no() && matches!(self.sink, SinkState::Closed) {
             self.sink = SinkState::Opening;
@@ -89,7 +90,7 @@ impl<W: Caller> Brain<W> {
         let is_new_history =
             position.is_none() && began.is_some_and(|began| began.is_new_history());
         self.sink = SinkState::Open { orders_max, held: 0, is_flushing: false };
-        self.storing = Storing::new(self.spec.commit, position, now.at);
+        self.storing.begin_anew(self.spec.commit, position, now.at);
         self.restarting = if is_new_history { Restarting::Wanted } else { Restarting::No };
         self.reading.own = Own {
             position: position.map(|p| (Origin::Sink, p)),
@@ -157,7 +158,7 @@ impl<W: Caller> Brain<W> {
     /// Gives the sink what is cut, as far as it takes it.
     pub(super) fn hand_over(&mut self) {
         let SinkState::Open { orders_max, .. } = self.sink else { return };
-        while self.with_sink() < orders_max
+        while (self.with_sink() < orders_max || planted!(self, OverfillsSink))
             && let Some(order) = self.batches.ready.pop_front()
         {
             self.act(Action::Write(order));
@@ -165,7 +166,8 @@ impl<W: Caller> Brain<W> {
         self.ask_for_flush();
         let is_idle = self.batches.cutter.is_empty()
             && self.storing.ledger().under_way() == 0
-            && !self.storing.is_storing();
+            && !self.storing.is_storing()
+            || planted!(self, RestartsUnsettled);
         match self.restarting {
             Restarting::Settling if is_idle => self.restarting = Restarting::No,
             Restarting::Wanted if is_idle => {
@@ -178,6 +180,9 @@ impl<W: Caller> Brain<W> {
 
     /// Where everything has to be durable, and all that is not is held by the sink, asks it for that.
     fn ask_for_flush(&mut self) {
+        if planted!(self, NeverFlushes) {
+            return;
+        }
         let wanted = !self.leaving.is_no()
             || self.storing.is_awaited()
             || matches!(self.restarting, Restarting::Settling | Restarting::Wanted);
@@ -330,6 +335,6 @@ impl<W: Caller> Brain<W> {
         self.batches.ready.clear();
         self.restarting = Restarting::No;
         self.reading.own = Own::unknown();
-        self.storing = Storing::new(self.spec.commit, None, now.at);
+        self.storing.begin_anew(self.spec.commit, None, now.at);
     }
 }

