@@ -27,6 +27,7 @@ pub mod conformance;
 pub mod declaration;
 pub mod discreet;
 pub mod envelope;
+mod exactly_once;
 pub mod factory;
 pub mod file;
 pub mod format;

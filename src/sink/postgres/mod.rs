@@ -69,6 +69,7 @@ use tokio_postgres::Statement;
 pub use self::settings::PostgresSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
+use crate::sink::exactly_once::{BeforeWrite, PositionMoved, PositionTracker};
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
 use crate::tls::TlsOptions;
 use crate::types::column::Column;
@@ -123,12 +124,8 @@ pub struct PostgresSink {
     shape: Shape,
     /// `None` after a failure, and once closed.
     ready: Option<Ready>,
-    /// What is known to be committed; `None` before it was first looked up.
-    position: Option<Option<Checkpoint>>,
-    /// Where the position may be by now, for all that is known.
-    doubt: Option<Option<Checkpoint>>,
-    /// Of which batch it was found out that it counts, though its write came back as an error.
-    landed: Option<Checkpoint>,
+    /// What is known of the position, and what may be done next.
+    tracker: PositionTracker,
     closed: bool,
 }
 
@@ -163,9 +160,7 @@ impl PostgresSink {
             door,
             shape,
             ready: None,
-            position: None,
-            doubt: None,
-            landed: None,
+            tracker: PositionTracker::default(),
             closed: false,
         };
         sink.get_ready().await?;
@@ -180,7 +175,8 @@ impl PostgresSink {
                 self.door.place
             )));
         }
-        if self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed()) {
+        let connected = self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed());
+        if connected && !self.tracker.must_read_row() {
             return Ok(());
         }
         self.ready = None;
@@ -190,30 +186,8 @@ impl PostgresSink {
         let looking = self.look_up(session);
         let (ready, found) =
             within(limit, &self.door.place, "look up the tables and the position", looking).await?;
-        if let Some(known) = self.position
-            && found != known
-            && self.doubt != Some(found)
-        {
-            let offset = |at: Option<Checkpoint>| {
-                at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
-            };
-            return Err(SinkError::Fatal(format!(
-                "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
-                 has lost transactions (was a backup restored, or another standby promoted?), or \
-                 somebody changed the row. Started again, this consumer resumes behind what stands \
-                 there now.",
-                self.stream,
-                self.reference,
-                ready.target.names.positions,
-                self.door.place,
-                offset(found),
-                offset(known),
-            )));
-        }
-        if self.doubt.take() == Some(found) {
-            self.landed = found;
-        }
-        self.position = Some(found);
+        let compared = self.tracker.compare(found).map_err(|moved| self.moved(&ready, moved))?;
+        self.tracker.resume(compared);
         self.ready = Some(ready);
         Ok(())
     }
@@ -262,6 +236,28 @@ impl PostgresSink {
         ))
     }
 
+    fn not_ready(&self) -> SinkError {
+        wait(format!("the position at {} is not known yet", self.door.place))
+    }
+
+    fn moved(&self, ready: &Ready, moved: PositionMoved) -> SinkError {
+        let offset = |at: Option<Checkpoint>| {
+            at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
+        };
+        SinkError::Fatal(format!(
+            "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
+             has lost transactions (was a backup restored, or another standby promoted?), or \
+             somebody changed the row. Started again, this consumer resumes behind what stands \
+             there now.",
+            self.stream,
+            self.reference,
+            ready.target.names.positions,
+            self.door.place,
+            offset(moved.found),
+            offset(moved.committed),
+        ))
+    }
+
     fn internal(&self, batch: &Batch, at: Checkpoint) -> SinkError {
         SinkError::Fatal(format!(
             "internal error: {batch} is not behind offset {}, which is committed at {}; please report it",
@@ -274,10 +270,9 @@ impl PostgresSink {
     async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
         for _ in 0..CHANGES_MAX {
             // Only a transaction that ends well puts it back.
-            let Some(mut ready) = self.ready.take() else { return Ok(()) };
+            let Some(mut ready) = self.ready.take() else { return Err(self.not_ready()) };
             match self.try_transact(&ready, batch).await? {
                 Tried::Committed => {
-                    self.position = Some(Some(batch.checkpoint()));
                     self.ready = Some(ready);
                     return Ok(());
                 }
@@ -313,8 +308,8 @@ impl PostgresSink {
             claim: &self.claim,
             epoch: ready.epoch,
         };
-        // Not by way of a variable: the doubt stays, should the caller go away.
-        match transaction::run(&open, batch, self.options.write_timeout, &mut self.doubt).await {
+        // The sink's own tracker: the doubt stays, should the caller go away.
+        match transaction::run(&open, batch, self.options.write_timeout, &mut self.tracker).await {
             Done::Committed => Ok(Tried::Committed),
             Done::Refused(bad) => Ok(Tried::Refused(bad)),
             Done::Changed => Ok(Tried::Changed),
@@ -369,7 +364,7 @@ impl Sink for PostgresSink {
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
         self.get_ready().await?;
-        Ok(self.position.flatten())
+        Ok(self.tracker.committed())
     }
 
     /// A transaction costs a sync and four round trips, however large the batch.
@@ -379,15 +374,12 @@ impl Sink for PostgresSink {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         self.get_ready().await?;
-        let at = self.position.flatten();
-        if self.landed.take() == Some(batch.checkpoint()) {
-            // The answer to its COMMIT was lost, and it counts.
-            return Ok(Durability::Durable);
+        match self.tracker.before_write(batch.first_offset(), batch.checkpoint()) {
+            BeforeWrite::Write => self.transact(batch).await?,
+            BeforeWrite::AlreadyCommitted => {}
+            BeforeWrite::ReadRow => return Err(self.not_ready()),
+            BeforeWrite::Overlaps(at) => return Err(self.internal(batch, at)),
         }
-        if let Some(at) = at.filter(|at| batch.first_offset() <= at.offset) {
-            return Err(self.internal(batch, at));
-        }
-        self.transact(batch).await?;
         Ok(Durability::Durable)
     }
 
@@ -396,9 +388,9 @@ impl Sink for PostgresSink {
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
         tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
-        let Some(ready) = self.ready.take() else { return Ok(()) };
-        // Where the answer is lost, the position may be none.
-        self.doubt = Some(None);
+        let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
+        // A statement of its own is a transaction of its own.
+        self.tracker.committing(None);
         let rows = self.rows(&ready.session, &ready.target.names);
         let forgetting = async {
             let reset = rows.advance(&ready.advance, (&self.claim, ready.epoch), None).await;
@@ -411,8 +403,7 @@ impl Sink for PostgresSink {
         };
         let limit = self.options.write_timeout;
         within(limit, &self.door.place, "forget the position", forgetting).await?;
-        self.position = Some(None);
-        self.doubt = None;
+        self.tracker.confirmed();
         self.ready = Some(ready);
         Ok(())
     }

@@ -17,8 +17,9 @@ use super::session::Session;
 use super::target::Target;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
+use crate::sink::exactly_once::PositionTracker;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord};
-use crate::types::{Checkpoint, Offset};
+use crate::types::Offset;
 use crate::wire::block::Record;
 
 /// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
@@ -68,15 +69,15 @@ enum Looked {
 
 type Failure = (&'static str, Error);
 
-/// Writes the batch, its position with it. `doubt` is set while it cannot be known whether the
-/// transaction counts.
+/// Writes the batch, its position with it. The tracker is told before the COMMIT is sent and when its
+/// answer is there.
 pub(super) async fn run(
     open: &Open<'_>,
     batch: &Batch,
     limit: Duration,
-    doubt: &mut Option<Option<Checkpoint>>,
+    tracker: &mut PositionTracker,
 ) -> Done {
-    let looked = tokio::time::timeout(limit, write(open, batch, doubt)).await;
+    let looked = tokio::time::timeout(limit, write(open, batch, tracker)).await;
     let (bad, error) = match looked {
         Ok(Ok(Looked::Done(done))) => return done,
         Ok(Ok(Looked::Unsorted(bad, error))) => (bad, error),
@@ -97,7 +98,7 @@ pub(super) async fn run(
 async fn write(
     open: &Open<'_>,
     batch: &Batch,
-    doubt: &mut Option<Option<Checkpoint>>,
+    tracker: &mut PositionTracker,
 ) -> Result<Looked, Failure> {
     let client = &open.session.client;
     let to = batch.checkpoint();
@@ -143,15 +144,15 @@ async fn write(
         return roll_back(open, Done::Fenced(who)).await;
     }
     faults::reach(Point::Flushed);
-    *doubt = Some(Some(to));
+    tracker.committing(Some(to));
     match client.batch_execute("COMMIT").await {
         Ok(()) => {
-            *doubt = None;
+            tracker.confirmed();
             Ok(Looked::Done(Done::Committed))
         }
         // A constraint that spoke only now: the server has rolled back.
         Err(error) if is_about_records(&error) => {
-            *doubt = None;
+            tracker.rolled_back();
             Ok(Looked::Unsorted(Vec::new(), error))
         }
         Err(error) => Err(("commit", error)),
