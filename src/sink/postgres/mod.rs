@@ -6,8 +6,8 @@
 //! next start resumes behind the position. Whatever fails before the COMMIT leaves nothing. Where
 //! the answer to the COMMIT does not come, the transaction counts or it does not, and this is looked
 //! up before anything else is written: a new connection first puts an end to what the former one
-//! still had under way (`claim.rs`), and then reads the position. If that is the batch's, the batch
-//! is durable.
+//! still had under way (`claim.rs`), and then reads the position, by which
+//! [`exactly_once`](super::exactly_once) decides.
 //!
 //! # Why only one process writes
 //! The position's row names an owner and an epoch, and the UPDATE of the position requires both to

@@ -26,11 +26,10 @@
 //!   refused.
 //!
 //! # After a failure
-//! A failure within a transaction may have come before its commit or after it. The connection is
-//! closed, and before the next attempt opened anew: where the position is the one from before, the
-//! batch is written again; where it is the batch's own, the batch is durable, once the log was copied
-//! into the database and that was synced (after a failed sync, what the kernel shows may not be on
-//! the medium); anything else is fatal. Whatever may pass (a full disk, a quota, I/O errors, another
+//! The connection is closed, and opened anew before the next attempt. Where COMMIT itself failed, it may
+//! count all the same: [`exactly_once`](super::exactly_once) decides by the position that is found. One
+//! that counted is durable once the log was copied into the database and that was synced (after a failed
+//! sync, what the kernel shows may not be on the medium). Whatever may pass (a full disk, a quota, I/O errors, another
 //! program's lock, a file that was removed) is transient; `error.rs` has the table.
 //!
 //! SQLite does not notice when its file is removed or replaced. So the names are looked at before
