@@ -74,6 +74,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod compression;
 mod declaration;
 mod disk;
 mod error;
@@ -101,6 +102,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::compression::Compression;
 pub use self::settings::FileSettings;
 use crate::files;
 use crate::flow::batch::Batch;
@@ -169,24 +171,6 @@ impl FileOptions {
             _ => Ok(()),
         }
     }
-}
-
-/// How segments are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// zstd frames.
-    Zstd {
-        /// 1 to 22; 3 is zstd's own default.
-        level: i32,
-    },
-    /// gzip members.
-    Gzip {
-        /// 0 to 9; 6 is gzip's own default.
-        level: u32,
-    },
 }
 
 /// Writes one stream's records to files, exactly once.

@@ -46,22 +46,24 @@
 //! Must not know: brokers, retries, metrics.
 
 mod claim;
+mod copy;
 mod declaration;
 mod encode;
 mod error;
 mod examine;
 mod numeric;
+mod options;
 mod probe;
 mod rows;
 mod session;
 mod settings;
+mod sharing;
 mod table;
 mod target;
 mod transaction;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::Statement;
@@ -71,48 +73,25 @@ use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::exactly_once::{BeforeWrite, PositionMoved, PositionTracker};
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
-use crate::tls::TlsOptions;
-use crate::types::column::Column;
-use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
+use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 pub use self::claim::Claim;
 #[doc(hidden)]
 pub use self::encode::fuzz_field;
 pub use self::examine::examine;
+pub use self::options::PostgresOptions;
 
 use self::claim::{PATIENCE, Rows, Taken};
+use self::copy::Open;
 use self::error::{late, transient, wait};
 use self::rows::Shape;
 use self::session::{Door, Session, within};
 use self::table::Names;
 use self::target::Target;
-use self::transaction::{Done, Open, Trouble};
+use self::transaction::{Done, Trouble};
 
 /// How often in a row the table may turn out to be another one, before the batch waits.
 const CHANGES_MAX: u32 = 3;
-
-/// What a postgres sink needs to know.
-#[derive(Clone, Debug)]
-pub struct PostgresOptions {
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with libpq's parameters behind a `?`.
-    pub url: Secret,
-    /// How to protect the connection; `None`: not at all, unless the URL has `sslmode=require`.
-    pub tls: Option<TlsOptions>,
-    /// The schema of both tables; by default the first of the role's `search_path`.
-    pub schema: Option<String>,
-    /// The table that takes the rows.
-    pub table: String,
-    /// Typed columns behind stream, offset and timestamp; `None`: those of the envelope.
-    pub columns: Option<Vec<Column>>,
-    /// Whether tables that are not there are made.
-    pub create: bool,
-    /// How long a connection with its handshake may take.
-    pub connect_timeout: Duration,
-    /// How long one transaction may take.
-    pub write_timeout: Duration,
-    /// How long a lock that somebody else holds is waited for.
-    pub lock_timeout: Duration,
-}
 
 /// Writes one stream's records into a table, exactly once.
 pub struct PostgresSink {
@@ -150,7 +129,7 @@ impl PostgresSink {
         reference: Reference,
         claim: Claim,
     ) -> Result<PostgresSink, SinkError> {
-        let door = door(&options, &reference)?;
+        let door = options.door(&reference)?;
         let shape = Shape::new(&stream, options.columns.clone());
         let mut sink = PostgresSink {
             options,
@@ -209,7 +188,9 @@ impl PostgresSink {
         let (epoch, position) = match taken {
             Taken::Ours { epoch, position } => (epoch, position),
             Taken::Lost(who) => return Err(self.fenced(&who)),
-            Taken::Shared(other) => return Err(error::shared(&rows, &target.names, place, &other)),
+            Taken::Shared(other) => {
+                return Err(sharing::shared(&rows, &target.names, place, &other));
+            }
         };
         let preparing = |error| transient("prepare the statements", place, &error);
         let advance = rows.prepare().await.map_err(preparing)?;
@@ -344,12 +325,6 @@ enum Tried {
     Committed,
     Refused(Vec<BadRecord>),
     Changed,
-}
-
-fn door(options: &PostgresOptions, reference: &Reference) -> Result<Door, SinkError> {
-    let PostgresOptions { url, tls, connect_timeout, .. } = options;
-    Door::new(url, tls.clone(), *connect_timeout, reference.as_str())
-        .map_err(|what| SinkError::Fatal(format!("postgres sink: {what}")))
 }
 
 #[async_trait]

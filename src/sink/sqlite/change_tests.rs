@@ -3,7 +3,7 @@
 use super::tests::{Place, fatal, of, offsets, open, transient};
 use super::*;
 use crate::sink::conformance::{STREAM, batch, message};
-use crate::types::column::{ColumnType, OnMisfit};
+use crate::types::column::{Column, ColumnType, OnMisfit};
 
 const NAME: &str = "analytics";
 

@@ -57,6 +57,7 @@
 mod database;
 mod declaration;
 mod error;
+mod options;
 mod positions;
 mod row;
 mod settings;
@@ -75,13 +76,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::options::SqliteOptions;
 pub use self::settings::SqliteSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::{Durability, Sink, SinkError};
-use crate::types::column::Column;
-use crate::types::table_name;
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 use self::database::Database;
@@ -92,27 +92,6 @@ use self::writer::Writer;
 
 #[doc(hidden)]
 pub use self::row::fuzz_value;
-
-/// What a sqlite sink needs to know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SqliteOptions {
-    /// The database's file.
-    pub path: PathBuf,
-    /// The table that takes the records.
-    pub table: String,
-    /// Its columns behind `stream`, `offset` and `timestamp`; without, those of the whole envelope.
-    pub columns: Option<Vec<Column>>,
-    /// Whether file and table are made where they are missing.
-    pub create: bool,
-}
-
-impl SqliteOptions {
-    /// The whole envelope, into a table that is named after the stream, all of it made where missing.
-    pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
-        let table = table_name::of(stream);
-        SqliteOptions { path: path.into(), table, columns: None, create: true }
-    }
-}
 
 /// Writes one stream's records to a table, exactly once.
 pub struct SqliteSink {

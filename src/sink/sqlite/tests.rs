@@ -13,7 +13,7 @@ use super::*;
 use crate::sink::conformance::{self, Medium, Owners, STREAM, batch, message};
 use crate::sink::{BadReason, BadRecord};
 use crate::types::Offset;
-use crate::types::column::{ColumnType, OnMisfit};
+use crate::types::column::{Column, ColumnType, OnMisfit};
 
 pub(super) const REFERENCE: &str = "analytics";
 

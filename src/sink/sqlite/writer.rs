@@ -12,9 +12,10 @@ use crate::types::{Checkpoint, Reference, StreamName};
 
 use super::database::{Database, Files};
 use super::error::{self, Tried, transient};
+use super::options::SqliteOptions;
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
-use super::{SqliteOptions, table};
+use super::table;
 
 /// Writes one stream's records into one table.
 pub(super) struct Writer {
