@@ -12,6 +12,7 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "admin",
     "broker",
     "config",
+    "files",
     "republish",
     "settings",
     "sink/columns",

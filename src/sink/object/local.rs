@@ -169,11 +169,7 @@ impl Folder {
     fn keep(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
         let tmp = self.write_from(&mut file)?;
-        if let Err(error) = std::fs::rename(&tmp, path) {
-            std::fs::remove_file(&tmp).unwrap_or_default();
-            return Err(error);
-        }
-        sync_folder(path.parent().unwrap_or(&self.root))
+        files::rename(&tmp, path)
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<PathBuf> {
@@ -189,17 +185,8 @@ impl Folder {
         }
         self.written += 1;
         let path = folder.join(format!("{:016x}-{}", self.id, self.written));
-        let written = File::create(&path).and_then(|mut file| {
-            io::copy(bytes, &mut file)?;
-            file.sync_all()
-        });
-        match written {
-            Ok(()) => Ok(path),
-            Err(error) => {
-                std::fs::remove_file(&path).unwrap_or_default();
-                Err(error)
-            }
-        }
+        files::write_synced(&path, bytes)?;
+        Ok(path)
     }
 }
 
