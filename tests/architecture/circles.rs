@@ -15,7 +15,6 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "files",
     "republish",
     "settings",
-    "sink/columns",
     "sink/envelope",
     "sink/exactly_once",
     "sink/file",
@@ -100,11 +99,13 @@ fn arrows(top: &[String], sources: &Sources) -> BTreeMap<String, BTreeSet<String
     found
 }
 
-/// What is left when those files are taken away, again and again, that use none of the others.
+/// What is left when those files are taken away, again and again, that use none of the others, or that
+/// none of the others uses.
 fn circle(mut files: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
     loop {
         let names: BTreeSet<String> = files.keys().cloned().collect();
-        files.retain(|_, used| used.iter().any(|one| names.contains(one)));
+        let used: BTreeSet<String> = files.values().flatten().cloned().collect();
+        files.retain(|name, uses| used.contains(name) && !uses.is_disjoint(&names));
         if files.len() == names.len() {
             return files;
         }
