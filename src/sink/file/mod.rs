@@ -108,8 +108,8 @@ use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::format::Format;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::thread::SinkThread;
+use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
 
 #[doc(hidden)]
@@ -201,7 +201,7 @@ impl FileSink {
         let make = move || open_log(options, stream, reference);
         match SinkThread::start("rillway-file", make).await {
             Ok(made) => Ok(FileSink { folder, worker: Some(made?) }),
-            Err(error) => Err(unavailable(&folder, error)),
+            Err(error) => Err(error.during(&writing_to(&folder))),
         }
     }
 
@@ -215,12 +215,9 @@ impl FileSink {
         job: impl FnOnce(&mut Log<Disk>) -> R + Send + 'static,
     ) -> Result<R, SinkError> {
         let Some(worker) = &self.worker else {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the file sink on {} was used after it was closed; please report it",
-                self.folder.display()
-            )));
+            return Err(used_after_close(&format!("the file sink on {}", self.folder.display())));
         };
-        worker.run(job).await.map_err(|error| unavailable(&self.folder, error))
+        worker.run(job).await.map_err(|error| error.during(&writing_to(&self.folder)))
     }
 }
 
@@ -264,14 +261,8 @@ fn open_log(
     Log::open(storage, Setup { stream, reference, rotation, envelope, packer, piece_bytes })
 }
 
-fn unavailable(folder: &std::path::Path, error: Unavailable) -> SinkError {
-    let what = format!("could not write to {}: the file sink: {error}", folder.display());
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
-    }
+fn writing_to(folder: &std::path::Path) -> String {
+    format!("could not write to {}: the file sink", folder.display())
 }
 
 #[async_trait]

@@ -59,7 +59,9 @@ pub use self::settings::HttpSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{
+    BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError, used_after_close,
+};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
 /// What was accepted is told to the caller after so long, if no more answers come.
@@ -138,10 +140,7 @@ impl HttpSink {
     /// not know of, or after a while; an `Ok` else says that each record was accepted, or is known as bad.
     async fn send(&mut self, batch: &Batch, aim: Aim) -> Result<Durability, SinkError> {
         let Some(client) = self.client.clone() else {
-            return Err(SinkError::Fatal(
-                "internal error: the http sink was used after it was closed; please report it"
-                    .to_owned(),
-            ));
+            return Err(used_after_close("the http sink"));
         };
         let mut sending = match self.sending.take() {
             Some(sending) if sending.last == batch.last_offset() => sending,

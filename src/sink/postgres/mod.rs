@@ -72,7 +72,7 @@ pub use self::settings::PostgresSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::exactly_once::{BeforeWrite, PositionMoved, PositionTracker};
-use crate::sink::{BadRecord, Durability, Sink, SinkError};
+use crate::sink::{BadRecord, Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 pub use self::claim::Claim;
@@ -149,10 +149,7 @@ impl PostgresSink {
     /// Has a connection, and has no doubt.
     async fn get_ready(&mut self) -> Result<(), SinkError> {
         if self.closed {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the postgres sink on {} was used after it was closed; please report it",
-                self.door.place
-            )));
+            return Err(used_after_close(&format!("the postgres sink on {}", self.door.place)));
         }
         let connected = self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed());
         if connected && !self.tracker.must_read_row() {

@@ -80,8 +80,8 @@ pub use self::options::SqliteOptions;
 pub use self::settings::SqliteSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::thread::SinkThread;
+use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 use self::database::Database;
@@ -115,7 +115,7 @@ impl SqliteSink {
         let make = move || Writer::open(options, stream, reference);
         match SinkThread::start("rillway-sqlite", make).await {
             Ok(made) => Ok(SqliteSink { path, worker: Some(made?) }),
-            Err(error) => Err(unavailable(&path, error)),
+            Err(error) => Err(error.during(&writing_to(&path))),
         }
     }
 
@@ -124,12 +124,9 @@ impl SqliteSink {
         job: impl FnOnce(&mut Writer) -> R + Send + 'static,
     ) -> Result<R, SinkError> {
         let Some(worker) = &self.worker else {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the sqlite sink on {} was used after it was closed; please report it",
-                self.path.display()
-            )));
+            return Err(used_after_close(&format!("the sqlite sink on {}", self.path.display())));
         };
-        worker.run(job).await.map_err(|error| unavailable(&self.path, error))
+        worker.run(job).await.map_err(|error| error.during(&writing_to(&self.path)))
     }
 }
 
@@ -158,14 +155,8 @@ pub fn examine(
     Ok(held.and_then(|held| held.position))
 }
 
-fn unavailable(path: &std::path::Path, error: Unavailable) -> SinkError {
-    let what = format!("could not write to {}: the sqlite sink: {error}", path.display());
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
-    }
+fn writing_to(path: &std::path::Path) -> String {
+    format!("could not write to {}: the sqlite sink", path.display())
 }
 
 #[async_trait]
