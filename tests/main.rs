@@ -17,7 +17,6 @@ mod alerts;
 mod any_message;
 mod architecture;
 mod check;
-mod circles;
 mod codecs;
 mod commits;
 mod dead_letters;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::known;
+use super::folders::known;
 
 static MEDIA: Mutex<Vec<Arc<Mutex<World>>>> = Mutex::new(Vec::new());
 

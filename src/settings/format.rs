@@ -37,6 +37,17 @@ impl Compression {
         }
     }
 
+    /// Tells that a level has no effect, or is out of range.
+    pub fn check_level(self, level: Option<u32>, bad: &mut impl FnMut(&str, String)) {
+        let Some(level) = level else { return };
+        let max = self.level_max();
+        if max == 0 {
+            bad("compression_level", "it has no effect without `compression`".to_owned());
+        } else if level == 0 || level > max {
+            bad("compression_level", format!("{level} is out of range: 1 to {max}"));
+        }
+    }
+
     /// What a compressor at this level works with, in MiB at the most.
     pub fn memory_mib(self, level: u32) -> u64 {
         match (self, level) {

@@ -27,6 +27,7 @@ pub mod conformance;
 pub mod declaration;
 pub mod discreet;
 pub mod envelope;
+mod exactly_once;
 pub mod factory;
 pub mod file;
 pub mod format;
@@ -45,6 +46,8 @@ pub mod registry;
 pub mod sqlite;
 pub mod stdout;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 pub(crate) mod thread;
 
 use std::sync::Arc;
@@ -163,6 +166,13 @@ pub enum SinkError {
     /// It will not work until a person acts.
     #[error("{0}")]
     Fatal(String),
+}
+
+/// The error of a call that comes after `close`; `sink` as in "the file sink on /data".
+pub(crate) fn used_after_close(sink: &str) -> SinkError {
+    SinkError::Fatal(format!(
+        "internal error: {sink} was used after it was closed; please report it"
+    ))
 }
 
 /// A record that cannot be written.

@@ -13,6 +13,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tokio::sync::oneshot;
 
+use crate::sink::SinkError;
+
 /// How many jobs may wait behind the one at hand. A sink does one thing at a time, so a second job
 /// waits only where the caller gave up on the first.
 const JOBS_MAX: usize = 1;
@@ -37,6 +39,19 @@ pub(crate) enum Unavailable {
     /// Earlier jobs, on which the caller gave up, are not done yet.
     #[error("its thread is still busy with an earlier call that was abandoned")]
     Busy,
+}
+
+impl Unavailable {
+    /// The sink's error, where this came in the way of what was `tried`.
+    pub(crate) fn during(&self, tried: &str) -> SinkError {
+        let what = format!("{tried}: {self}");
+        match self {
+            Unavailable::Gone => {
+                SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
+            }
+            Unavailable::Busy => SinkError::Transient { what, retry_after: None },
+        }
+    }
 }
 
 impl<S: 'static> SinkThread<S> {
@@ -131,6 +146,16 @@ mod tests {
             });
             assert_eq!(got.await, Ok(expected));
         }
+    }
+
+    #[test]
+    fn a_busy_thread_is_waited_for_and_a_dead_one_is_not() {
+        let error = Unavailable::Busy.during("could not write to x");
+        assert!(matches!(error, SinkError::Transient { .. }), "{error}");
+        assert!(error.to_string().starts_with("could not write to x: its thread is still busy"));
+        let error = Unavailable::Gone.during("could not write to x");
+        assert!(matches!(error, SinkError::Fatal(_)), "{error}");
+        assert!(error.to_string().contains("please report it"));
     }
 
     #[tokio::test]

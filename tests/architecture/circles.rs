@@ -1,60 +1,174 @@
-//! Do the parts of a module use each other one way only?
+//! Do the files of a module use each other one way only?
+//!
+//! The module's own `mod.rs` counts as one of them: what it defines must not be used by a file that it
+//! uses in turn. What it only passes on (`pub use self::file::Name`) counts as a use of that file.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Modules whose parts use each other one way only.
-const WITHOUT_CIRCLES: &[&str] = &["admin", "supervisor", "telemetry"];
+/// Modules whose files use each other one way only.
+const WITHOUT_CIRCLES: &[&str] = &[
+    "admin",
+    "broker",
+    "config",
+    "files",
+    "republish",
+    "settings",
+    "sink/envelope",
+    "sink/exactly_once",
+    "sink/file",
+    "sink/http",
+    "sink/metrics",
+    "sink/null",
+    "sink/object",
+    "sink/postgres",
+    "sink/sqlite",
+    "sink/stdout",
+    "sink/stream",
+    "supervisor",
+    "telemetry",
+];
 
-/// The parts of the module `top` that this code of its part `module` uses.
-fn siblings(module: &[String], text: &str) -> BTreeSet<String> {
-    let (mut found, mut statement) = (BTreeSet::new(), String::new());
+/// The name of `mod.rs` among the files of a module.
+const TOP: &str = "mod";
+
+type Sources = Vec<(Vec<String>, String)>;
+
+/// The statements of a file, each on one line.
+fn statements(text: &str) -> Vec<String> {
+    let (mut found, mut statement) = (Vec::new(), String::new());
     for line in code_lines(text) {
         statement.push_str(&line);
         if statement.contains("use ") && !line.ends_with(';') && !line.is_empty() {
             continue;
         }
-        // A path up to the module itself is as good as one from the root.
-        let up = "super::".repeat(module.len() - 1);
-        for from in [up, format!("crate::{}::", module[0])] {
-            for (at, _) in statement.match_indices(&from) {
-                if is_start_of_path(&statement, at) {
-                    let used = heads(&statement[at + from.len()..]);
-                    found.extend(used.iter().map(|path| path.split("::").next().unwrap().into()));
-                }
-            }
-        }
-        statement.clear();
+        found.push(std::mem::take(&mut statement));
     }
-    found.remove(&module[1]);
     found
 }
 
+/// The first name of each path behind `from` in a statement; `*` where it is all names.
+fn names_behind(statement: &str, from: &str) -> Vec<String> {
+    let starts = statement.match_indices(from).filter(|(at, _)| is_start_of_path(statement, *at));
+    let paths = starts.flat_map(|(at, _)| listed(&statement[at + from.len()..]));
+    paths
+        .map(|path| path.chars().take_while(|c| c.is_alphanumeric() || "_*".contains(*c)).collect())
+        .collect()
+}
+
+/// The files of one module, and which of the others each one uses.
+fn arrows(top: &[String], sources: &Sources) -> BTreeMap<String, BTreeSet<String>> {
+    let below: Vec<_> = sources.iter().filter(|(module, _)| module.starts_with(top)).collect();
+    let name = |module: &[String]| module.get(top.len()).cloned().unwrap_or_else(|| TOP.to_owned());
+    let files: BTreeSet<String> = below.iter().map(|(module, _)| name(module)).collect();
+    let mut passed_on = BTreeMap::new();
+    for (_, text) in below.iter().filter(|(module, _)| module == top) {
+        for statement in
+            statements(text).iter().filter(|statement| statement.contains("use self::"))
+        {
+            let file = names_behind(statement, "self::").remove(0);
+            let (_, names) = statement.split_once(&format!("{file}::")).unwrap_or_default();
+            let words = names.split(|c: char| !c.is_alphanumeric() && c != '_');
+            passed_on.extend(words.map(|word| (word.to_owned(), file.clone())));
+        }
+    }
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, text) in &below {
+        let own = name(module);
+        let used = found.entry(own.clone()).or_default();
+        for statement in statements(text) {
+            let mut names = names_behind(&statement, &format!("crate::{}::", top.join("::")));
+            match module.len() - top.len() {
+                0 => {
+                    names.extend(names_behind(&statement, "self::"));
+                    let is_used =
+                        |file: &&String| !names_behind(&statement, &format!("{file}::")).is_empty();
+                    names.extend(files.iter().filter(is_used).cloned());
+                }
+                depth => names.extend(names_behind(&statement, &"super::".repeat(depth))),
+            }
+            // What lies further up is no matter of this module.
+            for name in names.iter().filter(|name| !["super", "self"].contains(&name.as_str())) {
+                let file = files.get(name).or_else(|| passed_on.get(name));
+                used.insert(file.cloned().unwrap_or_else(|| TOP.to_owned()));
+            }
+        }
+        used.remove(&own);
+    }
+    found
+}
+
+/// What is left when those files are taken away, again and again, that use none of the others, or that
+/// none of the others uses.
+fn circle(mut files: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
+    loop {
+        let names: BTreeSet<String> = files.keys().cloned().collect();
+        let used: BTreeSet<String> = files.values().flatten().cloned().collect();
+        files.retain(|name, uses| used.contains(name) && !uses.is_disjoint(&names));
+        if files.len() == names.len() {
+            return files;
+        }
+    }
+}
+
 #[test]
-fn parts_of_a_module_do_not_use_each_other_in_circles() {
-    let sources: Vec<_> = files_below("src", "rs")
+fn files_of_a_module_do_not_use_each_other_in_circles() {
+    let mut sources: Sources = files_below("src", "rs")
         .into_iter()
         .map(|file| (module_of(&file), std::fs::read_to_string(&file).unwrap()))
         .collect();
     let tests = test_modules(&sources);
-    for top in WITHOUT_CIRCLES {
-        let mut parts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (module, text) in &sources {
-            let for_tests = (1..=module.len()).any(|n| tests.contains(&module[..n]));
-            if module[0] == *top && module.len() > 1 && !for_tests {
-                parts.entry(module[1].clone()).or_default().extend(siblings(module, text));
-            }
+    sources.retain(|(module, _)| !(1..=module.len()).any(|n| tests.contains(&module[..n])));
+    let mut wrong = Vec::new();
+    for path in WITHOUT_CIRCLES {
+        let top: Vec<String> = path.split('/').map(str::to_owned).collect();
+        let found = arrows(&top, &sources);
+        assert!(!found.is_empty(), "{path}: nothing was read");
+        let circle = circle(found);
+        if !circle.is_empty() {
+            wrong.push(format!("{path}: these use each other: {circle:?}"));
         }
-        assert!(parts.values().any(|used| !used.is_empty()), "{top}: nothing was read");
-        // Takes away, again and again, what uses none of the others.
-        while let Some(last) = parts
-            .iter()
-            .find(|(_, used)| !used.iter().any(|one| parts.contains_key(one)))
-            .map(|(part, _)| part.clone())
-        {
-            parts.remove(&last);
-        }
-        assert!(parts.is_empty(), "{top}: these use each other: {parts:?}");
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_planted_circle_is_found() {
+    let source = |path: &str, text: &str| {
+        (path.split('/').map(str::to_owned).collect::<Vec<_>>(), text.to_owned())
+    };
+    let found = |files: &[(&str, &str)]| {
+        let sources: Sources = files.iter().map(|(path, text)| source(path, text)).collect();
+        circle(arrows(&["sink".to_owned(), "x".to_owned()], &sources))
+            .into_keys()
+            .collect::<Vec<_>>()
+    };
+    // Through `mod.rs`, through a third file, and through what `mod.rs` passes on.
+    let options = ("sink/x/a", "use super::Options;");
+    assert_eq!(found(&[("sink/x", "use self::a::A;\npub struct Options;"), options]), ["a", "mod"]);
+    assert_eq!(
+        found(&[("sink/x", "fn f() { a::g() }\npub struct Options;"), options]),
+        ["a", "mod"]
+    );
+    assert_eq!(
+        found(&[
+            ("sink/x/a", "use super::b::B;"),
+            ("sink/x/b", "use super::{\n    c::C,\n    d,\n};"),
+            (
+                "sink/x/c",
+                "use crate::sink::x::a::A;\n#[cfg(test)]\nmod tests {\n    use super::d;\n}"
+            ),
+            ("sink/x/d", ""),
+        ]),
+        ["a", "b", "c"]
+    );
+    let passes_on = ("sink/x", "pub use self::b::{B, C};");
+    assert_eq!(
+        found(&[passes_on, ("sink/x/a", "use super::C;"), ("sink/x/b", "use super::a;")]),
+        ["a", "b"]
+    );
+    // One way only.
+    let nested = ("sink/x/a/deep", "use super::super::b::B;\nuse super::Own;");
+    assert!(found(&[passes_on, nested, ("sink/x/b", "use super::super::Sink;")]).is_empty());
 }

@@ -1,4 +1,7 @@
-//! JSON strings: finds what must be escaped eight bytes at a time.
+//! JSON strings: finds what must be escaped eight bytes at a time, and writes bytes as base64.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -68,4 +71,19 @@ fn push_special(out: &mut Vec<u8>, byte: u8) {
         }
     };
     out.extend_from_slice(&[b'\\', short]);
+}
+
+/// A JSON string that holds the bytes in base64.
+pub(super) fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    /// A multiple of three, so that the pieces join without padding.
+    const PIECE: usize = 768;
+    let mut buffer = [0; PIECE / 3 * 4];
+    out.reserve(bytes.len() / 3 * 4 + 6);
+    out.push(b'"');
+    for piece in bytes.chunks(PIECE) {
+        // The buffer is as large as the largest piece's text, so this cannot fail.
+        let n = STANDARD.encode_slice(piece, &mut buffer).unwrap_or_default();
+        out.extend_from_slice(buffer.get(..n).unwrap_or_default());
+    }
+    out.push(b'"');
 }

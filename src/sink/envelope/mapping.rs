@@ -28,8 +28,8 @@ use std::io::Write as _;
 
 use crate::wire::amqp::{AmqpError, List, Map, Message, Sequences, Value};
 
-use super::escape::{push_escaped, push_string};
-use super::{push_base64, timestamp};
+use super::escape::{push_base64, push_escaped, push_string};
+use super::timestamp;
 
 /// How long the JSON of a message's values may get: a multiple of its encoded length, and some.
 /// Honest values stay below 10 bytes for one; an array can repeat a large descriptor for every

@@ -30,16 +30,13 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::flow::batch::Batch;
 use crate::sink::{BadRecord, undecodable};
 use crate::types::{StreamName, Timestamp};
 use crate::wire::amqp::{AmqpError, Body, Data, Map, Message, Sequences, Value, single_data};
 use crate::wire::block::Record;
 
-use escape::push_string;
+use escape::{push_base64, push_string};
 use mapping::Mapper;
 pub(crate) use mapping::{Nul, marked, not_finite};
 #[cfg(feature = "object")]
@@ -239,21 +236,6 @@ fn push_data(out: &mut Vec<u8>, body: &[u8]) {
             out.extend_from_slice(b",\"body_encoding\":\"text\"}\n");
         }
     }
-}
-
-/// A JSON string that holds the bytes in base64.
-fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    /// A multiple of three, so that the pieces join without padding.
-    const PIECE: usize = 768;
-    let mut buffer = [0; PIECE / 3 * 4];
-    out.reserve(bytes.len() / 3 * 4 + 6);
-    out.push(b'"');
-    for piece in bytes.chunks(PIECE) {
-        // The buffer is as large as the largest piece's text, so this cannot fail.
-        let n = STANDARD.encode_slice(piece, &mut buffer).unwrap_or_default();
-        out.extend_from_slice(buffer.get(..n).unwrap_or_default());
-    }
-    out.push(b'"');
 }
 
 fn append_raw(record: Record<'_>, delimiter: &[u8], out: &mut Vec<u8>) -> Result<(), AmqpError> {

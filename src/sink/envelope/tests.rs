@@ -1,6 +1,7 @@
 //! Golden lines, and properties: every line parses, is one line, and gives the body back.
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 

@@ -74,6 +74,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod compression;
 mod declaration;
 mod disk;
 mod error;
@@ -101,13 +102,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::compression::Compression;
 pub use self::settings::FileSettings;
 use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::format::Format;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::thread::SinkThread;
+use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName, Timestamp};
 
 #[doc(hidden)]
@@ -171,24 +173,6 @@ impl FileOptions {
     }
 }
 
-/// How segments are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// zstd frames.
-    Zstd {
-        /// 1 to 22; 3 is zstd's own default.
-        level: i32,
-    },
-    /// gzip members.
-    Gzip {
-        /// 0 to 9; 6 is gzip's own default.
-        level: u32,
-    },
-}
-
 /// Writes one stream's records to files, exactly once.
 pub struct FileSink {
     folder: PathBuf,
@@ -217,7 +201,7 @@ impl FileSink {
         let make = move || open_log(options, stream, reference);
         match SinkThread::start("rillway-file", make).await {
             Ok(made) => Ok(FileSink { folder, worker: Some(made?) }),
-            Err(error) => Err(unavailable(&folder, error)),
+            Err(error) => Err(error.during(&writing_to(&folder))),
         }
     }
 
@@ -231,12 +215,9 @@ impl FileSink {
         job: impl FnOnce(&mut Log<Disk>) -> R + Send + 'static,
     ) -> Result<R, SinkError> {
         let Some(worker) = &self.worker else {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the file sink on {} was used after it was closed; please report it",
-                self.folder.display()
-            )));
+            return Err(used_after_close(&format!("the file sink on {}", self.folder.display())));
         };
-        worker.run(job).await.map_err(|error| unavailable(&self.folder, error))
+        worker.run(job).await.map_err(|error| error.during(&writing_to(&self.folder)))
     }
 }
 
@@ -280,14 +261,8 @@ fn open_log(
     Log::open(storage, Setup { stream, reference, rotation, envelope, packer, piece_bytes })
 }
 
-fn unavailable(folder: &std::path::Path, error: Unavailable) -> SinkError {
-    let what = format!("could not write to {}: the file sink: {error}", folder.display());
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
-    }
+fn writing_to(folder: &std::path::Path) -> String {
+    format!("could not write to {}: the file sink", folder.display())
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use flate2::GzBuilder;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
-use super::Compression;
+use super::compression::Compression;
 
 /// Packs one piece after the other, with the same buffers.
 pub(super) enum Packer {

@@ -10,7 +10,7 @@ use crate::sink::format::Format;
 use crate::types::file_name::fitted;
 use crate::types::{Offset, StreamName, Timestamp};
 
-use super::Compression;
+use super::compression::Compression;
 use super::position::Tail;
 
 /// What is not left as it is in a folder's name.

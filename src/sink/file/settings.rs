@@ -63,14 +63,7 @@ impl FileSettings {
         if self.dir.as_os_str().is_empty() {
             bad("dir", "an empty path: expected a folder".to_owned());
         }
-        if let Some(level) = self.compression_level {
-            let max = self.compression.level_max();
-            if max == 0 {
-                bad("compression_level", "it has no effect without `compression`".to_owned());
-            } else if level == 0 || level > max {
-                bad("compression_level", format!("{level} is out of range: 1 to {max}"));
-            }
-        }
+        self.compression.check_level(self.compression_level, bad);
         if self.rotate_bytes.0 == Some(ByteSize(0)) {
             bad(
                 "rotate_bytes",

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sink::conformance::{self, Medium, Owners, STREAM, batch};
+pub(super) use crate::sink::testing::{fatal, transient};
 
 /// Names the folder in which a test that started itself anew works as a child.
 const CHILD_DIR: &str = "RILLWAY_TEST_CHILD_DIR";
@@ -38,22 +39,6 @@ fn child(name: &str, dir: &Path) -> std::process::Child {
 
 pub(super) async fn open(options: FileOptions) -> Result<FileSink, SinkError> {
     FileSink::open(options, STREAM.into(), "archiver".into()).await
-}
-
-pub(super) fn fatal<T>(result: Result<T, SinkError>) -> String {
-    match result {
-        Err(SinkError::Fatal(why)) => why,
-        Err(other) => panic!("not fatal: {other:?}"),
-        Ok(_) => panic!("it worked"),
-    }
-}
-
-pub(super) fn transient<T>(result: Result<T, SinkError>) -> String {
-    match result {
-        Err(SinkError::Transient { what, .. }) => what,
-        Err(other) => panic!("not transient: {other:?}"),
-        Ok(_) => panic!("it worked"),
-    }
 }
 
 /// The segments and what is in them, unpacked.

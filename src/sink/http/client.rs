@@ -22,8 +22,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, Response, Url};
 
 use super::answer::{Answer, Verdict, judge, quote};
+use super::options::{BodyFormat, HttpOptions, HttpTls, Method};
 use super::pieces::Range;
-use super::{BodyFormat, HttpOptions, HttpTls, Method};
 use crate::sink::SinkError;
 use crate::types::{Secret, StreamName};
 

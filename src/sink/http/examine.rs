@@ -3,8 +3,8 @@
 use tokio::net::TcpStream;
 use url::Url;
 
-use super::HttpOptions;
 use super::client::{CONNECT_TIMEOUT_MAX, Client};
+use super::options::HttpOptions;
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, StreamName};
 

@@ -36,11 +36,11 @@ mod answer;
 mod client;
 mod declaration;
 mod examine;
+mod options;
 mod pieces;
 mod progress;
 mod settings;
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,79 +52,23 @@ use futures_util::stream::FuturesUnordered;
 use self::answer::Verdict;
 use self::client::Client;
 pub use self::examine::examine;
+pub use self::options::{BodyFormat, HttpOptions, HttpTls, Method};
 use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
 pub use self::settings::HttpSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee, Offset, Secret, StreamName};
+use crate::sink::{
+    BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError, used_after_close,
+};
+use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
 /// What was accepted is told to the caller after so long, if no more answers come.
 const NEWS_WAIT: Duration = Duration::from_millis(100);
 
 /// After so long the caller gets its turn, whether or not anything was accepted.
 const TURN: Duration = Duration::from_secs(1);
-
-/// What an http sink needs to know.
-#[derive(Clone, Debug)]
-pub struct HttpOptions {
-    /// Where requests go. Its user, password and query are never shown; its path is.
-    pub url: Secret,
-    /// How they are sent.
-    pub method: Method,
-    /// How records stand in a body.
-    pub format: BodyFormat,
-    /// Whether bodies are compressed by gzip.
-    pub gzip: bool,
-    /// Further headers; they replace `Content-Type`.
-    pub headers: Vec<(String, Secret)>,
-    /// The most requests at a time; at least 1.
-    pub in_flight: usize,
-    /// The most records in a request; at least 1.
-    pub max_records: u64,
-    /// The most bytes of a body, before compression; a record larger than that goes alone.
-    pub max_bytes: usize,
-    /// The time for a request, from connecting to the last byte of the answer.
-    pub timeout: Duration,
-    /// So many records refused one after the other, with none accepted in between, and it is the
-    /// service that is wrong and not the records: the sink stops. `None`: never.
-    pub refusals_max: Option<u64>,
-    /// How an `https` service is known.
-    pub tls: HttpTls,
-}
-
-/// Whom to trust, and who we are.
-#[derive(Clone, Debug, Default)]
-pub struct HttpTls {
-    /// The authorities, in PEM; the system's where it is absent.
-    pub ca: Option<PathBuf>,
-    /// The certificate chain of ours and its key, in PEM.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// Takes any certificate.
-    pub insecure_skip_verify: bool,
-}
-
-/// The method of a request that carries records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// POST.
-    Post,
-    /// PUT.
-    Put,
-    /// PATCH.
-    Patch,
-}
-
-/// How records stand in a body. Each is the object that a line of NDJSON has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFormat {
-    /// One JSON array.
-    Json,
-    /// One line each.
-    Ndjson,
-}
 
 /// Sends records to a web service.
 pub struct HttpSink {
@@ -196,10 +140,7 @@ impl HttpSink {
     /// not know of, or after a while; an `Ok` else says that each record was accepted, or is known as bad.
     async fn send(&mut self, batch: &Batch, aim: Aim) -> Result<Durability, SinkError> {
         let Some(client) = self.client.clone() else {
-            return Err(SinkError::Fatal(
-                "internal error: the http sink was used after it was closed; please report it"
-                    .to_owned(),
-            ));
+            return Err(used_after_close("the http sink"));
         };
         let mut sending = match self.sending.take() {
             Some(sending) if sending.last == batch.last_offset() => sending,

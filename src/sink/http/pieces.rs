@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 
-use super::BodyFormat;
+use super::options::BodyFormat;
 use super::progress::Progress;
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;

@@ -30,7 +30,9 @@ use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::columns::{Columns, Value};
 use crate::sink::declaration::Declaration;
-use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
+use crate::sink::{
+    BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError, used_after_close,
+};
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
@@ -268,10 +270,7 @@ impl Sink for MetricsSink {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         if self.closed {
-            return Err(SinkError::Fatal(
-                "internal error: the metrics sink was used after it was closed; please report it"
-                    .to_owned(),
-            ));
+            return Err(used_after_close("the metrics sink"));
         }
         let (mut tally, mut bad) = (Tally::default(), Vec::new());
         let mut row = Vec::new();

@@ -25,7 +25,7 @@ use rustix::fs::FlockOperation;
 use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
 use crate::files::{self, sync_folder};
 use crate::sink::SinkError;
-use crate::sink::thread::{SinkThread, Unavailable};
+use crate::sink::thread::SinkThread;
 
 /// Where files are written before they get their names.
 const TMP: &str = "_rillway/tmp";
@@ -48,7 +48,7 @@ impl Local {
         let folder = Folder { root: root.clone(), written: 0, id: fastrand::u64(..) };
         match SinkThread::start("rillway-object", move || Ok::<_, SinkError>(folder)).await {
             Ok(worker) => Ok(Local { worker: worker?, root }),
-            Err(error) => Err(unavailable(&root, &error)),
+            Err(error) => Err(error.during(&writing_to(&root))),
         }
     }
 
@@ -64,7 +64,7 @@ impl Local {
         match tokio::time::timeout(OPERATION_MAX, asked).await {
             Ok(Ok(Ok(result))) => Ok(result),
             Ok(Ok(Err(error))) => Err(failed(what, &path(), &error)),
-            Ok(Err(error)) => Err(unavailable(&path(), &error)),
+            Ok(Err(error)) => Err(error.during(&writing_to(&path()))),
             Err(_) => Err(transient(format!(
                 "could not {what} {}: no answer within {OPERATION_MAX:?}",
                 path().display()
@@ -169,11 +169,7 @@ impl Folder {
     fn keep(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
         let tmp = self.write_from(&mut file)?;
-        if let Err(error) = std::fs::rename(&tmp, path) {
-            std::fs::remove_file(&tmp).unwrap_or_default();
-            return Err(error);
-        }
-        sync_folder(path.parent().unwrap_or(&self.root))
+        files::rename(&tmp, path)
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<PathBuf> {
@@ -189,17 +185,8 @@ impl Folder {
         }
         self.written += 1;
         let path = folder.join(format!("{:016x}-{}", self.id, self.written));
-        let written = File::create(&path).and_then(|mut file| {
-            io::copy(bytes, &mut file)?;
-            file.sync_all()
-        });
-        match written {
-            Ok(()) => Ok(path),
-            Err(error) => {
-                std::fs::remove_file(&path).unwrap_or_default();
-                Err(error)
-            }
-        }
+        files::write_synced(&path, bytes)?;
+        Ok(path)
     }
 }
 
@@ -287,6 +274,10 @@ fn replace(tmp: &Path, path: &Path, from: Option<&Bytes>, bytes: &Bytes) -> io::
     Ok(true)
 }
 
+fn writing_to(path: &Path) -> String {
+    format!("could not write to {}", path.display())
+}
+
 fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
     let what = format!("could not {what} {}: {error}", path.display());
     match error.kind() {
@@ -300,16 +291,6 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
             "{what}. The archive needs a file system that has hard links and locks."
         )),
         _ => transient(what),
-    }
-}
-
-fn unavailable(path: &Path, error: &Unavailable) -> SinkError {
-    let what = format!("could not write to {}: {error}", path.display());
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => transient(what),
     }
 }
 

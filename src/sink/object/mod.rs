@@ -93,12 +93,12 @@ use self::committer::{Committer, Names, Object};
 use self::layout::Layout;
 pub use self::settings::ObjectSettings;
 use self::shaper::{Sealed, Shaper, Taken};
-use self::store::{Store, transient};
+use self::store::Store;
 use crate::files;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{Durability, Sink, SinkError};
+use crate::sink::thread::SinkThread;
+use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 /// The folder of the checkpoints.
@@ -156,8 +156,9 @@ impl ObjectSink {
         let (rotation, position) = (options.rotation, committer.position());
         let make =
             move || Ok::<_, SinkError>(Shaper::new(stream, reference, layout, rotation, position));
-        let worker =
-            SinkThread::start("rillway-encode", make).await.map_err(|e| unavailable(&e))??;
+        let worker = SinkThread::start("rillway-encode", make)
+            .await
+            .map_err(|error| error.during(ENCODING))??;
         Ok(ObjectSink {
             committer,
             worker: Some(worker),
@@ -182,11 +183,8 @@ impl ObjectSink {
         job: impl FnOnce(&mut Shaper) -> R + Send + 'static,
     ) -> Result<R, SinkError> {
         match &self.worker {
-            Some(worker) => worker.run(job).await.map_err(|error| unavailable(&error)),
-            None => Err(SinkError::Fatal(
-                "internal error: the object sink was used after it was closed; please report it"
-                    .to_owned(),
-            )),
+            Some(worker) => worker.run(job).await.map_err(|error| error.during(ENCODING)),
+            None => Err(used_after_close("the object sink")),
         }
     }
 }
@@ -238,15 +236,7 @@ fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names 
     }
 }
 
-fn unavailable(error: &Unavailable) -> SinkError {
-    let what = format!("objects cannot be encoded: {error}");
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => transient(what),
-    }
-}
+const ENCODING: &str = "objects cannot be encoded";
 
 #[async_trait]
 impl Sink for ObjectSink {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::store::{Created, Digest, Swapped, Version};
+use super::store::{Created, Digest, Swapped, Version, transient};
 use super::*;
 use crate::sink::conformance::{BAD_MESSAGE, STREAM, part};
 use crate::types::Offset;

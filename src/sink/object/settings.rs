@@ -218,14 +218,7 @@ impl ObjectSettings {
         if is_parquet && self.compression == Compression::Gzip {
             bad("compression", "Parquet is written with \"zstd\" or \"none\"".to_owned());
         }
-        if let Some(level) = self.compression_level {
-            let max = self.compression.level_max();
-            if max == 0 {
-                bad("compression_level", "it has no effect without `compression`".to_owned());
-            } else if level == 0 || level > max {
-                bad("compression_level", format!("{level} is out of range: 1 to {max}"));
-            }
-        }
+        self.compression.check_level(self.compression_level, bad);
         if self.body == BodyType::Bytes && !is_parquet {
             bad("body", "it has no effect on lines: there, bytes are base64".to_owned());
         }

@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Error, SqlState};
 
-use super::claim::{Other, Rows};
-use super::table::Names;
 use crate::sink::SinkError;
 
 /// Servers quote values in their messages.
@@ -98,32 +96,6 @@ pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
     wait(format!(
         "could not {tried} at {place}: not done within {limit:?}. The connection is given up. If the \
          server is only slow, raise write_timeout, or make batches smaller"
-    ))
-}
-
-/// Another reference writes the same stream into the same table, or may do so.
-pub(super) fn shared(rows: &Rows<'_>, names: &Names, place: &str, other: &Other) -> SinkError {
-    let Rows { stream, reference, .. } = rows;
-    let Other { reference: former, offset, same_table } = other;
-    let upto = offset.as_ref().map_or("no offset yet".to_owned(), |at| format!("offset {at}"));
-    let (table, positions) = (&names.table, &names.positions);
-    let row = format!("stream = '{stream}' AND reference = '{former}'");
-    if *same_table {
-        return SinkError::Fatal(format!(
-            "the table {table} at {place} already takes the stream {stream:?}, under the reference \
-             {former:?} (up to {upto}): under {reference:?} every message would be in it twice. Was \
-             this consumer renamed? Then set reference = {former:?}, and it goes on where that one \
-             ended. Are there two? Give this one a `table` of its own. Are the rows of {former:?} \
-             gone? Then DELETE FROM {positions} WHERE {row}"
-        ));
-    }
-    wait(format!(
-        "the reference {former:?} has written the stream {stream:?} (up to {upto}) into a table at \
-         {place}, and {positions}, which is of an older version, does not say into which. If it was \
-         {table}, then under {reference:?} every message would be in it twice: set reference = \
-         {former:?}. If it was another one, this passes once its consumer has been started with this \
-         version, or with: ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS table_name text; UPDATE \
-         {positions} SET table_name = 'THE OTHER TABLE' WHERE {row}"
     ))
 }
 

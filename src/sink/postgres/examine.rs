@@ -4,11 +4,12 @@
 use tokio_postgres::{Client, Error};
 
 use super::claim::Rows;
-use super::error::{shared, transient, wait};
+use super::error::{transient, wait};
+use super::options::PostgresOptions;
 use super::rows::Shape;
 use super::session::within;
+use super::sharing::shared;
 use super::table::{self, Names};
-use super::{PostgresOptions, door};
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Reference, StreamName};
 
@@ -22,7 +23,7 @@ pub async fn examine(
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let door = door(options, reference)?;
+    let door = options.door(reference)?;
     let session = door.open().await?;
     let place = &door.place;
     let shape = Shape::new(stream, options.columns.clone());

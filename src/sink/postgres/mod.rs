@@ -6,8 +6,8 @@
 //! next start resumes behind the position. Whatever fails before the COMMIT leaves nothing. Where
 //! the answer to the COMMIT does not come, the transaction counts or it does not, and this is looked
 //! up before anything else is written: a new connection first puts an end to what the former one
-//! still had under way (`claim.rs`), and then reads the position. If that is the batch's, the batch
-//! is durable.
+//! still had under way (`claim.rs`), and then reads the position, by which
+//! [`exactly_once`](super::exactly_once) decides.
 //!
 //! # Why only one process writes
 //! The position's row names an owner and an epoch, and the UPDATE of the position requires both to
@@ -46,22 +46,24 @@
 //! Must not know: brokers, retries, metrics.
 
 mod claim;
+mod copy;
 mod declaration;
 mod encode;
 mod error;
 mod examine;
 mod numeric;
+mod options;
 mod probe;
 mod rows;
 mod session;
 mod settings;
+mod sharing;
 mod table;
 mod target;
 mod transaction;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::Statement;
@@ -69,49 +71,27 @@ use tokio_postgres::Statement;
 pub use self::settings::PostgresSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::{BadRecord, Durability, Sink, SinkError};
-use crate::tls::TlsOptions;
-use crate::types::column::Column;
-use crate::types::{Checkpoint, Guarantee, Reference, Secret, StreamName};
+use crate::sink::exactly_once::{BeforeWrite, PositionMoved, PositionTracker};
+use crate::sink::{BadRecord, Durability, Sink, SinkError, used_after_close};
+use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 pub use self::claim::Claim;
 #[doc(hidden)]
 pub use self::encode::fuzz_field;
 pub use self::examine::examine;
+pub use self::options::PostgresOptions;
 
 use self::claim::{PATIENCE, Rows, Taken};
+use self::copy::Open;
 use self::error::{late, transient, wait};
 use self::rows::Shape;
 use self::session::{Door, Session, within};
 use self::table::Names;
 use self::target::Target;
-use self::transaction::{Done, Open, Trouble};
+use self::transaction::{Done, Trouble};
 
 /// How often in a row the table may turn out to be another one, before the batch waits.
 const CHANGES_MAX: u32 = 3;
-
-/// What a postgres sink needs to know.
-#[derive(Clone, Debug)]
-pub struct PostgresOptions {
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with libpq's parameters behind a `?`.
-    pub url: Secret,
-    /// How to protect the connection; `None`: not at all, unless the URL has `sslmode=require`.
-    pub tls: Option<TlsOptions>,
-    /// The schema of both tables; by default the first of the role's `search_path`.
-    pub schema: Option<String>,
-    /// The table that takes the rows.
-    pub table: String,
-    /// Typed columns behind stream, offset and timestamp; `None`: those of the envelope.
-    pub columns: Option<Vec<Column>>,
-    /// Whether tables that are not there are made.
-    pub create: bool,
-    /// How long a connection with its handshake may take.
-    pub connect_timeout: Duration,
-    /// How long one transaction may take.
-    pub write_timeout: Duration,
-    /// How long a lock that somebody else holds is waited for.
-    pub lock_timeout: Duration,
-}
 
 /// Writes one stream's records into a table, exactly once.
 pub struct PostgresSink {
@@ -123,12 +103,8 @@ pub struct PostgresSink {
     shape: Shape,
     /// `None` after a failure, and once closed.
     ready: Option<Ready>,
-    /// What is known to be committed; `None` before it was first looked up.
-    position: Option<Option<Checkpoint>>,
-    /// Where the position may be by now, for all that is known.
-    doubt: Option<Option<Checkpoint>>,
-    /// Of which batch it was found out that it counts, though its write came back as an error.
-    landed: Option<Checkpoint>,
+    /// What is known of the position, and what may be done next.
+    tracker: PositionTracker,
     closed: bool,
 }
 
@@ -153,7 +129,7 @@ impl PostgresSink {
         reference: Reference,
         claim: Claim,
     ) -> Result<PostgresSink, SinkError> {
-        let door = door(&options, &reference)?;
+        let door = options.door(&reference)?;
         let shape = Shape::new(&stream, options.columns.clone());
         let mut sink = PostgresSink {
             options,
@@ -163,9 +139,7 @@ impl PostgresSink {
             door,
             shape,
             ready: None,
-            position: None,
-            doubt: None,
-            landed: None,
+            tracker: PositionTracker::default(),
             closed: false,
         };
         sink.get_ready().await?;
@@ -175,12 +149,10 @@ impl PostgresSink {
     /// Has a connection, and has no doubt.
     async fn get_ready(&mut self) -> Result<(), SinkError> {
         if self.closed {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the postgres sink on {} was used after it was closed; please report it",
-                self.door.place
-            )));
+            return Err(used_after_close(&format!("the postgres sink on {}", self.door.place)));
         }
-        if self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed()) {
+        let connected = self.ready.as_ref().is_some_and(|ready| !ready.session.client.is_closed());
+        if connected && !self.tracker.must_read_row() {
             return Ok(());
         }
         self.ready = None;
@@ -190,30 +162,8 @@ impl PostgresSink {
         let looking = self.look_up(session);
         let (ready, found) =
             within(limit, &self.door.place, "look up the tables and the position", looking).await?;
-        if let Some(known) = self.position
-            && found != known
-            && self.doubt != Some(found)
-        {
-            let offset = |at: Option<Checkpoint>| {
-                at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
-            };
-            return Err(SinkError::Fatal(format!(
-                "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
-                 has lost transactions (was a backup restored, or another standby promoted?), or \
-                 somebody changed the row. Started again, this consumer resumes behind what stands \
-                 there now.",
-                self.stream,
-                self.reference,
-                ready.target.names.positions,
-                self.door.place,
-                offset(found),
-                offset(known),
-            )));
-        }
-        if self.doubt.take() == Some(found) {
-            self.landed = found;
-        }
-        self.position = Some(found);
+        let compared = self.tracker.compare(found).map_err(|moved| self.moved(&ready, moved))?;
+        self.tracker.resume(compared);
         self.ready = Some(ready);
         Ok(())
     }
@@ -235,7 +185,9 @@ impl PostgresSink {
         let (epoch, position) = match taken {
             Taken::Ours { epoch, position } => (epoch, position),
             Taken::Lost(who) => return Err(self.fenced(&who)),
-            Taken::Shared(other) => return Err(error::shared(&rows, &target.names, place, &other)),
+            Taken::Shared(other) => {
+                return Err(sharing::shared(&rows, &target.names, place, &other));
+            }
         };
         let preparing = |error| transient("prepare the statements", place, &error);
         let advance = rows.prepare().await.map_err(preparing)?;
@@ -262,6 +214,28 @@ impl PostgresSink {
         ))
     }
 
+    fn not_ready(&self) -> SinkError {
+        wait(format!("the position at {} is not known yet", self.door.place))
+    }
+
+    fn moved(&self, ready: &Ready, moved: PositionMoved) -> SinkError {
+        let offset = |at: Option<Checkpoint>| {
+            at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
+        };
+        SinkError::Fatal(format!(
+            "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
+             has lost transactions (was a backup restored, or another standby promoted?), or \
+             somebody changed the row. Started again, this consumer resumes behind what stands \
+             there now.",
+            self.stream,
+            self.reference,
+            ready.target.names.positions,
+            self.door.place,
+            offset(moved.found),
+            offset(moved.committed),
+        ))
+    }
+
     fn internal(&self, batch: &Batch, at: Checkpoint) -> SinkError {
         SinkError::Fatal(format!(
             "internal error: {batch} is not behind offset {}, which is committed at {}; please report it",
@@ -274,10 +248,9 @@ impl PostgresSink {
     async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
         for _ in 0..CHANGES_MAX {
             // Only a transaction that ends well puts it back.
-            let Some(mut ready) = self.ready.take() else { return Ok(()) };
+            let Some(mut ready) = self.ready.take() else { return Err(self.not_ready()) };
             match self.try_transact(&ready, batch).await? {
                 Tried::Committed => {
-                    self.position = Some(Some(batch.checkpoint()));
                     self.ready = Some(ready);
                     return Ok(());
                 }
@@ -313,8 +286,8 @@ impl PostgresSink {
             claim: &self.claim,
             epoch: ready.epoch,
         };
-        // Not by way of a variable: the doubt stays, should the caller go away.
-        match transaction::run(&open, batch, self.options.write_timeout, &mut self.doubt).await {
+        // The sink's own tracker: the doubt stays, should the caller go away.
+        match transaction::run(&open, batch, self.options.write_timeout, &mut self.tracker).await {
             Done::Committed => Ok(Tried::Committed),
             Done::Refused(bad) => Ok(Tried::Refused(bad)),
             Done::Changed => Ok(Tried::Changed),
@@ -351,12 +324,6 @@ enum Tried {
     Changed,
 }
 
-fn door(options: &PostgresOptions, reference: &Reference) -> Result<Door, SinkError> {
-    let PostgresOptions { url, tls, connect_timeout, .. } = options;
-    Door::new(url, tls.clone(), *connect_timeout, reference.as_str())
-        .map_err(|what| SinkError::Fatal(format!("postgres sink: {what}")))
-}
-
 #[async_trait]
 impl Sink for PostgresSink {
     fn kind(&self) -> &'static str {
@@ -369,7 +336,7 @@ impl Sink for PostgresSink {
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
         self.get_ready().await?;
-        Ok(self.position.flatten())
+        Ok(self.tracker.committed())
     }
 
     /// A transaction costs a sync and four round trips, however large the batch.
@@ -379,15 +346,12 @@ impl Sink for PostgresSink {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         self.get_ready().await?;
-        let at = self.position.flatten();
-        if self.landed.take() == Some(batch.checkpoint()) {
-            // The answer to its COMMIT was lost, and it counts.
-            return Ok(Durability::Durable);
+        match self.tracker.before_write(batch.first_offset(), batch.checkpoint()) {
+            BeforeWrite::Write => self.transact(batch).await?,
+            BeforeWrite::AlreadyCommitted => {}
+            BeforeWrite::ReadRow => return Err(self.not_ready()),
+            BeforeWrite::Overlaps(at) => return Err(self.internal(batch, at)),
         }
-        if let Some(at) = at.filter(|at| batch.first_offset() <= at.offset) {
-            return Err(self.internal(batch, at));
-        }
-        self.transact(batch).await?;
         Ok(Durability::Durable)
     }
 
@@ -396,9 +360,9 @@ impl Sink for PostgresSink {
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
         tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
-        let Some(ready) = self.ready.take() else { return Ok(()) };
-        // Where the answer is lost, the position may be none.
-        self.doubt = Some(None);
+        let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
+        // A statement of its own is a transaction of its own.
+        self.tracker.committing(None);
         let rows = self.rows(&ready.session, &ready.target.names);
         let forgetting = async {
             let reset = rows.advance(&ready.advance, (&self.claim, ready.epoch), None).await;
@@ -411,8 +375,7 @@ impl Sink for PostgresSink {
         };
         let limit = self.options.write_timeout;
         within(limit, &self.door.place, "forget the position", forgetting).await?;
-        self.position = Some(None);
-        self.doubt = None;
+        self.tracker.confirmed();
         self.ready = Some(ready);
         Ok(())
     }

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Error, Statement};
 
+use super::copy::{Open, copy};
 use super::error::{is_about_records, line_of, names_no_column, refusal};
-use super::transaction::{Open, copy};
 use super::window;
 use crate::flow::batch::Batch;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord};

@@ -1,43 +1,21 @@
 //! One batch, one transaction: COPY, the position, COMMIT.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::SinkExt;
-use futures_util::future::{join, join3};
-use tokio_postgres::{Error, Statement};
+use futures_util::future::join3;
+use tokio_postgres::Error;
 
-use super::claim::{Claim, Rows};
-use super::encode::{HEADER, TRAILER};
+use super::copy::{Open, copy};
 use super::error::{is_about_records, is_about_the_form};
 use super::probe::{self, Found};
-use super::rows::Shape;
-use super::session::Session;
-use super::target::Target;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
+use crate::sink::exactly_once::PositionTracker;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord};
-use crate::types::{Checkpoint, Offset};
-use crate::wire::block::Record;
-
-/// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
+use crate::types::Offset;
 
 /// How many times longer than a write the search for bad records may take.
 const SORTING_FACTOR: u32 = 10;
-
-/// What a transaction is done with.
-pub(super) struct Open<'a> {
-    pub(super) session: &'a Session,
-    pub(super) shape: &'a Shape,
-    pub(super) target: &'a Target,
-    /// The statement that sets the position.
-    pub(super) advance: &'a Statement,
-    pub(super) rows: Rows<'a>,
-    pub(super) claim: &'a Claim,
-    pub(super) epoch: i64,
-}
 
 /// What came of a transaction. After all but the last, nothing is open on the connection.
 pub(super) enum Done {
@@ -68,15 +46,15 @@ enum Looked {
 
 type Failure = (&'static str, Error);
 
-/// Writes the batch, its position with it. `doubt` is set while it cannot be known whether the
-/// transaction counts.
+/// Writes the batch, its position with it. The tracker is told before the COMMIT is sent and when its
+/// answer is there.
 pub(super) async fn run(
     open: &Open<'_>,
     batch: &Batch,
     limit: Duration,
-    doubt: &mut Option<Option<Checkpoint>>,
+    tracker: &mut PositionTracker,
 ) -> Done {
-    let looked = tokio::time::timeout(limit, write(open, batch, doubt)).await;
+    let looked = tokio::time::timeout(limit, write(open, batch, tracker)).await;
     let (bad, error) = match looked {
         Ok(Ok(Looked::Done(done))) => return done,
         Ok(Ok(Looked::Unsorted(bad, error))) => (bad, error),
@@ -97,7 +75,7 @@ pub(super) async fn run(
 async fn write(
     open: &Open<'_>,
     batch: &Batch,
-    doubt: &mut Option<Option<Checkpoint>>,
+    tracker: &mut PositionTracker,
 ) -> Result<Looked, Failure> {
     let client = &open.session.client;
     let to = batch.checkpoint();
@@ -143,15 +121,15 @@ async fn write(
         return roll_back(open, Done::Fenced(who)).await;
     }
     faults::reach(Point::Flushed);
-    *doubt = Some(Some(to));
+    tracker.committing(Some(to));
     match client.batch_execute("COMMIT").await {
         Ok(()) => {
-            *doubt = None;
+            tracker.confirmed();
             Ok(Looked::Done(Done::Committed))
         }
         // A constraint that spoke only now: the server has rolled back.
         Err(error) if is_about_records(&error) => {
-            *doubt = None;
+            tracker.rolled_back();
             Ok(Looked::Unsorted(Vec::new(), error))
         }
         Err(error) => Err(("commit", error)),
@@ -210,37 +188,4 @@ fn looked_through(batch: &Batch, bad: &[BadRecord]) -> Batch {
     let last = bad.last().filter(|_| bad.len() >= BAD_RECORDS_MAX);
     let looked_at = last.and_then(|last| batch.before(Offset(last.offset.0.saturating_add(1))));
     looked_at.unwrap_or_else(|| batch.clone())
-}
-
-/// Copies records, but for the bad ones, behind the statements in `before`; none behind the last bad one
-/// that is still told of. What the server has to say of them it says in the end.
-pub(super) async fn copy<'r>(
-    open: &Open<'_>,
-    before: &str,
-    records: impl Iterator<Item = Record<'r>>,
-    bad: &mut Vec<BadRecord>,
-) -> Result<(), Error> {
-    let client = &open.session.client;
-    let begun = client.batch_execute(before);
-    let (begun, to) = join(begun, client.copy_in::<_, Bytes>(&open.target.copy)).await;
-    begun?;
-    let mut to = pin!(to?);
-    let mut out = BytesMut::with_capacity(PIECE_BYTES);
-    out.extend_from_slice(HEADER);
-    let mut row = Vec::new();
-    for record in records {
-        if let Err(record) = open.shape.append(record, &open.target.types, &mut row, &mut out) {
-            bad.push(record);
-            if bad.len() >= BAD_RECORDS_MAX {
-                break;
-            }
-        }
-        if out.len() >= PIECE_BYTES {
-            to.feed(out.split().freeze()).await?;
-        }
-    }
-    out.extend_from_slice(TRAILER);
-    to.feed(out.freeze()).await?;
-    to.finish().await?;
-    Ok(())
 }

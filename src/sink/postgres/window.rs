@@ -14,8 +14,8 @@ use futures_util::future::{MaybeDone, join3, maybe_done};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Error, Statement};
 
+use super::copy::{Open, PIECE_BYTES};
 use super::error::is_about_records;
-use super::transaction::{Open, PIECE_BYTES};
 use crate::types::Offset;
 use crate::wire::block::Record;
 

@@ -26,11 +26,10 @@
 //!   refused.
 //!
 //! # After a failure
-//! A failure within a transaction may have come before its commit or after it. The connection is
-//! closed, and before the next attempt opened anew: where the position is the one from before, the
-//! batch is written again; where it is the batch's own, the batch is durable, once the log was copied
-//! into the database and that was synced (after a failed sync, what the kernel shows may not be on
-//! the medium); anything else is fatal. Whatever may pass (a full disk, a quota, I/O errors, another
+//! The connection is closed, and opened anew before the next attempt. Where COMMIT itself failed, it may
+//! count all the same: [`exactly_once`](super::exactly_once) decides by the position that is found. One
+//! that counted is durable once the log was copied into the database and that was synced (after a failed
+//! sync, what the kernel shows may not be on the medium). Whatever may pass (a full disk, a quota, I/O errors, another
 //! program's lock, a file that was removed) is transient; `error.rs` has the table.
 //!
 //! SQLite does not notice when its file is removed or replaced. So the names are looked at before
@@ -58,6 +57,7 @@
 mod database;
 mod declaration;
 mod error;
+mod options;
 mod positions;
 mod row;
 mod settings;
@@ -76,13 +76,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::options::SqliteOptions;
 pub use self::settings::SqliteSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{Durability, Sink, SinkError};
-use crate::types::column::Column;
-use crate::types::table_name;
+use crate::sink::thread::SinkThread;
+use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 use self::database::Database;
@@ -93,27 +92,6 @@ use self::writer::Writer;
 
 #[doc(hidden)]
 pub use self::row::fuzz_value;
-
-/// What a sqlite sink needs to know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SqliteOptions {
-    /// The database's file.
-    pub path: PathBuf,
-    /// The table that takes the records.
-    pub table: String,
-    /// Its columns behind `stream`, `offset` and `timestamp`; without, those of the whole envelope.
-    pub columns: Option<Vec<Column>>,
-    /// Whether file and table are made where they are missing.
-    pub create: bool,
-}
-
-impl SqliteOptions {
-    /// The whole envelope, into a table that is named after the stream, all of it made where missing.
-    pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
-        let table = table_name::of(stream);
-        SqliteOptions { path: path.into(), table, columns: None, create: true }
-    }
-}
 
 /// Writes one stream's records to a table, exactly once.
 pub struct SqliteSink {
@@ -137,7 +115,7 @@ impl SqliteSink {
         let make = move || Writer::open(options, stream, reference);
         match SinkThread::start("rillway-sqlite", make).await {
             Ok(made) => Ok(SqliteSink { path, worker: Some(made?) }),
-            Err(error) => Err(unavailable(&path, error)),
+            Err(error) => Err(error.during(&writing_to(&path))),
         }
     }
 
@@ -146,12 +124,9 @@ impl SqliteSink {
         job: impl FnOnce(&mut Writer) -> R + Send + 'static,
     ) -> Result<R, SinkError> {
         let Some(worker) = &self.worker else {
-            return Err(SinkError::Fatal(format!(
-                "internal error: the sqlite sink on {} was used after it was closed; please report it",
-                self.path.display()
-            )));
+            return Err(used_after_close(&format!("the sqlite sink on {}", self.path.display())));
         };
-        worker.run(job).await.map_err(|error| unavailable(&self.path, error))
+        worker.run(job).await.map_err(|error| error.during(&writing_to(&self.path)))
     }
 }
 
@@ -180,14 +155,8 @@ pub fn examine(
     Ok(held.and_then(|held| held.position))
 }
 
-fn unavailable(path: &std::path::Path, error: Unavailable) -> SinkError {
-    let what = format!("could not write to {}: the sqlite sink: {error}", path.display());
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
-    }
+fn writing_to(path: &std::path::Path) -> String {
+    format!("could not write to {}: the sqlite sink", path.display())
 }
 
 #[async_trait]

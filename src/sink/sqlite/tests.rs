@@ -10,39 +10,16 @@ use rusqlite::types::Value as Sql;
 use tempfile::TempDir;
 
 use super::*;
+use crate::sink::BadReason;
 use crate::sink::conformance::{self, Medium, Owners, STREAM, batch, message};
-use crate::sink::{BadReason, BadRecord};
+pub(super) use crate::sink::testing::{fatal, poison, transient};
 use crate::types::Offset;
-use crate::types::column::{ColumnType, OnMisfit};
+use crate::types::column::{Column, ColumnType, OnMisfit};
 
 pub(super) const REFERENCE: &str = "analytics";
 
 pub(super) async fn open(options: &SqliteOptions) -> Result<SqliteSink, SinkError> {
     SqliteSink::open(options.clone(), STREAM.into(), REFERENCE.into()).await
-}
-
-pub(super) fn fatal<T>(result: Result<T, SinkError>) -> String {
-    match result {
-        Err(SinkError::Fatal(why)) => why,
-        Err(other) => panic!("not fatal: {other:?}"),
-        Ok(_) => panic!("it worked"),
-    }
-}
-
-pub(super) fn transient<T>(result: Result<T, SinkError>) -> String {
-    match result {
-        Err(SinkError::Transient { what, .. }) => what,
-        Err(other) => panic!("not transient: {other:?}"),
-        Ok(_) => panic!("it worked"),
-    }
-}
-
-fn poison<T>(result: Result<T, SinkError>) -> Vec<BadRecord> {
-    match result {
-        Err(SinkError::Poison(bad)) => bad,
-        Err(other) => panic!("not poison: {other:?}"),
-        Ok(_) => panic!("it worked"),
-    }
 }
 
 /// A folder and a database in it.

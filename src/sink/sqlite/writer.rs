@@ -6,14 +6,16 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
+use crate::sink::exactly_once::{BeforeWrite, PositionTracker};
 use crate::sink::{BadReason, BadRecord, SinkError};
 use crate::types::{Checkpoint, Reference, StreamName};
 
 use super::database::{Database, Files};
 use super::error::{self, Tried, transient};
+use super::options::SqliteOptions;
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
-use super::{SqliteOptions, table};
+use super::table;
 
 /// Writes one stream's records into one table.
 pub(super) struct Writer {
@@ -27,14 +29,10 @@ pub(super) struct Writer {
     files: Files,
     /// The number under which this process owns the position.
     owner: i64,
-    /// What is known to be durable.
-    position: Option<Checkpoint>,
+    /// What is known of the position, and what may be done next.
+    tracker: PositionTracker,
     /// SQLite's count of changes to the schema, as of the last look at the table.
     schema: i64,
-    /// A position that was being committed when something failed: it may have come through.
-    in_doubt: Option<Option<Checkpoint>>,
-    /// Such a position, that had come through although its batch was reported as failed.
-    adopted: Option<Checkpoint>,
 }
 
 impl Writer {
@@ -74,17 +72,15 @@ impl Writer {
             database: Some(database),
             files,
             owner: held.owner,
-            position: held.position,
+            tracker: PositionTracker::starting_at(held.position),
             schema,
-            in_doubt: None,
-            adopted: None,
         })
     }
 
     /// What the database holds, as far as this process knows.
     pub(super) fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
-        self.database()?;
-        Ok(self.position)
+        self.get_ready()?;
+        Ok(self.tracker.committed())
     }
 
     /// Writes the batch in one transaction, together with its position.
@@ -97,50 +93,47 @@ impl Writer {
                 self.whose.stream
             )));
         }
-        self.database()?;
-        let reached = Some(batch.checkpoint());
-        if self.adopted.take().is_some_and(|adopted| Some(adopted) == reached) {
-            return Ok(()); // The commit had come through: only its answer was lost.
-        }
-        if let Some(at) = self.position.filter(|at| batch.first_offset() <= at.offset) {
-            return Err(SinkError::Fatal(format!(
+        self.get_ready()?;
+        match self.tracker.before_write(batch.first_offset(), batch.checkpoint()) {
+            BeforeWrite::Write => self.commit(Some(batch.checkpoint()), Some(batch)),
+            BeforeWrite::AlreadyCommitted => Ok(()),
+            BeforeWrite::ReadRow => Err(self.not_open()),
+            BeforeWrite::Overlaps(at) => Err(SinkError::Fatal(format!(
                 "internal error: a batch that begins at offset {} was given to {}, which holds \
                  everything up to {}; please report it",
                 batch.first_offset(),
                 self.path.display(),
                 at.offset
-            )));
+            ))),
         }
-        self.commit(reached, Some(batch))
     }
 
     /// Forgets the position. The rows stay: nothing forbids that the same offset comes again.
     pub(super) fn restart(&mut self) -> Result<(), SinkError> {
-        self.database()?;
+        self.get_ready()?;
         self.commit(None, None)
     }
 
-    /// One transaction: the batch, and the position. After a failure of unknown reach, nothing of
-    /// the connection is trusted any more.
+    fn not_open(&self) -> SinkError {
+        transient(format!("{} is not open", self.path.display()))
+    }
+
+    /// One transaction: the batch, and the position.
     fn commit(&mut self, to: Option<Checkpoint>, batch: Option<&Batch>) -> Result<(), SinkError> {
         let Some(mut database) = self.database.take() else {
-            return Err(transient(format!("{} is not open", self.path.display())));
+            return Err(self.not_open());
         };
         match self.attempt(&mut database, to, batch) {
             Ok(()) => {
-                self.position = to;
-                self.in_doubt = None;
+                self.tracker.confirmed();
                 self.database = Some(database);
                 Ok(())
             }
-            Err(Failed::Before(error)) => {
+            Err(Failed::Cleanly(error)) => {
                 self.database = Some(database);
                 Err(error)
             }
-            Err(Failed::Within(error)) => {
-                self.in_doubt = Some(to);
-                Err(error)
-            }
+            Err(Failed::Broken(error)) => Err(error),
         }
     }
 
@@ -151,45 +144,48 @@ impl Writer {
         batch: Option<&Batch>,
     ) -> Result<(), Failed> {
         let path = &self.path.clone();
-        database.check(self.files).map_err(Failed::Within)?;
+        database.check(self.files).map_err(Failed::Broken)?;
         let within = |error: rusqlite::Error| error::failed("write to", path, &error);
-        let transaction = begin(database).map_err(Failed::Within)?;
+        let transaction = begin(database).map_err(Failed::Broken)?;
         // First, so that a former owner finds out before it has worked.
-        let moved = positions::move_on(&transaction, &self.whose, self.owner, self.position, to);
-        if !moved.map_err(within).map_err(Failed::Within)? {
+        let moved =
+            positions::move_on(&transaction, &self.whose, self.owner, self.tracker.committed(), to);
+        if !moved.map_err(within).map_err(Failed::Broken)? {
             let held = positions::look(&transaction, &self.whose).map_err(within);
-            return Err(Failed::Before(self.lost(held.map_err(Failed::Within)?)));
+            return Err(Failed::Cleanly(self.lost(held.map_err(Failed::Broken)?)));
         }
         if let Some(batch) = batch {
-            self.look_again(&transaction).map_err(Failed::Before)?;
+            self.look_again(&transaction).map_err(Failed::Cleanly)?;
             let bad =
-                self.rows.insert(&transaction, batch).map_err(within).map_err(Failed::Within)?;
+                self.rows.insert(&transaction, batch).map_err(within).map_err(Failed::Broken)?;
             if !bad.is_empty() {
                 let bad = with_unmet(&transaction, &self.table, batch, bad);
-                let bad = bad.map_err(within).map_err(Failed::Within)?;
+                let bad = bad.map_err(within).map_err(Failed::Broken)?;
                 // A trigger may have done it already.
                 if !transaction.is_autocommit() {
-                    transaction.rollback().map_err(within).map_err(Failed::Within)?;
+                    transaction.rollback().map_err(within).map_err(Failed::Broken)?;
                 }
-                return Err(Failed::Before(SinkError::Poison(bad)));
+                return Err(Failed::Cleanly(SinkError::Poison(bad)));
             }
         }
         faults::reach(Point::Written);
         faults::reach(Point::Flushed);
+        self.tracker.committing(to);
         match transaction.execute_batch("COMMIT") {
             Ok(()) => {}
             // A foreign key that waited for the commit. The transaction is still open.
             Err(error) if error::is_of_the_row(&error) && !transaction.is_autocommit() => {
                 let found = batch.map(|batch| unmet(&transaction, &self.table, batch));
-                let bad = found.transpose().map_err(within).map_err(Failed::Within)?;
-                transaction.rollback().map_err(within).map_err(Failed::Within)?;
+                let bad = found.transpose().map_err(within).map_err(Failed::Broken)?;
+                transaction.rollback().map_err(within).map_err(Failed::Broken)?;
+                self.tracker.rolled_back();
                 let bad = bad.filter(|bad| !bad.is_empty()).map(SinkError::Poison);
-                return Err(Failed::Before(bad.unwrap_or_else(|| within(error))));
+                return Err(Failed::Cleanly(bad.unwrap_or_else(|| within(error))));
             }
-            Err(error) => return Err(Failed::Within(within(error))),
+            Err(error) => return Err(Failed::Broken(within(error))),
         }
         drop(transaction);
-        database.check(self.files).map_err(Failed::Within)
+        database.check(self.files).map_err(Failed::Broken)
     }
 
     /// Whether the table still fits, where anybody has changed the schema since the last look. Within
@@ -206,35 +202,31 @@ impl Writer {
         Ok(())
     }
 
-    /// The database, opened anew where the last attempt failed, and the position found out.
-    fn database(&mut self) -> Result<(), SinkError> {
-        if self.database.is_some() {
+    /// Opens the database anew where the last attempt failed, and reads the position's row.
+    fn get_ready(&mut self) -> Result<(), SinkError> {
+        if self.database.is_some() && !self.tracker.must_read_row() {
             return Ok(());
         }
+        self.database = None;
         let path = &self.path;
         let mut database = Database::open_again(path, self.files)?;
         let transaction = begin(&mut database)?;
         let held =
             positions::look(&transaction, &self.whose).tried("read the position in", path)?;
         let found = match held {
-            Some(held) if held.owner == self.owner => held.position,
+            Some(ref held) if held.owner == self.owner => held.position,
             held => return Err(self.lost(held)),
         };
-        if found != self.position && Some(found) != self.in_doubt {
-            return Err(self.lost(positions::look(&transaction, &self.whose).tried("read", path)?));
-        }
+        let Ok(compared) = self.tracker.compare(found) else { return Err(self.lost(held)) };
         // A commit of our own: it syncs the log, which holds whatever was found here.
         positions::move_on(&transaction, &self.whose, self.owner, found, found)
             .tried("write to", path)?;
         transaction.commit().tried("write to", path)?;
-        let came_through = found != self.position;
-        if came_through {
+        if compared.has_landed() {
             settle(&database)?;
         }
         self.files = database.files()?;
-        self.adopted = if came_through { found } else { self.adopted };
-        self.position = found;
-        self.in_doubt = None;
+        self.tracker.resume(compared);
         self.database = Some(database);
         Ok(())
     }
@@ -261,19 +253,19 @@ impl Writer {
                  older copy was put in its place, or the table {} was changed. Nothing more is \
                  written. Start again to go on after the position that it holds now.",
                 shown(held.position),
-                shown(self.position),
+                shown(self.tracker.committed()),
                 positions::NAME
             ),
         })
     }
 }
 
-/// Whether anything may have been committed.
+/// What a failure leaves of the connection.
 enum Failed {
-    /// Surely not, and the connection is as it was.
-    Before(SinkError),
-    /// That is not known.
-    Within(SinkError),
+    /// The transaction is rolled back, and the connection is as it was.
+    Cleanly(SinkError),
+    /// The connection is not used any more.
+    Broken(SinkError),
 }
 
 /// Begins to write: the lock is had from here on, so that what is read is what is changed.
@@ -415,10 +407,11 @@ impl Writer {
 
     /// Commits the batch, or only its position by another's hand, and forgets the answer.
     pub(super) fn doubt(&mut self, batch: &Batch, by_us: bool) {
-        let known = self.position;
+        let known = self.tracker.committed();
         if by_us {
             self.write(batch).unwrap();
-            self.in_doubt = Some(self.position);
+            self.tracker = PositionTracker::starting_at(known);
+            self.tracker.committing(Some(batch.checkpoint()));
         } else {
             let database = self.database.as_ref().unwrap();
             database
@@ -426,7 +419,6 @@ impl Writer {
                 .execute_batch("UPDATE rillway_positions SET \"offset\" = 5")
                 .unwrap();
         }
-        self.position = known;
         self.database = None;
     }
 }

@@ -34,8 +34,8 @@ use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::envelope::Envelope;
 use crate::sink::format::Format;
-use crate::sink::thread::{SinkThread, Unavailable};
-use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError};
+use crate::sink::thread::SinkThread;
+use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink, SinkError, used_after_close};
 use crate::sync::lock;
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 use crate::wire::block::Record;
@@ -101,20 +101,12 @@ impl StdoutSink {
         };
         match SinkThread::start("rillway-stdout", make).await {
             Ok(made) => Ok(StdoutSink { worker: Some(made?) }),
-            Err(error) => Err(unavailable(error)),
+            Err(error) => Err(error.during(WRITING)),
         }
     }
 }
 
-fn unavailable(error: Unavailable) -> SinkError {
-    let what = format!("could not write to standard output: the stdout sink: {error}");
-    match error {
-        Unavailable::Gone => {
-            SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
-        }
-        Unavailable::Busy => SinkError::Transient { what, retry_after: None },
-    }
-}
+const WRITING: &str = "could not write to standard output: the stdout sink";
 
 #[async_trait]
 impl Sink for StdoutSink {
@@ -132,13 +124,13 @@ impl Sink for StdoutSink {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         let Some(worker) = &self.worker else {
-            return Err(SinkError::Fatal(
-                "internal error: the stdout sink was used after it was closed; please report it"
-                    .to_owned(),
-            ));
+            return Err(used_after_close("the stdout sink"));
         };
         let batch = Arc::clone(batch);
-        worker.run(move |printer| printer.print(&batch)).await.map_err(unavailable)?
+        worker
+            .run(move |printer| printer.print(&batch))
+            .await
+            .map_err(|error| error.during(WRITING))?
     }
 
     /// What is out was told.

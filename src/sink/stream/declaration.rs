@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{
-    Destination, GENERATION_BYTES, PUBLISHER_BYTES_MAX, StreamOptions, StreamSettings, StreamSink,
-    committed, conflicts,
-};
+use super::publisher::NAME_BYTES_MAX;
+use super::{Destination, StreamOptions, StreamSettings, StreamSink, committed, conflicts};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
@@ -110,7 +108,7 @@ impl Declaration for StreamSettings {
 
 /// The publisher's name, shortened where the suffix of a replay makes it too long.
 fn shortened(name: String) -> String {
-    fitted(name.clone(), &name, PUBLISHER_BYTES_MAX - GENERATION_BYTES)
+    fitted(name.clone(), &name, NAME_BYTES_MAX)
 }
 
 #[cfg(test)]

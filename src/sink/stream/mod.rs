@@ -81,11 +81,7 @@ use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
 use crate::wire::amqp::{AmqpError, Annotation, annotate};
 use crate::wire::block::Record;
 
-/// The broker's limit for the name of a publisher, in bytes.
-pub const PUBLISHER_BYTES_MAX: usize = 255;
-
-/// What a name must leave free for the number of a history.
-pub const GENERATION_BYTES: usize = 11;
+use self::publisher::{GENERATION_BYTES, NAME_BYTES_MAX, PUBLISHER_BYTES_MAX};
 
 /// How many names in a row without a sequence are taken for the end of them: the broker may have
 /// forgotten some.
@@ -99,7 +95,7 @@ const GENERATIONS_FROM: u64 = 1 << 62;
 pub struct StreamOptions {
     /// The stream that the records come from.
     pub source: StreamName,
-    /// The publisher's name; at most [`PUBLISHER_BYTES_MAX`] less [`GENERATION_BYTES`].
+    /// The publisher's name; at most 244 bytes, so that the number of an incarnation fits behind it.
     pub publisher: String,
     /// Whether to add the source's name and the offset to the message annotations.
     pub annotate: bool,
@@ -197,7 +193,7 @@ impl StreamSink {
         options: StreamOptions,
         mut publisher: Box<dyn Publisher>,
     ) -> Result<StreamSink, SinkError> {
-        if options.publisher.len() + GENERATION_BYTES > PUBLISHER_BYTES_MAX {
+        if options.publisher.len() > NAME_BYTES_MAX {
             return Err(SinkError::Fatal(format!(
                 "stream sink: the publisher's name has {} bytes; the broker takes \
                  {PUBLISHER_BYTES_MAX}, less {GENERATION_BYTES} for the number of a history",

@@ -8,6 +8,15 @@ use crate::settings::BrokerConfig;
 use crate::sink::SinkError;
 use crate::types::{Offset, Reference, StreamName};
 
+/// The broker's limit for the name of a publisher, in bytes.
+pub(super) const PUBLISHER_BYTES_MAX: usize = 255;
+
+/// Bytes of it for the number of the source stream's incarnation.
+pub(super) const GENERATION_BYTES: usize = 11;
+
+/// Bytes of it for the configured name.
+pub(super) const NAME_BYTES_MAX: usize = PUBLISHER_BYTES_MAX - GENERATION_BYTES;
+
 /// What to publish to, and how.
 #[derive(Clone, Debug)]
 pub struct Destination {

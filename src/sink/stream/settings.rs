@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::publisher::NAME_BYTES_MAX;
 use crate::settings::secret::{self, SecretText};
 use crate::settings::{BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
 use crate::sink::declaration::Check;
@@ -10,8 +11,6 @@ use crate::types::{Reference, Secret, StreamName};
 
 /// The broker's limit for the name of a stream.
 const STREAM_BYTES_MAX: usize = 255;
-/// The broker's limit for the name of a publisher, less what the number of a history may take.
-const PUBLISHER_BYTES_MAX: usize = super::PUBLISHER_BYTES_MAX - super::GENERATION_BYTES;
 const IN_FLIGHT_MAX: u64 = 100_000;
 
 /// A sink that publishes to another stream.
@@ -118,13 +117,13 @@ impl StreamSettings {
         reference: &Reference,
     ) -> Option<(&'static str, String)> {
         let name = self.publisher_name(source, reference);
-        (name.len() > PUBLISHER_BYTES_MAX).then(|| {
+        (name.len() > NAME_BYTES_MAX).then(|| {
             let bytes = name.len();
             let what = match self.publisher {
-                Some(_) => format!("it is {bytes} bytes long: expected 1 to {PUBLISHER_BYTES_MAX}"),
+                Some(_) => format!("it is {bytes} bytes long: expected 1 to {NAME_BYTES_MAX}"),
                 None => format!(
                     "made of stream and reference, it would be {bytes} bytes long, more than \
-                     {PUBLISHER_BYTES_MAX}: give a name"
+                     {NAME_BYTES_MAX}: give a name"
                 ),
             };
             ("publisher", what)

@@ -265,7 +265,7 @@ async fn the_highest_history_counts_though_the_broker_forgot_some() {
 
 #[tokio::test]
 async fn a_name_that_leaves_no_room_is_refused() {
-    let publisher = "x".repeat(PUBLISHER_BYTES_MAX - GENERATION_BYTES + 1);
+    let publisher = "x".repeat(NAME_BYTES_MAX + 1);
     let options = StreamOptions { publisher, ..options() };
     let opened = StreamSink::open(options, Box::new(Scripted::default())).await;
     assert!(matches!(opened.err(), Some(SinkError::Fatal(_))));

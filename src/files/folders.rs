@@ -1,0 +1,99 @@
+//! Folders that are there after a power loss.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{Access, access};
+
+use crate::sync::lock;
+
+/// Folders whose names, and those of all above them, this process has synced.
+static DURABLE: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+
+/// Whether files could be made in this folder, or the folder itself where it is missing, as far as the
+/// rights tell. Nothing is made. The error is a sentence.
+pub(crate) fn could_write_in(folder: &Path) -> Result<(), String> {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    // The nearest one that is there: the others would be made in it.
+    let Some(above) = absolute.ancestors().find(|above| above.exists()) else { return Ok(()) };
+    if !above.is_dir() {
+        return Err(format!(
+            "{} cannot be made: {} is no folder",
+            folder.display(),
+            above.display()
+        ));
+    }
+    access(above, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("could not write to {}: {error}", above.display()))
+}
+
+/// Creates the folder and all above it where they are missing, and makes their names durable, also
+/// where an earlier process died before it had. Cheap once that is done.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    if folder.is_dir() && known(|known| known.contains(&folder)) {
+        return Ok(());
+    }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.is_dir()).collect();
+    for path in missing.into_iter().rev() {
+        create(path)?;
+    }
+    for above in folder.ancestors().skip(1) {
+        sync_if_ours(above)?;
+    }
+    known(|known| known.insert(folder.clone()));
+    Ok(())
+}
+
+/// Creates a folder durably, or not at all: one that stayed would be found by the next attempt, whose
+/// sync could no longer be believed.
+fn create(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // Another process may have been faster.
+            return if path.is_dir() { Ok(()) } else { Err(rustix::io::Errno::NOTDIR.into()) };
+        }
+        made => made?,
+    }
+    path.parent().map_or(Ok(()), sync_folder).inspect_err(|_| {
+        // Another process may have put something into it already.
+        fs::remove_dir(path).unwrap_or_default();
+    })
+}
+
+/// Syncs a folder that was there before. One that we may not open is not ours, nor what is in it;
+/// some file systems sync no folders.
+fn sync_if_ours(folder: &Path) -> io::Result<()> {
+    match sync_folder(folder) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnlyFilesystem
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Makes the names in the folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // A relative path of one name lies in the current folder.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let synced = File::open(folder)?.sync_all();
+    #[cfg(test)]
+    let synced = super::testing::synced(folder, synced);
+    synced
+}
+
+pub(super) fn known<R>(look: impl FnOnce(&mut HashSet<PathBuf>) -> R) -> R {
+    let mut known = lock(&DURABLE);
+    look(known.get_or_insert_default())
+}

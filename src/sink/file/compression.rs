@@ -1,0 +1,19 @@
+//! How segments are compressed.
+
+/// How segments are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// zstd frames.
+    Zstd {
+        /// 1 to 22; 3 is zstd's own default.
+        level: i32,
+    },
+    /// gzip members.
+    Gzip {
+        /// 0 to 9; 6 is gzip's own default.
+        level: u32,
+    },
+}

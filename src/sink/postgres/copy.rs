@@ -1,0 +1,64 @@
+//! COPY of records within a transaction.
+
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::SinkExt;
+use futures_util::future::join;
+use tokio_postgres::{Error, Statement};
+
+use super::claim::{Claim, Rows};
+use super::encode::{HEADER, TRAILER};
+use super::rows::Shape;
+use super::session::Session;
+use super::target::Target;
+use crate::sink::{BAD_RECORDS_MAX, BadRecord};
+use crate::wire::block::Record;
+
+/// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
+/// What a transaction is done with.
+pub(super) struct Open<'a> {
+    pub(super) session: &'a Session,
+    pub(super) shape: &'a Shape,
+    pub(super) target: &'a Target,
+    /// The statement that sets the position.
+    pub(super) advance: &'a Statement,
+    pub(super) rows: Rows<'a>,
+    pub(super) claim: &'a Claim,
+    pub(super) epoch: i64,
+}
+
+/// Copies records, but for the bad ones, behind the statements in `before`; none behind the last bad one
+/// that is still told of. What the server has to say of them it says in the end.
+pub(super) async fn copy<'r>(
+    open: &Open<'_>,
+    before: &str,
+    records: impl Iterator<Item = Record<'r>>,
+    bad: &mut Vec<BadRecord>,
+) -> Result<(), Error> {
+    let client = &open.session.client;
+    let begun = client.batch_execute(before);
+    let (begun, to) = join(begun, client.copy_in::<_, Bytes>(&open.target.copy)).await;
+    begun?;
+    let mut to = pin!(to?);
+    let mut out = BytesMut::with_capacity(PIECE_BYTES);
+    out.extend_from_slice(HEADER);
+    let mut row = Vec::new();
+    for record in records {
+        if let Err(record) = open.shape.append(record, &open.target.types, &mut row, &mut out) {
+            bad.push(record);
+            if bad.len() >= BAD_RECORDS_MAX {
+                break;
+            }
+        }
+        if out.len() >= PIECE_BYTES {
+            to.feed(out.split().freeze()).await?;
+        }
+    }
+    out.extend_from_slice(TRAILER);
+    to.feed(out.freeze()).await?;
+    to.finish().await?;
+    Ok(())
+}
