@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency torture lag brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture lag brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,9 @@ bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 
 
 bench-latency: ## From publish to durable, sink by sink (ARGS='1000 10 file sqlite')
 	@scripts/bench-latency.sh $(ARGS)
+
+bench-instructions: ## Instructions per message, whatever else runs (ARGS='parquet chunk-to-ndjson')
+	@scripts/bench-instructions.sh $(ARGS)
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)

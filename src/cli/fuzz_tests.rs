@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use crate::config::{Config, Env};
 use crate::consumer::fuzzing;
 use crate::sink::fuzzing::{Values, state};
 use crate::wire::fuzzing as decoders;
@@ -169,23 +168,26 @@ fn lines_that_are_read_back() {
         r#"{"offset":1,"message_annotations":{"x-rillway-reason":"misfit","x-rillway-consumer":"c","x-rillway-timestamp":"2026-01-01T00:00:00Z"},"body":" {} ","body_encoding":"text"}"#,
         r#"{"body":"/wA=","body_encoding":"base64","properties":{"message_id":"/wA=","message_id_encoding":"base64","creation_time":253402300799999,"group_sequence":4294967296},"application_properties":{"n":1e308}}"#,
     ]);
-    drive("line", 10_000, 1, &seeds, |data| {
-        super::dead_letters::fuzz_letter(data);
-        super::publish::fuzz_line(data);
-    });
+    drive("line", 10_000, 1, &seeds, super::fuzzing::line);
+}
+
+#[test]
+fn columns() {
+    let seeds = texts(&[
+        "\u{1}/a/b\n{\"a\":{\"b\":\"12\"}}",
+        "\u{d}/a~1b/0\n{\"a/b\":[253402300799999]}",
+        "\u{5}properties.creation_time\n",
+        "\u{b}body\n-1.5e-9223372036854775807",
+    ]);
+    drive("columns", 10_000, 1, &seeds, crate::sink::fuzzing::columns);
 }
 
 #[test]
 fn configurations() {
     let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rillway.toml");
     let small = "[broker]\nuri=\"rabbitmq-stream://localhost\"\n[[consumer]]\nname=\"a\"\nstream=\"s\"\nstart={ago=\"1h\"}\nmemory=\"64MiB\"\nsink={type=\"sqlite\",path=\"x\",columns={a={from=\"/a/0\",type=\"numeric\"}}}\n";
-    let seeds = vec![std::fs::read(reference).unwrap(), small.as_bytes().to_vec()];
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rillway.toml");
-    drive("configuration", 60, 200, &seeds, |data| {
-        std::fs::write(&path, data).unwrap();
-        if let Err(error) = Config::load(Some(&path), &Env::from([("HOME", "/")])) {
-            assert!(!error.to_string().is_empty());
-        }
-    });
+    let secret = "[broker]\nuri={env=\"SECRET\"}\npassword={env=\"SECRET\"}\n[[consumer]]\nname=\"a\"\nstream=\"s\"\nsink={type=\"postgres\",url={env=\"SECRET\"}}\n";
+    let file = std::fs::read(reference).unwrap();
+    let seeds = vec![file, small.as_bytes().to_vec(), secret.as_bytes().to_vec()];
+    drive("configuration", 60, 200, &seeds, crate::config::fuzzing::configuration);
 }

@@ -10,6 +10,8 @@ mod exit;
 #[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
 mod fuzz_tests;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 mod locate;
 pub mod publish;

@@ -28,9 +28,17 @@ impl Config {
     /// Reads and checks the whole configuration: the file, if one is given, overlaid by the
     /// environment.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
-        let (layers, mut value) = Layers::read(path, env)?;
+        Config::of(Layers::read(path, env)?)
+    }
+
+    /// The same, of the bytes of a file at this path.
+    pub(super) fn parse(path: &Path, bytes: Vec<u8>, env: &Env) -> Result<Config, ConfigError> {
+        Config::of(Layers::of(Some(path), text::parse(path, bytes)?, env)?)
+    }
+
+    fn of((layers, mut value): (Layers<'_>, Value)) -> Result<Config, ConfigError> {
         let (keys, mut problems) = layers.keys(&mut value);
-        problems.append(&mut lost_variables(env, &layers.tree));
+        problems.append(&mut lost_variables(layers.env, &layers.tree));
         let config = keys.and_then(|keys| layers.config(keys, &mut problems));
         layers.outcome(config, problems, &value)
     }
@@ -61,15 +69,19 @@ struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// The layers, and what they hold when laid over each other.
     fn read(path: Option<&'a Path>, env: &'a Env) -> Result<(Layers<'a>, Value), ConfigError> {
+        Layers::of(path, path.map(text::read).transpose()?.unwrap_or_default(), env)
+    }
+
+    /// The same, of a file's text. An empty one is as good as none.
+    fn of(
+        path: Option<&'a Path>,
+        (text, lines): (String, Lines),
+        env: &'a Env,
+    ) -> Result<(Layers<'a>, Value), ConfigError> {
         let tree = Tree::of::<RootKeys>();
         let overlay = Overlay::new(env, &tree);
-        let mut builder = config::Config::builder();
-        let mut lines = Lines::default();
-        if let Some(path) = path {
-            let (text, found) = text::read(path)?;
-            lines = found;
-            builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
-        }
+        let file = config::File::from_str(&text, FileFormat::Toml);
+        let builder = config::Config::builder().add_source(file);
         let built = builder.add_source(overlay.clone()).build();
         let layers = Layers { path, env, overlay, tree, lines };
         match built.and_then(|merged| merged.try_deserialize()) {

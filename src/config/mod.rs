@@ -21,6 +21,8 @@ pub mod consumer;
 mod daemon;
 mod env;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod load;
 mod schema;

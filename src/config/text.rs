@@ -35,6 +35,14 @@ impl Lines {
 pub(super) fn read(path: &Path) -> Result<(String, Lines), ConfigError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, bytes)
+}
+
+/// Takes the bytes for those of the file.
+///
+/// # Errors
+/// They are not UTF-8, or not TOML.
+pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<(String, Lines), ConfigError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let (bytes, byte) = (error.as_bytes(), error.as_bytes().get(good).copied());

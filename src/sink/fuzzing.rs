@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::columns::{BodyAs, Columns};
+use super::columns::{BodyAs, Columns, Value};
 use super::envelope::Envelope;
 use super::{BadReason, file, object, postgres, sqlite};
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
@@ -13,18 +13,19 @@ use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::carrying;
 use crate::wire::block::Record;
 
+const KINDS: [ColumnType; 8] = [
+    ColumnType::Text,
+    ColumnType::Integer,
+    ColumnType::Float,
+    ColumnType::Numeric,
+    ColumnType::Boolean,
+    ColumnType::Timestamp,
+    ColumnType::Json,
+    ColumnType::Bytes,
+];
+
 /// Every type of column from a few places.
 fn typed() -> Vec<Column> {
-    const KINDS: [ColumnType; 8] = [
-        ColumnType::Text,
-        ColumnType::Integer,
-        ColumnType::Float,
-        ColumnType::Numeric,
-        ColumnType::Boolean,
-        ColumnType::Timestamp,
-        ColumnType::Json,
-        ColumnType::Bytes,
-    ];
     let places = ["/a", "/a/0", "", "properties.message_id", "application_properties.a"];
     places
         .iter()
@@ -81,11 +82,7 @@ impl Values {
         let mut row = Vec::new();
         if self.typed.read(record, &mut row).is_ok() {
             assert_eq!(row.len(), self.typed.len());
-            for value in &row {
-                self.copy.clear();
-                postgres::fuzz_field(&mut self.copy, value);
-                sqlite::fuzz_value(value);
-            }
+            write(&row, &mut self.copy);
         }
         for envelope in &self.envelopes {
             if let Err(bad) = envelope.read(record, &mut row) {
@@ -99,6 +96,46 @@ impl Values {
         } else {
             assert!(self.out.is_empty());
         }
+    }
+}
+
+/// Takes the first line for the place of a column, its first byte for what the column is, and the rest
+/// for a message's body, and for a message.
+pub fn columns(data: &[u8]) {
+    let Some((choice, rest)) = data.split_first() else { return };
+    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let (place, body) = rest.split_at(end);
+    let body = body.strip_prefix(b"\n").unwrap_or_default();
+    let Ok(from) = std::str::from_utf8(place).unwrap_or("?").parse::<Source>() else { return };
+    assert_eq!(from.to_string().parse(), Ok(from.clone()));
+    let column = |nth: usize, required, on_misfit| {
+        let kind = KINDS[nth % KINDS.len()];
+        Column { name: "c".to_owned(), from: from.clone(), kind, required, on_misfit }
+    };
+    let nth = usize::from(choice & 7);
+    let required = choice & 8 != 0;
+    let columns = Columns::typed(
+        StreamName::from("s"),
+        [column(nth, required, OnMisfit::Null), column(nth + 1, false, OnMisfit::BadMessage)],
+    );
+    let mut out = BytesMut::new();
+    for message in [&carrying(&[], body)[..], body] {
+        let record = Record { offset: Offset(7), timestamp: Timestamp(1), message };
+        let mut row = Vec::new();
+        if columns.read(record, &mut row).is_ok() {
+            assert_eq!(row.len(), columns.len());
+            assert!(!required || row.get(3) != Some(&Value::Null), "there is no value");
+            write(&row, &mut out);
+        }
+    }
+}
+
+/// As the databases' sinks write them.
+fn write(row: &[Value<'_>], out: &mut BytesMut) {
+    for value in row {
+        out.clear();
+        postgres::fuzz_field(out, value);
+        sqlite::fuzz_value(value);
     }
 }
 

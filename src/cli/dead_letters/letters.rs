@@ -299,7 +299,6 @@ impl Summary {
 }
 
 /// Takes the bytes for a line of letters, and for a letter in a stream.
-#[cfg(test)]
 pub(in crate::cli) fn fuzz_letter(data: &[u8]) {
     let (consumer, stream) = (ConsumerName::from("c"), StreamName::from("s"));
     if let Ok(line) = std::str::from_utf8(data) {

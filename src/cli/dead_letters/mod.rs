@@ -8,7 +8,6 @@ mod letters;
 mod progress;
 mod replay;
 
-#[cfg(test)]
 pub(super) use self::letters::fuzz_letter;
 
 use clap::{Args, Subcommand};

@@ -132,7 +132,6 @@ impl std::fmt::Display for Report<'_> {
 }
 
 /// Takes the bytes for a line of NDJSON.
-#[cfg(test)]
 pub(super) fn fuzz_line(data: &[u8]) {
     drop(envelope::message(data, 0));
 }

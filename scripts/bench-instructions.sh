@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Instructions per message: what a machine with other work to do can still measure.
+#
+#   scripts/bench-instructions.sh [CASE ...]        lines of benches/envelope.rs, chunks, whole sinks
+#
+# Needs valgrind. Each case runs with less and with more work, and the difference is what counts, so that
+# starting up does not; from a sink's, making the messages is taken off, which is all that `null` costs.
+# Cargo's own variables choose another profile: CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=false
+# scripts/bench-instructions.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib/common.sh
+
+have valgrind || die 'valgrind is not installed (apt-get install valgrind)'
+scripts/setup.sh rust-build
+# Where cargo put the benchmark of this name.
+built() {
+  cargo bench --no-run --bench "$1" --message-format json |
+    sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1
+}
+say 'building, optimised (minutes the first time)'
+envelope=$(built envelope) sinks=$(built sinks)
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/rillway-instructions.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+instructions() {
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$@" 2>&1 >"$scratch/out" |
+    sed -n 's/.*Collected : //p'
+}
+tell() { printf '%-28s%10d\n' "$1" "$2"; }
+lines() {
+  local few more
+  few=$(instructions "$envelope" --count 1 "$1")
+  more=$(instructions "$envelope" --count 3 "$1")
+  tell "$1" $(((more - few) / (2 * $(cat "$scratch/out"))))
+}
+# Instructions for each message that goes into a sink of its own, the making of it included.
+fed() {
+  local few more messages=20000 home=$scratch/home
+  local consumer='[[consumer]]\nname = "bench"\nstream = "events"'
+  rm -rf "$home"
+  mkdir "$home"
+  printf "[broker]\nuri = \"rabbitmq-stream://localhost\"\n$consumer\nsink = %s\n" "$1" >"$home/rillway.toml"
+  few=$(instructions "$sinks" feed "$home/rillway.toml" $messages)
+  rm -rf "$home"/out*
+  more=$(instructions "$sinks" feed "$home/rillway.toml" $((2 * messages)))
+  echo $(((more - few) / messages))
+}
+making=''
+sink() {
+  [[ $making ]] || making=$(fed '{ type = "null" }')
+  tell "$1" $(($(fed "$2") - making))
+}
+# Those of the benchmark beside the loaders.
+columns='seq = { from = "/seq", type = "integer" }, id = { from = "/user/id" }, amount = { from = "/amount", type = "numeric" }, paid = { from = "/paid", type = "boolean" }, note = { from = "/note" }'
+cases=("$@")
+((${#cases[@]})) || cases=('text 12 B' 'text 256 B' 'json 256 B' 'json 64 KiB' 'binary 12 B'
+  'properties and text 12 B' chunk-to-ndjson chunk-to-columns file sqlite sqlite-columns parquet)
+printf '%-28s%10s\n' '' 'instructions per message'
+for case in "${cases[@]}"; do
+  case $case in
+    file) sink file '{ type = "file", dir = "out" }' ;;
+    sqlite) sink sqlite '{ type = "sqlite", path = "out.db" }' ;;
+    sqlite-columns) sink sqlite-columns "{ type = \"sqlite\", path = \"out.db\", columns = { $columns } }" ;;
+    parquet) sink parquet '{ type = "object", url = "out" }' ;;
+    *) lines "$case" ;;
+  esac
+done
