@@ -5,6 +5,7 @@
 //! - [`truth`]: do the figures agree, second by second, with what another client sees?
 //! - [`figures`]: one wrong figure after the other, each of which was seen
 //! - [`shared`]: one connection for all streams of a node
+//! - [`lookout`]: what is no longer looked at leaves nothing behind
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
 mod figures;
+mod lookout;
 mod shared;
 mod truth;
 

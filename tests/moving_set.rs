@@ -149,6 +149,15 @@ async fn moves() -> Result<(), Unavailable> {
     assert_eq!(last_offset(&home.lines("coming", &stream)), Some(at), "it does not read");
     let refused = overview.commit("coming").await;
     assert!(matches!(refused, Err(CommitError::Unavailable(_))), "{refused:?}");
+
+    // Another configuration while it rests: what is stored says how far behind it is.
+    let other = plan("coming", &format!("memory = \"9MiB\"\n{}", file("coming")));
+    supervisor.edit(Edit::Put(other)).unwrap();
+    let put = until(&*overview, &coming, "its lag is known, and grows", |c| {
+        c.memory_bound_bytes == other_memory && c.lag_messages > behind.lag_messages
+    })
+    .await;
+    assert_eq!((put.state, put.stored_offset), (State::Stopped, Some(rillway::types::Offset(at))));
     supervisor.edit(Edit::Resume(coming.clone())).unwrap();
     until_it_moves(&*overview, &coming).await;
 

@@ -68,10 +68,11 @@ async fn a_user_without_rights_and_a_reached_limit_say_what_to_do() {
 /// port with TLS.
 async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
     let certificates = certificates();
-    let (encrypted, https) = (free_port(), free_port());
+    let (encrypted, https, amqps) = (free_port(), free_port(), free_port());
     let options = certified(&certificates)
         .plugins("management")
         .conf(&format!("stream.listeners.ssl.1 = {encrypted}"))
+        .conf(&format!("listeners.ssl.1 = {amqps}"))
         .conf(&format!("management.ssl.port = {https}"))
         .conf("management.ssl.certfile = /node/cert.pem")
         .conf("management.ssl.keyfile = /node/key.pem");
@@ -88,6 +89,7 @@ async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
     };
     let (plain, tls) = ("rabbitmq-stream", "rabbitmq-stream+tls");
     let (trusting, http) = ("tls = { ca = \"ca.pem\" }", broker.management_port);
+    let amqp = broker.amqp_port;
     for (scheme, port, keys, words) in [
         (plain, encrypted, "", &["it answers in TLS", "rabbitmq-stream+tls://"][..]),
         (plain, http, "", &["said nothing within 2s", "management UI", "5552"][..]),
@@ -96,6 +98,10 @@ async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
         (tls, https, trusting, &["said nothing within 2s", "management UI", "5552"][..]),
         (tls, broker.stream_port, trusting, &["without TLS"][..]),
         (tls, encrypted, "", &["TLS handshake", "no authority", "tls.ca"][..]),
+        (plain, amqp, "", &["an AMQP 0.9.1 listener answers there", "5552"][..]),
+        (tls, amqp, trusting, &["an AMQP 0.9.1 listener answers there", "5551 with TLS"][..]),
+        (plain, amqps, "", &["it answers in TLS", "another port", "5552"][..]),
+        (tls, amqps, trusting, &["AMQP 0.9.1", "5551 with TLS"][..]),
     ] {
         let told = told(scheme, port, keys);
         for words in words {

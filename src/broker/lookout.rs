@@ -5,7 +5,8 @@
 //! - a node that cannot be reached delays only the streams that are there, and is tried again after a
 //!   back-off, however many streams ask for it;
 //! - a stream that failed on one node is looked for on another one next, where there is one;
-//! - a connection of which no stream makes use is closed, once streams are looked for again.
+//! - a connection of which no stream makes use is closed, once streams are looked for again;
+//! - of a stream that is forgotten nothing is kept, also where it was being looked for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -54,7 +55,9 @@ struct Routes {
     streams: HashMap<StreamName, Place>,
     /// Nodes on which a stream was looked for in vain.
     failed: HashMap<StreamName, Place>,
+    /// Streams that are to be looked up; each is until there is an answer, or it is forgotten.
     wanted: HashSet<StreamName>,
+    /// Answers that are yet to be told.
     refused: HashMap<StreamName, BrokerError>,
 }
 
@@ -115,6 +118,8 @@ impl Lookout {
         let mut routes = lock(&self.routes);
         routes.streams.remove(stream);
         routes.failed.remove(stream);
+        routes.wanted.remove(stream);
+        routes.refused.remove(stream);
     }
 
     async fn connection(&self, place: &Place, seat: &Seat) -> Result<Connection, BrokerError> {
@@ -157,13 +162,13 @@ impl Lookout {
                 return Ok(());
             }
             routes.wanted.insert(stream.clone());
-            routes.wanted.drain().collect()
+            routes.wanted.iter().cloned().collect()
         };
         if let Err(error) = self.locate_all(&wanted).await {
             let mut routes = lock(&self.routes);
-            let others = wanted.into_iter().filter(|other| other != stream);
-            routes.refused.extend(others.map(|other| (other, error.clone())));
-            return Err(error);
+            for other in wanted {
+                routes.refuse(&other, error.clone());
+            }
         }
         match lock(&self.routes).refused.remove(stream) {
             Some(refused) => Err(refused),
@@ -172,11 +177,22 @@ impl Lookout {
     }
 
     async fn locate_all(&self, wanted: &[StreamName]) -> Result<(), BrokerError> {
-        if !self.options.follow_advertised_hosts {
+        if self.options.follow_advertised_hosts {
+            self.look_up(wanted).await?;
+        } else {
             let mut routes = lock(&self.routes);
             wanted.iter().for_each(|stream| routes.seat_at_seed(stream));
-            return Ok(());
         }
+        let unused = lock(&self.routes).take_unused();
+        if !unused.is_empty() {
+            // Not waited for: a node that is gone does not answer.
+            tokio::spawn(close_all(unused));
+        }
+        Ok(())
+    }
+
+    /// Asks a node which nodes have the streams.
+    async fn look_up(&self, wanted: &[StreamName]) -> Result<(), BrokerError> {
         let hub = self.hub().await?;
         for some in wanted.chunks(STREAMS_PER_REQUEST_MAX) {
             let answer = hub.call(&Metadata { streams: some.to_vec() }).await?;
@@ -184,11 +200,6 @@ impl Lookout {
             for stream in some {
                 routes.seat(stream, &answer, &self.options);
             }
-        }
-        let unused = lock(&self.routes).take_unused();
-        if !unused.is_empty() {
-            // Not waited for: a node that is gone does not answer.
-            tokio::spawn(close_all(unused));
         }
         Ok(())
     }
@@ -226,8 +237,11 @@ impl Routes {
     fn seat(&mut self, stream: &StreamName, answer: &MetadataResponse, options: &ConnectOptions) {
         let mut members = match candidates(answer, stream, Prefer::Replica, options) {
             Ok(members) => members.into_iter().map(Place::Node).collect::<Vec<_>>(),
-            Err(error) => return drop(self.refused.insert(stream.clone(), error)),
+            Err(error) => return self.refuse(stream, error),
         };
+        if !self.wanted.remove(stream) {
+            return;
+        }
         let failed = self.failed.remove(stream);
         if members.len() > 1 {
             members.retain(|place| Some(place) != failed.as_ref());
@@ -240,7 +254,17 @@ impl Routes {
         self.streams.insert(stream.clone(), place);
     }
 
+    /// Has whoever looks for the stream told this, if anyone does.
+    fn refuse(&mut self, stream: &StreamName, error: BrokerError) {
+        if self.wanted.remove(stream) {
+            self.refused.insert(stream.clone(), error);
+        }
+    }
+
     fn seat_at_seed(&mut self, stream: &StreamName) {
+        if !self.wanted.remove(stream) {
+            return;
+        }
         let number = match self.failed.remove(stream) {
             Some(Place::Seed(failed)) => (failed + 1) % SEEDS_MAX,
             Some(Place::Node(_)) | None => 0,

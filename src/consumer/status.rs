@@ -173,25 +173,18 @@ impl Status {
             (&metrics.stored_offset, facts.stored),
         ];
         for (gauge, offset) in offsets {
-            if let Some(offset) = offset {
-                gauge.set_offset(offset);
-            }
+            gauge.show_count(offset.map(|offset| offset.0));
         }
-        if let Some(lag) = facts.lag(now) {
-            metrics.lag_messages.set_count(lag.messages);
-            metrics.lag_seconds.set(lag.seconds);
-        }
-        if let Some(headroom) = facts.headroom() {
-            metrics.headroom_messages.set(headroom as f64);
-        }
+        let lag = facts.lag(now);
+        metrics.lag_messages.show_count(lag.as_ref().map(|lag| lag.messages));
+        metrics.lag_seconds.show(lag.as_ref().map(|lag| lag.seconds));
+        metrics.headroom_messages.show(facts.headroom().map(|headroom| headroom as f64));
         let moments = [
             (&metrics.last_durable, facts.durable_at),
             (&metrics.last_contact, facts.watch.last_heard()),
         ];
         for (gauge, moment) in moments {
-            if let Some(moment) = moment {
-                gauge.set(Timestamp(0).seconds_until(moment));
-            }
+            gauge.show(moment.map(|moment| Timestamp(0).seconds_until(moment)));
         }
         metrics.buffered_bytes.set(facts.buffered_bytes as f64);
         metrics.store_age_seconds.set(facts.store_age().as_secs_f64());
@@ -279,6 +272,8 @@ impl Facts {
 
     /// What was known of the stream is of a former incarnation.
     pub(super) fn forget_incarnation(&mut self) {
+        self.durable = None;
+        self.stored = None;
         self.received = None;
         self.last_chunk = None;
         self.oldest = None;

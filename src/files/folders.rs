@@ -42,7 +42,7 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
         create(path)?;
     }
     for above in folder.ancestors().skip(1) {
-        sync_if_ours(above)?;
+        sync_if_ours(above).inspect_err(|_| remove_empty(&folder, above))?;
     }
     known(|known| known.insert(folder.clone()));
     Ok(())
@@ -62,6 +62,16 @@ fn create(path: &Path) -> io::Result<()> {
         // Another process may have put something into it already.
         fs::remove_dir(path).unwrap_or_default();
     })
+}
+
+/// Removes the folder, and those above it that are empty then, up to `above`, whose sync failed: the
+/// next attempt creates them, and so gives their names anew.
+fn remove_empty(folder: &Path, above: &Path) {
+    for path in folder.ancestors().take_while(|path| *path != above) {
+        if fs::remove_dir(path).is_err() {
+            return;
+        }
+    }
 }
 
 /// Syncs a folder that was there before. One that we may not open is not ours, nor what is in it;

@@ -179,6 +179,50 @@ fn a_folder_that_another_process_left_unsynced_is_made_durable() {
     assert!(dir.path().join("a/b").is_dir());
 }
 
+/// Its sync failed once, and the kernel forgot the name: the next sync succeeds and proves nothing.
+#[test]
+fn a_folder_that_was_left_unsynced_survives_whichever_sync_fails() {
+    let mut tried = 0;
+    for left in ["a", "a/b", "a/b/c"] {
+        tried += survives(
+            |root| {
+                // Only the first attempt finds what a dead process has left.
+                if !root.join("tried").exists() {
+                    fs::create_dir_all(root.join(left))?;
+                    fs::write(root.join("tried"), "")?;
+                }
+                super::make_folder(&root.join("a/b/c"))
+            },
+            |root| root.join("a/b/c").is_dir(),
+        );
+    }
+    assert!(tried >= 9, "{tried}");
+}
+
+/// What is in a folder was put there by someone to whom its name was durable.
+#[test]
+fn a_folder_that_holds_something_is_left_alone_whichever_sync_fails() {
+    for nth in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let medium = Medium::of(dir.path());
+        let folder = dir.path().join("a/b");
+        super::make_folder(&folder).unwrap();
+        fs::write(folder.join("precious"), "it").unwrap();
+        super::sync_folder(&folder).unwrap();
+        medium.kill();
+        let before = medium.syncs();
+        medium.fail(nth);
+        if super::make_folder(&folder).is_err() {
+            super::make_folder(&folder).unwrap();
+        } else if medium.syncs() - before < nth {
+            assert!(nth > 2, "{nth}");
+            return;
+        }
+        medium.lose_power();
+        assert_eq!(fs::read_to_string(folder.join("precious")).unwrap(), "it", "sync {nth}");
+    }
+}
+
 #[test]
 fn a_replaced_file_is_there_after_a_power_loss_whichever_sync_failed() {
     for bytes in ["one", "another"] {

@@ -177,7 +177,7 @@ impl ConsumerMetrics {
     }
 }
 
-/// A gauge that is absent from the scrape until it is first set.
+/// A gauge that is absent from the page of metrics while its value is not known.
 pub struct LateGauge {
     metric: &'static Metric,
     pairs: Vec<Pair>,
@@ -205,6 +205,21 @@ impl LateGauge {
     #[allow(clippy::cast_precision_loss)]
     pub fn set_count(&self, count: u64) {
         self.set(count as f64);
+    }
+
+    /// Sets the value, or has it absent where there is none any more.
+    pub fn show(&self, value: Option<f64>) {
+        match value {
+            Some(value) => self.set(value),
+            // The recorder cannot forget a series; the page leaves this one out.
+            None => self.gauge.get_or_init(|| gauge(self.metric, &self.pairs)).set(page::ABSENT),
+        }
+    }
+
+    /// The same for a count; exact up to 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn show_count(&self, count: Option<u64>) {
+        self.show(count.map(|count| count as f64));
     }
 }
 

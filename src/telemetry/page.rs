@@ -2,7 +2,8 @@
 //! from messages.
 //!
 //! The recorder keeps a series for as long as the process lives. So what belongs to a consumer that is
-//! no longer there is left out here, and is there again, counting on, when the consumer comes back.
+//! no longer there is left out here, and is there again, counting on, when the consumer comes back; and
+//! so is a gauge whose value is no longer known.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -13,6 +14,9 @@ use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use super::{process, samples};
 use crate::sync::lock;
 use crate::types::ConsumerKey;
+
+/// The value of a gauge that is left out.
+pub(super) const ABSENT: f64 = f64::NAN;
 
 /// How the labels of each consumer begin that is no longer there.
 static RETIRED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -47,20 +51,38 @@ fn labels(key: &ConsumerKey) -> String {
 }
 
 fn without(page: String, retired: &BTreeSet<String>) -> String {
-    if retired.is_empty() {
-        return page;
-    }
-    let is_retired = |line: &str| {
+    let is_shown = |line: &str| {
         let labels = line.split_once('{').map_or("", |(_, labels)| labels);
-        retired.iter().any(|first| labels.starts_with(first.as_str()))
+        let is_retired = retired.iter().any(|first| labels.starts_with(first.as_str()));
+        !is_retired && !line.trim_end().ends_with(" NaN")
     };
-    page.split_inclusive('\n').filter(|line| line.starts_with('#') || !is_retired(line)).collect()
+    page.split_inclusive('\n').filter(|line| line.starts_with('#') || is_shown(line)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{ConsumerMetrics, prometheus};
     use super::*;
+
+    #[test]
+    fn a_gauge_whose_value_is_no_longer_known_is_not_on_the_page() {
+        let recorder = prometheus::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            let metrics = ConsumerMetrics::new(&"c".into(), &"s".into(), "file");
+            let page = || without(recorder.handle().render(), &BTreeSet::new());
+            let series = "rillway_durable_offset{consumer=\"c\",stream=\"s\"}";
+            for (value, line) in [(Some(7), Some(format!("{series} 7"))), (None, None)] {
+                metrics.durable_offset.show_count(value);
+                let found = page().lines().find(|line| line.starts_with(series)).map(str::to_owned);
+                assert_eq!(found, line);
+            }
+            // Another handle on the same series, as a changed plan makes one.
+            metrics.durable_offset.show_count(Some(7));
+            let other = ConsumerMetrics::new(&"c".into(), &"s".into(), "file");
+            other.durable_offset.show_count(None);
+            assert!(!page().contains(series));
+        });
+    }
 
     #[test]
     fn what_is_retired_is_not_on_the_page_and_nothing_else_goes() {

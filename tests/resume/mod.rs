@@ -4,11 +4,13 @@
 //! - [`beginnings`]: where there is no position yet
 //! - [`positions`]: which of the positions counts, and what both independent clients read
 //! - [`doubt`]: a stream that seems to end below the position
+//! - [`figures`]: what is shown of a stream that was created again
 //! - [`lost`]: retention, an end that is too low, streams that were deleted and created again
 //! - [`unanswered`]: a broker that does not say what is stored
 
 mod beginnings;
 mod doubt;
+mod figures;
 mod lost;
 mod positions;
 mod unanswered;

@@ -90,7 +90,6 @@ impl Drop for Watching {
         if observed.watchers.remove(&self.status) {
             observed.task.abort();
             streams.remove(&self.stream);
-            self.broker.lookout.forget(&self.stream);
         }
     }
 }

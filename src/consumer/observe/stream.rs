@@ -76,11 +76,17 @@ enum Answer {
 
 type Asking = BoxFuture<'static, (Question, Result<Answer, SourceError>)>;
 
-/// The task of one stream.
+/// The task of one stream. Nothing of the stream is kept in the lookout once this is gone.
 pub(super) struct Looking {
     lookout: Arc<StreamLookout>,
     stream: StreamName,
     watchers: Arc<Watchers>,
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.lookout.forget(&self.stream);
+    }
 }
 
 impl Looking {
@@ -181,9 +187,9 @@ impl Looking {
             let facts = status.facts();
             match facts.positioned {
                 true => facts.watch.question(&facts.view()).map(Question::Written),
-                // A sink that cannot be opened does not say where it stands. The stored offset, which
-                // never is beyond that, serves until it does.
-                false => matches!(facts.state, State::Backoff | State::Halted)
+                // A sink that cannot be opened, or is not to be, does not say where it stands. The
+                // stored offset, which never is beyond that, serves until it does.
+                false => matches!(facts.state, State::Backoff | State::Halted | State::Stopped)
                     .then(|| Question::Stored(spec.reference.clone())),
             }
         })

@@ -88,3 +88,56 @@ async fn an_archive_that_does_not_list_its_columns() {
     write(&with(ColumnType::Text), 1).await;
     refused(&with(ColumnType::Integer)).await;
 }
+
+fn typed(dir: &std::path::Path, columns: &[(&str, ColumnType)]) -> ObjectOptions {
+    let columns = columns.iter().map(|(name, kind)| column(name, *kind)).collect();
+    options(dir, ParquetColumns::Named(columns))
+}
+
+/// The objects of the old incarnation stay, and one query reads them with the new ones.
+#[tokio::test]
+async fn a_re_created_stream_does_not_forget_the_types_of_the_objects() {
+    use ColumnType::*;
+    let dir = tempfile::TempDir::new().unwrap();
+    write(&typed(dir.path(), &[("a", Text)]), 5).await;
+    let mut sink = open(&typed(dir.path(), &[("a", Text)])).await.unwrap();
+    sink.restart().await.unwrap();
+    assert_eq!(sink.position().await.unwrap(), None);
+    sink.close().await.unwrap();
+    let why = refused(&typed(dir.path(), &[("a", Integer)])).await;
+    assert!(why.contains("\"a\" is integer now and was text"), "{why}");
+    write(&typed(dir.path(), &[("a", Text)]), 0).await;
+}
+
+/// A type that was mistaken, and put right before anything was written.
+#[tokio::test]
+async fn a_column_that_no_object_has_yet_may_change_its_type() {
+    use ColumnType::*;
+    let dir = tempfile::TempDir::new().unwrap();
+    write(&typed(dir.path(), &[("a", Text)]), 0).await;
+    for mistaken in [Integer, Float] {
+        open(&typed(dir.path(), &[("a", Text), ("b", mistaken)])).await.unwrap();
+    }
+    write(&typed(dir.path(), &[("a", Text), ("b", Boolean)]), 1).await;
+    refused(&typed(dir.path(), &[("b", Integer)])).await;
+}
+
+/// An object that was claimed and never created: an empty one with today's columns takes its place.
+#[tokio::test]
+async fn an_empty_object_in_the_place_of_a_lost_one_has_columns_too() {
+    use ColumnType::*;
+    let dir = tempfile::TempDir::new().unwrap();
+    write(&typed(dir.path(), &[("a", Text)]), 0).await;
+    let path = dir.path().join(format!("_rillway/{STREAM}/checkpoint.json"));
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    state["claim"] = serde_json::json!({
+        "key": format!("{STREAM}/date=2026-11-23/hour=14/00000000000000000001-9.parquet"),
+        "bytes": 1000, "crc": 1, "first_offset": 1, "last_offset": 1, "records": 1,
+        "checkpoint": state["checkpoint"],
+    });
+    std::fs::write(&path, state.to_string()).unwrap();
+    open(&typed(dir.path(), &[("a", Text), ("b", Integer)])).await.unwrap();
+    let why = refused(&typed(dir.path(), &[("b", Text)])).await;
+    assert!(why.contains("\"b\" is text now and was integer"), "{why}");
+}

@@ -1,6 +1,6 @@
 //! The protocol: how objects come to count, and how an owner loses the right to make any.
 //!
-//! See the [module](super) for why it is right, and `model.rs` for the search through what two owners
+//! See the [module](super) for why it is right, and `simulation.rs` for the search through what two owners
 //! and a crash can do to each other.
 
 use std::sync::Arc;
@@ -84,16 +84,21 @@ impl Committer {
         let owner = Owner::new();
         for _ in 0..ATTEMPTS_MAX {
             let (state, from) = match read(&*store, &names).await? {
-                Some((state, version)) => {
-                    let place = store.place(&names.checkpoint);
-                    let state = state.with_columns(layout.columns(), &place)?;
+                Some((mut state, version)) => {
+                    let columns = layout.columns();
+                    state.check_columns(&columns, &store.place(&names.checkpoint))?;
+                    if let Some(claim) = &state.claim
+                        && store.digest(&claim.key).await?.is_none()
+                    {
+                        // An empty object may come in its place, with the columns of now.
+                        state.note_columns(&columns);
+                    }
                     (state.taken_over_by(owner.clone()), Some(version))
                 }
                 None => {
                     try_out(&*store, &names).await?;
                     let (stream, reference) = (names.stream.clone(), names.reference.clone());
-                    let begun = State::begin(stream, reference, owner.clone());
-                    (begun.with_columns(layout.columns(), &names.table)?, None)
+                    (State::begin(stream, reference, owner.clone()), None)
                 }
             };
             let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
@@ -137,8 +142,9 @@ impl Committer {
             })
         };
         if !is_claimed(&self.state) {
-            let table = self.names.table.clone();
+            let (table, columns) = (self.names.table.clone(), self.layout.columns());
             let claim = |state: &mut State| {
+                state.note_columns(&columns);
                 let key = format!(
                     "{table}/{}/{:020}-{}.{}",
                     object.folder, object.first_offset.0, state.sequence, object.extension
@@ -323,7 +329,7 @@ pub(super) async fn look(
     layout: &Layout,
 ) -> Result<Option<Checkpoint>, SinkError> {
     let Some((state, _)) = read(store, names).await? else { return Ok(None) };
-    let state = state.with_columns(layout.columns(), &store.place(&names.checkpoint))?;
+    state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
     let Some(claim) = state.claim else { return Ok(state.checkpoint) };
     Ok(match found(store, &claim).await? {
         Found::Settled(Fate::Landed) => Some(claim.checkpoint),

@@ -242,8 +242,6 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
     crate::sink::envelope::rfc3339(time.0)
 }
 
-/// The first three columns are always there; the others may be null, also those that are required
-/// now: a table whose columns change from null to not null halfway is read by few.
 /// What readers find in a column for such values.
 fn stored_as(kind: ColumnType) -> &'static str {
     match kind {
@@ -256,6 +254,8 @@ fn stored_as(kind: ColumnType) -> &'static str {
     }
 }
 
+/// The first three columns are always there; the others may be null, also those that are required
+/// now: a table whose columns change from null to not null halfway is read by few.
 fn schema(columns: &Columns) -> Result<TypePtr, ParquetError> {
     let mut fields = Vec::with_capacity(columns.len());
     for (nth, (name, kind)) in columns.names_and_types().enumerate() {

@@ -3,7 +3,7 @@
 //! JSON on lines, for people to read. No two states of one archive are the same: the sequence only
 //! grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,10 @@ pub(super) struct State {
     /// The columns that the objects have had so far, each with the type that readers find. Not there in
     /// archives of versions before this, and for lines.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) columns: BTreeMap<String, String>,
+    columns: BTreeMap<String, String>,
+    /// The names of those that the last object has, where it does not have all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest: Option<BTreeSet<String>>,
 }
 
 /// A sink that took hold of the archive.
@@ -92,22 +95,19 @@ impl State {
             checkpoint: None,
             claim: None,
             columns: BTreeMap::new(),
+            latest: None,
         }
     }
 
-    /// Has the objects from here on these columns, beside those of the objects that are there.
+    /// Sees to it that objects with these columns can lie beside those that are there.
     ///
     /// # Errors
     /// Where one of them had another type: one query could not read both.
-    pub(super) fn with_columns(
-        mut self,
-        columns: BTreeMap<String, String>,
+    pub(super) fn check_columns(
+        &self,
+        columns: &BTreeMap<String, String>,
         place: &str,
-    ) -> Result<State, SinkError> {
-        if self.checkpoint.is_none() && self.claim.is_none() {
-            // There is no object yet.
-            self.columns.clear();
-        }
+    ) -> Result<(), SinkError> {
         let changed: Vec<String> = columns
             .iter()
             .filter_map(|(name, now)| {
@@ -123,18 +123,34 @@ impl State {
                 changed.join(", ")
             )));
         }
-        if !self.columns.is_empty()
-            && !columns.is_empty()
-            && !self.columns.keys().eq(columns.keys())
-        {
+        if self.differ_from_the_last(columns) {
             tracing::warn!(
                 archive = place,
-                "objects have other columns from here on than some before: readers have to put them \
+                "objects have other columns from here on than the last one: readers have to put them \
                  together by name (in DuckDB with union_by_name = true)"
             );
         }
-        self.columns.extend(columns);
-        Ok(self)
+        Ok(())
+    }
+
+    /// Whether the last object has other columns than these.
+    fn differ_from_the_last(&self, columns: &BTreeMap<String, String>) -> bool {
+        let known = !self.columns.is_empty() && !columns.is_empty();
+        known
+            && match &self.latest {
+                Some(latest) => !latest.iter().eq(columns.keys()),
+                None => !self.columns.keys().eq(columns.keys()),
+            }
+    }
+
+    /// Notes that an object with these columns may be there from now on. Lines have none.
+    pub(super) fn note_columns(&mut self, columns: &BTreeMap<String, String>) {
+        if columns.is_empty() {
+            return;
+        }
+        self.columns.extend(columns.iter().map(|(name, kind)| (name.clone(), kind.clone())));
+        let has_all = self.columns.len() == columns.len();
+        self.latest = (!has_all).then(|| columns.keys().cloned().collect());
     }
 
     /// The same archive in other hands.
@@ -199,5 +215,42 @@ pub fn fuzz_state(data: &[u8]) {
         let taken = state.taken_over_by(Owner::new());
         let again = taken.encode().and_then(|it| State::decode(&it, "it", (&stream, &reference)));
         assert!(again.is_ok_and(|again| again == taken));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(names: &[&str]) -> BTreeMap<String, String> {
+        names.iter().map(|name| ((*name).to_owned(), "text".to_owned())).collect()
+    }
+
+    #[test]
+    fn other_columns_are_news_once() {
+        let mut state = State::begin("s".into(), "r".into(), Owner::new());
+        for (names, is_news) in [
+            (&["a", "b"][..], false),
+            (&["a", "b"][..], false),
+            (&["a"][..], true),
+            (&["a"][..], false),
+            (&[][..], false),
+            (&["a"][..], false),
+            (&["a", "c"][..], true),
+            (&["a", "b", "c"][..], true),
+            (&["a", "b", "c"][..], false),
+        ] {
+            let columns = columns(names);
+            assert_eq!(state.differ_from_the_last(&columns), is_news, "{names:?}");
+            // As it stands in the checkpoint after a restart.
+            state.note_columns(&columns);
+            let written = state.encode().unwrap();
+            state = State::decode(&written, "it", (&"s".into(), &"r".into())).unwrap();
+        }
+        // Written by a version before this, which did not tell the last object's columns.
+        let mut json = serde_json::to_value(&state).unwrap();
+        json.as_object_mut().unwrap().remove("latest");
+        let state: State = serde_json::from_value(json).unwrap();
+        assert!(!state.differ_from_the_last(&columns(&["a", "b", "c"])));
     }
 }
