@@ -32,13 +32,15 @@ pub(super) struct Anew {
     pub(super) from: Option<Offset>,
     /// The position that was lost.
     pub(super) instead_of: Option<Checkpoint>,
+    /// The stream is another one than that which was read.
+    pub(super) is_new_history: bool,
 }
 
 impl Anew {
     /// All of a stream that was created again, before anything of it was read.
     pub(super) fn first(lost: &Lost) -> Anew {
         let instead_of = lost.position().map(|offset| Checkpoint { offset, chunk: None });
-        Anew { start: Start::First, from: None, instead_of }
+        Anew { start: Start::First, from: None, instead_of, is_new_history: true }
     }
 }
 

@@ -288,7 +288,7 @@ impl Lost {
 
 /// The stream does not show the position, which proves nothing yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the position is offset {position}, but no chunk comes for it, and the stream {}: it may be catching up, after an election or on a slow disk. If that lasts for {} s, the position is taken for lost", ends(.last), DOUBT_MAX.as_secs())]
+#[error("the position is offset {position}, but no chunk comes for it, and the stream {}: it may be catching up, after an election or on a slow disk", ends(.last))]
 pub struct Doubt {
     /// The position.
     pub position: Offset,
@@ -317,8 +317,12 @@ impl Doubts {
     /// Notes one more look that did not show the position; whether there were enough of them.
     pub fn lasted(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        let enough = if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX };
-        now.saturating_duration_since(since) >= enough
+        now.saturating_duration_since(since) >= self.limit()
+    }
+
+    /// For how long the position may be in doubt before it counts as lost.
+    pub fn limit(&self) -> Duration {
+        if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX }
     }
 
     /// Notes that nobody could be asked.

@@ -39,6 +39,12 @@ struct Shared {
     changed: watch::Sender<u64>,
     /// Counts cuts: links of an earlier number have ended.
     cuts: watch::Sender<u64>,
+    /// Whether the subscription is to be the active one, where the broker decides.
+    active: watch::Sender<bool>,
+    /// Counts subscriptions.
+    subscriptions: watch::Sender<u64>,
+    /// Counts changes to passive that were answered.
+    yields: watch::Sender<u64>,
 }
 
 struct State {
@@ -59,7 +65,11 @@ impl Scripted {
         let state = State { chunks: Vec::new(), next: Offset(0), stored: None, is_missing: false };
         let (changed, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
         let state = Mutex::new(state);
-        Scripted(Arc::new(Shared { abilities, activation, state, changed, cuts }))
+        let active = watch::Sender::new(true);
+        let (subscriptions, yields) = (watch::Sender::new(0), watch::Sender::new(0));
+        let shared =
+            Shared { abilities, activation, state, changed, cuts, active, subscriptions, yields };
+        Scripted(Arc::new(shared))
     }
 
     /// A stream that does not exist.
@@ -94,6 +104,21 @@ impl Scripted {
     /// What is stored.
     pub(crate) fn stored(&self) -> Option<Offset> {
         self.0.state().stored
+    }
+
+    /// Has the subscription become active, or passive, where the broker decides.
+    pub(crate) fn set_active(&self, active: bool) {
+        self.0.active.send_replace(active);
+    }
+
+    /// Waits for so many subscriptions.
+    pub(crate) async fn subscribed(&self, times: u64) {
+        drop(self.0.subscriptions.subscribe().wait_for(|count| *count >= times).await);
+    }
+
+    /// Waits until so many changes to passive were answered.
+    pub(crate) async fn yielded(&self, times: u64) {
+        drop(self.0.yields.subscribe().wait_for(|count| *count >= times).await);
     }
 
     /// Ends all links.
@@ -231,6 +256,7 @@ impl Link for ScriptedLink {
         let mut pump =
             Pump { shared, budget: Arc::clone(&budget), credit, sender, from, cut, overrun };
         let task = tokio::spawn(async move { pump.run().await }).abort_handle();
+        self.shared.subscriptions.send_modify(|count| *count += 1);
         Ok(Box::new(ScriptedFeed { events, budget, task }))
     }
 
@@ -290,19 +316,40 @@ impl Pump {
     }
 
     async fn deliver(&mut self) {
-        let mut changed = self.shared.changed.subscribe();
-        if self.shared.activation == Activation::ByBroker {
-            let (answer, answered) = tokio::sync::oneshot::channel();
-            let shared = Arc::clone(&self.shared);
-            // What "next" means is decided when the answer is given.
-            let turn = Handover::new(true, move |start| {
-                let from = start.map(|start| shared.state().start(start));
-                answer.send(from).unwrap_or_default();
-            });
-            drop(self.sender.send(Event::Activation(turn)).await);
-            let Ok(Some(from)) = answered.await else { return };
-            self.from = from;
+        if self.shared.activation == Activation::AtOnce {
+            return self.deliver_all().await;
         }
+        let mut active = self.shared.active.subscribe();
+        loop {
+            drop(active.wait_for(|active| *active).await);
+            let Some(Some(from)) = self.activate(true).await else { return };
+            self.from = from;
+            tokio::select! {
+                () = self.deliver_all() => return,
+                _ = active.wait_for(|active| !*active) => {}
+            }
+            if self.activate(false).await.is_none() {
+                return;
+            }
+            self.shared.yields.send_modify(|yields| *yields += 1);
+        }
+    }
+
+    /// Tells the subscription, and waits for the answer: where to begin, where that was said.
+    async fn activate(&self, active: bool) -> Option<Option<Offset>> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        // What "next" means is decided when the answer is given.
+        let turn = Handover::new(active, move |start| {
+            let from = start.map(|start| shared.state().start(start));
+            answer.send(from).unwrap_or_default();
+        });
+        drop(self.sender.send(Event::Activation(turn)).await);
+        answered.await.ok()
+    }
+
+    async fn deliver_all(&mut self) {
+        let mut changed = self.shared.changed.subscribe();
         loop {
             changed.borrow_and_update();
             while self.budget.has_credit() && self.deliver_one() {}

@@ -61,7 +61,8 @@ labels! {
         Misfit = "misfit",
         /// The sink does not take them.
         Refused = "refused",
-        /// The stream was re-created or rewritten, and its former messages went with it.
+        /// The stream was re-created or rewritten, and its former messages went with it; or those of the
+        /// new one were passed over by `on_offset_lost = "next"`.
         Recreated = "recreated",
     }
 }

@@ -282,12 +282,16 @@ async fn what_a_policy_begins_with_is_kept_too() {
         daemon.until_durable("c", 5).await;
         daemon.terminate().await;
         // Another stream, shorter; then one that retention has truncated.
-        for (log, next) in
-            [(vec![Chunk::plain(0, &["x", "y"])], 2), (vec![Chunk::plain(100, &["x", "y"])], 102)]
-        {
+        for (log, next, reason, lost) in [
+            (vec![Chunk::plain(0, &["x", "y"])], 2, "recreated", 2.0),
+            // 3 to 99 are gone; 100 and 101 are there, and passed over.
+            (vec![Chunk::plain(100, &["x", "y"])], 102, "retention", 99.0),
+        ] {
             broker.replace_log(log.clone());
             let mut daemon = home.start();
             daemon.until("c", "it runs", SOON, |c| c["state"] == "running").await;
+            let count = daemon.metric("rillway_lost_messages_total", &[reason]).await;
+            assert_eq!(count, Some(lost), "{sink}: {reason}");
             daemon.kill();
             broker.append(Chunk::plain(next, &["z"]));
             let mut daemon = home.start();

@@ -45,6 +45,8 @@ pub(super) enum Defect {
     OverfillsSink,
     /// A new history begins while batches of the former one are under way.
     RestartsUnsettled,
+    /// A beginning is kept while batches that were accepted before it are under way.
+    BeginsUnsettled,
     /// The position is noted for a whole chunk when it comes, before its records are accepted.
     NotesPositionEarly,
     /// A connection that is lost has no next attempt.
@@ -72,7 +74,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 11] = [
+    pub(super) const WHOLE: [Defect; 12] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -81,6 +83,7 @@ impl Defect {
         Defect::NeverFlushes,
         Defect::OverfillsSink,
         Defect::RestartsUnsettled,
+        Defect::BeginsUnsettled,
         Defect::NotesPositionEarly,
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,

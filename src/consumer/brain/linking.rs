@@ -9,7 +9,7 @@ use crate::consumer::intake::{Checked, Intake};
 use crate::consumer::resumption::{Resumption, SessionError};
 use crate::flow::beginning::Memory;
 use crate::flow::lag::Tail;
-use crate::flow::resume::Origin;
+use crate::flow::resume::{Origin, Start};
 use crate::source::{Activation, ErrorKind, Prefer, SourceError};
 use crate::telemetry::{RestartReason, State};
 use crate::types::Offset;
@@ -141,7 +141,11 @@ impl<W: Caller> Brain<W> {
                 if self.reading.doubts.lasted(now.at) {
                     self.on_lost(doubt.into(), of, now);
                 } else {
-                    self.try_again(doubt.to_string(), RestartReason::Stream, now);
+                    let limit = self.reading.doubts.limit().as_secs();
+                    let what = format!(
+                        "{doubt}. If that lasts for {limit} s, the position is taken for lost"
+                    );
+                    self.try_again(what, RestartReason::Stream, now);
                 }
             }
             Err(error @ (SessionError::State(_) | SessionError::NotKept { .. })) => {
@@ -162,7 +166,14 @@ impl<W: Caller> Brain<W> {
         if let Some(beginning) = plan.begins {
             // It is kept: until a record of it came, it counts for the next connection too.
             self.reading.own.remembered = Some(Memory::Beginning(beginning));
-            self.reading.own.anew = None;
+            let first = bounds.and_then(|bounds| bounds.first);
+            if let (Some(anew), Some(first)) = (self.reading.own.anew.take(), first)
+                && let Some(records) = beginning.at.0.checked_sub(first.0).filter(|n| *n > 0)
+                && anew.start == Start::Next
+            {
+                let is_new_history = anew.is_new_history;
+                self.note(Note::PassedOver { records, is_new_history });
+            }
         }
         let end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
             Tail::Offset(last) | Tail::Chunk(last) => Some(last.next()),

@@ -14,7 +14,7 @@ impl<W: Caller> Brain<W> {
         self.note(Note::Lost(lost));
         if of == Some(Origin::Beginning) && is_of_a_former_stream(&lost) {
             self.note(Note::ReCreatedUnread(lost));
-            return self.begin_anew(Anew::first(&lost), true, now);
+            return self.begin_anew(Anew::first(&lost), now);
         }
         if lost.is_new_history() {
             // What is durable is of another history than what the broker would store it for.
@@ -38,7 +38,8 @@ impl<W: Caller> Brain<W> {
         let lost_at = |offset| Checkpoint { offset, chunk: None };
         let own = self.reading.own.position.map(|(_, checkpoint)| checkpoint);
         let instead_of = own.or(lost.position().map(lost_at));
-        self.begin_anew(Anew { start, from, instead_of }, lost.is_new_history(), now);
+        let is_new_history = lost.is_new_history();
+        self.begin_anew(Anew { start, from, instead_of, is_new_history }, now);
     }
 
     fn words_for(&self, lost: &Lost) -> String {
@@ -56,12 +57,13 @@ impl<W: Caller> Brain<W> {
     }
 
     /// Begins anew, once everything under way is settled.
-    fn begin_anew(&mut self, anew: Anew, new_history: bool, now: Moment) {
+    fn begin_anew(&mut self, anew: Anew, now: Moment) {
         self.cut(now);
         self.reading.doubts.clear();
         self.reading.own =
             Own { position: None, remembered: None, anew: Some(anew), prefer: Prefer::Replica };
-        self.restarting = if new_history { Restarting::Wanted } else { Restarting::Settling };
+        self.restarting =
+            if anew.is_new_history { Restarting::Wanted } else { Restarting::Settling };
         if matches!(self.link, Link::Resuming) {
             // The broker waits to be told where to begin.
             self.link = Link::Waiting;

@@ -29,6 +29,9 @@ pub(in crate::consumer) enum Note {
     Lost(Lost),
     /// The position is lost, and a policy lets it go on.
     GoingOn { lost: Lost, policy: OnLost },
+    /// After a loss it goes on with what is published next: so many messages at the most, which the
+    /// stream holds, are passed over.
+    PassedOver { records: u64, is_new_history: bool },
     /// The stream was created again before its first message was read.
     ReCreatedUnread(Lost),
     /// The chunk that a beginning waited for is there.

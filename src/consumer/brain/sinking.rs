@@ -169,7 +169,9 @@ impl<W: Caller> Brain<W> {
             && !self.storing.is_storing()
             || planted!(self, RestartsUnsettled);
         match self.restarting {
-            Restarting::Settling if is_idle => self.restarting = Restarting::No,
+            Restarting::Settling if is_idle || planted!(self, BeginsUnsettled) => {
+                self.restarting = Restarting::No;
+            }
             Restarting::Wanted if is_idle => {
                 self.restarting = Restarting::Told;
                 self.act(Action::Restart);

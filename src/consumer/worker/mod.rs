@@ -7,6 +7,8 @@
 mod connection;
 mod reporting;
 mod sink_task;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

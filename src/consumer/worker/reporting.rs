@@ -95,6 +95,12 @@ impl Reporter {
                 tracing::error!(%lost, %policy, "the position is lost; going on as on_offset_lost says");
                 metrics.lost(lost_reason(&lost)).increment(lost.messages());
             }
+            Note::PassedOver { records, is_new_history } => {
+                tracing::error!(consumer = %name, %stream, up_to_records = records, "messages of the stream are passed over, as on_offset_lost = \"next\" says");
+                let reason =
+                    if is_new_history { LostReason::Recreated } else { LostReason::Retention };
+                metrics.lost(reason).increment(records);
+            }
             Note::ReCreatedUnread(lost) => {
                 tracing::warn!(consumer = %name, %stream, %lost, "the stream was created again before its first message came; it is read from its first message");
             }

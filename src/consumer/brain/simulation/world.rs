@@ -455,6 +455,8 @@ impl World {
     ) -> Result<Box<Resumption>, SessionError> {
         let Outlook { plan, mut stored, bounds, .. } = looked?;
         if let Some(beginning) = plan.begins {
+            let is_idle = self.task.as_ref().is_none_or(Task::is_idle) && self.flying.is_none();
+            assert!(is_idle, "a beginning is kept before what was accepted is durable");
             let mut state = self.source.state();
             if let Some(mirror) = beginning.mirror().filter(|mirror| stored != Some(*mirror)) {
                 state.held = Some(mirror.0);
