@@ -73,9 +73,6 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
     let password = url.password().map(|p| decoded(p, "password").map(Secret::new)).transpose()?;
     let vhost = match url.path().strip_prefix('/').unwrap_or_default() {
         "" => "/".to_owned(),
-        path if path.contains('/') => {
-            return Err("the virtual host holds a slash: write %2f for it".to_owned());
-        }
         // The end of a password with a slash in it: the virtual host is no secret.
         path if path.contains('@') => {
             return Err(
@@ -83,6 +80,9 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
                         slash"
                     .to_owned(),
             );
+        }
+        path if path.contains('/') => {
+            return Err("the virtual host holds a slash: write %2f for it".to_owned());
         }
         path => decoded(path, "virtual host")?,
     };
@@ -155,6 +155,7 @@ mod tests {
             ("rabbitmq-stream://u:hunter2@h:0/", "port 0"),
             ("rabbitmq-stream://u:hunter2@h/a/b", "%2f"),
             ("rabbitmq-stream://u:1234/hunter2@h", "%40"),
+            ("rabbitmq-stream://u:1234/hunter2@h:5552/v", "%40"),
             ("rabbitmq-stream://u:hunter2@h/?x=1", "`?`"),
             ("rabbitmq-stream://u:hun?ter2@h/", ""),
             ("rabbitmq-stream://u:%ff@h", "password does not decode"),

@@ -95,3 +95,37 @@ fn nothing_ever_shows_a_secret() {
         .unwrap_err();
     assert!(!format!("{error} {error:?}").contains(SECRET), "{error}");
 }
+
+/// What is taken for a host, a port or a path is shown; the end of a password must not be among it.
+#[test]
+fn a_password_that_is_not_percent_encoded_is_refused_before_it_is_taken_for_something_else() {
+    let of = |sink: &str| {
+        load(&format!("[[consumer]]\nname = \"c\"\nstream = \"s\"\n[consumer.sink]\n{sink}\n"))
+    };
+    for separator in ["/", "?", "#"] {
+        for (kind, head, tail) in [
+            ("http", "http://me", "@service:8080/path"),
+            ("http", "https://me", "@service"),
+            ("object", "s3://key", "@bucket/prefix"),
+        ] {
+            // Digits in front may be a port; letters never are.
+            for password in [format!("12{separator}hunter2"), format!("hunter2{separator}12")] {
+                let url = format!("{head}:{password}{tail}");
+                let error = of(&format!("type = \"{kind}\"\nurl = \"{url}\"")).unwrap_err();
+                let shown = format!("{error} {error:?}");
+                let hint = if kind == "http" { "%40" } else { "credentials are for `options`" };
+                assert!(shown.contains(hint), "{url}: {shown}");
+                assert!(!shown.contains("hunter2"), "{url}: {shown}");
+            }
+        }
+    }
+    for taken in [
+        "type = \"http\"\nurl = \"http://me:p%2Fss@service:8080/a\"",
+        "type = \"http\"\nurl = \"http://service/@me?to=a@b\"",
+        "type = \"http\"\nurl = \"http://[::1]:8080/@me\"",
+        "type = \"http\"\nurl = \"http://service:8080/%40me\"",
+        "type = \"object\"\nurl = \"s3://bucket/a@b\"",
+    ] {
+        of(taken).unwrap();
+    }
+}

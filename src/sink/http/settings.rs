@@ -213,6 +213,14 @@ impl HttpSettings {
 
     /// What is wrong with a URL is said without showing it.
     fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
+        if is_ambiguous(self.url.reveal()) {
+            return bad(
+                "url",
+                "it cannot be told whether a port or a password stands behind the first colon: in a \
+                 user, password, path or query, @ has to be written %40, and in a password / %2F, ? %3F, # %23"
+                    .to_owned(),
+            );
+        }
         let url = match Url::parse(self.url.reveal()) {
             Ok(url) => url,
             Err(error) => return bad("url", format!("not a URL: {error}")),
@@ -229,4 +237,15 @@ impl HttpSettings {
             bad("headers", "`Authorization` is given, and the URL holds a user too".to_owned());
         }
     }
+}
+
+/// Whether what is taken for `HOST:PORT` may be a user, and the beginning of a password that is not
+/// percent-encoded: host and path are shown.
+fn is_ambiguous(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    !authority.contains('@')
+        && !authority.starts_with('[')
+        && authority.contains(':')
+        && rest.contains('@')
 }

@@ -147,17 +147,19 @@ impl ObjectSettings {
             None => self.url.as_str(),
             Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
             Some((scheme, _)) if SCHEMES.contains(&scheme) => {
-                let url = url::Url::parse(&self.url).map_err(|error| error.to_string())?;
-                let odd = !url.username().is_empty()
+                let odd = || {
+                    "expected SCHEME://BUCKET/PREFIX and nothing else; credentials are for `options`"
+                        .to_owned()
+                };
+                let url = url::Url::parse(&self.url).map_err(|_| odd())?;
+                // No bucket has a port: it would be the beginning of a password.
+                let is_odd = !url.username().is_empty()
                     || url.password().is_some()
+                    || url.port().is_some()
                     || url.query().is_some()
                     || url.fragment().is_some();
-                if odd {
-                    return Err(
-                        "expected SCHEME://BUCKET/PREFIX and nothing else; credentials are \
-                                for `options`"
-                            .to_owned(),
-                    );
+                if is_odd {
+                    return Err(odd());
                 }
                 return match url.host_str() {
                     Some(_) => Ok(ObjectPlace::Store(url)),
