@@ -14,5 +14,9 @@ mod folders;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use self::atomic::{rename, replace, write_synced};
-pub(crate) use self::folders::{could_write_in, make_folder, sync_folder};
+pub(crate) use self::atomic::replace;
+#[cfg(feature = "object")]
+pub(crate) use self::atomic::{rename, write_synced};
+#[cfg(feature = "object")]
+pub(crate) use self::folders::sync_folder;
+pub(crate) use self::folders::{could_write_in, make_folder};

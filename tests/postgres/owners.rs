@@ -88,3 +88,24 @@ async fn a_server_that_forgets() {
     write(&mut sink, batch(3..9)).await.unwrap();
     assert_eq!(offsets(postgres, &schema).await.len(), 9);
 }
+
+/// A position that somebody moves while the sink is connected is not built upon, for a batch or a reset.
+#[tokio::test]
+async fn a_position_that_somebody_changed_is_not_built_upon() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let schema = postgres.schema().await;
+    for changed in ["1", "7", "NULL"] {
+        let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();
+        let next = sink.position().await.unwrap().map_or(0, |at| at.offset.0 + 1);
+        write(&mut sink, batch(next..next + 3)).await.unwrap();
+        let set = |to: &str| format!("UPDATE {schema}.rillway_positions SET \"offset\" = {to}");
+        postgres.run(&set(changed)).await;
+        let what = fatal(write(&mut sink, batch(next + 3..next + 4)).await);
+        assert!(what.contains(&format!("where offset {} had been committed", next + 2)), "{what}");
+        assert!(fatal(sink.restart().await).contains("had been committed"));
+        let rows = offsets(postgres, &schema).await;
+        assert_eq!(rows, (0..i64::try_from(next).unwrap() + 3).collect::<Vec<_>>());
+        // Put back, it is what was committed, and a new sink goes on.
+        postgres.run(&set(&(next + 2).to_string())).await;
+    }
+}

@@ -71,8 +71,6 @@ struct World {
     rng: fastrand::Rng,
     /// Nothing fails any more.
     quiet: bool,
-    /// Whether the UPDATE also asks for the position, as that of `sqlite` does.
-    asks_for_position: bool,
     defect: Option<Defect>,
     database: Database,
     backup: Option<Database>,
@@ -100,12 +98,10 @@ fn at(offset: u64) -> Checkpoint {
 
 impl World {
     fn new(seed: u64, defect: Option<Defect>) -> World {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let asks_for_position = rng.bool();
+        let rng = fastrand::Rng::with_seed(seed);
         let mut world = World {
             rng,
             quiet: false,
-            asks_for_position,
             defect,
             database: Database { owner: 0, epoch: 0, position: None, rows: Vec::new() },
             backup: None,
@@ -218,9 +214,7 @@ impl World {
             self.connection = None;
             return Err(Failed::Fenced);
         }
-        if self.asks_for_position
-            && self.database.position != self.tracker.committed().map(|at| at.offset.0)
-        {
+        if self.database.position != self.tracker.committed().map(|at| at.offset.0) {
             return Err(Failed::Moved);
         }
         self.tracker.committing(transaction.to().map(at));

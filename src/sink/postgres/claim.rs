@@ -8,7 +8,8 @@
 //! A process takes the row over when it first opens the sink, whoever had it: the newcomer is the
 //! one that somebody has just started. Each take-over, and each connection that the owner makes
 //! after it, raises the epoch. A transaction that writes ends with an UPDATE of the row that names
-//! owner and epoch of its own connection; where that meets no row, the transaction is rolled back.
+//! owner and epoch of its own connection, and the position from which it moves on; where that meets no
+//! row, the transaction is rolled back.
 //! So at most one connection can commit at any time:
 //! - UPDATE and take-over change the same row, so one waits for the other. If the take-over comes
 //!   first, the UPDATE finds another epoch. If the UPDATE does, the take-over waits for the COMMIT,
@@ -124,6 +125,14 @@ pub(super) enum Taken {
     Lost(String),
     /// It was not taken: another reference writes the stream into the same table.
     Shared(Other),
+}
+
+/// Why the position was not moved.
+pub(super) enum NotMoved {
+    /// Somebody else has the row, in words; or it is gone.
+    Lost(String),
+    /// The row is ours, and holds this.
+    Holds(Option<Checkpoint>),
 }
 
 /// What another reference has written of the stream.
@@ -289,8 +298,26 @@ impl Rows<'_> {
         }
     }
 
+    /// Why the position was not moved.
+    pub(super) async fn why_not_moved(
+        &self,
+        (claim, epoch): (&Claim, i64),
+    ) -> Result<NotMoved, Error> {
+        let sql = format!(
+            "SELECT {POSITION} FROM {} \
+             WHERE stream = $1 AND reference = $2 AND owner = $3 AND epoch = $4",
+            self.table
+        );
+        let values: [&(dyn ToSql + Sync); 4] =
+            [&self.stream, &self.reference, &self.owner(claim), &epoch];
+        match self.client.query_opt(&sql, &values).await? {
+            Some(row) => Ok(NotMoved::Holds(position(&row)?)),
+            None => Ok(NotMoved::Lost(self.winner().await?)),
+        }
+    }
+
     /// Who has the row, in words.
-    pub(super) async fn winner(&self) -> Result<String, Error> {
+    async fn winner(&self) -> Result<String, Error> {
         let sql = format!(
             "SELECT owner, taken_at::text FROM {} WHERE stream = $1 AND reference = $2",
             self.table
@@ -318,20 +345,23 @@ impl Rows<'_> {
             "UPDATE {} SET \"offset\" = $5::text::numeric, \
              chunk_first_offset = $6::text::numeric, chunk_epoch = $7::text::numeric, \
              chunk_timestamp_ms = $8, chunk_crc = $9, updated_at = now() \
-             WHERE stream = $1 AND reference = $2 AND owner = $3 AND epoch = $4",
+             WHERE stream = $1 AND reference = $2 AND owner = $3 AND epoch = $4 \
+             AND \"offset\" IS NOT DISTINCT FROM $10::text::numeric",
             self.table
         );
         self.client.prepare(&sql).await
     }
 
-    /// Sets the position, in the transaction that is open. False: the row is no longer ours, and the
-    /// transaction must not be committed.
+    /// Moves the position, in the transaction that is open. False: the row is no longer ours, or no longer
+    /// holds `from`, and the transaction must not be committed.
     pub(super) async fn advance(
         &self,
         statement: &Statement,
         (claim, epoch): (&Claim, i64),
+        from: Option<Checkpoint>,
         to: Option<Checkpoint>,
     ) -> Result<bool, Error> {
+        let from = from.map(|from| from.offset.0.to_string());
         let offset = to.map(|to| to.offset.0.to_string());
         let chunk = to.and_then(|to| to.chunk);
         let first = chunk.map(|chunk| chunk.first_offset.0.to_string());
@@ -353,6 +383,7 @@ impl Rows<'_> {
                     &chunk_epoch,
                     &timestamp,
                     &crc,
+                    &from,
                 ],
             )
             .await?;

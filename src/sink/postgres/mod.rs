@@ -21,7 +21,8 @@
 //! is:
 //! - that another process took over;
 //! - that the position is not where this process had it confirmed: the server has lost what it had
-//!   committed (a backup was restored, an asynchronous standby was promoted). Started again, the
+//!   committed (a backup was restored, an asynchronous standby was promoted), or somebody changed the row.
+//!   Each transaction asks for that, and each new connection. Started again, the
 //!   consumer resumes at the server's position, and writes what was lost once more.
 //!
 //! # Bad records
@@ -81,7 +82,7 @@ pub use self::encode::fuzz_field;
 pub use self::examine::examine;
 pub use self::options::PostgresOptions;
 
-use self::claim::{PATIENCE, Rows, Taken};
+use self::claim::{NotMoved, PATIENCE, Rows, Taken};
 use self::copy::Open;
 use self::error::{late, transient, wait};
 use self::rows::Shape;
@@ -162,7 +163,8 @@ impl PostgresSink {
         let looking = self.look_up(session);
         let (ready, found) =
             within(limit, &self.door.place, "look up the tables and the position", looking).await?;
-        let compared = self.tracker.compare(found).map_err(|moved| self.moved(&ready, moved))?;
+        let compared =
+            self.tracker.compare(found).map_err(|moved| self.moved(&ready.target.names, moved))?;
         self.tracker.resume(compared);
         self.ready = Some(ready);
         Ok(())
@@ -218,7 +220,18 @@ impl PostgresSink {
         wait(format!("the position at {} is not known yet", self.door.place))
     }
 
-    fn moved(&self, ready: &Ready, moved: PositionMoved) -> SinkError {
+    fn not_moved(&self, names: &Names, why: NotMoved) -> SinkError {
+        match why {
+            NotMoved::Lost(who) => self.fenced(&who),
+            NotMoved::Holds(found) => match self.tracker.compare(found) {
+                Err(moved) => self.moved(names, moved),
+                // Somebody has put it back in between.
+                Ok(_) => self.not_ready(),
+            },
+        }
+    }
+
+    fn moved(&self, names: &Names, moved: PositionMoved) -> SinkError {
         let offset = |at: Option<Checkpoint>| {
             at.map_or("no offset".to_owned(), |at| format!("offset {}", at.offset))
         };
@@ -229,7 +242,7 @@ impl PostgresSink {
              there now.",
             self.stream,
             self.reference,
-            ready.target.names.positions,
+            names.positions,
             self.door.place,
             offset(moved.found),
             offset(moved.committed),
@@ -291,7 +304,7 @@ impl PostgresSink {
             Done::Committed => Ok(Tried::Committed),
             Done::Refused(bad) => Ok(Tried::Refused(bad)),
             Done::Changed => Ok(Tried::Changed),
-            Done::Fenced(who) => Err(self.fenced(&who)),
+            Done::NotMoved(why) => Err(self.not_moved(&ready.target.names, why)),
             Done::Broken(tried, trouble) => {
                 let tried = format!("{tried} ({batch}) in {}", ready.target.names.table);
                 let place = &self.door.place;
@@ -362,22 +375,29 @@ impl Sink for PostgresSink {
         tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
         let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
         // A statement of its own is a transaction of its own.
+        let from = self.tracker.committed();
         self.tracker.committing(None);
         let rows = self.rows(&ready.session, &ready.target.names);
         let forgetting = async {
-            let reset = rows.advance(&ready.advance, (&self.claim, ready.epoch), None).await;
+            let owned = (&self.claim, ready.epoch);
             let failed = |error| transient("forget the position", &self.door.place, &error);
-            if reset.map_err(failed)? {
-                return Ok(());
+            match rows.advance(&ready.advance, owned, from, None).await.map_err(failed)? {
+                true => Ok(None),
+                false => rows.why_not_moved(owned).await.map(Some).map_err(failed),
             }
-            let who = rows.winner().await.map_err(failed)?;
-            Err(self.fenced(&who))
         };
         let limit = self.options.write_timeout;
-        within(limit, &self.door.place, "forget the position", forgetting).await?;
-        self.tracker.confirmed();
-        self.ready = Some(ready);
-        Ok(())
+        match within(limit, &self.door.place, "forget the position", forgetting).await? {
+            None => {
+                self.tracker.confirmed();
+                self.ready = Some(ready);
+                Ok(())
+            }
+            Some(why) => {
+                self.tracker.rolled_back();
+                Err(self.not_moved(&ready.target.names, why))
+            }
+        }
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join3;
 use tokio_postgres::Error;
 
+use super::claim::NotMoved;
 use super::copy::{Open, copy};
 use super::error::{is_about_records, is_about_the_form};
 use super::probe::{self, Found};
@@ -24,8 +25,8 @@ pub(super) enum Done {
     Refused(Vec<BadRecord>),
     /// Rolled back, for the table is no longer what was looked up.
     Changed,
-    /// Rolled back, for the row is no longer ours.
-    Fenced(String),
+    /// Rolled back, for the position could not be moved.
+    NotMoved(NotMoved),
     /// What was tried, and why it failed. The connection cannot be used any more.
     Broken(&'static str, Trouble),
 }
@@ -78,7 +79,8 @@ async fn write(
     tracker: &mut PositionTracker,
 ) -> Result<Looked, Failure> {
     let client = &open.session.client;
-    let to = batch.checkpoint();
+    let (from, to) = (tracker.committed(), batch.checkpoint());
+    let owned = (open.claim, open.epoch);
     let mut bad = Vec::new();
     if batch.messages() > 0 {
         match copy(open, "BEGIN", batch.records(), &mut bad).await {
@@ -100,11 +102,11 @@ async fn write(
     let constraints = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE");
     let position = async {
         match bad.is_empty() {
-            true => open.rows.advance(open.advance, (open.claim, open.epoch), Some(to)).await,
+            true => open.rows.advance(open.advance, owned, from, Some(to)).await,
             false => Ok(true),
         }
     };
-    let (unchanged, constraints, ours) = join3(definition, constraints, position).await;
+    let (unchanged, constraints, moved) = join3(definition, constraints, position).await;
     if !unchanged.map_err(|error| ("look at the table again", error))? {
         return roll_back(open, Done::Changed).await;
     }
@@ -116,9 +118,10 @@ async fn write(
     if !bad.is_empty() {
         return roll_back(open, Done::Refused(bad)).await;
     }
-    if !ours.map_err(|error| ("set the position", error))? {
-        let who = open.rows.winner().await.map_err(|error| ("see who took over", error))?;
-        return roll_back(open, Done::Fenced(who)).await;
+    if !moved.map_err(|error| ("set the position", error))? {
+        let why = open.rows.why_not_moved(owned).await;
+        let why = why.map_err(|error| ("see why the position was not set", error))?;
+        return roll_back(open, Done::NotMoved(why)).await;
     }
     faults::reach(Point::Flushed);
     tracker.committing(Some(to));
