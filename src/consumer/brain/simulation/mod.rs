@@ -9,6 +9,7 @@
 //! its seed; `RILLWAY_SEED=SEED` runs that one alone, and with
 //! `RILLWAY_TRACE=1` prints every event and action.
 
+mod answers;
 mod broker;
 mod sink;
 mod storing;
@@ -108,11 +109,16 @@ impl World {
         }
         let durable = self.durable();
         let mut state = self.source.state();
-        let some = self.random.usize(0..3).min(state.chunks.len().saturating_sub(1));
+        let most = state.chunks.len().saturating_sub(1);
+        let some = if self.random.bool() { most } else { self.random.usize(0..3).min(most) };
         self.has_truncated |= some > 0;
         for chunk in state.chunks.drain(..some) {
             let rows = chunk.ids.iter().copied().zip(chunk.first()..);
             self.evicted.extend(rows.filter(|(id, _)| !durable.contains(id)));
+        }
+        drop(state);
+        if self.random.bool() {
+            self.cut();
         }
     }
 

@@ -7,18 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-
 use super::broker::{Id, ModelSource, WALL};
 use super::sink::{Kind, Medium, Task};
 use crate::consumer::brain::defect::Defect;
-use crate::consumer::brain::{
-    Action, Brain, Connect, Event, Linked, Moment, Note, Opened, Outcome, StoreEnd, Surroundings,
-};
+use crate::consumer::brain::{Action, Brain, Connect, Event, Moment, Note, StoreEnd, Surroundings};
 use crate::consumer::intake::Inflated;
 use crate::consumer::orders::Message;
-use crate::consumer::resumption::{Own, Resumption, SessionError};
-use crate::consumer::session::{self, Outlook};
+use crate::consumer::resumption::Own;
 use crate::consumer::spec::{Begin, OnBad, Spec, testing};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::{Lost, OnLost, Start};
@@ -74,7 +69,7 @@ pub(super) struct World {
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
     /// Rows before this one were written by a run before.
-    run_began_at: usize,
+    pub(super) run_began_at: usize,
     /// Dropped by retention before they were durable.
     pub(super) evicted: BTreeMap<Id, u64>,
     /// Nobody may expect these: they were left out by policy, or their stream was deleted.
@@ -101,7 +96,7 @@ impl Drop for Permit {
     }
 }
 
-fn refused() -> SourceError {
+pub(super) fn refused() -> SourceError {
     SourceError::new(ErrorKind::Connection, "the connection broke")
 }
 
@@ -381,137 +376,6 @@ impl World {
         let rows = &self.medium.rows[self.run_began_at..];
         let tail = &rows[rows.len().saturating_sub(20)..];
         assert!(tail.is_sorted_by(|a, b| a.1 < b.1), "out of order or twice in one run: {tail:?}");
-    }
-
-    pub(super) fn end_opening(&mut self, fails: bool) {
-        if !std::mem::take(&mut self.is_opening) {
-            return;
-        }
-        if fails {
-            return self.tell(Event::Opened(Err(Outcome::Failed("away".to_owned()))));
-        }
-        self.task = Some(Task::new());
-        self.opened_at = self.medium.position;
-        self.run_began_at = self.medium.rows.len();
-        self.tell(Event::Opened(Ok(Opened {
-            position: self.medium.position,
-            remembered: self.remembered,
-            orders_max: ORDERS_MAX,
-        })));
-    }
-
-    pub(super) fn end_attempt(&mut self, fails: bool) {
-        let Some(attempt) = self.attempt.take() else { return };
-        let is_cut = self.link.as_ref().is_some_and(|link| link.has_ended);
-        let linked = match attempt {
-            _ if fails => Err(refused().into()),
-            Attempt::Connect(connect) => self.connect(connect),
-            Attempt::Resume(_) | Attempt::Verify(_) if is_cut => Err(refused().into()),
-            Attempt::Resume(own) => {
-                let link = Arc::new(self.source.clone());
-                let evidence = session::Evidence::Chunk;
-                let looked = session::look_on(&self.spec, own, link, evidence).now_or_never();
-                self.keep(looked.unwrap()).map(Linked::Reading)
-            }
-            Attempt::Verify(position) => self.verify(position),
-        };
-        self.tell(Event::Linked(linked));
-    }
-
-    fn connect(&mut self, connect: Connect) -> Result<Linked, SessionError> {
-        let mut link = ModelLink {
-            incarnation: self.source.state().incarnation,
-            from: None,
-            has_ended: false,
-            awaits_answer: false,
-        };
-        let linked = match connect {
-            Connect::Read(own) => {
-                let looked = session::look(&self.spec, own).now_or_never().unwrap();
-                let resumption = self.keep(looked)?;
-                link.from = Some(self.source.state().start(resumption.plan.subscribe));
-                Linked::Reading(resumption)
-            }
-            Connect::Wait(prefer) => {
-                self.spec.source.connect(prefer).now_or_never().unwrap()?;
-                Linked::Passive
-            }
-            Connect::Store(None) => Linked::Storing { is_borne_out: true },
-            Connect::Store(Some(position)) => self.verify(position)?,
-        };
-        self.link = Some(link);
-        Ok(linked)
-    }
-
-    fn verify(&mut self, position: Checkpoint) -> Result<Linked, SessionError> {
-        let looked = session::bears_out(&self.source.clone(), position).now_or_never();
-        Ok(Linked::Storing { is_borne_out: looked.unwrap()? })
-    }
-
-    /// A beginning is on the broker and in the state file before anything is read.
-    fn keep(
-        &mut self,
-        looked: Result<Outlook, SessionError>,
-    ) -> Result<Box<Resumption>, SessionError> {
-        let Outlook { plan, mut stored, bounds, .. } = looked?;
-        if let Some(beginning) = plan.begins {
-            let is_idle = self.task.as_ref().is_none_or(Task::is_idle) && self.flying.is_none();
-            assert!(is_idle, "a beginning is kept before what was accepted is durable");
-            let mut state = self.source.state();
-            if let Some(mirror) = beginning.mirror().filter(|mirror| stored != Some(*mirror)) {
-                state.held = Some(mirror.0);
-                stored = Some(mirror);
-            }
-            self.remembered = Some(Memory::Beginning(beginning));
-            // Where it begins is where the configuration or a policy says.
-            let before = state.chunks.iter().flat_map(|c| (c.first()..).zip(c.ids.iter().copied()));
-            let before = before.filter(|(at, _)| *at < beginning.at.0).map(|(_, id)| id);
-            self.exempt.extend(before);
-            if beginning.instead_of.is_none() || self.has_new_history {
-                let evicted = self.evicted.iter().filter(|(_, at)| **at < beginning.at.0);
-                self.exempt.extend(evicted.map(|(id, _)| id));
-            }
-        }
-        let (node, version) = (String::new(), String::new());
-        Ok(Box::new(Resumption { plan, stored, bounds, node, version }))
-    }
-
-    pub(super) fn end_asking(&mut self) {
-        let Some((from, to)) = self.asking.take() else { return };
-        if self.link.as_ref().is_none_or(|link| link.has_ended) {
-            return self.tell(Event::Asked(Err(refused())));
-        }
-        let state = self.source.state();
-        let first = |at: Offset| state.look(at.0).map(|chunk| chunk.first_offset());
-        let there = first(from);
-        let again = there.filter(|there| *there != to).and_then(|_| first(to));
-        let bounds = Some(state.bounds());
-        drop(state);
-        let asked = crate::consumer::brain::Asked { from, to, bounds, there, again };
-        self.tell(Event::Asked(Ok(asked)));
-    }
-
-    pub(super) fn end_store(&mut self, trouble: u32) {
-        let Some(Flying { checkpoint, is_lost, .. }) = self.flying.take() else { return };
-        let is_cut = is_lost || self.link.as_ref().is_none_or(|link| link.has_ended);
-        let offset = checkpoint.offset;
-        let mut state = self.source.state();
-        let arrives = !is_cut && trouble != 1;
-        if arrives {
-            state.held = Some(offset.0);
-            // The broker's own chunk takes an offset.
-            state.next += 1;
-        }
-        let held = state.held.map(Offset);
-        drop(state);
-        let stored = match is_cut || trouble == 2 {
-            true => Err(refused()),
-            false => Ok(held),
-        };
-        if matches!(stored, Ok(held) if held == Some(offset)) {
-            self.remembered = Some(Memory::Position(checkpoint));
-        }
-        self.tell(Event::Stored(stored));
     }
 
     pub(super) fn ask_for_commit(&mut self) {
