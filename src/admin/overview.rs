@@ -40,7 +40,7 @@ pub struct ConsumerView {
     pub guarantee: Guarantee,
     /// What it is doing.
     pub state: State,
-    /// Whether it does its work.
+    /// True if it does its work.
     pub ready: bool,
     /// Why it does not, for a person to act on.
     pub reason: Option<String>,

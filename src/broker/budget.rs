@@ -78,7 +78,7 @@ impl Budget {
         lock(&self.inner).window.buffered()
     }
 
-    /// Whether the broker may send at least one more chunk.
+    /// True if the broker may send at least one more chunk.
     pub fn has_credit(&self) -> bool {
         lock(&self.inner).window.outstanding() > 0
     }

@@ -202,7 +202,7 @@ impl Connection {
         self.0.peer.get().map_or("", |p| &p.version_text)
     }
 
-    /// Whether the broker takes this version of this command.
+    /// True if the broker takes this version of this command.
     pub fn supports(&self, key: u16, version: u16) -> bool {
         self.0.peer.get().is_some_and(|p| CommandVersions::supports(&p.commands, key, version))
     }

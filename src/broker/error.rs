@@ -235,7 +235,7 @@ fn list(errors: &[BrokerError]) -> String {
 }
 
 impl BrokerError {
-    /// Whether trying again, without a person acting, is useless.
+    /// True if trying again, without a person acting, is useless.
     pub fn is_fatal(&self) -> bool {
         matches!(self, BrokerError::ChunkTooLarge { .. })
     }

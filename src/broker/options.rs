@@ -56,7 +56,7 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// For each request.
     pub request_timeout: Duration,
-    /// Whether to go to the node that has a replica by the address that it advertises. `false`
+    /// Goes to the node that has a replica by the address that it advertises. `false`
     /// stays with the seeds: for load balancers and tunnels.
     pub follow_advertised_hosts: bool,
     /// Shown in RabbitMQ's list of connections.

@@ -142,7 +142,7 @@ impl Connection {
 }
 
 impl Publisher {
-    /// Whether nothing more can be sent.
+    /// True if nothing more can be sent.
     pub fn has_ended(&self) -> bool {
         lock(&self.window.state).ended.is_some()
     }

@@ -124,7 +124,7 @@ pub struct Plan {
     pub vhost: String,
     /// The user.
     pub username: String,
-    /// Whether the connection is encrypted.
+    /// True if the connection is encrypted.
     pub tls: bool,
     /// Where the HTTP server listens, if it does.
     pub admin: Option<String>,

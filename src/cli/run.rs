@@ -100,7 +100,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Two signals within this time are one: `timeout` and some terminals send theirs twice.
 const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether a signal is a wish of its own, so long after the first one.
+/// True if a signal is a wish of its own, so long after the first one.
 fn is_second(since_the_first: Duration) -> bool {
     since_the_first >= SECOND_SIGNAL_AFTER
 }

@@ -41,7 +41,7 @@ pub struct ConsumerConfig {
     pub on_offset_lost: OnOffsetLost,
     /// What it does with a message that cannot be written.
     pub on_bad_message: OnBadMessage,
-    /// Whether what is said of a bad message may quote it.
+    /// True if what is said of a bad message may quote it.
     pub show_values: bool,
     /// How long it waits before it starts again after a failure.
     pub restart: RestartConfig,

@@ -32,7 +32,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct AdminConfig {
-    /// Whether there is an HTTP server at all.
+    /// True if there is an HTTP server at all.
     pub enabled: bool,
     /// The address and port to listen on; an empty text means the default. It has no
     /// authentication of its own, so think before you open it to others than this host.

@@ -53,7 +53,7 @@ impl DeadLetterIndex {
         &self.path
     }
 
-    /// Whether the record at this offset has its letter.
+    /// True if the record at this offset has its letter.
     pub(super) fn knows(&self, offset: Offset) -> bool {
         self.known.contains(&offset)
     }

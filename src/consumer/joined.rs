@@ -54,7 +54,7 @@ impl Joined {
         self.batch.append(order.batch);
     }
 
-    /// Whether more may be added.
+    /// True if more may be added.
     pub(super) fn has_room(&self) -> bool {
         self.members.len() < JOINED_MAX && self.batch.messages() < JOINED_MESSAGES_MAX
     }

@@ -43,9 +43,9 @@ pub struct Facts {
     pub sink_busy_since: Option<Instant>,
     /// The last durable offset; before there is one, the offset before the first wanted.
     pub position: Option<Offset>,
-    /// Whether `position` is known at all.
+    /// True if `position` is known at all.
     pub positioned: bool,
-    /// Whether `position` belongs to a former incarnation of the stream, and counts for nothing in
+    /// True if `position` belongs to a former incarnation of the stream, and counts for nothing in
     /// this one.
     pub foreign: bool,
     /// The last durable offset of this run, or that it resumed from.
@@ -62,11 +62,11 @@ pub struct Facts {
     pub unstored_since: Option<Instant>,
     /// When the last chunk came, or the subscription began; `None` without a subscription.
     pub quiet_since: Option<Instant>,
-    /// Whether this subscription has brought a chunk.
+    /// True if this subscription has brought a chunk.
     pub delivered: bool,
-    /// Whether the last chunk brought anything new.
+    /// True if the last chunk brought anything new.
     pub news: bool,
-    /// Whether the broker may send.
+    /// True if the broker may send.
     pub credit: bool,
     /// When the oldest chunk received and not durable was written.
     pub oldest: Option<Timestamp>,
@@ -195,7 +195,7 @@ impl Facts {
         }
     }
 
-    /// Whether it does its work.
+    /// True if it does its work.
     pub fn is_ready(&self) -> bool {
         self.shown_state() == State::Running
     }

@@ -37,7 +37,7 @@ pub struct BrokerConfig {
     pub connect_timeout: HumanDuration,
     /// How long the answer to a request may take.
     pub request_timeout: HumanDuration,
-    /// Whether to connect to the nodes under the addresses that the broker gives for them.
+    /// Connects to the nodes under the addresses that the broker gives for them.
     pub follow_advertised_hosts: bool,
     /// Present exactly where the connection is to be encrypted.
     pub tls: Option<TlsConfig>,
@@ -85,7 +85,7 @@ pub struct BrokerKeys {
     pub connect_timeout: HumanDuration,
     /// How long the broker may take to answer a request.
     pub request_timeout: HumanDuration,
-    /// Whether to connect to the nodes under the addresses that the broker advertises. `false`:
+    /// Connects to the nodes under the addresses that the broker advertises. `false`:
     /// always the addresses given here, as load balancers and tunnels need it.
     pub follow_advertised_hosts: bool,
     /// How the connection is encrypted; only with `rabbitmq-stream+tls`.

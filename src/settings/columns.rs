@@ -32,7 +32,7 @@ struct Keys {
     /// What the value becomes.
     #[serde(default, rename = "type")]
     kind: ColumnType,
-    /// Whether a message without the value is bad; else the column is null there.
+    /// True if a message without the value is bad; else the column is null there.
     #[serde(default)]
     required: bool,
     /// What a value of another type means: that the message is bad, or null.

@@ -32,7 +32,7 @@ impl TlsConfig {
         }
     }
 
-    /// Whether the client's certificate is given without its key, or the key without it.
+    /// True if the client's certificate is given without its key, or the key without it.
     pub fn is_half_an_identity(&self) -> bool {
         self.cert.is_some() != self.key.is_some()
     }

@@ -96,7 +96,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Whether several batches that wait may be given to [`Sink::write`] as one, larger than the
+    /// True if several batches that wait may be given to [`Sink::write`] as one, larger than the
     /// configured limits of a batch. For a sink whose writes have a price of their own, such as a
     /// sync, that does not grow with the batch.
     fn joins_batches(&self) -> bool {

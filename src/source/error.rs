@@ -55,12 +55,12 @@ impl SourceError {
         self.kind
     }
 
-    /// Whether trying again, without a person acting, is useless.
+    /// True if trying again, without a person acting, is useless.
     pub fn is_fatal(&self) -> bool {
         self.kind == ErrorKind::TooLarge
     }
 
-    /// Whether the broker itself said so: then it is there.
+    /// True if the broker itself said so: then it is there.
     pub fn is_an_answer(&self) -> bool {
         matches!(self.kind, ErrorKind::Refused | ErrorKind::Missing | ErrorKind::Unavailable)
     }

@@ -141,7 +141,7 @@ pub enum Event {
 
 /// A change that the broker waits for.
 pub struct Handover {
-    /// Whether this subscription is to be the active one.
+    /// True if this subscription is to be the active one.
     pub active: bool,
     answer: Box<dyn FnOnce(Option<Start>) + Send>,
 }

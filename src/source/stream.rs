@@ -129,7 +129,7 @@ impl Feed for StreamFeed {
     }
 }
 
-/// Whether the broker counts what a stream holds; older ones have chunks read for it.
+/// True if the broker counts what a stream holds; older ones have chunks read for it.
 fn has_statistics(connection: &Connection) -> bool {
     connection.supports(keys::STREAM_STATS, 1)
 }
@@ -204,7 +204,7 @@ pub struct StreamView {
 }
 
 impl StreamView {
-    /// Whether looking costs no more than a request: else chunks are read for it.
+    /// True if looking costs no more than a request: else chunks are read for it.
     pub fn is_cheap(&self) -> bool {
         has_statistics(&self.connection)
     }

@@ -88,7 +88,7 @@ pub fn consumer_span(consumer: &ConsumerName, stream: &StreamName) -> Span {
     tracing::error_span!(target: SPAN_TARGET, "consumer", %consumer, %stream)
 }
 
-/// Whether standard error goes to the journal: systemd names it by device and inode.
+/// True if standard error goes to the journal: systemd names it by device and inode.
 fn is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr())

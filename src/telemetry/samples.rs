@@ -190,7 +190,7 @@ impl Metric {
         }
     }
 
-    /// Whether it is the same metric of the same consumer, on whichever stream.
+    /// True if it is the same metric of the same consumer, on whichever stream.
     fn is_beside(&self, other: &Metric) -> bool {
         self.definition.name == other.definition.name && self.consumer == other.consumer
     }

@@ -229,7 +229,7 @@ impl Daemon {
         self.admin.to_string()
     }
 
-    /// Whether it was stopped without having ended (SIGSTOP).
+    /// True if it was stopped without having ended (SIGSTOP).
     pub(crate) fn is_frozen(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         // The name before the state stands in brackets, and may hold anything.
@@ -344,7 +344,7 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Whether it has ended.
+    /// True if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -74,7 +74,7 @@ impl Proxy {
         self.counts.cut_after.store(bytes, Ordering::SeqCst);
     }
 
-    /// Whether what [`Self::cut_after`] asked for has not come yet.
+    /// True if what [`Self::cut_after`] asked for has not come yet.
     pub(crate) fn is_to_cut(&self) -> bool {
         self.counts.cut_after.load(Ordering::SeqCst) > 0
     }

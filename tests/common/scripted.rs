@@ -46,7 +46,7 @@ pub(crate) struct Heard {
     pub(crate) connection: usize,
     /// The command, of [`keys`].
     pub(crate) key: u16,
-    /// Whether it is an answer of the client's.
+    /// True if it is an answer of the client's.
     pub(crate) response: bool,
     /// Everything after the version: the correlation id first, in a request.
     pub(crate) payload: Bytes,
@@ -254,7 +254,7 @@ async fn serve(mut socket: TcpStream, number: usize, shared: Arc<Shared>) {
 }
 
 impl Serving {
-    /// Whether the connection stays open.
+    /// True if the connection stays open.
     fn on_frame(&mut self, frame: Frame) -> bool {
         let Frame { key, response, payload, .. } = frame;
         let shared = Arc::clone(&self.shared);

@@ -37,7 +37,7 @@ pub(crate) struct Seen {
     pub(crate) body: String,
     /// The objects in the body.
     pub(crate) records: Vec<Value>,
-    /// Whether the script kept it.
+    /// True if the script kept it.
     pub(crate) kept: bool,
 }
 

@@ -57,7 +57,7 @@ impl Rounds {
         }
     }
 
-    /// Whether this letter is for the round under way.
+    /// True if this letter is for the round under way.
     pub(super) fn wants(&self, offset: Offset) -> bool {
         self.upto.is_none_or(|upto| offset > upto) || self.pending.contains(&offset)
     }

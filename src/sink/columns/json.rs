@@ -85,7 +85,7 @@ impl Tree {
 struct Walk<'t, 's, 'a> {
     tree: &'t Tree,
     slots: &'s mut [Option<&'a str>],
-    /// Whether values are taken as text, and looked into only where they are objects and lists.
+    /// True if values are taken as text, and looked into only where they are objects and lists.
     by_text: bool,
 }
 

@@ -77,7 +77,7 @@ pub struct Columns {
     columns: Vec<Column>,
     /// Where the pointers of the JSON columns lead, and to which column.
     tree: Tree,
-    /// Whether the columns behind the timestamp are those of the envelope, which take everything.
+    /// True if the columns behind the timestamp are those of the envelope, which take everything.
     envelope: bool,
     body_as: BodyAs,
     nul: Nul,
@@ -138,7 +138,7 @@ impl Columns {
         Columns { tree, stream, columns, envelope, body_as, nul }
     }
 
-    /// Whether this column must not refuse anything.
+    /// True if this column must not refuse anything.
     fn takes_all(&self, nth: usize) -> bool {
         self.envelope && nth >= POSITION_COLUMNS
     }
@@ -153,7 +153,7 @@ impl Columns {
         self.columns.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }

@@ -149,7 +149,7 @@ impl<F: Future + Unpin> Future for GiveUp<F> {
     }
 }
 
-/// Whether a future is done after one look at it: for tests of what does not block.
+/// True if a future is done after one look at it: for tests of what does not block.
 pub fn is_ready<F: Future + Unpin>(future: &mut F) -> bool {
     matches!(Pin::new(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
 }

@@ -10,7 +10,7 @@ use super::{
 
 const NEVER_HOLDS: Answer = Ok(Outcome::NotAsked("the sink makes every batch durable at once"));
 
-/// Whether a small batch behind what is durable is held.
+/// True if a small batch behind what is durable is held.
 async fn holds(sink: &mut dyn Sink, range: std::ops::Range<u64>) -> Result<bool, String> {
     let written = write_whole(sink, &Arc::new(batch(range.clone()))).await;
     match written.map_err(|error| format!("{range:?} was not written: {error}"))? {

@@ -89,20 +89,20 @@ pub trait Medium: Send {
         i64::MAX as u64
     }
 
-    /// Whether the medium takes records one at a time, and its position is the last one's offset:
+    /// True if the medium takes records one at a time, and its position is the last one's offset:
     /// without the chunk, not moved by records that are left out, and perhaps in mid-batch after a
     /// crash.
     fn takes_records_one_by_one(&self) -> bool {
         false
     }
 
-    /// Whether nothing of a batch stays visible when bad records of it were named. Else all the
+    /// True if nothing of a batch stays visible when bad records of it were named. Else all the
     /// others are, and are not written again.
     fn takes_back(&self) -> bool {
         true
     }
 
-    /// Whether the sink looks into messages, and so can find bad ones.
+    /// True if the sink looks into messages, and so can find bad ones.
     fn decodes(&self) -> bool {
         true
     }

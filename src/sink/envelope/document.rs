@@ -21,7 +21,7 @@ const SHORT_NUMBER_BYTES: usize = 300;
 /// A JSON document's text.
 pub(super) struct Document<'a> {
     text: &'a [u8],
-    /// Whether there are line breaks between the tokens (inside a token there can be none).
+    /// True if there are line breaks between the tokens (inside a token there can be none).
     breaks: bool,
 }
 

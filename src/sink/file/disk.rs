@@ -100,7 +100,7 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
     }
 }
 
-/// Whether `path` still names this file.
+/// True if `path` still names this file.
 fn is_named(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),

@@ -169,7 +169,7 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Whether the segment ends where the committed state says.
+    /// True if the segment ends where the committed state says.
     fn is_clean(&mut self) -> bool {
         let Some(open) = &self.open else { return false };
         match (&open.segment, &self.durable.state().tail) {

@@ -53,7 +53,7 @@ impl Segment {
         &self.path
     }
 
-    /// Whether its lines are NDJSON.
+    /// True if its lines are NDJSON.
     pub fn is_ndjson(&self) -> bool {
         self.path.to_string_lossy().contains(".ndjson")
     }

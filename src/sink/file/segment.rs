@@ -75,7 +75,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Whether a batch that begins at `first` must not go into this segment.
+    /// True if a batch that begins at `first` must not go into this segment.
     pub(super) fn is_due(&self, tail: &Tail, first: Offset, now: Timestamp) -> bool {
         let Some((tail_first, extension)) = parse(&tail.segment) else {
             return true;

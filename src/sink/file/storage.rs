@@ -69,6 +69,6 @@ pub(super) struct Entry {
 pub(super) struct Stat {
     /// Its length.
     pub(super) bytes: u64,
-    /// Whether it still has a name. What is written to a file without one is lost.
+    /// True if it still has a name. What is written to a file without one is lost.
     pub(super) linked: bool,
 }

@@ -123,7 +123,7 @@ pub struct ObjectSink {
     flush_at: Option<Instant>,
     /// Sealed, and not there yet.
     objects: VecDeque<Object>,
-    /// Whether these are of a batch whose rest is still to be taken.
+    /// True if these are of a batch whose rest is still to be taken.
     amid_batch: bool,
     /// The position behind these, once a flush has begun.
     reached: Option<Checkpoint>,

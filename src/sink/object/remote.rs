@@ -32,7 +32,7 @@ pub(super) struct Remote {
     /// What stands before the keys in the store.
     prefix: String,
     operation_max: Duration,
-    /// Whether it ever did what it was asked.
+    /// True if it ever did what it was asked.
     has_worked: AtomicBool,
 }
 
@@ -219,7 +219,7 @@ impl Store for Remote {
     }
 }
 
-/// Whether there is no such object; as far as can be told, in a bucket that is there.
+/// True if there is no such object; as far as can be told, in a bucket that is there.
 fn is_absent(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. }) && !chain(error).contains("NoSuchBucket")
 }

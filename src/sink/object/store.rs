@@ -38,10 +38,10 @@ pub(super) trait Store: Send + Sync {
         bytes: Bytes,
     ) -> Result<Swapped, SinkError>;
 
-    /// Whether there is any object whose key begins with `folder` and a slash.
+    /// True if there is any object whose key begins with `folder` and a slash.
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError>;
 
-    /// Whether there is any object whose key begins with `above`, a slash, `name` and a slash. The
+    /// True if there is any object whose key begins with `above`, a slash, `name` and a slash. The
     /// store is never sent `name`, which may be longer than it takes.
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError>;
 }

@@ -161,7 +161,7 @@ struct Printer {
     /// Encoded records that are not written yet, and where each of them ends.
     plain: Vec<u8>,
     ends: Vec<(Offset, usize)>,
-    /// Whether the last thing that went out was the beginning of a record.
+    /// True if the last thing that went out was the beginning of a record.
     torn: bool,
     under_way: Option<UnderWay>,
 }

@@ -13,7 +13,7 @@ use tokio::net::unix::pipe::Sender;
 
 static READER_GONE: AtomicBool = AtomicBool::new(false);
 
-/// Whether the reader of standard output is known to have gone.
+/// True if the reader of standard output is known to have gone.
 pub fn reader_is_gone() -> bool {
     READER_GONE.load(Ordering::Acquire)
 }

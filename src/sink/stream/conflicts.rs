@@ -97,7 +97,7 @@ fn check_circles(records: &[&Use<'_, StreamSettings>], problems: &mut Vec<Proble
     }
 }
 
-/// Whether messages in `from` come into `to`.
+/// True if messages in `from` come into `to`.
 fn leads_to(next: &HashMap<&str, Vec<&str>>, from: &str, to: &str) -> bool {
     let mut seen = vec![from];
     let mut at = 0;

@@ -101,7 +101,7 @@ pub struct StreamOptions {
     pub source: StreamName,
     /// The publisher's name; at most [`PUBLISHER_BYTES_MAX`] less [`GENERATION_BYTES`].
     pub publisher: String,
-    /// Whether to add the source's name and the offset to the message annotations.
+    /// Adds the source's name and the offset to the message annotations.
     pub annotate: bool,
 }
 

@@ -15,7 +15,7 @@ pub struct Destination {
     pub broker: Option<Box<BrokerConfig>>,
     /// The stream.
     pub stream: StreamName,
-    /// Whether to create the stream where it is missing when the sink is opened.
+    /// Creates the stream where it is missing when the sink is opened.
     pub create: bool,
     /// The most messages that may lack their confirmation.
     pub in_flight: usize,
@@ -29,7 +29,7 @@ pub trait Publisher: Send {
     /// The target, for errors: `stream "x"`.
     fn target(&self) -> &str;
 
-    /// Whether the stream is known to be missing. Creates nothing.
+    /// True if the stream is known to be missing. Creates nothing.
     async fn is_missing(&self) -> bool;
 
     /// Connects to the stream's leader; what was under way on an earlier connection is given up.
@@ -51,7 +51,7 @@ pub trait Publisher: Send {
     /// Becomes the publisher of this name, and *then* asks for its sequence. Once a connection.
     async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError>;
 
-    /// Whether there is a connection on which nothing has failed yet.
+    /// True if there is a connection on which nothing has failed yet.
     fn is_up(&self) -> bool;
 
     /// Takes a message, with an id above all before it; `false` where what was taken has to be sent

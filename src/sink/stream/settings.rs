@@ -31,10 +31,10 @@ pub struct StreamSettings {
     /// made of the source stream and the reference. Never change it, and never give it to another.
     #[serde(default)]
     pub publisher: Option<String>,
-    /// Whether to create the stream where it is missing at the start, with the broker's defaults.
+    /// Creates the stream where it is missing at the start, with the broker's defaults.
     #[serde(default)]
     pub create: bool,
-    /// Whether to add the source's stream and offset to the message annotations. Everything else
+    /// Adds the source's stream and offset to the message annotations. Everything else
     /// goes on byte for byte, as the whole message does without this.
     #[serde(default)]
     pub annotate: bool,
@@ -131,7 +131,7 @@ impl StreamSettings {
         })
     }
 
-    /// Whether it publishes to the stream of this name on the broker of `[broker]`.
+    /// True if it publishes to the stream of this name on the broker of `[broker]`.
     pub(super) fn is_on(&self, broker: &BrokerConfig) -> bool {
         self.broker.as_ref().is_none_or(|own| {
             own.vhost == broker.vhost

@@ -25,7 +25,7 @@ const MESSAGE: &str = "message";
 pub(super) struct Lines {
     pub(super) format: Format,
     pub(super) colours: bool,
-    /// Whether each line begins with its priority, as journald reads it: `<4>`.
+    /// True if each line begins with its priority, as journald reads it: `<4>`.
     pub(super) priorities: bool,
 }
 
