@@ -92,7 +92,7 @@ async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
         (plain, encrypted, "", &["it answers in TLS", "rabbitmq-stream+tls://"][..]),
         (plain, http, "", &["said nothing within 2s", "management UI", "5552"][..]),
         (plain, https, "", &["it answers in TLS", "5552"][..]),
-        (tls, http, trusting, &["an HTTP server answers there", "management UI", "5552"][..]),
+        (tls, http, trusting, &["it is an HTTP port", "management UI", "5552"][..]),
         (tls, https, trusting, &["said nothing within 2s", "management UI", "5552"][..]),
         (tls, broker.stream_port, trusting, &["without TLS"][..]),
         (tls, encrypted, "", &["TLS handshake", "no authority", "tls.ca"][..]),
@@ -126,7 +126,7 @@ async fn other_queues(version: Version) -> Result<(), Unavailable> {
         let mut daemon = home.start();
         let says_so = |c: &serde_json::Value| {
             let reason = c["reason"].as_str().unwrap_or_default();
-            reason.contains("is no stream") && reason.contains(&queue)
+            reason.contains("is not a stream") && reason.contains(&queue)
         };
         daemon.until("copy", "it says what it is", Duration::from_secs(30), says_so).await;
         daemon.terminate().await;
@@ -139,7 +139,7 @@ async fn other_queues(version: Version) -> Result<(), Unavailable> {
             let publish = home.command(&["publish", "--create", &queue, text]).output().unwrap();
             let error = String::from_utf8_lossy(&publish.stderr).into_owned();
             assert!(!publish.status.success(), "{error}");
-            assert!(error.contains("is no stream"), "{error}");
+            assert!(error.contains("is not a stream"), "{error}");
         }
         amqp091::delete_queue(broker, &queue).await;
     }
