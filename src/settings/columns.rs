@@ -191,7 +191,7 @@ mod tests {
             ("columns = { a = { type = \"text\" } }", "missing field `from`"),
             ("columns = { a = { from = \"/a\", typ = \"text\" } }", "unknown field `typ`"),
             ("columns = { a = { from = \"/a\", type = \"varchar\" } }", "unknown variant"),
-            ("columns = { a = \"user.id\" }", "\"user.id\" is no source"),
+            ("columns = { a = \"user.id\" }", "\"user.id\" is not a source"),
             ("columns = { a = \"/~\" }", "no JSON pointer"),
         ] {
             let why = read(toml).unwrap_err();

@@ -1,5 +1,5 @@
-//! What the fuzz targets call: any bytes, as a message's body and as a message, through everything that
-//! makes values of it; and as the state that sinks keep. Each panics where a promise is broken.
+//! Fuzz targets: any bytes, as a message's body, as a message, and as the stored state of sinks.
+//! Each panics if a promise is broken.
 //!
 //! Not part of the crate's interface.
 
@@ -13,7 +13,7 @@ use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::carrying;
 use crate::wire::block::Record;
 
-/// Every type of column from a few places.
+/// Columns of every type, from several sources.
 fn typed() -> Vec<Column> {
     const KINDS: [ColumnType; 8] = [
         ColumnType::Text,
@@ -41,7 +41,7 @@ fn typed() -> Vec<Column> {
         .collect()
 }
 
-/// The tables and the line of one stream.
+/// Tables and encoder of one stream.
 pub struct Values {
     typed: Columns,
     envelopes: [Columns; 4],
@@ -70,12 +70,12 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Takes the bytes for a body.
+    /// Uses the bytes as a body.
     pub fn body(&mut self, data: &[u8]) {
         self.message(&carrying(&[], data));
     }
 
-    /// Takes the bytes for an AMQP 1.0 message.
+    /// Uses the bytes as an AMQP 1.0 message.
     pub fn message(&mut self, encoded: &[u8]) {
         let record = Record { offset: Offset(7), timestamp: Timestamp(1), message: encoded };
         let mut row = Vec::new();
@@ -102,7 +102,7 @@ impl Values {
     }
 }
 
-/// Takes the bytes for what sinks keep of their positions.
+/// Reads the bytes as the stored positions of sinks.
 pub fn state(data: &[u8]) {
     file::fuzz_position(data);
     object::fuzz_state(data);

@@ -153,7 +153,7 @@ impl FromStr for Source {
         }
         let Some((section, name)) = text.split_once('.') else { return Err(unknown(text)) };
         if name.is_empty() {
-            return Err(BadSource(format!("{text:?} names nothing behind its dot")));
+            return Err(BadSource(format!("{text:?} has no name after the dot")));
         }
         match section {
             "application_properties" => Ok(Source::ApplicationProperty(name.to_owned())),
@@ -175,7 +175,7 @@ impl FromStr for Source {
 
 fn unknown(text: &str) -> BadSource {
     BadSource(format!(
-        "{text:?} is no source: expected a pointer into a JSON body, as in \"/user/id\" (\"\" is the \
+        "{text:?} is not a source: expected a pointer into a JSON body, as in \"/user/id\" (\"\" is the \
          whole document), or one of stream, offset, timestamp, body, properties.NAME, \
          application_properties, application_properties.NAME, message_annotations.NAME"
     ))
@@ -192,7 +192,7 @@ fn pointer(text: &str) -> Result<Pointer, BadSource> {
                     Some('1') => out.push('/'),
                     _ => {
                         return Err(BadSource(format!(
-                            "{text:?} is no JSON pointer: `~` stands only in `~0` (for `~`) and \
+                            "{text:?} is not a JSON pointer: `~` is allowed only in `~0` (for `~`) and \
                              `~1` (for `/`)"
                         )));
                     }

@@ -156,7 +156,7 @@ fn metrics_say_what_is_wrong() {
         ("name = \"9\"\ntype = \"counter\"", "no digit in front"),
         ("name = \"a\"\ntype = \"summary\"", "summary"),
         ("name = \"a\"\ntype = \"gauge\"", "it is missing: only a counter"),
-        ("name = \"a\"\ntype = \"counter\"\nvalue = \"amount\"", "is no source"),
+        ("name = \"a\"\ntype = \"counter\"\nvalue = \"amount\"", "is not a source"),
         (
             "name = \"a\"\ntype = \"counter\"\nlabels = { consumer = \"/c\" }",
             "a meaning of its own",
@@ -170,7 +170,7 @@ fn metrics_say_what_is_wrong() {
         ),
         ("name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = []", "numbers that grow"),
         ("name = \"a\"\ntype = \"counter\"\nwhen = { \"/t\" = [1] }", "expected a text"),
-        ("name = \"a\"\ntype = \"counter\"\nwhen = { t = 1 }", "is no source"),
+        ("name = \"a\"\ntype = \"counter\"\nwhen = { t = 1 }", "is not a source"),
         (
             "name = \"a\"\ntype = \"counter\"\n[[consumer.sink.metrics]]\nname = \"a\"\ntype = \"counter\"",
             "stands twice",
