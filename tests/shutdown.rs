@@ -252,7 +252,7 @@ async fn terminal_closed() -> Result<(), Unavailable> {
     .await;
     streams::publish(broker, &stream, (100..200).map(body)).await;
     let reason = daemon.until_halted("printer").await;
-    assert!(reason.contains("Whatever read it has ended"), "{reason}");
+    assert!(reason.contains("The program that read it has ended"), "{reason}");
     home.until_landed(&daemon, "filer", &stream, 100).await;
     daemon.terminate().await;
     let last = home.lines("filer", &stream).last().unwrap()["offset"].as_u64();

@@ -34,7 +34,7 @@ fn what_is_no_toml_is_placed_and_says_what_to_do() {
             "line 3, column 2: the key `log` is given twice",
         ),
         (format!("[log]\nlevel = info\n{CONSUMER}"), "line 2, column 9: this is not a TOML value"),
-        (format!("[log]\nlevel = warn\n{CONSUMER}"), "a text stands in quotes"),
+        (format!("[log]\nlevel = warn\n{CONSUMER}"), "put a text in quotes"),
         ("[broker\n".to_owned(), "line 1, column 8: not valid TOML: unclosed table"),
         (String::new(), "consumer: no consumer is configured: expected at least one [[consumer]]"),
         (with("batch = { max_messages = \"5\" }"), "line 5: consumer[0].batch.max_messages"),

@@ -1,4 +1,4 @@
-//! What the `stream` sink says of itself.
+//! Declaration of the `stream` sink.
 
 use std::path::PathBuf;
 
@@ -45,8 +45,7 @@ impl Declaration for StreamSettings {
         None
     }
 
-    /// The window of messages that lack their confirmation, the frames on their way, and what the
-    /// connection reads into.
+    /// The window of unconfirmed messages, the frames in flight, and the connection's read buffer.
     fn overhead_bytes(&self) -> u64 {
         (8 << 20) + self.in_flight * 64
     }
@@ -89,7 +88,7 @@ impl Declaration for StreamSettings {
             timeout: self.timeout.0,
         };
         let look = {
-            // To look is to change nothing.
+            // A look changes nothing.
             let unchanged = Destination { create: false, ..destination.clone() };
             let (options, services, create) = (options.clone(), services.clone(), self.create);
             looks(move || {
@@ -108,7 +107,7 @@ impl Declaration for StreamSettings {
     }
 }
 
-/// The publisher's name, shortened where the suffix of a replay makes it too long.
+/// Name of the publisher, shortened if a replay's suffix makes it too long.
 fn shortened(name: String) -> String {
     fitted(name.clone(), &name, PUBLISHER_BYTES_MAX - GENERATION_BYTES)
 }
