@@ -1,6 +1,6 @@
-//! Orders that are written at once: one batch, several tickets, and what of it is whose.
+//! Orders written together: one batch, several tickets, and the share of each.
 //!
-//! Invariant: a ticket counts as written as a whole only where everything up to its last offset is.
+//! Invariant: a ticket counts as written only if everything up to its last offset is.
 
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
@@ -8,7 +8,7 @@ use crate::sink::BadRecord;
 pub(super) use crate::sink::JOINED_MAX;
 use crate::types::{Checkpoint, Offset};
 
-/// No more are added to so many messages: what is told of each, if it is bad, is memory too.
+/// Number of messages from which no more are added: the report of each bad one takes memory too.
 const JOINED_MESSAGES_MAX: u64 = 80_000;
 
 /// A batch to write.
@@ -17,13 +17,13 @@ pub(super) struct Order {
     pub(super) batch: Batch,
 }
 
-/// Orders that are written at once.
+/// Orders that are written together.
 pub(super) struct Joined {
     members: Vec<Member>,
     batch: Batch,
 }
 
-/// Whose the batch is, in order.
+/// The orders of a batch, in order.
 pub(super) struct Members(Vec<Member>);
 
 struct Member {
@@ -32,14 +32,14 @@ struct Member {
     messages: u64,
 }
 
-/// How far what was under way got.
+/// Progress of the orders in flight.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// In all.
+    /// Number of messages in all.
     pub(super) messages: u64,
-    /// Orders that are durable as a whole.
+    /// Orders that are completely durable.
     pub(super) tickets: Vec<Ticket>,
-    /// The one that is durable up to a position that lies within it, and how much of it is.
+    /// The order that is durable up to a position within it, with its number of durable messages.
     pub(super) part: Option<(Ticket, Checkpoint, u64)>,
 }
 
@@ -48,7 +48,7 @@ impl Joined {
         Joined { members: vec![Member::of(&order)], batch: order.batch }
     }
 
-    /// Adds the order that follows.
+    /// Adds the next order.
     pub(super) fn add(&mut self, order: Order) {
         self.members.push(Member::of(&order));
         self.batch.append(order.batch);
@@ -72,7 +72,7 @@ impl Member {
 }
 
 impl Members {
-    /// Takes out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    /// Removes what was written: `messages`, up to `checkpoint`.
     pub(super) fn take(&mut self, checkpoint: Checkpoint, messages: u64) -> Written {
         let written = self.share(checkpoint, messages);
         self.0.retain(|member| member.last > checkpoint.offset);
@@ -82,7 +82,7 @@ impl Members {
         written
     }
 
-    /// Notes that these are left out of what is still to be written.
+    /// Excludes these records from the orders.
     pub(super) fn leave_out(&mut self, bad: &[BadRecord]) {
         for bad in bad {
             // In order, and each up to its last offset.
@@ -101,7 +101,7 @@ impl Members {
         self.0.iter().map(|m| m.ticket).collect()
     }
 
-    /// Shares out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    /// Distributes what was written: `messages`, up to `checkpoint`.
     pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
         let mut written = Written { messages, ..Written::default() };
         let mut left = messages;

@@ -1,22 +1,22 @@
-//! The task that owns a consumer's sink: writes batches in order, tries again, sorts bad records
-//! out.
+//! The task that owns a consumer's sink: writes batches in order, retries, and handles bad records.
 //!
-//! It is apart from the consumer's loop so that a sink that is stuck for an hour keeps nobody else
-//! waiting. It settles a batch only when the sink says that it is durable, or when a policy let its
-//! bad records pass and the rest is durable. After it stopped, it writes nothing more.
+//! It is separate from the consumer's loop so that a sink that is stuck for an hour delays nothing
+//! else. It settles a batch only when the sink reports it as durable, or when a policy excluded its
+//! bad records and the rest is durable. After it has stopped, it writes nothing more.
 //!
-//! A sink that says so gets all that waits as one batch. Its tickets are settled together; where a
-//! bad record ends it, those before that record are settled whole, and the one with it in part.
+//! A sink that joins batches gets all waiting ones as one batch. Its tickets are settled together;
+//! if a bad record ends it, those before that record are settled completely, and the one with it in
+//! part.
 //!
-//! Under the policy of dead letters the task owns a second sink. Bad records are durable there,
-//! written with the same patience, before the batch without them is tried again.
+//! Under the dead-letter policy the task owns a second sink. Bad records are durable there, with
+//! the same retries, before the batch without them is written again.
 //!
-//! What a sink has written of a batch so far, it says while it is at it: that is settled at once, and
-//! the rest given to it again. When the time of a graceful shutdown runs short ([`Stop`]), no batch is
-//! begun any more, and the one under way is settled as far as the sink has got.
+//! A sink may report parts of a batch while it writes: they are settled at once, and the rest is
+//! given to it again. When the time of a graceful shutdown runs short ([`Stop`]), no batch is
+//! started any more, and the current one is settled as far as the sink has written it.
 //!
-//! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
-//! the consumer asks, and before a halt.
+//! Held batches are settled when they are flushed: at the time that the sink sets, when the
+//! consumer asks, and before a halt.
 
 mod retry;
 mod stop;
@@ -38,17 +38,17 @@ use crate::flow::ledger::Ticket;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
 use crate::types::{Offset, Timestamp};
 
-/// What the sink's task is told.
+/// Message to the sink's task.
 pub(super) enum Message {
     Write(Order),
-    /// Everything that is held has to become durable.
+    /// Make everything durable that is held.
     Flush,
-    /// A new history begins: the next batch may start at any offset. Sent only when nothing is
-    /// under way.
+    /// The stream was re-created: the next batch may start at any offset. Sent only when nothing is
+    /// in flight.
     Restart,
 }
 
-/// What happened to an order.
+/// Result of an order.
 pub(super) enum Report {
     /// These are durable, with all that was held.
     Settled {
@@ -58,29 +58,29 @@ pub(super) enum Report {
         skipped: Vec<BadRecord>,
         took: Duration,
     },
-    /// This much of what is under way is durable; the sink is not done. `oldest`: when the chunk was
-    /// written that the rest begins in.
+    /// This part of the orders in flight is durable; the sink is not done. `oldest` is the time at
+    /// which the chunk of the remaining part was written.
     Part { written: Written, bytes: u64, oldest: Timestamp, skipped: Vec<BadRecord> },
-    /// The sink has ended what it had begun, and gets no more: what it has not settled is read again
-    /// next time.
+    /// The sink has completed what it had started, and gets no more: unsettled records are read
+    /// again at the next start.
     WoundUp,
-    /// The sink has taken these; what was held is settled later, all at once.
+    /// The sink has accepted these; held batches are settled later, all together.
     Held { batches: usize, skipped: Vec<BadRecord> },
-    /// It could not be written, and is tried again after `wait`.
+    /// The write failed, and is retried after `wait`.
     Retrying { error: String, wait: Duration },
-    /// The sink is ready for a new history.
+    /// The sink is ready for the re-created stream.
     Restarted,
-    /// The sink will not go on.
+    /// The sink has stopped for good.
     Stopped(Stopped),
 }
 
-/// Why a sink will not go on.
+/// Reason why a sink has stopped.
 pub(super) struct Stopped {
-    /// What was written all the same: up to the first bad record.
+    /// What was written before: everything up to the first bad record.
     pub(super) written: Written,
-    /// The bad records, if it was for them.
+    /// The bad records, if they were the reason.
     pub(super) bad: Vec<BadRecord>,
-    /// In words.
+    /// Reason as text.
     pub(super) reason: String,
 }
 
@@ -90,7 +90,7 @@ impl Stopped {
     }
 }
 
-/// Writes what is ordered until the orders end, or the sink does; then closes it.
+/// Writes orders until they end, or the sink stops; then closes the sink.
 pub(super) async fn run(
     mut sink: Box<dyn Sink>,
     mut letters: Option<DeadLetters>,
@@ -135,12 +135,12 @@ pub(super) async fn run(
     }
     for sink in [Some(sink), letters.map(|letters| letters.sink)].iter_mut().flatten() {
         if let Err(error) = sink.close().await {
-            tracing::warn!(sink = sink.kind(), %error, "the sink could not be closed in good order");
+            tracing::warn!(sink = sink.kind(), %error, "closing the sink failed");
         }
     }
 }
 
-/// The next message, or a flush where that is due first.
+/// The next message, or a flush if that is due first.
 async fn next_of(
     orders: &mut mpsc::Receiver<Message>,
     flush_at: Option<Instant>,
@@ -156,7 +156,7 @@ async fn next_of(
     }
 }
 
-/// What the sink has taken and not made durable.
+/// Batches that the sink has accepted but not made durable.
 #[derive(Default)]
 struct Held {
     tickets: Vec<Ticket>,
@@ -181,7 +181,7 @@ impl Job<'_> {
         loop {
             let started = Instant::now();
             let (messages, bytes) = (batch.messages(), batch.bytes());
-            // A batch of which nothing is left is written all the same: it moves the position.
+            // A batch without remaining records is still written: it moves the position.
             match self.retry.write(self.sink, &batch).await {
                 Ok(Durability::Part(upto)) => {
                     let Some(upto) = upto else { continue };
@@ -189,8 +189,8 @@ impl Job<'_> {
                         (batch.before(Offset(upto.0.saturating_add(1))), batch.after(upto))
                     else {
                         let reason = format!(
-                            "internal error: the sink says that it has written up to offset {upto} of \
-                             {batch:?}, and that it has more to write; please report it"
+                            "internal error: the sink reports that it has written up to offset {upto} of \
+                             {batch:?} and has more to write; please report it"
                         );
                         return Report::Stopped(Stopped::by_itself(reason));
                     };
@@ -241,7 +241,7 @@ impl Job<'_> {
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
                     members.leave_out(&bad);
-                    // Those of a batch may be many: they are not all kept until it is durable.
+                    // A batch may have many: not all are kept in memory until it is durable.
                     if skipped.len() + bad.len() > BAD_RECORDS_MAX {
                         let skipped = std::mem::take(&mut skipped);
                         let report = Report::Held { batches: 0, skipped };
@@ -273,7 +273,7 @@ impl Job<'_> {
 
     async fn restart(&mut self) -> Report {
         if let Some(letters) = &mut self.letters {
-            // First: a position of old would hide the new history's letters.
+            // First: the old position would hide the dead letters of the re-created stream.
             if let Err(reason) = self.retry.restart(&mut *letters.sink).await {
                 return Report::Stopped(Stopped::by_itself(reason));
             }
@@ -285,7 +285,7 @@ impl Job<'_> {
         }
     }
 
-    /// Makes the letters of these records durable.
+    /// Makes the dead letters of these records durable.
     async fn write_letters(&mut self, batch: &Batch, bad: &[BadRecord]) -> Result<(), String> {
         let Some(letters) = &mut self.letters else {
             return Err("internal error: there is no sink for dead letters".to_owned());
@@ -294,7 +294,7 @@ impl Job<'_> {
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let piece = letters.piece(batch, &mut rest)?;
-            let batch = letters.batch(&piece).ok_or("internal error: a letter got lost")?;
+            let batch = letters.batch(&piece).ok_or("internal error: a dead letter is missing")?;
             let (last, batch) = (batch.last_offset(), Arc::new(batch));
             self.retry.note(letters, &piece).await?;
             let refused = |what: &str| format!("and its dead letter cannot be written: {what}");
@@ -312,7 +312,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Writes what comes before the first bad record, so that the position stops right before it.
+    /// Writes the records before the first bad one, so that the position is right before it.
     async fn halt_at(
         &mut self,
         members: &Members,
