@@ -192,7 +192,7 @@ mod tests {
             ("columns = { a = { from = \"/a\", typ = \"text\" } }", "unknown field `typ`"),
             ("columns = { a = { from = \"/a\", type = \"varchar\" } }", "unknown variant"),
             ("columns = { a = \"user.id\" }", "\"user.id\" is not a source"),
-            ("columns = { a = \"/~\" }", "no JSON pointer"),
+            ("columns = { a = \"/~\" }", "not a JSON pointer"),
         ] {
             let why = read(toml).unwrap_err();
             assert!(why.contains(says), "{toml}: {why}");
