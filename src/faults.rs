@@ -1,29 +1,28 @@
-//! Named points at which a test has the process die or freeze: what happens between two of them is
-//! what a crash can fall into.
+//! Named points at which a test makes the process die or freeze: a crash falls between two of them.
 //!
-//! `RILLWAY_FAULT=die@written:17` kills the process (SIGKILL, to itself) when it passes `written` for
-//! the 17th time; `freeze@…` stops it (SIGSTOP), for somebody to wake up. Only in builds with debug
-//! assertions: in a release build [`reach`] is nothing.
+//! `RILLWAY_FAULT=die@written:17` kills the process (SIGKILL to itself) when it passes `written`
+//! for the 17th time; `freeze@…` stops it (SIGSTOP) until it is continued. Only in builds with
+//! debug assertions: in a release build [`reach`] does nothing.
 //!
-//! Must not know: anything.
+//! Depends on no other module.
 
-/// A point on a message's way.
+/// A stage of a message's processing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// A batch was received and cut, and is about to go to the sink.
     Received,
-    /// The sink has given the medium bytes that do not count yet.
+    /// The sink has written bytes that are not committed.
     Written,
-    /// These bytes are on the medium, and all that is missing is the commit that makes them count.
+    /// The bytes are on disk; only the commit is missing.
     Flushed,
-    /// They count; nobody else has heard of it.
+    /// The commit is done; nothing else knows of it.
     Committed,
-    /// The offset is stored on the broker, and nobody else has heard of it.
+    /// The offset is stored on the broker; nothing else knows of it.
     OffsetStored,
 }
 
 impl Point {
-    /// All of them, in a message's order.
+    /// All of them, in processing order.
     pub const ALL: [Point; 5] =
         [Point::Received, Point::Written, Point::Flushed, Point::Committed, Point::OffsetStored];
 
@@ -39,7 +38,7 @@ impl Point {
     }
 }
 
-/// Says that the process has come to this point.
+/// Reports that the process has reached this point.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn reach(_point: Point) {}
@@ -57,27 +56,27 @@ mod armed {
 
     use super::Point;
 
-    /// A signal has taken effect before this is over.
+    /// Time within which a signal takes effect.
     const EFFECT: Duration = Duration::from_millis(100);
 
     struct Armed {
         point: Point,
         signal: Signal,
-        /// How often the point is still passed before.
+        /// Number of passes left before the fault.
         left: AtomicU64,
     }
 
-    /// Says that the process has come to this point.
+    /// Reports that the process has reached this point.
     pub fn reach(point: Point) {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| parse(&std::env::var("RILLWAY_FAULT").ok()?));
         let Some(armed) = armed.as_ref().filter(|armed| armed.point == point) else { return };
-        // Below zero it wraps around: no process passes a point so often.
+        // Below zero it wraps around, which no process reaches.
         if armed.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             if let Err(error) = kill_process(getpid(), armed.signal) {
                 tracing::error!(%error, "the process could not send itself a signal");
             }
-            // The signal may be another thread's to take first; this one goes no further meanwhile.
+            // Another thread may receive the signal first; this one waits meanwhile.
             std::thread::sleep(EFFECT);
         }
     }

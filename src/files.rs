@@ -1,9 +1,9 @@
-//! Names on the medium: folders and small files that are there after a power loss.
+//! Durable names: folders and small files that survive a power loss.
 //!
-//! A file's or folder's name is durable only once the folder that holds it was synced. After a sync
-//! that failed, the kernel may have marked the change as written although it never reached the medium:
+//! The name of a file or folder is durable only after the folder that holds it was synced. After a
+//! failed sync the kernel may have marked the change as written although it never reached the disk:
 //! a second sync then succeeds and proves nothing. So nothing here is retried by syncing again; the
-//! name is given anew, which makes it a change that is yet to be written.
+//! name is created again, which makes it a new change.
 //!
 //! That takes an empty folder. The name of one that holds something was durable before rillway put
 //! anything into it, so a sync that fails later has nothing of it to lose; what others put there without

@@ -1,4 +1,4 @@
-//! Reads the command line, hands over, and says once what went wrong.
+//! Runs the command line and prints the final error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match cli::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing can be done about a standard error that is closed.
+            // Nothing can be done if standard error is closed.
             drop(writeln!(std::io::stderr(), "rillway: {error:#}"));
             ExitCode::from(cli::exit_code(&error))
         }

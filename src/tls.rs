@@ -1,7 +1,7 @@
-//! TLS by rustls for whoever connects: who is trusted, who we are, and which name the peer must bear.
+//! TLS settings for outgoing connections: trusted certificates, client certificate, server name.
 //!
-//! Reads the files of certificates and keys each time, so that a renewed one is taken with the next
-//! connection. Must not know: who connects, and to what.
+//! Reads certificate and key files each time, so that a renewed one is used by the next connection.
+//! Knows nothing of the peers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{
     crypto,
 };
 
-/// How to protect a connection.
+/// TLS options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
     /// Certificates to trust instead of the system's (PEM).
@@ -30,21 +30,21 @@ pub struct TlsOptions {
     pub cert: Option<PathBuf>,
     /// The client's key (PEM).
     pub key: Option<PathBuf>,
-    /// The name that the peer's certificate must bear, if it is not the host connected to.
+    /// Name that the peer's certificate must contain, if it is not the host connected to.
     pub server_name: Option<String>,
-    /// Takes any certificate.
+    /// Accepts any certificate.
     pub insecure_skip_verify: bool,
 }
 
-/// Why there is no configuration to connect with, in words.
+/// Reason why a TLS configuration could not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(pub String);
 
-/// What these options come to.
+/// Builds the TLS configuration of these options.
 ///
 /// # Errors
-/// Where a file cannot be read or does not hold what it should.
+/// If a file cannot be read or has the wrong content.
 pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -67,16 +67,16 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     }
 }
 
-/// Meaning of a refused certificate, and what to do; empty for any other failure of a handshake.
+/// Explanation of a refused certificate, and what to do; empty for any other handshake failure.
 pub fn remedy(error: &io::Error) -> &'static str {
     let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let Some(Error::InvalidCertificate(problem)) = error else { return "" };
     match problem {
         CertificateError::UnknownIssuer => {
-            ": no authority that is trusted here has signed the certificate. Set tls.ca to the certificate of the authority that has"
+            ": the certificate is not signed by a trusted authority. Set tls.ca to the certificate of the authority that signed it"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            ": the certificate is for another host name. Connect by a name that it bears, or set tls.server_name"
+            ": the certificate is for another host name. Connect to a name that it contains, or set tls.server_name"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             ": the certificate has expired, or the clock here is wrong"
@@ -124,7 +124,7 @@ fn unusable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> TlsError 
     TlsError(format!("cannot use {what} {}: {error}", path.display()))
 }
 
-/// For `insecure_skip_verify`: any certificate will do, but the peer must hold its key.
+/// For `insecure_skip_verify`: accepts any certificate, but the peer must hold its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -45,8 +45,8 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
     let says = [
         ("missing", "there-is-no-such-stream"),
         ("dead", "could not connect to 127.0.0.1"),
-        ("below", "is no folder"),
-        ("archive", "is no folder"),
+        ("below", "is not a folder"),
+        ("archive", "is not a folder"),
         ("letters", "dead letters: "),
     ];
     for (index, (name, says)) in says.into_iter().enumerate() {
@@ -81,7 +81,7 @@ async fn state_dir_below_a_file() -> Result<(), Unavailable> {
     let checked = command.env("RILLWAY__STATE_DIR", home.path("plain/state")).output().unwrap();
     let errors = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert_eq!(checked.status.code(), Some(69), "{errors}");
-    assert!(errors.contains("state_dir: ") && errors.contains("is no folder"), "{errors}");
+    assert!(errors.contains("state_dir: ") && errors.contains("is not a folder"), "{errors}");
     Ok(())
 }
 

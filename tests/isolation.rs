@@ -155,7 +155,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
 
     let why = match fault {
         Fault::AlwaysFails | Fault::FailsToOpen => "the medium is down",
-        Fault::NeverReturns => "the sink has made nothing durable for",
+        Fault::NeverReturns => "has made nothing durable for",
         _ => "panicked",
     };
     let shown = eventually(&format!("{fault:?} is shown as not ready"), LONG, || async {

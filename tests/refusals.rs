@@ -30,7 +30,7 @@ async fn other_ports() -> Result<(), Unavailable> {
     let stream = streams::create(broker, "ports").await;
     let port = broker.amqp_port;
     let amqp = told(&broker.uri_by(port), &stream);
-    assert!(amqp.contains("AMQP 0.9.1 listener") && amqp.contains(&format!(":{port}")), "{amqp}");
+    assert!(amqp.contains("AMQP 0.9.1 port") && amqp.contains(&format!(":{port}")), "{amqp}");
     assert!(amqp.contains("5552"), "{amqp}");
     let encrypted = broker.uri().replacen("rabbitmq-stream:", "rabbitmq-stream+tls:", 1);
     let tls = told(&encrypted, &stream);
@@ -92,15 +92,15 @@ async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
     let amqp = broker.amqp_port;
     for (scheme, port, keys, words) in [
         (plain, encrypted, "", &["it answers in TLS", "rabbitmq-stream+tls://"][..]),
-        (plain, http, "", &["said nothing within 2s", "management UI", "5552"][..]),
+        (plain, http, "", &["sent nothing within 2s", "management UI", "5552"][..]),
         (plain, https, "", &["it answers in TLS", "5552"][..]),
-        (tls, http, trusting, &["an HTTP server answers there", "management UI", "5552"][..]),
-        (tls, https, trusting, &["said nothing within 2s", "management UI", "5552"][..]),
+        (tls, http, trusting, &["it is an HTTP port", "management UI", "5552"][..]),
+        (tls, https, trusting, &["sent nothing within 2s", "management UI", "5552"][..]),
         (tls, broker.stream_port, trusting, &["without TLS"][..]),
-        (tls, encrypted, "", &["TLS handshake", "no authority", "tls.ca"][..]),
-        (plain, amqp, "", &["an AMQP 0.9.1 listener answers there", "5552"][..]),
-        (tls, amqp, trusting, &["an AMQP 0.9.1 listener answers there", "5551 with TLS"][..]),
-        (plain, amqps, "", &["it answers in TLS", "another port", "5552"][..]),
+        (tls, encrypted, "", &["TLS handshake", "trusted authority", "tls.ca"][..]),
+        (plain, amqp, "", &["it is an AMQP 0.9.1 port", "5552"][..]),
+        (tls, amqp, trusting, &["it is an AMQP 0.9.1 port", "5551 with TLS"][..]),
+        (plain, amqps, "", &["it answers in TLS", "not the port", "5552"][..]),
         (tls, amqps, trusting, &["AMQP 0.9.1", "5551 with TLS"][..]),
     ] {
         let told = told(scheme, port, keys);
@@ -132,7 +132,7 @@ async fn other_queues(version: Version) -> Result<(), Unavailable> {
         let mut daemon = home.start();
         let says_so = |c: &serde_json::Value| {
             let reason = c["reason"].as_str().unwrap_or_default();
-            reason.contains("is no stream") && reason.contains(&queue)
+            reason.contains("is not a stream") && reason.contains(&queue)
         };
         daemon.until("copy", "it says what it is", Duration::from_secs(30), says_so).await;
         daemon.terminate().await;
@@ -145,7 +145,7 @@ async fn other_queues(version: Version) -> Result<(), Unavailable> {
             let publish = home.command(&["publish", "--create", &queue, text]).output().unwrap();
             let error = String::from_utf8_lossy(&publish.stderr).into_owned();
             assert!(!publish.status.success(), "{error}");
-            assert!(error.contains("is no stream"), "{error}");
+            assert!(error.contains("is not a stream"), "{error}");
         }
         amqp091::delete_queue(broker, &queue).await;
     }

@@ -126,7 +126,7 @@ async fn stuck_past_the_grace() -> Result<(), Unavailable> {
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     let log = home.log();
     let said = log.lines().last().unwrap();
-    assert!(said.contains("not drained within shutdown_grace: printer"), "{said}");
+    assert!(said.contains("not finished within shutdown_grace: printer"), "{said}");
     assert!(!said.contains("filer"), "{said}");
 
     // The one that was not stuck has stored all, the other nothing but what the pipe took.
@@ -162,7 +162,9 @@ async fn told_twice() -> Result<(), Unavailable> {
     let (home, daemon, _pipe, _stream) = half_stuck(broker, "1h").await;
     daemon.signal("TERM");
     eventually("it says that it drains", A_MOMENT, || async {
-        home.log().contains("draining; the same signal again, a second").then_some(())
+        home.log()
+            .contains("graceful shutdown; the same signal again, at least one second")
+            .then_some(())
     })
     .await;
     // As `timeout` does: it sends the signal to the daemon and then to its whole group.
@@ -250,7 +252,7 @@ async fn terminal_closed() -> Result<(), Unavailable> {
     .await;
     streams::publish(broker, &stream, (100..200).map(body)).await;
     let reason = daemon.until_halted("printer").await;
-    assert!(reason.contains("Whatever read it has ended"), "{reason}");
+    assert!(reason.contains("The program that read it has ended"), "{reason}");
     home.until_landed(&daemon, "filer", &stream, 100).await;
     daemon.terminate().await;
     let last = home.lines("filer", &stream).last().unwrap()["offset"].as_u64();
@@ -279,7 +281,10 @@ async fn nobody_reads() -> Result<(), Unavailable> {
     let status = daemon.ended(Duration::from_secs(20)).await;
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     let log = home.log();
-    assert!(log.lines().last().unwrap().contains("read standard output has gone"), "{log}");
+    assert!(
+        log.lines().last().unwrap().contains("reader of standard output has closed it"),
+        "{log}"
+    );
     assert!(!log.contains("panicked"), "{log}");
 
     // The same while there is nothing to print: it is noticed without a write.
@@ -291,7 +296,7 @@ async fn nobody_reads() -> Result<(), Unavailable> {
     drop(pipe);
     let status = daemon.ended(Duration::from_secs(20)).await;
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
-    assert!(home.log().lines().last().unwrap().contains("read standard output has gone"));
+    assert!(home.log().lines().last().unwrap().contains("reader of standard output has closed it"));
     assert_eq!(streams::stored_offset(broker, &quiet, "idle").await, Some(2));
 
     let beside = [printer, consumer("beside", &stream, "{ type = \"null\" }")].concat();

@@ -28,7 +28,7 @@ fn deliver(chunk: &Chunk) -> Bytes {
     })
 }
 
-/// Whether it is the consumer's own subscription, and not a probe's.
+/// True if it is the consumer's own subscription, and not a probe's.
 fn subscribes(heard: &Heard) -> bool {
     heard.key == keys::SUBSCRIBE && heard.payload.get(4) == Some(&0)
 }

@@ -1,4 +1,4 @@
-//! What the admin side asks of whoever runs the consumers.
+//! The admin server's interface to the supervisor.
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -6,49 +6,49 @@ use serde::Serialize;
 use crate::telemetry::State;
 use crate::types::{ConsumerName, Guarantee, Offset, Reference, StreamName};
 
-/// Whoever runs the consumers.
+/// Source of the admin server's answers.
 #[async_trait]
 pub trait Overview: Send + Sync {
-    /// A snapshot of every consumer (of each partition of one), in the order of the configuration.
-    /// Answers from memory, at once.
+    /// A snapshot of every consumer (of each of its partitions), in the order of the configuration.
+    /// Returns at once, from memory.
     fn consumers(&self) -> Vec<ConsumerView>;
 
-    /// Brings the gauges of every consumer up to now, for a scrape. From memory, at once.
+    /// Updates the gauges of every consumer for a scrape. Returns at once, from memory.
     fn refresh_gauges(&self);
 
-    /// Stores what is durable in every stream of the consumer of this name, and reads it back.
+    /// Stores the durable offset of every stream of this consumer, and reads it back.
     ///
-    /// Dropped when it takes too long, which must leave nothing half done.
+    /// Dropped when it takes too long; a dropped call leaves a consistent state.
     async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError>;
 
-    /// `Ok` while every loop makes progress, else which one does not.
+    /// `Ok` while every loop makes progress; otherwise the stuck one, as a sentence.
     fn live(&self) -> Result<(), String>;
 }
 
-/// One consumer at one moment. What is not known (yet) is `None`, and `null` in JSON.
+/// A consumer at one point in time. Unknown values are `None`, and `null` in JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConsumerView {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: ConsumerName,
-    /// The stream that it reads.
+    /// The stream to read.
     pub stream: StreamName,
-    /// Under which its offsets are stored.
+    /// Name under which its offsets are stored.
     pub reference: Reference,
-    /// The kind of its sink.
+    /// Kind of its sink.
     pub sink: &'static str,
-    /// What that sink promises.
+    /// Guarantee of that sink.
     pub guarantee: Guarantee,
-    /// What it is doing.
+    /// State of the consumer.
     pub state: State,
-    /// Whether it does its work.
+    /// True while it works normally.
     pub ready: bool,
-    /// Why it does not, for a person to act on.
+    /// Reason why it does not, with what to do; `None` if it is ready.
     pub reason: Option<String>,
-    /// For how long it has been ready, or not ready.
+    /// Time in seconds since it became ready, or not ready.
     pub ready_age_seconds: f64,
     /// The last offset received.
     pub received_offset: Option<Offset>,
-    /// The last offset that is durable, with all below it.
+    /// The last durable offset: all below it is durable too.
     pub durable_offset: Option<Offset>,
     /// The offset stored on the broker.
     pub stored_offset: Option<Offset>,
@@ -56,32 +56,32 @@ pub struct ConsumerView {
     pub stream_first_offset: Option<Offset>,
     /// The last offset that the stream is known to hold, the broker's own chunks included.
     pub stream_last_offset: Option<Offset>,
-    /// How long ago the stream's end was last seen.
+    /// Seconds since the stream's end was last seen.
     pub stream_seen_age_seconds: Option<f64>,
-    /// Offsets from the durable one to the end, at the most.
+    /// Upper bound on the offsets from the durable one to the end.
     pub lag_messages: Option<u64>,
-    /// Age of the oldest message that is not durable; 0 when caught up.
+    /// Age in seconds of the oldest message that is not durable; 0 when caught up.
     pub lag_seconds: Option<f64>,
-    /// Offsets that retention may truncate before data is lost. Negative: so many are lost.
+    /// Offsets that retention may drop before messages are lost. Negative: that many are lost.
     pub headroom_messages: Option<i64>,
-    /// Times that it was started or connected again since the daemon started.
+    /// Number of restarts and reconnections since the daemon started.
     pub restarts: u64,
-    /// The most memory that it may take for messages.
+    /// Upper bound of its memory for messages, in bytes.
     pub memory_bound_bytes: u64,
-    /// What it takes now.
+    /// Bytes of messages in memory now.
     pub buffered_bytes: u64,
 }
 
-/// What a forced commit did.
+/// Result of a forced commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommitAnswer {
     /// The consumer's name.
     pub name: ConsumerName,
-    /// What the broker holds now, for each stream.
+    /// The offset that the broker now holds, for each stream.
     pub stored: Vec<StoredOffset>,
 }
 
-/// The offset that the broker holds for one stream, as read back.
+/// The offset that the broker holds for one stream, read back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StoredOffset {
     /// The stream.
@@ -90,7 +90,7 @@ pub struct StoredOffset {
     pub offset: Offset,
 }
 
-/// Why nothing was committed.
+/// Reason why nothing was committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// No consumer has this name.
@@ -99,7 +99,7 @@ pub enum CommitError {
     /// Nothing is durable yet, so there is no offset to store.
     #[error("consumer {0:?} has nothing durable yet, so there is nothing to store")]
     Nothing(String),
-    /// The offset could not be stored, or not be read back.
+    /// The offset could not be stored or read back.
     #[error("{0}")]
     Unavailable(String),
 }

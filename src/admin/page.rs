@@ -1,12 +1,12 @@
-//! The status page: a table for people, made on the server. No script, nothing from elsewhere, and
-//! every text that is not ours escaped.
+//! The status page: a table in plain HTML, made on the server. No script, nothing loaded from other
+//! hosts, and all foreign text escaped.
 
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::overview::ConsumerView;
 
-/// How often the browser asks again.
+/// Interval at which the browser reloads the page.
 const REFRESH_SECONDS: u32 = 5;
 
 const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2rem;color:#1b1f24}\
@@ -14,15 +14,15 @@ const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2rem;color:#
     border-bottom:1px solid #d8dde3}td.n{text-align:right;font-variant-numeric:tabular-nums}\
     tr.bad td{background:#fdecea}p.why{margin:0;color:#9a1c12;max-width:60rem}";
 
-/// What the figures of a row have to do with each other.
-const LEGEND: &str = "lag = end − durable, of one moment, without what is known to be the broker's \
-    own chunks at the end (stored offsets): a consumer that has caught up has no lag, though its end \
-    may lie beyond what is durable.";
+/// Explanation below the table.
+const LEGEND: &str = "lag = end − durable, at the same moment, not counting the broker's \
+    own chunks at the end (stored offsets): a consumer that has caught up has no lag, even if its end \
+    is above the durable offset.";
 
-/// From this age on, a row says when the stream's end was last seen.
+/// Age from which a row shows when the stream's end was last seen.
 const SEEN_LONG_AGO_SECONDS: f64 = 10.0;
 
-/// The whole page.
+/// The complete page.
 pub(super) fn render(consumers: &[ConsumerView]) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
@@ -95,7 +95,7 @@ fn number(out: &mut String, value: Option<impl Display>) -> fmt::Result {
     }
 }
 
-/// A time span, of which two units matter.
+/// A time span, shown in its two largest units.
 struct Span(f64);
 
 impl Display for Span {
@@ -110,7 +110,7 @@ impl Display for Span {
     }
 }
 
-/// Text, made harmless in HTML.
+/// Text, escaped for HTML.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {

@@ -1,44 +1,46 @@
-//! A tiny HTTP client: one GET, blocking, on the standard library alone. It asks the daemon's own
-//! `/livez` or `/readyz` from `rillway health`, which a container's HEALTHCHECK runs.
+//! A minimal blocking HTTP client for one GET, on the standard library alone. `rillway health`,
+//! which a container's HEALTHCHECK runs, asks the daemon's own `/livez` or `/readyz` with it.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Time for the whole exchange.
+/// Time limit of the whole exchange.
 pub const PROBE_TIME_MAX: Duration = Duration::from_secs(3);
-/// The most of an answer that is read.
+/// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// Nobody answered.
+    /// The connection failed, or no complete answer came.
     #[error(
         "GET http://{address}{path} failed: {source}. Is rillway running, with [admin] listen at \
          this address?"
     )]
     Io {
-        /// Who was asked.
+        /// Address that was asked.
         address: SocketAddr,
-        /// For what.
+        /// Path that was asked for.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Somebody answered, but not in HTTP.
+    /// The answer is not HTTP.
     #[error("{address} answered, but not in HTTP; is another program listening there?")]
     NotHttp {
-        /// Who was asked.
+        /// Address that was asked.
         address: SocketAddr,
     },
-    /// The path would not stand in a request line.
-    #[error("{0:?} is no path: it begins with / and has neither blanks nor control characters")]
+    /// The path is not valid in a request line.
+    #[error(
+        "{0:?} is not a path: it must begin with / and contain no blanks or control characters"
+    )]
     Path(String),
 }
 
-/// GETs `path` and yields the status and the body. Takes [`PROBE_TIME_MAX`] at the most. An
-/// unspecified address (`0.0.0.0`, `::`), at which one listens, is asked on the loopback interface.
+/// GETs `path` and returns the status and the body, within [`PROBE_TIME_MAX`]. For an unspecified
+/// address (`0.0.0.0`, `::`), which a server listens on, it asks the loopback interface.
 pub fn probe(address: SocketAddr, path: &str) -> Result<(u16, String), ProbeError> {
     probe_within(PROBE_TIME_MAX, address, path)
 }
@@ -78,7 +80,8 @@ fn exchange(deadline: Instant, address: SocketAddr, path: &str) -> io::Result<Ve
     let mut limited = stream.take(ANSWER_BYTES_MAX);
     let mut buffer = [0; 4096];
     loop {
-        // Anew for each read: a peer that drips bytes gets no more time than a silent one.
+        // Set again for each read: a peer that sends byte by byte gets no more time than a silent
+        // one.
         limited.get_ref().set_read_timeout(Some(left(deadline)?))?;
         match limited.read(&mut buffer) {
             Ok(0) => return Ok(answer),
@@ -96,7 +99,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no whole answer in time")
+    io::Error::new(io::ErrorKind::TimedOut, "no complete answer in time")
 }
 
 fn parse(answer: &[u8]) -> Option<(u16, String)> {

@@ -1,4 +1,4 @@
-//! One request in, one response out. Which routes there are stands in the module's parent.
+//! Handles one request. The routes are listed in the parent module.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::overview::{CommitError, ConsumerView, Overview};
 use super::page;
 use crate::telemetry;
 
-/// A whole response: bodies are small, or rendered at once anyhow.
+/// A complete response: bodies are small, or rendered at once.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -26,7 +26,7 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Nothing from elsewhere, no script, in nobody's frame.
+/// Allows nothing from other hosts, no script, no frame.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 const ROUTES: &[&str] = &[
@@ -38,7 +38,7 @@ const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/commit",
 ];
 
-/// What answers are made from.
+/// Data that answers are made from.
 pub(super) struct Site {
     pub(super) overview: Arc<dyn Overview>,
     pub(super) metrics: PrometheusHandle,
@@ -87,10 +87,11 @@ impl Route<'_> {
     }
 }
 
-/// Answers a request. To HEAD it answers as to GET; hyper leaves the body out.
+/// Answers a request. HEAD is answered like GET; hyper leaves out the body.
 pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer {
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        let text = format!("no route takes a body, and one over {BODY_BYTES_MAX} bytes is refused");
+        let text =
+            format!("no route accepts a body, and one over {BODY_BYTES_MAX} bytes is refused");
         let mut answer = error(StatusCode::PAYLOAD_TOO_LARGE, &text);
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return answer;
@@ -100,7 +101,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         return json(StatusCode::NOT_FOUND, &body);
     };
     if !route.allows(request.method()) {
-        let text = format!("this path takes {}", route.allow());
+        let text = format!("this path accepts {}", route.allow());
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &text);
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
         return answer;
@@ -127,7 +128,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         }
         Route::Commit(name) => {
             if sent_by_a_page(request) {
-                let text = "a web page may not command: ask with a tool such as curl";
+                let text = "commands from web pages are refused: use a tool such as curl";
                 return error(StatusCode::FORBIDDEN, text);
             }
             commit(site, name).await
@@ -135,7 +136,8 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
     }
 }
 
-/// Browsers add these to what a page sends, and let no page leave them out.
+/// True for a request sent by a web page: browsers add these headers, and a page cannot remove
+/// them.
 fn sent_by_a_page<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
@@ -189,7 +191,7 @@ fn error(status: StatusCode, text: &str) -> Answer {
 fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     match serde_json::to_string(body) {
         Ok(text) => respond(status, JSON, text + "\n"),
-        // A snapshot of names and numbers always has a JSON form; should that ever change, say so.
+        // A snapshot of names and numbers always has a JSON form; this covers a future change.
         Err(e) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("no JSON: {e}\n")),
     }
 }

@@ -1,4 +1,4 @@
-//! Accepts connections, and bounds what each may take.
+//! Accepts connections, and limits each of them.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,22 +21,23 @@ use super::overview::Overview;
 use super::routes::{self, Site};
 use crate::sync::lock;
 
-/// Pause after a failed accept (no file descriptors, say), which would fail again at once.
+/// Pause after a failed accept (without file descriptors, for example), which would fail again at
+/// once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why nobody can ask.
+/// Reason why the admin server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another socket listens there.
+    /// Another socket listens on the address.
     #[error(
-        "the admin address {0} is in use by another process (another rillway?). Stop that one, or \
-         set another address under [admin] listen; `ss -ltnp` names who listens"
+        "the admin address {0} is in use by another process (another rillway?). Stop that process, or \
+         set another address under [admin] listen; `ss -ltnp` shows which process listens"
     )]
     InUse(SocketAddr),
-    /// It needs a right that this process has not.
+    /// The process lacks the permission.
     #[error(
-        "this user may not listen on the admin address {0}: ports below 1024 are for root. Set a \
-         higher one under [admin] listen"
+        "this user may not listen on the admin address {0}: ports below 1024 need root. Set a \
+         higher port under [admin] listen"
     )]
     Denied(SocketAddr),
     /// No interface has this address.
@@ -45,17 +46,17 @@ pub enum ListenError {
          or 127.0.0.1, under [admin] listen"
     )]
     NotHere(SocketAddr),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen on the admin address {address} ([admin] listen): {source}")]
     Other {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Listens on `address`; with port 0, [`TcpListener::local_addr`] tells which it became.
+/// Listens on `address`; with port 0, [`TcpListener::local_addr`] returns the chosen port.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse(address),
@@ -65,8 +66,9 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     })
 }
 
-/// Serves until `shutdown` is ready, then lets requests under way finish, for [`STOP_TIME_MAX`](super::limits::STOP_TIME_MAX) at
-/// the most. Dropping the future ends every connection at once.
+/// Serves until `shutdown` is ready, then lets current requests finish, for at most
+/// [`STOP_TIME_MAX`](super::limits::STOP_TIME_MAX). Dropping the future ends every connection at
+/// once.
 pub async fn serve(
     listener: TcpListener,
     overview: Arc<dyn Overview>,
@@ -89,7 +91,7 @@ pub(super) async fn serve_within(
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-            // First, so that a flood of connections cannot put the end off.
+            // First, so that a flood of connections cannot delay the end.
             biased;
             () = &mut shutdown => break,
             Some(ended) = connections.join_next_with_id(), if !connections.is_empty() => {
@@ -121,9 +123,12 @@ pub(super) async fn serve_within(
     drop(listener);
     drop(stop);
     let all = async { while connections.join_next().await.is_some() {} };
-    // Twice the time: each connection keeps to it by itself.
+    // Twice the time: each connection already keeps to the limit itself.
     if tokio::time::timeout(2 * limits.stop_time, all).await.is_err() {
-        tracing::warn!(late = connections.len(), "admin connections were cut off at the stop");
+        tracing::warn!(
+            late = connections.len(),
+            "closed admin connections that had not finished at the stop"
+        );
     }
 }
 
@@ -164,12 +169,12 @@ async fn connection(
     match result {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%error, "an admin connection ended early"),
-        None => tracing::debug!("an admin connection was cut off: its time was over"),
+        None => tracing::debug!("an admin connection was closed: it reached its time limit"),
     }
 }
 
-/// What a connection is doing: a request is being worked on, or the client is being waited for (for
-/// its next request, the rest of a head, or until it has read an answer).
+/// Activity of a connection: it works on a request, or waits for the client (for the next request,
+/// the rest of a head, or until the client has read the answer).
 struct Activity(Mutex<(bool, Instant)>);
 
 impl Activity {
@@ -181,7 +186,7 @@ impl Activity {
         *lock(&self.0) = (at_work, Instant::now());
     }
 
-    /// Whether it is at work, and since when it does what it does.
+    /// True if it works on a request; and the time since which it does or does not.
     fn now(&self) -> (bool, Instant) {
         *lock(&self.0)
     }
@@ -199,8 +204,8 @@ fn task_of(ended: &Result<(Id, ()), JoinError>) -> Id {
     }
 }
 
-/// Closes connections until there is a place: the one first that has been waiting for its client the
-/// longest, so that nobody keeps others out by doing nothing, or doing it slowly.
+/// Closes connections until one more fits. The one that has waited longest for its client goes
+/// first, so that slow or idle clients do not keep others out.
 async fn make_room(
     connections_max: usize,
     connections: &mut JoinSet<()>,
@@ -208,10 +213,10 @@ async fn make_room(
 ) {
     while connections.len() >= connections_max.max(1) {
         if let Some(longest) = open.values().min_by_key(|open| open.activity.now()) {
-            tracing::debug!("an admin connection was closed: its place was needed");
+            tracing::debug!("an admin connection was closed to make room for another");
             longest.task.abort();
         }
-        // It has no more to do than to be dropped, so this does not take long.
+        // The task only has to be dropped, so this is quick.
         if let Some(ended) = connections.join_next_with_id().await {
             open.remove(&task_of(&ended));
         }

@@ -1,8 +1,8 @@
-//! Memory and credit of one consumer, across its subscriptions.
+//! Memory and credit of one consumer, for all its subscriptions.
 //!
-//! A chunk that arrives takes a permit; the permit travels with its bytes through batches into the
-//! sink; dropping the last clone gives the bytes back and grants new credit on the subscription of
-//! the day. That works from any thread and never waits.
+//! A chunk that arrives takes a permit, which travels with its bytes through batches into the sink.
+//! Dropping the last clone gives the bytes back and grants new credit on the current subscription.
+//! That works from any thread and never waits.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::flow::batch::Permit;
 use crate::flow::credit::Window;
 use crate::sync::lock;
 
-/// Credit that waits to be sent on one connection.
+/// Credit to be sent on one connection.
 #[derive(Default)]
 pub(crate) struct CreditQueue {
     owed: Mutex<Vec<(u8, u32)>>,
@@ -52,12 +52,12 @@ struct Inner {
     port: Option<(Arc<CreditQueue>, u8)>,
 }
 
-/// Whether a frame may be read.
+/// Decision on reading a frame.
 pub(crate) enum Admission {
     Granted,
     /// Not now: too much is held.
     Overrun,
-    /// Never.
+    /// Never: larger than the whole budget.
     TooLarge,
 }
 
@@ -68,7 +68,7 @@ impl Budget {
         Arc::new(Budget { inner: Mutex::new(inner), limit: bytes, changed: Notify::new() })
     }
 
-    /// The limit.
+    /// The limit in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -78,7 +78,7 @@ impl Budget {
         lock(&self.inner).window.buffered()
     }
 
-    /// Whether the broker may send at least one more chunk.
+    /// True if the broker may send at least one more chunk.
     pub fn has_credit(&self) -> bool {
         lock(&self.inner).window.outstanding() > 0
     }
@@ -94,21 +94,21 @@ impl Budget {
         }
     }
 
-    /// Counts the initial credit of a subscription that is about to be asked for.
+    /// Counts the initial credit of a subscription before it is requested.
     pub(crate) fn open(&self, initial: u16) {
         let mut inner = lock(&self.inner);
         inner.window.subscribed(initial);
         inner.port = None;
     }
 
-    /// Grants credit on the subscription from now on.
+    /// Grants credit on this subscription from now on.
     pub(crate) fn attach(&self, queue: &Arc<CreditQueue>, subscription: u8) {
         let mut inner = lock(&self.inner);
         inner.port = Some((Arc::clone(queue), subscription));
         Self::grant(&mut inner);
     }
 
-    /// Ends the credit of a subscription; the next one starts anew.
+    /// Ends the credit of the current subscription.
     pub(crate) fn close(&self) {
         let mut inner = lock(&self.inner);
         inner.window.closed();

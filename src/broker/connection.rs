@@ -1,4 +1,4 @@
-//! The handle to one connection: requests with a time limit, offsets, and why it ended.
+//! The handle to one connection: requests with a time limit, stored offsets, the reason of its end.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -18,14 +18,14 @@ use crate::wire::commands::{
     decode_response, encode_request,
 };
 
-/// What the handshake learned.
+/// Facts about the broker from the handshake.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     /// `(major, minor)`.
     pub(super) version: (u32, u32),
     pub(super) version_text: String,
     pub(super) advertised: Option<Endpoint>,
-    /// What the broker takes; empty before 3.11.
+    /// Command versions that the broker supports; empty before 3.11.
     pub(super) commands: Vec<CommandVersions>,
 }
 
@@ -51,7 +51,7 @@ impl Drop for Inner {
 pub struct Connection(Arc<Inner>);
 
 impl Connection {
-    /// A connection whose reader runs, before its handshake.
+    /// A connection whose reader is running, before its handshake.
     pub(super) fn new(shared: Arc<Shared>, options: &ConnectOptions, reader: AbortHandle) -> Self {
         Connection(Arc::new(Inner {
             endpoint: shared.endpoint.clone(),
@@ -64,14 +64,14 @@ impl Connection {
         }))
     }
 
-    /// Keeps what the handshake learned; the first time counts.
+    /// Stores the facts from the handshake; only the first call counts.
     pub(super) fn introduce(&self, peer: Peer) {
         self.0.peer.get_or_init(|| peer);
     }
 
-    /// Sends a request and waits for its answer, for `request_timeout` at the most.
+    /// Sends a request and waits for its answer, at most `request_timeout`.
     ///
-    /// Cancel-safe in that a dropped call leaves nothing behind; the broker may have acted on it.
+    /// Cancel-safe: a dropped call leaves nothing behind, though the broker may have acted on it.
     pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, BrokerError> {
         let shared = &self.0.shared;
         let correlation = shared.correlation.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Connection {
         lock(&shared.pending).insert(correlation, answer);
         let forget = Forget { shared, correlation };
         if let Some(reason) = &*shared.ended.borrow() {
-            return Err(reason.clone()); // It ended before the answer could be waited for.
+            return Err(reason.clone()); // It ended before the answer could be awaited.
         }
         let limit = self.0.request_timeout;
         let exchange = async {
@@ -101,7 +101,7 @@ impl Connection {
         })
     }
 
-    /// Hands a frame without an answer to the writer.
+    /// Queues a frame without an answer for the writer.
     pub(super) async fn send(&self, frame: Bytes) -> Result<(), BrokerError> {
         let shared = &self.0.shared;
         let limit = self.0.request_timeout;
@@ -115,7 +115,7 @@ impl Connection {
             .map_err(|_| shared.reason())
     }
 
-    /// The offset stored under the reference; `None` only where the broker says that there is none.
+    /// The offset stored under the reference; `None` only if the broker says that there is none.
     pub async fn query_offset(
         &self,
         stream: &StreamName,
@@ -125,8 +125,8 @@ impl Connection {
         self.call(&request).await.map_err(|error| self.about(stream, error))
     }
 
-    /// Stores an offset and reads it back, since a store has no answer. Returns what the broker
-    /// holds afterwards.
+    /// Stores an offset and reads it back, because a store has no answer. Returns the offset that
+    /// the broker then holds.
     pub async fn store_offset(
         &self,
         stream: &StreamName,
@@ -138,7 +138,7 @@ impl Connection {
         self.query_offset(stream, reference).await
     }
 
-    /// Says the error in terms of the stream that the request was about.
+    /// Adds the stream of the request to the error.
     pub(super) fn about(&self, stream: &StreamName, error: BrokerError) -> BrokerError {
         match error {
             BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {
@@ -150,7 +150,7 @@ impl Connection {
             BrokerError::Refused { code: ResponseCode::StreamNotAvailable, command, .. } => {
                 BrokerError::StreamUnavailable {
                     stream: stream.clone(),
-                    detail: format!("the broker answered {command} so"),
+                    detail: format!("the broker's answer to {command}"),
                 }
             }
             BrokerError::Refused { code: ResponseCode::AccessRefused, .. } => {
@@ -164,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the end and says why. Cancel-safe.
+    /// Waits for the end of the connection and returns the reason. Cancel-safe.
     pub async fn ended(&self) -> BrokerError {
         let mut ended = self.0.shared.ended.subscribe();
         match ended.wait_for(Option::is_some).await {
@@ -178,31 +178,31 @@ impl Connection {
         self.0.shared.ended.borrow().is_some()
     }
 
-    /// Why it ended; [`BrokerError::Closed`] where it has not.
+    /// Reason of its end; [`BrokerError::Closed`] if it has not ended.
     pub fn reason(&self) -> BrokerError {
         self.0.shared.reason()
     }
 
-    /// Closes in good order: says so to the broker, and does not wait longer than a request may.
+    /// Closes normally with a Close to the broker; waits at most `request_timeout`.
     pub async fn close(&self) {
         let goodbye = Close { code: ResponseCode::Ok, reason: "OK".to_owned() };
         if let Err(error) = self.call(&goodbye).await {
-            tracing::debug!(%error, "the connection could not be closed in good order");
+            tracing::debug!(%error, "the broker did not confirm closing the connection");
         }
         self.0.shared.end(BrokerError::Closed);
     }
 
-    /// Where it goes.
+    /// Address that it is connected to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
-    /// The broker's version, as it says it.
+    /// The broker's version, as reported by it.
     pub fn version(&self) -> &str {
         self.0.peer.get().map_or("", |p| &p.version_text)
     }
 
-    /// Whether the broker takes this version of this command.
+    /// True if the broker supports this version of this command.
     pub fn supports(&self, key: u16, version: u16) -> bool {
         self.0.peer.get().is_some_and(|p| CommandVersions::supports(&p.commands, key, version))
     }
@@ -215,7 +215,7 @@ impl Connection {
         &self.0.vhost
     }
 
-    /// The largest frame that either side takes, its size field not counted; 0 for no limit.
+    /// Largest frame in bytes that both sides accept, without its size field; 0 for no limit.
     pub(super) fn frame_max(&self) -> u32 {
         self.0.shared.frame_max.load(Ordering::Relaxed)
     }
@@ -229,7 +229,7 @@ impl Connection {
     }
 }
 
-/// Removes a request that nobody waits for any more.
+/// Removes a pending request when its caller is dropped.
 struct Forget<'a> {
     shared: &'a Shared,
     correlation: u32,

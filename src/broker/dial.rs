@@ -1,4 +1,4 @@
-//! From an address to two halves of a byte stream, with or without TLS.
+//! Opens the byte stream to an address, with or without TLS.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub(super) async fn dial(
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     sockopt::set_socket_keepalive(&tcp, true).map_err(|error| failed(error.into()))?;
-    // Written data that the peer's machine never acknowledges ends the connection even where
-    // heartbeats are off. Best effort: not every system has it.
+    // Ends the connection if the peer's machine never acknowledges written data, even without
+    // heartbeats. Best effort: not every system supports it.
     if let Err(error) = sockopt::set_tcp_user_timeout(&tcp, user_timeout_ms(options)) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT is not available");
     }

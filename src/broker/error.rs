@@ -1,4 +1,4 @@
-//! What can go wrong with a connection, in words that a person can act on.
+//! Errors of a connection, with what an operator can do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use crate::types::StreamName;
 use crate::wire::commands::ResponseCode;
 use crate::wire::error::WireError;
 
-/// Why a broker did not do what it was asked, or a connection ended.
+/// Reason why a request failed, or a connection ended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BrokerError {
     /// No TCP or TLS connection.
     #[error("cannot connect to {endpoint}: {what}")]
     Connect {
-        /// Where to.
+        /// Address that was tried.
         endpoint: Endpoint,
-        /// What came back.
+        /// Error of the system, or the peer's answer.
         what: String,
     },
     /// TLS files or names that cannot be used.
     #[error("TLS settings: {0}")]
     Tls(String),
-    /// The user was not let in.
+    /// The login was refused.
     #[error(
         "{endpoint} refused the login ({detail}); check [broker] username, password and mechanism"
     )]
     Login {
-        /// Where to.
+        /// Address of the node.
         endpoint: Endpoint,
         /// The broker's answer.
         detail: String,
     },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max): each consumer takes one, and whatever looks at their lag one for each node"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max): each consumer takes one, and lag monitoring one for each node"
     )]
     VirtualHost {
-        /// Where to.
+        /// Address of the node.
         endpoint: Endpoint,
-        /// Who wanted in.
+        /// The user.
         user: String,
-        /// Which one.
+        /// The virtual host.
         vhost: String,
         /// The broker's answer.
         detail: String,
@@ -56,12 +56,12 @@ pub enum BrokerError {
         /// The answer.
         code: ResponseCode,
     },
-    /// The stream is not there.
+    /// The stream does not exist.
     #[error("{0}")]
     StreamMissing(Missing),
-    /// There is a queue of this name, and it is not a stream.
+    /// The name belongs to a queue that is not a stream.
     #[error(
-        "{stream:?} is no stream: virtual host {vhost:?} has a classic or a quorum queue of this name (rabbitmqctl list_queues -p '{vhost}' name type). Give the name of a stream, or delete that queue"
+        "{stream:?} is not a stream: virtual host {vhost:?} has a classic or a quorum queue of this name (rabbitmqctl list_queues -p '{vhost}' name type). Give the name of a stream, or delete that queue"
     )]
     NotAStream {
         /// Name of the queue.
@@ -69,12 +69,12 @@ pub enum BrokerError {
         /// Virtual host of the queue.
         vhost: String,
     },
-    /// The stream is there, but no node can serve it now.
+    /// The stream exists, but no node can serve it now.
     #[error("stream {stream:?} is not available: {detail}")]
     StreamUnavailable {
-        /// Which one.
+        /// The stream.
         stream: StreamName,
-        /// Why.
+        /// Reason.
         detail: String,
     },
     /// The user may not read the stream.
@@ -82,47 +82,47 @@ pub enum BrokerError {
         "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
     )]
     AccessRefused {
-        /// Which one.
+        /// The stream.
         stream: StreamName,
-        /// Who.
+        /// The user.
         user: String,
-        /// Where.
+        /// The virtual host.
         vhost: String,
     },
-    /// The user may not write to the stream, or make it.
+    /// The user may not write to the stream, or create it.
     #[error(
         "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
     )]
     WriteRefused {
-        /// Which one.
+        /// The stream.
         stream: StreamName,
-        /// Who.
+        /// The user.
         user: String,
-        /// Where.
+        /// The virtual host.
         vhost: String,
-        /// Which of the three permissions is wanted: `configure` or `write`.
+        /// The missing permission: `configure` or `write`.
         permission: &'static str,
     },
-    /// The broker did not take messages that were published.
-    #[error("the broker did not take {messages} messages for stream {stream:?}, the first with publishing id {id}: {}", code.describe())]
+    /// The broker refused published messages.
+    #[error("the broker refused {messages} messages for stream {stream:?}, the first with publishing id {id}: {}", code.describe())]
     NotPublished {
         /// Stream that the request was about.
         stream: StreamName,
-        /// How many.
+        /// Number of refused messages.
         messages: usize,
-        /// The first one's id.
+        /// Publishing id of the first one.
         id: u64,
-        /// Why.
+        /// Reason.
         code: ResponseCode,
     },
-    /// Messages that were published were not confirmed in time.
+    /// Published messages were not confirmed in time.
     #[error(
-        "stream {stream:?} confirmed none of {messages} messages within {limit:?}: too few of its replicas are up, or the broker is out of memory or disk space and takes nothing"
+        "stream {stream:?} confirmed none of {messages} messages within {limit:?}: too few of its replicas are up, or the broker has a memory or disk alarm and accepts nothing"
     )]
     Unconfirmed {
         /// Stream that the request was about.
         stream: StreamName,
-        /// How many lack their confirmation.
+        /// Number of unconfirmed messages.
         messages: usize,
         /// The time limit.
         limit: Duration,
@@ -137,12 +137,14 @@ pub enum BrokerError {
         /// The time limit.
         limit: Duration,
     },
-    /// Nothing was heard for too long.
-    #[error("{endpoint} has been silent for {limit:?} (no data and no heartbeat): taken for gone")]
+    /// Neither data nor a heartbeat arrived for too long.
+    #[error(
+        "{endpoint} has been silent for {limit:?} (no data and no heartbeat): the connection is closed"
+    )]
     Silent {
         /// Node that was talked to.
         endpoint: Endpoint,
-        /// For how long.
+        /// Time without data.
         limit: Duration,
     },
     /// The broker closed the connection, with a reason.
@@ -160,15 +162,15 @@ pub enum BrokerError {
     Broken {
         /// Node that was talked to.
         endpoint: Endpoint,
-        /// The reason that the operating system or TLS gave, in words.
+        /// Reason given by the operating system or TLS.
         what: Arc<str>,
     },
     /// No node of the configuration can be used.
     #[error("none of the {} brokers can be used: {}", .0.len(), list(.0))]
     NoNode(Arc<[BrokerError]>),
-    /// The broker takes no publisher while it has a resource alarm.
+    /// The broker accepts no publisher while it has a resource alarm.
     #[error(
-        "{endpoint} takes no messages for stream {stream:?} now: the broker has a resource alarm, as a rule for its free disk space (see rabbitmq-diagnostics alarms, on the node). Free disk space there; publishing goes on by itself when the alarm is over"
+        "{endpoint} accepts no messages for stream {stream:?} now: the broker has a resource alarm, usually for low disk space (see rabbitmq-diagnostics alarms, on the node). Free disk space there; publishing continues by itself after the alarm"
     )]
     Alarm {
         /// Node that was talked to.
@@ -176,29 +178,29 @@ pub enum BrokerError {
         /// Stream that the request was about.
         stream: StreamName,
     },
-    /// The connection is given up to begin a new one.
-    #[error("the connection is given up: {0}")]
+    /// The connection is dropped to begin a new one.
+    #[error("the connection is dropped: {0}")]
     Lost(Arc<str>),
-    /// We closed it.
+    /// This side closed the connection.
     #[error("the connection was closed")]
     Closed,
-    /// Something was sent that the protocol does not allow.
-    #[error("{endpoint} sent something that is not in the protocol: {what}")]
+    /// The broker sent something that the protocol does not allow.
+    #[error("{endpoint} sent something that the protocol does not allow: {what}")]
     NotProtocol {
         /// Node that was talked to.
         endpoint: Endpoint,
-        /// Part of the frame that could not be read, and why.
+        /// Part of the frame that could not be read, with the reason.
         what: WireError,
     },
     /// Bytes that the protocol does not allow, from a peer or for one.
-    #[error("this is not in the protocol: {0}")]
+    #[error("the protocol does not allow this: {0}")]
     Protocol(#[from] WireError),
-    /// More chunks than credit.
+    /// The broker sent more chunks than it had credit for.
     #[error("the broker sent more chunks than it had credit for")]
     CreditExceeded,
-    /// A burst of chunks larger than those before did not fit the memory limit.
+    /// A chunk larger than expected did not fit into the memory limit.
     #[error(
-        "a chunk of {bytes} bytes did not fit into the memory that is left; it will be asked for again"
+        "a chunk of {bytes} bytes did not fit into the memory that is left; it will be requested again"
     )]
     Overrun {
         /// The frame's size.
@@ -216,17 +218,17 @@ pub enum BrokerError {
 
 /// A stream that the broker does not know.
 ///
-/// The stream protocol gives the same answers for a name that nothing bears and for a classic or quorum
-/// queue (tried with metadata, declaring a publisher and asking for an offset, on RabbitMQ 4.3). Only `Create`, which
-/// would make a stream where there is none, tells the two apart.
+/// The stream protocol gives the same answers for a name that does not exist and for a classic or
+/// quorum queue (tested with metadata, declaring a publisher and asking for an offset, on RabbitMQ
+/// 4.3). Only `Create`, which would create a missing stream, distinguishes the two.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "stream {stream:?} does not exist in virtual host {vhost:?}, or a classic or quorum queue has this name (the broker has one answer for both; to see which: rabbitmqctl list_queues -p '{vhost}' name type). Create the stream, or check the name and the virtual host; a classic or quorum queue cannot be read as a stream"
 )]
 pub struct Missing {
-    /// Name that was asked for.
+    /// Name of the stream.
     pub stream: StreamName,
-    /// Virtual host that was asked.
+    /// Virtual host that was searched.
     pub vhost: String,
 }
 
@@ -235,7 +237,7 @@ fn list(errors: &[BrokerError]) -> String {
 }
 
 impl BrokerError {
-    /// Whether trying again, without a person acting, is useless.
+    /// True if a retry is useless before an operator acts.
     pub fn is_fatal(&self) -> bool {
         matches!(self, BrokerError::ChunkTooLarge { .. })
     }

@@ -1,7 +1,7 @@
-//! What listens on a port where no stream protocol is spoken, told by the first bytes that it sends.
+//! Recognises other protocols on a port by the first bytes that the peer sends.
 //!
 //! The first four bytes of the stream protocol are a frame's size, which is small before the limits
-//! are negotiated: none of these can be taken for it.
+//! are negotiated. None of the protocols below can be mistaken for it.
 
 use std::io;
 use std::pin::Pin;
@@ -13,31 +13,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tls::remedy;
 
-/// So many bytes tell a frame's size from the protocols below.
+/// Number of bytes that distinguish a frame's size from the protocols below.
 pub(super) const TELLING_BYTES: usize = 4;
 
 /// What to do where another port was meant.
-const PORTS: &str = "rillway needs the port of RabbitMQ's stream protocol: 5552 as a rule, 5551 with TLS (rabbitmq-diagnostics listeners)";
+const PORTS: &str = "Rillway needs the port of RabbitMQ's stream protocol: normally 5552, or 5551 with TLS (rabbitmq-diagnostics listeners)";
 
-/// What answers on the port, in words; `None` for what may be the stream protocol, or an answer of
-/// TLS.
+/// Description of the protocol that answers on the port; `None` for what may be the stream
+/// protocol, or an answer of TLS.
 pub(super) fn what_answers(first: &[u8]) -> Option<String> {
     let found = match first {
-        [b'A', b'M', b'Q', b'P', ..] => "an AMQP 0.9.1 listener answers there".to_owned(),
+        [b'A', b'M', b'Q', b'P', ..] => "it is an AMQP 0.9.1 port".to_owned(),
         [b'H', b'T', b'T', b'P', ..] => {
-            "an HTTP server answers there (such as RabbitMQ's management UI)".to_owned()
+            "it is an HTTP port (such as RabbitMQ's management UI)".to_owned()
         }
-        [b'S', b'S', b'H', b'-', ..] => "an SSH server answers there".to_owned(),
+        [b'S', b'S', b'H', b'-', ..] => "it is an SSH port".to_owned(),
         [a, b, c, d, ..] if [a, b, c, d].iter().all(|b| b.is_ascii_graphic() || **b == b' ') => {
             let begins = String::from_utf8_lossy(&first[..TELLING_BYTES]).into_owned();
-            format!("what answers there speaks another protocol (it begins with {begins:?})")
+            format!("it speaks another protocol (its first bytes are {begins:?})")
         }
         _ => return None,
     };
     Some(format!("{found}; {PORTS}"))
 }
 
-/// What answers where a plain connection was wanted.
+/// The same where a connection without TLS was expected.
 pub(super) fn what_answers_plainly(first: &[u8]) -> Option<String> {
     match first {
         // A record of TLS: an alert or a handshake, of any version.
@@ -46,28 +46,28 @@ pub(super) fn what_answers_plainly(first: &[u8]) -> Option<String> {
     }
 }
 
-/// A peer that neither answered the first frame nor closed the connection.
+/// Error for a peer that neither answered the first frame nor closed the connection.
 pub(super) fn silent(limit: Duration) -> String {
     format!(
-        "it took the connection, but said nothing within {limit:?}. Either the broker hangs, or what listens there waits for more because it speaks another protocol, as the management UI's HTTP server does; {PORTS}"
+        "it accepted the connection, but sent nothing within {limit:?}. Either the broker hangs, or the port belongs to another protocol, such as the management UI's HTTP; {PORTS}"
     )
 }
 
-/// Nothing at all was answered to the first frame.
+/// Error for a peer that closed the connection without answering the first frame.
 pub(super) fn hung_up_plainly(how: &str) -> String {
     format!(
-        "it closed the connection before it answered anything ({how}). {}",
-        needs_tls("Either the port wants TLS")
+        "it closed the connection without an answer ({how}). {}",
+        needs_tls("Either the port requires TLS")
     )
 }
 
 fn needs_tls(found: &str) -> String {
     format!(
-        "{found}: set [broker.tls], or a URI that begins with rabbitmq-stream+tls://; or it is another port than that of the stream protocol: {PORTS}"
+        "{found}: set [broker.tls], or a URI that begins with rabbitmq-stream+tls://; or it is not the port of the stream protocol: {PORTS}"
     )
 }
 
-/// Why a TLS handshake failed, with what answered instead of TLS.
+/// Error for a failed TLS handshake, naming the protocol that answered instead.
 pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
     let is_tls = matches!(first, [0x15 | 0x16, 3, ..]);
     let hung_up = matches!(
@@ -80,23 +80,23 @@ pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
     match what_answers(first) {
         Some(found) => found,
         None if first.is_empty() && hung_up => format!(
-            "it closed the connection in the TLS handshake without an answer ({error}), as a port without TLS does; connect to the port with TLS, or leave TLS out; {PORTS}"
+            "it closed the connection in the TLS handshake without an answer ({error}), as a port without TLS does; use the TLS port, or turn TLS off; {PORTS}"
         ),
         None if !first.is_empty() && !is_tls => {
-            format!("what answers there does not speak TLS ({error}); {PORTS}")
+            format!("the port does not speak TLS ({error}); {PORTS}")
         }
         None => format!("TLS handshake: {error}{}", remedy(error)),
     }
 }
 
-/// A byte stream that keeps the first bytes it reads.
+/// A byte stream that keeps the first bytes read.
 pub(super) struct Noting<S> {
     inner: S,
     first: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl<S> Noting<S> {
-    /// The stream, and where its first bytes will be.
+    /// Wraps a stream; the second value will hold its first bytes.
     pub(super) fn new(inner: S) -> (Self, Arc<OnceLock<Vec<u8>>>) {
         let first = Arc::new(OnceLock::new());
         (Noting { inner, first: Arc::clone(&first) }, first)

@@ -1,4 +1,4 @@
-//! From a byte stream to an open connection: who is there, login, limits, virtual host, versions.
+//! The handshake: peer properties, login, limits, virtual host, command versions.
 
 use std::sync::atomic::Ordering;
 
@@ -12,8 +12,8 @@ use crate::wire::commands::{
     SaslHandshake, SaslOutcome,
 };
 
-/// What we ask for, and the least that we take the broker's word for: a lower limit of the
-/// broker's counts, none at all (0) becomes this.
+/// Largest frame, in bytes, that we propose. A lower limit of the broker wins; "no limit" (0)
+/// becomes this value.
 const FRAME_MAX: u32 = 1 << 20;
 
 /// Brokers from this version on answer ExchangeCommandVersions; older ones close the connection.
@@ -109,13 +109,13 @@ fn advertised(properties: &[(String, String)]) -> Option<Endpoint> {
     })
 }
 
-/// Ours unless the broker's is lower; 0 turns heartbeats off on our side only. A broker that wants
-/// none (0) still answers to ours, so that a silent one is noticed.
+/// The lower of our interval and the broker's; 0 on our side turns heartbeats off. A broker that
+/// proposes none (0) still answers ours, so that a silent one is noticed.
 fn heartbeat_of(ours: u32, theirs: u32) -> u32 {
     if theirs == 0 { ours } else { ours.min(theirs) }
 }
 
-/// `3.10.8`, `4.0.5`, `4.3.6-rc.1` to major and minor; what cannot be read counts as old.
+/// Major and minor of `3.10.8`, `4.0.5`, `4.3.6-rc.1`; (0, 0) if it cannot be parsed.
 fn parse_version(text: &str) -> (u32, u32) {
     let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))

@@ -1,8 +1,8 @@
-//! Which node to talk to: seeds, metadata, replicas.
+//! Chooses the node to connect to: seeds, metadata, replicas.
 //!
-//! A subscription needs a member of the stream on its node. Replicas are preferred, the leader is
-//! left to the publishers; where there is no replica, or where the caller must see the newest state
-//! of the stream, it is the leader.
+//! A subscription needs a node that has a member of the stream. Replicas are preferred, which
+//! leaves the leader to the publishers. The leader is used if there is no replica, or if the caller
+//! needs the newest state of the stream.
 
 use super::connection::Connection;
 use super::error::{BrokerError, Missing};
@@ -11,13 +11,13 @@ use super::publishing::Creation;
 use crate::types::StreamName;
 use crate::wire::commands::{Metadata, MetadataResponse, ResponseCode};
 
-/// Which member of the stream to go to.
+/// Choice of the stream's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// Any replica, at random; the leader where there is none.
+    /// Any replica, at random; the leader if there is none.
     Replica,
-    /// The leader and no other: it is never behind, so only its word counts where a stream seems
-    /// to end too early or to begin too late.
+    /// Only the leader. It is never behind, so only its answer counts if a stream seems to end too
+    /// early or to begin too late.
     Leader,
 }
 
@@ -35,19 +35,19 @@ pub async fn connect_to_stream(
     let answer = seed.call(&request).await.map_err(|error| seed.about(stream, error))?;
     let candidates = candidates(&answer, stream, prefer, options)?;
     if !options.follow_advertised_hosts {
-        // Behind a load balancer the next attempt may come to the leader.
+        // Behind a load balancer the next attempt may reach the leader.
         let is_leader = candidates.iter().any(|c| Some(c) == seed.advertised());
         let is_alone = answer.nodes.len() == 1;
         return match is_leader || is_alone {
             true => Ok(seed),
             false => Err(unavailable(
                 stream,
-                "only its leader can be asked now, and this node is not it (broker.follow_advertised_hosts = false)",
+                "only its leader can answer now, and this node is not the leader (broker.follow_advertised_hosts is false, so no other node is tried)",
             )),
         };
     }
     if candidates.iter().any(|c| Some(c) == seed.advertised()) && prefer == Prefer::Replica {
-        // The seed itself is a member (and, with replicas elsewhere, as good as they are).
+        // The seed has a member itself, which is as good as one elsewhere.
         return Ok(seed);
     }
     let mut last = None;
@@ -77,8 +77,8 @@ pub async fn connect_to_stream(
     Err(last.unwrap_or_else(|| unavailable(stream, "it has no member that can be reached")))
 }
 
-/// Makes the stream on any node, with the broker's defaults; whatever has this name already is left as
-/// it is.
+/// Creates the stream with the broker's defaults, through any node. An existing stream or queue of
+/// this name is left as it is.
 pub async fn create_stream(
     options: &ConnectOptions,
     stream: &StreamName,
@@ -99,13 +99,14 @@ pub(super) async fn connect_to_seed(options: &ConnectOptions) -> Result<Connecti
             Ok(connection) => return Ok(connection),
             Err(error) => {
                 if seeds.len() > 1 {
-                    tracing::debug!(node = %seed, %error, "a seed cannot be used");
+                    tracing::debug!(node = %seed, %error, "this node cannot be used");
                 }
                 failed.push((seed, error));
             }
         }
     }
-    // In the order of the configuration: the same failures are the same text, and not news in the log.
+    // Sorted as in the configuration, so that the same failures give the same text and are not
+    // logged again.
     failed.sort_by_key(|(seed, _)| options.seeds.iter().position(|given| given == *seed));
     let failed: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
     match <[BrokerError; 1]>::try_from(failed) {
@@ -114,7 +115,7 @@ pub(super) async fn connect_to_seed(options: &ConnectOptions) -> Result<Connecti
     }
 }
 
-/// The members to try, best first.
+/// The nodes to try, best first.
 pub(super) fn candidates(
     answer: &MetadataResponse,
     stream: &StreamName,
@@ -130,7 +131,7 @@ pub(super) fn candidates(
                 vhost: options.vhost.clone(),
             }));
         }
-        // Of a user without any permission here: the others are refused when they subscribe.
+        // Sent only to a user without any permission here; other refusals come when subscribing.
         ResponseCode::AccessRefused => {
             return Err(BrokerError::AccessRefused {
                 stream: stream.clone(),
@@ -154,7 +155,7 @@ pub(super) fn candidates(
     if all.is_empty() {
         return Err(unavailable(
             stream,
-            "it has neither a leader nor a replica now (an election?)",
+            "it has neither a leader nor a replica at the moment, for instance during an election",
         ));
     }
     Ok(all)

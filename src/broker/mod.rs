@@ -1,11 +1,11 @@
-//! One connection to a broker: handshake, requests with time limits, heartbeats, subscription and
-//! credit, offsets, publishing with confirmations, and finding the node to talk to.
+//! Connections to a broker: handshake, requests with time limits, heartbeats, subscriptions and
+//! credit, offsets, publishing with confirmations, and choosing the node.
 //!
 //! Invariants:
 //! - the socket is always read: no step of the reader waits for a sink, a queue or a lock that a
-//!   sink could hold. What limits memory is credit (see [`budget`]), never an unread socket;
-//! - every wait on the peer has a time limit; a peer that says nothing for 1.75 heartbeats is gone;
-//! - a connection that ended says why, once, to everyone who asks ([`Connection::ended`]).
+//!   sink could hold. Memory is limited by credit (see [`budget`]), never by an unread socket;
+//! - every wait on the peer has a time limit; a peer that is silent for 1.75 heartbeats is gone;
+//! - a connection that ended gives one reason, the same to every caller ([`Connection::ended`]).
 //!
 //! It knows nothing of sinks, batches or policies.
 
@@ -31,7 +31,7 @@ mod window;
 mod writer;
 
 pub use budget::Budget;
-// For whatever delivers chunks by another way than a connection of this module.
+// For sources that deliver chunks without a connection of this module.
 #[cfg(test)]
 pub(crate) use budget::{Admission, CreditQueue};
 pub use connection::Connection;

@@ -1,4 +1,4 @@
-//! Opens a connection: dials, starts its reader and writer, and shakes hands.
+//! Opens a connection: dials, starts the reader and the writer, and performs the handshake.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, reader, writer};
 
 impl Connection {
-    /// Connects to one address: TCP, TLS, login, virtual host, and what the broker can do.
+    /// Connects to one address: TCP, TLS, login, virtual host, and the broker's abilities.
     pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
         let limit = options.connect_timeout;
         let deadline = tokio::time::Instant::now() + limit;
@@ -30,7 +30,7 @@ impl Connection {
             tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
         let peer = shaken.map_err(|_| {
             failed(match connection.shared().heard.load(Ordering::Relaxed) {
-                true => format!("the login was not over within {limit:?}"),
+                true => format!("the login took longer than {limit:?}"),
                 false => foreign::silent(limit),
             })
         })??;

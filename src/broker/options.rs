@@ -1,4 +1,4 @@
-//! What a connection needs to know, as plain data.
+//! Connection options, as plain data.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// How to prove who we are.
+/// Authentication mechanism.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     /// A name and a password.
@@ -39,32 +39,33 @@ pub enum Mechanism {
     External,
 }
 
-/// Everything about how to connect.
+/// All options of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// Addresses to begin with, tried in random order.
     pub seeds: Vec<Endpoint>,
     /// The virtual host.
     pub vhost: String,
-    /// How to prove who we are.
+    /// Authentication mechanism and credentials.
     pub mechanism: Mechanism,
-    /// TLS, where it is wanted.
+    /// TLS options; `None` for a connection without TLS.
     pub tls: Option<TlsOptions>,
-    /// Asked of the broker; the lower of ours and its own counts. Zero turns heartbeats off.
+    /// Heartbeat interval proposed to the broker; the lower of both counts. Zero turns heartbeats
+    /// off.
     pub heartbeat: Duration,
-    /// For everything from the first packet to an open connection.
+    /// Time limit from the first packet to an open connection.
     pub connect_timeout: Duration,
-    /// For each request.
+    /// Time limit of each request.
     pub request_timeout: Duration,
-    /// Whether to go to the node that has a replica by the address that it advertises. `false`
-    /// stays with the seeds: for load balancers and tunnels.
+    /// Connects to the advertised address of a node that has a replica. `false` connects to the
+    /// seeds only, for load balancers and tunnels.
     pub follow_advertised_hosts: bool,
-    /// Shown in RabbitMQ's list of connections.
+    /// Name shown in RabbitMQ's list of connections.
     pub name: String,
 }
 
 impl ConnectOptions {
-    /// Who we are, for errors.
+    /// Name of the user, for errors.
     pub fn user(&self) -> &str {
         match &self.mechanism {
             Mechanism::Plain { username, .. } => username,

@@ -1,10 +1,10 @@
-//! Publishing on a connection: what was sent and is not confirmed, and what the broker says of it.
+//! Publishing on a connection: unconfirmed messages, and errors of the broker.
 //!
 //! Invariants:
-//! - what lacks its confirmation is bounded by the caller, who waits in [`Publisher::until_below`];
-//!   the reader only strikes it off, and never waits;
-//! - ids are sent in increasing order. After the first one that the broker refused nothing more is
-//!   taken: what was sent behind it may have been stored, so a gap would look like progress;
+//! - unconfirmed messages are bounded by the caller, who waits in [`Publisher::until_below`]; the
+//!   reader only removes confirmed ones, and never waits;
+//! - ids are sent in increasing order. After the first refused one nothing more is sent: later
+//!   messages may have been stored, so a gap would look like progress;
 //! - the publisher ends with its connection, and with the stream's leader.
 
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::wire::commands::{
 pub enum Creation {
     /// The stream is new.
     Created,
-    /// Something has this name already: a stream, or a queue of another type.
+    /// A stream or a queue of this name exists.
     NameTaken,
 }
 
-/// The one publisher of a connection.
+/// Id of the only publisher of a connection.
 const PUBLISHER: u8 = 1;
 
-/// A publisher of one stream, under a name by which the broker knows its messages again.
+/// A publisher of one stream. The broker recognises repeated messages by its name.
 pub struct Publisher {
     connection: Connection,
     window: Arc<Window>,
@@ -46,20 +46,20 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// How many bytes of messages it holds.
+    /// Bytes of the messages in it.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many messages it holds.
+    /// Number of messages in it.
     pub fn messages(&self) -> usize {
         self.sent.len()
     }
 
-    /// Adds a message; `false` where it does not fit beside the others.
+    /// Adds a message; returns `false` if it does not fit into this frame.
     ///
     /// # Errors
-    /// It fits into no frame.
+    /// If it does not fit into any frame.
     pub fn push(&mut self, id: u64, message: &[u8]) -> Result<bool, BrokerError> {
         let taken = self.builder.push(id, message)?;
         if taken {
@@ -71,11 +71,12 @@ impl Frame {
 }
 
 impl Connection {
-    /// Makes a stream with the broker's defaults; whatever has this name already is left as it is.
+    /// Creates a stream with the broker's defaults; an existing stream or queue of this name is
+    /// left as it is.
     pub async fn create_stream(&self, stream: &StreamName) -> Result<Creation, BrokerError> {
         let request = Create { stream: stream.clone(), arguments: Vec::new() };
         match self.call(&request).await {
-            // The second: there is one that was created with limits of its own.
+            // The second code: one exists with other limits.
             Err(BrokerError::Refused {
                 code: ResponseCode::StreamAlreadyExists | ResponseCode::PreconditionFailed,
                 ..
@@ -85,8 +86,8 @@ impl Connection {
         }
     }
 
-    /// The last publishing id that the stream's leader has taken under this name; 0 also stands for
-    /// "none". What it names may not be replicated yet.
+    /// The last publishing id that the stream's leader has accepted under this name; 0 also means
+    /// "none". That message may not be replicated yet.
     pub async fn publisher_sequence(
         &self,
         stream: &StreamName,
@@ -96,14 +97,15 @@ impl Connection {
         self.call(&request).await.map_err(|error| self.about(stream, error))
     }
 
-    /// Becomes a publisher of the stream under this name. Only one for each connection.
+    /// Declares this connection as a publisher of the stream under this name. Only one per
+    /// connection.
     pub async fn publisher(
         &self,
         stream: &StreamName,
         name: &str,
     ) -> Result<Publisher, BrokerError> {
         let window = Arc::new(Window::new(stream));
-        // Before the broker knows of it: nothing that it says may be missed.
+        // Registered before the request, so that no answer is missed.
         *lock(&self.shared().publisher) = Some(Arc::clone(&window));
         let request = DeclarePublisher {
             publisher: PUBLISHER,
@@ -112,7 +114,7 @@ impl Connection {
         };
         let declared = self.call(&request).await;
         declared.map_err(|error| match error {
-            // Nothing else in such a request makes it answer so.
+            // Nothing else in such a request causes this answer.
             BrokerError::Refused { code: ResponseCode::PreconditionFailed, endpoint, .. } => {
                 BrokerError::Alarm { endpoint, stream: stream.clone() }
             }
@@ -142,7 +144,7 @@ impl Connection {
 }
 
 impl Publisher {
-    /// Whether nothing more can be sent.
+    /// True if nothing more can be sent.
     pub fn has_ended(&self) -> bool {
         lock(&self.window.state).ended.is_some()
     }
@@ -153,13 +155,13 @@ impl Publisher {
         Frame { builder, sent: Vec::new(), bytes: 0 }
     }
 
-    /// The longest message that fits into a frame.
+    /// Longest message, in bytes, that fits into a frame.
     pub fn message_bytes_max(&self) -> usize {
         PublishBuilder::message_bytes_max(self.frame_max)
     }
 
-    /// Sends the frame; its ids are above all that were sent before. Waits no longer than a request
-    /// may take for the socket to take it.
+    /// Sends the frame; its ids must be above all earlier ones. Waits for the socket at most
+    /// `request_timeout`.
     pub async fn send(&mut self, frame: Frame) -> Result<(), BrokerError> {
         {
             let mut state = lock(&self.window.state);
@@ -177,8 +179,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until at most so many messages, of at most so many bytes together, lack their
-    /// confirmation; `timeout` without any confirmation is an error.
+    /// Waits until at most `messages` messages of at most `bytes` bytes are unconfirmed. An error
+    /// if no confirmation arrives for `timeout`.
     ///
     /// Cancel-safe.
     pub async fn until_below(

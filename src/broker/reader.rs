@@ -1,9 +1,9 @@
 //! The task that reads one connection's socket.
 //!
-//! It never waits for anything but the socket: answers go to whoever asked, chunks into a queue
-//! that has room for all that the budget admits, and what must be answered at once is queued for
-//! the writer. A Deliver frame is admitted by its subscription's budget when its first bytes are
-//! seen, before room is made for the rest.
+//! It never waits for anything but the socket. Answers go to their callers, chunks into a queue
+//! with room for all that the budget admits, and immediate answers to the writer's queue. A Deliver
+//! frame is admitted by its subscription's budget as soon as its first bytes arrive, before memory
+//! is reserved for the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,10 +21,10 @@ use crate::sync::lock;
 use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};
 
-/// Room made for each read.
+/// Bytes reserved for each read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Fewer free bytes than this are not worth a system call.
+/// Fewer free bytes than this do not justify a system call.
 const READ_BYTES_MIN: usize = 16 * 1024;
 
 pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
@@ -41,7 +41,7 @@ pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
 async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerError> {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let mut skip = 0usize;
-    // The probe that looks at what is read past.
+    // The probe that inspects the discarded frame.
     let mut watching = None;
     let mut heartbeat = shared.heartbeat.subscribe();
     let mut silence_max = silence_limit(*heartbeat.borrow_and_update());
@@ -91,7 +91,7 @@ fn silent(shared: &Shared, limit: Duration) -> BrokerError {
     BrokerError::Silent { endpoint: shared.endpoint.clone(), limit }
 }
 
-/// Before the first frame: whether this is the stream protocol at all.
+/// Checks the bytes before the first frame: another protocol is reported as such.
 fn look_for_strangers(buffer: &[u8], shared: &Shared) -> Result<(), BrokerError> {
     if shared.heard.load(Ordering::Relaxed) || buffer.len() < foreign::TELLING_BYTES {
         return Ok(());
@@ -103,13 +103,13 @@ fn look_for_strangers(buffer: &[u8], shared: &Shared) -> Result<(), BrokerError>
     Ok(())
 }
 
-/// A broker sends a heartbeat at least every period; 1.75 of them notices a silent one well within
-/// two.
+/// Time without data after which the peer counts as gone. A broker sends a heartbeat at least every
+/// period; 1.75 periods notice a silent one well within two.
 fn silence_limit(heartbeat_s: u32) -> Option<Duration> {
     (heartbeat_s > 0).then(|| Duration::from_millis(u64::from(heartbeat_s) * 1750))
 }
 
-/// Makes room for the rest of the frame under way, or for the next read.
+/// Reserves memory for the rest of the current frame, or for the next read.
 fn make_room(buffer: &mut BytesMut, wanted: usize) {
     let missing = wanted.saturating_sub(buffer.len());
     if missing > READ_BYTES {
@@ -120,11 +120,11 @@ fn make_room(buffer: &mut BytesMut, wanted: usize) {
 }
 
 enum Next {
-    /// More bytes are needed; the frame under way takes so many in all (0: not known yet).
+    /// More bytes are needed; the current frame has this many in all (0: unknown yet).
     Frame { bytes: usize },
-    /// So many bytes are to be read past.
+    /// Bytes to discard.
     Skip { bytes: usize, subscription: u8 },
-    /// The connection was closed in good order.
+    /// The connection was closed normally.
     End,
 }
 
@@ -148,7 +148,7 @@ fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<Next, BrokerErr
                 Some(Admit::Read) => {}
                 Some(Admit::NeedMore) => return Ok(Next::Frame { bytes: 0 }),
                 Some(Admit::Refuse(reason)) => return Err(reason),
-                // A subscription that ended while chunks of it were on their way.
+                // A subscription that ended while its chunks were in flight.
                 Some(Admit::Skip) | None => {
                     return Ok(Next::Skip { bytes: frame_bytes, subscription });
                 }
@@ -164,7 +164,7 @@ fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<Next, BrokerErr
     }
 }
 
-/// Returns whether the connection is over.
+/// Handles a frame; returns true if the connection has ended.
 fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<bool, BrokerError> {
     match frame {
         ServerFrame::Deliver(deliver) => {
@@ -173,7 +173,7 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
             }
         }
         ServerFrame::Response { correlation, payload, .. } => {
-            // Nobody waits for an answer that came after its time limit.
+            // An answer after its time limit has no receiver any more.
             if let Some(waiting) = lock(&shared.pending).remove(&correlation) {
                 drop(waiting.send(payload));
             }
@@ -221,12 +221,12 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         }
         ServerFrame::Tune { frame_max, heartbeat } => {
             if let Some(waiting) = lock(&shared.tune).take() {
-                // A handshake that was given up does not wait for it.
+                // A cancelled handshake does not receive it.
                 waiting.send((frame_max, heartbeat)).unwrap_or_default();
             }
         }
         ServerFrame::Heartbeat => {}
-        ServerFrame::Unknown { key, .. } => tracing::debug!(key, "a frame that nobody asked for"),
+        ServerFrame::Unknown { key, .. } => tracing::debug!(key, "ignored an unknown frame"),
     }
     Ok(false)
 }
@@ -235,5 +235,5 @@ fn reply(shared: &Shared, frame: bytes::Bytes) -> Result<(), BrokerError> {
     shared
         .out
         .try_send(frame)
-        .map_err(|_| shared.broken("the broker does not read what is sent to it"))
+        .map_err(|_| shared.broken("the broker does not read from the connection"))
 }

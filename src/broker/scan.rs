@@ -1,5 +1,4 @@
-//! Reading a stream once, from its first record to where it ends now: for commands, not for
-//! consumers.
+//! Reads a stream once, from its first record to its current end: for commands, not for consumers.
 
 use std::time::Duration;
 
@@ -17,23 +16,25 @@ use crate::wire::block::Block;
 use crate::wire::chunk::{Chunk, ChunkError, ChunkKind};
 use crate::wire::compression::InflateLimits;
 
-/// What chunks under way may take, and what one chunk may be inflated to.
+/// Bytes for chunks in flight, and largest inflated size of one chunk.
 const CHUNK_BYTES: u64 = 64 << 20;
 
-/// How long a chunk that is there may take to come.
+/// Longest time for an existing chunk to arrive.
 const CHUNK_WAIT: Duration = Duration::from_secs(30);
 
-/// Why a stream could not be read to its end.
+/// Reason why a stream could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The broker's part of it.
+    /// Error of the broker or the connection.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// A chunk that cannot be read.
     #[error("stream {0:?}: {1}")]
     Chunk(StreamName, ChunkError),
-    /// It stood still.
-    #[error("stream {0:?}: nothing came within {CHUNK_WAIT:?}, though it goes on to offset {1}")]
+    /// No chunk arrived for too long.
+    #[error(
+        "stream {0:?}: nothing arrived within {CHUNK_WAIT:?}, although the stream ends at offset {1}"
+    )]
     Stalled(StreamName, Offset),
 }
 
@@ -41,18 +42,18 @@ pub enum ReadError {
 pub struct StreamReader {
     stream: StreamName,
     connection: Connection,
-    /// `None` where there is nothing to read.
+    /// `None` if there is nothing to read.
     subscription: Option<Subscribed>,
-    /// The first offset that is not read any more.
+    /// Offset after the last one to read.
     end: Offset,
     next: Offset,
 }
 
 impl StreamReader {
-    /// Finds out where the stream ends now, and begins at its first record.
+    /// Determines the stream's current end, and begins at its first record.
     ///
     /// # Errors
-    /// Whatever keeps the stream from being read.
+    /// If the stream cannot be read.
     pub async fn open(
         options: &ConnectOptions,
         stream: &StreamName,
@@ -67,7 +68,7 @@ impl StreamReader {
             stream: stream.clone(),
             connection,
             subscription: None,
-            // One past its first record where the last chunk is damaged: reading it will say so.
+            // One past its first record if the last chunk is damaged: reading it will report that.
             end: last.map_or(Offset(0), |c| c.next_offset().max(c.first_offset().next())),
             next: Offset(0),
         };
@@ -83,7 +84,7 @@ impl StreamReader {
     /// The records of the next chunk; `None` at the end.
     ///
     /// # Errors
-    /// Whatever keeps the stream from being read on.
+    /// If the stream cannot be read further.
     pub async fn next(&mut self) -> Result<Option<Vec<Block>>, ReadError> {
         while self.next < self.end {
             let Some(subscription) = &mut self.subscription else { break };
@@ -110,7 +111,7 @@ impl StreamReader {
         Ok(None)
     }
 
-    /// Says good-bye.
+    /// Closes the connection.
     pub async fn close(self) {
         self.connection.close().await;
     }

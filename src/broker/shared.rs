@@ -1,4 +1,4 @@
-//! The state of one connection that its reader, its writer and its handles share.
+//! State of a connection that its reader, its writer and its handles share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,40 +15,40 @@ use super::slot::Slot;
 use super::window::Window;
 use crate::sync::lock;
 
-/// Before the limits are negotiated, no frame may be larger.
+/// Largest frame before the limits are negotiated.
 const FRAME_MAX_FIRST: u32 = 1 << 20;
 
-/// Frames of ours that wait to be written. Requests wait for room; the reader never does.
+/// Capacity of the queue of outgoing frames. Requests wait for room; the reader never does.
 const OUTGOING_MAX: usize = 64;
 
-/// Probes that may be under way on one connection. There are 255 ids for them, and one that was given up keeps
-/// its own for as long as the broker takes to say so.
+/// Most simultaneous probes on one connection. There are 255 ids for them, and an abandoned one
+/// keeps its id until the broker answers.
 const PROBES_MAX: usize = 200;
 
-/// The state of a connection that its reader, its writer and its handles share.
+/// State of a connection that its reader, its writer and its handles share.
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
     /// True once the peer has sent a frame.
     pub(super) heard: AtomicBool,
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
-    /// Permits for probes that are under way at the same time: fewer than there are ids.
+    /// Permits for simultaneous probes: fewer than there are ids.
     pub(super) probes: Semaphore,
-    /// The confirmations that its publisher, if it has one, waits for.
+    /// Window of its publisher; `None` if it has none.
     pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
     pub(super) credit: Arc<CreditQueue>,
     pub(super) tune: Mutex<Option<oneshot::Sender<(u32, u32)>>>,
-    /// Negotiated: no frame but Deliver may be larger. 0: no limit of the broker's.
+    /// Negotiated limit of every frame but Deliver, in bytes; 0: no limit.
     pub(super) frame_max: AtomicU32,
-    /// Negotiated, in seconds; 0: none.
+    /// Negotiated heartbeat in seconds; 0: none.
     pub(super) heartbeat: watch::Sender<u32>,
     pub(super) ended: watch::Sender<Option<BrokerError>>,
     pub(super) correlation: AtomicU32,
 }
 
 impl Shared {
-    /// The state with which a connection to this address begins.
+    /// Initial state of a connection to this address.
     pub(super) fn begin(endpoint: &Endpoint) -> Beginnings {
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (tune_tx, tune) = oneshot::channel();
@@ -70,8 +70,8 @@ impl Shared {
         Beginnings { shared, outgoing, tune }
     }
 
-    /// Ends the connection for this reason, unless it has ended already. What was received stays
-    /// readable; requests under way fail.
+    /// Ends the connection with this reason, unless it has ended already. Received events stay
+    /// readable; pending requests fail.
     pub(super) fn end(&self, reason: BrokerError) {
         self.ended.send_if_modified(|ended| {
             let first = ended.is_none();
@@ -89,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// The connection broke.
+    /// The error for a broken connection.
     pub(super) fn broken(&self, what: impl ToString) -> BrokerError {
         let (endpoint, what) = (self.endpoint.clone(), what.to_string());
         match self.heard.load(Ordering::Relaxed) {
@@ -103,11 +103,11 @@ impl Shared {
     }
 }
 
-/// A connection's shared part, and the ends of its channels.
+/// A connection's shared part, and the receiving ends of its channels.
 pub(super) struct Beginnings {
     pub(super) shared: Arc<Shared>,
-    /// The writer's.
+    /// For the writer.
     pub(super) outgoing: mpsc::Receiver<Bytes>,
-    /// The handshake's.
+    /// For the handshake.
     pub(super) tune: oneshot::Receiver<(u32, u32)>,
 }

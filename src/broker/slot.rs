@@ -1,4 +1,4 @@
-//! The reader's side of a subscription: what becomes of a Deliver frame.
+//! The reader's part of a subscription: it decides about each Deliver frame.
 
 use std::sync::Arc;
 
@@ -15,54 +15,54 @@ use crate::wire::commands::{Deliver, ResponseCode};
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
 
-/// The broker sends only when more than half of the *initial* credit is there, so the initial
-/// credit is 1 and the rest is granted at once: any number of chunks may then be outstanding, down
-/// to one, without a stall.
+/// The broker sends only while more than half of the *initial* credit is left, so the initial
+/// credit is 1 and the rest is granted at once. Then any number of chunks may be outstanding
+/// without a stall.
 pub(super) const INITIAL_CREDIT: u16 = 1;
 
-/// The id of the consumer's subscription on its connection; probes take those after it.
+/// Id of the consumer's subscription on its connection; probes use the ids after it.
 pub(super) const MAIN: u8 = 0;
 
-/// A chunk, as it came.
+/// A delivered chunk.
 pub struct Delivery {
     /// The chunk's bytes.
     pub chunk: Bytes,
-    /// The id of the last committed chunk when it was sent (Deliver v2).
+    /// Id of the last committed chunk when it was sent (Deliver v2); else `None`.
     pub committed: Option<u64>,
-    /// The permit for its memory and credit.
+    /// Its memory and credit.
     pub permit: Permit,
 }
 
 /// An event of a subscription.
 pub enum Received {
-    /// A chunk came.
+    /// A chunk was delivered.
     Chunk(Delivery),
-    /// The subscription is gone: the stream was deleted, or its member on this node went away. The
-    /// connection goes on.
+    /// The subscription has ended: the stream was deleted, or its member on this node went away.
+    /// The connection stays open.
     Unavailable(ResponseCode),
 }
 
-/// Room for every chunk that the budget admits, and the word that it is over. Credit alone does not
-/// limit how many chunks wait here: it is granted anew when a chunk *arrives*, as long as there are
-/// bytes left, and small chunks leave many. But each of them holds its cost, which is never below
-/// the overhead, so the budget does.
+/// Capacity of the event queue: one slot per chunk that the budget admits, plus one for the
+/// end-of-subscription event. Credit does not limit the number of waiting chunks, because it is
+/// granted again when a chunk *arrives*. But each chunk counts for at least the overhead, so the
+/// budget does.
 pub(super) fn queue_max(budget: &Budget) -> usize {
     let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
     usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
-/// What the reader may do with a Deliver frame whose first bytes are there.
+/// Decision about a Deliver frame whose first bytes have arrived.
 pub(super) enum Admit {
     Read,
-    /// Its header is not there yet.
+    /// Its header has not arrived yet.
     NeedMore,
-    /// Read past it.
+    /// Discard the frame.
     Skip,
-    /// End the connection for this reason.
+    /// End the connection with this error.
     Refuse(BrokerError),
 }
 
-/// The reader's side of a subscription.
+/// The reader's part of a subscription.
 pub(super) enum Slot {
     Main(Main),
     Probe(Probe),
@@ -78,9 +78,9 @@ pub(super) type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
 
 pub(super) struct Probe {
     pub(super) stream: StreamName,
-    /// The chunk that is being read past, and how many bytes of its frame come before it.
+    /// The chunk that is being discarded, and the bytes of its frame that come before it.
     pub(super) watching: Option<(Watcher, usize)>,
-    /// Whoever waits for what was seen; `None` where nobody does any more.
+    /// Channel to the waiting caller; `None` after it was answered or gave up.
     pub(super) sender: Option<SightingSender>,
 }
 
@@ -103,7 +103,8 @@ impl Slot {
                 }
             },
             Slot::Probe(probe) => {
-                // An unknown version has no chunk that could be found: parsing nothing says so.
+                // The chunk of an unknown version cannot be located: parsing an empty slice reports
+                // that.
                 let at = head.chunk_at.unwrap_or(buffer.len());
                 let chunk = buffer.get(at..).unwrap_or_default();
                 if chunk.len() < HEADER_BYTES && (buffer.len() as u64) < bytes {
@@ -118,7 +119,7 @@ impl Slot {
         }
     }
 
-    /// Looks at bytes of the frame that is read past; `last` are its last ones.
+    /// Looks at bytes of a discarded frame; `last` marks its end.
     pub(super) fn watch(&mut self, bytes: &[u8], last: bool) {
         let Slot::Probe(probe) = self else { return };
         let Some((watcher, before)) = &mut probe.watching else { return };
@@ -126,7 +127,7 @@ impl Slot {
         *before -= passed;
         watcher.feed(bytes.get(passed..).unwrap_or_default());
         if last && let Some((watcher, _)) = probe.watching.take() {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             probe.sender.take().map(|sender| sender.send(watcher.finish()).ok());
         }
     }
@@ -141,16 +142,16 @@ impl Slot {
         match main.sender.try_send(Received::Chunk(delivery)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(BrokerError::CreditExceeded),
-            // The consumer has let go of it.
+            // The consumer has dropped the subscription.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         }
     }
 
-    /// The broker dropped the subscription.
+    /// The broker ended the subscription.
     pub(super) fn unavailable(self, code: ResponseCode) {
         if let Slot::Main(main) = self {
             main.budget.close();
-            // A consumer that is gone need not know; there is always room for this one word.
+            // The consumer may be gone; there is always a slot for this event.
             drop(main.sender.try_send(Received::Unavailable(code)));
         }
     }

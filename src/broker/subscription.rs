@@ -1,4 +1,4 @@
-//! Subscriptions: the consumer's, and short ones that look at a single chunk.
+//! Subscriptions: the consumer's, and short ones (probes) that look at a single chunk.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,8 +15,8 @@ use crate::types::StreamName;
 use crate::wire::chunk::Sighting;
 use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe};
 
-/// A subscription of a consumer. Dropping it stops the credit, and what still arrives is read past.
-/// The broker forgets it with the connection.
+/// A subscription of a consumer. Dropping it ends the credit, and chunks that still arrive are
+/// discarded. The broker ends it with the connection.
 pub struct Subscribed {
     connection: Connection,
     budget: Arc<Budget>,
@@ -37,7 +37,8 @@ impl Connection {
         lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
         let subscription =
             Subscribed { connection: self.clone(), budget: Arc::clone(budget), events };
-        // The credit counts before the request is sent: the first chunk may overtake its answer.
+        // The credit is counted before the request is sent: the first chunk may overtake the
+        // answer.
         budget.open(INITIAL_CREDIT);
         let request = Subscribe {
             subscription: MAIN,
@@ -51,18 +52,18 @@ impl Connection {
         Ok(subscription)
     }
 
-    /// Subscribes for one chunk and returns what was seen of it; it is walked as it comes, and not
-    /// kept. `None`: it did not come within `wait`. Several may be under way at the same time.
+    /// Subscribes for one chunk, checks it as it arrives without keeping it, and returns its
+    /// header. `None` if it did not arrive within `wait`. Several probes may run at the same time.
     ///
-    /// Cancel-safe: a dropped call ends its subscription, and gives its id back when the broker has said
-    /// so.
+    /// Cancel-safe: a dropped call ends its subscription, and frees its id after the broker has
+    /// confirmed that.
     pub(super) async fn probe(
         &self,
         stream: &StreamName,
         start: Start,
         wait: std::time::Duration,
     ) -> Result<Option<Sighting>, BrokerError> {
-        // More than there are ids wait for one another.
+        // Probes beyond the number of ids wait for one another.
         let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
         let (sender, sighting) = oneshot::channel();
         let mut probing = self.probing(stream, sender)?;
@@ -76,14 +77,14 @@ impl Connection {
         match self.call(&request).await {
             Ok(()) => {}
             Err(error) => {
-                // Refused, it is none; without an answer it may be one.
+                // After a refusal there is no subscription; without an answer there may be one.
                 probing.over |= matches!(error, BrokerError::Refused { .. });
                 return Err(self.about(stream, error));
             }
         }
         let found = tokio::time::timeout(wait, sighting).await;
         let ended = self.call(&Unsubscribe { subscription: probing.id }).await;
-        // Also where it is refused: then the broker has dropped it already.
+        // A refusal also means that the broker has no such subscription any more.
         probing.over = matches!(ended, Ok(()) | Err(BrokerError::Refused { .. }));
         match found {
             Ok(Ok(sighting)) => sighting.map(Some).map_err(BrokerError::Protocol),
@@ -99,7 +100,7 @@ impl Connection {
         }
     }
 
-    /// Takes an id for a probe.
+    /// Reserves an id for a probe.
     fn probing(
         &self,
         stream: &StreamName,
@@ -108,7 +109,7 @@ impl Connection {
         let mut slots = lock(&self.shared().slots);
         let free = (MAIN + 1..=u8::MAX).find(|id| !slots.contains_key(id));
         let id = free.ok_or_else(|| {
-            BrokerError::Lost("every subscription id of the connection is taken".into())
+            BrokerError::Lost("all subscription ids of the connection are in use".into())
         })?;
         let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
         slots.insert(id, Slot::Probe(probe));
@@ -116,7 +117,7 @@ impl Connection {
     }
 }
 
-/// A probe's id while it is under way.
+/// Id of a running probe.
 struct Probing<'a> {
     connection: &'a Connection,
     id: u8,
@@ -132,7 +133,8 @@ impl Drop for Probing<'_> {
             slots.remove(&self.id);
             return;
         }
-        // The id stays taken while chunks of this subscription may still come; they are read past.
+        // The id stays reserved while chunks of this subscription may still arrive; they are
+        // discarded.
         if let Some(Slot::Probe(probe)) = slots.get_mut(&self.id) {
             probe.sender = None;
         }
@@ -151,22 +153,22 @@ impl Drop for Probing<'_> {
 }
 
 impl Subscribed {
-    /// The next event; `None` when the connection ended (ask it why). Cancel-safe.
+    /// The next event; `None` when the connection has ended (it has the reason). Cancel-safe.
     pub async fn next(&mut self) -> Option<Received> {
         self.events.recv().await
     }
 
-    /// The same, for a caller that polls.
+    /// The poll form of [`Subscribed::next`].
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
         self.events.poll_recv(context)
     }
 
-    /// An event that is there already.
+    /// An event that has already arrived.
     pub fn try_next(&mut self) -> Option<Received> {
         self.events.try_recv().ok()
     }
 
-    /// The connection that it lives on.
+    /// The connection of the subscription.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -1,7 +1,7 @@
-//! Where a stream begins and ends.
+//! First and last offset of a stream.
 //!
-//! From 3.11 on the broker says so (StreamStats). Before, a short subscription at `first` and one at
-//! `last`, a chunk each, are read for their headers.
+//! From 3.11 on the broker reports them (StreamStats). Before, two short subscriptions at `first`
+//! and at `last` read the header of one chunk each.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::types::{Offset, StreamName};
 use crate::wire::chunk::Sighting;
 use crate::wire::commands::{StreamStats, keys};
 
-/// How long a chunk that exists may take to come. A stream without one takes as long to be seen as
-/// empty, on brokers before 3.11 only.
+/// Longest time for an existing chunk to arrive. On brokers before 3.11, an empty stream is
+/// recognised only after this time.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
-/// Where a stream begins and ends, as the node sees it.
+/// First offset and end of a stream, as one node sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The first offset retained; `None` where the stream holds nothing.
+    /// First retained offset; `None` if the stream is empty.
     pub first: Option<Offset>,
-    /// Its end.
+    /// The end.
     pub tail: Tail,
 }
 
-/// Asks where the stream begins and ends.
+/// Asks for the first offset and the end of the stream.
 pub async fn stream_bounds(
     connection: &Connection,
     stream: &StreamName,
@@ -45,16 +45,16 @@ pub async fn stream_bounds(
         return Ok(Bounds { first: None, tail: Tail::Empty });
     };
     let Some(last) = connection.probe(stream, Start::Last, PROBE_WAIT).await? else {
-        // An answer that does not come is none: the stream may end anywhere.
+        // Without an answer the end is unknown.
         return Err(BrokerError::StreamUnavailable {
             stream: stream.clone(),
-            detail: format!("its last chunk did not come within {PROBE_WAIT:?}"),
+            detail: format!("its last chunk did not arrive within {PROBE_WAIT:?}"),
         });
     };
     Ok(Bounds { first: Some(first.first_offset()), tail: Tail::Offset(last_offset(&last)) })
 }
 
-/// The chunk at `start`, looked at by a short subscription of its own; `None` where nothing came.
+/// Header of the chunk at `start`, from a short subscription of its own; `None` if none arrived.
 pub async fn chunk_at(
     connection: &Connection,
     stream: &StreamName,
@@ -63,7 +63,7 @@ pub async fn chunk_at(
     connection.probe(stream, start, PROBE_WAIT).await
 }
 
-/// The last offset of a chunk, or a lower bound of it.
+/// The last offset of a chunk; a lower bound if the chunk is damaged.
 fn last_offset(chunk: &Sighting) -> Offset {
     chunk.next_offset().prev().map_or(chunk.first_offset(), |last| last.max(chunk.first_offset()))
 }

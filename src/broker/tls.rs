@@ -21,7 +21,7 @@ pub(super) async fn connect(
     let name = options.server_name.as_deref().unwrap_or(&endpoint.host).to_owned();
     let name = ServerName::try_from(name.clone()).map_err(|_| {
         BrokerError::Tls(format!(
-            "{name:?} is not a name that a certificate can bear; set tls.server_name"
+            "{name:?} is not a valid name in a certificate; set tls.server_name"
         ))
     })?;
     let config = client_config(options).map_err(|error| BrokerError::Tls(error.0))?;

@@ -1,6 +1,6 @@
-//! What was published on a connection and is not confirmed, and what the broker says of it.
+//! The publishing window: messages that are not confirmed yet, and errors of the broker.
 //!
-//! The reader strikes confirmed messages off and never waits; the publisher waits for room.
+//! The reader removes confirmed messages and never waits; the publisher waits for room.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -21,11 +21,11 @@ pub(super) struct Window {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// In order of their ids, those that lack their confirmation, and those behind such a one.
+    /// In order of their ids: unconfirmed messages, and confirmed ones after an unconfirmed one.
     pub(super) sent: VecDeque<Sent>,
     pub(super) unconfirmed: usize,
     pub(super) bytes: usize,
-    /// Of all confirmations so far: whether there was progress.
+    /// Number of confirmations so far, to notice progress.
     pub(super) confirmed: u64,
     pub(super) ended: Option<BrokerError>,
 }

@@ -13,17 +13,17 @@ use super::error::BrokerError;
 use super::shared::Shared;
 use crate::wire::commands;
 
-/// Where no heartbeat was agreed on, the longest that one write may take.
+/// Longest time of one write if no heartbeat was agreed.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Frames are copied together up to this size; larger ones are written as they are.
+/// Frames up to this size are copied together; larger ones are written directly.
 const TOGETHER_BYTES_MAX: usize = 4096;
 
-/// How long the last words may take.
+/// Time limit for the last frames.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Writes until the connection has ended, and ends by itself soon after that: what drops a connection
-/// need not, and must not, abort the answer to the broker's Close.
+/// Writes until the connection has ended, and stops by itself soon after that. Dropping a
+/// connection must not abort the answer to the broker's Close.
 pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
     let mut ended = shared.ended.subscribe();
     let overdue = async {
@@ -33,7 +33,7 @@ pub(super) async fn run(socket: WriteHalf, outgoing: mpsc::Receiver<Bytes>, shar
     tokio::select! {
         written = write_all(socket, outgoing, &shared) => match written {
             Ok(()) => {}
-            // Whatever the peer said before it closed is still to be read, and tells more.
+            // Frames that the peer sent before it closed are still to be read, and say more.
             Err(_) if !shared.heard.load(Ordering::Relaxed) => {}
             Err(BrokerError::Lost(what)) => shared.end(shared.broken(what)),
             Err(reason) => shared.end(reason),
@@ -79,7 +79,7 @@ async fn write_all(
             () = idle => send(&mut socket, &commands::heartbeat(), write_limit).await?,
             changed = heartbeat.changed() => if changed.is_err() { return Ok(()) },
             () = async { drop(ended.wait_for(Option::is_some).await) } => {
-                // The last words (a CloseResponse) go out, if the peer takes them.
+                // The last frames (a CloseResponse) are sent, if the peer still reads.
                 while let Ok(frame) = outgoing.try_recv() {
                     send(&mut socket, &frame, GOODBYE_LIMIT).await?;
                 }
@@ -93,7 +93,7 @@ async fn write_all(
     }
 }
 
-/// The frame, with small ones that wait behind it: one system call for all of them.
+/// The frame together with small ones that wait after it: one system call for all.
 fn with_others(frame: Bytes, outgoing: &mut mpsc::Receiver<Bytes>) -> Bytes {
     if frame.len() > TOGETHER_BYTES_MAX || outgoing.is_empty() {
         return frame;
@@ -115,6 +115,6 @@ async fn send(
     match tokio::time::timeout(limit, socket.write_all(frame)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(BrokerError::Lost(error.to_string().into())),
-        Err(_) => Err(BrokerError::Lost("the broker does not read what is sent to it".into())),
+        Err(_) => Err(BrokerError::Lost("the broker does not read from the connection".into())),
     }
 }

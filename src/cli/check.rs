@@ -1,7 +1,7 @@
-//! `rillway check`: what the configuration comes to, before anything runs.
+//! `rillway check`: prints what each consumer would do, without running it.
 //!
-//! What a consumer would do is known from the configuration alone, except where it would resume:
-//! that is asked of the broker and the sinks, with `--connect`, and handed to [`Plan::new`].
+//! That follows from the configuration alone, except where a consumer would resume. With
+//! `--connect`, the broker and the sinks are asked, and the answer is passed to [`Plan::new`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,30 +19,30 @@ use crate::flow::resume::{self, OnLost, Origin};
 use crate::supervisor::{self, plan_of};
 use crate::types::{ConsumerName, Guarantee, Offset};
 
-/// What `check` takes.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Connect to the broker and the sinks too, and tell where each consumer would resume
+    /// Connect to the broker and the sinks too, and show where each consumer would resume
     #[arg(long)]
     pub connect: bool,
 }
 
-/// Where a consumer would resume.
+/// Position at which a consumer would resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ResumeReport {
-    /// Where, in words: `offset 1001`.
+    /// The position as text: `offset 1001`.
     pub position: String,
-    /// Why there: `the sink's own position is 1000`.
+    /// The reason: `the sink's own position is 1000`.
     pub why: String,
 }
 
-/// The answer for one consumer: where it would resume, or what is wrong.
+/// Result for one consumer: where it would resume, or why it could not run.
 type Asked = Result<ResumeReport, String>;
 
-/// Checks and prints. A consumer that could not run does not keep the others from being printed.
+/// Checks and prints. All consumers are printed, even if some could not run.
 ///
 /// # Errors
-/// [`Failure::Unavailable`] where a consumer could not run, with what is wrong with each.
+/// [`Failure::Unavailable`] if a consumer could not run, with the reason of each.
 pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
     let asked = if args.connect { ask_all(&config).await } else { HashMap::new() };
     let mut wrong: Vec<String> = Vec::new();
@@ -50,7 +50,7 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
         && let Err(what) = crate::files::could_write_in(&config.state_dir)
     {
         wrong.push(format!(
-            "state_dir: {what}. Set another `state_dir`, or let the user that rillway runs as write there"
+            "state_dir: {what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
         ));
     }
     for consumer in &config.consumers {
@@ -84,11 +84,12 @@ async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String
         Err(lost) => match plan.spec.on_lost {
             OnLost::Halt => ("nowhere: it would halt".to_owned(), lost),
             OnLost::First => {
-                ("the first message".to_owned(), format!("as on_offset_lost says, for {lost}"))
+                ("the first message".to_owned(), format!("by on_offset_lost, because {lost}"))
             }
-            OnLost::Next => {
-                ("what is published next".to_owned(), format!("as on_offset_lost says, for {lost}"))
-            }
+            OnLost::Next => (
+                "the next published message".to_owned(),
+                format!("as on_offset_lost says, for {lost}"),
+            ),
         },
         Ok(plan) => describe(&plan, forecast.stored),
     })
@@ -104,7 +105,7 @@ fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
             "after the offset stored on the broker".to_owned()
         }
         (Some(Origin::Beginning), _) => "where it began; nothing is durable yet".to_owned(),
-        (None, _) => "as `start` says, for nothing was ever stored".to_owned(),
+        (None, _) => "by `start`, because no offset was ever stored".to_owned(),
     };
     let position = match plan.wanted {
         Some(offset) => format!("offset {offset}"),
@@ -113,7 +114,7 @@ fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
     (position, why)
 }
 
-/// What the configuration comes to.
+/// Result of `rillway check`.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// The file that it was read from.
@@ -124,47 +125,47 @@ pub struct Plan {
     pub vhost: String,
     /// The user.
     pub username: String,
-    /// Whether the connection is encrypted.
+    /// True if the connection is encrypted.
     pub tls: bool,
-    /// Where the HTTP server listens, if it does.
+    /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
-    /// Where the daemon keeps what it must remember.
+    /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// What each consumer would do.
     pub consumers: Vec<ConsumerPlan>,
-    /// What all consumers may take together. The process itself comes on top.
+    /// Upper bound of the memory of all consumers, in bytes. The process itself comes on top.
     pub memory_bound_bytes: u64,
 }
 
 /// What a consumer would do.
 #[derive(Debug, Serialize)]
 pub struct ConsumerPlan {
-    /// Its name.
+    /// Name of the consumer.
     pub name: String,
-    /// The stream that it reads.
+    /// The stream to read.
     pub stream: String,
-    /// The name of its offset on the server.
+    /// Name under which its offset is stored on the broker.
     pub reference: String,
-    /// Where it starts if it has never stored an offset.
+    /// Start position if it has never stored an offset.
     pub start: String,
-    /// The kind of its sink.
+    /// Kind of its sink.
     pub sink: &'static str,
-    /// Where the sink writes, where that is a place.
+    /// Path that the sink writes to; `None` if it has none.
     pub to: Option<PathBuf>,
-    /// How often a record can reach the sink's destination.
+    /// Delivery guarantee of the sink.
     pub guarantee: Guarantee,
-    /// The kind of the dead letters' sink, and where that writes.
+    /// Kind of the dead letters' sink, and the path that it writes to.
     pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
-    /// What it may take, at the most.
+    /// Upper bound of its memory, in bytes.
     pub memory_bound_bytes: u64,
-    /// Where it would resume, if that was asked and could be told.
+    /// Where it would resume; `None` if that was not asked, or it could not run.
     pub resume: Option<ResumeReport>,
-    /// Why it could not run, if that was asked and is so.
+    /// Reason why it could not run; `None` if that was not asked, or it could.
     pub problem: Option<String>,
 }
 
 impl Plan {
-    /// The plan, with what was found out about where to resume.
+    /// The plan, with the answers about where to resume.
     fn new(config: &Config, mut asked: HashMap<ConsumerName, Asked>) -> Plan {
         let consumers: Vec<ConsumerPlan> =
             config.consumers.iter().map(|c| ConsumerPlan::new(c, asked.remove(&c.name))).collect();
@@ -255,7 +256,7 @@ impl fmt::Display for ConsumerPlan {
     }
 }
 
-/// A bound is still one if it is larger, and it is easier to read in whole MiB.
+/// Rounded up to whole MiB: still an upper bound, and easier to read.
 fn rounded_up(bytes: u64) -> ByteSize {
     ByteSize::mib(bytes.div_ceil(1 << 20))
 }

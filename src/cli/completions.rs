@@ -7,7 +7,7 @@ use super::{Cli, schema};
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell to write them for
+    /// The shell to generate completions for
     shell: Shell,
 }
 

@@ -1,30 +1,30 @@
-//! From errors to exit codes.
+//! Exit codes of errors.
 
 use crate::config::{ConfigError, EXIT_BAD_CONFIG};
 
-/// Wrong usage, or input that cannot be taken (`EX_USAGE`).
+/// Wrong usage, or invalid input (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
-/// Something that is needed cannot be had (`EX_UNAVAILABLE`).
+/// Something required is unavailable (`EX_UNAVAILABLE`).
 pub const EXIT_UNAVAILABLE: u8 = 69;
-/// A mistake of the program's own (`EX_SOFTWARE`).
+/// An error in the program (`EX_SOFTWARE`).
 pub const EXIT_INTERNAL: u8 = 70;
 
-/// An error whose kind the caller of the program should learn.
+/// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was asked for, or the input, makes no sense.
+    /// The arguments or the input are invalid.
     #[error("{0}")]
     Usage(String),
-    /// There is no configuration.
+    /// The configuration could not be loaded.
     #[error("{0}")]
     Config(String),
-    /// Something that is needed cannot be had: a broker, a stream, a medium.
+    /// Something required is unavailable: a broker, a stream, a destination.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl Failure {
-    /// Something that is needed cannot be had.
+    /// Something required is unavailable.
     pub fn unavailable(what: impl ToString) -> Failure {
         Failure::Unavailable(what.to_string())
     }

@@ -1,5 +1,5 @@
-//! `rillway health`: asks a running daemon whether it is well. For a container's HEALTHCHECK, where
-//! there is neither a shell nor curl.
+//! `rillway health`: asks a running daemon for its health. For a container's HEALTHCHECK, where
+//! neither a shell nor curl exists.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use super::schema::write;
 use crate::admin;
 use crate::config::Env;
 
-/// What `health` takes.
+/// Arguments of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// What to ask
+    /// The question to ask
     #[arg(value_enum, default_value_t)]
     question: Question,
-    /// Where the daemon's admin server listens [default: as the environment or the configuration says]
+    /// Address of the daemon's admin server [default: from the environment or the configuration]
     #[arg(long, value_name = "ADDRESS:PORT")]
     address: Option<SocketAddr>,
 }
 
-/// Asks, prints the answer, and fails where it is not a good one.
+/// Asks, prints the answer, and fails if it is not a good one.
 pub fn ask(
     args: &HealthArgs,
     configured: impl FnOnce() -> anyhow::Result<SocketAddr>,
@@ -36,13 +36,13 @@ pub fn ask(
     write(&format!("{answer}\n"))
 }
 
-/// What to ask.
+/// The question to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Question {
-    /// Does every loop turn? What a restart would cure.
+    /// Does every loop make progress? If not, a restart helps.
     #[default]
     Live,
-    /// Does every consumer do its work? What may need a person.
+    /// Does every consumer work normally? If not, an operator may have to act.
     Ready,
 }
 
@@ -55,8 +55,8 @@ impl Question {
     }
 }
 
-/// Asks the daemon whose admin server listens on `address`. `Ok` holds what it answered; `Err` holds
-/// why it is not well, or why it could not be asked (exit code 69; a HEALTHCHECK takes any code but
+/// Asks the daemon whose admin server listens on `address`. `Ok` holds its answer; `Err` holds the
+/// reason why it is unhealthy or could not be asked (exit code 69; a HEALTHCHECK takes any code but
 /// 0 for "unhealthy").
 pub fn run(address: SocketAddr, question: Question) -> Result<String, String> {
     match admin::probe(address, question.path()) {

@@ -1,18 +1,18 @@
-//! Where the configuration file is.
+//! Finds the configuration file.
 
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 
-/// Where a file is looked for that nobody names.
+/// Paths that are tried if no file is named.
 const DEFAULTS: [&str; 2] = ["rillway.toml", "/etc/rillway/rillway.toml"];
 
-/// The file that was named, or else the first of the usual ones that is there.
+/// The named file, or else the first default path that exists.
 pub(super) fn optional(named: Option<&Path>) -> Option<PathBuf> {
     first(named, &DEFAULTS.map(PathBuf::from))
 }
 
-/// The same, for what cannot do without.
+/// The same, but a missing file is an error.
 pub(super) fn required(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     optional(named).ok_or_else(|| {
         Failure::Config(format!(
@@ -25,8 +25,8 @@ pub(super) fn required(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 fn first(named: Option<&Path>, usual: &[PathBuf]) -> Option<PathBuf> {
     match named {
-        // Not looked for elsewhere if it is missing: that would run with another configuration
-        // than the one that was asked for.
+        // If the named file is missing, no default is used: that would run with another
+        // configuration than the requested one.
         Some(path) => Some(path.to_owned()),
         None => usual.iter().find(|path| path.exists()).cloned(),
     }

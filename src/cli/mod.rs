@@ -1,7 +1,7 @@
-//! The command line: what can be asked for, and one file for each subcommand.
+//! The command line, with one file for each subcommand.
 //!
-//! Results go to standard output, everything else to standard error. What ends a command is an
-//! error; its kind decides the exit code (see [`exit_code`]).
+//! Results go to standard output, everything else to standard error. A command fails with an error,
+//! whose kind decides the exit code (see [`exit_code`]).
 
 pub mod check;
 mod completions;
@@ -41,29 +41,29 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every subcommand takes.
+/// Arguments of every subcommand.
 #[derive(Debug, Args)]
 pub struct Shared {
     /// The configuration file [default: ./rillway.toml, else /etc/rillway/rillway.toml]
     #[arg(short, long, value_name = "FILE", global = true, env = "RILLWAY_CONFIG")]
     config: Option<PathBuf>,
-    /// Print what machines read: JSON on standard output
+    /// Print JSON on standard output, for programs
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// What can be asked for.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon until a signal ends it
     Run,
-    /// Check the configuration and print what it comes to
+    /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
-    /// Ask a running daemon whether it is well
+    /// Ask a running daemon for its health
     Health(health::HealthArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
-    /// Count a consumer's dead letters, or put them through its sink again
+    /// Count a consumer's dead letters, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
@@ -71,7 +71,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Does what the command line asks for.
+/// Runs the command line.
 pub fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { shared, command } = cli;
     let env = Env::of_process();
@@ -80,7 +80,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             let runtime = runtime()?;
             let result = runtime.block_on(run::run(config));
-            // A write that is stuck (a full pipe, a dead disk) must not keep the process.
+            // A blocked write (a full pipe, a dead disk) must not keep the process alive.
             runtime.shutdown_background();
             result
         }
@@ -102,9 +102,9 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Shows the complaint about the command line (or the help that was asked for).
+/// Prints the error in the command line (or the requested help).
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing can be done about a standard output that is closed.
+    // Nothing can be done if standard output is closed.
     drop(error.print());
     if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
 }

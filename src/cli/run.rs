@@ -1,9 +1,9 @@
-//! `rillway run`: the daemon, from its first log line to its last stored offset.
+//! `rillway run`: the daemon, from the first log line to the last stored offset.
 //!
-//! Signals: SIGINT and SIGTERM drain and store within `shutdown_grace`; a second one, at least
-//! [`SECOND_SIGNAL_AFTER`] later, stops at once. SIGUSR1 stores every durable offset now. SIGHUP is what
-//! a terminal sends when it is closed: where the log goes to one, it drains; elsewhere it is ignored,
-//! as SIGUSR2 is, for there is no reload yet.
+//! Signals: SIGINT and SIGTERM start a graceful shutdown within `shutdown_grace`; a second one, at
+//! least [`SECOND_SIGNAL_AFTER`] later, stops at once. SIGUSR1 stores every durable offset now.
+//! SIGHUP is sent by a terminal that closes: if the log goes to a terminal, it starts a graceful
+//! shutdown; otherwise it is ignored, like SIGUSR2, because there is no reload yet.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::types::ConsumerKey;
 
 /// Runs all consumers until a signal ends them.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    // Before anything else: a signal that comes earlier kills, or is lost where this is process 1.
+    // First of all: an earlier signal kills the process or, if this is process 1, is lost.
     let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(taken).context("cannot take signals")?;
     let format = match config.log.format {
@@ -36,7 +36,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     logging::init(format, config.log.filter())?;
     let recorder = telemetry::install()?;
     let upkeep = tokio::spawn(prometheus::upkeep(recorder.clone()));
-    // Asked now: a terminal that is gone is none any more.
+    // Checked now: a closed terminal no longer counts as one.
     let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {
         true => Some(admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?),
@@ -68,21 +68,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let grace = config.shutdown_grace.0;
     let Some(signal) = until_told(&mut signals, &mut supervisor, on_terminal).await else {
         supervisor.drain(grace).await;
-        let what = "whatever read standard output has gone, and no consumer has another sink; what it \
-                    took is stored as far as it was written";
+        let what = "the reader of standard output has closed it, and no consumer has another sink; everything \
+                    that was written is stored";
         return Err(Failure::unavailable(what).into());
     };
     tracing::info!(
         signal,
         grace_ms = grace.as_millis(),
-        "draining; the same signal again, a second from now or later, stops at once"
+        "graceful shutdown; the same signal again, at least one second later, stops at once"
     );
     notifier.stopping();
     let began = Instant::now();
     let drained = tokio::select! {
         drained = supervisor.drain(grace) => drained,
         () = again(&mut signals, began) => {
-            tracing::error!("stopped at once; what was not stored is read again next time");
+            tracing::error!("stopped at once; messages after the stored offsets are read again at the next start");
             return Err(Failure::unavailable("stopped before all offsets were stored").into());
         }
     };
@@ -90,23 +90,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(server) = server
         && let Err(error) = server.await
     {
-        tracing::warn!(%error, "the admin server ended with a fault");
+        tracing::warn!(%error, "the admin server failed");
     }
     watchdog.abort();
     upkeep.abort();
     conclude(drained, began)
 }
 
-/// Two signals within this time are one: `timeout` and some terminals send theirs twice.
+/// Two signals within this time count as one: `timeout` and some terminals send theirs twice.
 const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether a signal is a wish of its own, so long after the first one.
+/// True if a signal this long after the first one counts as the second.
 fn is_second(since_the_first: Duration) -> bool {
     since_the_first >= SECOND_SIGNAL_AFTER
 }
 
-/// Carries out what signals ask for, until one asks for the end, and says which; `None` where nobody
-/// reads what the consumers write any more.
+/// Handles signals until one ends the daemon, and returns its name; `None` if the reader of
+/// standard output has closed it.
 async fn until_told(
     signals: &mut Signals,
     supervisor: &mut Supervisor,
@@ -136,11 +136,11 @@ fn ignored(signal: i32) {
     let signal = if signal == SIGHUP { "SIGHUP" } else { "SIGUSR2" };
     tracing::warn!(
         signal,
-        "ignored: the configuration is read at the start only. Restart rillway to read it again"
+        "ignored: Rillway reads its configuration only at the start. Restart it to apply changes"
     );
 }
 
-/// Waits for a second signal to end; the first one came when the drain began.
+/// Waits for the second signal; the first one came when the drain began.
 async fn again(signals: &mut Signals, began: Instant) {
     while let Some(signal) = signals.next().await {
         match signal {
@@ -161,24 +161,24 @@ fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
         tracing::warn!(%consumer, %stream, %reason, "the consumer had halted");
     }
     for (ConsumerKey { consumer, stream }, reason) in &failed {
-        tracing::warn!(%consumer, %stream, %reason, "the consumer had failed; what it had not stored is read again next time");
+        tracing::warn!(%consumer, %stream, %reason, "the consumer had failed; messages after its stored offset are read again at the next start");
     }
     if late.is_empty() {
         let of = if halted.is_empty() && failed.is_empty() { "" } else { " of the others" };
         tracing::info!(
             took_ms = began.elapsed().as_millis(),
-            "drained; every durable offset{of} is stored"
+            "shutdown complete; every durable offset{of} is stored"
         );
         return Ok(());
     }
     Err(Failure::unavailable(format!(
-        "not drained within shutdown_grace: {}; what they had not stored is read again next time",
+        "not finished within shutdown_grace: {}; messages after their stored offsets are read again at the next start",
         names_of(&late).join(", ")
     ))
     .into())
 }
 
-/// The consumers' names, with the stream where several of one consumer are among them.
+/// Names of the consumers, with the stream if there are several of one consumer.
 fn names_of(keys: &[ConsumerKey]) -> Vec<String> {
     let is_alone =
         |key: &ConsumerKey| keys.iter().filter(|other| other.consumer == key.consumer).count() == 1;

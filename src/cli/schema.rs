@@ -7,8 +7,8 @@ pub(super) fn print() -> anyhow::Result<()> {
     write(&format!("{:#}\n", document()))
 }
 
-/// Writes to standard output. A reader that has gone (`rillway check | head -1`) has had what it wanted,
-/// and that is no error; a disk that is full is one.
+/// Writes to standard output. A closed pipe (`rillway check | head -1`) is no error: the reader has
+/// what it needs. A full disk is an error.
 pub(super) fn write(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -1,4 +1,4 @@
-//! `[[consumer]]`: one stream, read under one reference, carried into one sink.
+//! `[[consumer]]`: one stream, read under one reference, written to one sink.
 
 use std::path::Path;
 
@@ -11,59 +11,58 @@ use crate::settings::{ByteSize, HumanDuration, Problem, Start, join};
 use crate::sink::registry::SinkConfig;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
-/// The protocol's limit; a longer reference is dropped by the broker without an answer.
+/// Longest reference, in bytes: the broker drops the offsets of a longer one without an answer.
 const REFERENCE_BYTES_MAX: usize = 255;
-/// The broker's limit for the name of a stream.
+/// Longest name of a stream, in bytes, by the broker's limit.
 const STREAM_BYTES_MAX: usize = 255;
 const NAME_CHARS_MAX: usize = 64;
 const MEMORY_MIN: ByteSize = ByteSize::mib(1);
-/// What the dead letters that are written at once take, but for the last.
+/// Memory of the dead letters that are written together, except the last.
 const LETTERS: ByteSize = ByteSize::mib(2);
 
-/// One stream, read under one reference, carried into one sink.
+/// One stream, read under one reference, written to one sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerConfig {
-    /// Its name: the `consumer` label of its metrics.
+    /// Name of the consumer: the `consumer` label of its metrics.
     pub name: ConsumerName,
-    /// The name under which its offset is stored on the server.
+    /// Name under which its offset is stored on the broker.
     pub reference: Reference,
-    /// The stream that it reads.
+    /// The stream to read.
     pub stream: StreamName,
-    /// Where it starts when it has never stored an offset.
+    /// Start position if it has never stored an offset.
     pub start: Start,
-    /// When it stores its offset.
+    /// When it stores its offset on the broker.
     pub commit: CommitConfig,
-    /// How its batches are cut.
+    /// Limits of its batches.
     pub batch: BatchConfig,
-    /// How many bytes of messages it may hold.
+    /// Most bytes of messages that it holds.
     pub memory: ByteSize,
-    /// What it does when its position no longer lies within the stream.
+    /// Policy for a position that no longer lies within the stream.
     pub on_offset_lost: OnOffsetLost,
-    /// What it does with a message that cannot be written.
+    /// Policy for a message that cannot be written.
     pub on_bad_message: OnBadMessage,
-    /// Whether what is said of a bad message may quote it.
+    /// True if the report of a bad message may quote its value.
     pub show_values: bool,
-    /// How long it waits before it starts again after a failure.
+    /// Waiting times before it restarts after a failure.
     pub restart: RestartConfig,
-    /// Where its records go.
+    /// Destination of its records.
     pub sink: SinkConfig,
-    /// Where messages go that cannot be written; there exactly where the policy wants it.
+    /// Destination of messages that cannot be written; `Some` exactly if the policy is dead-letter.
     pub dead_letter: Option<SinkConfig>,
 }
 
-/// What is told of a bad record: its offset, and why in words.
+/// Bytes of the report of a bad record: its offset and the reason.
 const BAD_RECORD_BYTES: u64 = 256;
-/// The shortest message that there is, with its length.
+/// Bytes of the shortest possible message with its length.
 const MESSAGE_BYTES_MIN: u64 = 7;
 
-/// What a reference is followed by for the position of its dead letters.
+/// Suffix of the reference for the position of the dead letters.
 const DEAD_LETTERS: &str = ".dead-letters";
 
 impl ConsumerConfig {
-    /// The memory that this consumer may take, at the most: the messages it holds, its sink's own
-    /// buffers, the largest message (which is no longer than half of `memory`) as the sink writes it,
-    /// what is told of bad records, and the buffers of the dead letters' sink, with a message copied into
-    /// its letter.
+    /// Upper bound of this consumer's memory: the messages it holds, its sink's own buffers, the
+    /// largest message (at most half of `memory`) in the sink's format, the reports of bad records,
+    /// and the buffers of the dead letters' sink, with a message copied into its dead letter.
     pub fn memory_bound(&self) -> ByteSize {
         let letters = self
             .dead_letter
@@ -83,19 +82,20 @@ impl ConsumerConfig {
             .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
     }
 
-    /// The reference under which the dead letters' sink keeps its position.
+    /// Reference of the dead letters' sink for its position.
     pub fn dead_letter_reference(&self) -> Reference {
         Reference::new(format!("{}{DEAD_LETTERS}", self.reference))
     }
 }
 
-/// `commit`: when an offset is stored on the server. Whichever comes first, and at shutdown anyway.
+/// `commit`: when an offset is stored on the broker. The first limit reached counts; it is also
+/// stored at shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct CommitConfig {
-    /// After so many messages.
+    /// After this number of messages.
     pub every_messages: u64,
-    /// After so long, if the position moved.
+    /// After this time, if the position changed.
     pub every: HumanDuration,
 }
 
@@ -105,15 +105,15 @@ impl Default for CommitConfig {
     }
 }
 
-/// `batch`: when a batch is handed to the sink. Whichever comes first.
+/// `batch`: when a batch is passed to the sink. The first limit reached counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct BatchConfig {
-    /// When it holds so many messages.
+    /// When it holds this number of messages.
     pub max_messages: u64,
-    /// When it holds so many bytes; at most the consumer's `memory`.
+    /// When it holds this many bytes; at most the consumer's `memory`.
     pub max_bytes: ByteSize,
-    /// When its first message has waited so long.
+    /// When its first message has waited this long.
     pub max_age: HumanDuration,
 }
 
@@ -123,14 +123,14 @@ impl Default for BatchConfig {
     }
 }
 
-/// `restart`: how long a consumer waits before it starts again after a failure. The wait doubles,
-/// with some jitter, and starts anew once it has made progress.
+/// `restart`: waiting time before a consumer restarts after a failure. The wait doubles, with some
+/// jitter, and is reset once the consumer has made progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct RestartConfig {
-    /// The first wait.
+    /// First wait.
     pub min_backoff: HumanDuration,
-    /// The longest wait.
+    /// Longest wait.
     pub max_backoff: HumanDuration,
 }
 
@@ -140,79 +140,81 @@ impl Default for RestartConfig {
     }
 }
 
-/// What to do when the position no longer lies within the stream: retention took what came next,
-/// or the stream was created anew.
+/// Policy for a position that no longer lies within the stream: retention dropped the next
+/// messages, or the stream was re-created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnOffsetLost {
-    /// Stop, and wait for a person.
+    /// Stop until an operator acts.
     #[default]
     Halt,
-    /// Go on with the oldest message that there is.
+    /// Continue with the oldest message that the stream holds.
     First,
-    /// Go on with the next message that is published.
+    /// Continue with the next message that is published.
     Next,
 }
 
-/// What to do with a message that cannot be decoded or written.
+/// Policy for a message that cannot be decoded or written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadMessage {
-    /// Stop, and wait for a person.
+    /// Stop until an operator acts.
     #[default]
     Halt,
-    /// Count it, log it, and go on without it.
+    /// Count it, log it, and continue without it.
     Skip,
-    /// Write it to the sink `dead_letter`, and go on without it.
+    /// Write it to the sink `dead_letter`, and continue without it.
     DeadLetter,
 }
 
-/// One stream, read under one reference, carried into one sink.
+/// One stream, read under one reference, written to one sink.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct ConsumerKeys {
-    /// Its name, the `consumer` label of its metrics: 1 to 64 letters, digits, `_`, `-` and `.`.
+    /// Name of the consumer, the `consumer` label of its metrics: 1 to 64 letters, digits, `_`, `-`
+    /// and `.`.
     pub(super) name: String,
-    /// The name under which its offset is stored on the server, at most 255 bytes. Default: `name`.
+    /// Name under which its offset is stored on the broker, at most 255 bytes. Default: `name`.
     #[serde(default)]
     reference: Option<String>,
-    /// The stream that it reads.
+    /// The stream to read.
     stream: String,
-    /// Where it starts when it has never stored an offset. `last` is the last chunk, not the last
-    /// message; a timestamp is exact to the chunk, too. Default: `first`; for the sink `metrics`,
-    /// `next`.
+    /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
+    /// last message; a timestamp is also exact to the chunk only. Default: `first`; for the sink
+    /// `metrics`, `next`.
     #[serde(default)]
     start: Option<Start>,
-    /// When it stores its offset on the server: whichever comes first, and at shutdown anyway.
+    /// When it stores its offset on the broker: the first limit reached counts. It is also stored
+    /// at shutdown.
     #[serde(default)]
     commit: CommitConfig,
-    /// When a batch is handed to the sink: whichever comes first.
+    /// When a batch is passed to the sink: the first limit reached counts.
     #[serde(default)]
     batch: BatchConfig,
-    /// How many bytes of messages it may hold, however far behind it is; at least 1MiB.
+    /// Most bytes of messages that it holds, however far behind it is; at least 1MiB.
     #[serde(default = "memory")]
     memory: ByteSize,
-    /// What it does when its position no longer lies within the stream, because retention took
-    /// what came next or the stream was created anew: `halt`, or go on with the `first` message
-    /// that there is or the `next` that is published.
+    /// Policy for a position that no longer lies within the stream, because retention dropped the
+    /// next messages or the stream was re-created: `halt`, or continue with the `first` message
+    /// that the stream holds or the `next` that is published.
     #[serde(default)]
     on_offset_lost: OnOffsetLost,
-    /// What it does with a message that cannot be decoded or written: `halt`, `skip` it, or write it
-    /// to the sink `dead_letter` (`dead_letter`) and go on.
+    /// Policy for a message that cannot be decoded or written: `halt`, `skip` it, or write it to
+    /// the sink `dead_letter` (`dead_letter`) and continue.
     #[serde(default)]
     on_bad_message: OnBadMessage,
-    /// Where messages go that cannot be written, with `on_bad_message = "dead_letter"`.
+    /// Destination of messages that cannot be written, with `on_bad_message = "dead_letter"`.
     #[serde(default)]
     #[schemars(with = "Option<SinkConfig>")]
     dead_letter: Option<Value>,
-    /// Whether the log, `/readyz` and dead letters' errors may show a glimpse of the value for which a
-    /// message cannot be written.
+    /// Allows the log, `/readyz` and the errors in dead letters to show part of the value because
+    /// of which a message cannot be written.
     #[serde(default = "yes")]
     show_values: bool,
-    /// How long it waits before it starts again after a failure. The wait doubles each time.
+    /// Waiting times before it restarts after a failure. The wait doubles each time.
     #[serde(default)]
     restart: RestartConfig,
-    /// Where its records go.
+    /// Destination of its records.
     #[schemars(with = "SinkConfig")]
     sink: Value,
 }
@@ -226,7 +228,7 @@ fn memory() -> ByteSize {
 }
 
 impl ConsumerConfig {
-    /// Reads the table of a consumer. `None` only where a problem was added.
+    /// Reads the table of a consumer. `None` only if a problem was added.
     pub(super) fn from_value(
         value: Value,
         at: &str,
@@ -274,7 +276,7 @@ impl ConsumerConfig {
     }
 }
 
-/// Where the dead letters go, if the policy is to have some.
+/// The destination of dead letters, if the policy needs one.
 fn dead_letter(
     value: Option<Value>,
     policy: OnBadMessage,
@@ -313,7 +315,7 @@ fn dead_letter(
 fn check(keys: &ConsumerKeys, at: &str, problems: &mut Vec<Problem>) {
     let mut bad = |key: &str, message: String| problems.push(Problem::new(join(at, key), message));
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    // It becomes a file's name, too: hence no slash, and no dot in front.
+    // The name also becomes part of a file name: hence no slash, and no dot at its beginning.
     if keys.name.is_empty()
         || keys.name.len() > NAME_CHARS_MAX
         || keys.name.starts_with('.')

@@ -1,4 +1,4 @@
-//! What the daemon as a whole is told, as validated values.
+//! Configuration of the whole daemon, as validated values.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,20 +9,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::consumer::ConsumerConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
 
-/// Everything that the daemon is told.
+/// The validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file that it was read from, if there was one.
+    /// The file that it was read from; `None` if there was none.
     pub path: Option<PathBuf>,
-    /// How to reach the broker.
+    /// Connection to the broker.
     pub broker: BrokerConfig,
     /// The HTTP server for metrics, health and status.
     pub admin: AdminConfig,
-    /// What is logged, and how.
+    /// Format and level of the log.
     pub log: LogConfig,
-    /// Where the daemon keeps what it must remember itself.
+    /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
-    /// How long a drain may take at shutdown.
+    /// Time limit of a drain at shutdown.
     pub shutdown_grace: HumanDuration,
     /// The consumers, in the order of the file. At least one.
     pub consumers: Vec<ConsumerConfig>,
@@ -32,10 +32,10 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct AdminConfig {
-    /// Whether there is an HTTP server at all.
+    /// Starts the HTTP server.
     pub enabled: bool,
-    /// The address and port to listen on; an empty text means the default. It has no
-    /// authentication of its own, so think before you open it to others than this host.
+    /// Address and port to listen on; an empty text means the default. The server has no
+    /// authentication: open it to other hosts only if the network is trusted.
     #[serde(deserialize_with = "listen_address")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
@@ -60,51 +60,51 @@ fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::E
     })
 }
 
-/// `[log]`: what is logged, and how.
+/// `[log]`: format and level of the log.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct LogConfig {
-    /// `text` for people, `json` (one object per line) for machines.
+    /// `text` for people, `json` (one object per line) for programs.
     pub format: LogFormat,
     /// The least severe level that is logged. The environment variables `RILLWAY_LOG` and
     /// `RUST_LOG` (the former before the latter) override it, and take directives for parts of the
     /// program, as in `info,rillway::broker=debug`.
     pub level: LogLevel,
-    /// The directives of `RILLWAY_LOG` or `RUST_LOG`, where one is set.
+    /// The directives of `RILLWAY_LOG` or `RUST_LOG`; `None` if neither is set.
     #[serde(skip)]
     pub directives: Option<String>,
 }
 
 impl LogConfig {
-    /// The filter to log by: the environment's directives, or else the level.
+    /// Filter of the log: the environment's directives, or else the level.
     pub fn filter(&self) -> &str {
         self.directives.as_deref().unwrap_or(self.level.as_str())
     }
 }
 
-/// How a line of the log is written.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// How severe an event must be to be logged.
+/// Least severe level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Loss, or a person must act.
+    /// A loss, or an operator must act.
     Error,
-    /// Something went wrong and was dealt with.
+    /// A failure that was handled.
     Warn,
-    /// What the daemon does.
+    /// Events of normal operation.
     #[default]
     Info,
-    /// How it does it.
+    /// Details of normal operation.
     Debug,
     /// Every frame.
     Trace,

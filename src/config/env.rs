@@ -1,9 +1,9 @@
-//! The environment as the upper layer of the configuration.
+//! The environment, which overrides the configuration file.
 //!
 //! `RILLWAY__BROKER__HEARTBEAT=5s` sets `broker.heartbeat`; `RILLWAY__CONSUMER__0__MEMORY=64MiB`
-//! sets `consumer[0].memory`. A value is taken as text where the key takes text; where it does not
-//! (numbers, true and false), and where the key takes a table or a list and the value opens with
-//! `{` or `[`, it is read as TOML writes it.
+//! sets `consumer[0].memory`. A value is read as text if the key accepts text. Otherwise (numbers,
+//! true and false), or if the key accepts a table or a list and the value begins with `{` or `[`,
+//! it is read as TOML.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use config::{ConfigError, Map, Source, Value};
 
 use super::schema::{Kind, Tree};
 
-/// What precedes every variable that sets a key.
+/// Prefix of every variable that sets a key.
 const PREFIX: &str = "RILLWAY__";
 
-/// Consumers beyond this cannot be reached from the environment; a list is never grown further.
+/// Highest index of a consumer in a variable; a list is never made longer.
 const INDEX_MAX: usize = 999;
 
-/// The variables that the configuration may look at.
+/// The environment variables that the configuration may read.
 #[derive(Clone, Default)]
 pub struct Env(BTreeMap<String, String>);
 
 impl Env {
-    /// Those of this process. A variable that is not UTF-8 is left out.
+    /// The variables of this process. A variable that is not UTF-8 is left out.
     pub fn of_process() -> Env {
         let text = |s: std::ffi::OsString| s.into_string().ok();
         Env(std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect())
@@ -33,7 +33,7 @@ impl Env {
         self.0.keys().map(String::as_str)
     }
 
-    /// The value of a variable.
+    /// Value of a variable; `None` if it is not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -74,7 +74,8 @@ impl Overlay {
         Overlay(settings.collect())
     }
 
-    /// The variable that set this key, a key above it or, with `below`, a key below it.
+    /// Variable that set this key or a key above it or, with `below`, a key below it; `None` if
+    /// none did.
     pub(super) fn variable_of(&self, path: &str, below: bool) -> Option<&str> {
         let within = |inner: &str, outer: &str| {
             inner
@@ -131,7 +132,7 @@ fn read(text: &str, kinds: &[Kind], variable: &str) -> Value {
         _ => !takes(Kind::Text) && !kinds.is_empty(),
     };
     let origin = variable.to_owned();
-    // What does not read as TOML stays text, and is refused where its type is checked.
+    // A value that is not TOML stays text, and is refused where its type is checked.
     match as_toml.then(|| toml_value(text)).flatten() {
         Some(value) => Value::new(Some(&origin), value.kind),
         None => Value::new(Some(&origin), text.to_owned()),

@@ -1,7 +1,7 @@
-//! What is wrong with a configuration, in words that lead to the line to change.
+//! Errors of a configuration, with the line to change.
 //!
-//! Invariant: no text here holds a secret. Values that stand where a secret may stand are never
-//! quoted, and whatever looks like the credentials of a URI is blotted out.
+//! Invariant: no text here contains a secret. A value in the place of a secret is never quoted, and
+//! anything that looks like the credentials of a URI is replaced by `***`.
 
 use std::path::PathBuf;
 
@@ -10,41 +10,41 @@ use crate::settings::Problem;
 /// The exit code for a bad configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_BAD_CONFIG: u8 = 78;
 
-/// Why there is no configuration.
+/// Reason why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {}{}", path.display(), what_to_do(source))]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What came back.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("bad configuration in {}, line {line}, column {column}: {message}", path.display())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
         /// The character in the line, counted from 1.
         column: usize,
-        /// What is wrong there. Never a quotation: the line may hold a password.
+        /// Description of the error. Never a quotation: the line may contain a password.
         message: String,
     },
     /// The keys or values are wrong.
     #[error("{}", list(.file, .problems))]
     Invalid {
-        /// The file that was read, if there was one.
+        /// The file that was read; `None` if there was none.
         file: Option<PathBuf>,
-        /// What is wrong. Never empty.
+        /// The problems; never empty.
         problems: Vec<Problem>,
     },
 }
 
 impl ConfigError {
-    /// The exit code for all of these.
+    /// Exit code of all these errors.
     pub fn exit_code(&self) -> u8 {
         EXIT_BAD_CONFIG
     }
@@ -53,8 +53,8 @@ impl ConfigError {
 fn what_to_do(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::NotFound => " (name another one with -c FILE or RILLWAY_CONFIG)",
-        std::io::ErrorKind::IsADirectory => " (it is a folder; name the file in it)",
-        std::io::ErrorKind::PermissionDenied => " (rillway runs as a user who may not read it)",
+        std::io::ErrorKind::IsADirectory => " (it is a folder; give the path of a file)",
+        std::io::ErrorKind::PermissionDenied => " (the user that Rillway runs as may not read it)",
         _ => "",
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of the file's root, from which the JSON Schema of the whole file is made.
+//! The top-level keys of the file; the JSON Schema of the whole file is made from them.
 
 use std::path::PathBuf;
 
@@ -19,19 +19,20 @@ use crate::settings::{BrokerKeys, HumanDuration};
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 #[schemars(title = "Rillway configuration")]
 pub(super) struct RootKeys {
-    /// How to reach the broker, and as whom.
+    /// Connection to the broker, and login.
     pub(super) broker: BrokerKeys,
     /// The HTTP server for metrics, health and status.
     pub(super) admin: AdminConfig,
-    /// What is logged, and how.
+    /// Format and level of the log.
     pub(super) log: LogConfig,
-    /// The folder where the daemon keeps what it must remember itself: per consumer, the last
-    /// durable position. Default: systemd's `$STATE_DIRECTORY`, or else `rillway-state` in the
-    /// folder of the configuration file. Keep it across restarts: without it, a consumer whose
-    /// offset was lost on the server cannot be told from a new one.
+    /// Folder for the daemon's own state: for each consumer, the last durable position. Default:
+    /// systemd's `$STATE_DIRECTORY`, or else `rillway-state` in the folder of the configuration
+    /// file. Keep it across restarts: without it, a consumer whose offset was lost on the broker
+    /// cannot be distinguished from a new one.
     pub(super) state_dir: Option<PathBuf>,
-    /// How long consumers may take, at shutdown, to write what they hold and to store their
-    /// offsets. What is late is aborted, named in the log, and comes again at the next start.
+    /// Time limit for consumers, at shutdown, to write what they hold and to store their offsets. A
+    /// consumer that takes longer is aborted and named in the log; its last messages are repeated
+    /// at the next start.
     pub(super) shutdown_grace: HumanDuration,
     /// The consumers.
     #[schemars(with = "Vec<ConsumerKeys>")]

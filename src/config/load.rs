@@ -1,4 +1,4 @@
-//! From the layers to a [`Config`].
+//! Merges the layers into a [`Config`].
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +18,14 @@ use super::validate::check_together;
 use crate::settings::read::typed;
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
-/// The folder for what the daemon must remember, where nobody says otherwise.
+/// Default folder for the daemon's state.
 const STATE_DIR: &str = "rillway-state";
 
-/// Where systemd says that the unit's state belongs (`StateDirectory=`).
+/// Variable in which systemd passes the unit's state folder (`StateDirectory=`).
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 impl Config {
-    /// Reads and checks the whole configuration: the file, if one is given, overlaid by the
+    /// Reads and checks the whole configuration: the file, if one is given, overridden by the
     /// environment.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
         Config::of(Layers::read(path, env)?)
@@ -43,7 +43,7 @@ impl Config {
         layers.outcome(config, problems, &value)
     }
 
-    /// Reads `[broker]` alone, for what needs no consumer. The rest is not checked.
+    /// Reads `[broker]` alone, for commands that need no consumer. The rest is not checked.
     pub fn load_broker(path: Option<&Path>, env: &Env) -> Result<BrokerConfig, ConfigError> {
         let (layers, mut value) = Layers::read(path, env)?;
         if let Some(table) = value.as_object_mut() {
@@ -57,7 +57,7 @@ impl Config {
     }
 }
 
-/// Where everything comes from.
+/// The layers of the configuration.
 struct Layers<'a> {
     path: Option<&'a Path>,
     env: &'a Env,
@@ -67,7 +67,7 @@ struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// The layers, and what they hold when laid over each other.
+    /// The layers, and the merged tree.
     fn read(path: Option<&'a Path>, env: &'a Env) -> Result<(Layers<'a>, Value), ConfigError> {
         Layers::of(path, path.map(text::read).transpose()?.unwrap_or_default(), env)
     }
@@ -94,7 +94,7 @@ impl<'a> Layers<'a> {
         self.path.and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
-    /// The keys, typed; what is unknown or unreadable is taken out and told.
+    /// Reads the keys into their types. Unknown or unreadable ones are removed and reported.
     fn keys(&self, value: &mut Value) -> (Option<RootKeys>, Vec<Problem>) {
         let mut problems = mend_brackets(value, &self.tree);
         problems.append(&mut self.tree.take_unknown_keys(value));
@@ -106,7 +106,7 @@ impl<'a> Layers<'a> {
         self.tree.each_secret(&mut typed_value, &mut |at, value| {
             if let Err(message) = places.resolve(value) {
                 problems.push(Problem::new(at, message));
-                // A stand-in, so that the same place is not complained of twice.
+                // A placeholder, so that the same value is not reported twice.
                 *value = Value::String("unreadable".to_owned());
             }
         });
@@ -120,7 +120,7 @@ impl<'a> Layers<'a> {
     }
 
     fn broker(&self, keys: BrokerKeys, problems: &mut Vec<Problem>) -> Option<BrokerConfig> {
-        // A secret that could not be read would be reported a second time, as a bad URI.
+        // An unreadable secret would be reported a second time, as a bad URI.
         let readable = !problems.iter().any(|p| p.path.starts_with("broker."));
         let mut found = Vec::new();
         let broker = BrokerConfig::from_keys(keys, "broker", self.folder(), &mut found);
@@ -139,7 +139,7 @@ impl<'a> Layers<'a> {
         if keys.consumer.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(
                 "consumer",
-                "there is none: expected at least one [[consumer]]",
+                "no consumer is configured: expected at least one [[consumer]]",
             ));
         }
         let mut consumers = Vec::new();
@@ -176,7 +176,7 @@ impl<'a> Layers<'a> {
         self.folder().join(dir)
     }
 
-    /// Tells each problem where it comes from.
+    /// Adds the source of each problem: line, variable, consumer.
     fn outcome<T>(
         &self,
         done: Option<T>,
@@ -187,7 +187,7 @@ impl<'a> Layers<'a> {
             Some(done) if problems.is_empty() => return Ok(done),
             _ => {}
         }
-        // Where a key is misspelt, that it is missing is no second problem.
+        // A misspelt key is not reported as missing too.
         let misspelt: Vec<String> = problems
             .iter()
             .filter(|p| p.message.starts_with(UNKNOWN_KEY))
@@ -196,7 +196,7 @@ impl<'a> Layers<'a> {
         problems.retain(|p| p.message.starts_with(UNKNOWN_KEY) || !misspelt.contains(&p.path));
         for problem in &mut problems {
             if problem.variable.is_none() {
-                // A whole section is wrong only because of what was put below it.
+                // A whole section is wrong only because of a key below it.
                 let below = !problem.path.contains(['.', '[']);
                 problem.variable =
                     self.overlay.variable_of(&problem.path, below).map(str::to_owned);
@@ -211,15 +211,15 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The name of the consumer that a path like `consumer[1].batch` leads into.
+/// Name of the consumer that a path like `consumer[1].batch` belongs to.
 fn consumer_of(path: &str, value: &Value) -> Option<String> {
     let index: usize = path.strip_prefix("consumer[")?.split(']').next()?.parse().ok()?;
     value.get("consumer")?.get(index)?.get("name")?.as_str().map(str::to_owned)
 }
 
-/// The file was read before, so this is about what the environment lays over it.
+/// The file was read before, so this error is about the environment.
 fn unmerged(path: Option<&Path>, error: &config::ConfigError) -> ConfigError {
-    let message = format!("the environment's keys cannot be laid over it: {error}");
+    let message = format!("the environment variables cannot be applied: {error}");
     let problems = vec![Problem::new("", message)];
     ConfigError::Invalid { file: path.map(Path::to_owned), problems }
 }

@@ -1,21 +1,19 @@
-//! The configuration: a TOML file, overlaid by the environment, as validated values.
+//! The configuration: a TOML file, overridden by the environment, as validated values.
 //!
-//! A [`Config`] is plain data. Whoever holds one may rely on what was checked here: names fit where
-//! they are used, limits are not zero, a batch fits into its consumer's memory, no two consumers
-//! share an offset or a folder, every secret has been read, every path is joined to the folder of
-//! the configuration file.
+//! A [`Config`] is plain, checked data: names fit where they are used, limits are not zero, a batch
+//! fits into its consumer's memory, no two consumers share an offset or a folder, every secret has
+//! been read, every relative path was resolved against the folder of the configuration file.
 //!
-//! Invariants: no text of an error, `Debug` or `Display` holds a secret or the password of a URI;
-//! an unknown key is an error, never passed over; of what is wrong, as much as can be found is
-//! reported at once.
+//! Invariants: no error, `Debug` or `Display` contains a secret or the password of a URI; an
+//! unknown key is an error, never ignored; as many errors as can be found are reported at once.
 //!
-//! It reads the file, the environment that it is given and the files of secrets, and does nothing
-//! else: it must not know brokers, clocks or sockets, and of a sink no more than its
+//! It reads the file, the given environment and the files of secrets, and nothing else. It knows
+//! nothing of brokers, clocks or sockets, and of a sink only its
 //! [`Declaration`](crate::sink::declaration::Declaration).
 //!
-//! The way through: [`load`] merges the layers into one tree, [`schema`] names the keys that nobody
-//! knows and finds the places of secrets, [`secrets`] fills them in, and the types of [`keys`],
-//! [`consumer`] and the sinks' registry take the tree apart.
+//! Order: [`load`] merges the layers into one tree, [`schema`] finds unknown keys and references to
+//! secrets, [`secrets`] resolves the references, and the types of [`keys`], [`consumer`] and the
+//! sinks' registry read the tree.
 
 pub mod consumer;
 mod daemon;

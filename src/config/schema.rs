@@ -1,8 +1,8 @@
-//! What keys there are: the JSON Schema, and questions to it.
+//! The JSON Schema of the configuration, and queries on it.
 //!
-//! The schema is made from the very types that the values are read into, so there is no second list
-//! of keys to forget. It is asked for unknown keys (all of them at once, each with its path and the
-//! nearest known one), for the places where a secret may stand, and for what a key takes.
+//! The schema is generated from the types that the values are read into, so no second list of keys
+//! exists. It is queried for unknown keys (all at once, each with its path and the nearest known
+//! key), for the places where a secret may be, and for the type of a key.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -12,10 +12,10 @@ use crate::settings::read::nearest;
 use crate::settings::secret::SECRET_MARK;
 use crate::settings::{Problem, join};
 
-/// What the message about an unknown key begins with.
+/// Beginning of the message about an unknown key.
 pub(super) const UNKNOWN_KEY: &str = "unknown key";
 
-/// What a key takes.
+/// Type of value that a key accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
     List,
 }
 
-/// The schema in one piece, without references: easy to walk.
+/// The schema with all references resolved.
 pub(super) struct Tree(Value);
 
 impl Tree {
@@ -34,19 +34,19 @@ impl Tree {
         Tree(settings.into_generator().into_root_schema_for::<Root>().to_value())
     }
 
-    /// Takes the unknown keys out of the value, and says what they are.
+    /// Removes the unknown keys from the value, and returns them as problems.
     pub(super) fn take_unknown_keys(&self, value: &mut Value) -> Vec<Problem> {
         let mut problems = Vec::new();
         take_unknown_keys(&[&self.0], value, "", &mut problems);
         problems
     }
 
-    /// Calls `f` with the path and the value of everything that stands where a secret may.
+    /// Calls `f` with the path and the value of every place where a secret may be.
     pub(super) fn each_secret(&self, value: &mut Value, f: &mut dyn FnMut(&str, &mut Value)) {
         each_secret(&[&self.0], value, "", f);
     }
 
-    /// What the key at this path takes; nothing, where there is no such key.
+    /// Types that the key at this path accepts; empty if there is no such key.
     pub(super) fn kinds_at(&self, keys: &[&str]) -> Vec<Kind> {
         let mut schemas = vec![&self.0];
         for key in keys {
@@ -62,7 +62,7 @@ impl Tree {
         branches(&schemas).iter().flat_map(|b| kinds(b)).collect()
     }
 
-    /// The names of the keys in the table at this path.
+    /// Names of the keys in the table at this path.
     pub(super) fn keys_below(&self, keys: &[&str]) -> Vec<String> {
         let mut schemas = vec![&self.0];
         for key in keys {
@@ -73,7 +73,8 @@ impl Tree {
         named.flat_map(|keys| keys.keys().cloned()).collect()
     }
 
-    /// Every path of a key, with `[]` for any element of a list and `*` for a key of the user's own.
+    /// Path of every key, with `[]` for any element of a list and `*` for a key that the user
+    /// chooses.
     #[cfg(test)]
     pub(super) fn paths(&self) -> std::collections::BTreeSet<String> {
         fn walk(schemas: &[&Value], at: &str, out: &mut std::collections::BTreeSet<String>) {
@@ -99,7 +100,7 @@ impl Tree {
     }
 }
 
-/// The schemas themselves and all the alternatives that they offer.
+/// The given schemas and all their alternatives.
 fn branches<'s>(schemas: &[&'s Value]) -> Vec<&'s Map<String, Value>> {
     let mut out = Vec::new();
     for map in schemas.iter().filter_map(|s| s.as_object()) {
@@ -113,8 +114,8 @@ fn branches<'s>(schemas: &[&'s Value]) -> Vec<&'s Map<String, Value>> {
     out
 }
 
-/// The branches that describe a table like this one: those with keys, and among them those whose
-/// constants (a sink's `type`) do not contradict it; and those whose keys are the user's own.
+/// The alternatives that describe this table: those with keys whose constants (a sink's `type`) do
+/// not contradict it, and those whose keys the user chooses.
 fn branches_for<'s>(
     schemas: &[&'s Value],
     table: &Map<String, Value>,
@@ -136,12 +137,12 @@ fn below<'s>(found: &[&'s Map<String, Value>], key: &str) -> Vec<&'s Value> {
     found.iter().filter_map(|b| of_key(b, key)).collect()
 }
 
-/// What stands under this key.
+/// Schema of the value under this key.
 fn of_key<'s>(branch: &'s Map<String, Value>, key: &str) -> Option<&'s Value> {
     branch.get("properties").and_then(|keys| keys.get(key)).or_else(|| of_any_key(branch))
 }
 
-/// What stands under each key of a table whose keys are the user's own: names of columns, headers.
+/// Schema of each value in a table whose keys the user chooses: names of columns, headers.
 fn of_any_key(branch: &Map<String, Value>) -> Option<&Value> {
     branch.get("additionalProperties").filter(|schema| schema.is_object())
 }
@@ -161,7 +162,7 @@ fn take_unknown_keys(schemas: &[&Value], value: &mut Value, at: &str, out: &mut 
         Value::Object(table) => {
             let found = branches_for(schemas, table);
             if found.is_empty() {
-                return; // No table belongs here: the types will say so.
+                return; // A table is wrong here: the types report that.
             }
             table.retain(|key, value| {
                 let schemas = below(&found, key);

@@ -1,4 +1,4 @@
-//! Fetches secrets from where the configuration says that they are.
+//! Reads secrets from the places that the configuration names.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +7,25 @@ use serde_json::{Map, Value};
 use super::env::Env;
 use crate::settings::secret::ALLOWED;
 
-/// A secret longer than this is a mistake (a whole key store, or a device that never ends).
+/// Largest secret in bytes; a larger one is a mistake (a key store, or an endless device).
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where systemd says that the unit's credentials are.
+/// Variable in which systemd passes the folder of the unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
-/// Where secrets are looked for.
+/// Sources of secrets.
 pub(super) struct Places<'a> {
     pub(super) env: &'a Env,
     pub(super) folder: &'a Path,
 }
 
 impl Places<'_> {
-    /// Replaces the place of a secret by the secret. Leaves alone what is no table.
+    /// Replaces a reference to a secret by the secret. Leaves anything but a table unchanged.
     pub(super) fn resolve(&self, value: &mut Value) -> Result<(), String> {
         let Value::Object(place) = value else { return Ok(()) };
         let text = self.fetch(place)?;
         if text.is_empty() {
-            return Err("the secret is empty there".to_owned());
+            return Err("the secret is empty".to_owned());
         }
         *value = Value::String(text);
         Ok(())
@@ -34,7 +34,7 @@ impl Places<'_> {
     fn fetch(&self, place: &Map<String, Value>) -> Result<String, String> {
         let mut entries = place.iter();
         let (Some((key, Value::String(name))), None) = (entries.next(), entries.next()) else {
-            return Err(format!("not the place of a secret: expected {ALLOWED}"));
+            return Err(format!("not a reference to a secret: expected {ALLOWED}"));
         };
         match key.as_str() {
             "env" => match self.env.get(name) {
@@ -43,7 +43,7 @@ impl Places<'_> {
             },
             "file" => read(&self.folder.join(name)),
             "credential" => self.credential(name),
-            _ => Err(format!("not the place of a secret: expected {ALLOWED}")),
+            _ => Err(format!("not a reference to a secret: expected {ALLOWED}")),
         }
     }
 

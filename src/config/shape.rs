@@ -1,5 +1,5 @@
-//! Brackets and underscores that are one too many or too few: `[consumer]` for `[[consumer]]`,
-//! `RILLWAY_BROKER_URI` for `RILLWAY__BROKER__URI`.
+//! Wrong number of brackets or underscores: `[consumer]` for `[[consumer]]`, `RILLWAY_BROKER_URI`
+//! for `RILLWAY__BROKER__URI`.
 
 use serde_json::Value;
 
@@ -8,11 +8,10 @@ use super::schema::{Kind, Tree};
 use crate::settings::Problem;
 use crate::settings::read::nearest;
 
-/// Variables with one underscore that are no keys of the configuration.
+/// Variables with one underscore that are not keys of the configuration.
 const OTHERS: [&str; 4] = ["RILLWAY_CONFIG", "RILLWAY_FAULT", "RILLWAY_LOG", "RILLWAY_PUBLISH_URI"];
 
-/// Gives tables the shape that they should have, so that the rest of them is checked too, and says
-/// which had another.
+/// Gives tables the right shape, so that their content is checked too, and reports the wrong ones.
 pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
     let mut problems = Vec::new();
     let Some(root) = value.as_object_mut() else { return problems };
@@ -20,7 +19,7 @@ pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
         let kinds = tree.kinds_at(&[key]);
         let (takes_list, takes_table) = (kinds.contains(&Kind::List), kinds.contains(&Kind::Table));
         match value {
-            // A number is what a variable with too high an index has left there.
+            // A number is left by a variable with too high an index.
             Value::Object(table)
                 if takes_list
                     && !takes_table
@@ -35,7 +34,7 @@ pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
             Value::Array(list) if takes_table && !takes_list => {
                 problems.push(Problem::new(
                     key,
-                    format!("[[{key}]] is a list, and there is only one: write [{key}]"),
+                    format!("[[{key}]] is a list, expected one table: write [{key}]"),
                 ));
                 *value = match list.iter().position(Value::is_object) {
                     Some(first) => list.swap_remove(first),
@@ -48,8 +47,8 @@ pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
     problems
 }
 
-/// The variables that look as if they set a key, and set none. Others that begin so are let be: a
-/// cluster names its services in variables such as `RILLWAY_SERVICE_HOST`.
+/// Reports variables that look as if they set a key, but set none. Others with the prefix are
+/// ignored: a cluster names its services in variables such as `RILLWAY_SERVICE_HOST`.
 pub(super) fn lost_variables(env: &Env, tree: &Tree) -> Vec<Problem> {
     let roots = tree.keys_below(&[]);
     let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
@@ -77,7 +76,8 @@ fn variable(keys: &[String]) -> String {
     format!("RILLWAY__{}", keys.join("__"))
 }
 
-/// The keys that these words come to, where they do: `state`, `dir` is the one key `state_dir`.
+/// The keys that these words can be joined to; `None` if they cannot: `state`, `dir` is the one key
+/// `state_dir`.
 fn path_of(words: &[&str], keys: &mut Vec<String>, tree: &Tree) -> Option<Vec<String>> {
     if words.is_empty() {
         return Some(keys.clone());

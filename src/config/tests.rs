@@ -138,7 +138,7 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
     let cases: Vec<(String, &str, &str)> = vec![
         (root("broker = 5"), "broker", "found integer `5`, expected a table"),
         (root("[broker]\nheartbeat = 10"), "broker.heartbeat", "integer `10`"),
-        (root("[broker]\nheartbeat = \"1500ms\""), "broker.heartbeat", "whole seconds"),
+        (root("[broker]\nheartbeat = \"1500ms\""), "broker.heartbeat", "whole number of seconds"),
         (root("[broker]\nheartbeat = \"0s\""), "broker.heartbeat", "0s is out of range"),
         (root("[broker]\nrequest_timeout = \"2d\""), "broker.request_timeout", "at most 1h"),
         (

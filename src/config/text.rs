@@ -1,6 +1,6 @@
-//! The configuration file as a text: what keeps it from being TOML, and on which line each key stands.
+//! The configuration file as text: TOML syntax errors, and the line of each key.
 //!
-//! Must not know: what keys there are.
+//! Knows nothing of the keys' meaning.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,12 +11,12 @@ use toml::de::{DeTable, DeValue};
 use super::error::ConfigError;
 use crate::settings::{Problem, join};
 
-/// The lines of a file's keys, by path: `consumer[1].batch.max_messages`.
+/// Line numbers of a file's keys, by path: `consumer[1].batch.max_messages`.
 #[derive(Debug, Default)]
 pub(super) struct Lines(BTreeMap<String, usize>);
 
 impl Lines {
-    /// The line of the key, or else of what it stands in.
+    /// Line of the key, or else of the nearest key above it.
     pub(super) fn of(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
@@ -31,7 +31,7 @@ impl Lines {
 /// Reads the file.
 ///
 /// # Errors
-/// It cannot be read, or is not UTF-8, or not TOML.
+/// If the file cannot be read, or is not UTF-8, or not TOML.
 pub(super) fn read(path: &Path) -> Result<(String, Lines), ConfigError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -77,7 +77,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `key` is where the key stands: the value of a table begins elsewhere.
+    /// `key` is the position of the key: the value of a table begins elsewhere.
     fn value(&mut self, value: &DeValue<'_>, span: Range<usize>, key: Range<usize>, path: String) {
         let line = line_of(self.text, key.start);
         match value {
@@ -110,17 +110,17 @@ fn line_of(text: &str, at: usize) -> usize {
     text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
-/// The parser's complaint, without the line that it would quote, and what to do.
+/// The parser's error with advice, without the line that it would quote.
 fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let span = error.span().unwrap_or_default();
     let said = error.message();
     let message = if said == "duplicate key" {
-        // The span is the key's own, so nothing but its name is quoted.
+        // The span covers the key only, so nothing else is quoted.
         let key = text.get(span.clone()).unwrap_or_default();
         format!("the key `{key}` is given twice in one table; remove one of them")
     } else if said.starts_with("string values must be quoted") || said.starts_with("invalid float")
     {
-        "this is no value of TOML: a text stands in quotes, as in level = \"info\"".to_owned()
+        "this is not a TOML value: put a text in quotes, as in level = \"info\"".to_owned()
     } else {
         format!("not valid TOML: {said}")
     };

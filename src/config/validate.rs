@@ -1,4 +1,4 @@
-//! What no consumer can see alone: two that would stand in each other's way.
+//! Checks between consumers: two that would conflict with each other.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::settings::{BrokerConfig, Problem};
 use crate::sink::declaration::{Exclusive, Role, Use};
 use crate::sink::registry::SinkConfig;
 
-/// Checks the consumers against each other. Each comes with its path in the file.
+/// Checks the consumers against each other. Each is given with its path in the file.
 pub(super) fn check_together(
     consumers: &[(String, ConsumerConfig)],
     broker: Option<&BrokerConfig>,
@@ -27,7 +27,7 @@ fn check_names(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Proble
         if let Some(other) = names.insert(&consumer.name, at) {
             problems.push(Problem::new(
                 format!("{at}.name"),
-                format!("{other} is called {:?} already: names are unique", consumer.name),
+                format!("{other} already has the name {:?}: choose another name", consumer.name),
             ));
         }
     }
@@ -40,7 +40,7 @@ fn check_positions(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Pr
             problems.push(Problem::new(
                 format!("{at}.reference"),
                 format!(
-                    "{other} reads stream {:?} under the reference {:?} already, and they would \
+                    "{other} already reads stream {:?} under the reference {:?}, and they would \
                      overwrite each other's offset: give one of them another `reference`",
                     consumer.stream, consumer.reference
                 ),
@@ -61,7 +61,7 @@ fn check_positions(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Pr
     }
 }
 
-/// Places that take each stream once only, whatever kind of sink writes there.
+/// Checks for destinations that accept each stream only once, whatever the kind of sink.
 fn check_places(uses: &[Use<'_, SinkConfig>], problems: &mut Vec<Problem>) {
     let mut places = HashMap::new();
     for one in uses {
@@ -70,7 +70,7 @@ fn check_places(uses: &[Use<'_, SinkConfig>], problems: &mut Vec<Problem>) {
             problems.push(Problem::new(
                 one.path(key),
                 format!(
-                    "{other} writes stream {:?} into {place} already: give one of them another \
+                    "{other} already writes stream {:?} into {place}: give one of them another \
                      `{key}`",
                     one.stream,
                 ),
@@ -79,7 +79,7 @@ fn check_places(uses: &[Use<'_, SinkConfig>], problems: &mut Vec<Problem>) {
     }
 }
 
-/// All sinks of a configuration, in the order of the file, with what they are used for.
+/// All sinks of a configuration, in the order of the file, with their purpose.
 fn uses(consumers: &[(String, ConsumerConfig)]) -> Vec<Use<'_, SinkConfig>> {
     consumers.iter().flat_map(|(at, consumer)| uses_of(at, consumer)).collect()
 }

@@ -1,15 +1,16 @@
-//! The offsets of a consumer's dead letters, in a small file in `state_dir`: the proof that a record
-//! which is found bad once more has its letter.
+//! The offsets of a consumer's dead letters, in a small file in `state_dir`: the proof that a
+//! record which is found bad again already has its dead letter.
 //!
-//! An offset is on disk *before* its letter is written. So a line says that there is a letter only
-//! where the letters' sink stands at it, or beyond: [`DeadLetterIndex::open`] forgets the others. Of those that
-//! it keeps each has its letter: letters go out in order, in pieces, each piece behind the position
-//! that was there before, and a sink's position moves with its letters.
+//! An offset is on disk *before* its dead letter is written. So a line proves a dead letter only if
+//! the position of their sink is at or above it: [`DeadLetterIndex::open`] drops the others. Each
+//! of the rest has its dead letter: they are written in order, in pieces, each piece after the
+//! previous position, and the sink's position moves with them.
 //!
-//! The file is only appended to, line by line; one that a crash cut short had no letter yet. What is
-//! no number is passed over: a record that cannot be proved halts the consumer, and loses nothing.
-//! It is written anew when it is opened, and when it has grown; then those at or below the consumer's
-//! stored offset go, which are not read again, but for the last [`KEPT`]: somebody may set it back.
+//! Lines are only appended to the file; for one that a crash cut off, no dead letter was written
+//! yet. A line that is not a number is ignored: an unproved record halts the consumer, and nothing
+//! is lost. The file is rewritten when it is opened, and when it has grown. Then offsets at or
+//! below the consumer's stored offset, which are not read again, are dropped, except the last
+//! [`KEPT`]: the stored offset may be set back.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,22 +22,22 @@ use super::state_file::{self, NEXT, StateFile};
 use crate::files;
 use crate::types::Offset;
 
-/// So many offsets are kept though they are not needed.
+/// Number of offsets that are kept although they are not needed.
 const KEPT: usize = 10_000;
 
-/// The file, and what it holds.
+/// The file, and its content.
 #[derive(Debug)]
 pub(super) struct DeadLetterIndex {
     path: PathBuf,
     remembered: StateFile,
     known: BTreeSet<Offset>,
     file: Option<File>,
-    /// Lines that were added since it was written anew.
+    /// Number of lines added since the last rewrite.
     added: usize,
 }
 
 impl DeadLetterIndex {
-    /// Reads what earlier runs have noted, as far as `found`, the position of the letters' sink.
+    /// Reads the entries of earlier runs up to `found`, the position of the dead letters' sink.
     pub(super) fn open(spec: &Spec, found: Option<Offset>) -> io::Result<DeadLetterIndex> {
         let remembered = StateFile::of(spec);
         let path = state_file::file_of(spec, "dead-letters", NEXT);
@@ -53,21 +54,21 @@ impl DeadLetterIndex {
         &self.path
     }
 
-    /// Whether the record at this offset has its letter.
+    /// True if the record at this offset has its dead letter.
     pub(super) fn knows(&self, offset: Offset) -> bool {
         self.known.contains(&offset)
     }
 
-    /// A new history begins: offsets mean other records.
+    /// The stream was re-created: offsets mean other records.
     pub(super) fn restart(&mut self) {
         self.known.clear();
         self.file = None; // It is written anew before the next letter.
     }
 
-    /// Has these on disk. Their letters are written next.
+    /// Stores these offsets on disk. Their dead letters are written next.
     pub(super) fn add(&mut self, offsets: &[Offset]) -> io::Result<()> {
         self.known.extend(offsets);
-        // After a failure the file may end in half a line: then it is written anew as well.
+        // After a failure the file may end in half a line: then it is rewritten too.
         let mut file = match self.file.take().filter(|_| self.added < KEPT) {
             None => self.rewritten()?,
             Some(mut file) => {
@@ -84,7 +85,7 @@ impl DeadLetterIndex {
     }
 
     fn rewritten(&mut self) -> io::Result<File> {
-        // Unreadable: then nothing is known to be behind the consumer.
+        // Unreadable: then no entry is known to be unnecessary.
         let stored = self.remembered.read().ok().flatten();
         let stored =
             stored.and_then(|memory| memory.position()).map(|checkpoint| checkpoint.offset);
@@ -99,7 +100,7 @@ impl DeadLetterIndex {
     }
 }
 
-/// The offsets in a file's whole lines, as far as `found`.
+/// The offsets in a file's complete lines, up to `found`.
 fn known(text: &[u8], found: Option<Offset>) -> BTreeSet<Offset> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     text.get(..whole)
@@ -114,8 +115,8 @@ fn lines<'a>(offsets: impl IntoIterator<Item = &'a Offset>) -> String {
     offsets.into_iter().map(|offset| format!("{offset}\n")).collect()
 }
 
-/// Takes the bytes for a dead-letter index. One that is cut short says nothing that the whole one does
-/// not, nothing is said beyond the letters' position, and what is read is written as it was.
+/// Fuzz target: reads the bytes as a dead-letter index. A cut-off file must not contain more than
+/// the whole one, nothing beyond the sink's position, and must be rewritten unchanged.
 pub(super) fn fuzz(data: &[u8]) {
     let all = known(data, Some(Offset(u64::MAX)));
     let cut = data.get(..data.len() / 2).unwrap_or_default();

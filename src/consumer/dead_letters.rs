@@ -1,16 +1,18 @@
-//! Dead letters: bad records, each made a message of its own that any sink can take.
+//! Dead letters: each bad record becomes a message that any sink can write.
 //!
-//! A letter is a record at the bad one's offset and chunk timestamp. Its message annotations say why
-//! it is here and where it comes from; its body is the bad message as its publisher encoded it.
+//! A dead letter is a record at the bad one's offset and chunk timestamp. Its message annotations
+//! give the reason and the origin; its body is the bad message as its publisher encoded it.
 //!
 //! Invariants:
-//! - a letter is durable before its record is left out of the batch, so a record is settled only
-//!   when its letter is;
-//! - letters go out in the stream's order. What is at or below the position of their sink would be
-//!   dropped there. So a bad record there is left out without a new letter only where [`DeadLetterIndex`]
-//!   proves that it has one; where not, it was found bad only after a later one (the columns were
-//!   changed, a service refuses other messages than before), and that is an error, which halts;
-//! - letters take little memory, however many records of a batch are bad: they are written in
+//! - a dead letter is durable before its record is left out of the batch, so a record is settled
+//!   only when its dead letter is;
+//! - dead letters are written in the stream's order, because their sink drops everything at or
+//!   below its position. So a bad record below it is left out without a new dead letter only if
+//!   [`DeadLetterIndex`] proves that it has one. Otherwise it was found bad only after a later one
+//!   (the columns were changed, a service refuses other messages than before): an error, which
+//!   halts the consumer;
+//! - dead letters take little memory, however many records of a batch are bad: they are written in
+//!   pieces.
 //!   pieces.
 
 use std::io;
@@ -27,26 +29,26 @@ use crate::types::{Offset, Timestamp};
 use crate::wire::amqp::{Annotation, carrying};
 use crate::wire::block::Block;
 
-/// A batch of letters is written as soon as it holds so many bytes.
+/// Bytes from which a piece of dead letters is written.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// An error's text is cut behind so many bytes: it may quote the message.
+/// Most bytes of an error's text, which may quote the message.
 const ERROR_BYTES_MAX: usize = 2048;
 
-/// Where the letters of one consumer go, and how far.
+/// The dead letters' sink of one consumer, and its position.
 pub(super) struct DeadLetters {
     pub(super) sink: Box<dyn Sink>,
     spec: Arc<Spec>,
-    /// The position of the sink: as it was opened, or the last letter since.
+    /// Position of the sink: when it was opened, or the last dead letter since.
     at: Option<Offset>,
     index: Arc<Mutex<DeadLetterIndex>>,
 }
 
 impl DeadLetters {
-    /// DeadLetters into this sink, which is at `found`.
+    /// Dead letters for this sink, whose position is `found`.
     ///
     /// # Errors
-    /// Where it cannot be read which letters there are.
+    /// If the index cannot be read.
     pub(super) fn new(
         sink: Box<dyn Sink>,
         spec: Arc<Spec>,
@@ -56,16 +58,16 @@ impl DeadLetters {
         Ok(DeadLetters { sink, spec, at: found, index })
     }
 
-    /// Begins anew with the stream's new history.
+    /// Starts anew after the stream was re-created.
     pub(super) fn restart(&mut self) {
         self.at = None;
         lock(&self.index).restart();
     }
 
-    /// The records among these that have no letter yet, in the stream's order.
+    /// Those of the bad records that have no dead letter yet, in the stream's order.
     ///
     /// # Errors
-    /// Where one comes too late for the order and cannot be proved to be there.
+    /// If one is out of order and not in the index.
     pub(super) fn wanted<'b>(&self, bad: &'b [BadRecord]) -> Result<Vec<&'b BadRecord>, String> {
         let mut wanted: Vec<&BadRecord> = {
             let index = lock(&self.index);
@@ -79,10 +81,10 @@ impl DeadLetters {
         }
     }
 
-    /// The letters that are written next, taken off the front of `wanted`.
+    /// Takes the next piece of dead letters off the front of `wanted`.
     ///
     /// # Errors
-    /// Where a record is not in the batch.
+    /// If a record is not in the batch.
     pub(super) fn piece(&self, batch: &Batch, wanted: &mut &[&BadRecord]) -> Result<Piece, String> {
         let mut piece = Piece::default();
         for part in batch.parts() {
@@ -107,7 +109,7 @@ impl DeadLetters {
         }
     }
 
-    /// The letters of a piece, as a batch.
+    /// The dead letters of a piece, as a batch.
     pub(super) fn batch(&self, piece: &Piece) -> Option<Batch> {
         let parts = piece.records.iter().filter_map(|(bad, part)| {
             let block = part.block.clone().starting_at(bad.offset).split_at(1).0;
@@ -129,22 +131,22 @@ impl DeadLetters {
         let file = index.path().display();
         format!(
             "the message at offset {late} was found bad only after a later one: the dead letters' \
-             sink stands at offset {at} and would drop its letter, and {file} does not say that it \
-             has one. What makes a message bad has changed since (`columns`, or what a service \
-             refuses), or that file was lost. Undo the change; or give dead_letter a new place (a \
-             directory, a stream), where all letters from here on are written; or, if the letter of \
-             {late} is there, add a line \"{late}\" to that file. Then start the consumer again"
+             sink is at offset {at} and would drop its dead letter, and {file} does not list \
+             it. The rules for bad messages have changed since (`columns`, or what a service \
+             refuses), or that file was lost. Undo the change; or give dead_letter a new destination (a \
+             directory, a stream), to which all dead letters from here on are written; or, if the dead letter of \
+             {late} exists, add a line \"{late}\" to that file. Then restart the consumer"
         )
     }
 
-    /// Has on disk which letters are written next: only then may they be.
+    /// Stores the offsets of the next piece on disk, which must precede writing it.
     pub(super) async fn note(&mut self, piece: &Piece) -> Result<(), String> {
         let offsets: Vec<Offset> = piece.records.iter().map(|(bad, _)| bad.offset).collect();
         let (index, path) = (Arc::clone(&self.index), lock(&self.index).path().to_owned());
-        // A disk that hangs holds up this consumer, and no thread that others need.
+        // A disk that hangs delays this consumer only.
         let added = tokio::task::spawn_blocking(move || lock(&index).add(&offsets)).await;
         let failed = |what: &dyn std::fmt::Display| {
-            format!("{}: which letters there are cannot be written: {what}", path.display())
+            format!("{}: the index of dead letters cannot be written: {what}", path.display())
         };
         match added {
             Ok(added) => added.map_err(|error| failed(&error)),
@@ -152,7 +154,7 @@ impl DeadLetters {
         }
     }
 
-    /// The letters up to this one are durable.
+    /// Records that the dead letters up to this one are durable.
     pub(super) fn written(&mut self, last: Offset) {
         self.at = Some(last);
     }
@@ -182,7 +184,7 @@ fn not_in_batch(offset: Offset) -> String {
     )
 }
 
-/// DeadLetters that are written at once.
+/// Dead letters that are written together.
 #[derive(Default)]
 pub(super) struct Piece {
     records: Vec<(BadRecord, Part)>,

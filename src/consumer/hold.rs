@@ -1,15 +1,15 @@
 //! The lock of a reference in `state_dir`: a second process with the same reference waits.
 //!
-//! Only for sinks that cannot keep a second writer out themselves (`stdout`, `http`, `metrics`,
-//! `null`). The others have a rule of their own about who may write, and for most that is who starts
-//! last: a lock here would turn that round, and a process that is frozen would keep its successor
-//! waiting. The lock is one of a reference and not of the folder, since several daemons with different
-//! consumers may well share the default folder.
+//! Only for sinks that cannot exclude a second writer themselves (`stdout`, `http`, `metrics`,
+//! `null`). The others have their own rule, and with most of them the last one to start may write:
+//! a lock here would reverse that, and a frozen process would keep its successor waiting. The lock
+//! is for a reference and not for the folder, because several daemons with different consumers may
+//! share the default folder.
 //!
-//! It is an `flock`, which the kernel lets go of when the process ends, however it ends. The file is
-//! never removed, and holds the pid for the message to the one who comes second. A folder in which
-//! nothing can be locked (read-only, or a network file system without locks) is no reason not to run:
-//! it is logged, and two daemons are then noticed only by the broker's higher offset.
+//! It is an `flock`, which the kernel releases when the process ends, however it ends. The file is
+//! never removed, and contains the pid for the error message of a second process. If nothing can be
+//! locked in the folder (read-only, or a network file system without locks), the consumer runs
+//! anyway: that is logged, and a second daemon is noticed only by the broker's higher offset.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ use super::spec::Spec;
 use super::state_file;
 use crate::types::{Reference, StreamName};
 
-/// The lock, for as long as this lives.
+/// The lock; dropping it releases it.
 #[derive(Debug)]
 pub struct Hold {
     _file: Option<File>,
@@ -42,10 +42,10 @@ pub struct HoldError {
 }
 
 impl Hold {
-    /// Takes hold of this reference.
+    /// Locks this reference.
     ///
     /// # Errors
-    /// Where another process, or another consumer of this one, has it.
+    /// If another process, or another consumer of this one, holds the lock.
     pub fn take(spec: &Spec) -> Result<Hold, HoldError> {
         let path = state_file::file_of(spec, "lock", "");
         match lock(&path) {
@@ -57,7 +57,7 @@ impl Hold {
                 path,
             }),
             Err(Refused::Failed(error)) => {
-                tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "the lock on the reference could not be taken: a second daemon with the same reference would not be kept out");
+                tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "the reference could not be locked: a second daemon with the same reference will not be detected");
                 Ok(Hold { _file: None })
             }
         }
@@ -81,7 +81,7 @@ fn lock(path: &Path) -> Result<File, Refused> {
             let note = note.and_then(|()| {
                 file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
             });
-            // The pid is for people; a full disk must not keep us from starting.
+            // The pid is only for the error message; a full disk must not prevent the start.
             if let Err(error) = note {
                 tracing::debug!(%error, path = %path.display(), "could not note the pid");
             }

@@ -1,6 +1,6 @@
-//! Orders that are written at once: one batch, several tickets, and what of it is whose.
+//! Orders written together: one batch, several tickets, and the share of each.
 //!
-//! Invariant: a ticket counts as written as a whole only where everything up to its last offset is.
+//! Invariant: a ticket counts as written only if everything up to its last offset is.
 
 use super::orders::{Order, Written};
 use crate::flow::batch::Batch;
@@ -9,16 +9,16 @@ use crate::sink::BadRecord;
 pub(super) use crate::sink::JOINED_MAX;
 use crate::types::{Checkpoint, Offset};
 
-/// No more are added to so many messages: what is told of each, if it is bad, is memory too.
+/// Number of messages from which no more are added: the report of each bad one takes memory too.
 const JOINED_MESSAGES_MAX: u64 = 80_000;
 
-/// Orders that are written at once.
+/// Orders that are written together.
 pub(super) struct Joined {
     members: Vec<Member>,
     batch: Batch,
 }
 
-/// Whose the batch is, in order.
+/// The orders of a batch, in order.
 pub(super) struct Members(Vec<Member>);
 
 struct Member {
@@ -32,13 +32,13 @@ impl Joined {
         Joined { members: vec![Member::of(&order)], batch: order.batch }
     }
 
-    /// Adds the order that follows.
+    /// Adds the next order.
     pub(super) fn add(&mut self, order: Order) {
         self.members.push(Member::of(&order));
         self.batch.append(order.batch);
     }
 
-    /// Whether more may be added.
+    /// True if more may be added.
     pub(super) fn has_room(&self) -> bool {
         self.members.len() < JOINED_MAX && self.batch.messages() < JOINED_MESSAGES_MAX
     }
@@ -56,7 +56,7 @@ impl Member {
 }
 
 impl Members {
-    /// Takes out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    /// Removes what was written: `messages`, up to `checkpoint`.
     pub(super) fn take(&mut self, checkpoint: Checkpoint, messages: u64) -> Written {
         let written = self.share(checkpoint, messages);
         self.0.retain(|member| member.last > checkpoint.offset);
@@ -66,7 +66,7 @@ impl Members {
         written
     }
 
-    /// Notes that these are left out of what is still to be written.
+    /// Excludes these records from the orders.
     pub(super) fn leave_out(&mut self, bad: &[BadRecord]) {
         for bad in bad {
             // In order, and each up to its last offset.
@@ -85,7 +85,7 @@ impl Members {
         self.0.iter().map(|m| m.ticket).collect()
     }
 
-    /// Shares out what was written: `messages`, and nothing left out, up to `checkpoint`.
+    /// Distributes what was written: `messages`, up to `checkpoint`.
     pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
         let mut written = Written { messages, ..Written::default() };
         let mut left = messages;

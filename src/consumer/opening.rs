@@ -110,7 +110,7 @@ async fn take_hold(spec: &Arc<Spec>, slot: &HoldSlot) -> Result<(), Outcome> {
         return Ok(());
     }
     let spec = Arc::clone(spec);
-    // A disk that hangs holds up this consumer, and no thread that others need.
+    // A disk that hangs delays this consumer only.
     match tokio::task::spawn_blocking(move || Hold::take(&spec)).await {
         Ok(Ok(hold)) => *lock(slot) = Some(hold),
         Ok(Err(error)) => return Err(Outcome::Locked(error.to_string())),

@@ -7,13 +7,13 @@ use crate::flow::ledger::Ticket;
 use crate::sink::BadRecord;
 use crate::types::{Checkpoint, Timestamp};
 
-/// What the sink's task is told.
+/// Message to the sink's task.
 pub(super) enum Message {
     Write(Order),
-    /// Everything that is held has to become durable.
+    /// Make everything durable that is held.
     Flush,
-    /// A new history begins: the next batch may start at any offset. Sent only when nothing is
-    /// under way.
+    /// The stream was re-created: the next batch may start at any offset. Sent only when nothing is
+    /// in flight.
     Restart,
 }
 
@@ -23,18 +23,18 @@ pub(super) struct Order {
     pub(super) batch: Batch,
 }
 
-/// How far what was under way got.
+/// Progress of the orders in flight.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// In all.
+    /// Number of messages in all.
     pub(super) messages: u64,
-    /// Orders that are durable as a whole.
+    /// Orders that are completely durable.
     pub(super) tickets: Vec<Ticket>,
-    /// The one that is durable up to a position that lies within it, and how much of it is.
+    /// The order that is durable up to a position within it, with its number of durable messages.
     pub(super) part: Option<(Ticket, Checkpoint, u64)>,
 }
 
-/// What happened to an order.
+/// Result of an order.
 pub(super) enum Report {
     /// These are durable, with all that was held.
     Settled {
@@ -44,29 +44,29 @@ pub(super) enum Report {
         skipped: Vec<BadRecord>,
         took: Duration,
     },
-    /// This much of what is under way is durable; the sink is not done. `oldest`: when the chunk was
-    /// written that the rest begins in.
+    /// This part of the orders in flight is durable; the sink is not done. `oldest` is the time at
+    /// which the chunk of the remaining part was written.
     Part { written: Written, bytes: u64, oldest: Timestamp, skipped: Vec<BadRecord> },
-    /// The sink has ended what it had begun, and gets no more: what it has not settled is read again
-    /// next time.
+    /// The sink has completed what it had started, and gets no more: unsettled records are read
+    /// again at the next start.
     WoundUp,
-    /// The sink has taken these; what was held is settled later, all at once.
+    /// The sink has accepted these; held batches are settled later, all together.
     Held { batches: usize, skipped: Vec<BadRecord> },
-    /// It could not be written, and is tried again after `wait`.
+    /// The write failed, and is retried after `wait`.
     Retrying { error: String, wait: Duration },
-    /// The sink is ready for a new history.
+    /// The sink is ready for the re-created stream.
     Restarted,
-    /// The sink will not go on.
+    /// The sink has stopped for good.
     Stopped(Stopped),
 }
 
-/// Why a sink will not go on.
+/// Reason why a sink has stopped.
 pub(super) struct Stopped {
-    /// What was written all the same: up to the first bad record.
+    /// What was written before: everything up to the first bad record.
     pub(super) written: Written,
-    /// The bad records, if it was for them.
+    /// The bad records, if they were the reason.
     pub(super) bad: Vec<BadRecord>,
-    /// In words.
+    /// Reason as text.
     pub(super) reason: String,
 }
 

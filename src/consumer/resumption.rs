@@ -58,7 +58,7 @@ pub(super) struct Resumption {
     pub(super) stored: Option<Offset>,
     /// Where the stream begins and ends, where the source says so.
     pub(super) bounds: Option<Bounds>,
-    /// The node, for the log.
+    /// Name of the node, for the log.
     pub(super) node: String,
     /// The broker's version, for the log.
     pub(super) version: String,

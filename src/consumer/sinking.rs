@@ -1,22 +1,22 @@
-//! The task that owns a consumer's sink: writes batches in order, tries again, sorts bad records
-//! out.
+//! The task that owns a consumer's sink: writes batches in order, retries, and handles bad records.
 //!
-//! It is apart from the consumer's loop so that a sink that is stuck for an hour keeps nobody else
-//! waiting. It settles a batch only when the sink says that it is durable, or when a policy let its
-//! bad records pass and the rest is durable. After it stopped, it writes nothing more.
+//! It is separate from the consumer's loop so that a sink that is stuck for an hour delays nothing
+//! else. It settles a batch only when the sink reports it as durable, or when a policy excluded its
+//! bad records and the rest is durable. After it has stopped, it writes nothing more.
 //!
-//! A sink that says so gets all that waits as one batch. Its tickets are settled together; where a
-//! bad record ends it, those before that record are settled whole, and the one with it in part.
+//! A sink that joins batches gets all waiting ones as one batch. Its tickets are settled together;
+//! if a bad record ends it, those before that record are settled completely, and the one with it in
+//! part.
 //!
-//! Under the policy of dead letters the task owns a second sink. Bad records are durable there,
-//! written with the same patience, before the batch without them is tried again.
+//! Under the dead-letter policy the task owns a second sink. Bad records are durable there, with
+//! the same retries, before the batch without them is written again.
 //!
-//! What a sink has written of a batch so far, it says while it is at it: that is settled at once, and
-//! the rest given to it again. When the time of a graceful shutdown runs short ([`Stop`]), no batch is
-//! begun any more, and the one under way is settled as far as the sink has got.
+//! A sink may report parts of a batch while it writes: they are settled at once, and the rest is
+//! given to it again. When the time of a graceful shutdown runs short ([`Stop`]), no batch is
+//! started any more, and the current one is settled as far as the sink has written it.
 //!
-//! What a sink holds back is settled when it is flushed: when the sink says that it is time, when
-//! the consumer asks, and before a halt.
+//! Held batches are settled when they are flushed: at the time that the sink sets, when the
+//! consumer asks, and before a halt.
 
 mod retry;
 mod stop;
@@ -39,7 +39,7 @@ use crate::flow::ledger::Ticket;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
 use crate::types::Offset;
 
-/// Writes what is ordered until the orders end, or the sink does; then closes it.
+/// Writes orders until they end, or the sink stops; then closes the sink.
 pub(super) async fn run(
     mut sink: Box<dyn Sink>,
     mut letters: Option<DeadLetters>,
@@ -84,12 +84,12 @@ pub(super) async fn run(
     }
     for sink in [Some(sink), letters.map(|letters| letters.sink)].iter_mut().flatten() {
         if let Err(error) = sink.close().await {
-            tracing::warn!(sink = sink.kind(), %error, "the sink could not be closed in good order");
+            tracing::warn!(sink = sink.kind(), %error, "closing the sink failed");
         }
     }
 }
 
-/// The next message, or a flush where that is due first.
+/// The next message, or a flush if that is due first.
 async fn next_of(
     orders: &mut mpsc::Receiver<Message>,
     flush_at: Option<Instant>,
@@ -105,7 +105,7 @@ async fn next_of(
     }
 }
 
-/// What the sink has taken and not made durable.
+/// Batches that the sink has accepted but not made durable.
 #[derive(Default)]
 struct Held {
     tickets: Vec<Ticket>,
@@ -130,7 +130,7 @@ impl Job<'_> {
         loop {
             let started = Instant::now();
             let (messages, bytes) = (batch.messages(), batch.bytes());
-            // A batch of which nothing is left is written all the same: it moves the position.
+            // A batch without remaining records is still written: it moves the position.
             match self.retry.write(self.sink, &batch).await {
                 Ok(Durability::Part(upto)) => {
                     let Some(upto) = upto else { continue };
@@ -138,8 +138,8 @@ impl Job<'_> {
                         (batch.before(Offset(upto.0.saturating_add(1))), batch.after(upto))
                     else {
                         let reason = format!(
-                            "internal error: the sink says that it has written up to offset {upto} of \
-                             {batch:?}, and that it has more to write; please report it"
+                            "internal error: the sink reports that it has written up to offset {upto} of \
+                             {batch:?} and has more to write; please report it"
                         );
                         return Report::Stopped(Stopped::by_itself(reason));
                     };
@@ -190,7 +190,7 @@ impl Job<'_> {
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
                     members.leave_out(&bad);
-                    // Those of a batch may be many: they are not all kept until it is durable.
+                    // A batch may have many: not all are kept in memory until it is durable.
                     if skipped.len() + bad.len() > BAD_RECORDS_MAX {
                         let skipped = std::mem::take(&mut skipped);
                         let report = Report::Held { batches: 0, skipped };
@@ -222,7 +222,7 @@ impl Job<'_> {
 
     async fn restart(&mut self) -> Report {
         if let Some(letters) = &mut self.letters {
-            // First: a position of old would hide the new history's letters.
+            // First: the old position would hide the dead letters of the re-created stream.
             if let Err(reason) = self.retry.restart(&mut *letters.sink).await {
                 return Report::Stopped(Stopped::by_itself(reason));
             }
@@ -234,7 +234,7 @@ impl Job<'_> {
         }
     }
 
-    /// Makes the letters of these records durable.
+    /// Makes the dead letters of these records durable.
     async fn write_letters(&mut self, batch: &Batch, bad: &[BadRecord]) -> Result<(), String> {
         let Some(letters) = &mut self.letters else {
             return Err("internal error: there is no sink for dead letters".to_owned());
@@ -243,7 +243,7 @@ impl Job<'_> {
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let piece = letters.piece(batch, &mut rest)?;
-            let batch = letters.batch(&piece).ok_or("internal error: a letter got lost")?;
+            let batch = letters.batch(&piece).ok_or("internal error: a dead letter is missing")?;
             let (last, batch) = (batch.last_offset(), Arc::new(batch));
             self.retry.note(letters, &piece).await?;
             let refused = |what: &str| format!("and its dead letter cannot be written: {what}");
@@ -261,7 +261,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Writes what comes before the first bad record, so that the position stops right before it.
+    /// Writes the records before the first bad one, so that the position is right before it.
     async fn halt_at(
         &mut self,
         members: &Members,

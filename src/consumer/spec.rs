@@ -1,4 +1,4 @@
-//! What one consumer is to do, as plain data.
+//! Specification of one consumer, as plain data.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crate::flow::{commit, cutter};
 use crate::source::{ConnectOptions, Source};
 use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
 
-/// Where a reference starts that never had a position.
+/// Start of a reference that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// As the broker says it.
+    /// A start in the broker's terms.
     At(Start),
-    /// So long before the consumer first subscribes.
+    /// This long before the consumer first subscribes.
     Ago(Duration),
 }
 
 impl Begin {
-    /// In the broker's words.
+    /// The start in the broker's terms.
     pub fn resolve(self, now: Timestamp) -> Start {
         match self {
             Begin::At(start) => start,
@@ -31,61 +31,61 @@ impl Begin {
     }
 }
 
-/// What to do with a record, or a chunk, that cannot be read or written.
+/// Policy for a record, or a chunk, that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBad {
-    /// Stop, and say so.
+    /// Stop with an error.
     Halt,
-    /// Leave it out, count it, and say so.
+    /// Leave it out, count it, and log it.
     Skip,
     /// Write it to the dead letters' sink, and leave it out once it is durable there. A chunk that
-    /// cannot be read has no message to write: that is a halt.
+    /// cannot be read has no message to write: then the consumer halts.
     DeadLetter,
 }
 
-/// One offset-tracking reference on one stream.
+/// One reference on one stream.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: ConsumerName,
-    /// What it reads.
+    /// The stream to read.
     pub stream: StreamName,
-    /// Under which its offset is stored on the broker.
+    /// Name under which its offset is stored on the broker.
     pub reference: Reference,
-    /// Where it starts without a position.
+    /// Start without a position.
     pub begin: Begin,
-    /// What to do when its position is lost.
+    /// Policy for a lost position.
     pub on_lost: OnLost,
-    /// What to do with bad records.
+    /// Policy for bad records.
     pub on_bad: OnBad,
     /// When offsets are stored.
     pub commit: commit::Policy,
-    /// How batches are cut.
+    /// Limits of batches.
     pub batch: cutter::Limits,
-    /// Bytes of chunks, received and inflated, that may be held.
+    /// Most bytes of chunks, received and inflated, in memory.
     pub memory_bytes: u64,
-    /// How long it writes what it has taken once it was told to drain. Then what is under way is ended,
-    /// and the rest is left to the next start.
+    /// Time after the start of a drain in which it still starts batches. Then it only completes
+    /// those in flight, and leaves the rest to the next start.
     pub wind_up_after: Duration,
-    /// The shortest wait before something that failed is tried again.
+    /// Shortest wait before a retry.
     pub backoff_min: Duration,
-    /// The longest.
+    /// Longest wait before a retry.
     pub backoff_max: Duration,
-    /// Where its records come from.
+    /// Source of its records.
     pub source: Arc<dyn Source>,
-    /// How to reach the broker by the stream protocol, for the lag.
+    /// Options of the stream protocol connection that observes the lag.
     pub connect: ConnectOptions,
-    /// Where positions are remembered.
+    /// Folder of its state files.
     pub state_dir: PathBuf,
 }
 
 impl Spec {
-    /// What this consumer, on this stream, is kept by.
+    /// Key of this consumer and stream.
     pub fn key(&self) -> ConsumerKey {
         ConsumerKey { consumer: self.name.clone(), stream: self.stream.clone() }
     }
 
-    /// Half of the memory is for chunks as they came, half for what is inflated from them.
+    /// Half of the memory is for chunks as received, half for inflated data.
     pub fn chunk_budget_bytes(&self) -> u64 {
         self.memory_bytes / 2
     }
@@ -105,7 +105,7 @@ pub(super) mod testing {
     use crate::source::ConnectOptions;
     use crate::source::scripted::Scripted;
 
-    /// A consumer that keeps its state here, and knows no broker.
+    /// A consumer that keeps its state here, without a broker.
     pub(in crate::consumer) fn spec(state_dir: &Path) -> Spec {
         let second = Duration::from_secs(1);
         Spec {

@@ -1,8 +1,8 @@
-//! The small file in which a reference's last stored position is remembered.
+//! The state file, which stores a reference's last stored position.
 //!
-//! It tells "never stored anything" from "the broker evicted what was stored", and it knows the
-//! identity of the position's chunk. It is never a place to resume from by itself, but for one case:
-//! until something is durable, it keeps the offset with which the reference began.
+//! It distinguishes "never stored anything" from "the broker evicted the stored offset", and holds
+//! the identity of the position's chunk. A consumer does not resume from it, with one exception:
+//! until something is durable, it holds the first offset of the reference.
 
 use std::fs;
 use std::io;
@@ -16,16 +16,16 @@ use crate::flow::beginning::Memory;
 use crate::types::file_name::of_two;
 use crate::types::{Reference, StreamName, Timestamp};
 
-/// What a file's name is followed by while it is written anew.
+/// Suffix of the file's name while it is rewritten.
 pub(super) const NEXT: &str = ".next";
 
-/// The file of this reference with this extension, which leaves room for `suffix` behind it.
+/// The file of this reference with this extension; the name leaves room for `suffix`.
 pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
     let (reference, stream) = (spec.reference.as_str(), spec.stream.as_str());
     spec.state_dir.join(of_two(reference, stream, extension, suffix))
 }
 
-/// The file could not be used.
+/// The state file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("state file {}: {what}", path.display())]
 pub struct StateError {
@@ -42,7 +42,7 @@ struct Content {
     written: Timestamp,
 }
 
-/// One reference's file.
+/// The state file of one reference.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     stream: StreamName,
@@ -51,7 +51,7 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// The file of this consumer, which may not be there yet.
+    /// The file of this consumer, which may not exist yet.
     pub fn of(spec: &Spec) -> StateFile {
         StateFile {
             stream: spec.stream.clone(),
@@ -60,12 +60,12 @@ impl StateFile {
         }
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it remembers; `None` where there is no file.
+    /// The stored content; `None` if there is no file.
     pub fn read(&self) -> Result<Option<Memory>, StateError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
@@ -77,18 +77,18 @@ impl StateFile {
 
     fn parse(&self, text: &[u8]) -> Result<Memory, StateError> {
         let content: Content = serde_json::from_slice(text).map_err(|error| {
-            self.error(format!("is damaged ({error}). If the broker still holds this reference's offset it can be deleted; otherwise deleting it starts the reference anew at its configured start"))
+            self.error(format!("is damaged ({error}). If the broker still holds this reference's offset, the file can be deleted; otherwise deleting it makes the reference begin at its configured start again"))
         })?;
         if content.stream != self.stream || content.reference != self.reference {
             return Err(self.error(format!(
-                "is of reference {:?} on stream {:?}",
+                "belongs to reference {:?} on stream {:?}",
                 content.reference, content.stream
             )));
         }
         Ok(content.memory)
     }
 
-    /// Replaces what it remembers, all or nothing.
+    /// Replaces the content atomically.
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
         let text = self.text(memory)?;
         self.replace(&text).map_err(|error| self.error(format!("cannot be written: {error}")))
@@ -114,8 +114,8 @@ impl StateFile {
     }
 }
 
-/// Takes the bytes for a state file of reference `r` on stream `s`: what is read can be written, and is
-/// read as the same again.
+/// Fuzz target: reads the bytes as a state file of reference `r` on stream `s`. Content that can be
+/// read must be written and read back unchanged.
 pub(super) fn fuzz(data: &[u8]) {
     let file = StateFile {
         stream: StreamName::from("s"),

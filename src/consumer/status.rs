@@ -1,10 +1,10 @@
-//! What others may see of a consumer: its state, positions and lag, and its metrics.
+//! The visible status of a consumer: its state, positions and lag, and its metrics.
 //!
-//! The consumer writes, the observer adds what the stream itself says, the admin server reads.
-//! Outlives the consumer's task, so that a halted one still has a lag.
+//! The consumer writes it, the observer adds facts about the stream, the admin server reads it. It
+//! outlives the consumer's task, so that a halted one still has a lag.
 //!
-//! Whatever is shown is computed from one snapshot when it is asked for: figures of one answer
-//! belong together, and those that count from a moment go on growing while nothing happens.
+//! All shown values are computed from one snapshot when they are asked for, so they are consistent,
+//! and ages grow even while nothing happens.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, RestartReason, State};
 use crate::types::{Offset, Timestamp};
 
-/// How long a sink may hold a batch, without making any durable, before its consumer is no longer
-/// shown as ready.
+/// Time that a sink may hold a batch without making any durable before its consumer counts as not
+/// ready.
 const SINK_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// How long ago the last chunk may have come where a backlog is being read.
+/// Greatest age of the last chunk while a backlog is being read.
 const FLOWING_MAX: Duration = Duration::from_millis(500);
 
-/// One consumer, as others see it.
+/// One consumer's status.
 pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
@@ -33,60 +33,61 @@ pub struct Status {
     starts: Mutex<Trouble>,
 }
 
-/// What is known at one moment.
+/// All facts at one point in time.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What it is doing; see [`Facts::shown_state`].
+    /// State of the task; see [`Facts::shown_state`].
     pub state: State,
-    /// Why it is not running.
+    /// Reason why it is not running; `None` if it is.
     pub reason: Option<String>,
-    /// What its sink last complained of, until it worked again.
+    /// Last error of its sink; `None` once it works again.
     pub sink_trouble: Option<String>,
-    /// Since when the sink has held a batch without making any durable.
+    /// Time since which the sink has held a batch without making any durable; `None` if it does
+    /// not.
     pub sink_busy_since: Option<Instant>,
     /// The last durable offset; before there is one, the offset before the first wanted.
     pub position: Option<Offset>,
-    /// Whether `position` is known at all.
+    /// True if `position` is known at all.
     pub positioned: bool,
-    /// Whether `position` belongs to a former incarnation of the stream, and counts for nothing in
-    /// this one.
+    /// True if `position` belongs to an old incarnation of the stream, and does not count in this
+    /// one.
     pub foreign: bool,
-    /// The last durable offset of this run, or that it resumed from.
+    /// The last durable offset of this run, or the one that it resumed from.
     pub durable: Option<Offset>,
-    /// When something last became durable in this run.
+    /// Time at which something last became durable in this run.
     pub durable_at: Option<Timestamp>,
     /// The last offset received.
     pub received: Option<Offset>,
     /// The last chunk received.
     pub last_chunk: Option<Seen>,
-    /// The offset that the broker holds.
+    /// The offset stored on the broker.
     pub stored: Option<Offset>,
-    /// Since when something is durable that is not stored.
+    /// Time since which the stored offset has been behind the durable one; `None` if it is not.
     pub unstored_since: Option<Instant>,
-    /// When the last chunk came, or the subscription began; `None` without a subscription.
+    /// Time of the last chunk, or of the subscription; `None` without a subscription.
     pub quiet_since: Option<Instant>,
-    /// Whether this subscription has brought a chunk.
+    /// True if this subscription has delivered a chunk.
     pub delivered: bool,
-    /// Whether the last chunk brought anything new.
+    /// True if the last chunk contained new messages.
     pub news: bool,
-    /// Whether the broker may send.
+    /// True if the broker has credit.
     pub credit: bool,
-    /// When the oldest chunk received and not durable was written.
+    /// Time at which the oldest chunk that was received and is not durable was written.
     pub oldest: Option<Timestamp>,
-    /// Bytes received and not durable.
+    /// Bytes received and not yet durable.
     pub buffered_bytes: u64,
-    /// Where the stream begins and ends.
+    /// First offset and end of the stream.
     pub bounds: Option<Bounds>,
-    /// What was seen of the stream's end.
+    /// Observations of the stream's end.
     pub watch: Watch,
-    /// How often it was started or connected again.
+    /// Number of restarts and reconnections.
     pub restarts: u64,
-    /// When it became ready, or ceased to be.
+    /// Time at which it became ready, or not ready.
     turned: Timestamp,
 }
 
 impl Status {
-    /// A consumer that begins.
+    /// Status of a new consumer.
     pub fn new(metrics: ConsumerMetrics) -> Status {
         let facts = Facts {
             state: State::Starting,
@@ -116,12 +117,12 @@ impl Status {
         Status { metrics, inner: Mutex::new(facts), starts: Mutex::default() }
     }
 
-    /// What is known now.
+    /// A copy of the current facts.
     pub fn facts(&self) -> Facts {
         lock(&self.inner).clone()
     }
 
-    /// Changes what is known.
+    /// Changes the facts.
     pub fn update<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
         let mut facts = lock(&self.inner);
         let was_ready = facts.is_ready();
@@ -134,7 +135,7 @@ impl Status {
         changed
     }
 
-    /// A new state, with the reason where it is not a good one.
+    /// Sets the state, with the reason if it is a bad one.
     pub fn set_state(&self, state: State, reason: Option<String>) {
         self.update(|facts| {
             facts.state = state;
@@ -142,23 +143,23 @@ impl Status {
         });
     }
 
-    /// Counts a run that failed; returns whether that is worth a log line.
+    /// Counts a failed run; returns whether it is worth a log line.
     pub fn run_failed(&self, reason: &str, now: Instant) -> bool {
         lock(&self.starts).failed(reason, now)
     }
 
-    /// Notes that a run has begun its work; returns the failures before, if there were any.
+    /// Notes that a run has started its work; returns the failures before, if there were any.
     pub fn started(&self, now: Instant) -> Option<Past> {
         lock(&self.starts).over(now)
     }
 
-    /// Counts that it is started, or connected, again.
+    /// Counts a restart or reconnection.
     pub fn count_restart(&self, why: RestartReason) {
         self.metrics.restarts(why).increment(1);
         self.update(|facts| facts.restarts += 1);
     }
 
-    /// Brings every gauge that shows a moment up to now, all from one snapshot.
+    /// Updates every gauge that depends on the time, all from one snapshot.
     pub fn refresh_gauges(&self) {
         let facts = self.facts();
         let now = Timestamp::now();
@@ -192,7 +193,7 @@ impl Status {
 }
 
 impl Facts {
-    /// What it is doing, its sink's trouble included.
+    /// State of the consumer, including trouble of its sink.
     pub fn shown_state(&self) -> State {
         let works = self.sink_trouble.is_none() && self.sink_silence().is_none();
         match self.state {
@@ -201,26 +202,26 @@ impl Facts {
         }
     }
 
-    /// Whether it does its work.
+    /// True while it works normally.
     pub fn is_ready(&self) -> bool {
         self.shown_state() == State::Running
     }
 
-    /// For how long it has been ready, or not ready.
+    /// Seconds since it became ready, or not ready.
     pub fn seconds_so(&self, now: Timestamp) -> f64 {
         let silent = self.sink_silence().filter(|_| self.sink_trouble.is_none());
         let silent = silent.filter(|_| self.state == State::Running);
         silent.map_or_else(|| self.turned.seconds_until(now), |silence| silence.as_secs_f64())
     }
 
-    /// Why it does not do its work.
+    /// Reason why it is not ready; `None` if it is.
     pub fn why_not_ready(&self) -> Option<String> {
         if self.is_ready() {
             return None;
         }
         let silent = || {
             let seconds = self.sink_silence()?.as_secs();
-            Some(format!("the sink has made nothing durable for {seconds} s, and holds a batch"))
+            Some(format!("the sink holds a batch, but has made nothing durable for {seconds} s"))
         };
         let sink = self.sink_trouble.clone().or_else(silent);
         let reason = match (self.reason.clone(), sink) {
@@ -232,12 +233,12 @@ impl Facts {
         Some(reason.unwrap_or_else(|| format!("it is {}", self.state)))
     }
 
-    /// For how long the sink has been silent, where that is too long.
+    /// Time for which the sink has been silent, if it is too long.
     fn sink_silence(&self) -> Option<Duration> {
         self.sink_busy_since.map(|since| since.elapsed()).filter(|s| *s >= SINK_SILENCE_MAX)
     }
 
-    /// How far behind it is, where that is known.
+    /// Lag of the consumer; `None` if unknown.
     pub fn lag(&self, now: Timestamp) -> Option<Lag> {
         self.positioned.then(|| self.watch.lag(&self.view(), now))?
     }
@@ -247,8 +248,8 @@ impl Facts {
         self.watch.last_look().and_then(|_| self.watch.end(&self.view()))
     }
 
-    /// Offsets that retention may still truncate before something is lost. Unknown for a consumer
-    /// that began at the first one and has nothing durable yet: there is no distance that shrinks.
+    /// Offsets that retention may drop before messages are lost. `None` for a consumer that began
+    /// at the first offset and has nothing durable yet: there is no distance that shrinks.
     pub fn headroom(&self) -> Option<i64> {
         let first = self.bounds?.first?;
         let headroom = lag::headroom(self.view().position, first);
@@ -256,12 +257,12 @@ impl Facts {
         (self.positioned && !self.foreign && !began_there).then_some(headroom)
     }
 
-    /// For how long the stored offset has been behind the durable one.
+    /// Time for which the stored offset has been behind the durable one.
     pub fn store_age(&self) -> Duration {
         self.unstored_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// No task runs any more, or none is connected: nothing comes, and nothing is held.
+    /// No task runs, or none is connected: nothing arrives, and nothing is held.
     pub fn unplug(&mut self) {
         self.quiet_since = None;
         self.credit = false;
@@ -270,7 +271,7 @@ impl Facts {
         self.oldest = None;
     }
 
-    /// What was known of the stream is of a former incarnation.
+    /// Facts about the stream belong to an old incarnation.
     pub(super) fn forget_incarnation(&mut self) {
         self.durable = None;
         self.stored = None;
@@ -282,7 +283,7 @@ impl Facts {
         self.watch = Watch::default();
     }
 
-    /// The position is lost.
+    /// Records a lost position.
     pub(super) fn note_lost(&mut self, lost: &Lost) {
         match *lost {
             Lost::Evicted { .. } if self.positioned => {}
@@ -307,9 +308,9 @@ impl Facts {
         })
     }
 
-    /// Where it stands, for its lag.
+    /// The view of this consumer for computing its lag.
     pub(super) fn view(&self) -> lag::View {
-        // In another incarnation all that is there waits.
+        // In another incarnation everything is still to be read.
         let nothing = || self.bounds.and_then(|bounds| bounds.first?.prev());
         lag::View {
             position: if self.foreign { nothing() } else { self.position },

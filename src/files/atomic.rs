@@ -12,8 +12,8 @@ use std::path::Path;
 
 use super::folders::{make_folder, sync_folder};
 
-/// Replaces a small file, all or nothing, and makes that durable; creates its folder where it is
-/// missing. The bytes are written as `next` first. Returns the file, open for writing behind them.
+/// Replaces a small file atomically and durably; creates its folder if it is missing. The bytes are
+/// first written to `next`. Returns the file, open for writing after them.
 pub(crate) fn replace(path: &Path, next: &Path, mut bytes: &[u8]) -> io::Result<File> {
     make_folder(path.parent().unwrap_or(Path::new(".")))?;
     let file = write_synced(next, &mut bytes)?;

@@ -1,4 +1,4 @@
-//! Folders that are there after a power loss.
+//! Folders that survive a power loss.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -10,18 +10,18 @@ use rustix::fs::{Access, access};
 
 use crate::sync::lock;
 
-/// Folders whose names, and those of all above them, this process has synced.
+/// Folders that this process has synced, together with all their parents.
 static DURABLE: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
-/// Whether files could be made in this folder, or the folder itself where it is missing, as far as the
-/// rights tell. Nothing is made. The error is a sentence.
+/// Checks whether files could be created in this folder, or the folder itself if it is missing, as
+/// far as the permissions show. Creates nothing. The error is a sentence.
 pub(crate) fn could_write_in(folder: &Path) -> Result<(), String> {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    // The nearest one that is there: the others would be made in it.
+    // The nearest existing parent: the missing folders would be created in it.
     let Some(above) = absolute.ancestors().find(|above| above.exists()) else { return Ok(()) };
     if !above.is_dir() {
         return Err(format!(
-            "{} cannot be made: {} is no folder",
+            "{} cannot be created: {} is not a folder",
             folder.display(),
             above.display()
         ));
@@ -30,8 +30,8 @@ pub(crate) fn could_write_in(folder: &Path) -> Result<(), String> {
         .map_err(|error| format!("could not write to {}: {error}", above.display()))
 }
 
-/// Creates the folder and all above it where they are missing, and makes their names durable, also
-/// where an earlier process died before it had. Cheap once that is done.
+/// Creates the folder and its parents where they are missing, and makes their names durable, also
+/// if an earlier process died before that. Cheap once it is done.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     let folder = std::path::absolute(folder)?;
     if folder.is_dir() && known(|known| known.contains(&folder)) {
@@ -48,8 +48,8 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a folder durably, or not at all: one that stayed would be found by the next attempt, whose
-/// sync could no longer be believed.
+/// Creates a folder durably, or not at all: the next attempt would find a folder left behind, and
+/// could not make its name durable by a second sync.
 fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -59,7 +59,7 @@ fn create(path: &Path) -> io::Result<()> {
         made => made?,
     }
     path.parent().map_or(Ok(()), sync_folder).inspect_err(|_| {
-        // Another process may have put something into it already.
+        // Another process may already have put something into it.
         fs::remove_dir(path).unwrap_or_default();
     })
 }
@@ -74,8 +74,8 @@ fn remove_empty(folder: &Path, above: &Path) {
     }
 }
 
-/// Syncs a folder that was there before. One that we may not open is not ours, nor what is in it;
-/// some file systems sync no folders.
+/// Syncs a folder that existed before. One that we may not open is not ours, nor is its content;
+/// some file systems cannot sync folders.
 fn sync_if_ours(folder: &Path) -> io::Result<()> {
     match sync_folder(folder) {
         Err(error)

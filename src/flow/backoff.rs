@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// The waits between attempts.
+/// Waiting times between attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     min: Duration,
@@ -12,26 +12,26 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits of about `min` at first, doubling up to `max`.
+    /// Begins at about `min`, doubles up to `max`.
     pub fn new(min: Duration, max: Duration) -> Backoff {
         Backoff { min, max: max.max(min), failures: 0 }
     }
 
-    /// How long to wait after one more failure. `random` is uniform in [0, 1).
+    /// Time to wait after one more failure. `random` is uniform in [0, 1).
     pub fn next(&mut self, random: f64) -> Duration {
         let ceiling = self.min.saturating_mul(1u32 << self.failures.min(20)).min(self.max);
         self.failures = self.failures.saturating_add(1);
-        // Never below half of `min`, so that a failing peer is never hammered.
+        // Never below half of `min`, so that a failing peer is not flooded with attempts.
         let floor = self.min / 2;
         floor + ceiling.saturating_sub(floor).mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// How many failures there were since the last success.
+    /// Number of failures since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Notes a success.
+    /// Records a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

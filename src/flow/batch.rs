@@ -1,8 +1,8 @@
-//! A batch: a run of records in stream order, on the untouched bytes that the broker sent.
+//! A batch: consecutive records of a stream, on the unchanged bytes that the broker sent.
 //!
 //! Invariants: offsets strictly increase; a batch covers at least one offset, though all its records
-//! may have been left out; the bytes stay where the socket read put them, and what they cost in
-//! memory goes home when the batch is dropped.
+//! may have been left out; the bytes stay where the socket read put them; their memory is returned
+//! to the budget when the batch is dropped.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use std::sync::Arc;
 use crate::types::{Checkpoint, ChunkId, Offset, StreamName, Timestamp};
 use crate::wire::block::{Block, Record};
 
-/// What holds memory and credit for a chunk: dropping the last clone gives both back.
+/// Memory and credit of a chunk. Dropping the last clone returns both.
 pub type Permit = Arc<dyn Any + Send + Sync>;
 
-/// A run of records of one chunk.
+/// Consecutive records of one chunk.
 #[derive(Clone)]
 pub struct Part {
     /// The records.
     pub block: Block,
-    /// The chunk that they came in.
+    /// The chunk that contains them.
     pub chunk: ChunkId,
-    /// What they hold.
+    /// Their memory and credit.
     pub permit: Permit,
 }
 
-/// A run of records, in stream order.
+/// Consecutive records of a stream.
 #[derive(Clone)]
 pub struct Batch {
     stream: StreamName,
@@ -35,7 +35,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of these parts; `None` where they hold no record.
+    /// A batch of these parts; `None` if they hold no record.
     pub fn new(stream: StreamName, parts: Vec<Part>) -> Option<Batch> {
         let parts: Vec<Part> = parts.into_iter().filter(|p| p.block.count() > 0).collect();
         if parts.is_empty() {
@@ -51,12 +51,12 @@ impl Batch {
         &self.stream
     }
 
-    /// How many records [`Batch::records`] yields.
+    /// Number of records that [`Batch::records`] yields.
     pub fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// How many bytes the encoded messages take, their length prefixes included.
+    /// Bytes of the encoded messages, including their length prefixes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -66,27 +66,27 @@ impl Batch {
         self.parts.first().map_or(Offset(0), |p| p.block.first_offset())
     }
 
-    /// The offset of the last record, excluded or not: what is durable once the batch is.
+    /// The offset of the last record, excluded or not. Durable once the batch is.
     pub fn last_offset(&self) -> Offset {
         self.parts.last().map_or(Offset(0), |p| p.block.last_offset())
     }
 
-    /// The position that the batch's durability reaches.
+    /// The position that is durable once the batch is.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint { offset: self.last_offset(), chunk: self.parts.last().map(|p| p.chunk) }
     }
 
-    /// When the chunk of the oldest record was written.
+    /// Time at which the chunk of the oldest record was written.
     pub fn oldest(&self) -> Timestamp {
         self.parts.first().map_or(Timestamp(0), |p| p.chunk.timestamp)
     }
 
-    /// The runs that the records lie in, the excluded ones among them.
+    /// The parts, including their excluded records.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// The records, in order, without the excluded ones.
+    /// The records in order, without the excluded ones.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let mut excluded = self.excluded.iter().peekable();
         self.parts.iter().flat_map(|p| p.block.records()).filter(move |record| {
@@ -96,8 +96,8 @@ impl Batch {
         })
     }
 
-    /// The records at or above `from`, as [`Batch::records`] yields them. Whole chunks are passed over
-    /// at once, so that a batch may be walked in pieces.
+    /// The records at or above `from`, as [`Batch::records`] yields them. Skips whole chunks at
+    /// once, so that a batch can be walked in pieces.
     pub fn records_from(&self, from: Offset) -> impl Iterator<Item = Record<'_>> {
         let mut excluded = self.excluded.iter().peekable();
         self.parts
@@ -111,8 +111,8 @@ impl Batch {
             })
     }
 
-    /// The same batch without these records (bad ones, that a policy let pass). It covers the same
-    /// offsets.
+    /// The same batch without these records (bad ones that the policy leaves out). It covers the
+    /// same offsets.
     #[must_use]
     pub fn without(mut self, mut offsets: Vec<Offset>) -> Batch {
         self.excluded.append(&mut offsets);
@@ -135,7 +135,7 @@ impl Batch {
         self.bytes += next.bytes;
     }
 
-    /// The records below `offset`, as a batch of their own; `None` where there are none.
+    /// The records below `offset`, as a batch of their own; `None` if there are none.
     #[must_use]
     pub fn before(&self, offset: Offset) -> Option<Batch> {
         let parts = self
@@ -154,7 +154,7 @@ impl Batch {
 }
 
 impl Batch {
-    /// The records above `offset`, as a batch of their own; `None` where there are none.
+    /// The records above `offset`, as a batch of their own; `None` if there are none.
     #[must_use]
     pub fn after(&self, offset: Offset) -> Option<Batch> {
         let from = Offset(offset.0.checked_add(1)?);

@@ -1,9 +1,9 @@
-//! Where a reference began that had no position, as it is remembered until it has one.
+//! First offset of a reference that has no position yet, remembered until it has one.
 //!
-//! `next`, `last`, `first` and a time mean another offset whenever they are asked for. So the offset
-//! that they meant the first time is kept, in the state file and, as the offset before it, on the
-//! broker, before anything is read: whatever stops the consumer before its first commit, it begins
-//! there again. A beginning is no position: nothing is durable because of it.
+//! `next`, `last`, `first` and a time mean another offset each time they are resolved. So the
+//! offset that they meant the first time is stored before anything is read: in the state file and,
+//! as the offset before it, on the broker. If the consumer stops before its first commit, it begins
+//! there again. A beginning is not a position: it says nothing about durability.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,28 +15,29 @@ pub struct Beginning {
     /// The first offset wanted.
     #[serde(rename = "begins_at")]
     pub at: Offset,
-    /// The chunk that holds the offset before it, where that is known.
+    /// The chunk that holds the offset before it; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<ChunkId>,
-    /// The position that was lost, and that this replaces by `on_offset_lost`.
+    /// The lost position that this beginning replaces, under `on_offset_lost`; `None` if there was
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Checkpoint>,
 }
 
 impl Beginning {
-    /// What has to be stored on the broker to say so: the offset before it. An offset before 0 cannot
-    /// be stored.
+    /// The offset to store on the broker for this beginning: the one before it. `None` for offset
+    /// 0.
     pub fn mirror(&self) -> Option<Offset> {
         self.at.prev()
     }
 
-    /// The offset before it, as a position that the stream has to bear out.
+    /// The offset before it, as a position to check against the stream.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.at.prev().map(|offset| Checkpoint { offset, chunk: self.behind })
     }
 
-    /// Whether a sink's position is from before this beginning: the one that it replaces, or one
-    /// that it leaves behind.
+    /// True if the position of a sink is older than this beginning: either the one that it
+    /// replaces, or one below it.
     pub fn replaces(&self, position: &Checkpoint) -> bool {
         let is_it = self.instead_of.is_some_and(|old| {
             let same_chunk = old.chunk.is_none() || position.chunk.is_none();
@@ -45,20 +46,20 @@ impl Beginning {
         is_it || position.offset < self.at
     }
 
-    /// Whether it begins at or below the position that it replaces: those offsets mean other messages
-    /// now.
+    /// True if it begins at or below the position that it replaces: those offsets mean other
+    /// messages now.
     pub fn is_new_history(&self) -> bool {
         self.instead_of.is_some_and(|old| old.offset >= self.at)
     }
 }
 
-/// What the state file remembers of a reference.
+/// Content of the state file for a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Memory {
     /// The last position stored.
     Position(Checkpoint),
-    /// Where it began; nothing was stored since.
+    /// The beginning; nothing was stored since.
     Beginning(Beginning),
 }
 

@@ -1,51 +1,53 @@
-//! When to store an offset on the broker: every N messages, every T if something moved, and when
-//! asked to (hand-over, drain, a person).
+//! Decides when to store an offset on the broker: every N messages, every T if something changed,
+//! and on request (hand-over, drain, operator).
 //!
-//! A store appends to the stream, so an unchanged offset is never stored. A store never goes
-//! backwards: a consumer that replays stays silent until it has passed what is stored. The exception
-//! is a new history that a policy accepted: what the broker holds then speaks of the former one.
+//! A store appends to the stream, so an unchanged offset is never stored. A stored offset never
+//! goes backwards: a consumer that replays stores nothing until it has passed it. The exception is
+//! a re-created stream that a policy accepted: the offset on the broker then belongs to the old
+//! incarnation.
 //!
-//! A position that the stream does not bear out is not stored: storing is suspended until it does.
+//! A position that the stream does not confirm is not stored: storing is suspended until it does.
 
 use std::time::{Duration, Instant};
 
 use crate::types::Offset;
 
-/// How long a failed store is left alone before it is tried again.
+/// Time after a failed store before it is retried.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The least time between two stores that are due by their count. A store costs the broker a chunk of
-/// its own in the stream and this side a synced state file: at a million messages a second, `every N
-/// messages` alone would mean a hundred of them a second, for ten milliseconds' worth of replay.
+/// Least time between two stores triggered by the message count. A store costs the broker a chunk
+/// of its own in the stream and this process a synced state file: at a million messages a second,
+/// `every N messages` alone would mean a hundred of them a second, each saving ten milliseconds of
+/// replay.
 pub const SPACING_MIN: Duration = Duration::from_millis(100);
 
-/// How often offsets are stored.
+/// Frequency of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// After this many messages became durable, but not within [`SPACING_MIN`] of the last store.
     pub every_messages: u64,
-    /// After this long, if anything became durable.
+    /// After this time, if anything became durable.
     pub every: Duration,
 }
 
-/// What is stored, what could be, and when it should.
+/// The stored offset, the durable one, and the times that decide when to store.
 pub struct Commit {
     policy: Policy,
     stored: Option<Offset>,
     durable: Option<Offset>,
     messages: u64,
     last: Instant,
-    /// When the next store by count may be, at the earliest; from the first store on.
+    /// Earliest time of the next store by count; `None` before the first store.
     spaced: Option<Instant>,
     not_before: Option<Instant>,
-    /// The durable offset is not known to be one of this stream.
+    /// The durable offset is not yet confirmed to belong to this stream.
     suspended: bool,
-    /// What the broker holds is of a former history.
+    /// The offset on the broker belongs to an old incarnation of the stream.
     superseded: bool,
 }
 
 impl Commit {
-    /// Nothing durable yet; `stored` is what the broker holds.
+    /// Nothing durable yet; `stored` is the offset on the broker.
     pub fn new(policy: Policy, stored: Option<Offset>, now: Instant) -> Commit {
         Commit {
             policy,
@@ -60,24 +62,23 @@ impl Commit {
         }
     }
 
-    /// Notes that everything up to `offset` is durable, `messages` of it newly so.
+    /// Records that everything up to `offset` is durable, `messages` of it since the last call.
     pub fn durable(&mut self, offset: Offset, messages: u64) {
         self.durable = Some(offset);
         self.messages += messages;
     }
 
-    /// What could be stored now: the durable offset, if it is above the stored one.
+    /// The durable offset, if it is above the stored one: what a store now would write.
     pub fn pending(&self) -> Option<Offset> {
         self.durable.filter(|d| !self.suspended && self.stored.is_none_or(|s| *d > s))
     }
 
-    /// What should be stored now, if anything.
+    /// The offset to store now, if any.
     pub fn due(&self, now: Instant) -> Option<Offset> {
         self.pending().filter(|_| self.deadline().is_some_and(|at| at <= now))
     }
 
-    /// When something will be due, if nothing else becomes durable before; `None` where nothing
-    /// moved.
+    /// Time at which a store is due if nothing else becomes durable; `None` if nothing changed.
     pub fn deadline(&self) -> Option<Instant> {
         self.pending()?;
         let by_time = self.last + self.policy.every;
@@ -87,17 +88,17 @@ impl Commit {
         Some(self.not_before.map_or(due, |earliest| due.max(earliest)))
     }
 
-    /// What the broker is known to hold.
+    /// The offset that the broker is known to hold.
     pub fn stored(&self) -> Option<Offset> {
         self.stored
     }
 
-    /// When the last store was confirmed (or the policy began).
+    /// Time of the last confirmed store (or of the start).
     pub fn last_store(&self) -> Instant {
         self.last
     }
 
-    /// Notes that the broker holds `offset`.
+    /// Records that the broker holds `offset`.
     pub fn confirmed(&mut self, offset: Offset, now: Instant) {
         self.stored = Some(offset);
         self.superseded = false;
@@ -107,50 +108,50 @@ impl Commit {
         self.not_before = None;
     }
 
-    /// Notes that a store could not be confirmed: it is tried again after [`RETRY_AFTER`].
+    /// Records that a store could not be confirmed: it is retried after [`RETRY_AFTER`].
     pub fn failed(&mut self, now: Instant) {
         self.not_before = Some(now + RETRY_AFTER);
     }
 
-    /// Whether a failed store is still to be left alone.
+    /// True while a failed store must not be retried yet.
     pub fn is_waiting(&self, now: Instant) -> bool {
         self.not_before.is_some_and(|at| at > now)
     }
 
-    /// When a failed store may be tried again; `None` where the last one succeeded.
+    /// Time at which a failed store may be retried; `None` if the last one succeeded.
     pub fn retry_at(&self) -> Option<Instant> {
         self.not_before
     }
 
-    /// Takes what the broker says that it holds, read anew after a reconnection.
+    /// Takes over the offset that the broker reports after a reconnection.
     pub fn observed(&mut self, stored: Option<Offset>) {
         if !self.superseded {
             self.stored = stored;
         }
     }
 
-    /// Stores nothing until the stream bears out the position: it may belong to another history.
+    /// Stores nothing until the stream confirms the position: it may belong to another incarnation.
     pub fn suspend(&mut self) {
         self.suspended = true;
     }
 
-    /// The stream bears the position out.
+    /// The stream has confirmed the position.
     pub fn resume(&mut self) {
         self.suspended = false;
     }
 
-    /// True where messages became durable since the last store.
+    /// True if messages became durable since the last store.
     pub fn has_news(&self) -> bool {
         self.messages > 0
     }
 
-    /// Whether storing is suspended.
+    /// True if storing is suspended.
     pub fn is_suspended(&self) -> bool {
         self.suspended
     }
 
-    /// Forgets a history that was replaced: lower offsets may be stored again, whatever the broker
-    /// holds.
+    /// Forgets the old incarnation of a re-created stream: lower offsets may be stored again,
+    /// whatever the broker holds.
     pub fn restart(&mut self) {
         self.suspended = false;
         self.superseded = true;

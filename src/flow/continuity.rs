@@ -1,56 +1,56 @@
-//! Is anything missing between one chunk and the next?
+//! Finds out whether anything is missing between one chunk and the next.
 //!
 //! Offsets are not contiguous: the broker's tracking chunks take an offset each and are not
-//! delivered. So a gap by itself says nothing. Two things tell. Where the stream starts *now*: as
-//! long as its first offset is at or below the one expected, nothing in the gap was truncated; if it
-//! starts above, records may be gone. And which chunk the broker gives when it is asked for the
-//! offset expected: one that begins inside the gap is a chunk that should have come and did not.
+//! delivered. So a gap alone proves nothing. Two facts decide. First, where the stream starts
+//! *now*: while its first offset is at or below the expected one, nothing in the gap was truncated;
+//! if it starts above, records may be lost. Second, which chunk the broker returns for the expected
+//! offset: one that begins inside the gap should have been delivered and was not.
 
 use crate::types::Offset;
 
-/// What a chunk's offsets mean.
+/// Result of comparing a chunk's offsets with the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It continues where the last one ended (or it is the first one, and holds what is wanted).
+    /// It continues where the last one ended (or it is the first one, and holds the wanted offset).
     InOrder,
-    /// Some of its records, or all, come before the one wanted: they are dropped. Normal for the
+    /// Some or all of its records come before the wanted one: they are dropped. Normal for the
     /// first chunk of a subscription.
     Behind {
-        /// How many.
+        /// Number of records before it.
         records: u64,
     },
-    /// The offsets from `from` (included) to `to` (not included) did not come.
+    /// The offsets from `from` (included) to `to` (not included) were not delivered.
     Gap {
         /// The offset that was expected.
         from: Offset,
-        /// The chunk's first.
+        /// First offset of the chunk.
         to: Offset,
     },
 }
 
-/// What stood in a gap.
+/// Cause of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapKind {
     /// The broker's own chunks, which are never delivered: nothing was lost.
     Internal,
-    /// Records that the stream holds, but that did not come; or the broker says another thing now
-    /// than it delivered.
+    /// Records that the stream holds but did not deliver; or the broker now contradicts what it
+    /// delivered.
     Undelivered,
-    /// The stream was truncated past the expected offset: up to `records` records are gone.
+    /// The stream was truncated past the expected offset: up to `records` records are lost.
     Truncated {
         /// An upper bound, since some of these offsets may have been the broker's own.
         records: u64,
     },
 }
 
-/// The offset that comes next.
+/// The next expected offset.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Continuity {
     next: Option<Offset>,
 }
 
 impl Continuity {
-    /// `next` is the first offset wanted; `None` where any will do (`first`, `last`, `next`, a
+    /// `next` is the first offset wanted; `None` if any is accepted (`first`, `last`, `next`, a
     /// timestamp).
     pub fn starting_at(next: Option<Offset>) -> Continuity {
         Continuity { next }
@@ -61,7 +61,8 @@ impl Continuity {
         self.next
     }
 
-    /// What a chunk of `records` records from `first` on means. Changes nothing.
+    /// Compares a chunk of `records` records, beginning at `first`, with the expected offset.
+    /// Changes nothing.
     pub fn judge(&self, first: Offset, records: u32) -> Verdict {
         match self.next {
             None => Verdict::InOrder,
@@ -71,17 +72,17 @@ impl Continuity {
         }
     }
 
-    /// Takes the chunk: the next one is expected after it.
+    /// Takes the chunk: the offset after it is expected next.
     pub fn advance(&mut self, first: Offset, records: u32) {
         let end = Offset(first.0.saturating_add(u64::from(records)));
         self.next = Some(self.next.map_or(end, |next| next.max(end)));
     }
 }
 
-/// What stood in the gap: by the first offset of the chunk that the broker gives for `from`
-/// (`None`: it gives none), and by where the stream starts after that (`None`: it is empty). No
-/// checksum covers a header: that the chunk behind the gap is there a second time bears out where it
-/// begins.
+/// Cause of a gap, from the first offset of the chunk that the broker returns for `from` (`None` if
+/// it returns none), and the first offset of the stream after that (`None` if it is empty). No
+/// checksum covers a header: the chunk after the gap is requested again to confirm its first
+/// offset.
 pub fn classify(
     from: Offset,
     to: Offset,
@@ -91,7 +92,7 @@ pub fn classify(
     let records = to.0.saturating_sub(from.0);
     match (stream_first, there) {
         (_, Some(chunk)) if chunk < to => GapKind::Undelivered,
-        // Retention may have taken the chunk behind the gap as well, meanwhile.
+        // Retention may meanwhile have taken the chunk after the gap as well.
         (Some(first), Some(chunk)) if chunk > to && first > to => GapKind::Truncated { records },
         (_, Some(chunk)) if chunk > to => GapKind::Undelivered,
         (Some(first), _) if first <= from => GapKind::Internal,

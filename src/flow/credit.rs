@@ -1,31 +1,30 @@
-//! How many chunks the broker may send: credit under a budget of bytes.
+//! Decides how many chunks the broker may send: credit under a budget of bytes.
 //!
-//! A credit is one chunk of a size that nobody knows beforehand, so the window works with the
-//! largest size seen of late: `buffered + outstanding × estimate <= ¾ budget`. Where a burst of far
-//! larger chunks makes that wrong, [`Window::admits`] says so *before* the frame is read, and the
-//! connection is dropped and made anew with the better estimate: the bound holds at any chunk size.
+//! A credit is one chunk, whose size is unknown beforehand, so the window works with the largest
+//! recent size: `buffered + outstanding × estimate <= ¾ budget`. If far larger chunks follow,
+//! [`Window::admits`] refuses *before* the frame is read. The connection is dropped and made again
+//! with the better estimate: the bound holds at any chunk size.
 //!
-//! What was refused once is asked for again, behind the same chunks as before. An estimate that fell
-//! with each of the small ones would be as wrong as the first time, for ever. So after a refusal the
-//! largest cost seen is a floor under the estimate, until a whole budget's worth was given back by a
-//! sink that goes on. Each refusal before that needs a chunk larger than all before it: they end.
+//! A refused chunk is requested again, behind the same chunks as before. If small chunks lowered
+//! the estimate each time, it would be refused again without end. So after a refusal the largest
+//! cost seen is a floor under the estimate, until the sink has given back a whole budget's worth.
+//! Each further refusal before that needs a chunk larger than all before it: refusals end.
 //!
-//! Bytes outlive a subscription (a batch of it may still be on its way into the sink), credit does
-//! not: [`Window::subscribed`] starts the count of outstanding chunks anew and keeps the bytes.
+//! Bytes outlive a subscription (a batch of it may still be in flight to the sink), credit does
+//! not: [`Window::subscribed`] resets the count of outstanding chunks and keeps the bytes.
 
-/// What a chunk costs beyond its bytes: its entry in queues, batches and the ledger.
+/// Cost of a chunk beyond its bytes: its entry in queues, batches and the ledger.
 pub const CHUNK_OVERHEAD_BYTES: u64 = 256;
 
-/// The most chunks outstanding, however small they are. It also bounds what is read for nothing
-/// when a burst of large chunks makes the connection be dropped.
+/// Most chunks outstanding, however small they are. It also bounds how much is read and discarded
+/// when large chunks cause the connection to be dropped.
 pub const OUTSTANDING_MAX: u64 = 1024;
 
-/// Before a chunk was seen: this many are asked for at first. The broker needs 10 or so to keep a
-/// socket busy.
+/// Chunks requested before any was seen. The broker needs about 10 to keep a socket busy.
 const OUTSTANDING_FIRST: u64 = 16;
 
-/// So many more may be outstanding for each chunk seen: a few small ones at the beginning say little of
-/// what comes.
+/// Increase of outstanding chunks for each chunk seen: a few small ones at the beginning say little
+/// about those that follow.
 const OUTSTANDING_PER_CHUNK_SEEN: u64 = 4;
 
 /// Credit and memory of one consumer.
@@ -34,13 +33,13 @@ pub struct Window {
     budget: u64,
     buffered: u64,
     estimate: u64,
-    /// The estimate stays at or above this.
+    /// Lower bound of the estimate.
     floor: u64,
-    /// The largest cost of this turn, and of the one before: at least of all that is held.
+    /// Largest cost of this round and of the one before: at least that of all chunks held.
     peaks: [u64; 2],
-    /// So many bytes are to be given back before a new turn begins.
+    /// Bytes to be given back before a new round begins.
     turn_left: u64,
-    /// Chunks received in all.
+    /// Number of chunks received in all.
     seen: u64,
     outstanding: u64,
     open: bool,
@@ -63,34 +62,34 @@ impl Window {
         }
     }
 
-    /// What a chunk of a frame of this size is counted as.
+    /// Bytes that a chunk in a frame of this size counts for.
     pub fn cost(frame_bytes: u64) -> u64 {
         frame_bytes + CHUNK_OVERHEAD_BYTES
     }
 
-    /// A new subscription with this much initial credit; nothing of the last one is outstanding.
+    /// Starts a subscription with this much initial credit; nothing of the last one is outstanding.
     pub fn subscribed(&mut self, initial: u16) {
         self.outstanding = u64::from(initial);
         self.open = true;
     }
 
-    /// The subscription ended: no credit is granted until there is a new one.
+    /// Ends the subscription: no credit is granted until the next one.
     pub fn closed(&mut self) {
         self.outstanding = 0;
         self.open = false;
     }
 
-    /// Whether a chunk of this cost may be read into memory now.
+    /// True if a chunk of this cost may be read into memory now.
     pub fn admits(&self, cost: u64) -> bool {
         self.buffered.saturating_add(cost) <= self.budget
     }
 
-    /// Whether a chunk of this cost could ever be read.
+    /// True if a chunk of this cost could ever be read.
     pub fn could_admit(&self, cost: u64) -> bool {
         cost <= self.budget
     }
 
-    /// Notes a chunk that could not be admitted, so that the next window asks for fewer.
+    /// Records a chunk that was refused, so that the next subscription asks for fewer.
     pub fn refused(&mut self, cost: u64) {
         let [now, before] = self.peaks;
         self.floor = self.floor.max(now).max(before).max(cost);
@@ -98,23 +97,23 @@ impl Window {
         self.estimate = self.estimate.max(self.floor);
     }
 
-    /// A chunk arrived and is held.
+    /// Records a chunk that arrived and is held.
     pub fn received(&mut self, cost: u64) {
         self.buffered += cost;
         self.seen = self.seen.saturating_add(1);
         self.peaks[0] = self.peaks[0].max(cost);
         self.outstanding = self.outstanding.saturating_sub(1);
-        // Up at once, down slowly, and not below what came of late: a small chunk says little of the
-        // next.
+        // Rises at once, falls slowly, and not below recent sizes: a small chunk says little about
+        // the next.
         let fallen = self.estimate - self.estimate.saturating_sub(cost) / 8;
         let [now, before] = self.peaks;
         self.estimate = fallen.max(now).max(before).max(self.floor);
     }
 
-    /// What a chunk held was given back.
+    /// Records that a held chunk's memory was given back.
     pub fn released(&mut self, cost: u64) {
         self.buffered = self.buffered.saturating_sub(cost);
-        // Without a subscription it is mostly given back unread, with the queue: no progress.
+        // Without a subscription, chunks are mostly given back unread with the queue: no progress.
         if !self.open {
             return;
         }
@@ -126,13 +125,13 @@ impl Window {
         }
     }
 
-    /// How much credit to grant now; it counts as granted. Small steps are saved up, so that one
-    /// frame serves many chunks.
+    /// Credit to grant now, counted as granted. Small amounts are saved up, so that one frame
+    /// serves many chunks.
     pub fn grant(&mut self) -> u16 {
         if !self.open {
             return 0;
         }
-        // A quarter is left for chunks that are larger than the estimate.
+        // A quarter is reserved for chunks that are larger than the estimate.
         let free = (self.budget - self.budget / 4).saturating_sub(self.buffered);
         let mut wanted = (free / self.estimate.max(1))
             .min(OUTSTANDING_MAX)
@@ -148,7 +147,7 @@ impl Window {
         u16::try_from(step).unwrap_or(u16::MAX)
     }
 
-    /// How many chunks the broker may still send.
+    /// Number of chunks that the broker may still send.
     pub fn outstanding(&self) -> u64 {
         self.outstanding
     }
@@ -158,8 +157,8 @@ impl Window {
         self.buffered
     }
 
-    /// Whether so little is held that a connection dropped for a burst may be made anew: what was
-    /// refused would fit now.
+    /// True if so little is held that a connection dropped for a refused chunk may be made again:
+    /// that chunk would fit now.
     pub fn relaxed(&self) -> bool {
         self.buffered <= (self.budget / 2).min(self.budget.saturating_sub(self.floor))
     }

@@ -1,22 +1,22 @@
-//! Cuts the run of records into batches by messages, bytes and age.
+//! Cuts the sequence of records into batches by messages, bytes and age.
 //!
 //! Exact in messages: no batch holds more than `max_messages`. In bytes it cuts before the record
-//! run that would pass `max_bytes`, splitting a chunk's block where it must; only a single message
-//! that is larger by itself makes a larger batch.
+//! that would pass `max_bytes`, splitting a chunk's block if necessary; only a single message
+//! larger than `max_bytes` makes a larger batch.
 
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Part};
 use crate::types::{ChunkId, Offset, StreamName};
 
-/// Where batches are cut.
+/// Limits of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most messages in a batch.
+    /// Most messages in a batch.
     pub max_messages: u64,
-    /// The most bytes of encoded messages, their length prefixes included.
+    /// Most bytes of encoded messages, including their length prefixes.
     pub max_bytes: u64,
-    /// How long the first record of a batch waits for others.
+    /// Longest time that the first record of a batch waits for others.
     pub max_age: Duration,
 }
 
@@ -36,7 +36,7 @@ impl Cutter {
         Cutter { stream, limits, parts: Vec::new(), messages: 0, bytes: 0, since: None }
     }
 
-    /// Adds records; hands every batch that is full to `full`.
+    /// Adds records; passes every full batch to `full`.
     pub fn push(&mut self, mut part: Part, now: Instant, mut full: impl FnMut(Batch)) {
         while part.block.count() > 0 {
             let room = self.limits.max_messages.saturating_sub(self.messages);
@@ -63,7 +63,7 @@ impl Cutter {
         }
     }
 
-    /// How many of the part's records still fit; at least one into an empty batch.
+    /// Number of the part's records that still fit; at least one into an empty batch.
     fn fitting(&self, part: &Part, room: u64, room_bytes: u64) -> u32 {
         let count = part.block.count();
         let by_count = u32::try_from(room).unwrap_or(u32::MAX).min(count);
@@ -82,7 +82,7 @@ impl Cutter {
         if fits == 0 && self.parts.is_empty() { 1 } else { fits }
     }
 
-    /// The batch under way, if it holds anything.
+    /// Cuts the current batch; `None` if it is empty.
     pub fn flush(&mut self) -> Option<Batch> {
         self.messages = 0;
         self.bytes = 0;
@@ -90,12 +90,12 @@ impl Cutter {
         Batch::new(self.stream.clone(), std::mem::take(&mut self.parts))
     }
 
-    /// Since when the batch under way waits for more.
+    /// Time since which the current batch waits for more; `None` if it is empty.
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Whether nothing waits.
+    /// True if no record waits.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

@@ -1,43 +1,45 @@
 //! How far behind a consumer is: in messages, in seconds, and how much retention may still drop.
 //!
 //! `lag = end − position` is an upper bound, since the broker's tracking chunks take offsets too:
-//! storing an offset on an idle stream moves the end past the position for ever. [`Watch`] keeps what
-//! was seen of the end, and finds out which offsets are no messages:
-//! - the broker sends what there is to a subscription with credit. So what an earlier look saw, and
-//!   what did not come within [`SETTLE`], is the broker's own;
-//! - a consumer without such a subscription has its next offset asked for ([`Watch::question`]).
+//! storing an offset on an idle stream moves the end past the position, and it stays there.
+//! [`Watch`] keeps the observations of the end, and finds out which offsets are not messages:
+//! - a subscription with credit receives everything there is. An offset that an earlier observation
+//!   saw, and that did not arrive within [`SETTLE`], belongs to the broker;
+//! - for a consumer without such a subscription, the broker is asked for the consumer's next offset
+//!   ([`Watch::question`]).
 //!
-//! `seconds` is the age of the oldest message that is not durable: by its chunk's timestamp where the
-//! chunk is known, else by the looks between which it appeared. Both are moments, not
-//! ages, so the figure grows by itself while nobody can look. A consumer that had caught up when the
-//! stream was last seen is at 0 only as long as that is fresh; then it counts from that look, since
-//! nobody knows what has come.
+//! `seconds` is the age of the oldest message that is not durable: by its chunk's timestamp if the
+//! chunk is known, else by the two observations between which it appeared. Both are points in time,
+//! so the age grows by itself while the broker cannot be reached. A consumer that had caught up at
+//! the last observation reports 0 only while that observation is fresh. After that, the time since
+//! the observation is reported, because new messages may have been published.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::types::{Offset, Timestamp};
 
-/// How long nothing may come, with credit there, before an end past the position is taken for the
-/// broker's own chunks.
+/// Time without a delivery, with credit outstanding, after which an end past the position is
+/// attributed to the broker's own chunks.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
-/// How much later than planned a look may be before a caught-up consumer is no longer taken for one.
+/// Most that an observation may be late before a caught-up consumer no longer counts as caught up.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// The same while a subscription with credit is open: it would bring what there is.
+/// The same while a subscription with credit is open, which would deliver anything new.
 const LATE_WITH_CREDIT_MAX: Duration = Duration::from_secs(3);
 
-/// How old the last look of a caught-up consumer may be once one has failed.
+/// Greatest age of a caught-up consumer's last successful observation, once one has failed.
 const BLIND_MAX: Duration = Duration::from_secs(2);
 
-/// So many looks are kept: the oldest one that matters, and the newest.
+/// Number of observations kept: the oldest one that matters, and the newest.
 const LOOKS_MAX: usize = 64;
 
-/// How often in a row an offset is asked for in vain before it is taken for the broker's own.
+/// Number of times in a row that an offset is asked for without result before it is attributed to
+/// the broker's own chunks.
 const VAIN_MAX: u32 = 2;
 
-/// What the broker tells of the end of a stream.
+/// The broker's report of the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// The stream holds no record.
@@ -53,35 +55,35 @@ pub enum Tail {
 pub struct Seen {
     /// Its first offset.
     pub first: Offset,
-    /// How many records it holds.
+    /// Number of records in it.
     pub records: u32,
-    /// When it was written.
+    /// Time at which it was written.
     pub timestamp: Timestamp,
 }
 
-/// What is known of a consumer at one instant.
+/// State of a consumer at one point in time.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// The last durable offset; before there is one, the offset before the first wanted.
-    /// `None` stands for "before offset 0".
+    /// The last durable offset; before there is one, the offset before the first wanted. `None`
+    /// means "before offset 0".
     pub position: Option<Offset>,
     /// The last offset received.
     pub received: Option<Offset>,
     /// The last chunk received.
     pub last_chunk: Option<Seen>,
-    /// When the oldest chunk that was received and is not durable was written.
+    /// Time at which the oldest chunk that was received and is not durable was written.
     pub oldest: Option<Timestamp>,
-    /// Whether anything received is not durable yet, taken up or not.
+    /// True if anything received is not durable yet.
     pub holding: bool,
-    /// Whether new messages came within the last moment: then more of a backlog may be on its way.
+    /// True if messages arrived a moment ago: more of a backlog may follow.
     pub flowing: bool,
-    /// Since when nothing came on a subscription that has credit, and that has brought a chunk
-    /// before. `None` where there is no such subscription.
+    /// Time since which nothing has arrived on a subscription that has credit and has delivered
+    /// before. `None` if there is no such subscription.
     pub quiet_since: Option<Instant>,
 }
 
 impl View {
-    /// The last offset that is known to the consumer, durable or not.
+    /// The last offset that the consumer has received or made durable.
     fn known(&self) -> Option<Offset> {
         self.position.max(self.received)
     }
@@ -91,16 +93,16 @@ impl View {
     }
 }
 
-/// How far behind.
+/// Lag of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
-    /// Messages not yet durable, at the most.
+    /// Upper bound on the messages that are not durable yet.
     pub messages: u64,
-    /// The age of the oldest one; 0 where there is none.
+    /// Age of the oldest of them in seconds; 0 if there is none.
     pub seconds: f64,
 }
 
-/// One look at the stream's end.
+/// One observation of the stream's end.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     tail: Tail,
@@ -108,41 +110,41 @@ struct Look {
     wall: Timestamp,
 }
 
-/// The first message that waits, and when it was written.
+/// The first message that is not durable, and the time at which it was written.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     position: Option<Offset>,
     written: Timestamp,
 }
 
-/// What was seen of the end of one consumer's stream.
+/// Observations of the end of one consumer's stream.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
-    /// Oldest first. The front one is the last that saw nothing new, if there is such a one.
+    /// Oldest first. The front one is the last that saw nothing new, if there is one.
     looks: VecDeque<Look>,
-    /// How long after the last look the next one is due.
+    /// Time from one observation to the next.
     every: Duration,
-    /// Whether the last attempt to look failed.
+    /// True if the last attempt to observe the end failed.
     blind: bool,
-    /// When the broker last answered or sent anything.
+    /// Time at which the broker last answered or sent anything.
     heard: Option<Timestamp>,
-    /// No message lies between what is known to the consumer and this offset.
+    /// There is no message between the last known offset and this one.
     clear_to: Option<Offset>,
     waiting: Option<Waiting>,
-    /// How often in a row the offset after this position was asked for in vain.
+    /// Number of times in a row that the offset after this position was asked for without result.
     vain: Option<(Option<Offset>, u32)>,
 }
 
 impl Watch {
-    /// Takes a look at the stream's end; the next one is due after `every`.
+    /// Records an observation of the stream's end; the next one is due after `every`.
     pub fn looked(&mut self, tail: Tail, at: Instant, wall: Timestamp, every: Duration) {
         if last_of(tail, None) < self.clear_to {
-            // The stream is a shorter one now, or another node has less of it.
+            // The stream is shorter now, or another node has less of it.
             self.clear_to = None;
         }
         self.looks.push_back(Look { tail, at, wall });
         if self.looks.len() > LOOKS_MAX {
-            // An age is counted from between the first two.
+            // An age is counted from between the first two observations.
             self.looks.remove(2);
         }
         self.every = every;
@@ -150,27 +152,27 @@ impl Watch {
         self.heard(wall);
     }
 
-    /// An attempt to look failed.
+    /// Records a failed attempt.
     pub fn failed(&mut self) {
         self.blind = true;
     }
 
-    /// The broker answered, or sent something.
+    /// Records that the broker answered or sent something.
     pub fn heard(&mut self, wall: Timestamp) {
         self.heard = self.heard.max(Some(wall));
     }
 
-    /// When the broker last answered or sent something.
+    /// Time at which the broker last answered or sent something.
     pub fn last_heard(&self) -> Option<Timestamp> {
         self.heard
     }
 
-    /// When the stream's end was last seen.
+    /// Time of the last successful observation.
     pub fn last_look(&self) -> Option<Timestamp> {
         self.looks.back().map(|look| look.wall)
     }
 
-    /// Draws conclusions from how the consumer is now. Called whenever that has changed.
+    /// Updates the conclusions from the consumer's state. Called whenever that has changed.
     pub fn note(&mut self, view: &View) {
         if let Some(written) = view.oldest {
             self.waiting = Some(Waiting { position: view.position, written });
@@ -190,8 +192,8 @@ impl Watch {
         }
     }
 
-    /// The first offset that waits, where somebody has to ask when it was written, or whether it is
-    /// a message at all.
+    /// The first offset that is not durable, if the broker has to be asked when it was written, or
+    /// whether it is a message at all.
     pub fn question(&self, view: &View) -> Option<Offset> {
         let comes_by_itself = view.quiet_since.is_some() && view.all_durable();
         let known = view.oldest.is_some() || self.waiting_at(view.position).is_some();
@@ -200,8 +202,8 @@ impl Watch {
             .then(|| view.position.map_or(Offset(0), Offset::next))
     }
 
-    /// The answer to [`Watch::question`]: when the chunk with the first message after the position
-    /// was written; `None` where no message came.
+    /// Records the answer to [`Watch::question`]: the time at which the chunk with the first
+    /// message after the position was written; `None` if no message came.
     pub fn answered(&mut self, view: &View, written: Option<Timestamp>, wall: Timestamp) {
         self.heard(wall);
         let position = view.position;
@@ -218,7 +220,7 @@ impl Watch {
         }
     }
 
-    /// How far behind the consumer is; `None` before the first look.
+    /// Lag of the consumer; `None` before the first observation.
     pub fn lag(&self, view: &View, wall: Timestamp) -> Option<Lag> {
         self.looks.back()?;
         if self.has_caught_up(view) {
@@ -238,7 +240,7 @@ impl Watch {
         view.known().max(self.looks.back().and_then(|look| last_of(look.tail, view.last_chunk)))
     }
 
-    /// The last offset up to which every message is known to the consumer.
+    /// The last offset up to which the consumer knows every message.
     fn clear(&self, view: &View) -> Option<Offset> {
         view.known().max(self.clear_to)
     }
@@ -251,9 +253,9 @@ impl Watch {
         self.waiting.filter(|waiting| waiting.position == position).map(|waiting| waiting.written)
     }
 
-    /// About when the first offset was written that is not known to the consumer: between the last
-    /// look that did not see it and the next, and after the last chunk that came. `None` where it may
-    /// as well be the broker's own.
+    /// Approximate time at which the first unknown offset was written: between the last observation
+    /// without it and the next one, and after the last chunk received. `None` if the offset may
+    /// belong to the broker.
     fn appeared(&self, view: &View) -> Option<Timestamp> {
         let clear = self.clear(view);
         let saw_nothing = |look: &Look| last_of(look.tail, view.last_chunk) <= clear;
@@ -262,7 +264,7 @@ impl Watch {
             let before = self.looks.get(index)?.wall;
             let after = self.looks.get(index + 1).map_or(before, |look| look.wall);
             let gap = Duration::try_from_secs_f64(before.seconds_until(after)).ok()?;
-            // After a longer one, such as an outage, the worst is assumed.
+            // After a longer gap, such as an outage, the worst case is assumed.
             let half = if gap <= self.every * 2 { gap.as_millis() / 2 } else { 0 };
             Some(Timestamp(before.0.saturating_add(i64::try_from(half).ok()?)))
         });
@@ -273,7 +275,7 @@ impl Watch {
         }
     }
 
-    /// For how long nobody knows whether the consumer is still caught up.
+    /// Seconds for which it is unknown whether the consumer is still caught up.
     fn seconds_unseen(&self, view: &View, wall: Timestamp) -> f64 {
         let looked = self.last_look();
         let (sure, unseen_max) = match view.quiet_since {
@@ -299,8 +301,8 @@ fn last_of(tail: Tail, last_chunk: Option<Seen>) -> Option<Offset> {
     }
 }
 
-/// How many offsets lie between the position and the first one retained: how much may still be
-/// truncated before something is lost. Negative: so much is lost already.
+/// Number of offsets between the position and the first one retained: retention can drop that many
+/// before a message is lost. Negative if messages are already lost.
 pub fn headroom(position: Option<Offset>, first: Offset) -> i64 {
     let next = position.map_or(0, |p| i128::from(p.0) + 1);
     i64::try_from(next - i128::from(first.0)).unwrap_or(i64::MAX)

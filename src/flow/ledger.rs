@@ -1,27 +1,27 @@
-//! The ledger: which batches are under way, and up to where everything is durable.
+//! The ledger: the batches in flight, and the offset up to which everything is durable.
 //!
 //! A ticket is opened for each batch, in stream order, and settled when the batch is durable. The
 //! watermark is the end of the settled *prefix*: a batch that settles early waits for those before
-//! it, and a ticket that is never settled holds the watermark back for ever. Forgetting one can
+//! it, and a ticket that is never settled holds the watermark back indefinitely. Forgetting one can
 //! therefore delay progress, but can never count as success.
 
 use std::collections::VecDeque;
 
 use crate::types::{Checkpoint, Offset, Timestamp};
 
-/// One batch under way.
+/// Ticket of a batch in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(u64);
 
-/// What was asked of a ledger that cannot be.
+/// Misuse of a ledger.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// A batch that does not come after the one before it.
     #[error("a batch that ends at offset {new} was opened after one that ends at {last}")]
     OutOfOrder {
-        /// Where the new batch ends.
+        /// Last offset of the new batch.
         new: Offset,
-        /// Where the newest batch so far ends.
+        /// Last offset of the newest batch so far.
         last: Offset,
     },
     /// A ticket that is not open: settled twice, or of another ledger.
@@ -36,26 +36,26 @@ struct Entry {
     settled: bool,
 }
 
-/// How far the watermark moved.
+/// A step of the watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Everything at or below this is durable now.
+    /// Everything at or below this is now durable.
     pub checkpoint: Checkpoint,
-    /// How many messages became durable with this step.
+    /// Number of messages that became durable with this step.
     pub messages: u64,
 }
 
-/// The batches under way, oldest first.
+/// The batches in flight, oldest first.
 #[derive(Default)]
 pub struct Ledger {
-    /// The number of the oldest open entry.
+    /// Number of the oldest open entry.
     base: u64,
     entries: VecDeque<Entry>,
     durable: Option<Checkpoint>,
 }
 
 impl Ledger {
-    /// A ledger with nothing under way, everything up to `durable` being so.
+    /// A ledger without batches, in which everything up to `durable` is durable.
     pub fn starting_at(durable: Option<Checkpoint>) -> Ledger {
         Ledger { base: 0, entries: VecDeque::new(), durable }
     }
@@ -77,7 +77,7 @@ impl Ledger {
         Ok(Ticket(self.base + self.entries.len() as u64 - 1))
     }
 
-    /// Notes that the ticket's batch is durable; says how far the watermark moved, if it did.
+    /// Records that the ticket's batch is durable. Returns the step of the watermark, if it moved.
     pub fn settle(&mut self, ticket: Ticket) -> Result<Option<Progress>, LedgerError> {
         let entry = ticket
             .0
@@ -98,8 +98,8 @@ impl Ledger {
         Ok(progress)
     }
 
-    /// Notes that of the ticket's batch only the part that ends at `checkpoint` is durable, and that
-    /// nothing after it ever will be: what is open behind it is forgotten.
+    /// Records that the ticket's batch is durable only up to `checkpoint`, and that the rest never
+    /// will be. Later tickets are forgotten.
     pub fn settle_part(
         &mut self,
         ticket: Ticket,
@@ -120,8 +120,9 @@ impl Ledger {
         self.settle(ticket)
     }
 
-    /// Notes that the oldest ticket's batch is durable up to `checkpoint`, which lies within it, and that
-    /// `oldest` is when the chunk of the first record behind it was written. The ticket stays open.
+    /// Records that the oldest ticket's batch is durable up to `checkpoint`, which lies within it.
+    /// `oldest` is the time at which the chunk of the first record after `checkpoint` was written.
+    /// The ticket stays open.
     pub fn advance(
         &mut self,
         ticket: Ticket,
@@ -146,32 +147,33 @@ impl Ledger {
         Ok(Progress { checkpoint, messages })
     }
 
-    /// Everything at or below this is durable.
+    /// Everything at or below this is durable; `None` if nothing is yet.
     pub fn durable(&self) -> Option<Checkpoint> {
         self.durable
     }
 
-    /// Where the newest batch ends, durable or not.
+    /// Last offset of the newest batch, durable or not.
     pub fn last(&self) -> Option<Offset> {
         self.entries.back().map(|e| e.checkpoint).or(self.durable).map(|c| c.offset)
     }
 
-    /// How many batches are not yet in the settled prefix.
+    /// Number of batches that are not yet in the settled prefix.
     pub fn under_way(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many batches are not settled. One that is, behind one that is not, is under way all the same.
+    /// Number of batches that are not settled. Unlike [`Ledger::under_way`], leaves out settled
+    /// batches that wait for an earlier one.
     pub fn unsettled(&self) -> usize {
         self.entries.iter().filter(|entry| !entry.settled).count()
     }
 
-    /// When the oldest chunk that is not yet durable was written, as far as it was given to a sink.
+    /// Time at which the oldest chunk that was given to the sink and is not durable was written.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.entries.front().map(|e| e.oldest)
     }
 
-    /// Forgets a history that was replaced: what comes next may start at any offset.
+    /// Forgets everything after the stream was re-created: the next batch may start at any offset.
     pub fn restart(&mut self) {
         self.base += self.entries.len() as u64;
         self.entries.clear();

@@ -1,5 +1,5 @@
-//! Pure rules: what is durable, when to store an offset, how batches are cut, how much may be in
-//! flight, whether an offset is missing, how far behind a consumer is.
+//! Pure rules: durability, when to store an offset, how batches are cut, how much may be in flight,
+//! whether an offset is missing, how far behind a consumer is.
 //!
 //! Nothing here does I/O, waits, logs or reads a clock: events and times come in as arguments and
 //! decisions go out as values, so that tables and properties can test every one of them.

@@ -1,22 +1,22 @@
-//! How long the batch under way waits for more records.
+//! Decides how long the current batch waits for more records.
 //!
-//! While the sink is busy, waiting costs nothing: what comes meanwhile makes one larger batch. While
-//! it is idle, waiting buys nothing but fewer writes. So an idle sink gets the batch as soon as it has
-//! rested: [`RESTS`] times as long as its last write took, and [`REST_MIN`] at least. That bounds what
-//! small batches cost, whatever the medium: a sink is busy for a quarter of the time at the most.
+//! While the sink is busy, waiting costs nothing: what arrives meanwhile makes one larger batch.
+//! While it is idle, waiting only saves writes. So an idle sink gets the batch after a pause of
+//! [`RESTS`] times the duration of its last write, and at least [`REST_MIN`]. That bounds the cost
+//! of small batches for every sink: it is busy for at most a quarter of the time.
 //!
-//! A sink that holds batches back makes none durable by taking it sooner. There only the age counts.
+//! A sink that holds batches back makes none durable by taking it sooner. For it only the age
+//! counts.
 
 use std::time::{Duration, Instant};
 
-/// After a write, a sink rests for so many times as long as the write took, while its batches are
-/// not full.
+/// Pause after a write, as a multiple of the write's duration, while batches are not full.
 pub const RESTS: u32 = 3;
 
-/// The shortest rest: at most 200 batches a second that are not full.
+/// Shortest pause: at most 200 batches a second that are not full.
 pub const REST_MIN: Duration = Duration::from_millis(5);
 
-/// When a batch that is not full is due.
+/// Timing of a batch that is not full.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     max_age: Duration,
@@ -25,28 +25,28 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Before the first write; no batch waits longer than `max_age` for others.
+    /// State before the first write; no batch waits longer than `max_age` for more records.
     pub fn new(max_age: Duration) -> Pace {
         Pace { max_age, rested: None, holds: false }
     }
 
-    /// Notes that the sink has made something durable, which took so long.
+    /// Records that the sink made something durable, which took `took`.
     pub fn wrote(&mut self, took: Duration, now: Instant) {
         let rest = took.saturating_mul(RESTS).max(REST_MIN).min(self.max_age);
         self.rested = Some(now + rest);
     }
 
-    /// Notes that the sink holds what it takes until it has enough.
+    /// Records that the sink holds its input until it has enough.
     pub fn holds(&mut self) {
         self.holds = true;
     }
 
-    /// When a batch has to be cut that waits since `since`, whatever else there is to do.
+    /// Latest time at which a batch that waits since `since` is cut, whatever else there is to do.
     pub fn by_age(&self, since: Instant) -> Instant {
         since + self.max_age
     }
 
-    /// When it is better cut than left to wait, where the sink is idle.
+    /// Time at which a batch that waits since `since` is cut if the sink is idle.
     pub fn while_idle(&self, since: Instant) -> Instant {
         let by_age = self.by_age(since);
         if self.holds {

@@ -1,9 +1,9 @@
-//! Where a reference resumes, and when its position is lost.
+//! Decides where a reference resumes, and when its position is lost.
 //!
-//! In this order: the sink's own position; else the broker's stored offset; else where it began, if
-//! that is remembered; else, only if it never had any of these, the configured start. A position is
-//! continued at the offset after it, 0 included. A position that the stream does not bear out is
-//! *lost*, and a policy decides, never the broker's silent habit of taking another offset:
+//! In this order: the sink's own position; else the broker's stored offset; else the remembered
+//! beginning; else, only if there was never any of these, the configured start. Reading continues
+//! at the offset after the position, 0 included. A position that the stream does not confirm is
+//! *lost*, and a policy decides. The broker by itself would silently take another offset.
 //!
 //! | what is known | what the stream says | outcome |
 //! |---|---|---|
@@ -14,13 +14,14 @@
 //! | none stored, a position remembered | anything | lost: the broker forgot it |
 //! | nothing at all | anything | the configured start |
 //!
-//! Counters of a stream's end are a lower bound: a new leader finds its committed offset anew, and
-//! may for a while report less than was read before. So they can bear a position out, and never
-//! refute it. That is for the chunk at the position, or for its absence over minutes.
+//! The broker's figures for a stream's end are lower bounds: a new leader determines its committed
+//! offset anew, and may for a while report less than was read before. So they can confirm a
+//! position, but never refute it. Only the chunk at the position, or its absence for minutes, can
+//! do that.
 //!
-//! A subscription asks for the position's own offset, not the one after it: the chunk that holds it
-//! comes once more, its records are dropped, and its identity tells whether this is still the log
-//! that was read.
+//! A subscription asks for the position's own offset, not for the one after it. The chunk that
+//! holds it is delivered again, its records are dropped, and its identity shows whether this is
+//! still the same log.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -28,22 +29,22 @@ use std::time::{Duration, Instant};
 use super::beginning::{Beginning, Memory};
 use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
 
-/// For how long the chunk at a position may be missing, asked for again and again, before the
-/// position counts as lost. A new leader that catches up, or a slow disk, takes less.
+/// Time for which the chunk at a position may be missing, in repeated requests, before the position
+/// counts as lost. A new leader that catches up, or a slow disk, takes less.
 pub const DOUBT_MAX: Duration = Duration::from_secs(120);
 
-/// The same where the broker had said that the stream does not exist: what is there now is another one,
-/// unless the broker was only starting.
+/// The same after the broker had reported that the stream does not exist: a stream that is there
+/// now is another one, unless the broker was only starting.
 pub const DOUBT_OF_ANOTHER_MAX: Duration = Duration::from_secs(10);
 
-/// Where a subscription begins, in the broker's words.
+/// Start of a subscription, in the broker's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// The first chunk that is retained.
     First,
     /// The last chunk.
     Last,
-    /// What is published from now on.
+    /// The next chunk to be published.
     Next,
     /// The chunk that contains this offset; earlier records of it are dropped.
     Offset(Offset),
@@ -63,14 +64,14 @@ impl fmt::Display for Start {
     }
 }
 
-/// What to do when a position is lost.
+/// Policy for a lost position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLost {
-    /// Stop, and say so.
+    /// Stop with an error.
     Halt,
-    /// Go on with the first record that is retained.
+    /// Continue with the first record that is retained.
     First,
-    /// Go on with what is published from now on.
+    /// Continue with the next record to be published.
     Next,
 }
 
@@ -84,16 +85,16 @@ impl fmt::Display for OnLost {
     }
 }
 
-/// Where a position was found.
+/// Source of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The sink keeps it with the data.
     Sink,
     /// The broker stored it.
     Broker,
-    /// This process had got so far before the connection broke.
+    /// This process had reached it before the connection broke.
     Session,
-    /// It is where the reference began; nothing is durable yet.
+    /// The reference began there; nothing is durable yet.
     Beginning,
 }
 
@@ -108,32 +109,32 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Everything that the decision rests on.
+/// All inputs of the decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// The position that the sink, or this process, holds.
     pub own: Option<(Origin, Checkpoint)>,
-    /// What the broker stored under the reference.
+    /// The offset stored on the broker under the reference.
     pub stored: Option<Offset>,
-    /// What the state file remembers.
+    /// Content of the state file.
     pub remembered: Option<Memory>,
-    /// The first offset of the stream, if it has any record.
+    /// First offset of the stream; `None` if it has no record.
     pub stream_first: Option<Offset>,
 }
 
-/// What is known of a reference's position, before the stream was asked whether it bears it out.
+/// Position or beginning of a reference, before it is checked against the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It goes on after this position.
+    /// Continues after this position.
     Position(Origin, Checkpoint),
-    /// It goes on where it began.
+    /// Continues at its beginning.
     Beginning(Beginning),
-    /// It never had a position, and never began.
+    /// Never had a position or a beginning.
     New,
 }
 
 impl Standing {
-    /// The position that the stream has to bear out, if there is one.
+    /// The position to check against the stream, if there is one.
     pub fn position(&self) -> Option<Checkpoint> {
         match self {
             Standing::Position(_, checkpoint) => Some(*checkpoint),
@@ -142,7 +143,7 @@ impl Standing {
         }
     }
 
-    /// The first offset wanted, where there is one already.
+    /// The first offset wanted, if it is known.
     pub fn wanted(&self) -> Option<Offset> {
         match self {
             Standing::Position(_, checkpoint) => Some(checkpoint.offset.next()),
@@ -151,7 +152,7 @@ impl Standing {
         }
     }
 
-    /// Where the position was found.
+    /// Source of the position.
     pub fn origin(&self) -> Option<Origin> {
         match self {
             Standing::Position(origin, _) => Some(*origin),
@@ -161,22 +162,22 @@ impl Standing {
     }
 }
 
-/// How to subscribe.
+/// Instructions for subscribing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What to ask the broker for.
+    /// Start to ask the broker for.
     pub subscribe: Start,
-    /// The first offset wanted; what comes before it is dropped.
+    /// The first offset wanted; earlier records are dropped.
     pub wanted: Option<Offset>,
-    /// The position that the first chunk has to bear out.
+    /// The position that the first chunk has to confirm.
     pub verify: Option<Checkpoint>,
-    /// Where the position was found; `None` for a start that is only now to be.
+    /// Source of the position; `None` for a start that is yet to be determined.
     pub origin: Option<Origin>,
-    /// What has to be kept before anything is read.
+    /// The beginning to store before anything is read.
     pub begins: Option<Beginning>,
-    /// Where it begins is not known before the stream holds a chunk of this time, or of any where
-    /// there is none: chunks before that are left out, and with the first that is not, everything is
-    /// asked again.
+    /// Set if the first offset is unknown until the stream holds a chunk of this time (or any
+    /// chunk, if `None` inside). Earlier chunks are left out. At the first chunk that is not, the
+    /// plan is made again.
     pub awaits: Option<Option<Timestamp>>,
 }
 
@@ -190,7 +191,7 @@ impl Plan {
         Plan { subscribe, wanted, verify: None, origin: None, begins: None, awaits: None }
     }
 
-    /// Begins here, once that is kept.
+    /// Begins here, after that is stored.
     pub fn begin(beginning: Beginning) -> Plan {
         Plan {
             begins: Some(beginning),
@@ -199,7 +200,7 @@ impl Plan {
         }
     }
 
-    /// Goes on where the reference stands.
+    /// Continues where the reference stands.
     pub fn resume(standing: Standing) -> Plan {
         let subscribe = match (standing.position(), standing.wanted()) {
             (Some(position), _) => Start::Offset(position.offset),
@@ -214,21 +215,21 @@ impl Plan {
         }
     }
 
-    /// Waits for the stream's first chunk, or its first of this time.
+    /// Waits for the stream's first chunk, or its first one of this time.
     pub fn awaiting(subscribe: Start, not_before: Option<Timestamp>) -> Plan {
         Plan { awaits: Some(not_before), ..Plan::at(subscribe) }
     }
 }
 
-/// Why a position is lost.
+/// Reason why a position is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// Retention dropped what comes next.
+    /// Retention dropped the next offset.
     #[error("the next offset wanted is {wanted}, but the stream now starts at {first}: up to {} messages were dropped by retention before they were read", .first.0 - .wanted.0)]
     Evicted {
         /// The first offset wanted.
         wanted: Offset,
-        /// Where the stream starts.
+        /// First offset of the stream.
         first: Offset,
     },
     /// The stream ends below the position.
@@ -252,13 +253,13 @@ pub enum Lost {
         "the broker holds no offset for this reference, but the state file remembers {remembered}: retention evicted it with the segment that held it, or the stream was created again"
     )]
     Forgotten {
-        /// What is remembered.
+        /// The remembered offset.
         remembered: Offset,
     },
 }
 
 impl Lost {
-    /// How many messages are gone, where that is known.
+    /// Upper bound on the messages lost; 0 if unknown.
     pub fn messages(&self) -> u64 {
         match self {
             Lost::Evicted { wanted, first } => first.0.saturating_sub(wanted.0),
@@ -266,7 +267,7 @@ impl Lost {
         }
     }
 
-    /// Whether the offsets that come next may be lower than those already written.
+    /// True if the next offsets may be lower than those already written.
     pub fn is_new_history(&self) -> bool {
         match self {
             Lost::Evicted { .. } => false,
@@ -286,13 +287,13 @@ impl Lost {
     }
 }
 
-/// The stream does not show the position, which proves nothing yet.
+/// The stream does not show the position at the moment, which proves nothing yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the position is offset {position}, but no chunk comes for it, and the stream {}: it may be catching up, after an election or on a slow disk", ends(.last))]
 pub struct Doubt {
     /// The position.
     pub position: Offset,
-    /// The last offset that the stream shows.
+    /// The last offset that the stream shows; `None` if there is none.
     pub last: Option<Offset>,
 }
 
@@ -306,7 +307,7 @@ fn ends(last: &Option<Offset>) -> String {
     last.map_or("is empty".to_owned(), |last| format!("ends at {last}"))
 }
 
-/// Since when a position has been in doubt, without a break.
+/// Time since which a position has continuously been in doubt.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Doubts {
     since: Option<Instant>,
@@ -314,7 +315,8 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// Notes one more look that did not show the position; whether there were enough of them.
+    /// Records one more look without the position. Returns true if the doubt has lasted long
+    /// enough.
     pub fn lasted(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         now.saturating_duration_since(since) >= self.limit()
@@ -325,23 +327,23 @@ impl Doubts {
         if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX }
     }
 
-    /// Notes that nobody could be asked.
+    /// Records that the broker could not be asked.
     pub fn interrupted(&mut self) {
         self.since = None;
     }
 
-    /// Notes that the broker said that there is no such stream.
+    /// Records that the broker reported that there is no such stream.
     pub fn missing(&mut self) {
         *self = Doubts { since: None, missing: true };
     }
 
-    /// Notes that the position is there, or is settled otherwise.
+    /// Records that the position is confirmed, or the question is settled otherwise.
     pub fn clear(&mut self) {
         *self = Doubts::default();
     }
 }
 
-/// Finds out where the reference stands; the stream's end is not looked at.
+/// Determines the reference's position or beginning. Does not look at the stream's end.
 pub fn stand(known: &Known) -> Result<Standing, Lost> {
     let standing = match (known.own, known.stored, known.remembered) {
         (Some((Origin::Sink, own)), _, Some(Memory::Beginning(began))) if began.replaces(&own) => {
@@ -361,8 +363,8 @@ pub fn stand(known: &Known) -> Result<Standing, Lost> {
             return Err(Lost::Forgotten { remembered: remembered.offset });
         }
         (None, None, Some(Memory::Beginning(began))) => {
-            // Its mirror was stored before it was remembered. Retention evicts it once it lies below
-            // the first offset; else the stream is another one.
+            // The offset on the broker was stored before the state file was written. Retention
+            // drops it once it lies below the first offset; otherwise the stream is another one.
             if let (Some(mirror), Some(first)) = (began.mirror(), known.stream_first)
                 && first <= mirror
             {
@@ -378,45 +380,45 @@ pub fn stand(known: &Known) -> Result<Standing, Lost> {
     }
 }
 
-/// Whether what the broker holds says no more than that the reference began there. A position that
-/// was lost may still stand there where nothing could be stored in its place.
+/// True if the offset on the broker only repeats the beginning. It may also still be a lost
+/// position, if nothing could be stored in its place.
 fn is_mirrored(began: &Beginning, stored: Offset) -> bool {
     let replaced = began.mirror().is_none() && began.instead_of.is_some_and(|c| c.offset == stored);
     began.mirror() == Some(stored) || replaced
 }
 
-/// The state file's chunk identity serves where it speaks of the same offset.
+/// Adds the state file's chunk identity if it belongs to the same offset.
 fn identified(position: Checkpoint, remembered: Option<Memory>) -> Checkpoint {
     let same = remembered.and_then(|m| m.position()).filter(|r| r.offset == position.offset);
     Checkpoint { chunk: position.chunk.or(same.and_then(|r| r.chunk)), ..position }
 }
 
-/// A chunk that was looked at: what tells it from others, and how many records it holds.
+/// Identity of a chunk that was looked at, and its number of records.
 pub type Glimpse = (ChunkId, u32);
 
-/// What a look at the stream showed of a position.
+/// Result of looking for a position in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     /// The stream's counters reach it.
     Reached,
-    /// The chunk that came for the position's own offset.
+    /// The chunk that was delivered for the position's own offset.
     Chunk(Glimpse),
-    /// None came for it. This is the last one, if any came.
+    /// No chunk was delivered for it. The last chunk of the stream, if any came.
     Nothing(Option<Glimpse>),
 }
 
-/// Why a position is not borne out.
+/// Reason why the stream does not confirm a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotBorneOut {
     /// It is lost.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// Nobody knows yet.
+    /// Undecided so far.
     #[error(transparent)]
     Doubt(#[from] Doubt),
 }
 
-/// Whether the stream bears the position out.
+/// Checks a position against the stream.
 pub fn bears_out(position: Checkpoint, sight: Sight) -> Result<(), NotBorneOut> {
     let last = match sight {
         Sight::Reached => return Ok(()),
@@ -435,15 +437,16 @@ pub fn bears_out(position: Checkpoint, sight: Sight) -> Result<(), NotBorneOut> 
     }
 }
 
-/// Whether a chunk that ends below the position in the known one cannot belong to the same log:
-/// chunks do not overlap, epochs never fall along a log, and within an epoch one clock wrote them.
+/// True if a chunk that ends below the position's known chunk cannot belong to the same log: chunks
+/// do not overlap, epochs never decrease along a log, and within an epoch one clock wrote the
+/// timestamps.
 fn is_of_another_history(known: ChunkId, earlier: ChunkId) -> bool {
     earlier.first_offset >= known.first_offset
         || earlier.epoch > known.epoch
         || (earlier.epoch == known.epoch && earlier.timestamp > known.timestamp)
 }
 
-/// Where to go on after a loss; `None` where the policy is to halt.
+/// Start after a loss; `None` if the policy is to halt.
 pub fn after_loss(policy: OnLost) -> Option<Start> {
     match policy {
         OnLost::Halt => None,
@@ -452,11 +455,11 @@ pub fn after_loss(policy: OnLost) -> Option<Start> {
     }
 }
 
-/// Whether the first chunk of a subscription bears out the position that it was asked for.
+/// Checks the first chunk of a subscription against the position that it was requested for.
 pub fn verify(position: Checkpoint, chunk: ChunkId, records: u32) -> Result<(), Lost> {
     let end = chunk.first_offset.0.saturating_add(u64::from(records));
     if end <= position.offset.0 {
-        // Asked for an offset past its end, the broker sends what is published next.
+        // Asked for an offset past its end, the broker sends the next published chunk.
         let last = end.checked_sub(1).map(Offset);
         return Err(Lost::PastEnd { position: position.offset, last });
     }

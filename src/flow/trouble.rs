@@ -1,10 +1,10 @@
-//! What goes on failing is logged once, and again now and then; that it is over is logged too.
+//! Logs a repeated failure once, and again at intervals; the recovery is logged too.
 //!
-//! The text decides: a failure with another text is said at once. Time comes in as an argument.
+//! A failure with another text is logged at once. Time comes in as an argument.
 
 use std::time::{Duration, Instant};
 
-/// After so long the same failure is said again.
+/// Interval at which the same failure is logged again.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// Failures in a row, for the log.
@@ -19,17 +19,17 @@ struct Row {
     attempts: u64,
 }
 
-/// A row of failures that is over.
+/// A series of failures that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// How many attempts failed.
+    /// Number of failed attempts.
     pub attempts: u64,
-    /// From the first failure until now.
+    /// Time from the first failure to the recovery.
     pub lasted: Duration,
 }
 
 impl Trouble {
-    /// Counts a failure; returns whether it is worth a log line.
+    /// Counts a failure; returns true if it should be logged.
     pub fn failed(&mut self, text: &str, now: Instant) -> bool {
         let Some(row) = &mut self.0 else {
             self.0 = Some(Row { text: text.to_owned(), since: now, said_at: now, attempts: 1 });
@@ -44,7 +44,7 @@ impl Trouble {
         say
     }
 
-    /// Notes that it works; returns the failures before, if there were any.
+    /// Records a success; returns the failures before it, if there were any.
     pub fn over(&mut self, now: Instant) -> Option<Past> {
         let row = self.0.take()?;
         Some(Past { attempts: row.attempts, lasted: now.duration_since(row.since) })

@@ -1,10 +1,11 @@
-//! The `stream` sink's publisher on a connection of ours: where the sink's words become the
-//! broker's, and the broker's errors the sink's.
+//! The `stream` sink's publisher: translates the sink's calls to the broker client, and the
+//! broker's errors to the sink's.
 //!
-//! It connects to the leader and to nobody else: between a node and a leader elsewhere messages may
-//! be lost while both connections live, and then the ids behind them would be taken.
+//! It connects to the stream's leader only. Through another node, messages could be lost between
+//! that node and the leader while both connections stay up, and the publishing ids after them would
+//! be used.
 //!
-//! Must not know: batches, records, positions.
+//! Knows nothing of batches, records or positions.
 
 use std::time::Duration;
 
@@ -17,27 +18,27 @@ use crate::sink::stream::{Limits, PublishError, Publisher};
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::ResponseCode;
 
-/// A frame of so many bytes of messages is sent, though more would fit.
+/// Bytes of messages at which a frame is sent, though more would fit.
 const FRAME_BYTES: usize = 256 * 1024;
 
-/// The most bytes of messages that may lack their confirmation, beside one frame.
+/// Most unconfirmed bytes of messages, not counting one frame.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long a good-bye may take.
+/// Time limit for closing the connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What to publish to, and how.
+/// Destination stream and publishing options.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// How to reach the broker.
+    /// Connection options of the broker.
     pub connect: ConnectOptions,
     /// The stream.
     pub stream: StreamName,
-    /// Whether to make it, where it is missing when the sink is opened.
+    /// Creates the stream if it is missing when the sink is opened.
     pub create: bool,
-    /// How many messages may lack their confirmation.
+    /// Most unconfirmed messages.
     pub in_flight: usize,
-    /// How long the broker may confirm nothing.
+    /// Longest time without a confirmation from the broker.
     pub timeout: Duration,
 }
 
@@ -48,12 +49,12 @@ pub struct Republisher {
     connection: Option<Connection>,
     publisher: Option<broker::Publisher>,
     frame: Option<Frame>,
-    /// It was there once: if it is missing now, somebody deleted it.
+    /// True once the stream was found: if it is missing later, it was deleted.
     found: bool,
 }
 
 impl Republisher {
-    /// Not connected yet.
+    /// A publisher that is not connected yet.
     pub fn new(target: Target) -> Republisher {
         let name = format!("stream {:?}", target.stream.as_str());
         Republisher { target, name, connection: None, publisher: None, frame: None, found: false }
@@ -68,12 +69,13 @@ impl Republisher {
         let what = format!("publishing to {}: {error}", self.name);
         let hint = match &error {
             BrokerError::StreamMissing(_) if !self.found && !self.target.create => {
-                ". With `create = true` in the sink, rillway creates the stream"
+                ". With `create = true` in the sink, Rillway creates the stream"
             }
             _ => "",
         };
         match error {
-            // The id was refused for what it is, or the frame for its size: it would be again.
+            // The id was refused for its value, or the frame for its size: a retry would be refused
+            // too.
             BrokerError::NotPublished { code: ResponseCode::PreconditionFailed, .. }
             | BrokerError::ClosedByBroker { code: ResponseCode::FrameTooLarge, .. } => {
                 PublishError::Fatal(what)
@@ -93,7 +95,7 @@ impl Republisher {
         }
     }
 
-    /// Sends the frame under way, once there is room for it.
+    /// Sends the current frame, once the window has room for it.
     async fn send_frame(&mut self) -> Result<(), PublishError> {
         let Some(frame) = self.frame.take() else { return Ok(()) };
         let messages = self.target.in_flight.saturating_sub(frame.messages());
@@ -138,7 +140,7 @@ impl Publisher for Republisher {
                 (Creation::Created, _) => {
                     tracing::info!(%stream, "created, as the sink's `create` says");
                 }
-                // It cannot be created, as there is one; and there is no stream.
+                // A stream of this name exists, so it cannot be created; yet the stream is missing.
                 (Creation::NameTaken, Err(BrokerError::StreamMissing(missing))) => {
                     let Missing { stream, vhost } = missing.clone();
                     connected = Err(BrokerError::NotAStream { stream, vhost });
@@ -192,7 +194,7 @@ impl Publisher for Republisher {
         }
         let in_flight = self.target.in_flight;
         let Some(frame) = &mut self.frame else { return Err(self.nothing()) };
-        // Half of what may be under way: so that the next frame is filled while one is confirmed.
+        // Half of the window, so that the next frame is filled while one is confirmed.
         if frame.bytes() >= FRAME_BYTES || frame.messages() >= in_flight.div_ceil(2) {
             return Ok(false);
         }
@@ -214,7 +216,7 @@ impl Publisher for Republisher {
         self.frame = None;
         self.publisher = None;
         if let Some(connection) = self.connection.take() {
-            // One that answers nothing any more is dropped.
+            // Dropped if it no longer answers.
             drop(tokio::time::timeout(CLOSE_WITHIN, connection.close()).await);
         }
     }

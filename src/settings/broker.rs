@@ -1,4 +1,4 @@
-//! `[broker]`: how to reach the broker, and as whom.
+//! `[broker]`: connection and login.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use crate::types::Secret;
 const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
 const DEFAULT_USER: &str = "guest";
 
-/// No wait on a broker may be longer.
+/// Longest time limit for a wait on the broker.
 const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
 
-/// How to reach the broker, and as whom.
+/// Connection and login of the broker, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
     /// The nodes to try, in the order of the file. At least one.
@@ -29,32 +29,32 @@ pub struct BrokerConfig {
     pub username: String,
     /// The user's password.
     pub password: Secret,
-    /// How to log in.
+    /// Authentication mechanism.
     pub mechanism: Mechanism,
-    /// The heartbeat to ask for, in whole seconds.
+    /// Heartbeat interval to propose, in whole seconds.
     pub heartbeat: HumanDuration,
-    /// How long a connection and its handshake may take.
+    /// Time limit for a connection and its handshake.
     pub connect_timeout: HumanDuration,
-    /// How long the answer to a request may take.
+    /// Time limit for the answer to a request.
     pub request_timeout: HumanDuration,
-    /// Whether to connect to the nodes under the addresses that the broker gives for them.
+    /// Connects to the nodes under the addresses that the broker advertises.
     pub follow_advertised_hosts: bool,
-    /// Present exactly where the connection is to be encrypted.
+    /// TLS settings; `None` if the connection is not encrypted.
     pub tls: Option<TlsConfig>,
 }
 
-/// How to log in.
+/// Authentication mechanism.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mechanism {
-    /// With user and password.
+    /// User and password.
     #[default]
     Plain,
-    /// With the client certificate (the broker needs rabbitmq_auth_mechanism_ssl).
+    /// Client certificate (the broker needs rabbitmq_auth_mechanism_ssl).
     External,
 }
 
-/// How to reach the broker, and as whom.
+/// Connection to the broker, and login.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct BrokerKeys {
@@ -64,31 +64,31 @@ pub struct BrokerKeys {
     #[serde(deserialize_with = "secret::optional")]
     #[schemars(with = "Option<SecretText>")]
     pub uri: Option<Secret>,
-    /// In place of `uri`: several nodes of one broker, tried in turn.
+    /// Several nodes of one broker, tried in turn; replaces `uri`.
     #[serde(deserialize_with = "secret::list")]
     #[schemars(with = "Vec<SecretText>")]
     pub uris: Vec<Secret>,
-    /// The user, in place of the one in the URI.
+    /// The user; replaces the one in the URI.
     #[serde(deserialize_with = "secret::optional")]
     #[schemars(with = "Option<SecretText>")]
     pub username: Option<Secret>,
-    /// The password, in place of the one in the URI.
+    /// The password; replaces the one in the URI.
     #[serde(deserialize_with = "secret::optional")]
     #[schemars(with = "Option<SecretText>")]
     pub password: Option<Secret>,
-    /// How to log in: `plain` with user and password, `external` with the client certificate.
+    /// Authentication: `plain` with user and password, `external` with the client certificate.
     pub mechanism: Mechanism,
-    /// The heartbeat to ask for, in whole seconds; a peer that is silent for two of them is taken
-    /// for dead. The broker may ask for less.
+    /// Heartbeat interval to propose, in whole seconds. A connection that is silent for two
+    /// intervals is closed. The broker may choose a shorter one.
     pub heartbeat: HumanDuration,
-    /// How long a connection, with its handshake, may take.
+    /// Time limit for a connection and its handshake.
     pub connect_timeout: HumanDuration,
-    /// How long the broker may take to answer a request.
+    /// Time limit for the answer to a request.
     pub request_timeout: HumanDuration,
-    /// Whether to connect to the nodes under the addresses that the broker advertises. `false`:
-    /// always the addresses given here, as load balancers and tunnels need it.
+    /// Connects to the nodes under the addresses that the broker advertises. `false`: always uses
+    /// the addresses given here, as load balancers and tunnels require.
     pub follow_advertised_hosts: bool,
-    /// How the connection is encrypted; only with `rabbitmq-stream+tls`.
+    /// Encryption; only with `rabbitmq-stream+tls`.
     pub tls: Option<TlsConfig>,
 }
 
@@ -110,7 +110,7 @@ impl Default for BrokerKeys {
 }
 
 impl BrokerConfig {
-    /// The broker at this URI, and the defaults for the rest.
+    /// The broker at this URI, with defaults for the rest.
     pub fn from_uri(uri: Secret) -> Result<BrokerConfig, Problem> {
         let keys = BrokerKeys { uri: Some(uri), ..BrokerKeys::default() };
         let mut problems = Vec::new();
@@ -120,7 +120,7 @@ impl BrokerConfig {
         }
     }
 
-    /// Checks the keys. `None` only where a problem was added.
+    /// Checks the keys. `None` only if a problem was added.
     pub fn from_keys(
         keys: BrokerKeys,
         at: &str,
@@ -131,7 +131,7 @@ impl BrokerConfig {
         let mut bad =
             |key: &str, message: &str| problems.push(Problem::new(join(at, key), message));
         if keys.uri.is_some() && !keys.uris.is_empty() {
-            bad("uris", "`uri` and `uris` are both given: one of them is enough");
+            bad("uris", "`uri` and `uris` are both given: remove one of them");
         }
         let default = Secret::new(DEFAULT_URI);
         let texts: Vec<(String, &Secret)> = match (&keys.uri, keys.uris.as_slice()) {
@@ -170,7 +170,13 @@ impl BrokerConfig {
             }
         }
         if keys.heartbeat.0.subsec_nanos() != 0 {
-            bad("heartbeat", &format!("{}: the protocol knows whole seconds only", keys.heartbeat));
+            bad(
+                "heartbeat",
+                &format!(
+                    "{} is not a whole number of seconds, as the protocol requires",
+                    keys.heartbeat
+                ),
+            );
         }
         let tls = tls(&keys, first.tls, folder, &mut bad);
         if problems.len() > before {
@@ -218,7 +224,7 @@ fn tls(
     bad: &mut impl FnMut(&str, &str),
 ) -> Option<TlsConfig> {
     if !encrypted {
-        // Taken silently, these would let somebody believe that the line is safe.
+        // Accepted silently, these would suggest that the connection is encrypted.
         if keys.tls.is_some() {
             bad("tls", "the URI's scheme is not rabbitmq-stream+tls, so nothing is encrypted");
         }

@@ -1,4 +1,4 @@
-//! `columns`: a table of column names, each with where its value comes from.
+//! `columns`: a table of column names, each with the source of its value.
 //!
 //! ```toml
 //! columns = { user_id = "/user/id", amount = { from = "/amount", type = "numeric", required = true } }
@@ -14,57 +14,57 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 
-/// What every table begins with.
+/// Columns at the beginning of every table.
 pub const OWN: [&str; 3] = ["stream", "offset", "timestamp"];
 
 /// Typed columns, in the order in which they are written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColumnsConfig(pub Vec<Column>);
 
-/// One column, with all that can be said of it.
+/// One column, as a table of keys.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a text or a table")]
 struct Keys {
-    /// Where the value comes from: a pointer into a JSON body ("/user/id"), `stream`, `offset`,
+    /// Source of the value: a pointer into a JSON body ("/user/id"), `stream`, `offset`,
     /// `timestamp`, `body`, `properties.NAME`, `application_properties`,
     /// `application_properties.NAME` or `message_annotations.NAME`.
     from: String,
-    /// What the value becomes.
+    /// Type of the column.
     #[serde(default, rename = "type")]
     kind: ColumnType,
-    /// Whether a message without the value is bad; else the column is null there.
+    /// True if a message without the value is bad; else the column is null there.
     #[serde(default)]
     required: bool,
-    /// What a value of another type means: that the message is bad, or null.
+    /// Treatment of a value of another type: the message is bad, or the column is null.
     #[serde(default)]
     on_misfit: OnMisfit,
 }
 
-/// A column as it is written.
+/// A column in the file.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "a text such as \"/user/id\", or a table with the key `from`")]
 enum Written {
-    /// Only where the value comes from: then it is text.
+    /// The source alone; the type is text.
     Source(String),
-    /// All that can be said of it.
+    /// A table of keys.
     Table(Keys),
 }
 
 impl ColumnsConfig {
-    /// Tells which names are taken: by the table's own columns, or by an earlier one. Readers of most
-    /// tables do not tell large letters from small ones; a `cased` one does.
+    /// Reports names that are already used, by the table's own columns or by an earlier one. Most
+    /// readers ignore the case of column names; with `cased`, case matters.
     pub fn check_names(&self, own: &[&str], cased: bool, bad: &mut impl FnMut(&str, String)) {
         let plain = |name: &str| if cased { name.to_owned() } else { name.to_ascii_lowercase() };
         let mut names: BTreeSet<String> = own.iter().map(|name| plain(name)).collect();
         for column in &self.0 {
             if !names.insert(plain(&column.name)) {
                 let (name, own) = (&column.name, own.join(", "));
-                bad("columns", format!("{name:?} comes twice ({own} are there anyway)"));
+                bad("columns", format!("{name:?} is used twice ({own} always exist)"));
             }
         }
     }
 
-    /// Tells that there are more than a table of this medium may have.
+    /// Reports more columns than this destination allows.
     pub fn check_count(&self, max: usize, bad: &mut impl FnMut(&str, String)) {
         if self.0.len() > max {
             bad("columns", format!("a table has at most {max} of them"));
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for ColumnsConfig {
         let mut columns = Vec::with_capacity(table.len());
         for (name, written) in table {
             let about = |what: String| D::Error::custom(format!("column {name:?}: {what}"));
-            // Not by way of the untagged type: its error would say nothing.
+            // Not through the untagged type, whose error says nothing useful.
             let keys = match written {
                 serde_json::Value::String(from) => Keys {
                     from,
@@ -191,8 +191,8 @@ mod tests {
             ("columns = { a = { type = \"text\" } }", "missing field `from`"),
             ("columns = { a = { from = \"/a\", typ = \"text\" } }", "unknown field `typ`"),
             ("columns = { a = { from = \"/a\", type = \"varchar\" } }", "unknown variant"),
-            ("columns = { a = \"user.id\" }", "\"user.id\" is no source"),
-            ("columns = { a = \"/~\" }", "no JSON pointer"),
+            ("columns = { a = \"user.id\" }", "\"user.id\" is not a source"),
+            ("columns = { a = \"/~\" }", "not a JSON pointer"),
         ] {
             let why = read(toml).unwrap_err();
             assert!(why.contains(says), "{toml}: {why}");

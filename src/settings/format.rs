@@ -1,34 +1,34 @@
-//! How records are laid out and compressed: what several sinks have in common.
+//! Format and compression of records, shared by several sinks.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a record is written.
+/// Format of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordFormat {
-    /// One JSON object per message, with everything that the message holds.
+    /// One JSON object per message, with all its parts.
     #[default]
     Ndjson,
-    /// The body as it is, and a delimiter.
+    /// The body unchanged, and a delimiter.
     Raw,
 }
 
-/// How files are compressed.
+/// Compression of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
-    /// With zstd.
+    /// Zstandard.
     Zstd,
-    /// With gzip.
+    /// Gzip.
     Gzip,
 }
 
 impl Compression {
-    /// The highest level that may be asked for.
+    /// The highest level allowed.
     pub fn level_max(self) -> u32 {
         match self {
             Compression::None => 0,
@@ -37,7 +37,7 @@ impl Compression {
         }
     }
 
-    /// Tells that a level has no effect, or is out of range.
+    /// Reports a level that has no effect or is out of range.
     pub fn check_level(self, level: Option<u32>, bad: &mut impl FnMut(&str, String)) {
         let Some(level) = level else { return };
         let max = self.level_max();
@@ -48,7 +48,7 @@ impl Compression {
         }
     }
 
-    /// What a compressor at this level works with, in MiB at the most.
+    /// Most memory of a compressor at this level, in MiB.
     pub fn memory_mib(self, level: u32) -> u64 {
         match (self, level) {
             (Compression::None, _) => 0,
@@ -62,12 +62,12 @@ impl Compression {
     }
 }
 
-/// The delimiter where none is given.
+/// Default delimiter.
 pub fn newline() -> String {
     "\n".to_owned()
 }
 
-/// Tells that a delimiter has no effect.
+/// Reports a delimiter that has no effect.
 pub fn check_delimiter(format: RecordFormat, delimiter: &str, bad: &mut impl FnMut(&str, String)) {
     if format == RecordFormat::Ndjson && delimiter != "\n" {
         bad(

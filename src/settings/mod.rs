@@ -1,13 +1,14 @@
-//! The values that keys of the configuration take: sizes, durations, secrets, TLS, a broker's address,
-//! typed columns; and the [`Problem`] that is reported where one is wrong.
+//! Value types of configuration keys: sizes, durations, secrets, TLS, a broker's address, typed
+//! columns; and [`Problem`], which reports a wrong one.
 //!
-//! These are the shapes that `[broker]`, `[[consumer]]` and the sinks have in common. A sink's own keys
-//! stand in the sink's folder and are made of these; `config` reads the file, and composes them all.
+//! These types are shared by `[broker]`, `[[consumer]]` and the sinks. A sink's own keys are
+//! declared in the sink's folder and use these types; `config` reads the file, and combines them
+//! all.
 //!
-//! Invariants: no `Debug`, `Display` or error here shows a secret or the password of a URI; what is
-//! written back reads in again as the same value.
+//! Invariants: no `Debug`, `Display` or error here shows a secret or the password of a URI; a
+//! written value reads back as the same value.
 //!
-//! Must not know: the file, the environment, which sinks there are.
+//! Knows nothing of the file, the environment, or the list of sinks.
 
 pub mod broker;
 pub mod columns;

@@ -1,13 +1,13 @@
-//! Paths of the configuration: where relative ones start, and which are the same.
+//! Paths in the configuration: resolves relative ones, and compares them.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Has a relative path start at this folder.
+/// Makes a relative path start at this folder.
 pub fn locate(path: &mut PathBuf, folder: &Path) {
     *path = folder.join(&*path);
 }
 
-/// The path without `.` and `..`, by its letters alone: links are not followed.
+/// The path without `.` and `..`, by its text alone: links are not followed.
 pub fn plain(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {

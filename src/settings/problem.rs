@@ -1,27 +1,27 @@
-//! One thing that is wrong with a configuration.
+//! One error in a configuration.
 //!
-//! Invariant: no text here holds a secret. Values that stand where a secret may stand are never
-//! quoted, and whatever looks like the credentials of a URI is blotted out.
+//! Invariant: no text here contains a secret. A value in the place of a secret is never quoted, and
+//! anything that looks like the credentials of a URI is replaced by `***`.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One error in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The full path of the key, as in `consumer[1].batch.max_messages`; empty for the whole.
+    /// Full path of the key, as in `consumer[1].batch.max_messages`; empty for the whole file.
     pub path: String,
-    /// The line in the file, counted from 1, where the key stands there.
+    /// Line of the key in the file, counted from 1; `None` if it is not in the file.
     pub line: Option<usize>,
-    /// The environment variable that set the key, where it was one.
+    /// Environment variable that set the key; `None` if none did.
     pub variable: Option<String>,
-    /// The name of the consumer that the key belongs to, where it has one.
+    /// Name of the consumer that the key belongs to; `None` if it has none.
     pub consumer: Option<String>,
-    /// What was found, and what is allowed.
+    /// The value found, and the values allowed.
     pub message: String,
 }
 
 impl Problem {
-    /// What is wrong with the key at this path. Credentials of a URI in the message are blotted out.
+    /// A problem with the key at this path. Credentials of a URI in the message are replaced.
     pub fn new(path: impl Into<String>, message: impl AsRef<str>) -> Problem {
         Problem {
             path: path.into(),
@@ -55,8 +55,8 @@ pub fn join(at: &str, key: &str) -> String {
     if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
-/// The text without what stands between `://` and `@`. Greedy up to the last `@`: it would rather
-/// blot out too much than leave the tail of a password that holds an `@` itself.
+/// The text without the part between `://` and `@`. Greedy up to the last `@`: a password may
+/// itself contain an `@`, so removing too much is safer.
 fn without_credentials(text: &str) -> String {
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 <= at => {

@@ -1,15 +1,15 @@
-//! From a tree of values to a type, with the path of what does not fit; and the known word that is most
-//! like one that is not known.
+//! Reads a tree of values into a type, with the path of a wrong value; finds the known word nearest
+//! to an unknown one.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::{Problem, join};
 
-/// How unlike two keys may be for one to be proposed in place of the other.
+/// Least similarity (0 to 1) for proposing one key in place of another.
 const LIKENESS_MIN: f64 = 0.6;
 
-/// Reads a value into its type; where it does not fit, says at which path.
+/// Reads a value into its type. The error names the path of the wrong value.
 pub fn typed<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let inner = error.path().to_string();
@@ -18,9 +18,9 @@ pub fn typed<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, Problem> 
     })
 }
 
-/// serde's words in those of a person who writes TOML.
+/// Rewrites serde's message in the terms of TOML.
 fn reworded(message: &str) -> String {
-    // A text in the place of something else may be anything, a password too: it is not quoted.
+    // An unexpected text may be anything, even a password: it is not quoted.
     if let Some((_, expected)) = message
         .strip_prefix("invalid type: string ")
         .and_then(|rest| rest.rsplit_once(", expected "))
@@ -48,7 +48,7 @@ fn reworded(message: &str) -> String {
     out
 }
 
-/// The known word that is most like this one, if any is like it at all.
+/// The known word nearest to this one; `None` if none is similar.
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
@@ -58,7 +58,7 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, k)| k)
 }
 
-/// Names are often remembered by half: `timeout` for `connect_timeout`.
+/// Similarity (0 to 1) for half-remembered names: `timeout` for `connect_timeout`.
 fn half(word: &str, known: &str) -> f64 {
     let whole = known.split('_').any(|part| part == word) || word.split('_').any(|p| p == known);
     if whole { LIKENESS_MIN } else { 0.0 }

@@ -1,7 +1,7 @@
-//! How a secret is written, and how a type reads it into a [`Secret`], which cannot be shown.
+//! Reads secrets into a [`Secret`], which cannot be shown.
 //!
-//! In the merged tree, the place of a secret (`{ env = "NAME" }`, …) is replaced by the secret itself
-//! before any type sees it. An error names the place, never what was found there.
+//! In the merged tree, a reference to a secret (`{ env = "NAME" }`, …) is replaced by the secret
+//! itself before a type reads it. An error names the reference, never the content.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::types::Secret;
 
-/// Marks, in the schema, a value that may be written as the place of a secret.
+/// Marks, in the schema, a value that may be a reference to a secret.
 pub const SECRET_MARK: &str = "x-secret";
 
-/// What may stand where a secret is wanted, for errors.
+/// Forms of a secret, for errors.
 pub const ALLOWED: &str =
     "\"the text itself\", { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
 
-/// How a secret is written; for the schema.
+/// Form of a secret in the schema.
 pub struct SecretText;
 
 impl JsonSchema for SecretText {
@@ -36,7 +36,7 @@ impl JsonSchema for SecretText {
             })
         };
         json_schema!({
-            "description": "A text that is never shown: the text itself, or the place to read it from.",
+            "description": "A text that is never shown: the text itself, or where to read it.",
             SECRET_MARK: true,
             "anyOf": [
                 { "type": "string" },
@@ -48,16 +48,16 @@ impl JsonSchema for SecretText {
     }
 }
 
-/// Reads a secret that the configuration has fetched.
+/// Reads a secret that the configuration has already resolved.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
     match Value::deserialize(from)? {
         Value::String(text) => Ok(Secret::new(text)),
-        // What was found is not shown: an unquoted password of digits is a password.
+        // The value is not shown: an unquoted password of digits is a password.
         _ => Err(serde::de::Error::custom(format!("not a text: expected {ALLOWED}"))),
     }
 }
 
-/// The same, for a key that may be absent.
+/// The same, for an optional key.
 pub fn optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
     deserialize(from).map(Some)
 }
@@ -75,7 +75,7 @@ pub fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D::Error>
     }
 }
 
-/// The same, for a table whose keys are the user's own.
+/// The same, for a table whose keys the user chooses.
 pub fn table<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Secret>, D::Error> {
     #[derive(Deserialize)]
     struct One(#[serde(deserialize_with = "deserialize")] Secret);

@@ -1,4 +1,4 @@
-//! Where a consumer starts that has never stored an offset.
+//! Start position of a consumer that has never stored an offset.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use serde_json::json;
 use super::units::HumanDuration;
 use crate::types::{Offset, Timestamp};
 
-/// Where to start, when there is no position to resume from.
+/// Start position for a consumer without a position to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest message that the stream still holds.
+    /// The oldest message that the stream still holds.
     First,
-    /// With the first message of the last chunk (not with the last message).
+    /// The first message of the last chunk (not the last message).
     Last,
-    /// With the first message that is published after the consumer first connects.
+    /// The first message that is published after the consumer first connects.
     Next,
-    /// With exactly this message.
+    /// Exactly this message.
     Offset(Offset),
-    /// With the first message of the first chunk that was written at this time or later.
+    /// The first message of the first chunk that was written at this time or later.
     Timestamp(Timestamp),
-    /// As `Timestamp`, counted back from when the consumer first starts.
+    /// Like `Timestamp`, counted back from the consumer's first start.
     Ago(HumanDuration),
 }
 
@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for StartVisitor {
             "first" => Ok(Start::First),
             "last" => Ok(Start::Last),
             "next" => Ok(Start::Next),
-            _ => Err(E::custom(format!("{text:?} is no place to start: expected {ALLOWED}"))),
+            _ => Err(E::custom(format!("{text:?} is not a start position: expected {ALLOWED}"))),
         }
     }
 
@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for StartVisitor {
     }
 }
 
-/// A timestamp as RFC 3339 writes it.
+/// A timestamp in RFC 3339.
 struct Instant(Timestamp);
 
 impl<'de> Deserialize<'de> for Instant {
@@ -146,7 +146,7 @@ impl JsonSchema for Start {
                 ),
                 one(
                     "ago",
-                    "Start with the first chunk written so long ago or later.",
+                    "Start with the first chunk written within this time before the first start.",
                     ago.to_value(),
                 ),
             ],

@@ -1,4 +1,4 @@
-//! `tls`: how a connection is encrypted, and who is trusted.
+//! `tls`: encryption of a connection, and trusted certificates.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 use super::paths::locate;
 use crate::tls::TlsOptions;
 
-/// `broker.tls`: how the connection is encrypted.
+/// `broker.tls`: encryption of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct TlsConfig {
-    /// A PEM file with the authorities to trust; the system's own where it is absent.
+    /// PEM file with the certificate authorities to trust. Default: those of the system.
     pub ca: Option<PathBuf>,
-    /// A PEM file with the client's certificate chain.
+    /// PEM file with the client's certificate chain.
     pub cert: Option<PathBuf>,
-    /// A PEM file with the client's private key.
+    /// PEM file with the client's private key.
     pub key: Option<PathBuf>,
-    /// The name to ask for and to check the certificate against, in place of the host's.
+    /// Name to request and to check the certificate against. Default: the host.
     pub server_name: Option<String>,
-    /// Takes any certificate. Whoever sits on the line can then read and change everything.
+    /// Accepts any certificate. An attacker on the network can then read and change everything.
     pub insecure_skip_verify: bool,
 }
 
 impl TlsConfig {
-    /// Has relative paths start at this folder.
+    /// Makes relative paths start at this folder.
     pub fn locate(&mut self, folder: &Path) {
         for path in [&mut self.ca, &mut self.cert, &mut self.key].into_iter().flatten() {
             locate(path, folder);
         }
     }
 
-    /// Whether the client's certificate is given without its key, or the key without it.
+    /// True if the client's certificate is given without its key, or the key without it.
     pub fn is_half_an_identity(&self) -> bool {
         self.cert.is_some() != self.key.is_some()
     }
 
-    /// What to connect with.
+    /// Options for a connection.
     pub fn options(&self) -> TlsOptions {
         TlsOptions {
             ca: self.ca.clone(),

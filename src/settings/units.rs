@@ -1,6 +1,6 @@
-//! Sizes and durations as people write them: `"64MiB"`, `"1m30s"`, `"never"`.
+//! Sizes and durations as text: `"64MiB"`, `"1m30s"`, `"never"`.
 //!
-//! What is written back (`Display`, `Serialize`) reads in again as the same value.
+//! `Display` and `Serialize` write a text that reads back as the same value.
 
 use std::fmt;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const SIZE_ALLOWED: &str = "a whole number of bytes, or one with a unit: B, kB, 
                             of 1000), KiB, MiB, GiB, TiB (powers of 1024), as in \"64MiB\"";
 
 impl ByteSize {
-    /// So many mebibytes.
+    /// A size in mebibytes.
     pub const fn mib(n: u64) -> ByteSize {
         ByteSize(n * MIB)
     }
@@ -110,11 +110,11 @@ impl JsonSchema for ByteSize {
     }
 }
 
-/// A span of time, written with its units: `"5s"`, `"1m30s"`, `"500ms"`.
+/// A duration with its units: `"5s"`, `"1m30s"`, `"500ms"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(pub Duration);
 
-/// From the longest to the shortest, as they have to stand in a text.
+/// From the longest to the shortest, as they must appear in a text.
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
@@ -122,12 +122,12 @@ const TIME_ALLOWED: &str = "a duration as a text: whole numbers with the units d
                             longer ones first, as in \"5s\", \"1m30s\" or \"500ms\"";
 
 impl HumanDuration {
-    /// So many seconds.
+    /// A duration in seconds.
     pub const fn secs(n: u64) -> HumanDuration {
         HumanDuration(Duration::from_secs(n))
     }
 
-    /// So many milliseconds.
+    /// A duration in milliseconds.
     pub const fn millis(n: u64) -> HumanDuration {
         HumanDuration(Duration::from_millis(n))
     }

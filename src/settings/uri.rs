@@ -1,6 +1,6 @@
-//! `rabbitmq-stream://user:password@host:port/vhost`, taken apart.
+//! Parses `rabbitmq-stream://user:password@host:port/vhost`.
 //!
-//! No error shows the text, for a password may stand in it.
+//! No error shows the text, because it may contain a password.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl fmt::Display for BrokerAddress {
     }
 }
 
-/// What a URI says.
+/// The parts of a URI.
 pub(super) struct BrokerUri {
     pub(super) tls: bool,
     pub(super) address: BrokerAddress,
@@ -51,7 +51,7 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
     let tls = match url.scheme() {
         SCHEME => false,
         SCHEME_TLS => true,
-        other => return Err(format!("the scheme `{other}` is not known here: {ALLOWED}")),
+        other => return Err(format!("unknown scheme `{other}`: {ALLOWED}")),
     };
     let host = match url.host() {
         Some(Host::Ipv6(ip)) => ip.to_string(),

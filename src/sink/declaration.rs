@@ -1,12 +1,12 @@
-//! What a sink says of itself: the one place that the rest of the program learns of a sink from.
+//! A sink's declaration: all that the rest of the program knows of a sink.
 //!
-//! A sink's folder has its keys (`settings.rs`), its [`Declaration`] (`declaration.rs`) and its part of
-//! config/reference.toml (`reference.toml`); a line in [`registry`](super::registry) adds it. `config`,
-//! `check`, `schema`, the supervisor and the tests of the documentation read nothing else.
+//! A sink's folder has its keys (`settings.rs`), its [`Declaration`] (`declaration.rs`) and its
+//! part of config/reference.toml (`reference.toml`); a line in [`registry`](super::registry) adds
+//! it. `config`, `check`, `schema`, the supervisor and the documentation tests use nothing else.
 //!
 //! No method has a default: a sink that forgets one does not compile.
 //!
-//! Must not know: how the file is read, what runs a sink.
+//! Knows nothing of how the file is read, or what runs a sink.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use super::{BAD_RECORDS_MAX, JOINED_MAX};
 use crate::settings::{BrokerConfig, Problem, Start, join};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
-/// What is the same for every sink of a kind.
+/// Facts that are the same for every sink of a kind.
 #[derive(Clone, Copy, Debug)]
 pub struct About {
-    /// Its name, as the key `type` has it.
+    /// Name of the kind, the value of `type`.
     pub kind: &'static str,
-    /// How often a record can reach the destination.
+    /// Delivery guarantee.
     pub guarantee: Guarantee,
-    /// The fewest keys that configure one, as TOML, beside `type`.
+    /// Required keys besides `type`, as TOML.
     pub least: &'static str,
-    /// Its part of config/reference.toml: a whole `[[consumer]]`.
+    /// Its part of config/reference.toml: a complete `[[consumer]]`.
     pub reference: &'static str,
 }
 
-/// The settings of a sink, and all that follows from them.
+/// The settings of a sink, and everything that follows from them.
 pub trait Declaration: Send + Sync {
-    /// What is the same for every sink of this kind.
+    /// Facts that are the same for every sink of this kind.
     fn about() -> &'static About
     where
         Self: Sized;
 
-    /// Checks the values, and has relative paths start at the folder of the configuration file.
+    /// Checks the values, and makes relative paths start at the folder of the configuration file.
     fn validate(&mut self, check: &mut Check<'_>);
 
-    /// Checks all sinks of this kind against each other, beyond what [`Declaration::exclusive`] says.
+    /// Checks all sinks of this kind against each other, beyond [`Declaration::exclusive`].
     fn validate_together(
         uses: &[Use<'_, Self>],
         broker: Option<&BrokerConfig>,
@@ -49,57 +49,57 @@ pub trait Declaration: Send + Sync {
     ) where
         Self: Sized;
 
-    /// Where it writes, as `rillway check` shows it, where that is a place. No secret.
+    /// Path that it writes to, for `rillway check`; `None` if it has none. Without secrets.
     fn place(&self) -> Option<PathBuf>;
 
-    /// The place that takes each stream once only, if there is such a rule.
+    /// The destination that accepts each stream only once; `None` if there is no such rule.
     fn exclusive(&self) -> Option<Exclusive>;
 
-    /// The memory that it takes on top of the batches, at the most: its buffers, and what its
-    /// compressor works with.
+    /// Most memory in bytes beyond the batches: its buffers, and its compressor.
     fn overhead_bytes(&self) -> u64;
 
-    /// How many times its own bytes a large message takes at the most while it is written: 0 where
-    /// messages are not looked at, 1 where they are copied, [`JSON_GROWTH_MAX`] where they become JSON.
+    /// Most memory of a large message while it is written, as a multiple of its size: 0 if messages
+    /// are not looked at, 1 if they are copied, [`JSON_GROWTH_MAX`] if they become JSON.
     fn growth_max(&self) -> u64;
 
-    /// The most bad records that it names at once, where a batch has so many messages.
+    /// Most bad records that it reports at once, for a batch of this many messages.
     fn bad_records_max(&self, batch_messages: u64) -> u64;
 
-    /// Where a consumer of it starts that has no position and is not told where.
+    /// Default start position of its consumer.
     fn start(&self) -> Start;
 
-    /// Becomes the sink for a replay of dead letters. Where the consumer's own destination can take
-    /// nothing else, that is a place beside it; other sinks tell the two by the reference.
+    /// Turns it into the sink for a replay of dead letters. If the consumer's own destination
+    /// accepts nothing else, that is a separate place beside it; other sinks distinguish the two by
+    /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
 
-    /// Where dead letters that it wrote can be read back from, if they can.
+    /// Where dead letters that it wrote can be read back from; `None` if they cannot.
     fn readable(&self) -> Option<Readable>;
 
-    /// How to open it, and how to look at its position. Does no I/O itself.
+    /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);
 }
 
-/// How many times its own bytes a message takes as JSON: six for a control character, three to four
-/// for each byte of a number.
+/// Largest growth of a message as JSON: six bytes for a control character, three to four for each
+/// byte of a number.
 pub const JSON_GROWTH_MAX: u64 = 6;
 
-/// So many, but not more than a batch has messages. Batches that were joined are one.
+/// `records`, but at most the messages of a batch. Joined batches count as one.
 pub fn at_most_of_joined(records: u64, batch_messages: u64) -> u64 {
     records.min(batch_messages.saturating_mul(JOINED_MAX as u64))
 }
 
-/// For a sink that stops looking once it has found [`BAD_RECORDS_MAX`](super::BAD_RECORDS_MAX) bad records.
+/// Limit for a sink that stops after [`BAD_RECORDS_MAX`](super::BAD_RECORDS_MAX) bad records.
 pub fn bad_records_up_to_the_limit(batch_messages: u64) -> u64 {
     at_most_of_joined(BAD_RECORDS_MAX as u64, batch_messages)
 }
 
-/// For a sink that finds so many by itself, and as many again that the other side refuses.
+/// Limit for a sink that finds that many itself, and as many again that the server refuses.
 pub fn bad_records_of_both_sides(batch_messages: u64) -> u64 {
     at_most_of_joined(2 * BAD_RECORDS_MAX as u64, batch_messages)
 }
 
-/// The validation of one sink: where its table stands, and what was found.
+/// Validation of one sink: the path of its table, and the problems found.
 pub struct Check<'a> {
     at: &'a str,
     folder: &'a Path,
@@ -107,12 +107,12 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// For the table at this path of the file.
+    /// A check for the table at this path of the file.
     pub fn new(at: &'a str, folder: &'a Path, problems: &'a mut Vec<Problem>) -> Check<'a> {
         Check { at, folder, problems }
     }
 
-    /// The path of the sink's table in the file.
+    /// Path of the sink's table in the file.
     pub fn at(&self) -> &'a str {
         self.at
     }
@@ -122,37 +122,37 @@ impl<'a> Check<'a> {
         self.folder
     }
 
-    /// Takes the complaints about keys of the sink.
+    /// Returns a function that adds a problem of one of the sink's keys.
     pub fn bad(&mut self) -> impl FnMut(&str, String) {
         |key, message| self.problems.push(Problem::new(join(self.at, key), message))
     }
 
-    /// All that was found up to now.
+    /// All problems found so far.
     pub fn problems(&mut self) -> &mut Vec<Problem> {
         self.problems
     }
 }
 
-/// A place that takes each stream once only.
+/// A destination that accepts each stream only once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Exclusive {
-    /// The key that says where it is.
+    /// Key that configures it.
     pub key: &'static str,
-    /// The place, without a secret; the same for all that write there.
+    /// The destination, without a secret; the same text for all that write there.
     pub place: String,
 }
 
-/// What a consumer uses a sink for.
+/// A consumer's purpose for a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// For its records.
+    /// Its records.
     Records,
-    /// For its dead letters.
+    /// Its dead letters.
     DeadLetters,
 }
 
 impl Role {
-    /// The key of the consumer under which the sink stands.
+    /// The consumer's key that holds the sink.
     pub fn key(self) -> &'static str {
         match self {
             Role::Records => "sink",
@@ -164,25 +164,25 @@ impl Role {
 /// A sink of a configuration, with the consumer that uses it.
 #[derive(Clone, Debug)]
 pub struct Use<'a, S> {
-    /// The path of the consumer in the file.
+    /// Path of the consumer in the file.
     pub at: &'a str,
-    /// What the consumer uses it for.
+    /// The consumer's purpose for it.
     pub role: Role,
     /// The stream that the consumer reads.
     pub stream: &'a StreamName,
-    /// The reference under which the sink keeps its position.
+    /// Reference under which the sink keeps its position.
     pub reference: Reference,
     /// The sink.
     pub sink: &'a S,
 }
 
 impl<'a, S> Use<'a, S> {
-    /// The path of one of the sink's keys.
+    /// Path of one of the sink's keys.
     pub fn path(&self, key: &str) -> String {
         format!("{}.{}.{key}", self.at, self.role.key())
     }
 
-    /// The same use, of another view of the sink.
+    /// The same use of another view of the sink.
     pub fn with<T>(&self, sink: &'a T) -> Use<'a, T> {
         Use {
             at: self.at,
@@ -194,12 +194,12 @@ impl<'a, S> Use<'a, S> {
     }
 }
 
-/// Where dead letters can be read back from.
+/// Source from which dead letters can be read back.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Readable {
     /// Files below this folder.
     Files(PathBuf),
-    /// A stream, on this broker or, without one, on that of `[broker]`.
+    /// A stream, on this broker or, if `None`, on that of `[broker]`.
     Stream {
         /// The stream.
         stream: StreamName,
@@ -208,22 +208,22 @@ pub enum Readable {
     },
 }
 
-/// For whom a sink is opened, and what of the process it may use.
+/// The consumer that a sink is opened for, and the services it may use.
 #[derive(Clone)]
 pub struct Opening {
     /// The consumer.
     pub consumer: ConsumerName,
     /// The stream that it reads.
     pub stream: StreamName,
-    /// The reference under which the position is kept.
+    /// Reference under which the position is stored.
     pub reference: Reference,
-    /// What the sink cannot do by itself.
+    /// Services that the sink does not have itself.
     pub services: Arc<dyn Services>,
 }
 
-/// What sinks use of the process, and what does not lie below them.
+/// Services of the process for sinks.
 pub trait Services: Send + Sync {
-    /// A publisher to a stream, on a connection of its own. It connects when it is told to.
+    /// A publisher to a stream, on its own connection. It connects on demand.
     fn publisher(&self, destination: &Destination) -> Box<dyn Publisher>;
 
     /// The metrics of a sink, on the process's page.

@@ -1,9 +1,9 @@
-//! Any sink, whose errors say nothing of what a message holds.
+//! A wrapper for any sink that removes message content from its errors.
 //!
-//! What is wrong with a bad record is told in words that may quote it: a glimpse of 24 characters at a
-//! misfit, and whatever a server says. Of these only what comes from the configuration is left: the
-//! column or the metric. What the decoder says names bytes and types only, and stays. In other errors
-//! of a write, what stands in quotation marks is left out: it may be the server's answer.
+//! The text about a bad record may quote its value: up to 24 characters for a value that does not
+//! fit its column, and any text from a server. Only the part from the configuration is kept: the
+//! name of the column or metric. Errors of the decoder contain only bytes and types, and are kept.
+//! In other errors of a write, quoted text is removed: it may come from the server.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,19 +14,19 @@ use super::{BadReason, BadRecord, Durability, Sink, SinkError};
 use crate::flow::batch::Batch;
 use crate::types::{Checkpoint, Guarantee};
 
-/// The sink, and nothing of messages in what it says.
+/// The wrapped sink.
 pub struct Discreet(pub Box<dyn Sink>);
 
-const HIDDEN: &str = "what is there is not shown (show_values = false)";
+const HIDDEN: &str = "the value is not shown (show_values = false)";
 
 fn hide(bad: BadRecord) -> BadRecord {
     let detail = match bad.reason {
         BadReason::Undecodable => bad.detail,
-        // A server may have said this, too.
+        // This, too, may come from a server.
         BadReason::OverLimit => without_quotes(&bad.detail),
         BadReason::Misfit | BadReason::Refused => {
             let named = bad.detail.starts_with("column \"") || bad.detail.starts_with("metric \"");
-            // Whatever stands in front is of the name, and that is the configuration's.
+            // The part before it is the name, which comes from the configuration.
             let place = bad.detail.split_once("\": ").filter(|_| named);
             place.map_or_else(|| HIDDEN.to_owned(), |(place, _)| format!("{place}\": {HIDDEN}"))
         }
@@ -44,8 +44,8 @@ fn hidden(error: SinkError) -> SinkError {
     }
 }
 
-/// The text without what a server's answer may quote of a value: whatever stands between the first and
-/// the last quotation mark, and between the first `=(` and the last `)`, as PostgreSQL writes a key.
+/// The text without values that a server may have quoted: the part between the first and the last
+/// quotation mark, and between the first `=(` and the last `)`, PostgreSQL's format of a key.
 fn without_quotes(text: &str) -> String {
     let text = without(text, "\"", "\"");
     without(&text, "=(", ")")
@@ -106,7 +106,7 @@ mod tests {
     use crate::sink::conformance;
     use crate::types::Offset;
 
-    /// A sink of which no answer is the trait's own.
+    /// A sink whose answers all differ from the trait's defaults.
     struct Odd;
 
     #[async_trait]

@@ -1,6 +1,6 @@
-//! How a consumer opens its sink, and how `rillway check` looks at it, as values that can be handed on.
+//! Functions that open a consumer's sink, or inspect it for `rillway check`, as values.
 //!
-//! Must not know: which sink it is, or what asks for it.
+//! Knows nothing of the sink or the caller.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::types::Checkpoint;
 pub type SinkFactory =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Sink>, SinkError>> + Send + Sync>;
 
-/// Reads the sink's own position without locking or changing its destination; or tells, as far as the
-/// sink can know beforehand, why it could not write.
+/// Reads the sink's own position without locking or changing its destination. The error says why
+/// the sink could not write, as far as it can know in advance.
 pub type Look =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Checkpoint>, SinkError>> + Send + Sync>;
 
-/// A factory of what `open` opens.
+/// A factory that calls `open`.
 pub fn opens<S, F>(open: impl Fn() -> F + Send + Sync + 'static) -> SinkFactory
 where
     S: Sink + 'static,
@@ -31,7 +31,7 @@ where
     })
 }
 
-/// A look that does what `look` does.
+/// A look that calls `look`.
 pub fn looks<F>(look: impl Fn() -> F + Send + Sync + 'static) -> Look
 where
     F: Future<Output = Result<Option<Checkpoint>, SinkError>> + Send + 'static,
@@ -39,8 +39,8 @@ where
     Arc::new(move || Box::pin(look()))
 }
 
-/// A look that blocks, such as on a disk. It has a thread of its own, so that a disk that hangs holds
-/// up nobody else.
+/// A look that blocks, for example on a disk. It runs on its own thread, so that a hanging disk
+/// delays nothing else.
 pub fn looks_blocking(
     look: impl Fn() -> Result<Option<Checkpoint>, SinkError> + Clone + Send + Sync + 'static,
 ) -> Look {
@@ -55,7 +55,7 @@ pub fn looks_nowhere() -> Look {
     looks(|| async { Ok(None) })
 }
 
-/// A factory of the same sink, whose errors say nothing of what a message holds.
+/// A factory of the same sink, whose errors contain no message content.
 pub fn discreet(open: SinkFactory) -> SinkFactory {
     Arc::new(move || {
         let opening = open();
@@ -63,7 +63,7 @@ pub fn discreet(open: SinkFactory) -> SinkFactory {
     })
 }
 
-/// Looks at the dead letters' sink first, for what may be wrong there.
+/// Inspects the dead letters' sink first; its problems are reported.
 pub fn with_dead_letters(letters: Look, sink: Look) -> Look {
     looks(move || {
         let (letters, sink) = (letters(), sink());

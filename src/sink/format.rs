@@ -1,25 +1,25 @@
-//! The shape that a record takes in a sink that writes bytes: one NDJSON line, or the bare body.
+//! Format of a record in a sink that writes bytes: one NDJSON line, or the bare body.
 //!
-//! The one place that turns this choice into an encoder. Knows nothing of where the bytes go.
+//! The only place that turns this choice into an encoder. Knows nothing of where the bytes go.
 
 use crate::settings::format::RecordFormat;
 use crate::sink::envelope::Envelope;
 use crate::types::StreamName;
 
-/// How records are laid out.
+/// Format of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line: stream, offset, timestamp, every AMQP section.
+    /// One JSON object per line: stream, offset, timestamp, every AMQP section.
     Ndjson,
-    /// The body alone, and a delimiter behind it.
+    /// The body alone, followed by a delimiter.
     Raw {
-        /// What ends each record.
+        /// End of each record.
         delimiter: Vec<u8>,
     },
 }
 
 impl Format {
-    /// What the keys `format` and `delimiter` come to.
+    /// The format given by the keys `format` and `delimiter`.
     pub fn of(format: RecordFormat, delimiter: &str) -> Format {
         match format {
             RecordFormat::Ndjson => Format::Ndjson,
@@ -27,12 +27,12 @@ impl Format {
         }
     }
 
-    /// Bare bodies with a newline behind each.
+    /// Bare bodies, each followed by a newline.
     pub fn raw_lines() -> Format {
         Format::Raw { delimiter: b"\n".to_vec() }
     }
 
-    /// What ends each record.
+    /// End of each record.
     pub fn delimiter(&self) -> &[u8] {
         match self {
             Format::Ndjson => b"\n",
@@ -40,7 +40,7 @@ impl Format {
         }
     }
 
-    /// What a file of this format is called after its dot.
+    /// File name extension of this format.
     pub fn extension(&self) -> &'static str {
         match self {
             Format::Ndjson => "ndjson",

@@ -1,5 +1,5 @@
-//! What the fuzz targets call: any bytes, as a message's body and as a message, through everything that
-//! makes values of it; and as the state that sinks keep. Each panics where a promise is broken.
+//! Fuzz targets: any bytes, as a message's body, as a message, and as the stored state of sinks.
+//! Each panics if a promise is broken.
 //!
 //! Not part of the crate's interface.
 
@@ -24,7 +24,7 @@ const KINDS: [ColumnType; 8] = [
     ColumnType::Bytes,
 ];
 
-/// Every type of column from a few places.
+/// Columns of every type, from several sources.
 fn typed() -> Vec<Column> {
     let places = ["/a", "/a/0", "", "properties.message_id", "application_properties.a"];
     places
@@ -42,7 +42,7 @@ fn typed() -> Vec<Column> {
         .collect()
 }
 
-/// The tables and the line of one stream.
+/// Tables and encoder of one stream.
 pub struct Values {
     typed: Columns,
     envelopes: [Columns; 4],
@@ -71,12 +71,12 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Takes the bytes for a body.
+    /// Uses the bytes as a body.
     pub fn body(&mut self, data: &[u8]) {
         self.message(&carrying(&[], data));
     }
 
-    /// Takes the bytes for an AMQP 1.0 message.
+    /// Uses the bytes as an AMQP 1.0 message.
     pub fn message(&mut self, encoded: &[u8]) {
         let record = Record { offset: Offset(7), timestamp: Timestamp(1), message: encoded };
         let mut row = Vec::new();
@@ -99,8 +99,8 @@ impl Values {
     }
 }
 
-/// Takes the first line for the place of a column, its first byte for what the column is, and the rest
-/// for a message's body, and for a message.
+/// Reads the first line as the source of a column, its first byte as the kind of the column, and the
+/// rest as the body of a message, and as a message.
 pub fn columns(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
     let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
@@ -130,7 +130,7 @@ pub fn columns(data: &[u8]) {
     }
 }
 
-/// As the databases' sinks write them.
+/// Writes the values as the database sinks do.
 fn write(row: &[Value<'_>], out: &mut BytesMut) {
     for value in row {
         out.clear();
@@ -139,7 +139,7 @@ fn write(row: &[Value<'_>], out: &mut BytesMut) {
     }
 }
 
-/// Takes the bytes for what sinks keep of their positions.
+/// Reads the bytes as the stored positions of sinks.
 pub fn state(data: &[u8]) {
     file::fuzz_position(data);
     object::fuzz_state(data);

@@ -1,7 +1,7 @@
-//! All sinks there are: a line for each.
+//! The registry of sinks: one line for each.
 //!
-//! From these lines come what `type` takes, the settings that are read, and the JSON Schema. What a sink
-//! is and does is asked of its [`Declaration`].
+//! These lines define the values of `type`, the settings that are read, and the JSON Schema.
+//! Everything else about a sink is in its [`Declaration`].
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, Problem, join};
 use crate::types::Guarantee;
 
-/// Makes [`SinkConfig`] and all that names every sink. A sink behind a cargo feature has the feature's
-/// name as its `type`.
+/// Generates [`SinkConfig`] and everything that lists all sinks. A sink behind a cargo feature has
+/// the feature's name as its `type`.
 macro_rules! sinks {
     ($($(#[doc = $doc:literal])+ $sink:ident($settings:ty) $(if $feature:literal)?,)+) => {
-        /// Where records go.
+        /// Destination of records.
         #[derive(Clone, Debug, PartialEq, JsonSchema)]
         #[schemars(tag = "type", rename_all = "snake_case")]
         pub enum SinkConfig {
@@ -29,11 +29,11 @@ macro_rules! sinks {
         pub const SINKS: &[fn() -> &'static About] =
             &[$($(#[cfg(feature = $feature)])? <$settings>::about,)+];
 
-        /// The sinks that were left out at build.
+        /// The sinks that this build leaves out.
         pub const LEFT_OUT: &[&str] = &[$($(#[cfg(not(feature = $feature))] $feature,)?)+];
 
         impl SinkConfig {
-            /// What is the same for every sink of its kind.
+            /// Facts that are the same for every sink of its kind.
             pub fn about(&self) -> &'static About {
                 match self {
                     $($(#[cfg(feature = $feature)])? SinkConfig::$sink(_) => <$settings>::about(),)+
@@ -108,12 +108,12 @@ sinks! {
 }
 
 impl SinkConfig {
-    /// The name of the sink's kind, as `type` has it.
+    /// Name of the sink's kind, the value of `type`.
     pub fn kind(&self) -> &'static str {
         self.about().kind
     }
 
-    /// What a sink of this kind promises.
+    /// Delivery guarantee of a sink of this kind.
     pub fn guarantee(&self) -> Guarantee {
         self.about().guarantee
     }
@@ -126,7 +126,7 @@ impl SinkConfig {
         sink
     }
 
-    /// Reads and checks the table of a sink. `None` only where a problem was added.
+    /// Reads and checks the table of a sink. `None` only if a problem was added.
     pub fn from_value(
         value: Value,
         at: &str,
@@ -147,7 +147,7 @@ impl SinkConfig {
     }
 }
 
-/// The names of the sinks, as `type` takes them.
+/// Names of the sinks, the values of `type`.
 fn kinds() -> Vec<&'static str> {
     SINKS.iter().map(|about| about().kind).collect()
 }
@@ -193,7 +193,7 @@ fn read(value: Value, at: &str) -> Result<SinkConfig, Problem> {
 
 fn left_out(kind: &str) -> String {
     format!(
-        "this rillway was built without the sink {kind:?}: take the build with all sinks, or build it \
+        "this rillway was built without the sink {kind:?}: use the build with all sinks, or build it \
          with `cargo build --release --features {kind}`"
     )
 }

@@ -1,13 +1,12 @@
-//! A thread of its own for a sink that blocks: it owns the sink's state and does one job after the
-//! other.
+//! A thread for a sink that blocks: it owns the sink's state and runs one job after the other.
 //!
-//! Why not `spawn_blocking`: a runtime that shuts down waits for its blocking tasks, so a write
-//! that hangs (a full pipe that nobody reads, a dead NFS server) would keep the process from ever
-//! exiting. This thread is detached: dropping the [`SinkThread`] ends it after the job at hand, and
-//! the process may exit while that job still hangs.
+//! `spawn_blocking` is not used, because a runtime that shuts down waits for its blocking tasks: a
+//! write that hangs (a full pipe, a dead NFS server) would keep the process from exiting. This
+//! thread is detached: dropping the [`SinkThread`] ends it after the current job, and the process
+//! can exit while that job still hangs.
 //!
-//! Invariants: jobs run in the order in which they were handed over; at most [`JOBS_MAX`] wait;
-//! the state never leaves the thread, and is dropped there.
+//! Invariants: jobs run in the order in which they were submitted; at most [`JOBS_MAX`] wait; the
+//! state never leaves the thread, and is dropped there.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -15,8 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::sink::SinkError;
 
-/// How many jobs may wait behind the one at hand. A sink does one thing at a time, so a second job
-/// waits only where the caller gave up on the first.
+/// Most jobs that wait for the current one. A sink does one thing at a time, so a second job waits
+/// only if the caller stopped waiting for the first.
 const JOBS_MAX: usize = 1;
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -24,19 +23,19 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 /// Held by the thread until its state is dropped.
 type Alive = oneshot::Sender<()>;
 
-/// The handle of the thread that owns an `S`.
+/// Handle of the thread that owns an `S`.
 pub(crate) struct SinkThread<S> {
     jobs: SyncSender<Job<S>>,
     ended: oneshot::Receiver<()>,
 }
 
-/// Why a job could not be done.
+/// Reason why a job could not be done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unavailable {
     /// The thread panicked, or could not be started.
     #[error("its thread has ended")]
     Gone,
-    /// Earlier jobs, on which the caller gave up, are not done yet.
+    /// Earlier jobs, which their caller abandoned, are not done yet.
     #[error("its thread is still busy with an earlier call that was abandoned")]
     Busy,
 }
@@ -68,7 +67,7 @@ impl<S: 'static> SinkThread<S> {
         let (alive, ended): (Alive, _) = oneshot::channel();
         let span = tracing::Span::current();
         let body = move || {
-            // The log lines of the thread are those of the consumer that started it.
+            // The log lines of the thread belong to the consumer that started it.
             let _in = span.entered();
             let mut state = match make() {
                 Ok(state) => state,
@@ -77,7 +76,7 @@ impl<S: 'static> SinkThread<S> {
                     return;
                 }
             };
-            // Where nobody waits any more the queue is closed too, and the loop ends at once.
+            // If the caller has gone, the queue is closed too, and the loop ends at once.
             drop(made.send(Ok(())));
             while let Ok(job) = queue.recv() {
                 job(&mut state);
@@ -94,8 +93,8 @@ impl<S: 'static> SinkThread<S> {
         }
     }
 
-    /// Has the thread do `job` and waits for what comes of it. A caller that stops waiting does
-    /// not stop the job.
+    /// Runs `job` on the thread and returns its result. A caller that stops waiting does not stop
+    /// the job.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> R + Send + 'static,
@@ -109,10 +108,10 @@ impl<S: 'static> SinkThread<S> {
         result.await.map_err(|_| Unavailable::Gone)
     }
 
-    /// Ends the thread, and returns when its state is dropped.
+    /// Ends the thread, and returns after its state was dropped.
     pub(crate) async fn end(self) {
         drop(self.jobs);
-        // It only ever ends in an error: the other half is dropped, never used.
+        // This always returns an error: the sender is dropped, never used.
         drop(self.ended.await);
     }
 }
@@ -123,7 +122,7 @@ mod tests {
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
 
-    /// Polls once and gives up.
+    /// Polls once, then drops the future.
     fn poll_once<F: Future>(future: F) -> Option<F::Output> {
         let mut future = Box::pin(future);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -197,7 +196,7 @@ mod tests {
         release.send(()).unwrap();
     }
 
-    /// What a stuck pipe does to a shutdown: the runtime must go away all the same.
+    /// A stuck pipe must not keep the runtime from shutting down.
     #[test]
     fn a_stuck_job_does_not_hold_up_the_runtime() {
         let (release, stuck) = sync_channel::<()>(0);

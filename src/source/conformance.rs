@@ -1,8 +1,8 @@
-//! What every source must do, as plain functions that each source's tests call.
+//! Conformance suite of sources, as plain functions that each source's tests call.
 //!
-//! A test implements [`Stage`] and hands a maker of fresh ones to [`all`]. Each question is a function of
-//! its own and ends in `Err` with what went wrong. Compiled into the library so that `tests/` can ask the
-//! same questions of real brokers; nothing else uses it.
+//! A test implements [`Stage`] and passes a function that makes fresh ones to [`all`]. Each
+//! question is a function of its own that returns `Err` with the reason of a failure. Compiled into
+//! the library so that `tests/` can run the same suite against real brokers; nothing else uses it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,37 +19,37 @@ use crate::flow::resume::Start;
 use crate::types::Offset;
 use crate::wire::chunk::Chunk;
 
-/// No question takes longer.
+/// Time limit of each question.
 const QUESTION_MAX: Duration = Duration::from_secs(60);
 
-/// Room for everything that a question has delivered, where memory is not what it asks about.
+/// Budget in bytes for questions that are not about memory.
 const ROOM_BYTES: u64 = 16 << 20;
 
-/// Bytes of each message that is published.
+/// Bytes of each published message.
 const MESSAGE_BYTES: usize = 1000;
 
-/// A stream under test, empty at first, and what can be done to it.
+/// A stream under test, empty at first, with the operations that a test needs.
 #[async_trait]
 pub trait Stage: Send + Sync {
-    /// The stream, always under the same reference.
+    /// The stream, always with the same reference.
     fn source(&self) -> Arc<dyn Source>;
 
     /// A stream that does not exist.
     fn missing(&self) -> Arc<dyn Source>;
 
-    /// Publishes so many messages of so many bytes, each in a chunk of its own or several in one.
+    /// Publishes `messages` messages of `bytes` bytes each, in one or several chunks.
     async fn publish(&self, messages: u64, bytes: usize);
 
-    /// Ends all connections at once, without a word.
+    /// Cuts all connections at once, without closing them.
     async fn cut(&self);
 }
 
 type Answer = Result<(), String>;
 
-/// Asks all questions, each of a fresh stage, and returns how many those were.
+/// Runs all questions, each with a fresh stage, and returns their number.
 ///
 /// # Errors
-/// The first question that was answered "no", and why.
+/// The first failed question, and the reason.
 pub async fn all<S: Stage, F: Future<Output = S>>(fresh: impl Fn() -> F) -> Result<usize, String> {
     let mut asked = 0;
     macro_rules! ask {
@@ -109,7 +109,7 @@ fn describe(event: Option<&Event>) -> String {
     }
 }
 
-/// The first offset of the chunk, and the one after its last.
+/// Offset of the chunk's first record, and the offset after its last.
 fn span(delivery: &Delivery) -> Result<(u64, u64), String> {
     let chunk = Chunk::decode(delivery.chunk.clone()).map_err(|e| format!("a chunk: {e}"))?;
     Ok((chunk.header().first_offset.0, chunk.header().next_offset().0))
@@ -122,7 +122,7 @@ async fn chunk(subscription: &mut Subscription) -> Result<Delivery, String> {
     }
 }
 
-/// Does the first chunk hold the offset that was asked for?
+/// Does the first chunk hold the requested offset?
 pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
     for _ in 0..3 {
         stage.publish(10, MESSAGE_BYTES).await;
@@ -134,7 +134,7 @@ pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
             subscribe(stage, &link, Start::Offset(Offset(wanted)), &budget).await?;
         let (first, next) = span(&chunk(&mut subscription).await?)?;
         ensure((first..next).contains(&wanted), || {
-            format!("asked for {wanted}, it begins with {first} to {next}")
+            format!("asked for {wanted}, the first chunk is {first} to {next}")
         })?;
     }
     let fresh = link(stage).await?;
@@ -147,10 +147,10 @@ pub async fn begins_where_it_says(stage: &impl Stage) -> Answer {
     let mut subscription = subscribe(stage, &later, Start::Next, &budget).await?;
     stage.publish(1, MESSAGE_BYTES).await;
     let (first, _) = span(&chunk(&mut subscription).await?)?;
-    ensure(first >= 30, || format!("what is published next is not at {first}"))
+    ensure(first >= 30, || format!("the next published message cannot be at {first}"))
 }
 
-/// Do all records come, in order and once?
+/// Do all records arrive, in order and once?
 pub async fn delivers_in_order(stage: &impl Stage) -> Answer {
     let link = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
@@ -167,10 +167,10 @@ pub async fn delivers_in_order(stage: &impl Stage) -> Answer {
     ensure(reached == 100, || format!("{reached} records of 100"))
 }
 
-/// Does what is held stay within the budget, and does giving it back bring more?
+/// Does the memory held stay within the budget, and does returning it bring more?
 ///
-/// A chunk that does not fit beside what is held may end the link, as [`ErrorKind::Overrun`] only: it is
-/// asked for again.
+/// A chunk that does not fit may end the link, but only with [`ErrorKind::Overrun`]: it is
+/// requested again.
 pub async fn stays_within_the_budget_and_uses_it(stage: &impl Stage) -> Answer {
     const MESSAGES: u64 = 40;
     const LARGE: usize = 20_000;
@@ -182,14 +182,14 @@ pub async fn stays_within_the_budget_and_uses_it(stage: &impl Stage) -> Answer {
     let (mut reached, mut rounds) = (0, 0);
     while reached < MESSAGES {
         rounds += 1;
-        ensure(rounds <= MESSAGES, || format!("{rounds} times, nothing new came"))?;
+        ensure(rounds <= MESSAGES, || format!("nothing new arrived in {rounds} rounds"))?;
         held.clear();
         ensure(budget.buffered() == 0, || format!("{} bytes are still held", budget.buffered()))?;
         let link = link(stage).await?;
         let from = Start::Offset(Offset(reached));
         let mut subscription = subscribe(stage, &link, from, &budget).await?;
         while reached < MESSAGES {
-            // Credit counts what may still come: once there is none, the rest is here already.
+            // Credit counts chunks still to arrive: without any, the rest is here already.
             let event = match budget.has_credit() {
                 true => subscription.next().await,
                 false => match subscription.try_next() {
@@ -208,13 +208,15 @@ pub async fn stays_within_the_budget_and_uses_it(stage: &impl Stage) -> Answer {
             ensure(buffered <= limit, || format!("{buffered} bytes are held, of {limit}"))?;
         }
         ensure(held.len() > 1 || reached == MESSAGES, || {
-            format!("{} chunk is all that the budget is used for", held.len())
+            format!("the budget is used for only {} chunk", held.len())
         })?;
         if budget.has_credit() {
             continue;
         }
-        ensure(reached < MESSAGES || rounds > 1, || "all fits a budget for eight".to_owned())?;
-        // Giving all of it back brings more, on the same subscription.
+        ensure(reached < MESSAGES || rounds > 1, || {
+            "all messages fitted into a budget for eight".to_owned()
+        })?;
+        // Returning all of it brings more, on the same subscription.
         held.clear();
         if reached < MESSAGES && link.ended().now_or_never().is_none() {
             reached = match subscription.next().await {
@@ -226,42 +228,42 @@ pub async fn stays_within_the_budget_and_uses_it(stage: &impl Stage) -> Answer {
     Ok(())
 }
 
-/// Is a stored offset there for the next connection?
+/// Can the next connection read a stored offset?
 pub async fn reads_back_what_it_stored(stage: &impl Stage) -> Answer {
     stage.publish(10, MESSAGE_BYTES).await;
     let fresh = link(stage).await?;
     let says = |e| format!("the stored offset: {e}");
     let before = fresh.stored().await.map_err(says)?;
-    ensure(before.is_none(), || format!("{before:?} is stored before anything was"))?;
+    ensure(before.is_none(), || format!("{before:?} is stored before the first store"))?;
     let expected = fresh.abilities().offsets.then_some(Offset(5));
     let stored = fresh.store(Offset(5)).await.map_err(says)?;
-    ensure(stored == expected, || format!("stored 5, and {stored:?} is held"))?;
+    ensure(stored == expected, || format!("stored 5, but {stored:?} is held"))?;
     fresh.close().await;
     let again = link(stage).await?.stored().await.map_err(says)?;
-    ensure(again == expected, || format!("stored 5, and the next connection finds {again:?}"))
+    ensure(again == expected, || format!("stored 5, but the next connection finds {again:?}"))
 }
 
-/// Is there something at what is called the end, and does the stream begin where it says?
+/// Is there a record at the reported end, and does the stream begin at the reported offset?
 pub async fn knows_a_lower_bound_of_the_end(stage: &impl Stage) -> Answer {
     stage.publish(10, MESSAGE_BYTES).await;
     stage.publish(10, MESSAGE_BYTES).await;
     let fresh = link(stage).await?;
     let bounds = fresh.bounds().await.map_err(|e| format!("bounds: {e}"))?;
-    ensure(bounds.is_some() == fresh.abilities().bounds, || format!("it says {bounds:?}"))?;
+    ensure(bounds.is_some() == fresh.abilities().bounds, || format!("it reports {bounds:?}"))?;
     let Some(bounds) = bounds else { return Ok(()) };
     ensure(bounds.first == Some(Offset(0)), || format!("it begins at {:?}", bounds.first))?;
     let end = match bounds.tail {
         Tail::Offset(end) | Tail::Chunk(end) => end,
-        Tail::Empty => return Err("it is said to be empty, and holds 20 messages".to_owned()),
+        Tail::Empty => return Err("it is reported as empty, but holds 20 messages".to_owned()),
     };
-    ensure(end < Offset(20), || format!("it ends at {end}, and holds 20 messages"))?;
+    ensure(end < Offset(20), || format!("it is reported to end at {end}, but holds 20 messages"))?;
     let budget = Budget::new(ROOM_BYTES);
     let mut subscription = subscribe(stage, &fresh, Start::Offset(end), &budget).await?;
     let (first, next) = span(&chunk(&mut subscription).await?)?;
     ensure((first..next).contains(&end.0), || format!("{end} is not in {first} to {next}"))
 }
 
-/// Is the chunk that is shown the one that is delivered?
+/// Is the chunk that is shown the same as the delivered one?
 pub async fn shows_the_chunk_at_a_position(stage: &impl Stage) -> Answer {
     stage.publish(10, MESSAGE_BYTES).await;
     stage.publish(10, MESSAGE_BYTES).await;
@@ -273,13 +275,13 @@ pub async fn shows_the_chunk_at_a_position(stage: &impl Stage) -> Answer {
     let budget = Budget::new(ROOM_BYTES);
     let mut subscription = subscribe(stage, &fresh, at, &budget).await?;
     let (first, next) = span(&chunk(&mut subscription).await?)?;
-    ensure(shown.sound, || "a chunk that is whole was taken for a damaged one".to_owned())?;
+    ensure(shown.sound, || "an undamaged chunk was reported as damaged".to_owned())?;
     ensure((shown.first_offset().0, shown.next_offset().0) == (first, next), || {
-        format!("it shows {shown:?}, and delivers {first} to {next}")
+        format!("it shows {shown:?}, but delivers {first} to {next}")
     })
 }
 
-/// Does a connection that broke say so, to everyone the same?
+/// Does a broken connection report its end, the same to every caller?
 pub async fn says_why_it_ended(stage: &impl Stage) -> Answer {
     stage.publish(1, MESSAGE_BYTES).await;
     let link = link(stage).await?;
@@ -296,19 +298,17 @@ pub async fn says_why_it_ended(stage: &impl Stage) -> Answer {
     ensure(!budget.has_credit(), || "there is credit on a connection that ended".to_owned())
 }
 
-/// Does dropping a call that waits lose an event?
+/// Does dropping a waiting call lose an event?
 pub async fn loses_nothing_to_a_dropped_call(stage: &impl Stage) -> Answer {
     let link = link(stage).await?;
     let budget = Budget::new(ROOM_BYTES);
     let mut subscription = subscribe(stage, &link, Start::First, &budget).await?;
     let mut reached = 0;
     for published in 1..=20 {
-        ensure(subscription.next().now_or_never().is_none(), || {
-            "it is there too early".to_owned()
-        })?;
+        ensure(subscription.next().now_or_never().is_none(), || "it arrived too early".to_owned())?;
         stage.publish(1, MESSAGE_BYTES).await;
         while reached < published {
-            // Polled once and dropped, at any moment of the event's way.
+            // Polled once and dropped, at any moment of the event's delivery.
             let event = subscription.next().now_or_never().flatten();
             let delivery = match event {
                 Some(Event::Chunk(delivery)) => delivery,
@@ -326,7 +326,7 @@ pub async fn loses_nothing_to_a_dropped_call(stage: &impl Stage) -> Answer {
     Ok(())
 }
 
-/// Does nothing come before it is active, and everything as soon as it is?
+/// Does nothing arrive before the activation, and everything right after it?
 pub async fn is_active_when_it_says_so(stage: &impl Stage) -> Answer {
     stage.publish(1, MESSAGE_BYTES).await;
     let link = link(stage).await?;
@@ -348,12 +348,12 @@ pub async fn is_active_when_it_says_so(stage: &impl Stage) -> Answer {
     }
 }
 
-/// Is a stream that does not exist told from one that cannot be served?
+/// Is a missing stream distinguished from one that is not available?
 pub async fn tells_a_missing_stream(stage: &impl Stage) -> Answer {
     let source = stage.missing();
     let failed = async {
         let link = source.connect(Prefer::Replica).await?;
-        // Where advertised addresses are not followed, connecting asks for no stream.
+        // Without following advertised addresses, connecting does not ask for a stream.
         link.feed(Start::First, &Budget::new(ROOM_BYTES)).await.map(drop)
     };
     match failed.await {

@@ -1,10 +1,10 @@
-//! What can go wrong with a source, sorted by what a consumer does about it.
+//! Errors of a source, by the consumer's reaction.
 
 use std::sync::Arc;
 
 use crate::types::StreamName;
 
-/// Why a source did not do what it was asked, or ended.
+/// Reason why a request to a source failed, or the link ended.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct SourceError {
@@ -12,36 +12,36 @@ pub struct SourceError {
     what: Arc<str>,
 }
 
-/// What to do about it.
+/// Kind of error, by the consumer's reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// There is no connection, or it broke or fell silent.
     Connection,
-    /// The broker answered, and did not do it: a login, a permission, a request.
+    /// The broker refused a login, a permission or a request.
     Refused,
     /// The stream does not exist.
     Missing,
-    /// The stream exists, and cannot be served at the moment.
+    /// The stream exists but cannot be served at the moment.
     Unavailable,
-    /// A chunk did not fit beside what is held; it will be asked for again.
+    /// A chunk did not fit into the free budget; it is requested again.
     Overrun,
-    /// A chunk is larger than the whole budget: trying again is useless.
+    /// A chunk is larger than the whole budget: a retry is useless.
     TooLarge,
-    /// The header of a chunk that was looked at cannot be read.
+    /// The header of an inspected chunk cannot be read.
     Unreadable,
-    /// The peer does not keep to the protocol.
+    /// The peer violates the protocol.
     Violation,
 }
 
 impl SourceError {
-    /// An error of this kind, in words.
+    /// An error of this kind, with its text.
     pub fn new(kind: ErrorKind, what: impl Into<Arc<str>>) -> SourceError {
         SourceError { kind, what: what.into() }
     }
 
-    /// The connection is given up, to begin a new one.
+    /// The connection is dropped, to begin a new one.
     pub fn given_up(why: impl std::fmt::Display) -> SourceError {
-        SourceError::new(ErrorKind::Connection, format!("the connection is given up: {why}"))
+        SourceError::new(ErrorKind::Connection, format!("the connection is dropped: {why}"))
     }
 
     /// The stream cannot be served at the moment.
@@ -50,17 +50,17 @@ impl SourceError {
         SourceError::new(ErrorKind::Unavailable, what)
     }
 
-    /// What to do about it.
+    /// Kind of error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether trying again, without a person acting, is useless.
+    /// True if a retry is useless before an operator acts.
     pub fn is_fatal(&self) -> bool {
         self.kind == ErrorKind::TooLarge
     }
 
-    /// Whether the broker itself said so: then it is there.
+    /// True if the broker itself answered, so it can be reached.
     pub fn is_an_answer(&self) -> bool {
         matches!(self.kind, ErrorKind::Refused | ErrorKind::Missing | ErrorKind::Unavailable)
     }

@@ -1,27 +1,30 @@
-//! Where records come from: the [`Source`] and [`Link`] traits, their contract, and one file or
-//! folder for each transport.
+//! Sources of records: the [`Source`] and [`Link`] traits, their contract, and one file or folder
+//! for each transport.
 //!
-//! A [`Source`] is one stream under one reference, as plain data. [`Source::connect`] makes a [`Link`],
-//! one open connection; [`begin`] makes a [`Subscription`] on it, which delivers [`Event`]s.
+//! A [`Source`] is one stream under one reference, as plain data. [`Source::connect`] returns a
+//! [`Link`], one open connection; [`begin`] makes a [`Subscription`] on it, which delivers
+//! [`Event`]s.
 //!
-//! The contract, which `conformance` holds every source to:
-//! - What a transport cannot do it says in its [`Abilities`], as data: the consumer asks them first, and
-//!   goes another way. Nothing that is missing shows as a panic, or as an error that looks like a fault.
-//! - [`Event::Chunk`] is a chunk in the stream protocol's layout, whatever brought it: records numbered
-//!   with the stream's own offsets, in order. The first chunk holds the offset that was asked for, or what
-//!   follows it where that offset is no record's; it may begin below it.
-//! - A chunk holds a permit of its bytes. The bytes held never exceed the budget, and never stay below
-//!   it while there is more: dropping the last clone of a permit, from any thread, asks for more.
-//! - Whatever takes time has a limit of its own. [`Subscription::next`] alone may wait for ever, and is
-//!   cancel-safe: a dropped call takes no event with it.
-//! - [`Link::store`] answers with what is held afterwards, read back; only that counts. `Ok(None)` of
-//!   [`Link::stored`] means that nothing is stored, never that it could not be found out.
-//! - [`Bounds`] are a lower bound of the stream's end: what lies within is there, what lies beyond may be.
-//! - A link that ended says why, once and the same to everyone: [`Link::ended`], [`Link::reason`]. Events
-//!   that came before are still delivered; then [`Subscription::next`] answers `None`.
-//! - A subscription is active at once, unless [`Source::activation`] says that the broker decides: then
-//!   nothing is delivered before an [`Event::Activation`] was answered. What was delivered before a change
-//!   comes before its event.
+//! The contract, which `conformance` checks for every source:
+//! - A transport declares its [`Abilities`] as data. The consumer asks them first, and does without
+//!   a missing one. A missing ability never causes a panic or an error.
+//! - [`Event::Chunk`] is a chunk in the stream protocol's layout, whatever the transport: records
+//!   numbered with the stream's own offsets, in order. The first chunk holds the requested offset,
+//!   or the first record after it if no record has that offset; it may begin below it.
+//! - A chunk holds a permit for its bytes. The bytes held never exceed the budget, and are used up
+//!   to it while there is more to deliver. Dropping the last clone of a permit, from any thread,
+//!   requests more.
+//! - Every operation has a time limit of its own. Only [`Subscription::next`] may wait
+//!   indefinitely. It is cancel-safe: a dropped call loses no event.
+//! - [`Link::store`] returns the offset that is held afterwards, read back; only that counts.
+//!   `Ok(None)` of [`Link::stored`] means that nothing is stored, never that the answer is unknown.
+//! - [`Bounds`] are a lower bound of the stream's end: records up to it exist, later ones may.
+//! - A link that ended gives one reason, the same to every caller: [`Link::ended`],
+//!   [`Link::reason`]. Events received before are still delivered; then [`Subscription::next`]
+//!   returns `None`.
+//! - A subscription is active at once, unless [`Source::activation`] says that the broker
+//!   decides. Then nothing is delivered before an [`Event::Activation`] was answered. What was
+//!   delivered before a change comes before its event.
 //! - A source knows nothing of sinks, batches, policies or metrics.
 
 #[doc(hidden)]
@@ -45,13 +48,13 @@ use crate::flow::resume::Start;
 use crate::types::Offset;
 use crate::wire::chunk::Sighting;
 
-/// One stream under one reference, and how to reach it.
+/// One stream under one reference, with its connection options.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync {
     /// Connects to a node that can serve the stream.
     ///
     /// # Errors
-    /// Whatever keeps it from that; the caller tries again after a back-off.
+    /// If it cannot connect; the caller retries after a back-off.
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError>;
 
     /// When a subscription may deliver. It is asked before anything connects: a consumer that is not the
@@ -61,110 +64,110 @@ pub trait Source: fmt::Debug + Send + Sync {
     }
 }
 
-/// One open connection. Dropping the last clone closes it without a word.
+/// One open connection. Dropping the last clone ends it without a closing handshake.
 #[async_trait]
 pub trait Link: Send + Sync {
-    /// What the transport can do on this connection.
+    /// The transport's abilities on this connection.
     fn abilities(&self) -> Abilities;
 
-    /// The node, for the log.
+    /// Name of the node, for the log.
     fn node(&self) -> String;
 
-    /// The broker's version, as it says it.
+    /// The broker's version, as reported by it.
     fn version(&self) -> String;
 
-    /// Where the stream begins and ends. `None` without [`Abilities::bounds`].
+    /// First offset and end of the stream. `None` without [`Abilities::bounds`].
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError>;
 
-    /// The chunk with which a subscription at `start` would begin. `None` where none came in time, and
-    /// without [`Abilities::sightings`].
+    /// Header of the chunk with which a subscription at `start` would begin. `None` if none arrived
+    /// in time, and without [`Abilities::sightings`].
     async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError>;
 
     /// Begins to deliver from `start` on, under the budget. Called by [`begin`].
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError>;
 
-    /// The offset stored under the reference. `None` where there is none, and without
+    /// The offset stored under the reference. `None` if there is none, and without
     /// [`Abilities::offsets`].
     async fn stored(&self) -> Result<Option<Offset>, SourceError>;
 
-    /// Stores an offset and answers with the one that is held afterwards. `None` without
+    /// Stores an offset and returns the one that is held afterwards. `None` without
     /// [`Abilities::offsets`].
     async fn store(&self, offset: Offset) -> Result<Option<Offset>, SourceError>;
 
-    /// Waits for the end and says why. Cancel-safe.
+    /// Waits for the end of the link and returns the reason. Cancel-safe.
     async fn ended(&self) -> SourceError;
 
-    /// Why it ended; [`ErrorKind::Connection`] with a general text where it has not.
+    /// Reason of its end; [`ErrorKind::Connection`] with a general text if it has not ended.
     fn reason(&self) -> SourceError;
 
-    /// Closes in good order, within the time limit of a request.
+    /// Closes normally, within the time limit of a request.
     async fn close(&self);
 }
 
-/// What a subscription delivers.
+/// The events of a subscription.
 pub trait Feed: Send {
-    /// The next event; `None` once the connection has ended and all that came before is delivered.
+    /// The next event; `None` once the connection has ended and all earlier events are delivered.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>>;
 
-    /// An event that is there already.
+    /// An event that has already arrived.
     fn try_next(&mut self) -> Option<Event>;
 }
 
-/// What a transport can do.
+/// Abilities of a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
-    /// Says where the stream begins and ends.
+    /// Reports the first offset and the end of the stream.
     pub bounds: bool,
-    /// Tells an empty stream from one whose first chunk is slow to come.
+    /// Distinguishes an empty stream from one whose first chunk is slow to arrive.
     pub emptiness: bool,
-    /// Shows the chunk at a position without subscribing to all that follows.
+    /// Shows the chunk at a position without subscribing to everything after it.
     pub sightings: bool,
-    /// Keeps an offset for the reference. Where it does not, the sink's position and the state file are
-    /// all there is.
+    /// Stores an offset for the reference. Otherwise only the sink's position and the state file
+    /// exist.
     pub offsets: bool,
 }
 
-/// When a subscription may deliver.
+/// Condition for a subscription to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// As soon as it exists.
+    /// Delivers as soon as it exists.
     AtOnce,
-    /// When the broker says so: of several with one reference only one is active.
+    /// Delivers when the broker activates it: of several with one reference only one is active.
     ByBroker,
 }
 
 /// An event of a subscription.
 pub enum Event {
-    /// A chunk came.
+    /// A chunk was delivered.
     Chunk(Delivery),
-    /// The subscription is gone, for this reason: the stream was deleted, or its member on this node
-    /// went away. The connection goes on.
+    /// The subscription has ended for this reason: the stream was deleted, or its member on this
+    /// node went away. The connection stays open.
     Unavailable(SourceError),
-    /// The broker has this subscription become active, or passive, and waits for an answer.
+    /// The broker makes this subscription active or passive, and waits for an answer.
     Activation(Handover),
 }
 
-/// A change that the broker waits for.
+/// A change of activation that the broker waits for.
 pub struct Handover {
-    /// Whether this subscription is to be the active one.
+    /// True if this subscription is to become active.
     pub active: bool,
     answer: Box<dyn FnOnce(Option<Start>) + Send>,
 }
 
 impl Handover {
-    /// A change, and what to do with its answer.
+    /// A change, and the function that sends its answer.
     pub fn new(active: bool, answer: impl FnOnce(Option<Start>) + Send + 'static) -> Handover {
         Handover { active, answer: Box::new(answer) }
     }
 
-    /// Done: what was under way is stored, or, where it is to be active, this is where to begin. Not
-    /// answered, the broker gives up waiting after a time of its own.
+    /// Answers: everything in flight is stored or, if it becomes active, this is the position to
+    /// begin at. Without an answer the broker stops waiting after its own time limit.
     pub fn answer(self, begin_at: Option<Start>) {
         (self.answer)(begin_at);
     }
 }
 
-/// A subscription that delivers, and the link that it lives on. Dropping it ends the credit.
+/// A delivering subscription with its link. Dropping it ends the credit.
 pub struct Subscription {
     link: Arc<dyn Link>,
     feed: Box<dyn Feed>,
@@ -184,17 +187,17 @@ pub async fn begin(
 }
 
 impl Subscription {
-    /// The next event; `None` when the link ended (ask it why). Cancel-safe.
+    /// The next event; `None` when the link has ended (it has the reason). Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|context| self.feed.poll_next(context)).await
     }
 
-    /// An event that is there already.
+    /// An event that has already arrived.
     pub fn try_next(&mut self) -> Option<Event> {
         self.feed.try_next()
     }
 
-    /// The link that it lives on.
+    /// The link of the subscription.
     pub fn link(&self) -> &Arc<dyn Link> {
         &self.link
     }

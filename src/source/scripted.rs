@@ -1,5 +1,4 @@
-//! A stream in memory, as a source for tests: it does what it is told, and can do no more than it is
-//! told it can.
+//! A stream in memory, as a source for tests, with the abilities that a test chooses.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -20,14 +19,14 @@ use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{Sighting, Watcher};
 
-/// A transport that can do everything.
+/// A transport with all abilities.
 pub(crate) const ABLE: Abilities =
     Abilities { bounds: true, emptiness: true, sightings: true, offsets: true };
 
-/// Events that wait for the consumer: more than any test has.
+/// Capacity of the event queue: more than any test needs.
 const EVENTS_MAX: usize = 10_000;
 
-/// A stream that exists only here.
+/// A stream in memory.
 #[derive(Clone)]
 pub(crate) struct Scripted(Arc<Shared>);
 
@@ -35,9 +34,9 @@ struct Shared {
     abilities: Abilities,
     activation: Activation,
     state: Mutex<State>,
-    /// Counts changes of the state.
+    /// Number of changes of the state.
     changed: watch::Sender<u64>,
-    /// Counts cuts: links of an earlier number have ended.
+    /// Number of cuts: links made before the last cut have ended.
     cuts: watch::Sender<u64>,
     /// Whether the subscription is to be the active one, where the broker decides.
     active: watch::Sender<bool>,
@@ -49,7 +48,7 @@ struct Shared {
 
 struct State {
     chunks: Vec<(Sighting, Bytes)>,
-    /// The offset of the next message.
+    /// Offset of the next message.
     next: Offset,
     stored: Option<Offset>,
     is_missing: bool,
@@ -96,12 +95,12 @@ impl Scripted {
         self.0.change(|state| drop(state.chunks.drain(..chunks)));
     }
 
-    /// Has this offset stored, or none.
+    /// Sets or removes the stored offset.
     pub(crate) fn set_stored(&self, offset: Option<Offset>) {
         self.0.change(|state| state.stored = offset);
     }
 
-    /// What is stored.
+    /// The stored offset, if any.
     pub(crate) fn stored(&self) -> Option<Offset> {
         self.0.state().stored
     }
@@ -136,7 +135,7 @@ impl std::fmt::Debug for Scripted {
 fn chunk_of(messages: &[Vec<u8>], first: Offset, written: Timestamp) -> Bytes {
     let entries: Vec<_> = messages.iter().cloned().map(Entry::Simple).collect();
     let bytes = chunk(&entries);
-    // Two of the header's fields stand for all chunks there: the timestamp and the first offset.
+    // The timestamp and the first offset are not the defaults of the test builder.
     let mut out = BytesMut::with_capacity(bytes.len());
     out.put_slice(&bytes[..8]);
     out.put_i64(written.0);
@@ -198,9 +197,9 @@ impl Source for Scripted {
 
 struct ScriptedLink {
     shared: Arc<Shared>,
-    /// The cuts before it.
+    /// Number of cuts when it was made.
     cut: u64,
-    /// A chunk that did not fit.
+    /// Error for a chunk that did not fit.
     overrun: Arc<watch::Sender<Option<SourceError>>>,
 }
 
@@ -277,7 +276,7 @@ impl Link for ScriptedLink {
     async fn ended(&self) -> SourceError {
         let mut cuts = self.shared.cuts.subscribe();
         let mut overrun = self.overrun.subscribe();
-        // The senders live as long as this.
+        // The senders live as long as this link.
         tokio::select! {
             _ = cuts.wait_for(|cuts| *cuts > self.cut) => {}
             _ = overrun.wait_for(Option::is_some) => {}

@@ -1,4 +1,4 @@
-//! The stream protocol as a source: everything that the trait knows of, from 3.10 on.
+//! The stream protocol as a source: all abilities of the trait, for brokers from 3.10 on.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,7 +24,7 @@ pub struct StreamSource {
 }
 
 impl StreamSource {
-    /// Connects only once it is asked to.
+    /// A source that connects on demand.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
         StreamSource { options, stream, reference }
     }
@@ -39,7 +39,7 @@ impl Source for StreamSource {
     }
 }
 
-/// One connection, for one stream and reference.
+/// One connection for one stream and reference.
 struct StreamLink {
     connection: Connection,
     stream: StreamName,
@@ -128,7 +128,7 @@ impl Feed for StreamFeed {
     }
 }
 
-/// Whether the broker counts what a stream holds; older ones have chunks read for it.
+/// True if the broker reports statistics of a stream; for older ones chunks are read instead.
 fn has_statistics(connection: &Connection) -> bool {
     connection.supports(keys::STREAM_STATS, 1)
 }
@@ -164,28 +164,28 @@ impl From<BrokerError> for SourceError {
     }
 }
 
-/// Looks at many streams over few connections, for their lag.
+/// Observes the ends of many streams over few connections, for their lag.
 pub struct StreamLookout(broker::Lookout);
 
 impl StreamLookout {
-    /// Connects only once it is asked for a stream.
+    /// A lookout that connects on demand.
     pub fn new(options: ConnectOptions) -> StreamLookout {
         StreamLookout(broker::Lookout::new(options))
     }
 
-    /// A view of the stream by a node that has a member of it. The connection is shared.
+    /// A view of the stream through a node that has a member of it. The connection is shared.
     ///
     /// # Errors
-    /// Whatever keeps the stream from being looked at.
+    /// If the stream cannot be observed.
     pub async fn member(&self, stream: &StreamName) -> Result<StreamView, SourceError> {
         let connection = self.0.member(stream).await?;
         Ok(StreamView { connection, stream: stream.clone() })
     }
 
-    /// Notes why a view of the stream failed, so that the next one is by another node where that may
+    /// Records a failed view of the stream, so that the next one uses another node if that may
     /// help.
     pub fn failed(&self, stream: &StreamName, error: &SourceError) {
-        // A stream that does not exist does so nowhere.
+        // A missing stream is missing on every node.
         self.0.failed(stream, error.kind() != ErrorKind::Missing);
     }
 
@@ -195,7 +195,7 @@ impl StreamLookout {
     }
 }
 
-/// What can be asked of a stream without consuming it.
+/// Observes a stream without consuming it.
 #[derive(Clone)]
 pub struct StreamView {
     connection: Connection,
@@ -203,12 +203,12 @@ pub struct StreamView {
 }
 
 impl StreamView {
-    /// Whether looking costs no more than a request: else chunks are read for it.
+    /// True if an observation is a single request; otherwise chunks are read for it.
     pub fn is_cheap(&self) -> bool {
         has_statistics(&self.connection)
     }
 
-    /// Where the stream begins and ends.
+    /// First offset and end of the stream.
     ///
     /// # Errors
     /// As any request.
@@ -216,7 +216,7 @@ impl StreamView {
         Ok(stream_bounds(&self.connection, &self.stream).await?)
     }
 
-    /// As [`Link::chunk_at`].
+    /// Header of the chunk at `start`, as [`Link::chunk_at`].
     ///
     /// # Errors
     /// As any request.
@@ -232,7 +232,7 @@ impl StreamView {
         Ok(self.connection.query_offset(&self.stream, reference).await?)
     }
 
-    /// Waits for the connection's end and says why. Cancel-safe.
+    /// Waits for the end of the connection and returns the reason. Cancel-safe.
     pub async fn ended(&self) -> SourceError {
         self.connection.ended().await.into()
     }

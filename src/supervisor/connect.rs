@@ -1,9 +1,9 @@
-//! How to reach brokers, as the configuration says.
+//! Makes connection options from the configuration.
 
 use crate::broker::{ConnectOptions, Endpoint, Mechanism};
 use crate::config;
 
-/// How to reach the broker; `name` is shown in its list of connections.
+/// Connection options of the broker; `name` is shown in its list of connections.
 pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> ConnectOptions {
     ConnectOptions {
         seeds: broker

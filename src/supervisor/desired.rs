@@ -1,8 +1,8 @@
-//! Desired state: which consumers there should be, by which plan, and whether they should run.
+//! Desired state: which consumers there should be, their plans, and whether they should run.
 //!
-//! Plain data. Whatever changes the set (start-up, shutdown, later a reload, partitions, a pause) is
-//! an [`Edit`] of it; nothing here starts or stops anything. [`reconcile`](super::reconcile) compares
-//! it with what runs.
+//! Plain data. Every change of the set (start-up, shutdown, later a reload, partitions, a pause) is
+//! an [`Edit`]; nothing here starts or stops anything. [`reconcile`](super::reconcile) compares it
+//! with what runs.
 
 use std::time::{Duration, Instant};
 
@@ -10,37 +10,37 @@ use indexmap::IndexMap;
 
 use crate::types::ConsumerKey;
 
-/// Version of one consumer's plan. A new one replaces what runs by an older one.
+/// Version of a consumer's plan. A newer one replaces a running older one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Generation(u64);
 
-/// What the set has to know of a plan.
+/// Facts about a plan that the set needs.
 pub(super) trait Planned {
-    /// Which consumer it is of.
+    /// Key of the plan's consumer.
     fn key(&self) -> ConsumerKey;
 
-    /// How long a drain may take while the process goes on; then the consumer is aborted.
+    /// Time limit of a drain while the process goes on; after that the consumer is aborted.
     fn drain_grace(&self) -> Duration;
 }
 
 /// One change of the desired state.
 #[derive(Clone, Debug)]
 pub enum Edit<P> {
-    /// This consumer is wanted by this plan. One that has another plan is drained first; one that is
-    /// paused stays paused. Nobody compares plans: give only one that has changed.
+    /// Adds this consumer, or gives it a new plan. A running one is drained first; a paused one stays
+    /// paused. Plans are not compared: pass only one that has changed.
     Put(P),
-    /// What runs is to be started anew, by the same plan. The only way back for a halted consumer
-    /// whose plan does not change.
+    /// Restarts the consumer with the same plan. The only way to restart a halted consumer whose
+    /// plan does not change.
     StartAnew(ConsumerKey),
-    /// It is to stop reading, finish what it has taken, and store its offset. It stays on show.
+    /// Stops reading, finishes what was read, and stores the offset. The consumer is still shown.
     Pause(ConsumerKey),
-    /// It is to go on.
+    /// Continues after a pause.
     Resume(ConsumerKey),
-    /// It is to be drained and forgotten.
+    /// Drains the consumer and removes it.
     Remove(ConsumerKey),
-    /// All are to be drained, by then. Nothing is started any more.
+    /// Drains all consumers within the time limit. Nothing is started any more.
     Stop {
-        /// When what has not ended is aborted.
+        /// Time at which the remaining consumers are aborted.
         by: Instant,
     },
 }
@@ -54,13 +54,13 @@ pub struct NoSuchConsumer(pub ConsumerKey);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     Run,
-    /// Not for now; it stays on show.
+    /// Not for now; it is still shown.
     Pause,
     /// Not any more: the process ends.
     Stop,
 }
 
-/// What is wanted of one consumer.
+/// Desired state of one consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) generation: Generation,
@@ -70,13 +70,13 @@ pub(super) struct Wanted {
 
 struct Entry<P> {
     plan: P,
-    /// The generation with which this plan was put.
+    /// Generation in which this plan was added.
     put: Generation,
     generation: Generation,
     paused: bool,
 }
 
-/// The consumers that should be, in the order in which they were put.
+/// The desired consumers, in the order in which they were added.
 pub(super) struct Desired<P> {
     entries: IndexMap<ConsumerKey, Entry<P>>,
     stop_by: Option<Instant>,
@@ -123,7 +123,7 @@ impl<P: Planned> Desired<P> {
         self.entries.get_mut(&key).ok_or(NoSuchConsumer(key))
     }
 
-    /// What is wanted of this consumer; `None` where it should not be there.
+    /// Desired state of this consumer; `None` if it should not exist.
     pub(super) fn wanted(&self, key: &ConsumerKey) -> Option<Wanted> {
         let entry = self.entries.get(key)?;
         let want = match (self.stop_by, entry.paused) {
@@ -135,7 +135,7 @@ impl<P: Planned> Desired<P> {
         Some(Wanted { generation: entry.generation, want, drain_grace })
     }
 
-    /// The plan, and the generation with which it came: the same one as long as it only starts anew.
+    /// The plan, with the generation in which it was added: a mere restart does not change that.
     pub(super) fn plan(&self, key: &ConsumerKey) -> Option<(&P, Generation)> {
         self.entries.get(key).map(|entry| (&entry.plan, entry.put))
     }
@@ -144,7 +144,7 @@ impl<P: Planned> Desired<P> {
         self.entries.keys()
     }
 
-    /// When everything has to have ended, where the process ends.
+    /// Time limit of the shutdown; `None` while the process goes on.
     pub(super) fn stop_by(&self) -> Option<Instant> {
         self.stop_by
     }

@@ -1,15 +1,15 @@
-//! Keeps the consumers that run to those that are desired.
+//! Makes the running consumers match the desired ones.
 //!
-//! - [`desired`]: which consumers there should be, as data, and the edits of it;
-//! - [`reconcile`]: the rules that compare this with what runs. Pure;
-//! - [`set`]: the loop that carries out what they say, and the only thing that acts;
-//! - [`keeper`]: one run of one consumer; [`member`]: what is kept and shown of one;
-//! - [`plan`], [`connect`] and [`sinks`]: from the configuration to what is run.
+//! - [`desired`]: the desired consumers, as data, and edits of it;
+//! - [`reconcile`]: the rules that compare it with what runs. Pure;
+//! - [`set`]: the loop that carries out the resulting actions, the only part that acts;
+//! - [`keeper`]: one run of one consumer; [`member`]: the state kept and shown for one;
+//! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task, its own connections and its own back-off,
-//! and never two tasks at once; a panic in one ends that one, which is started anew from its sink's
-//! position; a consumer that halted stays halted, with its reason and its lag on show, and the
-//! others go on.
+//! and never two tasks at once; a panic in one ends only that one, which is restarted from its
+//! sink's position; a halted consumer stays halted, with its reason and its lag still shown, and
+//! the others continue.
 
 mod connect;
 mod desired;
@@ -42,7 +42,7 @@ use crate::types::ConsumerKey;
 /// One change of the desired state.
 pub type Edit = EditOf<Plan>;
 
-/// How long the tasks that were aborted at the end may take to be gone.
+/// Time limit for aborted tasks to end.
 const ABORT_MAX: Duration = Duration::from_secs(1);
 
 /// All consumers of one process. Dropping it aborts them.
@@ -52,14 +52,14 @@ pub struct Supervisor {
     reconciling: AbortHandle,
 }
 
-/// What is left when all have ended, or the time is up.
+/// Result of a drain.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Those that had not ended in time.
+    /// Consumers that had not ended in time.
     pub late: Vec<ConsumerKey>,
-    /// Those that had halted, with the reason.
+    /// Consumers that had halted, with the reason.
     pub halted: Vec<(ConsumerKey, String)>,
-    /// Those that had failed and were not up again, with the reason.
+    /// Consumers that had failed and were not running again, with the reason.
     pub failed: Vec<(ConsumerKey, String)>,
 }
 
@@ -69,26 +69,26 @@ impl Supervisor {
         let heartbeats = Heartbeats::new();
         let shared = Shared::new(&heartbeats);
         for plan in plans {
-            // To put one is always possible.
+            // Adding one always succeeds.
             shared.edit(Edit::Put(plan)).unwrap_or_default();
         }
         let mut reconciling = Loop::new(&shared, heartbeats.clone());
-        // At once, so that they are all on show as soon as there is anyone to ask.
+        // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
         Supervisor { shared, heartbeats, reconciling }
     }
 
-    /// Changes what is desired. The difference is closed by and by: [`Supervisor::overview`] shows how
-    /// far it is.
+    /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows
+    /// the progress.
     ///
     /// # Errors
-    /// Where the edit is of a consumer that is not there.
+    /// If there is no such consumer.
     pub fn edit(&self, edit: Edit) -> Result<(), NoSuchConsumer> {
         self.shared.edit(edit)
     }
 
-    /// What the admin server shows.
+    /// The admin server's view of the consumers.
     pub fn overview(&self) -> Arc<dyn crate::admin::Overview> {
         Arc::new(overview::View {
             shared: Arc::clone(&self.shared),
@@ -101,13 +101,12 @@ impl Supervisor {
         &self.heartbeats
     }
 
-    /// How many consumers are halted.
+    /// Number of halted consumers.
     pub fn halted(&self) -> usize {
         self.shared.set().phases().filter(|(_, phase)| is_halted(phase)).count()
     }
 
-    /// Tells every consumer to store what is durable, now; does not wait for it. What comes of it is
-    /// logged.
+    /// Makes every consumer store its durable offset now. Does not wait; the result is logged.
     pub fn commit_all(&self) {
         for member in self.shared.set().members() {
             let span = consumer_span(&member.plan.spec.name, &member.plan.spec.stream);
@@ -117,13 +116,13 @@ impl Supervisor {
                         tracing::info!(offset = stored.map(|o| o.0), "the offset is stored");
                     }
                     Err(NotStored::NotRunning(_)) => {
-                        tracing::warn!("is not running: there is no offset to store");
+                        tracing::warn!("no offset to store: the consumer is not running");
                     }
                     Err(NotStored::Ended(_)) => {
-                        tracing::warn!("ended before the offset was stored");
+                        tracing::warn!("the consumer ended before its offset was stored");
                     }
                     Err(NotStored::Failed(error)) => {
-                        tracing::warn!(error, "the offset is not stored");
+                        tracing::warn!(error, "the offset could not be stored");
                     }
                 }
             };
@@ -131,8 +130,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until whatever read standard output has gone, where no consumer has another sink: then
-    /// there is nothing left to run for. Never ready otherwise.
+    /// Waits until the reader of standard output has closed it, if no consumer has another sink:
+    /// then nothing is left to do. Never ready otherwise.
     ///
     /// Cancel-safe.
     pub async fn nobody_reads(&mut self) {
@@ -140,17 +139,17 @@ impl Supervisor {
             () = self.shared.until(prints_in_vain) => return,
             () = stdout::reader_goes() => {}
         }
-        // Others may leave the set later.
+        // The set may change later.
         self.shared.until(prints_in_vain).await;
     }
 
-    /// Drains every consumer: take nothing new, finish, store, end. After `grace`, what is not done
-    /// is dropped (and read again next time).
+    /// Drains every consumer: it reads nothing new, finishes, stores its offset, and ends. After
+    /// `grace` the rest is dropped (and read again at the next start).
     pub async fn drain(self, grace: Duration) -> Drained {
         let by = Instant::now() + grace;
         let ran = self.shared.stop(by);
         let at_rest = self.shared.until(Set::is_at_rest);
-        // Whether in time or not is told by their phases.
+        // Their phases show whether they ended in time.
         drop(tokio::time::timeout_at((by + ABORT_MAX).into(), at_rest).await);
         let mut drained = Drained { late: Vec::new(), halted: Vec::new(), failed: Vec::new() };
         for (key, phase) in self.shared.set().phases() {

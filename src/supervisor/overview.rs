@@ -1,4 +1,4 @@
-//! What the admin server is shown of the consumers.
+//! The admin server's view of the consumers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Taken out first: the set is not locked while anyone looks at them.
+    /// Copied first, so that the set is not locked while they are read.
     fn members(&self) -> Vec<Arc<Member>> {
         self.shared.set().members()
     }

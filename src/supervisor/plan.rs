@@ -1,4 +1,4 @@
-//! From the configuration to what the supervisor runs.
+//! Makes consumers' plans from the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::stream::StreamSource;
 use crate::types::{ConsumerKey, Guarantee, Reference};
 
-/// One consumer, ready to be run.
+/// One consumer, ready to run.
 #[derive(Clone)]
 pub struct Plan {
-    /// What it does.
+    /// The consumer's task.
     pub spec: Arc<Spec>,
-    /// How to open its sink.
+    /// Opens its sink.
     pub sink: SinkFactory,
-    /// How to open the sink of its dead letters, where the policy wants one.
+    /// Opens the sink of its dead letters; `None` if the policy needs none.
     pub dead_letters: Option<SinkFactory>,
-    /// Where its sink stands, for `rillway check`.
+    /// Inspects its sink's position, for `rillway check`.
     pub look: Look,
     /// The sink's kind, as in the configuration.
     pub sink_kind: &'static str,
-    /// What the sink promises.
+    /// Guarantee of the sink.
     pub guarantee: Guarantee,
-    /// The most memory that it takes, as `rillway check` prints it.
+    /// Upper bound of its memory in bytes, as `rillway check` prints it.
     pub memory_bound_bytes: u64,
-    /// How long it may take to finish what it has taken, when it is paused, replaced or removed.
+    /// Time limit for finishing when it is paused, replaced or removed.
     pub drain_grace: Duration,
 }
 
@@ -46,8 +46,8 @@ impl Planned for Plan {
     }
 }
 
-/// How to open the consumer's sink for a replay of its dead letters: beside what the consumer writes
-/// itself, under a reference of this round's own.
+/// Opens the consumer's sink for a replay of its dead letters: separate from the consumer's own
+/// output, under a reference for this round.
 pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
     let suffix = Reference::replay_suffix(round);
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
@@ -56,7 +56,8 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     if consumer.show_values { open } else { factory::discreet(open) }
 }
 
-/// How to reach a stream that a sink publishes to: on this broker or, without one, on our own.
+/// Connection options of the stream that a sink publishes to: on this broker or, without one, on
+/// our own.
 pub fn stream_sink_options(
     config: &Config,
     stream: &str,
@@ -92,7 +93,7 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
             max_age: consumer.batch.max_age.0,
         },
         memory_bytes: consumer.memory.0,
-        // The other half is for what is under way by then.
+        // The other half is for batches in flight at that time.
         wind_up_after: config.shutdown_grace.0 / 2,
         backoff_min: consumer.restart.min_backoff.0,
         backoff_max: consumer.restart.max_backoff.0,
@@ -106,14 +107,14 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
     }
 }
 
-/// What the configuration says of one consumer.
+/// The plan that the configuration gives for one consumer.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     let spec = spec_of(config, consumer);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
         sink = factory::discreet(sink);
     }
-    // Under a reference of its own, so that its position is another than the consumer's.
+    // Under a reference of its own, so that its position differs from the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
         let (open, letters) = sinks::factory(sink, &spec);

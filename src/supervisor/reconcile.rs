@@ -1,22 +1,25 @@
-//! The rules by which what runs is brought to what is desired. Pure: no tasks, no clock, no log.
+//! The rules that bring the running consumers to the desired state. Pure: no tasks, no clock, no
+//! log.
 //!
-//! [`Actual`] knows of each consumer the [`Phase`] it is in. [`Actual::turn`] compares that with the
-//! [`Desired`] state and gives out the [`Action`]s that close the difference; [`Actual::ended`] takes
-//! in how a task ended. Whoever calls carries every action out, and reports every end.
+//! [`Actual`] stores the [`Phase`] of each consumer. [`Actual::turn`] compares it with the
+//! [`Desired`] state and returns the necessary [`Action`]s; [`Actual::ended`] records the end of a
+//! task. The caller carries out every action, and reports every end.
 //!
-//! | wanted | no task | running | draining |
+//! | desired | no task | running | draining |
 //! |---|---|---|---|
-//! | by the plan that it has | start, unless it halted or waits to be tried again | nothing | wait, then start |
-//! | by another plan | adopt that, start | drain | wait, then adopt and start |
-//! | paused, or all stop | nothing | drain | wait |
+//! | with its current plan | start, unless it halted or is in back-off | nothing | wait, then start
+//! |
+//! | with another plan | adopt it, start | drain | wait, then adopt and start |
+//! | paused, or shutdown | nothing | drain | wait |
 //! | not at all | forget | drain | wait, then forget |
 //!
 //! Invariants:
-//! - there are never two tasks for one key: a task is started only when the one before has ended;
-//! - a drain that has begun is not taken back. When its time is over the task is aborted, and the end
-//!   of that is waited for, too;
-//! - a consumer that halted stays so until it has another generation of its plan;
-//! - one that failed is not started before its back-off is over, unless it has another plan.
+//! - there are never two tasks for one key: a task is started only after the previous one has
+//!   ended;
+//! - a drain is not cancelled. After its time limit the task is aborted, and the set still waits
+//!   for its end;
+//! - a halted consumer stays halted until its plan has a new generation;
+//! - a failed one is not started before its back-off is over, unless it gets another plan.
 
 use std::time::{Duration, Instant};
 
@@ -25,14 +28,14 @@ use indexmap::IndexMap;
 use super::desired::{Desired, Generation, Planned, Want, Wanted};
 use crate::types::ConsumerKey;
 
-/// What a consumer's task is doing, or why there is none.
+/// State of a consumer's task, or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// No task. It starts as soon as it is wanted.
+    /// No task. It starts as soon as it is desired.
     Idle(Last),
-    /// No task: it failed, and is not started before this.
+    /// No task: it failed, and is not restarted before `until`.
     Backoff { until: Instant, reason: String },
-    /// No task, and none before its plan changes or it is told to start anew.
+    /// No task, and none before its plan changes or it is restarted on request.
     Halted { reason: String },
     /// A task runs.
     Running,
@@ -42,43 +45,43 @@ pub(super) enum Phase {
     Aborting,
 }
 
-/// How an idle consumer's last task ended.
+/// End of an idle consumer's last task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Last {
-    /// It has not had one since its plan was adopted.
+    /// There was none since its plan was adopted.
     Fresh,
     Drained,
-    /// It had failed, and was not wanted any more.
+    /// It failed, and was not desired any more.
     Failed(String),
     /// It was not drained in time.
     Aborted,
 }
 
-/// How a task ended.
+/// End of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Everything that it took is stored.
+    /// Everything that it read is stored.
     Drained,
-    /// A person has to act.
+    /// An operator has to act.
     Halted(String),
-    /// It may be started again after this wait.
+    /// It may be restarted after this wait.
     Failed { reason: String, wait: Duration },
     /// It was aborted.
     Aborted,
 }
 
-/// What is to be done for one consumer.
+/// Action for one consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Take this generation of the plan; no task runs.
+    /// Take over this generation of the plan; no task runs.
     Adopt(Generation),
-    /// Start a task by the plan that was adopted.
+    /// Start a task with the current plan.
     Start,
     /// Tell the task to finish.
     Drain,
-    /// End the task at once.
+    /// Abort the task.
     Abort,
-    /// Nothing is left of it.
+    /// Remove the consumer.
     Forget,
 }
 
@@ -88,7 +91,7 @@ struct Slot {
     phase: Phase,
 }
 
-/// What is there, in the order in which it was adopted.
+/// The existing consumers, in the order in which they were adopted.
 #[derive(Default)]
 pub(super) struct Actual {
     slots: IndexMap<ConsumerKey, Slot>,
@@ -101,7 +104,7 @@ impl Phase {
 }
 
 impl Actual {
-    /// Hands `act` everything that has to be done now. Returns when the next thing is due by itself.
+    /// Passes every action that is due to `act`. Returns the time of the next one.
     pub(super) fn turn<P: Planned>(
         &mut self,
         desired: &Desired<P>,
@@ -144,7 +147,7 @@ impl Actual {
         };
     }
 
-    /// Takes in how the task of this consumer ended.
+    /// Records the end of this consumer's task.
     pub(super) fn ended(&mut self, key: &ConsumerKey, ended: Ended, now: Instant) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let told = slot.phase != Phase::Running;
@@ -167,7 +170,7 @@ impl Actual {
 }
 
 impl Slot {
-    /// When there is something to do for it although nothing happens.
+    /// Time at which an action becomes due by itself; `None` if there is none.
     fn due(&self, wanted: Option<Wanted>, stop_by: Option<Instant>) -> Option<Instant> {
         let should_run = wanted.is_some_and(|wanted| wanted.want == Want::Run);
         match self.phase {
@@ -178,7 +181,7 @@ impl Slot {
     }
 }
 
-/// The next thing to do for one consumer. Asked until there is nothing.
+/// The next action for one consumer. Called until there is none.
 fn decide(
     wanted: Option<Wanted>,
     slot: Option<&Slot>,
@@ -199,14 +202,14 @@ fn decide(
         Phase::Aborting => None,
         Phase::Idle(_) | Phase::Backoff { .. } | Phase::Halted { .. } => match wanted {
             None => Some(Action::Forget),
-            // While all stop there is no need of another plan, and its end stays on show.
+            // During a shutdown no new plan is needed, and the last end is still shown.
             Some(wanted) if !by_this_plan(&wanted) && wanted.want != Want::Stop => {
                 Some(Action::Adopt(wanted.generation))
             }
             Some(wanted) => match (&slot.phase, wanted.want) {
                 (Phase::Idle(_), Want::Run) => Some(Action::Start),
                 (Phase::Backoff { .. }, Want::Run) => is_due.then_some(Action::Start),
-                // A pause does not shorten the wait: what is left of it is waited for afterwards.
+                // A pause does not shorten the back-off: the rest of it follows the pause.
                 _ => None,
             },
         },

@@ -1,4 +1,4 @@
-//! What sinks use of the process: connections to publish on, and the page of metrics.
+//! Services of the process for sinks: connections for publishing, and the page of metrics.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::telemetry::labels::DropReason;
 use crate::telemetry::names::Kind;
 use crate::telemetry::samples::{self, Definition, Metric};
 
-/// How to open the sink of a consumer, and how to look at where it stands.
+/// Functions that open the consumer's sink, and that inspect its position.
 pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
     sink.prepare(&Opening {
         consumer: spec.name.clone(),
@@ -27,7 +27,8 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
     })
 }
 
-/// How to reach the broker that a stream is published to; `own` is how the consumer reaches its source.
+/// Connection options of the broker that a sink publishes to; `own` are those of the consumer's
+/// source.
 pub(super) fn connect(
     stream: &str,
     broker: Option<&BrokerConfig>,
@@ -36,7 +37,7 @@ pub(super) fn connect(
     let name = format!("{} to {stream}", own.name);
     match broker {
         None => ConnectOptions { name, ..own.clone() },
-        // How long to wait for a peer is the same for both.
+        // The time limits are the same for both.
         Some(broker) => ConnectOptions {
             heartbeat: own.heartbeat,
             connect_timeout: own.connect_timeout,
@@ -47,9 +48,9 @@ pub(super) fn connect(
     }
 }
 
-/// The services of this process to one consumer's sinks.
+/// The services of this process for one consumer's sinks.
 struct Process {
-    /// How the consumer reaches its source.
+    /// Connection options of the consumer's source.
     connect: ConnectOptions,
 }
 

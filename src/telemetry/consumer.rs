@@ -1,7 +1,7 @@
-//! One consumer's metrics as handles: made once, then only counted.
+//! Handles of one consumer's metrics: made once, then only counted.
 //!
-//! Counters and bounds are there from the start, at 0. What is not known yet (an offset, a lag, a
-//! headroom) is absent until it is first set, because 0 would be a position or an alarm.
+//! Counters and limits start at 0. An unknown value (an offset, a lag, a headroom) is absent until
+//! it is first set, because 0 would be a position or an alarm.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use super::names::{self, Metric};
 use super::page;
 use crate::types::{ConsumerKey, ConsumerName, Offset, StreamName};
 
-/// The handles of one consumer (of one partition, for a super stream). Making it twice with the
-/// same labels yields handles on the same figures, so counters go on over a restart.
+/// The metric handles of one consumer (of one partition, for a super stream). Handles made twice
+/// with the same labels share their values, so counters continue after a restart.
 pub struct ConsumerMetrics {
     /// Messages received at or above the wanted offset.
     pub received_messages: Counter,
@@ -29,7 +29,7 @@ pub struct ConsumerMetrics {
     pub written_messages: Counter,
     /// Bytes durable in the sink.
     pub written_bytes: Counter,
-    /// Seconds that the sink took for a batch.
+    /// Seconds that the sink took to write a batch.
     pub write_duration: Histogram,
     /// The first offset of the stream.
     pub stream_first_offset: LateGauge,
@@ -41,25 +41,25 @@ pub struct ConsumerMetrics {
     pub durable_offset: LateGauge,
     /// The offset stored and read back.
     pub stored_offset: LateGauge,
-    /// Offsets from the durable one to the end.
+    /// Offsets from the durable one to the end of the stream.
     pub lag_messages: LateGauge,
-    /// Age of the oldest chunk that is not durable.
+    /// Age in seconds of the oldest chunk that is not durable.
     pub lag_seconds: LateGauge,
-    /// Offsets from the first of the stream to the durable one.
+    /// Offsets from the first one of the stream to the durable one.
     pub headroom_messages: LateGauge,
     /// Seconds since the stored offset was up to date.
     pub store_age_seconds: LateGauge,
-    /// When something last became durable.
+    /// Time at which something last became durable.
     pub last_durable: LateGauge,
-    /// When the broker was last heard.
+    /// Time at which the broker last sent anything.
     pub last_contact: LateGauge,
-    /// 1 while it does its work.
+    /// 1 while the consumer works normally.
     pub ready: Gauge,
-    /// Bytes received and not durable.
+    /// Bytes received and not yet durable.
     pub buffered_bytes: Gauge,
-    /// The most that may be buffered.
+    /// Most bytes that may be buffered.
     pub buffer_limit_bytes: Gauge,
-    /// Time without credit for the broker.
+    /// Seconds without credit for the broker.
     pub backpressure: SecondsCounter,
     sink_errors: Vec<Counter>,
     lost: Vec<Counter>,
@@ -72,7 +72,7 @@ pub struct ConsumerMetrics {
 
 impl ConsumerMetrics {
     /// Registers every metric of this consumer with the installed recorder; its state is
-    /// [`State::Starting`]. `sink` is the sink's kind, as in the configuration.
+    /// [`State::Starting`]. `sink` is the kind of its sink, as in the configuration.
     pub fn new(
         consumer: &ConsumerName,
         stream: &StreamName,
@@ -127,22 +127,22 @@ impl ConsumerMetrics {
         metrics
     }
 
-    /// Writes that the sink answered with this kind of error.
+    /// Writes that failed with this kind of error.
     pub fn sink_errors(&self, reason: SinkErrorReason) -> &Counter {
         &self.sink_errors[reason.index()]
     }
 
-    /// Messages that will not reach the sink, for this reason.
+    /// Messages that will not reach the sink for this reason.
     pub fn lost(&self, reason: LostReason) -> &Counter {
         &self.lost[reason.index()]
     }
 
-    /// Shows how many dead letters there are, from 0 on: for a consumer that may write any.
+    /// Shows the count of dead letters from 0 on, for a consumer that may write any.
     pub fn show_dead_letters(&self) {
         self.all_dead_letters();
     }
 
-    /// Messages that are durable among the dead letters, for this reason.
+    /// Messages that are durable as dead letters, for this reason.
     pub fn dead_letters(&self, reason: DeadReason) -> &Counter {
         &self.all_dead_letters()[reason.index()]
     }
@@ -155,17 +155,17 @@ impl ConsumerMetrics {
         })
     }
 
-    /// Offsets sent to be stored, with this result.
+    /// Offsets sent to the broker, by this result.
     pub fn offset_stores(&self, result: StoreResult) -> &Counter {
         &self.offset_stores[result.index()]
     }
 
-    /// Restarts after an end for this reason.
+    /// Restarts for this reason.
     pub fn restarts(&self, reason: RestartReason) -> &Counter {
         &self.restarts[reason.index()]
     }
 
-    /// Makes `state` the one that is 1. A scrape between the writes may see two states at 1, but
+    /// Sets `state` to 1 and the others to 0. A scrape in between may see two states at 1, but
     /// never none.
     pub fn set_state(&self, state: State) {
         self.states[state.index()].set(1.0);
@@ -189,14 +189,14 @@ impl LateGauge {
         LateGauge { metric, pairs: pairs.to_vec(), gauge: OnceLock::new() }
     }
 
-    /// Sets the value. What is not a finite number is not a figure, and is left out.
+    /// Sets the value. NaN and infinity are ignored.
     pub fn set(&self, value: f64) {
         if value.is_finite() {
             self.gauge.get_or_init(|| gauge(self.metric, &self.pairs)).set(value);
         }
     }
 
-    /// Sets the value to an offset; exact up to 2^53, like all that Prometheus keeps.
+    /// Sets the value to an offset; exact up to 2^53, like all values in Prometheus.
     pub fn set_offset(&self, offset: Offset) {
         self.set_count(offset.0);
     }
@@ -223,8 +223,7 @@ impl LateGauge {
     }
 }
 
-/// A counter of seconds that is fed with any durations: whole seconds are counted, what is left
-/// over waits for more.
+/// A counter of whole seconds that is fed with durations; the rest is carried over.
 pub struct SecondsCounter {
     counter: Counter,
     left_over_micros: AtomicU64,
@@ -239,10 +238,10 @@ impl SecondsCounter {
     pub fn add(&self, duration: Duration) {
         const SECOND: u64 = 1_000_000;
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
-        // Whole seconds go straight on, so that the sum below stays small.
+        // Whole seconds are counted directly, so that the sum below stays small.
         let rest = micros % SECOND;
         let before = self.left_over_micros.fetch_add(rest, Ordering::Relaxed);
-        // Each crossing of a second's border is seen by exactly one caller.
+        // Exactly one caller sees each crossing of a full second.
         let crossed = (before + rest) / SECOND - before / SECOND;
         let seconds = micros / SECOND + crossed;
         if seconds > 0 {

@@ -1,13 +1,12 @@
-//! Which loops still turn.
+//! Detects loops that are stuck.
 //!
-//! Each long-lived loop holds a [`Pulse`] and touches it once a turn. A loop that has been silent
-//! for longer than it said it might be is stuck. systemd's watchdog and `/livez` ask the same
-//! registry, so that they cannot disagree.
+//! Each long-lived loop holds a [`Pulse`] and touches it once per iteration. A loop that is silent
+//! for longer than it declared is stuck. systemd's watchdog and `/livez` use the same registry, so
+//! they always agree.
 //!
-//! Invariants: a pulse that is dropped (the loop ended, or panicked) is no longer asked; that a
-//! consumer is *down* is the supervisor's matter, not this one's. A loop that waits for something
-//! that may take an hour (a sink) is not the loop to hold a pulse; the one that answers the socket
-//! beside it is.
+//! Invariants: a dropped pulse (its loop ended, or panicked) is no longer checked; the supervisor
+//! handles consumers that are down. A loop that may wait for an hour (for a sink) must not hold a
+//! pulse; the loop beside it that serves the socket does.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::sync::lock;
 use crate::types::ConsumerKey;
 
-/// The registry; clones share it.
+/// The registry of loops; clones share it.
 #[derive(Clone)]
 pub struct Heartbeats {
     shared: Arc<Shared>,
@@ -30,7 +29,7 @@ struct Shared {
 
 struct Beat {
     name: String,
-    /// Told where several loops have one name.
+    /// Addition to the name if several loops have the same one.
     detail: String,
     allowed_silence: Duration,
     /// Milliseconds from the registry's origin to the last touch.
@@ -40,11 +39,11 @@ struct Beat {
 /// A loop that has been silent for too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// The loop's name.
+    /// Name of the loop.
     pub name: String,
-    /// How long it has been silent.
+    /// Time since its last touch.
     pub silence: Duration,
-    /// How long it may be.
+    /// Longest time that it declared.
     pub allowed_silence: Duration,
 }
 
@@ -53,7 +52,7 @@ impl fmt::Display for Stuck {
         let Stuck { name, silence, allowed_silence } = self;
         write!(
             f,
-            "the loop \"{name}\" made no turn for {:.1} s (allowed: {:.1} s)",
+            "the loop \"{name}\" made no progress for {:.1} s (allowed: {:.1} s)",
             silence.as_secs_f64(),
             allowed_silence.as_secs_f64()
         )
@@ -67,20 +66,20 @@ impl Default for Heartbeats {
 }
 
 impl Heartbeats {
-    /// A registry without loops; nothing is stuck in it.
+    /// An empty registry.
     pub fn new() -> Heartbeats {
         Heartbeats {
             shared: Arc::new(Shared { origin: Instant::now(), beats: Mutex::new(Vec::new()) }),
         }
     }
 
-    /// A pulse for the loop of this name, touched just now. Give a loop that waits in a `select!`
-    /// a tick well below `allowed_silence`.
+    /// A pulse for the loop of this name, touched now. A loop that waits in a `select!` needs a
+    /// tick well below `allowed_silence`.
     pub fn register(&self, name: impl Into<String>, allowed_silence: Duration) -> Pulse {
         self.add(name.into(), String::new(), allowed_silence)
     }
 
-    /// A pulse for the loop of this consumer. Its stream is named where the consumer has several.
+    /// A pulse for the loop of this consumer. The stream is named if the consumer has several.
     pub fn register_consumer(&self, key: &ConsumerKey, allowed_silence: Duration) -> Pulse {
         let detail = format!(" on stream {}", key.stream);
         self.add(format!("consumer {}", key.consumer), detail, allowed_silence)
@@ -95,7 +94,7 @@ impl Heartbeats {
         pulse
     }
 
-    /// The loops that have been silent for longer than allowed, as seen at `now`.
+    /// The loops that have been silent for longer than allowed at `now`.
     pub fn stuck(&self, now: Instant) -> Vec<Stuck> {
         let now_ms = self.shared.since_origin(now);
         let mut stuck = Vec::new();
@@ -116,8 +115,8 @@ impl Heartbeats {
         stuck
     }
 
-    /// `Ok` while every loop turns, else a sentence that names those that do not: the answer of
-    /// `/livez`.
+    /// `Ok` while every loop makes progress, else a sentence that names the stuck ones: the answer
+    /// of `/livez`.
     pub fn check(&self, now: Instant) -> Result<(), String> {
         let stuck: Vec<String> = self.stuck(now).iter().map(Stuck::to_string).collect();
         if stuck.is_empty() { Ok(()) } else { Err(stuck.join("; ")) }
@@ -134,19 +133,19 @@ impl Shared {
     }
 }
 
-/// A loop's sign of life. Dropping it takes the loop off the registry.
+/// Registration of a loop. Dropping it removes the loop.
 pub struct Pulse {
     beat: Arc<Beat>,
     shared: Arc<Shared>,
 }
 
 impl Pulse {
-    /// Says that the loop made a turn, now. Costs a clock reading and one atomic store.
+    /// Records an iteration of the loop now. Costs a clock reading and one atomic store.
     pub fn touch(&self) {
         self.touch_at(Instant::now());
     }
 
-    /// Says that the loop made a turn at `now`.
+    /// Records an iteration of the loop at `now`.
     pub fn touch_at(&self, now: Instant) {
         self.beat.touched_ms.store(self.shared.since_origin(now), Ordering::Relaxed);
     }

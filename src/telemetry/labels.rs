@@ -1,15 +1,15 @@
-//! The closed sets that stand in labels. A value that could come from a message, an error text or
-//! a peer has no business in a label: every new value would be a new time series.
+//! The closed sets of label values. A value from a message, an error text or a peer must not be a
+//! label: every new value would be a new time series.
 
 /// A closed set of values of one label.
 pub trait Label: Copy + Eq + 'static {
     /// Every value, each at the index that [`Label::index`] gives.
     const ALL: &'static [Self];
 
-    /// The text in the label.
+    /// Text of the label.
     fn label(self) -> &'static str;
 
-    /// Its place in [`Label::ALL`].
+    /// Index in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
@@ -47,7 +47,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Why messages will not reach the sink.
+    /// Reason why messages will not reach the sink.
     LostReason {
         /// Retention truncated them before they were read.
         Retention = "retention",
@@ -57,9 +57,9 @@ labels! {
         Undecodable = "undecodable",
         /// They are larger or nested deeper than the limits allow.
         OverLimit = "over_limit",
-        /// They do not fit the columns that the sink is to fill.
+        /// They do not fit the sink's columns.
         Misfit = "misfit",
-        /// The sink does not take them.
+        /// The sink refuses them.
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
         /// new one were passed over by `on_offset_lost = "next"`.
@@ -68,93 +68,93 @@ labels! {
 }
 
 labels! {
-    /// Why messages are among the dead letters.
+    /// Reason why messages are dead letters.
     DeadReason {
         /// They are not well-formed.
         Undecodable = "undecodable",
         /// They are larger or nested deeper than the limits allow.
         OverLimit = "over_limit",
-        /// They do not fit the columns that the sink is to fill.
+        /// They do not fit the sink's columns.
         Misfit = "misfit",
-        /// The sink does not take them.
+        /// The sink refuses them.
         Refused = "refused",
     }
 }
 
 labels! {
-    /// What became of an offset that was sent to be stored.
+    /// Result of storing an offset.
     StoreResult {
-        /// The broker, asked, answered with the same offset.
+        /// The broker reports the same offset.
         Stored = "stored",
-        /// It could not be sent, or the broker could not be asked.
+        /// The offset could not be sent, or read back.
         Failed = "failed",
-        /// It was sent, and the broker, asked, answered with another one.
+        /// The broker reports another offset.
         NotConfirmed = "not_confirmed",
     }
 }
 
 labels! {
-    /// What a consumer is doing.
+    /// State of a consumer.
     State {
-        /// Opens its sink and finds its position.
+        /// Opens its sink and determines its position.
         Starting = "starting",
-        /// Looks for a broker that holds its stream, and subscribes.
+        /// Connects to a node that holds its stream, and subscribes.
         Connecting = "connecting",
         /// Reads and writes.
         Running = "running",
-        /// Connected, but its sink fails and is retried, or has been silent for too long.
+        /// Connected, but its sink fails and is retried, or has not answered for too long.
         Degraded = "degraded",
-        /// Takes nothing new; writes and stores what it has.
+        /// Accepts no new messages; writes and stores the rest.
         Draining = "draining",
-        /// Failed, and waits to be started again.
+        /// Failed, and waits to be restarted.
         Backoff = "backoff",
-        /// Ended, and a person must act before it runs again.
+        /// Ended; an operator must act before it runs again.
         Halted = "halted",
-        /// Ended in good order.
+        /// Ended normally.
         Stopped = "stopped",
     }
 }
 
 labels! {
-    /// Why a consumer that was started again had ended.
+    /// Reason for which a restarted consumer had ended.
     RestartReason {
-        /// The connection was lost, or none could be had.
+        /// The connection was lost, or could not be opened.
         Connection = "connection",
         /// The broker answered with an error.
         Broker = "broker",
         /// The subscription ended: the stream was deleted or re-created, or its member is away.
         Stream = "stream",
-        /// Something could not be read, or did not come, and was asked for again.
+        /// Something could not be read, or did not arrive, and was requested again.
         Reread = "reread",
         /// The sink failed.
         Sink = "sink",
         /// Another process, or another consumer, holds the lock of its reference.
         Locked = "locked",
-        /// It panicked: a fault in this program.
+        /// It panicked: an error in this program.
         Panic = "panic",
-        /// Anything else, such as a burst of large chunks that did not fit into `memory`.
+        /// Anything else, such as large chunks that did not fit into `memory`.
         Other = "other",
     }
 }
 
 labels! {
-    /// Why a sample that was made from a message is not on the page.
+    /// Reason why a sample from a message is not on the page.
     DropReason {
-        /// The metric has as many label sets as it may.
+        /// The metric has reached its limit of label sets.
         MaxSeries = "max_series",
-        /// The value of a label is longer than it may be.
+        /// A label value is longer than allowed.
         LabelTooLong = "label_too_long",
     }
 }
 
 labels! {
-    /// What kind of error a sink answered with.
+    /// Kind of an error of a sink.
     SinkErrorReason {
-        /// It may work later; the same batch is tried again.
+        /// A retry may succeed; the same batch is written again.
         Transient = "transient",
         /// Some records can never be written.
         Poison = "poison",
-        /// It will not work until a person acts.
+        /// A retry is useless before an operator acts.
         Fatal = "fatal",
     }
 }

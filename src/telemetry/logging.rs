@@ -1,9 +1,9 @@
-//! Log lines to standard error: text for people (coloured on a terminal only), or one JSON object a
-//! line. Where standard error is the journal, each line begins with its priority (`<4>`).
+//! Log lines to standard error: text for people (coloured on a terminal only), or one JSON object
+//! per line. If standard error is the journal, each line begins with its priority (`<4>`).
 //!
-//! What the levels mean: ERROR: something was lost, or a person must act. WARN: it went wrong, and
-//! is being dealt with. INFO: what an operator wants to know of a healthy day. DEBUG, TRACE: for
-//! whoever looks for a fault. Standard output belongs to the `stdout` sink and to commands.
+//! Levels: ERROR: something was lost, or an operator must act. WARN: a failure that is being
+//! handled. INFO: events of normal operation. DEBUG, TRACE: details for troubleshooting. Standard
+//! output is reserved for the `stdout` sink and for commands.
 
 mod line;
 
@@ -18,27 +18,27 @@ use line::Lines;
 
 use crate::types::{ConsumerName, StreamName};
 
-/// The variable that overrides the configured level, with a level or with a list such as
+/// Variable that overrides the configured level, with a level or a list such as
 /// `info,rillway::broker=debug`.
 pub const FILTER_VARIABLE: &str = "RILLWAY_LOG";
 
-/// The target of spans, which no filter of an operator's names.
+/// Target of spans, which no operator's filter names.
 const SPAN_TARGET: &str = "rillway::span";
 
-/// How a line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For machines: one object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why nothing can be logged.
+/// Reason why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error(
         "{text:?} is not a log filter: {problem}. Set RILLWAY_LOG (or [log] level) to error, warn, \
          info, debug or trace, or RILLWAY_LOG to a list such as \"info,rillway::broker=debug\""
@@ -46,15 +46,15 @@ pub enum LoggingError {
     Filter {
         /// The filter.
         text: String,
-        /// What is wrong with it.
+        /// Description of the error.
         problem: String,
     },
-    /// Somebody set logging up before.
+    /// Logging was already set up.
     #[error("logging was set up twice in this process: {0}")]
     Twice(String),
 }
 
-/// The filter for a command that has no configuration: [`FILTER_VARIABLE`], or else `otherwise`.
+/// Filter for a command without a configuration: [`FILTER_VARIABLE`], or else `otherwise`.
 pub fn filter_from_env(otherwise: &str) -> String {
     match std::env::var_os(FILTER_VARIABLE) {
         Some(text) if !text.is_empty() => text.to_string_lossy().into_owned(),
@@ -62,16 +62,16 @@ pub fn filter_from_env(otherwise: &str) -> String {
     }
 }
 
-/// Sets logging up for the whole process, and sends panics there too. `filter` is a level, or a list
-/// of levels for parts of the program; the environment is not asked here.
+/// Sets up logging for the whole process, including panics. `filter` is a level, or a list of
+/// levels for parts of the program. Does not read the environment.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
     let filter = parse(filter)?;
     let lines = Lines { format, colours: colours(), priorities: is_journal() };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // Whoever read the log may be gone (`rillway run 2>&1 | head`). To complain of that where
-        // nobody reads would be a panic.
+        // The reader of the log may be gone (`rillway run 2>&1 | head`). Reporting that on the same
+        // closed pipe would panic.
         .log_internal_errors(false)
         .fmt_fields(JsonFields::new())
         .event_format(lines)
@@ -82,13 +82,12 @@ pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// The span of everything that is done for one consumer: every log line within carries its name and
-/// its stream.
+/// The span of everything done for one consumer: every log line in it has its name and its stream.
 pub fn consumer_span(consumer: &ConsumerName, stream: &StreamName) -> Span {
     tracing::error_span!(target: SPAN_TARGET, "consumer", %consumer, %stream)
 }
 
-/// Whether standard error goes to the journal: systemd names it by device and inode.
+/// True if standard error goes to the journal, which systemd identifies by device and inode.
 fn is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr())
@@ -100,24 +99,24 @@ fn colours() -> bool {
     !refused && std::io::stderr().is_terminal()
 }
 
-/// Reads a filter. A bare word that is no level would silence everything but a module of that name,
-/// so it is an error here.
+/// Parses a filter. A bare word that is not a level would silence everything but a module of that
+/// name, so it is an error here.
 fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     let error = |problem: String| LoggingError::Filter { text: text.to_owned(), problem };
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     for part in &parts {
         let bare = !part.contains(['=', '[', ':']);
         if bare && *part != "off" && part.parse::<Level>().is_err() {
-            return Err(error(format!("{part:?} is no level")));
+            return Err(error(format!("{part:?} is not a level")));
         }
     }
     let filter = EnvFilter::builder().parse(parts.join(",")).map_err(|e| error(e.to_string()))?;
-    // The span of a consumer is there whatever part of the program is let through.
+    // The span of a consumer exists whatever parts of the program are logged.
     let span = format!("{SPAN_TARGET}=error").parse().map_err(|_| error("internal".to_owned()))?;
     Ok(filter.add_directive(span))
 }
 
-/// A panic is a fault of this program: one ERROR line in the chosen format, with its place.
+/// Logs a panic, an error in this program, as one ERROR line with its place.
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
@@ -128,7 +127,7 @@ fn log_panics() {
             .unwrap_or("(no text)");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        tracing::error!(%place, %thread, "panic, a fault in rillway: {text}");
+        tracing::error!(%place, %thread, "panic, an error in Rillway: {text}");
     }));
 }
 

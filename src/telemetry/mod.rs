@@ -1,20 +1,21 @@
-//! What the daemon says of itself: metrics, log lines, and signs of life.
+//! The daemon's reports about itself: metrics, log lines, and heartbeats.
 //!
 //! - [`names`]: every metric, its help, unit and labels, in one table. Names are an interface.
-//! - [`labels`]: the closed sets that may stand in a label.
-//! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path looks nothing up.
-//! - [`prometheus`]: the recorder that `/metrics` is rendered from.
-//! - [`page`]: all of it as one page, without consumers that are no longer there.
-//! - [`process`]: what the process itself takes, as `process_*`.
-//! - [`samples`]: metrics that are made from messages, beside the program's own.
+//! - [`labels`]: the closed sets of label values.
+//! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path needs no
+//!   lookup.
+//! - [`prometheus`]: the recorder from which `/metrics` is rendered.
+//! - [`page`]: all metrics as one page, without removed consumers.
+//! - [`process`]: CPU, memory and other values of the process, as `process_*`.
+//! - [`samples`]: metrics made from messages, beside the program's own.
 //! - [`logging`]: log lines to standard error, as text or JSON.
-//! - [`heartbeat`]: which loops still turn. The watchdog and `/livez` both ask it.
-//! - [`systemd`]: sd_notify, a no-op where nobody listens.
+//! - [`heartbeat`]: detects stuck loops, for the watchdog and `/livez`.
+//! - [`systemd`]: sd_notify, a no-op without systemd.
 //!
-//! Invariants: a metric is 0 or absent before its first event, never a made-up figure; no label
-//! of the program's own metrics takes its value from a message; nothing here ever holds a secret.
+//! Invariants: a metric is 0 or absent before its first event, never an invented value; no label of
+//! the program's own metrics takes its value from a message; nothing here ever holds a secret.
 //!
-//! It must not know what a broker, a sink or a batch is: it is told numbers.
+//! It knows nothing of brokers, sinks or batches: it receives numbers.
 
 pub mod consumer;
 pub mod heartbeat;

@@ -1,9 +1,9 @@
-//! The page that `/metrics` shows: the program's own metrics, the process's, and those that are made
-//! from messages.
+//! The page of `/metrics`: the program's own metrics, those of the process, and those made from
+//! messages.
 //!
-//! The recorder keeps a series for as long as the process lives. So what belongs to a consumer that is
-//! no longer there is left out here, and is there again, counting on, when the consumer comes back; and
-//! so is a gauge whose value is no longer known.
+//! The recorder keeps a series as long as the process lives. So the series of a removed consumer
+//! are left out here. They reappear, with their counts, when the consumer returns. A gauge whose value
+//! is no longer known is left out too.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -15,24 +15,24 @@ use super::{process, samples};
 use crate::sync::lock;
 use crate::types::ConsumerKey;
 
-/// The value of a gauge that is left out.
+/// Value of a gauge that is left out.
 pub(super) const ABSENT: f64 = f64::NAN;
 
-/// How the labels of each consumer begin that is no longer there.
+/// Beginning of the labels of each removed consumer.
 static RETIRED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Takes everything of this consumer on this stream off the page.
+/// Removes all series of this consumer on this stream from the page.
 pub fn retire(key: &ConsumerKey) {
     samples::registry().retire(key);
     lock(&RETIRED).insert(labels(key));
 }
 
-/// Has this consumer on the page (again).
+/// Adds this consumer to the page (again).
 pub(super) fn admit(key: &ConsumerKey) {
     lock(&RETIRED).remove(&labels(key));
 }
 
-/// All metrics, as they are now, in Prometheus' text format 0.0.4.
+/// All metrics now, in Prometheus' text format 0.0.4.
 pub fn render(recorder: &PrometheusHandle) -> String {
     process::collect();
     let mut page = without(recorder.render(), &lock(&RETIRED));
@@ -40,7 +40,7 @@ pub fn render(recorder: &PrometheusHandle) -> String {
     page
 }
 
-/// As the recorder writes them: every metric of a consumer has these two first.
+/// Labels in the recorder's format: every metric of a consumer has these two first.
 fn labels(key: &ConsumerKey) -> String {
     let (consumer, stream) = (key.consumer.as_str(), key.stream.as_str());
     format!(

@@ -1,6 +1,6 @@
-//! The recorder behind `/metrics`: it keeps what the handles count, and renders it on demand.
+//! The recorder of `/metrics`: it keeps the counts of the handles, and renders them on demand.
 //!
-//! It listens nowhere itself; `admin` serves what [`PrometheusHandle::render`] yields.
+//! It opens no socket; `admin` serves the output of [`PrometheusHandle::render`].
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use metrics_exporter_prometheus::{
 
 use super::names::{self, Kind};
 
-/// Upper bounds of the write duration's buckets, in seconds: from a local append without much to
-/// sync, to a remote medium that is close to its time limit.
+/// Upper bounds of the write duration's buckets, in seconds: from a local append with little to
+/// sync, to a remote destination close to its time limit.
 pub const WRITE_DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// How often [`upkeep`] moves a histogram's raw samples into its buckets.
+/// Interval at which [`upkeep`] moves a histogram's raw samples into its buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Why there are no metrics.
+/// Reason why the recorder could not be installed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the metrics recorder could not be installed: {0}. It is installed once per process, before \
@@ -29,9 +29,9 @@ pub struct InstallError(#[from] BuildError);
 
 /// Installs the process's recorder, describes every metric and sets `rillway_build_info`.
 ///
-/// Handles that were made before are not connected to anything, so this comes first. Spawn
-/// [`upkeep`] with the handle: without it the memory of histograms grows between two scrapes, and
-/// without a scraper for ever.
+/// Call it first: handles made earlier are not connected to anything. Spawn [`upkeep`] with the
+/// handle: without it the memory of histograms grows between two scrapes, and without a scraper it
+/// never stops growing.
 pub fn install() -> Result<PrometheusHandle, InstallError> {
     let recorder = recorder()?;
     let handle = recorder.handle();
@@ -40,7 +40,7 @@ pub fn install() -> Result<PrometheusHandle, InstallError> {
     Ok(handle)
 }
 
-/// A recorder with this crate's buckets, installed nowhere.
+/// A recorder with this crate's buckets that is not installed.
 pub(super) fn recorder() -> Result<PrometheusRecorder, BuildError> {
     let name = Matcher::Full(names::SINK_WRITE_DURATION.name.to_owned());
     Ok(PrometheusBuilder::new()
@@ -48,7 +48,7 @@ pub(super) fn recorder() -> Result<PrometheusRecorder, BuildError> {
         .build_recorder())
 }
 
-/// Tells the current recorder what every metric means, and which version runs.
+/// Passes the help of every metric, and the running version, to the current recorder.
 pub(super) fn describe() {
     for metric in names::ALL {
         match metric.kind {
@@ -60,8 +60,8 @@ pub(super) fn describe() {
     metrics::gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
-/// Keeps the recorder's memory bounded, whether anybody scrapes or not. Runs until it is dropped,
-/// which it may be at any time.
+/// Bounds the recorder's memory, whether there are scrapes or not. Runs until it is dropped, which
+/// is possible at any time.
 pub async fn upkeep(handle: PrometheusHandle) -> Infallible {
     let mut every = tokio::time::interval(UPKEEP_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,15 +1,15 @@
-//! Metrics that are made from messages: a registry of its own beside the recorder, on the same page.
+//! Metrics made from messages: a registry beside the recorder, on the same page.
 //!
-//! Why not by the `metrics` crate and its exporter: there a counter is a whole number, and sums of
-//! amounts are not; buckets are fixed before the first metric exists; a histogram keeps every raw sample
-//! until the next upkeep, which at a hundred thousand messages a second is memory without a bound;
-//! and a label `a\\b` is written as if it were `a\b`, so that a message could put the same series on the
-//! page twice. Here, values come from messages, so all of that matters.
+//! The exporter of the `metrics` crate is not used, for four reasons: its counters are integers,
+//! and sums of amounts are not; its buckets are fixed before the first metric exists; its
+//! histograms keep every raw sample until the next upkeep, which is unbounded memory at a hundred
+//! thousand messages a second; and it writes a label `a\\b` like `a\b`, so that a message could put
+//! the same series on the page twice.
 //!
-//! Invariants: a metric never has more series than it may; a series is on the page from its first
-//! sample on; figures live as long as the process, also over a restart of the consumer. Every series
-//! bears the label `consumer`, so two consumers never share one. Where a consumer reads several streams,
-//! each has series of its own, which bear the stream as well.
+//! Invariants: a metric never has more series than its limit; a series is on the page from its
+//! first sample on; values live as long as the process, also when the consumer restarts. Every
+//! series has the label `consumer`, so two consumers never share one. A consumer of several streams
+//! has separate series for each, with the stream as a label.
 //!
 //! Format: the text format of Prometheus, version 0.0.4.
 
@@ -24,27 +24,27 @@ use super::names::{self, Kind};
 use crate::sync::lock;
 use crate::types::{ConsumerKey, ConsumerName, StreamName};
 
-/// Between the label values of a series: no UTF-8 text holds this byte.
+/// Separator between the label values of a series: no UTF-8 text contains this byte.
 const SEPARATOR: u8 = 0xFF;
 
-/// What a metric is.
+/// Definition of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     /// Its name on the page.
     pub name: String,
-    /// How it behaves.
+    /// Kind of the metric.
     pub kind: Kind,
-    /// What it means.
+    /// Help text.
     pub help: String,
     /// The names of its labels, without `consumer`.
     pub labels: Vec<String>,
-    /// A histogram's bounds, which grow; the last bucket, above all bounds, is not among them.
+    /// Ascending bounds of a histogram, without the last bucket above all bounds.
     pub bounds: Vec<f64>,
-    /// The most series.
+    /// Most series.
     pub max_series: usize,
 }
 
-/// Everything that is made from messages.
+/// All metrics made from messages.
 #[derive(Default)]
 pub struct Registry {
     /// By name, consumer and stream.
@@ -55,7 +55,7 @@ pub struct Registry {
 pub struct Metric {
     definition: Definition,
     consumer: ConsumerName,
-    /// As it follows other labels, where the consumer has other streams.
+    /// The stream label for the end of the other labels, used if the consumer has several streams.
     stream_label: String,
     series: Mutex<Series>,
     dropped: Vec<Counter>,
@@ -64,7 +64,7 @@ pub struct Metric {
 #[derive(Default)]
 struct Series {
     by_labels: HashMap<Box<[u8]>, usize>,
-    /// The labels as the page has them, and the figure; `None` before the first sample.
+    /// The labels in the page's format, and the value; `None` before the first sample.
     figures: Vec<(String, Option<Figure>)>,
     key: Vec<u8>,
 }
@@ -74,15 +74,15 @@ enum Figure {
     Buckets { counts: Vec<u64>, sum: f64 },
 }
 
-/// The registry of this process, which `/metrics` shows.
+/// The registry of this process, shown by `/metrics`.
 pub fn registry() -> &'static Registry {
     static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::default);
     &REGISTRY
 }
 
 impl Registry {
-    /// The metric of this consumer on this stream. Asked twice for the same, it is the same, and goes
-    /// on counting; with another definition it begins anew.
+    /// The metric of this consumer on this stream. The same definition gives the same metric, which
+    /// keeps its counts; another definition starts a new one.
     pub fn metric(
         &self,
         definition: Definition,
@@ -100,12 +100,12 @@ impl Registry {
         metric
     }
 
-    /// Takes all of this consumer on this stream off the page.
+    /// Removes all metrics of this consumer on this stream from the page.
     pub fn retire(&self, key: &ConsumerKey) {
         lock(&self.metrics).retain(|(_, of), _| of != key);
     }
 
-    /// Appends all that has a figure to the page.
+    /// Appends all metrics with a value to the page.
     pub fn render(&self, page: &mut String) {
         let metrics: Vec<_> = lock(&self.metrics).values().map(Arc::clone).collect();
         let mut family = None;
@@ -115,7 +115,7 @@ impl Registry {
             if series.figures.iter().all(|(_, figure)| figure.is_none()) {
                 continue;
             }
-            // Sorted by name: what several consumers have is one family.
+            // Sorted by name: metrics of several consumers are one family.
             if family.replace(definition.name.as_str()) != Some(definition.name.as_str()) {
                 head(page, definition);
             }
@@ -145,7 +145,7 @@ fn head(page: &mut String, definition: &Definition) {
     put(page, format_args!("# TYPE {name} {kind}\n"));
 }
 
-/// Writing to a text cannot fail.
+/// Writing to a String cannot fail.
 fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
     page.write_fmt(text).ok();
 }
@@ -190,12 +190,12 @@ impl Metric {
         }
     }
 
-    /// Whether it is the same metric of the same consumer, on whichever stream.
+    /// True if it is the same metric of the same consumer, on any stream.
     fn is_beside(&self, other: &Metric) -> bool {
         self.definition.name == other.definition.name && self.consumer == other.consumer
     }
 
-    /// The number of the series with these label values; `None` where it would be one too many.
+    /// Index of the series with these label values; `None` if it would exceed the limit.
     pub fn series(&self, values: &[&str]) -> Option<usize> {
         let mut series = lock(&self.series);
         let Series { by_labels, figures, key } = &mut *series;
@@ -213,7 +213,7 @@ impl Metric {
         let mut labels = String::from("consumer=\"");
         escape(&mut labels, self.consumer.as_str(), true);
         labels.push('"');
-        // An empty label is as good as none, says Prometheus.
+        // In Prometheus an empty label equals a missing one.
         let named =
             self.definition.labels.iter().zip(values).filter(|(_, value)| !value.is_empty());
         for (name, value) in named {
@@ -239,7 +239,8 @@ impl Metric {
         self.with(number, |figure| *figure = Some(Figure::Single(value)));
     }
 
-    /// Adds to a histogram: how many lay in each bucket, the one above all bounds last; and their sum.
+    /// Adds to a histogram: the number of samples in each bucket, the one above all bounds last;
+    /// and their sum.
     pub fn observe(&self, number: usize, more: &[u64], value: f64) {
         self.with(number, |figure| match figure {
             Some(Figure::Buckets { counts, sum }) => {
@@ -250,7 +251,7 @@ impl Metric {
         });
     }
 
-    /// So many samples were left out.
+    /// Counts samples that were left out.
     pub fn dropped(&self, reason: DropReason, samples: u64) {
         if let Some(counter) = self.dropped.get(reason.index()) {
             counter.increment(samples);

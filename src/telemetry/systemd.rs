@@ -1,11 +1,11 @@
-//! Talks to the service manager: READY, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
+//! Notifies the service manager: READY, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
 //!
-//! Without `NOTIFY_SOCKET` every call is a no-op. The watchdog is fed only while every loop turns
-//! ([`super::heartbeat`]); a service that is stuck is thus restarted, and the log says which loop
-//! it was.
+//! Without `NOTIFY_SOCKET` every call is a no-op. The watchdog is notified only while every loop
+//! makes progress ([`super::heartbeat`]). So a stuck service is restarted, and the log names the
+//! loop.
 //!
-//! The protocol: one datagram of `KEY=VALUE` lines to the socket named by the variable: a path, or
-//! `@NAME` for the abstract namespace.
+//! The protocol: one datagram of `KEY=VALUE` lines to the socket that the variable names, either a
+//! path or `@NAME` for the abstract namespace.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -17,25 +17,25 @@ use std::time::{Duration, Instant};
 
 use super::heartbeat::Heartbeats;
 
-/// How long one datagram may wait for room in the manager's queue.
+/// Longest time that a datagram may wait for room in the manager's queue.
 const SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often [`watch`] looks at the loops where no watchdog was asked for.
+/// Interval at which [`watch`] checks the loops without a watchdog.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The most of a status text that is sent.
+/// Longest status text that is sent.
 const STATUS_CHARS_MAX: usize = 512;
 
-/// Where notifications go, if anywhere.
+/// Sender of notifications; does nothing without a service manager.
 pub struct Notifier {
     target: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
-/// Why the service manager cannot be told.
+/// Reason why the service manager cannot be notified.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "NOTIFY_SOCKET names {name:?}, which cannot be used: {source}. Run rillway from a unit with \
+    "NOTIFY_SOCKET is {name:?}, which cannot be used: {source}. Run rillway from a unit with \
      Type=notify, or unset the variable"
 )]
 pub struct NotifierError {
@@ -44,7 +44,7 @@ pub struct NotifierError {
 }
 
 impl Notifier {
-    /// As the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    /// From the environment: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
     pub fn from_env() -> Result<Notifier, NotifierError> {
         let var = |name| std::env::var_os(name);
         Notifier::new(
@@ -55,7 +55,7 @@ impl Notifier {
         )
     }
 
-    /// One that tells nobody.
+    /// A notifier that does nothing.
     pub fn none() -> Notifier {
         Notifier { target: None, watchdog: None }
     }
@@ -72,29 +72,30 @@ impl Notifier {
         let target =
             open(name).map_err(|source| NotifierError { name: name.to_owned(), source })?;
         let number = |text: Option<&OsStr>| text?.to_str()?.parse::<u64>().ok();
-        // The variables of a parent process are not meant for us.
+        // The variables of a parent process are not for this one.
         let ours = watchdog_pid.is_none() || number(watchdog_pid) == Some(u64::from(own_pid));
         let watchdog =
             number(watchdog_usec).filter(|usec| ours && *usec > 0).map(Duration::from_micros);
         Ok(Notifier { target: Some(target), watchdog })
     }
 
-    /// How often the watchdog must be fed: half of what it allows. `None` where there is none.
+    /// Interval at which the watchdog must be notified: half of its time limit. `None` without a
+    /// watchdog.
     pub fn watchdog_period(&self) -> Option<Duration> {
         self.watchdog.map(|limit| limit / 2)
     }
 
-    /// Start-up is done: consumers run.
+    /// Reports that start-up is complete and consumers run.
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// The drain has begun.
+    /// Reports that the drain has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// One line for `systemctl status`.
+    /// Sets the line for `systemctl status`.
     pub fn status(&self, text: &str) {
         let line: String = text
             .chars()
@@ -104,7 +105,7 @@ impl Notifier {
         self.send(&format!("STATUS={line}"));
     }
 
-    /// The service works. Says nothing where no watchdog was asked for.
+    /// Reports that the service works. Does nothing without a watchdog.
     fn feed_watchdog(&self) {
         if self.watchdog.is_some() {
             self.send("WATCHDOG=1");
@@ -114,8 +115,8 @@ impl Notifier {
     fn send(&self, message: &str) {
         let Some((socket, address)) = &self.target else { return };
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
-            // Nobody waits for an answer, and the work goes on; the manager acts on its own clock.
-            tracing::warn!(%error, message, "the service manager could not be told");
+            // There is no answer, and the daemon goes on; the manager acts by its own timers.
+            tracing::warn!(%error, message, "the service manager could not be notified");
         }
     }
 }
@@ -134,9 +135,9 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// Feeds the watchdog for as long as every loop turns, and says which one does not. Spawn it also
-/// without systemd: the log line is worth it. Runs until it is dropped, which it may be at any
-/// time; let it run through the drain.
+/// Notifies the watchdog while every loop makes progress, and logs a stuck one. Spawn it also
+/// without systemd, for the log line. Runs until it is dropped, which is possible at any time; keep
+/// it running through the drain.
 pub async fn watch(notifier: &Notifier, heartbeats: &Heartbeats) -> Infallible {
     let period = notifier.watchdog_period().unwrap_or(LOOK_EVERY);
     let mut every = tokio::time::interval(period.max(Duration::from_millis(1)));
@@ -148,7 +149,8 @@ pub async fn watch(notifier: &Notifier, heartbeats: &Heartbeats) -> Infallible {
     }
 }
 
-/// One turn of [`watch`]: takes and returns the names that the log holds as stuck.
+/// One step of [`watch`]: takes the loops that were reported as stuck, and returns those that are
+/// stuck now.
 fn look(
     notifier: &Notifier,
     heartbeats: &Heartbeats,
@@ -159,16 +161,16 @@ fn look(
     if stuck.is_empty() {
         notifier.feed_watchdog();
         if let Some(names) = said {
-            tracing::info!(loops = names.join(", "), "every loop turns again");
+            tracing::info!(loops = names.join(", "), "every loop makes progress again");
         }
         return None;
     }
     let names: Vec<String> = stuck.iter().map(|s| s.name.clone()).collect();
     if said.as_ref() != Some(&names) {
         let consequence = if notifier.watchdog.is_some() {
-            "the watchdog is not fed, and the service manager will restart rillway if this lasts"
+            "the watchdog is not notified; the service manager restarts rillway if this continues"
         } else {
-            "no watchdog is set, so a person has to act if this lasts"
+            "no watchdog is set: restart rillway if this continues"
         };
         for one in &stuck {
             tracing::error!("{one}; {consequence}");

@@ -1,5 +1,5 @@
-//! The words for typed columns: where a value comes from, and what it becomes. The configuration
-//! reads them, sinks carry them out.
+//! Typed columns: the source of a value, and its type. The configuration parses them, sinks apply
+//! them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 /// One column: a name for a value that is taken from each message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// The column's name in the medium.
+    /// Name of the column in the destination.
     pub name: String,
-    /// Where the value comes from.
+    /// Source of the value.
     pub from: Source,
-    /// What it becomes.
+    /// Type of the column.
     pub kind: ColumnType,
-    /// Whether a message without the value is bad, or has a null there.
+    /// True if a message without the value is bad; else the column is null there.
     pub required: bool,
-    /// What a value of another type means.
+    /// Treatment of a value of another type.
     pub on_misfit: OnMisfit,
 }
 
-/// What a value becomes.
+/// Type of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnType {
-    /// Text. Numbers and truth values become their text.
+    /// Text. Numbers and booleans are written as text.
     #[default]
     Text,
     /// A whole number of 64 bits with a sign.
@@ -46,18 +46,18 @@ pub enum ColumnType {
     Bytes,
 }
 
-/// What a value of another type than the column's means.
+/// Treatment of a value whose type differs from the column's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnMisfit {
-    /// The message is bad: `on_bad_message` says what becomes of it.
+    /// The message is bad: `on_bad_message` decides.
     #[default]
     BadMessage,
     /// The column is null there.
     Null,
 }
 
-/// Where a value comes from.
+/// Source of a column's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The name of the stream.
@@ -68,7 +68,7 @@ pub enum Source {
     Timestamp,
     /// The whole body.
     Body,
-    /// What a pointer (RFC 6901) points at in a body that is JSON.
+    /// The value that a JSON pointer (RFC 6901) selects in a JSON body.
     Json(Pointer),
     /// A field of the properties section.
     Property(Property),
@@ -80,7 +80,7 @@ pub enum Source {
     MessageAnnotation(String),
 }
 
-/// A JSON pointer (RFC 6901), taken apart.
+/// A JSON pointer (RFC 6901), split into its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(pub Vec<String>);
 
@@ -94,7 +94,7 @@ macro_rules! properties {
             /// All of them, in the standard's order.
             pub const ALL: &[Property] = &[$(Property::$id),*];
 
-            /// As the configuration and the envelope have it.
+            /// Name in the configuration and in the envelope.
             pub fn name(self) -> &'static str {
                 match self { $(Property::$id => $name,)* }
             }
@@ -103,35 +103,35 @@ macro_rules! properties {
 }
 
 properties! {
-    /// The message's name.
+    /// Id of the message.
     MessageId = "message_id",
-    /// Who published it.
+    /// User that published it.
     UserId = "user_id",
     /// The address that it was sent to.
     To = "to",
-    /// What it is about.
+    /// Subject.
     Subject = "subject",
-    /// Where an answer should go.
+    /// Address to answer to.
     ReplyTo = "reply_to",
-    /// The message that it belongs to.
+    /// Id of the message that this one refers to.
     CorrelationId = "correlation_id",
     /// The media type of the body.
     ContentType = "content_type",
-    /// What was done to the body.
+    /// Encoding of the body, such as `gzip`.
     ContentEncoding = "content_encoding",
-    /// When it expires.
+    /// Expiry time.
     AbsoluteExpiryTime = "absolute_expiry_time",
-    /// When it was made.
+    /// Creation time.
     CreationTime = "creation_time",
     /// The group that it belongs to.
     GroupId = "group_id",
-    /// Its number in that group.
+    /// Position in that group.
     GroupSequence = "group_sequence",
     /// The group that answers belong to.
     ReplyToGroupId = "reply_to_group_id",
 }
 
-/// What is wrong with a source, in words for whoever wrote it.
+/// Error in a column's source, for the author of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSource(String);
@@ -153,7 +153,7 @@ impl FromStr for Source {
         }
         let Some((section, name)) = text.split_once('.') else { return Err(unknown(text)) };
         if name.is_empty() {
-            return Err(BadSource(format!("{text:?} names nothing behind its dot")));
+            return Err(BadSource(format!("{text:?} has no name after the dot")));
         }
         match section {
             "application_properties" => Ok(Source::ApplicationProperty(name.to_owned())),
@@ -175,7 +175,7 @@ impl FromStr for Source {
 
 fn unknown(text: &str) -> BadSource {
     BadSource(format!(
-        "{text:?} is no source: expected a pointer into a JSON body, as in \"/user/id\" (\"\" is the \
+        "{text:?} is not a source: expected a pointer into a JSON body, as in \"/user/id\" (\"\" is the \
          whole document), or one of stream, offset, timestamp, body, properties.NAME, \
          application_properties, application_properties.NAME, message_annotations.NAME"
     ))
@@ -192,7 +192,7 @@ fn pointer(text: &str) -> Result<Pointer, BadSource> {
                     Some('1') => out.push('/'),
                     _ => {
                         return Err(BadSource(format!(
-                            "{text:?} is no JSON pointer: `~` stands only in `~0` (for `~`) and \
+                            "{text:?} is not a JSON pointer: `~` is allowed only in `~0` (for `~`) and \
                              `~1` (for `/`)"
                         )));
                     }
@@ -205,7 +205,7 @@ fn pointer(text: &str) -> Result<Pointer, BadSource> {
     text.split('/').skip(1).map(unescape).collect::<Result<_, _>>().map(Pointer)
 }
 
-/// As the configuration has it.
+/// The text that the configuration uses.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

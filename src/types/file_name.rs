@@ -1,25 +1,25 @@
-//! Names of files, folders and objects that are made of the name of a stream or a reference.
+//! Names of files, folders and objects, made from the name of a stream or a reference.
 //!
-//! The one rule for all of them: a name that fits stays as it is; one that is too long keeps its
-//! beginning, and `~` and a hash of the whole make it unlike others. State files and checkpoints also hold
-//! the whole name, so two names with one hash are told apart there. The dead-letter index and the lock
-//! hold none: two names with one hash would share them.
+//! One rule for all of them: a name that fits is unchanged; one that is too long keeps its
+//! beginning, followed by `~` and a hash of the whole name. State files and checkpoints also hold
+//! the whole name, so a hash collision is noticed there. The dead-letter index and the lock do not:
+//! two names with one hash would share them.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// The most bytes that file systems take as the name of a file or folder.
+/// Longest name of a file or folder that file systems accept, in bytes.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
-/// The most bytes of an object's key: the least that S3, GCS and Azure take.
+/// Longest object key that S3, GCS and Azure all accept, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
-/// What a key may have beside the prefix and the stream's part: partitions, offset, claim, extension.
+/// Bytes of a key beyond the prefix and the stream's part: partitions, offset, claim, extension.
 pub const KEY_REST_BYTES: usize = 96;
 
 /// Length of `~` and the hash, which follow the beginning of a name that was too long.
 const HASH_BYTES: usize = 1 + 16;
 
-/// The name, shortened to `bytes_max` bytes where it is longer; `whole` is what it was made of.
+/// The name, shortened to `bytes_max` bytes if it is longer; the hash is of `whole`.
 pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
     if name.len() > bytes_max {
         let mut keep = bytes_max.saturating_sub(HASH_BYTES);
@@ -32,21 +32,21 @@ pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
     name
 }
 
-/// What is percent-encoded in a file's name of two parts, which `@` separates.
+/// Characters that are percent-encoded in a file name of two parts separated by `@`.
 const UNSAFE: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%').add(b'@').add(b':');
 
-/// The name of a file that belongs to these two, such as a reference and its stream:
-/// `FIRST@SECOND.EXTENSION`. Leaves room for `suffix` behind it.
+/// The name of a file for two names, such as a reference and its stream: `FIRST@SECOND.EXTENSION`.
+/// Leaves room for `suffix` after it.
 pub fn of_two(first: &str, second: &str, extension: &str, suffix: &str) -> String {
     let part = |text: &str| utf8_percent_encode(text, UNSAFE).to_string();
     let name = format!("{}@{}", part(first), part(second));
-    // The hash is of the encoded text, in which the `@` between the two stands out.
+    // The hash is of the encoded text, in which the separating `@` is unambiguous.
     let whole = name.clone();
     let bytes_max = FILE_NAME_BYTES_MAX - 1 - extension.len() - suffix.len();
     format!("{}.{extension}", fitted(name, &whole, bytes_max))
 }
 
-/// FNV-1a, 64 bits: stable for ever.
+/// FNV-1a, 64 bits: must never change.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,7 +1,7 @@
-//! The words that every module shares: positions, names and times as types.
+//! Types shared by all modules: positions, names and times.
 //!
-//! Knows nothing of the rest of the crate. A bare `u64` or `String` that means one of these is a
-//! bug waiting for two arguments to be swapped.
+//! Knows nothing of the rest of the crate. Newtypes keep a bare `u64` or `String` from being passed
+//! as the wrong argument.
 
 pub mod column;
 pub mod file_name;
@@ -42,25 +42,25 @@ impl fmt::Display for Offset {
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The wall clock, now.
+    /// The current wall-clock time.
     pub fn now() -> Timestamp {
         let since =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Seconds from `self` to `later`; 0 where `later` is not later.
+    /// Seconds from `self` to `later`; 0 if `later` is not later.
     pub fn seconds_until(self, later: Timestamp) -> f64 {
         (later.0.saturating_sub(self.0)).max(0) as f64 / 1000.0
     }
 }
 
-/// As RFC 3339 has it, in UTC.
+/// RFC 3339 in UTC.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(at) => at.fmt(f),
-            // Beyond the year 9999, or before -9999.
+            // Outside the years -9999 to 9999.
             Err(_) => write!(f, "{} ms after 1970", self.0),
         }
     }
@@ -74,7 +74,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes the text as it is; whether it is allowed is checked where it is read.
+            /// Takes the text unchanged; it is validated where it is read.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
@@ -110,17 +110,18 @@ name!(
     StreamName
 );
 name!(
-    /// The name under which a consumer's offset is stored on the server (255 bytes at the most).
+    /// Name under which a consumer's offset is stored on the broker (at most 255 bytes).
     Reference
 );
 impl Reference {
-    /// What is appended to a reference for a round of a replay of its dead letters.
+    /// Suffix of a reference for a round of a replay of its dead letters.
     #[must_use]
     pub fn replay_suffix(round: u32) -> String {
         format!("{REPLAY}{round}")
     }
 
-    /// The consumer's own reference, where this is the one of a replay of its dead letters; else itself.
+    /// The consumer's own reference: this one without the suffix of a dead-letter replay, if it has
+    /// one.
     #[must_use]
     pub fn without_replay(&self) -> &str {
         match self.0.rsplit_once(REPLAY) {
@@ -133,12 +134,12 @@ impl Reference {
 const REPLAY: &str = ".replay-";
 
 name!(
-    /// A consumer in the configuration; the `consumer` label of every metric.
+    /// Name of a consumer in the configuration; the `consumer` label of every metric.
     ConsumerName
 );
 
-/// One stream of one consumer: what runs, and all that is kept for it, is kept by this. A consumer of
-/// a single stream has one; each partition of a super stream is a stream of its own.
+/// One stream of one consumer, the key of everything that runs or is stored for it. A consumer of a
+/// single stream has one; each partition of a super stream is a stream of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerKey {
     /// The consumer's name in the configuration.
@@ -153,30 +154,30 @@ impl fmt::Display for ConsumerKey {
     }
 }
 
-/// What tells one chunk from another, so that a log that was rewritten or re-created can be
-/// recognised: the same offset in another history differs in at least one of these.
+/// Identity of a chunk, to recognise a log that was rewritten or re-created: the same offset in
+/// another log differs in at least one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkId {
     /// The offset of the chunk's first record.
     pub first_offset: Offset,
     /// The leader's epoch when the chunk was written.
     pub epoch: u64,
-    /// When the chunk was written.
+    /// Time at which the chunk was written.
     pub timestamp: Timestamp,
     /// CRC-32 of the chunk's data section.
     pub crc: u32,
 }
 
-/// A position that is durable: the last offset, and the chunk that held it.
+/// A durable position: the last offset, and the chunk that held it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Every record at or below this offset is durable (or was dead-lettered or skipped by policy).
     pub offset: Offset,
-    /// The chunk in which `offset` lies, where it is known.
+    /// The chunk that contains `offset`; `None` if unknown.
     pub chunk: Option<ChunkId>,
 }
 
-/// Text that must never be shown: it has no `Display`, and its `Debug` hides it.
+/// Text that must not be shown: it has no `Display`, and its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
@@ -186,7 +187,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that hands it to a peer.
+    /// The text itself, to send to a peer.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -198,16 +199,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How often a record can reach the sink's destination.
+/// Delivery guarantee of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guarantee {
     /// Nothing is kept, so nothing is promised (`null`).
     None,
-    /// Never lost; after a crash some records come again.
+    /// Never lost; after a crash some records are repeated.
     AtLeastOnce,
-    /// Never lost; a record that comes again is recognised and dropped, for as long as the sink's
-    /// destination remembers the sender.
+    /// Never lost; a repeated record is recognised and dropped, as long as the sink's destination
+    /// remembers the sender.
     EffectivelyOnce,
     /// Never lost and never repeated: the position is committed atomically with the data.
     ExactlyOnce,

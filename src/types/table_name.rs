@@ -1,12 +1,12 @@
-//! The table for a stream where none is configured.
+//! Default table for a stream.
 
 use super::StreamName;
 
 /// The table in which the sinks keep their positions.
 pub const POSITIONS: &str = "rillway_positions";
 
-/// The stream's name, in which an underscore stands for what is no letter, digit or underscore, so that
-/// it needs no quotes. Two streams may come to one name.
+/// The stream's name with an underscore for every character that is not a letter, digit or
+/// underscore, so that it needs no quotes. Two streams may get the same name.
 pub fn of(stream: &StreamName) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let mut name: String = stream.as_str().chars().map(plain).collect();

@@ -1,7 +1,7 @@
 //! A block: messages one after the other, each behind its length, with consecutive offsets.
 //!
 //! Every chunk becomes blocks: its simple entries as they stand in the frame, each sub-entry batch
-//! after inflation. A block's bytes were checked when it was made (`count` messages, no more and no
+//! after inflation. A block's bytes are checked when it is made (`count` messages, no more and no
 //! less), so walking it again cannot fail.
 
 use std::fmt;
@@ -19,19 +19,19 @@ pub struct Block {
     bytes: Bytes,
 }
 
-/// One message, encoded as its publisher sent it.
+/// One message, as its publisher encoded it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it stands in the stream.
+    /// Its offset in the stream.
     pub offset: Offset,
-    /// When its chunk was written.
+    /// Time at which its chunk was written.
     pub timestamp: Timestamp,
-    /// The encoded message (AMQP 1.0, unless its publisher did as it liked).
+    /// The encoded message: AMQP 1.0, unless the publisher wrote something else.
     pub message: &'a [u8],
 }
 
 impl Block {
-    /// A block of `count` messages, or `None` where the bytes do not hold exactly that many.
+    /// A block of `count` messages; `None` if the bytes do not hold exactly that many.
     pub fn new(first: Offset, count: u32, timestamp: Timestamp, bytes: Bytes) -> Option<Block> {
         let mut rest: &[u8] = &bytes;
         for _ in 0..count {
@@ -42,8 +42,8 @@ impl Block {
         rest.is_empty().then_some(Block { first, count, timestamp, bytes })
     }
 
-    /// A block of bytes that were walked already: they hold exactly `count` messages, and the offset
-    /// after the last one exists.
+    /// A block of bytes that were walked already: they hold exactly `count` messages, and the
+    /// offset after the last one exists.
     pub(super) fn from_checked(
         first: Offset,
         count: u32,
@@ -58,30 +58,30 @@ impl Block {
         self.first
     }
 
-    /// The offset of the last record; the first where the block is empty.
+    /// The offset of the last record; the first if the block is empty.
     pub fn last_offset(&self) -> Offset {
         Offset(self.first.0 + u64::from(self.count.saturating_sub(1)))
     }
 
-    /// How many records there are.
+    /// Number of records.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// When the chunk was written.
+    /// Time at which the chunk was written.
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 
-    /// The messages, each behind its length.
+    /// The messages, each after its length.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The first `n` records (all, where there are fewer) and the rest.
+    /// Splits off the first `n` records (all, if there are fewer).
     pub fn split_at(mut self, n: u32) -> (Block, Block) {
         let n = n.min(self.count);
-        // Most callers take a whole block, and its end is known.
+        // Most callers take a whole block, whose end is known.
         let at = if n == self.count { self.bytes.len() } else { self.end_of(n) };
         let tail = Block {
             first: Offset(self.first.0 + u64::from(n)),
@@ -93,7 +93,7 @@ impl Block {
         (self, tail)
     }
 
-    /// Where the first `n` messages end.
+    /// Byte at which the first `n` messages end.
     fn end_of(&self, n: u32) -> usize {
         let mut rest: &[u8] = &self.bytes;
         for _ in 0..n {
@@ -120,7 +120,7 @@ impl Block {
     }
 }
 
-/// Messages are not shown: they are the users' own.
+/// Leaves the messages out: they may be confidential.
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")

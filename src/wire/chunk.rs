@@ -9,7 +9,7 @@
 //! Invariants: a decoded chunk's CRC is right, its entries fill its data section exactly, and their
 //! record counts add up to `num_records`, so numbering the records cannot go wrong. Entries are
 //! walked once; nothing is allocated per message. Batches are inflated only when the blocks are
-//! asked for, under a limit; one that cannot be read leaves the others readable and numbered.
+//! asked for, under a limit. A batch that cannot be read leaves the others readable and numbered.
 
 mod error;
 mod header;
@@ -31,7 +31,7 @@ use super::block::Block;
 use super::compression::{Codec, InflateError, InflateLimits, inflate};
 use crate::types::{ChunkId, Offset};
 
-/// A chunk whose lengths, CRC and record counts were found right.
+/// A chunk whose lengths, CRC and record counts are correct.
 #[derive(Clone)]
 pub struct Chunk {
     header: ChunkHeader,
@@ -40,35 +40,35 @@ pub struct Chunk {
     inflated_bytes: u64,
 }
 
-/// What the walk over the entries leaves: ranges of the data section, in order.
+/// Result of the walk over the entries: ranges of the data section, in order.
 #[derive(Clone, Copy, Debug)]
 enum Run {
     /// Messages that follow each other.
     Messages { first: Offset, count: u32, start: usize, end: usize },
-    /// A sub-entry batch; `start..end` is its data without its head.
+    /// A sub-entry batch; `start..end` is its data without its header.
     Batch { first: Offset, count: u16, codec: u8, inflated: u32, start: usize, end: usize },
 }
 
-/// A part of a chunk, as far as it can be read.
+/// A readable or unreadable part of a chunk.
 #[derive(Clone)]
 pub enum Piece {
     /// Records.
     Block(Block),
-    /// A sub-entry batch that cannot be read. Its records keep their offsets all the same.
+    /// A sub-entry batch that cannot be read. Its records still have their offsets.
     Unreadable {
-        /// The offset of its first record.
+        /// Offset of its first record.
         first: Offset,
-        /// How many records are in it.
+        /// Number of records in it.
         count: u32,
         /// The batch's data as it was published.
         data: Bytes,
-        /// Why.
+        /// Reason.
         error: ChunkError,
     },
 }
 
 impl Chunk {
-    /// Checks and walks a chunk as a Deliver frame holds it. Nothing is copied.
+    /// Checks and walks the chunk of a Deliver frame. Nothing is copied.
     pub fn decode(bytes: Bytes) -> Result<Chunk, ChunkError> {
         let header = ChunkHeader::parse(&bytes)?;
         let data = header.data_section(&bytes)?;
@@ -84,24 +84,24 @@ impl Chunk {
         Ok(chunk)
     }
 
-    /// What the header says.
+    /// The header.
     pub fn header(&self) -> &ChunkHeader {
         &self.header
     }
 
-    /// What tells this chunk from any other.
+    /// Identity of the chunk.
     pub fn id(&self) -> ChunkId {
         self.header.id()
     }
 
-    /// The bytes that compressed sub-entry batches state for their inflated size, all together: what
-    /// [`Chunk::into_blocks`] needs beyond the frame. 0 where there are none.
+    /// Sum of the inflated sizes stated by the compressed sub-entry batches, in bytes: the memory
+    /// that [`Chunk::into_blocks`] needs beyond the frame. 0 if there are none.
     pub fn inflated_bytes(&self) -> u64 {
         self.inflated_bytes
     }
 
-    /// The records, in order: messages that follow each other are one block on the frame's memory,
-    /// each batch is inflated into a block of its own. A chunk that is not a user chunk has none.
+    /// The records, in order. Consecutive messages are one block that shares the frame's memory;
+    /// each batch is inflated into a block of its own. Only a user chunk has records.
     pub fn into_blocks(self, limits: &InflateLimits) -> Result<Vec<Block>, ChunkError> {
         let limit = limits.max_bytes as u64;
         if self.inflated_bytes > limit {
@@ -118,21 +118,22 @@ impl Chunk {
         Ok(blocks)
     }
 
-    /// The same, for a caller that goes on where a batch cannot be read: the pieces cover every
-    /// offset of the chunk. The limit holds for all pieces together; a batch that does not fit in
-    /// what the earlier ones left is unreadable too. Inflation happens as the iterator moves.
+    /// Like [`Chunk::into_blocks`], for a caller that continues after a batch that cannot be read:
+    /// the pieces cover every offset of the chunk. The limit holds for all pieces together; a batch
+    /// larger than what is left of it is unreadable too. Inflation happens as the iterator
+    /// advances.
     pub fn pieces(&self, limits: &InflateLimits) -> impl Iterator<Item = Piece> {
         let mut left = limits.max_bytes;
         (0..self.runs.len()).filter_map(move |index| self.piece(index, &mut left))
     }
 
-    /// How many pieces there are at the most, for a caller that takes them one at a time.
+    /// Upper bound on the number of pieces, for a caller that takes them one at a time.
     pub fn piece_count(&self) -> usize {
         self.runs.len()
     }
 
-    /// What a piece needs beyond the frame once it is inflated, as it states it itself; 0 for one
-    /// that is not compressed.
+    /// Bytes that a piece states for its inflated size, needed beyond the frame; 0 if it is not
+    /// compressed.
     pub fn piece_inflated_bytes(&self, index: usize) -> u64 {
         match self.runs.get(index) {
             Some(Run::Batch { codec, inflated, .. }) if *codec != 0 => u64::from(*inflated),
@@ -140,7 +141,8 @@ impl Chunk {
         }
     }
 
-    /// One piece, inflated under what `left` allows, and takes from it. `None` for an empty one.
+    /// One piece. Its inflated size must fit in `left` and is subtracted from it. `None` for an
+    /// empty piece.
     pub fn piece(&self, index: usize, left: &mut usize) -> Option<Piece> {
         match *self.runs.get(index)? {
             Run::Messages { first, count, start, end } => {
@@ -183,7 +185,7 @@ impl Chunk {
             .ok_or(ChunkError::BadBatch { first, count })
     }
 
-    /// The one pass over the entries.
+    /// The single pass over the entries.
     fn walk(&mut self) -> Result<(), ChunkError> {
         let data: &[u8] = &self.data;
         let first_offset = self.header.first_offset;
@@ -192,7 +194,7 @@ impl Chunk {
         // the most fit in a u32.
         let mut records: u32 = 0;
         let mut at = 0;
-        // The messages since the last batch.
+        // Start of the messages since the last batch.
         let mut run_start = 0;
         let mut run_records: u32 = 0;
         for _ in 0..self.header.entries {
@@ -253,19 +255,19 @@ impl Chunk {
     }
 }
 
-/// May be past the end of the range in a chunk whose counts turn out wrong; such a chunk is refused.
+/// Saturates at the highest offset in a chunk whose counts are wrong; such a chunk is refused.
 fn numbered(first: Offset, records: u32) -> Offset {
     Offset(first.0.saturating_add(u64::from(records)))
 }
 
-/// Messages are not shown: they are the users' own.
+/// Leaves the messages out: they may be confidential.
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chunk").field("header", &self.header).finish_non_exhaustive()
     }
 }
 
-/// The head of a sub-entry batch.
+/// Bytes of a sub-entry batch's header.
 const BATCH_HEAD_BYTES: usize = 11;
 
 struct BatchHead {

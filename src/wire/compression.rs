@@ -1,13 +1,13 @@
 //! Inflating sub-entry batches, within a limit.
 //!
-//! A batch states how large it is inflated; exactly so much room is made, never more than the
-//! limit, and a result that is longer or shorter than stated is an error. A bomb is therefore cut
-//! off at the size that its publisher admitted to. The decoders' own windows come on top: 64 KiB for
-//! snappy, up to 13 MiB for an lz4 frame that asks for the largest blocks, a few hundred KiB for the
-//! others (zstd inflates straight into the result and takes no window).
+//! A batch states its inflated size. Exactly that much memory is allocated, never more than the
+//! limit, and a result that is longer or shorter is an error. A decompression bomb is therefore cut
+//! off at the size that it states. The decoders' own windows come on top: 64 KiB for snappy, up to
+//! 13 MiB for an lz4 frame that asks for the largest blocks, a few hundred KiB for the others (zstd
+//! inflates straight into the result and takes no window).
 //!
-//! What the clients write: gzip members (all clients); snappy's framed format (the Java and Go
-//! clients; raw snappy, as plug-ins of other clients may write it, is told apart by the missing
+//! Formats that clients write: gzip members (all clients); snappy's framed format (the Java and Go
+//! clients; raw snappy, as plug-ins of other clients may write it, is recognised by the missing
 //! stream identifier); the lz4 frame format; zstd frames.
 
 use std::fmt;
@@ -16,10 +16,10 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use thiserror::Error;
 
-/// How a sub-entry batch is compressed: the three bits behind an entry's first bit.
+/// Codec of a sub-entry batch: the three bits after an entry's first bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// Not at all.
+    /// Uncompressed.
     None,
     /// Gzip.
     Gzip,
@@ -32,7 +32,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The codec with this number, if there is one.
+    /// The codec with this number; `None` if there is none.
     pub fn from_number(number: u8) -> Option<Codec> {
         Some(match number {
             0 => Codec::None,
@@ -57,44 +57,44 @@ impl fmt::Display for Codec {
     }
 }
 
-/// Bounds on inflation.
+/// Limits on inflation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InflateLimits {
-    /// The most bytes that all sub-entry batches of one chunk may take together when inflated.
+    /// Most bytes that all sub-entry batches of one chunk may take together when inflated.
     pub max_bytes: usize,
 }
 
-/// Why a batch could not be inflated.
+/// Reason why a batch could not be inflated.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InflateError {
-    /// It would take more room than is allowed. Nothing was allocated.
+    /// The stated size is over the limit. Nothing was allocated.
     #[error("{wanted} bytes inflated are over the limit of {limit} bytes")]
     OverLimit {
-        /// The inflated size that the batch states.
+        /// Inflated size that the batch states, in bytes.
         wanted: u64,
-        /// The most that was allowed.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// It is not as long as it states.
+    /// The inflated size differs from the stated one.
     #[error("{stated} bytes stated, but there are {}", if *.longer { "more" } else { "fewer" })]
     WrongLength {
-        /// The inflated size that the batch states.
+        /// Inflated size that the batch states, in bytes.
         stated: usize,
-        /// Whether there are more bytes than that, or fewer.
+        /// True if the data is longer than stated, false if shorter.
         longer: bool,
     },
-    /// The compressed bytes are not what the codec writes.
+    /// The compressed bytes do not follow the codec's format.
     #[error("damaged data: {detail}")]
     Damaged {
-        /// What the decoder said.
+        /// Error of the decoder.
         detail: String,
     },
 }
 
-/// Inflates `data` to exactly `stated` bytes, of which there may be no more than `limit`.
+/// Inflates `data` to exactly `stated` bytes, which may be at most `limit`.
 ///
-/// [`Codec::None`] gives the same memory back, whatever was stated: such a batch's length is borne
-/// out by its messages.
+/// [`Codec::None`] returns the same memory whatever size was stated: the messages in it prove its
+/// length.
 pub fn inflate(
     codec: Codec,
     data: &Bytes,
@@ -122,21 +122,21 @@ pub fn inflate(
     }
 }
 
-/// The stream identifier with which framed snappy begins.
+/// Stream identifier at the start of framed snappy.
 const SNAPPY_STREAM: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 
 fn damaged(error: impl fmt::Display) -> InflateError {
     InflateError::Damaged { detail: error.to_string() }
 }
 
-/// Reads exactly `stated` bytes, and makes sure that there are no more.
+/// Reads exactly `stated` bytes, and checks that there are no more.
 fn fill(mut from: impl Read, stated: usize) -> Result<Bytes, InflateError> {
     let mut out = Filling::new(stated);
     out.drain(&mut from)?;
     out.finish()
 }
 
-/// A result of known length, under way.
+/// Output buffer of known length.
 struct Filling {
     out: Vec<u8>,
     filled: usize,
@@ -147,8 +147,8 @@ impl Filling {
         Self { out: vec![0; stated], filled: 0 }
     }
 
-    /// Takes all that `from` has. Reading on past the last byte that fits also makes the decoder
-    /// read its trailer, where checksums stand.
+    /// Reads all that `from` has. Reading past the last byte that fits also makes the decoder read
+    /// and check its trailer.
     fn drain(&mut self, from: &mut impl Read) -> Result<(), InflateError> {
         loop {
             let room = self.out.get_mut(self.filled..).unwrap_or_default();
@@ -192,12 +192,11 @@ fn raw_snappy(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
     Ok(Bytes::from(out))
 }
 
-/// With which an lz4 frame begins (the legacy format, which takes twice the memory, is not read).
+/// First bytes of an lz4 frame (the legacy format, which takes twice the memory, is not supported).
 const LZ4_FRAME: &[u8] = &0x184d_2204_u32.to_le_bytes();
 
-/// One frame after the other, each with a decoder of its own: the decoder takes an input that ends
-/// within a frame for one that ends after it, and the same decoder cannot go on to a frame with
-/// larger blocks.
+/// Inflates one frame after the other, each with a new decoder. One decoder for all would accept an
+/// input that is cut off within a frame, and could not go on to a frame with larger blocks.
 fn lz4(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
     let mut source = Source { rest: data, starved: false };
     let mut out = Filling::new(stated);
@@ -215,7 +214,7 @@ fn lz4(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
     }
 }
 
-/// A slice to read from, which knows whether more was asked of it than it had.
+/// A slice reader that records whether more bytes were asked for than it had.
 struct Source<'a> {
     rest: &'a [u8],
     starved: bool,
@@ -238,7 +237,7 @@ fn zstd(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
     Ok(Bytes::from(out))
 }
 
-/// zstd calls a result that is too long by the name of the buffer that it does not fit in.
+/// zstd reports a result that is too long as "destination buffer too small".
 fn zstd_words(error: &io::Error) -> String {
     format!("{error} (for the size that the batch states)")
 }

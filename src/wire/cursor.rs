@@ -1,17 +1,17 @@
 //! Reading and writing the protocol's primitive types.
 //!
 //! Big-endian integers; strings behind an `i16` length; bytes behind an `i32` length; -1 is null in
-//! both; arrays behind an `i32` count (PROTOCOL.adoc, "Types"). A count is only believed as far as
-//! the bytes at hand can bear it out, so no allocation is larger than a small multiple of the input.
+//! both; arrays behind an `i32` count (PROTOCOL.adoc, "Types"). A count is accepted only if enough
+//! bytes are left for it, so no allocation is larger than a small multiple of the input.
 
 use bytes::{BufMut, BytesMut};
 
 use super::error::{Problem, WireError};
 
-/// The longest string that fits behind an `i16` length.
+/// Longest string, in bytes, that fits behind an `i16` length.
 pub const STRING_MAX: usize = i16::MAX as usize;
 
-/// Reads from a slice, and knows in which structure it is and how far it has come.
+/// Reads from a slice; knows the name of the structure and the position in it.
 #[derive(Clone, Debug)]
 pub struct Cursor<'a> {
     structure: &'static str,
@@ -32,12 +32,12 @@ macro_rules! integers {
 }
 
 impl<'a> Cursor<'a> {
-    /// Starts at the first byte; `structure` is what errors will name.
+    /// Starts at the first byte; errors name `structure`.
     pub fn new(structure: &'static str, bytes: &'a [u8]) -> Self {
         Self { structure, bytes, position: 0 }
     }
 
-    /// How many bytes were read.
+    /// Number of bytes read so far.
     pub fn position(&self) -> usize {
         self.position
     }
@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.position..).unwrap_or_default()
     }
 
-    /// Whether everything was read.
+    /// True if everything was read.
     pub fn is_empty(&self) -> bool {
         self.position == self.bytes.len()
     }
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
         i64
     );
 
-    /// The next `length` bytes as they stand.
+    /// The next `length` bytes, unchanged.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
         let rest = self.remaining();
         let taken = rest
@@ -91,7 +91,7 @@ impl<'a> Cursor<'a> {
         self.nullable_string()?.ok_or_else(|| start.error(Problem::Null))
     }
 
-    /// A string, or `None` where it is null.
+    /// A string; `None` if it is null.
     pub fn nullable_string(&mut self) -> Result<Option<&'a str>, WireError> {
         let start = self.clone();
         match self.string_bytes()? {
@@ -103,21 +103,21 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A string for people to read: null is empty, and what is not UTF-8 is replaced.
+    /// A string for display: null becomes empty, bytes that are not UTF-8 are replaced.
     pub fn string_lossy(&mut self) -> Result<String, WireError> {
         let text = self.string_bytes()?.unwrap_or_default();
         Ok(String::from_utf8_lossy(text).into_owned())
     }
 
-    /// Bytes behind an `i32` length, or `None` where they are null.
+    /// Bytes behind an `i32` length; `None` if null.
     pub fn bytes(&mut self) -> Result<Option<&'a [u8]>, WireError> {
         let start = self.clone();
         let length = self.i32()?;
         start.take_nullable(length, self)
     }
 
-    /// An array. `item_min` is the least number of bytes that one item takes: a count that the
-    /// remaining bytes cannot hold is an error before anything is allocated. Null is empty.
+    /// An array. `item_min` is the least number of bytes of one item: a count that the remaining
+    /// bytes cannot hold is an error before anything is allocated. Null becomes empty.
     pub fn array<T>(
         &mut self,
         item_min: usize,
@@ -149,7 +149,7 @@ impl<'a> Cursor<'a> {
         start.take_nullable(length, self)
     }
 
-    /// Takes `length` bytes from `self_after`, whose length field began at `self`.
+    /// Takes `length` bytes from `after`; the length field began at `self`.
     fn take_nullable(&self, length: i32, after: &mut Self) -> Result<Option<&'a [u8]>, WireError> {
         match usize::try_from(length) {
             Ok(length) => after.take(length).map(Some),
@@ -175,13 +175,13 @@ impl<'a> Cursor<'a> {
 
 /// Writes the protocol's compound types; integers come from [`BufMut`].
 pub trait PutExt {
-    /// A string of at most [`STRING_MAX`] bytes; `what` is what an error will name.
+    /// A string of at most [`STRING_MAX`] bytes; errors name `what`.
     fn put_string(&mut self, what: &'static str, text: &str) -> Result<(), WireError>;
 
     /// Bytes behind an `i32` length; `None` is null.
     fn put_blob(&mut self, what: &'static str, bytes: Option<&[u8]>) -> Result<(), WireError>;
 
-    /// A number of items, ahead of them.
+    /// A number of items, written before them.
     fn put_count(&mut self, what: &'static str, count: usize) -> Result<(), WireError>;
 
     /// An array of key and value strings.

@@ -1,38 +1,38 @@
-//! What was wrong with some bytes, and where.
+//! Errors of the stream protocol's decoders and encoders.
 //!
 //! One error type serves every decoder and encoder of the stream protocol, so that a log line can
 //! always say in which structure, and at which of its bytes, reading stopped.
 
 use thiserror::Error;
 
-/// Bytes that are not what the protocol says, or a value that the protocol cannot carry.
+/// Bytes that violate the protocol, or a value that the protocol cannot carry.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{structure}, byte {position}: {problem}")]
 pub struct WireError {
     /// The structure that was being read or written: a command, `frame`, `chunk header`.
     pub structure: &'static str,
-    /// Where in the structure, counted from its first byte.
+    /// Byte within the structure, counted from 0.
     pub position: usize,
-    /// What was wrong there.
+    /// The problem at that byte.
     pub problem: Problem,
 }
 
 impl WireError {
-    /// A problem at a place.
+    /// A problem at a position.
     pub fn new(structure: &'static str, position: usize, problem: Problem) -> Self {
         Self { structure, position, problem }
     }
 }
 
-/// What can be wrong at a place.
+/// Kind of problem.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
     /// The bytes end too early.
-    #[error("{wanted} more bytes wanted, {left} left")]
+    #[error("{wanted} more bytes needed, {left} left")]
     Truncated {
-        /// Bytes that the next value takes.
+        /// Bytes of the next value.
         wanted: usize,
-        /// Bytes that are there.
+        /// Bytes that are left.
         left: usize,
     },
     /// A length below zero that is not the null mark (-1).
@@ -44,10 +44,10 @@ pub enum Problem {
     /// Text that is not UTF-8.
     #[error("text that is not UTF-8")]
     NotUtf8,
-    /// A list that claims more items than its bytes can hold.
+    /// A list that declares more items than its bytes can hold.
     #[error("a list of {count} items cannot fit in {left} bytes")]
     CountTooLarge {
-        /// Items claimed.
+        /// Declared number of items.
         count: u32,
         /// Bytes left.
         left: usize,
@@ -55,7 +55,7 @@ pub enum Problem {
     /// A value that the protocol does not define.
     #[error("unknown {what} {value:#06x}")]
     Unknown {
-        /// What the value should have named.
+        /// Name of the field.
         what: &'static str,
         /// The value.
         value: u64,
@@ -66,25 +66,25 @@ pub enum Problem {
     /// A frame over the limit.
     #[error("a frame of {size} bytes is over the limit of {limit} bytes")]
     FrameTooLarge {
-        /// The size that the frame states.
+        /// Stated size in bytes.
         size: u32,
-        /// The most that is taken.
+        /// The limit in bytes.
         limit: u32,
     },
-    /// A value to be sent that its field cannot hold.
+    /// A value that is too long for its field.
     #[error("{what} takes {length} bytes; at most {limit} fit")]
     TooLong {
         /// The field.
         what: &'static str,
         /// Bytes of the value.
         length: usize,
-        /// Bytes that fit.
+        /// Most bytes that fit.
         limit: usize,
     },
-    /// A sum or a length that does not agree with another.
+    /// A sum or a length that differs from another one.
     #[error("{what}: {expected} expected, {found} found")]
     Mismatch {
-        /// What was compared.
+        /// Name of the sum or length.
         what: &'static str,
         /// The value that it should have.
         expected: u64,

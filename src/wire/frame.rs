@@ -1,18 +1,18 @@
-//! Frames: cutting them out of a read buffer, and laying them down.
+//! Frames: cutting them out of a read buffer, and writing them.
 //!
 //! `Frame => Size:u32 Key:u16 Version:u16 …`, big endian; the top bit of the key marks a response
-//! (PROTOCOL.adoc, "Frame Structure"). A frame's stated size is checked before anybody reserves
-//! room for it. The negotiated `frame_max` bounds every frame except Deliver, which the broker sends
-//! as large as the chunk is; Deliver therefore has a limit of its own.
+//! (PROTOCOL.adoc, "Frame Structure"). A frame's stated size is checked before memory is reserved
+//! for it. The negotiated `frame_max` bounds every frame except Deliver, which the broker sends as
+//! large as the chunk is. Deliver therefore has a limit of its own.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::commands::keys;
 use super::error::{Problem, WireError};
 
-/// The bytes of a frame's size field, which the size does not count.
+/// Bytes of a frame's size field; the stated size does not include them.
 pub const SIZE_BYTES: usize = 4;
-/// The bytes of size, key and version.
+/// Bytes of size, key and version.
 const HEAD_BYTES: usize = SIZE_BYTES + 4;
 /// The key's top bit: set in a response.
 pub(super) const RESPONSE_BIT: u16 = 0x8000;
@@ -23,7 +23,7 @@ const FRAME: &str = "frame";
 pub struct Frame {
     /// The command, without the response bit.
     pub key: u16,
-    /// Whether the response bit was set.
+    /// True if the response bit was set.
     pub response: bool,
     /// The version of the command.
     pub version: u16,
@@ -42,12 +42,12 @@ impl std::fmt::Debug for Frame {
     }
 }
 
-/// The largest frames that are taken, in bytes, the size field not counted.
+/// Largest accepted frames, in bytes, without the size field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// For every frame but Deliver: what Tune settled on. 0 is the protocol's "no limit".
+    /// Limit for every frame but Deliver, agreed in Tune. 0 is the protocol's "no limit".
     pub frame_max: u32,
-    /// For Deliver, which the broker does not bound. 0 takes none.
+    /// Limit for Deliver, which the broker does not bound. 0 accepts none.
     pub deliver_max: u32,
 }
 
@@ -60,39 +60,39 @@ impl FrameLimits {
         }
     }
 
-    /// The limit while the key is not known yet.
+    /// The larger limit, used while the key is not known yet.
     fn loosest(&self) -> u32 {
         self.of(keys::DELIVER).max(self.of(keys::HEARTBEAT))
     }
 }
 
-/// What the first bytes of a frame tell, before the whole of it is there.
+/// First fields of a frame, available before the frame has arrived completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peek {
-    /// Bytes of the whole frame, its size field included.
+    /// Bytes of the whole frame, including its size field.
     pub frame_bytes: u64,
     /// The command, without the response bit.
     pub key: u16,
-    /// Whether the response bit is set.
+    /// True if the response bit is set.
     pub response: bool,
     /// The version of the command.
     pub version: u16,
-    /// For a Deliver: the subscription that it is for, once that byte has arrived.
+    /// Subscription of a Deliver, once that byte has arrived; else `None`.
     pub subscription: Option<u8>,
-    /// For a Deliver: where in the buffer its chunk begins, so that
-    /// [`ChunkHeader::parse`](super::chunk::ChunkHeader::parse) can read what is being discarded.
+    /// Position in the buffer at which a Deliver's chunk begins, for
+    /// [`ChunkHeader::parse`](super::chunk::ChunkHeader::parse) of a discarded chunk; else `None`.
     pub chunk_at: Option<usize>,
 }
 
 impl Peek {
-    /// Whether the frame is a Deliver.
+    /// True if the frame is a Deliver.
     pub fn is_deliver(&self) -> bool {
         self.key == keys::DELIVER && !self.response
     }
 }
 
-/// Looks at the frame that begins at the buffer's first byte; `None` until its size, key and version
-/// are there (8 bytes). Nothing is checked and nothing is taken.
+/// Reads the first fields of the frame at the start of the buffer. `None` until its size, key and
+/// version are there (8 bytes). Checks and consumes nothing.
 pub fn peek(buf: &[u8]) -> Option<Peek> {
     let head = Head::read(buf)?;
     let deliver = head.key() == keys::DELIVER && !head.response();
@@ -110,17 +110,17 @@ pub fn peek(buf: &[u8]) -> Option<Peek> {
     })
 }
 
-/// Bytes that the frame under way takes in all, its size field included; `None` until its first 8
-/// bytes are there. Call [`split_frame`] first: it is what refuses a size over the limit.
+/// Bytes of the current frame, including its size field; `None` until its first 8 bytes are there.
+/// Call [`split_frame`] first: it refuses a size over the limit.
 pub fn frame_size_hint(buf: &[u8]) -> Option<usize> {
     let head = Head::read(buf)?;
     (head.size as usize).checked_add(SIZE_BYTES)
 }
 
-/// Takes one frame off the front of the buffer; `None` where it has not arrived whole.
+/// Takes one frame off the front of the buffer; `None` if it has not arrived completely.
 ///
-/// The frame shares memory with the buffer: whoever keeps it keeps the whole allocation that it was
-/// read into. An error is final: the stream of frames cannot be followed any more.
+/// The frame shares memory with the buffer: it keeps the whole allocation alive. An error is final:
+/// later frames cannot be found any more.
 pub fn split_frame(buf: &mut BytesMut, limits: &FrameLimits) -> Result<Option<Frame>, WireError> {
     let Some(head) = Head::read(buf) else {
         if let Some(size) = buf.first_chunk::<SIZE_BYTES>() {
@@ -173,8 +173,8 @@ impl Head {
     }
 }
 
-/// Appends a whole frame: size, key, version, and what `content` writes. On an error the buffer is
-/// as it was.
+/// Appends a complete frame: size, key, version, and what `content` writes. On an error the buffer
+/// is unchanged.
 pub fn write_frame(
     out: &mut BytesMut,
     key: u16,

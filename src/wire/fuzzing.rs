@@ -1,5 +1,5 @@
-//! What the fuzz targets and the mutation tests call: each function takes any bytes at all, and
-//! panics where a decoder breaks a promise (rather than merely refusing the bytes).
+//! Entry points of the fuzz targets and the mutation tests. Each function takes any bytes, and
+//! panics if a decoder breaks a promise; refusing the bytes is no failure.
 //!
 //! Not part of the crate's interface.
 
@@ -14,7 +14,7 @@ use super::frame::{Frame, FrameLimits, frame_size_hint, peek, split_frame};
 const FRAME_LIMITS: FrameLimits = FrameLimits { frame_max: 1 << 16, deliver_max: 1 << 18 };
 const INFLATE_LIMITS: InflateLimits = InflateLimits { max_bytes: 1 << 20 };
 
-/// Takes the bytes for what a socket gave: cuts frames and reads each.
+/// Treats the bytes as read from a socket: cuts frames and reads each.
 pub fn frame(data: &[u8]) {
     let mut whole = BytesMut::from(data);
     let mut taken = 0;
@@ -41,7 +41,7 @@ pub fn frame(data: &[u8]) {
     frames.into_iter().for_each(read_frame);
 }
 
-/// The same, byte by byte: how the bytes arrive must not matter.
+/// Does the same byte by byte: the result must not depend on how the bytes arrive.
 fn in_small_pieces(data: &[u8]) -> (Vec<Frame>, bool) {
     let mut buf = BytesMut::new();
     let mut frames = Vec::new();
@@ -85,8 +85,8 @@ fn read_answer(payload: &[u8]) {
     answer::<commands::QueryPublisherSequence>(payload);
 }
 
-/// Takes the bytes for a chunk; first as they are, then with lengths and CRC put right, so that what
-/// lies behind these checks is reached too.
+/// Treats the bytes as a chunk: first unchanged, then with correct lengths and CRC, so that the
+/// code after these checks is reached too.
 pub fn chunk(data: &[u8]) {
     read_chunk(Bytes::copy_from_slice(data));
     if let Some(mended) = mend(data) {
@@ -94,7 +94,7 @@ pub fn chunk(data: &[u8]) {
     }
 }
 
-/// Takes the bytes for an AMQP 1.0 message, and reads everything that can be read.
+/// Treats the bytes as an AMQP 1.0 message, and reads everything that can be read.
 pub fn message(data: &[u8]) {
     super::amqp::fuzz_message(data);
 }

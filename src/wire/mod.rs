@@ -1,8 +1,8 @@
 //! Bytes to values and back: the RabbitMQ stream protocol, its chunks, and AMQP 1.0 messages.
 //!
 //! No tokio, no I/O, no clock and no panic: every decoder takes a slice and returns a value or an
-//! error that names what was wrong and where. Nothing is allocated from a count or a length that
-//! the bytes at hand do not bear out. The source of the protocol's facts is `PROTOCOL.adoc` in
+//! error that names what was wrong and where. Nothing is allocated for a count or a length unless
+//! enough bytes are there for it. The protocol's facts come from `PROTOCOL.adoc` in
 //! `rabbitmq/rabbitmq-server` (deps/rabbitmq_stream/docs) and the osiris log format.
 
 pub mod amqp;

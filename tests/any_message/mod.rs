@@ -219,7 +219,7 @@ async fn hidden_values() -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &consumer("shy", "show_values = false"));
     let mut daemon = home.start();
     let reason = daemon.until_halted("shy").await;
-    assert!(reason.contains("column \"n\": what is there is not shown"), "{reason}");
+    assert!(reason.contains("column \"n\": the value is not shown"), "{reason}");
     daemon.terminate().await;
     assert!(!home.log().contains("sesame"), "{}", home.log_tail());
     let home = Home::new(&broker.uri(), &consumer("open", ""));

@@ -1,8 +1,8 @@
-//! RabbitMQ nodes for tests, by `scripts/broker.sh`.
+//! RabbitMQ nodes for tests, started by `scripts/broker.sh`.
 //!
-//! A *shared* node serves every test that keeps to streams of its own. A *private* one belongs to one
-//! test, which may stop, kill, freeze and configure it. Neither outlives this process by more than a
-//! second, however it ends.
+//! A *shared* node serves all tests that use only their own streams. A *private* one belongs to one
+//! test, which may stop, kill, freeze and configure it. Both end within a second of this process,
+//! however it ends.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::skip::Unavailable;
 
-/// `scripts/*.sh` end with this where something cannot be had on this machine.
+/// Exit code of `scripts/*.sh` if something is unavailable on this machine.
 const EXIT_UNAVAILABLE: i32 = 3;
 
-/// The versions that differ in what a stream client finds.
+/// The versions that differ for a stream client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     /// The base protocol: no Deliver v2, StreamStats, single active consumer or super stream.
     V3_10,
-    /// All of these, and filtering.
+    /// Adds all of these, and filtering.
     V4_0,
-    /// And `committed_offset` in StreamStats.
+    /// Adds `committed_offset` in StreamStats.
     V4_3,
 }
 
@@ -37,7 +37,7 @@ impl Version {
     }
 }
 
-/// How a private node differs from the usual.
+/// Options of a private node.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Options {
     conf: Vec<String>,
@@ -59,7 +59,7 @@ impl Options {
     }
 
     /// The plugins, separated by commas, instead of `rabbitmq_stream`. `management` stands for all
-    /// that the management UI takes.
+    /// plugins that the management UI needs.
     pub(crate) fn plugins(mut self, plugins: &str) -> Self {
         self.plugins = Some(plugins.to_owned());
         self
@@ -70,7 +70,7 @@ impl Options {
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) version: Version,
-    /// All that the node keeps; its log is `log/rabbit.log`.
+    /// Folder of the node; its log is `log/rabbit.log`.
     pub(crate) dir: PathBuf,
     pub(crate) stream_port: u16,
     pub(crate) amqp_port: u16,
@@ -80,7 +80,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// The node of this version that all tests of this process share. Do not stop or change it, and
-    /// touch no stream of others.
+    /// do not touch other streams.
     pub(crate) async fn shared(version: Version) -> Result<&'static Self, Unavailable> {
         static SHARED: [OnceLock<Result<Broker, Unavailable>>; 3] = [const { OnceLock::new() }; 3];
         blocking(move || {
@@ -90,7 +90,7 @@ impl Broker {
         .map_err(Clone::clone)
     }
 
-    /// A node of this test's own, which goes when it is dropped.
+    /// A private node, removed when dropped.
     pub(crate) async fn private(version: Version) -> Result<Self, Unavailable> {
         Self::private_with(version, Options::default()).await
     }
@@ -104,30 +104,30 @@ impl Broker {
         blocking(move || start(version, dir, &options, true)).await
     }
 
-    /// Where clients connect: `rabbitmq-stream://guest:guest@localhost:PORT/%2f`.
+    /// URI for clients: `rabbitmq-stream://guest:guest@localhost:PORT/%2f`.
     pub(crate) fn uri(&self) -> String {
         self.uri_by(self.stream_port)
     }
 
-    /// The same by another port, such as a proxy's.
+    /// The same through another port, such as a proxy's.
     pub(crate) fn uri_by(&self, port: u16) -> String {
         format!("rabbitmq-stream://guest:guest@localhost:{port}/%2f")
     }
 
-    /// Stops the node in good order, as an operator does.
+    /// Stops the node normally.
     pub(crate) async fn stop(&self) {
         self.assert_private();
         self.script("stop", &[]).await;
     }
 
-    /// Kills it, as a crash does. What the operating system holds for the disk is kept.
+    /// Kills it, like a crash. Data in the operating system's cache survives.
     pub(crate) async fn kill(&self) {
         self.assert_private();
         self.script("stop", &["--now"]).await;
     }
 
-    /// Starts it again, on the same data and ports. It answers then, but its streams may take a moment
-    /// more, as after any start: clients are told that they are not available, or are cut off.
+    /// Starts it again, on the same data and ports. It then answers, but its streams may need a
+    /// moment more, as after any start: clients get "not available", or are disconnected.
     pub(crate) async fn start(&self) {
         self.assert_private();
         self.script("start", &[]).await;
@@ -139,7 +139,7 @@ impl Broker {
         self.script("signal", &["STOP"]).await;
     }
 
-    /// Lets a frozen node go on.
+    /// Continues a frozen node.
     pub(crate) async fn thaw(&self) {
         self.assert_private();
         self.script("signal", &["CONT"]).await;
@@ -183,12 +183,12 @@ impl Drop for Broker {
     }
 }
 
-/// `RILLWAY_TEST_BROKERS` names a folder of nodes that are running already, by version. A version
-/// that is not there is started here.
+/// `RILLWAY_TEST_BROKERS` names a folder of running nodes, by version. A missing version is started
+/// here.
 fn find_or_start_shared(version: Version) -> Result<Broker, Unavailable> {
     if let Some(running) = std::env::var_os("RILLWAY_TEST_BROKERS") {
         let dir = PathBuf::from(running).join(version.as_str());
-        // It fails where there is none.
+        // It fails if there is none.
         let output = broker_script("env", &dir).output().expect("scripts/broker.sh runs");
         let settings = String::from_utf8_lossy(&output.stdout);
         if settings.contains("pid=") {
@@ -205,7 +205,7 @@ fn start(
     private: bool,
 ) -> Result<Broker, Unavailable> {
     if version == Version::V3_10 {
-        // All that tests do with streams on it goes through rstream: see streams.rs.
+        // Tests use streams on it only through rstream: see streams.rs.
         super::rstream::python()?;
     }
     let mut command = broker_script("start", &dir);
@@ -243,7 +243,7 @@ fn broker(version: Version, dir: PathBuf, settings: &str, private: bool) -> Brok
     }
 }
 
-/// A folder for this process, under a name that a later process with its id does not mind.
+/// A folder for this process, with a name that a later process of the same id does not reuse.
 fn scratch(name: &str) -> PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("brokers");
     static SWEPT: OnceLock<()> = OnceLock::new();
@@ -253,7 +253,7 @@ fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// Removes what processes that are gone have left.
+/// Removes the folders of processes that have ended.
 fn sweep(all: &Path) {
     for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
         if !Path::new("/proc").join(entry.file_name()).exists() {
@@ -269,8 +269,8 @@ fn broker_script(verb: &str, dir: &Path) -> Command {
     command
 }
 
-/// What the script printed. Its telling that this machine cannot have something is an answer; any
-/// other failure ends the test.
+/// The output of the script. If it reports that something is unavailable on this machine, that is
+/// returned; any other failure ends the test.
 fn run(command: &mut Command) -> Result<String, Unavailable> {
     let Output { status, stdout, stderr } = command.output().expect("scripts/broker.sh runs");
     let said = String::from_utf8_lossy(&stderr);
@@ -283,7 +283,7 @@ fn run(command: &mut Command) -> Result<String, Unavailable> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Runs what blocks where it does not hold up the test's own connections.
+/// Runs blocking code without delaying the test's own connections.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,

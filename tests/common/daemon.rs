@@ -1,4 +1,4 @@
-//! The built binary, run as a daemon in a folder of its own, and asked through its admin server.
+//! The built binary, run as a daemon in its own folder, and queried through its admin server.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::eventually;
 
-/// A folder with a configuration, in which the daemon can be started again and again.
+/// A folder with a configuration, in which the daemon can be started repeatedly.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
     admin: SocketAddr,
@@ -24,13 +24,13 @@ pub(crate) struct Daemon {
 }
 
 impl Home {
-    /// `consumers` is TOML: the `[[consumer]]` tables, and whatever tables beside `[broker]`,
-    /// `[admin]` and `[log]` a test wants.
+    /// `consumers` is TOML: the `[[consumer]]` tables, and any tables besides `[broker]`, `[admin]`
+    /// and `[log]`.
     pub(crate) fn new(broker_uri: &str, consumers: &str) -> Home {
         Home::with_broker(&format!("uri = \"{broker_uri}\"\nheartbeat = \"2s\""), consumers)
     }
 
-    /// The same with every line of `[broker]`.
+    /// The same with all lines of `[broker]`.
     pub(crate) fn with_broker(broker: &str, consumers: &str) -> Home {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
@@ -39,7 +39,7 @@ impl Home {
         home
     }
 
-    /// Writes the configuration anew.
+    /// Rewrites the configuration.
     pub(crate) fn configure(&self, broker: &str, consumers: &str) {
         let text = format!(
             "{}\n[broker]\n{broker}\n[admin]\nlisten = \"{}\"\n[log]\nlevel = \"debug\"\n{consumers}\n",
@@ -48,20 +48,20 @@ impl Home {
         std::fs::write(self.path("rillway.toml"), text).unwrap();
     }
 
-    /// Has this daemon keep its state where the other one does.
+    /// Makes this daemon keep its state in the other one's folder.
     pub(crate) fn share_state(&self, other: &Home) {
         std::os::unix::fs::symlink(other.path("state"), self.path("state")).unwrap();
         std::fs::create_dir_all(other.path("state")).unwrap();
     }
 
-    /// Puts a line above all tables of the configuration.
+    /// Adds a line above all tables of the configuration.
     pub(crate) fn set(&self, line: &str) {
         let path = self.path("rillway.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{line}\n{text}")).unwrap();
     }
 
-    /// A path in the folder; relative paths of the configuration lie here too.
+    /// A path in the folder, where relative paths of the configuration start too.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -77,19 +77,19 @@ impl Home {
         command
     }
 
-    /// Starts the daemon; its standard output goes to the file `stdout`, appended to.
+    /// Starts the daemon; its standard output is appended to the file `stdout`.
     pub(crate) fn start(&self) -> Daemon {
         self.start_to(self.append("stdout"))
     }
 
-    /// Starts the daemon with this fault in it (`die@written:17`), as `rillway::faults` has them.
+    /// Starts the daemon with this fault (`die@written:17`), in the notation of `rillway::faults`.
     pub(crate) fn start_with_fault(&self, fault: &str) -> Daemon {
         let mut command = self.command(&["run"]);
         command.env("RILLWAY_FAULT", fault);
         self.spawn(command, self.append("stdout"))
     }
 
-    /// Starts the daemon; its standard output is a pipe, which is read only if the test reads it.
+    /// Starts the daemon with a pipe as standard output, which is read only if the test reads it.
     pub(crate) fn start_piped(&self) -> (Daemon, ChildStdout) {
         let mut daemon = self.start_to(Stdio::piped());
         let stdout = daemon.child.stdout.take().unwrap();
@@ -97,8 +97,8 @@ impl Home {
     }
 
     /// Starts the daemon on a terminal, which is closed when the second value is dropped; with
-    /// `log_elsewhere`, only its standard output is the terminal. What is returned as the daemon is
-    /// `terminal.py`, which takes SIGTERM for it and ends as it does.
+    /// `log_elsewhere`, only its standard output is the terminal. The returned daemon is
+    /// `terminal.py`, which passes SIGTERM on and ends like the daemon.
     pub(crate) fn start_on_terminal(
         &self,
         python: &Path,
@@ -133,7 +133,7 @@ impl Home {
         std::fs::OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap()
     }
 
-    /// The most memory that the consumers may take, as `rillway check` prints it.
+    /// The memory bound of the consumers, as `rillway check` prints it.
     pub(crate) fn memory_bound_bytes(&self) -> u64 {
         let output = self.command(&["check", "--json"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -146,13 +146,13 @@ impl Home {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// The end of the log, to be shown where a test fails.
+    /// The end of the log, to show when a test fails.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.path("log"))
     }
 
-    /// The files of a `file` sink under `dir` for this stream, in order, each with its bytes as
-    /// they are; without those that were put aside when a new history began.
+    /// The files of a `file` sink under `dir` for this stream, in order, each with its raw bytes;
+    /// without those renamed after the stream was re-created.
     pub(crate) fn segments(&self, dir: &str, stream: &str) -> Vec<PathBuf> {
         let mut found: Vec<_> = std::fs::read_dir(self.path(dir).join(stream))
             .into_iter()
@@ -190,8 +190,8 @@ impl Home {
         lines
     }
 
-    /// Waits until there are so many lines (or more, which is for the test to see) in these segments,
-    /// not compressed. Lag is no such thing to wait for: it is as old as the last look at the stream.
+    /// Waits until these segments (not compressed) contain at least this many lines. Waiting for
+    /// the lag is not possible: it is as old as the last observation of the stream.
     pub(crate) async fn until_landed(&self, daemon: &Daemon, dir: &str, stream: &str, total: u64) {
         eventually(&format!("{total} lines in {dir}"), Duration::from_secs(60), || async {
             let state = daemon.consumer(dir).await.map(|consumer| consumer["state"].clone());
@@ -202,7 +202,7 @@ impl Home {
         .await;
     }
 
-    /// Waits until so many lines are printed.
+    /// Waits until this many lines are printed.
     pub(crate) async fn until_printed(&self, total: u64) {
         eventually(&format!("{total} lines printed"), Duration::from_secs(60), || async {
             (lines_in(&self.path("stdout")) >= total).then_some(())
@@ -217,23 +217,23 @@ impl Home {
 }
 
 impl Daemon {
-    /// A line of `/proc/PID/status` in bytes: `VmRSS`, the resident memory now, or `VmHWM`, the most
-    /// that it ever was.
+    /// A line of `/proc/PID/status` in bytes: `VmRSS`, the resident memory now, or `VmHWM`, its
+    /// maximum.
     pub(crate) fn memory_bytes(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).unwrap();
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Where its admin server listens: host and port.
+    /// Address of its admin server: host and port.
     pub(crate) fn admin_address(&self) -> String {
         self.admin.to_string()
     }
 
-    /// Whether it was stopped without having ended (SIGSTOP).
+    /// True if the process is stopped (SIGSTOP) but has not ended.
     pub(crate) fn is_frozen(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // The name before the state stands in brackets, and may hold anything.
+        // The name before the state is in brackets, and may contain anything.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
@@ -266,14 +266,14 @@ impl Daemon {
         .await
     }
 
-    /// What the admin server says of a consumer.
+    /// The admin server's view of a consumer.
     pub(crate) async fn consumer(&self, name: &str) -> Option<Value> {
         let (_, body) = self.http("GET", "/api/v1/consumers").await?;
         let all: Value = serde_json::from_str(&body).ok()?;
         all["consumers"].as_array()?.iter().find(|c| c["name"] == name).cloned()
     }
 
-    /// Waits until a consumer is as the test wants it.
+    /// Waits until a consumer meets the test's condition.
     pub(crate) async fn until(
         &mut self,
         name: &str,
@@ -345,7 +345,7 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Whether it has ended.
+    /// True if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
@@ -368,8 +368,8 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, and waits for its end; fails unless it ends well. Not before it takes signals: until
-    /// then they kill it, as any process.
+    /// Sends SIGTERM, and waits for the end, which must be a normal one. First waits until the
+    /// daemon handles signals: before that they kill it.
     pub(crate) async fn terminate(mut self) {
         self.until_it_listens().await;
         self.signal("TERM");

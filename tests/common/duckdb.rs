@@ -1,4 +1,4 @@
-//! DuckDB, asked about files: a reader of Parquet and JSON that knows nothing of Rillway.
+//! DuckDB as a second reader of Parquet and JSON files.
 
 use std::process::Command;
 

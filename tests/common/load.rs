@@ -1,5 +1,5 @@
-//! A producer that publishes numbered messages all the while, by the official client, and the check
-//! that each of them arrived: the numbers 0, 1, 2, … are the bodies, `{"i":0}` and so on.
+//! A producer that publishes numbered messages continuously with the official client, and a check
+//! that each arrived: the bodies are `{"i":0}`, `{"i":1}`, …
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::broker::Broker;
 use super::streams::{Failure, RUNTIME, WAIT_MAX};
 
-/// How fast it publishes: so many messages, confirmed, and then this pause.
+/// Rate of publishing: this many messages, confirmed, and then this pause.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) messages: u64,
@@ -22,11 +22,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Some five thousand messages per second, in chunks of some twenty.
+    /// About five thousand messages per second, in chunks of about twenty.
     pub(crate) const BRISK: Self = Self { messages: 20, pause: Duration::from_millis(4) };
 }
 
-/// A producer at work. It ends when it is told to, or dropped.
+/// A running producer. Ends on request, or when dropped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     confirmed: Arc<AtomicU64>,
@@ -57,7 +57,8 @@ impl Load {
         self.confirmed.load(Ordering::SeqCst)
     }
 
-    /// Publishes no more, and says how many messages are in the stream: the numbers below this one.
+    /// Stops publishing, and returns the number of messages in the stream: their numbers are below
+    /// it.
     pub(crate) async fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         (&mut self.publishing).await.unwrap().expect("the producer published without a failure");
@@ -71,7 +72,7 @@ impl Drop for Load {
     }
 }
 
-/// Publishes `total` messages in chunks that hold `per_chunk` of them each.
+/// Publishes `total` messages in chunks of `per_chunk`.
 pub(crate) async fn publish_evenly(
     broker: &Broker,
     stream: &str,
@@ -126,7 +127,7 @@ pub(crate) fn number(line: &Value) -> u64 {
     line["body"]["i"].as_u64().unwrap_or_else(|| panic!("no number in {line}"))
 }
 
-/// These lines are the messages below `total`: none lost, none twice, in the stream's order.
+/// Checks that these lines are the messages below `total`: none lost or duplicated, in order.
 pub(crate) fn assert_exact(what: &str, lines: &[Value], total: u64) {
     let numbers: Vec<u64> = lines.iter().map(number).collect();
     assert_none_lost(what, &numbers, total);
@@ -137,7 +138,7 @@ pub(crate) fn assert_exact(what: &str, lines: &[Value], total: u64) {
     assert!(offsets.is_sorted_by(|a, b| a < b), "{what}: offsets do not increase");
 }
 
-/// All numbers below `total` are there, each once or more, and no other.
+/// Checks that all numbers below `total` are there, each at least once, and no other.
 pub(crate) fn assert_none_lost(what: &str, numbers: &[u64], total: u64) {
     let seen: BTreeSet<u64> = numbers.iter().copied().collect();
     let lost: Vec<u64> = (0..total).filter(|i| !seen.contains(i)).collect();

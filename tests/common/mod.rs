@@ -1,19 +1,20 @@
-//! What tests stand on: real brokers, streams, second opinions, and networks that fail.
+//! Tools for tests: real brokers, streams, other clients, and failing networks.
 //!
-//! - [`broker`]: RabbitMQ nodes, shared or private, of each version that matters
-//! - [`daemon`]: the built binary, started, asked, signalled and killed
-//! - [`s3`]: an S3 server, and a gate before it for bad days; [`duckdb`]: a second reader of files
-//! - [`streams`]: streams of a test's own; publishing and reading stored offsets by the official client
-//! - [`reading`]: what is in a stream, byte for byte
-//! - [`rstream`]: the same by a client of another make, and what the official one cannot do
-//! - [`load`]: a producer that publishes numbered messages all the while, and what became of them
+//! - [`broker`]: RabbitMQ nodes, shared or private, of each relevant version
+//! - [`daemon`]: the built binary, started, queried, signalled and killed
+//! - [`s3`]: an S3 server, with a gate that injects failures; [`duckdb`]: a second reader of files
+//! - [`streams`]: a test's own streams; publishing and reading stored offsets with the official
+//!   client
+//! - [`reading`]: the content of a stream, byte for byte
+//! - [`rstream`]: the same with another client, and features that the official one lacks
+//! - [`load`]: a producer that publishes numbered messages continuously, and checks of the result
 //! - [`postgres`]: PostgreSQL servers, shared or private
-//! - [`prometheus`]: Prometheus itself, as a reader of metrics and a judge of rules
+//! - [`prometheus`]: Prometheus, to read metrics and evaluate rules
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
-//! - [`scripted`]: a broker by script, for answers that no real one gives
-//! - [`web`]: a web service whose answers a script gives
+//! - [`scripted`]: a scripted broker, for answers that no real one gives
+//! - [`web`]: a web service with scripted answers
 //! - [`small_disk`]: a file system that can be filled
-//! - [`skip`]: what a test does when this machine cannot have what it needs
+//! - [`skip`]: skips a test whose requirements are missing on this machine
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
 pub(crate) mod amqp091;
@@ -42,8 +43,8 @@ use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-/// Asks again and again until the answer is `Some`, and panics when that takes too long. Tests wait
-/// with this, for something they can name, and never for a time.
+/// Calls the function repeatedly until it returns `Some`; panics after the time limit. Tests wait
+/// with this for a named condition, never for a fixed time.
 pub(crate) async fn eventually<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
@@ -58,7 +59,7 @@ where
     }
 }
 
-/// The metrics of this process: of every supervisor that a test runs in it.
+/// The metrics of this process: of all supervisors that a test runs in it.
 pub(crate) static METRICS: LazyLock<PrometheusHandle> =
     LazyLock::new(|| rillway::telemetry::install().unwrap());
 

@@ -1,8 +1,8 @@
-//! PostgreSQL servers in folders of their own, on free ports: one that all tests of the process share,
-//! and private ones, to be stopped, frozen and filled.
+//! PostgreSQL servers in their own folders, on free ports: one shared by all tests of the process,
+//! and private ones, which may be stopped, frozen and filled.
 //!
-//! The server does not run as root, so where the tests do, it runs as `postgres` or `nobody`. It
-//! ends with the process of the tests, however that ends: a small shell waits for it.
+//! The server does not run as root, so if the tests do, it runs as `postgres` or `nobody`. A small
+//! shell waits for the end of the test process, however it ends, and stops the server.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use tokio_postgres::NoTls;
 
 use super::skip::Unavailable;
 
-/// What the scripts say where something cannot be had on this machine.
+/// Exit code of the scripts if something is unavailable on this machine.
 const EXIT_UNAVAILABLE: i32 = 3;
 
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Anybody from this machine gets in, as anybody: but `locked` only with a password, and `encrypted`
-/// only over TLS.
+/// Every local user can log in as anyone, but `locked` only with a password, and `encrypted` only
+/// over TLS.
 const HBA: &str = "local all all trust\n\
                    host all locked 127.0.0.1/32 scram-sha-256\n\
                    hostnossl all encrypted 127.0.0.1/32 reject\n\
                    host all all 127.0.0.1/32 trust\n";
 
-/// Ends the server when the process with the tests has ended, and removes its folder.
+/// Stops the server when the test process has ended, and removes its folder.
 const KEEPER: &str = r#"
 owner=$1 dir=$2; shift 2
 "$@" >"$dir/log" 2>&1 &
@@ -39,16 +39,16 @@ if [ ! -e "/proc/$owner" ]; then
 fi
 "#;
 
-/// A server. Ends when it is dropped.
+/// A server. Stopped when dropped.
 pub(crate) struct Postgres {
-    /// All that it keeps; its log is `log`.
+    /// Folder of the server; its log is `log`.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
     programs: PathBuf,
     user: Option<(u32, u32)>,
 }
 
-/// User and group that the server runs as, where it must not run as we do.
+/// User and group of the server, if it cannot run as the current user.
 fn user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -62,7 +62,7 @@ fn user() -> Option<(u32, u32)> {
     find("postgres").or_else(|| find("nobody")).or(Some((65_534, 65_534)))
 }
 
-/// Where the programs are; installs them where that can be done.
+/// Folder of the programs; installs them if possible.
 fn programs() -> Result<PathBuf, Unavailable> {
     static PROGRAMS: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     let find = || {
@@ -80,7 +80,7 @@ fn programs() -> Result<PathBuf, Unavailable> {
 }
 
 impl Postgres {
-    /// The one that all tests share. Do not stop or change it, and stay in a schema of your own.
+    /// The server shared by all tests. Do not stop or change it, and use your own schema.
     pub(crate) async fn shared() -> Result<&'static Postgres, Unavailable> {
         static SHARED: OnceLock<Result<Postgres, Unavailable>> = OnceLock::new();
         super::broker::blocking(|| SHARED.get_or_init(|| Postgres::make(&[])).as_ref())
@@ -88,7 +88,7 @@ impl Postgres {
             .map_err(Clone::clone)
     }
 
-    /// A server of this test's own, with these lines of `postgresql.conf`.
+    /// A private server, with these lines in `postgresql.conf`.
     pub(crate) async fn private(settings: &[&str]) -> Result<Postgres, Unavailable> {
         let settings: Vec<String> = settings.iter().map(|line| (*line).to_owned()).collect();
         super::broker::blocking(move || Postgres::make(&settings)).await
@@ -98,7 +98,7 @@ impl Postgres {
         static NTH: AtomicU32 = AtomicU32::new(0);
         let programs = programs()?;
         let nth = NTH.fetch_add(1, Ordering::Relaxed);
-        // Not below the target folder: that may be where only root may go.
+        // Not below the target folder, which may be accessible to root only.
         let dir = std::env::temp_dir().join(format!("rillway-pg-{}-{nth}", std::process::id()));
         std::fs::remove_dir_all(&dir).ok();
         std::fs::create_dir_all(&dir).unwrap();
@@ -113,7 +113,7 @@ impl Postgres {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         postgres.write("data/pg_hba.conf", HBA);
-        // What is durable here has to outlive processes, not the machine.
+        // Data here has to survive processes, not the machine.
         let usual = "listen_addresses = '127.0.0.1'\nmax_connections = 100\nfsync = off\n\
                      shared_buffers = 32MB\nautovacuum_naptime = 5s\n";
         let settings = format!("{usual}{}\n", settings.join("\n"));
@@ -128,7 +128,7 @@ impl Postgres {
         self.dir.join("data")
     }
 
-    /// A file that the server can read, and nobody else.
+    /// A file that only the server can read.
     pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.dir.join(name);
@@ -138,7 +138,7 @@ impl Postgres {
         path
     }
 
-    /// To the user that the server runs as.
+    /// Changes the owner to the server's user.
     pub(crate) fn give(&self, path: &Path) {
         if let Some((user, group)) = self.user {
             std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
@@ -157,7 +157,7 @@ impl Postgres {
         command
     }
 
-    /// Another process may take a free port before the server does: then another one is tried.
+    /// Another process may take a free port before the server does: then another one is used.
     fn start_somewhere(&mut self) {
         for _ in 0..5 {
             let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -178,7 +178,7 @@ impl Postgres {
         keeper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut keeper = self.as_user(keeper).spawn().unwrap();
         let began = Instant::now();
-        // The last line says when it takes connections.
+        // The last line shows when it accepts connections.
         while self.pid_file().lines().nth(7).is_none_or(|line| line.trim() != "ready") {
             if keeper.try_wait().unwrap().is_some() {
                 return false;
@@ -186,7 +186,7 @@ impl Postgres {
             assert!(began.elapsed() < START_MAX, "the server does not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        // It ends by itself, and is waited for by nobody else.
+        // It ends by itself, and nothing else waits for it.
         std::thread::spawn(move || keeper.wait());
         true
     }
@@ -204,12 +204,12 @@ impl Postgres {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Stops it as an operator does who is in a hurry: sessions are told, and ended.
+    /// Fast shutdown: sessions are terminated.
     pub(crate) async fn stop(&self) {
         self.end(Signal::INT).await;
     }
 
-    /// Ends it without a checkpoint: the next start recovers.
+    /// Stops it without a checkpoint: the next start recovers.
     pub(crate) async fn crash(&self) {
         self.end(Signal::QUIT).await;
     }
@@ -228,17 +228,17 @@ impl Postgres {
         assert!(self.try_start(), "the server does not start again:\n{}", self.log());
     }
 
-    /// Where clients connect.
+    /// URL for clients.
     pub(crate) fn url(&self) -> String {
         self.url_of("rillway", self.port)
     }
 
-    /// The same as another role (`NAME` or `NAME:PASSWORD`), or by another port, such as a proxy's.
+    /// The same with another role (`NAME` or `NAME:PASSWORD`), or another port, such as a proxy's.
     pub(crate) fn url_of(&self, role: &str, port: u16) -> String {
         format!("postgres://{role}@127.0.0.1:{port}/postgres")
     }
 
-    /// A connection of the test's own, as superuser.
+    /// A connection of the test, as superuser.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
         tokio::spawn(connection);

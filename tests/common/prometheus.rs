@@ -1,4 +1,4 @@
-//! Prometheus itself, as a reader of `/metrics` and a judge of rules.
+//! Prometheus, to read `/metrics` and evaluate rules.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ pub(crate) fn programs() -> Result<PathBuf, Unavailable> {
     Ok(set_up_by_script("prometheus")?.join("usr/bin"))
 }
 
-/// A Prometheus of its own, that looks every 200 ms. Killed when it is dropped.
+/// A private Prometheus that scrapes every 200 ms. Killed when dropped.
 pub(crate) struct Prometheus {
     child: Child,
     address: String,
@@ -30,7 +30,7 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these targets, and judges these rules as often.
+    /// Scrapes these targets, and evaluates these rules at the same interval.
     pub(crate) fn watching(programs: &Path, targets: &[String], rules: Option<&str>) -> Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let rule_files = match rules {
@@ -64,12 +64,12 @@ impl Prometheus {
         });
         let address =
             address.unwrap_or_else(|| panic!("Prometheus does not listen: {}", said.join("\n")));
-        // Nobody else reads it, and a full pipe would stop it.
+        // Nothing else reads it, and a full pipe would block it.
         std::thread::spawn(move || log.for_each(drop));
         Prometheus { child, address, _dir: dir }
     }
 
-    /// The value of each series that a query yields, with its labels.
+    /// The value of each series in a query's result, with its labels.
     pub(crate) async fn series(&self, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut url =
@@ -89,7 +89,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// The value of each series that a query yields, by one of its labels.
+    /// The value of each series in a query's result, by one of its labels.
     pub(crate) async fn query(&self, query: &str, label: &str) -> Vec<(String, f64)> {
         let mut found: Vec<_> = self
             .series(query)

@@ -1,8 +1,8 @@
-//! A TCP proxy in front of a broker, that fails as networks do: it cuts connections, refuses new ones,
-//! goes silent while every socket stays open, or is far away.
+//! A TCP proxy in front of a broker that injects network failures: it cuts connections, refuses new
+//! ones, goes silent while every socket stays open, or adds latency.
 //!
-//! A client that follows advertised addresses leaves the proxy with its second connection. Give it the
-//! setting that ignores them.
+//! A client that follows advertised addresses bypasses the proxy with its second connection: turn
+//! that off.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// What the proxy does with bytes and with new connections.
+/// Treatment of bytes and new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Forward,
     /// Connections are accepted, and bytes wait.
     Silent,
-    /// Connections are closed as soon as they come.
+    /// Connections are closed as soon as they are opened.
     Refuse,
 }
 
-/// Gone, with all of its connections, when dropped.
+/// The proxy. Dropping it closes all connections.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     /// On localhost.
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
-    /// Counts up when all connections are to be cut.
+    /// Incremented to cut all connections.
     cuts: watch::Sender<usize>,
     counts: Arc<Counts>,
     accepting: JoinHandle<()>,
@@ -42,7 +42,7 @@ pub(crate) struct Proxy {
 struct Counts {
     accepted: AtomicUsize,
     open: AtomicUsize,
-    /// The connection that brings the last of so many bytes from its client is cut; 0: none is.
+    /// The connection that brings the last of this many bytes from its client is cut; 0: none.
     cut_after: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Proxy {
         Self::far_from(port, Duration::ZERO).await
     }
 
-    /// The same, where every byte is so long on its way, in either direction.
+    /// The same with a latency for every byte, in both directions.
     pub(crate) async fn far_from(port: u16, delay: Duration) -> Self {
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -69,12 +69,13 @@ impl Proxy {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Forwards so many more bytes from clients, and cuts the connection that brings the next; once.
+    /// Forwards this many more bytes from clients, and cuts the connection that brings the next;
+    /// once.
     pub(crate) fn cut_after(&self, bytes: u64) {
         self.counts.cut_after.store(bytes, Ordering::SeqCst);
     }
 
-    /// Whether what [`Self::cut_after`] asked for has not come yet.
+    /// True if the cut of [`Self::cut_after`] has not happened yet.
     pub(crate) fn is_to_cut(&self) -> bool {
         self.counts.cut_after.load(Ordering::SeqCst) > 0
     }
@@ -84,18 +85,18 @@ impl Proxy {
         self.mode.send_replace(Mode::Silent);
     }
 
-    /// Closes every connection, and each new one as it comes: a broker that is away.
+    /// Closes every connection, and each new one at once, like a broker that is down.
     pub(crate) fn refuse(&self) {
         self.mode.send_replace(Mode::Refuse);
         self.cut();
     }
 
-    /// Forwards again, what has waited first.
+    /// Forwards again, waiting bytes first.
     pub(crate) fn resume(&self) {
         self.mode.send_replace(Mode::Forward);
     }
 
-    /// Connections that have come so far.
+    /// Number of connections so far.
     pub(crate) fn accepted(&self) -> usize {
         self.counts.accepted.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Python programs that `scripts/setup.sh` keeps in virtual environments of their own.
+//! Python programs in the virtual environments of `scripts/setup.sh`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::skip::Unavailable;
 
-/// The interpreter that has this part of `scripts/setup.sh`; set up the first time.
+/// The interpreter of this part of `scripts/setup.sh`; installed on first use.
 pub(crate) fn of(part: &'static str) -> Result<PathBuf, Unavailable> {
     static FOUND: Mutex<BTreeMap<&str, Result<PathBuf, Unavailable>>> = Mutex::new(BTreeMap::new());
     FOUND.lock().unwrap().entry(part).or_insert_with(|| set_up(part)).clone()

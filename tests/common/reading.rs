@@ -1,4 +1,4 @@
-//! Streams byte for byte, by Rillway's own connection: put in and read back as they are.
+//! Reads and publishes messages byte for byte, through Rillway's own connection.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rillway::wire::block::Record;
 
 use super::Broker;
 
-/// How to reach a test's broker, by its own port or a proxy's.
+/// Connection options for a test's broker, through its own port or a proxy's.
 pub(crate) fn connect_options(port: u16) -> ConnectOptions {
     ConnectOptions {
         seeds: vec![Endpoint { host: "localhost".to_owned(), port }],
@@ -28,12 +28,12 @@ pub(crate) fn connect_options(port: u16) -> ConnectOptions {
     }
 }
 
-/// All messages that are in the stream now.
+/// All messages in the stream now.
 pub(crate) async fn messages(broker: &Broker, stream: &str) -> Vec<Vec<u8>> {
     read(broker, stream, |record| record.message.to_vec()).await
 }
 
-/// The offsets of all messages that are in the stream now: not every offset is one of a message.
+/// The offsets of all messages in the stream now: not every offset belongs to a message.
 pub(crate) async fn offsets(broker: &Broker, stream: &str) -> Vec<u64> {
     read(broker, stream, |record| record.offset.0).await
 }
@@ -51,7 +51,7 @@ async fn read<T>(broker: &Broker, stream: &str, part: impl Fn(Record<'_>) -> T) 
     found
 }
 
-/// The bodies of messages that are one data section of text.
+/// The bodies of messages that consist of one data section of text.
 pub(crate) async fn bodies(broker: &Broker, stream: &str) -> Vec<String> {
     let body = |message: Vec<u8>| {
         let body = rillway::wire::amqp::single_data(&message).expect("a single data section");
@@ -60,7 +60,7 @@ pub(crate) async fn bodies(broker: &Broker, stream: &str) -> Vec<String> {
     messages(broker, stream).await.into_iter().map(body).collect()
 }
 
-/// Publishes these bytes as they are.
+/// Publishes these bytes unchanged.
 pub(crate) async fn put(broker: &Broker, stream: &str, all: &[Vec<u8>]) {
     let (options, stream) = (connect_options(broker.stream_port), StreamName::from(stream));
     let connecting = connect_to_stream(&options, &stream, Prefer::Leader);

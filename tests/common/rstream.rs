@@ -1,5 +1,5 @@
-//! rstream, a Python client: batches in every compression, messages of any bytes, and a second reader
-//! of stored offsets and of streams. See `rstream_tool.py` beside this file.
+//! rstream, a Python client: batches in every compression, messages of any bytes, and a second
+//! reader of stored offsets and of streams. See `rstream_tool.py` beside this file.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::broker::{Broker, blocking};
 use super::skip::Unavailable;
 
-/// Of sub-entry batches.
+/// Compression of sub-entry batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
@@ -46,7 +46,7 @@ impl Outgoing {
         Self(json!({ "body": hex(body.as_ref()) }))
     }
 
-    /// The same with its body repeated so often, for a large message that compresses well.
+    /// The same with its body repeated, for a large message that compresses well.
     pub(crate) fn repeated(body: impl AsRef<[u8]>, times: usize) -> Self {
         Self(json!({ "body": hex(body.as_ref()), "times": times }))
     }
@@ -56,7 +56,7 @@ impl Outgoing {
         Self(json!({ "value": value }))
     }
 
-    /// These very bytes, be they AMQP 1.0 or not.
+    /// Exactly these bytes, AMQP 1.0 or not.
     pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Self {
         Self(json!({ "raw": hex(bytes.as_ref()) }))
     }
@@ -68,7 +68,7 @@ impl Outgoing {
     }
 }
 
-/// One message as it is stored.
+/// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) offset: u64,
@@ -76,7 +76,7 @@ pub(crate) struct Stored {
     pub(crate) raw: Vec<u8>,
 }
 
-/// What a second client has seen of a stream. It goes when this is dropped.
+/// Messages of a stream seen by a second client. Stops when dropped.
 pub(crate) struct Watched {
     /// Offset and time in milliseconds of each message, in order.
     seen: Arc<Mutex<Vec<(u64, i64)>>>,
@@ -90,7 +90,7 @@ impl Watched {
         self.seen.lock().unwrap().clone()
     }
 
-    /// How many messages there are so far.
+    /// Number of messages so far.
     pub(crate) fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
@@ -105,7 +105,7 @@ impl Drop for Watched {
     }
 }
 
-/// The Python that has rstream, and the broker it talks to.
+/// A Python interpreter with rstream, and the broker to use.
 #[derive(Debug)]
 pub(crate) struct Rstream {
     python: PathBuf,
@@ -160,7 +160,7 @@ impl Rstream {
         self.publish_by(&arguments, messages).await;
     }
 
-    /// What is stored for `reference`; `None` if nothing is.
+    /// The offset stored for `reference`; `None` if there is none.
     pub(crate) async fn stored_offset(&self, stream: &str, reference: &str) -> Option<u64> {
         let answer = self.run(&["query-offset", stream, reference], String::new()).await;
         json_of(&answer)["offset"].as_u64()
@@ -183,7 +183,7 @@ impl Rstream {
             .collect()
     }
 
-    /// Follows a stream from its beginning, over every restart of its broker.
+    /// Reads a stream from its beginning, across restarts of its broker.
     pub(crate) fn watch(&self, stream: &str) -> Watched {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -242,7 +242,7 @@ fn output(command: &mut Command, input: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The Python interpreter that has rstream; set up the first time.
+/// A Python interpreter with rstream; installed on first use.
 pub(super) fn python() -> Result<PathBuf, Unavailable> {
     static PYTHON: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     PYTHON.get_or_init(set_up).clone()
@@ -252,7 +252,7 @@ fn set_up() -> Result<PathBuf, Unavailable> {
     Ok(set_up_by_script("rstream")?.join("bin/python"))
 }
 
-/// Where `scripts/setup.sh` keeps this, once it has it.
+/// Path at which `scripts/setup.sh` has installed this, if it has.
 pub(crate) fn set_up_by_script(what: &str) -> Result<PathBuf, Unavailable> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup.sh");
     let output = Command::new(script).args([what, "--where"]).output().unwrap();

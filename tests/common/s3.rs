@@ -1,7 +1,7 @@
-//! An S3 server (moto), and a gate in front of it that answers as S3 does on bad days.
+//! An S3 server (moto), and a gate in front of it that injects S3's failures.
 //!
-//! moto knows If-None-Match and If-Match on PUT. What it does not do as S3 does: it checks no
-//! signature, so wrong credentials are for the gate to refuse.
+//! moto supports If-None-Match and If-Match on PUT. Unlike S3, it checks no signature, so the gate
+//! has to refuse wrong credentials.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -23,17 +23,17 @@ use tokio::task::JoinHandle;
 use super::python;
 use super::skip::Unavailable;
 
-/// The bucket that is there.
+/// The existing bucket.
 pub(crate) const BUCKET: &str = "archive";
 
-/// The server; what it holds is gone when it is dropped.
+/// The server; its content is lost when it is dropped.
 pub(crate) struct S3 {
     child: Child,
     pub(crate) port: u16,
 }
 
 impl S3 {
-    /// Starts one, with a bucket.
+    /// Starts a server with a bucket.
     pub(crate) fn start() -> Result<S3, Unavailable> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/s3_server.py");
         let mut child = Command::new(python::of("s3")?)
@@ -61,7 +61,7 @@ impl S3 {
         assert!(answer.contains(" 200 "), "{answer}");
     }
 
-    /// The options of a sink that goes to this port: the server's own, or a gate's.
+    /// Options of a sink that uses this port: the server's own, or a gate's.
     pub(crate) fn options(port: u16) -> String {
         format!(
             "{{ endpoint = \"http://127.0.0.1:{port}\", region = \"us-east-1\", access_key_id = \
@@ -77,18 +77,18 @@ impl Drop for S3 {
     }
 }
 
-/// What the gate does with requests.
+/// Behaviour of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
-    /// Passes them on.
+    /// Passes requests on.
     Open,
     /// Answers with this status.
     Status(u16),
-    /// Takes them and says nothing more.
+    /// Accepts them and never answers.
     Silent,
-    /// Closes the connection when the body is half read.
+    /// Closes the connection in the middle of the body.
     Cut,
-    /// Passes it on, and closes the connection in place of the answer.
+    /// Passes it on, and closes the connection instead of answering.
     Lost,
 }
 
@@ -122,17 +122,17 @@ impl Gate {
         Gate { port, mood, held, accepting }
     }
 
-    /// From now on.
+    /// Sets the behaviour from now on.
     pub(crate) fn set(&self, mood: Mood) {
         *self.mood.lock().unwrap() = (mood, usize::MAX);
     }
 
-    /// For so many PUTs; then it opens.
+    /// Sets the behaviour for this number of PUTs; then the gate opens.
     pub(crate) fn set_for(&self, mood: Mood, puts: usize) {
         *self.mood.lock().unwrap() = (mood, puts);
     }
 
-    /// How many requests it did not pass on, or whose answer it kept.
+    /// Number of requests that were not passed on, or whose answer was withheld.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
     }

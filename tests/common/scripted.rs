@@ -1,8 +1,7 @@
-//! A broker by script, for answers that no real one can be brought to give. On its own it is a small
-//! healthy broker: it shakes hands as RabbitMQ of a version does, has one log of chunks for whatever
-//! stream it is asked about, delivers by credit, keeps stored offsets, and sends heartbeats from the
-//! client's Tune on. A test's script is asked first about every frame that comes, and may let it go
-//! wrong.
+//! A scripted broker, for answers that no real broker can be made to give. By default it is a small
+//! healthy broker: it performs the handshake of a given RabbitMQ version, has one log of chunks for
+//! every stream name, delivers by credit, stores offsets, and sends heartbeats after the client's
+//! Tune. A test's script sees every frame first, and may replace the answer.
 //!
 //! ```ignore
 //! let broker = Scripted::start(Version::V4_3).await;
@@ -42,28 +41,28 @@ const LIMITS: FrameLimits = FrameLimits { frame_max: 1 << 20, deliver_max: 0 };
 /// One frame from the client.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
-    /// Which connection it came on, counted from 0.
+    /// Index of its connection, from 0.
     pub(crate) connection: usize,
     /// The command, of [`keys`].
     pub(crate) key: u16,
-    /// Whether it is an answer of the client's.
+    /// True if it is an answer from the client.
     pub(crate) response: bool,
     /// Everything after the version: the correlation id first, in a request.
     pub(crate) payload: Bytes,
-    /// How many frames with this key came before it, over all connections.
+    /// Number of earlier frames with this key, over all connections.
     pub(crate) nth: usize,
 }
 
-/// What the broker does about a frame.
+/// Reaction of the broker to a frame.
 #[derive(Debug, Clone)]
 pub(crate) enum Say {
-    /// What a healthy broker does.
+    /// The reaction of a healthy broker.
     Usual,
-    /// Nothing.
+    /// No reaction.
     Nothing,
-    /// An answer to this request, of nothing but a response code.
+    /// An answer that consists of a response code.
     Code(u16),
-    /// These frames, as they are; see [`frame`] and [`answer`].
+    /// These frames, unchanged; see [`frame`] and [`answer`].
     Frames(Vec<Bytes>),
     /// Closes the connection.
     HangUp,
@@ -83,15 +82,15 @@ struct Shared {
     version: Version,
     port: u16,
     state: Mutex<State>,
-    /// Counts up when the log has changed.
+    /// Incremented when the log has changed.
     grown: watch::Sender<usize>,
-    /// Frames for every connection that is open: the list only grows.
+    /// Frames for every open connection: the list only grows.
     said: watch::Sender<Vec<Bytes>>,
-    /// Counts connections; they are all cut when it goes.
+    /// Incremented to cut all connections.
     connections: watch::Sender<usize>,
 }
 
-/// The broker. Gone, with its connections, when dropped.
+/// The broker. Dropping it closes its connections.
 pub(crate) struct Scripted {
     pub(crate) port: u16,
     shared: Arc<Shared>,
@@ -125,23 +124,23 @@ impl Scripted {
         format!("rabbitmq-stream://guest:guest@localhost:{}/%2f", self.port)
     }
 
-    /// Asks this about every frame from now on.
+    /// Calls this function for every frame from now on.
     pub(crate) fn script(&self, script: impl Fn(&Heard) -> Say + Send + Sync + 'static) {
         self.state().script = Arc::new(script);
     }
 
-    /// Adds a chunk to the log; it may leave a gap.
+    /// Adds a chunk to the log; a gap is allowed.
     pub(crate) fn append(&self, chunk: Chunk) {
         self.state().log.push(chunk);
         self.shared.grown.send_modify(|times| *times += 1);
     }
 
-    /// Another log in the place of this one, for subscriptions to come.
+    /// Replaces the log, for later subscriptions.
     pub(crate) fn replace_log(&self, chunks: impl IntoIterator<Item = Chunk>) {
         self.state().log = chunks.into_iter().collect();
     }
 
-    /// What is stored under a reference, and can be set.
+    /// The offset stored under a reference.
     pub(crate) fn stored(&self, reference: &str) -> Option<u64> {
         self.state().offsets.get(reference).copied()
     }
@@ -150,22 +149,22 @@ impl Scripted {
         self.state().offsets.insert(reference.to_owned(), offset);
     }
 
-    /// Every StoreOffset that came, in order.
+    /// Every StoreOffset received, in order.
     pub(crate) fn stores(&self) -> Vec<(String, u64)> {
         self.state().stores.clone()
     }
 
-    /// How many frames with this key came.
+    /// Number of frames received with this key.
     pub(crate) fn heard(&self, key: u16) -> usize {
         self.state().counts.get(&key).copied().unwrap_or(0)
     }
 
-    /// Connections that have come so far.
+    /// Number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.borrow()
     }
 
-    /// Sends a frame on every connection that is open.
+    /// Sends a frame on every open connection.
     pub(crate) fn say(&self, frame: Bytes) {
         self.shared.said.send_modify(|said| said.push(frame));
     }
@@ -200,7 +199,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 struct Subscription {
     id: u8,
     credit: u32,
-    /// The offset that comes next.
+    /// The next offset.
     next: u64,
 }
 
@@ -213,7 +212,7 @@ struct Serving {
     out: Vec<Bytes>,
 }
 
-/// Until either side closes.
+/// Runs until either side closes.
 async fn serve(mut socket: TcpStream, number: usize, shared: Arc<Shared>) {
     let (mut grown, mut said) = (shared.grown.subscribe(), shared.said.subscribe());
     let mut spoken = said.borrow_and_update().len();
@@ -254,7 +253,7 @@ async fn serve(mut socket: TcpStream, number: usize, shared: Arc<Shared>) {
 }
 
 impl Serving {
-    /// Whether the connection stays open.
+    /// True if the connection stays open.
     fn on_frame(&mut self, frame: Frame) -> bool {
         let Frame { key, response, payload, .. } = frame;
         let shared = Arc::clone(&self.shared);
@@ -387,14 +386,14 @@ impl Serving {
                 return true;
             }
             keys::HEARTBEAT => return true,
-            // As RabbitMQ does with what it does not know.
+            // As RabbitMQ reacts to an unknown command.
             _ => return false,
         };
         self.out.push(out);
         true
     }
 
-    /// What there is credit for.
+    /// Delivers the chunks that have credit.
     fn deliver(&mut self) {
         let state = self.shared.state.lock().unwrap();
         for subscription in &mut self.subscriptions {
@@ -435,7 +434,7 @@ fn pairs(out: &mut BytesMut, pairs: &[(&str, &str)]) {
     out.put_string_pairs("property", &owned).unwrap();
 }
 
-/// This broker alone, as the leader of every stream that is asked about.
+/// Metadata with this broker alone, as the leader of every requested stream.
 fn metadata(heard: &Heard, port: u16, streams: &[String]) -> Bytes {
     frame(heard.key | 0x8000, 1, |out| {
         out.put_u32(body_correlation(heard));
@@ -453,7 +452,7 @@ fn metadata(heard: &Heard, port: u16, streams: &[String]) -> Bytes {
     })
 }
 
-/// The offset that comes first for an offset specification, as RabbitMQ reads it.
+/// First offset for an offset specification, by RabbitMQ's rules.
 fn start(log: &[Chunk], body: &mut Cursor<'_>) -> u64 {
     let end = log.last().map_or(0, Chunk::next);
     match body.u16().unwrap() {
@@ -461,7 +460,7 @@ fn start(log: &[Chunk], body: &mut Cursor<'_>) -> u64 {
         2 => log.last().map_or(0, |chunk| chunk.first),
         3 => end,
         4 => body.u64().unwrap().min(end),
-        // All chunks are of one time.
+        // All chunks have the same time.
         _ => {
             body.i64().unwrap();
             0

@@ -1,14 +1,15 @@
-//! Skipping, by name. A test that cannot run here is written into a list, which `make test` prints and
-//! counts; with `RILLWAY_SKIP_NOTHING` set it fails instead.
+//! Skips tests by name. A test that cannot run here is added to a list, which `make test` prints
+//! and counts; with `RILLWAY_SKIP_NOTHING` it fails instead.
 
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Why something cannot be had on this machine.
+/// Reason why something is unavailable on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Unavailable(pub(crate) String);
 
-/// The list of skipped tests. `make test` says where; else it is in the target directory.
+/// File with the list of skipped tests. `make test` sets its path; otherwise it is in the target
+/// directory.
 pub(crate) fn list() -> PathBuf {
     std::env::var_os("RILLWAY_SKIPPED_TESTS").map_or_else(
         || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("skipped-tests"),
@@ -16,12 +17,12 @@ pub(crate) fn list() -> PathBuf {
     )
 }
 
-/// Notes that `test` did not run. Called by the macros below.
+/// Records that `test` did not run. Called by the macros below.
 pub(crate) fn skipped(test: &str, why: &Unavailable) {
     let line = format!("SKIPPED {test}: {}\n", why.0);
     assert!(std::env::var_os("RILLWAY_SKIP_NOTHING").is_none(), "{line}");
     eprint!("{line}");
-    // One write: lines of tests that run at the same time stay whole.
+    // One write, so that lines of parallel tests stay whole.
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -30,7 +31,7 @@ pub(crate) fn skipped(test: &str, why: &Unavailable) {
         .expect("the list of skipped tests can be written");
 }
 
-/// The path of the function that it is used in, as `cargo test` shows it.
+/// Path of the calling function, as `cargo test` shows it.
 macro_rules! test_name {
     () => {{
         fn here() {}
@@ -42,7 +43,7 @@ macro_rules! test_name {
     }};
 }
 
-/// The value of a `Result<_, Unavailable>`; the test that it stands in is skipped where there is none.
+/// The value of a `Result<_, Unavailable>`; skips the calling test if there is none.
 macro_rules! or_skip {
     ($result:expr) => {
         match $result {

@@ -1,4 +1,4 @@
-//! A file system of a test's own that can be filled to the last byte.
+//! A small file system for one test, which can be filled completely.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::Command;
 
 use super::skip::Unavailable;
 
-/// It goes with the last of its users.
+/// Unmounted with the last user.
 pub(crate) struct SmallDisk {
     dir: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// So many MiB, in memory. Takes root.
+    /// A file system of this many MiB, in memory. Needs root.
     pub(crate) fn new(mib: u32) -> Result<Self, Unavailable> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={mib}m");
@@ -31,7 +31,7 @@ impl SmallDisk {
         self.dir.path()
     }
 
-    /// Leaves no byte free.
+    /// Fills it to the last byte.
     pub(crate) fn fill(&self) {
         let mut ballast = std::fs::File::create(self.path().join("ballast")).unwrap();
         for piece in [1 << 20, 4096, 1] {
@@ -39,7 +39,7 @@ impl SmallDisk {
         }
     }
 
-    /// Gives back what [`Self::fill`] took.
+    /// Frees the space that [`Self::fill`] used.
     pub(crate) fn free(&self) {
         std::fs::remove_file(self.path().join("ballast")).unwrap();
     }
@@ -47,7 +47,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there is about to be killed.
+        // Lazily: a process that still has a file open there is about to be killed.
         Command::new("umount").arg("-l").arg(self.path()).status().ok();
     }
 }

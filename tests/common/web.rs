@@ -1,4 +1,4 @@
-//! A web service: a real HTTP server, whose answers a script gives, and which keeps what it got.
+//! A web service: a real HTTP server with scripted answers, which stores what it receives.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -23,21 +23,21 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::{TlsAcceptor, rustls};
 
-/// A request, as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    /// How many came before it.
+    /// Number of earlier requests.
     pub(crate) nth: usize,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) headers: BTreeMap<String, String>,
-    /// As it came over the wire.
+    /// Body in the wire format.
     pub(crate) wire_bytes: usize,
-    /// After inflation.
+    /// Body after decompression.
     pub(crate) body: String,
-    /// The objects in the body.
+    /// Objects in the body.
     pub(crate) records: Vec<Value>,
-    /// Whether the script kept it.
+    /// True if the script stored it.
     pub(crate) kept: bool,
 }
 
@@ -51,15 +51,15 @@ impl Seen {
     }
 }
 
-/// What the script has the server do.
+/// Reaction of the server.
 pub(crate) enum Reply {
-    /// Answers.
+    /// Answers with this.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// Keeps the records, and says so.
+    /// Stores the records, and confirms.
     Keep,
-    /// Keeps the records, but its answer breaks off.
+    /// Stores the records, but the answer breaks off.
     KeepAndTear,
-    /// Keeps the records, and closes the connection without an answer.
+    /// Stores the records, and closes the connection without an answer.
     KeepAndHangUp,
     /// Never answers.
     Hang,
@@ -82,7 +82,7 @@ struct Inside {
     busiest: AtomicUsize,
 }
 
-/// The server. It ends when it is dropped.
+/// The server. Ends when dropped.
 pub(crate) struct Web {
     pub(crate) address: SocketAddr,
     inside: Arc<Inside>,
@@ -96,7 +96,7 @@ impl Drop for Web {
 }
 
 impl Web {
-    /// A server on a port of its own.
+    /// A server on its own port.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Web {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         Web::on(listener, script)
@@ -109,8 +109,8 @@ impl Web {
         Web::with(listener, None, script)
     }
 
-    /// By TLS, under this certificate and key; with `ours`, for those alone who show a certificate
-    /// that this one has signed.
+    /// With TLS, under this certificate and key; with `ours`, only for clients with a certificate
+    /// signed by that one.
     pub(crate) async fn start_tls(
         (certificate, key): (CertificateDer<'static>, Vec<u8>),
         ours: Option<CertificateDer<'static>>,
@@ -156,7 +156,7 @@ impl Web {
                     connections.spawn(async move {
                         match tls {
                             None => serve(stream, inside).await,
-                            // A handshake that fails is what some tests are about.
+                            // Some tests are about failing handshakes.
                             Some(tls) => {
                                 if let Ok(stream) = tls.accept(stream).await {
                                     serve(stream, inside).await;
@@ -195,12 +195,12 @@ impl Web {
         kept
     }
 
-    /// The same in the order in which they came.
+    /// The same in the order of arrival.
     pub(crate) fn kept_as_they_came(&self) -> Vec<u64> {
         self.seen().iter().filter(|seen| seen.kept).flat_map(Seen::offsets).collect()
     }
 
-    /// The most requests that were being answered at one time.
+    /// Most requests that were being answered at the same time.
     pub(crate) fn busiest(&self) -> usize {
         self.inside.busiest.load(Ordering::SeqCst)
     }
@@ -213,11 +213,11 @@ impl Web {
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, inside: Arc<Inside>) {
     let service = service_fn(|request| answer(request, Arc::clone(&inside)));
-    // A connection that the script or the client cut is no failure of the test.
+    // A connection cut by the script or the client is no failure of the test.
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
-/// Counts a request as under way for as long as it lives.
+/// Counts a request as in flight while it lives.
 struct Busy<'a>(&'a Inside);
 
 impl<'a> Busy<'a> {

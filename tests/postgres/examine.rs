@@ -104,7 +104,7 @@ async fn as_it_is_printed() -> Result<(), Unavailable> {
         let said = String::from_utf8_lossy(&checked.stderr).into_owned()
             + &String::from_utf8_lossy(&checked.stdout);
         assert_eq!(checked.status.code(), Some(if says.is_some() { 69 } else { 0 }), "{said}");
-        let says = says.unwrap_or("as `start` says");
+        let says = says.unwrap_or("by `start`");
         assert!(said.contains(says), "{table} {letters}: {said}");
     }
     Ok(())

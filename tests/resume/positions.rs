@@ -51,7 +51,7 @@ async fn after_the_stored_offset(version: Version) -> Result<(), Unavailable> {
         assert!(plan[name].starts_with(position), "{name}: {}", plan[name]);
         assert_says(&plan[name], &["after the offset stored on the broker"]);
     }
-    assert_says(&plan["never"], &["offset 0 ", "nothing was ever stored"]);
+    assert_says(&plan["never"], &["offset 0 ", "no offset was ever stored"]);
     assert_stored(broker, &stream, "zero", Some(0)).await;
     assert_stored(broker, &stream, "never", None).await;
 

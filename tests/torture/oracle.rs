@@ -24,7 +24,7 @@ pub(crate) trait Oracle: Send {
     /// Everything that landed, in the medium's order, read without the daemon, which may be running.
     async fn landed(&mut self, home: &Home, stream: &str) -> Landed;
 
-    /// Whether a message may be there more than once after a crash.
+    /// True if a message may be there more than once after a crash.
     fn may_repeat(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Letters, read back from where the dead letters' sink has put them.
+//! Reads dead letters back from their sink.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,13 +21,13 @@ use crate::supervisor;
 use crate::types::{ConsumerName, Offset, StreamName, Timestamp};
 use crate::wire::amqp::{Message, Value, carried};
 
-/// Letters that are read ahead.
+/// Number of dead letters that are read ahead.
 const AHEAD: usize = 64;
 
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Letter {
-    /// Where the message stood.
+    /// Offset of the original message.
     pub(super) offset: Offset,
     pub(super) timestamp: Timestamp,
     pub(super) reason: String,
@@ -35,7 +35,7 @@ pub(super) struct Letter {
     pub(super) message: Vec<u8>,
 }
 
-/// Where a consumer's letters are.
+/// Destination of a consumer's dead letters.
 #[derive(Clone)]
 pub(super) struct Source {
     consumer: ConsumerName,
@@ -65,7 +65,7 @@ impl Source {
         let name = consumer.name.as_str();
         let Some(sink) = &consumer.dead_letter else {
             return Err(Failure::Usage(format!(
-                "consumer {name:?} has no dead letters: its on_bad_message is another"
+                "consumer {name:?} has no dead letters: its on_bad_message is not \"dead_letter\""
             )));
         };
         let place = match sink.readable() {
@@ -86,7 +86,7 @@ impl Source {
         Ok(Source { consumer: consumer.name.clone(), stream: consumer.stream.clone(), place })
     }
 
-    /// The letters, in the order in which they were written. The last thing may be an error.
+    /// The dead letters, in the order in which they were written. The last item may be an error.
     pub(super) fn read(&self) -> mpsc::Receiver<Read> {
         let (to, letters) = mpsc::channel(AHEAD);
         let source = self.clone();
@@ -94,7 +94,7 @@ impl Source {
             Place::Files(dir) => {
                 tokio::task::spawn_blocking(move || {
                     if let Err(error) = source.read_files(&dir, &to) {
-                        // Nobody listens any more, or this is the last word.
+                        // The receiver may be gone; this is the last item in any case.
                         drop(to.blocking_send(Err(error)));
                     }
                 });
@@ -115,7 +115,7 @@ impl Source {
             let path = segment.path().display().to_string();
             if !segment.is_ndjson() {
                 return Err(Failure::Usage(format!(
-                    "{path} holds the messages without what they were refused for: only \
+                    "{path} holds the messages without the reason of the error: only \
                      format = \"ndjson\" can be read back"
                 )));
             }
@@ -167,11 +167,11 @@ impl Source {
     }
 }
 
-/// The letter in a message; `None` where it is none, or another consumer's: several may share a
-/// stream.
+/// The dead letter in a message; `None` if it is not one, or belongs to another consumer: several
+/// may share a stream.
 ///
 /// # Errors
-/// Where it is a letter of this consumer, of which something is missing.
+/// If it is a dead letter of this consumer with a missing part.
 fn from_message(
     encoded: &[u8],
     consumer: &ConsumerName,
@@ -202,7 +202,7 @@ fn from_message(
     }))
 }
 
-/// A line of the file sink, as far as a letter needs it.
+/// The fields of a file sink's line that a dead letter needs.
 #[derive(Deserialize)]
 struct Line<'a> {
     offset: u64,
@@ -232,11 +232,11 @@ fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, Stri
     }
     let text = || serde_json::from_str::<String>(line.body.get()).map_err(|e| e.to_string());
     let message = match line.body_encoding {
-        // The text that the message is.
+        // The message is the text itself.
         "json" => line.body.get().as_bytes().to_vec(),
         "text" => text()?.into_bytes(),
         "base64" | "amqp" => STANDARD.decode(text()?).map_err(|error| error.to_string())?,
-        other => return Err(format!("body_encoding {other:?} is not known")),
+        other => return Err(format!("unknown body_encoding {other:?}")),
     };
     Ok(Some(Letter {
         offset: Offset(line.offset),
@@ -246,7 +246,7 @@ fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, Stri
     }))
 }
 
-/// As the file sink writes it: a date, or milliseconds where that is none that people use.
+/// Format of the file sink: RFC 3339, or milliseconds for a year that RFC 3339 cannot express.
 fn timestamp(text: &str) -> Result<Timestamp, String> {
     let bad = |error: &dyn fmt::Display| format!("x-rillway-timestamp {text}: {error}");
     if let Ok(ms) = text.parse() {
@@ -257,17 +257,18 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp(date.as_millisecond()))
 }
 
-/// What there is in all.
+/// Totals of the dead letters.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) letters: u64,
     pub(super) reasons: BTreeMap<String, u64>,
     pub(super) first: Option<Offset>,
     pub(super) last: Option<Offset>,
-    /// Letters of a history that was replaced: their offsets mean other messages now.
+    /// Number of dead letters from old incarnations of the stream: their offsets mean other
+    /// messages now.
     pub(super) former: u64,
-    /// Where the history of today begins, while there are former ones before it: what is dropped is
-    /// dropped from the front.
+    /// First dead letter of the current incarnation, if there are older ones before it. Retention
+    /// drops from the front.
     pub(super) begins: Option<(Offset, Timestamp)>,
     last_at: Option<Timestamp>,
 }
@@ -283,7 +284,7 @@ impl Summary {
     }
 
     pub(super) fn add(&mut self, letter: &Letter) {
-        // One that came twice has the same time.
+        // A repeated one has the same time.
         let at_last = self.last == Some(letter.offset) && self.last_at != Some(letter.timestamp);
         if at_last || self.last.is_some_and(|last| letter.offset < last) {
             self.former = self.letters;
@@ -298,7 +299,7 @@ impl Summary {
     }
 }
 
-/// Takes the bytes for a line of letters, and for a letter in a stream.
+/// Fuzz target: reads the bytes as a line of a file, and as a message of a stream.
 pub(in crate::cli) fn fuzz_letter(data: &[u8]) {
     let (consumer, stream) = (ConsumerName::from("c"), StreamName::from("s"));
     if let Ok(line) = std::str::from_utf8(data) {

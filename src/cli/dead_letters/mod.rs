@@ -1,8 +1,8 @@
-//! `rillway dead-letters`: what is among a consumer's dead letters, and putting it through the
-//! consumer's sink again.
+//! `rillway dead-letters`: counts a consumer's dead letters, and replays them through the
+//! consumer's sink.
 //!
-//! Letters are read where they lie, from NDJSON files or from a stream; a daemon may go on writing
-//! there.
+//! Dead letters are read from NDJSON files or a stream. A running daemon may write more at the same
+//! time.
 
 mod letters;
 mod progress;
@@ -18,7 +18,7 @@ use super::exit::Failure;
 use super::schema::write;
 use crate::config::{Config, ConsumerConfig};
 
-/// What `dead-letters` takes.
+/// Arguments of `dead-letters`.
 #[derive(Debug, Args)]
 pub(super) struct DeadLettersArgs {
     #[command(subcommand)]
@@ -29,7 +29,7 @@ pub(super) struct DeadLettersArgs {
 enum Command {
     /// Count a consumer's dead letters, by reason, with the offsets of the first and the last
     List(Of),
-    /// Put the original messages through the consumer's sink again, each once
+    /// Write the original messages to the consumer's sink again, each once
     Replay(Of),
 }
 
@@ -39,7 +39,7 @@ struct Of {
     consumer: String,
 }
 
-/// Does what is asked for.
+/// Runs the subcommand.
 pub(super) async fn dead_letters(
     config: Config,
     args: DeadLettersArgs,
@@ -61,7 +61,7 @@ pub(super) async fn dead_letters(
             match done.still_bad.len() {
                 0 => Ok(()),
                 still_bad => Err(Failure::Unavailable(format!(
-                    "the sink still refuses {still_bad} messages; their letters stay for the next \
+                    "the sink still refuses {still_bad} messages; their dead letters stay for the next \
                      replay"
                 ))
                 .into()),

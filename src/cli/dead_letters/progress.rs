@@ -1,8 +1,8 @@
-//! What earlier replays of a consumer's dead letters have settled: a small file in `state_dir`.
+//! Progress of the replays of a consumer's dead letters: a small file in `state_dir`.
 //!
-//! A *round* is a replay that came to its end, or will. Each has a reference of its own, under which
-//! the sink keeps how far it got; so an interrupted one goes on, and what was still bad can be tried
-//! again in the next. The file holds a lock for as long as a replay runs.
+//! A *round* is one complete replay. Each has its own reference, under which the sink keeps its
+//! position; so an interrupted round continues, and messages that were still bad are tried again in
+//! the next one. The file is locked while a replay runs.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,21 +17,22 @@ use crate::files;
 use crate::types::file_name::of_two;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
-/// What is known of earlier rounds, and of the one under way.
+/// Results of earlier rounds, and of the current one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rounds {
     stream: String,
     reference: String,
-    /// The number of the round under way.
+    /// Number of the current round.
     pub(super) round: u32,
-    /// Earlier rounds have settled the letters up to this one,
+    /// Last dead letter that earlier rounds have settled, except those in `pending`; `None` before
+    /// the first round.
     pub(super) upto: Option<Offset>,
-    /// but for these, which were still bad.
+    /// Dead letters that were still bad in earlier rounds.
     pub(super) pending: BTreeSet<Offset>,
-    /// Those that were still bad in this round so far.
+    /// Dead letters that are still bad in the current round so far.
     pub(super) bad: BTreeSet<Offset>,
-    /// Letters of former histories that lay before today's when this was written, and where that
-    /// began.
+    /// Number of dead letters from old incarnations of the stream when this was written, and the
+    /// first one of the current incarnation.
     #[serde(default)]
     former: u64,
     #[serde(default)]
@@ -39,11 +40,11 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Takes in what there is now. Offsets of a new history mean other letters: then nothing of it is
-    /// settled, whatever their numbers, and the round under way, with its position, is of the past.
+    /// Compares with the dead letters that exist now. If the stream was re-created, the offsets mean
+    /// other messages: then nothing is settled, and the current round no longer counts.
     pub(super) fn look_at(&mut self, summary: &Summary) {
         let begun = summary.former > 0 && summary.begins != self.begins;
-        // All former letters were dropped since, and nothing else says so.
+        // All old dead letters were dropped since, and nothing else shows it.
         let shorter = matches!((summary.last, self.upto), (Some(last), Some(upto)) if last < upto);
         if begun || shorter || summary.former > self.former {
             self.round += 1;
@@ -57,12 +58,12 @@ impl Rounds {
         }
     }
 
-    /// Whether this letter is for the round under way.
+    /// True if this dead letter belongs to the current round.
     pub(super) fn wants(&self, offset: Offset) -> bool {
         self.upto.is_none_or(|upto| offset > upto) || self.pending.contains(&offset)
     }
 
-    /// The round after this one, which got as far as `last`.
+    /// The round after this one, which ended at `last`.
     pub(super) fn next(&self, last: Option<Offset>) -> Rounds {
         Rounds {
             round: self.round.saturating_add(1),
@@ -74,14 +75,14 @@ impl Rounds {
     }
 }
 
-/// The file, locked.
+/// The progress file, locked.
 pub(super) struct Progress {
     path: PathBuf,
     _lock: File,
 }
 
 impl Progress {
-    /// Takes hold of the file of this consumer, and reads it.
+    /// Opens, locks and reads the file of this consumer.
     pub(super) fn open(
         state_dir: &Path,
         consumer: &ConsumerName,
@@ -114,7 +115,7 @@ impl Progress {
                 Err(error) => Err(failed(&error)),
             }
         };
-        // Earlier versions had one file for each consumer, which says of which stream it is.
+        // Earlier versions had one file for each consumer, which names the stream in it.
         let before = || read(&state_dir.join(format!("{consumer}.replay.json")));
         let rounds = match read(&path)? {
             Some(rounds) => rounds,
@@ -126,14 +127,14 @@ impl Progress {
         if (&rounds.stream, &rounds.reference) != (&fresh.stream, &fresh.reference) {
             let (stream, reference) = (&rounds.stream, &rounds.reference);
             return Err(failed(&format!(
-                "it is of stream {stream:?} and reference {reference:?}; if they are gone for good, \
+                "it belongs to stream {stream:?} and reference {reference:?}; if they no longer exist, \
                  delete it"
             )));
         }
         Ok((Progress { path, _lock: lock }, rounds))
     }
 
-    /// Replaces what it holds, all or nothing.
+    /// Replaces the content atomically.
     pub(super) fn write(&self, rounds: &Rounds) -> Result<(), Failure> {
         self.replace(rounds).map_err(|error| {
             Failure::Unavailable(format!("{} cannot be written: {error}", self.path.display()))

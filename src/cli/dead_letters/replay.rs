@@ -1,9 +1,9 @@
-//! Putting letters through the consumer's sink again.
+//! Replays dead letters through the consumer's sink.
 //!
-//! The sink is opened under a reference of its own, `REFERENCE.replay-ROUND`: what it keeps under
-//! the consumer's own is past these offsets. Records have the offsets that they had. Where the sink
-//! keeps a position, each letter of a round is written once, however often the replay is
-//! interrupted; other sinks may get again what was under way.
+//! The sink is opened under a separate reference, `REFERENCE.replay-ROUND`, because its position
+//! under the consumer's own reference is already past these offsets. Records keep their offsets. If
+//! the sink keeps a position, each dead letter of a round is written once, however often the replay
+//! is interrupted; other sinks may get the records in flight again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,26 +23,27 @@ use crate::supervisor;
 use crate::types::{ChunkId, Offset, StreamName};
 use crate::wire::block::Block;
 
-/// Letters that are written at once, and their bytes.
+/// Most dead letters, and bytes, of one batch.
 const BATCH_MESSAGES: usize = 1000;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// How often in a row the sink may fail before the replay is given up, to be taken up later.
+/// Failures of the sink in a row after which the replay stops. It can be continued later.
 const FAILURES_MAX: u32 = 8;
 
-/// What came of it.
+/// Result of a replay.
 #[derive(Debug, Serialize)]
 pub(super) struct Done {
     consumer: String,
-    /// Messages that are in the sink now.
+    /// Number of messages written to the sink.
     replayed: u64,
-    /// Letters that an earlier, interrupted run of the same replay had done.
+    /// Number of dead letters that an earlier, interrupted run of this round had written.
     done_before: u64,
-    /// The offsets of those that the sink still refuses.
+    /// Offsets of the messages that the sink still refuses.
     pub(super) still_bad: Vec<u64>,
-    /// Why it refuses the first of them.
+    /// Reason for the first of them.
     first_error: Option<String>,
-    /// Letters that are left alone, for they are of a history that was replaced.
+    /// Number of dead letters that are skipped because they belong to an old incarnation of the
+    /// stream.
     of_former_histories: u64,
 }
 
@@ -50,12 +51,12 @@ impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} messages replayed through the sink of {:?}", self.replayed, self.consumer)?;
         if self.done_before > 0 {
-            writeln!(f, "  {} had been, before an interruption", self.done_before)?;
+            writeln!(f, "  {} were replayed before an interruption", self.done_before)?;
         }
         if self.of_former_histories > 0 {
             writeln!(
                 f,
-                "  {} letters left alone: they are from before the stream was created again",
+                "  {} dead letters skipped: they are from before the stream was re-created",
                 self.of_former_histories
             )?;
         }
@@ -63,7 +64,7 @@ impl fmt::Display for Done {
             let error = self.first_error.as_deref().unwrap_or("refused before");
             writeln!(
                 f,
-                "  {} are still bad and stay ({error}), at offsets:",
+                "  {} are still bad and stay among the dead letters ({error}), at offsets:",
                 self.still_bad.len()
             )?;
             for offset in &self.still_bad {
@@ -74,7 +75,7 @@ impl fmt::Display for Done {
     }
 }
 
-/// Replays what earlier rounds have not settled.
+/// Replays the dead letters that earlier rounds have not settled.
 pub(super) async fn replay(
     config: &Config,
     consumer: &ConsumerConfig,
@@ -93,7 +94,7 @@ pub(super) async fn replay(
         first_error: None,
         of_former_histories: summary.former,
     };
-    // The round is on disk before the sink knows of it.
+    // The round is on disk before the sink uses it.
     progress.write(&rounds)?;
     let mut round = Round {
         rounds,
@@ -110,7 +111,7 @@ pub(super) async fn replay(
         let letter = letter?;
         seen += 1;
         if seen <= summary.former || last.is_some_and(|last| letter.offset <= last) {
-            continue; // Of a former history, or one that came twice.
+            continue; // From an old incarnation, or repeated.
         }
         last = Some(letter.offset);
         if !round.rounds.wants(letter.offset) {
@@ -145,20 +146,20 @@ async fn open(factory: &supervisor::SinkFactory) -> Result<Box<dyn Sink>, Failur
     })
 }
 
-/// A round under way.
+/// The current round.
 struct Round<'a> {
     rounds: Rounds,
     progress: Progress,
     stream: StreamName,
-    /// Opened with the first letter.
+    /// Opened with the first dead letter.
     sink: Option<Box<dyn Sink>>,
-    /// How far an interrupted run of this round had come.
+    /// Position of an interrupted run of this round; `None` if there was none.
     found: Option<Offset>,
     done: &'a mut Done,
 }
 
 impl Round<'_> {
-    /// Writes these letters' messages, without those that are still bad.
+    /// Writes the messages of these dead letters, without those that are still bad.
     async fn write(&mut self, letters: Vec<Letter>) -> Result<(), Failure> {
         let parts = letters.iter().filter_map(part).collect();
         let (Some(mut batch), Some(sink)) =
@@ -166,7 +167,8 @@ impl Round<'_> {
         else {
             return Ok(());
         };
-        // What an interrupted run found bad may be good by now; then no later round may have it.
+        // A message that was bad in an interrupted run may be good now; then no later round must
+        // write it again.
         let known = self.rounds.bad.len();
         self.rounds.bad.retain(|bad| !letters.iter().any(|letter| letter.offset == *bad));
         if self.rounds.bad.len() < known {
@@ -186,7 +188,7 @@ impl Round<'_> {
                     self.done.first_error =
                         self.done.first_error.take().or_else(|| Some(bad.first()?.detail.clone()));
                     self.rounds.bad.extend(bad.iter().map(|bad| bad.offset));
-                    // Before the sink's position can pass them by.
+                    // Stored before the sink's position can pass them.
                     self.progress.write(&self.rounds)?;
                     batch = batch.without(bad.iter().map(|bad| bad.offset).collect());
                 }
@@ -194,12 +196,12 @@ impl Round<'_> {
                     if backoff.failures() < FAILURES_MAX =>
                 {
                     let wait = backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
-                    eprintln!("{what}; trying again in {wait:?}");
+                    eprintln!("{what}; retrying in {wait:?}");
                     tokio::time::sleep(wait).await;
                 }
                 Err(error) => {
                     return Err(Failure::Unavailable(format!(
-                        "the replay is interrupted, and goes on when it is started again: {error}"
+                        "the replay stopped; start it again to continue: {error}"
                     )));
                 }
             }
@@ -208,7 +210,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Ends the round: the next one begins behind it.
+    /// Ends the round: the next one begins after it.
     async fn finish(mut self, last: Option<Offset>) -> Result<(), Failure> {
         if let Some(sink) = &mut self.sink {
             sink.close().await.map_err(Failure::unavailable)?;
@@ -220,7 +222,7 @@ impl Round<'_> {
     }
 }
 
-/// The message as a record of its own, where it stood.
+/// The message as a record at its original offset.
 fn part(letter: &Letter) -> Option<Part> {
     let mut bytes = BytesMut::with_capacity(letter.message.len() + 4);
     bytes.put_u32(u32::try_from(letter.message.len()).ok()?);

@@ -1,4 +1,4 @@
-//! What `publish` takes.
+//! Arguments of `publish`.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::cli::{Shared, locate};
 use crate::config::{BrokerConfig, ByteSize, Config, Env, HumanDuration};
 use crate::types::Secret;
 
-/// The largest body that is generated: RabbitMQ takes none larger, whatever its frame_max.
+/// Largest body that is generated: RabbitMQ accepts no larger message, whatever its frame_max.
 const SIZE_MAX: ByteSize = ByteSize::mib(512);
 
-/// What `publish` takes.
+/// Arguments of `publish`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Delivery is at-least-once: what was sent over a connection that is \
     lost before the confirmation arrives is sent again, and may then be in the stream twice.\n\n\
@@ -23,21 +23,21 @@ const SIZE_MAX: ByteSize = ByteSize::mib(512);
 pub struct PublishArgs {
     /// The stream
     pub stream: String,
-    /// The file to read; `-` or nothing is standard input
+    /// The file to read; `-` or nothing reads standard input
     #[arg(conflicts_with = "generate")]
     pub file: Option<PathBuf>,
 
-    /// Each line is a body, as it is (the default)
+    /// Each line is a body, unchanged (the default)
     #[arg(long, group = "source", help_heading = "Input")]
     pub lines: bool,
-    /// Each line is a body and must be JSON; blank lines are passed over
+    /// Each line is a body and must be JSON; blank lines are skipped
     #[arg(long, group = "source", help_heading = "Input")]
     pub ndjson: bool,
     /// Each line is a message as Rillway's sinks write it: `body`, `body_encoding`, `properties`
     /// and `application_properties` are published, other keys (`stream`, `offset`, …) are not
     #[arg(long, group = "source", help_heading = "Input")]
     pub envelope: bool,
-    /// Make N sample events, in JSON, numbered by their key `seq`
+    /// Generate N sample events in JSON, numbered by their key `seq`
     #[arg(long, value_name = "N", group = "source", help_heading = "Input")]
     #[arg(value_parser = value_parser!(u64).range(1..))]
     pub generate: Option<u64>,
@@ -45,27 +45,27 @@ pub struct PublishArgs {
     #[arg(long, value_parser = size, requires = "generate", help_heading = "Input")]
     pub size: Option<ByteSize>,
 
-    /// At most so many messages per second
+    /// At most this many messages per second
     #[arg(long, value_name = "R", value_parser = value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
-    /// Send so many messages at once; 1 is one at a time
+    /// Send this many messages at once; 1 is one at a time
     #[arg(long, value_name = "N", default_value = "100")]
     #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
     pub batch: u32,
-    /// Wait for confirmations while so many messages lack theirs
+    /// Wait for confirmations while this many messages are unconfirmed
     #[arg(long, value_name = "N", default_value = "10000")]
     #[arg(value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub in_flight: u32,
-    /// Create the stream if there is none
+    /// Create the stream if it does not exist
     #[arg(long)]
     pub create: bool,
     /// A broker other than the configuration's: rabbitmq-stream://USER:PASSWORD@HOST:PORT/VHOST
     #[arg(long, value_parser = uri, env = "RILLWAY_PUBLISH_URI", hide_env_values = true)]
     pub uri: Option<Secret>,
-    /// Take a connection for lost when no confirmation comes for so long
+    /// Reconnect when no confirmation comes for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub confirm_within: HumanDuration,
-    /// Give up when nothing was confirmed for so long, however often the connection was rebuilt
+    /// Stop when nothing was confirmed for this long, over all reconnections
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub give_up_after: HumanDuration,
     /// No progress on standard error
@@ -110,7 +110,7 @@ fn duration(text: &str) -> Result<HumanDuration, String> {
     Ok(time)
 }
 
-/// As the configuration reads it.
+/// Reads a value as the configuration does.
 fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     let from: StrDeserializer<'de, ValueError> = text.into_deserializer();
     T::deserialize(from).map_err(|e| e.to_string())

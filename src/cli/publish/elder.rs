@@ -1,9 +1,10 @@
-//! Brokers before RabbitMQ 3.11, which the official client cannot talk to by itself.
+//! Brokers before RabbitMQ 3.11, which the official client does not support.
 //!
-//! Having logged in, the client asks for the versions of commands, without knowing whether the
-//! broker knows that request. One before 3.11 does not, and closes the connection. So for such a
-//! broker the client is led through a bridge on this host: it passes every frame on as it is, but
-//! answers this one itself. The bridge takes a single connection, and goes with it.
+//! After the login, the client asks for the versions of commands, without checking whether the
+//! broker supports that request. A broker before 3.11 does not, and closes the connection. So for
+//! such a broker the client connects through a bridge on this host: it passes every frame on
+//! unchanged, but answers this request itself. The bridge serves a single connection, and ends with
+//! it.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,20 +18,20 @@ use tokio::sync::Mutex;
 
 use crate::config::BrokerAddress;
 
-/// The request's key, and the bit that makes it the answer's.
+/// Key of the request, and the bit that marks the answer.
 const EXCHANGE_COMMAND_VERSIONS: u16 = 0x001b;
 const ANSWER: u16 = 0x8000;
 const CODE_OK: u16 = 1;
 const PUBLISH: u16 = 2;
 
-/// The request holds a few versions; one that is larger is not one.
+/// Largest request in bytes: it holds only a few versions.
 const REQUEST_BYTES_MAX: u32 = 64 * 1024;
-/// What is read, and written, at once.
+/// Bytes that are read and written at once.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How long the client may take to come.
+/// Time limit for the client to connect.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Connects to the broker, and says where the client should connect to instead.
+/// Connects to the broker, and returns the address of the bridge for the client.
 pub(super) async fn bridge(broker: &BrokerAddress) -> io::Result<BrokerAddress> {
     let broker = TcpStream::connect((broker.host.as_str(), broker.port)).await?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -46,7 +47,7 @@ pub(super) async fn bridge(broker: &BrokerAddress) -> io::Result<BrokerAddress> 
     Ok(BrokerAddress { host: here.ip().to_string(), port: here.port() })
 }
 
-/// Carries frames both ways until one side ends; then both do.
+/// Passes frames both ways until one side ends; then both end.
 async fn carry<S>(client: S, broker: S)
 where
     S: AsyncRead + AsyncWrite,
@@ -55,8 +56,8 @@ where
     let (from_broker, to_broker) = tokio::io::split(broker);
     let mut from_client = BufReader::with_capacity(BUFFER_BYTES, from_client);
     let mut from_broker = BufReader::with_capacity(BUFFER_BYTES, from_broker);
-    // A frame leaves in one piece: RabbitMQ 3.10 closes a connection on which a part of the first
-    // frame comes alone ("Invalid transition from tcp_connected to tcp_connected").
+    // A frame is written in one piece: RabbitMQ 3.10 closes a connection on which a part of the
+    // first frame arrives alone ("Invalid transition from tcp_connected to tcp_connected").
     let mut to_broker = BufWriter::with_capacity(BUFFER_BYTES, to_broker);
     let to_client = Mutex::new(BufWriter::with_capacity(BUFFER_BYTES, to_client));
     let requests = async {
@@ -79,13 +80,13 @@ where
     let answers = async {
         loop {
             let size = from_broker.read_u32().await?;
-            // Held for the whole frame, so that no answer of the bridge gets in between.
+            // Held for the whole frame, so that an answer of the bridge cannot interrupt it.
             let mut to_client = to_client.lock().await;
             to_client.write_u32(size).await?;
             pass(&mut from_broker, &mut *to_client, u64::from(size)).await?;
         }
     };
-    // Either way the connection is over, and the client is told by its end.
+    // Either way the connection is over, and the client sees its end.
     let ended: io::Result<()> =
         tokio::select! { ended = requests => ended, ended = answers => ended };
     let error = ended.err().map(|error| error.to_string());
@@ -102,7 +103,7 @@ async fn pass(
     if passed < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// "Publish, in its first version", to a request whose version and correlation these are.
+/// "Publish, version 1" as the answer to a request with this version and correlation id.
 fn answer(rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend((ANSWER | EXCHANGE_COMMAND_VERSIONS).to_be_bytes());

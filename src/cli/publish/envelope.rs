@@ -1,9 +1,10 @@
-//! A message as Rillway's sinks write it, turned back into a message.
+//! Turns a line written by a Rillway sink back into a message.
 //!
-//! `body` with `body_encoding` (`json`, which is the default, `text` or `base64`), `properties` and
-//! `application_properties` are taken; every other key is passed over, so that the output of a sink
-//! can be fed back. A property whose `NAME_encoding` says `base64` is bytes. What cannot be published through the client as it was (a body that was an AMQP
-//! value, a nested application property) is an error, never a quiet change.
+//! It reads `body` with `body_encoding` (`json`, which is the default, `text` or `base64`),
+//! `properties` and `application_properties`. Every other key is ignored, so that the output of a
+//! sink can be published again. A property whose `NAME_encoding` is `base64` is bytes. Anything
+//! that the client cannot publish unchanged (a body that was an AMQP value, a nested application
+//! property) is an error.
 
 use base64::Engine;
 use chrono::{DateTime, Utc};
@@ -34,7 +35,7 @@ enum Encoding {
     Amqp,
 }
 
-/// The message, under this publishing id, and the size of its body.
+/// The message with this publishing id, and the size of its body.
 pub(super) fn message(line: &[u8], id: u64) -> Result<(Message, usize), String> {
     let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     let text = || {
@@ -67,7 +68,7 @@ pub(super) fn message(line: &[u8], id: u64) -> Result<(Message, usize), String> 
         if let Some(of) = marked(key) {
             if value != "base64" || !envelope.properties.contains_key(of) {
                 return Err(format!(
-                    "properties.{key}: {value} is not \"base64\" beside a property {of:?}"
+                    "properties.{key}: {value} is not \"base64\", or there is no text property {of:?}"
                 ));
             }
             continue;
@@ -108,14 +109,14 @@ pub(super) fn message(line: &[u8], id: u64) -> Result<(Message, usize), String> 
                 number.and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad("a 32-bit number"))?,
             ),
             ("reply_to_group_id", _) => properties.reply_to_group_id(text()?),
-            _ => return Err(format!("properties.{key}: AMQP knows no such property")),
+            _ => return Err(format!("properties.{key}: AMQP has no such property")),
         }
         .message_builder();
     }
     Ok((builder.build(), size))
 }
 
-/// The property whose encoding this key tells.
+/// The property whose encoding this key gives; `None` for any other key.
 fn marked(key: &str) -> Option<&str> {
     key.strip_suffix("_encoding").filter(|_| key != "content_encoding")
 }

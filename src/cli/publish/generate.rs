@@ -1,18 +1,18 @@
-//! Sample events.
+//! Generates sample events.
 //!
-//! The same number makes the same event (its time apart), so that what arrives can be compared with
-//! what was sent.
+//! The same number always gives the same event (except its time), so that received messages can be
+//! compared with sent ones.
 
 use crate::types::Timestamp;
 
 const EVENTS: [&str; 5] = ["view", "click", "search", "cart", "purchase"];
 const COUNTRIES: [&str; 6] = ["DE", "FR", "JP", "BR", "IN", "US"];
 
-/// What a filled-up event needs at least: the key, and an empty text.
+/// Smallest padding: the key and an empty text.
 const PAD: &str = ",\"pad\":\"\"";
 
-/// The body of event number `seq`: a JSON object, of exactly `size` bytes if one is given. Sizes
-/// below that of an event hold a text or a number, which is JSON as well; size 0 is empty.
+/// The body of event number `seq`: a JSON object, of exactly `size` bytes if one is given. A size
+/// too small for an event gives a JSON string or number; size 0 is empty.
 pub(super) fn body(seq: u64, at: Timestamp, size: Option<usize>) -> Vec<u8> {
     let event = event(seq, at);
     match size {
@@ -49,7 +49,7 @@ fn padded(mut event: String, size: usize) -> Vec<u8> {
     event.into_bytes()
 }
 
-/// The number alone: as a text, with the last digits that fit between the quotes.
+/// The number alone, as a string with the last digits that fit between the quotes.
 fn short(seq: u64, size: usize) -> Vec<u8> {
     match size {
         0 => Vec::new(),

@@ -1,7 +1,7 @@
-//! From lines, or from nothing, to messages.
+//! Makes messages from lines of input, or generates them.
 //!
-//! Runs on a thread of its own, since reading blocks. A run of messages is handed on when it is
-//! full, or when the input has no more at the moment: a person who types sees the line go out.
+//! Runs on a thread of its own, because reading blocks. A group of messages is passed on when it is
+//! full, or when the input has no more at the moment, so that a typed line is sent at once.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -14,29 +14,29 @@ use super::args::PublishArgs;
 use super::{envelope, generate};
 use crate::types::Timestamp;
 
-/// No line is read beyond this.
+/// Longest line that is read, in bytes.
 const LINE_BYTES_MAX: usize = 64 << 20;
-/// A run that holds so much is handed on.
+/// Bytes from which a group of messages is passed on.
 const RUN_BYTES_MAX: usize = 1 << 20;
 
-/// A message, and the size of its body. The message carries the id.
+/// A message with its id, and the size of its body.
 pub(super) struct Item {
     pub(super) id: u64,
     pub(super) message: Message,
     pub(super) bytes: usize,
 }
 
-/// Messages that go on together.
+/// Messages that are passed on together.
 pub(super) type Run = Vec<Item>;
 
-/// Why the input ended before its end.
+/// Reason why the input ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InputError {
     #[error("cannot read {from}: {source}")]
     Read { from: String, source: std::io::Error },
-    #[error("{from}, line {line}: {what}. What stood before it was published")]
+    #[error("{from}, line {line}: {what}. The lines before it were published")]
     Line { from: String, line: u64, what: String },
-    #[error("nobody takes the messages any more")]
+    #[error("the sender has stopped")]
     NobodyListens,
 }
 
@@ -52,7 +52,7 @@ enum Format {
     Envelope,
 }
 
-/// Where messages come from, and where they go.
+/// Source of messages, and the channel to the sender.
 pub(super) struct Feed {
     source: Source,
     next_id: u64,
@@ -88,7 +88,7 @@ impl Feed {
         }
     }
 
-    /// Hands all messages on.
+    /// Passes all messages on.
     pub(super) fn run(mut self) -> Result<(), InputError> {
         match &self.source {
             Source::Generate { count, size } => {
@@ -200,7 +200,7 @@ fn plain(body: Vec<u8>, id: u64) -> Item {
 mod tests {
     use super::*;
 
-    /// The runs that come out, as bodies, and how it ended.
+    /// The groups of messages that come out, as bodies, and the result.
     fn feed(
         text: &[u8],
         format: Format,

@@ -1,10 +1,9 @@
-//! `rillway publish`: messages into a stream, each of them confirmed.
+//! `rillway publish`: publishes messages to a stream, and waits for each confirmation.
 //!
-//! Publishing is the official client's work; this is what stands around it. [`input`] and
-//! [`generate`] make messages, [`session`] is one connection of the client with every call under a
-//! time limit, [`sender`] keeps what is not yet confirmed and sends it again over a new connection
-//! when one is lost. So a message may arrive twice, and none is lost unnoticed: exit code 0 means
-//! that every single one was confirmed.
+//! The official client publishes; this module adds what it lacks. [`input`] and [`generate`] make
+//! messages, [`session`] is one connection of the client with a time limit on every call,
+//! [`sender`] keeps unconfirmed messages and resends them over a new connection. So a message may
+//! arrive twice, but none is lost unnoticed: exit code 0 means that every message was confirmed.
 
 mod args;
 mod elder;
@@ -30,20 +29,20 @@ use progress::Progress;
 use sender::{Limits, Sender};
 use session::Target;
 
-/// Runs of messages that wait between input and sender.
+/// Most groups of messages that wait between input and sender.
 const RUNS_WAITING_MAX: usize = 4;
 
-/// What became of the messages.
+/// Outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Messages that the broker has confirmed.
+    /// Number of messages that the broker has confirmed.
     pub confirmed: u64,
-    /// Messages that the broker has refused.
+    /// Number of messages that the broker has refused.
     pub failed: u64,
-    /// Messages that were sent, or about to be, when it was given up.
+    /// Number of messages sent, or about to be sent, without an outcome when the run stopped.
     pub unconfirmed: u64,
-    /// How many times a message was sent again because a connection was lost; each may be in the
-    /// stream twice.
+    /// Number of times that a message was resent after a lost connection; each may be in the stream
+    /// twice.
     pub sent_again: u64,
 }
 
@@ -55,13 +54,13 @@ struct Report<'a> {
     seconds: f64,
 }
 
-/// Publishes, and returns `Ok` only when every message was confirmed.
+/// Publishes; returns `Ok` only if every message was confirmed.
 pub async fn publish(broker: BrokerConfig, args: PublishArgs, json: bool) -> anyhow::Result<()> {
     let target = Target::new(broker, &args.stream)?;
     let started = Instant::now();
     let mut sender = Sender::new(target, limits(&args));
     let progress = Progress::new(args.generate, args.quiet);
-    // The stream is there, and can be written to, before any input is read.
+    // Connects before any input is read: the stream exists and can be written to.
     sender.connect(args.create).await?;
     let (to, runs) = mpsc::channel(RUNS_WAITING_MAX);
     let feed = spawn_feed(&args, to);
@@ -78,7 +77,7 @@ pub async fn publish(broker: BrokerConfig, args: PublishArgs, json: bool) -> any
     ended?;
     match feed.await? {
         Ok(()) => {}
-        // The sender has gone: it has told why.
+        // The sender has ended, and has reported the reason.
         Err(InputError::NobodyListens) => {}
         Err(error) => return Err(Failure::Usage(error.to_string()).into()),
     }
@@ -103,7 +102,7 @@ fn limits(args: &PublishArgs) -> Limits {
     }
 }
 
-/// Reads or makes the messages, on a thread that may block.
+/// Reads or generates the messages, on a thread that may block.
 fn spawn_feed(
     args: &PublishArgs,
     to: mpsc::Sender<input::Run>,
@@ -131,7 +130,7 @@ impl std::fmt::Display for Report<'_> {
     }
 }
 
-/// Takes the bytes for a line of NDJSON.
+/// Fuzz target: reads the bytes as a line of NDJSON.
 pub(super) fn fuzz_line(data: &[u8]) {
     drop(envelope::message(data, 0));
 }

@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, plain lines elsewhere. On standard error.
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// How often a bar is drawn anew, per second.
+/// Number of times per second that a bar is redrawn.
 const DRAWS_PER_SECOND: u8 = 10;
 
 /// Shows how many messages are confirmed.
@@ -35,7 +35,7 @@ impl Progress {
         Progress { total, view }
     }
 
-    /// So many are confirmed.
+    /// Reports the number of confirmed messages.
     pub(super) fn confirmed(&self, confirmed: u64) {
         match &self.view {
             View::Bar(bar) => bar.set_position(confirmed),
@@ -53,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// Something that a person should know while it goes on.
+    /// Prints a message for the user above the progress.
     pub(super) fn say(&self, text: &str) {
         match &self.view {
             View::Bar(bar) => bar.suspend(|| eprintln!("rillway: {text}")),
@@ -77,7 +77,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
         None => (ProgressBar::no_length(), "{spinner} {human_pos} confirmed, {per_sec}"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
-    // The template is a constant; were it wrong, the bar's own style would do.
+    // The template is a constant; if it were wrong, the default bar would be used.
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar
 }

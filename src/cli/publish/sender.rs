@@ -1,9 +1,9 @@
-//! What is sent, what is confirmed, and what is sent again.
+//! Sends messages, waits for confirmations, and resends.
 //!
-//! Invariants: a message is forgotten only when the broker has confirmed or refused it; no more
-//! messages (and bytes) than the limits say lack their confirmation; a new connection first sends
-//! again, in order, what the old one left open. One loop waits in one place; what it saw is then
-//! dealt with.
+//! Invariants: a message is dropped only after the broker has confirmed or refused it; unconfirmed
+//! messages (and their bytes) stay within the limits; a new connection first resends, in order, the
+//! messages that the old one left unconfirmed. One loop waits in one place, then handles what
+//! happened.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,20 +18,20 @@ use super::progress::Progress;
 use super::session::{Event, Session, SessionError, Target};
 use crate::cli::exit::Failure;
 
-/// No frame is filled further than this; a single message may be larger. Below the usual frame_max.
+/// Largest frame in bytes, except for a single larger message. Below the usual frame_max.
 const FRAME_BYTES_MAX: usize = 512 << 10;
-/// What a message takes in a frame on top of its body: lengths, ids, AMQP.
+/// Bytes of a message in a frame beyond its body: lengths, ids, AMQP.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
-/// However many messages may be in flight, their bodies take no more than this together (unless
-/// one alone does).
+/// Most bytes of unconfirmed bodies, however many messages are allowed (except a single larger
+/// one).
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
-/// At a given rate, messages are sent in so many portions a second at least.
+/// Least number of portions per second when the rate is limited.
 const PORTIONS_PER_SECOND: u64 = 20;
-/// Between two attempts to connect: from the first to the longest.
+/// First and longest pause between two attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(5);
 
-/// How much, how fast, how long.
+/// Limits of a run.
 pub(super) struct Limits {
     pub(super) batch_messages: u32,
     pub(super) in_flight_messages: u32,
@@ -45,28 +45,28 @@ pub(super) struct Sender {
     target: Target,
     limits: Limits,
     session: Option<Session>,
-    /// Sent, and not yet confirmed, by id.
+    /// Sent but not confirmed, by id.
     open: BTreeMap<u64, Item>,
     open_bytes: usize,
-    /// To be sent.
+    /// Waiting to be sent.
     waiting: VecDeque<Item>,
-    /// Messages sent for the first time.
+    /// Number of messages sent for the first time.
     sent: u64,
     counts: Counts,
     refusal: Option<ResponseCode>,
-    /// When something was last confirmed, or there was nothing to confirm.
+    /// Time of the last confirmation, or at which there was nothing to confirm.
     progressed: Instant,
     started: Instant,
-    /// Before the next attempt to connect.
+    /// Pause before the next attempt to connect.
     pause: Duration,
-    /// Why the last session ended, or did not begin.
+    /// Reason why the last session ended or could not be opened.
     trouble: String,
 }
 
 enum Seen {
     Event(Event),
     Input(Option<Run>),
-    /// It is time to send more.
+    /// More messages are due.
     Due,
     /// No confirmation came for too long.
     Silence,
@@ -96,12 +96,12 @@ impl Sender {
         Counts { unconfirmed, ..self.counts }
     }
 
-    /// Why the broker refused messages, in its own words.
+    /// The broker's reason for refusing messages; `None` if it refused none.
     pub(super) fn refusal(&self) -> Option<String> {
         self.refusal.as_ref().map(|code| format!("{code:?}"))
     }
 
-    /// Connects for the first time: each address once, so that a mistake shows at once.
+    /// First connection: tries each address once, so that a mistake is reported at once.
     pub(super) async fn connect(&mut self, create: bool) -> Result<(), Failure> {
         match self.open_session(create).await {
             Ok(session) => self.session = Some(session),
@@ -112,7 +112,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Tries each address; the last error is the one that counts, but a permanent one ends it.
+    /// Tries each address. Returns the last error; a permanent one ends the attempts.
     async fn open_session(&self, create: bool) -> Result<Session, SessionError> {
         let in_flight = self.limits.in_flight_messages as usize;
         let mut last = SessionError::Permanent("there is no address".to_owned());
@@ -126,7 +126,7 @@ impl Sender {
         Err(last)
     }
 
-    /// Sends everything that comes in, and waits until all of it is settled.
+    /// Sends all messages of the input, and waits until all of them are settled.
     pub(super) async fn run(
         &mut self,
         mut input: mpsc::Receiver<Run>,
@@ -190,7 +190,7 @@ impl Sender {
             || (self.open_bytes >= IN_FLIGHT_BYTES_MAX && !self.open.is_empty())
     }
 
-    /// When the next message may be sent, by the rate.
+    /// Time at which the next message may be sent, by the rate.
     fn due(&self) -> Instant {
         match self.limits.per_second {
             None => self.started,
@@ -214,11 +214,11 @@ impl Sender {
         Ok(())
     }
 
-    /// Moves the next messages from `waiting` to `open`, as many as go into one frame.
+    /// Moves the next messages from `waiting` to `open`, as many as fit into one frame.
     fn take_batch(&mut self) -> Vec<Message> {
         let room = self.limits.in_flight_messages as usize - self.open.len();
         let by_rate = self.limits.per_second.map_or(usize::MAX, |rate| {
-            // What fell due since the start, so that a late wake-up is made good.
+            // All messages due since the start, so that a late wake-up is made up for.
             let due = (self.started.elapsed().as_secs_f64() * rate as f64) as u64 + 1;
             usize::try_from(due.saturating_sub(self.sent)).unwrap_or(usize::MAX).max(1)
         });
@@ -270,7 +270,7 @@ impl Sender {
     fn refused(&mut self, refused: Vec<(u64, ResponseCode)>, progress: &Progress) {
         for (id, code) in refused {
             match code {
-                // This publisher is no longer served; another connection's may be.
+                // This publisher no longer exists; a new connection may get another.
                 ResponseCode::PublisherDoesNotExist
                 | ResponseCode::StreamNotAvailable
                 | ResponseCode::InternalError => {
@@ -288,14 +288,14 @@ impl Sender {
     fn lose(&mut self, progress: &Progress, why: &str) {
         if let Some(session) = self.session.take() {
             let open = self.open.len();
-            progress.say(&format!("{why}; connecting anew, to send {open} messages again"));
+            progress.say(&format!("{why}; reconnecting to send {open} messages again"));
             tokio::spawn(session.close());
         }
         self.trouble = why.to_owned();
     }
 
-    /// A new session, on which what was open is sent again. A session that comes to nothing counts
-    /// as none: only a confirmation makes the pauses short again, and the patience long.
+    /// Opens a new session, and resends the unconfirmed messages on it. Only a confirmation resets
+    /// the pauses and the time limit: a session without one does not count.
     async fn reconnect(&mut self, progress: &Progress) -> Result<(), Failure> {
         while self.session.is_none() {
             if self.progressed.elapsed() >= self.limits.give_up_after {
@@ -334,7 +334,7 @@ impl Sender {
             String::new()
         };
         Failure::Unavailable(format!(
-            "{open} messages for stream {:?} are not confirmed; given up after {:.0} s without \
+            "{open} messages for stream {:?} are not confirmed; stopped after {:.0} s without \
              progress: {}{hint}",
             self.target.stream,
             self.progressed.elapsed().as_secs_f64(),

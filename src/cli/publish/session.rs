@@ -1,8 +1,8 @@
-//! One connection of the official client, used with caution.
+//! One connection of the official client.
 //!
-//! Every call has a time limit, and what panics in it becomes an error. What the client does not
-//! tell (a peer that went silent, a leader that moved) is noticed here or in the sender; the remedy
-//! is always a new session.
+//! Every call has a time limit, and a panic in it becomes an error. Failures that the client does
+//! not report (a silent peer, a moved leader) are detected here or in the sender; the remedy is
+//! always a new session.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,14 +21,15 @@ use super::elder;
 use crate::cli::exit::Failure;
 use crate::config::{BrokerAddress, BrokerConfig, Mechanism};
 
-/// The one publisher that each connection declares.
+/// Id of the only publisher of each connection.
 const PUBLISHER: u8 = 1;
-/// The client takes the smaller of its own and the broker's limit; so this leaves it to the broker.
+/// Largest frame, in bytes. The smaller of this and the broker's limit counts, so this leaves it to
+/// the broker.
 const FRAME_BYTES_MAX: u32 = u32::MAX;
-/// How long a good-bye may take.
+/// Time limit for closing the connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The bundles of trusted authorities that systems have. The client wants a file.
+/// Usual paths of the system's certificate authorities. The client needs a file.
 const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -36,13 +37,13 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What is published to.
+/// Destination of the messages.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) broker: BrokerConfig,
     pub(super) stream: String,
     tls: Tls,
-    /// The broker is known to be older than 3.11.
+    /// True if the broker is known to be older than 3.11.
     elder: AtomicBool,
 }
 
@@ -53,7 +54,7 @@ enum Tls {
     Verified { ca: PathBuf, client: Option<(PathBuf, PathBuf)> },
 }
 
-/// What comes back.
+/// An event of the connection.
 #[derive(Debug)]
 pub(super) enum Event {
     Confirmed(Vec<u64>),
@@ -61,13 +62,13 @@ pub(super) enum Event {
     Lost(&'static str),
 }
 
-/// Why there is no session.
+/// Reason why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    /// It may work later.
+    /// A retry may succeed.
     #[error("{0}")]
     Transient(String),
-    /// It will not work until somebody acts.
+    /// A retry is useless before the user acts.
     #[error("{0}")]
     Permanent(String),
 }
@@ -119,7 +120,7 @@ impl Target {
         {
             return Ok(client);
         }
-        // Closed in the middle of the handshake: that is how a broker before 3.11 answers.
+        // Closed during the handshake: the behaviour of a broker before 3.11.
         let closed =
             || SessionError::Transient(format!("{tried}: the broker closed the connection"));
         if !matches!(self.tls, Tls::Off) {
@@ -136,7 +137,7 @@ impl Target {
         Ok(client)
     }
 
-    /// `None` where the broker closed the connection in the middle of the handshake.
+    /// `None` if the broker closed the connection during the handshake.
     async fn connect_to(
         &self,
         address: &BrokerAddress,
@@ -152,21 +153,21 @@ impl Target {
         limited(tried, self.broker.connect_timeout.0, call).await
     }
 
-    /// Creates the stream, unless something has its name: returns whether that is so.
+    /// Creates the stream. Returns true if the name is already in use.
     async fn create(&self, client: &Client) -> Result<bool, SessionError> {
         let (client, stream) = (client.clone(), self.stream.clone());
         let call = async move { client.create_stream(&stream, HashMap::new()).await };
         let tried = format!("creating stream {:?}", self.stream);
         let answer = limited(&tried, self.broker.request_timeout.0, call).await?;
         match answer.code() {
-            // The second: there is one that was created with limits of its own.
+            // The second code: one exists with other limits.
             ResponseCode::StreamAlreadyExists | ResponseCode::PreconditionFailed => Ok(true),
             ResponseCode::Ok => Ok(false),
             code => Err(refused(&tried, code, &self.broker)),
         }
     }
 
-    /// The node that the stream's leader is on.
+    /// Address of the stream's leader.
     async fn leader(
         &self,
         client: &Client,
@@ -182,7 +183,7 @@ impl Target {
                 Ok(BrokerAddress { host: stream.leader.host, port })
             }
             Some(stream) => Err(refused(&tried, &stream.response_code, &self.broker)),
-            // The client passes over a stream that has no leader, or that is not there.
+            // The client leaves out a stream that has no leader or does not exist.
             None => Err(SessionError::Permanent(self.missing(name_taken))),
         }
     }
@@ -194,7 +195,7 @@ impl Target {
         let look = format!("rabbitmqctl list_queues -p '{vhost}' name type");
         if name_taken {
             return format!(
-                "{stream:?} is no stream, or has no leader at the moment: vhost {vhost:?} has a queue of \
+                "{stream:?} is not a stream, or has no leader at the moment: vhost {vhost:?} has a queue of \
                  this name, which may be a classic or a quorum queue ({look})"
             );
         }
@@ -205,7 +206,7 @@ impl Target {
     }
 }
 
-/// A connection over which can be published.
+/// A connection for publishing.
 pub(super) struct Session {
     client: Client,
     request_timeout: Duration,
@@ -213,8 +214,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects to the stream's leader through this address. At most `in_flight` messages may lack
-    /// their confirmation at any time.
+    /// Connects to the stream's leader through this address. At most `in_flight` messages may be
+    /// unconfirmed at any time.
     pub(super) async fn open(
         target: &Target,
         address: &BrokerAddress,
@@ -228,7 +229,7 @@ impl Session {
             close(&client).await;
             client = target.connect(&leader).await?;
         }
-        // Each event settles at least one message, or is the last; so it cannot overflow.
+        // Each event settles at least one message, or is the last, so it cannot overflow.
         let (to, events) = mpsc::channel(in_flight + 16);
         let (handled, request_timeout) = (client.clone(), target.broker.request_timeout.0);
         let to = Arc::new(to);
@@ -236,7 +237,8 @@ impl Session {
             let to = to.clone();
             async move {
                 if let Some(event) = event(item) {
-                    // Full or closed: the sender no longer waits for it, or will miss it in time.
+                    // Full or closed: the sender has stopped waiting, or will notice by its time
+                    // limit.
                     drop(to.try_send(event));
                 }
                 Ok(())
@@ -250,20 +252,20 @@ impl Session {
         let session = Session { client, request_timeout, events };
         let (client, stream) = (session.client.clone(), target.stream.clone());
         let call = async move { client.declare_publisher(PUBLISHER, None, &stream).await };
-        let tried = format!("becoming a publisher of stream {:?}", target.stream);
+        let tried = format!("declaring a publisher on stream {:?}", target.stream);
         let answer = limited(&tried, request_timeout, call).await?;
         match answer.code() {
             ResponseCode::Ok => Ok(session),
-            // Nothing else in such a request makes the broker answer so.
+            // Nothing else in such a request causes this answer.
             ResponseCode::PreconditionFailed => Err(SessionError::Transient(format!(
-                "{tried}: the broker takes no messages now, because it has a resource alarm, as a rule \
+                "{tried}: the broker accepts no messages now, because it has a resource alarm, usually \
                  for its free disk space (rabbitmq-diagnostics alarms, on the node)"
             ))),
             code => Err(refused(&tried, code, &target.broker)),
         }
     }
 
-    /// Sends these messages, which carry their ids, in one frame.
+    /// Sends these messages, which have ids, in one frame.
     pub(super) async fn publish(&self, messages: Vec<Message>) -> Result<(), SessionError> {
         let client = self.client.clone();
         let call = async move { client.publish(PUBLISHER, messages, 1).await };
@@ -275,7 +277,7 @@ impl Session {
         self.events.recv().await.unwrap_or(Event::Lost("the connection was closed"))
     }
 
-    /// Says good-bye, if anybody listens.
+    /// Closes the connection, if it is still open.
     pub(super) async fn close(self) {
         close(&self.client).await;
     }
@@ -284,7 +286,7 @@ impl Session {
 async fn close(client: &Client) {
     let client = client.clone();
     let call = async move { client.close().await };
-    // Whatever comes back, the connection is not used any more.
+    // The result does not matter: the connection is not used any more.
     drop(limited("closing", CLOSE_WITHIN, call).await);
 }
 
@@ -311,7 +313,7 @@ fn event(item: MessageResult) -> Option<Event> {
     }
 }
 
-/// Awaits a call of the client: for so long, and on a task of its own, which may panic.
+/// Awaits a call of the client with a time limit, on a task of its own, because it may panic.
 async fn limited<T, E>(
     tried: &str,
     within: Duration,
@@ -336,13 +338,13 @@ where
 
 fn explained(tried: &str, error: &str) -> SessionError {
     let permanent = |what: &str| SessionError::Permanent(format!("{tried}: {what}"));
-    // The client hands the code of a refused login on in words only.
+    // The client reports the code of a refused login as text only.
     if error.contains("AuthenticationFailureLoopback") {
-        permanent("the broker lets this user in from its own host only")
+        permanent("the broker accepts this user only from its own host")
     } else if error.contains("AuthenticationFailure") || error.contains("Sasl") {
         permanent("the broker does not accept this user and password")
     } else if error.contains("VirtualHostAccessFailure") {
-        permanent("the user has no access to this virtual host, or there is none of this name")
+        permanent("the user has no access to this virtual host, or it does not exist")
     } else {
         SessionError::Transient(format!("{tried}: {error}"))
     }
@@ -355,18 +357,18 @@ fn refused(tried: &str, code: &ResponseCode, broker: &BrokerConfig) -> SessionEr
             SessionError::Transient(format!("{tried}: the broker answered {code:?}"))
         }
         ResponseCode::AccessRefused => SessionError::Permanent(format!(
-            "{tried}: the broker does not let user {user:?} do that in vhost {vhost:?} (access \
+            "{tried}: the broker does not allow this for user {user:?} in vhost {vhost:?} (access \
              refused). Grant it with rabbitmqctl set_permissions"
         )),
         ResponseCode::StreamDoesNotExist => SessionError::Permanent(format!(
-            "{tried}: it is not there in vhost {vhost:?}. Create it with --create"
+            "{tried}: it does not exist in vhost {vhost:?}. Create it with --create"
         )),
         code => SessionError::Permanent(format!("{tried}: the broker answered {code:?}")),
     }
 }
 
-/// What the client can do of what the configuration asks for; the rest is an error, since doing
-/// less would be less safe than it looks.
+/// Translates the TLS settings for the client. A setting that it does not support is an error,
+/// because ignoring it would be less safe than it looks.
 fn tls(broker: &BrokerConfig) -> Result<Tls, Failure> {
     let Some(tls) = &broker.tls else { return Ok(Tls::Off) };
     if tls.insecure_skip_verify {
@@ -382,7 +384,7 @@ fn tls(broker: &BrokerConfig) -> Result<Tls, Failure> {
     let system = || SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
     let ca = tls.ca.clone().or_else(system).ok_or_else(|| {
         Failure::Config(
-            "publish found no bundle of trusted authorities on this system: give broker.tls.ca"
+            "publish found no file of trusted certificate authorities on this system: set broker.tls.ca"
                 .to_owned(),
         )
     })?;

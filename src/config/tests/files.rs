@@ -29,7 +29,7 @@ fn env(credentials: &Path) -> Env {
     ])
 }
 
-/// Whether the line is a key that is commented out: `#key = …`, without a space.
+/// True if the line is a key that is commented out: `#key = …`, without a space.
 fn is_commented_key(line: &str) -> bool {
     line.strip_prefix('#').is_some_and(|l| l.starts_with(|c: char| c.is_ascii_lowercase()))
 }

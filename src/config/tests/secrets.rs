@@ -38,8 +38,8 @@ fn a_secret_that_is_not_there_is_named_by_its_place() {
         ("{ credential = \"empty\" }", "empty"),
         ("{ credential = \"binary\" }", "not UTF-8"),
         ("{ credential = \"huge\" }", "longer than 65536"),
-        ("{ env = \"A\", file = \"B\" }", "not the place of a secret"),
-        ("{ }", "not the place of a secret"),
+        ("{ env = \"A\", file = \"B\" }", "not a reference to a secret"),
+        ("{ }", "not a reference to a secret"),
         ("{ evn = \"A\" }", "did you mean `env`"),
     ] {
         let found = problems(&with(password), &env);

@@ -33,10 +33,10 @@ fn what_is_no_toml_is_placed_and_says_what_to_do() {
             format!("[log]\nlevel = \"info\"\n[log]\n{CONSUMER}"),
             "line 3, column 2: the key `log` is given twice",
         ),
-        (format!("[log]\nlevel = info\n{CONSUMER}"), "line 2, column 9: this is no value of TOML"),
-        (format!("[log]\nlevel = warn\n{CONSUMER}"), "a text stands in quotes"),
+        (format!("[log]\nlevel = info\n{CONSUMER}"), "line 2, column 9: this is not a TOML value"),
+        (format!("[log]\nlevel = warn\n{CONSUMER}"), "put a text in quotes"),
         ("[broker\n".to_owned(), "line 1, column 8: not valid TOML: unclosed table"),
-        (String::new(), "consumer: there is none: expected at least one [[consumer]]"),
+        (String::new(), "consumer: no consumer is configured: expected at least one [[consumer]]"),
         (with("batch = { max_messages = \"5\" }"), "line 5: consumer[0].batch.max_messages"),
     ] {
         let error = error(text.as_bytes());
@@ -60,7 +60,7 @@ fn tables_and_lists_that_were_taken_for_each_other() {
     }
     let many = format!("{CONSUMER}[[broker]]\nuri = \"rabbitmq-stream://h\"\n");
     let error = super::problems(&many, &Env::default());
-    assert_eq!(error, ["broker: [[broker]] is a list, and there is only one: write [broker]"]);
+    assert_eq!(error, ["broker: [[broker]] is a list, expected one table: write [broker]"]);
     let misspelt = CONSUMER.replace("consumer", "consumers");
     let error = super::problems(&misspelt, &Env::default());
     assert_eq!(error, ["consumers: unknown key; did you mean `consumer`?"]);
@@ -78,7 +78,7 @@ fn a_byte_order_mark_and_line_ends_of_windows_are_read() {
 fn a_file_that_cannot_be_read_says_why() {
     let file = File::new(CONSUMER);
     let folder = Config::load(Some(file.0.path()), &Env::default()).unwrap_err().to_string();
-    assert!(folder.contains("it is a folder; name the file in it"), "{folder}");
+    assert!(folder.contains("it is a folder; give the path of a file"), "{folder}");
     let missing = file.0.path().join("none.toml");
     let missing = Config::load(Some(&missing), &Env::default()).unwrap_err().to_string();
     assert!(missing.contains("none.toml (name another one with -c FILE"), "{missing}");

@@ -153,31 +153,28 @@ fn metrics_say_what_is_wrong() {
     for (keys, says) in [
         ("name = \"rillway_x\"\ntype = \"counter\"", "for the program's own metrics"),
         ("name = \"a-b\"\ntype = \"counter\"", "\"a-b\" cannot be"),
-        ("name = \"9\"\ntype = \"counter\"", "no digit in front"),
+        ("name = \"9\"\ntype = \"counter\"", "not beginning with a digit"),
         ("name = \"a\"\ntype = \"summary\"", "summary"),
         ("name = \"a\"\ntype = \"gauge\"", "it is missing: only a counter"),
-        ("name = \"a\"\ntype = \"counter\"\nvalue = \"amount\"", "is no source"),
-        (
-            "name = \"a\"\ntype = \"counter\"\nlabels = { consumer = \"/c\" }",
-            "a meaning of its own",
-        ),
+        ("name = \"a\"\ntype = \"counter\"\nvalue = \"amount\"", "is not a source"),
+        ("name = \"a\"\ntype = \"counter\"\nlabels = { consumer = \"/c\" }", "is reserved"),
         ("name = \"a\"\ntype = \"counter\"\nlabels = { __x = \"/c\" }", "cannot be a label"),
         ("name = \"a\"\ntype = \"counter\"\nlabels = { x = \"c\" }", "label \"x\""),
         ("name = \"a\"\ntype = \"counter\"\nbuckets = [1]", "it has no effect"),
         (
             "name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = [2, 1]",
-            "numbers that grow",
+            "ascending numbers",
         ),
-        ("name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = []", "numbers that grow"),
+        ("name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\nbuckets = []", "ascending numbers"),
         ("name = \"a\"\ntype = \"counter\"\nwhen = { \"/t\" = [1] }", "expected a text"),
-        ("name = \"a\"\ntype = \"counter\"\nwhen = { t = 1 }", "is no source"),
+        ("name = \"a\"\ntype = \"counter\"\nwhen = { t = 1 }", "is not a source"),
         (
             "name = \"a\"\ntype = \"counter\"\n[[consumer.sink.metrics]]\nname = \"a\"\ntype = \"counter\"",
-            "stands twice",
+            "is used twice",
         ),
         (
             "name = \"a\"\ntype = \"histogram\"\nvalue = \"/v\"\n[[consumer.sink.metrics]]\nname = \"a_sum\"\ntype = \"counter\"",
-            "\"a\" has the name \"a_sum\" too",
+            "\"a\" also uses the name \"a_sum\"",
         ),
     ] {
         let found = metric(keys);
@@ -233,7 +230,7 @@ fn postgres_says_what_is_wrong_without_the_secrets() {
         (&format!("{both}connect_timeout = \"0s\""), "out of range"),
         (&format!("{both}write_timeout = \"5s\""), "is not below write_timeout, which is 5s"),
         (&format!("{both}tls = {{ cert = \"c\" }}"), "`cert` and `key` go together"),
-        (&format!("{both}columns = {{ offset = \"/o\" }}"), "\"offset\" comes twice"),
+        (&format!("{both}columns = {{ offset = \"/o\" }}"), "\"offset\" is used twice"),
     ] {
         let found = postgres(keys).join("\n");
         assert!(found.contains(says), "{keys}:\n{found}");
@@ -245,6 +242,6 @@ fn postgres_says_what_is_wrong_without_the_secrets() {
         )
     };
     let found = problems(&[consumer("a"), consumer("b")].concat(), &Env::default()).join("\n");
-    assert!(found.contains("into table \"t\" of h:5432/d already"), "{found}");
+    assert!(found.contains("into table \"t\" of h:5432/d"), "{found}");
     assert!(!found.contains("hunter2"), "{found}");
 }

@@ -18,11 +18,11 @@ fn what_is_wrong_with_a_stream_sink() {
     for (text, path, says) in [
         (sink("create = true"), "consumer[0].sink", "`stream` is missing"),
         (sink("stream = \"\""), "consumer[0].sink.stream", "0 bytes"),
-        (sink("stream = \"s\""), "consumer[0].sink.stream", "round for ever"),
+        (sink("stream = \"s\""), "consumer[0].sink.stream", "without end"),
         (
             sink("stream = \"s\", uri = \"rabbitmq-stream://x:y@localhost:5552/%2f\""),
             "consumer[0].sink.stream",
-            "round for ever",
+            "without end",
         ),
         (
             sink("stream = \"t\", uri = \"amqp://u:secret@h\""),
@@ -37,13 +37,13 @@ fn what_is_wrong_with_a_stream_sink() {
         (
             named("a", "s", "stream = \"t\"") + &named("b", "s", "stream = \"t\""),
             "consumer[1].sink.stream",
-            "consumer[0] sends the messages of stream \"s\" to \"t\" already",
+            "consumer[0] already sends the messages of stream \"s\" to \"t\"",
         ),
         (
             named("a", "s", "stream = \"t\", publisher = \"p\"")
                 + &named("b", "s", "stream = \"t\", publisher = \"p\""),
             "consumer[1].sink.publisher",
-            "consumer[0] publishes to stream \"t\" as \"p\" already",
+            "consumer[0] already publishes to stream \"t\" as \"p\"",
         ),
     ] {
         let found = problems(&text, &Env::default());
@@ -62,7 +62,7 @@ fn messages_that_would_go_round_through_several_consumers() {
         + &named("d", "s", "stream = \"elsewhere\"");
     let found = problems(&text, &Env::default());
     assert_eq!(found.len(), 3, "{found:#?}");
-    assert!(found.iter().all(|p| p.contains("round for ever")), "{found:#?}");
+    assert!(found.iter().all(|p| p.contains("without end")), "{found:#?}");
 }
 
 #[test]

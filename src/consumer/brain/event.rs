@@ -158,7 +158,7 @@ pub(in crate::consumer) enum Action<W> {
 /// What others see of the brain at the end of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::consumer) struct View {
-    /// When the oldest chunk received and not durable was written.
+    /// Time at which the oldest chunk that was received and is not durable was written.
     pub(in crate::consumer) oldest: Option<Timestamp>,
     /// The last durable position.
     pub(in crate::consumer) durable: Option<Checkpoint>,

@@ -36,7 +36,7 @@ pub(super) enum Link {
 
 pub(super) struct Up {
     pub(super) intake: Intake,
-    /// Where the position was found.
+    /// Source of the position.
     pub(super) origin: Option<Origin>,
     /// A chunk that waits for room to be inflated, or for a gap to be explained.
     pub(super) chunk: Option<Checked>,

@@ -14,7 +14,7 @@ use crate::wire::chunk::ChunkError;
 
 /// Something worth knowing.
 pub(in crate::consumer) enum Note {
-    /// A new state, with the reason where it is not a good one.
+    /// A new state, with the reason if it is a bad one.
     State(State, Option<String>),
     /// It connects; the reason shown before stays.
     Connecting,

@@ -197,7 +197,7 @@ impl<W: Caller> Storing<W> {
         true
     }
 
-    /// Takes what the broker says that it holds, read anew after a reconnection.
+    /// Takes over the offset that the broker reports after a reconnection.
     pub(in crate::consumer) fn observed(&mut self, stored: Option<Offset>) {
         self.commit.observed(stored);
     }
@@ -209,7 +209,7 @@ impl<W: Caller> Storing<W> {
         }
     }
 
-    /// The stream bears the position out.
+    /// The stream has confirmed the position.
     pub(in crate::consumer) fn resume(&mut self) {
         self.commit.resume();
     }

@@ -1,8 +1,9 @@
-//! Looks at the streams of all consumers, for their lag: also of one that has halted or cannot connect.
+//! Observes the ends of all consumers' streams, for their lag: also for a consumer that has halted
+//! or cannot connect.
 //!
-//! All consumers of one broker share the connections for it, one to each node; a stream that several
-//! consumers read is looked at once for all of them. Each stream has a task of its own, so that one
-//! that is slow, missing or refused does not keep the others waiting.
+//! All consumers of one broker share the connections for it, one per node; a stream that several
+//! consumers read is observed once for all. Each stream has its own task, so that a slow, missing
+//! or refused one does not delay the others.
 
 mod stream;
 
@@ -19,29 +20,29 @@ use crate::source::stream::StreamLookout;
 use crate::sync::lock;
 use crate::types::StreamName;
 
-/// The name of its connections in RabbitMQ's list.
+/// Name of the connections in RabbitMQ's list.
 const CONNECTION_NAME: &str = "rillway lag";
 
-/// Whatever looks at the streams of this process's consumers.
+/// The observers of this process's streams.
 #[derive(Default)]
 pub struct Observers {
     brokers: Mutex<Vec<Weak<Broker>>>,
 }
 
-/// One broker: what its consumers have in common.
+/// State shared by all consumers of one broker.
 struct Broker {
     options: ConnectOptions,
     lookout: Arc<StreamLookout>,
     streams: Mutex<HashMap<StreamName, Observed>>,
 }
 
-/// A stream that is looked at.
+/// A stream that is observed.
 struct Observed {
     watchers: Arc<Watchers>,
     task: AbortHandle,
 }
 
-/// Has a consumer's stream looked at for as long as this lives.
+/// Keeps the observation of a consumer's stream running; dropping it ends that.
 pub struct Watching {
     broker: Arc<Broker>,
     stream: StreamName,
@@ -49,8 +50,8 @@ pub struct Watching {
 }
 
 impl Observers {
-    /// Looks at the consumer's stream from now on, and leaves what it sees in its status, whether the
-    /// consumer runs or not.
+    /// Observes the consumer's stream from now on, and stores the results in its status, whether
+    /// the consumer runs or not.
     pub fn watch(&self, spec: &Arc<Spec>, status: &Arc<Status>) -> Watching {
         let broker = self.broker(&spec.connect);
         broker.watch(spec, status);

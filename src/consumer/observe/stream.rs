@@ -1,4 +1,4 @@
-//! Looks at one stream again and again, on behalf of all consumers that read it.
+//! Observes one stream repeatedly, for all consumers that read it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -18,19 +18,19 @@ use crate::source::stream::{StreamLookout, StreamView};
 use crate::telemetry::State;
 use crate::types::{Offset, Reference, StreamName, Timestamp};
 
-/// Between two looks where the broker answers from its counters.
+/// Interval of observations if the broker reports statistics.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks where chunks have to be read for it (before 3.11).
+/// Interval if chunks have to be read instead (before 3.11).
 const EVERY_BY_READING: Duration = Duration::from_secs(5);
 
-/// The shortest wait after a failure.
+/// Shortest wait after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// The longest.
+/// Longest wait after a failure.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Questions of single consumers under way at the same time, each of which may read a chunk.
+/// Most simultaneous questions of single consumers, each of which may read a chunk.
 const QUESTIONS_MAX: usize = 16;
 
 /// The consumers that read one stream.
@@ -48,7 +48,7 @@ impl Watchers {
         lock(&self.0).push(Watcher { spec: Arc::clone(spec), status: Arc::clone(status) });
     }
 
-    /// Leaves one out; whether it was the last.
+    /// Removes one consumer; returns true if it was the last.
     pub(super) fn remove(&self, status: &Arc<Status>) -> bool {
         let mut all = lock(&self.0);
         all.retain(|watcher| !Arc::ptr_eq(&watcher.status, status));
@@ -60,12 +60,12 @@ impl Watchers {
     }
 }
 
-/// What has to be asked beyond where the stream begins and ends.
+/// A question beyond the first offset and the end of the stream.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Question {
-    /// When the first message from this offset on was written, if there is one.
+    /// Time at which the first message from this offset on was written, if there is one.
     Written(Offset),
-    /// What is stored under this reference.
+    /// The offset stored under this reference.
     Stored(Reference),
 }
 
@@ -99,7 +99,7 @@ impl Looking {
         Looking { lookout, stream: stream.clone(), watchers }
     }
 
-    /// Looks for ever; ends with its task.
+    /// Observes indefinitely; ends when its task is dropped.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         loop {
@@ -113,7 +113,7 @@ impl Looking {
                         facts.watch.heard(Timestamp::now());
                     }
                 });
-                tracing::debug!(consumer = %spec.name, stream = %spec.stream, %error, wait_ms = wait.as_millis(), "cannot look at the stream");
+                tracing::debug!(consumer = %spec.name, stream = %spec.stream, %error, wait_ms = wait.as_millis(), "cannot observe the stream's end");
             }
             tokio::time::sleep(wait).await;
         }
@@ -137,7 +137,7 @@ impl Looking {
         view: &StreamView,
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, SourceError> {
-        // Reading takes its time: an empty stream is one in which no chunk came for a while.
+        // Reading takes longer: a stream counts as empty if no chunk arrives for a while.
         let (every, within) = match view.is_cheap() {
             true => (EVERY, EVERY),
             false => (EVERY_BY_READING, EVERY_BY_READING * 2),
@@ -159,7 +159,8 @@ impl Looking {
                 }
                 Some((question, answer)) = asking.next() => {
                     asked.remove(&question);
-                    // One that failed is asked again after the next look, and does not end the others.
+                    // A failed question is asked again after the next observation, and does not end
+                    // the others.
                     if let Ok(answer) = answer {
                         self.take(answer);
                     }
@@ -169,7 +170,7 @@ impl Looking {
         }
     }
 
-    /// Looks once; the next look is to be done `within` this time.
+    /// Observes once; the next observation is due `within` this time.
     async fn look(&self, view: &StreamView, within: Duration) -> Result<(), SourceError> {
         let bounds = view.bounds().await?;
         for watcher in self.watchers.all() {
@@ -181,14 +182,14 @@ impl Looking {
         Ok(())
     }
 
-    /// What the consumers need to know beyond that.
+    /// Questions of the consumers beyond that.
     fn questions(&self) -> impl Iterator<Item = Question> {
         self.watchers.all().into_iter().filter_map(|Watcher { spec, status }| {
             let facts = status.facts();
             match facts.positioned {
                 true => facts.watch.question(&facts.view()).map(Question::Written),
-                // A sink that cannot be opened, or is not to be, does not say where it stands. The
-                // stored offset, which never is beyond that, serves until it does.
+                // A sink that cannot be opened, or is not to be opened, does not report its position.
+                // Until it does, the stored offset is used, which is never beyond it.
                 false => matches!(facts.state, State::Backoff | State::Halted | State::Stopped)
                     .then(|| Question::Stored(spec.reference.clone())),
             }
@@ -206,7 +207,7 @@ impl Looking {
                         Answer::Written(*from, chunk.map(|c| c.header.timestamp))
                     })
                 }
-                // Without an answer it stays unknown, and is asked for at the next look.
+                // Without an answer it stays unknown, and is asked again at the next observation.
                 Question::Stored(reference) => {
                     let stored = view.stored(reference).await;
                     Ok(Answer::Stored(reference.clone(), stored.unwrap_or(None)))

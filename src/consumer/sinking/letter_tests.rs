@@ -307,7 +307,7 @@ async fn a_record_without_a_letter_below_others_halts() {
         let (mut reports, _) = case.run().await;
         let reason = stopped(&mut reports).reason;
         assert!(reason.contains(&format!("offset {lost} was found bad only")), "{reason}");
-        assert!(reason.contains("start the consumer again"), "{reason}");
+        assert!(reason.contains("restart the consumer"), "{reason}");
         assert!(journal.lock().unwrap().iter().all(|(name, _)| *name == "sink"), "no letter");
         // A person found the letter, and says so.
         let mut text = std::fs::read_to_string(&file).unwrap_or_default();

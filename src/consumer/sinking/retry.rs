@@ -1,4 +1,4 @@
-//! Calls of a sink that are repeated for as long as it says that they may work later.
+//! Calls of a sink, repeated while it returns transient errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::sink::{BadRecord, Durability, Sink, SinkError};
 
-/// Tries again for as long as a sink says that it may work later.
+/// Retries calls of a sink while it returns transient errors.
 pub(super) struct Retry<'a> {
     pub(super) reports: &'a mpsc::Sender<Report>,
     pub(super) backoff: Backoff,
@@ -33,7 +33,7 @@ impl Retry<'_> {
         }
     }
 
-    /// Has the sink begin a new history.
+    /// Makes the sink continue with a re-created stream.
     pub(super) async fn restart(&mut self, sink: &mut dyn Sink) -> Result<(), String> {
         self.backoff.reset();
         loop {
@@ -41,13 +41,15 @@ impl Retry<'_> {
                 Ok(()) => return Ok(()),
                 Err(SinkError::Transient { what, .. }) => self.wait(what, None).await?,
                 Err(error) => {
-                    return Err(format!("the former history could not be set aside: {error}"));
+                    return Err(format!(
+                        "the data of the old incarnation of the stream could not be set aside: {error}"
+                    ));
                 }
             }
         }
     }
 
-    /// Writes one batch to its end.
+    /// Writes one whole batch.
     pub(super) async fn write_whole(
         &mut self,
         sink: &mut dyn Sink,
@@ -62,7 +64,7 @@ impl Retry<'_> {
         }
     }
 
-    /// Writes one batch, or part of it; once the time runs short, ends what is under way.
+    /// Writes one batch, or part of it; when the time runs short, completes what is in flight.
     pub(super) async fn write(
         &mut self,
         sink: &mut dyn Sink,
@@ -87,14 +89,14 @@ impl Retry<'_> {
                 Ok(Durability::Part(None)) if winds_up => return Err(Refusal::WoundUp),
                 Ok(durability) => return Ok(durability),
                 Err(SinkError::Fatal(reason)) => return Err(Refusal::Fatal(reason)),
-                // A sink that names no record would be asked for ever.
+                // A sink that names no record would be called without end.
                 Err(SinkError::Poison(bad)) if bad.is_empty() => {
                     return Err(Refusal::Fatal(
                         "the sink refused records without naming one".into(),
                     ));
                 }
                 Err(SinkError::Poison(bad)) => return Err(Refusal::Poison(bad)),
-                // The word came while it was written: what has begun is to be ended, and not repeated.
+                // The signal came during the write: what was started is completed, and not retried.
                 Err(SinkError::Transient { .. }) if may_stop && !winds_up && self.stop.is_set() => {
                 }
                 Err(SinkError::Transient { what, retry_after }) => {
@@ -104,7 +106,7 @@ impl Retry<'_> {
         }
     }
 
-    /// Has it on disk that these letters come.
+    /// Stores the offsets of these dead letters on disk.
     pub(super) async fn note(
         &mut self,
         letters: &mut DeadLetters,
@@ -117,7 +119,7 @@ impl Retry<'_> {
         Ok(())
     }
 
-    /// Reports a failure that may pass, and waits; not on and on once the time runs short.
+    /// Reports a transient failure, and waits; only once when the time runs short.
     async fn wait(&mut self, what: String, retry_after: Option<Duration>) -> Result<(), String> {
         let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
         let report = Report::Retrying { error: what, wait };
@@ -130,13 +132,13 @@ impl Retry<'_> {
     }
 }
 
-/// What ends the sink's task when there is nobody left to tell.
+/// Result of the sink's task when its consumer is gone.
 pub(super) const GONE: &str = "the consumer is gone";
 
-/// Why a batch is not tried again as it is.
+/// Reason why a batch is not written again unchanged.
 pub(super) enum Refusal {
     Poison(Vec<BadRecord>),
     Fatal(String),
-    /// The time of a graceful shutdown runs short, and nothing is under way any more.
+    /// The time of a graceful shutdown runs short, and nothing is in flight any more.
     WoundUp,
 }

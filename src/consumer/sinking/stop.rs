@@ -1,15 +1,15 @@
-//! The word that no batch is to be begun any more.
+//! The signal that no batch may be started any more.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Says that the time of a graceful shutdown runs short.
+/// Signal that the time of a graceful shutdown runs short. Clones share it.
 #[derive(Clone, Default)]
 pub(in crate::consumer) struct Stop(Arc<watch::Sender<bool>>);
 
 impl Stop {
-    /// Says so to every clone.
+    /// Sends the signal to every clone.
     pub(in crate::consumer) fn set(&self) {
         self.0.send_replace(true);
     }
@@ -18,7 +18,7 @@ impl Stop {
         *self.0.borrow()
     }
 
-    /// Waits until it is said; never ends where it was said before.
+    /// Waits for the signal; never returns if it was sent before.
     ///
     /// Cancel-safe.
     pub(super) async fn comes(&self) {

@@ -1,4 +1,4 @@
-//! From a value as it was found to what its column wants.
+//! Converts a found value to its column's type.
 
 use std::borrow::Cow;
 
@@ -6,17 +6,18 @@ use super::Value;
 use crate::sink::envelope::{self, Nul};
 use crate::types::column::ColumnType;
 
-/// The most digits that a decimal number may have, written out.
+/// Most digits of a decimal number, written out.
 pub(super) const DIGITS_MAX: usize = 1000;
 
-/// A value as it was found. Nulls are not found.
+/// A value as found in the message. Nulls are not included.
 pub(super) enum Found<'a> {
     Boolean(bool),
-    /// In JSON's spelling.
+    /// In JSON's notation.
     Number(Cow<'a, str>),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
-    /// A JSON string that stands for no text, for it holds half of a surrogate pair: as it is written.
+    /// A JSON string that is not valid Unicode, because it holds half of a surrogate pair: its raw
+    /// text.
     LoneSurrogate(Cow<'a, str>),
     /// An AMQP string that is not UTF-8.
     NotUtf8(Cow<'a, [u8]>),
@@ -24,12 +25,12 @@ pub(super) enum Found<'a> {
     Timestamp(i64),
     /// A list, a map, or the like: JSON.
     Compound(Cow<'a, str>),
-    /// A number that is not finite.
+    /// NaN or infinity.
     NotFinite(f64),
 }
 
 impl<'a> Found<'a> {
-    /// What a JSON text holds; `None` for null. The text was checked before.
+    /// The value of a JSON text; `None` for null. The text was checked before.
     pub(super) fn of_json(raw: &'a str) -> Option<Found<'a>> {
         Some(match raw.as_bytes().first()? {
             b'n' => return None,
@@ -41,7 +42,7 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// The same, borrowing nothing.
+    /// The same value without borrowed parts.
     pub(super) fn into_owned<'o>(self) -> Found<'o> {
         match self {
             Found::Boolean(value) => Found::Boolean(value),
@@ -56,7 +57,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Its JSON.
+    /// The value as JSON.
     pub(super) fn into_json(self) -> Cow<'a, str> {
         let quoted = |text: &str| Cow::Owned(serde_json::Value::from(text).to_string());
         match self {
@@ -74,7 +75,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// What it is, in words that show no more than a glimpse of it.
+    /// A description that quotes at most a short part of the value.
     fn words(&self) -> String {
         let glimpse = |text: &str| {
             let short: String = text.chars().take(24).collect();
@@ -85,7 +86,7 @@ impl<'a> Found<'a> {
             Found::Boolean(value) => value.to_string(),
             Found::Number(text) => format!("the number {}", glimpse(text).trim_matches('"')),
             Found::Text(text) => format!("the text {}", glimpse(text)),
-            Found::Bytes(bytes) => format!("{} bytes that are no text", bytes.len()),
+            Found::Bytes(bytes) => format!("{} bytes that are not text", bytes.len()),
             Found::LoneSurrogate(raw) => {
                 format!("the string {}, which holds a lone surrogate,", glimpse(raw))
             }
@@ -98,10 +99,10 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Makes it what the column wants.
+/// Converts the value to the column's type.
 ///
 /// # Errors
-/// What it is and what was wanted, in words.
+/// A text that names the value and the expected type.
 pub(super) fn convert<'a>(found: Found<'a>, kind: ColumnType) -> Result<Value<'a>, String> {
     let converted = match kind {
         ColumnType::Text => text(found),
@@ -113,17 +114,17 @@ pub(super) fn convert<'a>(found: Found<'a>, kind: ColumnType) -> Result<Value<'a
         ColumnType::Json => Ok(Value::Json(found.into_json())),
         ColumnType::Bytes => bytes(found),
     };
-    converted.map_err(|found| format!("{} is no {}", found.words(), name_of(kind)))
+    converted.map_err(|found| format!("{} is not {}", found.words(), name_of(kind)))
 }
 
 fn name_of(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Text => "text",
-        ColumnType::Integer => "whole number of 64 bits",
-        ColumnType::Float => "number of 64 bits",
-        ColumnType::Numeric => "decimal number (of at most 1000 digits)",
+        ColumnType::Integer => "a whole number of 64 bits",
+        ColumnType::Float => "a number of 64 bits",
+        ColumnType::Numeric => "a decimal number (of at most 1000 digits)",
         ColumnType::Boolean => "true or false",
-        ColumnType::Timestamp => "point in time (RFC 3339, or milliseconds since 1970)",
+        ColumnType::Timestamp => "a point in time (RFC 3339, or milliseconds since 1970)",
         ColumnType::Json => "JSON",
         ColumnType::Bytes => "bytes",
     }
@@ -152,7 +153,7 @@ fn text(found: Found<'_>) -> Converted<'_> {
     }))
 }
 
-/// Makes it a text, whatever it is: for a column that must not refuse anything.
+/// Converts any value to text, for a column that must accept everything.
 pub(super) fn any_text(found: Found<'_>, nul: Nul) -> Cow<'_, str> {
     match found {
         Found::Text(text) if nul == Nul::Marked && text.contains('\0') => {
@@ -166,7 +167,7 @@ pub(super) fn any_text(found: Found<'_>, nul: Nul) -> Cow<'_, str> {
     }
 }
 
-/// Texts of a number count as one: many producers send them so.
+/// The text of a number counts as a number: many producers send it so.
 fn by_number<'a>(found: Found<'a>, read: impl FnOnce(&str) -> Option<Value<'a>>) -> Converted<'a> {
     match &found {
         Found::Number(text) => read(text).ok_or(found),
@@ -206,7 +207,7 @@ fn decimal(text: Cow<'_, str>) -> Result<Value<'_>, Cow<'_, str>> {
     }
 }
 
-/// A number in JSON's spelling without its exponent; `None` where that takes too many digits.
+/// A JSON number without its exponent; `None` if that takes too many digits.
 fn written_out(text: &str) -> Option<String> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (sign, mantissa) = match mantissa.strip_prefix('-') {
@@ -218,7 +219,7 @@ fn written_out(text: &str) -> Option<String> {
     if digits.bytes().all(|digit| digit == b'0') && text.contains(['e', 'E']) {
         return Some(format!("{sign}0")); // Whatever its exponent.
     }
-    // Where the point stands in `digits`.
+    // Position of the point in `digits`.
     let point = i64::try_from(whole.len()).ok()?.checked_add(exponent.parse().ok()?)?;
     let count = i64::try_from(digits.len()).ok()?;
     let limit = i64::try_from(DIGITS_MAX).ok()?;
@@ -243,7 +244,7 @@ fn written_out(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
-/// Whether the text is a number in JSON's spelling.
+/// True if the text is a JSON number.
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
@@ -285,7 +286,8 @@ fn point_in_time(text: &str) -> Option<i64> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Some(time.as_microsecond());
     }
-    // That ends a day before the year 9999 does, so that every time has a local time everywhere.
+    // The range ends a day before the end of the year 9999, so that every time has a local time
+    // everywhere.
     let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
     let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
     let since =
@@ -303,7 +305,7 @@ fn bytes(found: Found<'_>) -> Converted<'_> {
     }
 }
 
-/// What a JSON string stands for. Its syntax was checked before.
+/// The value of a JSON string. Its syntax was checked before.
 fn unquoted(raw: &str) -> Found<'_> {
     let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
     if !inner.contains('\\') {
@@ -311,7 +313,7 @@ fn unquoted(raw: &str) -> Found<'_> {
     }
     match serde_json::from_str(raw) {
         Ok(text) => Found::Text(Cow::Owned(text)),
-        // The only thing that the syntax allows, and that no text can hold.
+        // A lone surrogate: allowed by the syntax, but not valid Unicode.
         Err(_) => Found::LoneSurrogate(Cow::Borrowed(raw)),
     }
 }

@@ -1,11 +1,10 @@
-//! Finds what several pointers point at, in one walk over a JSON text.
+//! Finds the values of several JSON pointers in one walk over a JSON text.
 //!
-//! The whole text is checked on the way; nothing is copied. A pointer that leads nowhere (a missing
-//! key, an index past the end, a step into a number) finds nothing, which is no error.
+//! The whole text is checked on the way; nothing is copied. A pointer that selects nothing (a
+//! missing key, an index past the end, a step into a number) finds nothing, which is no error.
 //!
-//! What is legal JSON and cannot be a Rust value (a string with half of a surrogate pair, `1e999`) is no
-//! error either: such a text is walked a second time, and more slowly, so that each value is looked
-//! at as text only.
+//! Legal JSON that is not a Rust value (a string with half of a surrogate pair, `1e999`) is no
+//! error either: such a text is walked a second time, more slowly, with each value taken as text.
 
 use std::fmt;
 
@@ -15,10 +14,10 @@ use serde_json::value::RawValue;
 
 use crate::types::column::Pointer;
 
-/// Pointers, laid over each other.
+/// The pointers, combined into a tree.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    /// The slots that what is here is for.
+    /// Slots of the pointers that end here.
     here: Vec<usize>,
     below: Vec<(Token, Tree)>,
 }
@@ -26,12 +25,12 @@ pub(super) struct Tree {
 #[derive(Clone, Debug)]
 struct Token {
     key: String,
-    /// What it means in an array.
+    /// The token as an array index, if it is one.
     index: Option<usize>,
 }
 
 impl Tree {
-    /// Each pointer with the slot that is to take what it points at.
+    /// Builds the tree from pointers, each with the slot for its value.
     pub(super) fn new<'p>(pointers: impl Iterator<Item = (&'p Pointer, usize)>) -> Tree {
         let mut root = Tree::default();
         for (pointer, slot) in pointers {
@@ -55,7 +54,7 @@ impl Tree {
         self.here.is_empty() && self.below.is_empty()
     }
 
-    /// Puts the text of each value that is pointed at into its slot.
+    /// Puts the text of each selected value into its slot.
     pub(super) fn find<'a>(
         &self,
         text: &'a [u8],
@@ -75,7 +74,8 @@ impl Tree {
         json.end()
     }
 
-    /// Nothing is found here, or below: what an earlier repetition of the key had found is void.
+    /// Nothing is found here or below: values found in an earlier repetition of the key are
+    /// dropped.
     fn clear(&self, slots: &mut [Option<&str>]) {
         self.here.iter().for_each(|slot| slots[*slot] = None);
         self.below.iter().for_each(|(_, tree)| tree.clear(slots));
@@ -85,7 +85,7 @@ impl Tree {
 struct Walk<'t, 's, 'a> {
     tree: &'t Tree,
     slots: &'s mut [Option<&'a str>],
-    /// Whether values are taken as text, and looked into only where they are objects and lists.
+    /// True if values are taken as text, and only objects and lists are parsed.
     by_text: bool,
 }
 
@@ -108,7 +108,7 @@ impl<'a> DeserializeSeed<'a> for Walk<'_, '_, 'a> {
         if self.tree.below.is_empty() || !raw.starts_with(['{', '[']) {
             return Ok(());
         }
-        // Somebody wants the whole and somebody a part of it, or values are taken as text.
+        // One pointer needs the whole value and another a part of it, or values are taken as text.
         let mut inner = serde_json::Deserializer::from_str(raw);
         inner.deserialize_any(self).map_err(serde::de::Error::custom)
     }
@@ -170,14 +170,14 @@ impl<'a> Visitor<'a> for Walk<'_, '_, 'a> {
     }
 }
 
-/// Which of the trees below a key leads to.
+/// Selects the subtree of a key.
 struct Key<'t>(&'t Tree);
 
 impl<'a, 't> DeserializeSeed<'a> for Key<'t> {
     type Value = Option<&'t Tree>;
 
     fn deserialize<D: serde::Deserializer<'a>>(self, json: D) -> Result<Self::Value, D::Error> {
-        // As bytes, which may hold what a text cannot.
+        // As bytes, which may hold more than a string can.
         json.deserialize_bytes(self)
     }
 }

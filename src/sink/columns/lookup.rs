@@ -1,4 +1,4 @@
-//! Where a value stands in a message.
+//! Finds a column's value in a message.
 
 use std::borrow::Cow;
 
@@ -49,7 +49,7 @@ pub(super) fn read<'a>(
     Ok(())
 }
 
-/// Most tables want it as it is, and for every record.
+/// Fast path: most tables use the offset unchanged, for every record.
 fn offset<'a>(column: &Column, offset: Offset) -> Result<Value<'a>, Why> {
     match (column.kind, i64::try_from(offset.0)) {
         (ColumnType::Integer, Ok(offset)) => Ok(Value::Integer(offset)),
@@ -57,7 +57,7 @@ fn offset<'a>(column: &Column, offset: Offset) -> Result<Value<'a>, Why> {
     }
 }
 
-/// What the column wants of what was found.
+/// Converts the found value to the column's type.
 fn made<'a>(column: &Column, found: Option<Found<'a>>) -> Result<Value<'a>, Why> {
     match found {
         Some(found) => convert(found, column.kind).or_else(|what| misfit(column, || what)),
@@ -77,7 +77,7 @@ fn misfit<'a>(column: &Column, what: impl FnOnce() -> String) -> Result<Value<'a
     }
 }
 
-/// What the pointers point at, by column.
+/// The values that the pointers select, by column.
 enum PointedAt<'a> {
     Values(Vec<Option<Found<'a>>>),
     NotJson(String),
@@ -94,7 +94,7 @@ impl<'a> PointedAt<'a> {
             Some(Found::Text(Cow::Borrowed(text))) => {
                 Self::of(columns, text.as_bytes(), |found| found)
             }
-            // Built for this, and gone after it.
+            // The text was built for this walk, and is dropped after it.
             Some(Found::Bytes(text)) => Self::of(columns, &text, Found::into_owned),
             Some(other) => Self::of(columns, other.into_json().as_bytes(), Found::into_owned),
         })
@@ -115,7 +115,7 @@ impl<'a> PointedAt<'a> {
     }
 }
 
-/// The body: bytes of data sections; what an AMQP value holds; a sequence as JSON.
+/// The body: the bytes of data sections; the content of an AMQP value; a sequence as JSON.
 fn body<'a>(message: &Message<'a>) -> Result<Option<Found<'a>>, AmqpError> {
     match message.body() {
         Body::Absent => Ok(None),
@@ -136,14 +136,14 @@ fn application_properties<'a>(
     made(column, json.map(|json| Found::Compound(Cow::Owned(json))))
 }
 
-/// Text, whatever it is.
+/// The value as text, whatever it is.
 fn open(found: Option<Found<'_>>, nul: Nul) -> Value<'_> {
     found.map_or(Value::Null, |found| Value::Text(any_text(found, nul)))
 }
 
 impl Columns {
-    /// The body for a column that takes every one: text where it is that, else bytes; where the column
-    /// is for one of them only, bytes as marked text, or text as its bytes.
+    /// The body for a column that accepts every body: text if it is UTF-8, else bytes. If the column
+    /// accepts only one of them, bytes become marked text, or text becomes its bytes.
     fn body<'a>(&self, body: Option<Found<'a>>) -> Value<'a> {
         let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
         match (body, self.body_as) {
@@ -154,14 +154,14 @@ impl Columns {
                 BodyAs::Either => Value::Bytes(bytes),
                 BodyAs::Text => Value::Text(Cow::Owned(envelope::marked(&bytes))),
             },
-            // A body that is a text is that also where it holds a NUL: it is not within JSON.
+            // A text body with a NUL stays text: it is not inside JSON.
             (Some(Found::Text(text)), _) => Value::Text(text),
             (Some(other), _) => Value::Text(other.into_json()),
         }
     }
 }
 
-/// Bytes that are UTF-8.
+/// Bytes as text, if they are UTF-8.
 fn as_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
     match bytes {
         Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
@@ -212,7 +212,7 @@ fn of_value<'a>(message: &Message<'a>, value: Amqp<'a>) -> Result<Option<Found<'
         Amqp::Double(n) if n.is_finite() => number(format!("{n:?}")),
         Amqp::Float(n) => Found::NotFinite(n.into()),
         Amqp::Double(n) => Found::NotFinite(n),
-        // In digits, or "NaN" and the like: where it is a number, it counts as one.
+        // Digits, or "NaN" and the like; digits count as a number.
         Amqp::Decimal(decimal) => Found::Text(Cow::Owned(decimal.to_string())),
         Amqp::Char(c) => Found::Text(Cow::Owned(c.to_string())),
         Amqp::Timestamp(ms) => Found::Timestamp(ms),

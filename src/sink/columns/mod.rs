@@ -1,31 +1,33 @@
-//! Typed columns: from a message to a row of values, the same for every sink that has columns.
+//! Typed columns: converts a message to a row of values, for every sink that has columns.
 //!
-//! A value is looked up where its column says (`lookup.rs`; all pointers into a JSON body in one walk
-//! over it, `json.rs`), and made what the column wants (`convert.rs`), or the message is bad:
+//! A value is looked up at the column's source (`lookup.rs`; all pointers into a JSON body in one
+//! walk over it, `json.rs`), and converted to the column's type (`convert.rs`). If that fails, the
+//! message is bad:
 //!
-//! | column | takes |
+//! | column | accepts |
 //! |---|---|
-//! | text | text; numbers and truth values as their text |
-//! | integer | whole numbers, also `3.0`, and texts that are one |
-//! | float | numbers, and texts that are one; not beyond the largest |
-//! | numeric | numbers, all digits kept, and texts that are one; up to [`convert::DIGITS_MAX`] digits |
-//! | boolean | true, false, and these as texts |
-//! | timestamp | RFC 3339; whole numbers of milliseconds since 1970, and texts that are one; AMQP timestamps |
+//! | text | text; numbers and booleans as text |
+//! | integer | whole numbers, also `3.0`, and texts of one |
+//! | float | numbers, and texts of one; not beyond the largest |
+//! | numeric | numbers, all digits kept, and texts of one; up to [`convert::DIGITS_MAX`] digits |
+//! | boolean | true, false, and texts of these |
+//! | timestamp | RFC 3339; whole numbers of milliseconds since 1970, and texts of one; AMQP
+//! timestamps |
 //! | json | anything |
 //! | bytes | bytes; texts as UTF-8; AMQP strings that are not UTF-8 |
 //!
-//! A missing value, and a JSON or AMQP null, is null, unless the column is required. Where a key
-//! comes twice in an object, the last counts.
+//! A missing value, and a JSON or AMQP null, is null, unless the column is required. If an object
+//! repeats a key, the last value counts.
 //!
-//! A JSON string that stands for no text, since it holds half of a surrogate pair (`"\ud83d"`), fits
-//! `json` only, where it stays as it is written. An AMQP string that is not UTF-8 fits `bytes`, and
+//! A JSON string that is not valid Unicode, because it holds half of a surrogate pair (`"\ud83d"`),
+//! fits only `json`, where it is kept unchanged. An AMQP string that is not UTF-8 fits `bytes`, and
 //! `json` as `{"base64": …}`.
 //!
-//! The columns of the envelope take everything: what is no text is the text of its JSON there, as
-//! `envelope/mapping.rs` has it, and bytes are the text `{"base64":"…"}`.
+//! The columns of the envelope accept everything: a value that is not text is written as the text
+//! of its JSON, as in `envelope/mapping.rs`, and bytes as the text `{"base64":"…"}`.
 //!
-//! What a medium takes beyond that (lengths, NUL in text) is the medium's business. Knows nothing of
-//! any medium.
+//! Further limits of a destination (lengths, NUL in text) are checked by its sink. Knows nothing of
+//! any destination.
 
 mod convert;
 mod json;
@@ -47,10 +49,10 @@ use crate::wire::block::Record;
 
 use json::Tree;
 
-/// A value of a row. What can be borrowed from the message is.
+/// A value of a row. Borrowed from the message if possible.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Nothing.
+    /// Null.
     Null,
     /// Text.
     Text(Cow<'a, str>),
@@ -60,7 +62,7 @@ pub enum Value<'a> {
     Float(f64),
     /// A decimal number: an optional minus, digits, and perhaps a point and more digits.
     Numeric(Cow<'a, str>),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
     /// Microseconds since 1970, UTC.
     Timestamp(i64),
@@ -75,33 +77,33 @@ pub enum Value<'a> {
 pub struct Columns {
     stream: StreamName,
     columns: Vec<Column>,
-    /// Where the pointers of the JSON columns lead, and to which column.
+    /// Pointers of the JSON columns, with their columns.
     tree: Tree,
-    /// Whether the columns behind the timestamp are those of the envelope, which take everything.
+    /// True if the columns after the timestamp are those of the envelope, which accept everything.
     envelope: bool,
     body_as: BodyAs,
     nul: Nul,
 }
 
-/// What the column `body` of the envelope holds.
+/// Type of the envelope's column `body`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyAs {
-    /// Text where the body is UTF-8, else bytes. The column's type is given as text.
+    /// Text if the body is UTF-8, else bytes. The column's declared type is text.
     Either,
-    /// Text; what is not UTF-8 as `{"base64":"…"}`.
+    /// Text; bytes that are not UTF-8 become `{"base64":"…"}`.
     Text,
     /// Bytes.
     Bytes,
 }
 
 impl Columns {
-    /// The columns that a configuration names, behind `stream`, `offset` and `timestamp`.
+    /// The configured columns, after `stream`, `offset` and `timestamp`.
     pub fn typed(stream: StreamName, columns: impl IntoIterator<Item = Column>) -> Columns {
         Columns::new(stream, position().into_iter().chain(columns).collect())
     }
 
-    /// The columns of a sink for which none are named: `stream`, `offset`, `timestamp`,
-    /// `message_id`, `subject`, `application_properties` (JSON) and `body`.
+    /// The default columns: `stream`, `offset`, `timestamp`, `message_id`, `subject`,
+    /// `application_properties` (JSON) and `body`.
     pub fn envelope(stream: StreamName, body_as: BodyAs) -> Columns {
         let body = match body_as {
             BodyAs::Either | BodyAs::Text => ColumnType::Text,
@@ -117,13 +119,13 @@ impl Columns {
         Columns { envelope: true, body_as, ..Columns::new(stream, columns) }
     }
 
-    /// For a medium whose text and JSON hold no NUL: in the envelope's columns, texts that hold one
-    /// are `{"base64": …}`. The body is left as it is.
+    /// For a destination whose text and JSON cannot hold a NUL: in the envelope's columns, texts
+    /// with a NUL become `{"base64": …}`. The body is unchanged.
     pub fn without_nul(self) -> Columns {
         Columns { nul: Nul::Marked, ..self }
     }
 
-    /// Only these columns; for what is no table.
+    /// Only these columns, for anything but a table.
     pub fn only(stream: StreamName, columns: Vec<Column>) -> Columns {
         Columns::new(stream, columns)
     }
@@ -138,7 +140,7 @@ impl Columns {
         Columns { tree, stream, columns, envelope, body_as, nul }
     }
 
-    /// Whether this column must not refuse anything.
+    /// True if this column must accept everything.
     fn takes_all(&self, nth: usize) -> bool {
         self.envelope && nth >= POSITION_COLUMNS
     }
@@ -148,12 +150,12 @@ impl Columns {
         &self.columns
     }
 
-    /// How many there are.
+    /// Number of columns.
     pub fn len(&self) -> usize {
         self.columns.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no columns.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }
@@ -163,11 +165,11 @@ impl Columns {
         self.columns.iter().map(|column| (column.name.as_str(), column.kind))
     }
 
-    /// Puts the record's values in place of what `row` holds.
+    /// Replaces the content of `row` with the record's values.
     ///
     /// # Errors
-    /// Where the message cannot be decoded, or a value does not fit its column; `row` then holds
-    /// anything.
+    /// If the message cannot be decoded, or a value does not fit its column; `row` is then
+    /// undefined.
     pub fn read<'a>(
         &'a self,
         record: Record<'a>,
@@ -178,10 +180,10 @@ impl Columns {
     }
 }
 
-/// How many columns every table begins with.
+/// Number of columns at the beginning of every table.
 const POSITION_COLUMNS: usize = 3;
 
-/// The columns that every table begins with.
+/// The columns at the beginning of every table.
 fn position() -> [Column; POSITION_COLUMNS] {
     [
         column("stream", Source::Stream, ColumnType::Text),
@@ -195,7 +197,7 @@ fn column(name: &str, from: Source, kind: ColumnType) -> Column {
     Column { name, from, kind, required: false, on_misfit: OnMisfit::BadMessage }
 }
 
-/// Why a record has no row.
+/// Reason why a record has no row.
 enum Why {
     Undecodable(AmqpError),
     Misfit(String),

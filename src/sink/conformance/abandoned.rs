@@ -1,5 +1,5 @@
-//! A caller that goes away in the middle: a consumer that is stopped, or a process that ends while
-//! others of its threads still work.
+//! A caller that goes away during a write: a consumer that is stopped, or a process that ends while
+//! its other threads still work.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -14,17 +14,17 @@ use super::{
     shows, shows_despite_trouble, write,
 };
 
-/// Records in a batch whose write is abandoned: more than goes out in one piece to most media.
+/// Records in a batch whose write is abandoned: more than most destinations get in one piece.
 const MESSAGES: u64 = 400;
 
-/// A write is not looked at more often before it is abandoned.
+/// Most polls of a write before it is abandoned.
 const POLLS_MAX: usize = 400;
 
-/// A write whose caller went away leaves the medium with the whole batch or nothing of it, as the
-/// position says; and nothing is in the way of the next sink.
+/// An abandoned write leaves the whole batch or nothing of it, as the position says; and nothing
+/// disturbs the next sink.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(0..3)).await?;
@@ -46,19 +46,19 @@ pub async fn survives_abandonment(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// The same wherever the write can be dropped, one place after the other, and then the sink, as in a
+/// The same for every point at which the write can be dropped, followed by the sink, as in a
 /// process that ends.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_being_dropped_anywhere(medium: &mut impl Medium) -> Answer {
     abandoned_anywhere(medium, false).await
 }
 
-/// The same where the sink is closed in the middle of a write.
+/// The same, but the sink is closed during the write.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_being_closed_anywhere(medium: &mut impl Medium) -> Answer {
     abandoned_anywhere(medium, true).await
 }
@@ -73,7 +73,7 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
         let whole = Arc::new(batch(next..to));
         let done = GiveUp { polls, inner: pin!(attempt(&mut *sink, &whole)) }.await;
         if let Some(Err(error)) = &done {
-            return Err(format!("given up after {polls} polls, {next}..{to}: {error}"));
+            return Err(format!("abandoned after {polls} polls, {next}..{to}: {error}"));
         }
         if closes {
             close(sink).await?;
@@ -83,7 +83,7 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
         sink = open_again(medium).await?;
         let durable = match keeps_position(&*sink) {
             true => found(medium, &mut *sink, next, to).await?,
-            // Any part of the batch may have been written: it comes again.
+            // Any part of the batch may have been written: it is given again.
             false => {
                 if done.is_some() {
                     to
@@ -93,11 +93,11 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
             }
         };
         ensure(done.is_none() || durable == to, || {
-            format!("{next}..{to} was acknowledged; a new sink stands behind {durable}")
+            format!("{next}..{to} was acknowledged; a new sink's position is before {durable}")
         })?;
         if guarantee == Guarantee::ExactlyOnce && !medium.takes_records_one_by_one() {
             let what = shows(medium, 0..durable).await;
-            what.map_err(|what| format!("given up after {polls} polls, {next}..{to}: {what}"))?;
+            what.map_err(|what| format!("abandoned after {polls} polls, {next}..{to}: {what}"))?;
         }
         next = durable;
         if done.is_some() || polls >= POLLS_MAX {
@@ -111,8 +111,8 @@ async fn abandoned_anywhere(medium: &mut impl Medium, closes: bool) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// The offset behind the last durable one, of which it is only known that it is one of these two; or,
-/// where the medium takes records one by one, any between.
+/// The offset after the last durable one: one of the two given or, if the medium accepts records
+/// one by one, any between.
 async fn found(
     medium: &impl Medium,
     sink: &mut dyn Sink,
@@ -124,11 +124,11 @@ async fn found(
     match found.map(|at| at.offset) {
         Some(Offset(at)) if at + 1 == before || at + 1 == behind => Ok(at + 1),
         Some(Offset(at)) if by_the_record && (before..behind).contains(&at) => Ok(at + 1),
-        _ => Err(format!("stands at {found:?}, neither before {before} nor behind {behind}")),
+        _ => Err(format!("the position is {found:?}, neither before {before} nor after {behind}")),
     }
 }
 
-/// Gives up on a future after it was polled so many times and is not done.
+/// Drops a future that is not done after this many polls.
 struct GiveUp<F> {
     polls: usize,
     inner: F,
@@ -142,14 +142,14 @@ impl<F: Future + Unpin> Future for GiveUp<F> {
         self.polls = left;
         match Pin::new(&mut self.inner).poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            // Not polled again: this is the place.
+            // Not polled again: abandoned here.
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-/// Whether a future is done after one look at it: for tests of what does not block.
+/// True if a future is done after one poll: for tests of non-blocking code.
 pub fn is_ready<F: Future + Unpin>(future: &mut F) -> bool {
     matches!(Pin::new(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
 }

@@ -1,4 +1,4 @@
-//! What the questions have in common: opening, writing, closing, and looking at what is there.
+//! Helpers of the questions: opening, writing, closing, and reading the destination.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub(super) async fn open(medium: &mut impl Medium) -> Result<Box<dyn Sink>, Stri
     medium.open().await.map_err(|error| format!("could not open: {error}"))
 }
 
-/// After something went wrong: a former owner may need a moment to let go.
+/// Opens after a failure: the old owner may need a moment to release the destination.
 pub(super) async fn open_again(medium: &mut impl Medium) -> Result<Box<dyn Sink>, String> {
     let began = Instant::now();
     loop {
@@ -31,7 +31,7 @@ pub(super) async fn open_again(medium: &mut impl Medium) -> Result<Box<dyn Sink>
     }
 }
 
-/// Once, until it is durable.
+/// Writes once, until the batch is durable.
 pub(super) async fn attempt(sink: &mut dyn Sink, batch: &Arc<Batch>) -> Result<(), SinkError> {
     match write_whole(sink, batch).await? {
         Durability::Durable | Durability::Part(_) => Ok(()),
@@ -65,8 +65,7 @@ pub(super) async fn shows(
     }
 }
 
-/// The same after something went wrong, when a sink that is at-least-once may have written some
-/// more than once.
+/// The same after a failure, when an at-least-once sink may have written some records twice.
 pub(super) async fn shows_despite_trouble(
     medium: &mut impl Medium,
     guarantee: Guarantee,
@@ -82,7 +81,7 @@ pub(super) async fn shows_despite_trouble(
     ensure(found == expected, || format!("shows {}, not all", in_short(&found)))
 }
 
-/// Offsets as ranges: whoever reads that thousands are wrong wants to know where.
+/// Offsets as ranges, to show where thousands are wrong.
 pub(super) fn in_short(offsets: &[u64]) -> String {
     const RANGES_MAX: usize = 20;
     let mut ranges: Vec<(u64, u64)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What the questions are asked with: batches of messages that tell their own offset.
+//! Batches for the questions: each message contains its own offset.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -53,7 +53,7 @@ pub fn part(first: u64, messages: &[Vec<u8>]) -> Option<Part> {
 /// without those that `bad` holds: these are [`BAD_MESSAGE`].
 ///
 /// # Panics
-/// Where the range is empty: a mistake in the test that asks.
+/// If the range is empty, which is a mistake in the test.
 pub fn batch_with_bad(range: Range<u64>, bad: &BTreeSet<u64>) -> Batch {
     let messages: Vec<Vec<u8>> = range
         .clone()

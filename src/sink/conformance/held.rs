@@ -1,4 +1,4 @@
-//! Batches that are taken and not yet durable.
+//! Batches that are held: accepted but not yet durable.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{
 
 const NEVER_HOLDS: Answer = Ok(Outcome::NotAsked("the sink makes every batch durable at once"));
 
-/// Whether a small batch behind what is durable is held.
+/// True if a small batch after the durable ones is held.
 async fn holds(sink: &mut dyn Sink, range: std::ops::Range<u64>) -> Result<bool, String> {
     let written = write_whole(sink, &Arc::new(batch(range.clone()))).await;
     match written.map_err(|error| format!("{range:?} was not written: {error}"))? {
@@ -27,10 +27,10 @@ async fn holds(sink: &mut dyn Sink, range: std::ops::Range<u64>) -> Result<bool,
     }
 }
 
-/// Nothing that is held counts before the flush; all of it does after.
+/// A held batch counts only after the flush; then all of it does.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn holds_until_flushed(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     if !holds(&mut *sink, 0..3).await? {
@@ -38,7 +38,7 @@ pub async fn holds_until_flushed(medium: &mut impl Medium) -> Answer {
     }
     shows(medium, []).await?;
     stands_at(medium, &mut *sink, None).await?;
-    // The second may be what fills a piece: then both are durable.
+    // The second batch may complete a piece: then both are durable.
     if holds(&mut *sink, 3..6).await? {
         shows(medium, []).await?;
         stands_at(medium, &mut *sink, None).await?;
@@ -55,10 +55,10 @@ pub async fn holds_until_flushed(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// What is held when a sink is closed or dropped comes again, and nothing of it is in the way.
+/// Batches held when a sink is closed or dropped are given again, and leave nothing that disturbs.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn gives_up_what_is_held(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(0..3)).await?;
@@ -82,10 +82,10 @@ pub async fn gives_up_what_is_held(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// After a flush that failed all is still held, and a later one makes it durable.
+/// After a failed flush everything is still held, and a later flush makes it durable.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn repeats_a_failed_flush(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(0..3)).await?;
@@ -98,7 +98,7 @@ pub async fn repeats_a_failed_flush(medium: &mut impl Medium) -> Answer {
     for _ in 0..3 {
         match tokio::time::timeout(medium.patience(), sink.flush()).await {
             Ok(Err(SinkError::Transient { .. })) => {}
-            other => return Err(format!("a flush came back as {other:?} from a refusing medium")),
+            other => return Err(format!("a flush on a refusing medium returned {other:?}")),
         }
         ensure(sink.flush_at().is_some(), || "nothing is due after a failed flush".to_owned())?;
     }

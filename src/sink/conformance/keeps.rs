@@ -1,4 +1,4 @@
-//! What is acknowledged is there, and the position with it.
+//! Acknowledged batches are stored, with the position.
 
 use crate::flow::batch::Batch;
 use crate::types::{Offset, StreamName};
@@ -8,10 +8,10 @@ use super::{
     stands_at, write,
 };
 
-/// Every batch that was acknowledged is visible, once, in order, and still is after a reopening.
+/// Every acknowledged batch is visible, once, in order, and still is after a reopening.
 ///
 /// # Errors
-/// What went wrong; the same for all questions.
+/// The reason of a failure; the same for all questions.
 pub async fn keeps_what_it_acknowledges(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     for (from, to) in [(0, 1), (1, 10), (10, 11), (11, 500)] {
@@ -30,7 +30,7 @@ pub async fn keeps_what_it_acknowledges(medium: &mut impl Medium) -> Answer {
 /// Offsets grow but are not contiguous, within a batch and between batches.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn takes_gaps(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     let parts = [part(5, &[message(b"a"), message(b"b")]), part(90, &[message(b"c")])];
@@ -46,10 +46,11 @@ pub async fn takes_gaps(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// The position is `None` at first, moves with each batch, chunk included, and is found again.
+/// The position is `None` at first, advances with each batch, including the chunk, and is found
+/// again.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn finds_its_position_again(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     stands_at(medium, &mut *sink, None).await?;
@@ -71,11 +72,11 @@ pub async fn finds_its_position_again(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// Records that a policy took out are not written, but the position covers them, even where no
-/// other record is left.
+/// Records excluded by a policy are not written, but the position covers them, even if no other
+/// record is left.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn covers_excluded_records(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     let nothing = batch(0..3).without((0..3).map(Offset).collect());
@@ -99,7 +100,7 @@ pub async fn covers_excluded_records(medium: &mut impl Medium) -> Answer {
 /// Closing twice is no error.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn closes_twice(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     for _ in 0..2 {
@@ -111,10 +112,10 @@ pub async fn closes_twice(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// A flush of nothing is no error, also after everything was made durable.
+/// Flushing nothing is no error, also after everything was made durable.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn flushes_nothing(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     for to in [0, 3] {
@@ -122,18 +123,18 @@ pub async fn flushes_nothing(medium: &mut impl Medium) -> Answer {
             write(&mut *sink, batch(0..to)).await?;
         }
         ensure(sink.flush_at().is_none(), || format!("a flush is due after 0..{to}"))?;
-        sink.flush().await.map_err(|error| format!("nothing was not flushed: {error}"))?;
+        sink.flush().await.map_err(|error| format!("flushing nothing failed: {error}"))?;
         shows(medium, 0..to).await?;
     }
     close(sink).await?;
     Ok(Outcome::Yes)
 }
 
-/// After a restart the next batch may start at any offset, and the position follows it; what was
-/// written is not written over.
+/// After a restart the next batch may start at any offset, and the position follows it. Existing
+/// data is not overwritten.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn takes_a_new_history(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     write(&mut *sink, batch(10..20)).await?;
@@ -147,7 +148,7 @@ pub async fn takes_a_new_history(medium: &mut impl Medium) -> Answer {
     stands_at(medium, &mut *sink, Some(reached)).await?;
     write(&mut *sink, batch(5..15)).await?;
     close(sink).await?;
-    // What was there may be in sight, or set aside; a table shows it in no order of its own.
+    // Existing records may be visible, or set aside; a table shows them in any order.
     let new = Vec::from_iter(2..15);
     let mut with_former = Vec::from_iter((2..15).chain(10..20));
     with_former.sort_unstable();
@@ -155,7 +156,7 @@ pub async fn takes_a_new_history(medium: &mut impl Medium) -> Answer {
         Some(mut found) if !found.ends_with(&new) => {
             found.sort_unstable();
             ensure(found == with_former, || {
-                format!("shows {} of two histories", in_short(&found))
+                format!("shows {} of two incarnations", in_short(&found))
             })?;
             Ok(Outcome::Yes)
         }

@@ -1,22 +1,22 @@
-//! What every sink must do, as plain functions that each sink's tests call.
+//! Conformance suite of sinks, as plain functions that each sink's tests call.
 //!
-//! A sink's test implements [`Medium`] and hands a maker of fresh ones to [`all`]. Each question
-//! is a function of its own, and ends in `Err` with what went wrong. Some can be asked only of a
-//! medium that a test can break, slow down or take away, or of a sink that keeps a position:
-//! [`all`] returns which were asked and which not, for the test to state what it expects. Compiled
-//! into the library so that `tests/` can ask the same questions; nothing else uses it.
+//! A sink's test implements [`Medium`] and passes a function that makes fresh ones to [`all`]. Each
+//! question is a function of its own that returns `Err` with the reason of a failure. Some apply
+//! only to a medium that a test can break, slow down or take away, or to a sink that keeps a
+//! position: [`all`] returns which questions were asked and which not, so that the test can check
+//! it. Compiled into the library so that `tests/` can ask the same questions; nothing else uses it.
 //!
-//! - `keeps`: what is acknowledged is there, and the position with it
-//! - `repeats`: nothing comes in twice, or out of order
+//! - `keeps`: acknowledged batches are stored, with the position
+//! - `repeats`: nothing is written twice, or out of order
 //! - `bad`: records that can never be written
-//! - `held`: batches that are taken and not yet durable
-//! - `parts`: batches that are durable part by part
-//! - `abandoned`: a caller that goes away in the middle
-//! - `trouble`: a medium that breaks off, refuses, vanishes, or takes very long
-//! - `owners`: two that write to one medium
+//! - `held`: batches that are accepted and not yet durable
+//! - `parts`: batches that become durable part by part
+//! - `abandoned`: a caller that goes away during a write
+//! - `trouble`: a medium that breaks off, refuses, vanishes, or is very slow
+//! - `owners`: two owners of one medium
 //!
-//! Retry, time limits around the whole, metrics and the order of calls are the business of whoever
-//! owns the sink: `consumer::sinking` has its own tests.
+//! Retries, time limits around the calls, metrics and the order of calls belong to the sink's
+//! owner: `consumer::sinking` has its own tests.
 
 mod abandoned;
 mod asking;
@@ -62,115 +62,113 @@ pub use self::trouble::{
     survives_a_torn_write_and_a_reopening, survives_a_vanishing_medium,
 };
 
-/// No question takes longer, whatever the medium.
+/// Time limit of each question.
 const QUESTION_MAX: Duration = Duration::from_secs(600);
 
-/// How long a medium may take to be itself again after it was in trouble, and a former owner to
-/// let go of it.
+/// Longest time for a medium to recover after trouble, and for an old owner to release it.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// Where a sink under test keeps its records.
+/// The destination of a sink under test.
 ///
-/// What can be done to a medium to trouble it answers `false` where this medium cannot be troubled
-/// so: the question is then not asked.
+/// The methods that cause trouble return `false` if this medium does not support it: the question
+/// is then not asked.
 #[async_trait]
 pub trait Medium: Send {
-    /// A sink on this medium, for [`STREAM`] and always the same reference.
+    /// A sink on this medium, for [`STREAM`] and always with the same reference.
     async fn open(&mut self) -> Result<Box<dyn Sink>, SinkError>;
 
-    /// The offsets of the records that are visible, in the medium's order; `None` where nothing
-    /// can be read back.
+    /// Offsets of the visible records, in the medium's order; `None` if nothing can be read back.
     async fn visible(&mut self) -> Option<Vec<u64>>;
 
-    /// No record has this offset, or a higher one. Many media have numbers with a sign.
+    /// Offsets are below this limit. Many destinations have signed numbers.
     fn offset_limit(&self) -> u64 {
         i64::MAX as u64
     }
 
-    /// Whether the medium takes records one at a time, and its position is the last one's offset:
-    /// without the chunk, not moved by records that are left out, and perhaps in mid-batch after a
+    /// True if the medium accepts records one at a time, and its position is the offset of the last
+    /// one: without the chunk, not moved by excluded records, and possibly within a batch after a
     /// crash.
     fn takes_records_one_by_one(&self) -> bool {
         false
     }
 
-    /// Whether nothing of a batch stays visible when bad records of it were named. Else all the
-    /// others are, and are not written again.
+    /// True if nothing of a batch stays visible after its bad records were reported. Otherwise all
+    /// good ones stay, and are not written again.
     fn takes_back(&self) -> bool {
         true
     }
 
-    /// Whether the sink looks into messages, and so can find bad ones.
+    /// True if the sink looks into messages, and so can find bad ones.
     fn decodes(&self) -> bool {
         true
     }
 
-    /// What keeps two from writing to this medium at the same time.
+    /// Mechanism that keeps two owners from writing at the same time.
     fn owners(&self) -> Owners {
         Owners::Unstated
     }
 
-    /// How long one call may take while the medium is in trouble: above the sink's own time limits.
+    /// Longest time of a call while the medium is in trouble: above the sink's own time limits.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
 
-    /// Has the next write break off in the middle, after some of its bytes; once.
+    /// Makes the next write break off after some of its bytes; once.
     async fn break_next(&mut self) -> bool {
         false
     }
 
-    /// From now on the medium answers every write with an error that passes; or works again.
+    /// Makes the medium answer every write with a transient error; or ends that.
     async fn refuse(&mut self, _on: bool) -> bool {
         false
     }
 
-    /// The medium takes what it is given bit by bit, some of it every tenth of a second or so; or all at
-    /// once, as usual. For sinks that tell of parts.
+    /// Makes the medium accept its input in small pieces, one about every tenth of a second; or
+    /// ends that. For sinks that report parts.
     async fn trickle(&mut self, _on: bool) -> bool {
         false
     }
 
-    /// The medium is gone (a server that is stopped, a folder that is not mounted); or is back, with
-    /// what was on it.
+    /// Makes the medium unavailable (a stopped server, an unmounted folder); or available again,
+    /// with its content.
     async fn vanish(&mut self, _on: bool) -> bool {
         false
     }
 
-    /// The medium takes very long for everything, or for ever; or is as fast as usual again.
+    /// Makes the medium very slow, or hang; or ends that.
     async fn slow(&mut self, _on: bool) -> bool {
         false
     }
 }
 
-/// What keeps two from writing to one medium at the same time.
+/// Mechanism that keeps two owners from writing at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owners {
-    /// Any of these that fits what the sink promises: an exactly-once sink has one owner.
+    /// Any that fits the sink's guarantee: an exactly-once sink has one owner.
     Unstated,
-    /// Nothing does.
+    /// None.
     Many,
-    /// A lock: a second cannot open while the first lives.
+    /// A lock: a second sink cannot open while the first lives.
     OneByLock,
-    /// A fence: whoever came last, or wrote last, has taken over, and the former cannot write.
+    /// A fence: the last one to open, or to write, takes over, and the old one cannot write.
     LastByFence,
 }
 
-/// What came of a question.
+/// Outcome of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The sink did as it must.
+    /// The sink passed.
     Yes,
-    /// The question could not be asked, for this reason.
+    /// The question does not apply, for this reason.
     NotAsked(&'static str),
 }
 
-/// What came of a question, or what went wrong.
+/// Outcome of a question, or the reason of a failure.
 pub type Answer = Result<Outcome, String>;
 
-/// Which questions were asked, and which could not be. All that were asked were answered well.
+/// The questions that were asked and passed, and those that do not apply.
 #[derive(Debug, Default)]
 pub struct Told {
     asked: Vec<&'static str>,
@@ -178,17 +176,17 @@ pub struct Told {
 }
 
 impl Told {
-    /// The names of the questions that were asked.
+    /// Names of the questions that were asked.
     pub fn asked(&self) -> &[&'static str] {
         &self.asked
     }
 
-    /// The names of those that could not be, in alphabetical order.
+    /// Names of the others, in alphabetical order.
     pub fn not_asked(&self) -> Vec<&'static str> {
         self.not_asked.keys().copied().collect()
     }
 
-    /// Why it could not be asked.
+    /// Reason why a question was not asked; `None` if it was.
     pub fn why(&self, question: &str) -> Option<&'static str> {
         self.not_asked.get(question).copied()
     }
@@ -208,10 +206,10 @@ impl Told {
     }
 }
 
-/// Asks all questions, each of a fresh medium, and tells which those were.
+/// Asks all questions, each of a fresh medium, and returns which those were.
 ///
 /// # Errors
-/// The first question that was answered "no", and why.
+/// The first failed question, with the reason.
 pub async fn all<M: Medium>(fresh: impl Fn() -> M) -> Result<Told, String> {
     let mut told = Told::default();
     macro_rules! ask {

@@ -1,4 +1,4 @@
-//! Two that write to one medium: an owner that comes back after another took over must not write.
+//! Two owners of one destination: the old one must not write after another took over.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::{
 };
 
 /// Either the second cannot open while the first lives; or it takes over, and from then on nothing
-/// that the first writes lands: it is told for good.
+/// that the first one writes is stored, and its errors are fatal.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn lets_one_owner_write(medium: &mut impl Medium) -> Answer {
     let Some((mut former, latter)) = two(medium).await? else {
         return Ok(Outcome::NotAsked("several may write to this medium"));
@@ -28,12 +28,12 @@ pub async fn lets_one_owner_write(medium: &mut impl Medium) -> Answer {
         return Ok(Outcome::Yes);
     };
     write(&mut *latter, batch(3..7)).await?;
-    // What it had in hand when it was frozen, some of that, and what it would go on with.
+    // The batch in flight when it was frozen, parts of it, and the next ones.
     for range in [3..6, 3..8, 7..9, 20..30] {
         match attempt(&mut *former, &Arc::new(batch(range.clone()))).await {
             Err(SinkError::Fatal(_)) => {}
             other => {
-                return Err(format!("{range:?} of the former owner came back as {other:?}"));
+                return Err(format!("{range:?} of the old owner returned {other:?}"));
             }
         }
         shows(medium, 0..7).await?;
@@ -46,10 +46,10 @@ pub async fn lets_one_owner_write(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// Both write the very same batch: it lands once, whatever the former is told.
+/// Both write the very same batch: it is stored once, whatever the old owner gets as a result.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn lets_one_owner_write_the_same(medium: &mut impl Medium) -> Answer {
     if medium.owners() == Owners::OneByLock {
         return Ok(Outcome::NotAsked("a second owner cannot open"));
@@ -63,11 +63,11 @@ pub async fn lets_one_owner_write_the_same(medium: &mut impl Medium) -> Answer {
     };
     write(&mut *latter, batch(3..6)).await?;
     let told = attempt(&mut *former, &Arc::new(batch(3..6))).await;
-    ensure(!matches!(told, Err(SinkError::Poison(_))), || format!("was told {told:?}"))?;
+    ensure(!matches!(told, Err(SinkError::Poison(_))), || format!("got {told:?}"))?;
     shows(medium, 0..6).await?;
     write(&mut *latter, batch(6..9)).await?;
     let told = attempt(&mut *former, &Arc::new(batch(6..10))).await;
-    ensure(matches!(told, Err(SinkError::Fatal(_))), || format!("6..10 came back as {told:?}"))?;
+    ensure(matches!(told, Err(SinkError::Fatal(_))), || format!("6..10 returned {told:?}"))?;
     write(&mut *latter, batch(9..10)).await?;
     close(latter).await?;
     close(former).await?;
@@ -78,11 +78,11 @@ pub async fn lets_one_owner_write_the_same(medium: &mut impl Medium) -> Answer {
 type Former = Box<dyn Sink>;
 type Latter = Option<Box<dyn Sink>>;
 
-/// An owner that has written, and a second one where that can open. `None` where several may.
+/// An owner that has written, and a second one if it can open. `None` if several may write.
 async fn two(medium: &mut impl Medium) -> Result<Option<(Former, Latter)>, String> {
     let mut former = open(medium).await?;
     let owners = match (medium.owners(), former.guarantee()) {
-        // What recognises each record needs no owner.
+        // A destination that recognises each record needs no owner.
         (Owners::Unstated, _) if medium.takes_records_one_by_one() => Owners::Many,
         (Owners::Unstated, Guarantee::ExactlyOnce) => Owners::Unstated,
         (Owners::Unstated, _) => Owners::Many,
@@ -94,12 +94,14 @@ async fn two(medium: &mut impl Medium) -> Result<Option<(Former, Latter)>, Strin
     write(&mut *former, batch(0..3)).await?;
     let latter = match medium.open().await {
         Ok(_) if owners == Owners::OneByLock => {
-            return Err("a second sink could open while the first lives".to_owned());
+            return Err("a second sink could open while the first one was open".to_owned());
         }
         Ok(mut sink) => {
             let at = sink.position().await.map_err(|error| format!("no position: {error}"))?;
             let expected = Some(batch(0..3).checkpoint());
-            ensure(at == expected, || format!("the second stands at {at:?}, not {expected:?}"))?;
+            ensure(at == expected, || {
+                format!("the position of the second is {at:?}, not {expected:?}")
+            })?;
             Some(sink)
         }
         Err(error) if owners == Owners::LastByFence => {

@@ -1,4 +1,4 @@
-//! Nothing comes in twice, or out of order.
+//! Nothing is written twice, or out of order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::{
 
 const NO_POSITION: Answer = Ok(Outcome::NotAsked("the sink keeps no position"));
 
-/// A sink that is exactly-once does not let a record in twice, nor one that lies before others: whoever
-/// gives it one has lost count. A medium that recognises what it has may take it, and do nothing.
+/// An exactly-once sink refuses a record that it already has, or one before others, because its
+/// caller lost count. A destination that recognises repeated records may accept it, and do nothing.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn refuses_repeats(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     if !keeps_position(&*sink) {
@@ -32,10 +32,10 @@ pub async fn refuses_repeats(medium: &mut impl Medium) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// The same by a sink that learns its position from the medium.
+/// The same for a sink that reads its position from the destination.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn refuses_repeats_after_a_reopening(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     if !keeps_position(&*sink) {
@@ -61,11 +61,11 @@ pub async fn refuses_repeats_after_a_reopening(medium: &mut impl Medium) -> Answ
 
 async fn refuses(sink: &mut dyn Sink, one_by_one: bool, range: Range<u64>) -> Result<(), String> {
     if one_by_one && range.end > 10 {
-        return Ok(()); // What is new of it lands, as it should.
+        return Ok(()); // The new records of it are written, as they should be.
     }
     match attempt(sink, &Arc::new(batch(range.clone()))).await {
         Err(SinkError::Fatal(_)) => Ok(()),
         Ok(()) if one_by_one => Ok(()),
-        other => Err(format!("{range:?} after what reached 9 came back as {other:?}")),
+        other => Err(format!("{range:?} after offset 9 returned {other:?}")),
     }
 }

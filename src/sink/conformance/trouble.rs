@@ -1,5 +1,5 @@
-//! A medium that breaks off, refuses, vanishes, or takes very long: the sink says so in an error that
-//! passes, within its own time limits, and goes on when the medium does.
+//! A medium that breaks off, refuses, vanishes, or is very slow: the sink returns a transient
+//! error, within its own time limits, and continues when the medium works again.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,26 +39,26 @@ impl Trouble {
         };
     }
 
-    /// Whether a write may succeed all the same: what is torn, the sink may mend by itself, and what is
-    /// slow may be fast enough.
+    /// True if a write may still succeed: the sink may repair a torn write itself, and a slow one
+    /// may be fast enough.
     fn may_pass(self) -> bool {
         matches!(self, Trouble::Torn | Trouble::Slow)
     }
 }
 
-/// A write that broke off in the middle leaves nothing that counts; the same batch then lands, whole
-/// and once.
+/// A write that broke off leaves nothing that counts; the same batch is then written, whole and
+/// once.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_a_torn_write(medium: &mut impl Medium) -> Answer {
     through(medium, Trouble::Torn).await
 }
 
-/// The same where the sink does not live to repeat it.
+/// The same, but another sink repeats the write.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_a_torn_write_and_a_reopening(medium: &mut impl Medium) -> Answer {
     let mut sink = open(medium).await?;
     let guarantee = sink.guarantee();
@@ -84,26 +84,26 @@ pub async fn survives_a_torn_write_and_a_reopening(medium: &mut impl Medium) -> 
     Ok(Outcome::Yes)
 }
 
-/// While the medium refuses, nothing is acknowledged; afterwards the same batch lands.
+/// While the medium refuses, nothing is acknowledged; afterwards the same batch is written.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_a_refusing_medium(medium: &mut impl Medium) -> Answer {
     through(medium, Trouble::Refusing).await
 }
 
-/// The same for a medium that is gone for a while.
+/// The same for a medium that is unavailable for a while.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_a_vanishing_medium(medium: &mut impl Medium) -> Answer {
     through(medium, Trouble::Gone).await
 }
 
-/// A medium that takes very long is waited for, but not for ever.
+/// The sink waits for a very slow medium, but not indefinitely.
 ///
 /// # Errors
-/// What went wrong.
+/// The reason of a failure.
 pub async fn survives_a_slow_medium(medium: &mut impl Medium) -> Answer {
     through(medium, Trouble::Slow).await
 }
@@ -124,9 +124,9 @@ async fn through(medium: &mut impl Medium, trouble: Trouble) -> Answer {
             Err(_) => return Err(format!("{trouble:?}: no answer within {patience:?}")),
             Ok(Ok(())) if trouble.may_pass() => done = true,
             Ok(Err(SinkError::Transient { what, .. })) => {
-                ensure(!what.is_empty(), || format!("{trouble:?}: an error without a word"))?;
+                ensure(!what.is_empty(), || format!("{trouble:?}: an error without a text"))?;
             }
-            Ok(other) => return Err(format!("{trouble:?}: a write came back as {other:?}")),
+            Ok(other) => return Err(format!("{trouble:?}: a write returned {other:?}")),
         }
     }
     trouble.ends(medium).await;
@@ -143,7 +143,7 @@ async fn through(medium: &mut impl Medium, trouble: Trouble) -> Answer {
     Ok(Outcome::Yes)
 }
 
-/// A batch on its way into a sink, as the sink's owner pushes it: what is held is not given again.
+/// A batch on its way into a sink, given as the sink's owner does: a held one is not given again.
 struct Push {
     batch: Arc<Batch>,
     held: bool,
@@ -165,7 +165,7 @@ impl Push {
                 Err(SinkError::Transient { .. }) if began.elapsed() < RECOVERY_MAX => {
                     tokio::time::sleep(RETRY_EVERY).await;
                 }
-                Err(error) => return Err(format!("did not land after the trouble: {error}")),
+                Err(error) => return Err(format!("was not written after the trouble: {error}")),
             }
         }
     }

@@ -1,27 +1,27 @@
-//! Finds out whether a text is one JSON document that can be embedded in a line.
+//! Checks whether a text is one JSON document that can be embedded in a line.
 //!
-//! RFC 8259, and stricter where common parsers are, so that every line can be read back: no deeper
-//! than [`DEPTH_MAX`], no lone surrogate in an escape, no number beyond binary64's range. A text
-//! that fails is no loss: it goes into the line as a string.
+//! RFC 8259, and stricter where common parsers are, so that every line can be read back: nesting of
+//! at most [`DEPTH_MAX`], no lone surrogate in an escape, no number beyond binary64's range. A text
+//! that fails is written as a string, so nothing is lost.
 //!
-//! One pass, a loop, no allocation: whether a level is an object or an array is one bit of a word.
+//! One pass in a loop, without allocation: one bit of a word stores whether a level is an object.
 
 use super::escape::next_special;
 
-/// How deep a document may be nested. With the envelope's own level this makes 64: some parsers'
-/// default limit.
+/// Deepest nesting of a document. With the envelope's own level this makes 64, the default limit of
+/// some parsers.
 pub(super) const DEPTH_MAX: u32 = 63;
 
-/// Any number whose magnitude is surely below this is kept. Somewhat less than the largest
-/// binary64, since parsers that round carelessly overflow just below it.
+/// Numbers of surely smaller magnitude are kept. Slightly below the largest binary64, because
+/// imprecise parsers overflow just below it.
 const MAGNITUDE_MAX: f64 = 1e308;
-/// Numbers of so few bytes without an exponent are below it.
+/// Numbers of at most this many bytes, without an exponent, are below it.
 const SHORT_NUMBER_BYTES: usize = 300;
 
 /// A JSON document's text.
 pub(super) struct Document<'a> {
     text: &'a [u8],
-    /// Whether there are line breaks between the tokens (inside a token there can be none).
+    /// True if there are line breaks between the tokens (inside a token there can be none).
     breaks: bool,
 }
 
@@ -38,7 +38,7 @@ impl Document<'_> {
     }
 }
 
-/// The document that the text is, if it is one.
+/// The document, if the text is one.
 #[inline]
 pub(super) fn find(text: &str) -> Option<Document<'_>> {
     let text = text.as_bytes();
@@ -58,7 +58,7 @@ struct Scan<'a> {
     text: &'a [u8],
     at: usize,
     depth: u32,
-    /// The lowest bit: whether the innermost level is an object; the next, the one around it; …
+    /// Lowest bit: 1 if the innermost level is an object; the next bit is the level around it; …
     objects: u64,
     breaks: bool,
 }
@@ -89,7 +89,7 @@ impl Scan<'_> {
         }
     }
 
-    /// One scalar or empty level (false), or the start of a level that is not empty (true).
+    /// Reads one scalar or empty level (false), or the start of a level with content (true).
     #[inline]
     fn value(&mut self) -> Option<bool> {
         self.space();
@@ -171,7 +171,7 @@ impl Scan<'_> {
         (self.next()? == b':').then_some(())
     }
 
-    /// From behind the opening quote to behind the closing one.
+    /// Reads from after the opening quote to after the closing one.
     #[inline]
     fn string(&mut self) -> Option<()> {
         loop {

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// The place, at or behind `from`, of the first byte that cannot stand in a JSON string as it is:
-/// a quote, a backslash or a control character. The length, where there is none.
+/// Position, from `from` on, of the first byte that a JSON string cannot contain unescaped: a
+/// quote, a backslash or a control character. The length if there is none.
 #[inline]
 pub(super) fn next_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
@@ -40,7 +40,7 @@ pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends the text as the inside of a JSON string.
+/// Appends the text as the content of a JSON string, without quotes.
 #[inline]
 pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();

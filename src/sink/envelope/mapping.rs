@@ -1,28 +1,30 @@
-//! AMQP values to JSON.
+//! Maps AMQP values to JSON.
 //!
 //! | AMQP | JSON |
 //! |---|---|
 //! | null, boolean | the same |
-//! | integers of all widths | a number, all its digits |
+//! | integers of all widths | a number with all digits |
 //! | float, double | the shortest number that reads back the same; `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //! | decimal | a string with every digit |
 //! | char, string, symbol | a string |
-//! | binary | a string, base64 with padding; in `properties`, with the field `NAME_encoding` behind it, which is `base64` |
+//! | binary | a string, base64 with padding; in `properties`, followed by the field `NAME_encoding`
+//! with the value `base64` |
 //! | string or symbol whose bytes are not UTF-8 | `{"base64": …}` |
-//! | timestamp | a string, RFC 3339 with milliseconds; a number of milliseconds where the year has not four digits |
+//! | timestamp | a string, RFC 3339 with milliseconds; a number of milliseconds if the year does
+//! not have four digits |
 //! | uuid | a string, 8-4-4-4-12 |
 //! | list, array | an array |
 //! | map whose keys are all strings or symbols | an object |
-//! | any other map | an array of `[key, value]`, so that 1 and "1" stay apart |
+//! | any other map | an array of `[key, value]`, so that 1 and "1" stay different |
 //! | described value | `{"descriptor": …, "value": …}` |
 //!
-//! This is the one mapping of all sinks: what a table cannot hold as it is, it holds in this form, and
-//! bytes where only a text can stand as the text `{"base64":"…"}` ([`marked`]). A sink that cannot hold a
-//! NUL has such texts mapped like those that are not UTF-8 ([`Nul::Marked`]).
+//! All sinks use this mapping: a value that a table cannot hold natively is stored in this form.
+//! Bytes in a text column become the text `{"base64":"…"}` ([`marked`]). A sink that cannot store a
+//! NUL has texts with one mapped like those that are not UTF-8 ([`Nul::Marked`]).
 //!
-//! The maps that are sections are objects always; a key there that is no text becomes the text of
-//! its JSON. The fields of `header` and `properties` go by their names, with underscores; fields
-//! that are null are left out. Repeated keys are written as often as they came.
+//! Sections that are maps are always objects; a key that is not text becomes the text of its JSON.
+//! The fields of `header` and `properties` have their names, with underscores; null fields are left
+//! out. Repeated keys are all written.
 
 use std::io::Write as _;
 
@@ -31,13 +33,13 @@ use crate::wire::amqp::{AmqpError, List, Map, Message, Sequences, Value};
 use super::escape::{push_base64, push_escaped, push_string};
 use super::timestamp;
 
-/// How long the JSON of a message's values may get: a multiple of its encoded length, and some.
-/// Honest values stay below 10 bytes for one; an array can repeat a large descriptor for every
-/// element that takes one byte, or ask for elements that take none.
+/// Largest JSON of a message's values: a multiple of its encoded length, plus a constant. Normal
+/// values stay below 10 bytes per byte; an array can repeat a large descriptor for every element of
+/// one byte, or declare elements that take none.
 const GROWTH_MAX: usize = 32;
 const GROWTH_SPARE_BYTES: usize = 64 << 10;
 
-/// The same for a large message, whose memory counts. Numbers and times take three times their bytes.
+/// The same for a large message, to save memory. Numbers and times take three times their bytes.
 const LARGE_GROWTH_MAX: usize = 4;
 const LARGE_GROWTH_SPARE_BYTES: usize = 2 << 20;
 
@@ -58,23 +60,23 @@ const PROPERTIES: [&str; 13] = [
     "reply_to_group_id",
 ];
 
-/// What becomes of texts that hold a NUL.
+/// Treatment of texts that contain a NUL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Nul {
-    /// They are texts like any other.
+    /// Written like any other text.
     #[default]
     Kept,
-    /// They are bytes: `{"base64": …}`. PostgreSQL's text and `jsonb` hold no NUL.
+    /// Written like bytes: `{"base64": …}`. PostgreSQL's text and `jsonb` cannot hold a NUL.
     Marked,
 }
 
-/// The text that stands for bytes where only a text can stand.
+/// The text that represents bytes in a text column.
 pub(crate) fn marked(bytes: &[u8]) -> String {
     use base64::Engine as _;
     format!("{{\"base64\":\"{}\"}}", base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
-/// What a number that is not finite is called.
+/// Name of a number that is not finite.
 pub(crate) fn not_finite(n: f64) -> &'static str {
     match n {
         n if n.is_nan() => "NaN",
@@ -87,7 +89,7 @@ pub(crate) fn not_finite(n: f64) -> &'static str {
 pub(super) struct Mapper<'o> {
     out: &'o mut Vec<u8>,
     nul: Nul,
-    /// `out` must not grow beyond this.
+    /// Limit for the length of `out`.
     end: usize,
     limit: usize,
     encoded_len: usize,
@@ -110,7 +112,7 @@ impl<'o> Mapper<'o> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// All sections but the body, each with a comma behind it.
+    /// All sections except the body, each followed by a comma.
     pub(super) fn sections(&mut self, message: &Message<'_>) -> Result<(), AmqpError> {
         if let Some(header) = message.header_list() {
             self.raw(b"\"header\":");
@@ -216,7 +218,7 @@ impl<'o> Mapper<'o> {
         Ok(())
     }
 
-    /// An object, whatever the keys are.
+    /// An object, whatever type the keys have.
     pub(super) fn object(&mut self, map: Map<'_>) -> Result<(), AmqpError> {
         self.out.push(b'{');
         let mut comma = false;
@@ -233,7 +235,7 @@ impl<'o> Mapper<'o> {
         Ok(())
     }
 
-    /// A section's key: text as it is, anything else as the text of its JSON.
+    /// A section's key: text unchanged, anything else as the text of its JSON.
     fn key(&mut self, key: Value<'_>) -> Result<(), AmqpError> {
         let start = self.out.len();
         self.value(key)?;
@@ -246,7 +248,7 @@ impl<'o> Mapper<'o> {
         Ok(())
     }
 
-    /// A list of fields with names, as an object with a comma behind it.
+    /// A list of named fields, as an object followed by a comma.
     fn fields(
         &mut self,
         list: List<'_>,
@@ -296,7 +298,7 @@ impl<'o> Mapper<'o> {
     }
 
     fn map(&mut self, map: Map<'_>) -> Result<(), AmqpError> {
-        // An error is met again, and reported, when the entries are written.
+        // An error occurs again, and is reported, when the entries are written.
         let nul = self.nul;
         let is_text = |key: Value<'_>| {
             key.as_str().is_some_and(|text| nul == Nul::Kept || !text.contains('\0'))

@@ -1,8 +1,8 @@
-//! Records to bytes: one line of NDJSON each, or the bare body behind which a delimiter stands.
+//! Encodes records: one line of NDJSON each, or the bare body followed by a delimiter.
 //!
-//! The line: `stream`, `offset`, `timestamp` (of the chunk), then where present `header`,
+//! The line: `stream`, `offset`, `timestamp` (of the chunk); then, if present, `header`,
 //! `delivery_annotations`, `message_annotations`, `properties`, `application_properties` and
-//! `footer` as objects, then `body` and `body_encoding`:
+//! `footer` as objects; then `body` and `body_encoding`:
 //!
 //! | `body_encoding` | the body was | `body` is |
 //! |---|---|---|
@@ -11,15 +11,16 @@
 //! | `base64` | other data | a string, base64 with padding |
 //! | `amqp` | an AMQP value or sequence, or absent | the value mapped to JSON (see `mapping.rs`); an array of the sequence's lists; null |
 //!
-//! A document is what RFC 8259 says, so `123`, `true` and `"x"` are documents too: whoever sends
-//! JSON gets JSON back, whatever it is. The text is embedded, not written anew: numbers keep their
-//! digits and repeated keys stay. What a common JSON parser could not read back is text instead:
-//! see `document.rs`.
+//! RFC 8259 defines a document, so `123`, `true` and `"x"` are documents too: a producer that sends
+//! JSON gets JSON back. The text is embedded unchanged: numbers keep their digits, and repeated
+//! keys stay. Text that a common JSON parser could not read back is written as a string: see
+//! `document.rs`.
 //!
-//! In `properties`, a field that is bytes has its name with `_encoding` behind it, which is `base64`.
+//! In `properties`, a field of bytes is followed by the field `NAME_encoding` with the value
+//! `base64`.
 //!
-//! Several data sections are one body, joined. Invariants: a line holds no line break but its
-//! last byte; `out` is untouched when a record is refused; all memory that is kept between records
+//! Several data sections are joined to one body. Invariants: a line contains no line break except
+//! its last byte; `out` is unchanged if a record is refused; the only memory kept between records
 //! is one small buffer. Knows nothing of files, networks or compression.
 
 mod document;
@@ -42,13 +43,13 @@ pub(crate) use mapping::{Nul, marked, not_finite};
 #[cfg(feature = "object")]
 pub(crate) use timestamp::date;
 
-/// The most that the buffer for joined data sections keeps between two records.
+/// Most bytes that the buffer for joined data sections keeps between two records.
 const JOINED_KEEP_BYTES: usize = 1 << 20;
 
-/// Writes records of one stream in one format.
+/// Encodes records of one stream in one format.
 pub struct Envelope {
     format: Format,
-    /// Where several data sections are joined.
+    /// Buffer for joining data sections.
     joined: Vec<u8>,
 }
 
@@ -59,15 +60,15 @@ enum Format {
 
 /// The parts of a line that many records share.
 struct Line {
-    /// From the brace to the offset.
+    /// From the opening brace to the offset.
     head: Vec<u8>,
-    /// The chunk's timestamp, and its text with what stands around it.
+    /// The chunk's timestamp, and its text with the surrounding syntax.
     stamp: Option<Timestamp>,
     stamp_text: Vec<u8>,
 }
 
 impl Envelope {
-    /// One line of JSON for each record.
+    /// One line of JSON per record.
     pub fn ndjson(stream: &StreamName) -> Envelope {
         let mut head = b"{\"stream\":".to_vec();
         push_string(&mut head, stream.as_str());
@@ -76,15 +77,14 @@ impl Envelope {
         Envelope { format: Format::Ndjson(line), joined: Vec::new() }
     }
 
-    /// The body of each record, then `delimiter`. Data sections are written as they are, so is a
-    /// string or a binary in an amqp-value; other values as the JSON that [`Envelope::ndjson`]
-    /// would write; an absent body is nothing. That the body may hold the delimiter is the user's
-    /// business.
+    /// The body of each record, then `delimiter`. Data sections are written unchanged, as is a
+    /// string or a binary in an amqp-value; other values as the JSON of [`Envelope::ndjson`]; an
+    /// absent body as nothing. A delimiter inside a body is not escaped.
     pub fn raw(delimiter: Vec<u8>) -> Envelope {
         Envelope { format: Format::Raw { delimiter }, joined: Vec::new() }
     }
 
-    /// Appends one record. On an error `out` is as it was.
+    /// Appends one record. On an error `out` is unchanged.
     pub fn append(&mut self, record: Record<'_>, out: &mut Vec<u8>) -> Result<(), BadRecord> {
         let start = out.len();
         let done = match &mut self.format {
@@ -97,7 +97,7 @@ impl Envelope {
         })
     }
 
-    /// Appends every record of the batch, or none: then all its bad records are returned.
+    /// Appends every record of the batch, or none: then it returns all bad records.
     pub fn append_batch(&mut self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), Vec<BadRecord>> {
         let start = out.len();
         let mut bad = Vec::new();
@@ -143,12 +143,13 @@ fn as_json(
 ) -> Result<String, AmqpError> {
     let mut out = Vec::new();
     write(&mut Mapper::new(&mut out, message).with(nul))?;
-    // It is made of texts and ASCII, so this is not met.
+    // Made of UTF-8 and ASCII only, so this cannot happen.
     let what = "its JSON is not UTF-8";
     String::from_utf8(out).map_err(|_| AmqpError::Malformed { at: 0, what })
 }
 
-/// A time as records have it: RFC 3339, or a bare number where the year has not four digits.
+/// Time in a record: RFC 3339, or a bare number of milliseconds if the year does not have four
+/// digits.
 pub(crate) fn rfc3339(ms: i64) -> String {
     let mut out = Vec::new();
     timestamp::push(&mut out, ms);

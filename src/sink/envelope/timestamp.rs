@@ -1,6 +1,6 @@
-//! Milliseconds since the Unix epoch, as RFC 3339 text in UTC.
+//! Formats milliseconds since the Unix epoch as RFC 3339 text in UTC.
 
-/// The years that RFC 3339 can write: 0000-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z.
+/// Range that RFC 3339 can express: 0000-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z.
 const FIRST_MS: i64 = -62_167_219_200_000;
 const LAST_MS: i64 = 253_402_300_799_999;
 
@@ -13,7 +13,7 @@ const DAYS_100: i64 = 36_524;
 const DAYS_4: i64 = 1_461;
 const DAYS_1: i64 = 365;
 
-/// Appends the time as a JSON string, or, where its year has not four digits, the milliseconds as a
+/// Appends the time as a JSON string; if its year does not have four digits, the milliseconds as a
 /// number.
 pub(super) fn push(out: &mut Vec<u8>, ms: i64) {
     if !(FIRST_MS..=LAST_MS).contains(&ms) {

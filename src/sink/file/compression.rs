@@ -1,9 +1,9 @@
-//! How segments are compressed.
+//! Compression of segments.
 
-/// How segments are compressed.
+/// Compression of segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
     /// zstd frames.

@@ -1,4 +1,4 @@
-//! What the `file` sink says of itself.
+//! Declaration of the `file` sink.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! The real file system, and the hold on a stream's folder.
+//! The real file system, and the lock on a stream's folder.
 //!
-//! The hold is an `flock` on `rillway.lock`, which the kernel lets go of when the process ends,
-//! however it ends. The file is never removed, and holds the holder's pid for the message to the
-//! one who comes second.
+//! The lock is an `flock` on `rillway.lock`, which the kernel releases when the process ends,
+//! however it ends. The file is never removed, and contains the owner's pid for the error message
+//! of a second process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -21,12 +21,12 @@ use super::storage::{Entry, Stat, Storage};
 
 const LOCK_NAME: &str = "rillway.lock";
 
-/// How long to wait for a hold that this very process has: a sink that was dropped in mid-write
-/// lets go once that write is through.
+/// Time to wait for a lock held by this same process: a sink that was dropped during a write
+/// releases it after that write.
 const OWN_HOLD_WAIT: Duration = Duration::from_secs(2);
 const OWN_HOLD_RETRY: Duration = Duration::from_millis(20);
 
-/// A stream's folder on disk, held by us alone.
+/// A stream's folder on disk, locked by this process.
 pub(super) struct Disk {
     folder: PathBuf,
     handle: File,
@@ -34,7 +34,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Creates the folder where it is missing, durably, and takes hold of it.
+    /// Creates the folder durably if it is missing, and locks it.
     pub(super) fn open(dir: &Path, folder: &str) -> Result<Disk, SinkError> {
         let folder = dir.join(folder);
         files::make_folder(&folder).tried("create the folder", || folder.clone())?;
@@ -61,13 +61,13 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
                     lock.set_len(0)?;
                     lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
                 };
-                // The pid is for people; a full disk must not keep us from starting.
+                // The pid is only for the error message; a full disk must not prevent the start.
                 if let Err(error) = note() {
                     tracing::debug!(%error, path = %path.display(), "could not note the pid");
                 }
                 return Ok(lock);
             }
-            // It was removed between our opening and our locking it: once more.
+            // The file was removed between opening and locking: once more.
             Ok(()) if Instant::now() < deadline => {}
             Ok(()) | Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
@@ -86,9 +86,9 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
                     Some(pid) => format!("the process with pid {pid}"),
                     None => "another process".to_owned(),
                 };
-                // Transient: whoever holds it may be about to end (a rolling restart).
+                // Transient: the owner may be about to end (a rolling restart).
                 let what = format!(
-                    "{} is in use by {holder}, which holds a lock on {LOCK_NAME} there. Two writers \
+                    "{} is in use by {holder}, which holds the lock on {LOCK_NAME} there. Two writers \
                      would mix their records, so nothing is written: stop the other one, or give \
                      this consumer another `dir`",
                     folder.display(),
@@ -100,7 +100,7 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
     }
 }
 
-/// Whether `path` still names this file.
+/// True if `path` still refers to this file.
 fn is_named(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
@@ -131,7 +131,7 @@ impl Storage for Disk {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
-            // A name that is no text is none of ours.
+            // A name that is not UTF-8 is not a file of this sink.
             if let Ok(name) = entry.file_name().into_string() {
                 entries.push(Entry { name, bytes: entry.metadata()?.len() });
             }

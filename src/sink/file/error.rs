@@ -1,4 +1,4 @@
-//! What a failed file operation means: whether to try again, and what a person can do.
+//! Classifies failed file operations: retry or not, and what an operator can do.
 
 use std::io;
 use std::path::Path;
@@ -7,34 +7,34 @@ use rustix::io::Errno;
 
 use crate::sink::SinkError;
 
-/// The failures after which trying again is senseless until a person acts, and what to do. All
-/// others pass by themselves, or when a person acts, and are tried again.
+/// Failures for which a retry is useless before an operator acts, with what to do. All others are
+/// retried: they may end by themselves.
 const FATAL: &[(Errno, &str)] = &[
-    (Errno::ACCESS, "Let the user that rillway runs as read and write there."),
-    (Errno::PERM, "Let the user that rillway runs as read and write there."),
+    (Errno::ACCESS, "Allow the user that Rillway runs as to read and write there."),
+    (Errno::PERM, "Allow the user that Rillway runs as to read and write there."),
     (Errno::ROFS, "Mount the file system for writing (it may have failed: see the kernel's log)."),
     (Errno::NOTDIR, "A part of the path is a file: move it away, or set another `dir`."),
-    (Errno::ISDIR, "A folder stands where a file belongs: move it away."),
+    (Errno::ISDIR, "A folder has the name of a file: move it away."),
     (Errno::NAMETOOLONG, "Set a shorter `dir`."),
-    (Errno::LOOP, "The path has a circle of symbolic links: mend it, or set another `dir`."),
-    (Errno::INVAL, "The file system does not take this: set a `dir` on another one."),
+    (Errno::LOOP, "The path has a loop of symbolic links: remove it, or set another `dir`."),
+    (Errno::INVAL, "The file system does not accept this: set a `dir` on another one."),
     (Errno::OPNOTSUPP, "The file system cannot do this: set a `dir` on another one."),
     (Errno::NOSYS, "The file system cannot do this: set a `dir` on another one."),
     (Errno::NOLCK, "The file system has no file locks: set a `dir` on another one."),
     (Errno::FBIG, "The file is as large as files may be: set `rotate_bytes` below that limit."),
 ];
 
-/// What to do about failures that are tried again.
+/// Advice for failures that are retried.
 const TRANSIENT: &[(Errno, &str)] = &[
-    (Errno::NOSPC, "Free some space there; the batch is tried again until it fits."),
-    (Errno::DQUOT, "Raise the quota or free some space; the batch is tried again until it fits."),
-    (Errno::IO, "See the kernel's log: the medium may be failing. The batch is tried again."),
-    (Errno::NOENT, "It was removed, or unmounted: bring it back, and the batch is tried again."),
+    (Errno::NOSPC, "Free some space there; the batch is retried until it fits."),
+    (Errno::DQUOT, "Raise the quota or free some space; the batch is retried until it fits."),
+    (Errno::IO, "See the kernel's log: the disk may be failing. The batch is retried."),
+    (Errno::NOENT, "It was removed, or unmounted: restore it. The batch is retried."),
     (Errno::MFILE, "Raise the limit of open files (LimitNOFILE=, ulimit -n)."),
     (Errno::NFILE, "The system is out of open files."),
 ];
 
-/// The error for `action` ("append to", …) on `path` that came back with `error`.
+/// The error for `action` ("append to", …) on `path` that failed with `error`.
 pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> SinkError {
     let errno = Errno::from_io_error(error);
     let hint = |table: &'static [(Errno, &'static str)]| {
@@ -44,7 +44,7 @@ pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> SinkError 
     match hint(FATAL) {
         Some(hint) => SinkError::Fatal(format!("could not {action} {path}: {error}. {hint}")),
         None => {
-            let hint = hint(TRANSIENT).unwrap_or("The batch is tried again.");
+            let hint = hint(TRANSIENT).unwrap_or("The batch is retried.");
             SinkError::Transient {
                 what: format!("could not {action} {path}: {error}. {hint}"),
                 retry_after: None,
@@ -53,7 +53,7 @@ pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> SinkError 
     }
 }
 
-/// Adds what was tried, and on what, to the result of a file operation.
+/// Adds the action and the path to the error of a file operation.
 pub(super) trait Tried<T> {
     /// See [`failed`].
     fn tried(self, action: &str, path: impl FnOnce() -> std::path::PathBuf)

@@ -174,7 +174,7 @@ async fn committed_data_that_was_cut_off_is_never_written_over() {
             std::fs::write(&segment, b"").unwrap(); // As `logrotate copytruncate` does.
         }
         let what = transient(sink.write(&Arc::new(batch(3..6))).await);
-        assert!(what.contains("changed by someone else"), "{what}");
+        assert!(what.contains("changed by another program"), "{what}");
         let expected = if whole_name_gone { "is missing" } else { "has 0 bytes, but" };
         for _ in 0..2 {
             let why = fatal(sink.write(&Arc::new(batch(3..6))).await);

@@ -1,10 +1,10 @@
-//! The log: batches in, committed bytes out. The argument for it stands in [`super`].
+//! The log: writes and commits batches. [`super`] explains why it is exactly-once.
 //!
 //! Blocking, and generic over [`Storage`]; time is an argument. Knows nothing of threads.
 //!
 //! Invariants:
-//! - After any failure the open files are forgotten, and the next write begins by [`recover`].
-//! - The committed state in memory is always one that was synced by this process.
+//! - After any failure the open files are dropped, and the next write begins with [`recover`].
+//! - The committed state in memory was always synced by this process.
 
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
@@ -19,26 +19,26 @@ use super::recover;
 use super::segment::{self, Rotation};
 use super::storage::Storage;
 
-/// Encoded records are packed and written whenever so many bytes are there. Large enough that a
-/// system call costs nothing, small enough to stay in the processor's cache.
+/// Bytes of encoded records after which they are packed and written. Large enough that a system
+/// call costs little, small enough for the processor's cache.
 pub(super) const PIECE_BYTES: usize = 512 << 10;
 
-/// A buffer that an unusually large record blew up beyond this is given back.
+/// Largest buffer that is kept after an unusually large record.
 const BUFFER_BYTES_MAX: usize = 2 * PIECE_BYTES;
 
-/// How a log is set up.
+/// Settings of a log.
 pub(super) struct Setup {
     /// The stream that its records come from.
     pub(super) stream: StreamName,
     /// The reference that reads it.
     pub(super) reference: Reference,
-    /// When a segment ends.
+    /// Rule for the end of a segment.
     pub(super) rotation: Rotation,
-    /// Encodes records.
+    /// Encoder of records.
     pub(super) envelope: Envelope,
-    /// Packs what is encoded.
+    /// Compressor.
     pub(super) packer: Packer,
-    /// [`PIECE_BYTES`], but for tests.
+    /// [`PIECE_BYTES`], except in tests.
     pub(super) piece_bytes: usize,
 }
 
@@ -59,12 +59,12 @@ pub(super) struct Log<S: Storage> {
 /// The open files.
 struct Open<F> {
     position: Position<F>,
-    /// The tail's file; `None` before the first batch.
+    /// File of the tail; `None` before the first batch.
     segment: Option<F>,
 }
 
 impl<S: Storage> Log<S> {
-    /// Opens the log: finds the position, or begins a new one, and puts the files in order.
+    /// Opens the log: reads the position or creates a new one, and restores the files.
     pub(super) fn open(mut storage: S, setup: Setup) -> Result<Log<S>, SinkError> {
         let Setup { stream, reference, rotation, envelope, packer, piece_bytes } = setup;
         let position = recover::start(&mut storage, stream, reference)?;
@@ -75,7 +75,7 @@ impl<S: Storage> Log<S> {
         Ok(Log { storage, rotation, envelope, packer, piece_bytes, plain, durable, open })
     }
 
-    /// What is committed.
+    /// The committed position; `None` before the first batch.
     pub(super) fn position(&self) -> Option<Checkpoint> {
         self.durable.state().checkpoint
     }
@@ -97,9 +97,9 @@ impl<S: Storage> Log<S> {
             }
             Err(SinkError::Poison(_)) => {
                 self.open = None;
-                // What is in the segment goes away now rather than at the next write, if it can.
+                // Removes the written part now rather than at the next write, if possible.
                 if let Err(error) = self.restore() {
-                    tracing::debug!(%error, "cutting a poisoned batch back was put off");
+                    tracing::debug!(%error, "the partly written batch is removed at the next write");
                 }
             }
             Err(_) => self.open = None,
@@ -110,9 +110,9 @@ impl<S: Storage> Log<S> {
         written
     }
 
-    /// Begins a new history: nothing is committed, and the segments so far are put aside under other
-    /// names. A crash in between leaves a position without a checkpoint, by which the next start
-    /// puts them aside.
+    /// Begins a new incarnation of the stream: nothing is committed, and the old segments are
+    /// renamed. After a crash in between, the position has no checkpoint, and the next start
+    /// renames them.
     pub(super) fn restart(&mut self) -> Result<(), SinkError> {
         if self.open.is_none() {
             self.restore()?;
@@ -134,7 +134,8 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// A batch that this log must never take is a bug of the caller, and would break the promise.
+    /// A batch of another stream, or one already committed, is a bug of the caller and would break
+    /// the guarantee.
     fn refuse_strangers(&self, batch: &Batch) -> Result<(), SinkError> {
         let state = self.durable.state();
         if *batch.stream() != state.stream {
@@ -159,7 +160,7 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Puts the files back to what is committed.
+    /// Restores the files to the committed state.
     fn restore(&mut self) -> Result<(), SinkError> {
         self.storage.hold_again()?;
         let position = Position::reinstate(&mut self.storage, self.durable.clone())?;
@@ -169,7 +170,7 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Whether the segment ends where the committed state says.
+    /// True if the segment ends at the committed length.
     fn is_clean(&mut self) -> bool {
         let Some(open) = &self.open else { return false };
         match (&open.segment, &self.durable.state().tail) {
@@ -183,7 +184,7 @@ impl<S: Storage> Log<S> {
 
     fn append(&mut self, batch: &Batch, now: Timestamp) -> Result<(), SinkError> {
         let path = |storage: &S| storage.path("");
-        self.storage.check_held().tried("keep hold of", || path(&self.storage))?;
+        self.storage.check_held().tried("keep the lock on", || path(&self.storage))?;
         if batch.messages() > 0 && self.rotation_is_due(batch, now) {
             self.rotate(batch, now)?;
         }
@@ -197,11 +198,11 @@ impl<S: Storage> Log<S> {
             if !stat.linked || stat.bytes != tail.bytes {
                 return Err(SinkError::Transient {
                     what: format!(
-                        "{} was changed by someone else: {} bytes of {} bytes committed{}",
+                        "{} was changed by another program: it has {} bytes, {} bytes are committed{}",
                         path.display(),
                         stat.bytes,
                         tail.bytes,
-                        if stat.linked { "" } else { ", and its name was taken away" },
+                        if stat.linked { "" } else { ", and it was deleted or renamed" },
                     ),
                     retry_after: None,
                 });
@@ -234,8 +235,9 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Begins a new, empty segment and commits to it before anything is written there: so a segment
-    /// with anything in it that the position does not know is never ours to throw away.
+    /// Begins a new, empty segment and commits to it before anything is written there. So a segment
+    /// with content that the position does not know was not written by this log, and is never
+    /// deleted.
     fn rotate(&mut self, batch: &Batch, now: Timestamp) -> Result<(), SinkError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let name = segment::file_name(batch.first_offset(), &self.rotation.extension);
@@ -257,15 +259,15 @@ impl<S: Storage> Log<S> {
     }
 }
 
-/// Where pieces of encoded records go.
+/// Destination of pieces of encoded records.
 struct Piece<'a, S: Storage> {
     storage: &'a mut S,
     file: &'a S::File,
     path: &'a std::path::Path,
     packer: &'a mut Packer,
-    /// Where the next one goes.
+    /// Position of the next piece.
     at: u64,
-    /// It is written when it has so many bytes before packing.
+    /// Bytes before packing from which a piece is written.
     bytes: usize,
 }
 
@@ -283,8 +285,8 @@ impl<S: Storage> Piece<'_, S> {
     }
 }
 
-/// Encodes the batch, a piece at a time. Once a bad record is found nothing more is written, but
-/// the search goes on.
+/// Encodes the batch piece by piece. After the first bad record nothing more is written, but the
+/// search for bad records continues.
 fn encode<S: Storage>(
     batch: &Batch,
     envelope: &mut Envelope,

@@ -3,76 +3,76 @@
 //! ```text
 //! DIR/STREAM/00000000000000000000.ndjson      a segment; named after its first offset
 //! DIR/STREAM/00000000000000481516.ndjson      the tail: the one that takes the next batch
-//! DIR/STREAM/position.rillway                 which bytes of the tail count, and up to which offset
-//! DIR/STREAM/rillway.lock                     held for as long as a process writes here
+//! DIR/STREAM/position.rillway                 the committed bytes of the tail, and their last offset
+//! DIR/STREAM/rillway.lock                     locked while a process writes here
 //! ```
 //!
 //! # Why this is exactly-once
-//! A batch is written in four steps, each of which ends before the next begins:
-//! 1. append its records to the tail, behind the committed length;
+//! A batch is written in four steps, each of which is complete before the next begins:
+//! 1. append its records to the tail, after the committed length;
 //! 2. fdatasync the tail;
 //! 3. write the position: new committed length *and* new offset, into one of two slots;
 //! 4. fdatasync the position.
 //!
-//! Length and offset stand in one slot under one CRC, so they change together or not at all, and
-//! the start-up cuts the tail to the length and resumes behind the offset of the *same* slot. So
-//! it is enough that (a) some slot is always valid, and (b) a valid slot never counts bytes that
-//! are not on the medium:
+//! Length and offset are in one slot under one CRC, so they change together or not at all. The
+//! start-up cuts the tail to the length and resumes after the offset of the *same* slot. So two
+//! properties suffice: (a) some slot is always valid, and (b) a valid slot never counts bytes that
+//! are not on disk:
 //! - *(a)* A slot is overwritten only while the other is known to be durable: synced by this
-//!   process. What was only read at start-up is first written into a new file, which is synced before
-//!   it takes over the name. The name is synced before anything else is done.
-//! - *(b)* Step 3 begins only after step 2 said that the bytes are durable, and nothing below the
-//!   committed length is ever written or cut again. A sealed segment ends at its committed length:
-//!   what a failed batch left behind it was cut off, and the cut synced, before the next batch.
+//!   process. A slot that was only read at start-up is first written into a new file, which is
+//!   synced before it takes over the name. The name is synced before anything else is done.
+//! - *(b)* Step 3 begins only after step 2 has returned success, and nothing below the committed
+//!   length is ever written or cut again. A sealed segment ends at its committed length: bytes of a
+//!   failed batch after it were cut off, and the cut synced, before the next batch.
 //!
 //! A stop at any point then ends in one of two states:
 //!
-//! | stopped in | `kill -9` (the page cache lives on) | power loss (what was not synced may be kept, lost or torn at any byte) |
+//! | stopped in | `kill -9` (the page cache survives) | power loss (unsynced data may be kept, lost
+//! or torn at any byte) |
 //! |---|---|---|
-//! | 1, 2 | old slot: the batch is cut off and comes again | the same |
-//! | 3 | old slot, or, the new one being whole, the new | the same; a torn slot fails its CRC |
+//! | 1, 2 | old slot: the batch is cut off and given again | the same |
+//! | 3 | old slot or, if the new one is complete, the new | the same; a torn slot fails its CRC |
 //! | 4 | new slot: adopted, synced, its bytes are durable by (b) | old or new slot |
 //! | after 4 | new slot | new slot |
 //!
-//! The caller is told `Ok` only after 4. Where the new slot is found although the caller never
-//! heard so, the caller learns it from [`Sink::position`] and goes on behind it; and a batch at or
-//! below the committed offset is refused, whoever sends it.
+//! `Ok` is returned only after step 4. If the new slot is found although the caller got no `Ok`,
+//! the caller reads it from [`Sink::position`] and continues after it. A batch at or below the
+//! committed offset is always refused.
 //!
-//! *A new segment* is created, empty, and its name synced; then the position commits to it with
+//! *A new segment* is created empty, and its name synced; then the position commits to it with
 //! length 0 and the old offset; only then is it written to. So a file that the position does not
-//! know is either empty (and removed) or not ours (and put aside, never deleted); `recover.rs` has
-//! the whole table.
+//! know is either empty (and removed) or not ours (and renamed, never deleted); `recover.rs` has
+//! the complete table.
 //!
 //! # After a failure
-//! A failed write leaves bytes of unknown worth, and after a failed fsync the kernel may have
-//! marked pages clean that never reached the medium: a second fsync would succeed and prove
-//! nothing. So no open file is trusted after any failure. Before the next attempt the position is
-//! opened again, checked against the state that *this process* synced, and that state is written
-//! to the doubtful slot and synced (which undoes a commit of which it is not known whether it
-//! came through); then the tail is cut back to the committed length and synced, and the batch
-//! is written anew, from its records and into pages that are dirty again. Bytes below the
-//! committed length were synced with success before, and are not touched.
+//! A failed write leaves bytes in an unknown state. After a failed fsync the kernel may have marked
+//! pages clean that never reached the disk: a second fsync would succeed and prove nothing. So no
+//! open file is trusted after a failure. Before the next attempt the position is opened again and
+//! checked against the state that *this process* synced. That state is written to the doubtful slot
+//! and synced (which undoes a commit with an unknown result). Then the tail is cut back to the
+//! committed length and synced, and the batch is written again from its records, into dirty pages.
+//! Bytes below the committed length were synced successfully before, and are not touched.
 //!
-//! A full disk, an exceeded quota, an I/O error and a folder that is gone are transient: they are
-//! tried again until they pass. A refused permission, a read-only file system and the like are
+//! A full disk, an exceeded quota, an I/O error and a missing folder are transient: they are
+//! retried until they succeed. A refused permission, a read-only file system and the like are
 //! fatal; `error.rs` has the table.
 //!
 //! # Memory, compression, rotation
-//! Records are encoded into a buffer of 512 KiB (or one record, where that is larger), which is
-//! packed and written whenever it is full; a batch is never held twice. With compression each
-//! such piece is a zstd frame or gzip member of its own: the file is valid at every committed
-//! length but 0, and `zstd -d`, `zcat` and the like read the run of them as one.
+//! Records are encoded into a buffer of 512 KiB (or one larger record), which is packed and written
+//! whenever it is full; a batch is never held twice. With compression each such piece is a zstd
+//! frame or gzip member of its own: the file is valid at every committed length but 0, and `zstd
+//! -d`, `zcat` and the like read the pieces as one.
 //!
-//! A segment that has reached `rotate_bytes` (on disk, after compression) or `rotate_age` takes no
-//! further batch, so it may be larger by one batch. Both are decided when a batch arrives: on an
-//! idle stream an old segment stays the tail, which harms nobody, since it is whole and readable
-//! as it is, at any time.
+//! A segment that has reached `rotate_bytes` (on disk, after compression) or `rotate_age` accepts
+//! no further batch, so it may be larger by one batch. Both are checked when a batch arrives: on an
+//! idle stream an old segment stays the tail, which does no harm, because it is always complete and
+//! readable.
 //!
-//! # What it cannot see
-//! Media that lie about having synced; a file system that tears what was synced before; someone
-//! who edits committed bytes without changing the length.
+//! # Limits of the guarantee
+//! Disks that report a sync that did not happen; a file system that tears data that was synced
+//! before; a program that edits committed bytes without changing the length.
 //!
-//! Must not know: brokers, retries, metrics.
+//! Knows nothing of brokers, retries or metrics.
 
 mod compression;
 mod declaration;
@@ -121,26 +121,26 @@ use self::log::{Log, Setup};
 use self::pack::Packer;
 use self::segment::Rotation;
 
-/// RabbitMQ's own limit for the names of streams and references.
+/// RabbitMQ's limit for the names of streams and references, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// What a file sink needs to know.
+/// Options of a file sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOptions {
-    /// The folder under which each stream gets a folder of its own.
+    /// Folder in which each stream gets a folder of its own.
     pub dir: PathBuf,
-    /// How records are laid out.
+    /// Format of records.
     pub format: Format,
-    /// Whether and how segments are compressed.
+    /// Compression of segments.
     pub compression: Compression,
-    /// A segment of so many bytes on disk takes no further batch.
+    /// Size in bytes on disk from which a segment accepts no further batch; `None` for no limit.
     pub rotate_bytes: Option<u64>,
-    /// A segment of this age takes no further batch.
+    /// Age from which a segment accepts no further batch; `None` for no limit.
     pub rotate_age: Option<Duration>,
 }
 
 impl FileOptions {
-    /// NDJSON, not compressed, one segment for ever.
+    /// NDJSON, not compressed, one segment without limit.
     pub fn new(dir: impl Into<PathBuf>) -> FileOptions {
         FileOptions {
             dir: dir.into(),
@@ -151,10 +151,10 @@ impl FileOptions {
         }
     }
 
-    /// What is wrong with these options, in words that follow the name of the key.
+    /// Checks the options. The error is a text that follows the name of the key.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     pub fn validate(&self) -> Result<(), String> {
         match self.compression {
             Compression::Zstd { level } if !(1..=22).contains(&level) => {
@@ -181,11 +181,11 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Takes hold of the stream's folder, finds the position there, and puts the files in order.
+    /// Locks the stream's folder, reads the position there, and restores the files.
     ///
     /// # Errors
-    /// Fatal where the options are wrong, the folder is in use, belongs to another reference, or
-    /// has lost committed data; transient where trying again may help (a full disk).
+    /// Fatal if the options are wrong, the folder is in use, belongs to another reference, or has
+    /// lost committed data; transient if a retry may help (a full disk).
     pub async fn open(
         options: FileOptions,
         stream: StreamName,
@@ -205,7 +205,7 @@ impl FileSink {
         }
     }
 
-    /// The folder that holds the segments.
+    /// Folder that holds the segments.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
     }
@@ -221,11 +221,11 @@ impl FileSink {
     }
 }
 
-/// The position that a sink with these options has committed, without taking hold of the folder or
-/// changing anything in it.
+/// The position that a sink with these options has committed. Does not lock the folder, and changes
+/// nothing.
 ///
 /// # Errors
-/// Where the position is damaged, cannot be read, or belongs to another reference.
+/// If the position is damaged, cannot be read, or belongs to another reference.
 pub fn committed(
     options: &FileOptions,
     stream: &StreamName,
@@ -234,7 +234,7 @@ pub fn committed(
     let folder = options.dir.join(segment::folder(stream));
     files::could_write_in(&folder).map_err(|what| {
         SinkError::Fatal(format!(
-            "file sink: {what}. Set another `dir`, or let the user that rillway runs as write there"
+            "file sink: {what}. Set another `dir`, or allow the user that Rillway runs as to write there"
         ))
     })?;
     let Some(state) = position::look(&folder)? else { return Ok(None) };
@@ -279,7 +279,7 @@ impl Sink for FileSink {
         self.run(|log| log.position()).await
     }
 
-    /// Two syncs a write, however large the batch.
+    /// Each write needs two syncs, however large the batch.
     fn joins_batches(&self) -> bool {
         true
     }
@@ -291,12 +291,12 @@ impl Sink for FileSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        tracing::warn!(folder = %self.folder.display(), "the stream was re-created: the segments so far are put aside");
+        tracing::warn!(folder = %self.folder.display(), "the stream was re-created: the old segments are renamed");
         self.run(Log::restart).await?
     }
 
-    /// Lets go of the folder, once a write that was abandoned is through: the caller sets the time
-    /// limit. Closing twice is no error.
+    /// Releases the folder after the current write has ended: the caller sets the time limit.
+    /// Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         worker.end().await;

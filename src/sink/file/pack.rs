@@ -1,8 +1,8 @@
-//! Encoded records → bytes of a segment: as they are, or compressed.
+//! Converts encoded records to bytes of a segment, compressed or not.
 //!
-//! Invariant: what [`Packer::pack`] returns is whole by itself (a zstd frame, a gzip member), so a
-//! segment that is cut between two of them is a valid file, and so is one that was never closed.
-//! Memory is bounded by the piece that is packed, which the caller limits.
+//! Invariant: every result of [`Packer::pack`] is complete by itself (a zstd frame, a gzip member),
+//! so a segment that is cut between two of them is a valid file, and so is one that was never
+//! closed. Memory is bounded by the piece, which the caller limits.
 
 use std::io::{self, Write};
 
@@ -12,18 +12,18 @@ use zstd::zstd_safe::compress_bound;
 
 use super::compression::Compression;
 
-/// Packs one piece after the other, with the same buffers.
+/// Packs one piece after the other, reusing its buffers.
 pub(super) enum Packer {
-    /// As it is.
+    /// Unchanged.
     None,
-    /// One frame a piece.
+    /// One frame per piece.
     Zstd { context: Compressor<'static>, packed: Vec<u8> },
-    /// One member a piece.
+    /// One member per piece.
     Gzip { level: flate2::Compression, packed: Vec<u8> },
 }
 
 impl Packer {
-    /// A packer for this compression; its level was checked before.
+    /// A packer for this compression; the level was checked before.
     pub(super) fn new(compression: Compression) -> io::Result<Packer> {
         Ok(match compression {
             Compression::None => Packer::None,
@@ -38,7 +38,7 @@ impl Packer {
         })
     }
 
-    /// What stands in the segment for `plain`.
+    /// The bytes to append to the segment for `plain`.
     pub(super) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> io::Result<&'a [u8]> {
         match self {
             Packer::None => Ok(plain),
@@ -50,7 +50,7 @@ impl Packer {
             }
             Packer::Gzip { level, packed } => {
                 packed.clear();
-                // No file name and no time: the same records make the same bytes.
+                // No file name and no time: the same records give the same bytes.
                 let mut member = GzBuilder::new().write(std::mem::take(packed), *level);
                 member.write_all(plain)?;
                 *packed = member.finish()?;
@@ -59,7 +59,7 @@ impl Packer {
         }
     }
 
-    /// Gives memory back that an unusually large piece took.
+    /// Frees memory that an unusually large piece needed.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         match self {
             Packer::None => {}

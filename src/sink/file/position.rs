@@ -1,18 +1,18 @@
-//! The position file: which bytes of which segment count, and the offset that they reach.
+//! The position file: the committed bytes of the tail, and their last offset.
 //!
-//! Two slots, each in a 4 KiB block of its own (so that a torn sector can spoil only one), written
-//! in turn and in place:
+//! Two slots, each in its own 4 KiB block (so that a torn sector can damage only one), written in
+//! turn and in place:
 //! ```text
-//! rillway-position 1 CRC32 LENGTH\n      CRC and length of what follows the line break
-//! {"sequence":7,"state":{…}}             JSON, so that a person can read it with `cat`
+//! rillway-position 1 CRC32 LENGTH\n      CRC and length of the part after the line break
+//! {"sequence":7,"state":{…}}             JSON, readable with `cat`
 //! spaces up to 4096
 //! ```
 //! Invariants:
-//! - A slot is written only while the *other* one is known to be durable, so that at least one
-//!   valid slot is on the medium at every instant after the file has its name.
+//! - A slot is written only while the *other* one is known to be durable. So at least one valid
+//!   slot is on disk at every moment after the file has its name.
 //! - The file gets its name only after its first slot is durable.
-//! - Nothing is built on a file that was merely read: its slots, and its very name, could stand in the
-//!   page cache alone, after a sync that failed. Whoever adopts it writes its state into a new file,
+//! - A file that was only read is not trusted: its slots, and even its name, could be in the page
+//!   cache only, after a failed sync. A process that adopts it writes its state into a new file,
 //!   which takes over the name.
 
 use std::io;
@@ -26,10 +26,10 @@ use crate::types::{Checkpoint, Reference, StreamName, Timestamp};
 use super::error::Tried;
 use super::storage::Storage;
 
-/// The file's name.
+/// Name of the file.
 pub(super) const NAME: &str = "position.rillway";
 
-/// What it is called before its first slot is durable.
+/// Name of the file before its first slot is durable.
 const NEW_NAME: &str = "position.rillway.new";
 
 const SLOT_BYTES: usize = 4096;
@@ -37,27 +37,27 @@ const FILE_BYTES_MAX: usize = 2 * SLOT_BYTES;
 const MAGIC: &str = "rillway-position ";
 const VERSION: u32 = 1;
 
-/// What is committed.
+/// The committed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// The stream that the records come from.
     pub(super) stream: StreamName,
     /// The reference that reads it.
     pub(super) reference: Reference,
-    /// Where the reference stands; `None` before the first batch.
+    /// The reference's position; `None` before the first batch.
     pub(super) checkpoint: Option<Checkpoint>,
-    /// The segment that takes the next batch; `None` before the first batch.
+    /// Segment that takes the next batch; `None` before the first batch.
     pub(super) tail: Option<Tail>,
 }
 
-/// The segment that takes the next batch.
+/// Segment that takes the next batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tail {
-    /// Its file's name.
+    /// File name.
     pub(super) segment: String,
-    /// So much of it is committed.
+    /// Number of committed bytes.
     pub(super) bytes: u64,
-    /// When it was begun.
+    /// Time at which it was begun.
     pub(super) started: Timestamp,
 }
 
@@ -107,14 +107,15 @@ fn decode(bytes: &[u8]) -> Read {
     parsed.unwrap_or(Read::Bad)
 }
 
-/// Takes the bytes for a position file, and for the JSON in a slot whose checksum is right.
+/// Fuzz target: reads the bytes as a position file, and as the JSON of a slot with a correct
+/// checksum.
 #[doc(hidden)]
 pub fn fuzz_position(data: &[u8]) {
     drop(newest(data, Path::new("position")));
     let crc = crc32fast::hash(data);
     let head = format!("{MAGIC}{VERSION} {crc:08x} {:04}\n", data.len());
     if let Read::Valid(slot) = decode(&[head.as_bytes(), data].concat()) {
-        // What is read can be written and read again, if it fits.
+        // A state that was read can be written and read again, if it fits.
         if let Ok(bytes) = encode(slot.sequence, &slot.state) {
             assert!(matches!(decode(&bytes), Read::Valid(again) if again.state == slot.state));
         }
@@ -124,11 +125,11 @@ pub fn fuzz_position(data: &[u8]) {
 /// The open position file.
 pub(super) struct Position<F> {
     file: F,
-    /// What is known to be durable, and where.
+    /// The durable state, and its slot.
     durable: Durable,
 }
 
-/// The slot that is known to be on the medium.
+/// The slot that is known to be on disk.
 #[derive(Clone, Debug)]
 pub(super) struct Durable {
     slot: usize,
@@ -137,13 +138,13 @@ pub(super) struct Durable {
 }
 
 impl Durable {
-    /// What is committed.
+    /// The committed state.
     pub(super) fn state(&self) -> &State {
         &self.state
     }
 }
 
-/// The valid slot with the higher sequence, and which one it is.
+/// The valid slot with the higher sequence, and its index.
 fn newest(bytes: &[u8], path: &Path) -> Result<(usize, Slot), SinkError> {
     let mut valid: Vec<(usize, Slot)> = Vec::new();
     for (index, slot) in bytes.chunks(SLOT_BYTES).enumerate() {
@@ -152,8 +153,8 @@ fn newest(bytes: &[u8], path: &Path) -> Result<(usize, Slot), SinkError> {
             Read::Bad => {}
             Read::Newer(version) => {
                 return Err(SinkError::Fatal(format!(
-                    "{} was written by a newer rillway (layout {version}, this one knows \
-                     {VERSION}). Run the newer one.",
+                    "{} was written by a newer rillway (layout {version}, this one supports \
+                     {VERSION}). Run the newer version.",
                     path.display()
                 )));
             }
@@ -161,16 +162,16 @@ fn newest(bytes: &[u8], path: &Path) -> Result<(usize, Slot), SinkError> {
     }
     valid.into_iter().max_by_key(|(_, slot)| slot.sequence).ok_or_else(|| {
         SinkError::Fatal(format!(
-            "{} is damaged: neither of its two slots is valid, so which records are on disk \
-             is not known. Restore the file from a backup together with its segments; or move \
-             the whole folder away: the consumer then goes on after the offset that is stored on \
+            "{} is damaged: neither of its two slots is valid, so it is unknown which records are \
+             on disk. Restore the file from a backup together with its segments; or move \
+             the whole folder away: the consumer then continues after the offset that is stored on \
              the broker.",
             path.display()
         ))
     })
 }
 
-/// The position in the folder, as it stands there; for a look only. `None` where there is none.
+/// The position in the folder, read only. `None` if there is none.
 pub(super) fn look(folder: &Path) -> Result<Option<State>, SinkError> {
     let path = folder.join(NAME);
     match std::fs::read(&path) {
@@ -210,10 +211,10 @@ impl<F> Position<F> {
         Ok(Position { file, durable: Durable { slot: 0, sequence, state } })
     }
 
-    /// Reads the file and adopts what it holds; `None` where there is no file.
+    /// Reads the file and adopts its state; `None` if there is no file.
     ///
     /// # Errors
-    /// Fatal where neither slot is valid.
+    /// Fatal if neither slot is valid.
     pub(super) fn adopt<S: Storage<File = F>>(
         storage: &mut S,
     ) -> Result<Option<Position<F>>, SinkError> {
@@ -227,8 +228,8 @@ impl<F> Position<F> {
         Position::create_at(storage, sequence, state).map(Some)
     }
 
-    /// Opens the file again after a failure, with what this process knows to be durable, and
-    /// overwrites the slot that may hold a commit that failed.
+    /// Opens the file again after a failure, and overwrites the slot that may hold a failed commit
+    /// with the state that this process knows to be durable.
     pub(super) fn reinstate<S: Storage<File = F>>(
         storage: &mut S,
         durable: Durable,
@@ -242,9 +243,9 @@ impl<F> Position<F> {
                 if slot.sequence == durable.sequence && slot.state == durable.state => {}
             _ => {
                 return Err(SinkError::Fatal(format!(
-                    "{} does not hold what this process committed: someone else wrote to it, or \
-                     the medium lost it. Find out who, then restart this consumer: it resumes from \
-                     what the file holds.",
+                    "{} does not hold what this process committed: another program wrote to it, or \
+                     the disk lost it. Find the cause, then restart this consumer: it resumes from \
+                     the position in the file.",
                     path.display()
                 )));
             }
@@ -255,12 +256,12 @@ impl<F> Position<F> {
         Ok(position)
     }
 
-    /// What is known to be durable.
+    /// The durable state.
     pub(super) fn durable(&self) -> &Durable {
         &self.durable
     }
 
-    /// Makes `state` the committed one.
+    /// Commits `state`.
     pub(super) fn commit<S: Storage<File = F>>(
         &mut self,
         storage: &mut S,
@@ -270,7 +271,7 @@ impl<F> Position<F> {
         let slot = 1 - self.durable.slot;
         let Some(sequence) = self.durable.sequence.checked_add(1) else {
             return Err(SinkError::Fatal(format!(
-                "{} is damaged: its sequence is the highest there can be. Move the folder away; the \
+                "{} is damaged: its sequence is the highest possible. Move the folder away; the \
                  offset that is stored on the broker then decides where to resume.",
                 path.display()
             )));

@@ -1,8 +1,7 @@
-//! Reading back what a file sink has committed, without taking hold of the folder: a daemon may be
-//! writing to it.
+//! Reads what a file sink has committed, without locking the folder: a daemon may be writing to it.
 //!
-//! Only what the position counts is read: the segments that begin at or below the committed offset,
-//! and of the tail the bytes that are committed.
+//! Reads only committed data: the segments that begin at or below the committed offset, and the
+//! committed bytes of the tail.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,7 +12,7 @@ use super::{position, segment};
 use crate::sink::SinkError;
 use crate::types::StreamName;
 
-/// A segment, and how many bytes of its file are committed (`None`: all).
+/// A segment, and its number of committed bytes (`None`: all).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     path: PathBuf,
@@ -23,7 +22,7 @@ pub struct Segment {
 /// The committed segments of a stream below `dir`, in order.
 ///
 /// # Errors
-/// Where the folder cannot be read, or its position is damaged.
+/// If the folder cannot be read, or its position is damaged.
 pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkError> {
     let folder = dir.join(segment::folder(stream));
     let Some(state) = position::look(&folder)? else { return Ok(Vec::new()) };
@@ -48,20 +47,20 @@ pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkErr
 }
 
 impl Segment {
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether its lines are NDJSON.
+    /// True if its lines are NDJSON.
     pub fn is_ndjson(&self) -> bool {
         self.path.to_string_lossy().contains(".ndjson")
     }
 
-    /// Its content, inflated where it is compressed.
+    /// Its content, decompressed if necessary.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     pub fn open(&self) -> Result<Box<dyn BufRead + Send>, SinkError> {
         self.open_file().tried("open", || self.path.clone())
     }

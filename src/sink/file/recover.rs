@@ -1,15 +1,17 @@
-//! Putting a stream's folder in order: at start-up, and after every failure.
+//! Restores a stream's folder: at start-up, and after every failure.
 //!
-//! Rules for what lies in the folder, where N is the committed offset:
+//! Rules for the files in the folder, where N is the committed offset:
 //!
-//! | file | what becomes of it |
+//! | file | action |
 //! |---|---|
-//! | the segment that the position names | cut to the committed length; too short or missing: fatal |
-//! | another segment, empty | removed: it holds nothing, and is what a crash amid a rotation leaves |
-//! | another segment that begins at or below N | history: left alone |
-//! | another segment that begins above N, not empty | not ours: the log commits to a segment before it writes to it. Put aside under another name, with a warning; never deleted |
+//! | the segment that the position names | cut to the committed length; if too short or missing:
+//! fatal |
+//! | another segment, empty | removed: it is left by a crash during a rotation |
+//! | another segment that begins at or below N | kept: an earlier segment |
+//! | another segment that begins above N, not empty | not ours: the log commits to a segment before
+//! it writes to it. Renamed with a warning, never deleted |
 //! | segments, but no position file | fatal |
-//! | anything else | not looked at |
+//! | anything else | ignored |
 
 use std::io;
 use std::path::Path;
@@ -22,7 +24,7 @@ use super::position::{self, Position, State};
 use super::segment;
 use super::storage::{Entry, Storage};
 
-/// Adopts the position in the folder, or begins a new one.
+/// Adopts the position in the folder, or creates a new one.
 pub(super) fn start<S: Storage>(
     storage: &mut S,
     stream: StreamName,
@@ -37,9 +39,9 @@ pub(super) fn start<S: Storage>(
     let orphan = entries.iter().find(|e| e.bytes > 0 && segment::parse(&e.name).is_some());
     if let Some(entry) = orphan {
         return Err(SinkError::Fatal(format!(
-            "{} holds segments ({}, …) but no {}: which records are in them is not known, and to \
-             begin anew could repeat them. Restore the file; or move the segments away: the consumer \
-             then goes on after the offset that is stored on the broker.",
+            "{} holds segments ({}, …) but no {}: it is unknown which records are in them, and starting \
+             anew could repeat them. Restore the file; or move the segments away: the consumer \
+             then continues after the offset that is stored on the broker.",
             storage.path("").display(),
             entry.name,
             position::NAME,
@@ -68,7 +70,7 @@ pub(super) fn check_owner(
     )))
 }
 
-/// Makes the segments agree with the committed state, by the rules above; returns the tail.
+/// Brings the segments into the committed state, by the rules above; returns the tail.
 pub(super) fn settle<S: Storage>(
     storage: &mut S,
     state: &State,
@@ -91,7 +93,7 @@ pub(super) fn settle<S: Storage>(
         let file = match storage.open(&tail.segment) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SinkError::Fatal(format!(
-                    "{} is missing, of which {} bytes are committed ({}). {WHAT_TO_DO}",
+                    "{} is missing; {} bytes of it are committed ({}). {WHAT_TO_DO}",
                     path.display(),
                     tail.bytes,
                     reached(state),
@@ -114,7 +116,7 @@ pub(super) fn settle<S: Storage>(
             tracing::info!(
                 segment = %path.display(),
                 bytes = found.bytes - tail.bytes,
-                "cutting off bytes that no position counts; their messages are read again"
+                "removing uncommitted bytes at the end of the file; their messages are read again"
             );
         }
         storage.cut(&file, tail.bytes).tried("cut", || path.clone())?;
@@ -126,8 +128,8 @@ pub(super) fn settle<S: Storage>(
 }
 
 const WHAT_TO_DO: &str = "Restore the whole folder from a backup; or move it away: the consumer then \
-                          goes on after the offset that is stored on the broker, and what was in \
-                          the folder is not written again.";
+                          continues after the offset that is stored on the broker, and the records in \
+                          the folder are not written again.";
 
 fn reached(state: &State) -> String {
     match state.checkpoint {
@@ -158,8 +160,8 @@ fn put_aside<S: Storage>(
         segment = %storage.path(&entry.name).display(),
         aside = %storage.path(&aside).display(),
         bytes = entry.bytes,
-        "a segment that is not part of what the position commits to was put aside: it is of a former \
-         history of the stream, or an older position file was restored without its segments"
+        "renamed a segment that the position does not know: it belongs to an old incarnation \
+         of the stream, or an older position file was restored without its segments"
     );
     Ok(())
 }

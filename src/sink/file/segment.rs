@@ -1,6 +1,6 @@
-//! Names: a stream's folder, a segment's file, and when a segment ends.
+//! Names of a stream's folder and of segments, and the rule for when a segment ends.
 //!
-//! Pure: names and numbers in, names and answers out.
+//! Pure: no I/O.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::types::{Offset, StreamName, Timestamp};
 use super::compression::Compression;
 use super::position::Tail;
 
-/// What is not left as it is in a folder's name.
+/// Characters that are percent-encoded in a folder's name.
 const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// File systems take names of 255 bytes.
+/// Longest folder name in bytes; file systems accept 255.
 const FOLDER_BYTES_MAX: usize = 200;
 
-/// Every ending that a segment may have.
+/// All extensions of segments.
 const EXTENSIONS: [&str; 6] = ["ndjson", "ndjson.zst", "ndjson.gz", "raw", "raw.zst", "raw.gz"];
 
-/// The name of the folder for a stream: the stream's own name, percent-encoded but for letters,
-/// digits, `-`, `_` and `.` (which is encoded too where it leads). A name that gets too long keeps
-/// its beginning, and `~` and a hash make it unlike others.
+/// Name of a stream's folder: the stream's own name, percent-encoded except letters, digits, `-`,
+/// `_` and `.` (which is encoded at the beginning). A name that becomes too long keeps its
+/// beginning, followed by `~` and a hash.
 pub(super) fn folder(stream: &StreamName) -> String {
     let stream = stream.as_str();
     let mut name = utf8_percent_encode(stream, UNSAFE).to_string();
@@ -34,11 +34,11 @@ pub(super) fn folder(stream: &StreamName) -> String {
     if name.is_empty() {
         name.push('%'); // No name is encoded so.
     }
-    // Two that collide are told apart by the position file, which holds the stream's whole name.
+    // A collision is noticed by the position file, which holds the stream's whole name.
     fitted(name, stream, FOLDER_BYTES_MAX)
 }
 
-/// The ending of segments of this format and compression.
+/// Extension of segments of this format and compression.
 pub(super) fn extension(format: &Format, compression: Compression) -> String {
     let suffix = match compression {
         Compression::None => "",
@@ -48,12 +48,12 @@ pub(super) fn extension(format: &Format, compression: Compression) -> String {
     format!("{}{suffix}", format.extension())
 }
 
-/// The name of the segment whose first record may have offset `first`.
+/// Name of the segment whose first record has an offset of at least `first`.
 pub(super) fn file_name(first: Offset, extension: &str) -> String {
     format!("{:020}.{extension}", first.0)
 }
 
-/// The first offset and the ending in a segment's name; `None` for any other file.
+/// First offset and extension in a segment's name; `None` for any other file.
 pub(super) fn parse(name: &str) -> Option<(Offset, &str)> {
     let (digits, extension) = name.split_once('.')?;
     let well_formed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
@@ -63,19 +63,19 @@ pub(super) fn parse(name: &str) -> Option<(Offset, &str)> {
     Some((Offset(digits.parse().ok()?), extension))
 }
 
-/// When a segment ends and the next begins.
+/// Rule for when a segment ends and the next begins.
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
-    /// The ending that segments have now.
+    /// Current extension of segments.
     pub(super) extension: String,
-    /// A segment of this size takes no further batch.
+    /// Size in bytes from which a segment accepts no further batch; `None` for no limit.
     pub(super) bytes: Option<u64>,
-    /// A segment of this age takes no further batch.
+    /// Age from which a segment accepts no further batch; `None` for no limit.
     pub(super) age: Option<Duration>,
 }
 
 impl Rotation {
-    /// Whether a batch that begins at `first` must not go into this segment.
+    /// True if a batch that begins at `first` must go into a new segment.
     pub(super) fn is_due(&self, tail: &Tail, first: Offset, now: Timestamp) -> bool {
         let Some((tail_first, extension)) = parse(&tail.segment) else {
             return true;

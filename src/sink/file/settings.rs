@@ -1,4 +1,4 @@
-//! The keys of `{ type = "file" }`: defaults, and what is wrong with a value.
+//! Keys of `{ type = "file" }`: defaults and validation.
 
 use std::path::{Path, PathBuf};
 
@@ -12,25 +12,25 @@ use crate::settings::units::{ByteSize, HumanDuration, OrNever};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct FileSettings {
-    /// The folder; each stream gets a folder of its own in it.
+    /// Folder in which each stream gets a folder of its own.
     pub dir: PathBuf,
-    /// `ndjson`: one JSON object per message, with everything that the message holds. `raw`: the
-    /// bodies, each followed by the delimiter.
+    /// `ndjson`: one JSON object per message, with all its parts. `raw`: the bodies, each followed
+    /// by the delimiter.
     #[serde(default)]
     pub format: RecordFormat,
-    /// What follows each body; with `raw` only.
+    /// Delimiter after each body; with `raw` only.
     #[serde(default = "newline")]
     pub delimiter: String,
-    /// How the files are compressed. Any tool for the format can read them.
+    /// Compression of the files. Any tool for the format can read them.
     #[serde(default)]
     pub compression: Compression,
-    /// How hard to compress: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6).
+    /// Compression level: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6).
     #[serde(default)]
     pub compression_level: Option<u32>,
-    /// The size on disk from which on the next batch starts a new file; or `never`.
+    /// Size on disk from which the next batch starts a new file; or `never`.
     #[serde(default = "rotate_bytes")]
     pub rotate_bytes: OrNever<ByteSize>,
-    /// The age from which on the next batch starts a new file; or `never`.
+    /// Age from which the next batch starts a new file; or `never`.
     #[serde(default = "never")]
     pub rotate_age: OrNever<HumanDuration>,
 }
@@ -44,7 +44,7 @@ fn never() -> OrNever<HumanDuration> {
 }
 
 impl FileSettings {
-    /// The level to compress with: the one asked for, or the format's default.
+    /// Compression level: the configured one, or the format's default.
     pub fn level(&self) -> u32 {
         self.compression_level.unwrap_or(match self.compression {
             Compression::None => 0,
@@ -53,7 +53,7 @@ impl FileSettings {
         })
     }
 
-    /// Relative paths start at the folder of the configuration file.
+    /// Makes a relative path start at the folder of the configuration file.
     pub(super) fn locate(&mut self, folder: &Path) {
         self.dir = folder.join(&self.dir);
     }

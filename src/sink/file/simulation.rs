@@ -1,10 +1,10 @@
-//! A file system in memory that forgets, tears and fails as real ones may.
+//! An in-memory file system that loses and tears data, and fails, as real ones may.
 //!
-//! Each file and the folder itself have a cache, which is what a process sees, and a medium, which
-//! is what a power loss leaves; between them, the operations that are not synced. On a power loss
-//! each of these is kept, lost or torn, independently of the others and of their order. A `kill -9`
-//! leaves the cache. A sync that fails brings an arbitrary part to the medium and *forgets* the
-//! rest, which stays in the cache: as Linux does.
+//! Each file and the folder itself have a cache, which a process sees, and a disk, which survives a
+//! power loss; between them are the operations that are not synced. On a power loss each of these
+//! is kept, lost or torn, independently of the others and of their order. A `kill -9` leaves the
+//! cache. A failed sync brings an arbitrary part to the disk and *forgets* the rest, which stays in
+//! the cache: as Linux does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,25 +17,25 @@ use crate::sink::SinkError;
 
 use super::storage::{Entry, Stat, Storage};
 
-/// What happens at a step.
+/// Injected event at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The process dies amid it: nothing works from here on.
+    /// The process dies during the operation: nothing works from here on.
     Die,
-    /// It fails, having been done in part or not at all.
+    /// The operation fails, done in part or not at all.
     Fail,
 }
 
-/// A sync that does nothing: built in by a test to see that the others would notice.
+/// A sync that does nothing. A test uses it to check that the tests would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lie {
-    /// Of a segment.
+    /// Sync of a segment.
     Segment,
-    /// Of the position.
+    /// Sync of the position.
     Position,
-    /// Of the folder.
+    /// Sync of the folder.
     Folder,
-    /// After cutting.
+    /// Sync after cutting.
     Cut,
 }
 
@@ -90,27 +90,27 @@ struct World {
     names_medium: BTreeMap<String, usize>,
     names_pending: Vec<NameOp>,
     random: fastrand::Rng,
-    /// Operations so far.
+    /// Number of operations so far.
     steps: u64,
     events: BTreeMap<u64, Event>,
     dead: bool,
     lie: Option<Lie>,
 }
 
-/// The folder; clones are the same one.
+/// The folder; clones share it.
 #[derive(Clone)]
 pub(super) struct Model(Arc<Mutex<World>>);
 
-/// How an operation goes.
+/// Result of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Course {
     Whole,
-    /// It fails; how much of it is done is up to the operation.
+    /// It fails; how much of it is done depends on the operation.
     Broken,
 }
 
 impl World {
-    /// Counts a step and says how it goes.
+    /// Counts a step and returns its result.
     fn step(&mut self) -> io::Result<Course> {
         if self.dead {
             return Err(broken());
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// For operations that change nothing.
+    /// A step that changes nothing.
     fn look(&mut self) -> io::Result<()> {
         match self.step()? {
             Course::Whole => Ok(()),
@@ -144,7 +144,7 @@ impl World {
         self.names_pending.push(op);
     }
 
-    /// Brings an arbitrary part of what is pending to the medium.
+    /// Brings an arbitrary part of the pending operations to the disk.
     fn settle_in_part(&mut self, node: usize) {
         for op in std::mem::take(&mut self.nodes[node].pending) {
             let part = match op {
@@ -209,7 +209,7 @@ impl Model {
         self.world().steps
     }
 
-    /// Has this happen at the `step`-th operation from now (the next one is 1).
+    /// Plans the event for the `step`-th operation from now (the next one is 1).
     pub(super) fn plan(&self, step: u64, event: Event) {
         let mut world = self.world();
         let at = world.steps + step;
@@ -220,14 +220,14 @@ impl Model {
         self.world().dead
     }
 
-    /// A new process: the page cache is as it was.
+    /// Starts a new process: the page cache is unchanged.
     pub(super) fn after_kill(&self) {
         let mut world = self.world();
         world.dead = false;
         world.events.clear();
     }
 
-    /// The machine comes up again after a power loss.
+    /// Restarts the machine after a power loss.
     pub(super) fn after_power_loss(&self) {
         self.after_kill();
         let world = &mut *self.world();
@@ -253,7 +253,7 @@ impl Model {
             .collect()
     }
 
-    /// Puts a file there, durably, as someone else may.
+    /// Adds a file durably, as another program might.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         let mut world = self.world();
         let (cache, medium) = (bytes.to_vec(), bytes.to_vec());
@@ -264,7 +264,7 @@ impl Model {
         world.names_medium.insert(name.to_owned(), node);
     }
 
-    /// Takes a file away, durably, as someone else may.
+    /// Removes a file durably, as another program might.
     pub(super) fn take(&self, name: &str) {
         let mut world = self.world();
         world.names.remove(name);
@@ -378,7 +378,7 @@ impl Storage for Model {
                 world.settle(*file);
                 Ok(())
             }
-            // A dying process leaves it pending; a failing medium forgets it.
+            // A dying process leaves it pending; a failing disk forgets it.
             Course::Broken if world.dead => Err(broken()),
             Course::Broken => {
                 world.settle_in_part(*file);
@@ -393,7 +393,7 @@ impl Storage for Model {
         if world.lie == Some(Lie::Folder) {
             return Ok(());
         }
-        // A dying process leaves them pending; a failing medium forgets them.
+        // A dying process leaves them pending; a failing disk forgets them.
         if course == Course::Broken && world.dead {
             return Err(broken());
         }

@@ -40,7 +40,7 @@ pub struct HttpTls {
     pub ca: Option<PathBuf>,
     /// The certificate chain of ours and its key, in PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Takes any certificate.
+    /// Accepts any certificate.
     pub insecure_skip_verify: bool,
 }
 

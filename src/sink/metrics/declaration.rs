@@ -1,4 +1,4 @@
-//! What the `metrics` sink says of itself.
+//! Declaration of the `metrics` sink.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ impl Declaration for MetricsSettings {
         self.check(&mut check.bad());
     }
 
-    /// One page shows all metrics: names may be shared where they mean the same.
+    /// One page shows all metrics: names may be shared if they mean the same.
     fn validate_together(
         uses: &[Use<'_, Self>],
         _: Option<&BrokerConfig>,
@@ -38,7 +38,7 @@ impl Declaration for MetricsSettings {
                     if let Some(why) = metric.conflict(known) {
                         problems.push(Problem::new(
                             one.path(&format!("metrics[{nth}].name")),
-                            format!("it cannot stand on one page with those of {other}: {why}"),
+                            format!("it conflicts with the metrics of {other}: {why}"),
                         ));
                     }
                 }
@@ -72,7 +72,7 @@ impl Declaration for MetricsSettings {
     }
 
     fn start(&self) -> Start {
-        // What happened before anybody watched is no event of now.
+        // Messages from before the start are not current events.
         Start::Next
     }
 
@@ -94,7 +94,7 @@ impl Declaration for MetricsSettings {
     }
 }
 
-/// The metrics of the reference: there is none without a name.
+/// The metrics of the reference: the sink requires at least one.
 const METRICS: &str = r#"
 metrics = [
     { name = "orders_total", type = "counter", help = "Orders received.", labels = { region = "/region", channel = "application_properties.channel" }, when = { "/type" = "order" } },

@@ -1,18 +1,18 @@
-//! The `metrics` sink: messages as samples of counters, gauges and histograms.
+//! The `metrics` sink: makes samples of counters, gauges and histograms from messages.
 //!
-//! A batch is read whole before anything is counted: its samples are summed up apart, and handed to
-//! the [`Recorder`] at once when no record was bad. So a batch that comes back without its bad
-//! records is counted once, and what it has dropped is, too.
+//! A whole batch is read before anything is counted: its samples are summed up separately, and
+//! passed to the [`Recorder`] together if no record was bad. So a batch that is given again without
+//! its bad records is counted once, and so are its dropped samples.
 //!
-//! What is counted lives as long as the process: there is no position, and none is needed, for a
-//! counter begins at 0 with the process, and Prometheus knows that. Hence "at least once": after a
-//! crash, what was counted since the last stored offset is counted again by the new process.
+//! Counts live as long as the process. No position is needed, because a counter begins at 0 with
+//! the process, which Prometheus handles. Hence "at least once": after a crash, the new process
+//! counts again the messages since the last stored offset.
 //!
-//! Invariants: at most `max_series` label sets of each metric, which the recorder sees to; no label
-//! value longer than [`LABEL_BYTES_MAX`]; what goes beyond either is counted as dropped, never
-//! merged into another series. A counter never goes down.
+//! Invariants: at most `max_series` label sets of each metric, which the recorder enforces; no
+//! label value longer than [`LABEL_BYTES_MAX`]; samples beyond either limit are counted as dropped,
+//! never merged into another series. A counter never decreases.
 //!
-//! Knows nothing of the metrics of this program, of Prometheus' page, or who scrapes it.
+//! Knows nothing of the program's own metrics, Prometheus' page, or scrapes.
 
 mod declaration;
 mod settings;
@@ -36,70 +36,71 @@ use crate::sink::{
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
-/// The longest value of a label.
+/// Longest label value in bytes.
 pub const LABEL_BYTES_MAX: usize = 256;
 
-/// So many records are read before others get their turn on this thread.
+/// Records that are read before other tasks may run on this thread.
 const TURN: usize = 1_000;
 
-/// A metric that is made from messages.
+/// A metric made from messages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricOptions {
-    /// Its name, for messages to people.
+    /// Name, for messages.
     pub name: String,
-    /// What becomes of its samples.
+    /// Kind of the metric.
     pub kind: MetricKind,
-    /// Where the sample's value comes from; without one, it is 1.
+    /// Source of the sample's value; `None` for 1.
     pub value: Option<Source>,
-    /// Where the label values come from, in the order of the labels. What is missing is empty.
+    /// Sources of the label values, in the order of the labels. A missing value is empty.
     pub labels: Vec<Source>,
-    /// The message counts only where each of these is this text.
+    /// Conditions: the message counts only if each source has this text.
     pub when: Vec<(Source, String)>,
-    /// Whether a message without the value, or with one that is no number, is bad, or does not count.
+    /// Treatment of a message without the value, or with one that is not a number: bad, or not
+    /// counted.
     pub on_misfit: OnMisfit,
 }
 
-/// What becomes of samples.
+/// Kind of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetricKind {
-    /// They are added up.
+    /// Samples are added up.
     Counter,
-    /// The last one counts.
+    /// The last sample counts.
     Gauge,
-    /// They are counted below each of these bounds, which grow.
+    /// Samples are counted below each of these ascending bounds.
     Histogram(Arc<[f64]>),
 }
 
-/// Why a sample is dropped.
+/// Reason why a sample is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dropped {
-    /// There are as many label sets as there may be.
+    /// The metric has reached its limit of label sets.
     MaxSeries,
-    /// The value of a label is too long.
+    /// A label value is too long.
     LabelTooLong,
 }
 
-/// What the samples of a batch come to, for one series.
+/// Sum of a batch's samples for one series.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// To be added to a counter.
+    /// Amount to add to a counter.
     Add(f64),
-    /// What a gauge is now.
+    /// New value of a gauge.
     Set(f64),
-    /// To be added to a histogram: how many lay in each bucket, above the last bound last; and their
-    /// sum.
+    /// Amounts to add to a histogram: the number of samples in each bucket, the one above all
+    /// bounds last; and their sum.
     Observe(Vec<u64>, f64),
 }
 
-/// Keeps what was counted. Metrics are called by their place in the sink's list.
+/// Keeps the counts. Metrics are identified by their index in the sink's list.
 pub trait Recorder: Send + Sync {
-    /// The number of a metric's series; `None` where that would be one too many.
+    /// Index of a metric's series; `None` if it would exceed the limit.
     fn series(&self, metric: usize, labels: &[&str]) -> Option<usize>;
 
     /// Changes a series of a metric.
     fn change(&self, metric: usize, series: usize, change: &Change);
 
-    /// So many samples of a metric were dropped.
+    /// Counts dropped samples of a metric.
     fn dropped(&self, metric: usize, why: Dropped, samples: u64);
 }
 
@@ -111,14 +112,14 @@ pub struct MetricsSink {
     closed: bool,
 }
 
-/// How to read a metric out of a row.
+/// Instructions for reading a metric from a row.
 struct Reading {
     options: MetricOptions,
-    /// Where its columns begin: its value's, if there is one, those of its labels, of its conditions.
+    /// Index of its first column: its value (if any), its labels, its conditions.
     first: usize,
 }
 
-/// What a batch comes to.
+/// Sums of a batch.
 #[derive(Default)]
 struct Tally {
     changes: HashMap<(usize, usize), Change>,
@@ -141,7 +142,7 @@ impl MetricsSink {
                     name: options.name.clone(),
                     from: from.clone(),
                     kind,
-                    // What is missing is judged metric by metric, and after its conditions.
+                    // A missing value is handled for each metric, after its conditions.
                     required: false,
                     on_misfit: OnMisfit::Null,
                 };
@@ -155,7 +156,7 @@ impl MetricsSink {
         MetricsSink { columns, metrics, recorder, closed: false }
     }
 
-    /// Adds a record's samples to the tally.
+    /// Adds a record's samples to the sums.
     fn count(&self, row: &[Value<'_>], offset: Offset, tally: &mut Tally) -> Result<(), BadRecord> {
         for (metric, reading) in self.metrics.iter().enumerate() {
             let value = match reading.sample(row) {
@@ -187,7 +188,7 @@ impl MetricsSink {
 }
 
 impl Reading {
-    /// The record's sample; `None` where it has none.
+    /// The record's sample; `None` if it has none.
     fn sample(&self, row: &[Value<'_>]) -> Result<Option<f64>, String> {
         let MetricOptions { name, kind, value: from, labels, when, on_misfit } = &self.options;
         let rest = row.get(self.first..).unwrap_or_default();
@@ -203,7 +204,10 @@ impl Reading {
         let Some(from) = from else { return Ok(Some(1.0)) };
         let what = match (rest.first(), kind) {
             (Some(Value::Float(value)), MetricKind::Counter) if *value < 0.0 => {
-                format!("{value} at {:?}, and a counter never goes down", from.to_string())
+                format!(
+                    "{value} at {:?} is negative, and a counter cannot decrease",
+                    from.to_string()
+                )
             }
             (Some(Value::Float(value)), _) => return Ok(Some(*value)),
             _ => format!("there is no number at {:?}", from.to_string()),

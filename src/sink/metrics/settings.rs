@@ -1,4 +1,4 @@
-//! The keys of `{ type = "metrics" }`: defaults, and what is wrong with a value.
+//! Keys of `{ type = "metrics" }`: defaults and validation.
 
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::types::column::{OnMisfit, Source};
 
-/// What the program's own metrics begin with.
+/// Prefix of the program's own metrics.
 const OWN_PREFIX: &str = "rillway_";
 
-/// Labels that are ours, or a histogram's or summary's.
+/// Reserved labels: ours, and those of histograms and summaries.
 const OWN_LABELS: [&str; 3] = ["consumer", "le", "quantile"];
 
 const METRICS_MAX: usize = 200;
@@ -19,22 +19,22 @@ const LABELS_MAX: usize = 16;
 const BUCKETS_MAX: usize = 100;
 const SERIES_MAX: u32 = 100_000;
 
-/// What a series takes for each of its labels, at the most: its key, and as the page has it.
+/// Most bytes of a series for each of its labels: in its key, and as text.
 const KEPT_BYTES: u64 = 1024;
 
-/// What each of its lines takes on the page for each of its labels.
+/// Bytes on the page of each of its lines for each of its labels.
 const SHOWN_BYTES: u64 = 300;
 
-/// Upper bounds in the way of most clients: seconds, from a fast answer to a slow one.
+/// Default upper bounds, as most clients have them: seconds, from a fast answer to a slow one.
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A sink that makes metrics from messages.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct MetricsSettings {
-    /// The metrics. They stand on `/metrics` beside the program's own.
+    /// The metrics. They are on `/metrics` beside the program's own.
     pub metrics: Vec<MetricSettings>,
-    /// The most label sets of each metric. Samples of further ones are dropped, and counted in
+    /// Most label sets of each metric. Samples of further ones are dropped, and counted in
     /// `rillway_metrics_dropped_samples_total`.
     #[serde(default = "max_series")]
     pub max_series: u32,
@@ -45,39 +45,38 @@ pub struct MetricsSettings {
 #[serde(deny_unknown_fields, expecting = "a table")]
 #[schemars(rename = "MetricConfig")]
 pub struct MetricSettings {
-    /// Its name: letters, digits and `_`, as in `orders_total`. Not `rillway_…`.
+    /// Name: letters, digits and `_`, as in `orders_total`. Not `rillway_…`.
     pub name: String,
-    /// `counter`: values are added up. `gauge`: the last one counts. `histogram`: they are counted in
-    /// buckets.
+    /// `counter`: values are added up. `gauge`: the last one counts. `histogram`: they are counted
+    /// in buckets.
     #[serde(rename = "type")]
     pub kind: MetricType,
-    /// What it means, in a sentence.
+    /// Help text: one sentence.
     #[serde(default)]
     pub help: String,
-    /// Where a message's value comes from, as in `columns`: "/amount", "application_properties.size".
-    /// Without it, a counter counts messages; the others need one.
+    /// Source of a message's value, as in `columns`: "/amount", "application_properties.size".
+    /// Without it, a counter counts messages; the others require one.
     #[serde(default, deserialize_with = "source")]
     #[schemars(with = "Option<String>")]
     pub value: Option<Source>,
-    /// Its labels, and where their values come from: `{ region = "/region" }`. What is missing is
+    /// Its labels, with the sources of their values: `{ region = "/region" }`. A missing value is
     /// empty.
     #[serde(default, deserialize_with = "sources")]
     #[schemars(with = "std::collections::BTreeMap<String, String>")]
     pub labels: IndexMap<String, Source>,
-    /// A histogram's upper bounds, growing. Default: 0.005 to 10, for seconds.
+    /// Ascending upper bounds of a histogram. Default: 0.005 to 10, for seconds.
     #[serde(default)]
     pub buckets: Option<Vec<f64>>,
-    /// The message counts only where each of these has this value: `{ "/type" = "order" }`.
+    /// Conditions: the message counts only if each source has this value: `{ "/type" = "order" }`.
     #[serde(default, deserialize_with = "conditions")]
     #[schemars(with = "Conditions")]
     pub when: Vec<(Source, String)>,
-    /// What a message means that has no such number: that it is bad, or (`null`) that it does not
-    /// count.
+    /// Treatment of a message without such a number: it is bad, or (`null`) it does not count.
     #[serde(default)]
     pub on_misfit: OnMisfit,
 }
 
-/// How a metric behaves.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "MetricKind")]
@@ -90,7 +89,7 @@ pub enum MetricType {
     Histogram,
 }
 
-/// How conditions are written; for the schema.
+/// Form of conditions in the schema.
 struct Conditions;
 
 impl JsonSchema for Conditions {
@@ -141,12 +140,12 @@ fn conditions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Source, String)
 }
 
 impl MetricSettings {
-    /// A histogram's upper bounds.
+    /// Upper bounds of a histogram.
     pub fn bounds(&self) -> Vec<f64> {
         self.buckets.clone().unwrap_or_else(|| BUCKETS.to_vec())
     }
 
-    /// What one series takes, with its labels at their longest, and the lines that show it.
+    /// Most bytes of one series with its longest labels, and the lines that show it.
     pub(super) fn series_bytes(&self) -> u64 {
         let labels = self.labels.len() as u64 + 1;
         let lines = match self.kind {
@@ -156,7 +155,7 @@ impl MetricSettings {
         labels * (KEPT_BYTES + SHOWN_BYTES * lines)
     }
 
-    /// What a page has from it: names, to be its own.
+    /// Names that it uses on the page, which must be unique.
     fn names(&self) -> Vec<String> {
         let mut names = vec![self.name.clone()];
         if self.kind == MetricType::Histogram {
@@ -165,12 +164,12 @@ impl MetricSettings {
         names
     }
 
-    /// Why it cannot stand on one page with another of this kind, should there be a reason.
+    /// Reason why it conflicts with another metric of this kind; `None` if it does not.
     pub(super) fn conflict(&self, other: &MetricSettings) -> Option<String> {
         if self.name != other.name {
             let others = other.names();
             let shared = self.names().into_iter().find(|name| others.contains(name))?;
-            return Some(format!("{:?} has the name {shared:?} too", other.name));
+            return Some(format!("{:?} also uses the name {shared:?}", other.name));
         }
         if self.kind != other.kind {
             Some(format!("{:?} is of another type there", self.name))
@@ -197,7 +196,7 @@ impl MetricsSettings {
             check_metric(metric, &mut bad);
             for earlier in self.metrics.iter().take(nth) {
                 if earlier.name == metric.name {
-                    bad("name", format!("{:?} stands twice", metric.name));
+                    bad("name", format!("{:?} is used twice", metric.name));
                 } else if let Some(why) = metric.conflict(earlier) {
                     bad("name", why);
                 }
@@ -212,14 +211,14 @@ fn check_metric(metric: &MetricSettings, bad: &mut impl FnMut(&str, String)) {
         bad(
             "name",
             format!(
-                "{name:?} cannot be a metric's name: letters, digits and `_`, no digit in front"
+                "{name:?} cannot be a metric's name: letters, digits and `_`, not beginning with a digit"
             ),
         );
     } else if name.starts_with(OWN_PREFIX) {
-        bad("name", format!("{name:?}: `{OWN_PREFIX}` is for the program's own metrics"));
+        bad("name", format!("{name:?}: `{OWN_PREFIX}` is reserved for the program's own metrics"));
     }
     if value.is_none() && *kind != MetricType::Counter {
-        bad("value", "it is missing: only a counter counts without one".to_owned());
+        bad("value", "it is missing: only a counter works without one".to_owned());
     }
     if labels.len() > LABELS_MAX {
         bad("labels", format!("{} labels: at most {LABELS_MAX}", labels.len()));
@@ -230,11 +229,11 @@ fn check_metric(metric: &MetricSettings, bad: &mut impl FnMut(&str, String)) {
             bad(
                 &key,
                 format!(
-                    "{label:?} cannot be a label: letters, digits and `_`, no digit and no `__` in front"
+                    "{label:?} cannot be a label: letters, digits and `_`, not beginning with a digit or `__`"
                 ),
             );
         } else if OWN_LABELS.contains(&label.as_str()) {
-            bad(&key, format!("the label {label:?} has a meaning of its own"));
+            bad(&key, format!("the label {label:?} is reserved"));
         }
     }
     match buckets {
@@ -244,7 +243,7 @@ fn check_metric(metric: &MetricSettings, bad: &mut impl FnMut(&str, String)) {
         Some(bounds) => {
             let grows = bounds.is_sorted_by(|a, b| a < b) && bounds.iter().all(|b| b.is_finite());
             if bounds.is_empty() || bounds.len() > BUCKETS_MAX || !grows {
-                bad("buckets", format!("expected 1 to {BUCKETS_MAX} numbers that grow"));
+                bad("buckets", format!("expected 1 to {BUCKETS_MAX} ascending numbers"));
             }
         }
         None => {}

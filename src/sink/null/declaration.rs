@@ -1,4 +1,4 @@
-//! What the `null` sink says of itself.
+//! Declaration of the `null` sink.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
-//! The sink that keeps nothing: it counts what it is given and drops it.
+//! The `null` sink: counts records and drops them.
 //!
-//! For measuring everything before the sink, and for consumers that only want the metrics. It
-//! never looks into a message, so it never finds a bad one.
+//! For measuring everything before the sink, and for consumers that only need the metrics. It never
+//! decodes a message, so it never finds a bad one.
 
 mod declaration;
 mod settings;
@@ -29,12 +29,12 @@ impl NullSink {
         NullSink::default()
     }
 
-    /// How many records it was given.
+    /// Number of records given so far.
     pub fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// How many bytes the encoded messages took, their length prefixes included.
+    /// Bytes of the encoded messages so far, including their length prefixes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -1,7 +1,7 @@
-//! The protocol: how objects come to count, and how an owner loses the right to make any.
+//! The protocol: how objects are committed, and how an owner loses the right to create any.
 //!
-//! See the [module](super) for why it is right, and `simulation.rs` for the search through what two owners
-//! and a crash can do to each other.
+//! See the [module](super) for the proof, and `simulation.rs` for the search through the
+//! interleavings of two owners and crashes.
 
 use std::sync::Arc;
 
@@ -14,55 +14,55 @@ use crate::faults::{self, Point};
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
-/// How often a step is tried anew that lost against something. Each loss means that something else
-/// moved, so a handful is much.
+/// Number of attempts of a step that lost a race. Each loss means that something else advanced, so
+/// a few are enough.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// What an archive is called, and where it lies.
+/// Names and keys of an archive.
 #[derive(Clone)]
 pub(super) struct Names {
     pub(super) stream: StreamName,
     pub(super) reference: Reference,
-    /// The folder of the objects.
+    /// Folder of the objects.
     pub(super) table: String,
-    /// The key of the checkpoint.
+    /// Key of the checkpoint.
     pub(super) checkpoint: String,
-    /// A key that serves to try the store out.
+    /// Key for testing the store.
     pub(super) probe: String,
 }
 
-/// An object that is to be created.
+/// An object to be created.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
-    /// Below the table: the partition.
+    /// Partition, below the table.
     pub(super) folder: String,
-    /// The ending of its name.
+    /// Extension of its name.
     pub(super) extension: &'static str,
     pub(super) bytes: Bytes,
     pub(super) digest: Digest,
     pub(super) first_offset: Offset,
     pub(super) last_offset: Offset,
     pub(super) records: u64,
-    /// Where the reference stands once the object is there.
+    /// Position once the object exists.
     pub(super) checkpoint: Checkpoint,
 }
 
-/// What became of a claim. Both are for ever: the object is created once, with either content.
+/// Result of a claim. Both are final: the object is created once, with either content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// The object is there and counts.
+    /// The object exists and counts.
     Landed,
-    /// An object without records stands in its place, and it can never be created.
+    /// An object without records has its key, and it can never be created.
     Void,
 }
 
-/// What stands under a claimed key.
+/// Content under a claimed key.
 enum Found {
     Nothing,
     Settled(Fate),
 }
 
-/// An archive in this owner's hands, until another takes it.
+/// An archive of this owner, until another one takes over.
 pub(super) struct Committer {
     store: Arc<dyn Store>,
     names: Names,
@@ -70,12 +70,12 @@ pub(super) struct Committer {
     owner: Owner,
     state: State,
     version: Version,
-    /// Of the state's claim, where it is known.
+    /// Result of the state's claim; `None` if unknown.
     fate: Option<Fate>,
 }
 
 impl Committer {
-    /// Takes hold of the archive, whoever had it, and finds out what became of the last claim.
+    /// Takes over the archive from any earlier owner, and determines the result of the last claim.
     pub(super) async fn take_over(
         store: Arc<dyn Store>,
         names: Names,
@@ -104,7 +104,7 @@ impl Committer {
             let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
             let version = match swapped {
                 Swapped::Moved(version) => Some(version),
-                // By this very swap, perhaps, whose first answer was lost.
+                // Perhaps by this very swap, whose first answer was lost.
                 Swapped::Lost => read(&*store, &names)
                     .await?
                     .and_then(|(found, version)| (found == state).then_some(version)),
@@ -119,13 +119,13 @@ impl Committer {
             }
         }
         Err(transient(format!(
-            "could not take hold of {}: others were faster {ATTEMPTS_MAX} times. Does the same \
+            "could not take over {}: other processes were faster {ATTEMPTS_MAX} times. Does the same \
              consumer run more than once?",
             store.place(&names.checkpoint)
         )))
     }
 
-    /// Where the reference stands.
+    /// The position; `None` before the first object.
     pub(super) fn position(&self) -> Option<Checkpoint> {
         match (&self.state.claim, self.fate) {
             (Some(claim), Some(Fate::Landed)) => Some(claim.checkpoint),
@@ -133,8 +133,7 @@ impl Committer {
         }
     }
 
-    /// Creates the object, so that it counts. Asked again after a transient error, goes on where it
-    /// was.
+    /// Creates the object, so that it counts. Called again after a transient error, it continues.
     pub(super) async fn commit(&mut self, object: &Object) -> Result<(), SinkError> {
         let is_claimed = |state: &State| {
             state.claim.as_ref().is_some_and(|claim| {
@@ -184,7 +183,7 @@ impl Committer {
                     Found::Settled(fate) => fate,
                     Found::Nothing => {
                         return Err(transient(format!(
-                            "{} could not be created, and is not there either",
+                            "{} could not be created, but does not exist either",
                             self.store.place(&claim.key)
                         )));
                     }
@@ -196,19 +195,19 @@ impl Committer {
                 faults::reach(Point::Flushed);
                 Ok(())
             }
-            // Only an owner that came later does that.
+            // Only a later owner does that.
             _ => Err(match read(&*self.store, &self.names).await? {
                 Some((state, _)) if state.owner.id != self.owner.id => self.lost_to(&state),
                 _ => SinkError::Fatal(format!(
-                    "{} was made void, but nobody else owns the archive. Somebody created objects \
-                     there by hand. Restart this consumer: it resumes from what there is.",
+                    "{} was made void, but no other process owns the archive. Someone created objects \
+                     there by hand. Restart this consumer: it resumes from the existing objects.",
                     self.store.place(&claim.key)
                 )),
             }),
         }
     }
 
-    /// Writes down what is known, so that the position no longer depends on the last object.
+    /// Stores the position in the checkpoint, so that it no longer depends on the last object.
     pub(super) async fn settle(&mut self) -> Result<(), SinkError> {
         match self.state.claim {
             Some(_) => self.advance(|_| {}).await,
@@ -216,12 +215,12 @@ impl Committer {
         }
     }
 
-    /// Moves the position over offsets that have no records.
+    /// Moves the position over offsets without records.
     pub(super) async fn pass_over(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
         self.advance(|state| state.checkpoint = Some(checkpoint)).await
     }
 
-    /// Forgets the position: the stream has another history.
+    /// Forgets the position: the stream was re-created.
     pub(super) async fn restart(&mut self) -> Result<(), SinkError> {
         let history = self.state.history.saturating_add(1);
         self.advance(|state| {
@@ -231,8 +230,8 @@ impl Committer {
         .await
     }
 
-    /// Replaces the state by the one that follows from it: the last claim folded into the position,
-    /// and then `change`.
+    /// Replaces the state by the next one: first the last claim is folded into the position, then
+    /// `change` is applied.
     async fn advance(
         &mut self,
         change: impl Fn(&mut State) + Send + Sync,
@@ -259,7 +258,7 @@ impl Committer {
                     Some(found) => found,
                     None => {
                         return Err(SinkError::Fatal(format!(
-                            "{} is gone: somebody deleted it. Restore it, or move all objects of \
+                            "{} was deleted. Restore it, or move all objects of \
                              this stream away; then restart this consumer.",
                             self.store.place(&self.names.checkpoint)
                         )));
@@ -269,7 +268,7 @@ impl Committer {
             if found.owner.id != self.owner.id {
                 return Err(self.lost_to(&found));
             }
-            // Otherwise an earlier swap of ours came through late, whose answer was lost.
+            // Otherwise an earlier swap of ours, whose answer was lost, took effect late.
             let done = found == next;
             if found != self.state {
                 self.fate = None;
@@ -280,12 +279,12 @@ impl Committer {
             }
         }
         Err(transient(format!(
-            "{} changed under our hands {ATTEMPTS_MAX} times",
+            "{} was changed by others {ATTEMPTS_MAX} times",
             self.store.place(&self.names.checkpoint)
         )))
     }
 
-    /// Finds out what became of a claim; where nothing did, sees to it that nothing ever will.
+    /// Determines the result of a claim; if it has none yet, makes the claim void.
     async fn decide(&self, claim: &Claim) -> Result<Fate, SinkError> {
         for _ in 0..ATTEMPTS_MAX {
             if let Found::Settled(fate) = self.found(claim).await? {
@@ -300,7 +299,7 @@ impl Committer {
         Err(transient(format!("{place} can neither be created nor found")))
     }
 
-    /// What stands under a claimed key, durable from now on.
+    /// Content under a claimed key, durable from now on.
     async fn found(&self, claim: &Claim) -> Result<Found, SinkError> {
         let found = found(&*self.store, claim).await?;
         if let Found::Settled(_) = found {
@@ -311,8 +310,8 @@ impl Committer {
 
     fn lost_to(&self, found: &State) -> SinkError {
         SinkError::Fatal(format!(
-            "another process (its id {}, there since {}) has taken over {} (epoch {}; this one was \
-             epoch {}). Nothing that this one holds has been written. Let only one of them run.",
+            "another process (id {}, since {}) has taken over {} (epoch {}; this one was \
+             epoch {}). The batches held here were not written. Run only one of them.",
             found.owner.process,
             super::layout::rfc3339(found.owner.since),
             self.store.place(&self.names.checkpoint),
@@ -322,7 +321,7 @@ impl Committer {
     }
 }
 
-/// Where the reference stands, for somebody who only looks.
+/// The position, read only.
 pub(super) async fn look(
     store: &dyn Store,
     names: &Names,
@@ -357,8 +356,8 @@ async fn found(store: &dyn Store, claim: &Claim) -> Result<Found, SinkError> {
         return Ok(Found::Settled(Fate::Void));
     }
     Err(SinkError::Fatal(format!(
-        "{} is not what rillway was about to write there ({} bytes with checksum {:08x}, not {} bytes \
-         with {:08x}), and it holds records. Find out who wrote it, move it away, and restart this \
+        "{} is not the object that rillway claimed ({} bytes with checksum {:08x}, not {} bytes \
+         with {:08x}), and it contains records. Find out what wrote it, move it away, and restart this \
          consumer.",
         store.place(&claim.key),
         digest.bytes,
@@ -368,13 +367,13 @@ async fn found(store: &dyn Store, claim: &Claim) -> Result<Found, SinkError> {
     )))
 }
 
-/// Before an archive is begun: there must be no objects whose position nobody knows, and the store
-/// must keep its promises.
+/// Tests the store before a new archive: there must be no objects without a checkpoint, and
+/// conditional writes must work.
 async fn try_out(store: &dyn Store, names: &Names) -> Result<(), SinkError> {
-    // Whoever was faster may have begun it meanwhile.
+    // A faster process may have created it meanwhile.
     if store.any_below(&names.table).await? && store.read(&names.checkpoint).await?.is_none() {
         return Err(SinkError::Fatal(format!(
-            "there are objects below {}, but no checkpoint {}: nobody can tell how far they go. \
+            "there are objects below {}, but no checkpoint {}: their last offset is unknown. \
              Restore the checkpoint, move the objects away, or give another `url`.",
             store.place(&names.table),
             store.place(&names.checkpoint)
@@ -382,7 +381,7 @@ async fn try_out(store: &dyn Store, names: &Names) -> Result<(), SinkError> {
     }
     let broken = |what: &str| {
         SinkError::Fatal(format!(
-            "{} {what}. Without that, nothing can be written exactly once there. It takes a store \
+            "{} {what}. Without that, exactly-once is impossible. Use a store \
              with conditional writes (If-None-Match and If-Match on PUT).",
             store.place(&names.probe)
         ))
@@ -392,14 +391,14 @@ async fn try_out(store: &dyn Store, names: &Names) -> Result<(), SinkError> {
         return Err(broken("was created twice: the store ignores If-None-Match"));
     }
     let Some((bytes, first)) = store.read(&names.probe).await? else {
-        return Err(broken("was created and is not there"));
+        return Err(broken("was created, but does not exist"));
     };
     if &*bytes == b"2" {
         return Err(broken("was overwritten: the store ignores If-None-Match"));
     }
     let other = Bytes::from(format!("{:016x}", fastrand::u64(..)));
     match store.swap(&names.probe, Some(&first), other).await? {
-        // Another process tries it out as well.
+        // Another process tests it as well.
         Swapped::Lost => return Ok(()),
         Swapped::Moved(_) => {}
     }

@@ -1,4 +1,4 @@
-//! From a URL and options to an object store.
+//! Makes an object store from a URL and options.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::remote::Remote;
 use super::store::Store;
 use crate::types::Secret;
 
-/// How long a connection may take to come about.
+/// Time limit for opening a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// The store that the URL speaks of.
+/// The store that the URL names.
 ///
 /// # Errors
-/// What is wrong with the options.
+/// The first problem of the options.
 pub(super) fn connect(
     url: &Url,
     options: &[(String, Secret)],
@@ -35,7 +35,7 @@ fn client(
     options: &[(String, Secret)],
     operation_max: Duration,
 ) -> Result<Arc<dyn ObjectStore>, String> {
-    // What the environment and the machine offer (AWS_*, instance roles, …) fills what is not given.
+    // Missing options come from the environment and the machine (AWS_*, instance roles, …).
     let retry = RetryConfig { max_retries: 0, retry_timeout: operation_max, ..Default::default() };
     let client = ClientOptions::new()
         .with_timeout(operation_max)

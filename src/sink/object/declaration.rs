@@ -1,4 +1,4 @@
-//! What the `object` sink says of itself.
+//! Declaration of the `object` sink.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ impl Declaration for ObjectSettings {
         Some(Exclusive { key: "url", place })
     }
 
-    /// The object, twice while it is put together; the page of each column; a batch's values.
+    /// The object, twice while it is concatenated; the page of each column; a batch's values.
     fn overhead_bytes(&self) -> u64 {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);

@@ -38,7 +38,7 @@ pub const PARTITION_COLUMNS: [&str; 2] = ["date", "hour"];
 /// A dictionary that grows beyond this does not pay.
 const DICTIONARY_BYTES_MAX: usize = 128 << 10;
 
-/// How objects are laid out.
+/// Format of objects.
 #[derive(Clone, Debug)]
 pub enum Format {
     /// Parquet, a column for each of these.

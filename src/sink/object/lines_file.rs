@@ -1,4 +1,4 @@
-//! One file of NDJSON in the making: lines, packed as they come.
+//! An NDJSON file in memory: lines, compressed as they are added.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use super::layout::Packing;
 /// A file in memory.
 pub(super) struct LinesFile {
     packer: Packer,
-    /// Bytes of the file when it last grew, and lines that came since and wait in the packer.
+    /// Bytes of the file when it last grew, and lines added since that wait in the compressor.
     grown_bytes: u64,
     pending_bytes: u64,
 }
@@ -31,7 +31,7 @@ impl LinesFile {
                 encoder.include_checksum(true)?;
                 Packer::Zstd(encoder)
             }
-            // No file name and no time: the same records make the same bytes.
+            // No file name and no time: the same records give the same bytes.
             Packing::Gzip { level } => {
                 Packer::Gzip(GzBuilder::new().write(Vec::new(), flate2::Compression::new(level)))
             }
@@ -54,7 +54,7 @@ impl LinesFile {
         Ok(())
     }
 
-    /// About the size that the file would have if it ended here.
+    /// Approximate size of the file if it ended here.
     pub(super) fn bytes(&self) -> u64 {
         self.grown_bytes + self.pending_bytes
     }

@@ -1,17 +1,17 @@
-//! Objects as files of a local folder.
+//! Objects as files in a local folder.
 //!
-//! Invariants: a file gets its name only after its bytes are on the medium, and its content never
-//! changes afterwards; the checkpoint is replaced by rename, by whoever holds a lock for that instant and
-//! has seen that it is still the version that was read. What is being written lies in `_rillway/tmp`.
+//! Invariants: a file gets its name only after its bytes are on disk, and its content never changes
+//! afterwards. The checkpoint is replaced by rename, under a lock, after checking that it is still
+//! the version that was read. Files in progress are in `_rillway/tmp`.
 //!
-//! A name that is found may stand in the page cache alone: the sync of its folder failed, or never came.
-//! Another sync would prove nothing ([`files`]). So what is found is built upon only
-//! after it was written anew: the checkpoint by the next swap, an object by [`Store::keep`].
+//! An existing name may be in the page cache only: the sync of its folder failed, or never came.
+//! Another sync would prove nothing ([`files`]). So an existing file is relied on only after it was
+//! written again: the checkpoint by the next swap, an object by [`Store::keep`].
 //!
-//! A hard link gives a file its name: unlike a rename, it never replaces another. File systems without
-//! hard links (FAT, some network shares) are refused, in words.
+//! A hard link gives a file its name: unlike a rename, it never replaces another. File systems
+//! without hard links (FAT, some network shares) are refused with a clear error.
 //!
-//! It has a thread of its own, as whatever may hang has.
+//! It runs on its own thread, because a disk may hang.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -27,13 +27,13 @@ use crate::files::{self, sync_folder};
 use crate::sink::SinkError;
 use crate::sink::thread::SinkThread;
 
-/// Where files are written before they get their names.
+/// Folder in which files are written before they get their names.
 const TMP: &str = "_rillway/tmp";
 
-/// What lies there for so long was left behind by a process that died.
+/// Age from which a file there was left behind by a process that died.
 const TMP_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// How long an operation may take before it is said to hang.
+/// Time after which an operation counts as hanging.
 const OPERATION_MAX: Duration = Duration::from_secs(60);
 
 /// A folder.
@@ -43,7 +43,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// The folder need not be there.
+    /// Opens the folder, which need not exist.
     pub(super) async fn open(root: PathBuf) -> Result<Local, SinkError> {
         let folder = Folder { root: root.clone(), written: 0, id: fastrand::u64(..) };
         match SinkThread::start("rillway-object", move || Ok::<_, SinkError>(folder)).await {
@@ -117,7 +117,7 @@ impl Store for Local {
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
         let name = name.to_owned();
         self.run("look into", above, move |_, path| match any_file(&path.join(name)) {
-            // No file system could have it.
+            // No file system can have a folder of this name.
             Err(error) if error.kind() == ErrorKind::InvalidFilename => Ok(false),
             found => found,
         })
@@ -150,8 +150,8 @@ impl Folder {
     fn swap(&mut self, path: &Path, from: Option<&Bytes>, bytes: Bytes) -> io::Result<Swapped> {
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         files::make_folder(&folder)?;
-        // Synced before anything is locked: a process that is frozen with the lock in hand keeps its
-        // successor waiting, and this is what takes time.
+        // Synced before locking: a process that is frozen while it holds the lock keeps its
+        // successor waiting, and the sync takes time.
         let tmp = self.write(&bytes)?;
         let replaced = replace(&tmp, path, from, &bytes);
         if !matches!(replaced, Ok(true)) {
@@ -160,12 +160,12 @@ impl Folder {
         if !replaced? {
             return Ok(Swapped::Lost);
         }
-        // Whoever replaces it in turn before this syncs the folder too.
+        // The next process that replaces it, before this, syncs the folder too.
         sync_folder(&folder)?;
         Ok(Swapped::Moved(Version::Bytes(bytes)))
     }
 
-    /// Gives an object's name to a copy of it, which is on the medium.
+    /// Gives an object's name to a copy of it that is on disk.
     fn keep(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
         let tmp = self.write_from(&mut file)?;
@@ -176,7 +176,7 @@ impl Folder {
         self.write_from(&mut bytes)
     }
 
-    /// Bytes on the medium, under a name of their own.
+    /// Writes the bytes to disk, under a temporary name.
     fn write_from(&mut self, bytes: &mut dyn Read) -> io::Result<PathBuf> {
         let folder = self.root.join(TMP);
         files::make_folder(&folder)?;
@@ -190,7 +190,7 @@ impl Folder {
     }
 }
 
-/// Removes what nobody needs any more. What cannot be removed is in nobody's way.
+/// Removes files that are no longer needed. A file that cannot be removed does no harm.
 fn tidy(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let written = entry.metadata().and_then(|metadata| metadata.modified());
@@ -247,16 +247,17 @@ fn any_file(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Gives the file its name, where that is still this version's. False where it is not.
+/// Gives the file its name, if that still belongs to this version. Returns false if not.
 ///
-/// Where it is that of `bytes` already, an earlier call of ours gave it, whose sync failed.
+/// If the content is already `bytes`, an earlier call of ours gave it the name, but its sync
+/// failed.
 fn replace(tmp: &Path, path: &Path, from: Option<&Bytes>, bytes: &Bytes) -> io::Result<bool> {
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(path.with_extension("lock"))?;
-    // Held for two steps that take no time; whoever is frozen between them is told of.
+    // Held for two quick steps; a process that is frozen between them is reported.
     if let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         return Err(match error {
             rustix::io::Errno::WOULDBLOCK => io::Error::new(
@@ -281,14 +282,14 @@ fn writing_to(path: &Path) -> String {
 fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
     let what = format!("could not {what} {}: {error}", path.display());
     match error.kind() {
-        ErrorKind::PermissionDenied => SinkError::Fatal(format!(
-            "{what}. Give the user that rillway runs as the right to write there."
-        )),
+        ErrorKind::PermissionDenied => {
+            SinkError::Fatal(format!("{what}. Allow the user that Rillway runs as to write there."))
+        }
         ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
             SinkError::Fatal(what)
         }
         ErrorKind::Unsupported => SinkError::Fatal(format!(
-            "{what}. The archive needs a file system that has hard links and locks."
+            "{what}. The archive requires a file system with hard links and locks."
         )),
         _ => transient(what),
     }
@@ -323,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Repeats what may work later.
+    /// Retries transient errors.
     macro_rules! again {
         ($operation:expr) => {{
             let mut left = 5;
@@ -349,7 +350,7 @@ mod tests {
         committer.position().map_or(0, |at| at.offset.0 + 1)
     }
 
-    /// Writes what is missing, up to `end`.
+    /// Writes the missing records, up to `end`.
     async fn write(committer: &mut Committer, end: u64) {
         while next(committer) < end {
             let object = object(next(committer));
@@ -371,8 +372,7 @@ mod tests {
         into.sort();
     }
 
-    /// What is there after a power loss is everything that was committed, once, and the position
-    /// agrees with it.
+    /// After a power loss everything committed is there, once, and the position agrees with it.
     async fn check(root: &Path, committed: u64, when: &str) {
         let mut committer = owner(root).await;
         assert!(next(&committer) >= committed, "{when}: stands at {:?}", committer.position());
@@ -384,8 +384,8 @@ mod tests {
         assert_eq!(found, expected, "{when}");
     }
 
-    /// Each sync of a folder fails once, and the kernel forgets what it was to bring to the medium;
-    /// the power fails after each object.
+    /// Each sync of a folder fails once, and the kernel forgets the unsynced changes; the power
+    /// fails after each object.
     #[tokio::test]
     async fn a_power_loss_after_any_failed_sync_takes_nothing_back() {
         let mut tried = 0;
@@ -407,8 +407,8 @@ mod tests {
         assert!(tried > 20, "{tried}");
     }
 
-    /// The sync fails and the process dies at once; another takes over what stands in the page cache,
-    /// and then the power fails.
+    /// The sync fails and the process dies at once; another takes over the content of the page
+    /// cache, and then the power fails.
     #[tokio::test]
     async fn what_a_dead_owner_left_in_the_page_cache_is_not_built_upon() {
         let mut tried = 0;

@@ -6,48 +6,52 @@
 //! ```
 //!
 //! # Why this is exactly-once
-//! Whoever reads the table reads every object in it, so an object counts as soon as it is there: its
-//! creation has to be the commit. It is made that by a claim. For each object:
-//! 1. *claim*: the checkpoint is replaced, by compare-and-swap, by one that names the key, size and
-//!    checksum of the object, and the position that will be reached with it;
-//! 2. *create*: the object is created under that key, only where there is none;
-//! 3. *settle*: the checkpoint takes over that position, with the next claim or at the end of the flush.
+//! A reader of the table reads every object in it, so an object counts as soon as it exists: its
+//! creation has to be the commit. A claim makes it so. For each object:
+//! 1. *claim*: the checkpoint is replaced, by compare-and-swap, by one with the key, size and
+//!    checksum of the object, and the position after it;
+//! 2. *create*: the object is created under that key, only if there is none;
+//! 3. *settle*: the checkpoint takes over that position, with the next claim or at the end of the
+//!    flush.
 //!
-//! A key carries the number of its claim, so it is claimed once. Whoever finds a claim that is not
-//! settled (a sink that starts) looks at the key. The very bytes that were claimed: it counts, and the
-//! position is behind it. Nothing: an object *without records* is created there. Then either that
-//! succeeds, and the claimed one can never come into being, whoever still tries; or it fails, because
-//! the claimed one was faster, and that counts. So:
-//! - *(a)* a claimed key is decided once, for ever, by who creates it first;
+//! A key contains the number of its claim, so it is claimed once. A sink that starts and finds an
+//! unsettled claim looks at the key. If the claimed bytes are there, the object counts, and the
+//! position is after it. If nothing is there, it creates an object *without records*. Either that
+//! succeeds, and the claimed object can never be created by anyone; or it fails, because the
+//! claimed object was faster, and that counts. So:
+//! - *(a)* the first creation decides a claimed key, finally;
 //! - *(b)* no checkpoint moves beyond a claim before its key is decided;
-//! - *(c)* so the objects with records are those of claims that landed, each begins behind the position
-//!   that the one before it reached, and the last position tells where to go on. Nothing twice,
-//!   nothing missing, whatever anybody sees at whatever instant.
+//! - *(c)* so the objects with records are those of successful claims, each begins after the
+//!   position of the one before it, and the last position tells where to continue. Nothing is
+//!   duplicated or missing for any reader at any time.
 //!
-//! *Fencing.* A sink that starts replaces the checkpoint by one that names itself as the owner. A former
-//! owner (a process that was frozen, a request that hangs in the network) can then claim nothing more;
-//! all that it may have left is one object to create, and (a) holds for that one. It learns of it
-//! with its next step, and ends with a fatal error. So the last to start wins.
+//! *Fencing.* A sink that starts replaces the checkpoint by one that names itself as the owner. An
+//! old owner (a frozen process, a request that hangs in the network) can then claim nothing more;
+//! at most one object is left for it to create, and (a) covers that one. It notices with its next
+//! step, and ends with a fatal error. So the last one to start wins.
 //!
-//! [ADR 9](../../../docs/adr/0009-objects-are-claimed-first.md) has the table of crash points and the
-//! ways that were not taken; `model.rs` searches the interleavings of owners that freeze and die.
+//! [ADR 9](../../../docs/adr/0009-objects-are-claimed-first.md) has the table of crash points and
+//! the rejected alternatives; `simulation.rs` searches the interleavings of owners that freeze and
+//! die.
 //!
 //! # Lost answers
-//! An error says nothing of what happened. A create that is repeated finds its own object, and knows it
-//! by its checksum. A swap that is repeated finds its own state, for no two states are the same.
+//! An error does not tell whether the operation took effect. A repeated create finds its own
+//! object, and recognises it by its checksum. A repeated swap finds its own state, because no two
+//! states are the same.
 //!
 //! # Memory
-//! What is held is encoded and compressed. A batch is read whole before any of it is taken, since its
-//! bad records have to be found first; what is large when decoded is read twice, and taken in pieces. An
-//! object that is full amid a batch is made durable before more of the batch is taken. At the end of an object its columns are put behind each other,
-//! which takes it twice for a moment. Encoding has a thread of its own.
+//! Held records are encoded and compressed. A whole batch is read before any of it is accepted,
+//! because its bad records have to be found first; a batch that is large when decoded is read
+//! twice, and processed in pieces. An object that is full within a batch is made durable before
+//! more of the batch is accepted. At the end of an object its columns are concatenated, which
+//! briefly takes twice its memory. Encoding has its own thread.
 //!
-//! # What it cannot see
-//! A store that does not keep its word on conditional writes (it is tried out when an archive is
-//! begun); someone who deletes or edits objects under `_rillway`, or an empty object of the table while
-//! a frozen process still means to create the full one.
+//! # Limits of the guarantee
+//! A store that violates its conditional writes (it is tested when an archive is begun); someone
+//! who deletes or edits objects under `_rillway`, or deletes an empty object of the table while a
+//! frozen process may still create the full one.
 //!
-//! Must not know: brokers, retries, metrics.
+//! Knows nothing of brokers, retries or metrics.
 
 mod committer;
 #[cfg(feature = "object-stores")]
@@ -101,17 +105,17 @@ use crate::sink::thread::SinkThread;
 use crate::sink::{Durability, Sink, SinkError, used_after_close};
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
-/// The folder of the checkpoints.
+/// Folder of the checkpoints.
 const CHECKPOINTS: &str = "_rillway";
 
-/// What an object sink needs to know.
+/// Options of an object sink.
 #[derive(Clone, Debug)]
 pub struct ObjectOptions {
-    /// Where the objects go.
+    /// Destination of the objects.
     pub place: Place,
-    /// How they are laid out.
+    /// Format of the objects.
     pub format: Format,
-    /// When one is full.
+    /// Limits of an object.
     pub rotation: Rotation,
 }
 
@@ -121,20 +125,20 @@ pub struct ObjectSink {
     /// `None` once closed.
     worker: Option<SinkThread<Shaper>>,
     flush_at: Option<Instant>,
-    /// Sealed, and not there yet.
+    /// Objects that are complete but not yet created.
     objects: VecDeque<Object>,
-    /// Whether these are of a batch whose rest is still to be taken.
+    /// True if these belong to a batch whose rest is still to come.
     amid_batch: bool,
-    /// The position behind these, once a flush has begun.
+    /// Position after these objects, once a flush has begun.
     reached: Option<Checkpoint>,
 }
 
 impl ObjectSink {
-    /// Takes hold of the stream's archive, whoever had it, and finds the position there.
+    /// Takes over the stream's archive from any earlier owner, and reads the position there.
     ///
     /// # Errors
-    /// Fatal where the options are wrong, the place refuses, or the archive belongs to another
-    /// reference; transient where trying again may help.
+    /// Fatal if the options are wrong, the store refuses, or the archive belongs to another
+    /// reference; transient if a retry may help.
     pub async fn open(
         options: ObjectOptions,
         stream: StreamName,
@@ -169,7 +173,7 @@ impl ObjectSink {
         })
     }
 
-    /// Makes the objects that are sealed durable, in order.
+    /// Makes the complete objects durable, in order.
     async fn commit(&mut self) -> Result<(), SinkError> {
         while let Some(object) = self.objects.front() {
             self.committer.commit(object).await?;
@@ -189,11 +193,11 @@ impl ObjectSink {
     }
 }
 
-/// The position of an archive, without taking hold of it or changing anything in it.
+/// The position of an archive. Does not take it over, and changes nothing.
 ///
 /// # Errors
-/// Where the checkpoint cannot be read, is damaged, or belongs to another reference; and where the
-/// objects have columns of other types.
+/// If the checkpoint cannot be read, is damaged, or belongs to another reference; or if the objects
+/// have columns of other types.
 pub async fn committed(
     options: &ObjectOptions,
     stream: &StreamName,
@@ -202,7 +206,7 @@ pub async fn committed(
     if let Place::Folder(folder) = &options.place {
         files::could_write_in(folder).map_err(|what| {
             SinkError::Fatal(format!(
-                "object sink: {what}. Set another `url`, or let the user that rillway runs as write \
+                "object sink: {what}. Set another `url`, or allow the user that Rillway runs as to write \
                  there"
             ))
         })?;
@@ -213,7 +217,7 @@ pub async fn committed(
     committer::look(&*store, &names, &layout).await
 }
 
-/// Names of the archive. An archive that an older version began under a longer name stays there.
+/// Names of the archive. An archive that an older version began under a longer name keeps it.
 async fn find_names(
     store: &dyn Store,
     place: &Place,
@@ -267,7 +271,7 @@ impl Sink for ObjectSink {
                 }
             }
         };
-        // What a flush has left behind does not wait for the next object.
+        // Objects that a flush has left do not wait for the next one.
         self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
         Ok(Durability::Held)
     }
@@ -280,13 +284,13 @@ impl Sink for ObjectSink {
         if self.flush_at.is_none() {
             return Ok(());
         }
-        // Also what came after a flush that failed.
+        // Including what came after a failed flush.
         let Sealed { objects, taken } = self.run(Shaper::seal).await??;
         self.objects.extend(objects);
         self.reached = taken;
         self.commit().await?;
         match (self.reached, self.committer.position()) {
-            // Offsets without records, behind those that have some or alone.
+            // Offsets without records, after others or alone.
             (Some(reached), at) if at.is_none_or(|at| at.offset < reached.offset) => {
                 self.committer.pass_over(reached).await?;
             }
@@ -298,7 +302,7 @@ impl Sink for ObjectSink {
 
     async fn restart(&mut self) -> Result<(), SinkError> {
         tracing::warn!(
-            "the stream was re-created: its records come beside those of the old incarnation"
+            "the stream was re-created: its records are added beside those of the old incarnation"
         );
         self.committer.restart().await?;
         self.objects.clear();
@@ -307,7 +311,7 @@ impl Sink for ObjectSink {
         self.run(Shaper::restart).await
     }
 
-    /// Gives up what is held. Closing twice is no error.
+    /// Drops everything held. Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         if let Some(worker) = self.worker.take() {
             worker.end().await;

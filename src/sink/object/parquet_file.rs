@@ -1,8 +1,8 @@
-//! One Parquet file in the making.
+//! A Parquet file in memory.
 //!
-//! All columns of a row group are written side by side, each into a buffer of its own, so that rows
-//! need not wait in memory until there are enough of them: what is held is encoded and compressed, but
-//! for a page a column. At its end a row group's columns are put behind each other.
+//! All columns of a row group are written in parallel, each into its own buffer. So rows need not
+//! wait in memory until there are enough of them: everything is held encoded and compressed, except
+//! one page per column. At the end of a row group its columns are concatenated.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ use super::layout::ParquetLayout;
 use super::rows::{Cells, Rows};
 use crate::sync::lock;
 
-/// When a row group ends. Readers take them one by one into memory, and share them out.
+/// Limits of a row group. Readers load one at a time, and distribute them.
 const GROUP_ROWS_MAX: usize = 1 << 20;
 const GROUP_BYTES_MAX: u64 = 128 << 20;
 
@@ -30,9 +30,9 @@ pub(super) struct ParquetFile {
     schema: SchemaDescriptor,
     properties: WriterPropertiesPtr,
     group: Option<Group>,
-    /// Of the groups that have ended.
+    /// Bytes of the finished groups.
     finished_bytes: usize,
-    /// Values for the rows of a column in which all are the same, and references into a buffer.
+    /// Values of a column that is the same in all rows, and references into a buffer.
     values: Vec<ByteArray>,
 }
 
@@ -40,7 +40,7 @@ struct Group {
     columns: Vec<(ColumnWriter<'static>, Pages)>,
     rows: usize,
     raw_bytes: u64,
-    /// When a page was written last, and what came since.
+    /// Bytes at the last written page, and bytes added since.
     paged_bytes: usize,
     pending_bytes: u64,
 }
@@ -78,8 +78,8 @@ impl ParquetFile {
         Ok(())
     }
 
-    /// About the size that the file would have if it ended here. What waits for its page to be full
-    /// counts as it is.
+    /// Approximate size of the file if it ended here. Values that wait for a full page count
+    /// uncompressed.
     pub(super) fn bytes(&self) -> u64 {
         let open = self.group.as_ref().map_or(0, |g| g.paged_bytes as u64 + g.pending_bytes);
         self.finished_bytes as u64 + open
@@ -156,7 +156,11 @@ fn write(
         (ColumnWriter::BoolColumnWriter(writer), Cells::Booleans { values, levels }) => {
             writer.write_batch(values, some(levels), None)?;
         }
-        _ => return Err(ParquetError::General("a column got values of another type".to_owned())),
+        _ => {
+            return Err(ParquetError::General(
+                "a column received values of another type".to_owned(),
+            ));
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! From a URL and options to a store.
+//! Makes a store from a URL and options.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use crate::sink::SinkError;
 use crate::types::Secret;
 use crate::types::file_name::{FILE_NAME_BYTES_MAX, KEY_BYTES_MAX, KEY_REST_BYTES};
 
-/// What the stores are told beside the URL: names as `object_store` has them, such as `region`.
+/// Options of the store: names as in `object_store`, such as `region`.
 pub type Options = Vec<(String, Secret)>;
 
-/// Where objects go.
+/// Destination of objects.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// Below a local folder.
+    /// A local folder.
     Folder(PathBuf),
-    /// Below `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
+    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
     Store {
         /// The URL.
         url: Url,
         /// Endpoint, region, credentials, …
         options: Options,
-        /// How long an operation may take, upload of an object included.
+        /// Time limit of an operation, including the upload of an object.
         operation_max: Duration,
     },
 }
 
 impl Place {
-    /// The most bytes that a stream's part of the keys may have. Object stores that keep objects as
-    /// files take no longer part than a file system does.
+    /// Most bytes of the stream's part of a key. Object stores that keep objects as files accept no
+    /// longer part than a file system does.
     pub(super) fn table_bytes_max(&self) -> usize {
         self.former_table_bytes_max().min(FILE_NAME_BYTES_MAX)
     }
 
-    /// The same in versions that only looked at the length of the whole key.
+    /// The same in versions that only checked the length of the whole key.
     pub(super) fn former_table_bytes_max(&self) -> usize {
         match self {
             Place::Folder(_) => FILE_NAME_BYTES_MAX,
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// What a build without the cargo feature `object-stores` says of them.
+/// Error of a build without the cargo feature `object-stores`.
 #[cfg(not(feature = "object-stores"))]
 pub(super) const WITHOUT_STORES: &str = "this rillway was built without object stores, and writes into folders \
                                          only: take the build with all sinks, or build it with `cargo build \

@@ -1,13 +1,14 @@
-//! Objects in an object store: S3 and what speaks like it, Google Cloud Storage, Azure.
+//! Objects in an object store: S3 and compatible ones, Google Cloud Storage, Azure.
 //!
-//! Every request has a time limit, and is made once: trying again is the caller's business, which looks
-//! first at what an earlier attempt did.
+//! Every request has a time limit, and is made once: the caller retries, after checking what an
+//! earlier attempt did.
 //!
-//! | answer | means |
+//! | answer | meaning |
 //! |---|---|
-//! | 412, 409, 304 on a conditional write | there is another version: the caller looks |
-//! | 401, 403, no such bucket | at the start, a mistake in the configuration: fatal. Later, it worked before: keys are being changed, a policy edited. Transient, and it goes on by itself |
-//! | 429, 5xx, time-out, broken connection, anything else | transient |
+//! | 412, 409, 304 on a conditional write | there is another version: the caller reads it |
+//! | 401, 403, no such bucket | at the start, a mistake in the configuration: fatal. Later, after
+//! it worked: keys or policies are being changed: transient |
+//! | 429, 5xx, timeout, broken connection, anything else | transient |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,15 +25,15 @@ use object_store::{
 use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
 use crate::sink::SinkError;
 
-/// A place in an object store.
+/// A location in an object store.
 pub(super) struct Remote {
     store: Arc<dyn ObjectStore>,
-    /// What stands before the keys in messages: the URL.
+    /// Prefix of keys in messages: the URL.
     url: String,
-    /// What stands before the keys in the store.
+    /// Prefix of keys in the store.
     prefix: String,
     operation_max: Duration,
-    /// Whether it ever did what it was asked.
+    /// True once an operation has succeeded.
     has_worked: AtomicBool,
 }
 
@@ -54,7 +55,7 @@ impl Remote {
             .map_err(|error| SinkError::Fatal(format!("{key:?} cannot be a key: {error}")))
     }
 
-    /// Within the time limit.
+    /// Runs an operation within the time limit.
     async fn ask<R>(
         &self,
         what: &str,
@@ -100,9 +101,7 @@ impl Remote {
             }
             Error::NotFound { .. } => ". Create the bucket, or correct the `url`",
             Error::NotImplemented { .. } | Error::NotSupported { .. } => {
-                return SinkError::Fatal(format!(
-                    "{what}. It takes a store with conditional writes."
-                ));
+                return SinkError::Fatal(format!("{what}. Use a store with conditional writes."));
             }
             _ => return transient(what),
         };
@@ -148,7 +147,7 @@ impl Store for Remote {
         }
     }
 
-    /// A store answers for what it shows.
+    /// A store guarantees the durability of what it shows.
     async fn keep(&self, _key: &str) -> Result<(), SinkError> {
         Ok(())
     }
@@ -219,12 +218,12 @@ impl Store for Remote {
     }
 }
 
-/// Whether there is no such object; as far as can be told, in a bucket that is there.
+/// True if there is no such object (and, as far as it can be seen, the bucket exists).
 fn is_absent(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. }) && !chain(error).contains("NoSuchBucket")
 }
 
-/// The error with its sources, where these say more.
+/// The error with its sources, if these add anything.
 fn chain(error: &Error) -> String {
     let mut said = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,7 +1,7 @@
-//! Values by column, as Parquet's column writers take them.
+//! Values by column, in the form that Parquet's column writers need.
 //!
-//! Texts and bytes of a column lie in one buffer, which is used again for the next batch where nobody
-//! holds on to a part of it; a value is a reference into it. Nulls are no values, only levels.
+//! Texts and bytes of a column are in one buffer, which is reused for the next batch if nothing
+//! else refers to it; a value is a reference into it. A null has no value, only a level.
 
 use bytes::BytesMut;
 use parquet::data_type::ByteArray;
@@ -17,11 +17,12 @@ use crate::wire::block::Record;
 pub(super) struct Rows {
     pub(super) cells: Vec<Cells>,
     pub(super) count: usize,
-    /// About the bytes that they take before encoding.
+    /// Approximate bytes of the rows before encoding.
     pub(super) bytes: u64,
 }
 
-/// A column. `levels` holds 1 for a value and 0 for a null; where there can be no null, nothing.
+/// Cells of a column. `levels` holds 1 for a value and 0 for a null; it is empty if the column
+/// cannot be null.
 pub(super) enum Cells {
     /// The same value in every row.
     Same(ByteArray),
@@ -87,7 +88,7 @@ impl Rows {
         }
     }
 
-    /// Adds a row. After an error the rows are good for nothing but [`Rows::clear`].
+    /// Adds a row. After an error only [`Rows::clear`] may be called.
     #[inline]
     pub(super) fn push<'a>(
         &mut self,
@@ -113,8 +114,8 @@ impl Rows {
         Ok(())
     }
 
-    /// A message that is nothing but its body, which is what most publishers send. `false` where it
-    /// takes a longer look, if only to say what is wrong.
+    /// Adds a message that consists of its body only, the most common case. Returns `false` if it
+    /// needs the general path, even if only for its error.
     #[inline]
     fn push_data(&mut self, body: Body, record: Record<'_>, bytes: &[u8]) -> bool {
         let [
@@ -152,7 +153,7 @@ impl Rows {
 }
 
 impl Cells {
-    /// Adds a value, and says what it takes.
+    /// Adds a value, and returns its bytes.
     fn push(&mut self, value: Value<'_>, nullable: bool) -> Result<u64, String> {
         let level = |levels: &mut Vec<i16>, level| {
             if nullable {
@@ -201,7 +202,7 @@ impl Cells {
                 level(levels, 1);
                 Ok(1)
             }
-            (_, _) => Err("a value of another type came".to_owned()),
+            (_, _) => Err("a value of another type".to_owned()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of `{ type = "object" }`: defaults, and what is wrong with a value.
+//! Keys of `{ type = "object" }`: defaults and validation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,63 +14,63 @@ use crate::settings::units::{ByteSize, HumanDuration};
 use crate::types::Secret;
 use crate::types::file_name::{KEY_BYTES_MAX, KEY_REST_BYTES};
 
-/// The stores that a URL may speak of, beside a local folder.
+/// URL schemes of object stores.
 const SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
 
-/// Columns that every object has, or that stand in the path.
+/// Columns that every object has, in the file or in the path.
 const TAKEN: [&str; 5] = ["stream", "offset", "timestamp", "date", "hour"];
 
-/// An object is held in memory until it is full, and goes out in one request.
+/// Largest object: it is held in memory until it is full, and sent in one request.
 const ROTATE_BYTES_MAX: u64 = 1 << 30;
 
-/// The most bytes of the prefix in `url`, so that 32 are left for the stream's part of a key.
+/// Most bytes of the prefix in `url`, so that 32 are left for the stream's part of a key.
 const PREFIX_BYTES_MAX: usize = KEY_BYTES_MAX - KEY_REST_BYTES - 32;
 
 /// A sink that writes objects: Parquet or NDJSON, in a folder or an object store.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ObjectSettings {
-    /// Where they go: a folder, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
-    /// `az://CONTAINER/PREFIX`. Each stream gets a folder of its own in it.
+    /// Destination: a folder, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+    /// `az://CONTAINER/PREFIX`. Each stream gets its own folder in it.
     pub url: String,
-    /// `parquet`: a table, with a column for each value. `ndjson`: one JSON object per message, with
-    /// everything that the message holds.
+    /// `parquet`: a table with a column for each value. `ndjson`: one JSON object per message, with
+    /// all its parts.
     #[serde(default)]
     pub format: ObjectFormat,
-    /// How objects are compressed; by default with zstd. Parquet takes no gzip.
+    /// Compression of objects. Parquet does not support gzip.
     #[serde(default = "zstd")]
     pub compression: Compression,
-    /// How hard to compress: 1 to 19 for zstd (default 1 for Parquet, 3 for NDJSON), 1 to 9 for gzip
+    /// Compression level: 1 to 19 for zstd (default 1 for Parquet, 3 for NDJSON), 1 to 9 for gzip
     /// (default 6).
     #[serde(default)]
     pub compression_level: Option<u32>,
-    /// Whether the column `body` of Parquet holds text, in which what is not UTF-8 is
+    /// Type of the column `body` of Parquet: text, in which bytes that are not UTF-8 become
     /// `{"base64":"…"}`, or bytes.
     #[serde(default)]
     pub body: BodyType,
-    /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there
-    /// are `message_id`, `subject`, `application_properties` and `body`. With `parquet` only.
+    /// Typed columns after `stream`, `offset` and `timestamp`. Default: `message_id`, `subject`,
+    /// `application_properties` and `body`. With `parquet` only.
     #[serde(default)]
     pub columns: Option<ColumnsConfig>,
-    /// An object of so many records is full.
+    /// Number of records at which an object is full.
     #[serde(default = "rotate_records")]
     pub rotate_records: u64,
-    /// An object of this size is full.
+    /// Size at which an object is full.
     #[serde(default = "rotate_bytes")]
     pub rotate_bytes: ByteSize,
-    /// An object is written this long after its first record came, full or not.
+    /// Time after its first record at which an object is written, full or not.
     #[serde(default = "rotate_age")]
     pub rotate_age: HumanDuration,
-    /// How long the store may take for one operation, the upload of an object included.
+    /// Time limit of one operation of the store, including the upload of an object.
     #[serde(default = "request_timeout")]
     pub request_timeout: HumanDuration,
-    /// What the store has to be told: `region`, `endpoint`, `access_key_id`, … Each may be a secret.
+    /// Options of the store: `region`, `endpoint`, `access_key_id`, … Each may be a secret.
     #[serde(default, deserialize_with = "secret::table")]
     #[schemars(with = "BTreeMap<String, SecretText>")]
     pub options: BTreeMap<String, Secret>,
 }
 
-/// How objects are laid out.
+/// Format of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectFormat {
@@ -81,18 +81,18 @@ pub enum ObjectFormat {
     Ndjson,
 }
 
-/// What a column of bodies holds.
+/// Type of the column `body`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyType {
-    /// UTF-8.
+    /// UTF-8 text.
     #[default]
     Text,
-    /// Anything.
+    /// Bytes.
     Bytes,
 }
 
-/// What a URL speaks of.
+/// Destination that a URL names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ObjectPlace {
     /// A local folder.
@@ -122,7 +122,7 @@ fn request_timeout() -> HumanDuration {
 }
 
 impl ObjectSettings {
-    /// The level to compress with: the one asked for, or the format's default.
+    /// Compression level: the configured one, or the format's default.
     pub fn level(&self) -> u32 {
         self.compression_level.unwrap_or(match (self.compression, self.format) {
             (Compression::None, _) => 0,
@@ -132,10 +132,10 @@ impl ObjectSettings {
         })
     }
 
-    /// What the URL speaks of.
+    /// Parses the URL.
     ///
     /// # Errors
-    /// What is wrong with it, without showing it: there may be a password in it.
+    /// The problem, without the URL itself: it may contain a password.
     pub(super) fn parsed_url(&self) -> Result<ObjectPlace, String> {
         let scheme = self.url.split_once(':').filter(
             // A path may have a colon, but hardly such a beginning.
@@ -168,7 +168,7 @@ impl ObjectSettings {
             }
             Some((scheme, _)) => {
                 return Err(format!(
-                    "{scheme:?} is no store: expected a folder, s3://BUCKET/PREFIX, \
+                    "{scheme:?} is not a store: expected a folder, s3://BUCKET/PREFIX, \
                      gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
                 ));
             }
@@ -179,10 +179,10 @@ impl ObjectSettings {
         Ok(ObjectPlace::Folder(PathBuf::from(path)))
     }
 
-    /// Relative paths start at the folder of the configuration file.
+    /// Makes a relative path start at the folder of the configuration file.
     pub(super) fn locate(&mut self, folder: &Path) {
         if let Ok(ObjectPlace::Folder(path)) = self.parsed_url() {
-            // Always absolute in effect, so that it is read as a path again.
+            // Always absolute, so that it is read as a path again.
             self.url = format!("file://{}", folder.join(path).display());
         }
     }
@@ -207,7 +207,7 @@ impl ObjectSettings {
                     "url",
                     format!(
                         "its prefix is {bytes} bytes long, but stores take keys of {KEY_BYTES_MAX} and \
-                         the stream's name comes behind it: take a prefix of at most \
+                         the stream's name is added: use a prefix of at most \
                          {PREFIX_BYTES_MAX} bytes"
                     ),
                 );
@@ -234,7 +234,7 @@ impl ObjectSettings {
             columns.check_names(&TAKEN, false, bad);
         }
         if self.rotate_records == 0 {
-            bad("rotate_records", "0 would be an object for each batch".to_owned());
+            bad("rotate_records", "0 would make an object for each batch".to_owned());
         }
         if self.rotate_bytes.0 == 0 || self.rotate_bytes.0 > ROTATE_BYTES_MAX {
             bad("rotate_bytes", format!("{} is out of range: up to 1GiB", self.rotate_bytes));

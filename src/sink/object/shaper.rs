@@ -1,12 +1,13 @@
-//! From batches to objects: what belongs into which, and when one is full.
+//! Collects batches into objects: decides which records belong together, and when an object is
+//! full.
 //!
-//! A batch is first read as a whole, so that all of its bad records are found before any is taken;
-//! then it is cut where the hour changes, and each piece is appended to the object of its hour. What
-//! takes more than [`KEPT_BYTES`] when it is decoded is read twice, and taken in pieces: a message of a
-//! few bytes may be a thousand times as large as a row. Where an object is full amid a batch, it is
-//! handed out, and the rest of the batch taken afterwards. An
-//! object covers the offsets from behind the one before it to its own last: also those that have no
-//! record, or whose record a policy left out.
+//! A whole batch is read first, so that all of its bad records are found before any is accepted.
+//! Then it is cut where the hour changes, and each piece is appended to the object of its hour. A
+//! batch of more than [`KEPT_BYTES`] when decoded is read twice, and processed in pieces: a message
+//! of a few bytes may be a thousand times as large as a row. If an object is full within a batch,
+//! it is returned, and the rest of the batch is processed afterwards. An object covers the offsets
+//! from the one after the previous object to its own last one, including offsets without a record,
+//! or whose record a policy excluded.
 //!
 //! Knows nothing of stores.
 
@@ -25,20 +26,20 @@ use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 use crate::wire::block::Record;
 
-/// A batch whose decoded records take no more than this is decoded once.
+/// Most bytes of decoded records of a batch that is decoded only once.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// Of others, so much is decoded before it is encoded.
+/// Bytes of other batches that are decoded before they are encoded.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// When an object is full, whichever comes first.
+/// Limits of an object: the first one reached counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// By records.
+    /// Number of records.
     pub records: u64,
-    /// By the size of the object, as far as it is known before its end.
+    /// Size of the object in bytes, as far as it is known before its end.
     pub bytes: u64,
-    /// By the time since its first record came.
+    /// Time since its first record.
     pub age: Duration,
 }
 
@@ -50,17 +51,17 @@ pub(super) struct Shaper {
     rotation: Rotation,
     open: Option<Open>,
     sealed: VecDeque<Object>,
-    /// Behind everything that was taken.
+    /// Position of everything accepted so far.
     taken: Option<Checkpoint>,
-    /// The last offset of a batch of which only a part was taken.
+    /// Last offset of a batch of which only a part was accepted.
     under_way: Option<Offset>,
-    /// Rows of an earlier batch, whose memory is used again.
+    /// Rows of an earlier batch, whose memory is reused.
     spare: Option<Rows>,
     lines: Vec<u8>,
     envelope: Envelope,
 }
 
-/// The object that takes the next records of its hour.
+/// The object that gets the next records of its hour.
 struct Open {
     file: Encoder,
     hour: i64,
@@ -76,7 +77,7 @@ enum Encoder {
     Lines(LinesFile),
 }
 
-/// Records of a batch that lie in one hour.
+/// Records of a batch from one hour.
 struct Piece {
     hour: i64,
     first_offset: Offset,
@@ -91,15 +92,15 @@ enum Content {
     Lines(std::ops::Range<usize>),
 }
 
-/// How far a batch was taken.
+/// Result of accepting a batch.
 pub(super) enum Taken {
-    /// All of it; what is held has to be made durable at this time.
+    /// All of it is accepted; it must be durable at this time.
     Whole(Instant),
-    /// Up to the end of these objects, which have to be made durable first.
+    /// Accepted up to the end of these objects, which must be made durable first.
     Part(VecDeque<Object>),
 }
 
-/// What is to be made durable, in order: the objects, and then the position.
+/// Objects to make durable, in order, and then the position.
 pub(super) struct Sealed {
     pub(super) objects: VecDeque<Object>,
     pub(super) taken: Option<Checkpoint>,
@@ -128,16 +129,16 @@ impl Shaper {
         }
     }
 
-    /// A new history: the next batch may start at any offset.
+    /// Forgets the old incarnation of the stream: the next batch may start at any offset.
     pub(super) fn restart(&mut self) {
         self.open = None;
         self.sealed.clear();
         (self.taken, self.under_way) = (None, None);
     }
 
-    /// Takes the batch, all of it or nothing, and says when what is held has to be made durable. Where
-    /// objects are full before its end, they come first: the same batch is given again once they are
-    /// durable.
+    /// Accepts the batch, all of it or nothing, and returns the time at which it must be durable.
+    /// If objects are full before its end, it returns these: the same batch is given again once
+    /// they are durable.
     pub(super) fn take(&mut self, batch: &Batch) -> Result<Taken, SinkError> {
         let last = batch.last_offset();
         let goes_on = self.under_way.take() == Some(last);
@@ -155,7 +156,7 @@ impl Shaper {
             Some(taken) => Offset(taken.offset.0.saturating_add(1)),
             None => batch.first_offset(),
         };
-        // Small ones are decoded once; of others, it is known by now whether all records are good.
+        // Small batches are decoded once; for others it is now known that all records are good.
         let (pieces, whole) = if goes_on { (Vec::new(), false) } else { self.look_through(batch)? };
         if whole {
             for piece in pieces {
@@ -173,7 +174,7 @@ impl Shaper {
         Ok(Taken::Whole(self.due()))
     }
 
-    /// Ends the open object, and hands everything out that has to be written.
+    /// Ends the open object, and returns everything to be written.
     pub(super) fn seal(&mut self) -> Result<Sealed, SinkError> {
         self.end()?;
         Ok(Sealed { objects: std::mem::take(&mut self.sealed), taken: self.taken })
@@ -182,7 +183,7 @@ impl Shaper {
     fn due(&self) -> Instant {
         let now = Instant::now();
         match &self.open {
-            // What has no record but moves the position is not worth a wait, nor a hurry.
+            // A move of the position without records is not urgent.
             None if self.sealed.is_empty() => now + self.rotation.age,
             Some(open) if self.sealed.is_empty() && !self.is_full(open) => {
                 open.since + self.rotation.age
@@ -195,8 +196,8 @@ impl Shaper {
         open.records >= self.rotation.records || open.file.bytes() >= self.rotation.bytes
     }
 
-    /// Reads the whole batch: all of its bad records; or the batch, cut by hours, and whether that is
-    /// all of it.
+    /// Reads the whole batch. Returns its pieces by hour, and true if they are all of it; or all of
+    /// its bad records.
     fn look_through(&mut self, batch: &Batch) -> Result<(Vec<Piece>, bool), SinkError> {
         let (mut pieces, mut bad, mut whole) = (Vec::new(), Vec::new(), true);
         let mut read_bytes = 0;
@@ -223,14 +224,14 @@ impl Shaper {
         if bad.is_empty() { Ok((pieces, false)) } else { Err(SinkError::Poison(bad)) }
     }
 
-    /// Takes the records from this offset on, piece by piece; false where an object is full before the
-    /// last.
+    /// Processes the records from this offset on, piece by piece; returns false if an object is
+    /// full before the last.
     fn pour(&mut self, batch: &Batch, from: Offset) -> Result<bool, SinkError> {
         let (mut pieces, mut read_bytes) = (Vec::new(), 0);
         self.lines.clear();
         let mut records = records(batch, from).peekable();
         while let Some((record, checkpoint)) = records.next() {
-            // It was fine a moment ago.
+            // It was valid a moment ago.
             let read = self.read(record, checkpoint, &mut pieces);
             read_bytes += read.map_err(|bad| SinkError::Poison(vec![bad]))?;
             if read_bytes < PIECE_BYTES && records.peek().is_some() {
@@ -253,7 +254,7 @@ impl Shaper {
         Ok(true)
     }
 
-    /// Adds the record to the piece of its hour, which is the last one, and says what it takes.
+    /// Adds the record to the last piece, that of its hour, and returns its bytes.
     fn read(
         &mut self,
         record: Record<'_>,
@@ -295,7 +296,7 @@ impl Shaper {
         }
     }
 
-    /// Keeps the memory of rows for the next ones.
+    /// Keeps the memory of rows for reuse.
     fn give_back(&mut self, pieces: impl Iterator<Item = Piece>) {
         for piece in pieces {
             if let Content::Rows(mut rows) = piece.content {
@@ -335,7 +336,7 @@ impl Shaper {
             (Encoder::Lines(file), Content::Lines(lines)) => {
                 file.append(self.lines.get(lines).unwrap_or_default()).map_err(broken)?;
             }
-            _ => return Err(broken("records came in another format than the object's")),
+            _ => return Err(broken("records have another format than the object")),
         }
         Ok(())
     }
@@ -367,7 +368,7 @@ impl Shaper {
     }
 }
 
-/// The records from this offset on, each with the position that it reaches.
+/// The records from this offset on, each with the position it reaches.
 fn records(batch: &Batch, from: Offset) -> impl Iterator<Item = (Record<'_>, Checkpoint)> {
     let mut parts = batch.parts().iter();
     let mut part = parts.next();

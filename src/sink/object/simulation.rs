@@ -1,11 +1,11 @@
-//! Owners that freeze, die, wake up and lose answers, at every operation on the store: is any record
-//! ever missing behind one that is visible, or visible twice?
+//! Simulates owners that freeze, die, wake up and lose answers at every operation on the store.
+//! Checks that no record is ever missing before a visible one, or visible twice.
 //!
 //! Three owners with objects of different sizes run the real protocol on an in-memory object store.
-//! Every operation can be left in the air before it takes effect and before its answer arrives. By
-//! default an owner runs until it ends; a *deviation* turns to another one, or loses an answer. All
-//! ways to place two deviations are tried, and random ones with more. After each run a further owner
-//! takes over and finishes the work; then whoever was left frozen wakes up, and nothing may change.
+//! Every operation can be suspended before it takes effect and before its answer arrives. By
+//! default an owner runs until it ends; a *deviation* switches to another one, or loses an answer.
+//! All ways to place two deviations are tried, and random ones with more. After each run a further
+//! owner takes over and finishes the work; then the frozen owners wake up, and nothing may change.
 //!
 //! ```text
 //! MODEL_RUNS=100000 cargo test --lib object::model      more of the random ones
@@ -33,12 +33,12 @@ use crate::types::{Checkpoint, Offset, Reference, StreamName};
 /// Records 0 to 5.
 const RECORDS: u64 = 6;
 
-/// Which way a run goes.
+/// Choices of a run.
 struct Chooser {
-    /// What is chosen at first; afterwards by chance, or 0.
+    /// The first choices; later ones are random, or 0.
     fixed: Vec<usize>,
     random: Option<(fastrand::Rng, u32)>,
-    /// What was chosen, out of how many.
+    /// Each choice, and its number of options.
     trace: Vec<(usize, usize)>,
 }
 
@@ -58,7 +58,7 @@ impl Chooser {
     }
 }
 
-/// A store whose operations hang in the air.
+/// A store whose operations can be suspended.
 struct Slow {
     inner: Arc<dyn Store>,
     chooser: Arc<Mutex<Chooser>>,
@@ -141,7 +141,7 @@ fn object(first: u64, last: u64) -> Object {
     }
 }
 
-/// Repeats what may work later, a few times.
+/// Retries transient errors, a few times.
 macro_rules! again {
     ($operation:expr) => {{
         let mut left = 4;
@@ -154,8 +154,8 @@ macro_rules! again {
     }};
 }
 
-/// Takes over and writes what is missing, `size` records an object, until the end or an error. Says
-/// how many records it has answered for.
+/// Takes over and writes the missing records, `size` per object, until the end or an error. Stores
+/// the number of settled records in `settled`.
 async fn owner(store: Arc<dyn Store>, size: u64, settled: Arc<AtomicU64>) -> Result<(), SinkError> {
     let mut committer = again!(Committer::take_over(store.clone(), names(), layout()))?;
     loop {
@@ -178,7 +178,7 @@ fn poll(owner: &mut Owner) -> Poll<Result<(), SinkError>> {
     owner.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The records that anybody sees who reads all objects.
+/// The records that a reader of all objects sees.
 fn visible(memory: &InMemory) -> Vec<u64> {
     let table = object_store::path::Path::from("events");
     let listed: Vec<_> = memory.list(Some(&table)).collect::<Vec<_>>().now_or_never().unwrap();
@@ -194,7 +194,7 @@ fn visible(memory: &InMemory) -> Vec<u64> {
     records
 }
 
-/// One run; what was chosen in it, and how many of the owners were fenced off.
+/// One run: returns its choices, and the number of owners that were fenced off.
 fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, usize)>, usize) {
     let chooser = Arc::new(Mutex::new(Chooser { fixed, random, trace: Vec::new() }));
     let memory = Arc::new(InMemory::new());
@@ -223,8 +223,8 @@ fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, 
         assert!(seen.len() as u64 >= settled.load(Ordering::SeqCst), "lost: {seen:?}");
         seen.len() as u64
     };
-    // Each owner in its turn, unless somebody deviates; an owner whose turn is over stays frozen
-    // where it is until somebody turns to it again.
+    // The owners run in turn, except for deviations; an owner that was interrupted stays frozen
+    // until a deviation returns to it.
     let mut current = 0;
     let mut left: Vec<usize> = (0..frozen.len()).collect();
     let mut steps = 0;
@@ -236,20 +236,20 @@ fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, 
             ended(result);
             left.remove(current);
             current = if left.is_empty() { 0 } else { current % left.len() };
-            // The others may be left as they are for good.
+            // The others may stay frozen for good.
             if !left.is_empty() && chooser.lock().unwrap().choose(2) == 1 {
                 break;
             }
         }
         check();
     }
-    // Whoever comes last finishes the work, undisturbed.
+    // The last owner finishes the work, undisturbed.
     let finishing = owner(remote(), 2, settled.clone()).now_or_never();
     assert!(matches!(finishing, Some(Ok(()))), "{finishing:?}");
     assert_eq!(check(), RECORDS);
     let before = look(&*remote(), &names(), &layout()).now_or_never().unwrap().unwrap();
     assert_eq!(before.map(|at| at.offset), Some(Offset(RECORDS - 1)));
-    // And the zombies wake.
+    // The frozen owners wake up.
     for nth in left {
         for _ in 0..400 {
             if let Poll::Ready(result) = poll(&mut frozen[nth]) {

@@ -71,7 +71,7 @@ pub(super) struct Claim {
     pub(super) first_offset: Offset,
     pub(super) last_offset: Offset,
     pub(super) records: u64,
-    /// Where the reference stands once the object is there.
+    /// Position once the object exists.
     pub(super) checkpoint: Checkpoint,
 }
 

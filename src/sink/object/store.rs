@@ -1,36 +1,38 @@
-//! What the protocol asks of a place that keeps objects, whatever the place is.
+//! The protocol's interface to an object store.
 //!
-//! Three primitives carry everything: an object is created only where none is, the checkpoint is
-//! replaced only where it is still the one that was read, and both are durable once they are answered.
-//! [`local`](super::local) has them for a folder, [`remote`](super::remote) for object stores.
+//! Three primitives are enough: an object is created only if there is none; the checkpoint is
+//! replaced only if it is still the version that was read; and both are durable once they have
+//! returned. [`local`](super::local) implements them for a folder, [`remote`](super::remote) for
+//! object stores.
 //!
-//! An error says nothing of what happened at the other end: the operation may have taken effect, or may
-//! do so later. The protocol finds out by looking.
+//! An error does not tell what happened at the other end: the operation may have taken effect, or
+//! may still do so. The protocol finds out by reading.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::sink::SinkError;
 
-/// A place that keeps objects.
+/// A store of objects.
 #[async_trait]
 pub(super) trait Store: Send + Sync {
-    /// The object's place in words, for messages.
+    /// Location of the object, for messages.
     fn place(&self, key: &str) -> String;
 
-    /// Creates an object where there is none, whole or not at all.
+    /// Creates an object atomically if there is none.
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError>;
 
-    /// Size and checksum of an object; `None` where there is none.
+    /// Size and checksum of an object; `None` if there is none.
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError>;
 
-    /// Has an object that was found survive a power loss, whatever became of the call that created it.
+    /// Makes an existing object durable, whatever the result of the call that created it.
     async fn keep(&self, key: &str) -> Result<(), SinkError>;
 
-    /// An object of at most [`READ_BYTES_MAX`] bytes, and what tells this version of it from others.
+    /// An object of at most [`READ_BYTES_MAX`] bytes, with the identity of its version; `None` if
+    /// there is none.
     async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError>;
 
-    /// Replaces the version `from` of an object; `None`: creates it where there is none.
+    /// Replaces the version `from` of an object; with `None`, creates it if there is none.
     async fn swap(
         &self,
         key: &str,
@@ -38,50 +40,50 @@ pub(super) trait Store: Send + Sync {
         bytes: Bytes,
     ) -> Result<Swapped, SinkError>;
 
-    /// Whether there is any object whose key begins with `folder` and a slash.
+    /// True if there is any object whose key begins with `folder` and a slash.
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError>;
 
-    /// Whether there is any object whose key begins with `above`, a slash, `name` and a slash. The
-    /// store is never sent `name`, which may be longer than it takes.
+    /// True if there is any object whose key begins with `above`, a slash, `name` and a slash.
+    /// `name` is not sent to the store, which may not accept its length.
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError>;
 }
 
-/// The largest object that is read as a whole: checkpoints, and objects that hold no records.
+/// Largest object that is read as a whole: checkpoints, and objects without records.
 pub(super) const READ_BYTES_MAX: u64 = 1 << 20;
 
-/// What came of [`Store::create`].
+/// Result of [`Store::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Created {
-    /// It is there, by this call.
+    /// This call created the object.
     Made,
-    /// There was one; it is as it was.
+    /// There was one; it is unchanged.
     Exists,
 }
 
-/// What came of [`Store::swap`].
+/// Result of [`Store::swap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Swapped {
-    /// It is there; this is its version.
+    /// Replaced; this is the new version.
     Moved(Version),
-    /// Another version is there, which stays.
+    /// There is another version, which stays.
     Lost,
 }
 
-/// What tells one version of an object from another.
+/// Identity of a version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Version {
-    /// As the store names it.
+    /// The store's own identifiers.
     Named {
-        /// Its entity tag.
+        /// Entity tag.
         e_tag: Option<String>,
-        /// Its number or generation.
+        /// Number or generation.
         version: Option<String>,
     },
-    /// The bytes themselves. No two checkpoints are the same.
+    /// The content itself. No two checkpoints are the same.
     Bytes(Bytes),
 }
 
-/// By what an object is recognised.
+/// Size and checksum, by which an object is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Digest {
     pub(super) bytes: u64,
@@ -94,7 +96,7 @@ impl Digest {
     }
 }
 
-/// A failure that may pass.
+/// A transient error.
 pub(super) fn transient(what: String) -> SinkError {
     SinkError::Transient { what, retry_after: None }
 }

@@ -169,7 +169,7 @@ async fn a_look_says_what_could_not_be_written() {
     assert_eq!(look(path, "none", true).unwrap(), None);
     let why = fatal(look(dir, "events", true));
     assert!(why.contains("it is a folder") && !why.contains("disk"), "{why}");
-    assert!(fatal(look(&path.join("below.db"), "events", true)).contains("is no folder"));
+    assert!(fatal(look(&path.join("below.db"), "events", true)).contains("is not a folder"));
     assert!(transient(look(&dir.join("none.db"), "events", false)).contains("`create` is false"));
     assert_eq!(look(&dir.join("new/deep/none.db"), "events", true).unwrap(), None);
     assert!(!dir.join("new").exists(), "a look made a folder");

@@ -1,4 +1,4 @@
-//! What the `stdout` sink says of itself.
+//! Declaration of the `stdout` sink.
 
 use std::path::PathBuf;
 

@@ -1,20 +1,20 @@
-//! The `stdout` sink: lines to whatever reads our standard output, at least once.
+//! The `stdout` sink: lines to standard output, at least once.
 //!
 //! Invariants:
-//! - A batch with a bad record leaves nothing behind: the whole batch is looked through before its
-//!   first byte goes out (records beyond the first 512 KiB are encoded twice for that, so that
-//!   memory stays bounded).
-//! - What is out is told while the rest of a batch waits for a slow reader, to the record: a crash
-//!   repeats little of it, and a graceful shutdown nothing.
-//! - Lines of several consumers never mix: each piece ends on a whole record and goes out under
+//! - A batch with a bad record leaves no output: the whole batch is checked before its first byte
+//!   is written (records beyond the first 512 KiB are encoded twice for that, so that memory stays
+//!   bounded).
+//! - While the rest of a batch waits for a slow reader, the written part is reported to the record:
+//!   a crash repeats little of it, and a graceful shutdown nothing.
+//! - Lines of several consumers never mix: each piece ends on a whole record and is written under
 //!   one lock, process-wide.
-//! - After a write that failed amid a line, the next one begins with a delimiter: the torn line
-//!   stays alone.
-//! - A reader that does not read blocks the sink's own thread, never the runtime, and never the
-//!   exit of the process. It does hold up the other `stdout` sinks: they share the pipe.
+//! - After a write that failed within a line, the next one begins with a delimiter: the torn line
+//!   stays separate.
+//! - A reader that does not read blocks the sink's own thread, never the runtime or the exit of the
+//!   process. It also blocks the other `stdout` sinks: they share the pipe.
 //!
-//! "Written" means handed to the kernel: a pipe has no more to offer. So `Ok` survives a crash of
-//! this process, not one of the reader.
+//! "Written" means passed to the kernel: a pipe can guarantee no more. So an acknowledged batch
+//! survives a crash of this process, but not of the reader.
 
 mod declaration;
 mod reader;
@@ -40,27 +40,27 @@ use crate::sync::lock;
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 use crate::wire::block::Record;
 
-/// Encoded records go out whenever so many bytes are there.
+/// Bytes of encoded records after which they are written.
 const PIECE_BYTES: usize = 512 << 10;
 
-/// The most that goes out between two looks at the clock.
+/// Most bytes and records that are written between two looks at the clock.
 const SLICE_BYTES: usize = 64 << 10;
 const SLICE_RECORDS: usize = 1_000;
 
-/// A batch that takes longer than this is told of in parts.
+/// Time after which a batch is reported in parts.
 const TURN: Duration = Duration::from_millis(100);
 
-/// How long to wait before asking a full pipe again, where whoever started us made it non-blocking.
+/// Pause before retrying a full pipe, if the parent process made it non-blocking.
 const FULL_PIPE_WAIT: Duration = Duration::from_millis(5);
 
-/// One writer at a time. Not std's own lock on stdout: a reader that does not read would then stop
-/// everything else that prints, the farewell included.
+/// Lock for one writer at a time. Not std's own lock on stdout: a reader that does not read would
+/// then block everything else that prints, including the last messages at shutdown.
 static TURN_OF: Mutex<()> = Mutex::new(());
 
-/// What a stdout sink needs to know.
+/// Options of a stdout sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StdoutOptions {
-    /// How records are laid out.
+    /// Format of records.
     pub format: Format,
 }
 
@@ -74,7 +74,7 @@ impl StdoutSink {
     /// A sink on this process's standard output.
     ///
     /// # Errors
-    /// Fatal where standard output is closed.
+    /// Fatal if standard output is closed.
     pub async fn open(options: StdoutOptions, stream: StreamName) -> Result<StdoutSink, SinkError> {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| {
             SinkError::Fatal(format!("could not open standard output: {error}"))
@@ -82,7 +82,7 @@ impl StdoutSink {
         StdoutSink::to(Box::new(File::from(stdout)), options, stream).await
     }
 
-    /// The same sink on another target.
+    /// The same sink with another output.
     async fn to(
         target: Box<dyn Write + Send>,
         options: StdoutOptions,
@@ -133,40 +133,40 @@ impl Sink for StdoutSink {
             .map_err(|error| error.during(WRITING))?
     }
 
-    /// What is out was told.
+    /// All written records were reported already.
     async fn wind_up(&mut self, _batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         Ok(Durability::Part(None))
     }
 
-    /// Never waits for a reader. Closing twice is no error.
+    /// Never waits for the reader. Closing twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         self.worker = None;
         Ok(())
     }
 }
 
-/// Lives on the sink's thread.
+/// State of the sink's thread.
 struct Printer {
     target: Box<dyn Write + Send>,
     envelope: Envelope,
     delimiter: Vec<u8>,
-    /// Encoded records that are not written yet, and where each of them ends.
+    /// Encoded records that are not written yet, and the end of each of them.
     plain: Vec<u8>,
     ends: Vec<(Offset, usize)>,
-    /// Whether the last thing that went out was the beginning of a record.
+    /// True if the last write ended within a record.
     torn: bool,
     under_way: Option<UnderWay>,
 }
 
-/// A batch of which a part is out.
+/// A batch that is partly written.
 struct UnderWay {
-    /// Which batch: its last offset.
+    /// Last offset of the batch, which identifies it.
     last: Offset,
     out: Offset,
 }
 
 impl Printer {
-    /// Writes the batch, or goes on with it.
+    /// Writes the batch, or continues with it.
     fn print(&mut self, batch: &Batch) -> Result<Durability, SinkError> {
         let turn_ends = Instant::now() + TURN;
         let last = batch.last_offset();
@@ -180,7 +180,7 @@ impl Printer {
         match (printed, out) {
             (Ok(true), _) => Ok(Durability::Durable),
             (Err(error), None) => Err(error),
-            // An error is met again, and told then.
+            // An error occurs again, and is reported then.
             (Ok(false) | Err(_), Some(out)) => {
                 self.under_way = Some(UnderWay { last, out });
                 Ok(Durability::Part(Some(out)))
@@ -215,7 +215,8 @@ impl Printer {
         }
     }
 
-    /// Writes the records from this offset on, in pieces; `true` where all of them are out.
+    /// Writes the records from this offset on, in pieces; returns `true` if all of them are
+    /// written.
     fn pour(
         &mut self,
         batch: &Batch,
@@ -249,7 +250,8 @@ impl Printer {
         Ok(true)
     }
 
-    /// Encodes the whole batch to find all bad records; `true` where what is encoded is all of it.
+    /// Encodes the whole batch to find all bad records; returns `true` if the buffer holds all of
+    /// it.
     fn look_through(&mut self, batch: &Batch) -> Result<bool, SinkError> {
         let mut bad = Vec::new();
         let mut fits = true;
@@ -266,10 +268,10 @@ impl Printer {
         if bad.is_empty() { Ok(fits) } else { Err(SinkError::Poison(bad)) }
     }
 
-    /// Writes out what is encoded, and notes the last record that is out as a whole; `false` where the
-    /// turn ends before all of it is.
+    /// Writes the encoded records, and stores the last complete one in `out`; returns `false` if
+    /// the time limit was reached before the end.
     fn put(&mut self, turn_ends: Instant, out: &mut Option<Offset>) -> Result<bool, SinkError> {
-        // The lock guards no data, so one who panicked with it left nothing broken.
+        // The lock guards no data, so a panic while it was held broke nothing.
         let _turn = lock(&TURN_OF);
         if self.torn {
             write_all(&mut self.target, &self.delimiter).map_err(|(_, error)| failed(&error))?;
@@ -299,7 +301,7 @@ impl Printer {
     }
 }
 
-/// Like [`Write::write_all`], but says how much went out before a failure, and waits for a
+/// Like [`Write::write_all`], but reports the bytes written before a failure, and waits for a
 /// non-blocking pipe.
 fn write_all(target: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut out = 0;
@@ -320,19 +322,19 @@ fn write_all(target: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Err
 fn failed(error: &io::Error) -> SinkError {
     let what = format!("could not write to standard output: {error}");
     let errno = rustix::io::Errno::from_io_error(error);
-    // A terminal that is gone has another error than a pipe, which may also be a disk's.
+    // A closed terminal has another error than a pipe; a disk may have that error too.
     let terminal_gone = errno == Some(rustix::io::Errno::IO) && reader_is_gone();
     if error.kind() == io::ErrorKind::BrokenPipe || terminal_gone {
         reader::note_gone();
         return SinkError::Fatal(format!(
-            "{what}. Whatever read it has ended: start it again together with rillway. What it \
-             took but did not use is lost to it, though not to rillway's count."
+            "{what}. The program that read it has ended: start it again together with Rillway. Messages \
+             that it read but did not process are not written again."
         ));
     }
     if errno == Some(rustix::io::Errno::BADF) {
         return SinkError::Fatal(format!("{what}. Start rillway with standard output open."));
     }
-    SinkError::Transient { what: format!("{what}. The batch is tried again."), retry_after: None }
+    SinkError::Transient { what: format!("{what}. The batch is retried."), retry_after: None }
 }
 
 #[cfg(test)]

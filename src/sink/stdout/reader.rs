@@ -1,8 +1,8 @@
-//! Whether anybody reads this process's standard output.
+//! Detects that the reader of standard output has closed it.
 //!
-//! Noticed by a write that fails, or without one where standard output is a pipe or a terminal: the
-//! kernel reports an error on a pipe whose last reader has closed it, and on a terminal that is gone.
-//! There is only one standard output, and a reader that has gone never comes back.
+//! Detected by a write that fails or, without a write, on a pipe or a terminal: the kernel reports
+//! an error on a pipe whose last reader has closed it, and on a closed terminal. There is only one
+//! standard output, and its reader never returns.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,18 +13,18 @@ use tokio::net::unix::pipe::Sender;
 
 static READER_GONE: AtomicBool = AtomicBool::new(false);
 
-/// Whether the reader of standard output is known to have gone.
+/// True if the reader of standard output is known to have closed it.
 pub fn reader_is_gone() -> bool {
     READER_GONE.load(Ordering::Acquire)
 }
 
-/// Notes that the reader has gone.
+/// Records that the reader has closed it.
 pub(super) fn note_gone() {
     READER_GONE.store(true, Ordering::Release);
 }
 
-/// Waits until the reader of standard output has gone, and notes it. Never ready where that cannot be
-/// seen without a write: a file, a socket, a device, or no standard output at all.
+/// Waits until the reader of standard output has closed it, and records that. Never ready if that
+/// cannot be detected without a write: for a file, a socket, a device, or no standard output.
 ///
 /// Cancel-safe.
 pub async fn reader_goes() {
@@ -36,6 +36,6 @@ pub async fn reader_goes() {
 
 async fn watched() -> io::Result<()> {
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    // Unchecked: it may be a terminal, and it has to stay in blocking mode for those who write.
+    // Unchecked: it may be a terminal, and has to stay in blocking mode for the writers.
     Sender::from_owned_fd_unchecked(stdout)?.ready(Interest::ERROR).await.map(drop)
 }

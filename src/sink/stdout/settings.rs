@@ -1,4 +1,4 @@
-//! The keys of `{ type = "stdout" }`: defaults, and what is wrong with a value.
+//! Keys of `{ type = "stdout" }`: defaults and validation.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use crate::settings::format::{RecordFormat, check_delimiter, newline};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct StdoutSettings {
-    /// `ndjson`: one JSON object per message, with everything that the message holds. `raw`: the
-    /// bodies, each followed by the delimiter.
+    /// `ndjson`: one JSON object per message, with all its parts. `raw`: the bodies, each followed
+    /// by the delimiter.
     pub format: RecordFormat,
-    /// What follows each body; with `raw` only.
+    /// Delimiter after each body; with `raw` only.
     pub delimiter: String,
 }
 

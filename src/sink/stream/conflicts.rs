@@ -1,5 +1,5 @@
-//! Consumers whose `stream` sinks would stand in each other's way: publishers that the broker cannot tell
-//! apart, copies that would be there twice, and streams that feed themselves.
+//! Conflicts between `stream` sinks: publishers that the broker cannot distinguish, duplicate
+//! copies, and streams that feed themselves.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub(super) fn check(
 
 fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {
     let mut publishers = HashMap::new();
-    // Who sends a stream on to another, under the name that says whose reference it is.
+    // Source, target and whether the publisher name is configured, of each copy.
     let mut copies = HashMap::new();
     for one in uses {
         let target = one.sink;
@@ -35,8 +35,8 @@ fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem
             problems.push(Problem::new(
                 one.path("publisher"),
                 format!(
-                    "{other} publishes to stream {:?} as {name:?} already, and the broker would take \
-                     the messages of one for repetitions of the other's: give it another name",
+                    "{other} already publishes to stream {:?} as {name:?}, and the broker would treat \
+                     the messages of one as repetitions of the other's: give it another name",
                     target.stream
                 ),
             ));
@@ -48,8 +48,8 @@ fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem
             problems.push(Problem::new(
                 one.path("stream"),
                 format!(
-                    "{other} sends the messages of stream {:?} to {:?} already, and each would be \
-                     there twice. If that is meant, give this one a `publisher`",
+                    "{other} already sends the messages of stream {:?} to {:?}, and each would be \
+                     stored twice. If that is intended, give this one a `publisher`",
                     one.stream, target.stream
                 ),
             ));
@@ -57,7 +57,7 @@ fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem
     }
 }
 
-/// Dead letters that go into the very stream that the consumer reads.
+/// Dead letters that go into the stream that the consumer reads.
 fn check_letters<'a>(
     own: impl Iterator<Item = &'a Use<'a, StreamSettings>>,
     problems: &mut Vec<Problem>,
@@ -68,7 +68,7 @@ fn check_letters<'a>(
                 one.path("stream"),
                 format!(
                     "the consumer reads stream {:?} itself: its dead letters would come back to it, \
-                     for ever",
+                     without end",
                     one.sink.stream
                 ),
             ));
@@ -76,9 +76,9 @@ fn check_letters<'a>(
     }
 }
 
-/// Records that come back into the stream from which they were read, by way of any consumers.
+/// Records that return to the stream from which they were read, through any consumers.
 fn check_circles(records: &[&Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {
-    // Where the messages of a stream go on to.
+    // Targets of each stream.
     let mut next: HashMap<&str, Vec<&str>> = HashMap::new();
     for one in records {
         next.entry(one.stream.as_str()).or_default().push(&one.sink.stream);
@@ -88,8 +88,8 @@ fn check_circles(records: &[&Use<'_, StreamSettings>], problems: &mut Vec<Proble
             problems.push(Problem::new(
                 one.path("stream"),
                 format!(
-                    "what is published to {:?} comes back into {:?}, which this consumer reads: every \
-                     message would go round for ever",
+                    "messages published to {:?} come back into {:?}, which this consumer reads: every \
+                     message would be published again without end",
                     one.sink.stream, one.stream
                 ),
             ));
@@ -97,7 +97,7 @@ fn check_circles(records: &[&Use<'_, StreamSettings>], problems: &mut Vec<Proble
     }
 }
 
-/// Whether messages in `from` come into `to`.
+/// True if messages in `from` reach `to`.
 fn leads_to(next: &HashMap<&str, Vec<&str>>, from: &str, to: &str) -> bool {
     let mut seen = vec![from];
     let mut at = 0;

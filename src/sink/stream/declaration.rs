@@ -1,4 +1,4 @@
-//! What the `stream` sink says of itself.
+//! Declaration of the `stream` sink.
 
 use std::path::PathBuf;
 
@@ -43,8 +43,7 @@ impl Declaration for StreamSettings {
         None
     }
 
-    /// The window of messages that lack their confirmation, the frames on their way, and what the
-    /// connection reads into.
+    /// The window of unconfirmed messages, the frames in flight, and the connection's read buffer.
     fn overhead_bytes(&self) -> u64 {
         (8 << 20) + self.in_flight * 64
     }
@@ -87,7 +86,7 @@ impl Declaration for StreamSettings {
             timeout: self.timeout.0,
         };
         let look = {
-            // To look is to change nothing.
+            // A look changes nothing.
             let unchanged = Destination { create: false, ..destination.clone() };
             let (options, services, create) = (options.clone(), services.clone(), self.create);
             looks(move || {
@@ -106,7 +105,7 @@ impl Declaration for StreamSettings {
     }
 }
 
-/// The publisher's name, shortened where the suffix of a replay makes it too long.
+/// Name of the publisher, shortened if a replay's suffix makes it too long.
 fn shortened(name: String) -> String {
     fitted(name.clone(), &name, NAME_BYTES_MAX)
 }

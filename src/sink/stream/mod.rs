@@ -1,62 +1,62 @@
-//! The `stream` sink: messages go on into another RabbitMQ stream, byte for byte.
+//! The `stream` sink: publishes messages to another RabbitMQ stream, byte for byte.
 //!
-//! # Why nothing is lost and nothing comes twice
+//! # Why nothing is lost or duplicated
 //! Each message is published under the id *source offset + 1*, by a publisher whose name never
-//! changes. (Plus one, because the broker's answer 0 to "which id came last?" also means "none".)
-//! The stream's leader keeps, for each name, the highest id that it took: the *sequence*. It drops
-//! an id that is not above it, and confirms it all the same. The sequence stands in the same chunk
-//! as the messages that it speaks of, so both are there after a crash, or neither is.
+//! changes. (Plus one, because the broker's answer 0 to "last id" also means "none".) The stream's
+//! leader keeps, for each name, the highest id that it accepted: the *sequence*. It drops an id
+//! that is not above it, but still confirms it. The sequence is in the same chunk as the messages
+//! that it counts, so a crash keeps both or neither.
 //!
 //! The claim: *at any time the target holds exactly the messages of the source with ids up to the
-//! sequence, each once and in order.* It holds at the beginning, when there are none. Let the leader
-//! take a message with id n, being at sequence s < n. Whoever sent it
-//! - began right behind a sequence that the target had then, so at or below s;
-//! - sent all messages from there up to n in order, on one connection, each in turn;
-//! - sent nothing more on a connection after one message of it was refused.
+//! sequence, each once and in order.* It holds at the beginning, when there are none. Suppose that
+//! the leader accepts a message with id n while its sequence is s < n. The sender of n
+//! - began right after a sequence that the target had then, so at or below s;
+//! - sent all messages from there up to n in order, on one connection;
+//! - sent nothing more on a connection after one of its messages was refused.
 //!
-//! The leader takes what comes on a connection in order. So each message between s and n came
-//! before n on this connection, and would have been taken, and moved the sequence. Hence there is
-//! none: n is the one that follows s.
+//! The leader accepts the messages of a connection in order. So each message between s and n came
+//! before n on this connection, and would have been accepted, and moved the sequence. Hence there
+//! is none: n is the one that follows s.
 //!
-//! *Two processes at once*, one of them perhaps frozen for an hour, need no fence: the argument
-//! does not say who sent n. What the slower one sends is dropped until it has caught up. (Both must
-//! leave out the same messages, so both must have the same configuration.)
+//! *Two processes at once*, one of them perhaps frozen for an hour, need no fencing: the argument
+//! does not depend on the sender of n. Messages of the slower one are dropped until it has caught
+//! up. (Both must leave out the same messages, so both must have the same configuration.)
 //!
-//! After a connection broke, in the middle of a batch perhaps, the sequence is asked for on the
-//! connection that follows, *after* the publisher was declared there, so that it is not that of an
-//! earlier leader; and it goes on with the message at the sequence, which is dropped, but whose
-//! confirmation says that all before it is on a majority of the replicas. A confirmation says that
-//! of everything before it in the same leader's log.
+//! After a connection broke, perhaps within a batch, the sequence is read on the next connection,
+//! *after* the publisher was declared there, so that it is not that of an earlier leader.
+//! Publishing continues with the message at the sequence: it is dropped, but its confirmation
+//! proves that all before it is on a majority of the replicas. A confirmation proves that for
+//! everything before it in the same leader's log.
 //!
-//! # What is noticed
-//! A sequence below what was confirmed, or given as the position (the target was deleted and created
-//! again, restored from a copy, or lost its end) is fatal: to go on would leave a hole. What a leader
-//! declares beyond that may go back with the next leader: it is of the batch under way, which is
-//! sent again from there.
+//! # Detected losses
+//! A sequence below the confirmed one, or below the position (the target was deleted and
+//! re-created, restored from a copy, or lost its end), is fatal: continuing would leave a gap. A
+//! higher sequence that a leader reports may go back with the next leader: it belongs to the
+//! current batch, which is sent again from there.
 //!
-//! # What cannot be seen
-//! - The broker keeps the sequences of 255 names a stream, and forgets the one that was idle for
+//! # Limits of the guarantee
+//! - The broker keeps the sequences of 255 names per stream, and forgets the one that was idle for
 //!   longest. A forgotten one looks like a new one.
-//! - When a segment of the target is full, the broker writes the sequences down *before* the
-//!   messages of that moment. A broker that dies between the two, unless another replica leads on,
-//!   drops these few messages when they come again.
-//! - A position is an offset, and names no chunk: that the source was created again is seen by
-//!   the state file, or because it is shorter.
+//! - When a segment of the target is full, the broker stores the sequences *before* the messages of
+//!   that moment. A broker that dies between the two, without another replica that takes over,
+//!   drops these few messages when they are sent again.
+//! - A position is an offset without a chunk: a re-created source is detected by the state file, or
+//!   because it is shorter.
 //!
-//! # A new history
-//! Offsets that begin anew would all be dropped. So [`Sink::restart`] goes on under another name:
-//! `NAME~1`, `NAME~2`, … Which one counts is written down in the target before anything is published
-//! under it, or a process that starts before that would find the former history's position: as an
-//! offset under the reference `NAME~`, beyond all that a stream can reach, because retention evicts
-//! those below the first that it holds. A sequence under a higher name counts for more. That the
-//! leader has it is asked; that other replicas have it cannot be, so it is written again with each
-//! connection until the first message. Only where leader and this process die together before that
-//! can the former history be found.
+//! # A re-created source
+//! Offsets that begin anew would all be dropped. So [`Sink::restart`] continues under another name:
+//! `NAME~1`, `NAME~2`, … The current number is stored in the target before anything is published
+//! under it. Otherwise a process that starts before that would find the position of the old
+//! incarnation. It is stored as an offset under the reference `NAME~`, above all offsets of a
+//! stream, because retention evicts those below the first offset. A sequence under a higher name
+//! has precedence. The leader's copy is read back; the copies of other replicas cannot be, so it is
+//! stored again with each connection until the first message. Only if leader and this process die
+//! together before that can the old incarnation be found.
 //!
-//! Records left out by a policy move the sequence only with the next one that is not: after a
-//! restart those at the very end are read, and left out, again.
+//! Records excluded by a policy move the sequence only with the next one that is not: after a
+//! restart, excluded records at the very end are read, and excluded, again.
 //!
-//! Must not know: how a connection works (it has a [`Publisher`]), retries, metrics.
+//! Knows nothing of connections (it has a [`Publisher`]), retries or metrics.
 
 mod conflicts;
 mod declaration;
@@ -83,21 +83,21 @@ use crate::wire::block::Record;
 
 use self::publisher::{GENERATION_BYTES, NAME_BYTES_MAX, PUBLISHER_BYTES_MAX};
 
-/// How many names in a row without a sequence are taken for the end of them: the broker may have
+/// Number of names in a row without a sequence after which the search ends: the broker may have
 /// forgotten some.
 const GENERATIONS_AHEAD: u32 = 4;
 
-/// The number of the history is kept as an offset from here on.
+/// Offset of incarnation 0 in the stored mark.
 const GENERATIONS_FROM: u64 = 1 << 62;
 
-/// What a stream sink needs to know.
+/// Options of a stream sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
     /// The stream that the records come from.
     pub source: StreamName,
-    /// The publisher's name; at most 244 bytes, so that the number of an incarnation fits behind it.
+    /// Name of the publisher; at most 244 bytes, so that the number of an incarnation fits behind it.
     pub publisher: String,
-    /// Whether to add the source's name and the offset to the message annotations.
+    /// Adds the source's name and the offset to the message annotations.
     pub annotate: bool,
 }
 
@@ -107,17 +107,17 @@ pub struct StreamSink {
     publisher: Box<dyn Publisher>,
     generation: u32,
     limits: Limits,
-    /// The highest id that was confirmed, or given as the position: to hold less is a loss.
+    /// The highest id that was confirmed, or belongs to the position: a lower sequence is a loss.
     held: u64,
-    /// The sequence when this connection began: what is below needs not be sent.
+    /// The sequence when this connection began: lower ids need not be sent.
     since: u64,
-    /// What was acknowledged, or is the position.
+    /// The last acknowledged offset, or the position.
     covered: Option<Offset>,
 }
 
-/// The id under which the message at this offset is published.
+/// Publishing id of the message at this offset.
 fn id_of(offset: Offset) -> u64 {
-    // The last offset of all would share its id with the one before; a stream has no such offset.
+    // The last possible offset would share its id with the one before; no stream reaches it.
     offset.0.saturating_add(1)
 }
 
@@ -128,12 +128,12 @@ fn name_of(publisher: &str, generation: u32) -> String {
     }
 }
 
-/// Under which the number of the history is kept.
+/// Reference of the stored incarnation number.
 fn mark_of(publisher: &str) -> Reference {
     Reference::from(format!("{publisher}~").as_str())
 }
 
-/// Has the target keep the number of the history.
+/// Stores the incarnation number in the target.
 async fn mark(
     publisher: &mut dyn Publisher,
     name: &str,
@@ -143,14 +143,14 @@ async fn mark(
     match publisher.store(&mark_of(name), at).await? {
         Some(held) if held == at => Ok(()),
         _ => Err(PublishError::Transient(format!(
-            "{} does not keep the offset under {:?} that says which history is written",
+            "{} did not store the offset under {:?}, which marks the current incarnation of the source",
             publisher.target(),
             mark_of(name).as_str()
         ))),
     }
 }
 
-/// The history that is written now, and its sequence.
+/// The current incarnation number, and its sequence.
 async fn find(publisher: &mut dyn Publisher, name: &str) -> Result<(u32, u64), PublishError> {
     let kept = publisher.stored(&mark_of(name)).await?;
     let kept = kept.and_then(|at| at.0.checked_sub(GENERATIONS_FROM));
@@ -170,10 +170,10 @@ fn position_of(sequence: u64) -> Option<Offset> {
     sequence.checked_sub(1).map(Offset)
 }
 
-/// The position that a sink with these options would find, without becoming a publisher.
+/// The position that a sink with these options would find. Does not become a publisher.
 ///
 /// # Errors
-/// Where the target cannot be asked.
+/// If the target cannot be asked.
 pub async fn committed(
     options: &StreamOptions,
     mut publisher: Box<dyn Publisher>,
@@ -185,18 +185,18 @@ pub async fn committed(
 }
 
 impl StreamSink {
-    /// Connects to the target's leader and finds the position there.
+    /// Connects to the target's leader and reads the position there.
     ///
     /// # Errors
-    /// Transient where the target cannot be reached; fatal where the name is too long.
+    /// Transient if the target cannot be reached; fatal if the name is too long.
     pub async fn open(
         options: StreamOptions,
         mut publisher: Box<dyn Publisher>,
     ) -> Result<StreamSink, SinkError> {
         if options.publisher.len() > NAME_BYTES_MAX {
             return Err(SinkError::Fatal(format!(
-                "stream sink: the publisher's name has {} bytes; the broker takes \
-                 {PUBLISHER_BYTES_MAX}, less {GENERATION_BYTES} for the number of a history",
+                "stream sink: the publisher's name has {} bytes; the broker accepts \
+                 {PUBLISHER_BYTES_MAX}, of which {GENERATION_BYTES} are reserved",
                 options.publisher.len()
             )));
         }
@@ -216,7 +216,7 @@ impl StreamSink {
         })
     }
 
-    /// Connects anew, where the connection is gone.
+    /// Connects again if the connection is gone.
     async fn ready(&mut self) -> Result<(), SinkError> {
         if self.publisher.is_up() {
             return Ok(());
@@ -231,9 +231,9 @@ impl StreamSink {
             self.publisher.disconnect().await;
             return Err(SinkError::Fatal(format!(
                 "{} no longer holds what it confirmed: its last publishing id of publisher {name:?} \
-                 is {sequence}, it was {}. It was deleted and created again, or restored, or has lost \
-                 its end; or it has forgotten this publisher, for it remembers 255. After a restart \
-                 the consumer goes on behind what the target holds",
+                 is {sequence}, it was {}. It was re-created or restored from a copy, or has lost \
+                 its end; or it has forgotten this publisher, because it keeps only 255. After a restart \
+                 the consumer continues after the last message that the target holds",
                 self.publisher.target(),
                 self.held
             )));
@@ -242,7 +242,7 @@ impl StreamSink {
         Ok(())
     }
 
-    /// The message as it goes out.
+    /// The message as it is published.
     fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
         if !self.options.annotate {
             return Ok(Cow::Borrowed(record.message));
@@ -254,7 +254,7 @@ impl StreamSink {
         annotate(record.message, &annotations).map(Cow::Owned)
     }
 
-    /// Refuses the batch for the records that the target would not take.
+    /// Refuses the batch if it holds records that the target would not accept.
     fn check(&self, batch: &Batch) -> Result<(), SinkError> {
         let most = self.limits.message_bytes_max;
         let bad: Vec<BadRecord> = batch
@@ -265,7 +265,7 @@ impl StreamSink {
                     Ok(message) => (
                         BadReason::Refused,
                         format!(
-                            "the message has {} bytes, and {} takes at most {most} (the broker's \
+                            "the message has {} bytes, and {} accepts at most {most} (the broker's \
                              stream.frame_max)",
                             message.len(),
                             self.publisher.target()
@@ -283,12 +283,12 @@ impl StreamSink {
         if bad.is_empty() { Ok(()) } else { Err(SinkError::Poison(bad)) }
     }
 
-    /// Publishes what the target does not have, and waits until all of it is confirmed.
+    /// Publishes the messages that the target does not have, and waits until all are confirmed.
     async fn publish(&mut self, batch: &Batch) -> Result<(), PublishError> {
         let Some(last) = batch.records().last().map(|record| id_of(record.offset)) else {
             return Ok(()); // All were left out.
         };
-        // One at least is sent: its confirmation speaks for all before it.
+        // At least one is sent: its confirmation proves all before it.
         let from = self.since.min(last);
         for record in batch.records().filter(|record| id_of(record.offset) >= from) {
             let message = self.outgoing(&record).map_err(|error| {
@@ -325,7 +325,7 @@ impl Sink for StreamSink {
         Ok(self.covered.map(|offset| Checkpoint { offset, chunk: None }))
     }
 
-    /// A write waits for the last confirmation, however many there are before it.
+    /// A write waits for the last confirmation, however many come before it.
     fn joins_batches(&self) -> bool {
         true
     }
@@ -333,7 +333,7 @@ impl Sink for StreamSink {
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         if let Some(covered) = self.covered.filter(|covered| batch.first_offset() <= *covered) {
             return Err(SinkError::Fatal(format!(
-                "internal error: a batch from offset {} on came to {}, which stands at {covered}; \
+                "internal error: a batch from offset {} on was given to {}, whose position is {covered}; \
                  please report it",
                 batch.first_offset(),
                 self.publisher.target()
@@ -342,7 +342,7 @@ impl Sink for StreamSink {
         self.ready().await?;
         self.check(batch)?;
         if let Err(error) = self.publish(batch).await {
-            // What of it was taken is not known: the next connection asks.
+            // It is unknown how much of it was accepted: the next connection asks.
             self.publisher.disconnect().await;
             return Err(error.into());
         }
@@ -361,7 +361,7 @@ impl Sink for StreamSink {
         tracing::warn!(
             target = self.publisher.target(),
             publisher = name,
-            "the stream was re-created: it is published under another name"
+            "the source stream was re-created: publishing under another name"
         );
         Ok(())
     }

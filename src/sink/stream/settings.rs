@@ -1,4 +1,4 @@
-//! The keys of `{ type = "stream" }`: defaults, and what is wrong with a value.
+//! Keys of `{ type = "stream" }`: defaults and validation.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use crate::settings::{BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
 use crate::sink::declaration::Check;
 use crate::types::{Reference, Secret, StreamName};
 
-/// The broker's limit for the name of a stream.
+/// The broker's limit for the name of a stream, in bytes.
 const STREAM_BYTES_MAX: usize = 255;
 const IN_FLIGHT_MAX: u64 = 100_000;
 
@@ -19,31 +19,31 @@ const IN_FLIGHT_MAX: u64 = 100_000;
 pub struct StreamSettings {
     /// The stream to publish to.
     pub stream: String,
-    /// The broker that it is on, written as `broker.uri`. Default: the broker of `[broker]`.
+    /// The broker of that stream, in the form of `broker.uri`. Default: the broker of `[broker]`.
     #[serde(default, deserialize_with = "secret::optional")]
     #[schemars(with = "Option<SecretText>")]
     pub uri: Option<Secret>,
-    /// How the connection to `uri` is encrypted, where that is `rabbitmq-stream+tls`.
+    /// Encryption of the connection to `uri`, if that is `rabbitmq-stream+tls`.
     #[serde(default)]
     pub tls: Option<Box<TlsConfig>>,
-    /// The name by which that broker knows again what was published, at most 244 bytes. Default:
-    /// made of the source stream and the reference. Never change it, and never give it to another.
+    /// Name by which that broker recognises repeated messages, at most 244 bytes. Default: made
+    /// from the source stream and the reference. Never change it, and never use it twice.
     #[serde(default)]
     pub publisher: Option<String>,
-    /// Whether to create the stream where it is missing at the start, with the broker's defaults.
+    /// Creates the stream with the broker's defaults if it is missing at the start.
     #[serde(default)]
     pub create: bool,
-    /// Whether to add the source's stream and offset to the message annotations. Everything else
-    /// goes on byte for byte, as the whole message does without this.
+    /// Adds the source's stream and offset to the message annotations. Everything else is published
+    /// byte for byte, as the whole message is without this.
     #[serde(default)]
     pub annotate: bool,
-    /// How many messages may lack their confirmation; at most 100000.
+    /// Most unconfirmed messages; at most 100000.
     #[serde(default = "in_flight")]
     pub in_flight: u64,
-    /// How long the broker may confirm nothing before the connection is given up.
+    /// Longest time without a confirmation before the connection is closed.
     #[serde(default = "timeout")]
     pub timeout: HumanDuration,
-    /// What `uri` and `tls` come to.
+    /// The broker that `uri` and `tls` give.
     #[serde(skip)]
     #[schemars(skip)]
     pub broker: Option<Box<BrokerConfig>>,
@@ -58,7 +58,7 @@ fn timeout() -> HumanDuration {
 }
 
 impl StreamSettings {
-    /// The publisher's name.
+    /// Name of the publisher.
     pub fn publisher_name(&self, source: &StreamName, reference: &Reference) -> String {
         match &self.publisher {
             Some(name) => name.clone(),
@@ -95,7 +95,7 @@ impl StreamSettings {
         }
     }
 
-    /// Takes `uri` apart.
+    /// Parses `uri`.
     pub(super) fn connect(&mut self, check: &mut Check<'_>) {
         if let Some(uri) = self.uri.clone() {
             let keys = BrokerKeys {
@@ -109,8 +109,8 @@ impl StreamSettings {
         }
     }
 
-    /// What is wrong with it as the sink of a consumer of this stream, under this reference: the
-    /// key, and why.
+    /// Checks it as the sink of a consumer of this stream, under this reference: returns the wrong
+    /// key, and the reason.
     pub(super) fn check_source(
         &self,
         source: &StreamName,
@@ -130,7 +130,7 @@ impl StreamSettings {
         })
     }
 
-    /// Whether it publishes to the stream of this name on the broker of `[broker]`.
+    /// True if it publishes to the stream of this name on the broker of `[broker]`.
     pub(super) fn is_on(&self, broker: &BrokerConfig) -> bool {
         self.broker.as_ref().is_none_or(|own| {
             own.vhost == broker.vhost

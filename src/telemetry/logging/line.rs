@@ -1,9 +1,10 @@
-//! How one log line looks: text for people, or one JSON object.
+//! Formats a log line: text for people, or one JSON object.
 //!
 //! Invariants:
 //! - an event is one line: control characters in values are escaped;
-//! - the fields of the spans around an event (consumer, stream) stand beside its own, on one level;
-//! - a value is a number, true or false, or a text.
+//! - the fields of the spans around an event (consumer, stream) are beside its own, at the same
+//!   level;
+//! - a value is a number, true or false, or a string.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::Format;
 
-/// The name under which tracing hands over an event's message.
+/// Field in which tracing passes an event's message.
 const MESSAGE: &str = "message";
 
 /// Formats events as lines.
@@ -25,7 +26,7 @@ const MESSAGE: &str = "message";
 pub(super) struct Lines {
     pub(super) format: Format,
     pub(super) colours: bool,
-    /// Whether each line begins with its priority, as journald reads it: `<4>`.
+    /// True if each line begins with its priority, as journald reads it: `<4>`.
     pub(super) priorities: bool,
 }
 
@@ -86,7 +87,7 @@ where
     }
 }
 
-/// As sd-daemon(3) has them.
+/// Priority as in sd-daemon(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -141,7 +142,7 @@ impl Visit for Fields {
         self.put(field, value);
     }
 
-    /// Milliseconds, as `Duration` has them.
+    /// Milliseconds of a `Duration`.
     fn record_u128(&mut self, field: &Field, value: u128) {
         self.put(field, u64::try_from(value).unwrap_or(u64::MAX));
     }

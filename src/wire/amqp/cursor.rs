@@ -16,7 +16,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The same bytes, elsewhere.
+    /// A copy of this cursor at another position.
     pub(super) fn moved_to(self, at: usize) -> Self {
         Self { at: at.min(self.bytes.len()), ..self }
     }
@@ -63,7 +63,7 @@ impl<'a> Cursor<'a> {
         self.array::<1>(what).map(|b| b[0])
     }
 
-    /// A size or a count, one byte wide or four.
+    /// Reads a size or a count, in one byte or four.
     #[inline]
     pub(super) fn length(&mut self, wide: bool, what: &'static str) -> Result<u32, AmqpError> {
         if wide {
@@ -81,8 +81,8 @@ impl<'a> Cursor<'a> {
         Ok(Cursor { bytes: self.bytes.get(..self.at).unwrap_or_default(), at })
     }
 
-    /// Moves over a constructor, its descriptors included, and returns the format code that says
-    /// how the payload is laid out. A loop with a counter, since descriptors can be described.
+    /// Moves over a constructor and its descriptors. Returns the format code, which gives the
+    /// layout of the payload. A loop with a counter, since a descriptor can itself be described.
     #[inline]
     pub(super) fn constructor(&mut self) -> Result<u8, AmqpError> {
         let mut seen = 0;
@@ -110,7 +110,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Moves over what follows the format code `code`, which stands at `code_at`.
+    /// Moves over the payload of the format code `code`, which was read at `code_at`.
     #[inline]
     pub(super) fn skip_payload(&mut self, code: u8, code_at: usize) -> Result<(), AmqpError> {
         let size = match payload_width(code) {
@@ -130,7 +130,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How long a payload is: the upper half of the format code tells (part 1, 1.2).
+/// Length of a payload, given by the upper half of the format code (part 1, 1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Fixed(u32),

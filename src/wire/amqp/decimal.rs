@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-/// A decimal as it was sent.
+/// A decimal in its encoded form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decimal<'a> {
     /// 7 digits.
@@ -19,21 +19,21 @@ pub enum Decimal<'a> {
     D128(&'a [u8; 16]),
 }
 
-/// What a decimal says: `coefficient` × 10^`exponent`, unless it is no finite number.
+/// A decimal taken apart: `coefficient` × 10^`exponent`, or infinity, or not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecimalParts {
-    /// A number; trailing zeros of the coefficient are kept, since they tell the precision.
+    /// A number. Trailing zeros of the coefficient are kept: they give the precision.
     Finite {
-        /// Whether the sign is set (zero has one too).
+        /// True if the sign bit is set (zero has one too).
         negative: bool,
         /// The digits.
         coefficient: u128,
         /// The power of ten.
         exponent: i32,
     },
-    /// Beyond all numbers.
+    /// Infinity.
     Infinity {
-        /// Whether the sign is set.
+        /// True if the sign bit is set.
         negative: bool,
     },
     /// Not a number.
@@ -41,7 +41,7 @@ pub enum DecimalParts {
 }
 
 impl Decimal<'_> {
-    /// Takes it apart.
+    /// Splits it into sign, coefficient and exponent.
     pub fn parts(&self) -> DecimalParts {
         let (bits, width, exponent_bits, digits, bias) = match *self {
             Decimal::D32(b) => (u128::from(u32::from_be_bytes(*b)), 32, 8, 7, 101),
@@ -68,8 +68,8 @@ impl Decimal<'_> {
     }
 }
 
-/// Every digit that was sent: plain where the exponent is small, else scientific (`1.5E+10`); also
-/// `Infinity`, `-Infinity` and `NaN`.
+/// Prints every digit that was sent: plain where the exponent is small, else scientific
+/// (`1.5E+10`); also `Infinity`, `-Infinity` and `NaN`.
 impl fmt::Display for Decimal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (negative, coefficient, exponent) = match self.parts() {

@@ -28,9 +28,9 @@ pub struct Array<'a> {
 /// A value with a descriptor that says what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Described<'a> {
-    /// Where the descriptor starts.
+    /// Byte at which the descriptor starts.
     descriptor: usize,
-    /// Where the constructor behind it starts.
+    /// Byte at which the constructor behind it starts.
     constructor: usize,
     payload: Cursor<'a>,
     depth: u8,
@@ -49,7 +49,7 @@ fn deeper(depth: u8, at: usize) -> Result<u8, AmqpError> {
 }
 
 impl<'a> List<'a> {
-    /// The list that is nothing but its format code.
+    /// The empty list, encoded as its format code alone.
     pub(super) fn empty() -> Self {
         List { items: Cursor::new(&[]), count: 0, depth: 0 }
     }
@@ -67,17 +67,17 @@ impl<'a> List<'a> {
         Ok(List { items, count, depth })
     }
 
-    /// How many items it declares; the bytes could hold that many.
+    /// Number of items that the list declares. Its bytes are enough for that many.
     pub fn len(&self) -> u32 {
         self.count
     }
 
-    /// Whether it declares none.
+    /// True if the list declares no items.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// At which byte of the message its first item starts, for errors.
+    /// Byte of the message at which the first item starts, for errors.
     pub fn at(&self) -> usize {
         self.items.at()
     }
@@ -99,12 +99,12 @@ impl<'a> Map<'a> {
         Ok(Map(list))
     }
 
-    /// How many pairs it declares; the bytes could hold that many.
+    /// Number of pairs that the map declares. Its bytes are enough for that many.
     pub fn len(&self) -> u32 {
         self.0.count / 2
     }
 
-    /// Whether it declares none.
+    /// True if the map declares no pairs.
     pub fn is_empty(&self) -> bool {
         self.0.count == 0
     }
@@ -114,7 +114,7 @@ impl<'a> Map<'a> {
         Entries(self.0.items())
     }
 
-    /// The value of the first key that is this text, as a string or a symbol.
+    /// The value of the first key equal to `key`, as a string or a symbol.
     pub fn get(&self, key: &str) -> Result<Option<Value<'a>>, AmqpError> {
         for entry in self.entries() {
             let (found, value) = entry?;
@@ -154,12 +154,12 @@ impl<'a> Array<'a> {
         Ok(Array { items: List { items, count, depth }, constructor })
     }
 
-    /// How many elements there are; the bytes could hold that many.
+    /// Number of elements. The bytes are enough for that many.
     pub fn len(&self) -> u32 {
         self.items.count
     }
 
-    /// Whether there are none.
+    /// True if there are no elements.
     pub fn is_empty(&self) -> bool {
         self.items.count == 0
     }
@@ -171,7 +171,8 @@ impl<'a> Array<'a> {
 }
 
 impl<'a> Described<'a> {
-    /// Reads the payload at the cursor; the constructor at `constructor` starts with a descriptor.
+    /// Reads the payload at the cursor; its constructor is at `constructor` and starts with a
+    /// descriptor.
     pub(super) fn read(
         c: &mut Cursor<'a>,
         constructor: usize,
@@ -188,7 +189,7 @@ impl<'a> Described<'a> {
         Ok(Described { descriptor, constructor, payload, depth })
     }
 
-    /// What the value means: mostly a symbol or a ulong.
+    /// The descriptor, which gives the value's meaning: mostly a symbol or a ulong.
     pub fn descriptor(&self) -> Result<Value<'a>, AmqpError> {
         Value::read(&mut self.payload.moved_to(self.descriptor), self.depth)
     }
@@ -206,13 +207,13 @@ pub struct Items<'a> {
     cursor: Cursor<'a>,
     left: u32,
     depth: u8,
-    /// Where the constructor of all items stands; `None` where each has its own.
+    /// Byte of the constructor that all items share; `None` where each item has its own.
     shared: Option<usize>,
     done: bool,
 }
 
 impl Items<'_> {
-    /// At which byte of the message the next item starts.
+    /// Byte of the message at which the next item starts.
     pub(super) fn at(&self) -> usize {
         self.cursor.at()
     }
@@ -251,7 +252,7 @@ impl<'a> Iterator for Items<'a> {
 pub struct Entries<'a>(Items<'a>);
 
 impl Entries<'_> {
-    /// At which byte of the message the next pair starts.
+    /// Byte of the message at which the next pair starts.
     pub(super) fn at(&self) -> usize {
         self.0.at()
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::cursor::Cursor;
 use super::{AmqpError, Header, List, Map, Properties, Value};
 
-/// A message whose sections were found; what is in them is read when asked for.
+/// A message whose sections were located. Their content is decoded when it is asked for.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     encoded: &'a [u8],
@@ -18,10 +18,10 @@ pub struct Message<'a> {
     footer: Option<Map<'a>>,
 }
 
-/// What the message carries.
+/// The body of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
-    /// No body section at all. The standard wants one; some producers leave it out.
+    /// No body section. The standard requires one; some producers leave it out.
     Absent,
     /// One or more `data` sections.
     Data(Data<'a>),
@@ -48,8 +48,8 @@ pub struct Sequences<'a> {
     more: bool,
 }
 
-/// The bytes of a message that is nothing but one small or large `data` section with a numeric
-/// descriptor; what most publishers send. `None` says nothing about other messages.
+/// The bytes of a message that consists of one `data` section with a numeric descriptor, as most
+/// publishers send it. `None` says nothing about other messages.
 #[inline]
 pub fn single_data(encoded: &[u8]) -> Option<&[u8]> {
     match encoded {
@@ -62,7 +62,7 @@ pub fn single_data(encoded: &[u8]) -> Option<&[u8]> {
 }
 
 impl<'a> Message<'a> {
-    /// Finds the sections. See the [module](super) for what is checked here and what later.
+    /// Locates the sections. See the [module](super) for what is checked here and what later.
     pub fn parse(encoded: &'a [u8]) -> Result<Message<'a>, AmqpError> {
         let mut cursor = Cursor::new(encoded);
         let mut message = Message {
@@ -134,7 +134,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message as its publisher sent it.
+    /// The encoded message, unchanged.
     pub fn encoded(&self) -> &'a [u8] {
         self.encoded
     }
@@ -186,7 +186,7 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// The bytes, where there is one section only.
+    /// The bytes, if there is exactly one section; else `None`.
     #[inline]
     pub fn single(&self) -> Option<&'a [u8]> {
         (!self.more).then_some(self.first)
@@ -198,7 +198,7 @@ impl<'a> Data<'a> {
         std::iter::once(self.first).chain(std::iter::from_fn(move || next(&mut rest, DATA, binary)))
     }
 
-    /// The bytes of all sections; copied only where there are several.
+    /// The bytes of all sections together; copied only if there are several.
     pub fn joined(&self) -> Cow<'a, [u8]> {
         match self.single() {
             Some(bytes) => Cow::Borrowed(bytes),
@@ -241,7 +241,7 @@ fn next<'a, T>(
     None
 }
 
-/// The sections, each with its code and where it stands.
+/// The sections, each with its code and its byte range.
 pub(super) fn spans(encoded: &[u8]) -> Result<Vec<(u64, std::ops::Range<usize>)>, AmqpError> {
     let mut cursor = Cursor::new(encoded);
     let mut spans = Vec::new();

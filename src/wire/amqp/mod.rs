@@ -2,23 +2,23 @@
 //!
 //! Facts from OASIS AMQP 1.0, part 1 (types) and part 3, section 3.2 (message format).
 //!
-//! [`Message::parse`] makes one cheap pass. What it checks: that the message is a row of known
+//! [`Message::parse`] makes one cheap pass. It checks that the message is a sequence of known
 //! sections which fill it exactly, that each holds a value of the right shape (list, map, binary,
-//! anything) whose size fits, that no section but `data` and `amqp-sequence` comes twice, and that
-//! the body is of one kind. What lies *inside* a section is skipped by its size and checked when it
+//! anything) whose size fits, that no section but `data` and `amqp-sequence` occurs twice, and that
+//! the body is of one kind. The content of a section is skipped by its size and checked when it
 //! is visited, so every iterator yields results; [`Message::validate`] visits everything.
 //!
 //! Invariants:
 //! - nothing is allocated to parse or to walk, and nothing panics;
-//! - sizes and counts are believed only as far as the bytes bear them out: a list's count cannot
-//!   exceed its bytes, and an array of elements that take no bytes stops at [`ZERO_WIDTH_MAX`];
+//! - a size or a count is used only if enough bytes are there for it: a list's count cannot exceed
+//!   its bytes, and an array of elements that take no bytes stops at [`ZERO_WIDTH_MAX`];
 //! - nesting stops at [`DEPTH_MAX`], skipping never recurses;
 //! - every error names the byte at which it arose, counted from the start of the message.
 //!
-//! Where real producers bend the rules and no meaning is lost, this decoder bends too: sections may
-//! come in any order, a section's list or map may be null, the body may be missing, lists may be
-//! shorter than their fields, symbols may hold UTF-8, strings and symbols may hold what is not UTF-8, a
-//! descriptor may be numeric or symbolic.
+//! Real producers deviate from the standard. Where no meaning is lost, this decoder accepts it:
+//! sections may come in any order, a section's list or map may be null, the body may be missing,
+//! lists may be shorter than their fields, symbols may hold UTF-8, strings and symbols may hold
+//! bytes that are not UTF-8, a descriptor may be numeric or symbolic.
 
 mod cursor;
 mod decimal;
@@ -43,11 +43,11 @@ pub use value::Value;
 pub use walk::fuzz_message;
 pub use write::{Annotation, annotate, carried, carrying};
 
-/// How many lists, maps, arrays and descriptors may be nested in one another. It keeps the JSON
-/// rendering of any value, two JSON levels for each of these at the worst, below the 128 levels at
-/// which common JSON parsers give up.
+/// Most lists, maps, arrays and descriptors that may be nested in one another. Each takes at most
+/// two levels in JSON, so that any value stays below the 128 levels at which common JSON parsers
+/// give up.
 pub const DEPTH_MAX: u8 = 60;
 
-/// How many elements an array may have whose elements take no bytes (null, true, false, uint 0,
-/// ulong 0, empty list): ten bytes could ask for four thousand million of them.
+/// Most elements of an array whose elements take no bytes (null, true, false, uint 0, ulong 0,
+/// empty list). Without this limit, ten bytes could declare four thousand million elements.
 pub const ZERO_WIDTH_MAX: u32 = 4096;

@@ -5,22 +5,22 @@
 
 use super::{AmqpError, Items, List, Value};
 
-/// The `header` section. Its fields concern the transfer that brought the message to the broker.
+/// The `header` section, which describes the transfer of the message to the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Whether the message should survive a restart.
+    /// True if the message should survive a restart; `None` where absent.
     pub durable: Option<bool>,
     /// 0 to 255; 4 where absent.
     pub priority: Option<u8>,
-    /// Milliseconds to live.
+    /// Time to live in milliseconds.
     pub ttl: Option<u32>,
-    /// Whether nobody acquired the message before.
+    /// True if no other consumer acquired the message before; `None` where absent.
     pub first_acquirer: Option<bool>,
-    /// How many deliveries failed before.
+    /// Number of failed deliveries before this one.
     pub delivery_count: Option<u32>,
 }
 
-/// A message's name, as its publisher chose it.
+/// A message id, as its publisher chose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageId<'a> {
     /// A number.
@@ -33,34 +33,34 @@ pub enum MessageId<'a> {
     String(&'a str),
 }
 
-/// The `properties` section: what the publisher says about the message, immutable.
+/// The `properties` section: immutable facts given by the publisher.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
-    /// The message's name.
+    /// Id of the message.
     pub message_id: Option<MessageId<'a>>,
-    /// Who published it.
+    /// User that published it.
     pub user_id: Option<&'a [u8]>,
     /// The address that it was sent to.
     pub to: Option<&'a str>,
-    /// What it is about; RabbitMQ keeps a routing key here.
+    /// Subject; RabbitMQ keeps a routing key here.
     pub subject: Option<&'a str>,
-    /// Where an answer should go.
+    /// Address to answer to.
     pub reply_to: Option<&'a str>,
-    /// The message that this one belongs to.
+    /// Id of the message that this one refers to.
     pub correlation_id: Option<MessageId<'a>>,
     /// The media type of the body.
     pub content_type: Option<&'a str>,
-    /// What was done to the body, such as `gzip`.
+    /// Encoding of the body, such as `gzip`.
     pub content_encoding: Option<&'a str>,
-    /// When it expires: milliseconds since the Unix epoch.
+    /// Expiry time: milliseconds since the Unix epoch.
     pub absolute_expiry_time: Option<i64>,
-    /// When it was made: milliseconds since the Unix epoch.
+    /// Creation time: milliseconds since the Unix epoch.
     pub creation_time: Option<i64>,
     /// The group that it belongs to.
     pub group_id: Option<&'a str>,
-    /// Its place in that group.
+    /// Position in that group.
     pub group_sequence: Option<u32>,
-    /// The group that an answer should go to.
+    /// Group that an answer should go to.
     pub reply_to_group_id: Option<&'a str>,
 }
 

@@ -1,12 +1,12 @@
-//! One value of the AMQP 1.0 type system, on the bytes that it was read from.
+//! One value of the AMQP 1.0 type system, borrowed from the message's bytes.
 
 use super::cursor::Cursor;
 use super::items::{Array, Described, List, Map};
 use super::{AmqpError, Decimal};
 
-/// A value. Scalars are read; compounds are walked when asked, without allocating.
+/// A value. Scalars are decoded; compounds are walked on request, without allocation.
 ///
-/// The width of an integer's *encoding* (`smallint` or `int`) is not kept, its type is.
+/// The width of an integer's *encoding* (`smallint` or `int`) is not kept; its type is.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
     /// Nothing.
@@ -45,7 +45,7 @@ pub enum Value<'a> {
     Binary(&'a [u8]),
     /// UTF-8 text.
     String(&'a str),
-    /// A symbolic value; ASCII by the standard, any UTF-8 is let through.
+    /// A symbolic value: ASCII by the standard, but any UTF-8 is accepted.
     Symbol(&'a str),
     /// A string whose bytes are not UTF-8. RabbitMQ makes these of AMQP 0.9.1's short strings.
     RawString(&'a [u8]),
@@ -57,12 +57,12 @@ pub enum Value<'a> {
     Map(Map<'a>),
     /// Values of one type.
     Array(Array<'a>),
-    /// A value with a descriptor that says what it means.
+    /// A value with a descriptor that gives its meaning.
     Described(Described<'a>),
 }
 
 impl<'a> Value<'a> {
-    /// The name of its type, as the standard spells it, with an article.
+    /// Name of the type, as the standard spells it, with an article.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Null => "null",
@@ -115,8 +115,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads a payload whose constructor stands at `constructor`, right before it or, in an array,
-    /// once for all elements.
+    /// Reads a payload. Its constructor is at `constructor`: right before the payload or, in an
+    /// array, once for all elements.
     pub(super) fn payload(
         cursor: &mut Cursor<'a>,
         constructor: usize,

@@ -2,12 +2,12 @@
 
 use super::{AmqpError, Body, List, Map, Message, Value};
 
-/// What a message may hold in values beyond one for each of its bytes: only array elements that
-/// take no bytes can exceed that.
+/// Most values that a message may hold beyond one per byte. Only array elements that take no bytes
+/// can exceed that.
 const SPARE_VALUES: usize = 65_536;
 
 impl Message<'_> {
-    /// Visits every value in every section, and returns how many there are, or the first error.
+    /// Visits every value in every section. Returns their number, or the first error.
     pub fn validate(&self) -> Result<usize, AmqpError> {
         let limit = self.encoded().len().saturating_add(SPARE_VALUES);
         let mut walk = Walk { left: limit, limit, end: self.encoded().len() };
@@ -82,7 +82,7 @@ impl Walk {
     }
 }
 
-/// The entry for fuzzing: reads everything that can be read, and must neither panic nor hang.
+/// Entry point for fuzzing: reads everything that can be read; must neither panic nor hang.
 #[doc(hidden)]
 pub fn fuzz_message(bytes: &[u8]) {
     let Ok(message) = Message::parse(bytes) else { return };

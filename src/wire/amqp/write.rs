@@ -1,7 +1,7 @@
-//! The little that is ever written: message annotations, and a message that carries bytes.
+//! The only AMQP 1.0 that is written: message annotations, and a message that carries bytes.
 //!
-//! Invariants: what is not written anew is copied byte for byte; what is written can be read by
-//! [`Message::parse`](super::Message::parse), which the tests ask.
+//! Invariants: everything that is not rewritten is copied byte for byte;
+//! [`Message::parse`](super::Message::parse) reads whatever is written here, which the tests check.
 
 use super::message::{self, spans};
 use super::{AmqpError, Message};
@@ -19,8 +19,8 @@ pub enum Annotation<'a> {
 
 /// A message with these annotations that carries these bytes.
 ///
-/// In a data section, mostly. Text that a line of NDJSON could not hold as it is, were it JSON, goes into
-/// an amqp-value as a binary: line breaks anywhere, and blanks around it.
+/// The bytes go into a data section, with one exception: text with line breaks, or with blanks
+/// around it, could not be one line of NDJSON and goes into an amqp-value as a binary.
 pub fn carrying(annotations: &[(&str, Annotation<'_>)], bytes: &[u8]) -> Vec<u8> {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let changed = blank(bytes.first())
@@ -38,10 +38,10 @@ pub fn carrying(annotations: &[(&str, Annotation<'_>)], bytes: &[u8]) -> Vec<u8>
     out
 }
 
-/// The bytes that such a message carries.
+/// The bytes carried by a message that [`carrying`] made.
 ///
 /// # Errors
-/// Where it is not such a message.
+/// If the message is not of that form.
 pub fn carried<'a>(message: &Message<'a>) -> Result<std::borrow::Cow<'a, [u8]>, AmqpError> {
     match message.body() {
         super::Body::Data(data) => Ok(data.joined()),
@@ -50,10 +50,10 @@ pub fn carried<'a>(message: &Message<'a>) -> Result<std::borrow::Cow<'a, [u8]>, 
     }
 }
 
-/// The message with these message annotations, in place of those of the same keys.
+/// The message with these message annotations, which replace those of the same keys.
 ///
 /// # Errors
-/// Where the message is not well-formed, as far as it has to be read for this.
+/// If the sections up to the annotations are not well-formed.
 pub fn annotate(
     encoded: &[u8],
     annotations: &[(&str, Annotation<'_>)],

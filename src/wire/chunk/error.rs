@@ -1,4 +1,4 @@
-//! What can be wrong with a chunk, in the classes that a policy tells apart.
+//! Errors of a chunk, by the classes that a policy distinguishes.
 
 use thiserror::Error;
 
@@ -6,13 +6,13 @@ use crate::types::Offset;
 use crate::wire::compression::{Codec, InflateError};
 use crate::wire::error::WireError;
 
-/// Why a chunk, or a sub-entry batch in it, cannot be read.
+/// Reason why a chunk, or a sub-entry batch in it, cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChunkError {
-    /// The header cannot be right: nothing is known about the chunk's records.
-    #[error("the chunk's header cannot be right: {0}")]
+    /// The header is invalid: nothing is known about the chunk's records.
+    #[error("the chunk's header is invalid: {0}")]
     BadHeader(WireError),
-    /// The data section is not what the leader wrote.
+    /// The CRC of the data section does not match the header.
     #[error(
         "the chunk at offset {first_offset} is damaged: CRC {expected:08x} stated, {found:08x} found"
     )]
@@ -24,8 +24,10 @@ pub enum ChunkError {
         /// The CRC of the data.
         found: u32,
     },
-    /// It says that it holds no messages, which the broker does not deliver.
-    #[error("the chunk at offset {first_offset} says that it holds no messages, but was delivered")]
+    /// The header states no messages; the broker does not deliver such chunks.
+    #[error(
+        "the chunk at offset {first_offset} was delivered although its header states no messages"
+    )]
     NotMessages {
         /// The chunk's first offset, as its header says.
         first_offset: Offset,
@@ -38,35 +40,35 @@ pub enum ChunkError {
     BadEntry {
         /// The chunk's first offset.
         first_offset: Offset,
-        /// Where the entry begins, counted from the chunk's first byte.
+        /// Byte at which the entry begins, counted from the chunk's first byte.
         position: usize,
-        /// Records before it.
+        /// Number of records before it.
         records: u32,
     },
-    /// The entries do not add up to what the header says.
+    /// The entries do not add up to the totals in the header.
     #[error("the chunk at offset {first_offset}: {what}: {stated} stated, {found} found")]
     WrongTotal {
         /// The chunk's first offset.
         first_offset: Offset,
-        /// What was counted.
+        /// Name of the total.
         what: &'static str,
-        /// What the header says.
+        /// Value in the header.
         stated: u64,
-        /// What there is.
+        /// Value found.
         found: u64,
     },
-    /// A sub-entry batch does not hold the messages that it states.
+    /// A sub-entry batch does not hold the number of messages that it states.
     #[error("the sub-entry batch at offset {first} does not hold exactly {count} messages")]
     BadBatch {
-        /// The offset of its first record.
+        /// Offset of its first record.
         first: Offset,
-        /// The records that it states.
+        /// Number of records that it states.
         count: u32,
     },
-    /// A sub-entry batch is compressed in a way that is not known here.
+    /// A sub-entry batch has an unknown codec.
     #[error("the sub-entry batch at offset {first} has the unknown codec {codec}")]
     UnknownCodec {
-        /// The offset of its first record.
+        /// Offset of its first record.
         first: Offset,
         /// The codec's number.
         codec: u8,
@@ -74,14 +76,14 @@ pub enum ChunkError {
     /// A sub-entry batch cannot be inflated.
     #[error("the sub-entry batch at offset {first} cannot be inflated ({codec}): {detail}")]
     Inflate {
-        /// The offset of its first record.
+        /// Offset of its first record.
         first: Offset,
-        /// How it is compressed.
+        /// The codec.
         codec: Codec,
-        /// What the decoder said.
+        /// Error of the decoder.
         detail: InflateError,
     },
-    /// Inflated, it would take more memory than is allowed.
+    /// The inflated size is over the limit.
     #[error(
         "the sub-entry batches at offset {first_offset} take {wanted} bytes inflated; the limit \
          allows {limit}"
@@ -89,7 +91,7 @@ pub enum ChunkError {
     OverLimit {
         /// The first offset of the chunk or batch.
         first_offset: Offset,
-        /// The inflated size that is stated.
+        /// Stated inflated size in bytes.
         wanted: u64,
         /// The most that is allowed.
         limit: u64,

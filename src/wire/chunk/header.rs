@@ -1,4 +1,4 @@
-//! A chunk's header.
+//! The header of a chunk.
 
 use bytes::Bytes;
 
@@ -13,16 +13,16 @@ pub const HEADER_BYTES: usize = 48;
 const MAGIC_AND_VERSION: u8 = 0x50;
 const CHUNK_HEADER: &str = "chunk header";
 
-/// What a chunk holds.
+/// Content of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChunkKind {
     /// Messages: the only kind that the broker delivers.
     User,
-    /// Stored offsets and publishing ids.
+    /// Changes of stored offsets and publishing ids.
     TrackingDelta,
-    /// All of them, at the start of a segment.
+    /// All stored offsets and publishing ids, at the start of a segment.
     TrackingSnapshot,
-    /// A kind that is not known here.
+    /// An unknown kind.
     Other(u8),
 }
 
@@ -40,13 +40,13 @@ impl From<u8> for ChunkKind {
 /// A chunk's header. It is not covered by the CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
-    /// What the chunk holds.
+    /// Kind of content.
     pub kind: ChunkKind,
-    /// Messages and sub-entry batches.
+    /// Number of entries: messages and sub-entry batches.
     pub entries: u16,
-    /// Messages, those in sub-entry batches included.
+    /// Number of messages, including those in sub-entry batches.
     pub records: u32,
-    /// When the leader wrote it.
+    /// Time at which the leader wrote it.
     pub timestamp: Timestamp,
     /// The leader's epoch.
     pub epoch: u64,
@@ -56,15 +56,15 @@ pub struct ChunkHeader {
     pub crc: u32,
     /// Bytes of the data section.
     pub data_bytes: u32,
-    /// Bytes of the trailer on disk; it does not come with a user chunk.
+    /// Bytes of the trailer on disk; not delivered with a user chunk.
     pub trailer_bytes: u32,
-    /// Bytes of the bloom filter on disk; it does not come at all.
+    /// Bytes of the bloom filter on disk; never delivered.
     pub bloom_bytes: u8,
 }
 
 impl ChunkHeader {
-    /// Reads a header from the chunk's first [`HEADER_BYTES`] bytes; what follows is not looked at,
-    /// so that a chunk that is damaged, or not buffered, can still be numbered and accounted for.
+    /// Reads a header from the chunk's first [`HEADER_BYTES`] bytes. Later bytes are not looked at,
+    /// so that a chunk that is damaged, or not buffered, can still be numbered.
     pub fn parse(bytes: &[u8]) -> Result<ChunkHeader, WireError> {
         let mut c = Cursor::new(CHUNK_HEADER, bytes);
         let magic = c.clone();
@@ -102,7 +102,7 @@ impl ChunkHeader {
         Ok(header)
     }
 
-    /// What tells this chunk from any other.
+    /// Identity of the chunk.
     pub fn id(&self) -> ChunkId {
         ChunkId {
             first_offset: self.first_offset,
@@ -112,14 +112,14 @@ impl ChunkHeader {
         }
     }
 
-    /// The offset that follows the last record. The next chunk need not begin there: the broker's
-    /// tracking chunks take offsets too.
+    /// Offset after the last record. The next chunk may begin later: the broker's tracking chunks
+    /// take offsets too.
     pub fn next_offset(&self) -> Offset {
         Offset(self.first_offset.0.saturating_add(self.records.into()))
     }
 
-    /// The data section of a chunk that has arrived: exactly the bytes stated, and after it nothing
-    /// but the trailer, if that.
+    /// The data section of a delivered chunk: exactly the stated number of bytes, followed by
+    /// nothing but the trailer, if any.
     pub(super) fn data_section(&self, chunk: &Bytes) -> Result<Bytes, WireError> {
         let stated = self.data_bytes as usize;
         let there = chunk.len().saturating_sub(HEADER_BYTES);
@@ -135,7 +135,7 @@ impl ChunkHeader {
         Ok(chunk.slice(HEADER_BYTES..HEADER_BYTES + stated))
     }
 
-    /// Compares what the walk over the entries found with what the header says.
+    /// Compares the totals of the walk over the entries with the header.
     pub(super) fn check_totals(&self, bytes: usize, records: u32) -> Result<(), ChunkError> {
         let wrong = |what, stated: u32, found: u64| ChunkError::WrongTotal {
             first_offset: self.first_offset,

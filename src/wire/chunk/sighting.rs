@@ -14,7 +14,7 @@ use crate::wire::error::WireError;
 pub struct Sighting {
     /// Its header, as it came.
     pub header: ChunkHeader,
-    /// Whether its CRC is right, and its entries add up to what the header says.
+    /// True if its CRC is right, and its entries add up to what the header says.
     pub sound: bool,
 }
 

@@ -1,11 +1,11 @@
-//! The codes by which the server says how a request went.
+//! Response codes of the server.
 
 use std::fmt;
 
 macro_rules! codes {
     ($($name:ident = $value:literal, $words:literal;)*) => {
-        /// How a request went, or why a connection or a stream went away
-        /// (PROTOCOL.adoc, "Response Codes", and `rabbit_stream.hrl` for the last two).
+        /// Result of a request, or reason why a connection or a stream went away (PROTOCOL.adoc,
+        /// "Response Codes", and `rabbit_stream.hrl` for the last two).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ResponseCode {
             $(
@@ -28,11 +28,11 @@ macro_rules! codes {
                 }
             }
 
-            /// Plain words, to stand in the middle of a sentence.
+            /// Description that fits into the middle of a sentence.
             pub fn describe(self) -> &'static str {
                 match self {
                     $(ResponseCode::$name => $words,)*
-                    ResponseCode::Unknown(_) => "a code that is not known here",
+                    ResponseCode::Unknown(_) => "unknown response code",
                 }
             }
         }
@@ -73,7 +73,7 @@ codes! {
 }
 
 impl ResponseCode {
-    /// Whether the request was carried out.
+    /// True if the request was carried out.
     pub fn is_ok(self) -> bool {
         self == ResponseCode::Ok
     }

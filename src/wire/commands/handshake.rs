@@ -1,4 +1,4 @@
-//! What opens and closes a connection, and keeps it alive.
+//! Commands that open, keep alive and close a connection.
 //!
 //! Order on a new connection: PeerProperties, SaslHandshake, SaslAuthenticate (more than once where
 //! the server challenges), Tune from the server, [`tune`] back, [`Open`]; then, on a broker that
@@ -12,7 +12,8 @@ use crate::wire::cursor::{Cursor, PutExt};
 use crate::wire::error::WireError;
 use crate::wire::frame::RESPONSE_BIT;
 
-/// Tells the server who is calling; the answer tells who the server is (`version`, `cluster_name`, …).
+/// Identifies the client to the server; the answer identifies the server (`version`,
+/// `cluster_name`, …).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerProperties {
     /// Names and values, such as `product` and `connection_name`.
@@ -33,7 +34,7 @@ impl Request for PeerProperties {
     }
 }
 
-/// Asks for the authentication mechanisms (`PLAIN`, `EXTERNAL`, …).
+/// Asks for the server's authentication mechanisms (`PLAIN`, `EXTERNAL`, …).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaslHandshake;
 
@@ -59,7 +60,7 @@ pub struct SaslAuthenticate {
 }
 
 impl SaslAuthenticate {
-    /// User and password (RFC 4616). The encoded frame holds the password as it is: it must not be
+    /// PLAIN: user and password (RFC 4616). The encoded frame contains the password and must not be
     /// logged.
     pub fn plain(user: &str, password: &Secret) -> Self {
         let mut data = Vec::with_capacity(user.len() + password.reveal().len() + 2);
@@ -70,17 +71,17 @@ impl SaslAuthenticate {
         Self { mechanism: "PLAIN".to_owned(), data }
     }
 
-    /// The identity that the TLS client certificate gives.
+    /// EXTERNAL: the identity of the TLS client certificate.
     pub fn external() -> Self {
         Self { mechanism: "EXTERNAL".to_owned(), data: Vec::new() }
     }
 
-    /// Any mechanism's data; also the answer to a challenge, which goes under the same mechanism.
+    /// Data for any mechanism; also the answer to a challenge, under the same mechanism.
     pub fn with_data(mechanism: impl Into<String>, data: Vec<u8>) -> Self {
         Self { mechanism: mechanism.into(), data }
     }
 
-    /// The mechanism's name.
+    /// Name of the mechanism.
     pub fn mechanism(&self) -> &str {
         &self.mechanism
     }
@@ -95,12 +96,12 @@ impl std::fmt::Debug for SaslAuthenticate {
     }
 }
 
-/// What the server says to authentication data that it did not refuse.
+/// The server's answer to authentication data that it accepted so far.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SaslOutcome {
     /// Authenticated: Tune comes next.
     Done,
-    /// More data is wanted: answer with [`SaslAuthenticate::with_data`].
+    /// The server asks for more: answer with [`SaslAuthenticate::with_data`].
     Challenge(Vec<u8>),
 }
 
@@ -146,8 +147,8 @@ impl Request for SaslAuthenticate {
     }
 }
 
-/// The answer to the server's Tune: the frame size and the heartbeat that hold from here on.
-/// `frame_max` in bytes and `heartbeat` in seconds; 0 is none.
+/// The answer to the server's Tune, which settles the frame size and the heartbeat. `frame_max` is
+/// in bytes and `heartbeat` in seconds; 0 means no limit and no heartbeat.
 pub fn tune(frame_max: u32, heartbeat: u32) -> Bytes {
     let mut content = [0; 8];
     content[..4].copy_from_slice(&frame_max.to_be_bytes());
@@ -157,7 +158,7 @@ pub fn tune(frame_max: u32, heartbeat: u32) -> Bytes {
     fixed_frame(keys::TUNE, &content)
 }
 
-/// Picks the virtual host. The answer's properties hold `advertised_host` and `advertised_port`.
+/// Selects the virtual host. The answer's properties hold `advertised_host` and `advertised_port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
     /// The virtual host, such as `/`.
@@ -174,15 +175,15 @@ impl Request for Open {
     }
 
     fn decode(_: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
-        // The broker leaves the count out where there are no properties.
+        // The broker leaves out the count if there are no properties.
         if body.is_empty() { Ok(Vec::new()) } else { body.string_pairs() }
     }
 }
 
-/// The versions of one command that a peer understands.
+/// The versions of one command that a peer supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandVersions {
-    /// The command.
+    /// Number of the command.
     pub key: u16,
     /// The lowest version.
     pub min: u16,
@@ -191,25 +192,25 @@ pub struct CommandVersions {
 }
 
 impl CommandVersions {
-    /// Whether `versions` holds this command in this version.
+    /// True if `versions` contains this command in this version.
     pub fn supports(versions: &[CommandVersions], key: u16, version: u16) -> bool {
         versions.iter().any(|v| v.key == key && (v.min..=v.max).contains(&version))
     }
 }
 
-/// Tells the server which versions are understood here, and asks for its own (3.11+). It is what
-/// makes the broker send Deliver v2. The broker's list holds what it takes from clients only (20
-/// commands on 4.3.6, ResolveOffsetSpec among them, but no Deliver).
+/// Sends the command versions of this client and asks for the server's (3.11+). Without it the
+/// broker does not send Deliver v2. The broker's list holds only commands that clients send (20 on
+/// 4.3.6, ResolveOffsetSpec among them, but not Deliver).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeCommandVersions {
-    /// What is understood here.
+    /// Versions that this client supports.
     pub versions: Vec<CommandVersions>,
 }
 
 impl ExchangeCommandVersions {
-    /// What this module understands, as far as any broker that knows this command can be told: a
-    /// broker drops the connection over a key that is later than its own (seen with 4.0.5 and
-    /// ResolveOffsetSpec), so the list ends with StreamStats, which came with this command.
+    /// Versions that this module supports and that any broker with this command accepts. A broker
+    /// drops the connection over a key later than its own (seen with 4.0.5 and ResolveOffsetSpec),
+    /// so the list ends with StreamStats, which came with this command.
     pub fn ours() -> Self {
         let versions = (keys::DECLARE_PUBLISHER..=keys::STREAM_STATS)
             .map(|key| CommandVersions {
@@ -242,12 +243,12 @@ impl Request for ExchangeCommandVersions {
     }
 }
 
-/// Says goodbye; the server answers and closes.
+/// Closes the connection; the server answers, then closes it too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// Why; [`ResponseCode::Ok`] for an ordinary end.
+    /// Reason; [`ResponseCode::Ok`] for an ordinary end.
     pub code: ResponseCode,
-    /// The same in words.
+    /// Reason as text.
     pub reason: String,
 }
 
@@ -266,7 +267,7 @@ impl Request for Close {
     }
 }
 
-/// The answer to the server's Close.
+/// The answer to a Close from the server.
 pub fn close_response(correlation: u32) -> Bytes {
     let mut content = [0; 6];
     content[..4].copy_from_slice(&correlation.to_be_bytes());
@@ -274,7 +275,7 @@ pub fn close_response(correlation: u32) -> Bytes {
     fixed_frame(keys::CLOSE | RESPONSE_BIT, &content)
 }
 
-/// A sign of life.
+/// An empty frame that shows that this client is alive.
 pub fn heartbeat() -> Bytes {
     fixed_frame(keys::HEARTBEAT, &[])
 }

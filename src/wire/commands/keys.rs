@@ -1,4 +1,4 @@
-//! The commands' numbers (PROTOCOL.adoc, "Commands").
+//! Numbers of the commands (PROTOCOL.adoc, "Commands").
 
 macro_rules! keys {
     ($($key:ident = $value:literal, $name:literal;)*) => {
@@ -7,7 +7,7 @@ macro_rules! keys {
             pub const $key: u16 = $value;
         )*
 
-        /// What a command is called in the protocol's reference.
+        /// Name of a command in the protocol's reference.
         pub fn name(key: u16) -> &'static str {
             match key {
                 $($value => $name,)*

@@ -1,12 +1,11 @@
-//! The protocol's commands: requests and their answers, one-way commands, what the server sends.
+//! The commands of the protocol: requests and their answers, one-way commands, server frames.
 //!
 //! Each group of commands has a file. A request is a value that implements [`Request`]; commands
 //! without an answer are functions that return the finished frame; everything that the server can
 //! send is a [`ServerFrame`]. Layouts are those of PROTOCOL.adoc and, where it
 //! leaves something open, of `rabbit_stream_core.erl`.
 //!
-//! This module knows nothing of connections: who waits for which correlation id is `broker`'s
-//! matter.
+//! This module knows nothing of connections: `broker` matches answers to correlation ids.
 
 pub mod code;
 pub mod handshake;
@@ -41,43 +40,43 @@ use super::cursor::Cursor;
 use super::error::WireError;
 use super::frame::write_frame;
 
-/// A command that the server answers under a correlation id.
+/// A command that the server answers, matched by a correlation id.
 pub trait Request {
     /// The command's number, without the response bit.
     const KEY: u16;
-    /// What the protocol's reference calls it.
+    /// Name in the protocol's reference.
     const NAME: &'static str;
-    /// Whether the answer begins with a response code (Metadata's does not).
+    /// True if the answer begins with a response code (Metadata's does not).
     const ANSWER_HAS_CODE: bool = true;
-    /// What a good answer says.
+    /// Content of a successful answer.
     type Response;
 
-    /// The version in which it is sent.
+    /// Version in which the command is sent.
     fn version(&self) -> u16 {
         1
     }
 
-    /// Writes what follows the correlation id.
+    /// Writes the fields after the correlation id.
     fn encode(&self, out: &mut BytesMut) -> Result<(), WireError>;
 
-    /// Whether [`Request::decode`] takes an answer with this code; any other is a refusal.
+    /// True if [`Request::decode`] handles an answer with this code; any other code is a refusal.
     fn accepts(code: ResponseCode) -> bool {
         code.is_ok()
     }
 
-    /// Reads what follows the response code.
+    /// Reads the fields after the response code.
     fn decode(code: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError>;
 }
 
-/// Why a request's answer holds no result.
+/// Reason why a request has no result.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResponseError {
-    /// The broker said no.
+    /// The broker refused the request.
     #[error("the broker refused {command}: {code}")]
     Refused {
-        /// What it said.
+        /// Response code.
         code: ResponseCode,
-        /// The command that it refused.
+        /// Name of the refused command.
         command: &'static str,
     },
     /// The answer could not be read.
@@ -91,7 +90,7 @@ impl From<WireError> for ResponseError {
     }
 }
 
-/// The whole frame of a request.
+/// The complete frame of a request.
 pub fn encode_request<R: Request>(request: &R, correlation: u32) -> Result<Bytes, WireError> {
     let mut out = BytesMut::with_capacity(64);
     write_frame(&mut out, R::KEY, request.version(), |out| {
@@ -101,7 +100,7 @@ pub fn encode_request<R: Request>(request: &R, correlation: u32) -> Result<Bytes
     Ok(out.freeze())
 }
 
-/// Reads the answer to an `R`: `payload` is that of [`ServerFrame::Response`].
+/// Reads the answer to an `R`; `payload` comes from [`ServerFrame::Response`].
 pub fn decode_response<R: Request>(payload: &[u8]) -> Result<R::Response, ResponseError> {
     let mut body = Cursor::new(R::NAME, payload);
     let code = match R::ANSWER_HAS_CODE {
@@ -111,11 +110,11 @@ pub fn decode_response<R: Request>(payload: &[u8]) -> Result<R::Response, Respon
     if !R::accepts(code) {
         return Err(ResponseError::Refused { code, command: R::NAME });
     }
-    // What a later broker appends to an answer is let be.
+    // Fields that a later broker appends to an answer are ignored.
     Ok(R::decode(code, &mut body)?)
 }
 
-/// A frame whose content has a fixed size, so that nothing can go wrong in writing it.
+/// A frame whose content has a fixed size, so that encoding cannot fail.
 fn fixed_frame(key: u16, content: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(8 + content.len());
     out.put_u32(4 + content.len() as u32);

@@ -1,4 +1,4 @@
-//! Stored offsets, and where a stream begins and ends.
+//! Stored offsets, and the first and last offset of a stream.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -9,11 +9,11 @@ use crate::wire::cursor::{Cursor, PutExt};
 use crate::wire::error::{Problem, WireError};
 use crate::wire::frame::write_frame;
 
-/// The longest reference under which the broker stores an offset; a longer one it drops with no
-/// more than a line in its own log.
+/// Longest reference, in bytes, under which the broker stores an offset. It drops a longer one and
+/// only logs that.
 pub const REFERENCE_MAX: usize = 255;
 
-/// Stores an offset. The broker never answers: ask with [`QueryOffset`] to know that it arrived.
+/// Stores an offset. The broker never answers: use [`QueryOffset`] to know that it arrived.
 pub fn store_offset(
     reference: &Reference,
     stream: &StreamName,
@@ -38,8 +38,8 @@ fn put_reference(out: &mut BytesMut, reference: &Reference) -> Result<(), WireEr
     out.put_string("reference", reference.as_str())
 }
 
-/// Asks for the offset that is stored under a reference. The answer is `None` only where the broker
-/// says that there is none (0x13); every other code is a refusal, and never means "none".
+/// Asks for the offset stored under a reference. The answer is `None` only if the broker says that
+/// there is none (0x13); every other code is a refusal and never means "none".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryOffset {
     /// The reference.
@@ -70,7 +70,7 @@ impl Request for QueryOffset {
     }
 }
 
-/// Asks where a stream begins and ends (3.11+).
+/// Asks for the first and last offset of a stream (3.11+).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamStats {
     /// The stream.
@@ -92,31 +92,31 @@ impl Request for StreamStats {
     }
 }
 
-/// A stream's figures, by name.
+/// Statistics of a stream, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamStatsResponse {
-    /// As the broker sent them; -1 is "none".
+    /// Values as the broker sent them; -1 is "none".
     pub values: Vec<(String, i64)>,
 }
 
 impl StreamStatsResponse {
-    /// One figure as it was sent.
+    /// One value as the broker sent it.
     pub fn get(&self, name: &str) -> Option<i64> {
         self.values.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
 
-    /// The first offset that retention has left; `None` in an empty stream.
+    /// First offset that retention has kept; `None` in an empty stream.
     pub fn first_chunk_id(&self) -> Option<Offset> {
         self.offset("first_chunk_id")
     }
 
-    /// The first offset of the last committed chunk; `None` in an empty stream.
+    /// First offset of the last committed chunk; `None` in an empty stream.
     pub fn committed_chunk_id(&self) -> Option<Offset> {
         self.offset("committed_chunk_id")
     }
 
-    /// The last committed offset; `None` in an empty stream, and on brokers before 4.3, which do not
-    /// tell it.
+    /// Last committed offset; `None` in an empty stream and on brokers before 4.3, which do not
+    /// report it.
     pub fn committed_offset(&self) -> Option<Offset> {
         self.offset("committed_offset")
     }
@@ -126,7 +126,7 @@ impl StreamStatsResponse {
     }
 }
 
-/// Asks which offset a start position stands for (4.3+). `None` where the stream has none to give.
+/// Asks for the offset that a start position stands for (4.3+). `None` if the stream has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolveOffsetSpec {
     /// The stream.

@@ -1,7 +1,7 @@
-//! Publishing: just enough to pass messages on byte for byte.
+//! Publishing: only what is needed to pass messages on byte for byte.
 //!
-//! Messages go out as they came in, each under a publishing id that the caller gives; the broker
-//! drops an id that is not above the last one of the same publisher reference.
+//! Messages are sent unchanged, each under a publishing id from the caller. The broker drops an id
+//! that is not above the last one of the same publisher reference.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -10,13 +10,12 @@ use crate::types::StreamName;
 use crate::wire::cursor::{Cursor, PutExt};
 use crate::wire::error::{Problem, WireError};
 
-/// Announces a publisher on this connection.
+/// Declares a publisher on this connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclarePublisher {
-    /// The id, chosen here, under which it will publish.
+    /// Id of the publisher, chosen by the client.
     pub publisher: u8,
-    /// The name under which the broker remembers publishing ids (255 bytes at the most); empty for
-    /// none.
+    /// Name under which the broker keeps publishing ids (at most 255 bytes); empty for none.
     pub reference: String,
     /// The stream.
     pub stream: StreamName,
@@ -38,7 +37,7 @@ impl Request for DeclarePublisher {
     }
 }
 
-/// Asks for the last publishing id of a reference; 0 also stands for "none".
+/// Asks for the last publishing id of a reference; 0 also means "none".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryPublisherSequence {
     /// The reference.
@@ -62,10 +61,10 @@ impl Request for QueryPublisherSequence {
     }
 }
 
-/// Ends a publisher.
+/// Deletes a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletePublisher {
-    /// Its id.
+    /// Id of the publisher.
     pub publisher: u8,
 }
 
@@ -84,7 +83,7 @@ impl Request for DeletePublisher {
     }
 }
 
-/// Gathers messages into one Publish frame (version 1) of a bounded size.
+/// Collects messages into one Publish frame (version 1) of a bounded size.
 #[derive(Debug)]
 pub struct PublishBuilder {
     frame: BytesMut,
@@ -100,8 +99,8 @@ fn size_max(frame_max: u32) -> usize {
 }
 
 impl PublishBuilder {
-    /// An empty frame for a publisher. `frame_max` is what Tune settled on, the size field not
-    /// counted; 0 is no limit.
+    /// An empty frame for a publisher. `frame_max` is the frame size agreed in Tune, without the
+    /// size field; 0 is no limit.
     pub fn new(publisher: u8, frame_max: u32) -> Self {
         let mut frame = BytesMut::with_capacity(1024);
         frame.put_u32(0);
@@ -112,13 +111,13 @@ impl PublishBuilder {
         Self { frame, count: 0, size_max: size_max(frame_max) }
     }
 
-    /// The longest message that a frame can hold.
+    /// Longest message, in bytes, that fits into a frame.
     pub fn message_bytes_max(frame_max: u32) -> usize {
         size_max(frame_max).saturating_sub(COUNT_AT + 8 + 4)
     }
 
-    /// Adds a message. `false`: it does not fit in this frame any more; finish it and begin another.
-    /// An error: it does not fit in any frame.
+    /// Adds a message. Returns `false` if it does not fit into this frame: finish it and begin
+    /// another. Returns an error if it does not fit into any frame.
     pub fn push(&mut self, publishing_id: u64, message: &[u8]) -> Result<bool, WireError> {
         let needed = 8 + 4 + message.len();
         if self.frame.len() - 4 + needed > self.size_max {
@@ -135,12 +134,12 @@ impl PublishBuilder {
         Ok(true)
     }
 
-    /// How many messages there are.
+    /// Number of messages so far.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// The frame; `None` where no message was added.
+    /// The frame; `None` if no message was added.
     pub fn finish(mut self) -> Option<Bytes> {
         if self.count == 0 {
             return None;

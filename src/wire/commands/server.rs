@@ -1,4 +1,4 @@
-//! Everything that the server can send.
+//! Frames that the server can send.
 
 use bytes::{Buf, Bytes};
 
@@ -13,9 +13,9 @@ use crate::wire::frame::Frame;
 pub struct Deliver {
     /// The subscription.
     pub subscription: u8,
-    /// The first offset of the last chunk that was committed when this one was sent (version 2).
+    /// First offset of the last chunk that was committed when this one was sent (version 2).
     pub committed_chunk_id: Option<u64>,
-    /// The chunk; it shares the read buffer's memory.
+    /// The chunk, sharing the read buffer's memory.
     pub chunk: Bytes,
 }
 
@@ -35,37 +35,37 @@ pub enum ServerFrame {
     /// The answer to a request: hand the payload to
     /// [`decode_response`](super::decode_response) with the type of the request.
     Response {
-        /// The command that is answered.
+        /// Number of the answered command.
         key: u16,
-        /// The request that is answered.
+        /// Correlation id of the answered request.
         correlation: u32,
         /// The version of the answer.
         version: u16,
-        /// What follows the correlation id, from the response code on.
+        /// Bytes after the correlation id, from the response code on.
         payload: Bytes,
     },
     /// A chunk.
     Deliver(Deliver),
-    /// A stream's members changed, or it was deleted; the subscriptions to it are gone already.
+    /// A stream's members changed, or it was deleted; its subscriptions are already gone.
     MetadataUpdate {
-        /// What happened; 0x06 comes for a deletion as well as for a member's restart.
+        /// Reason; 0x06 is sent for a deletion and also for a member's restart.
         code: ResponseCode,
         /// The stream.
         stream: StreamName,
     },
-    /// A single active consumer is to become active or inactive. Unanswered for 60 s, the broker
-    /// closes the connection.
+    /// A single active consumer becomes active or inactive. If the client does not answer within 60
+    /// s, the broker closes the connection.
     ConsumerUpdate {
-        /// To be repeated in the answer.
+        /// To be copied into the answer.
         correlation: u32,
         /// The subscription.
         subscription: u8,
-        /// Whether it is active from now on.
+        /// True if the consumer is active from now on.
         active: bool,
     },
-    /// A Credit that was not taken; good ones are not answered.
+    /// A Credit that was refused; successful ones are not answered.
     CreditError {
-        /// Why.
+        /// Reason.
         code: ResponseCode,
         /// The subscription.
         subscription: u8,
@@ -87,34 +87,34 @@ pub enum ServerFrame {
     /// The server is about to close the connection; answer with
     /// [`close_response`](super::close_response).
     Close {
-        /// To be repeated in the answer.
+        /// To be copied into the answer.
         correlation: u32,
-        /// Why.
+        /// Reason.
         code: ResponseCode,
-        /// Why, in the server's words.
+        /// Reason as text.
         reason: String,
     },
-    /// What the server suggests; answer with [`tune`](super::tune).
+    /// Limits that the server proposes; answer with [`tune`](super::tune).
     Tune {
-        /// The largest frame in bytes; 0 is no limit.
+        /// Largest frame in bytes; 0 is no limit.
         frame_max: u32,
-        /// The heartbeat in seconds; 0 is none.
+        /// Heartbeat interval in seconds; 0 is none.
         heartbeat: u32,
     },
-    /// A sign of life.
+    /// An empty frame that shows that the server is alive.
     Heartbeat,
-    /// A command that is not known here.
+    /// An unknown command.
     Unknown {
         /// Its number, without the response bit.
         key: u16,
     },
 }
 
-/// Reads a frame from the server. What follows the known fields of a frame is let be.
+/// Reads a frame from the server. Bytes after the known fields are ignored.
 pub fn decode_server_frame(frame: Frame) -> Result<ServerFrame, WireError> {
     let Frame { key, response, version, mut payload } = frame;
-    // A Cursor over the payload cannot stand in the way of slicing it, so the two that keep their
-    // bytes go first.
+    // Deliver and Response keep their bytes. They are handled first, because slicing the payload is
+    // not possible while a Cursor borrows it.
     match (key, response) {
         (keys::DELIVER, false) => return deliver(version, payload).map(ServerFrame::Deliver),
         (keys::TUNE | keys::CREDIT, true) => {}
@@ -128,7 +128,7 @@ pub fn decode_server_frame(frame: Frame) -> Result<ServerFrame, WireError> {
     let mut body = Cursor::new(keys::name(key), &payload);
     Ok(match (key, response) {
         (keys::TUNE, _) => ServerFrame::Tune { frame_max: body.u32()?, heartbeat: body.u32()? },
-        // The one answer without a correlation id.
+        // The only answer without a correlation id.
         (keys::CREDIT, true) => {
             ServerFrame::CreditError { code: body.u16()?.into(), subscription: body.u8()? }
         }

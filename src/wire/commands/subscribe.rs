@@ -1,4 +1,4 @@
-//! Subscribing, crediting, and the hand-over between single active consumers.
+//! Subscribe, credit, and hand-over between single active consumers.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,19 +8,19 @@ use crate::wire::cursor::{Cursor, PutExt};
 use crate::wire::error::WireError;
 use crate::wire::frame::RESPONSE_BIT;
 
-/// Where in a stream to start. The broker delivers whole chunks, so what comes first can lie before
-/// the place that was asked for: the chunk that holds the offset, the last chunk, the first chunk
-/// with a timestamp not before the one given.
+/// Start position in a stream. The broker delivers whole chunks, so the first records can lie
+/// before the position: it begins with the chunk that holds the offset, the last chunk, or the
+/// first chunk whose timestamp is not before the given one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetSpec {
-    /// The first record that retention has left.
+    /// The first record that retention has kept.
     First,
     /// The last chunk.
     Last,
-    /// What is published from now on.
+    /// The next chunk to be published.
     Next,
-    /// This offset. One below the first becomes the first; one past the end becomes `Next`, and the
-    /// broker does not say so.
+    /// This offset. One below the first is moved to the first; one past the end becomes `Next`
+    /// without notice.
     Offset(Offset),
     /// The first chunk written at this time or later, by the leader's clock.
     Timestamp(Timestamp),
@@ -44,17 +44,17 @@ impl OffsetSpec {
     }
 }
 
-/// Asks for a stream's chunks.
+/// Subscribes to a stream's chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    /// The id, chosen here, under which chunks will come.
+    /// Id of the subscription, chosen by the client.
     pub subscription: u8,
     /// The stream.
     pub stream: StreamName,
-    /// Where to start.
+    /// Start position.
     pub start: OffsetSpec,
-    /// How many chunks may come before more is granted. The broker sends once more than half of it
-    /// is there, so 1 or 2 mean stop-and-wait.
+    /// Initial number of chunks that the broker may send. It sends when more than half of the
+    /// credit is there, so 1 or 2 mean stop-and-wait.
     pub credits: u16,
     /// `name`, `single-active-consumer`, `super-stream`, `filter.N`, `match-unfiltered`, …
     pub properties: Vec<(String, String)>,
@@ -78,7 +78,7 @@ impl Request for Subscribe {
     }
 }
 
-/// Properties at the end of a request, where none at all is written as nothing at all.
+/// Properties at the end of a request; an empty list is written as no bytes.
 pub(super) fn put_optional_pairs(
     out: &mut BytesMut,
     what: &'static str,
@@ -90,7 +90,7 @@ pub(super) fn put_optional_pairs(
 /// Ends a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsubscribe {
-    /// Its id.
+    /// Id of the subscription.
     pub subscription: u8,
 }
 
@@ -109,15 +109,15 @@ impl Request for Unsubscribe {
     }
 }
 
-/// Lets the broker send `credits` chunks more. It answers only where something is wrong
+/// Lets the broker send `credits` more chunks. It answers only if something is wrong
 /// ([`ServerFrame::CreditError`](super::ServerFrame::CreditError)).
 pub fn credit(subscription: u8, credits: u16) -> Bytes {
     let [high, low] = credits.to_be_bytes();
     fixed_frame(keys::CREDIT, &[subscription, high, low])
 }
 
-/// The answer to the server's ConsumerUpdate: where to start from, now that this consumer is active;
-/// `None` where it has become inactive, or is to start where it subscribed.
+/// The answer to the server's ConsumerUpdate: the position to start from, now that this consumer is
+/// active. `None` if it has become inactive, or starts where it subscribed.
 pub fn consumer_update_response(
     correlation: u32,
     code: ResponseCode,

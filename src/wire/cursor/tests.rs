@@ -26,7 +26,7 @@ fn an_error_names_structure_and_byte_and_takes_nothing() {
     c.u16().unwrap();
     let error = c.u32().unwrap_err();
     assert_eq!(error, WireError::new("test", 2, Problem::Truncated { wanted: 4, left: 3 }));
-    assert_eq!(error.to_string(), "test, byte 2: 4 more bytes wanted, 3 left");
+    assert_eq!(error.to_string(), "test, byte 2: 4 more bytes needed, 3 left");
     assert_eq!(c.take(3), Ok(&[2, 3, 4][..]));
     assert!(c.is_empty());
     assert_eq!(c.take(0), Ok(&[][..]));

@@ -1,11 +1,11 @@
-//! What a broker writes: chunks, frames of its own, and answers.
+//! Chunks, frames and answers of a broker.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rillway::wire::frame::write_frame;
 
 use super::Heard;
 
-/// A chunk of records, as it goes over the wire.
+/// A chunk of records, in the wire format.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
     pub(super) first: u64,
@@ -14,21 +14,21 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// AMQP messages with these bodies as their data sections.
+    /// AMQP messages with these bodies as data sections.
     pub(crate) fn plain(first: u64, bodies: &[&str]) -> Chunk {
         let messages: Vec<Vec<u8>> = bodies.iter().map(|body| message(body)).collect();
         Self::raw(first, &messages)
     }
 
-    /// Messages of these very bytes, each an entry.
+    /// Messages with exactly these bytes, each as a simple entry.
     pub(crate) fn raw(first: u64, messages: &[Vec<u8>]) -> Chunk {
         let mut data = BytesMut::new();
         messages.iter().for_each(|message| data.put_slice(&sized(message)));
         Self::of(first, messages.len() as u16, messages.len() as u32, &data)
     }
 
-    /// One sub-entry batch of `records` messages: `data` is what the codec of this number made of
-    /// `inflated` bytes of messages, each behind its size ([`sized`]).
+    /// One sub-entry batch of `records` messages: `data` is the output of the codec with this
+    /// number for `inflated` bytes of messages, each after its size ([`sized`]).
     pub(crate) fn batch(first: u64, codec: u8, records: u16, inflated: u32, data: &[u8]) -> Chunk {
         let mut entry = BytesMut::new();
         entry.put_u8(0x80 | codec << 4);
@@ -39,7 +39,7 @@ impl Chunk {
         Self::of(first, 1, records.into(), &entry)
     }
 
-    /// Any data section, under a header that fits it.
+    /// Any data section, with a matching header.
     pub(crate) fn of(first: u64, entries: u16, records: u32, data: &[u8]) -> Chunk {
         let mut bytes = BytesMut::new();
         bytes.put_slice(&[0x50, 0]);
@@ -75,7 +75,7 @@ pub(crate) fn message(body: &str) -> Vec<u8> {
     bytes
 }
 
-/// A message behind its size, as entries and batches hold it.
+/// A message after its size, the form used in entries and batches.
 pub(crate) fn sized(message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.put_u32(message.len() as u32);
@@ -83,7 +83,7 @@ pub(crate) fn sized(message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A frame that the broker sends of itself.
+/// A frame that the broker sends by itself.
 pub(crate) fn frame(key: u16, version: u16, content: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::new();
     write_frame(&mut out, key, version, |out| {
@@ -94,7 +94,7 @@ pub(crate) fn frame(key: u16, version: u16, content: impl FnOnce(&mut BytesMut))
     out.freeze()
 }
 
-/// The answer to a request: its correlation id, a code, and what follows.
+/// The answer to a request: its correlation id, a code, and the rest.
 pub(crate) fn answer(heard: &Heard, code: u16, content: impl FnOnce(&mut BytesMut)) -> Bytes {
     let correlation = (&heard.payload[..4]).get_u32();
     frame(heard.key | 0x8000, 1, |out| {
