@@ -9,10 +9,10 @@
 //! A reader of the table reads every object in it, so an object counts as soon as it exists: its
 //! creation has to be the commit. A claim makes it so. For each object:
 //! 1. *claim*: the checkpoint is replaced, by compare-and-swap, by one with the key, size and
-//! checksum of the object, and the position after it;
+//!    checksum of the object, and the position after it;
 //! 2. *create*: the object is created under that key, only if there is none;
 //! 3. *settle*: the checkpoint takes over that position, with the next claim or at the end of the
-//! flush.
+//!    flush.
 //!
 //! A key contains the number of its claim, so it is claimed once. A sink that starts and finds an
 //! unsettled claim looks at the key. If the claimed bytes are there, the object counts, and the
