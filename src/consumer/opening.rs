@@ -135,9 +135,16 @@ async fn letters_of(
 
 async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
     let file = StateFile::of(spec);
-    match tokio::task::spawn_blocking(move || file.read()).await {
-        Ok(Ok(memory)) => Ok(memory),
-        Ok(Err(error)) => Err(Outcome::Halted(error.to_string())),
+    let read = move || {
+        let memory = file.read().map_err(|error| Outcome::Halted(error.to_string()))?;
+        if let Some(beginning @ Memory::Beginning(_)) = memory {
+            // A process that died before it had synced the file may have left it in memory alone.
+            file.write(beginning).map_err(|error| Outcome::Failed(error.to_string()))?;
+        }
+        Ok(memory)
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(memory) => memory,
         Err(error) => Err(Outcome::Failed(format!("reading the state file: {error}"))),
     }
 }

@@ -70,8 +70,8 @@ impl<W: Caller> Brain<W> {
             }
         };
         if is_active && self.leaving.is_no() && matches!(self.sink, SinkState::Closed) {
+            // The state shown stays: after a failure, the reason of that counts until it is over.
             self.sink = SinkState::Opening;
-            self.note(Note::State(State::Starting, None));
             self.act(Action::OpenSink);
         }
     }
@@ -84,6 +84,7 @@ impl<W: Caller> Brain<W> {
                 return self.end(outcome, now);
             }
         };
+        self.note(Note::State(State::Starting, None));
         // A policy let a loss pass, and the sink has written nothing since: its position is of before.
         let began = remembered.and_then(|memory: Memory| memory.beginning());
         let position = position.filter(|at| !began.is_some_and(|began| began.replaces(at)));
