@@ -49,13 +49,44 @@ pub(super) async fn resume(
     Ok(outlook.into_resumption())
 }
 
-/// Whether the stream still holds this position, so that its offset may be stored.
-pub(super) async fn bears_out(link: &dyn Link, position: Checkpoint) -> Result<bool, SourceError> {
+/// Finds out whether the stream still holds this position, so that its offset may be stored.
+///
+/// # Errors
+/// Where it does not, or nobody knows. A node that is not the leader may be behind.
+pub(super) async fn bears_out(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
     if !link.abilities().sightings {
-        return Ok(true);
+        return Ok(());
     }
     let sight = look_for(link, position.offset).await?;
-    Ok(resume::bears_out(position, sight).is_ok())
+    resume::bears_out(position, sight).map_err(|why| not_borne_out(why, None))
+}
+
+fn not_borne_out(why: NotBorneOut, of: Option<Origin>) -> SessionError {
+    match why {
+        NotBorneOut::Lost(lost) => SessionError::Lost { lost, of },
+        NotBorneOut::Doubt(doubt) => SessionError::Doubt { doubt, of },
+    }
+}
+
+/// Connects for storing the offset of this position alone; `false` where the leader says that the stream
+/// does not hold it.
+pub(super) async fn for_storing(
+    spec: &Spec,
+    position: Option<Checkpoint>,
+) -> Result<(Arc<dyn Link>, bool), SessionError> {
+    let link = spec.source.connect(Prefer::Replica).await?;
+    let Some(position) = position else { return Ok((link, true)) };
+    match bears_out(&*link, position).await {
+        Ok(()) => return Ok((link, true)),
+        Err(SessionError::Lost { .. } | SessionError::Doubt { .. }) => drop(link),
+        Err(error) => return Err(error),
+    }
+    let leader = spec.source.connect(Prefer::Leader).await?;
+    match bears_out(&*leader, position).await {
+        Ok(()) => Ok((leader, true)),
+        Err(SessionError::Lost { .. }) => Ok((leader, false)),
+        Err(error) => Err(error),
+    }
 }
 
 async fn kept(spec: &Spec, mut outlook: Outlook) -> Result<Outlook, SessionError> {
@@ -208,10 +239,7 @@ async fn bear_out(
         false => look_for(link, position.offset).await?,
     };
     let of = standing.origin();
-    resume::bears_out(position, sight).map_err(|why| match why {
-        NotBorneOut::Lost(lost) => SessionError::Lost { lost, of },
-        NotBorneOut::Doubt(doubt) => SessionError::Doubt { doubt, of },
-    })
+    resume::bears_out(position, sight).map_err(|why| not_borne_out(why, of))
 }
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Sight, SourceError> {

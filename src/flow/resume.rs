@@ -322,6 +322,11 @@ impl Doubts {
         now.saturating_duration_since(since) >= self.limit()
     }
 
+    /// True after the broker said that there is no such stream: what is there now is another one.
+    pub fn is_of_another(&self) -> bool {
+        self.missing
+    }
+
     /// For how long the position may be in doubt before it counts as lost.
     pub fn limit(&self) -> Duration {
         if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX }

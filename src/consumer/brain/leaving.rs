@@ -20,11 +20,11 @@ pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
 /// Whether the consumer is on its way out.
 pub(super) enum Leaving {
     No,
-    /// Another one is to be active. At `until`, or sooner, the sink is told to close; at `answer_by`
-    /// the connection is given up where it has not closed.
+    /// Another one is to be active. At `until`, or sooner, the sink is told to close (`None`: it was);
+    /// at `answer_by` the connection is given up where it has not closed.
     Yielding {
         stop_at: Option<Instant>,
-        until: Instant,
+        until: Option<Instant>,
         answer_by: Option<Instant>,
     },
     /// `stop_at`: when the sink begins nothing more.
@@ -57,7 +57,7 @@ impl Leaving {
         match self {
             Leaving::No => None,
             Leaving::Yielding { stop_at, until, answer_by } => {
-                [*stop_at, Some(*until), *answer_by].into_iter().flatten().min()
+                [*stop_at, *until, *answer_by].into_iter().flatten().min()
             }
             Leaving::Ending { stop_at, .. } => *stop_at,
         }
@@ -107,25 +107,24 @@ impl<W: Caller> Brain<W> {
 
     /// Keeps the connection only for storing the offset.
     fn stop_reading(&mut self, now: Moment) {
-        let is_unsure = self.storing.is_unsure();
-        match (&self.link, self.storing.ledger().durable()) {
-            (Link::Up(_), Some(durable)) if is_unsure => {
-                self.link = Link::Linking { checks: true };
-                self.act(Action::StopReading);
-                self.act(Action::Verify(durable));
-            }
-            (Link::Up(_), _) => {
-                self.link = Link::Bare { is_checked: true };
+        let has_work = !self.batches.cutter.is_empty() || self.storing.ledger().under_way() > 0;
+        let is_unsure = self.storing.is_unsure(has_work);
+        match self.link {
+            Link::Up(_) => {
+                self.link = Link::Bare { is_checked: !is_unsure };
                 self.act(Action::StopReading);
             }
-            (Link::Bare { .. }, _) => {}
+            Link::Bare { is_checked } => {
+                self.link = Link::Bare { is_checked: is_checked && !is_unsure };
+            }
             _ => {
                 self.link = Link::Down { until: now.at };
                 self.act(Action::Disconnect);
             }
         }
         if is_unsure {
-            // Every connection that is made from now on asks for the position first.
+            // The position is asked for on this connection, and on every later one, before anything is
+            // stored there.
             self.storing.resume();
         }
     }
@@ -171,22 +170,21 @@ impl<W: Caller> Brain<W> {
     fn yield_to_another(&mut self, now: Moment) {
         let why = "another instance becomes the active one".to_owned();
         self.note(Note::State(State::Draining, Some(why)));
-        match self.sink {
-            SinkState::Open { .. } => {}
-            SinkState::Opening => {
-                self.sink = SinkState::Closed;
-                self.link = Link::Passive;
+        if !self.sink.is_open() {
+            // Nothing was taken yet.
+            if matches!(self.sink, SinkState::Opening) {
                 self.act(Action::AbortOpening);
-                self.act(Action::AnswerActivation(None));
-                return self.note(Note::Active(false));
             }
-            SinkState::Closed | SinkState::Closing | SinkState::Ended => {}
+            self.sink = SinkState::Closed;
+            self.link = Link::Passive;
+            self.act(Action::AnswerActivation(None));
+            return self.note(Note::Active(false));
         }
         self.restarting = Restarting::No;
         let until = now.at + YIELD_MAX;
         self.leaving = Leaving::Yielding {
             stop_at: Some(now.at + YIELD_MAX / 2),
-            until,
+            until: Some(until),
             answer_by: Some(until + YIELD_CLOSE_MAX),
         };
         if self.storing.is_suspended() {
@@ -205,7 +203,7 @@ impl<W: Caller> Brain<W> {
     /// The connection is lost, and with it the part of the active one: what the sink has begun is ended,
     /// and nothing is stored.
     pub(super) fn yield_without_connection(&mut self, now: Moment) {
-        self.leaving = Leaving::Yielding { stop_at: None, until: now.at, answer_by: None };
+        self.leaving = Leaving::Yielding { stop_at: None, until: Some(now.at), answer_by: None };
         self.storing.give_up();
         self.restarting = Restarting::No;
         self.act(Action::StopSink);
@@ -215,7 +213,7 @@ impl<W: Caller> Brain<W> {
 
     /// Closes the sink, once nothing is under way or the time is over.
     pub(super) fn finish_yielding(&mut self, now: Moment) {
-        let Leaving::Yielding { until, .. } = self.leaving else { return };
+        let Leaving::Yielding { until: Some(until), .. } = self.leaving else { return };
         let is_done = self.storing.is_finished(true) && self.batches.ready.is_empty();
         let closes = match self.sink {
             SinkState::Open { .. } => is_done || until <= now.at,
@@ -223,6 +221,9 @@ impl<W: Caller> Brain<W> {
             SinkState::Closed | SinkState::Opening | SinkState::Closing => false,
         };
         if closes {
+            if let Leaving::Yielding { until, .. } = &mut self.leaving {
+                *until = None;
+            }
             self.sink = SinkState::Closing;
             self.act(Action::CloseSink);
         }

@@ -6,7 +6,7 @@ use super::leaving::Leaving;
 use super::sinking::{Restarting, SinkState};
 use super::{Action, Brain, Caller, Connect, Linked, Moment, Note, Outcome};
 use crate::consumer::intake::{Checked, Intake};
-use crate::consumer::resumption::{Resumption, SessionError};
+use crate::consumer::resumption::{Anew, Resumption, SessionError};
 use crate::flow::beginning::Memory;
 use crate::flow::lag::Tail;
 use crate::flow::resume::{Origin, Start};
@@ -120,12 +120,18 @@ impl<W: Caller> Brain<W> {
             Link::Resuming => false,
             _ => return, // It was given up meanwhile.
         };
+        let linked = match linked {
+            Err(error) if self.leaving.outcome().is_some() => {
+                return self.not_linked_while_ending(error, now);
+            }
+            linked => linked,
+        };
         match linked {
             Ok(Linked::Passive) => {
                 self.link = Link::Passive;
                 self.note(Note::Active(false));
             }
-            Ok(Linked::Reading(resumption)) => self.on_session(*resumption),
+            Ok(Linked::Reading(resumption)) => self.on_session(*resumption, now),
             Ok(Linked::Storing { is_borne_out: true }) => {
                 self.storing.resume();
                 self.link = Link::Bare { is_checked };
@@ -155,8 +161,32 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    fn on_session(&mut self, resumption: Resumption) {
+    fn not_linked_while_ending(&mut self, error: SessionError, now: Moment) {
+        let error = match error {
+            SessionError::Broker(error) => error,
+            // Where the broker had said that there is no such stream, this is another one.
+            SessionError::Doubt { .. }
+                if self.reading.doubts.is_of_another() || self.reading.doubts.lasted(now.at) =>
+            {
+                self.link = Link::Down { until: now.at };
+                self.act(Action::Disconnect);
+                self.storing.give_up();
+                return self.note(Note::NotBorneOut);
+            }
+            other => SourceError::given_up(other),
+        };
+        self.unlink(error, now);
+    }
+
+    fn on_session(&mut self, resumption: Resumption, now: Moment) {
         let Resumption { plan, stored, bounds, .. } = resumption;
+        if let (Some(beginning), Some(anew)) = (plan.begins, self.reading.own.anew)
+            && beginning.is_new_history()
+            && !anew.is_new_history
+        {
+            // It was created again since the loss was found: the sink has to know.
+            return self.begin_anew(Anew { from: None, is_new_history: true, ..anew }, now);
+        }
         self.reading.doubts.clear();
         self.storing.observed(stored);
         if plan.verify.is_some() && !planted!(self, TrustsNewConnection) {

@@ -57,7 +57,7 @@ impl<W: Caller> Brain<W> {
     }
 
     /// Begins anew, once everything under way is settled.
-    fn begin_anew(&mut self, anew: Anew, now: Moment) {
+    pub(super) fn begin_anew(&mut self, anew: Anew, now: Moment) {
         self.cut(now);
         self.reading.doubts.clear();
         self.reading.own =

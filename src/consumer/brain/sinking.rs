@@ -261,8 +261,11 @@ impl<W: Caller> Brain<W> {
         self.sink_ended();
         tickets.into_iter().for_each(|ticket| self.settle(ticket, now));
         if let Some((ticket, checkpoint, messages)) = part {
-            let moved = self.storing.settle_part(ticket, checkpoint, messages);
-            self.note_moved(moved, now);
+            match self.storing.settle_part(ticket, checkpoint, messages) {
+                Ok(true) => self.note(Note::Progress(now.wall)),
+                Ok(false) => {}
+                Err(error) => self.note(Note::Internal(format!("internal error: {error}"))),
+            }
         }
         let hint = if bad.is_empty() || self.spec.on_bad == OnBad::DeadLetter {
             ""
@@ -321,7 +324,7 @@ impl<W: Caller> Brain<W> {
     /// A forced commit: what was accepted is finished first.
     pub(super) fn commit(&mut self, caller: W, now: Moment) {
         if !self.sink.is_open() {
-            let why = "its sink is not open".to_owned();
+            let why = "the consumer cannot store its offset now: its sink is not open".to_owned();
             return self.act(Action::Answer(caller, Err(why)));
         }
         self.cut(now);

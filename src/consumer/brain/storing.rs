@@ -233,10 +233,11 @@ impl<W: Caller> Storing<W> {
         self.commit.is_suspended()
     }
 
-    /// True where messages became durable since the last store, and the stream has not borne out that
-    /// they are its own.
-    pub(in crate::consumer) fn is_unsure(&self) -> bool {
-        self.commit.is_suspended() && self.commit.has_news() && self.phase != Phase::GivenUp
+    /// True where the stream has not borne out the position, and there is something new to store, or will
+    /// be once what is under way is durable.
+    pub(in crate::consumer) fn is_unsure(&self, has_work: bool) -> bool {
+        let has_news = has_work || self.commit.has_news();
+        self.commit.is_suspended() && has_news && self.phase != Phase::GivenUp
     }
 
     /// True while a store is running, of whichever incarnation.

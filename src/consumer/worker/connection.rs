@@ -73,11 +73,7 @@ impl Connection {
             Connect::Read(own) => Box::pin(read(spec, budget, own)),
             Connect::Wait(prefer) => Box::pin(wait(spec, budget, prefer)),
             Connect::Store(position) => Box::pin(async move {
-                let link = spec.source.connect(Prefer::Replica).await?;
-                let is_borne_out = match position {
-                    Some(position) => session::bears_out(&*link, position).await?,
-                    None => true,
-                };
+                let (link, is_borne_out) = session::for_storing(&spec, position).await?;
                 Ok((Some(Connected::Bare(link)), Linked::Storing { is_borne_out }))
             }),
         });
@@ -96,15 +92,16 @@ impl Connection {
         let link = self.link().cloned();
         self.attempt = Some(Box::pin(async move {
             let link = link.ok_or_else(no_connection)?;
-            let is_borne_out = session::bears_out(&*link, position).await?;
-            Ok((None, Linked::Storing { is_borne_out }))
+            // Where it does not, the next connection asks the leader.
+            session::bears_out(&*link, position).await?;
+            Ok((None, Linked::Storing { is_borne_out: true }))
         }));
     }
 
     /// Takes no more chunks. A subscription by which the broker chooses the active consumer stays: its
     /// end would have another one begin at once.
     pub(super) fn stop_reading(&mut self) {
-        self.asking = None;
+        (self.asking, self.attempt) = (None, None);
         self.connected = match std::mem::replace(&mut self.connected, Connected::No) {
             Connected::Subscribed { subscription, .. }
                 if self.spec.source.activation() == Activation::ByBroker =>

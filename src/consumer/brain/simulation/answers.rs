@@ -11,6 +11,7 @@ use crate::consumer::brain::{Connect, Event, Linked, Opened, Outcome};
 use crate::consumer::resumption::{Resumption, SessionError};
 use crate::consumer::session::{self, Outlook};
 use crate::flow::beginning::Memory;
+use crate::source::ErrorKind;
 use crate::types::{Checkpoint, Offset};
 
 impl World {
@@ -46,6 +47,9 @@ impl World {
             }
             Attempt::Verify(position) => self.verify(position),
         };
+        if let Err(SessionError::Broker(error)) = &linked {
+            self.may_give_up |= error.kind() == ErrorKind::Missing;
+        }
         self.tell(Event::Linked(linked));
     }
 
@@ -67,16 +71,18 @@ impl World {
                 self.spec.source.connect(prefer).now_or_never().unwrap()?;
                 Linked::Passive
             }
-            Connect::Store(None) => Linked::Storing { is_borne_out: true },
-            Connect::Store(Some(position)) => self.verify(position)?,
+            Connect::Store(position) => {
+                let stored = session::for_storing(&self.spec, position).now_or_never().unwrap();
+                Linked::Storing { is_borne_out: stored?.1 }
+            }
         };
         self.link = Some(link);
         Ok(linked)
     }
 
     fn verify(&mut self, position: Checkpoint) -> Result<Linked, SessionError> {
-        let looked = session::bears_out(&self.source.clone(), position).now_or_never();
-        Ok(Linked::Storing { is_borne_out: looked.unwrap()? })
+        session::bears_out(&self.source.clone(), position).now_or_never().unwrap()?;
+        Ok(Linked::Storing { is_borne_out: true })
     }
 
     /// A beginning is on the broker and in the state file before anything is read.

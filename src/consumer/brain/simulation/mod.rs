@@ -24,7 +24,7 @@ use super::defect::Defect;
 use super::{Caller, Event, Outcome};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::OnLost;
-use crate::source::{ErrorKind, SourceError};
+use crate::source::{Activation, ErrorKind, SourceError};
 
 const SIMULATIONS: u64 = 6_000;
 const STEPS_MAX: u32 = 250;
@@ -153,7 +153,6 @@ impl World {
 
     /// The broker has this consumer, or another one, become the active one.
     fn activate(&mut self) {
-        use crate::source::Activation;
         let is_listening = self.attempt.is_none() && self.brain.takes_events();
         let by_broker = self.spec.source.activation() == Activation::ByBroker;
         let Some(link) = self
@@ -172,7 +171,7 @@ impl World {
     fn another_consumes(&mut self) {
         let is_passive = self.link.as_ref().is_some_and(|l| !l.awaits_answer && l.from.is_none());
         let is_idle = self.task.is_none() && !self.is_opening && self.attempt.is_none();
-        let by_broker = self.spec.source.activation() == crate::source::Activation::ByBroker;
+        let by_broker = self.spec.source.activation() == Activation::ByBroker;
         let mut state = self.source.state();
         if !(by_broker && is_passive && is_idle && state.exists && self.medium.keeps_position()) {
             return;
@@ -195,6 +194,16 @@ impl World {
     /// What the supervisor, or a person, does.
     fn begin_again_after_an_end(&mut self) {
         let Some(outcome) = self.brain.finished().cloned() else { return };
+        let at_once = self.spec.source.activation() == Activation::AtOnce;
+        let (durable, held) = (self.brain.view().durable, self.source.state().held);
+        if outcome == Outcome::Drained && at_once && !self.may_give_up && durable != self.opened_at
+        {
+            let is_stored = held >= durable.map(|checkpoint| checkpoint.offset.0);
+            assert!(
+                is_stored || !self.source.state().exists,
+                "drained, and {durable:?} is not stored"
+            );
+        }
         self.check_end(&outcome);
         self.run_anew();
     }

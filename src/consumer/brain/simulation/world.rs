@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) was_behind: bool,
     /// A policy had it read a stream from the first message, which may have been read before.
     pub(super) has_new_history: bool,
+    /// There may be nothing to store the offset for.
+    pub(super) may_give_up: bool,
     /// No offset of that was stored yet.
     may_store_lower: bool,
     defect: Option<Defect>,
@@ -143,6 +145,7 @@ impl World {
             run_began_at: 0,
             evicted: BTreeMap::new(),
             has_new_history: false,
+            may_give_up: false,
             may_store_lower: false,
             exempt: BTreeSet::new(),
             has_truncated: false,
@@ -156,6 +159,7 @@ impl World {
     pub(super) fn run_anew(&mut self) {
         (self.task, self.attempt, self.asking, self.link) = (None, None, None, None);
         self.flying = None;
+        (self.may_give_up, self.opened_at) = (false, self.medium.position);
         self.is_opening = false;
         self.waiting.clear();
         let seed = self.random.u64(..);
@@ -322,7 +326,9 @@ impl World {
             Note::GoingOn { .. } | Note::ReCreatedUnread(_) => {
                 self.exempt.extend(self.evicted.keys());
                 (self.has_new_history, self.may_store_lower) = (true, true);
+                self.may_give_up = true;
             }
+            Note::NotBorneOut => self.may_give_up = true,
             Note::Restarted => self.run_began_at = self.medium.rows.len(),
             Note::LeftOut { from, to, .. } => {
                 self.exempt.extend(offsets(from.0, to.0));
