@@ -140,11 +140,6 @@ impl Commit {
         self.suspended = false;
     }
 
-    /// True if messages became durable since the last store.
-    pub fn has_news(&self) -> bool {
-        self.messages > 0
-    }
-
     /// True if storing is suspended.
     pub fn is_suspended(&self) -> bool {
         self.suspended

@@ -86,6 +86,8 @@ struct Waiter<W> {
 
 /// The way of every batch from "in flight" to "stored". `W` is how a waiter is answered.
 pub(in crate::consumer) struct Storing<W> {
+    /// The sink's position when it was opened, if nothing else is durable yet.
+    began_at: Option<Offset>,
     ledger: Ledger,
     commit: Commit,
     waiters: Vec<Waiter<W>>,
@@ -109,6 +111,7 @@ impl<W: Caller> Storing<W> {
             commit.suspend();
         }
         Storing {
+            began_at: position.map(|checkpoint| checkpoint.offset),
             ledger: Ledger::starting_at(position),
             commit,
             waiters: Vec::new(),
@@ -216,6 +219,7 @@ impl<W: Caller> Storing<W> {
 
     /// Forgets the old incarnation of the stream, and returns everyone who waited for an offset of it.
     pub(in crate::consumer) fn restart(&mut self) -> Vec<W> {
+        self.began_at = None;
         self.ledger.restart();
         self.commit.restart();
         if self.store != Store::Idle && !planted!(self, BelievesOutdatedStore) {
@@ -236,7 +240,9 @@ impl<W: Caller> Storing<W> {
     /// True where the stream has not borne out the position, and there is something new to store, or will
     /// be once what is under way is durable.
     pub(in crate::consumer) fn is_unsure(&self, has_work: bool) -> bool {
-        let has_news = has_work || self.commit.has_news();
+        let durable = self.durable();
+        let is_new = durable != self.began_at && durable > self.commit.stored();
+        let has_news = has_work || is_new;
         self.commit.is_suspended() && has_news && self.phase != Phase::GivenUp
     }
 

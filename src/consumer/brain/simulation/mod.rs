@@ -195,7 +195,8 @@ impl World {
     fn begin_again_after_an_end(&mut self) {
         let Some(outcome) = self.brain.finished().cloned() else { return };
         let at_once = self.spec.source.activation() == Activation::AtOnce;
-        let (durable, held) = (self.brain.view().durable, self.source.state().held);
+        let held = self.source.state().held.max(self.confirmed);
+        let durable = self.brain.view().durable;
         if outcome == Outcome::Drained && at_once && !self.may_give_up && durable != self.opened_at
         {
             let is_stored = held >= durable.map(|checkpoint| checkpoint.offset.0);

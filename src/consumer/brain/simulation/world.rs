@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) was_behind: bool,
     /// A policy had it read a stream from the first message, which may have been read before.
     pub(super) has_new_history: bool,
+    /// What the brain knows to be stored by this run.
+    pub(super) confirmed: Option<u64>,
     /// There may be nothing to store the offset for.
     pub(super) may_give_up: bool,
     /// No offset of that was stored yet.
@@ -145,6 +147,7 @@ impl World {
             run_began_at: 0,
             evicted: BTreeMap::new(),
             has_new_history: false,
+            confirmed: None,
             may_give_up: false,
             may_store_lower: false,
             exempt: BTreeSet::new(),
@@ -160,6 +163,7 @@ impl World {
         (self.task, self.attempt, self.asking, self.link) = (None, None, None, None);
         self.flying = None;
         (self.may_give_up, self.opened_at) = (false, self.medium.position);
+        self.confirmed = None;
         self.is_opening = false;
         self.waiting.clear();
         let seed = self.random.u64(..);
@@ -335,7 +339,9 @@ impl World {
                 let evicted = self.evicted.iter().filter(|(_, at)| (from.0..to.0).contains(at));
                 self.exempt.extend(evicted.map(|(id, _)| id));
             }
-            Note::Store(StoreEnd::Stored(_), _) => self.may_store_lower = false,
+            Note::Store(StoreEnd::Stored(offset), _) => {
+                (self.may_store_lower, self.confirmed) = (false, Some(offset.0));
+            }
             Note::Store(StoreEnd::Higher { ours, theirs }, _) => {
                 panic!("{theirs} is stored where {ours} was")
             }
