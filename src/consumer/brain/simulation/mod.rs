@@ -267,6 +267,8 @@ impl World {
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
         self.heal();
+        // How far damaged chunks reached is known with the next one that is whole.
+        self.publish();
         self.due();
         let may_halt = self.spec.on_lost == OnLost::Halt;
         for _ in 0..SETTLING_STEPS_MAX {
