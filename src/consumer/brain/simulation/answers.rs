@@ -109,6 +109,8 @@ impl World {
                 self.exempt.extend(evicted.map(|(id, _)| id));
             }
         }
+        // The brain knows it from here too.
+        self.confirmed = self.confirmed.max(stored.map(|offset| offset.0));
         let (node, version) = (String::new(), String::new());
         Ok(Box::new(Resumption { plan, stored, bounds, node, version }))
     }
