@@ -9,6 +9,8 @@ pub mod faults;
 pub(crate) mod files;
 pub mod flow;
 pub mod republish;
+#[cfg(test)]
+mod seeds;
 pub mod settings;
 pub mod sink;
 pub mod source;

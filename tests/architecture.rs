@@ -27,6 +27,7 @@ const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracin
 const RULES: &[Rule] = &[
     Rule { module: "types", may_use: &[], never: IMPURE },
     Rule { module: "sync", may_use: &[], never: IMPURE },
+    Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
     Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
     Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },

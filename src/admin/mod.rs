@@ -24,7 +24,7 @@
 //! longest for its client), time for a request's head and between two requests, size of the head
 //! and of the body, duration of a connection, time for a commit. Bodies are never read.
 //!
-//! It does not know what runs the consumers: it asks an [`Overview`].
+//! The admin server knows the consumers only through an [`Overview`].
 
 pub mod limits;
 mod overview;

@@ -1,6 +1,6 @@
 //! The task that reads one connection's socket.
 //!
-//! It never waits for anything but the socket. Answers go to their callers, chunks into a queue
+//! The task never waits for anything but the socket. Answers go to their callers, chunks into a queue
 //! with room for all that the budget admits, and immediate answers to the writer's queue. A Deliver
 //! frame is admitted by its subscription's budget as soon as its first bytes arrive, before memory
 //! is reserved for the rest.

@@ -158,7 +158,7 @@ pub struct ConsumerPlan {
     pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
     /// Upper bound of its memory, in bytes.
     pub memory_bound_bytes: u64,
-    /// Where it would resume; `None` if that was not asked, or it could not run.
+    /// The offset at which the consumer would resume; `None` without `--connect`, or if the consumer could not run.
     pub resume: Option<ResumeReport>,
     /// Reason why it could not run; `None` if that was not asked, or it could.
     pub problem: Option<String>,

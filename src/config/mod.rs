@@ -7,8 +7,8 @@
 //! Invariants: no error, `Debug` or `Display` contains a secret or the password of a URI; an
 //! unknown key is an error, never ignored; as many errors as can be found are reported at once.
 //!
-//! It reads the file, the given environment and the files of secrets, and nothing else. It knows
-//! nothing of brokers, clocks or sockets, and of a sink only its
+//! The configuration comes from the file, the given environment and the files of secrets, and nothing
+//! else. This module knows nothing of brokers, clocks or sockets, and of a sink only its
 //! [`Declaration`](crate::sink::declaration::Declaration).
 //!
 //! Order: [`load`] merges the layers into one tree, [`schema`] finds unknown keys and references to

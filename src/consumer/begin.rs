@@ -62,8 +62,9 @@ pub(super) async fn anew(
     })
 }
 
-/// Where the stream begins now, or behind what was read where that is later. A stream that begins below
-/// where it began before is another one, or this node keeps more: either way, more of it can be read.
+/// The first offset that can still be read and was not: the stream's first offset, or the one after the
+/// lost position if that is higher. A first offset lower than at the time of the loss means a re-created
+/// stream, or a node that retains more.
 fn first_unread(link: &dyn Link, bounds: &Bounds, anew: &Anew) -> Offset {
     let of_empty = if link.abilities().emptiness { Offset(0) } else { Offset(u64::MAX) };
     let behind = anew.instead_of.map_or(Offset(0), |position| position.offset.next());

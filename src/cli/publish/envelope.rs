@@ -1,6 +1,6 @@
 //! Turns a line written by a Rillway sink back into a message.
 //!
-//! It reads `body` with `body_encoding` (`json`, which is the default, `text` or `base64`),
+//! The keys that count are `body` with `body_encoding` (`json`, which is the default, `text` or `base64`),
 //! `properties` and `application_properties`. Every other key is ignored, so that the output of a
 //! sink can be published again. A property whose `NAME_encoding` is `base64` is bytes. Anything
 //! that the client cannot publish unchanged (a body that was an AMQP value, a nested application

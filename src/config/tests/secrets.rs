@@ -96,7 +96,7 @@ fn nothing_ever_shows_a_secret() {
     assert!(!format!("{error} {error:?}").contains(SECRET), "{error}");
 }
 
-/// What is taken for a host, a port or a path is shown; the end of a password must not be among it.
+/// Hosts, ports and paths are shown in errors. Part of a password must never be parsed as one of them.
 #[test]
 fn a_password_that_is_not_percent_encoded_is_refused_before_it_is_taken_for_something_else() {
     let of = |sink: &str| {

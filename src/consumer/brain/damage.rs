@@ -9,7 +9,7 @@ use crate::telemetry::{LostReason, RestartReason};
 use crate::types::Offset;
 use crate::wire::chunk::ChunkError;
 
-/// How often in a row something is read in vain before a policy decides.
+/// Failed reads of the same offset in a row, after which `on_bad_message` decides.
 const READS_MAX: u32 = 3;
 
 impl<W: Caller> Brain<W> {

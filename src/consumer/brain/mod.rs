@@ -231,7 +231,7 @@ impl<W: Caller> Brain<W> {
         View {
             oldest: ledger.oldest().or_else(in_cutter),
             durable: ledger.durable(),
-            is_unstored: self.storing.is_pending(),
+            is_unstored: self.storing.is_pending() || self.storing.is_unsure(false),
             is_reading: matches!(self.link, Link::Up(_)),
             is_sink_busy: ledger.unsettled() > self.sink.held(),
         }

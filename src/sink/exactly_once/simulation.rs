@@ -5,10 +5,9 @@
 //! Run more of them with `RILLWAY_SIMULATIONS=1000000 cargo test --lib exactly_once`. A failure prints its
 //! seed; `RILLWAY_SEED=SEED` runs that one alone.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::BeforeWrite;
 use super::defect::{Defect, Tracker};
+use crate::seeds;
 use crate::types::{Checkpoint, Offset};
 
 const SIMULATIONS: u64 = 20_000;
@@ -394,31 +393,15 @@ fn simulate(seed: u64, defect: Option<Defect>) {
     world.finish();
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn nothing_is_lost_or_repeated_in_any_interleaving() {
-    let seeds = match number("RILLWAY_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("RILLWAY_SIMULATIONS").unwrap_or(SIMULATIONS),
-    };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed, None))) {
-            eprintln!(
-                "seed {seed} failed. Again: RILLWAY_SEED={seed} cargo test --lib exactly_once"
-            );
-            std::panic::resume_unwind(panic);
-        }
-    }
+    seeds::all_pass(SIMULATIONS, "exactly_once", |seed| simulate(seed, None));
 }
 
 #[test]
 fn every_planted_defect_is_found() {
     for defect in Defect::ALL {
-        let found = (0..SEEDS_TO_FIND_MAX)
-            .find(|seed| catch_unwind(AssertUnwindSafe(|| simulate(*seed, Some(defect)))).is_err());
-        assert!(found.is_some(), "{defect:?} was not found in {SEEDS_TO_FIND_MAX} seeds");
+        let found = seeds::one_fails(SEEDS_TO_FIND_MAX, |seed| simulate(seed, Some(defect)));
+        assert!(found, "{defect:?} was not found in {SEEDS_TO_FIND_MAX} seeds");
     }
 }

@@ -16,7 +16,6 @@ mod storing;
 mod trace;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use self::world::World;
@@ -24,6 +23,7 @@ use super::defect::Defect;
 use super::{Caller, Event, Outcome};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::OnLost;
+use crate::seeds;
 use crate::source::{Activation, ErrorKind, SourceError};
 
 const SIMULATIONS: u64 = 6_000;
@@ -336,29 +336,15 @@ fn simulate(seed: u64, defect: Option<Defect>) {
     world.finish();
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn the_whole_consumer_keeps_its_promises_in_every_interleaving() {
-    let seeds = match number("RILLWAY_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("RILLWAY_SIMULATIONS").unwrap_or(SIMULATIONS),
-    };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed, None))) {
-            eprintln!("seed {seed} failed. Again: RILLWAY_SEED={seed} cargo test --lib simulation");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    seeds::all_pass(SIMULATIONS, "the_whole_consumer", |seed| simulate(seed, None));
 }
 
 #[test]
 fn every_defect_planted_in_the_consumer_is_found() {
     for defect in Defect::WHOLE {
-        let found = (0..SIMULATIONS)
-            .find(|seed| catch_unwind(AssertUnwindSafe(|| simulate(*seed, Some(defect)))).is_err());
-        assert!(found.is_some(), "{defect:?} was not found in {SIMULATIONS} seeds");
+        let found = seeds::one_fails(SIMULATIONS, |seed| simulate(seed, Some(defect)));
+        assert!(found, "{defect:?} was not found in {SIMULATIONS} seeds");
     }
 }

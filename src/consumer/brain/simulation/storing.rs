@@ -5,13 +5,13 @@
 //! its seed; `RILLWAY_SEED=SEED` runs that one alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::consumer::brain::defect::Defect;
 use crate::consumer::brain::storing::{Ending, ReadBack, StoreEnd, Storing};
 use crate::flow::commit::Policy;
 use crate::flow::ledger::Ticket;
+use crate::seeds;
 use crate::types::{Checkpoint, Offset, Timestamp};
 
 const SIMULATIONS: u64 = 20_000;
@@ -385,29 +385,15 @@ fn simulate(seed: u64, defect: Option<Defect>) {
     world.finish();
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn the_promises_hold_in_every_interleaving() {
-    let seeds = match number("RILLWAY_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("RILLWAY_SIMULATIONS").unwrap_or(SIMULATIONS),
-    };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed, None))) {
-            eprintln!("seed {seed} failed. Again: RILLWAY_SEED={seed} cargo test --lib simulation");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    seeds::all_pass(SIMULATIONS, "simulation::storing", |seed| simulate(seed, None));
 }
 
 #[test]
 fn every_planted_defect_is_found() {
     for defect in Defect::STORING {
-        let found = (0..SEEDS_TO_FIND_MAX)
-            .find(|seed| catch_unwind(AssertUnwindSafe(|| simulate(*seed, Some(defect)))).is_err());
-        assert!(found.is_some(), "{defect:?} was not found in {SEEDS_TO_FIND_MAX} seeds");
+        let found = seeds::one_fails(SEEDS_TO_FIND_MAX, |seed| simulate(seed, Some(defect)));
+        assert!(found, "{defect:?} was not found in {SEEDS_TO_FIND_MAX} seeds");
     }
 }
