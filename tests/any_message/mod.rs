@@ -148,8 +148,9 @@ async fn every_sink() -> Result<(), Unavailable> {
         for reason in ["undecodable", "over_limit", "misfit", "refused"] {
             counts.push(lost(&daemon, name, reason).await);
         }
-        // A burst that does not fit into `memory` is asked for again; that ends nothing.
-        for reason in ["sink", "panic", "broker", "stream", "reread", "connection"] {
+        for reason in
+            ["sink", "panic", "broker", "stream", "reread", "connection", "locked", "other"]
+        {
             let labels = [&*format!("consumer=\"{name}\""), &*format!("reason=\"{reason}\"")];
             let restarts = daemon.metric("rillway_restarts_total", &labels).await;
             assert_eq!(restarts.unwrap_or(0.0), 0.0, "{name}: {reason}\n{}", home.log_tail());

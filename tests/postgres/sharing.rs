@@ -67,8 +67,6 @@ async fn of_those_that_begin_at_once_one_writes() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     let there = options(&postgres.url(), &schema);
-    // The tables are there before, by the hand of another stream's consumer.
-    PostgresSink::open(there.clone(), "other".into(), "x".into(), Claim::new()).await.unwrap();
     let opening = (0..8).map(|nth| {
         let there = there.clone();
         tokio::spawn(async move { open_as(&there, &format!("r{nth}")).await.map(drop) })
@@ -156,4 +154,29 @@ async fn positions_of_an_older_version_that_may_not_be_altered() {
     assert!(what.contains("twice"), "{what}");
     open(poor).await.unwrap();
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2]);
+}
+
+/// The tables are missing, and several consumers open their sinks at once: none of them fails for the
+/// others, and the table that they share has one index.
+#[tokio::test]
+async fn those_that_create_the_tables_at_once_all_open() {
+    let postgres = or_skip!(Postgres::shared().await);
+    for _ in 0..8 {
+        let schema = postgres.schema().await;
+        let options = options(&postgres.url(), &schema);
+        let opening = (0..6).map(|nth| {
+            let (options, stream) = (options.clone(), format!("stream-{nth}"));
+            tokio::spawn(async move {
+                let (stream, reference) = (stream.as_str().into(), "r".into());
+                PostgresSink::open(options, stream, reference, Claim::new()).await.map(drop)
+            })
+        });
+        for task in opening.collect::<Vec<_>>() {
+            task.await.unwrap().unwrap();
+        }
+        let count =
+            "SELECT count(*) FROM pg_indexes WHERE schemaname = $1 AND tablename = 'events'";
+        let row = postgres.client().await.query_one(count, &[&schema]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), 1);
+    }
 }

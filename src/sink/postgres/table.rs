@@ -111,9 +111,9 @@ pub(super) async fn make(
     create: bool,
 ) -> Result<(), SinkError> {
     let looking = failed("look at the tables", names, place);
-    for (name, sql) in [
-        (&names.positions, claim::create(&names.positions)),
-        (&names.table, create_table(names, shape)),
+    for (name, bare, sql) in [
+        (&names.positions, claim::TABLE, claim::create(&names.positions)),
+        (&names.table, names.bare.as_str(), create_table(names, shape)),
     ] {
         // Looked first: even "IF NOT EXISTS" takes the right to create.
         if exists(client, name).await.map_err(&looking)? {
@@ -124,10 +124,41 @@ pub(super) async fn make(
                 "there is no table {name} at {place}, and `create` is false. Create it with: {sql}"
             )));
         }
-        client.batch_execute(&sql).await.map_err(failed("create the tables", names, place))?;
-        tracing::info!(table = %name, "table created");
+        let created = create_alone(client, (&names.schema, bare), &sql).await;
+        if created.map_err(failed("create the tables", names, place))? {
+            tracing::info!(table = %name, "table created");
+        }
     }
     Ok(())
+}
+
+/// Creates a table, while no other session of rillway creates one of the same name: of two that do so at
+/// once PostgreSQL lets one fail, "IF NOT EXISTS" or not. `false` if it exists by then.
+async fn create_alone(
+    client: &Client,
+    (schema, bare): (&str, &str),
+    sql: &str,
+) -> Result<bool, Error> {
+    // Not `to_regclass`, whose cache does not show what was created while this session waited.
+    const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n \
+         ON n.oid = relnamespace WHERE nspname = $1::text AND relname = $2::text)";
+    client.batch_execute("BEGIN").await?;
+    let creating = async {
+        // Released at the end of the transaction.
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))";
+        client.execute(lock, &[&format!("rillway creates {schema}.{bare}")]).await?;
+        if client.query_one(IS_THERE, &[&schema, &bare]).await?.try_get(0)? {
+            return Ok(false);
+        }
+        client.batch_execute(sql).await?;
+        Ok(true)
+    };
+    let created = creating.await;
+    let end = if created.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = client.batch_execute(end).await;
+    let created = created?;
+    ended?;
+    Ok(created)
 }
 
 /// The types of the columns of the table, which is there.
