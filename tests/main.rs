@@ -40,6 +40,7 @@ mod refusals;
 mod resume;
 mod shutdown;
 mod silence;
+mod single_active;
 mod smoke;
 mod source;
 mod sqlite;

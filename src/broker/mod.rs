@@ -42,5 +42,5 @@ pub use options::{ConnectOptions, Endpoint, Mechanism};
 pub use publishing::{Creation, Frame, Publisher};
 pub use scan::{ReadError, StreamReader};
 pub use slot::{Delivery, Received};
-pub use subscription::Subscribed;
+pub use subscription::{SINGLE_ACTIVE, Subscribed};
 pub use tail::{Bounds, chunk_at, stream_bounds};

@@ -203,9 +203,18 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
                 publisher.refuse(&errors);
             }
         }
-        ServerFrame::ConsumerUpdate { correlation, .. } => {
-            // No subscription of ours asks to be a single active consumer.
-            reply(shared, commands::consumer_update_response(correlation, ResponseCode::Ok, None))?;
+        ServerFrame::ConsumerUpdate { correlation, subscription, active } => {
+            let slots = lock(&shared.slots);
+            let told = slots.get(&subscription).map_or(Ok(false), |s| s.update(active, correlation));
+            drop(slots);
+            let is_told = told.map_err(|_| {
+                shared.broken("the broker changed the active consumer again and again without waiting for an answer")
+            })?;
+            if !is_told {
+                // A subscription that has ended, or never asked to be a single active consumer.
+                let none = commands::consumer_update_response(correlation, ResponseCode::Ok, None);
+                reply(shared, none)?;
+            }
         }
         ServerFrame::CreditError { code, subscription } => {
             tracing::debug!(

@@ -97,6 +97,8 @@ impl StreamReader {
                     let stream = self.stream.clone();
                     return Err(BrokerError::StreamUnavailable { stream, detail }.into());
                 }
+                // It does not ask for any.
+                Some(Received::Update { .. }) => continue,
                 None => return Err(self.connection.reason().into()),
             };
             let unreadable = |error| ReadError::Chunk(self.stream.clone(), error);

@@ -40,16 +40,31 @@ pub enum Received {
     /// The subscription has ended: the stream was deleted, or its member on this node went away.
     /// The connection stays open.
     Unavailable(ResponseCode),
+    /// The broker makes this single active consumer active or passive, and waits for an answer
+    /// ([`Subscribed::answer`](super::Subscribed::answer)).
+    Update {
+        /// True if it is to become active.
+        active: bool,
+        /// Id for the answer.
+        correlation: u32,
+    },
 }
 
+/// Most updates that may wait for a consumer. The broker sends the next one only after an answer,
+/// or where the group changes meanwhile.
+const UPDATES_MAX: usize = 16;
+
 /// Capacity of the event queue: one slot per chunk that the budget admits, plus one for the
-/// end-of-subscription event. Credit does not limit the number of waiting chunks, because it is
+/// end-of-subscription event, plus those for updates. Credit does not limit the number of waiting chunks, because it is
 /// granted again when a chunk *arrives*. But each chunk counts for at least the overhead, so the
 /// budget does.
 pub(super) fn queue_max(budget: &Budget) -> usize {
-    let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
-    usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
+    let chunks = usize::try_from(budget.limit() / CHUNK_OVERHEAD_BYTES + 1).unwrap_or(usize::MAX);
+    chunks.saturating_add(UPDATES_MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }
+
+/// The broker sent more updates than there is room for.
+pub(super) struct UpdatesExceeded;
 
 /// Decision about a Deliver frame whose first bytes have arrived.
 pub(super) enum Admit {
@@ -72,6 +87,8 @@ pub(super) struct Main {
     pub(super) stream: StreamName,
     pub(super) sender: mpsc::Sender<Received>,
     pub(super) budget: Arc<Budget>,
+    /// True if the broker decides when it is active.
+    pub(super) is_single_active: bool,
 }
 
 pub(super) type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
@@ -147,6 +164,20 @@ impl Slot {
         }
     }
 
+    /// Passes on that the broker makes the consumer active or passive; false if nobody waits for
+    /// that.
+    pub(super) fn update(&self, active: bool, correlation: u32) -> Result<bool, UpdatesExceeded> {
+        let Slot::Main(main) = self else { return Ok(false) };
+        if !main.is_single_active {
+            return Ok(false);
+        }
+        match main.sender.try_send(Received::Update { active, correlation }) {
+            Ok(()) => Ok(true),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(UpdatesExceeded),
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(false),
+        }
+    }
+
     /// The broker ended the subscription.
     pub(super) fn unavailable(self, code: ResponseCode) {
         if let Slot::Main(main) = self {
@@ -174,7 +205,12 @@ mod tests {
         budget.open(INITIAL_CREDIT);
         let (sender, events) = mpsc::channel(queue_max(&budget));
         let stream = StreamName::new("s");
-        let slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
+        let slot = Slot::Main(Main {
+            stream,
+            sender,
+            budget: Arc::clone(&budget),
+            is_single_active: false,
+        });
         let frame_bytes = 1;
         let mut taken = 0;
         while matches!(budget.admit(frame_bytes), Admission::Granted) {

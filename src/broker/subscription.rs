@@ -13,7 +13,10 @@ use crate::flow::resume::Start;
 use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::chunk::Sighting;
-use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe};
+use crate::wire::commands::{self, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
+
+/// Subscription property of a single active consumer; its value is `true`.
+pub const SINGLE_ACTIVE: &str = "single-active-consumer";
 
 /// A subscription of a consumer. Dropping it ends the credit, and chunks that still arrive are
 /// discarded. The broker ends it with the connection.
@@ -33,7 +36,12 @@ impl Connection {
         properties: Vec<(String, String)>,
     ) -> Result<Subscribed, BrokerError> {
         let (sender, events) = mpsc::channel(queue_max(budget));
-        let main = Main { stream: stream.clone(), sender, budget: Arc::clone(budget) };
+        let main = Main {
+            stream: stream.clone(),
+            sender,
+            budget: Arc::clone(budget),
+            is_single_active: properties.iter().any(|(key, _)| key == SINGLE_ACTIVE),
+        };
         lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
         let subscription =
             Subscribed { connection: self.clone(), budget: Arc::clone(budget), events };
@@ -166,6 +174,22 @@ impl Subscribed {
     /// An event that has already arrived.
     pub fn try_next(&mut self) -> Option<Received> {
         self.events.try_recv().ok()
+    }
+
+    /// A function that answers an update: with the start position of a consumer that becomes
+    /// active, with `None` for one that becomes passive. It never waits.
+    pub fn answer(&self, correlation: u32) -> impl FnOnce(Option<Start>) + Send + 'static {
+        let connection = self.connection.clone();
+        move |start| {
+            let start = start.map(offset_spec);
+            let frame =
+                commands::consumer_update_response(correlation, ResponseCode::Ok, start);
+            let shared = connection.shared();
+            if shared.out.try_send(frame).is_err() {
+                // Without an answer, the broker would keep the stream from everyone.
+                shared.end(shared.broken("the broker does not read from the connection"));
+            }
+        }
     }
 
     /// The connection of the subscription.

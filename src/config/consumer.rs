@@ -29,6 +29,8 @@ pub struct ConsumerConfig {
     pub reference: Reference,
     /// The stream to read.
     pub stream: StreamName,
+    /// True if the broker has one active consumer among all of this reference.
+    pub single_active: bool,
     /// Start position if it has never stored an offset.
     pub start: Start,
     /// When it stores its offset on the broker.
@@ -179,6 +181,10 @@ pub(super) struct ConsumerKeys {
     reference: Option<String>,
     /// The stream to read.
     stream: String,
+    /// Of all consumers with this stream and reference, in any number of daemons, the broker has one
+    /// active, and another one when that ends. Needs RabbitMQ 3.11.
+    #[serde(default)]
+    single_active: bool,
     /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
     /// last message; a timestamp is also exact to the chunk only. Default: `first`; for the sink
     /// `metrics`, `next`.
@@ -262,6 +268,7 @@ impl ConsumerConfig {
             reference,
             name: ConsumerName::new(keys.name),
             stream,
+            single_active: keys.single_active,
             start: keys.start.unwrap_or_else(|| sink.start()),
             commit: keys.commit,
             batch: keys.batch,

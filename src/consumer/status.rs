@@ -202,9 +202,9 @@ impl Facts {
         }
     }
 
-    /// True while it works normally.
+    /// True while it works normally, or stands by for another instance that does.
     pub fn is_ready(&self) -> bool {
-        self.shown_state() == State::Running
+        matches!(self.shown_state(), State::Running | State::Passive)
     }
 
     /// Seconds since it became ready, or not ready.
@@ -269,6 +269,15 @@ impl Facts {
         self.buffered_bytes = 0;
         self.sink_busy_since = None;
         self.oldest = None;
+    }
+
+    /// Another instance is, or may be, the active one: where that stands is not known here.
+    pub(super) fn stand_by(&mut self) {
+        self.unplug();
+        (self.position, self.positioned, self.foreign) = (None, false, false);
+        (self.durable, self.stored, self.received) = (None, None, None);
+        (self.last_chunk, self.news, self.delivered) = (None, false, false);
+        (self.sink_trouble, self.unstored_since) = (None, None);
     }
 
     /// Facts about the stream belong to an old incarnation.

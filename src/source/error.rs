@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Unreadable,
     /// The peer violates the protocol.
     Violation,
+    /// The broker is too old for what is configured: a retry is useless.
+    Unsupported,
 }
 
 impl SourceError {
@@ -57,7 +59,7 @@ impl SourceError {
 
     /// True if a retry is useless before an operator acts.
     pub fn is_fatal(&self) -> bool {
-        self.kind == ErrorKind::TooLarge
+        matches!(self.kind, ErrorKind::TooLarge | ErrorKind::Unsupported)
     }
 
     /// True if the broker itself answered, so it can be reached.

@@ -24,7 +24,8 @@
 //!   returns `None`.
 //! - A subscription is active at once, unless [`Source::activation`] says that the broker
 //!   decides. Then nothing is delivered before an [`Event::Activation`] was answered. What was
-//!   delivered before a change comes before its event.
+//!   delivered before a change comes before its event. [`Subscription::change`] tells of a change
+//!   although chunks wait before it: these are for the next active consumer.
 //! - A source knows nothing of sinks, batches, policies or metrics.
 
 #[doc(hidden)]
@@ -33,6 +34,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 
 pub use self::error::{ErrorKind, SourceError};
+pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
 use crate::flow::resume::Start;
 use crate::types::Offset;
@@ -164,41 +167,5 @@ impl Handover {
     /// begin at. Without an answer the broker stops waiting after its own time limit.
     pub fn answer(self, begin_at: Option<Start>) {
         (self.answer)(begin_at);
-    }
-}
-
-/// A delivering subscription with its link. Dropping it ends the credit.
-pub struct Subscription {
-    link: Arc<dyn Link>,
-    feed: Box<dyn Feed>,
-}
-
-/// Begins to deliver from `start` on, under the budget.
-///
-/// # Errors
-/// As [`Link::feed`].
-pub async fn begin(
-    link: &Arc<dyn Link>,
-    start: Start,
-    budget: &Arc<Budget>,
-) -> Result<Subscription, SourceError> {
-    let feed = link.feed(start, budget).await?;
-    Ok(Subscription { link: Arc::clone(link), feed })
-}
-
-impl Subscription {
-    /// The next event; `None` when the link has ended (it has the reason). Cancel-safe.
-    pub async fn next(&mut self) -> Option<Event> {
-        std::future::poll_fn(|context| self.feed.poll_next(context)).await
-    }
-
-    /// An event that has already arrived.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.feed.try_next()
-    }
-
-    /// The link of the subscription.
-    pub fn link(&self) -> &Arc<dyn Link> {
-        &self.link
     }
 }

@@ -5,15 +5,17 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::{Abilities, ErrorKind, Event, Feed, Link, Source, SourceError};
+use super::{
+    Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError,
+};
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, chunk_at,
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, SINGLE_ACTIVE, chunk_at,
     connect_to_stream, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::chunk::Sighting;
-use crate::wire::commands::keys;
+use crate::wire::commands::{ResponseCode, keys};
 
 /// One stream under one reference.
 #[derive(Clone, Debug)]
@@ -21,12 +23,51 @@ pub struct StreamSource {
     options: ConnectOptions,
     stream: StreamName,
     reference: Reference,
+    single_active: Option<SingleActive>,
+}
+
+/// The broker chooses one active consumer among those with the same reference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SingleActive {
+    /// The super stream that the stream is a partition of: the broker then spreads the active
+    /// consumers of all partitions over the group.
+    pub super_stream: Option<StreamName>,
 }
 
 impl StreamSource {
     /// A source that connects on demand.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        StreamSource { options, stream, reference }
+        StreamSource { options, stream, reference, single_active: None }
+    }
+
+    /// The same as one of several of which the broker has one active.
+    pub fn single_active(self, group: SingleActive) -> StreamSource {
+        StreamSource { single_active: Some(group), ..self }
+    }
+
+    fn subscription_properties(&self) -> Vec<(String, String)> {
+        let Some(SingleActive { super_stream }) = &self.single_active else { return Vec::new() };
+        let mut properties = vec![
+            (SINGLE_ACTIVE.to_owned(), "true".to_owned()),
+            ("name".to_owned(), self.reference.as_str().to_owned()),
+        ];
+        properties.extend(
+            super_stream.iter().map(|name| ("super-stream".to_owned(), name.as_str().to_owned())),
+        );
+        properties
+    }
+
+    /// An older broker ignores the property, and would have every consumer active.
+    fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
+        if self.single_active.is_none() || has_statistics(connection) {
+            return Ok(());
+        }
+        let what = format!(
+            "single_active needs RabbitMQ 3.11 or later, but {} is {}: upgrade the broker, or remove single_active and run only one rillway for this reference",
+            connection.endpoint(),
+            connection.version()
+        );
+        Err(SourceError::new(ErrorKind::Unsupported, what))
     }
 }
 
@@ -34,8 +75,17 @@ impl StreamSource {
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
         let connection = connect_to_stream(&self.options, &self.stream, prefer).await?;
+        self.check_version(&connection)?;
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
-        Ok(Arc::new(StreamLink { connection, stream, reference }))
+        let properties = self.subscription_properties();
+        Ok(Arc::new(StreamLink { connection, stream, reference, properties }))
+    }
+
+    fn activation(&self) -> Activation {
+        match self.single_active {
+            Some(_) => Activation::ByBroker,
+            None => Activation::AtOnce,
+        }
     }
 }
 
@@ -44,6 +94,23 @@ struct StreamLink {
     connection: Connection,
     stream: StreamName,
     reference: Reference,
+    /// Properties of a subscription.
+    properties: Vec<(String, String)>,
+}
+
+impl StreamLink {
+    fn explain(&self, error: BrokerError) -> SourceError {
+        let is_single_active = !self.properties.is_empty();
+        if let BrokerError::Refused { code: ResponseCode::PreconditionFailed, .. } = &error
+            && is_single_active
+        {
+            let what = format!(
+                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
+            );
+            return SourceError::new(ErrorKind::Refused, what);
+        }
+        error.into()
+    }
 }
 
 #[async_trait]
@@ -74,8 +141,10 @@ impl Link for StreamLink {
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
-        let subscribed = self.connection.subscribe(&self.stream, start, budget, Vec::new());
-        Ok(Box::new(StreamFeed { subscription: subscribed.await?, stream: self.stream.clone() }))
+        let properties = self.properties.clone();
+        let subscribed = self.connection.subscribe(&self.stream, start, budget, properties).await;
+        let subscription = subscribed.map_err(|error| self.explain(error))?;
+        Ok(Box::new(StreamFeed { subscription, stream: self.stream.clone() }))
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -111,6 +180,10 @@ impl StreamFeed {
             broker::Received::Unavailable(code) => Event::Unavailable(SourceError::unavailable(
                 &self.stream,
                 format_args!("the broker ended the subscription: {code}"),
+            )),
+            broker::Received::Update { active, correlation } => Event::Activation(Handover::new(
+                active,
+                self.subscription.answer(correlation),
             )),
         }
     }

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::reconcile::Ended;
 use crate::consumer::{self, HoldSlot, Outcome, Resources};
 use crate::flow::backoff::Backoff;
+use crate::source::Activation;
 use crate::telemetry::{Heartbeats, RestartReason};
 use crate::types::Guarantee;
 
@@ -60,6 +61,10 @@ pub(super) async fn run(
         }
         Run::Failed(reason, kind) => {
             let wait = carried.fail(&member, &reason, kind, started);
+            if member.plan.spec.source.activation() == Activation::ByBroker {
+                // Another one is the active consumer by then, perhaps on this machine.
+                carried.hold = HoldSlot::default();
+            }
             (Ended::Failed { reason, wait }, carried)
         }
     }

@@ -12,7 +12,7 @@ use crate::consumer::{Begin, OnBad, Spec};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::sink::factory::{self, Look, SinkFactory};
-use crate::source::stream::StreamSource;
+use crate::source::stream::{SingleActive, StreamSource};
 use crate::types::{ConsumerKey, Guarantee, Reference};
 
 /// One consumer, ready to run.
@@ -97,13 +97,18 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
         wind_up_after: config.shutdown_grace.0 / 2,
         backoff_min: consumer.restart.min_backoff.0,
         backoff_max: consumer.restart.max_backoff.0,
-        source: Arc::new(StreamSource::new(
-            connect.clone(),
-            consumer.stream.clone(),
-            consumer.reference.clone(),
-        )),
+        source: Arc::new(source_of(connect.clone(), consumer)),
         connect,
         state_dir: config.state_dir.clone(),
+    }
+}
+
+fn source_of(connect: ConnectOptions, consumer: &ConsumerConfig) -> StreamSource {
+    let (stream, reference) = (consumer.stream.clone(), consumer.reference.clone());
+    let source = StreamSource::new(connect, stream, reference);
+    match consumer.single_active {
+        true => source.single_active(SingleActive::default()),
+        false => source,
     }
 }
 

@@ -100,6 +100,8 @@ labels! {
         Starting = "starting",
         /// Connects to a node that holds its stream, and subscribes.
         Connecting = "connecting",
+        /// Subscribed, and another instance is the active consumer.
+        Passive = "passive",
         /// Reads and writes.
         Running = "running",
         /// Connected, but its sink fails and is retried, or has not answered for too long.
@@ -178,7 +180,7 @@ mod tests {
     fn every_set_is_closed_and_without_doubles() {
         check::<LostReason>(7);
         check::<StoreResult>(3);
-        check::<State>(8);
+        check::<State>(9);
         check::<RestartReason>(8);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);

@@ -53,6 +53,10 @@ pub(super) enum Defect {
     ForgetsToReconnect,
     /// A loss is passed over without a word.
     LosesInSilence,
+    /// The broker waits for a sink that is stuck.
+    WaitsForStuckSink,
+    /// A consumer whose sink was taken over by the next active one waits for an operator.
+    HaltsWhenTakenOver,
 }
 
 impl Defect {
@@ -74,7 +78,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 12] = [
+    pub(super) const WHOLE: [Defect; 14] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -87,5 +91,7 @@ impl Defect {
         Defect::NotesPositionEarly,
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
+        Defect::WaitsForStuckSink,
+        Defect::HaltsWhenTakenOver,
     ];
 }

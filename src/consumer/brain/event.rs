@@ -124,6 +124,8 @@ pub(in crate::consumer) enum Action<W> {
     AbortOpening,
     /// End the sink's task in good order: [`Event::SinkClosed`].
     CloseSink,
+    /// End the sink's task at once, whatever it is doing.
+    AbortSink,
     /// Give the sink's task this batch.
     Write(Order),
     /// Have the sink make everything durable that it holds.

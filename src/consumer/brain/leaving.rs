@@ -12,20 +12,20 @@ use crate::telemetry::{RestartReason, State};
 
 /// The broker gives up a change of activity that is not answered within 60 s. So long may the batches
 /// that are under way take; then the sink is closed with what it has settled.
-pub(super) const YIELD_MAX: Duration = Duration::from_secs(40);
+pub(super) const YIELD_MAX: Duration = Duration::from_secs(35);
 
-/// So long may closing the sink take besides; then the connection is given up.
+/// So long may closing the sink take besides; then its task is aborted.
 pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Whether the consumer is on its way out.
 pub(super) enum Leaving {
     No,
     /// Another one is to be active. At `until`, or sooner, the sink is told to close (`None`: it was);
-    /// at `answer_by` the connection is given up where it has not closed.
+    /// at `answer_by` its task is aborted where it has not closed.
     Yielding {
         stop_at: Option<Instant>,
         until: Option<Instant>,
-        answer_by: Option<Instant>,
+        answer_by: Instant,
     },
     /// `stop_at`: when the sink begins nothing more.
     Ending {
@@ -57,7 +57,7 @@ impl Leaving {
         match self {
             Leaving::No => None,
             Leaving::Yielding { stop_at, until, answer_by } => {
-                [*stop_at, *until, *answer_by].into_iter().flatten().min()
+                [*stop_at, *until, Some(*answer_by)].into_iter().flatten().min()
             }
             Leaving::Ending { stop_at, .. } => *stop_at,
         }
@@ -137,14 +137,13 @@ impl<W: Caller> Brain<W> {
             *stop_at = None;
             self.act(Action::StopSink);
         }
-        if let Leaving::Yielding { answer_by: Some(at), .. } = self.leaving
-            && at <= now.at
-        {
-            let what = "the sink did not close in time to let another active consumer take over";
-            self.unlink(SourceError::given_up(what), now);
-            if let Leaving::Yielding { answer_by, .. } = &mut self.leaving {
-                *answer_by = None;
-            }
+        let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
+        if answer_by <= now.at && !planted!(self, WaitsForStuckSink) {
+            // What it had not made durable is read by the next active one.
+            self.note(Note::SinkAborted);
+            self.act(Action::AbortSink);
+            self.sink = SinkState::Closing;
+            self.on_sink_closed(now);
         }
     }
 
@@ -154,7 +153,10 @@ impl<W: Caller> Brain<W> {
             return self.act(Action::AnswerActivation(None));
         }
         match (active, &self.link) {
-            (true, Link::Passive) => self.link = Link::Waiting,
+            (true, Link::Passive) => {
+                self.link = Link::Waiting;
+                self.note(Note::State(State::Starting, None));
+            }
             (false, Link::Passive) => self.act(Action::AnswerActivation(None)),
             (false, Link::Waiting | Link::Resuming | Link::Up(_)) => self.yield_to_another(now),
             // The end answers by closing the connection; a yielding one answers when it is done.
@@ -178,14 +180,14 @@ impl<W: Caller> Brain<W> {
             self.sink = SinkState::Closed;
             self.link = Link::Passive;
             self.act(Action::AnswerActivation(None));
-            return self.note(Note::Active(false));
+            return self.stand_by();
         }
         self.restarting = Restarting::No;
         let until = now.at + YIELD_MAX;
         self.leaving = Leaving::Yielding {
             stop_at: Some(now.at + YIELD_MAX / 2),
             until: Some(until),
-            answer_by: Some(until + YIELD_CLOSE_MAX),
+            answer_by: until + YIELD_CLOSE_MAX,
         };
         if self.storing.is_suspended() {
             // No chunk has come that bears out the position: the next active one begins where we did.
@@ -203,7 +205,8 @@ impl<W: Caller> Brain<W> {
     /// The connection is lost, and with it the part of the active one: what the sink has begun is ended,
     /// and nothing is stored.
     pub(super) fn yield_without_connection(&mut self, now: Moment) {
-        self.leaving = Leaving::Yielding { stop_at: None, until: Some(now.at), answer_by: None };
+        let answer_by = now.at + YIELD_CLOSE_MAX;
+        self.leaving = Leaving::Yielding { stop_at: None, until: Some(now.at), answer_by };
         self.storing.give_up();
         self.restarting = Restarting::No;
         self.act(Action::StopSink);
@@ -248,11 +251,19 @@ impl<W: Caller> Brain<W> {
             Link::Bare { .. } => {
                 self.link = Link::Passive;
                 self.act(Action::AnswerActivation(None));
+                self.stand_by();
             }
             // The back-off goes on.
-            Link::Down { .. } | Link::Linking { .. } | Link::Passive => {}
+            Link::Down { .. } | Link::Linking { .. } | Link::Passive => {
+                self.note(Note::Active(false));
+            }
             Link::Waiting | Link::Resuming | Link::Up(_) => {}
         }
+    }
+
+    /// Another one is the active consumer.
+    pub(super) fn stand_by(&mut self) {
         self.note(Note::Active(false));
+        self.note(Note::State(State::Passive, None));
     }
 }

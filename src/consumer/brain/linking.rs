@@ -129,7 +129,8 @@ impl<W: Caller> Brain<W> {
         match linked {
             Ok(Linked::Passive) => {
                 self.link = Link::Passive;
-                self.note(Note::Active(false));
+                self.reading.backoff.reset();
+                self.stand_by();
             }
             Ok(Linked::Reading(resumption)) => self.on_session(*resumption, now),
             Ok(Linked::Storing { is_borne_out: true }) => {
@@ -236,6 +237,7 @@ impl<W: Caller> Brain<W> {
             ErrorKind::Refused
             | ErrorKind::TooLarge
             | ErrorKind::Unreadable
+            | ErrorKind::Unsupported
             | ErrorKind::Violation => RestartReason::Broker,
             ErrorKind::Missing | ErrorKind::Unavailable => RestartReason::Stream,
             ErrorKind::Overrun => RestartReason::Other,

@@ -74,6 +74,8 @@ pub(in crate::consumer) enum Note {
     Store(StoreEnd, Option<SourceError>),
     /// The offset is not stored: the stream does not hold the position any more.
     NotBorneOut,
+    /// The sink's task was aborted: it did not end in time for another consumer to become active.
+    SinkAborted,
     /// This consumer is the active one, or a passive one.
     Active(bool),
     /// A fault in this program that does not end the consumer.

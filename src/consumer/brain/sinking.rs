@@ -273,6 +273,13 @@ impl<W: Caller> Brain<W> {
             ". To leave such messages out, set on_bad_message = \"skip\"; to set them aside, \
              \"dead_letter\""
         };
+        let by_broker = self.activation == Activation::ByBroker;
+        if by_broker && bad.is_empty() && !planted!(self, HaltsWhenTakenOver) {
+            // Another active one may have taken it over, whose offset is not to be overwritten. Or that
+            // one can write where this one cannot.
+            self.storing.give_up();
+            return self.end(Outcome::Failed(reason), now);
+        }
         self.end(Outcome::Halted(format!("{reason}{hint}")), now);
     }
 

@@ -27,8 +27,6 @@ pub(super) enum Connected {
     Bare(Arc<dyn Link>),
     Subscribed {
         subscription: Subscription,
-        /// What came before it could be taken.
-        ahead: Option<source::Event>,
         /// Its chunks are not wanted any more.
         is_stopped: bool,
     },
@@ -106,7 +104,7 @@ impl Connection {
             Connected::Subscribed { subscription, .. }
                 if self.spec.source.activation() == Activation::ByBroker =>
             {
-                Connected::Subscribed { subscription, ahead: None, is_stopped: true }
+                Connected::Subscribed { subscription, is_stopped: true }
             }
             Connected::Subscribed { subscription, .. } => {
                 Connected::Bare(Arc::clone(subscription.link()))
@@ -149,28 +147,24 @@ impl Connection {
     /// True where an event can be taken without waiting.
     pub(super) fn has_event(&mut self) -> bool {
         match &mut self.connected {
-            Connected::Subscribed { subscription, ahead, is_stopped: false } => {
-                if ahead.is_none() {
-                    *ahead = subscription.try_next();
-                }
-                ahead.is_some()
-            }
+            Connected::Subscribed { subscription, is_stopped: false } => subscription.has_next(),
             _ => false,
         }
     }
 
     /// An event that is there already.
     pub(super) fn try_next(&mut self) -> Option<Event<Answer>> {
-        let Connected::Subscribed { subscription, ahead, .. } = &mut self.connected else {
+        let Connected::Subscribed { subscription, is_stopped: false } = &mut self.connected else {
             return None;
         };
-        let event = ahead.take().or_else(|| subscription.try_next())?;
+        let event = subscription.try_next()?;
         Some(self.told(event))
     }
 
-    /// Waits for whatever comes; for events of the subscription only where `takes_events` is set.
-    /// Cancel-safe.
+    /// Waits for whatever comes; for events of the subscription only where `takes_events` is set. A
+    /// change of the active consumer is heard in any case. Cancel-safe.
     pub(super) async fn next(&mut self, takes_events: bool) -> Event<Answer> {
+        let activation = self.spec.source.activation();
         let event = tokio::select! {
             attempt = of(&mut self.attempt) => {
                 return Event::Linked(attempt.map(|(connected, linked)| {
@@ -181,7 +175,7 @@ impl Connection {
                 }));
             }
             asked = of(&mut self.asking) => return Event::Asked(asked),
-            event = next_of(&mut self.connected, takes_events) => event,
+            event = next_of(&mut self.connected, activation, takes_events) => event,
         };
         match event {
             Some(event) => self.told(event),
@@ -198,7 +192,11 @@ impl Connection {
             source::Event::Unavailable(why) => Event::Unavailable(why),
             source::Event::Activation(handover) => {
                 let active = handover.active;
-                self.handover = Some(handover);
+                // One that was not answered before has no effect any more, but the broker waits for
+                // an answer to it all the same.
+                if let Some(former) = self.handover.replace(handover) {
+                    former.answer(None);
+                }
                 Event::Activation { active }
             }
         }
@@ -206,22 +204,27 @@ impl Connection {
 }
 
 /// The next event of a subscription; `None` when the connection has ended.
-async fn next_of(connected: &mut Connected, takes_events: bool) -> Option<source::Event> {
-    match connected {
-        Connected::No => std::future::pending().await,
-        Connected::Bare(link) => {
+async fn next_of(
+    connected: &mut Connected,
+    activation: Activation,
+    takes_events: bool,
+) -> Option<source::Event> {
+    match (connected, activation) {
+        (Connected::No, _) => std::future::pending().await,
+        (Connected::Bare(link), _) => {
             link.ended().await;
             None
         }
-        Connected::Subscribed { subscription, is_stopped: true, .. } => {
-            subscription.link().ended().await;
-            None
+        (Connected::Subscribed { subscription, is_stopped: true }, _) => subscription.end().await,
+        (Connected::Subscribed { subscription, .. }, Activation::ByBroker) => {
+            subscription.change(takes_events).await
         }
-        Connected::Subscribed { .. } if !takes_events => std::future::pending().await,
-        Connected::Subscribed { subscription, ahead, .. } => match ahead.take() {
-            Some(event) => Some(event),
-            None => subscription.next().await,
-        },
+        (Connected::Subscribed { .. }, Activation::AtOnce) if !takes_events => {
+            std::future::pending().await
+        }
+        (Connected::Subscribed { subscription, .. }, Activation::AtOnce) => {
+            subscription.next().await
+        }
     }
 }
 
@@ -229,7 +232,7 @@ async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
     // After a burst that did not fit: first the sink has to catch up.
     budget.relaxed().await;
     let (subscription, resumption) = session::establish(&spec, own, &budget).await?;
-    let connected = Connected::Subscribed { subscription, ahead: None, is_stopped: false };
+    let connected = Connected::Subscribed { subscription, is_stopped: false };
     Ok((Some(connected), Linked::Reading(Box::new(resumption))))
 }
 
@@ -237,7 +240,7 @@ async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
     let link = spec.source.connect(prefer).await?;
     // Where to begin is answered when the broker makes it the active one.
     let subscription = source::begin(&link, Start::Next, &budget).await?;
-    let connected = Connected::Subscribed { subscription, ahead: None, is_stopped: false };
+    let connected = Connected::Subscribed { subscription, is_stopped: false };
     Ok((Some(connected), Linked::Passive))
 }
 

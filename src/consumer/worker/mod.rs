@@ -21,14 +21,15 @@ use self::reporting::Reporter;
 use self::sink_task::SinkTask;
 use super::brain::{self, Action, Brain, Event, Moment, Opened, Outcome, Surroundings};
 use super::intake::Inflated;
-use super::opening::{self, OpenSinks, Resources};
+use super::opening::{self, HoldSlot, OpenSinks, Resources};
 use super::session;
 use super::spec::Spec;
 use super::state_file::StateFile;
 use super::status::Status;
 use crate::faults::{self, Point};
 use crate::flow::beginning::Memory;
-use crate::source::{Budget, SourceError};
+use crate::source::{Activation, Budget, SourceError};
+use crate::sync::lock;
 use crate::telemetry::{Heartbeats, Pulse};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
@@ -144,6 +145,9 @@ impl Worker {
             self.pulse.touch();
             if let Some(event) = event {
                 let is_of_source = matches!(event, Event::Delivered(_));
+                if matches!(event, Event::SinkClosed) {
+                    self.release();
+                }
                 self.tell(event);
                 if is_of_source {
                     self.take_more();
@@ -214,6 +218,10 @@ impl Worker {
             }
             Action::AbortOpening => self.opening = None,
             Action::CloseSink => self.sink.iter_mut().for_each(SinkTask::close),
+            Action::AbortSink => {
+                self.sink = None;
+                self.release();
+            }
             Action::Write(order) => {
                 self.sink.iter().for_each(|_| faults::reach(Point::Received));
                 self.send(sink_task::Message::Write(order));
@@ -233,6 +241,17 @@ impl Worker {
             Action::Answer(caller, result) => caller.send(result).unwrap_or_default(),
             Action::Note(note) => self.reporter.note(note),
         }
+    }
+
+    /// Gives back the lock of the reference: the next active consumer may be on this machine.
+    fn release(&self) {
+        give_back(self.hold_of_the_active());
+    }
+
+    /// The lock that only the active consumer holds, where the broker decides which one that is.
+    fn hold_of_the_active(&self) -> Option<HoldSlot> {
+        let by_broker = self.spec.source.activation() == Activation::ByBroker;
+        self.resources.hold.clone().filter(|_| by_broker)
     }
 
     fn send(&self, message: sink_task::Message) {
@@ -262,11 +281,13 @@ impl Worker {
             caller.send(ended).unwrap_or_default();
         }
         let (sink, link) = (self.sink.take(), self.connection.link().cloned());
+        let hold = self.hold_of_the_active();
         let closed = async {
             let ended = match sink {
                 Some(sink) => sink.join().await,
                 None => Ok(()),
             };
+            give_back(hold);
             if let Some(link) = link {
                 link.close().await;
             }
@@ -286,6 +307,12 @@ impl Worker {
                 outcome
             }
         }
+    }
+}
+
+fn give_back(hold: Option<HoldSlot>) {
+    if let Some(slot) = hold {
+        drop(lock(&slot).take());
     }
 }
 

@@ -7,7 +7,7 @@ use crate::consumer::brain::{Note, StoreEnd, View};
 use crate::consumer::intake::Inflated;
 use crate::consumer::resumption::Resumption;
 use crate::consumer::spec::{OnBad, Spec};
-use crate::consumer::status::Status;
+use crate::consumer::status::{Facts, Status};
 use crate::flow::resume::Lost;
 use crate::flow::trouble::Trouble;
 use crate::sink::{BadReason, BadRecord};
@@ -166,7 +166,13 @@ impl Reporter {
             Note::NotBorneOut => {
                 tracing::warn!(consumer = %name, %stream, "the offset is not stored: the stream does not hold the position any more");
             }
+            Note::SinkAborted => {
+                tracing::error!(consumer = %name, %stream, "the sink did not end in time for another instance to take over: it was aborted, and what it had not made durable is read by that one");
+            }
             Note::Active(active) => {
+                if !active {
+                    self.status.update(Facts::stand_by);
+                }
                 tracing::info!(consumer = %name, %stream, active, "the broker has chosen the active consumer");
             }
             Note::Internal(what) => tracing::error!(consumer = %name, "{what}"),

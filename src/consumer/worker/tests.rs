@@ -123,3 +123,82 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
     assert_eq!(*medium.offsets.lock().unwrap(), expected);
     assert_eq!((medium.counts(), scripted.stored()), ((2, 2), Some(Offset(19))));
 }
+
+/// A sink that is stuck until it is told otherwise.
+struct Stuck(Arc<tokio::sync::Semaphore>);
+
+#[async_trait]
+impl Sink for Stuck {
+    fn kind(&self) -> &'static str {
+        "stuck"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
+    async fn write(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+        self.0.acquire().await.unwrap().forget();
+        Ok(Durability::Durable)
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect(what);
+}
+
+#[tokio::test]
+async fn it_hears_that_another_is_to_be_active_while_its_sink_is_stuck_and_chunks_wait() {
+    let scripted = Scripted::activated(ABLE, Activation::ByBroker);
+    (0..40).for_each(|_| publish(&scripted, 5));
+    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let sink = {
+        let permits = Arc::clone(&permits);
+        opens(move || {
+            let permits = Arc::clone(&permits);
+            async move { Ok(Stuck(permits)) }
+        })
+    };
+    let state = tempfile::tempdir().unwrap();
+    let second = Duration::from_secs(1);
+    let spec = Arc::new(Spec {
+        source: Arc::new(scripted.clone()),
+        commit: commit::Policy { every_messages: 1_000, every: 1_000 * second },
+        batch: cutter::Limits { max_messages: 5, max_bytes: 1 << 20, max_age: second },
+        ..testing::spec(state.path())
+    });
+    let resources = Resources { sink, dead_letters: None, hold: None };
+    let status = Arc::new(Status::new(ConsumerMetrics::new(&spec.name, &spec.stream, "stuck")));
+    let (commands, receive) = mpsc::channel(1);
+    let running = {
+        let status = Arc::clone(&status);
+        tokio::spawn(async move { run(spec, resources, status, receive, &Heartbeats::new()).await })
+    };
+    // Fewer batches than chunks are with the sink: the rest waits in the subscription's queue.
+    until("it reads", || status.facts().received >= Some(Offset(14))).await;
+    scripted.set_active(false);
+    until("it yields", || status.facts().state == crate::telemetry::State::Draining).await;
+    assert_eq!(scripted.stored(), None, "nothing is durable yet");
+    permits.add_permits(1_000);
+    scripted.yielded(1).await;
+    let stored = scripted.stored().expect("what was with the sink is stored").0;
+    assert!((4..199).contains(&stored), "{stored}: what waited is for the next active one");
+    until("it stands by", || status.facts().state == crate::telemetry::State::Passive).await;
+    let facts = status.facts();
+    assert!(facts.is_ready() && facts.lag(Timestamp(0)).is_none(), "{facts:?}");
+    commands.send(Command::Drain).await.unwrap();
+    assert_eq!(running.await.unwrap(), Outcome::Drained);
+}

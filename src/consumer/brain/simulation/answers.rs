@@ -59,6 +59,8 @@ impl World {
             from: None,
             has_ended: false,
             awaits_answer: false,
+            yields_since: None,
+            is_stopped: false,
         };
         let linked = match connect {
             Connect::Read(own) => {

@@ -18,9 +18,9 @@ mod world;
 
 use std::time::Duration;
 
-use self::world::World;
+use self::world::{ModelLink, World};
 use super::defect::Defect;
-use super::{Caller, Event, Outcome};
+use super::{Caller, Event, Outcome, TICK};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::OnLost;
 use crate::seeds;
@@ -30,6 +30,7 @@ const SIMULATIONS: u64 = 6_000;
 const STEPS_MAX: u32 = 250;
 /// The end comes within this many steps, each of which makes progress or moves the clock.
 const SETTLING_STEPS_MAX: u32 = 3_000;
+const STUCK_STEPS: u32 = 100;
 
 impl Caller for u32 {
     fn is_gone(&self) -> bool {
@@ -69,6 +70,8 @@ impl World {
             966..986 => self.activate(),
             986..990 => self.run_anew(),
             990..993 => self.tell(Event::Drain),
+            993..995 => self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck,
+            995..997 => self.is_taken_over(),
             _ => self.another_consumes(),
         }
         self.due();
@@ -89,7 +92,8 @@ impl World {
 
     /// The broker says of this stream that it cannot be served, and the connection goes on.
     fn unavailable(&mut self) {
-        if self.link.is_some() && self.brain.takes_events() {
+        let is_heard = self.brain.takes_events() || self.spec.source_is_by_broker();
+        if self.link.as_ref().is_some_and(|link| !link.has_ended) && is_heard {
             let error = SourceError::new(ErrorKind::Unavailable, "an election");
             self.tell(Event::Unavailable(error));
         }
@@ -153,17 +157,19 @@ impl World {
 
     /// The broker has this consumer, or another one, become the active one.
     fn activate(&mut self) {
-        let is_listening = self.attempt.is_none() && self.brain.takes_events();
-        let by_broker = self.spec.source.activation() == Activation::ByBroker;
-        let Some(link) = self
-            .link
-            .as_mut()
-            .filter(|link| by_broker && !link.has_ended && !link.awaits_answer && is_listening)
-        else {
+        let by_broker = self.spec.source_is_by_broker();
+        let is_subscribed = |link: &&mut ModelLink| !link.has_ended && !link.is_stopped;
+        let Some(link) = self.link.as_mut().filter(|_| by_broker).filter(is_subscribed) else {
             return;
         };
+        // It may think better of it before there is an answer.
+        let active = match (link.awaits_answer, link.yields_since) {
+            (false, _) => link.from.is_none(),
+            (true, None) => false,
+            (true, Some(_)) => return,
+        };
         link.awaits_answer = true;
-        let active = link.from.is_none();
+        link.yields_since = Some(self.now).filter(|_| !active);
         self.tell(Event::Activation { active });
     }
 
@@ -171,16 +177,34 @@ impl World {
     fn another_consumes(&mut self) {
         let is_passive = self.link.as_ref().is_some_and(|l| !l.awaits_answer && l.from.is_none());
         let is_idle = self.task.is_none() && !self.is_opening && self.attempt.is_none();
-        let by_broker = self.spec.source.activation() == Activation::ByBroker;
-        let mut state = self.source.state();
-        if !(by_broker && is_passive && is_idle && state.exists && self.medium.keeps_position()) {
-            return;
+        if self.spec.source_is_by_broker() && is_passive && is_idle {
+            self.another_writes();
         }
-        let Some(at) = self.medium.position else { return };
+    }
+
+    /// The connection is lost without notice, as when the process is frozen: another instance takes
+    /// over the sink, and reads on.
+    fn is_taken_over(&mut self) {
+        let is_active = self.link.as_ref().is_some_and(|l| l.from.is_some() && !l.has_ended);
+        let has_sink = self.task.as_ref().is_some_and(|task| !task.is_over && !task.is_closing);
+        let by_broker = self.spec.source_is_by_broker();
+        if by_broker && is_active && has_sink && self.flying.is_none() && self.another_writes() {
+            self.task.iter_mut().for_each(|task| task.is_fenced = true);
+            self.cut();
+        }
+    }
+
+    /// Another instance writes one chunk to the same sink, and stores.
+    fn another_writes(&mut self) -> bool {
+        let mut state = self.source.state();
+        if !(state.exists && self.medium.keeps_position()) {
+            return false;
+        }
+        let Some(at) = self.medium.position else { return false };
         let known = state.chunks.iter().any(|c| Some(c.sighting.id()) == at.chunk);
-        let Some(next) = state.reaching(at.offset.0 + 1).cloned() else { return };
+        let Some(next) = state.reaching(at.offset.0 + 1).cloned() else { return false };
         if !known || next.first() > at.offset.0 + 1 {
-            return;
+            return false;
         }
         let rows = (next.first()..).zip(next.ids.iter().copied());
         self.medium.rows.extend(rows.filter(|(offset, _)| *offset > at.offset.0));
@@ -189,6 +213,7 @@ impl World {
         self.medium.position = Some(checkpoint);
         state.held = Some(offset.0);
         state.next += 1;
+        true
     }
 
     /// What the supervisor, or a person, does.
@@ -234,7 +259,7 @@ impl World {
             state.incarnation += 1;
         }
         drop(state);
-        self.is_troubled = false;
+        (self.is_troubled, self.is_stuck) = (false, false);
     }
 
     /// One step in which whatever is under way ends well, or the time passes to the next deadline.
@@ -266,6 +291,13 @@ impl World {
 
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
+        if self.is_stuck {
+            // Long enough for everything that has a limit.
+            for _ in 0..STUCK_STEPS {
+                self.now += TICK;
+                self.settle_step();
+            }
+        }
         self.heal();
         // How far damaged chunks reached is known with the next one that is whole.
         self.publish();

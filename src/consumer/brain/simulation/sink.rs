@@ -37,6 +37,8 @@ pub(super) struct Task {
     pub(super) queue: VecDeque<Message>,
     held: Vec<Order>,
     is_stopping: bool,
+    /// Another process has taken the medium over.
+    pub(super) is_fenced: bool,
     /// The last report has come.
     pub(super) is_over: bool,
     pub(super) is_closing: bool,
@@ -51,6 +53,7 @@ impl Task {
             queue,
             held: Vec::new(),
             is_stopping: false,
+            is_fenced: false,
             is_over: false,
             is_closing: false,
             holds_until_asked: false,
@@ -78,6 +81,11 @@ impl Task {
     ) -> Option<Report> {
         if self.is_over {
             return None;
+        }
+        if self.is_fenced && !self.is_idle() {
+            self.held.clear();
+            self.is_over = true;
+            return Some(Report::Stopped(Stopped::by_itself("taken over".to_owned())));
         }
         if self.queue.is_empty() && !self.held.is_empty() && !self.is_closing {
             // What is held has a greatest age.

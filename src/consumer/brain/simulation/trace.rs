@@ -49,6 +49,7 @@ pub(super) fn action(action: &Action<u32>) -> String {
     match action {
         Action::OpenSink => "open the sink".to_owned(),
         Action::AbortOpening => "abort opening".to_owned(),
+        Action::AbortSink => "abort the sink".to_owned(),
         Action::CloseSink => "close the sink".to_owned(),
         Action::Write(order) => format!("write {:?} {:?}", order.ticket, order.batch),
         Action::Flush => "flush".to_owned(),

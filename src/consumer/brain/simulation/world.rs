@@ -38,7 +38,15 @@ pub(super) struct ModelLink {
     pub(super) has_ended: bool,
     /// The broker waits for an answer.
     pub(super) awaits_answer: bool,
+    /// Since when it waits for a consumer that is to become passive.
+    pub(super) yields_since: Option<Instant>,
+    /// The brain wants no more events of it.
+    pub(super) is_stopped: bool,
 }
+
+/// A broker that waits longer than this for an answer closes the connection after 60 s, and the next
+/// active consumer begins that late.
+const ANSWER_MAX: Duration = Duration::from_secs(50);
 
 pub(super) struct Flying {
     pub(super) checkpoint: Checkpoint,
@@ -66,6 +74,8 @@ pub(super) struct World {
     held_bytes: Arc<AtomicU64>,
     /// The sink fails at times.
     pub(super) is_troubled: bool,
+    /// The sink does nothing at all.
+    pub(super) is_stuck: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
     /// Rows before this one were written by a run before.
@@ -143,6 +153,7 @@ impl World {
             asked: 0,
             held_bytes: Arc::default(),
             is_troubled: false,
+            is_stuck: false,
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
@@ -204,6 +215,10 @@ impl World {
 
     /// One turn of the loop around the brain.
     pub(super) fn due(&mut self) {
+        let yields_since = self.link.as_ref().and_then(|link| link.yields_since);
+        if let Some(since) = yields_since.filter(|_| self.brain.leaving.outcome().is_none()) {
+            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
+        }
         let waiting = self.next_chunk().is_some();
         self.tell(Event::Due(Surroundings { credit: self.has_credit(), waiting }));
     }
@@ -235,6 +250,9 @@ impl World {
                 let task = self.task.as_mut().expect("a sink that is closed is open");
                 task.is_closing = true;
             }
+            Action::AbortSink => {
+                assert!(self.task.take().is_some(), "a sink that is aborted is there");
+            }
             Action::Write(order) => {
                 let task = self.task.as_mut().expect("a batch is for a sink that is open");
                 assert!(!task.is_closing, "a batch for a sink that closes");
@@ -256,7 +274,9 @@ impl World {
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
                 self.asking = None;
-                self.link.iter_mut().for_each(|link| link.from = None);
+                if let Some(link) = &mut self.link {
+                    (link.from, link.is_stopped) = (None, true);
+                }
             }
             Action::Disconnect => self.disconnect(),
             Action::AnswerActivation(start) => self.on_answer(start),
@@ -283,7 +303,7 @@ impl World {
     fn on_answer(&mut self, start: Option<Start>) {
         let link = self.link.as_mut().expect("an answer is for a connection");
         assert!(link.awaits_answer, "an answer that nobody waits for");
-        link.awaits_answer = false;
+        (link.awaits_answer, link.yields_since, link.is_stopped) = (false, None, false);
         match start {
             Some(start) => link.from = Some(self.source.state().start(start)),
             None => {
@@ -373,7 +393,7 @@ impl World {
     }
 
     pub(super) fn sink_step(&mut self) {
-        let Some(task) = &mut self.task else { return };
+        let Some(task) = self.task.as_mut().filter(|_| !self.is_stuck) else { return };
         if let Some(report) = task.step(&mut self.medium, &mut self.random, self.is_troubled) {
             self.tell(Event::Reported(report));
         } else if task.is_closing {
@@ -401,7 +421,7 @@ impl World {
         if self.attempt.is_none()
             && let Some(link) = &self.link
             && link.has_ended
-            && (self.brain.takes_events() || link.from.is_none())
+            && (self.brain.takes_events() || link.from.is_none() || self.spec.source_is_by_broker())
         {
             self.tell(Event::LinkEnded(refused()));
         }
@@ -418,7 +438,7 @@ fn brain_of(spec: &Arc<Spec>, seed: u64, now: Instant, defect: Option<Defect>) -
 }
 
 impl Spec {
-    fn source_is_by_broker(&self) -> bool {
+    pub(super) fn source_is_by_broker(&self) -> bool {
         self.source.activation() == Activation::ByBroker
     }
 }
