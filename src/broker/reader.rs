@@ -205,7 +205,8 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         }
         ServerFrame::ConsumerUpdate { correlation, subscription, active } => {
             let slots = lock(&shared.slots);
-            let told = slots.get(&subscription).map_or(Ok(false), |s| s.update(active, correlation));
+            let told =
+                slots.get(&subscription).map_or(Ok(false), |s| s.update(active, correlation));
             drop(slots);
             let is_told = told.map_err(|_| {
                 shared.broken("the broker changed the active consumer again and again without waiting for an answer")

@@ -182,8 +182,7 @@ impl Subscribed {
         let connection = self.connection.clone();
         move |start| {
             let start = start.map(offset_spec);
-            let frame =
-                commands::consumer_update_response(correlation, ResponseCode::Ok, start);
+            let frame = commands::consumer_update_response(correlation, ResponseCode::Ok, start);
             let shared = connection.shared();
             if shared.out.try_send(frame).is_err() {
                 // Without an answer, the broker would keep the stream from everyone.

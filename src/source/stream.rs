@@ -5,9 +5,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::{
-    Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError,
-};
+use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
 use crate::broker::{
     self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, SINGLE_ACTIVE, chunk_at,
     connect_to_stream, stream_bounds,
@@ -181,10 +179,9 @@ impl StreamFeed {
                 &self.stream,
                 format_args!("the broker ended the subscription: {code}"),
             )),
-            broker::Received::Update { active, correlation } => Event::Activation(Handover::new(
-                active,
-                self.subscription.answer(correlation),
-            )),
+            broker::Received::Update { active, correlation } => {
+                Event::Activation(Handover::new(active, self.subscription.answer(correlation)))
+            }
         }
     }
 }

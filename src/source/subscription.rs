@@ -78,10 +78,8 @@ impl Subscription {
     /// that is answered, and holds its memory until then. `None` when the link has ended.
     /// Cancel-safe.
     pub async fn end(&mut self) -> Option<Event> {
-        poll_fn(|context| {
-            self.look_ahead(context, |event| matches!(event, Event::Unavailable(_)))
-        })
-        .await
+        poll_fn(|context| self.look_ahead(context, |event| matches!(event, Event::Unavailable(_))))
+            .await
     }
 
     fn poll_change(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {

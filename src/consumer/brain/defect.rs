@@ -55,8 +55,6 @@ pub(super) enum Defect {
     LosesInSilence,
     /// The broker waits for a sink that is stuck.
     WaitsForStuckSink,
-    /// A consumer whose sink was taken over by the next active one waits for an operator.
-    HaltsWhenTakenOver,
 }
 
 impl Defect {
@@ -78,7 +76,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 14] = [
+    pub(super) const WHOLE: [Defect; 13] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -92,6 +90,5 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
-        Defect::HaltsWhenTakenOver,
     ];
 }

@@ -274,7 +274,7 @@ impl<W: Caller> Brain<W> {
              \"dead_letter\""
         };
         let by_broker = self.activation == Activation::ByBroker;
-        if by_broker && bad.is_empty() && !planted!(self, HaltsWhenTakenOver) {
+        if by_broker && bad.is_empty() {
             // Another active one may have taken it over, whose offset is not to be overwritten. Or that
             // one can write where this one cannot.
             self.storing.give_up();
