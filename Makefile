@@ -34,10 +34,10 @@ lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)
 	@LAG_SECONDS=$${LAG_SECONDS:-600} scripts/test.sh --test all -- --nocapture \
 	  lag::truth::another_client_sees_the_same_on_rabbitmq_4_3
 
-bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 7 sqlite')
+bench-sinks: ## Each sink, beside the bulk loader of its destination (ARGS='--rounds 7 sqlite')
 	@scripts/bench-sinks.sh $(ARGS)
 
-bench-latency: ## From publish to durable, sink by sink (ARGS='1000 10 file sqlite')
+bench-latency: ## From publish to durable, sink by sink (ARGS='10,1000,100000 10 file sqlite')
 	@scripts/bench-latency.sh $(ARGS)
 
 bench-instructions: ## Instructions per message, whatever else runs (ARGS='parquet chunk-to-ndjson')
