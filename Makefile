@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture lag brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture lag figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,9 @@ bench-instructions: ## Instructions per message, whatever else runs (ARGS='parqu
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)
+
+figures: ## Lengths of files and functions, comments, names used twice, crates in several versions
+	@python3 scripts/lib/figures.py
 
 brokers: ## Brokers that stay up, for `cargo test` to use again and again
 	@scripts/test-brokers.sh up $(CURDIR)/target/brokers
