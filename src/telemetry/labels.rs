@@ -110,6 +110,8 @@ labels! {
         Backoff = "backoff",
         /// Ended; an operator must act before it runs again.
         Halted = "halted",
+        /// Not running, because an operator paused it; its offset is stored.
+        Paused = "paused",
         /// Ended normally.
         Stopped = "stopped",
     }
@@ -178,7 +180,7 @@ mod tests {
     fn every_set_is_closed_and_without_doubles() {
         check::<LostReason>(7);
         check::<StoreResult>(3);
-        check::<State>(8);
+        check::<State>(9);
         check::<RestartReason>(8);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
