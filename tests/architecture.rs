@@ -85,9 +85,11 @@ const RULES: &[Rule] = &[
     Rule {
         module: "consumer",
         may_use: &[
+            "config::consumer",
             "faults",
             "files",
             "flow",
+            "settings",
             "sink",
             "source",
             "sync",
@@ -389,6 +391,16 @@ fn what_only_decides_neither_waits_nor_does_io() {
             }
         }
     }
+}
+
+#[test]
+fn one_file_of_a_consumer_knows_its_keys() {
+    let knows = |file: &PathBuf| {
+        let code = code_lines(&std::fs::read_to_string(file).unwrap()).join("\n");
+        code.contains("config::") || code.contains("settings::")
+    };
+    let found: Vec<_> = files_below("src/consumer", "rs").into_iter().filter(knows).collect();
+    assert_eq!(found, [root().join("src/consumer/spec.rs")]);
 }
 
 #[test]

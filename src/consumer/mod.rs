@@ -34,7 +34,7 @@ mod worker;
 pub use brain::Outcome;
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
-pub use spec::{Begin, OnBad, Spec};
+pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile};
 pub use status::{Facts, Status};
 pub use worker::{Command, run};

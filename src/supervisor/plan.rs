@@ -7,10 +7,8 @@ use super::connect::connect_options;
 use super::desired::Planned;
 use super::sinks;
 use crate::broker::ConnectOptions;
-use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
-use crate::consumer::{Begin, OnBad, Spec};
-use crate::flow::resume::{OnLost, Start};
-use crate::flow::{commit, cutter};
+use crate::config::{BrokerConfig, Config, ConsumerConfig};
+use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::stream::StreamSource;
 use crate::types::{ConsumerKey, Guarantee, Reference};
@@ -68,43 +66,16 @@ pub fn stream_sink_options(
 
 fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
     let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
-    Spec {
-        name: consumer.name.clone(),
-        stream: consumer.stream.clone(),
-        reference: consumer.reference.clone(),
-        begin: begin(consumer.start),
-        on_lost: match consumer.on_offset_lost {
-            config::OnOffsetLost::Halt => OnLost::Halt,
-            config::OnOffsetLost::First => OnLost::First,
-            config::OnOffsetLost::Next => OnLost::Next,
-        },
-        on_bad: match consumer.on_bad_message {
-            config::OnBadMessage::Halt => OnBad::Halt,
-            config::OnBadMessage::Skip => OnBad::Skip,
-            config::OnBadMessage::DeadLetter => OnBad::DeadLetter,
-        },
-        commit: commit::Policy {
-            every_messages: consumer.commit.every_messages,
-            every: consumer.commit.every.0,
-        },
-        batch: cutter::Limits {
-            max_messages: consumer.batch.max_messages,
-            max_bytes: consumer.batch.max_bytes.0,
-            max_age: consumer.batch.max_age.0,
-        },
-        memory_bytes: consumer.memory.0,
-        // The other half is for batches in flight at that time.
-        wind_up_after: config.shutdown_grace.0 / 2,
-        backoff_min: consumer.restart.min_backoff.0,
-        backoff_max: consumer.restart.max_backoff.0,
-        source: Arc::new(StreamSource::new(
-            connect.clone(),
-            consumer.stream.clone(),
-            consumer.reference.clone(),
-        )),
+    let source =
+        StreamSource::new(connect.clone(), consumer.stream.clone(), consumer.reference.clone());
+    let surroundings = Surroundings {
+        source: Arc::new(source),
         connect,
         state_dir: config.state_dir.clone(),
-    }
+        // The other half is for batches in flight at that time.
+        wind_up_after: config.shutdown_grace.0 / 2,
+    };
+    Spec::new(consumer, surroundings)
 }
 
 /// The plan that the configuration gives for one consumer.
@@ -131,15 +102,4 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         memory_bound_bytes: consumer.memory_bound().0,
         drain_grace: config.shutdown_grace.0,
     }
-}
-
-fn begin(start: config::Start) -> Begin {
-    Begin::At(match start {
-        config::Start::First => Start::First,
-        config::Start::Last => Start::Last,
-        config::Start::Next => Start::Next,
-        config::Start::Offset(offset) => Start::Offset(offset),
-        config::Start::Timestamp(at) => Start::Timestamp(at),
-        config::Start::Ago(ago) => return Begin::Ago(ago.0),
-    })
 }
