@@ -4,11 +4,9 @@
 //! Dead letters are read from NDJSON files or a stream. A running daemon may write more at the same
 //! time.
 
-mod letters;
+pub(super) mod letters;
 mod progress;
 mod replay;
-
-pub(super) use self::letters::fuzz_letter;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
