@@ -167,6 +167,13 @@ pub enum SinkError {
     Fatal(String),
 }
 
+impl SinkError {
+    /// A retry may succeed, and the destination did not ask for a pause.
+    pub fn transient(what: impl Into<String>) -> SinkError {
+        SinkError::Transient { what: what.into(), retry_after: None }
+    }
+}
+
 /// The error of a call that comes after `close`; `sink` as in "the file sink on /data".
 pub(crate) fn used_after_close(sink: &str) -> SinkError {
     SinkError::Fatal(format!(
