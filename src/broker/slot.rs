@@ -10,7 +10,7 @@ use super::error::BrokerError;
 use crate::flow::batch::Permit;
 use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::types::StreamName;
-use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
+use crate::wire::chunk::{HEADER_BYTES, ProbedChunk, Watcher};
 use crate::wire::commands::{Deliver, ResponseCode};
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
@@ -74,14 +74,14 @@ pub(super) struct Main {
     pub(super) budget: Arc<Budget>,
 }
 
-pub(super) type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
+pub(super) type ProbeSender = oneshot::Sender<Result<ProbedChunk, WireError>>;
 
 pub(super) struct Probe {
     pub(super) stream: StreamName,
     /// The chunk that is being discarded, and the bytes of its frame that come before it.
     pub(super) watching: Option<(Watcher, usize)>,
     /// Channel to the waiting caller; `None` after it was answered or gave up.
-    pub(super) sender: Option<SightingSender>,
+    pub(super) sender: Option<ProbeSender>,
 }
 
 impl Slot {

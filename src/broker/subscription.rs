@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::budget::Budget;
 use super::connection::Connection;
 use super::error::BrokerError;
-use super::slot::{INITIAL_CREDIT, MAIN, Main, Probe, Received, SightingSender, Slot, queue_max};
+use super::slot::{INITIAL_CREDIT, MAIN, Main, Probe, ProbeSender, Received, Slot, queue_max};
 use crate::flow::resume::Start;
 use crate::sync::lock;
 use crate::types::StreamName;
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{OffsetSpec, Subscribe, Unsubscribe};
 
 /// A subscription of a consumer. Dropping it ends the credit, and chunks that still arrive are
@@ -62,10 +62,10 @@ impl Connection {
         stream: &StreamName,
         start: Start,
         wait: std::time::Duration,
-    ) -> Result<Option<Sighting>, BrokerError> {
+    ) -> Result<Option<ProbedChunk>, BrokerError> {
         // Probes beyond the number of ids wait for one another.
         let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
-        let (sender, sighting) = oneshot::channel();
+        let (sender, probed) = oneshot::channel();
         let mut probing = self.probing(stream, sender)?;
         let request = Subscribe {
             subscription: probing.id,
@@ -82,12 +82,12 @@ impl Connection {
                 return Err(self.about(stream, error));
             }
         }
-        let found = tokio::time::timeout(wait, sighting).await;
+        let found = tokio::time::timeout(wait, probed).await;
         let ended = self.call(&Unsubscribe { subscription: probing.id }).await;
         // A refusal also means that the broker has no such subscription any more.
         probing.over = matches!(ended, Ok(()) | Err(BrokerError::Refused { .. }));
         match found {
-            Ok(Ok(sighting)) => sighting.map(Some).map_err(BrokerError::Protocol),
+            Ok(Ok(probed)) => probed.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
             Ok(Err(_)) => Err(match ended {
                 Err(error) => self.about(stream, error),
@@ -104,7 +104,7 @@ impl Connection {
     fn probing(
         &self,
         stream: &StreamName,
-        sender: SightingSender,
+        sender: ProbeSender,
     ) -> Result<Probing<'_>, BrokerError> {
         let mut slots = lock(&self.shared().slots);
         let free = (MAIN + 1..=u8::MAX).find(|id| !slots.contains_key(id));

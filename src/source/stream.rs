@@ -12,7 +12,7 @@ use crate::broker::{
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::keys;
 
 /// One stream under one reference.
@@ -52,7 +52,7 @@ impl Link for StreamLink {
         Abilities {
             bounds: true,
             emptiness: has_statistics(&self.connection),
-            sightings: true,
+            probes: true,
             offsets: true,
         }
     }
@@ -69,7 +69,7 @@ impl Link for StreamLink {
         Ok(Some(stream_bounds(&self.connection, &self.stream).await?))
     }
 
-    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         Ok(chunk_at(&self.connection, &self.stream, start).await?)
     }
 
@@ -220,7 +220,7 @@ impl StreamView {
     ///
     /// # Errors
     /// As any request.
-    pub async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    pub async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         Ok(chunk_at(&self.connection, &self.stream, start).await?)
     }
 

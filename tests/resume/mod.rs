@@ -1,5 +1,5 @@
-//! Where does a consumer go on that had a position? After it, exactly; and where the stream does not
-//! bear the position out, nowhere, unless it is configured so.
+//! Where does a consumer that had a position continue? Exactly after it; if the stream does not confirm
+//! the position, nowhere, unless a policy allows it.
 //!
 //! - [`beginnings`]: where there is no position yet
 //! - [`positions`]: which of the positions counts, and what both independent clients read

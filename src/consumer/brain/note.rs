@@ -73,7 +73,7 @@ pub(in crate::consumer) enum Note {
     /// A store has ended.
     Store(StoreEnd, Option<SourceError>),
     /// The offset is not stored: the stream does not hold the position any more.
-    NotBorneOut,
+    Unconfirmed,
     /// This consumer is the active one, or a passive one.
     Active(bool),
     /// A fault in this program that does not end the consumer.

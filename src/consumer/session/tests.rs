@@ -12,7 +12,7 @@ use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
 
 /// A transport that only delivers.
 const UNABLE: Abilities =
-    Abilities { bounds: false, emptiness: false, sightings: false, offsets: false };
+    Abilities { bounds: false, emptiness: false, probes: false, offsets: false };
 
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
     let second = Duration::from_secs(1);
@@ -131,7 +131,7 @@ async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_stored_offset_has_to_be_borne_out() {
+async fn a_stored_offset_has_to_be_confirmed() {
     let scripted = thirty(ABLE);
     scripted.set_stored(Some(Offset(14)));
     let (_, session) = establish_on(&scripted, Start::First, own(None)).await.unwrap();

@@ -164,7 +164,7 @@ fn without(range: std::ops::Range<u64>, bad: &[u64]) -> Vec<u64> {
 }
 
 fn transient() -> SinkError {
-    SinkError::Transient { what: "away".to_owned(), retry_after: None }
+    SinkError::transient("away".to_owned())
 }
 
 fn settled(reports: &[Report]) -> Vec<Ticket> {

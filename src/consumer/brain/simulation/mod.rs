@@ -177,7 +177,7 @@ impl World {
             return;
         }
         let Some(at) = self.medium.position else { return };
-        let known = state.chunks.iter().any(|c| Some(c.sighting.id()) == at.chunk);
+        let known = state.chunks.iter().any(|c| Some(c.probed.id()) == at.chunk);
         let Some(next) = state.reaching(at.offset.0 + 1).cloned() else { return };
         if !known || next.first() > at.offset.0 + 1 {
             return;
@@ -185,7 +185,7 @@ impl World {
         let rows = (next.first()..).zip(next.ids.iter().copied());
         self.medium.rows.extend(rows.filter(|(offset, _)| *offset > at.offset.0));
         let offset = crate::types::Offset(next.next() - 1);
-        let checkpoint = crate::types::Checkpoint { offset, chunk: Some(next.sighting.id()) };
+        let checkpoint = crate::types::Checkpoint { offset, chunk: Some(next.probed.id()) };
         self.medium.position = Some(checkpoint);
         state.held = Some(offset.0);
         state.next += 1;
