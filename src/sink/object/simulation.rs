@@ -25,7 +25,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::committer::{Committer, Object, look};
 use super::layout::{Format, Layout, Packing};
 use super::remote::Remote;
-use super::store::Store;
+use super::store::{Digest, Store};
 use super::testing::{Disturbed, Interference};
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
