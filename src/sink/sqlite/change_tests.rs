@@ -1,6 +1,6 @@
 //! A database that others change while the sink writes, and tables that more than one wants to write.
 
-use super::tests::{Place, fatal, of, offsets, open, poison};
+use super::tests::{Place, fatal, of, offsets, open, poison, transient};
 use super::*;
 use crate::sink::conformance::{STREAM, batch, message};
 use crate::types::column::{Column, ColumnType, OnMisfit};
@@ -75,7 +75,7 @@ async fn a_table_that_is_changed_is_looked_at_again() {
         let next = bodies(1, &[r#"{"v":"0012"}"#, r#"{"v":"0013"}"#]);
         if !says.is_empty() {
             for _ in 0..2 {
-                let why = SinkError::transient(sink.write(&next).await);
+                let why = transient(sink.write(&next).await);
                 assert!(why.contains(says), "{change}: {why}");
             }
             run(&place, back);
@@ -170,10 +170,7 @@ async fn a_look_says_what_could_not_be_written() {
     let why = fatal(look(dir, "events", true));
     assert!(why.contains("it is a folder") && !why.contains("disk"), "{why}");
     assert!(fatal(look(&path.join("below.db"), "events", true)).contains("is not a folder"));
-    assert!(
-        SinkError::transient(look(&dir.join("none.db"), "events", false))
-            .contains("`create` is false")
-    );
+    assert!(transient(look(&dir.join("none.db"), "events", false)).contains("`create` is false"));
     assert_eq!(look(&dir.join("new/deep/none.db"), "events", true).unwrap(), None);
     assert!(!dir.join("new").exists(), "a look made a folder");
     // And so it says at the start.
