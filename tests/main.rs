@@ -13,6 +13,7 @@
 
 mod common;
 
+mod admin;
 mod alerts;
 mod any_message;
 mod architecture;
@@ -50,3 +51,4 @@ mod stream_sink;
 mod systemd;
 mod tls;
 mod torture;
+mod words;

@@ -6,6 +6,7 @@
 //! - [`doubt`]: a stream that seems to end below the position
 //! - [`figures`]: what is shown of a stream that was created again
 //! - [`lost`]: retention, an end that is too low, streams that were deleted and created again
+//! - [`restarted`]: a sink that dies before its first commit
 //! - [`unanswered`]: a broker that does not say what is stored
 
 mod beginnings;
@@ -13,6 +14,7 @@ mod doubt;
 mod figures;
 mod lost;
 mod positions;
+mod restarted;
 mod unanswered;
 
 use std::collections::BTreeMap;

@@ -187,6 +187,10 @@ impl<W: Caller> Brain<W> {
         if self.reading.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
             self.reading.unreadable = None;
         }
+        // The chunk that holds the position may end right before what is wanted.
+        if self.reading.position_unreadable.is_some_and(|(at, _)| header.next_offset() >= at) {
+            self.reading.position_unreadable = None;
+        }
         let seen = Seen {
             first: header.first_offset,
             records: header.records,

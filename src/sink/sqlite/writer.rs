@@ -337,13 +337,14 @@ pub(super) fn shared(
 ) -> SinkError {
     let Whose { stream, reference } = whose;
     let (path, former, positions) = (path.display(), former.as_str(), positions::NAME);
+    let upto = held.position.map(|at| format!("offset {}", at.offset));
+    let upto = upto.unwrap_or_else(|| "no offset yet".to_owned());
     SinkError::Fatal(format!(
         "the table {table:?} in {path} already takes the stream {stream:?}, under the reference \
-         {former:?} (up to {}): under {reference:?} every message would be in it twice. Was this consumer \
+         {former:?} (up to {upto}): under {reference:?} every message would be in it twice. Was this consumer \
          renamed? Then set reference = {former:?}, and it goes on where that one ended. Are there two? \
          Give this one a `table` of its own. Are the rows of {former:?} gone? Then DELETE FROM \
-         {positions} WHERE stream = '{stream}' AND reference = '{former}'",
-        shown(held.position)
+         {positions} WHERE stream = '{stream}' AND reference = '{former}'"
     ))
 }
 

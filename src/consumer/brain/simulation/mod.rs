@@ -267,8 +267,11 @@ impl World {
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
         self.heal();
-        // How far damaged chunks reached is known with the next one that is whole.
-        self.publish();
+        // How far a chunk reached that was damaged again and again is known with the next one.
+        let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
+        if reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+            self.publish();
+        }
         self.due();
         let may_halt = self.spec.on_lost == OnLost::Halt;
         for _ in 0..SETTLING_STEPS_MAX {
