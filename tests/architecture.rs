@@ -69,7 +69,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "config",
-        may_use: &["settings", "sink::declaration", "sink::registry", "types"],
+        may_use: &[
+            "settings",
+            "sink::declaration",
+            "sink::placeholders",
+            "sink::registry",
+            "types",
+        ],
         never: &["tokio"],
     },
     Rule {

@@ -48,6 +48,7 @@ mod start_positions;
 mod state_dir;
 mod stdout_settling;
 mod stream_sink;
+mod super_stream;
 mod systemd;
 mod tls;
 mod torture;

@@ -97,6 +97,7 @@ impl StreamReader {
                     let stream = self.stream.clone();
                     return Err(BrokerError::StreamUnavailable { stream, detail }.into());
                 }
+                Some(Received::Failed(error)) => return Err(error.into()),
                 None => return Err(self.connection.reason().into()),
             };
             let unreadable = |error| ReadError::Chunk(self.stream.clone(), error);

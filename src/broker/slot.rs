@@ -20,9 +20,6 @@ use crate::wire::frame::Peek;
 /// without a stall.
 pub(super) const INITIAL_CREDIT: u16 = 1;
 
-/// Id of the consumer's subscription on its connection; probes use the ids after it.
-pub(super) const MAIN: u8 = 0;
-
 /// A delivered chunk.
 pub struct Delivery {
     /// The chunk's bytes.
@@ -40,6 +37,9 @@ pub enum Received {
     /// The subscription has ended: the stream was deleted, or its member on this node went away.
     /// The connection stays open.
     Unavailable(ResponseCode),
+    /// The subscription has ended for this reason: one of its chunks did not fit into the memory.
+    /// The connection stays open.
+    Failed(BrokerError),
 }
 
 /// Capacity of the event queue: one slot per chunk that the budget admits, plus one for the
@@ -58,7 +58,7 @@ pub(super) enum Admit {
     NeedMore,
     /// Discard the frame.
     Skip,
-    /// End the connection with this error.
+    /// End the subscription with this error.
     Refuse(BrokerError),
 }
 
@@ -66,6 +66,9 @@ pub(super) enum Admit {
 pub(super) enum Slot {
     Main(Main),
     Probe(Probe),
+    /// It has ended on this side. Its id stays reserved, and its chunks are discarded, until the
+    /// broker has confirmed the end.
+    Over,
 }
 
 pub(super) struct Main {
@@ -85,10 +88,12 @@ pub(super) struct Probe {
 }
 
 impl Slot {
-    pub(super) fn stream(&self) -> &StreamName {
+    /// The stream; `None` if it is over.
+    pub(super) fn stream(&self) -> Option<&StreamName> {
         match self {
-            Slot::Main(main) => &main.stream,
-            Slot::Probe(probe) => &probe.stream,
+            Slot::Main(main) => Some(&main.stream),
+            Slot::Probe(probe) => Some(&probe.stream),
+            Slot::Over => None,
         }
     }
 
@@ -116,6 +121,7 @@ impl Slot {
                 }
                 Admit::Skip
             }
+            Slot::Over => Admit::Skip,
         }
     }
 
@@ -147,12 +153,12 @@ impl Slot {
         }
     }
 
-    /// The broker ended the subscription.
-    pub(super) fn unavailable(self, code: ResponseCode) {
-        if let Slot::Main(main) = self {
+    /// Ends the subscription with this as its last event.
+    pub(super) fn conclude(&mut self, last: Received) {
+        if let Slot::Main(main) = std::mem::replace(self, Slot::Over) {
             main.budget.close();
             // The consumer may be gone; there is always a slot for this event.
-            drop(main.sender.try_send(Received::Unavailable(code)));
+            drop(main.sender.try_send(last));
         }
     }
 
@@ -174,17 +180,17 @@ mod tests {
         budget.open(INITIAL_CREDIT);
         let (sender, events) = mpsc::channel(queue_max(&budget));
         let stream = StreamName::new("s");
-        let slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
+        let mut slot = Slot::Main(Main { stream, sender, budget: Arc::clone(&budget) });
         let frame_bytes = 1;
         let mut taken = 0;
         while matches!(budget.admit(frame_bytes), Admission::Granted) {
             let deliver =
-                Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
+                Deliver { subscription: 0, committed_chunk_id: None, chunk: Bytes::new() };
             slot.deliver(deliver, frame_bytes).unwrap();
             taken += 1;
         }
         assert_eq!(taken, (1 << 20) / (CHUNK_OVERHEAD_BYTES + frame_bytes));
-        slot.unavailable(ResponseCode::StreamNotAvailable);
+        slot.conclude(Received::Unavailable(ResponseCode::StreamNotAvailable));
         assert_eq!(events.len() as u64, taken + 1, "there is room for the last word");
     }
 }

@@ -197,6 +197,7 @@ pub(super) mod testing {
                 request_timeout: second,
                 follow_advertised_hosts: false,
                 name: String::new(),
+                sharing: None,
             },
             state_dir: state_dir.to_owned(),
         }

@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod null;
 #[cfg(feature = "object")]
 pub mod object;
+pub mod placeholders;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod registry;

@@ -1,13 +1,15 @@
 //! The stream protocol as a source: all abilities of the trait, for brokers from 3.10 on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{Abilities, ErrorKind, Event, Feed, Link, Source, SourceError};
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, chunk_at,
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer, chunk_at,
     connect_to_stream, stream_bounds,
 };
 use crate::flow::resume::Start;
@@ -21,29 +23,49 @@ pub struct StreamSource {
     options: ConnectOptions,
     stream: StreamName,
     reference: Reference,
+    /// Connections shared with other streams; kept as long as anyone may use it.
+    pool: Option<Arc<Pool>>,
+    /// Number of the last shared connection; 0 for none.
+    last: Arc<AtomicU64>,
 }
 
 impl StreamSource {
-    /// A source that connects on demand.
+    /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        StreamSource { options, stream, reference }
+        StreamSource { options, stream, reference, pool: None, last: Arc::default() }
+    }
+
+    /// The same, but with connections that are shared with the other streams of the pool.
+    #[must_use]
+    pub fn sharing(mut self, pool: &Arc<Pool>) -> StreamSource {
+        self.options.sharing = Some(pool.sharing());
+        self.pool = Some(Arc::clone(pool));
+        self
     }
 }
 
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let connection = connect_to_stream(&self.options, &self.stream, prefer).await?;
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
+        }
+        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
+        self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
-        Ok(Arc::new(StreamLink { connection, stream, reference }))
+        let failed = watch::Sender::new(None);
+        Ok(Arc::new(StreamLink { connection, stream, reference, failed }))
     }
 }
 
-/// One connection for one stream and reference.
+/// A connection for one stream and reference. Other streams may share it.
 struct StreamLink {
     connection: Connection,
     stream: StreamName,
     reference: Reference,
+    /// Reason of the end of its subscription, if that ended before the connection.
+    failed: watch::Sender<Option<SourceError>>,
 }
 
 #[async_trait]
@@ -75,7 +97,8 @@ impl Link for StreamLink {
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
         let subscribed = self.connection.subscribe(&self.stream, start, budget, Vec::new());
-        Ok(Box::new(StreamFeed { subscription: subscribed.await?, stream: self.stream.clone() }))
+        let (stream, failed) = (self.stream.clone(), self.failed.clone());
+        Ok(Box::new(StreamFeed { subscription: subscribed.await?, stream, failed }))
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -87,11 +110,16 @@ impl Link for StreamLink {
     }
 
     async fn ended(&self) -> SourceError {
-        self.connection.ended().await.into()
+        let mut failed = self.failed.subscribe();
+        tokio::select! {
+            // The sender lives as long as `self`.
+            () = async { drop(failed.wait_for(Option::is_some).await) } => self.reason(),
+            reason = self.connection.ended() => reason.into(),
+        }
     }
 
     fn reason(&self) -> SourceError {
-        self.connection.reason().into()
+        self.failed.borrow().clone().unwrap_or_else(|| self.connection.reason().into())
     }
 
     async fn close(&self) {
@@ -102,16 +130,22 @@ impl Link for StreamLink {
 struct StreamFeed {
     subscription: broker::Subscribed,
     stream: StreamName,
+    failed: watch::Sender<Option<SourceError>>,
 }
 
 impl StreamFeed {
-    fn event(&self, event: broker::Received) -> Event {
+    /// `None` if the link ends by this.
+    fn event(&self, event: broker::Received) -> Option<Event> {
         match event {
-            broker::Received::Chunk(delivery) => Event::Chunk(delivery),
-            broker::Received::Unavailable(code) => Event::Unavailable(SourceError::unavailable(
-                &self.stream,
-                format_args!("the broker ended the subscription: {code}"),
-            )),
+            broker::Received::Chunk(delivery) => Some(Event::Chunk(delivery)),
+            broker::Received::Unavailable(code) => {
+                let detail = format_args!("the broker ended the subscription: {code}");
+                Some(Event::Unavailable(SourceError::unavailable(&self.stream, detail)))
+            }
+            broker::Received::Failed(error) => {
+                self.failed.send_replace(Some(error.into()));
+                None
+            }
         }
     }
 }
@@ -119,12 +153,12 @@ impl StreamFeed {
 impl Feed for StreamFeed {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let event = self.subscription.poll_next(context);
-        event.map(|event| event.map(|event| self.event(event)))
+        event.map(|event| event.and_then(|event| self.event(event)))
     }
 
     fn try_next(&mut self) -> Option<Event> {
         let event = self.subscription.try_next()?;
-        Some(self.event(event))
+        self.event(event)
     }
 }
 
@@ -152,8 +186,11 @@ impl From<BrokerError> for SourceError {
             | BrokerError::WriteRefused { .. }
             | BrokerError::NotPublished { .. }
             | BrokerError::ClosedByBroker { .. }
+            | BrokerError::NoSuperStreams { .. }
             | BrokerError::Alarm { .. } => ErrorKind::Refused,
-            BrokerError::StreamMissing(_) | BrokerError::NotAStream { .. } => ErrorKind::Missing,
+            BrokerError::StreamMissing(_)
+            | BrokerError::NotAStream { .. }
+            | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,
             BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
             BrokerError::Overrun { .. } => ErrorKind::Overrun,
             BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::connect::connect_options;
 use super::desired::Planned;
 use super::sinks;
-use crate::broker::ConnectOptions;
-use crate::config::{BrokerConfig, Config, ConsumerConfig};
+use crate::broker::{ConnectOptions, Pool};
+use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::stream::StreamSource;
-use crate::types::{ConsumerKey, Guarantee, Reference};
+use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 
 /// One consumer, ready to run.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Planned for Plan {
 pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
     let suffix = Reference::replay_suffix(round);
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
-    let spec = Spec { reference, ..spec_of(config, consumer) };
+    let spec = Spec { reference, ..spec_of(config, consumer, None) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
     if consumer.show_values { open } else { factory::discreet(open) }
 }
@@ -64,12 +64,16 @@ pub fn stream_sink_options(
     sinks::connect(stream, broker, &connect_options(&config.broker, "rillway"))
 }
 
-fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
-    let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
+/// `pool` has the connections that it shares with the other partitions of its super stream.
+fn spec_of(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Spec {
+    let connect = connect_options(&config.broker, &connection_name(consumer));
     let source =
         StreamSource::new(connect.clone(), consumer.stream.clone(), consumer.reference.clone());
     let surroundings = Surroundings {
-        source: Arc::new(source),
+        source: Arc::new(match pool {
+            Some(pool) => source.sharing(pool),
+            None => source,
+        }),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -78,9 +82,46 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
     Spec::new(consumer, surroundings)
 }
 
-/// The plan that the configuration gives for one consumer.
+fn connection_name(consumer: &ConsumerConfig) -> String {
+    format!("rillway {}", consumer.name)
+}
+
+/// The plan that the configuration gives for a consumer of one stream.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
-    let spec = spec_of(config, consumer);
+    make(config, &consumer.of_stream(None), None)
+}
+
+/// The plan for one partition of the consumer's super stream. One that came `late` has messages only
+/// from after the consumer began, so it is read from its first message on.
+pub(super) fn plan_of_partition(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    partition: &StreamName,
+    late: bool,
+    pool: &Arc<Pool>,
+) -> Plan {
+    let mut one = consumer.of_stream(Some(partition));
+    // A point in time means the same for every partition, whenever it came.
+    if late && !matches!(one.start, config::Start::Timestamp(_)) {
+        one.start = config::Start::First;
+    }
+    make(config, &one, Some(pool))
+}
+
+/// Connection options of a consumer of a super stream, with the connections of its partitions.
+pub(super) fn sharing(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    pool: &Arc<Pool>,
+) -> ConnectOptions {
+    ConnectOptions {
+        sharing: Some(pool.sharing()),
+        ..connect_options(&config.broker, &connection_name(consumer))
+    }
+}
+
+fn make(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Plan {
+    let spec = spec_of(config, consumer, pool);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
         sink = factory::discreet(sink);

@@ -40,6 +40,7 @@ fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
             request_timeout: second,
             follow_advertised_hosts: false,
             name: String::new(),
+            sharing: None,
         },
         state_dir: state_dir.to_owned(),
     }
