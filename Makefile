@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture lag brokers brokers-down
+.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture lag figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -34,10 +34,10 @@ lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)
 	@LAG_SECONDS=$${LAG_SECONDS:-600} scripts/test.sh --test all -- --nocapture \
 	  lag::truth::another_client_sees_the_same_on_rabbitmq_4_3
 
-bench-sinks: ## Each sink, beside the bulk loader of its medium (ARGS='--rounds 7 sqlite')
+bench-sinks: ## Each sink, beside the bulk loader of its destination (ARGS='--rounds 7 sqlite')
 	@scripts/bench-sinks.sh $(ARGS)
 
-bench-latency: ## From publish to durable, sink by sink (ARGS='1000 10 file sqlite')
+bench-latency: ## From publish to durable, sink by sink (ARGS='10,1000,100000 10 file sqlite')
 	@scripts/bench-latency.sh $(ARGS)
 
 bench-instructions: ## Instructions per message, whatever else runs (ARGS='parquet chunk-to-ndjson')
@@ -45,6 +45,9 @@ bench-instructions: ## Instructions per message, whatever else runs (ARGS='parqu
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)
+
+figures: ## Lengths of files and functions, comments, names used twice, crates in several versions
+	@python3 scripts/lib/figures.py
 
 brokers: ## Brokers that stay up, for `cargo test` to use again and again
 	@scripts/test-brokers.sh up $(CURDIR)/target/brokers

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What many idle consumers cost: connections, processor time, memory.
+# Measures the cost of many idle consumers: connections, CPU time, memory.
 #
 #   scripts/bench-idle.sh [CONSUMERS [STREAMS [SECONDS]]]     1000 consumers on 4 streams for 30 s
 #
-# On a broker of its own, or on the one whose stream port is in RILLWAY_BENCH_PORT (as guest). The
-# program is that of RILLWAY_BENCH_PROGRAM, else it is built here. Each consumer needs two open
-# files: its connection, and the lock of its reference.
+# The broker is a private one, or the one whose stream port is in RILLWAY_BENCH_PORT (user guest). The
+# daemon is RILLWAY_BENCH_PROGRAM; without it, the release version is built. Each consumer needs two open
+# files: its connection and the lock of its reference.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/common.sh
@@ -26,7 +26,7 @@ trap 'exit 130' INT TERM
 ulimit -n $((consumers * 4 + 500)) 2>/dev/null || die "the limit of open files is too low: $(ulimit -n)"
 if [[ ! ${RILLWAY_BENCH_PROGRAM:-} ]]; then
   scripts/setup.sh rust-build
-  say 'building, optimised (minutes the first time)'
+  say 'building the release version (minutes the first time)'
   cargo build --release --bin rillway
 fi
 port=${RILLWAY_BENCH_PORT:-}
@@ -57,7 +57,7 @@ for ((waited = 0; $(subscribed) < consumers; waited++)); do
   ((waited < 120)) || die "$(subscribed) of $consumers are subscribed after 120 s: $(tail -n 3 "$home/log")"
   sleep 1
 done
-# What was read at the start is stored by then.
+# By then the offsets of the messages read at the start are stored.
 sleep 10
 ticks() { awk '{ print $14 + $15 }' "/proc/$daemon/stat"; }
 before=$(ticks)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Instructions per message: what a machine with other work to do can still measure.
+# Counts instructions per message, which can be measured even on a busy machine.
 #
 #   scripts/bench-instructions.sh [CASE ...]        lines of benches/envelope.rs, chunks, whole sinks
 #
-# Needs valgrind. Each case runs with less and with more work, and the difference is what counts, so that
-# starting up does not; from a sink's, making the messages is taken off, which is all that `null` costs.
-# Cargo's own variables choose another profile: CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=false
+# Needs valgrind. Each case runs with less and with more work, and the difference counts, so start-up does
+# not. The cost of making the messages, which is that of the sink `null`, is subtracted from each sink's.
+# Cargo's own variables select another profile: CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=false
 # scripts/bench-instructions.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,12 +13,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 have valgrind || die 'valgrind is not installed (apt-get install valgrind)'
 scripts/setup.sh rust-build
-# Where cargo put the benchmark of this name.
+# Path of the benchmark of this name.
 built() {
   cargo bench --no-run --bench "$1" --message-format json |
     sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1
 }
-say 'building, optimised (minutes the first time)'
+say 'building the release version (minutes the first time)'
 envelope=$(built envelope) sinks=$(built sinks)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/rillway-instructions.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -34,7 +34,7 @@ lines() {
   more=$(instructions "$envelope" --count 3 "$1")
   tell "$1" $(((more - few) / (2 * $(cat "$scratch/out"))))
 }
-# Instructions for each message that goes into a sink of its own, the making of it included.
+# Instructions per message of one sink, including the cost of making the message.
 fed() {
   local few more messages=20000 home=$scratch/home
   local consumer='[[consumer]]\nname = "bench"\nstream = "events"'
@@ -51,7 +51,7 @@ sink() {
   [[ $making ]] || making=$(fed '{ type = "null" }')
   tell "$1" $(($(fed "$2") - making))
 }
-# Those of the benchmark beside the loaders.
+# Those of the sinks benchmark.
 columns='seq = { from = "/seq", type = "integer" }, id = { from = "/user/id" }, amount = { from = "/amount", type = "numeric" }, paid = { from = "/paid", type = "boolean" }, note = { from = "/note" }'
 cases=("$@")
 ((${#cases[@]})) || cases=('text 12 B' 'text 256 B' 'json 256 B' 'json 64 KiB' 'binary 12 B'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Throughput, side by side with a plain socket reader and the official client, on a broker of its own.
+# Measures throughput beside a plain socket reader and the official client, on a private broker.
 # Arguments go to the benchmark: scripts/bench.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,7 +10,7 @@ mkdir -p "$target"
 broker=$(cd "$target" && pwd)/bench-broker
 
 scripts/setup.sh rust-build
-say 'building, optimised (minutes the first time)'
+say 'building the release version (minutes the first time)'
 cargo bench --no-run --bench throughput
 
 rm -rf "$broker"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts and stops private RabbitMQ nodes, each with all that it keeps in one folder.
+# Starts and stops private RabbitMQ nodes. All files of a node are in one folder.
 #
 #   scripts/broker.sh start --dir DIR --version 3.10|4.0|4.3 [options]
 #       Returns when the node answers on its stream port, and prints the lines of `env`. Started
@@ -7,16 +7,16 @@
 #       then replace the earlier ones.
 #         --plugins A,B         default rabbitmq_stream; `management` stands for it with the management UI
 #         --conf 'KEY = VALUE'  a line for rabbitmq.conf; repeatable
-#         --owner PID           the node goes (killed, as in a crash) when this process has gone
+#         --owner PID           the node is killed, as in a crash, when this process has ended
 #         --stream-port P --amqp-port P --management-port P --prometheus-port P    default: free ones
 #         --timeout SECONDS     for becoming ready; default 60
-#   scripts/broker.sh stop --dir DIR [--now]      in good order; --now kills, as a crash does
+#   scripts/broker.sh stop --dir DIR [--now]      shuts it down; --now kills it, as in a crash
 #   scripts/broker.sh env --dir DIR               version= stream_port= amqp_port= management_port= pid= …
 #   scripts/broker.sh ctl --dir DIR -- rabbitmqctl ARGS…    or rabbitmq-streams, rabbitmq-diagnostics, …
 #   scripts/broker.sh signal --dir DIR STOP|CONT|KILL|…     to the broker's process
 #
 # The pid is the Erlang machine's own, and the id of the process group in which its helpers run.
-# Exit codes: 3 this version cannot be had here; 1 something went wrong (the log's end is shown).
+# Exit codes: 3 this version is not available on this machine; 1 an error (the end of the log is shown).
 set -euo pipefail
 HERE=$(dirname "${BASH_SOURCE[0]}")
 . "$HERE/lib/common.sh"
@@ -39,7 +39,7 @@ while [[ $# -gt 0 ]]; do
   case $1 in
   --now) NOW=yes && shift && continue ;;
   --) shift && rest+=("$@") && break ;;
-  --*) [[ $# -ge 2 ]] || die "$1 wants a value" ;;
+  --*) [[ $# -ge 2 ]] || die "$1 needs a value" ;;
   *) rest+=("$1") && shift && continue ;;
   esac
   case $1 in
@@ -54,7 +54,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift 2
 done
-[[ $DIR ]] || die "which node? Give its folder: --dir DIR"
+[[ $DIR ]] || die "the folder of the node is missing: --dir DIR"
 [[ $DIR == /* ]] || DIR=$PWD/$DIR
 [[ $verb == start || -e $DIR/node.env ]] || die "there is no node in $DIR"
 
@@ -77,11 +77,11 @@ start)
 stop) node_stop "$NOW" ;;
 env) node_env ;;
 ctl)
-  [[ ${#rest[@]} -gt 0 ]] || die "ctl wants a command: ctl --dir DIR -- rabbitmqctl status"
+  [[ ${#rest[@]} -gt 0 ]] || die "ctl needs a command: ctl --dir DIR -- rabbitmqctl status"
   node_ctl "${rest[@]}"
   ;;
 signal)
-  [[ ${#rest[@]} == 1 ]] || die "signal wants a signal's name: signal --dir DIR STOP"
+  [[ ${#rest[@]} == 1 ]] || die "signal needs the name of a signal: signal --dir DIR STOP"
   node_signal "${rest[0]}"
   ;;
 *) usage ;;

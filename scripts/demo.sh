@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A broker, three consumers and a load, to look at. On a machine that may be fresh: gets what it
-# needs, builds, publishes, and shows what becomes of it.
+# A demonstration: a broker, three consumers and published events. Installs what is missing on the
+# machine, builds, publishes, and shows the results.
 #
 #   scripts/demo.sh        on a terminal it runs until Ctrl-C; without one, or with CI set, it ends
-#                          by itself when everything has landed. Exit 0 only if all counts are right.
+#                          by itself when everything is written. Exit code 0 only if all counts are right.
 #
 # Broker: RILLWAY__BROKER__URI if that is set; else one that answers on localhost:5552 (the stream is
-# then `rillway-demo`, to keep out of the way of other streams); else a private one of its own.
-# DEMO_MESSAGES (100000) is how many events are published. What it makes is kept in demo-data/, where
-# a later run goes on.
+# then `rillway-demo`, so that other streams are not touched); else a private one.
+# DEMO_MESSAGES (100000) is the number of events to publish. The results stay in demo-data/, and a later
+# run continues there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/common.sh

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Lints the small daemon, which is built without the heavy sinks. Nothing is linked and hardly any code is
-# generated: about a minute the first time, seconds afterwards.
+# Lints the small daemon (built without the heavy sinks) and its tests. Nothing is linked, so it takes
+# about a minute the first time, and seconds afterwards.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/common.sh
 
-small=(--no-default-features --lib --bins)
+small=(--no-default-features --all-targets)
 if cargo clippy --version >/dev/null 2>&1; then
   exec cargo clippy "${small[@]}" "$@" -- -D warnings
 fi

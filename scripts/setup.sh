@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gets onto this machine what building, testing and the demo need. Quick when all is there; one
-# line for each thing that it installs, and why.
+# Installs what building, testing and the demo need, and prints one line for each installed package, with
+# the reason. Fast if everything is there.
 #
 #   scripts/setup.sh WHAT...
 #     rust-build     cargo, a C compiler and linker, pkg-config
-#     broker-3.10    RabbitMQ in a folder of its own, from Debian's packages; likewise
+#     broker-3.10    RabbitMQ in a separate folder, from Debian's packages; likewise
 #     broker-4.0       broker-4.0 and broker-4.3. Needs Linux with apt, and root, sudo or user
 #     broker-4.3       namespaces; else Docker
 #     rstream        the Python client of RabbitMQ streams, in a virtual environment of its own;
@@ -17,8 +17,8 @@
 #     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
 #                      --where after it, prints the folder that they are in
 #
-# Exit codes: 0 all there; 3 something cannot be had here (the others have been seen to);
-# 1 something went wrong. Things are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
+# Exit codes: 0 everything is there; 3 something is not available on this machine (the rest was
+# installed); 1 an error. Files are kept in ${RILLWAY_CACHE:-~/.cache/rillway}.
 set -euo pipefail
 HERE=$(dirname "${BASH_SOURCE[0]}")
 . "$HERE/lib/common.sh"
@@ -41,7 +41,7 @@ VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
   have apt-get || unavailable "install $* with this system's package manager: there is no apt-get here"
-  root_by >/dev/null || unavailable "installing $* takes root or sudo"
+  root_by >/dev/null || unavailable "installing $* needs root or sudo"
   local log
   log=$(mktemp)
   # The lists may be older than the mirror, or absent, as in a fresh container: try, refresh, try.
@@ -55,16 +55,16 @@ apt_install() {
 setup_rust_build() {
   local wanted found
   if ! have cargo; then
-    have curl || die "there is no cargo. Get it from https://rustup.rs"
+    have curl || die "cargo is not installed. Install it from https://rustup.rs"
     announce "installing the Rust tool chain with rustup (builds everything here)"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal -c clippy -c rustfmt >&2 ||
-      die "there is no cargo, and rustup could not be run. Get it from https://rustup.rs"
+      die "cargo is not installed, and rustup could not be run. Install it from https://rustup.rs"
     hash -r
   fi
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HERE/../Cargo.toml")
   found=$(cargo --version | cut -d ' ' -f 2)
   [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
-    die "cargo $found is too old: this takes Rust $wanted. Try 'rustup update', or get it from https://rustup.rs"
+    die "cargo $found is too old: Rust $wanted is required. Run 'rustup update', or install it from https://rustup.rs"
   if ! have cc; then
     announce "installing gcc and libc6-dev (compile the C libraries that come with crates)"
     apt_install gcc libc6-dev
@@ -84,14 +84,14 @@ setup_broker() {
   elif docker_works; then
     docker_image_pull "$version"
   else
-    unavailable "RabbitMQ $version cannot be had here: $obstacle, and Docker cannot be reached"
+    unavailable "RabbitMQ $version is not available on this machine: $obstacle, and Docker cannot be reached"
   fi
 }
 
-# Where an environment is: named after what is in it, so that another list makes another one.
+# Path of an environment. The name depends on its packages, so another list gives another environment.
 venv_dir() { echo "$RILLWAY_CACHE/$1-$(cksum <<<"${VENV_PACKAGES[$1]}" | cut -d ' ' -f 1)"; }
 
-# The stamp is written last: a half-filled folder is never taken as done.
+# The stamp is written last, so an incomplete folder never counts as complete.
 venv_is_there() { [[ -e $(venv_dir "$1")/complete ]]; }
 
 venv_build() {
@@ -117,7 +117,7 @@ setup_venv() {
   with_lock "$1" venv_build "$1"
 }
 
-# Where a server's programs are: Debian keeps those of each version apart.
+# Folder of the server's programs: Debian has one for each version.
 postgres_dir() {
   local dir
   while read -r dir; do
@@ -142,8 +142,8 @@ setup_postgres() {
   with_lock postgres postgres_install
 }
 
-# Unpacked, not installed: the package would start a service of its own. It takes no root, but for lists
-# of packages that are out of date.
+# Unpacked, not installed: the package would start a service. It needs no root, except to update outdated
+# package lists.
 prometheus_dir() { echo "$RILLWAY_CACHE/prometheus"; }
 
 prometheus_build() {

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The brokers that tests share, one of each version, kept over several runs of `cargo test`.
+# Starts and stops the brokers that tests share: one of each version, used by several runs of `cargo test`.
 #
 #   scripts/test-brokers.sh up DIR [--owner PID]     starts those that are not running; with an owner
-#                                                    they go when that process does
+#                                                    they end when that process ends
 #   scripts/test-brokers.sh down DIR                 stops them and removes DIR
 #
-# Tests find them by RILLWAY_TEST_BROKERS=DIR, and start what is not there by themselves. A version
-# that this machine cannot have is left out, with a line that says why.
+# Tests find them by RILLWAY_TEST_BROKERS=DIR, and start missing ones themselves. A version that is not
+# available on this machine is skipped, with the reason.
 set -euo pipefail
 HERE=$(dirname "${BASH_SOURCE[0]}")
 . "$HERE/lib/common.sh"
@@ -40,5 +40,5 @@ down() {
 [[ $# -ge 2 && $2 != --* ]] || { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 64; }
 case $1 in
 up | down) "$@" ;;
-*) die "up or down, not '$1'" ;;
+*) die "expected up or down, not '$1'" ;;
 esac

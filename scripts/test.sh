@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, on a machine that may be fresh: gets what they need, builds, runs them against real brokers,
-# and says at the end what was skipped. Arguments go to `cargo test`.
+# Runs all tests: installs what is missing on the machine, builds, runs them against real brokers, and
+# lists the skipped ones at the end. Arguments go to `cargo test`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/common.sh
@@ -47,7 +47,7 @@ preparing=$!
 step 'building the tests (minutes the first time)'
 cargo test --no-run "${cargo_flags[@]}" "$@"
 
-# With arguments, some tests are meant and not everything.
+# With arguments, only some tests are wanted.
 if [[ $# == 0 ]]; then
   step 'linting the daemon without the heavy sinks'
   scripts/lint-small.sh "${cargo_flags[@]}"

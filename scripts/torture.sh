@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The torture (tests/torture): kills, freezes and outages, for every sink whose medium can be had here;
-# and a table of what was lost or repeated.
+# Runs the torture tests (tests/torture): kills, freezes and outages, for every sink whose destination is
+# available on this machine, with a table of lost and repeated messages.
 #
-#   KILLS=200           so many kills at random for each sink, and a tenth of that at each named point
-#   FREEZE_SECONDS=90   so long one of two daemons is frozen
-#   OUTAGE_SECONDS=10   so long a medium fails, each way
-#   SEED=…              the random moments of an earlier run
+#   KILLS=200           random kills for each sink, and a tenth of that at each named point
+#   FREEZE_SECONDS=90   time for which one of two daemons is frozen
+#   OUTAGE_SECONDS=10   duration of each outage of a destination
+#   SEED=…              repeats the random moments of an earlier run
 #
 # Arguments are names of tests: `scripts/torture.sh torture::media::file` for one sink.
 set -euo pipefail

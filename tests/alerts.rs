@@ -1,5 +1,9 @@
 //! Does each kind of trouble raise its alert, and does health raise none? The rules of
 //! `deploy/prometheus` are judged by promtool, and by a Prometheus beside real failures.
+//!
+//! - [`repeated`]: failures that come again and again
+
+mod repeated;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -42,9 +46,9 @@ async fn the_rules_pass_their_own_test() {
     or_skip!(judged_by_promtool().await);
 }
 
-/// The deployed rules with every time in them shorter: `for`, ranges, and what seconds are compared
-/// with.
-fn faster(rules: &str) -> String {
+/// The deployed rules with every time in them so many times shorter: `for`, ranges, and what seconds
+/// are compared with.
+fn faster(rules: &str, times: f64) -> String {
     let line = |line: &str| {
         let prose = ["#", "summary", "description"];
         if prose.iter().any(|prose| line.trim_start().starts_with(prose)) {
@@ -57,13 +61,13 @@ fn faster(rules: &str) -> String {
                 None => (String::new(), bare),
             };
             let shorter = if let Some(minutes) = span.strip_suffix('m').and_then(number) {
-                format!("{:.0}ms", minutes * 60_000.0 / FASTER)
+                format!("{:.0}ms", minutes * 60_000.0 / times)
             } else if let Some(hours) = span.strip_suffix('h').and_then(number) {
-                format!("{:.0}ms", hours * 3_600_000.0 / FASTER)
+                format!("{:.0}ms", hours * 3_600_000.0 / times)
             } else {
                 // A number of seconds, but not one of a pace.
                 match number(span).filter(|n| *n >= 100.0 && !line.contains('*')) {
-                    Some(seconds) => (seconds / FASTER).to_string(),
+                    Some(seconds) => (seconds / times).to_string(),
                     None => return word.to_owned(),
                 }
             };
@@ -80,7 +84,7 @@ fn number(text: &str) -> Option<f64> {
 
 #[test]
 fn every_time_is_made_shorter() {
-    let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap());
+    let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap(), FASTER);
     for shorter in [
         "for: 400ms",
         "rillway_consumer_ready[2000ms]) < 0.5",
@@ -186,7 +190,7 @@ async fn each_kind_of_trouble() -> Result<(), Unavailable> {
         .await;
     daemons[1].until_durable("cut-off", 1).await;
     let targets: Vec<String> = daemons.iter().map(Daemon::admin_address).collect();
-    let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap());
+    let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap(), FASTER);
     let prometheus = Prometheus::watching(&programs, &targets, Some(&rules));
     let up = || async { (prometheus.query("up == 1", "job").await.len() == 3).then_some(()) };
     eventually("Prometheus sees all three", Duration::from_secs(20), up).await;

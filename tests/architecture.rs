@@ -69,7 +69,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "config",
-        may_use: &["settings", "sink::declaration", "sink::registry", "types"],
+        may_use: &[
+            "settings",
+            "sink::declaration",
+            "sink::placeholders",
+            "sink::registry",
+            "types",
+        ],
         never: &["tokio"],
     },
     Rule {
@@ -85,9 +91,11 @@ const RULES: &[Rule] = &[
     Rule {
         module: "consumer",
         may_use: &[
+            "config::consumer",
             "faults",
             "files",
             "flow",
+            "settings",
             "sink",
             "source",
             "sync",
@@ -389,6 +397,16 @@ fn what_only_decides_neither_waits_nor_does_io() {
             }
         }
     }
+}
+
+#[test]
+fn one_file_of_a_consumer_knows_its_keys() {
+    let knows = |file: &PathBuf| {
+        let code = code_lines(&std::fs::read_to_string(file).unwrap()).join("\n");
+        code.contains("config::") || code.contains("settings::")
+    };
+    let found: Vec<_> = files_below("src/consumer", "rs").into_iter().filter(knows).collect();
+    assert_eq!(found, [root().join("src/consumer/spec.rs")]);
 }
 
 #[test]

@@ -33,10 +33,13 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
         consumer("below", &stream, "{ type = \"file\", dir = \"plain/deeper\" }"),
         consumer("archive", &stream, "{ type = \"object\", url = \"plain/archive\" }"),
         letters,
+        consumer("folder", &stream, "{ type = \"sqlite\", path = \"folder\" }"),
+        consumer("database", &stream, "{ type = \"sqlite\", path = \"plain/x.db\" }"),
         consumer("fine", &stream, "{ type = \"file\", dir = \"out\" }"),
     ];
     let home = Home::new(&broker.uri(), &consumers.concat());
     std::fs::write(home.path("plain"), "a file, where folders are to be made").unwrap();
+    std::fs::create_dir(home.path("folder")).unwrap();
 
     let checked = home.command(&["check", "--connect", "--json"]).output().unwrap();
     assert_eq!(checked.status.code(), Some(69), "{}", String::from_utf8_lossy(&checked.stderr));
@@ -48,20 +51,22 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
         ("below", "is not a folder"),
         ("archive", "is not a folder"),
         ("letters", "dead letters: "),
+        ("folder", "it is a folder"),
+        ("database", "is not a folder"),
     ];
-    for (index, (name, says)) in says.into_iter().enumerate() {
+    for (index, (name, says)) in says.iter().enumerate() {
         let told = &plan["consumers"][index];
-        assert_eq!(told["name"], name);
+        assert_eq!(told["name"], *name);
         let problem = told["problem"].as_str().unwrap_or_else(|| panic!("{name} is fine: {told}"));
         assert!(problem.contains(says), "{name}: {problem}");
         assert!(errors.contains(&format!("consumer {name:?}: ")), "{errors}");
     }
-    let fine = &plan["consumers"][5];
+    let fine = &plan["consumers"][says.len()];
     assert!(fine["problem"].is_null() && fine["resume"].is_object(), "{fine}");
 
     let checked = home.command(&["check", "--connect"]).output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(text.contains("5 of 6 consumers could not run"), "{text}");
+    assert!(text.contains("7 of 8 consumers could not run"), "{text}");
     assert!(text.contains("consumer \"fine\""), "{text}");
     assert!(!home.path("out").exists(), "to check is to make nothing");
     Ok(())

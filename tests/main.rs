@@ -13,6 +13,7 @@
 
 mod common;
 
+mod admin;
 mod alerts;
 mod any_message;
 mod architecture;
@@ -48,6 +49,8 @@ mod start_positions;
 mod state_dir;
 mod stdout_settling;
 mod stream_sink;
+mod super_stream;
 mod systemd;
 mod tls;
 mod torture;
+mod words;

@@ -135,8 +135,16 @@ async fn moves() -> Result<(), Unavailable> {
 
     // A pause: nothing is read, what was written is stored, and the lag grows for all to see.
     supervisor.edit(Edit::Pause(coming.clone())).unwrap();
-    let paused = until(&*overview, &coming, "it rests", |c| c.state == State::Stopped).await;
+    let paused = until(&*overview, &coming, "it rests", |c| c.state == State::Paused).await;
     assert!(!paused.ready && paused.reason.unwrap().contains("paused"));
+    overview.refresh_gauges();
+    let state = |state: &str| {
+        let labels = format!("{{consumer=\"coming\",stream=\"{stream}\",state=\"{state}\"}}");
+        let name = format!("rillway_consumer_state{labels} ");
+        let page = page::render(&METRICS);
+        page.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned)).unwrap()
+    };
+    assert_eq!((state("paused").as_str(), state("stopped").as_str()), ("1", "0"));
     let at = paused.durable_offset.unwrap().0;
     assert_eq!(streams::stored_offset(broker, &stream, "coming").await, Some(at));
     assert_eq!(last_offset(&home.lines("coming", &stream)), Some(at));
@@ -145,7 +153,7 @@ async fn moves() -> Result<(), Unavailable> {
         c.lag_messages > Some(lag + 1000) && c.lag_seconds > Some(0.0)
     })
     .await;
-    assert_eq!((behind.durable_offset.unwrap().0, behind.state), (at, State::Stopped));
+    assert_eq!((behind.durable_offset.unwrap().0, behind.state), (at, State::Paused));
     assert_eq!(last_offset(&home.lines("coming", &stream)), Some(at), "it does not read");
     let refused = overview.commit("coming").await;
     assert!(matches!(refused, Err(CommitError::Unavailable(_))), "{refused:?}");
@@ -157,7 +165,7 @@ async fn moves() -> Result<(), Unavailable> {
         c.memory_bound_bytes == other_memory && c.lag_messages > behind.lag_messages
     })
     .await;
-    assert_eq!((put.state, put.stored_offset), (State::Stopped, Some(rillway::types::Offset(at))));
+    assert_eq!((put.state, put.stored_offset), (State::Paused, Some(rillway::types::Offset(at))));
     supervisor.edit(Edit::Resume(coming.clone())).unwrap();
     until_it_moves(&*overview, &coming).await;
 

@@ -56,6 +56,17 @@ async fn rights_and_limits() -> Result<(), Unavailable> {
     broker.ctl(&["rabbitmqctl", "set_vhost_limits", "-p", "/", "{\"max-connections\": 0}"]).await;
     let full = told(&broker.uri(), &stream);
     assert!(full.contains("list_vhost_limits -p '/'"), "{full}");
+    assert!(full.contains("a limit of connections is reached"), "{full}");
+    broker.ctl(&["rabbitmqctl", "clear_vhost_limits", "-p", "/"]).await;
+    broker.ctl(&["rabbitmqctl", "set_user_limits", "guest", "{\"max-connections\": 0}"]).await;
+    let full = told(&broker.uri(), &stream);
+    assert!(full.contains("list_user_limits --user 'guest'"), "{full}");
+    broker.ctl(&["rabbitmqctl", "clear_user_limits", "guest", "all"]).await;
+    // The broker has the same answer for a name that is wrong.
+    let wrong = told(&broker.uri().replace("/%2f", "/elsewhere"), &stream);
+    for says in ["virtual host \"elsewhere\"", "there is no such virtual host", "list_vhosts"] {
+        assert!(wrong.contains(says), "{wrong}");
+    }
     Ok(())
 }
 

@@ -40,6 +40,7 @@ impl OnBroker {
             request_timeout: Duration::from_secs(20),
             follow_advertised_hosts: false,
             name: "rillway source test".to_owned(),
+            sharing: None,
         };
         Arc::new(StreamSource::new(options, StreamName::new(stream), Reference::from("r")))
     }

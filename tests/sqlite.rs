@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use crate::common::daemon::Home;
+use crate::common::daemon::{Home, halted_one};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
@@ -124,4 +124,75 @@ async fn a_renamed_consumer() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn a_renamed_consumer_keeps_its_rows_single() {
     or_skip!(a_renamed_consumer().await);
+}
+
+/// The table's own name and the stream's, one file by two paths: only one of the two consumers writes, and
+/// the other halts with the way out.
+async fn one_file_by_two_paths() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "linked").await;
+    streams::publish(broker, &stream, (0..10).map(|i| i.to_string())).await;
+    let table = rillway::types::table_name::of(&stream.as_str().into());
+    let linked = format!("{{ type = \"sqlite\", path = \"link.db\", table = \"{table}\" }}");
+    let home = Home::new(
+        &broker.uri(),
+        &[
+            consumer("plain", &stream, "{ type = \"sqlite\", path = \"data.db\" }"),
+            consumer("linked", &stream, &linked),
+        ]
+        .concat(),
+    );
+    std::os::unix::fs::symlink(home.path("data.db"), home.path("link.db")).unwrap();
+    let mut daemon = home.start();
+    let (other, reason) = halted_one(&daemon, ["plain", "linked"]).await;
+    assert!(reason.contains(&format!("reference = \"{other}\"")), "{reason}");
+    assert!(reason.contains("(up to offset 9)") || reason.contains("no offset yet"), "{reason}");
+    daemon.until_durable(other, 9).await;
+    daemon.terminate().await;
+    let sql = format!("SELECT count(*), count(DISTINCT offset) FROM {table}");
+    let counts: (i64, i64) =
+        database(&home).query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(counts, (10, 10));
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_consumers_do_not_write_one_table_by_two_paths() {
+    or_skip!(one_file_by_two_paths().await);
+}
+
+/// A foreign key that waits for the commit, with dead letters, and a message behind it that is a misfit
+/// right away: both become letters, in order, and nothing halts.
+async fn deferred_with_letters() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "deferred").await;
+    let bodies = ["{\"id\":1}", "{\"id\":2}", "{\"id\":1}", "no JSON", "{\"id\":1}"];
+    streams::publish(broker, &stream, bodies).await;
+    let sink = "{ type = \"sqlite\", path = \"data.db\", table = \"events\", \
+                columns = { id = { from = \"/id\", type = \"integer\" } } }";
+    let home = Home::new(
+        &broker.uri(),
+        &(consumer("c", &stream, sink)
+            + "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"file\", dir = \"dead\" }\n"),
+    );
+    database(&home)
+        .execute_batch(
+            "CREATE TABLE known (id INTEGER PRIMARY KEY); INSERT INTO known VALUES (1); \
+             CREATE TABLE events (stream TEXT, offset INTEGER, timestamp TEXT, \
+             id INTEGER REFERENCES known DEFERRABLE INITIALLY DEFERRED)",
+        )
+        .unwrap();
+    let mut daemon = home.start();
+    daemon.until_durable("c", 4).await;
+    daemon.terminate().await;
+    assert_eq!(home.offsets("dead", &stream), [1, 3]);
+    let sql = "SELECT group_concat(offset) FROM (SELECT offset FROM events ORDER BY 1)";
+    let rows: String = database(&home).query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, "0,2,4");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deferred_foreign_key_with_dead_letters_halts_nobody() {
+    or_skip!(deferred_with_letters().await);
 }

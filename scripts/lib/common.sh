@@ -1,13 +1,12 @@
 # shellcheck shell=bash
-# What all scripts here share: speaking, locking, becoming root, and where things are kept.
-# Source it; it does nothing by itself.
+# Shared by all scripts: messages, locks, root, and paths. Source it; it does nothing by itself.
 
-# Callers tell "cannot be had on this machine" (skip, by name) from "went wrong" (fail).
+# Tells callers that something is not available on this machine (skip it, by name), rather than an error.
 EXIT_UNAVAILABLE=3
 
 RILLWAY_CACHE=${RILLWAY_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/rillway}
 
-# Where rustup puts cargo; a shell that was open before does not know yet.
+# The folder in which rustup installs cargo; an older shell does not have it in its PATH.
 PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -16,8 +15,8 @@ die() { say "$*"; exit 1; }
 unavailable() { say "$*"; exit "$EXIT_UNAVAILABLE"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# with_lock NAME COMMAND...: one holder per NAME and cache; the others wait, and say so. Not to be
-# put into a condition: bash would then go on after whatever fails inside COMMAND.
+# with_lock NAME COMMAND...: one holder per NAME and cache; the others wait, with a message. Do not use it
+# in a condition: there, bash ignores failures inside COMMAND.
 with_lock() {
   local name=$1 fd
   shift

@@ -6,7 +6,7 @@
 # Only bash, coreutils, grep and sed: a fresh machine has no more; and a Python of the project's own, for
 # the readers of what landed.
 
-# Without news for so long, something is stuck.
+# Seconds without progress after which something is stuck.
 STUCK_AFTER=60
 
 step() { printf '\n== %s\n' "$*"; }
@@ -18,7 +18,7 @@ fail() {
   exit 1
 }
 
-# A signal interrupts `wait`: wait again, until the process has really gone.
+# A signal interrupts `wait`, so wait again until the process has ended.
 wait_for() {
   local status seen=$told
   while :; do
@@ -66,7 +66,7 @@ publish() {
   rm -f "$DATA/publishing"
 }
 
-# How many messages all demos have published to the stream.
+# Number of messages that all demos have published to the stream.
 published() {
   local sum=0 count
   while read -r count; do sum=$((sum + count)); done < <(
@@ -75,7 +75,7 @@ published() {
   echo "$sum"
 }
 
-# Whether that is exact: nothing was sent twice, and no demo was cut off.
+# True if that number is exact: nothing was sent twice, and no demo was interrupted.
 published_is_exact() {
   [[ ! -e $DATA/publishing ]] && ! grep -q '"sent_again":[1-9]' "$DATA/published-$STREAM"
 }
@@ -114,7 +114,7 @@ field() {
   [[ $value == null ]] || echo "$value"
 }
 
-# show KEY: for a person, of the object at hand.
+# show KEY: the value in the current object, as text for the terminal.
 show() {
   local value
   value=$(field "$object" "$1")
@@ -158,7 +158,7 @@ watch_lag() {
 
 until_told() { ((told > 0)); }
 
-# Everything written, and shown as such.
+# Waits until everything is written, and shows it.
 until_landed() {
   until_told && return
   local object
@@ -168,7 +168,7 @@ until_landed() {
   done
 }
 
-# query WHAT: what an independent reader finds.
+# query WHAT: the result of an independent reader.
 query() {
   case $1 in
   *-analytics) "$READER" scripts/lib/demo_query.py "$1" "$DATA/analytics.db" "$STREAM" ;;
@@ -205,7 +205,7 @@ show_landed() {
   query show-archive
 }
 
-# What the broker itself has stored for a consumer, asked by another process.
+# The offset that the broker has stored for a consumer, read by another process.
 stored_offset() {
   local object why next
   object=$(sed 's/^ *//; s/": /":/' <<<"$plan" | objects | grep -F "{\"name\":\"$1\",")
@@ -217,7 +217,7 @@ stored_offset() {
   esac
 }
 
-# verify BEFORE: counts and positions, in files and on the broker.
+# verify BEFORE: checks counts and positions, in files and on the broker.
 verify() {
   local total lines name last stored plan
   total=$(published)

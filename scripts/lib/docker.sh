@@ -2,7 +2,7 @@
 # Nodes in Docker, for machines where no image can be unpacked and entered: the official images, with
 # the same folder, configuration and ports. Source after node.sh, whose functions it replaces.
 #
-# Not tried by those who wrote it: no machine of theirs had a Docker engine.
+# Not tested: the machines on which it was written had no Docker engine.
 
 docker_image() { echo "rabbitmq:$1-management"; }
 
@@ -14,7 +14,7 @@ docker_image_pull() {
 
 docker_container() { echo "rillway-$(<"$DIR/ports")"; }
 
-# Published on the host's loopback only, but that comes in by the container's own interface.
+# Published only on the host's loopback; connections arrive at the container's own interface.
 # shellcheck disable=SC2034 # read by node.sh
 LISTEN=0.0.0.0
 

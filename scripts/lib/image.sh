@@ -6,12 +6,12 @@
 # an image takes seconds, needs no root, and its packages' signatures are checked by apt all the
 # same. A folder under its final name is whole: it is filled and tried under another name first.
 
-# Raise it when the recipe below changes: older images are then built anew.
+# Raise it when the recipe below changes, so that older images are rebuilt.
 IMAGE_RECIPE=1
 
 DEBIAN_MIRROR=${RILLWAY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
-# Dependencies on paper that no broker here uses: they serve installation, services and shells.
+# Declared dependencies that no broker here uses: they are for installation, services and shells.
 IMAGE_UNNEEDED='^(adduser|base-passwd|cron.*|debconf|debianutils|dpkg|init-system-helpers|login\.defs
 |logrotate|lsb-base|media-types|netbase|openssl-provider-legacy|passwd|rabbitmqadmin-ng|readline-common
 |sensible-utils|socat|systemd|sysvinit-utils|tar|tzdata|usrmerge
@@ -25,7 +25,7 @@ image_suite() {
   3.10) echo bookworm ;;
   4.0) echo trixie ;;
   4.3) echo forky ;;
-  *) die "no recipe for RabbitMQ $1: there are 3.10, 4.0 and 4.3" ;;
+  *) die "RabbitMQ $1 is not supported: choose 3.10, 4.0 or 4.3" ;;
   esac
 }
 

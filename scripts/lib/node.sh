@@ -5,13 +5,13 @@
 # In DIR: node.env (settings), ports (reservation), etc/ data/ log/ home/ tmp/, and run/pid while it
 # runs. Inside its image the node sees DIR as /node.
 #
-# A process is only ever signalled if it carries RILLWAY_NODE=DIR in its environment: a recorded pid
-# may have gone to somebody else since.
+# A process is signalled only if its environment has RILLWAY_NODE=DIR: a recorded pid may belong to another
+# process by now.
 
 declare -A given
 declare -a conf
 
-# Kept to what streams need: these nodes share small machines with a compiler.
+# Only what streams need: these nodes share small machines with a compiler.
 NODE_ERL_ARGS='+S 2:2 +SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none +t 1048576 +P 262144'
 
 node_settings() {
@@ -22,7 +22,7 @@ node_set_up() {
   local version='' plugins=rabbitmq_stream stream_port='' amqp_port='' management_port='' prometheus_port='' base key
   node_settings
   for key in "${!given[@]}"; do printf -v "$key" %s "${given[$key]}"; done
-  [[ $version ]] || die "which RabbitMQ? Give --version 3.10, 4.0 or 4.3"
+  [[ $version ]] || die "the version is missing: --version 3.10, 4.0 or 4.3"
   image_suite "$version" >/dev/null
   plugins=${plugins/#management/rabbitmq_stream,rabbitmq_stream_management,rabbitmq_management}
   mkdir -p "$DIR"/{etc,data,log,home,tmp,run}
@@ -45,7 +45,7 @@ node_set_up() {
   node_write_files
 }
 
-# The address to listen on. Loopback only: these brokers let anybody in as guest.
+# The address to listen on. Only loopback, because everyone can log in as guest.
 LISTEN=127.0.0.1
 node_write_files() {
   local version plugins stream_port amqp_port management_port prometheus_port
@@ -116,7 +116,7 @@ epmd -port "$ERL_EPMD_PORT" &
   done
   kill -s KILL -- "-$node"
 ) &
-# At once with what it says: whoever waits for it must not read an empty one.
+# Renamed into place with its content, so that no reader finds it empty.
 echo "$node" >/node/run/pid.new
 mv /node/run/pid.new /node/run/pid
 # With "input allowed" the script becomes the machine instead of waiting for it; -noinput takes the
@@ -231,7 +231,7 @@ stream_port_answers() (
   [[ ${answer:8} == 8011 ]]
 ) 2>/dev/null
 
-# A session of its own: what is typed at the terminal does not reach it.
+# In its own session, so that the terminal's signals (Ctrl-C) do not reach it.
 node_launch() {
   local -a environment
   mapfile -t environment < <(node_environment)
@@ -252,7 +252,7 @@ node_failed() {
 node_start() {
   local version stream_port deadline log_before
   if node_alive; then die "the node in $DIR is running already"; fi
-  [[ ! $OWNER || $(process_field "$OWNER" $PROCESS_STATE) == [!Z] ]] || die "the owner, process $OWNER, has gone already"
+  [[ ! $OWNER || $(process_field "$OWNER" $PROCESS_STATE) == [!Z] ]] || die "the owner, process $OWNER, has already ended"
   node_kill
   node_set_up
   node_settings

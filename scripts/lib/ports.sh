@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Ports for a broker. Source after common.sh.
 #
-# A node gets a block of eight below the range that the kernel takes outgoing ports from: nothing
-# else grabs them while the node is down between a stop and a start. A block stays reserved while
-# the node's folder says so; removing the folder gives it back.
+# A node gets a block of eight ports below the range of the kernel's outgoing ports, so that nothing else
+# takes them between a stop and a start. The block is reserved as long as the node's folder contains it;
+# removing the folder releases it.
 
 PORTS_FIRST=20000
 PORTS_BLOCKS=1250 # up to 29999; Linux hands out 32768 and above by itself

@@ -30,6 +30,11 @@ impl CreditQueue {
         self.wake.notify_one();
     }
 
+    /// Drops what is owed to a subscription that has ended: its id may be used again.
+    pub(super) fn forget(&self, subscription: u8) {
+        lock(&self.owed).retain(|(id, _)| *id != subscription);
+    }
+
     /// Waits until there may be some. Cancel-safe.
     pub(crate) async fn ready(&self) {
         self.wake.notified().await;

@@ -5,18 +5,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::error::{BrokerError, Missing};
+use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::Shared;
-use crate::sync::lock;
 use crate::types::{Offset, Reference, StreamName};
-use crate::wire::commands::{
-    self, Close, CommandVersions, QueryOffset, Request, ResponseCode, ResponseError,
-    decode_response, encode_request,
-};
+use crate::wire::commands::{self, Close, CommandVersions, QueryOffset, Request, ResponseCode};
 
 /// Facts about the broker from the handshake.
 #[derive(Debug, Default)]
@@ -47,13 +43,15 @@ impl Drop for Inner {
 }
 
 /// A connection to one node. Clones share it; it ends when the last one is dropped.
+///
+/// The second part is its place in a [`Pool`](super::Pool); `None` if no other stream shares it.
 #[derive(Clone)]
-pub struct Connection(Arc<Inner>);
+pub struct Connection(Arc<Inner>, Option<Arc<Lease>>);
 
 impl Connection {
     /// A connection whose reader is running, before its handshake.
     pub(super) fn new(shared: Arc<Shared>, options: &ConnectOptions, reader: AbortHandle) -> Self {
-        Connection(Arc::new(Inner {
+        let inner = Inner {
             endpoint: shared.endpoint.clone(),
             shared,
             peer: OnceLock::new(),
@@ -61,7 +59,18 @@ impl Connection {
             user: options.user().to_owned(),
             request_timeout: options.request_timeout,
             reader,
-        }))
+        };
+        Connection(Arc::new(inner), None)
+    }
+
+    /// The same connection, as one of its users has it.
+    pub(super) fn leased(&self, lease: Lease) -> Self {
+        Connection(Arc::clone(&self.0), Some(Arc::new(lease)))
+    }
+
+    /// Number of a shared connection in its pool.
+    pub fn number(&self) -> Option<u64> {
+        self.1.as_ref().map(|lease| lease.number())
     }
 
     /// Stores the facts from the handshake; only the first call counts.
@@ -73,32 +82,8 @@ impl Connection {
     ///
     /// Cancel-safe: a dropped call leaves nothing behind, though the broker may have acted on it.
     pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, BrokerError> {
-        let shared = &self.0.shared;
-        let correlation = shared.correlation.fetch_add(1, Ordering::Relaxed);
-        let frame = encode_request(request, correlation)?;
-        let (answer, answered) = oneshot::channel();
-        lock(&shared.pending).insert(correlation, answer);
-        let forget = Forget { shared, correlation };
-        if let Some(reason) = &*shared.ended.borrow() {
-            return Err(reason.clone()); // It ended before the answer could be awaited.
-        }
-        let limit = self.0.request_timeout;
-        let exchange = async {
-            shared.out.send(frame).await.map_err(|_| shared.reason())?;
-            answered.await.map_err(|_| shared.reason())
-        };
-        let payload = tokio::time::timeout(limit, exchange).await.map_err(|_| {
-            BrokerError::Timeout { endpoint: self.0.endpoint.clone(), command: R::NAME, limit }
-        })??;
-        drop(forget);
-        decode_response::<R>(&payload).map_err(|error| match error {
-            ResponseError::Refused { code, .. } => {
-                BrokerError::Refused { endpoint: self.0.endpoint.clone(), command: R::NAME, code }
-            }
-            ResponseError::Wire(what) => {
-                BrokerError::NotProtocol { endpoint: self.0.endpoint.clone(), what }
-            }
-        })
+        let Inner { shared, request_timeout, .. } = &*self.0;
+        shared.call(request, *request_timeout).await
     }
 
     /// Queues a frame without an answer for the writer.
@@ -178,13 +163,23 @@ impl Connection {
         self.0.shared.ended.borrow().is_some()
     }
 
+    /// True if nothing speaks against further use: it has not ended, and the broker has answered every
+    /// request in time.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.has_ended() && !self.0.shared.overdue.load(Ordering::Relaxed)
+    }
+
     /// Reason of its end; [`BrokerError::Closed`] if it has not ended.
     pub fn reason(&self) -> BrokerError {
         self.0.shared.reason()
     }
 
-    /// Closes normally with a Close to the broker; waits at most `request_timeout`.
+    /// Closes normally with a Close to the broker; waits at most `request_timeout`. A connection that
+    /// others share stays open for them.
     pub async fn close(&self) {
+        if self.1.as_ref().is_some_and(|lease| !lease.end()) {
+            return;
+        }
         let goodbye = Close { code: ResponseCode::Ok, reason: "OK".to_owned() };
         if let Err(error) = self.call(&goodbye).await {
             tracing::debug!(%error, "the broker did not confirm closing the connection");
@@ -207,6 +202,11 @@ impl Connection {
         self.0.peer.get().is_some_and(|p| CommandVersions::supports(&p.commands, key, version))
     }
 
+    /// Time limit of a request.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.0.request_timeout
+    }
+
     pub(super) fn user(&self) -> &str {
         &self.0.user
     }
@@ -226,17 +226,5 @@ impl Connection {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
-    }
-}
-
-/// Removes a pending request when its caller is dropped.
-struct Forget<'a> {
-    shared: &'a Shared,
-    correlation: u32,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        lock(&self.shared.pending).remove(&self.correlation);
     }
 }

@@ -59,6 +59,26 @@ pub enum BrokerError {
     /// The stream does not exist.
     #[error("{0}")]
     StreamMissing(Missing),
+    /// The super stream does not exist.
+    #[error(
+        "super stream {super_stream:?} does not exist in virtual host {vhost:?}: create it (rabbitmq-streams add_super_stream {super_stream} --vhost '{vhost}' --partitions N), or check the name and the virtual host. A stream that is not a super stream is read with `stream`"
+    )]
+    SuperStreamMissing {
+        /// Name of the super stream.
+        super_stream: StreamName,
+        /// Virtual host that was searched.
+        vhost: String,
+    },
+    /// The broker is too old for super streams.
+    #[error(
+        "{endpoint} runs RabbitMQ {version}, which has no super streams: `super_stream` needs RabbitMQ 3.11 or later. Upgrade the broker, or read each partition with a consumer of its own, with `stream`"
+    )]
+    NoSuperStreams {
+        /// Node that was talked to.
+        endpoint: Endpoint,
+        /// Its version.
+        version: String,
+    },
     /// The name belongs to a queue that is not a stream.
     #[error(
         "{stream:?} is not a stream: virtual host {vhost:?} has a classic or a quorum queue of this name (rabbitmqctl list_queues -p '{vhost}' name type). Give the name of a stream, or delete that queue"

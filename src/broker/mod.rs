@@ -10,15 +10,19 @@
 //! It knows nothing of sinks, batches or policies.
 
 mod budget;
+mod claim;
 mod connection;
 mod dial;
 mod error;
 mod foreign;
 mod handshake;
+mod lease;
 mod locate;
 mod lookout;
 mod open;
 mod options;
+mod partitions;
+mod pool;
 mod publishing;
 mod reader;
 mod scan;
@@ -38,7 +42,9 @@ pub use connection::Connection;
 pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use lookout::Lookout;
-pub use options::{ConnectOptions, Endpoint, Mechanism};
+pub use options::{ConnectOptions, Endpoint, Mechanism, Sharing};
+pub use partitions::partitions;
+pub use pool::Pool;
 pub use publishing::{Creation, Frame, Publisher};
 pub use scan::{ReadError, StreamReader};
 pub use slot::{Delivery, Received};

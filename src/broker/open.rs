@@ -10,11 +10,24 @@ use super::dial::dial;
 use super::error::BrokerError;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
-use super::{foreign, handshake, reader, writer};
+use super::{foreign, handshake, pool, reader, writer};
 
 impl Connection {
-    /// Connects to one address: TCP, TLS, login, virtual host, and the broker's abilities.
+    /// A connection to one address, shared with others if the options say so.
     pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
+        if let Some(sharing) = &options.sharing
+            && let Some(pool) = pool::of(sharing)
+        {
+            return pool.open(endpoint, options, sharing.avoid).await;
+        }
+        Connection::open_alone(endpoint, options).await
+    }
+
+    /// Connects to one address: TCP, TLS, login, virtual host, and the broker's abilities.
+    pub(super) async fn open_alone(
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+    ) -> Result<Self, BrokerError> {
         let limit = options.connect_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };

@@ -39,6 +39,16 @@ pub enum Mechanism {
     External,
 }
 
+/// Use of shared connections for one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Number of the pool that has them.
+    pub pool: u64,
+    /// Number of a connection that is not to be used again if it is not known which node it leads
+    /// to: behind a load balancer, another connection may reach another node.
+    pub avoid: Option<u64>,
+}
+
 /// All options of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
@@ -62,6 +72,8 @@ pub struct ConnectOptions {
     pub follow_advertised_hosts: bool,
     /// Name shown in RabbitMQ's list of connections.
     pub name: String,
+    /// Connections that are shared with other streams; `None` for a connection of its own.
+    pub sharing: Option<Sharing>,
 }
 
 impl ConnectOptions {

@@ -16,7 +16,7 @@ use super::dial::ReadHalf;
 use super::error::BrokerError;
 use super::foreign;
 use super::shared::Shared;
-use super::slot::Admit;
+use super::slot::{Admit, Received};
 use crate::sync::lock;
 use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};
@@ -147,7 +147,13 @@ fn take_frames(buffer: &mut BytesMut, shared: &Shared) -> Result<Next, BrokerErr
             match slots.get_mut(&subscription).map(|slot| slot.admit(&head, buffer)) {
                 Some(Admit::Read) => {}
                 Some(Admit::NeedMore) => return Ok(Next::Frame { bytes: 0 }),
-                Some(Admit::Refuse(reason)) => return Err(reason),
+                Some(Admit::Refuse(reason)) => {
+                    // Others may use the connection: only this subscription ends.
+                    if let Some(slot) = slots.get_mut(&subscription) {
+                        slot.conclude(Received::Failed(reason));
+                    }
+                    return Ok(Next::Skip { bytes: frame_bytes, subscription });
+                }
                 // A subscription that ended while its chunks were in flight.
                 Some(Admit::Skip) | None => {
                     return Ok(Next::Skip { bytes: frame_bytes, subscription });
@@ -180,10 +186,8 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         }
         ServerFrame::MetadataUpdate { code, stream } => {
             let mut slots = lock(&shared.slots);
-            let gone: Vec<u8> =
-                slots.iter().filter(|(_, s)| *s.stream() == stream).map(|(id, _)| *id).collect();
-            for slot in gone.iter().filter_map(|id| slots.remove(id)) {
-                slot.unavailable(code);
+            for slot in slots.values_mut().filter(|slot| slot.stream() == Some(&stream)) {
+                slot.conclude(Received::Unavailable(code));
             }
             drop(slots);
             if let Some(publisher) =

@@ -99,6 +99,7 @@ impl StreamReader {
                 }
                 // It does not ask for any.
                 Some(Received::Update { .. }) => continue,
+                Some(Received::Failed(error)) => return Err(error.into()),
                 None => return Err(self.connection.reason().into()),
             };
             let unreadable = |error| ReadError::Chunk(self.stream.clone(), error);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -14,6 +15,7 @@ use super::options::Endpoint;
 use super::slot::Slot;
 use super::window::Window;
 use crate::sync::lock;
+use crate::wire::commands::{Request, ResponseError, decode_response, encode_request};
 
 /// Largest frame before the limits are negotiated.
 const FRAME_MAX_FIRST: u32 = 1 << 20;
@@ -21,8 +23,9 @@ const FRAME_MAX_FIRST: u32 = 1 << 20;
 /// Capacity of the queue of outgoing frames. Requests wait for room; the reader never does.
 const OUTGOING_MAX: usize = 64;
 
-/// Most simultaneous probes on one connection. There are 255 ids for them, and an abandoned one
-/// keeps its id until the broker answers.
+/// Most simultaneous probes on one connection. There are 256 ids, and an abandoned one is taken
+/// until the broker answers. A consumer has one probe at a time, so where many share a connection
+/// there are no more probes than consumers.
 const PROBES_MAX: usize = 200;
 
 /// State of a connection that its reader, its writer and its handles share.
@@ -30,6 +33,8 @@ pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
     /// True once the peer has sent a frame.
     pub(super) heard: AtomicBool,
+    /// True once a request was not answered in time.
+    pub(super) overdue: AtomicBool,
     pub(super) pending: Mutex<HashMap<u32, oneshot::Sender<Bytes>>>,
     pub(super) slots: Mutex<HashMap<u8, Slot>>,
     /// Permits for simultaneous probes: fewer than there are ids.
@@ -55,6 +60,7 @@ impl Shared {
         let shared = Arc::new(Shared {
             endpoint: endpoint.clone(),
             heard: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
             pending: Mutex::default(),
             slots: Mutex::default(),
             probes: Semaphore::new(PROBES_MAX),
@@ -68,6 +74,40 @@ impl Shared {
             correlation: AtomicU32::new(1),
         });
         Beginnings { shared, outgoing, tune }
+    }
+
+    /// Sends a request and waits for its answer, at most `limit`.
+    ///
+    /// Cancel-safe: a dropped call leaves nothing behind, though the broker may have acted on it.
+    pub(super) async fn call<R: Request>(
+        &self,
+        request: &R,
+        limit: Duration,
+    ) -> Result<R::Response, BrokerError> {
+        let correlation = self.correlation.fetch_add(1, Ordering::Relaxed);
+        let frame = encode_request(request, correlation)?;
+        let (answer, answered) = oneshot::channel();
+        lock(&self.pending).insert(correlation, answer);
+        let forget = Forget { shared: self, correlation };
+        if let Some(reason) = &*self.ended.borrow() {
+            return Err(reason.clone()); // It ended before the answer could be awaited.
+        }
+        let exchange = async {
+            self.out.send(frame).await.map_err(|_| self.reason())?;
+            answered.await.map_err(|_| self.reason())
+        };
+        let endpoint = || self.endpoint.clone();
+        let payload = tokio::time::timeout(limit, exchange).await.map_err(|_| {
+            self.overdue.store(true, Ordering::Relaxed);
+            BrokerError::Timeout { endpoint: endpoint(), command: R::NAME, limit }
+        })??;
+        drop(forget);
+        decode_response::<R>(&payload).map_err(|error| match error {
+            ResponseError::Refused { code, .. } => {
+                BrokerError::Refused { endpoint: endpoint(), command: R::NAME, code }
+            }
+            ResponseError::Wire(what) => BrokerError::NotProtocol { endpoint: endpoint(), what },
+        })
     }
 
     /// Ends the connection with this reason, unless it has ended already. Received events stay
@@ -110,4 +150,16 @@ pub(super) struct Beginnings {
     pub(super) outgoing: mpsc::Receiver<Bytes>,
     /// For the handshake.
     pub(super) tune: oneshot::Receiver<(u32, u32)>,
+}
+
+/// Removes a pending request when its caller is dropped.
+struct Forget<'a> {
+    shared: &'a Shared,
+    correlation: u32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.pending).remove(&self.correlation);
+    }
 }

@@ -10,7 +10,7 @@ use super::error::BrokerError;
 use crate::flow::batch::Permit;
 use crate::flow::credit::CHUNK_OVERHEAD_BYTES;
 use crate::types::StreamName;
-use crate::wire::chunk::{HEADER_BYTES, Sighting, Watcher};
+use crate::wire::chunk::{HEADER_BYTES, ProbedChunk, Watcher};
 use crate::wire::commands::{Deliver, ResponseCode};
 use crate::wire::error::WireError;
 use crate::wire::frame::Peek;
@@ -19,9 +19,6 @@ use crate::wire::frame::Peek;
 /// credit is 1 and the rest is granted at once. Then any number of chunks may be outstanding
 /// without a stall.
 pub(super) const INITIAL_CREDIT: u16 = 1;
-
-/// Id of the consumer's subscription on its connection; probes use the ids after it.
-pub(super) const MAIN: u8 = 0;
 
 /// A delivered chunk.
 pub struct Delivery {
@@ -48,6 +45,9 @@ pub enum Received {
         /// Id for the answer.
         correlation: u32,
     },
+    /// The subscription has ended for this reason: one of its chunks did not fit into the memory.
+    /// The connection stays open.
+    Failed(BrokerError),
 }
 
 /// Most updates that may wait for a consumer. The broker sends the next one only after an answer,
@@ -73,7 +73,7 @@ pub(super) enum Admit {
     NeedMore,
     /// Discard the frame.
     Skip,
-    /// End the connection with this error.
+    /// End the subscription with this error.
     Refuse(BrokerError),
 }
 
@@ -81,6 +81,9 @@ pub(super) enum Admit {
 pub(super) enum Slot {
     Main(Main),
     Probe(Probe),
+    /// It has ended on this side. Its id stays reserved, and its chunks are discarded, until the
+    /// broker has confirmed the end.
+    Over,
 }
 
 pub(super) struct Main {
@@ -91,21 +94,23 @@ pub(super) struct Main {
     pub(super) is_single_active: bool,
 }
 
-pub(super) type SightingSender = oneshot::Sender<Result<Sighting, WireError>>;
+pub(super) type ProbeSender = oneshot::Sender<Result<ProbedChunk, WireError>>;
 
 pub(super) struct Probe {
     pub(super) stream: StreamName,
     /// The chunk that is being discarded, and the bytes of its frame that come before it.
     pub(super) watching: Option<(Watcher, usize)>,
     /// Channel to the waiting caller; `None` after it was answered or gave up.
-    pub(super) sender: Option<SightingSender>,
+    pub(super) sender: Option<ProbeSender>,
 }
 
 impl Slot {
-    pub(super) fn stream(&self) -> &StreamName {
+    /// The stream; `None` if it is over.
+    pub(super) fn stream(&self) -> Option<&StreamName> {
         match self {
-            Slot::Main(main) => &main.stream,
-            Slot::Probe(probe) => &probe.stream,
+            Slot::Main(main) => Some(&main.stream),
+            Slot::Probe(probe) => Some(&probe.stream),
+            Slot::Over => None,
         }
     }
 
@@ -133,6 +138,7 @@ impl Slot {
                 }
                 Admit::Skip
             }
+            Slot::Over => Admit::Skip,
         }
     }
 
@@ -178,12 +184,12 @@ impl Slot {
         }
     }
 
-    /// The broker ended the subscription.
-    pub(super) fn unavailable(self, code: ResponseCode) {
-        if let Slot::Main(main) = self {
+    /// Ends the subscription with this as its last event.
+    pub(super) fn conclude(&mut self, last: Received) {
+        if let Slot::Main(main) = std::mem::replace(self, Slot::Over) {
             main.budget.close();
             // The consumer may be gone; there is always a slot for this event.
-            drop(main.sender.try_send(Received::Unavailable(code)));
+            drop(main.sender.try_send(last));
         }
     }
 
@@ -205,7 +211,7 @@ mod tests {
         budget.open(INITIAL_CREDIT);
         let (sender, events) = mpsc::channel(queue_max(&budget));
         let stream = StreamName::new("s");
-        let slot = Slot::Main(Main {
+        let mut slot = Slot::Main(Main {
             stream,
             sender,
             budget: Arc::clone(&budget),
@@ -215,12 +221,12 @@ mod tests {
         let mut taken = 0;
         while matches!(budget.admit(frame_bytes), Admission::Granted) {
             let deliver =
-                Deliver { subscription: MAIN, committed_chunk_id: None, chunk: Bytes::new() };
+                Deliver { subscription: 0, committed_chunk_id: None, chunk: Bytes::new() };
             slot.deliver(deliver, frame_bytes).unwrap();
             taken += 1;
         }
         assert_eq!(taken, (1 << 20) / (CHUNK_OVERHEAD_BYTES + frame_bytes));
-        slot.unavailable(ResponseCode::StreamNotAvailable);
+        slot.conclude(Received::Unavailable(ResponseCode::StreamNotAvailable));
         assert_eq!(events.len() as u64, taken + 1, "there is room for the last word");
     }
 }

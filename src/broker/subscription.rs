@@ -6,24 +6,26 @@ use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Budget;
+use super::claim::Claim;
 use super::connection::Connection;
 use super::error::BrokerError;
-use super::slot::{INITIAL_CREDIT, MAIN, Main, Probe, Received, SightingSender, Slot, queue_max};
+use super::slot::{INITIAL_CREDIT, Main, Probe, Received, Slot, queue_max};
 use crate::flow::resume::Start;
-use crate::sync::lock;
 use crate::types::StreamName;
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{self, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
 
 /// Subscription property of a single active consumer; its value is `true`.
 pub const SINGLE_ACTIVE: &str = "single-active-consumer";
 
-/// A subscription of a consumer. Dropping it ends the credit, and chunks that still arrive are
-/// discarded. The broker ends it with the connection.
+/// A subscription of a consumer. Dropping it ends the credit and unsubscribes; chunks that still
+/// arrive are discarded.
 pub struct Subscribed {
     connection: Connection,
     budget: Arc<Budget>,
     events: mpsc::Receiver<Received>,
+    // Dropped after the budget is closed, so that no credit is granted any more.
+    _claim: Claim,
 }
 
 impl Connection {
@@ -42,22 +44,25 @@ impl Connection {
             budget: Arc::clone(budget),
             is_single_active: properties.iter().any(|(key, _)| key == SINGLE_ACTIVE),
         };
-        lock(&self.shared().slots).insert(MAIN, Slot::Main(main));
-        let subscription =
-            Subscribed { connection: self.clone(), budget: Arc::clone(budget), events };
+        let mut claim = self.claim(Slot::Main(main))?;
+        let subscription = claim.id();
         // The credit is counted before the request is sent: the first chunk may overtake the
         // answer.
         budget.open(INITIAL_CREDIT);
         let request = Subscribe {
-            subscription: MAIN,
+            subscription,
             stream: stream.clone(),
             start: offset_spec(start),
             credits: INITIAL_CREDIT,
             properties,
         };
-        self.call(&request).await.map_err(|error| self.about(stream, error))?;
-        budget.attach(&self.shared().credit, MAIN);
-        Ok(subscription)
+        let answer = self.call(&request).await;
+        claim.note_subscribed(&answer);
+        let budget = Arc::clone(budget);
+        let subscribed = Subscribed { connection: self.clone(), budget, events, _claim: claim };
+        answer.map_err(|error| self.about(stream, error))?;
+        subscribed.budget.attach(&self.shared().credit, subscription);
+        Ok(subscribed)
     }
 
     /// Subscribes for one chunk, checks it as it arrives without keeping it, and returns its
@@ -70,32 +75,27 @@ impl Connection {
         stream: &StreamName,
         start: Start,
         wait: std::time::Duration,
-    ) -> Result<Option<Sighting>, BrokerError> {
+    ) -> Result<Option<ProbedChunk>, BrokerError> {
         // Probes beyond the number of ids wait for one another.
         let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
-        let (sender, sighting) = oneshot::channel();
-        let mut probing = self.probing(stream, sender)?;
+        let (sender, probed) = oneshot::channel();
+        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
+        let mut claim = self.claim(Slot::Probe(probe))?;
         let request = Subscribe {
-            subscription: probing.id,
+            subscription: claim.id(),
             stream: stream.clone(),
             start: offset_spec(start),
             credits: 1,
             properties: Vec::new(),
         };
-        match self.call(&request).await {
-            Ok(()) => {}
-            Err(error) => {
-                // After a refusal there is no subscription; without an answer there may be one.
-                probing.over |= matches!(error, BrokerError::Refused { .. });
-                return Err(self.about(stream, error));
-            }
-        }
-        let found = tokio::time::timeout(wait, sighting).await;
-        let ended = self.call(&Unsubscribe { subscription: probing.id }).await;
-        // A refusal also means that the broker has no such subscription any more.
-        probing.over = matches!(ended, Ok(()) | Err(BrokerError::Refused { .. }));
+        let answer = self.call(&request).await;
+        claim.note_subscribed(&answer);
+        answer.map_err(|error| self.about(stream, error))?;
+        let found = tokio::time::timeout(wait, probed).await;
+        let ended = self.call(&Unsubscribe { subscription: claim.id() }).await;
+        claim.note_unsubscribed(&ended);
         match found {
-            Ok(Ok(sighting)) => sighting.map(Some).map_err(BrokerError::Protocol),
+            Ok(Ok(probed)) => probed.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
             Ok(Err(_)) => Err(match ended {
                 Err(error) => self.about(stream, error),
@@ -105,57 +105,6 @@ impl Connection {
                 },
             }),
             Err(_) => ended.map(|()| None).map_err(|error| self.about(stream, error)),
-        }
-    }
-
-    /// Reserves an id for a probe.
-    fn probing(
-        &self,
-        stream: &StreamName,
-        sender: SightingSender,
-    ) -> Result<Probing<'_>, BrokerError> {
-        let mut slots = lock(&self.shared().slots);
-        let free = (MAIN + 1..=u8::MAX).find(|id| !slots.contains_key(id));
-        let id = free.ok_or_else(|| {
-            BrokerError::Lost("all subscription ids of the connection are in use".into())
-        })?;
-        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
-        slots.insert(id, Slot::Probe(probe));
-        Ok(Probing { connection: self, id, over: false })
-    }
-}
-
-/// Id of a running probe.
-struct Probing<'a> {
-    connection: &'a Connection,
-    id: u8,
-    /// True once the broker has no subscription of this id.
-    over: bool,
-}
-
-impl Drop for Probing<'_> {
-    fn drop(&mut self) {
-        let shared = self.connection.shared();
-        let mut slots = lock(&shared.slots);
-        if self.over {
-            slots.remove(&self.id);
-            return;
-        }
-        // The id stays reserved while chunks of this subscription may still arrive; they are
-        // discarded.
-        if let Some(Slot::Probe(probe)) = slots.get_mut(&self.id) {
-            probe.sender = None;
-        }
-        drop(slots);
-        let (connection, id) = (self.connection.clone(), self.id);
-        let unsubscribing = async move {
-            let ended = connection.call(&Unsubscribe { subscription: id }).await;
-            if matches!(ended, Ok(()) | Err(BrokerError::Refused { .. })) {
-                lock(&connection.shared().slots).remove(&id);
-            }
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(unsubscribing);
         }
     }
 }
@@ -200,7 +149,6 @@ impl Subscribed {
 impl Drop for Subscribed {
     fn drop(&mut self) {
         self.budget.close();
-        lock(&self.connection.shared().slots).remove(&MAIN);
     }
 }
 

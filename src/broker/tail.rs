@@ -10,7 +10,7 @@ use super::error::BrokerError;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::types::{Offset, StreamName};
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{StreamStats, keys};
 
 /// Longest time for an existing chunk to arrive. On brokers before 3.11, an empty stream is
@@ -59,11 +59,11 @@ pub async fn chunk_at(
     connection: &Connection,
     stream: &StreamName,
     start: Start,
-) -> Result<Option<Sighting>, BrokerError> {
+) -> Result<Option<ProbedChunk>, BrokerError> {
     connection.probe(stream, start, PROBE_WAIT).await
 }
 
 /// The last offset of a chunk; a lower bound if the chunk is damaged.
-fn last_offset(chunk: &Sighting) -> Offset {
+fn last_offset(chunk: &ProbedChunk) -> Offset {
     chunk.next_offset().prev().map_or(chunk.first_offset(), |last| last.max(chunk.first_offset()))
 }

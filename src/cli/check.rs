@@ -16,8 +16,8 @@ use super::schema::write;
 use crate::config::{ByteSize, Config, ConsumerConfig};
 use crate::consumer;
 use crate::flow::resume::{self, OnLost, Origin};
-use crate::supervisor::{self, plan_of};
-use crate::types::{ConsumerName, Guarantee, Offset};
+use crate::supervisor::{self, partitions_of, plan_of};
+use crate::types::{ConsumerName, Guarantee, Offset, StreamName};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -36,8 +36,28 @@ pub struct ResumeReport {
     pub why: String,
 }
 
-/// Result for one consumer: where it would resume, or why it could not run.
+/// Result for one stream: where it would resume, or why it could not run.
 type Asked = Result<ResumeReport, String>;
+
+/// Result for one consumer.
+enum Answers {
+    OfStream(Asked),
+    /// One for each partition.
+    OfPartitions(Vec<(StreamName, Asked)>),
+}
+
+impl Answers {
+    /// Why it, or one of its partitions, could not run.
+    fn problems(&self) -> Vec<String> {
+        match self {
+            Answers::OfStream(asked) => asked.as_ref().err().cloned().into_iter().collect(),
+            Answers::OfPartitions(all) => all
+                .iter()
+                .filter_map(|(name, asked)| Some(format!("{name}: {}", asked.as_ref().err()?)))
+                .collect(),
+        }
+    }
+}
 
 /// Checks and prints. All consumers are printed, even if some could not run.
 ///
@@ -54,7 +74,7 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
         ));
     }
     for consumer in &config.consumers {
-        if let Some(Err(what)) = asked.get(&consumer.name) {
+        for what in asked.get(&consumer.name).map_or_else(Vec::new, Answers::problems) {
             wrong.push(format!("consumer {:?}: {what}", consumer.name.as_str()));
         }
     }
@@ -67,13 +87,27 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
 }
 
 /// Asks the broker and the sinks where each consumer would resume, and whether it could write.
-async fn ask_all(config: &Config) -> HashMap<ConsumerName, Asked> {
+async fn ask_all(config: &Config) -> HashMap<ConsumerName, Answers> {
     let ask = async |consumer: &ConsumerConfig| {
-        let forecast = forecast_of(&plan_of(config, consumer)).await;
-        let asked = forecast.map(|(position, why)| ResumeReport { position, why });
-        (consumer.name.clone(), asked)
+        let answers = match consumer.is_super_stream {
+            false => Answers::OfStream(ask(&plan_of(config, consumer)).await),
+            true => match partitions_of(config, consumer).await {
+                Err(what) => Answers::OfStream(Err(what)),
+                Ok(plans) => {
+                    let each =
+                        async |plan: &supervisor::Plan| (plan.spec.stream.clone(), ask(plan).await);
+                    Answers::OfPartitions(join_all(plans.iter().map(each)).await)
+                }
+            },
+        };
+        (consumer.name.clone(), answers)
     };
     join_all(config.consumers.iter().map(ask)).await.into_iter().collect()
+}
+
+async fn ask(plan: &supervisor::Plan) -> Asked {
+    let forecast = forecast_of(plan).await;
+    forecast.map(|(position, why)| ResumeReport { position, why })
 }
 
 async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
@@ -142,8 +176,12 @@ pub struct Plan {
 pub struct ConsumerPlan {
     /// Name of the consumer.
     pub name: String,
-    /// The stream to read.
+    /// The stream to read, or the super stream.
     pub stream: String,
+    /// True if it is a super stream.
+    pub is_super_stream: bool,
+    /// Each partition; `None` for a stream, and without `--connect`.
+    pub partitions: Option<Vec<PartitionPlan>>,
     /// Name under which its offset is stored on the broker.
     pub reference: String,
     /// Start position if it has never stored an offset.
@@ -156,7 +194,7 @@ pub struct ConsumerPlan {
     pub guarantee: Guarantee,
     /// Kind of the dead letters' sink, and the path that it writes to.
     pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
-    /// Upper bound of its memory, in bytes.
+    /// Upper bound of its memory, in bytes; of each partition where their number is not known.
     pub memory_bound_bytes: u64,
     /// The offset at which the consumer would resume; `None` without `--connect`, or if the consumer could not run.
     pub resume: Option<ResumeReport>,
@@ -164,9 +202,34 @@ pub struct ConsumerPlan {
     pub problem: Option<String>,
 }
 
+/// What a consumer would do with one partition.
+#[derive(Debug, Serialize)]
+pub struct PartitionPlan {
+    /// The partition.
+    pub stream: String,
+    /// The offset at which it would resume; `None` if it could not run.
+    pub resume: Option<ResumeReport>,
+    /// Reason why it could not run.
+    pub problem: Option<String>,
+}
+
+impl PartitionPlan {
+    fn new((stream, asked): (StreamName, Asked)) -> PartitionPlan {
+        let (resume, problem) = either(asked);
+        PartitionPlan { stream: stream.to_string(), resume, problem }
+    }
+}
+
+fn either(asked: Asked) -> (Option<ResumeReport>, Option<String>) {
+    match asked {
+        Ok(resume) => (Some(resume), None),
+        Err(problem) => (None, Some(problem)),
+    }
+}
+
 impl Plan {
     /// The plan, with the answers about where to resume.
-    fn new(config: &Config, mut asked: HashMap<ConsumerName, Asked>) -> Plan {
+    fn new(config: &Config, mut asked: HashMap<ConsumerName, Answers>) -> Plan {
         let consumers: Vec<ConsumerPlan> =
             config.consumers.iter().map(|c| ConsumerPlan::new(c, asked.remove(&c.name))).collect();
         Plan {
@@ -184,22 +247,34 @@ impl Plan {
 }
 
 impl ConsumerPlan {
-    fn new(consumer: &ConsumerConfig, asked: Option<Asked>) -> ConsumerPlan {
-        let (resume, problem) = match asked {
+    fn new(consumer: &ConsumerConfig, answers: Option<Answers>) -> ConsumerPlan {
+        let problems = answers.as_ref().map_or_else(Vec::new, Answers::problems);
+        let (resume, partitions) = match answers {
             None => (None, None),
-            Some(Ok(resume)) => (Some(resume), None),
-            Some(Err(problem)) => (None, Some(problem)),
+            Some(Answers::OfStream(asked)) => (asked.ok(), None),
+            Some(Answers::OfPartitions(all)) => {
+                (None, Some(all.into_iter().map(PartitionPlan::new).collect::<Vec<_>>()))
+            }
+        };
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        let count = partitions.as_ref().map_or(1, |all| all.len() as u64);
+        // Of a super stream, the placeholders stay.
+        let shown = match consumer.is_super_stream {
+            true => consumer.clone(),
+            false => consumer.of_stream(None),
         };
         ConsumerPlan {
             name: consumer.name.to_string(),
             stream: consumer.stream.to_string(),
+            is_super_stream: consumer.is_super_stream,
+            partitions,
             reference: consumer.reference.to_string(),
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
-            to: consumer.sink.place(),
-            dead_letters: consumer.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
+            to: shown.sink.place(),
+            dead_letters: shown.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
             guarantee: consumer.sink.guarantee(),
-            memory_bound_bytes: consumer.memory_bound().0,
+            memory_bound_bytes: consumer.memory_bound().0.saturating_mul(count),
             resume,
             problem,
         }
@@ -224,7 +299,13 @@ impl fmt::Display for Plan {
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
         writeln!(f, "state:   {}", self.state_dir.display())?;
-        writeln!(f, "memory:  at most {} for all consumers", rounded_up(self.memory_bound_bytes))?;
+        let bound = rounded_up(self.memory_bound_bytes);
+        let is_open = |c: &ConsumerPlan| c.is_super_stream && c.partitions.is_none();
+        let of_one = match self.consumers.iter().any(is_open) {
+            true => ", counting one partition of a super stream (ask with --connect)",
+            false => "",
+        };
+        writeln!(f, "memory:  at most {bound} for all consumers{of_one}")?;
         self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))
     }
 }
@@ -232,7 +313,8 @@ impl fmt::Display for Plan {
 impl fmt::Display for ConsumerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "consumer {:?}", self.name)?;
-        writeln!(f, "  stream:     {:?}, reference {:?}", self.stream, self.reference)?;
+        let source = if self.is_super_stream { "super:      " } else { "stream:     " };
+        writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,
@@ -243,7 +325,26 @@ impl fmt::Display for ConsumerPlan {
             Some((kind, None)) => writeln!(f, "  dead:       {kind}")?,
             None => {}
         }
-        writeln!(f, "  memory:     at most {}", rounded_up(self.memory_bound_bytes))?;
+        let bound = rounded_up(self.memory_bound_bytes);
+        match (self.is_super_stream, &self.partitions) {
+            (false, _) => writeln!(f, "  memory:     at most {bound}")?,
+            (true, None) => writeln!(f, "  memory:     at most {bound} for each partition")?,
+            (true, Some(all)) => {
+                writeln!(f, "  memory:     at most {bound} for {} partitions", all.len())?;
+                for PartitionPlan { stream, resume, problem } in all {
+                    match (resume, problem) {
+                        (Some(ResumeReport { position, why }), _) => {
+                            writeln!(f, "  partition:  {stream:?}, resumes {position} ({why})")?;
+                        }
+                        (None, problem) => {
+                            let what = problem.as_deref().unwrap_or("unknown");
+                            writeln!(f, "  partition:  {stream:?}, PROBLEM: {what}")?;
+                        }
+                    }
+                }
+                return Ok(());
+            }
+        }
         match (&self.resume, &self.problem) {
             (Some(resume), _) => writeln!(f, "  resumes:    {} ({})", resume.position, resume.why),
             (None, Some(problem)) => writeln!(f, "  PROBLEM:    {problem}"),
@@ -293,8 +394,11 @@ mod tests {
             why: "the sink's own position is 6".into(),
         };
         let asked = HashMap::from([
-            (ConsumerName::new("analytics"), Err("the stream is not there".to_owned())),
-            (ConsumerName::new("archiver"), Ok(report)),
+            (
+                ConsumerName::new("analytics"),
+                Answers::OfStream(Err("the stream is not there".to_owned())),
+            ),
+            (ConsumerName::new("archiver"), Answers::OfStream(Ok(report))),
         ]);
         let plan = Plan::new(&config(), asked);
         let resumes: Vec<bool> = plan.consumers.iter().map(|c| c.resume.is_some()).collect();

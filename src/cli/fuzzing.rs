@@ -4,8 +4,8 @@
 
 use super::{dead_letters, publish};
 
-/// Takes the bytes for a line of NDJSON, and for a letter in a stream.
+/// Reads the bytes as a dead letter, in a line and in a stream, and as a line to publish.
 pub fn line(data: &[u8]) {
-    dead_letters::fuzz_letter(data);
+    dead_letters::letters::fuzz_letter(data);
     publish::fuzz_line(data);
 }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::exit::Failure;
 use crate::admin;
 use crate::config::{Config, LogFormat};
-use crate::supervisor::{Drained, Supervisor, plan_of};
+use crate::supervisor::{Drained, Supervisor};
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::systemd::{self, Notifier};
 use crate::telemetry::{self, prometheus};
@@ -43,9 +43,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         false => None,
     };
     let notifier = Arc::new(Notifier::from_env()?);
-    let plans: Vec<_> = config.consumers.iter().map(|c| plan_of(&config, c)).collect();
-    let count = plans.len();
-    let mut supervisor = Supervisor::start(plans);
+    let count = config.consumers.len();
+    let mut supervisor = Supervisor::start_all(&config);
 
     let watchdog = {
         let (notifier, heartbeats) = (Arc::clone(&notifier), supervisor.heartbeats().clone());

@@ -1,4 +1,4 @@
-//! `[[consumer]]`: one stream, read under one reference, written to one sink.
+//! `[[consumer]]`: a stream or a super stream, read under one reference, written to one sink.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::settings::read::typed;
 use crate::settings::{ByteSize, HumanDuration, Problem, Start, join};
+use crate::sink::placeholders::{self, Names};
 use crate::sink::registry::SinkConfig;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
@@ -20,17 +21,19 @@ const MEMORY_MIN: ByteSize = ByteSize::mib(1);
 /// Memory of the dead letters that are written together, except the last.
 const LETTERS: ByteSize = ByteSize::mib(2);
 
-/// One stream, read under one reference, written to one sink.
+/// A stream, or a super stream with its partitions, read under one reference, written to one sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerConfig {
     /// Name of the consumer: the `consumer` label of its metrics.
     pub name: ConsumerName,
     /// Name under which its offset is stored on the broker.
     pub reference: Reference,
-    /// The stream to read.
+    /// The stream to read, or the super stream.
     pub stream: StreamName,
     /// True if the broker has one active consumer among all of this reference.
     pub single_active: bool,
+    /// True if it is a super stream: each of its partitions is read for itself.
+    pub is_super_stream: bool,
     /// Start position if it has never stored an offset.
     pub start: Start,
     /// When it stores its offset on the broker.
@@ -82,6 +85,23 @@ impl ConsumerConfig {
         [self.sink.overhead_bytes(), letters, encoded, bad.saturating_mul(BAD_RECORD_BYTES)]
             .into_iter()
             .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
+    }
+
+    /// The consumer of one stream: of its own, or of this partition of its super stream. Its sinks
+    /// have the stream's names in place of the placeholders.
+    #[must_use]
+    pub fn of_stream(&self, partition: Option<&StreamName>) -> ConsumerConfig {
+        let names = Names {
+            stream: partition.unwrap_or(&self.stream).clone(),
+            super_stream: self.is_super_stream.then(|| self.stream.clone()),
+        };
+        ConsumerConfig {
+            stream: names.stream.clone(),
+            is_super_stream: false,
+            sink: self.sink.for_stream(&names),
+            dead_letter: self.dead_letter.as_ref().map(|sink| sink.for_stream(&names)),
+            ..self.clone()
+        }
     }
 
     /// Reference of the dead letters' sink for its position.
@@ -169,7 +189,7 @@ pub enum OnBadMessage {
     DeadLetter,
 }
 
-/// One stream, read under one reference, written to one sink.
+/// A stream or a super stream, read under one reference, written to one sink.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct ConsumerKeys {
@@ -179,10 +199,15 @@ pub(super) struct ConsumerKeys {
     /// Name under which its offset is stored on the broker, at most 255 bytes. Default: `name`.
     #[serde(default)]
     reference: Option<String>,
-    /// The stream to read.
-    stream: String,
+    /// The stream to read. This or `super_stream` is required.
+    #[serde(default)]
+    stream: Option<String>,
+    /// The super stream to read (RabbitMQ 3.11 and later): each partition has its own position,
+    /// restarts and metrics.
+    #[serde(default)]
+    super_stream: Option<String>,
     /// Of all consumers with this stream and reference, in any number of daemons, the broker has one
-    /// active, and another one when that ends. Needs RabbitMQ 3.11.
+    /// active, and another one when that ends. Needs RabbitMQ 3.11, and `stream`.
     #[serde(default)]
     single_active: bool,
     /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
@@ -242,6 +267,15 @@ impl ConsumerConfig {
         problems: &mut Vec<Problem>,
     ) -> Option<ConsumerConfig> {
         let before = problems.len();
+        // Of a table without anything in it, this is the first thing to say.
+        if let Value::Object(table) = &value
+            && !table.contains_key("stream")
+            && !table.contains_key("super_stream")
+        {
+            let message = "the key `stream` is missing: the stream to read, or else `super_stream`";
+            problems.push(Problem::new(at, message));
+            return None;
+        }
         let keys: ConsumerKeys = match typed(value, at) {
             Ok(keys) => keys,
             Err(problem) => {
@@ -250,10 +284,15 @@ impl ConsumerConfig {
             }
         };
         check(&keys, at, problems);
+        let source = check_source(&keys, at, problems);
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
         let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
         let reference = Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone()));
-        let stream = StreamName::new(keys.stream);
+        let (stream, is_super_stream) = source?;
+        if !is_super_stream {
+            let sinks = [("sink", Some(&sink)), ("dead_letter", dead_letter.as_ref())];
+            check_partitions(&sinks, at, problems);
+        }
         if dead_letter.is_some()
             && reference.as_str().len() + DEAD_LETTERS.len() > REFERENCE_BYTES_MAX
         {
@@ -269,6 +308,7 @@ impl ConsumerConfig {
             name: ConsumerName::new(keys.name),
             stream,
             single_active: keys.single_active,
+            is_super_stream,
             start: keys.start.unwrap_or_else(|| sink.start()),
             commit: keys.commit,
             batch: keys.batch,
@@ -319,6 +359,54 @@ fn dead_letter(
     }
 }
 
+/// The stream to read, and whether it is a super stream. `None` only if a problem was added.
+fn check_source(
+    keys: &ConsumerKeys,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<(StreamName, bool)> {
+    let mut bad = |key: &str, message: String| problems.push(Problem::new(join(at, key), message));
+    let (key, name, is_super_stream) = match (&keys.stream, &keys.super_stream) {
+        (Some(stream), None) => ("stream", stream, false),
+        (None, Some(super_stream)) => ("super_stream", super_stream, true),
+        (Some(_), Some(_)) => {
+            let message = "the consumer has a `stream` already: a consumer reads one of the two";
+            bad("super_stream", message.to_owned());
+            return None;
+        }
+        // Found before.
+        (None, None) => return None,
+    };
+    if name.is_empty() || name.len() > STREAM_BYTES_MAX {
+        bad(key, format!("it is {} bytes long: expected 1 to {STREAM_BYTES_MAX}", name.len()));
+    } else if name.chars().any(char::is_control) {
+        bad(key, format!("{name:?} holds a control character"));
+    }
+    if is_super_stream && let Some(start @ Start::Offset(_)) = keys.start {
+        let message = format!(
+            "{start} is a position in one stream, and the partitions of a super stream have nothing in \
+             common there: use \"first\", \"last\", \"next\", a timestamp, or {{ ago = ... }}"
+        );
+        bad("start", message);
+    }
+    if is_super_stream && keys.single_active {
+        let message = "it cannot be combined with `super_stream` yet: run one rillway for this consumer, or name each partition as the `stream` of a consumer of its own";
+        bad("single_active", message.to_owned());
+    }
+    Some((StreamName::new(name.as_str()), is_super_stream))
+}
+
+/// Checks that no value of a consumer without partitions names one.
+fn check_partitions(sinks: &[(&str, Option<&SinkConfig>)], at: &str, problems: &mut Vec<Problem>) {
+    for (which, sink) in sinks {
+        for (key, text) in sink.iter().flat_map(|sink| sink.templates()) {
+            if let Some(what) = placeholders::problem_without_super_stream(&text) {
+                problems.push(Problem::new(join(&join(at, which), key), what));
+            }
+        }
+    }
+}
+
 fn check(keys: &ConsumerKeys, at: &str, problems: &mut Vec<Problem>) {
     let mut bad = |key: &str, message: String| problems.push(Problem::new(join(at, key), message));
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -353,14 +441,6 @@ fn check(keys: &ConsumerKeys, at: &str, problems: &mut Vec<Problem>) {
         && reference.contains(char::is_control)
     {
         bad("reference", format!("{reference:?} holds a control character: leave it out"));
-    }
-    if keys.stream.is_empty() || keys.stream.len() > STREAM_BYTES_MAX {
-        bad(
-            "stream",
-            format!("it is {} bytes long: expected 1 to {STREAM_BYTES_MAX}", keys.stream.len()),
-        );
-    } else if keys.stream.chars().any(char::is_control) {
-        bad("stream", format!("{:?} holds a control character", keys.stream));
     }
     for (key, count) in [
         ("commit.every_messages", keys.commit.every_messages),

@@ -5,6 +5,7 @@ mod secrets;
 mod shapes;
 mod sinks;
 mod streams;
+mod super_streams;
 
 use std::path::Path;
 

@@ -34,8 +34,9 @@ fn check_names(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Proble
 }
 
 fn check_positions(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Problem>) {
+    check_super_streams(consumers, problems);
     let mut positions = HashMap::new();
-    for (at, consumer) in consumers {
+    for (at, consumer) in consumers.iter().filter(|(_, consumer)| !consumer.is_super_stream) {
         if let Some(other) = positions.insert((&consumer.stream, &consumer.reference), at) {
             problems.push(Problem::new(
                 format!("{at}.reference"),
@@ -61,16 +62,44 @@ fn check_positions(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Pr
     }
 }
 
+/// Which streams are partitions of a super stream, only the broker knows: the reference under which
+/// one is read belongs to nobody else.
+fn check_super_streams(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Problem>) {
+    let references = |consumer: &ConsumerConfig| {
+        let letters = consumer.dead_letter.as_ref().map(|_| consumer.dead_letter_reference());
+        std::iter::once(consumer.reference.clone()).chain(letters).collect::<Vec<_>>()
+    };
+    for (nth, (at, consumer)) in consumers.iter().enumerate() {
+        let earlier = consumers.iter().take(nth);
+        let other = earlier
+            .filter(|(_, o)| consumer.is_super_stream || o.is_super_stream)
+            .find(|(_, other)| references(other).iter().any(|r| references(consumer).contains(r)));
+        if let Some((other, of)) = other {
+            let name = if consumer.is_super_stream { &consumer.stream } else { &of.stream };
+            problems.push(Problem::new(
+                format!("{at}.reference"),
+                format!(
+                    "{other} has the same reference, or keeps its dead letters' position under it, and the \
+                     partitions of super stream {name:?} have no other: give one of them another \
+                     `reference`"
+                ),
+            ));
+        }
+    }
+}
+
 /// Checks for destinations that accept each stream only once, whatever the kind of sink.
 fn check_places(uses: &[Use<'_, SinkConfig>], problems: &mut Vec<Problem>) {
     let mut places = HashMap::new();
     for one in uses {
         let Some(Exclusive { key, place }) = one.sink.exclusive() else { continue };
-        if let Some(other) = places.insert((place.clone(), one.stream), one.at) {
+        let source = (one.stream, one.is_super_stream);
+        if let Some(other) = places.insert((place.clone(), source), one.at) {
+            let kind = if one.is_super_stream { "super stream" } else { "stream" };
             problems.push(Problem::new(
                 one.path(key),
                 format!(
-                    "{other} already writes stream {:?} into {place}: give one of them another \
+                    "{other} already writes {kind} {:?} into {place}: give one of them another \
                      `{key}`",
                     one.stream,
                 ),
@@ -88,12 +117,13 @@ fn uses_of<'a>(
     at: &'a str,
     consumer: &'a ConsumerConfig,
 ) -> impl Iterator<Item = Use<'a, SinkConfig>> {
-    let stream = &consumer.stream;
+    let (stream, is_super_stream) = (&consumer.stream, consumer.is_super_stream);
     let reference = consumer.reference.clone();
-    let records = Use { at, role: Role::Records, stream, reference, sink: &consumer.sink };
+    let sink = &consumer.sink;
+    let records = Use { at, role: Role::Records, stream, is_super_stream, reference, sink };
     let letters = consumer.dead_letter.as_ref().map(|sink| {
         let reference = consumer.dead_letter_reference();
-        Use { at, role: Role::DeadLetters, stream, reference, sink }
+        Use { at, role: Role::DeadLetters, stream, is_super_stream, reference, sink }
     });
     std::iter::once(records).chain(letters)
 }

@@ -10,7 +10,7 @@ use crate::flow::lag::Tail;
 use crate::flow::resume::{Lost, Plan, Start};
 use crate::source::{Bounds, Link, SourceError};
 use crate::types::{Offset, Timestamp};
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 
 use super::resumption::{Anew, SessionError};
 
@@ -20,7 +20,7 @@ pub(super) async fn configured(
     link: &dyn Link,
     bounds: Option<&Bounds>,
 ) -> Result<Plan, SessionError> {
-    let Some(bounds) = bounds.filter(|_| link.abilities().sightings) else {
+    let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
         return Ok(Plan::at(spec.begin.resolve(Timestamp::now())));
     };
     match spec.begin {
@@ -46,7 +46,7 @@ pub(super) async fn anew(
     bounds: Option<&Bounds>,
     anew: Anew,
 ) -> Result<Plan, SessionError> {
-    let Some(bounds) = bounds.filter(|_| link.abilities().sightings) else {
+    let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
         return Ok(Plan::at(anew.start));
     };
     let plan = match anew.from {
@@ -113,7 +113,7 @@ async fn resolve(
 }
 
 /// The chunk that holds the offset before the stream's end, where it is whole.
-fn identity(end: Option<Sighting>) -> Option<crate::types::ChunkId> {
+fn identity(end: Option<ProbedChunk>) -> Option<crate::types::ChunkId> {
     end.filter(|chunk| chunk.sound).map(|chunk| chunk.id())
 }
 
@@ -123,7 +123,7 @@ async fn end_of(
     spec: &Spec,
     link: &dyn Link,
     bounds: &Bounds,
-) -> Result<Option<Sighting>, SourceError> {
+) -> Result<Option<ProbedChunk>, SourceError> {
     let mut bounds = *bounds;
     if bounds.first.is_none() && !link.abilities().emptiness {
         bounds = link.bounds().await?.unwrap_or(bounds);
@@ -141,9 +141,13 @@ async fn end_of(
     }
 }
 
-/// The same chunk, if it is there when it is asked for by its own offset: nothing but that bears its
-/// first offset out.
-async fn steady(spec: &Spec, link: &dyn Link, chunk: Sighting) -> Result<Sighting, SourceError> {
+/// The same chunk, if it is delivered when its own offset is requested: only that confirms its first
+/// offset.
+async fn steady(
+    spec: &Spec,
+    link: &dyn Link,
+    chunk: ProbedChunk,
+) -> Result<ProbedChunk, SourceError> {
     let there = link.chunk_at(Start::Offset(chunk.first_offset())).await?;
     match there {
         Some(there) if there == chunk => Ok(chunk),

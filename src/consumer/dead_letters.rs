@@ -15,7 +15,6 @@
 //!   pieces.
 //!   pieces.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -45,17 +44,14 @@ pub(super) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Dead letters for this sink, whose position is `found`.
-    ///
-    /// # Errors
-    /// If the index cannot be read.
+    /// Dead letters for this sink, whose position is `at`, with the index of those that it holds.
     pub(super) fn new(
         sink: Box<dyn Sink>,
         spec: Arc<Spec>,
-        found: Option<Offset>,
-    ) -> io::Result<DeadLetters> {
-        let index = Arc::new(Mutex::new(DeadLetterIndex::open(&spec, found)?));
-        Ok(DeadLetters { sink, spec, at: found, index })
+        at: Option<Offset>,
+        index: DeadLetterIndex,
+    ) -> DeadLetters {
+        DeadLetters { sink, spec, at, index: Arc::new(Mutex::new(index)) }
     }
 
     /// Starts anew after the stream was re-created.

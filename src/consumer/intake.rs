@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::batch::{Part, Permit};
 use crate::flow::continuity::{Continuity, Verdict};
-use crate::flow::resume::{self, Lost, Plan};
+use crate::flow::resume::{self, ChunkExtent, Lost, Plan};
 use crate::source::Delivery;
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
@@ -144,7 +144,7 @@ impl Intake {
             None => {}
         }
         if let Some(position) = self.verify.take()
-            && let Err(lost) = resume::verify(position, chunk.id(), records)
+            && let Err(lost) = resume::verify(position, ChunkExtent { id: chunk.id(), records })
         {
             return Examined::Lost(lost);
         }

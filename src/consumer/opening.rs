@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::brain::Outcome;
+use super::dead_letter_index::DeadLetterIndex;
 use super::dead_letters::DeadLetters;
 use super::hold::Hold;
 use super::spec::Spec;
@@ -17,7 +18,7 @@ use crate::flow::beginning::Memory;
 use crate::sink::factory::SinkFactory;
 use crate::sink::{Sink, SinkError};
 use crate::sync::lock;
-use crate::types::Checkpoint;
+use crate::types::{Checkpoint, Offset};
 
 /// The lock of a reference, once it is taken. It outlives a run that failed, so that no other process
 /// gets in between.
@@ -75,11 +76,16 @@ async fn open_all(spec: Arc<Spec>, resources: Resources) -> Result<OpenSinks, Ou
             Ok(OpenSinks { sink, letters, position, remembered })
         }
         Err(outcome) => {
-            if let Err(error) = sink.close().await {
-                tracing::warn!(%error, "the sink could not be closed in good order");
-            }
+            close(&mut *sink, "sink").await;
             Err(outcome)
         }
+    }
+}
+
+/// Closes what was opened, where the rest could not be.
+async fn close(sink: &mut dyn Sink, which: &str) {
+    if let Err(error) = sink.close().await {
+        tracing::warn!(%error, "the {which} could not be closed in good order");
     }
 }
 
@@ -90,18 +96,30 @@ async fn open_rest(
     resources: &Resources,
     sink: &mut dyn Sink,
 ) -> Result<Rest, Outcome> {
-    let letters = match &resources.dead_letters {
-        None => None,
-        Some(open) => {
-            let told = |error| with_prefix("dead letters: ", outcome_of(error));
-            let mut letters = open().await.map_err(told)?;
-            let position = position_of(&mut *letters, "dead letters").await?;
-            Some(letters_of(letters, spec, position).await?)
-        }
-    };
     let position = position_of(sink, "sink").await?;
     let remembered = read_state_file(spec).await?;
+    // The last one: nothing can fail behind it, and leave it open.
+    let letters = match &resources.dead_letters {
+        None => None,
+        Some(open) => Some(open_letters(spec, open).await?),
+    };
     Ok((letters, position, remembered))
+}
+
+async fn open_letters(spec: &Arc<Spec>, open: &SinkFactory) -> Result<DeadLetters, Outcome> {
+    let told = |error| with_prefix("dead letters: ", outcome_of(error));
+    let mut sink = open().await.map_err(told)?;
+    let index = match position_of(&mut *sink, "dead letters").await {
+        Ok(position) => index_of(spec, position).await,
+        Err(outcome) => Err(outcome),
+    };
+    match index {
+        Ok((index, at)) => Ok(DeadLetters::new(sink, Arc::clone(spec), at, index)),
+        Err(outcome) => {
+            close(&mut *sink, "dead letters' sink").await;
+            Err(outcome)
+        }
+    }
 }
 
 /// Takes hold of the reference, unless a run before has it still.
@@ -119,15 +137,15 @@ async fn take_hold(spec: &Arc<Spec>, slot: &HoldSlot) -> Result<(), Outcome> {
     Ok(())
 }
 
-async fn letters_of(
-    letters: Box<dyn Sink>,
+/// The index of the dead letters that the sink holds up to this position.
+async fn index_of(
     spec: &Arc<Spec>,
     position: Option<Checkpoint>,
-) -> Result<DeadLetters, Outcome> {
+) -> Result<(DeadLetterIndex, Option<Offset>), Outcome> {
     let (spec, at) = (Arc::clone(spec), position.map(|checkpoint| checkpoint.offset));
     let failed = |what: String| format!("reading which dead letters there are: {what}");
-    match tokio::task::spawn_blocking(move || DeadLetters::new(letters, spec, at)).await {
-        Ok(Ok(letters)) => Ok(letters),
+    match tokio::task::spawn_blocking(move || DeadLetterIndex::open(&spec, at)).await {
+        Ok(Ok(index)) => Ok((index, at)),
         Ok(Err(error)) => Err(Outcome::Halted(failed(error.to_string()))),
         Err(error) => Err(Outcome::Failed(failed(error.to_string()))),
     }
@@ -150,7 +168,7 @@ async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
 }
 
 async fn position_of(sink: &mut dyn Sink, which: &str) -> Result<Option<Checkpoint>, Outcome> {
-    let told = |error| with_prefix(&format!("the {which}'s position: "), outcome_of(error));
+    let told = |error| with_prefix(&format!("the position of the {which}: "), outcome_of(error));
     sink.position().await.map_err(told)
 }
 
@@ -169,5 +187,98 @@ fn with_prefix(prefix: &str, outcome: Outcome) -> Outcome {
         Outcome::Failed(reason) => Outcome::Failed(told(reason)),
         Outcome::Locked(reason) => Outcome::Locked(told(reason)),
         Outcome::Panicked(reason) => Outcome::Panicked(told(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::consumer::spec::testing;
+    use crate::flow::batch::Batch;
+    use crate::sink::Durability;
+    use crate::sink::factory::opens;
+    use crate::types::Guarantee;
+
+    /// A sink that counts how often it is closed. `fails`: its position cannot be read.
+    struct Counted {
+        closed: Arc<AtomicU64>,
+        fails: bool,
+    }
+
+    #[async_trait]
+    impl Sink for Counted {
+        fn kind(&self) -> &'static str {
+            "counted"
+        }
+
+        fn guarantee(&self) -> Guarantee {
+            Guarantee::AtLeastOnce
+        }
+
+        async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
+            match self.fails {
+                true => Err(SinkError::Fatal("no position".to_owned())),
+                false => Ok(None),
+            }
+        }
+
+        async fn write(&mut self, _: &Arc<Batch>) -> Result<Durability, SinkError> {
+            Ok(Durability::Durable)
+        }
+
+        async fn close(&mut self) -> Result<(), SinkError> {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    fn factory(closed: &Arc<AtomicU64>, fails: bool) -> SinkFactory {
+        let closed = Arc::clone(closed);
+        opens(move || {
+            let closed = Arc::clone(&closed);
+            async move { Ok(Counted { closed, fails }) }
+        })
+    }
+
+    /// Whatever cannot be opened or read, what was opened before is closed, once each.
+    #[tokio::test]
+    async fn whatever_fails_what_was_opened_is_closed() {
+        let state = tempfile::tempdir().unwrap();
+        let spec = Arc::new(testing::spec(state.path()));
+        let index = state.path().join("r@events.dead-letters");
+        for (fails, expected, says) in [
+            ("nothing", (0, 0), ""),
+            ("position", (1, 0), "the position of the sink: no position"),
+            ("state file", (1, 0), "state file"),
+            ("letters' position", (1, 1), "the position of the dead letters: no position"),
+            ("index", (1, 1), "which dead letters there are"),
+        ] {
+            let (sink, letters): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+            let resources = Resources {
+                sink: factory(&sink, fails == "position"),
+                dead_letters: Some(factory(&letters, fails == "letters' position")),
+                hold: None,
+            };
+            let taken = match fails {
+                "state file" => StateFile::of(&spec).path().to_owned(),
+                "index" => index.clone(),
+                _ => state.path().join("unused"),
+            };
+            std::fs::create_dir(&taken).unwrap();
+            match open(Arc::clone(&spec), resources).await {
+                Ok(_) => assert_eq!(fails, "nothing"),
+                Err(Outcome::Halted(why) | Outcome::Failed(why)) => {
+                    assert!(!says.is_empty() && why.contains(says), "{fails}: {why}");
+                }
+                Err(other) => panic!("{fails}: {other:?}"),
+            }
+            std::fs::remove_dir(&taken).unwrap();
+            let closed = (sink.load(Ordering::Relaxed), letters.load(Ordering::Relaxed));
+            assert_eq!(closed, expected, "{fails}");
+        }
     }
 }

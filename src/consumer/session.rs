@@ -1,4 +1,5 @@
-//! From nothing to a subscription: connect, find out where to resume, keep where to begin, subscribe.
+//! From nothing to a subscription: connects, finds out where to resume, stores where to begin, and
+//! subscribes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,12 @@ use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use crate::flow::beginning::{Beginning, Memory};
-use crate::flow::lag::Tail;
 use crate::flow::resume::{
-    self, Glimpse, Known, NotBorneOut, Origin, Plan, Sight, Standing, Start,
+    self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
 };
 use crate::source::{self, Bounds, Budget, Link, Prefer, SourceError, Subscription};
 use crate::types::{Checkpoint, Offset};
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 
 /// The wait between two of them.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
@@ -45,27 +45,16 @@ pub(super) async fn resume(
     own: Own,
     link: Arc<dyn Link>,
 ) -> Result<Resumption, SessionError> {
-    let outlook = kept(spec, look_on(spec, own, link, Evidence::Chunk).await?).await?;
+    let outlook = kept(spec, look_on(spec, own, link, Proof::Chunk).await?).await?;
     Ok(outlook.into_resumption())
 }
 
-/// Finds out whether the stream still holds this position, so that its offset may be stored.
+/// Checks that the stream still holds this position, so that its offset may be stored.
 ///
 /// # Errors
-/// Where it does not, or nobody knows. A node that is not the leader may be behind.
-pub(super) async fn bears_out(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
-    if !link.abilities().sightings {
-        return Ok(());
-    }
-    let sight = look_for(link, position.offset).await?;
-    resume::bears_out(position, sight).map_err(|why| not_borne_out(why, None))
-}
-
-fn not_borne_out(why: NotBorneOut, of: Option<Origin>) -> SessionError {
-    match why {
-        NotBorneOut::Lost(lost) => SessionError::Lost { lost, of },
-        NotBorneOut::Doubt(doubt) => SessionError::Doubt { doubt, of },
-    }
+/// If it does not, or this node does not know. A node that is not the leader may be behind.
+pub(super) async fn confirm(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
+    confirm_by(link, position, None, None).await
 }
 
 /// Connects for storing the offset of this position alone; `false` where the leader says that the stream
@@ -76,13 +65,13 @@ pub(super) async fn for_storing(
 ) -> Result<(Arc<dyn Link>, bool), SessionError> {
     let link = spec.source.connect(Prefer::Replica).await?;
     let Some(position) = position else { return Ok((link, true)) };
-    match bears_out(&*link, position).await {
+    match confirm(&*link, position).await {
         Ok(()) => return Ok((link, true)),
         Err(SessionError::Lost { .. } | SessionError::Doubt { .. }) => drop(link),
         Err(error) => return Err(error),
     }
     let leader = spec.source.connect(Prefer::Leader).await?;
-    match bears_out(&*leader, position).await {
+    match confirm(&*leader, position).await {
         Ok(()) => Ok((leader, true)),
         Err(SessionError::Lost { .. }) => Ok((leader, false)),
         Err(error) => Err(error),
@@ -104,10 +93,10 @@ impl Outlook {
     }
 }
 
-/// The evidence that the stream still holds a position.
+/// What confirms that the stream still holds a position.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evidence {
-    /// The stream's counters will do: the first chunk that comes is checked all the same.
+pub(super) enum Proof {
+    /// The stream's counters are enough: the first chunk of the subscription is checked too.
     Counters,
     /// The chunk at the position.
     Chunk,
@@ -163,14 +152,14 @@ pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError>
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
     let link = spec.source.connect(prefer).await?;
-    look_on(spec, own, link, Evidence::Counters).await
+    look_on(spec, own, link, Proof::Counters).await
 }
 
 pub(super) async fn look_on(
     spec: &Spec,
     own: Own,
     link: Arc<dyn Link>,
-    evidence: Evidence,
+    proof: Proof,
 ) -> Result<Outlook, SessionError> {
     let bounds = link.bounds().await?;
     let stored = match link.abilities().offsets {
@@ -195,7 +184,10 @@ pub(super) async fn look_on(
             match resume::stand(&known) {
                 Ok(Standing::New) => begin::configured(spec, &*link, bounds.as_ref()).await?,
                 Ok(standing) => {
-                    bear_out(&*link, bounds.as_ref(), &standing, evidence).await?;
+                    if let Some(position) = standing.position() {
+                        let counters = bounds.filter(|_| proof == Proof::Counters);
+                        confirm_by(&*link, position, counters, standing.origin()).await?;
+                    }
                     Plan::resume(standing)
                 }
                 Err(lost) => return Err(SessionError::Lost { lost, of: origin_of(&known) }),
@@ -219,45 +211,43 @@ fn origin_of(known: &Known) -> Option<Origin> {
     known.own.map(|(origin, _)| origin)
 }
 
-/// Whether the stream holds the position: by its counters, which are a lower bound, or else by the
-/// chunk at the position itself.
-async fn bear_out(
+/// Checks that the stream holds the position: by its counters, if they are given, or else by the
+/// chunk at the position. `of` is the position's source, for the error.
+async fn confirm_by(
     link: &dyn Link,
-    bounds: Option<&Bounds>,
-    standing: &Standing,
-    evidence: Evidence,
+    position: Checkpoint,
+    counters: Option<Bounds>,
+    of: Option<Origin>,
 ) -> Result<(), SessionError> {
-    let Some(position) = standing.position() else { return Ok(()) };
-    let reached = evidence == Evidence::Counters
-        && bounds.is_some_and(|bounds| match bounds.tail {
-            Tail::Empty => false,
-            Tail::Offset(last) | Tail::Chunk(last) => last >= position.offset,
-        });
-    // Where nothing can be looked at, the first chunk that comes tells.
-    let sight = match reached || !link.abilities().sightings {
-        true => Sight::Reached,
+    let end = counters.and_then(|bounds| bounds.tail.at_least());
+    let evidence = match end.is_some_and(|end| end >= position.offset) {
+        true => Evidence::Nothing,
         false => look_for(link, position.offset).await?,
     };
-    let of = standing.origin();
-    resume::bears_out(position, sight).map_err(|why| not_borne_out(why, of))
+    resume::confirm(position, evidence).map_err(|why| match why {
+        Unconfirmed::Lost(lost) => SessionError::Lost { lost, of },
+        Unconfirmed::Doubt(doubt) => SessionError::Doubt { doubt, of },
+    })
 }
 
-async fn look_for(link: &dyn Link, position: Offset) -> Result<Sight, SourceError> {
-    // What a damaged chunk says of itself proves nothing.
-    let seen = |chunk: Option<Sighting>| chunk.filter(|c| c.sound).map(glimpse);
+async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {
+    if !link.abilities().probes {
+        return Ok(Evidence::Nothing);
+    }
+    // The header of a damaged chunk proves nothing.
+    let sound = |chunk: Option<ProbedChunk>| {
+        let chunk = chunk.filter(|chunk| chunk.sound)?;
+        Some(ChunkExtent { id: chunk.id(), records: chunk.records() })
+    };
     let there = link.chunk_at(Start::Offset(position)).await?;
-    if let Some(chunk) = seen(there) {
-        return Ok(Sight::Chunk(chunk));
+    if let Some(chunk) = sound(there) {
+        return Ok(Evidence::Chunk(chunk));
     }
     if there.is_some_and(|chunk| chunk.first_offset() <= position) {
-        // A damaged one: the subscription will tell more of it.
-        return Ok(Sight::Reached);
+        // A damaged one: the subscription shows how far it reaches.
+        return Ok(Evidence::Nothing);
     }
-    Ok(Sight::Nothing(seen(link.chunk_at(Start::Last).await?)))
-}
-
-fn glimpse(chunk: Sighting) -> Glimpse {
-    (chunk.id(), chunk.records())
+    Ok(Evidence::NoChunk(sound(link.chunk_at(Start::Last).await?)))
 }
 
 #[cfg(test)]

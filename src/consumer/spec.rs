@@ -1,11 +1,16 @@
-//! Specification of one consumer, as plain data.
+//! Specification of one consumer, as plain data, in the terms of the code that uses it.
+//!
+//! [`Spec::new`] makes it of the consumer's keys. Nothing else in this module knows the
+//! configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::consumer::{ConsumerConfig, OnBadMessage, OnOffsetLost};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
+use crate::settings;
 use crate::source::{ConnectOptions, Source};
 use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
 
@@ -19,6 +24,17 @@ pub enum Begin {
 }
 
 impl Begin {
+    fn of(start: settings::Start) -> Begin {
+        Begin::At(match start {
+            settings::Start::First => Start::First,
+            settings::Start::Last => Start::Last,
+            settings::Start::Next => Start::Next,
+            settings::Start::Offset(offset) => Start::Offset(offset),
+            settings::Start::Timestamp(at) => Start::Timestamp(at),
+            settings::Start::Ago(ago) => return Begin::Ago(ago.0),
+        })
+    }
+
     /// The start in the broker's terms.
     pub fn resolve(self, now: Timestamp) -> Start {
         match self {
@@ -79,7 +95,56 @@ pub struct Spec {
     pub state_dir: PathBuf,
 }
 
+/// What a consumer needs besides its own keys.
+pub struct Surroundings {
+    /// See [`Spec::source`].
+    pub source: Arc<dyn Source>,
+    /// See [`Spec::connect`].
+    pub connect: ConnectOptions,
+    /// See [`Spec::state_dir`].
+    pub state_dir: PathBuf,
+    /// See [`Spec::wind_up_after`].
+    pub wind_up_after: Duration,
+}
+
 impl Spec {
+    /// Specification of the consumer that has these keys.
+    pub fn new(keys: &ConsumerConfig, surroundings: Surroundings) -> Spec {
+        let Surroundings { source, connect, state_dir, wind_up_after } = surroundings;
+        Spec {
+            name: keys.name.clone(),
+            stream: keys.stream.clone(),
+            reference: keys.reference.clone(),
+            begin: Begin::of(keys.start),
+            on_lost: match keys.on_offset_lost {
+                OnOffsetLost::Halt => OnLost::Halt,
+                OnOffsetLost::First => OnLost::First,
+                OnOffsetLost::Next => OnLost::Next,
+            },
+            on_bad: match keys.on_bad_message {
+                OnBadMessage::Halt => OnBad::Halt,
+                OnBadMessage::Skip => OnBad::Skip,
+                OnBadMessage::DeadLetter => OnBad::DeadLetter,
+            },
+            commit: commit::Policy {
+                every_messages: keys.commit.every_messages,
+                every: keys.commit.every.0,
+            },
+            batch: cutter::Limits {
+                max_messages: keys.batch.max_messages,
+                max_bytes: keys.batch.max_bytes.0,
+                max_age: keys.batch.max_age.0,
+            },
+            memory_bytes: keys.memory.0,
+            wind_up_after,
+            backoff_min: keys.restart.min_backoff.0,
+            backoff_max: keys.restart.max_backoff.0,
+            source,
+            connect,
+            state_dir,
+        }
+    }
+
     /// Key of this consumer and stream.
     pub fn key(&self) -> ConsumerKey {
         ConsumerKey { consumer: self.name.clone(), stream: self.stream.clone() }
@@ -132,6 +197,7 @@ pub(super) mod testing {
                 request_timeout: second,
                 follow_advertised_hosts: false,
                 name: String::new(),
+                sharing: None,
             },
             state_dir: state_dir.to_owned(),
         }

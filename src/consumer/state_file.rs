@@ -70,7 +70,11 @@ impl StateFile {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.error(format!("cannot be read: {error}"))),
+            Err(error) => {
+                return Err(self.error(format!(
+                    "cannot be read: {error}. Allow the user that Rillway runs as to read it"
+                )));
+            }
         };
         self.parse(&text).map(Some)
     }
@@ -91,7 +95,9 @@ impl StateFile {
     /// Replaces the content atomically.
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
         let text = self.text(memory)?;
-        self.replace(&text).map_err(|error| self.error(format!("cannot be written: {error}")))
+        self.replace(&text).map_err(|error| {
+            self.error(format!("cannot be written: {error}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
+        })
     }
 
     fn text(&self, memory: Memory) -> Result<Vec<u8>, StateError> {

@@ -311,10 +311,8 @@ impl Facts {
     }
 
     fn ends_beyond(&self, offset: Offset) -> bool {
-        self.bounds.is_some_and(|bounds| match bounds.tail {
-            lag::Tail::Empty => false,
-            lag::Tail::Offset(end) | lag::Tail::Chunk(end) => end >= offset,
-        })
+        let end = self.bounds.and_then(|bounds| bounds.tail.at_least());
+        end.is_some_and(|end| end >= offset)
     }
 
     /// The view of this consumer for computing its lag.

@@ -56,7 +56,7 @@ impl Cutter {
             let cut = rest.count() > 0
                 || self.messages >= self.limits.max_messages
                 || self.bytes >= self.limits.max_bytes;
-            if cut && let Some(batch) = self.flush() {
+            if cut && let Some(batch) = self.cut() {
                 full(batch);
             }
             part.block = rest;
@@ -83,7 +83,7 @@ impl Cutter {
     }
 
     /// Cuts the current batch; `None` if it is empty.
-    pub fn flush(&mut self) -> Option<Batch> {
+    pub fn cut(&mut self) -> Option<Batch> {
         self.messages = 0;
         self.bytes = 0;
         self.since = None;
@@ -144,7 +144,7 @@ mod tests {
         for (first, sizes) in chunks {
             cutter.push(part(*first, sizes), Instant::now(), |b| batches.push(b));
         }
-        batches.extend(cutter.flush());
+        batches.extend(cutter.cut());
         assert!(cutter.is_empty() && cutter.since().is_none());
         batches
     }

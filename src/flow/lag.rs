@@ -50,6 +50,16 @@ pub enum Tail {
     Chunk(Offset),
 }
 
+impl Tail {
+    /// The last offset, or a lower bound of it; `None` if the stream holds no record.
+    pub fn at_least(self) -> Option<Offset> {
+        match self {
+            Tail::Empty => None,
+            Tail::Offset(last) | Tail::Chunk(last) => Some(last),
+        }
+    }
+}
+
 /// A chunk that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {

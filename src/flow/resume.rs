@@ -16,8 +16,8 @@
 //!
 //! The broker's figures for a stream's end are lower bounds: a new leader determines its committed
 //! offset anew, and may for a while report less than was read before. So they can confirm a
-//! position, but never refute it. Only the chunk at the position, or its absence for minutes, can
-//! do that.
+//! position, which saves reading its chunk twice, but never refute it. Only the chunk at the
+//! position, or its absence for minutes, can do that: [`verify`] and [`confirm`].
 //!
 //! A subscription asks for the position's own offset, not for the one after it. The chunk that
 //! holds it is delivered again, its records are dropped, and its identity shows whether this is
@@ -398,23 +398,42 @@ fn identified(position: Checkpoint, remembered: Option<Memory>) -> Checkpoint {
     Checkpoint { chunk: position.chunk.or(same.and_then(|r| r.chunk)), ..position }
 }
 
-/// Identity of a chunk that was looked at, and its number of records.
-pub type Glimpse = (ChunkId, u32);
-
-/// Result of looking for a position in the stream.
+/// Identity and length of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// The stream's counters reach it.
-    Reached,
+pub struct ChunkExtent {
+    /// Its identity, with its first offset.
+    pub id: ChunkId,
+    /// Number of records in it.
+    pub records: u32,
+}
+
+impl ChunkExtent {
+    /// The offset after its last record.
+    fn end(&self) -> Offset {
+        Offset(self.id.first_offset.0.saturating_add(self.records.into()))
+    }
+
+    /// Its last offset; `None` if it ends at offset 0.
+    fn last_offset(&self) -> Option<Offset> {
+        self.end().prev()
+    }
+}
+
+/// What the stream shows of a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Nothing against it: its counters reach the position, or it cannot be asked. The first chunk
+    /// of the subscription is checked in any case.
+    Nothing,
     /// The chunk that was delivered for the position's own offset.
-    Chunk(Glimpse),
+    Chunk(ChunkExtent),
     /// No chunk was delivered for it. The last chunk of the stream, if any came.
-    Nothing(Option<Glimpse>),
+    NoChunk(Option<ChunkExtent>),
 }
 
 /// Reason why the stream does not confirm a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotBorneOut {
+pub enum Unconfirmed {
     /// It is lost.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -424,18 +443,16 @@ pub enum NotBorneOut {
 }
 
 /// Checks a position against the stream.
-pub fn bears_out(position: Checkpoint, sight: Sight) -> Result<(), NotBorneOut> {
-    let last = match sight {
-        Sight::Reached => return Ok(()),
-        Sight::Chunk((chunk, records)) => return Ok(verify(position, chunk, records)?),
-        Sight::Nothing(last) => last,
+pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirmed> {
+    let last = match evidence {
+        Evidence::Nothing => return Ok(()),
+        Evidence::Chunk(chunk) => return Ok(verify(position, chunk)?),
+        Evidence::NoChunk(last) => last,
     };
-    let offset = last.map(|(chunk, records)| {
-        Offset(chunk.first_offset.0.saturating_add(u64::from(records.saturating_sub(1))))
-    });
-    let doubt = Doubt { position: position.offset, last: offset };
+    let last_offset = last.and_then(|last| last.last_offset());
+    let doubt = Doubt { position: position.offset, last: last_offset };
     match (position.chunk, last) {
-        (Some(known), Some((last, _))) if is_of_another_history(known, last) => {
+        (Some(known), Some(last)) if is_of_another_history(known, last.id) => {
             Err(Lost::from(doubt).into())
         }
         _ => Err(doubt.into()),
@@ -460,17 +477,15 @@ pub fn after_loss(policy: OnLost) -> Option<Start> {
     }
 }
 
-/// Checks the first chunk of a subscription against the position that it was requested for.
-pub fn verify(position: Checkpoint, chunk: ChunkId, records: u32) -> Result<(), Lost> {
-    let end = chunk.first_offset.0.saturating_add(u64::from(records));
-    if end <= position.offset.0 {
+/// Checks the chunk that was delivered for the position's own offset.
+pub fn verify(position: Checkpoint, chunk: ChunkExtent) -> Result<(), Lost> {
+    if chunk.end() <= position.offset {
         // Asked for an offset past its end, the broker sends the next published chunk.
-        let last = end.checked_sub(1).map(Offset);
-        return Err(Lost::PastEnd { position: position.offset, last });
+        return Err(Lost::PastEnd { position: position.offset, last: chunk.last_offset() });
     }
-    let holds_it = chunk.first_offset <= position.offset;
+    let holds_it = chunk.id.first_offset <= position.offset;
     match position.chunk {
-        Some(known) if holds_it && known != chunk => {
+        Some(known) if holds_it && known != chunk.id => {
             Err(Lost::Rewritten { position: position.offset })
         }
         _ => Ok(()),

@@ -8,11 +8,13 @@
 //!
 //! Knows nothing of how the file is read, or what runs a sink.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::factory::{Look, SinkFactory};
 use super::metrics::{MetricsSettings, Recorder};
+use super::placeholders::Names;
 use super::stream::{Destination, Publisher};
 use super::{BAD_RECORDS_MAX, JOINED_MAX};
 use crate::settings::{BrokerConfig, Problem, Start, join};
@@ -72,6 +74,13 @@ pub trait Declaration: Send + Sync {
     /// accepts nothing else, that is a separate place beside it; other sinks distinguish the two by
     /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
+
+    /// The values in which placeholders may stand, each with its key.
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)>;
+
+    /// Puts the names of its stream in place of the placeholders, and into the defaults that follow
+    /// from them.
+    fn fill(&mut self, names: &Names);
 
     /// Where dead letters that it wrote can be read back from; `None` if they cannot.
     fn readable(&self) -> Option<Readable>;
@@ -168,8 +177,10 @@ pub struct Use<'a, S> {
     pub at: &'a str,
     /// The consumer's purpose for it.
     pub role: Role,
-    /// The stream that the consumer reads.
+    /// The stream that the consumer reads, or the super stream.
     pub stream: &'a StreamName,
+    /// True if that is a super stream.
+    pub is_super_stream: bool,
     /// Reference under which the sink keeps its position.
     pub reference: Reference,
     /// The sink.
@@ -188,6 +199,7 @@ impl<'a, S> Use<'a, S> {
             at: self.at,
             role: self.role,
             stream: self.stream,
+            is_super_stream: self.is_super_stream,
             reference: self.reference.clone(),
             sink,
         }

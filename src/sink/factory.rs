@@ -75,7 +75,7 @@ pub fn with_dead_letters(letters: Look, sink: Look) -> Look {
                 }
                 Err(error) => {
                     let what = format!("dead letters: {error}");
-                    Err(SinkError::Transient { what, retry_after: None })
+                    Err(SinkError::transient(what))
                 }
             }
         }

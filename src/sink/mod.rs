@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod null;
 #[cfg(feature = "object")]
 pub mod object;
+pub mod placeholders;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod registry;
@@ -165,6 +166,13 @@ pub enum SinkError {
     /// A retry is useless before an operator acts.
     #[error("{0}")]
     Fatal(String),
+}
+
+impl SinkError {
+    /// A retry may succeed, and the destination did not ask for a pause.
+    pub fn transient(what: impl Into<String>) -> SinkError {
+        SinkError::Transient { what: what.into(), retry_after: None }
+    }
 }
 
 /// The error of a call that comes after `close`; `sink` as in "the file sink on /data".

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde_json::Value;
 
 use super::declaration::{About, Check, Declaration, Use};
+use super::placeholders::{self, Names};
 use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, Problem, join};
 use crate::types::Guarantee;
@@ -126,6 +127,14 @@ impl SinkConfig {
         sink
     }
 
+    /// The sink for one stream, with its names in place of the placeholders.
+    #[must_use]
+    pub fn for_stream(&self, names: &Names) -> SinkConfig {
+        let mut sink = self.clone();
+        sink.fill(names);
+        sink
+    }
+
     /// Reads and checks the table of a sink. `None` only if a problem was added.
     pub fn from_value(
         value: Value,
@@ -136,6 +145,11 @@ impl SinkConfig {
         let before = problems.len();
         match read(value, at) {
             Ok(mut sink) => {
+                for (key, text) in sink.templates() {
+                    if let Some(what) = placeholders::problem(&text) {
+                        problems.push(Problem::new(join(at, key), what));
+                    }
+                }
                 sink.validate(&mut Check::new(at, folder, problems));
                 (problems.len() == before).then_some(sink)
             }

@@ -48,7 +48,7 @@ impl Unavailable {
             Unavailable::Gone => {
                 SinkError::Fatal(format!("{what}. This is an internal error; please report it."))
             }
-            Unavailable::Busy => SinkError::Transient { what, retry_after: None },
+            Unavailable::Busy => SinkError::transient(what),
         }
     }
 }

@@ -270,7 +270,7 @@ pub async fn shows_the_chunk_at_a_position(stage: &impl Stage) -> Answer {
     let fresh = link(stage).await?;
     let at = Start::Offset(Offset(15));
     let shown = fresh.chunk_at(at).await.map_err(|e| format!("the chunk at 15: {e}"))?;
-    ensure(shown.is_some() == fresh.abilities().sightings, || format!("it shows {shown:?}"))?;
+    ensure(shown.is_some() == fresh.abilities().probes, || format!("it shows {shown:?}"))?;
     let Some(shown) = shown else { return Ok(()) };
     let budget = Budget::new(ROOM_BYTES);
     let mut subscription = subscribe(stage, &fresh, at, &budget).await?;

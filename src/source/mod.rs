@@ -49,7 +49,7 @@ pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
 use crate::flow::resume::Start;
 use crate::types::Offset;
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 
 /// One stream under one reference, with its connection options.
 #[async_trait]
@@ -83,8 +83,8 @@ pub trait Link: Send + Sync {
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError>;
 
     /// Header of the chunk with which a subscription at `start` would begin. `None` if none arrived
-    /// in time, and without [`Abilities::sightings`].
-    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError>;
+    /// in time, and without [`Abilities::probes`].
+    async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError>;
 
     /// Begins to deliver from `start` on, under the budget. Called by [`begin`].
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError>;
@@ -124,7 +124,7 @@ pub struct Abilities {
     /// Distinguishes an empty stream from one whose first chunk is slow to arrive.
     pub emptiness: bool,
     /// Shows the chunk at a position without subscribing to everything after it.
-    pub sightings: bool,
+    pub probes: bool,
     /// Stores an offset for the reference. Otherwise only the sink's position and the state file
     /// exist.
     pub offsets: bool,

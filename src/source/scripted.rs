@@ -17,11 +17,11 @@ use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
-use crate::wire::chunk::{Sighting, Watcher};
+use crate::wire::chunk::{ProbedChunk, Watcher};
 
 /// A transport with all abilities.
 pub(crate) const ABLE: Abilities =
-    Abilities { bounds: true, emptiness: true, sightings: true, offsets: true };
+    Abilities { bounds: true, emptiness: true, probes: true, offsets: true };
 
 /// Capacity of the event queue: more than any test needs.
 const EVENTS_MAX: usize = 10_000;
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 struct State {
-    chunks: Vec<(Sighting, Bytes)>,
+    chunks: Vec<(ProbedChunk, Bytes)>,
     /// Offset of the next message.
     next: Offset,
     stored: Option<Offset>,
@@ -84,9 +84,9 @@ impl Scripted {
             let bytes = chunk_of(messages, state.next, written);
             let mut watcher = Watcher::default();
             watcher.feed(&bytes);
-            let sighting = watcher.finish().expect("it was built right");
-            state.next = sighting.next_offset();
-            state.chunks.push((sighting, bytes));
+            let probed = watcher.finish().expect("it was built right");
+            state.next = probed.next_offset();
+            state.chunks.push((probed, bytes));
         });
     }
 
@@ -159,8 +159,8 @@ impl Shared {
 impl State {
     /// The offset from which on chunks are wanted.
     fn start(&self, start: Start) -> Offset {
-        let first = |found: Option<&(Sighting, Bytes)>| {
-            found.map_or(self.next, |(sighting, _)| sighting.first_offset())
+        let first = |found: Option<&(ProbedChunk, Bytes)>| {
+            found.map_or(self.next, |(probed, _)| probed.first_offset())
         };
         match start {
             Start::First => first(self.chunks.first()),
@@ -174,7 +174,7 @@ impl State {
     }
 
     /// The first chunk that reaches this offset.
-    fn chunk(&self, from: Offset) -> Option<&(Sighting, Bytes)> {
+    fn chunk(&self, from: Offset) -> Option<&(ProbedChunk, Bytes)> {
         self.chunks.iter().find(|(chunk, _)| chunk.next_offset() > from)
     }
 }
@@ -236,11 +236,11 @@ impl Link for ScriptedLink {
         Ok(self.shared.abilities.bounds.then_some(bounds))
     }
 
-    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         self.check()?;
         let state = self.shared.state();
-        let found = state.chunk(state.start(start)).map(|(sighting, _)| *sighting);
-        Ok(found.filter(|_| self.shared.abilities.sightings))
+        let found = state.chunk(state.start(start)).map(|(probed, _)| *probed);
+        Ok(found.filter(|_| self.shared.abilities.probes))
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
@@ -364,7 +364,7 @@ impl Pump {
 
     fn deliver_one(&mut self) -> bool {
         let found = self.shared.state().chunk(self.from).cloned();
-        let Some((sighting, chunk)) = found else { return false };
+        let Some((probed, chunk)) = found else { return false };
         let bytes = chunk.len() as u64;
         let refused = match self.budget.admit(bytes) {
             Admission::Granted => None,
@@ -376,7 +376,7 @@ impl Pump {
             self.overrun.send_replace(Some(SourceError::new(kind, what)));
             return false;
         }
-        self.from = sighting.next_offset();
+        self.from = probed.next_offset();
         let permit = self.budget.take(bytes);
         self.sender.try_send(Event::Chunk(Delivery { chunk, committed: None, permit })).is_ok()
     }

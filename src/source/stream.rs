@@ -1,18 +1,20 @@
 //! The stream protocol as a source: all abilities of the trait, for brokers from 3.10 on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Prefer, SINGLE_ACTIVE, chunk_at,
-    connect_to_stream, stream_bounds,
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer, SINGLE_ACTIVE,
+    chunk_at, connect_to_stream, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
-use crate::wire::chunk::Sighting;
+use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{ResponseCode, keys};
 
 /// One stream under one reference.
@@ -22,6 +24,10 @@ pub struct StreamSource {
     stream: StreamName,
     reference: Reference,
     single_active: Option<SingleActive>,
+    /// Connections shared with other streams; kept as long as anyone may use it.
+    pool: Option<Arc<Pool>>,
+    /// Number of the last shared connection; 0 for none.
+    last: Arc<AtomicU64>,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -33,12 +39,22 @@ pub struct SingleActive {
 }
 
 impl StreamSource {
-    /// A source that connects on demand.
+    /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        StreamSource { options, stream, reference, single_active: None }
+        let (pool, last) = (None, Arc::default());
+        StreamSource { options, stream, reference, single_active: None, pool, last }
+    }
+
+    /// The same, but with connections that are shared with the other streams of the pool.
+    #[must_use]
+    pub fn sharing(mut self, pool: &Arc<Pool>) -> StreamSource {
+        self.options.sharing = Some(pool.sharing());
+        self.pool = Some(Arc::clone(pool));
+        self
     }
 
     /// The same as one of several of which the broker has one active.
+    #[must_use]
     pub fn single_active(self, group: SingleActive) -> StreamSource {
         StreamSource { single_active: Some(group), ..self }
     }
@@ -72,11 +88,16 @@ impl StreamSource {
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let connection = connect_to_stream(&self.options, &self.stream, prefer).await?;
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
+        }
+        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
         self.check_version(&connection)?;
+        self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
-        let properties = self.subscription_properties();
-        Ok(Arc::new(StreamLink { connection, stream, reference, properties }))
+        let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
+        Ok(Arc::new(StreamLink { connection, stream, reference, properties, failed }))
     }
 
     fn activation(&self) -> Activation {
@@ -87,13 +108,15 @@ impl Source for StreamSource {
     }
 }
 
-/// One connection for one stream and reference.
+/// A connection for one stream and reference. Other streams may share it.
 struct StreamLink {
     connection: Connection,
     stream: StreamName,
     reference: Reference,
     /// Properties of a subscription.
     properties: Vec<(String, String)>,
+    /// Reason of the end of its subscription, if that ended before the connection.
+    failed: watch::Sender<Option<SourceError>>,
 }
 
 impl StreamLink {
@@ -117,7 +140,7 @@ impl Link for StreamLink {
         Abilities {
             bounds: true,
             emptiness: has_statistics(&self.connection),
-            sightings: true,
+            probes: true,
             offsets: true,
         }
     }
@@ -134,7 +157,7 @@ impl Link for StreamLink {
         Ok(Some(stream_bounds(&self.connection, &self.stream).await?))
     }
 
-    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         Ok(chunk_at(&self.connection, &self.stream, start).await?)
     }
 
@@ -142,7 +165,8 @@ impl Link for StreamLink {
         let properties = self.properties.clone();
         let subscribed = self.connection.subscribe(&self.stream, start, budget, properties).await;
         let subscription = subscribed.map_err(|error| self.explain(error))?;
-        Ok(Box::new(StreamFeed { subscription, stream: self.stream.clone() }))
+        let (stream, failed) = (self.stream.clone(), self.failed.clone());
+        Ok(Box::new(StreamFeed { subscription, stream, failed }))
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -154,11 +178,16 @@ impl Link for StreamLink {
     }
 
     async fn ended(&self) -> SourceError {
-        self.connection.ended().await.into()
+        let mut failed = self.failed.subscribe();
+        tokio::select! {
+            // The sender lives as long as `self`.
+            () = async { drop(failed.wait_for(Option::is_some).await) } => self.reason(),
+            reason = self.connection.ended() => reason.into(),
+        }
     }
 
     fn reason(&self) -> SourceError {
-        self.connection.reason().into()
+        self.failed.borrow().clone().unwrap_or_else(|| self.connection.reason().into())
     }
 
     async fn close(&self) {
@@ -169,18 +198,25 @@ impl Link for StreamLink {
 struct StreamFeed {
     subscription: broker::Subscribed,
     stream: StreamName,
+    failed: watch::Sender<Option<SourceError>>,
 }
 
 impl StreamFeed {
-    fn event(&self, event: broker::Received) -> Event {
+    /// `None` if the link ends by this.
+    fn event(&self, event: broker::Received) -> Option<Event> {
         match event {
-            broker::Received::Chunk(delivery) => Event::Chunk(delivery),
-            broker::Received::Unavailable(code) => Event::Unavailable(SourceError::unavailable(
-                &self.stream,
-                format_args!("the broker ended the subscription: {code}"),
-            )),
+            broker::Received::Chunk(delivery) => Some(Event::Chunk(delivery)),
+            broker::Received::Unavailable(code) => {
+                let detail = format_args!("the broker ended the subscription: {code}");
+                Some(Event::Unavailable(SourceError::unavailable(&self.stream, detail)))
+            }
             broker::Received::Update { active, correlation } => {
-                Event::Activation(Handover::new(active, self.subscription.answer(correlation)))
+                let answer = self.subscription.answer(correlation);
+                Some(Event::Activation(Handover::new(active, answer)))
+            }
+            broker::Received::Failed(error) => {
+                self.failed.send_replace(Some(error.into()));
+                None
             }
         }
     }
@@ -189,12 +225,12 @@ impl StreamFeed {
 impl Feed for StreamFeed {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let event = self.subscription.poll_next(context);
-        event.map(|event| event.map(|event| self.event(event)))
+        event.map(|event| event.and_then(|event| self.event(event)))
     }
 
     fn try_next(&mut self) -> Option<Event> {
         let event = self.subscription.try_next()?;
-        Some(self.event(event))
+        self.event(event)
     }
 }
 
@@ -222,8 +258,11 @@ impl From<BrokerError> for SourceError {
             | BrokerError::WriteRefused { .. }
             | BrokerError::NotPublished { .. }
             | BrokerError::ClosedByBroker { .. }
+            | BrokerError::NoSuperStreams { .. }
             | BrokerError::Alarm { .. } => ErrorKind::Refused,
-            BrokerError::StreamMissing(_) | BrokerError::NotAStream { .. } => ErrorKind::Missing,
+            BrokerError::StreamMissing(_)
+            | BrokerError::NotAStream { .. }
+            | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,
             BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
             BrokerError::Overrun { .. } => ErrorKind::Overrun,
             BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,
@@ -290,7 +329,7 @@ impl StreamView {
     ///
     /// # Errors
     /// As any request.
-    pub async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    pub async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         Ok(chunk_at(&self.connection, &self.stream, start).await?)
     }
 

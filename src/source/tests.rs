@@ -33,7 +33,7 @@ impl Stage for InMemory {
 
 #[tokio::test]
 async fn it_keeps_the_contract_whatever_it_can_do() {
-    let unable = Abilities { bounds: false, emptiness: false, sightings: false, offsets: false };
+    let unable = Abilities { bounds: false, emptiness: false, probes: false, offsets: false };
     let (at_once, by_broker) = (Activation::AtOnce, Activation::ByBroker);
     for (abilities, activation) in [(ABLE, at_once), (unable, at_once), (ABLE, by_broker)] {
         let stage = || async { InMemory(Scripted::activated(abilities, activation)) };

@@ -25,5 +25,6 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
         request_timeout: broker.request_timeout.0,
         follow_advertised_hosts: broker.follow_advertised_hosts,
         name: name.to_owned(),
+        sharing: None,
     }
 }

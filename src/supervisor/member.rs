@@ -12,6 +12,9 @@ use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::Offset;
 
+/// Reason that a paused consumer shows.
+const PAUSED: &str = "paused, until it is resumed";
+
 /// Commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
 
@@ -81,14 +84,15 @@ impl Member {
 
     /// Shows others why no task runs. While one does, it says so itself.
     pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
+        let want = wanted.map(|wanted| wanted.want);
         let (state, reason) = match phase {
             Phase::Running | Phase::Draining { .. } | Phase::Aborting => return,
-            Phase::Backoff { reason, .. } => match wanted {
-                Some(Wanted { want: Want::Run, .. }) => (State::Backoff, Some(reason.clone())),
-                _ => (State::Stopped, why_idle(&Last::Failed(reason.clone()), wanted)),
+            Phase::Backoff { reason, .. } => match want {
+                Some(Want::Run) => (State::Backoff, Some(reason.clone())),
+                _ => idle(&Last::Failed(reason.clone()), want),
             },
             Phase::Halted { reason } => (State::Halted, Some(reason.clone())),
-            Phase::Idle(last) => (State::Stopped, why_idle(last, wanted)),
+            Phase::Idle(last) => idle(last, want),
         };
         self.status.update(|facts| {
             facts.unplug();
@@ -100,9 +104,8 @@ impl Member {
     }
 }
 
-fn why_idle(last: &Last, wanted: Option<Wanted>) -> Option<String> {
-    let paused = wanted.is_some_and(|wanted| wanted.want == Want::Pause);
-    let paused = paused.then(|| "paused, until it is resumed".to_owned());
+/// State of a consumer that has no task and waits for none, with the reason if there is one to show.
+fn idle(last: &Last, want: Option<Want>) -> (State, Option<String>) {
     let ended = match last {
         Last::Fresh | Last::Drained => None,
         Last::Failed(reason) => Some(reason.clone()),
@@ -110,9 +113,12 @@ fn why_idle(last: &Last, wanted: Option<Wanted>) -> Option<String> {
             Some("it was not drained in time; what it had not stored is read again".to_owned())
         }
     };
-    match (paused, ended) {
-        (Some(paused), Some(ended)) => Some(format!("{paused}; before that: {ended}")),
-        (paused, ended) => paused.or(ended),
+    match (want, ended) {
+        (Some(Want::Pause), None) => (State::Paused, Some(PAUSED.to_owned())),
+        (Some(Want::Pause), Some(ended)) => {
+            (State::Paused, Some(format!("{PAUSED}; before that: {ended}")))
+        }
+        (_, ended) => (State::Stopped, ended),
     }
 }
 

@@ -4,22 +4,26 @@
 //! - [`reconcile`]: the rules that compare it with what runs. Pure;
 //! - [`set`]: the loop that carries out the resulting actions, the only part that acts;
 //! - [`keeper`]: one run of one consumer; [`member`]: the state kept and shown for one;
+//! - [`super_stream`]: a consumer of a super stream, which edits the desired state by what
+//!   [`partitions`] makes of the broker's answers;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
-//! Invariants: each consumer and stream has its own task, its own connections and its own back-off,
-//! and never two tasks at once; a panic in one ends only that one, which is restarted from its
-//! sink's position; a halted consumer stays halted, with its reason and its lag still shown, and
-//! the others continue.
+//! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
+//! at once; consumers share no connection for reading, except the partitions of one super stream; a
+//! panic in one ends only that one, which is restarted from its sink's position; a halted consumer
+//! stays halted, with its reason and its lag still shown, and the others continue.
 
 mod connect;
 mod desired;
 mod keeper;
 mod member;
 mod overview;
+mod partitions;
 mod plan;
 mod reconcile;
 mod set;
 mod sinks;
+mod super_stream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,11 +37,14 @@ use self::member::NotStored;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::set::{Loop, Set, Shared};
+use self::super_stream::Group;
+pub use self::super_stream::{SuperPlan, partitions_of};
+use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
 use crate::telemetry::Heartbeats;
 use crate::telemetry::logging::consumer_span;
-use crate::types::ConsumerKey;
+use crate::types::{ConsumerKey, ConsumerName};
 
 /// One change of the desired state.
 pub type Edit = EditOf<Plan>;
@@ -50,6 +57,11 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     heartbeats: Heartbeats,
     reconciling: AbortHandle,
+    groups: Vec<Arc<Group>>,
+    /// Tasks that ask for partitions.
+    asking: Vec<AbortHandle>,
+    /// Consumers in the order of the configuration, for showing them.
+    order: Vec<ConsumerName>,
 }
 
 /// Result of a drain.
@@ -76,7 +88,29 @@ impl Supervisor {
         // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
-        Supervisor { shared, heartbeats, reconciling }
+        let (groups, asking, order) = Default::default();
+        Supervisor { shared, heartbeats, reconciling, groups, asking, order }
+    }
+
+    /// Starts all consumers of the configuration.
+    pub fn start_all(config: &Config) -> Supervisor {
+        let (of_super_streams, of_streams): (Vec<_>, Vec<_>) =
+            config.consumers.iter().partition(|consumer| consumer.is_super_stream);
+        let plans = of_streams.into_iter().map(|consumer| plan_of(config, consumer)).collect();
+        let mut supervisor = Supervisor::start(plans);
+        supervisor.order = config.consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        for consumer in of_super_streams {
+            supervisor.add(SuperPlan::of(config, consumer));
+        }
+        supervisor
+    }
+
+    /// Starts a consumer of a super stream.
+    pub fn add(&mut self, plan: SuperPlan) {
+        let group = Arc::new(Group::new(plan, &self.heartbeats));
+        let asking = tokio::spawn(Arc::clone(&group).run(Arc::clone(&self.shared)));
+        self.groups.push(group);
+        self.asking.push(asking.abort_handle());
     }
 
     /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows
@@ -93,6 +127,8 @@ impl Supervisor {
         Arc::new(overview::View {
             shared: Arc::clone(&self.shared),
             heartbeats: self.heartbeats.clone(),
+            groups: self.groups.clone(),
+            order: self.order.clone(),
         })
     }
 
@@ -135,6 +171,9 @@ impl Supervisor {
     ///
     /// Cancel-safe.
     pub async fn nobody_reads(&mut self) {
+        if self.groups.iter().any(|group| group.sink_kind() != "stdout") {
+            return std::future::pending().await;
+        }
         tokio::select! {
             () = self.shared.until(prints_in_vain) => return,
             () = stdout::reader_goes() => {}
@@ -146,6 +185,7 @@ impl Supervisor {
     /// Drains every consumer: it reads nothing new, finishes, stores its offset, and ends. After
     /// `grace` the rest is dropped (and read again at the next start).
     pub async fn drain(self, grace: Duration) -> Drained {
+        self.end_asking();
         let by = Instant::now() + grace;
         let ran = self.shared.stop(by);
         let at_rest = self.shared.until(Set::is_at_rest);
@@ -170,8 +210,15 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    fn end_asking(&self) {
+        self.asking.iter().for_each(AbortHandle::abort);
+    }
+}
+
 impl Drop for Supervisor {
     fn drop(&mut self) {
+        self.end_asking();
         self.reconciling.abort();
         self.shared.set().end_watching();
     }

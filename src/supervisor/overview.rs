@@ -6,14 +6,20 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use super::member::Member;
+use super::plan::Plan;
 use super::set::Shared;
+use super::super_stream::Group;
 use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
+use crate::consumer::Status;
 use crate::telemetry::Heartbeats;
-use crate::types::Timestamp;
+use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
 pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
+    pub(super) groups: Vec<Arc<Group>>,
+    /// Consumers in the order in which they are shown; others come after them.
+    pub(super) order: Vec<ConsumerName>,
 }
 
 impl View {
@@ -26,12 +32,26 @@ impl View {
 #[async_trait]
 impl Overview for View {
     fn consumers(&self) -> Vec<ConsumerView> {
-        self.members().iter().map(|member| view(member)).collect()
+        let rows = self.groups.iter().filter_map(|group| {
+            let status = group.row()?;
+            Some(row_of(group, &status))
+        });
+        let mut all: Vec<_> = rows.collect();
+        all.extend(self.members().iter().map(|member| view(member)));
+        if !self.order.is_empty() {
+            // Stable: the partitions of a consumer keep their order.
+            let place = |name: &ConsumerName| self.order.iter().position(|other| other == name);
+            all.sort_by_cached_key(|view| place(&view.name).unwrap_or(usize::MAX));
+        }
+        all
     }
 
     fn refresh_gauges(&self) {
         for member in self.members() {
             member.status.refresh_gauges();
+        }
+        for row in self.groups.iter().filter_map(|group| group.row()) {
+            row.refresh_gauges();
         }
     }
 
@@ -39,7 +59,15 @@ impl Overview for View {
         let mut named = self.members();
         named.retain(|member| member.plan.spec.name.as_str() == name);
         let Some(first) = named.first() else {
-            return Err(CommitError::Unknown(name.to_owned()));
+            let group = self.groups.iter().find(|group| group.name().as_str() == name);
+            let why = group.map(|group| group.row().and_then(|row| row.facts().why_not_ready()));
+            return Err(match why {
+                Some(why) => CommitError::Unavailable(format!(
+                    "consumer {name:?} has no partitions yet: {}",
+                    why.unwrap_or_else(|| "they are being started".to_owned())
+                )),
+                None => CommitError::Unknown(name.to_owned()),
+            });
         };
         let mut stored = Vec::new();
         for member in &named {
@@ -60,17 +88,52 @@ impl Overview for View {
     }
 }
 
+/// A consumer of a super stream whose partitions are not known.
+fn row_of(group: &Group, status: &Status) -> ConsumerView {
+    let shown = Shown {
+        name: group.name(),
+        stream: group.super_stream(),
+        reference: group.reference(),
+        sink: group.sink_kind(),
+        guarantee: group.guarantee(),
+        memory_bound_bytes: 0,
+    };
+    view_of(&shown, status)
+}
+
 fn view(member: &Member) -> ConsumerView {
-    let spec = &member.plan.spec;
-    let facts = member.status.facts();
+    let Plan { spec, sink_kind, guarantee, memory_bound_bytes, .. } = &member.plan;
+    let shown = Shown {
+        name: &spec.name,
+        stream: &spec.stream,
+        reference: &spec.reference,
+        sink: sink_kind,
+        guarantee: *guarantee,
+        memory_bound_bytes: *memory_bound_bytes,
+    };
+    view_of(&shown, &member.status)
+}
+
+/// The fixed values of a view.
+struct Shown<'a> {
+    name: &'a ConsumerName,
+    stream: &'a StreamName,
+    reference: &'a Reference,
+    sink: &'static str,
+    guarantee: Guarantee,
+    memory_bound_bytes: u64,
+}
+
+fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
+    let facts = status.facts();
     let now = Timestamp::now();
     let lag = facts.lag(now);
     ConsumerView {
-        name: spec.name.clone(),
-        stream: spec.stream.clone(),
-        reference: spec.reference.clone(),
-        sink: member.plan.sink_kind,
-        guarantee: member.plan.guarantee,
+        name: shown.name.clone(),
+        stream: shown.stream.clone(),
+        reference: shown.reference.clone(),
+        sink: shown.sink,
+        guarantee: shown.guarantee,
         state: facts.shown_state(),
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
@@ -85,7 +148,7 @@ fn view(member: &Member) -> ConsumerView {
         lag_seconds: lag.map(|lag| lag.seconds),
         headroom_messages: facts.headroom(),
         restarts: facts.restarts,
-        memory_bound_bytes: member.plan.memory_bound_bytes,
+        memory_bound_bytes: shown.memory_bound_bytes,
         buffered_bytes: facts.buffered_bytes,
     }
 }

@@ -6,14 +6,12 @@ use std::time::Duration;
 use super::connect::connect_options;
 use super::desired::Planned;
 use super::sinks;
-use crate::broker::ConnectOptions;
+use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
-use crate::consumer::{Begin, OnBad, Spec};
-use crate::flow::resume::{OnLost, Start};
-use crate::flow::{commit, cutter};
+use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::stream::{SingleActive, StreamSource};
-use crate::types::{ConsumerKey, Guarantee, Reference};
+use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 
 /// One consumer, ready to run.
 #[derive(Clone)]
@@ -51,7 +49,7 @@ impl Planned for Plan {
 pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> SinkFactory {
     let suffix = Reference::replay_suffix(round);
     let reference = Reference::new(format!("{}{suffix}", consumer.reference));
-    let spec = Spec { reference, ..spec_of(config, consumer) };
+    let spec = Spec { reference, ..spec_of(config, consumer, None) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
     if consumer.show_values { open } else { factory::discreet(open) }
 }
@@ -66,55 +64,75 @@ pub fn stream_sink_options(
     sinks::connect(stream, broker, &connect_options(&config.broker, "rillway"))
 }
 
-fn spec_of(config: &Config, consumer: &ConsumerConfig) -> Spec {
-    let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
-    Spec {
-        name: consumer.name.clone(),
-        stream: consumer.stream.clone(),
-        reference: consumer.reference.clone(),
-        begin: begin(consumer.start),
-        on_lost: match consumer.on_offset_lost {
-            config::OnOffsetLost::Halt => OnLost::Halt,
-            config::OnOffsetLost::First => OnLost::First,
-            config::OnOffsetLost::Next => OnLost::Next,
-        },
-        on_bad: match consumer.on_bad_message {
-            config::OnBadMessage::Halt => OnBad::Halt,
-            config::OnBadMessage::Skip => OnBad::Skip,
-            config::OnBadMessage::DeadLetter => OnBad::DeadLetter,
-        },
-        commit: commit::Policy {
-            every_messages: consumer.commit.every_messages,
-            every: consumer.commit.every.0,
-        },
-        batch: cutter::Limits {
-            max_messages: consumer.batch.max_messages,
-            max_bytes: consumer.batch.max_bytes.0,
-            max_age: consumer.batch.max_age.0,
-        },
-        memory_bytes: consumer.memory.0,
-        // The other half is for batches in flight at that time.
-        wind_up_after: config.shutdown_grace.0 / 2,
-        backoff_min: consumer.restart.min_backoff.0,
-        backoff_max: consumer.restart.max_backoff.0,
-        source: Arc::new(source_of(connect.clone(), consumer)),
+/// `pool` has the connections that it shares with the other partitions of its super stream.
+fn spec_of(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Spec {
+    let connect = connect_options(&config.broker, &connection_name(consumer));
+    let surroundings = Surroundings {
+        source: Arc::new(source_of(connect.clone(), consumer, pool)),
         connect,
         state_dir: config.state_dir.clone(),
-    }
+        // The other half is for batches in flight at that time.
+        wind_up_after: config.shutdown_grace.0 / 2,
+    };
+    Spec::new(consumer, surroundings)
 }
 
-fn source_of(connect: ConnectOptions, consumer: &ConsumerConfig) -> StreamSource {
-    let (stream, reference) = (consumer.stream.clone(), consumer.reference.clone());
-    let source = StreamSource::new(connect, stream, reference);
-    match consumer.single_active {
-        true => source.single_active(SingleActive::default()),
-        false => source,
-    }
+fn connection_name(consumer: &ConsumerConfig) -> String {
+    format!("rillway {}", consumer.name)
 }
 
-/// The plan that the configuration gives for one consumer.
+/// The plan that the configuration gives for a consumer of one stream.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
-    let spec = spec_of(config, consumer);
+    make(config, &consumer.of_stream(None), None)
+}
+
+/// The plan for one partition of the consumer's super stream. One that came `late` has messages only
+/// from after the consumer began, so it is read from its first message on.
+pub(super) fn plan_of_partition(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    partition: &StreamName,
+    late: bool,
+    pool: &Arc<Pool>,
+) -> Plan {
+    let mut one = consumer.of_stream(Some(partition));
+    // A point in time means the same for every partition, whenever it came.
+    if late && !matches!(one.start, config::Start::Timestamp(_)) {
+        one.start = config::Start::First;
+    }
+    make(config, &one, Some(pool))
+}
+
+/// Connection options of a consumer of a super stream, with the connections of its partitions.
+pub(super) fn sharing(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    pool: &Arc<Pool>,
+) -> ConnectOptions {
+    ConnectOptions {
+        sharing: Some(pool.sharing()),
+        ..connect_options(&config.broker, &connection_name(consumer))
+    }
+}
+
+fn source_of(
+    connect: ConnectOptions,
+    consumer: &ConsumerConfig,
+    pool: Option<&Arc<Pool>>,
+) -> StreamSource {
+    let (stream, reference) = (consumer.stream.clone(), consumer.reference.clone());
+    let mut source = StreamSource::new(connect, stream, reference);
+    if let Some(pool) = pool {
+        source = source.sharing(pool);
+    }
+    if consumer.single_active {
+        source = source.single_active(SingleActive::default());
+    }
+    source
+}
+
+fn make(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Plan {
+    let spec = spec_of(config, consumer, pool);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
         sink = factory::discreet(sink);
@@ -136,15 +154,4 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
         memory_bound_bytes: consumer.memory_bound().0,
         drain_grace: config.shutdown_grace.0,
     }
-}
-
-fn begin(start: config::Start) -> Begin {
-    Begin::At(match start {
-        config::Start::First => Start::First,
-        config::Start::Last => Start::Last,
-        config::Start::Next => Start::Next,
-        config::Start::Offset(offset) => Start::Offset(offset),
-        config::Start::Timestamp(at) => Start::Timestamp(at),
-        config::Start::Ago(ago) => return Begin::Ago(ago.0),
-    })
 }

@@ -112,6 +112,8 @@ labels! {
         Backoff = "backoff",
         /// Ended; an operator must act before it runs again.
         Halted = "halted",
+        /// Not running, because an operator paused it; its offset is stored.
+        Paused = "paused",
         /// Ended normally.
         Stopped = "stopped",
     }

@@ -46,6 +46,25 @@ pub fn of_two(first: &str, second: &str, extension: &str, suffix: &str) -> Strin
     format!("{}.{extension}", fitted(name, &whole, bytes_max))
 }
 
+/// Longest name that [`as_part`] returns: it is a part of a file's name.
+const PART_BYTES_MAX: usize = 200;
+
+/// The name as a part of a path or a URL. Letters, digits, `-`, `_` and `.` are left, unless it begins
+/// with a dot. Anything else becomes `_`, with a hash of the name after it, so that two names never
+/// give the same.
+pub fn as_part(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let mut part: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    if part.starts_with('.') {
+        part.replace_range(..1, "_");
+    }
+    if part == name {
+        return fitted(part, name, PART_BYTES_MAX);
+    }
+    part.truncate(PART_BYTES_MAX - HASH_BYTES);
+    format!("{part}~{:016x}", fnv1a(name.as_bytes()))
+}
+
 /// FNV-1a, 64 bits: must never change.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -71,6 +90,18 @@ mod tests {
         assert_eq!((a.len(), b.len()), (255, 255));
         assert_ne!(a, b);
         assert!(a.starts_with(&"n".repeat(238)) && a.as_bytes()[238] == b'~', "{a}");
+    }
+
+    #[test]
+    fn a_part_of_a_path_leads_nowhere_else() {
+        assert_eq!(as_part("orders-2.eu_x"), "orders-2.eu_x");
+        let odd = ["..", ".", "a/b", "a\\b", "a_b", "a b", "ä", "%2e", &"x".repeat(255)];
+        let parts: Vec<String> = odd.iter().map(|name| as_part(name)).collect();
+        for (part, name) in parts.iter().zip(&odd) {
+            assert!(!part.starts_with('.') && part.len() <= PART_BYTES_MAX, "{name}: {part}");
+            assert!(part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b)));
+            assert_eq!(parts.iter().filter(|other| *other == part).count(), 1, "{name}: {part}");
+        }
     }
 
     /// It is on people's disks.

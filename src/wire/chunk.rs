@@ -13,7 +13,7 @@
 
 mod error;
 mod header;
-mod sighting;
+mod probed;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 pub use error::ChunkError;
 pub use header::{ChunkHeader, ChunkKind, HEADER_BYTES};
-pub use sighting::{Sighting, Watcher};
+pub use probed::{ProbedChunk, Watcher};
 
 use super::block::Block;
 use super::compression::{Codec, InflateError, InflateLimits, inflate};

@@ -15,6 +15,7 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "files",
     "republish",
     "settings",
+    "sink/columns",
     "sink/envelope",
     "sink/exactly_once",
     "sink/file",

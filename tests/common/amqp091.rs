@@ -37,6 +37,25 @@ pub(crate) async fn delete_queue(broker: &Broker, queue: &str) {
     call(broker, 40, [&[0, 0][..], &short(queue.as_bytes()), &[0]].concat()).await;
 }
 
+/// Binds a stream to an exchange: it becomes a partition of the super stream of that name.
+pub(crate) async fn bind(broker: &Broker, queue: &str, exchange: &str, key: &str) {
+    let names = [queue, exchange, key].map(|name| short(name.as_bytes())).concat();
+    call(broker, 20, [&[0, 0][..], &names, &[0], &table(&[])].concat()).await;
+}
+
+/// Unbinds a partition, with the arguments that a super stream is created with: its place among the
+/// partitions.
+pub(crate) async fn unbind(
+    broker: &Broker,
+    queue: &str,
+    exchange: &str,
+    (key, place): (&str, i64),
+) {
+    let names = [queue, exchange, key].map(|name| short(name.as_bytes())).concat();
+    let argument = [&short(b"x-stream-partition-order")[..], b"l", &place.to_be_bytes()].concat();
+    call(broker, 50, [&[0, 0][..], &names, &long(&argument)].concat()).await;
+}
+
 /// A method of the class Queue, answered by the one with the next number.
 async fn call(broker: &Broker, method: u16, arguments: Vec<u8>) {
     let port = broker.amqp_port;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::eventually;
+use super::{eventually, plain};
 
 /// A folder with a configuration, in which the daemon can be started repeatedly.
 pub(crate) struct Home {
@@ -59,6 +59,11 @@ impl Home {
         let path = self.path("rillway.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{line}\n{text}")).unwrap();
+    }
+
+    /// Address of the admin server of a daemon that runs here.
+    pub(crate) fn admin_address(&self) -> String {
+        self.admin.to_string()
     }
 
     /// A path in the folder, where relative paths of the configuration start too.
@@ -123,7 +128,8 @@ impl Home {
         self.spawn(self.command(&["run"]), stdout)
     }
 
-    fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
+    /// Starts the daemon by this command, which runs in the folder.
+    pub(crate) fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
         let child =
             command.stdin(Stdio::null()).stdout(stdout).stderr(self.append("log")).spawn().unwrap();
         Daemon { child, admin: self.admin, log: self.path("log") }
@@ -266,11 +272,14 @@ impl Daemon {
         .await
     }
 
-    /// The admin server's view of a consumer.
+    /// The admin server's view of a consumer. Whatever test asks, the reason is for people.
     pub(crate) async fn consumer(&self, name: &str) -> Option<Value> {
         let (_, body) = self.http("GET", "/api/v1/consumers").await?;
         let all: Value = serde_json::from_str(&body).ok()?;
-        all["consumers"].as_array()?.iter().find(|c| c["name"] == name).cloned()
+        let consumer = all["consumers"].as_array()?.iter().find(|c| c["name"] == name).cloned()?;
+        let form = consumer["reason"].as_str().and_then(plain::debug_form);
+        assert_eq!(form, None, "{consumer}");
+        Some(consumer)
     }
 
     /// Waits until a consumer meets the test's condition.
@@ -369,13 +378,14 @@ impl Daemon {
     }
 
     /// Sends SIGTERM, and waits for the end, which must be a normal one. First waits until the
-    /// daemon handles signals: before that they kill it.
+    /// daemon handles signals: before that they kill it. Its log is for people, whatever happened.
     pub(crate) async fn terminate(mut self) {
         self.until_it_listens().await;
         self.signal("TERM");
         let log = self.log.clone();
         let status = self.ended(Duration::from_secs(15)).await;
         assert!(status.success(), "{status}\n{}", tail(&log));
+        plain::assert_plain_log(&std::fs::read_to_string(&log).unwrap_or_default());
     }
 
     /// SIGKILL.
@@ -388,6 +398,20 @@ impl Daemon {
     pub(crate) fn tail(&self) -> String {
         tail(&self.log)
     }
+}
+
+/// Waits until one of two consumers has halted; returns the name of the other one, and the reason.
+pub(crate) async fn halted_one<'a>(daemon: &Daemon, names: [&'a str; 2]) -> (&'a str, String) {
+    eventually("one of the two has halted", Duration::from_secs(60), || async {
+        for (name, other) in [(names[0], names[1]), (names[1], names[0])] {
+            let consumer = daemon.consumer(name).await?;
+            if consumer["state"] == "halted" {
+                return Some((other, consumer["reason"].as_str()?.to_owned()));
+            }
+        }
+        None
+    })
+    .await
 }
 
 impl Drop for Daemon {

@@ -10,6 +10,7 @@
 //! - [`load`]: a producer that publishes numbered messages continuously, and checks of the result
 //! - [`postgres`]: PostgreSQL servers, shared or private
 //! - [`prometheus`]: Prometheus, to read metrics and evaluate rules
+//! - [`plain`]: finds Rust's Debug forms in texts for people
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a scripted broker, for answers that no real one gives
 //! - [`web`]: a web service with scripted answers
@@ -22,6 +23,7 @@ pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod duckdb;
 pub(crate) mod load;
+pub(crate) mod plain;
 pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;

@@ -25,6 +25,7 @@ pub(crate) fn connect_options(port: u16) -> ConnectOptions {
         request_timeout: Duration::from_secs(20),
         follow_advertised_hosts: false,
         name: "rillway test".to_owned(),
+        sharing: None,
     }
 }
 

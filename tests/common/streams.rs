@@ -65,6 +65,50 @@ pub(crate) async fn create_named(broker: &Broker, stream: &str, arguments: &[(&s
     assert!(response.is_ok(), "creating {stream}: {:?}", response.code());
 }
 
+/// Creates a super stream of a unique name, with partitions NAME-0, NAME-1, …; returns all names. Not
+/// on RabbitMQ 3.10.
+pub(crate) async fn create_super(
+    broker: &Broker,
+    label: &str,
+    partitions: usize,
+) -> (String, Vec<String>) {
+    let name = unique(label);
+    let partitions = create_super_named(broker, &name, partitions).await;
+    (name, partitions)
+}
+
+/// The same under this very name.
+pub(crate) async fn create_super_named(
+    broker: &Broker,
+    super_stream: &str,
+    partitions: usize,
+) -> Vec<String> {
+    let name = super_stream.to_owned();
+    let keys: Vec<String> = (0..partitions).map(|nth| nth.to_string()).collect();
+    let partitions: Vec<String> = keys.iter().map(|key| format!("{name}-{key}")).collect();
+    let all = partitions.clone();
+    let response = client(broker, |client| async move {
+        let response = client.create_super_stream(&name, all, keys, HashMap::new()).await?;
+        client.close().await?;
+        Ok(response)
+    })
+    .await;
+    assert!(response.is_ok(), "creating {super_stream}: {:?}", response.code());
+    partitions
+}
+
+/// Deletes a super stream with its partitions.
+pub(crate) async fn delete_super(broker: &Broker, super_stream: &str) {
+    let name = super_stream.to_owned();
+    let response = client(broker, |client| async move {
+        let response = client.delete_super_stream(&name).await?;
+        client.close().await?;
+        Ok(response)
+    })
+    .await;
+    assert!(response.is_ok(), "deleting {super_stream}: {:?}", response.code());
+}
+
 pub(crate) async fn delete(broker: &Broker, stream: &str) {
     if let Some(rstream) = instead(broker).await {
         return rstream.delete(stream).await;

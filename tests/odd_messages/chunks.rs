@@ -151,6 +151,42 @@ async fn a_damaged_chunk_at_the_position() {
     }
 }
 
+/// On a quiet stream no next chunk shows what a damaged one held: it is asked for again, and so is one
+/// behind it.
+#[tokio::test]
+async fn a_damaged_chunk_at_the_position_of_a_quiet_stream() {
+    let plain = || Chunk::plain(0, &["a", "b"]);
+    for version in VERSIONS {
+        for (stored, damaged) in
+            [(2, [plain(), good().damaged()]), (1, [plain().damaged(), good().damaged()])]
+        {
+            for whole_at in [1, 2] {
+                let broker = Arc::new(Scripted::start(version).await);
+                broker.replace_log(damaged.clone());
+                broker.set_stored("c", stored);
+                let (scripted, subscriptions) = (Arc::downgrade(&broker), AtomicUsize::new(0));
+                broker.script(move |heard| {
+                    if is_main_subscription(heard)
+                        && subscriptions.fetch_add(1, Ordering::SeqCst) == whole_at
+                    {
+                        let whole = [Chunk::plain(0, &["a", "b"]), good()];
+                        scripted.upgrade().unwrap().replace_log(whole);
+                    }
+                    Say::Usual
+                });
+                let sink = "{ type = \"stdout\" }";
+                let home = Home::new(&broker.uri(), &consumer("c", "s", sink, ""));
+                let mut daemon = home.start();
+                daemon.until_durable("c", 4).await;
+                assert_eq!(lost(&daemon, "c", "crc").await, 0.0, "{version:?} {stored}");
+                daemon.terminate().await;
+                let printed = std::fs::read_to_string(home.path("stdout")).unwrap();
+                assert_eq!(printed.lines().count() as u64, 4 - stored, "{printed}");
+            }
+        }
+    }
+}
+
 /// A batch that cannot be read in a chunk that arrived whole will not get better: it is not asked for
 /// again.
 async fn bad_batch(odd: Chunk, kind: &str, words: &[&str]) {

@@ -1,5 +1,5 @@
 //! Damaged chunk headers. No checksum covers a header, so none of its numbers is believed beyond what
-//! its entries and the next chunk bear out: no offset is stored that is too high, and no good chunk
+//! its entries and the next chunk confirm: no offset is stored that is too high, and no good chunk
 //! after it is taken for one that was read before.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 use rillway::types::Offset;
 
 use super::*;
-use crate::common::daemon::Home;
+use crate::common::daemon::{Home, halted_one};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
@@ -130,4 +130,61 @@ async fn a_constraint_that_comes_later() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn a_backlog_gets_through_whatever_the_policy() {
     or_skip!(a_constraint_that_comes_later().await);
+}
+
+/// `schema` unset against `public`, `localhost` against `127.0.0.1`: one table, and only one of the two
+/// consumers writes. The way out that the other one names works.
+async fn one_table_by_two_names() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let stream = streams::create(broker, "one-table").await;
+    streams::publish(broker, &stream, (0..10).map(|i| i.to_string())).await;
+    let table = streams::unique("one_table").replace('-', "_");
+    let consumer = |name: &str, url: &str, keys: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nstart = \"first\"\n\
+             sink = {{ type = \"postgres\", url = \"{url}\", table = \"{table}\"{keys} }}\n"
+        )
+    };
+    let (by_number, by_name) = (postgres.url(), postgres.url().replace("127.0.0.1", "localhost"));
+    let both =
+        [consumer("unset", &by_number, ""), consumer("public", &by_name, ", schema = \"public\"")];
+    let home = Home::new(&broker.uri(), &both.concat());
+    let mut daemon = home.start();
+    let (other, reason) = halted_one(&daemon, ["unset", "public"]).await;
+    assert!(reason.contains(&format!("reference = \"{other}\"")), "{reason}");
+    daemon.until_durable(other, 9).await;
+    daemon.terminate().await;
+    let sql = format!("SELECT count(*), count(DISTINCT \"offset\") FROM public.{table}");
+    let counts = async || {
+        let row = postgres.client().await.query_one(&sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    assert_eq!(counts().await, (10, 10));
+
+    // Renamed, with the reference that the error names.
+    streams::publish(broker, &stream, (10..15).map(|i| i.to_string())).await;
+    let renamed = consumer("renamed", &by_name, ", schema = \"public\"");
+    let home = Home::new(&broker.uri(), &renamed);
+    let mut daemon = home.start();
+    let reason = daemon.until_halted("renamed").await;
+    assert!(reason.contains(&format!("reference = \"{other}\"")), "{reason}");
+    daemon.terminate().await;
+    let renamed = renamed.replace("start =", &format!("reference = \"{other}\"\nstart ="));
+    let home = Home::new(&broker.uri(), &renamed);
+    let mut daemon = home.start();
+    daemon
+        .until("renamed", "all is there", Duration::from_secs(60), |c| {
+            c["durable_offset"].as_u64() >= Some(14) && c["lag_messages"] == 0
+        })
+        .await;
+    daemon.terminate().await;
+    assert_eq!(counts().await, (15, 15));
+    postgres.run(&format!("DROP TABLE public.{table}")).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_consumers_do_not_write_one_table_by_two_names() {
+    or_skip!(one_table_by_two_names().await);
 }

@@ -263,7 +263,9 @@ async fn a_beginning_that_cannot_be_kept_is_waited_for() {
     // Only until it finds it on the broker, where it stands by now.
     eventually("it says why it waits", SOON, || async {
         let log = home.log();
-        (log.contains("state file") && log.contains("cannot be written")).then_some(())
+        let line = log.lines().find(|line| line.contains("cannot be written"))?;
+        assert_says(line, &["state file", "x@s.json", "`state_dir`", "consumer=x"]);
+        Some(())
     })
     .await;
     broker.append(Chunk::plain(4, &["e"]));

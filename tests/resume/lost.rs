@@ -1,4 +1,4 @@
-//! Positions that the stream does not bear out. By default the consumer halts and says why, in words
+//! Positions that the stream does not confirm. By default the consumer halts and says why, in words
 //! that tell a person what happened and what to do, and changes nothing. Otherwise it does as
 //! `on_offset_lost` says, and counts what is known to be gone.
 

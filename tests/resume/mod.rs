@@ -1,11 +1,12 @@
-//! Where does a consumer go on that had a position? After it, exactly; and where the stream does not
-//! bear the position out, nowhere, unless it is configured so.
+//! Where does a consumer that had a position continue? Exactly after it; if the stream does not confirm
+//! the position, nowhere, unless a policy allows it.
 //!
 //! - [`beginnings`]: where there is no position yet
 //! - [`positions`]: which of the positions counts, and what both independent clients read
 //! - [`doubt`]: a stream that seems to end below the position
 //! - [`figures`]: what is shown of a stream that was created again
 //! - [`lost`]: retention, an end that is too low, streams that were deleted and created again
+//! - [`restarted`]: a sink that dies before its first commit
 //! - [`unanswered`]: a broker that does not say what is stored
 
 mod beginnings;
@@ -13,6 +14,7 @@ mod doubt;
 mod figures;
 mod lost;
 mod positions;
+mod restarted;
 mod unanswered;
 
 use std::collections::BTreeMap;

@@ -4,11 +4,9 @@
 //! Dead letters are read from NDJSON files or a stream. A running daemon may write more at the same
 //! time.
 
-mod letters;
+pub(super) mod letters;
 mod progress;
 mod replay;
-
-pub(super) use self::letters::fuzz_letter;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -37,6 +35,9 @@ enum Command {
 struct Of {
     /// The consumer's name in the configuration
     consumer: String,
+    /// The partition, if the consumer reads a super stream
+    #[arg(long, value_name = "PARTITION")]
+    partition: Option<String>,
 }
 
 /// Runs the subcommand.
@@ -46,7 +47,7 @@ pub(super) async fn dead_letters(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let (Command::List(of) | Command::Replay(of)) = &args.command;
-    let consumer = find(&config, &of.consumer)?;
+    let consumer = &find(&config, of)?;
     let source = Source::of(&config, consumer)?;
     let summary = Summary::of(&source).await?;
     match args.command {
@@ -70,11 +71,25 @@ pub(super) async fn dead_letters(
     }
 }
 
-fn find<'c>(config: &'c Config, name: &str) -> Result<&'c ConsumerConfig, Failure> {
-    config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
+/// The consumer, of the one stream whose dead letters are meant.
+fn find(config: &Config, of: &Of) -> Result<ConsumerConfig, Failure> {
+    let name = of.consumer.as_str();
+    let consumer = config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
         let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
         Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
-    })
+    })?;
+    match (&of.partition, consumer.is_super_stream) {
+        (Some(partition), true) => Ok(consumer.of_stream(Some(&partition.as_str().into()))),
+        (None, false) => Ok(consumer.of_stream(None)),
+        (None, true) => Err(Failure::Usage(format!(
+            "consumer {name:?} reads super stream {:?}, and each partition has its own dead letters: \
+             name one with --partition",
+            consumer.stream
+        ))),
+        (Some(_), false) => Err(Failure::Usage(format!(
+            "consumer {name:?} reads a stream, which has no partitions: leave --partition out"
+        ))),
+    }
 }
 
 fn told(consumer: &ConsumerConfig, source: &Source, summary: &Summary, as_json: bool) -> String {

@@ -49,7 +49,7 @@ fn commented_runs(text: &str) -> Vec<Vec<usize>> {
 }
 
 /// The text with these lines put into force. A line in force that sets the same key in the same
-/// table, or that `uris` replaces, gives way.
+/// table, or that `uris` or `super_stream` replaces, gives way.
 fn put_into_force(text: &str, run: &[usize]) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let start = lines[..run[0]].iter().rposition(|l| l.starts_with('[')).unwrap_or(0);
@@ -59,6 +59,9 @@ fn put_into_force(text: &str, run: &[usize]) -> String {
     let mut replaced: BTreeSet<String> = run.iter().map(|i| key(lines[*i])).collect();
     if replaced.contains("uris") {
         replaced.insert("uri".to_owned());
+    }
+    if replaced.contains("super_stream") {
+        replaced.insert("stream".to_owned());
     }
     let out = lines.iter().enumerate().map(|(i, line)| {
         if run.contains(&i) {

@@ -1,4 +1,4 @@
-//! The keys of `http`, `metrics` and `postgres`: what is refused, and in which words.
+//! Keys of sinks: which values are refused, and the text of the errors.
 
 use super::*;
 
@@ -7,10 +7,12 @@ fn of_sink(keys: &str) -> Vec<String> {
     problems(&text, &Env::default())
 }
 
+#[cfg(feature = "http")]
 fn http(keys: &str) -> Vec<String> {
     of_sink(&format!("type = \"http\"\n{keys}"))
 }
 
+#[cfg(feature = "http")]
 #[test]
 fn http_says_what_is_wrong_without_the_secrets() {
     let url = "url = \"https://user:hunter2@h/x?key=hunter2\"\n";
@@ -44,6 +46,7 @@ fn http_says_what_is_wrong_without_the_secrets() {
     assert!(unset.contains("NO_SUCH is not set"), "{unset}");
 }
 
+#[cfg(feature = "http")]
 #[test]
 fn headers_come_from_secrets_and_the_environment() {
     let text = "[[consumer]]\nname = \"a\"\nstream = \"s\"\n[consumer.sink]\ntype = \"http\"\n\
@@ -87,6 +90,7 @@ fn two_streams_do_not_share_a_table_unasked() {
     }
 }
 
+#[cfg(feature = "object-stores")]
 #[test]
 fn a_prefix_leaves_room_for_the_rest_of_a_key() {
     let object = |prefix: &str| {
@@ -106,6 +110,7 @@ fn a_prefix_leaves_room_for_the_rest_of_a_key() {
     }
 }
 
+#[cfg(all(feature = "object-stores", feature = "postgres"))]
 #[test]
 fn no_name_holds_a_control_character() {
     for c in ["\\u0000", "\\n", "\\u001b", "\\u007f", "\\u0085"] {
@@ -207,6 +212,7 @@ fn two_consumers_share_a_name_where_it_means_the_same() {
     assert_eq!(load(&told).unwrap().consumers[0].start, Start::First);
 }
 
+#[cfg(feature = "postgres")]
 #[test]
 fn postgres_says_what_is_wrong_without_the_secrets() {
     let postgres = |keys: &str| of_sink(&format!("type = \"postgres\"\n{keys}"));

@@ -44,12 +44,11 @@ impl<W: Caller> Brain<W> {
         let Link::Up(up) = &mut self.link else { return };
         // What it says of its own offsets is not believed: it is the one that was to come next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
-        if up.intake.damaged().is_some() {
+        if up.intake.damaged().is_some_and(|damaged| !damaged.at_position) {
             return; // It is left out together with the one before it.
         }
         if at_position {
-            up.intake.leave_out(error.clone(), true);
-            return self.note(Note::DamagedAtPosition(error));
+            return self.on_unreadable_position(wanted, error, now);
         }
         if !self.is_given_up(wanted, &error, now) {
             return;
@@ -58,6 +57,19 @@ impl<W: Caller> Brain<W> {
             up.intake.leave_out(error.clone(), false);
         }
         self.note(Note::LeavingOut { wanted, error });
+    }
+
+    /// All of the chunk that holds the position may have been read before, so it halts nobody. It is
+    /// asked for again all the same: on a quiet stream, no next chunk would show what it held.
+    fn on_unreadable_position(&mut self, wanted: Offset, error: ChunkError, now: Moment) {
+        let times = count(&mut self.reading.position_unreadable, wanted);
+        if times < READS_MAX {
+            return self.ask_again(&error.to_string(), "it", times, now);
+        }
+        if let Link::Up(up) = &mut self.link {
+            up.intake.leave_out(error.clone(), true);
+        }
+        self.note(Note::DamagedAtPosition(error));
     }
 
     /// Whether the chunk that holds this offset may be left out. If not, it is asked for again, or
@@ -83,16 +95,16 @@ impl<W: Caller> Brain<W> {
     /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that,
     /// it is asked for again on a new connection.
     fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
-        let times = match self.reading.unreadable {
-            Some((offset, times)) if offset == at => times + 1,
-            _ => 1,
-        };
-        self.reading.unreadable = Some((at, times));
+        let times = count(&mut self.reading.unreadable, at);
         if times < READS_MAX {
-            let again = format!("{what}; asking for {it} again ({times} of {READS_MAX})");
-            self.unlink_because(SourceError::given_up(again), RestartReason::Reread, now);
+            self.ask_again(what, it, times, now);
         }
         times >= READS_MAX
+    }
+
+    fn ask_again(&mut self, what: &str, it: &str, times: u32, now: Moment) {
+        let again = format!("{what}; asking for {it} again ({times} of {READS_MAX})");
+        self.unlink_because(SourceError::given_up(again), RestartReason::Reread, now);
     }
 
     /// What was left out before the chunk at `to`, where it reaches into the gap before that: one
@@ -131,4 +143,14 @@ impl<W: Caller> Brain<W> {
         self.pass_over(from, to.0.saturating_sub(from.0), now);
         self.continue_chunk(now);
     }
+}
+
+/// Counts one more read in vain at this offset; returns how many there were in a row.
+fn count(reads: &mut Option<(Offset, u32)>, at: Offset) -> u32 {
+    let times = match *reads {
+        Some((offset, times)) if offset == at => times.saturating_add(1),
+        _ => 1,
+    };
+    *reads = Some((at, times));
+    times
 }

@@ -21,7 +21,7 @@ pub(super) enum Defect {
     BelievesAnyReadBack,
     /// A store of the old incarnation counts for the new one.
     BelievesOutdatedStore,
-    /// An offset is stored that the stream has not borne out.
+    /// An offset is stored that the stream has not confirmed.
     StoresWhileSuspended,
     /// A waiter is dropped when the stream is re-created.
     DropsWaiter,
@@ -33,7 +33,7 @@ pub(super) enum Defect {
     OpensWhilePassive,
     /// The broker is answered before what is under way is stored and the sink is closed.
     AnswersBeforeClosing,
-    /// An offset is stored on a new connection before a chunk has borne it out.
+    /// An offset is stored on a new connection before a chunk has confirmed it.
     TrustsNewConnection,
     /// A gap is taken for one of the broker's own chunks, without a question.
     IgnoresGap,

@@ -91,7 +91,7 @@ pub(in crate::consumer) enum Linked {
     /// The broker says when chunks come.
     Passive,
     /// The offset can be stored, if the stream still holds the position.
-    Storing { is_borne_out: bool },
+    Storing { is_confirmed: bool },
 }
 
 /// The broker's answer about a gap.

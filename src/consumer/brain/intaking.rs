@@ -6,7 +6,7 @@ use crate::consumer::intake::{Checked, Examined, Step, last_of};
 use crate::consumer::spec::OnBad;
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
-use crate::flow::lag::{Seen, Tail};
+use crate::flow::lag::Seen;
 use crate::flow::resume::{OnLost, Origin};
 use crate::source::{Delivery, Prefer, SourceError};
 use crate::telemetry::{LostReason, RestartReason};
@@ -83,11 +83,8 @@ impl<W: Caller> Brain<W> {
             return self.unlink_because(SourceError::given_up(what), RestartReason::Reread, now);
         }
         let stream_first = bounds.and_then(|bounds| bounds.first);
-        let is_beyond_the_end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
-            Tail::Offset(last) | Tail::Chunk(last) => last < to,
-            Tail::Empty => false,
-        };
-        if is_beyond_the_end {
+        let end = bounds.and_then(|bounds| bounds.tail.at_least());
+        if end.is_some_and(|end| end < to) {
             // What was delivered is committed, so the header of the chunk is wrong.
             return self.on_undelivered(from, to, now);
         }
@@ -110,7 +107,8 @@ impl<W: Caller> Brain<W> {
         self.continue_chunk(now);
     }
 
-    /// Also bears out the position, where the chunk before the gap was the first.
+    /// Continues behind a gap that the broker explained. Also confirms the position, if the chunk before
+    /// the gap was the first one.
     pub(super) fn gap_explained(&mut self, to: Offset) {
         self.storing.resume();
         if let Link::Up(up) = &mut self.link {
@@ -188,6 +186,10 @@ impl<W: Caller> Brain<W> {
         let header = checked.header();
         if self.reading.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
             self.reading.unreadable = None;
+        }
+        // The chunk that holds the position may end right before what is wanted.
+        if self.reading.position_unreadable.is_some_and(|(at, _)| header.next_offset() >= at) {
+            self.reading.position_unreadable = None;
         }
         let seen = Seen {
             first: header.first_offset,

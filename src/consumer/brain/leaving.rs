@@ -100,7 +100,7 @@ impl<W: Caller> Brain<W> {
         }
         self.stop_reading(now);
         if planted!(self, DropsLastBatch) {
-            drop(self.batches.cutter.flush());
+            drop(self.batches.cutter.cut());
         }
         self.cut(now);
     }
@@ -190,7 +190,7 @@ impl<W: Caller> Brain<W> {
             answer_by: until + YIELD_CLOSE_MAX,
         };
         if self.storing.is_suspended() {
-            // No chunk has come that bears out the position: the next active one begins where we did.
+            // No chunk has confirmed the position yet: the next active one begins where this one did.
             self.storing.give_up();
         }
         self.storing.end(Ending::Drain);
@@ -210,7 +210,7 @@ impl<W: Caller> Brain<W> {
         self.storing.give_up();
         self.restarting = Restarting::No;
         self.act(Action::StopSink);
-        drop(self.batches.cutter.flush());
+        drop(self.batches.cutter.cut());
         self.batches.ready.clear();
     }
 

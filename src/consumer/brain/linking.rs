@@ -8,7 +8,6 @@ use super::{Action, Brain, Caller, Connect, Linked, Moment, Note, Outcome};
 use crate::consumer::intake::{Checked, Intake};
 use crate::consumer::resumption::{Anew, Resumption, SessionError};
 use crate::flow::beginning::Memory;
-use crate::flow::lag::Tail;
 use crate::flow::resume::{Origin, Start};
 use crate::source::{Activation, ErrorKind, Prefer, SourceError};
 use crate::telemetry::{RestartReason, State};
@@ -133,14 +132,14 @@ impl<W: Caller> Brain<W> {
                 self.stand_by();
             }
             Ok(Linked::Reading(resumption)) => self.on_session(*resumption, now),
-            Ok(Linked::Storing { is_borne_out: true }) => {
+            Ok(Linked::Storing { is_confirmed: true }) => {
                 self.storing.resume();
                 self.link = Link::Bare { is_checked };
             }
-            Ok(Linked::Storing { is_borne_out: false }) => {
+            Ok(Linked::Storing { is_confirmed: false }) => {
                 self.link = Link::Bare { is_checked };
                 self.storing.give_up();
-                self.note(Note::NotBorneOut);
+                self.note(Note::Unconfirmed);
             }
             Err(SessionError::Broker(error)) => self.unlink(error, now),
             Err(SessionError::Lost { lost, of }) => self.on_lost(lost, of, now),
@@ -172,7 +171,7 @@ impl<W: Caller> Brain<W> {
                 self.link = Link::Down { until: now.at };
                 self.act(Action::Disconnect);
                 self.storing.give_up();
-                return self.note(Note::NotBorneOut);
+                return self.note(Note::Unconfirmed);
             }
             other => SourceError::given_up(other),
         };
@@ -191,7 +190,7 @@ impl<W: Caller> Brain<W> {
         self.reading.doubts.clear();
         self.storing.observed(stored);
         if plan.verify.is_some() && !planted!(self, TrustsNewConnection) {
-            // The chunk that holds the position comes first, and bears it out.
+            // The chunk that holds the position comes first, and confirms it.
             self.storing.suspend();
         }
         if let Some(beginning) = plan.begins {
@@ -206,10 +205,7 @@ impl<W: Caller> Brain<W> {
                 self.note(Note::PassedOver { records, is_new_history });
             }
         }
-        let end = match bounds.map_or(Tail::Empty, |bounds| bounds.tail) {
-            Tail::Offset(last) | Tail::Chunk(last) => Some(last.next()),
-            Tail::Empty => None,
-        };
+        let end = bounds.and_then(|bounds| bounds.tail.at_least()).map(|last| last.next());
         // A beginning that waits for what is written later has all that is there behind it.
         let base = plan
             .wanted

@@ -105,6 +105,8 @@ struct Reading {
     doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
     unreadable: Option<(Offset, u32)>,
+    /// The same of the chunk that holds the position, by the offset wanted behind that.
+    position_unreadable: Option<(Offset, u32)>,
 }
 
 impl Own {
@@ -142,6 +144,7 @@ impl<W: Caller> Brain<W> {
                 backoff: Backoff::new(spec.backoff_min, spec.backoff_max),
                 doubts: Doubts::default(),
                 unreadable: None,
+                position_unreadable: None,
             },
             leaving: Leaving::No,
             actions: Vec::new(),

@@ -73,7 +73,7 @@ pub(in crate::consumer) enum Note {
     /// A store has ended.
     Store(StoreEnd, Option<SourceError>),
     /// The offset is not stored: the stream does not hold the position any more.
-    NotBorneOut,
+    Unconfirmed,
     /// The sink's task was aborted: it did not end in time for another consumer to become active.
     SinkAborted,
     /// This consumer is the active one, or a passive one.

@@ -138,7 +138,7 @@ impl<W: Caller> Brain<W> {
 
     /// Makes a batch of what was accepted.
     pub(super) fn cut(&mut self, now: Moment) {
-        if let Some(batch) = self.batches.cutter.flush() {
+        if let Some(batch) = self.batches.cutter.cut() {
             self.line_up(batch, now);
         }
     }
@@ -344,7 +344,7 @@ impl<W: Caller> Brain<W> {
             let error = "another instance of this consumer took over".to_owned();
             self.act(Action::Answer(caller, Err(error)));
         }
-        drop(self.batches.cutter.flush());
+        drop(self.batches.cutter.cut());
         self.batches.ready.clear();
         self.restarting = Restarting::No;
         self.reading.own = Own::unknown();

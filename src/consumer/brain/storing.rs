@@ -1,7 +1,7 @@
 //! What is durable, what of it is stored on the broker, and who waits for that.
 //!
 //! Invariants:
-//! - an offset is stored only when everything up to it is durable, and the stream bears it out;
+//! - an offset is stored only when everything up to it is durable, and the stream confirms it;
 //! - at most one store is running, and a stored offset never goes backwards within an incarnation;
 //! - a store that began before the stream was re-created says nothing about the new incarnation;
 //! - every waiter is answered: when its offset is stored, when the stream is re-created, or at the end.
@@ -99,7 +99,7 @@ pub(in crate::consumer) struct Storing<W> {
 
 impl<W: Caller> Storing<W> {
     /// Everything up to the sink's `position` is durable. It is stored on the broker once a chunk has
-    /// borne it out ([`Storing::resume`]).
+    /// confirmed it ([`Storing::resume`]).
     pub(in crate::consumer) fn new(
         policy: Policy,
         position: Option<Checkpoint>,
@@ -205,7 +205,7 @@ impl<W: Caller> Storing<W> {
         self.commit.observed(stored);
     }
 
-    /// Stores nothing until the stream bears out the position.
+    /// Stores nothing until the stream has confirmed the position.
     pub(in crate::consumer) fn suspend(&mut self) {
         if !planted!(self, StoresWhileSuspended) {
             self.commit.suspend();
@@ -232,12 +232,12 @@ impl<W: Caller> Storing<W> {
         waiters
     }
 
-    /// True while nothing is stored because the stream has not borne out the position.
+    /// True while nothing is stored because the stream has not confirmed the position.
     pub(in crate::consumer) fn is_suspended(&self) -> bool {
         self.commit.is_suspended()
     }
 
-    /// True where the stream has not borne out the position, and there is something new to store, or will
+    /// True if the stream has not confirmed the position, and there is something new to store, or will
     /// be once what is under way is durable.
     pub(in crate::consumer) fn is_unsure(&self, has_work: bool) -> bool {
         let durable = self.durable();

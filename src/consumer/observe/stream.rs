@@ -190,8 +190,11 @@ impl Looking {
                 true => facts.watch.question(&facts.view()).map(Question::Written),
                 // A sink that cannot be opened, or is not to be opened, does not report its position.
                 // Until it does, the stored offset is used, which is never beyond it.
-                false => matches!(facts.state, State::Backoff | State::Halted | State::Stopped)
-                    .then(|| Question::Stored(spec.reference.clone())),
+                false => matches!(
+                    facts.state,
+                    State::Backoff | State::Halted | State::Paused | State::Stopped
+                )
+                .then(|| Question::Stored(spec.reference.clone())),
             }
         })
     }

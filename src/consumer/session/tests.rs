@@ -12,7 +12,7 @@ use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
 
 /// A transport that only delivers.
 const UNABLE: Abilities =
-    Abilities { bounds: false, emptiness: false, sightings: false, offsets: false };
+    Abilities { bounds: false, emptiness: false, probes: false, offsets: false };
 
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
     let second = Duration::from_secs(1);
@@ -40,6 +40,7 @@ fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
             request_timeout: second,
             follow_advertised_hosts: false,
             name: String::new(),
+            sharing: None,
         },
         state_dir: state_dir.to_owned(),
     }
@@ -131,7 +132,7 @@ async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_stored_offset_has_to_be_borne_out() {
+async fn a_stored_offset_has_to_be_confirmed() {
     let scripted = thirty(ABLE);
     scripted.set_stored(Some(Offset(14)));
     let (_, session) = establish_on(&scripted, Start::First, own(None)).await.unwrap();

@@ -64,7 +64,7 @@ impl Sink for Holding {
 }
 
 fn transient() -> SinkError {
-    SinkError::Transient { what: "away".to_owned(), retry_after: None }
+    SinkError::transient("away".to_owned())
 }
 
 /// What comes of four batches of ten and, behind them, `last`.

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
+use crate::consumer::dead_letter_index::DeadLetterIndex;
 use crate::consumer::dead_letters::DeadLetters;
 use crate::consumer::orders::Order;
 use crate::consumer::spec::testing::spec;
@@ -140,8 +141,9 @@ impl Case {
         drop(orders);
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
         let spec = Arc::new(spec(self.state.path()));
-        let letters =
-            DeadLetters::new(Box::new(self.letters), spec, self.found.map(Offset)).unwrap();
+        let at = self.found.map(Offset);
+        let index = DeadLetterIndex::open(&spec, at).unwrap();
+        let letters = DeadLetters::new(Box::new(self.letters), spec, at, index);
         run(
             Box::new(sink),
             Some(letters),
@@ -164,7 +166,7 @@ fn without(range: std::ops::Range<u64>, bad: &[u64]) -> Vec<u64> {
 }
 
 fn transient() -> SinkError {
-    SinkError::Transient { what: "away".to_owned(), retry_after: None }
+    SinkError::transient("away".to_owned())
 }
 
 fn settled(reports: &[Report]) -> Vec<Ticket> {

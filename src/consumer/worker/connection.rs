@@ -71,8 +71,8 @@ impl Connection {
             Connect::Read(own) => Box::pin(read(spec, budget, own)),
             Connect::Wait(prefer) => Box::pin(wait(spec, budget, prefer)),
             Connect::Store(position) => Box::pin(async move {
-                let (link, is_borne_out) = session::for_storing(&spec, position).await?;
-                Ok((Some(Connected::Bare(link)), Linked::Storing { is_borne_out }))
+                let (link, is_confirmed) = session::for_storing(&spec, position).await?;
+                Ok((Some(Connected::Bare(link)), Linked::Storing { is_confirmed }))
             }),
         });
     }
@@ -91,8 +91,8 @@ impl Connection {
         self.attempt = Some(Box::pin(async move {
             let link = link.ok_or_else(no_connection)?;
             // Where it does not, the next connection asks the leader.
-            session::bears_out(&*link, position).await?;
-            Ok((None, Linked::Storing { is_borne_out: true }))
+            session::confirm(&*link, position).await?;
+            Ok((None, Linked::Storing { is_confirmed: true }))
         }));
     }
 

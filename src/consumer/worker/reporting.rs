@@ -163,7 +163,7 @@ impl Reporter {
             Note::Skipped(skipped) => self.skipped(&skipped),
             Note::Progress(at) => self.status.update(|facts| facts.durable_at = Some(at)),
             Note::Store(end, error) => self.stored(end, error),
-            Note::NotBorneOut => {
+            Note::Unconfirmed => {
                 tracing::warn!(consumer = %name, %stream, "the offset is not stored: the stream does not hold the position any more");
             }
             Note::SinkAborted => {

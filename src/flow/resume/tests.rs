@@ -4,6 +4,10 @@ fn chunk(first: u64) -> ChunkId {
     ChunkId { first_offset: Offset(first), epoch: 1, timestamp: Timestamp(7), crc: 9 }
 }
 
+fn extent(id: ChunkId, records: u32) -> ChunkExtent {
+    ChunkExtent { id, records }
+}
+
 fn at(offset: u64, first: u64) -> Checkpoint {
     Checkpoint { offset: Offset(offset), chunk: Some(chunk(first)) }
 }
@@ -92,36 +96,36 @@ fn a_beginning_that_replaces_a_stored_offset_goes_before_it() {
 }
 
 #[test]
-fn counters_can_bear_a_position_out_but_never_refute_it() {
+fn counters_can_confirm_a_position_but_never_refute_it() {
     let position = at(100, 95);
-    assert_eq!(bears_out(position, Sight::Reached), Ok(()));
-    let nothing = |last| bears_out(position, Sight::Nothing(last));
-    let doubt = |last| Err(NotBorneOut::Doubt(Doubt { position: Offset(100), last }));
-    assert_eq!(nothing(None), doubt(None));
-    assert_eq!(nothing(Some((chunk(80), 10))), doubt(Some(Offset(89))));
+    assert_eq!(confirm(position, Evidence::Nothing), Ok(()));
+    let no_chunk = |last| confirm(position, Evidence::NoChunk(last));
+    let doubt = |last| Err(Unconfirmed::Doubt(Doubt { position: Offset(100), last }));
+    assert_eq!(no_chunk(None), doubt(None));
+    assert_eq!(no_chunk(Some(extent(chunk(80), 10))), doubt(Some(Offset(89))));
 }
 
 #[test]
 fn the_chunk_that_is_there_decides() {
     let past = Lost::PastEnd { position: Offset(100), last: Some(Offset(89)) };
     let position = at(100, 95);
-    let came = |chunk, records| bears_out(position, Sight::Chunk((chunk, records)));
+    let came = |chunk, records| confirm(position, Evidence::Chunk(extent(chunk, records)));
     assert_eq!(came(chunk(95), 10), Ok(()));
     assert_eq!(came(chunk(80), 10), Err(past.into()));
     let other = ChunkId { crc: 1, ..chunk(95) };
     assert_eq!(came(other, 10), Err(Lost::Rewritten { position: Offset(100) }.into()));
     // No chunk for the position, but a last one that cannot come before the one that was read.
+    let no_chunk = |position, last| confirm(position, Evidence::NoChunk(Some(last)));
     for earlier in
         [ChunkId { epoch: 2, ..chunk(80) }, ChunkId { timestamp: Timestamp(8), ..chunk(80) }]
     {
-        assert_eq!(bears_out(position, Sight::Nothing(Some((earlier, 10)))), Err(past.into()));
+        assert_eq!(no_chunk(position, extent(earlier, 10)), Err(past.into()));
     }
-    let shorter = bears_out(at(100, 95), Sight::Nothing(Some((other, 2))));
-    assert!(matches!(shorter, Err(NotBorneOut::Lost(_))), "the same place, another chunk");
+    let shorter = no_chunk(position, extent(other, 2));
+    assert!(matches!(shorter, Err(Unconfirmed::Lost(_))), "the same place, another chunk");
     let unknown = Checkpoint { chunk: None, ..position };
     let later = ChunkId { timestamp: Timestamp(8), ..chunk(80) };
-    let seen = bears_out(unknown, Sight::Nothing(Some((later, 10))));
-    assert!(matches!(seen, Err(NotBorneOut::Doubt(_))));
+    assert!(matches!(no_chunk(unknown, extent(later, 10)), Err(Unconfirmed::Doubt(_))));
 }
 
 #[test]
@@ -143,21 +147,22 @@ fn only_doubt_without_a_break_becomes_a_loss() {
 }
 
 #[test]
-fn the_first_chunk_bears_the_position_out_or_not() {
-    assert_eq!(verify(at(7, 5), chunk(5), 10), Ok(()));
-    assert_eq!(verify(at(7, 5), chunk(8), 10), Ok(()), "the position's own chunk is gone");
+fn the_first_chunk_confirms_the_position_or_not() {
     let other = ChunkId { crc: 1, ..chunk(5) };
-    assert_eq!(verify(at(7, 5), other, 10), Err(Lost::Rewritten { position: Offset(7) }));
+    assert_eq!(verify(at(7, 5), extent(chunk(5), 10)), Ok(()));
+    assert_eq!(verify(at(7, 5), extent(chunk(8), 10)), Ok(()), "the position's own chunk is gone");
+    let rewritten = Err(Lost::Rewritten { position: Offset(7) });
+    assert_eq!(verify(at(7, 5), extent(other, 10)), rewritten);
     let unknown = Checkpoint { offset: Offset(7), chunk: None };
-    assert_eq!(verify(unknown, other, 10), Ok(()));
+    assert_eq!(verify(unknown, extent(other, 10)), Ok(()));
     assert_eq!(
-        verify(at(70, 65), chunk(5), 10),
+        verify(at(70, 65), extent(chunk(5), 10)),
         Err(Lost::PastEnd { position: Offset(70), last: Some(Offset(14)) })
     );
 }
 
 #[test]
-fn places_are_said_in_words() {
+fn a_start_is_shown_as_a_place() {
     let at = Start::Timestamp(Timestamp(4_070_908_800_000));
     assert_eq!(at.to_string(), "the first chunk written at 2099-01-01T00:00:00Z or later");
     assert_eq!(Start::Next.to_string(), "what is published next");

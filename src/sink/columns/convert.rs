@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Value;
+use super::value::Value;
 use crate::sink::envelope::{self, Nul};
 use crate::types::column::ColumnType;
 

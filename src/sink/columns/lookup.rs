@@ -3,18 +3,53 @@
 use std::borrow::Cow;
 
 use super::convert::{Found, any_text, convert};
-use super::{BodyAs, Columns, Value, Why};
+use super::declared::{BodyAs, Columns};
+use super::value::Value;
 use crate::sink::envelope::{self, Nul};
+use crate::sink::{BadReason, BadRecord, undecodable};
 use crate::types::Offset;
 use crate::types::column::{Column, ColumnType, OnMisfit, Property, Source};
 use crate::wire::amqp::{AmqpError, Body, Map, Message, Value as Amqp};
 use crate::wire::block::Record;
 
-pub(super) fn read<'a>(
-    columns: &'a Columns,
-    record: Record<'a>,
-    row: &mut Vec<Value<'a>>,
-) -> Result<(), Why> {
+impl Columns {
+    /// Replaces the content of `row` with the record's values.
+    ///
+    /// # Errors
+    /// If the message cannot be decoded, or a value does not fit its column; `row` is then
+    /// undefined.
+    pub fn read<'a>(
+        &'a self,
+        record: Record<'a>,
+        row: &mut Vec<Value<'a>>,
+    ) -> Result<(), BadRecord> {
+        row.clear();
+        read(self, record, row).map_err(|why| why.of(record.offset))
+    }
+}
+
+/// Reason why a record has no row.
+enum Why {
+    Undecodable(AmqpError),
+    Misfit(String),
+}
+
+impl From<AmqpError> for Why {
+    fn from(error: AmqpError) -> Why {
+        Why::Undecodable(error)
+    }
+}
+
+impl Why {
+    fn of(self, offset: Offset) -> BadRecord {
+        match self {
+            Why::Undecodable(error) => undecodable(offset, &error),
+            Why::Misfit(detail) => BadRecord { offset, reason: BadReason::Misfit, detail },
+        }
+    }
+}
+
+fn read<'a>(columns: &'a Columns, record: Record<'a>, row: &mut Vec<Value<'a>>) -> Result<(), Why> {
     let message = Message::parse(record.message)?;
     let mut pointed_at = PointedAt::find(columns, &message)?;
     for (nth, column) in columns.columns.iter().enumerate() {

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 
 use super::tests::{read_one, record, typed, value_of};
 use super::*;
+use crate::sink::BadReason;
+use crate::types::StreamName;
+use crate::types::column::{ColumnType, OnMisfit};
 use crate::wire::amqp::tests::encode::{Tree, any_message, section};
 
 /// A JSON string that no Unicode text is: half of a surrogate pair.

@@ -1,8 +1,12 @@
 use proptest::prelude::*;
 
+use super::declared::column;
 use super::*;
+use crate::sink::BadReason;
 use crate::sink::conformance::{BAD_MESSAGE, message};
-use crate::types::Timestamp;
+use crate::types::column::{ColumnType, OnMisfit};
+use crate::types::{Offset, StreamName, Timestamp};
+use crate::wire::block::Record;
 
 pub(super) fn typed(columns: &[(&str, &str, ColumnType)]) -> Columns {
     let columns = columns

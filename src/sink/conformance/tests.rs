@@ -89,7 +89,7 @@ impl Memory {
 
     async fn commit(&mut self, batches: &[Arc<Batch>]) -> Result<(), SinkError> {
         let health = self.store().health;
-        let gone = || SinkError::Transient { what: "refused".to_owned(), retry_after: None };
+        let gone = || SinkError::transient("refused".to_owned());
         match health {
             Health::Hangs if self.is(Defect::NeverGivesUp) => std::future::pending().await,
             Health::Hangs | Health::Refuses if !self.is(Defect::AcknowledgesWhatWasRefused) => {

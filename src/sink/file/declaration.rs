@@ -1,5 +1,6 @@
 //! Declaration of the `file` sink.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use crate::sink::declaration::{
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
 use crate::sink::format::Format;
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for FileSettings {
@@ -60,6 +62,14 @@ impl Declaration for FileSettings {
         let mut dir = OsString::from(std::mem::take(&mut self.dir));
         dir.push(suffix);
         self.dir = dir.into();
+    }
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        vec![("dir", self.dir.to_string_lossy())]
+    }
+
+    fn fill(&mut self, names: &Names) {
+        names.fill_path(&mut self.dir);
     }
 
     fn readable(&self) -> Option<Readable> {

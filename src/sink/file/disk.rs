@@ -93,7 +93,7 @@ fn take_hold(folder: &Path) -> Result<File, SinkError> {
                      this consumer another `dir`",
                     folder.display(),
                 );
-                return Err(SinkError::Transient { what, retry_after: None });
+                return Err(SinkError::transient(what));
             }
             Err(errno) => return Err(io::Error::from(errno)).tried("lock", || path.clone()),
         }

@@ -45,10 +45,7 @@ pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> SinkError 
         Some(hint) => SinkError::Fatal(format!("could not {action} {path}: {error}. {hint}")),
         None => {
             let hint = hint(TRANSIENT).unwrap_or("The batch is retried.");
-            SinkError::Transient {
-                what: format!("could not {action} {path}: {error}. {hint}"),
-                retry_after: None,
-            }
+            SinkError::transient(format!("could not {action} {path}: {error}. {hint}"))
         }
     }
 }

@@ -1,59 +1,20 @@
 //! The file sink on real file systems that are full, read-only or taken away.
 //!
-//! Some of these need a small file system of their own. They start themselves anew under
-//! `unshare`, in a mount namespace that goes away with them; where that is not allowed they say
-//! so and are passed over by name.
+//! Some of these need a small file system of their own. They run in a child process under `unshare`,
+//! in a mount namespace that ends with it. If that is not allowed, they are skipped by name.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::tests::{child_dir, fatal, offsets, open, this_test, transient};
+use super::tests::{offsets, open};
 use super::*;
 use crate::sink::conformance::{STREAM, batch};
+use crate::sink::testing::{self, fatal, fill, transient};
 
-/// Runs `test` in a process of its own with a file system of 1 MiB in `dir`; `None` where this is
-/// that process's parent and all is done.
 fn on_a_small_file_system(test: &str) -> Option<PathBuf> {
-    if let Some(dir) = child_dir() {
-        return Some(dir);
-    }
-    let dir = TempDir::new().unwrap();
-    let script = "mount -t tmpfs -o size=1m rillway-test \"$RILLWAY_TEST_CHILD_DIR\" || exit 77; \
-                  exec \"$0\" \"$@\"";
-    let (program, arguments) = this_test(&format!("fault_tests::{test}"));
-    let told = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(program)
-        .args(arguments)
-        .env("RILLWAY_TEST_CHILD_DIR", dir.path())
-        .output();
-    match told {
-        Ok(told) if told.status.code() == Some(0) => {
-            let text = String::from_utf8_lossy(&told.stdout);
-            assert!(text.contains("1 passed"), "the test did not run: {text}");
-        }
-        Ok(told) if told.status.code() == Some(101) => {
-            let (out, err) =
-                (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
-            panic!("{out}\n{err}");
-        }
-        other => {
-            let why = other.map(|told| String::from_utf8_lossy(&told.stderr).trim().to_owned());
-            eprintln!("SKIPPED {test}: no file system of its own to be had: {why:?}");
-        }
-    }
-    None
-}
-
-/// Fills the file system up to the last byte.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut ballast = std::fs::File::create(path).unwrap();
-    for size in [65_536, 4_096, 1] {
-        while ballast.write_all(&vec![b'.'; size]).is_ok() {}
-    }
+    testing::on_a_small_file_system(&format!("file::fault_tests::{test}"), "1m")
 }
 
 #[tokio::test]

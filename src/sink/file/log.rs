@@ -196,16 +196,13 @@ impl<S: Storage> Log<S> {
             let path = self.storage.path(&tail.segment);
             let stat = self.storage.stat(file).tried("look at", || path.clone())?;
             if !stat.linked || stat.bytes != tail.bytes {
-                return Err(SinkError::Transient {
-                    what: format!(
-                        "{} was changed by another program: it has {} bytes, {} bytes are committed{}",
-                        path.display(),
-                        stat.bytes,
-                        tail.bytes,
-                        if stat.linked { "" } else { ", and it was deleted or renamed" },
-                    ),
-                    retry_after: None,
-                });
+                return Err(SinkError::transient(format!(
+                    "{} was changed by another program: it has {} bytes, {} bytes are committed{}",
+                    path.display(),
+                    stat.bytes,
+                    tail.bytes,
+                    if stat.linked { "" } else { ", and it was deleted or renamed" },
+                )));
             }
             let mut piece = Piece {
                 storage: &mut self.storage,

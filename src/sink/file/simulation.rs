@@ -284,9 +284,7 @@ impl Storage for Model {
     }
 
     fn hold_again(&mut self) -> Result<(), SinkError> {
-        self.world()
-            .look()
-            .map_err(|error| SinkError::Transient { what: error.to_string(), retry_after: None })
+        self.world().look().map_err(|error| SinkError::transient(error.to_string()))
     }
 
     fn list(&mut self) -> io::Result<Vec<Entry>> {

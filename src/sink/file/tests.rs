@@ -3,39 +3,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::sink::conformance::{self, Medium, Owners, STREAM, batch};
-pub(super) use crate::sink::testing::{fatal, transient};
-
-/// Names the folder in which a test that started itself anew works as a child.
-const CHILD_DIR: &str = "RILLWAY_TEST_CHILD_DIR";
-
-/// The folder to work in, where this process is the child that [`child`] started.
-pub(super) fn child_dir() -> Option<PathBuf> {
-    std::env::var_os(CHILD_DIR).map(PathBuf::from)
-}
-
-/// The arguments that have this test binary run one test and show what it prints.
-pub(super) fn this_test(name: &str) -> (PathBuf, [String; 3]) {
-    let name = format!("sink::file::{name}");
-    (std::env::current_exe().unwrap(), ["--exact".to_owned(), name, "--nocapture".to_owned()])
-}
-
-/// This very test in a process of its own.
-fn child(name: &str, dir: &Path) -> std::process::Child {
-    let (program, arguments) = this_test(name);
-    Command::new(program)
-        .args(arguments)
-        .env(CHILD_DIR, dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
+use crate::sink::testing::{child, child_dir, fatal, transient};
 
 pub(super) async fn open(options: FileOptions) -> Result<FileSink, SinkError> {
     FileSink::open(options, STREAM.into(), "archiver".into()).await
@@ -215,7 +188,8 @@ async fn a_second_process_is_refused_while_the_first_lives() {
         return;
     }
     let dir = TempDir::new().unwrap();
-    let mut child = child("tests::a_second_process_is_refused_while_the_first_lives", dir.path());
+    let mut child =
+        child("file::tests::a_second_process_is_refused_while_the_first_lives", dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "holds"), "the child did not start");
 
@@ -252,7 +226,8 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
     let mut random = fastrand::Rng::with_seed(9);
     let mut acknowledged = None;
     for _ in 0..12 {
-        let mut child = child("tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
+        let mut child =
+            child("file::tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Killed after so many acknowledgements, and a random moment more.
         let (mut left, more) = (random.usize(0..12), random.u32(0..200_000));

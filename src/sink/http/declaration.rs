@@ -1,5 +1,6 @@
 //! What the `http` sink says of itself.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::settings::{HttpCompression, HttpFormat, HttpMethod};
@@ -11,6 +12,7 @@ use crate::sink::declaration::{
     at_most_of_joined,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for HttpSettings {
@@ -67,6 +69,12 @@ impl Declaration for HttpSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        Vec::new()
+    }
+
+    fn fill(&mut self, _: &Names) {}
 
     fn readable(&self) -> Option<Readable> {
         None

@@ -18,7 +18,7 @@ pub async fn examine(
     stream: &StreamName,
 ) -> Result<Option<Checkpoint>, SinkError> {
     Client::new(options, stream).await?;
-    let failed = |what: String| SinkError::Transient { what, retry_after: None };
+    let failed = |what: String| SinkError::transient(what);
     let url = Url::parse(options.url.reveal())
         .map_err(|error| SinkError::Fatal(format!("`url` is not a URL: {error}")))?;
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {

@@ -1,5 +1,6 @@
 //! Declaration of the `metrics` sink.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::settings::{MetricSettings, MetricType};
@@ -9,6 +10,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for MetricsSettings {
@@ -77,6 +79,12 @@ impl Declaration for MetricsSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        Vec::new()
+    }
+
+    fn fill(&mut self, _: &Names) {}
 
     fn readable(&self) -> Option<Readable> {
         None

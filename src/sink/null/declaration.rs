@@ -1,11 +1,13 @@
 //! Declaration of the `null` sink.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::{NullSettings, NullSink};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{About, Check, Declaration, Exclusive, Opening, Readable, Use};
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for NullSettings {
@@ -47,6 +49,12 @@ impl Declaration for NullSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        Vec::new()
+    }
+
+    fn fill(&mut self, _: &Names) {}
 
     fn readable(&self) -> Option<Readable> {
         None

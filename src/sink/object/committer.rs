@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::layout::{Layout, holds_no_records};
 use super::state::{Claim, Owner, State};
-use super::store::{Created, Digest, Store, Swapped, Version, transient};
+use super::store::{Created, Digest, Store, Swapped, Version};
 use crate::faults::{self, Point};
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
@@ -118,7 +118,7 @@ impl Committer {
                 return Ok(committer);
             }
         }
-        Err(transient(format!(
+        Err(SinkError::transient(format!(
             "could not take over {}: other processes were faster {ATTEMPTS_MAX} times. Does the same \
              consumer run more than once?",
             store.place(&names.checkpoint)
@@ -182,7 +182,7 @@ impl Committer {
                 Created::Exists => match self.found(&claim).await? {
                     Found::Settled(fate) => fate,
                     Found::Nothing => {
-                        return Err(transient(format!(
+                        return Err(SinkError::transient(format!(
                             "{} could not be created, but does not exist either",
                             self.store.place(&claim.key)
                         )));
@@ -278,7 +278,7 @@ impl Committer {
                 return Ok(());
             }
         }
-        Err(transient(format!(
+        Err(SinkError::transient(format!(
             "{} was changed by others {ATTEMPTS_MAX} times",
             self.store.place(&self.names.checkpoint)
         )))
@@ -296,7 +296,7 @@ impl Committer {
             }
         }
         let place = self.store.place(&claim.key);
-        Err(transient(format!("{place} can neither be created nor found")))
+        Err(SinkError::transient(format!("{place} can neither be created nor found")))
     }
 
     /// Content under a claimed key, durable from now on.

@@ -1,5 +1,6 @@
 //! Declaration of the `object` sink.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
@@ -16,6 +17,7 @@ use crate::sink::declaration::{
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for ObjectSettings {
@@ -72,6 +74,14 @@ impl Declaration for ObjectSettings {
     fn turn_to_replay(&mut self, suffix: &str) {
         let (url, below) = (self.url.trim_end_matches('/'), suffix.trim_matches('.'));
         self.url = format!("{url}/{below}");
+    }
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        vec![("url", self.url.as_str().into())]
+    }
+
+    fn fill(&mut self, names: &Names) {
+        names.fill_url(&mut self.url);
     }
 
     fn readable(&self) -> Option<Readable> {

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
 
-use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
+use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version};
 use crate::files::{self, sync_folder};
 use crate::sink::SinkError;
 use crate::sink::thread::SinkThread;
@@ -65,7 +65,7 @@ impl Local {
             Ok(Ok(Ok(result))) => Ok(result),
             Ok(Ok(Err(error))) => Err(failed(what, &path(), &error)),
             Ok(Err(error)) => Err(error.during(&writing_to(&path()))),
-            Err(_) => Err(transient(format!(
+            Err(_) => Err(SinkError::transient(format!(
                 "could not {what} {}: no answer within {OPERATION_MAX:?}",
                 path().display()
             ))),
@@ -291,7 +291,7 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
         ErrorKind::Unsupported => SinkError::Fatal(format!(
             "{what}. The archive requires a file system with hard links and locks."
         )),
-        _ => transient(what),
+        _ => SinkError::transient(what),
     }
 }
 

@@ -77,6 +77,8 @@ mod piece_tests;
 #[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod tests;

@@ -5,67 +5,30 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
-use super::store::{Created, Digest, Swapped, Version, transient};
+use super::testing::{Disturbed, Interference};
 use super::*;
 use crate::sink::conformance::{BAD_MESSAGE, STREAM, part};
 use crate::types::Offset;
 
-/// Once it may, every third operation fails, having been done or not.
-struct Failing {
-    inner: Arc<dyn Store>,
-    fails: AtomicBool,
+/// Once it may, lets every third operation fail, having been done or not.
+struct Fails {
+    may: AtomicBool,
     operations: AtomicU64,
 }
 
-impl Failing {
-    async fn through<R>(
+impl Interference for Fails {
+    async fn around<R: Send>(
         &self,
-        operation: impl Future<Output = Result<R, SinkError>>,
+        operation: impl Future<Output = Result<R, SinkError>> + Send,
     ) -> Result<R, SinkError> {
-        if !self.fails.load(Ordering::Relaxed) {
+        if !self.may.load(Ordering::Relaxed) {
             return operation.await;
         }
         match self.operations.fetch_add(1, Ordering::Relaxed) % 6 {
-            2 => Err(transient("not done".to_owned())),
-            5 => operation.await.and(Err(transient("the answer was lost".to_owned()))),
+            2 => Err(SinkError::transient("not done")),
+            5 => operation.await.and(Err(SinkError::transient("the answer was lost"))),
             _ => operation.await,
         }
-    }
-}
-
-#[async_trait]
-impl Store for Failing {
-    fn place(&self, key: &str) -> String {
-        self.inner.place(key)
-    }
-    async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
-        self.through(self.inner.create(key, bytes)).await
-    }
-    async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
-        self.through(self.inner.digest(key)).await
-    }
-    async fn keep(&self, key: &str) -> Result<(), SinkError> {
-        self.through(self.inner.keep(key)).await
-    }
-    async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
-        self.through(self.inner.read(key)).await
-    }
-    async fn swap(
-        &self,
-        key: &str,
-        from: Option<&Version>,
-        bytes: Bytes,
-    ) -> Result<Swapped, SinkError> {
-        self.through(self.inner.swap(key, from, bytes)).await
-    }
-    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
-        self.through(self.inner.any_below(folder)).await
-    }
-    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
-        self.through(self.inner.has_folder(above, name)).await
     }
 }
 
@@ -114,12 +77,12 @@ async fn a_batch_may_become_several_objects_whatever_fails_amid_them() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
     let inner = options.place.open().await.unwrap();
-    let fails = AtomicBool::new(false);
-    let store = Arc::new(Failing { inner, fails, operations: AtomicU64::new(0) });
+    let interference = Fails { may: AtomicBool::new(false), operations: AtomicU64::new(0) };
+    let store = Arc::new(Disturbed { inner, interference });
     let archive = Reference::from("archive");
     let mut sink = ObjectSink::on(store.clone(), &options, STREAM.into(), archive).await.unwrap();
     // Opening is many operations, of which one would always fail.
-    store.fails.store(true, Ordering::Relaxed);
+    store.interference.may.store(true, Ordering::Relaxed);
     let mut failed = 0;
     for first in [0, 1000] {
         let batch = batch(first, &vec![nulls(); 1000]);

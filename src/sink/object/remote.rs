@@ -22,7 +22,7 @@ use object_store::{
     Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion,
 };
 
-use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version, transient};
+use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version};
 use crate::sink::SinkError;
 
 /// A location in an object store.
@@ -69,7 +69,7 @@ impl Remote {
                 }
                 Ok(answer)
             }
-            Err(_) => Err(transient(format!(
+            Err(_) => Err(SinkError::transient(format!(
                 "could not {what} {}: no answer within {:?}",
                 self.place(key),
                 self.operation_max
@@ -103,10 +103,10 @@ impl Remote {
             Error::NotImplemented { .. } | Error::NotSupported { .. } => {
                 return SinkError::Fatal(format!("{what}. Use a store with conditional writes."));
             }
-            _ => return transient(what),
+            _ => return SinkError::transient(what),
         };
         if self.has_worked.load(Ordering::Relaxed) {
-            transient(format!("{what}{hint}"))
+            SinkError::transient(format!("{what}{hint}"))
         } else {
             SinkError::Fatal(format!("{what}{hint}."))
         }

@@ -206,3 +206,84 @@ impl Cells {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{Format, Layout, ParquetColumns};
+    use super::*;
+    use crate::sink::conformance::message;
+    use crate::types::column::{Column, OnMisfit};
+    use crate::types::{Offset, StreamName, Timestamp};
+
+    const ROWS: u64 = 1_000;
+
+    /// An array of so many nulls among the application properties, and a body.
+    fn nulls(count: u32) -> Vec<u8> {
+        let array = [&[0xf0][..], &5u32.to_be_bytes(), &count.to_be_bytes(), &[0x40]].concat();
+        let map = [&[0x00, 0x53, 0x74, 0xc1, 14, 2, 0xa1, 1, b'n'][..], &array].concat();
+        [&map[..], &[0x00, 0x53, 0x75, 0xa0, 1, b'x']].concat()
+    }
+
+    /// A message id of one letter, and no body.
+    fn only_an_id() -> Vec<u8> {
+        vec![0x00, 0x53, 0x73, 0xc0, 4, 1, 0xa1, 1, b'a']
+    }
+
+    /// What the cells hold: values, references into the buffer, and levels.
+    fn held(rows: &Rows) -> u64 {
+        let sizes = rows.cells.iter().map(|cells| match cells {
+            Cells::Same(_) => 0,
+            Cells::Bytes { buffer, ends, levels } => {
+                buffer.len() + 8 * ends.len() + 2 * levels.len()
+            }
+            Cells::Integers { values, levels } => 8 * values.len() + 2 * levels.len(),
+            Cells::Floats { values, levels } => 8 * values.len() + 2 * levels.len(),
+            Cells::Booleans { values, levels } => values.len() + 2 * levels.len(),
+        });
+        sizes.sum::<usize>() as u64
+    }
+
+    /// A batch is decoded in pieces by what its rows count: whatever the records are, that is no less
+    /// than a third of what they hold, so that a piece stays within the sink's bound.
+    #[test]
+    fn a_row_counts_for_what_it_holds() {
+        let stream = StreamName::from("s");
+        let nowhere: Vec<Column> = (0..50)
+            .map(|nth| Column {
+                name: format!("c{nth}"),
+                from: "/nowhere".parse().unwrap(),
+                kind: ColumnType::Text,
+                required: false,
+                on_misfit: OnMisfit::Null,
+            })
+            .collect();
+        let envelope = |body_is_text| ParquetColumns::Envelope { body_is_text };
+        for columns in [envelope(true), envelope(false), ParquetColumns::Named(nowhere)] {
+            let format = Format::Parquet { zstd_level: None, columns };
+            let Layout::Parquet(layout) = Layout::new(&format, &stream).unwrap() else { panic!() };
+            for bytes in [
+                message(b"{}"),
+                message(&[b'x'; 5_000]),
+                message(&[0xff; 100]),
+                nulls(1),
+                nulls(4_000),
+                only_an_id(),
+                vec![0x00, 0x53, 0x77, 0x54, 5],
+            ] {
+                let mut rows = Rows::new(&layout.columns, "s");
+                for offset in 0..ROWS {
+                    let (offset, timestamp) = (Offset(offset), Timestamp(1_700_000_000_000));
+                    let record = Record { offset, timestamp, message: &bytes };
+                    // What is no JSON has no row in typed columns.
+                    if rows.push(&layout, record, &mut Vec::new()).is_err() {
+                        rows.clear();
+                        break;
+                    }
+                }
+                let (held, counted) = (held(&rows), rows.bytes);
+                assert!(held <= 3 * counted, "{bytes:?}: {held} bytes, and {counted} count");
+                assert!(counted <= 3 * held, "{bytes:?}: {held} bytes, and {counted} count");
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@
 //! owner takes over and finishes the work; then the frozen owners wake up, and nothing may change.
 //!
 //! ```text
-//! MODEL_RUNS=100000 cargo test --lib object::model      more of the random ones
+//! RILLWAY_OBJECT_SIMULATIONS=100000 cargo test --lib object::simulation      more of the random ones
 //! ```
 
 use std::pin::Pin;
@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use object_store::memory::InMemory;
@@ -26,7 +25,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::committer::{Committer, Object, look};
 use super::layout::{Format, Layout, Packing};
 use super::remote::Remote;
-use super::store::{Created, Digest, Store, Swapped, Version, transient};
+use super::store::{Digest, Store};
+use super::testing::{Disturbed, Interference};
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -58,11 +58,8 @@ impl Chooser {
     }
 }
 
-/// A store whose operations can be suspended.
-struct Slow {
-    inner: Arc<dyn Store>,
-    chooser: Arc<Mutex<Chooser>>,
-}
+/// Suspends every operation before it takes effect and before its answer, and may lose the answer.
+struct Suspends(Arc<Mutex<Chooser>>);
 
 async fn in_the_air() {
     let mut first = true;
@@ -72,49 +69,16 @@ async fn in_the_air() {
     .await;
 }
 
-impl Slow {
-    async fn through<R>(
+impl Interference for Suspends {
+    async fn around<R: Send>(
         &self,
-        operation: impl Future<Output = Result<R, SinkError>>,
+        operation: impl Future<Output = Result<R, SinkError>> + Send,
     ) -> Result<R, SinkError> {
         in_the_air().await;
         let answer = operation.await;
         in_the_air().await;
-        let lost = self.chooser.lock().unwrap().choose(2) == 1;
-        if lost { Err(transient("the answer was lost".to_owned())) } else { answer }
-    }
-}
-
-#[async_trait]
-impl Store for Slow {
-    fn place(&self, key: &str) -> String {
-        self.inner.place(key)
-    }
-    async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
-        self.through(self.inner.create(key, bytes)).await
-    }
-    async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
-        self.through(self.inner.digest(key)).await
-    }
-    async fn keep(&self, key: &str) -> Result<(), SinkError> {
-        self.through(self.inner.keep(key)).await
-    }
-    async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
-        self.through(self.inner.read(key)).await
-    }
-    async fn swap(
-        &self,
-        key: &str,
-        from: Option<&Version>,
-        bytes: Bytes,
-    ) -> Result<Swapped, SinkError> {
-        self.through(self.inner.swap(key, from, bytes)).await
-    }
-    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
-        self.through(self.inner.any_below(folder)).await
-    }
-    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
-        self.through(self.inner.has_folder(above, name)).await
+        let lost = self.0.lock().unwrap().choose(2) == 1;
+        if lost { Err(SinkError::transient("the answer was lost")) } else { answer }
     }
 }
 
@@ -214,7 +178,8 @@ fn run(fixed: Vec<usize>, random: Option<(fastrand::Rng, u32)>) -> (Vec<(usize, 
         Err(other) => panic!("{other}"),
     };
     for size in [2, 3, 1] {
-        let store = Arc::new(Slow { inner: remote(), chooser: chooser.clone() });
+        let store =
+            Arc::new(Disturbed { inner: remote(), interference: Suspends(chooser.clone()) });
         frozen.push(Box::pin(owner(store, size, settled.clone())));
     }
     let check = || {
@@ -303,7 +268,7 @@ fn two_deviations_anywhere_do_no_harm() {
 fn many_deviations_by_chance_do_no_harm() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _inside = runtime.enter();
-    let runs = std::env::var("MODEL_RUNS").map_or(3_000, |n| n.parse().unwrap());
+    let runs = std::env::var("RILLWAY_OBJECT_SIMULATIONS").map_or(3_000, |n| n.parse().unwrap());
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
     eprintln!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);

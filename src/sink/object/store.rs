@@ -95,8 +95,3 @@ impl Digest {
         Digest { bytes: bytes.len() as u64, crc: crc32fast::hash(bytes) }
     }
 }
-
-/// A transient error.
-pub(super) fn transient(what: String) -> SinkError {
-    SinkError::Transient { what, retry_after: None }
-}

@@ -1,5 +1,6 @@
 //! What the `postgres` sink says of itself.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
@@ -10,6 +11,7 @@ use crate::sink::declaration::{
     bad_records_of_both_sides,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for PostgresSettings {
@@ -55,6 +57,14 @@ impl Declaration for PostgresSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        vec![("table", self.table.as_str().into())]
+    }
+
+    fn fill(&mut self, names: &Names) {
+        names.fill_table(&mut self.table);
+    }
 
     fn readable(&self) -> Option<Readable> {
         None

@@ -83,17 +83,16 @@ pub(super) fn line_of(error: &Error) -> Option<usize> {
 /// A failure that may pass: what was tried, on what, what came back, and what to do.
 pub(super) fn transient(tried: &str, place: &str, error: &Error) -> SinkError {
     let advice = error.as_db_error().and_then(advice).map(|words| format!(". {words}"));
-    wait(format!("could not {tried} at {place}: {}{}", said(error), advice.unwrap_or_default()))
-}
-
-/// A failure that may pass.
-pub(super) fn wait(what: String) -> SinkError {
-    SinkError::Transient { what, retry_after: None }
+    SinkError::transient(format!(
+        "could not {tried} at {place}: {}{}",
+        said(error),
+        advice.unwrap_or_default()
+    ))
 }
 
 /// It took too long.
 pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
-    wait(format!(
+    SinkError::transient(format!(
         "could not {tried} at {place}: not done within {limit:?}. The connection is given up. If the \
          server is only slow, raise write_timeout, or make batches smaller"
     ))

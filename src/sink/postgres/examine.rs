@@ -4,7 +4,7 @@
 use tokio_postgres::{Client, Error};
 
 use super::claim::Rows;
-use super::error::{transient, wait};
+use super::error::transient;
 use super::options::PostgresOptions;
 use super::rows::Shape;
 use super::session::within;
@@ -107,19 +107,19 @@ impl Places {
     ) -> Result<(), SinkError> {
         let (schema, role) = (table::quoted(&names.schema), table::quoted(&self.role));
         if self.is_standby {
-            return Err(wait(format!(
+            return Err(SinkError::transient(format!(
                 "{place} is a standby, which takes no writes: name the primary in `url`, or all \
                  servers and target_session_attrs=read-write"
             )));
         }
         if !self.schema {
-            return Err(wait(format!(
+            return Err(SinkError::transient(format!(
                 "there is no schema {schema} at {place}. Create it with: CREATE SCHEMA {schema} \
                  AUTHORIZATION {role}"
             )));
         }
         if !self.usage {
-            return Err(wait(format!(
+            return Err(SinkError::transient(format!(
                 "the role may not use the schema {schema} at {place}: GRANT USAGE ON SCHEMA {schema} \
                  TO {role}"
             )));
@@ -130,12 +130,12 @@ impl Places {
         ];
         for (_, name, sql) in missing.iter().filter(|(there, ..)| !there) {
             if !options.create {
-                return Err(wait(format!(
+                return Err(SinkError::transient(format!(
                     "there is no table {name} at {place}, and `create` is false. Create it with: {sql}"
                 )));
             }
             if !self.create {
-                return Err(wait(format!(
+                return Err(SinkError::transient(format!(
                     "there is no table {name} at {place}, and the role may not make one: GRANT CREATE \
                      ON SCHEMA {schema} TO {role}"
                 )));

@@ -84,7 +84,7 @@ pub use self::options::PostgresOptions;
 
 use self::claim::{NotMoved, PATIENCE, Rows, Taken};
 use self::copy::Open;
-use self::error::{late, transient, wait};
+use self::error::{late, transient};
 use self::rows::Shape;
 use self::session::{Door, Session, within};
 use self::table::Names;
@@ -217,7 +217,7 @@ impl PostgresSink {
     }
 
     fn not_ready(&self) -> SinkError {
-        wait(format!("the position at {} is not known yet", self.door.place))
+        SinkError::transient(format!("the position at {} is not known yet", self.door.place))
     }
 
     fn not_moved(&self, names: &Names, why: NotMoved) -> SinkError {
@@ -277,7 +277,7 @@ impl PostgresSink {
                 }
             }
         }
-        Err(wait(format!(
+        Err(SinkError::transient(format!(
             "could not write {batch} at {}: the table was changed {CHANGES_MAX} times meanwhile",
             self.door.place
         )))

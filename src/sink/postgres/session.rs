@@ -23,7 +23,7 @@ use tokio_postgres::{Client, Config, Error, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::Instrument;
 
-use super::error::{late, transient, wait};
+use super::error::{late, transient};
 use crate::sink::SinkError;
 use crate::tls::{self, TlsOptions};
 use crate::types::Secret;
@@ -74,7 +74,10 @@ impl Door {
     pub(super) async fn open(&self) -> Result<Session, SinkError> {
         let Some(tls) = &self.tls else { return self.connect(NoTls).await };
         let config = tls::client_config(tls).map_err(|error| {
-            wait(format!("could not connect to PostgreSQL at {}: tls: {error}", self.place))
+            SinkError::transient(format!(
+                "could not connect to PostgreSQL at {}: tls: {error}",
+                self.place
+            ))
         })?;
         let inner = MakeRustlsConnect::new(config);
         self.connect(Named { inner, name: tls.server_name.clone() }).await
@@ -99,7 +102,7 @@ impl Door {
                 Ok(Session { client, task: Task(task) })
             }
             Ok(Err(error)) => Err(transient("connect to PostgreSQL", &self.place, &error)),
-            Err(_elapsed) => Err(wait(format!(
+            Err(_elapsed) => Err(SinkError::transient(format!(
                 "could not connect to PostgreSQL at {}: no answer within {:?} (connect_timeout)",
                 self.place, self.timeout
             ))),

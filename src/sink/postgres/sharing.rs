@@ -1,7 +1,6 @@
 //! Two references that write one stream into one table.
 
 use super::claim::{Other, Rows};
-use super::error::wait;
 use super::table::Names;
 use crate::sink::SinkError;
 
@@ -21,7 +20,7 @@ pub(super) fn shared(rows: &Rows<'_>, names: &Names, place: &str, other: &Other)
              gone? Then DELETE FROM {positions} WHERE {row}"
         ));
     }
-    wait(format!(
+    SinkError::transient(format!(
         "the reference {former:?} has written the stream {stream:?} (up to {upto}) into a table at \
          {place}, and {positions}, which is of an older version, does not say into which. If it was \
          {table}, then under {reference:?} every message would be in it twice: set reference = \

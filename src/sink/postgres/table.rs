@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error};
 
 use super::claim;
 use super::encode::{PgType, names};
-use super::error::{transient, wait};
+use super::error::transient;
 use super::rows::Shape;
 use crate::sink::SinkError;
 use crate::types::column::ColumnType;
@@ -45,7 +45,7 @@ impl Names {
                 let first = row.and_then(|row| row.try_get::<_, Option<String>>(0));
                 let first = first.map_err(|e| transient("look for the schema", place, &e))?;
                 first.ok_or_else(|| {
-                    wait(format!(
+                    SinkError::transient(format!(
                         "no schema of the role's search_path exists at {place}: set `schema`"
                     ))
                 })?
@@ -120,7 +120,7 @@ pub(super) async fn make(
             continue;
         }
         if !create {
-            return Err(wait(format!(
+            return Err(SinkError::transient(format!(
                 "there is no table {name} at {place}, and `create` is false. Create it with: {sql}"
             )));
         }
@@ -180,7 +180,7 @@ pub(super) async fn fit(
     if wrong.is_empty() {
         return Ok(types);
     }
-    Err(wait(format!(
+    Err(SinkError::transient(format!(
         "the table {} at {place} cannot be written to: {}",
         names.table,
         wrong.join("; ")

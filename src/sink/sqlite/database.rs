@@ -19,7 +19,7 @@ use rustix::fs::{Access, access};
 use crate::files;
 use crate::sink::SinkError;
 
-use super::error::{Tried, transient};
+use super::error::Tried;
 
 /// How long to wait for another writer to end its transaction before the attempt is given up.
 const BUSY_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
@@ -112,7 +112,7 @@ impl Database {
         if now.wal == files.wal {
             return Ok(());
         }
-        Err(transient(format!(
+        Err(SinkError::transient(format!(
             "{} was replaced while it was in use: what is written now would not be found in it. The \
              batch is tried again",
             self.wal.display()
@@ -156,7 +156,7 @@ pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
             .and_then(|()| may(folder, Access::WRITE_OK | Access::EXEC_OK));
     }
     if !create {
-        return Err(transient(format!(
+        return Err(SinkError::transient(format!(
             "there is no database {}, and `create` is false: bring it, or let `create` be true",
             path.display()
         )));
@@ -202,7 +202,10 @@ fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
                 }
                 _ => "The batch is tried again",
             };
-            Err(transient(format!("could not look at {}: {error}. {hint}", path.display())))
+            Err(SinkError::transient(format!(
+                "could not look at {}: {error}. {hint}",
+                path.display()
+            )))
         }
     }
 }
@@ -246,7 +249,7 @@ fn make_folder(path: &Path) -> Result<(), SinkError> {
             | ErrorKind::ReadOnlyFilesystem => {
                 SinkError::Fatal(format!("{what}. Make it, or set another `path`."))
             }
-            _ => transient(what),
+            _ => SinkError::transient(what),
         }
     };
     files::make_folder(folder).map_err(failed)

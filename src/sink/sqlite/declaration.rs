@@ -1,5 +1,6 @@
 //! What the `sqlite` sink says of itself.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use crate::sink::declaration::{
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
+use crate::sink::placeholders::Names;
 use crate::types::{Guarantee, table_name};
 
 impl Declaration for SqliteSettings {
@@ -83,6 +85,21 @@ impl Declaration for SqliteSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let table = self.table.iter().map(|table| ("table", table.into()));
+        [("path", self.path.to_string_lossy())].into_iter().chain(table).collect()
+    }
+
+    fn fill(&mut self, names: &Names) {
+        names.fill_path(&mut self.path);
+        match (&mut self.table, &names.super_stream) {
+            (Some(table), _) => names.fill_table(table),
+            // All partitions share it.
+            (None, Some(super_stream)) => self.table = Some(table_name::of(super_stream)),
+            (None, None) => {}
+        }
+    }
 
     fn readable(&self) -> Option<Readable> {
         None

@@ -70,9 +70,10 @@ pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> Sink
         Some(hint) => SinkError::Fatal(format!("{what}. {hint}")),
         // What did not come from SQLite came from this module.
         None if code.is_none() => SinkError::Fatal(format!("{what}. {INTERNAL}")),
-        None => {
-            transient(format!("{what}. {}", hint(TRANSIENT).unwrap_or("The batch is tried again.")))
-        }
+        None => SinkError::transient(format!(
+            "{what}. {}",
+            hint(TRANSIENT).unwrap_or("The batch is tried again.")
+        )),
     }
 }
 
@@ -101,7 +102,7 @@ fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError 
     } else {
         "The folder is not there: was it removed, or its file system unmounted? It is tried again."
     };
-    transient(format!("{what}. {hint}"))
+    SinkError::transient(format!("{what}. {hint}"))
 }
 
 /// SQLite's own words, with its number, by which its documentation tells more.
@@ -112,10 +113,6 @@ pub(super) fn words(error: &rusqlite::Error) -> String {
         }
         other => other.to_string(),
     }
-}
-
-pub(super) fn transient(what: String) -> SinkError {
-    SinkError::Transient { what, retry_after: None }
 }
 
 /// Whether a row was refused for what is in it: without it, the others can be written.

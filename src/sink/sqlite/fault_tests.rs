@@ -1,58 +1,16 @@
 //! The sqlite sink where things go wrong: other writers, files that vanish, full disks, kills.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::tests::{Place, REFERENCE, fatal, offsets, open, transient};
+use super::tests::{Place, REFERENCE, offsets, open};
 use super::*;
 use crate::sink::conformance::{STREAM, batch};
-
-/// Names the folder in which a test that started itself anew works as a child.
-const CHILD_DIR: &str = "RILLWAY_TEST_CHILD_DIR";
-
-fn child_dir() -> Option<PathBuf> {
-    std::env::var_os(CHILD_DIR).map(PathBuf::from)
-}
-
-/// The arguments that have this test binary run one test and show what it prints.
-fn this_test(name: &str) -> (PathBuf, [String; 3]) {
-    let name = format!("sink::sqlite::fault_tests::{name}");
-    (std::env::current_exe().unwrap(), ["--exact".to_owned(), name, "--nocapture".to_owned()])
-}
-
-/// Runs `test` in a process of its own with a file system of 8 MiB in its folder; `None` where this
-/// is that process's parent and all is done.
-fn on_a_small_file_system(test: &str) -> Option<PathBuf> {
-    if let Some(dir) = child_dir() {
-        return Some(dir);
-    }
-    let dir = TempDir::new().unwrap();
-    let script = "mount -t tmpfs -o size=8m rillway-test \"$RILLWAY_TEST_CHILD_DIR\" || exit 77; \
-                  exec \"$0\" \"$@\"";
-    let (program, arguments) = this_test(test);
-    let told = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(program)
-        .args(arguments)
-        .env(CHILD_DIR, dir.path())
-        .output();
-    match told {
-        Ok(told) if matches!(told.status.code(), Some(0 | 101)) => {
-            let text = String::from_utf8_lossy(&told.stdout);
-            let errors = String::from_utf8_lossy(&told.stderr);
-            assert!(text.contains("1 passed"), "{text}\n{errors}");
-        }
-        other => {
-            let why = other.map(|told| String::from_utf8_lossy(&told.stderr).trim().to_owned());
-            eprintln!("SKIPPED {test}: no file system of its own to be had: {why:?}");
-        }
-    }
-    None
-}
+use crate::sink::testing::{child, child_dir, fatal, fill, on_a_small_file_system, transient};
 
 #[tokio::test]
 async fn a_locked_database_is_waited_for() {
@@ -196,19 +154,12 @@ async fn what_is_no_database_or_a_damaged_one_is_fatal() {
     fatal(open(&below).await);
 }
 
-/// Fills the file system up to the last byte.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut ballast = std::fs::File::create(path).unwrap();
-    for size in [65_536, 4_096, 1] {
-        while ballast.write_all(&vec![b'.'; size]).is_ok() {}
-    }
-}
-
 #[tokio::test]
 async fn a_full_file_system_is_transient_and_a_read_only_one_fatal() {
     let test = "a_full_file_system_is_transient_and_a_read_only_one_fatal";
-    let Some(dir) = on_a_small_file_system(test) else { return };
+    let Some(dir) = on_a_small_file_system(&format!("sqlite::fault_tests::{test}"), "8m") else {
+        return;
+    };
     let options = SqliteOptions::new(dir.join("x.db"), &STREAM.into());
     let mut sink = open(&options).await.unwrap();
     sink.write(&Arc::new(batch(0..100))).await.unwrap();
@@ -235,14 +186,6 @@ async fn a_full_file_system_is_transient_and_a_read_only_one_fatal() {
     assert!(why.contains("Let the user that rillway runs as write"), "{why}");
 }
 
-/// This very test in a process of its own.
-fn child(name: &str, dir: &Path) -> std::process::Child {
-    let (program, arguments) = this_test(name);
-    let mut command = Command::new(program);
-    command.args(arguments).env(CHILD_DIR, dir).stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().unwrap()
-}
-
 /// Writes batches from its position on for as long as it lives, and tells what was acknowledged.
 async fn write_until_killed(options: &SqliteOptions) {
     let mut sink = open(options).await.unwrap();
@@ -267,7 +210,8 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
     let mut random = fastrand::Rng::with_seed(9);
     let mut acknowledged = None;
     for _ in 0..12 {
-        let mut child = child("kill_9_under_load_loses_and_repeats_nothing", dir.path());
+        let mut child =
+            child("sqlite::fault_tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Killed after so many acknowledgements, and a random moment more.
         let (mut left, more) = (random.usize(0..8), random.u32(0..400_000));

@@ -11,7 +11,7 @@ use crate::sink::{BadReason, BadRecord, SinkError};
 use crate::types::{Checkpoint, Reference, StreamName};
 
 use super::database::{Database, Files};
-use super::error::{self, Tried, transient};
+use super::error::{self, Tried};
 use super::options::SqliteOptions;
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
@@ -115,7 +115,7 @@ impl Writer {
     }
 
     fn not_open(&self) -> SinkError {
-        transient(format!("{} is not open", self.path.display()))
+        SinkError::transient(format!("{} is not open", self.path.display()))
     }
 
     /// One transaction: the batch, and the position.
@@ -195,7 +195,9 @@ impl Writer {
         let schema = schema_version(transaction).tried("read", path)?;
         if schema != self.schema {
             fits(transaction, path, &self.table, &self.rows)?.map_err(|what| {
-                transient(format!("{what} The batch is tried again until the table fits"))
+                SinkError::transient(format!(
+                    "{what} The batch is tried again until the table fits"
+                ))
             })?;
             self.schema = schema;
         }
@@ -288,7 +290,7 @@ fn settle(database: &Database) -> Result<(), SinkError> {
     if busy == 0 {
         return Ok(());
     }
-    Err(transient(format!(
+    Err(SinkError::transient(format!(
         "could not write the log back into {}: another program has it open in a long transaction. \
          Tried again until that has ended",
         path.display()
@@ -335,13 +337,14 @@ pub(super) fn shared(
 ) -> SinkError {
     let Whose { stream, reference } = whose;
     let (path, former, positions) = (path.display(), former.as_str(), positions::NAME);
+    let upto = held.position.map(|at| format!("offset {}", at.offset));
+    let upto = upto.unwrap_or_else(|| "no offset yet".to_owned());
     SinkError::Fatal(format!(
         "the table {table:?} in {path} already takes the stream {stream:?}, under the reference \
-         {former:?} (up to {}): under {reference:?} every message would be in it twice. Was this consumer \
+         {former:?} (up to {upto}): under {reference:?} every message would be in it twice. Was this consumer \
          renamed? Then set reference = {former:?}, and it goes on where that one ended. Are there two? \
          Give this one a `table` of its own. Are the rows of {former:?} gone? Then DELETE FROM \
-         {positions} WHERE stream = '{stream}' AND reference = '{former}'",
-        shown(held.position)
+         {positions} WHERE stream = '{stream}' AND reference = '{former}'"
     ))
 }
 

@@ -1,5 +1,6 @@
 //! Declaration of the `stdout` sink.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::{StdoutOptions, StdoutSettings, StdoutSink};
@@ -10,6 +11,7 @@ use crate::sink::declaration::{
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::format::Format;
+use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
 impl Declaration for StdoutSettings {
@@ -53,6 +55,12 @@ impl Declaration for StdoutSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        Vec::new()
+    }
+
+    fn fill(&mut self, _: &Names) {}
 
     fn readable(&self) -> Option<Readable> {
         None

@@ -334,7 +334,7 @@ fn failed(error: &io::Error) -> SinkError {
     if errno == Some(rustix::io::Errno::BADF) {
         return SinkError::Fatal(format!("{what}. Start rillway with standard output open."));
     }
-    SinkError::Transient { what: format!("{what}. The batch is retried."), retry_after: None }
+    SinkError::transient(format!("{what}. The batch is retried."))
 }
 
 #[cfg(test)]

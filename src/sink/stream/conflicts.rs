@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::StreamSettings;
 use crate::settings::{BrokerConfig, Problem};
 use crate::sink::declaration::{Role, Use};
+use crate::sink::placeholders::has_any;
 
 /// Checks all `stream` sinks against each other; `broker` is that of `[broker]`.
 pub(super) fn check(
@@ -14,7 +15,10 @@ pub(super) fn check(
     problems: &mut Vec<Problem>,
 ) {
     check_publishers(uses, problems);
-    let own = |one: &&Use<'_, StreamSettings>| broker.is_some_and(|own| one.sink.is_on(own));
+    // The names of partitions are not known here.
+    let own = |one: &&Use<'_, StreamSettings>| {
+        !one.is_super_stream && broker.is_some_and(|own| one.sink.is_on(own))
+    };
     check_letters(uses.iter().filter(own), problems);
     let records = uses.iter().filter(|one| one.role == Role::Records).filter(own);
     check_circles(&records.collect::<Vec<_>>(), problems);
@@ -30,7 +34,22 @@ fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem
         if let Some((key, message)) = target.check_source(one.stream, &one.reference) {
             problems.push(Problem::new(one.path(key), message));
         }
+        if one.is_super_stream
+            && let Some(name) = &target.publisher
+            && !has_any(name)
+            && !has_any(&target.stream)
+        {
+            problems.push(Problem::new(
+                one.path("publisher"),
+                format!(
+                    "the partitions would all publish to stream {:?} as {name:?}, and the broker would \
+                     treat the messages of one as repetitions of the other's: put {{partition}} into it",
+                    target.stream
+                ),
+            ));
+        }
         let name = target.publisher_name(one.stream, &one.reference);
+        let source = (one.stream, one.is_super_stream);
         if let Some(other) = publishers.insert((addresses, &target.stream, name.clone()), one.at) {
             problems.push(Problem::new(
                 one.path("publisher"),
@@ -43,7 +62,7 @@ fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem
         }
         if one.role == Role::Records
             && target.publisher.is_none()
-            && let Some(other) = copies.insert((addresses, &target.stream, one.stream), one.at)
+            && let Some(other) = copies.insert((addresses, &target.stream, source), one.at)
         {
             problems.push(Problem::new(
                 one.path("stream"),

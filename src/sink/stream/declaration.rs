@@ -1,5 +1,6 @@
 //! Declaration of the `stream` sink.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::publisher::NAME_BYTES_MAX;
@@ -9,6 +10,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::placeholders::Names;
 use crate::types::file_name::fitted;
 use crate::types::{Guarantee, StreamName};
 
@@ -63,6 +65,18 @@ impl Declaration for StreamSettings {
     fn turn_to_replay(&mut self, suffix: &str) {
         if let Some(name) = &mut self.publisher {
             name.push_str(suffix);
+        }
+    }
+
+    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let publisher = self.publisher.iter().map(|name| ("publisher", name.into()));
+        [("stream", self.stream.as_str().into())].into_iter().chain(publisher).collect()
+    }
+
+    fn fill(&mut self, names: &Names) {
+        names.fill_name(&mut self.stream);
+        if let Some(publisher) = &mut self.publisher {
+            names.fill_name(publisher);
         }
     }
 

@@ -98,7 +98,7 @@ pub enum PublishError {
 impl From<PublishError> for SinkError {
     fn from(error: PublishError) -> SinkError {
         match error {
-            PublishError::Transient(what) => SinkError::Transient { what, retry_after: None },
+            PublishError::Transient(what) => SinkError::transient(what),
             PublishError::Fatal(what) => SinkError::Fatal(what),
         }
     }

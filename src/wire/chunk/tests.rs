@@ -188,7 +188,7 @@ fn lengths_at_the_end_of_their_range_are_errors() {
             }
         }
     }
-    // A data length that the bytes do not bear out.
+    // A data length that is not that of the bytes.
     let mut bytes = chunk(&[Entry::Simple(vec![1])]).to_vec();
     bytes[36..40].copy_from_slice(&u32::MAX.to_be_bytes());
     assert!(matches!(Chunk::decode(bytes.into()), Err(ChunkError::BadHeader(_))));

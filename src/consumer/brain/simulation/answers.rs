@@ -41,8 +41,8 @@ impl World {
             Attempt::Resume(_) | Attempt::Verify(_) if is_cut => Err(refused().into()),
             Attempt::Resume(own) => {
                 let link = Arc::new(self.source.clone());
-                let evidence = session::Evidence::Chunk;
-                let looked = session::look_on(&self.spec, own, link, evidence).now_or_never();
+                let proof = session::Proof::Chunk;
+                let looked = session::look_on(&self.spec, own, link, proof).now_or_never();
                 self.keep(looked.unwrap()).map(Linked::Reading)
             }
             Attempt::Verify(position) => self.verify(position),
@@ -75,7 +75,7 @@ impl World {
             }
             Connect::Store(position) => {
                 let stored = session::for_storing(&self.spec, position).now_or_never().unwrap();
-                Linked::Storing { is_borne_out: stored?.1 }
+                Linked::Storing { is_confirmed: stored?.1 }
             }
         };
         self.link = Some(link);
@@ -83,8 +83,8 @@ impl World {
     }
 
     fn verify(&mut self, position: Checkpoint) -> Result<Linked, SessionError> {
-        session::bears_out(&self.source.clone(), position).now_or_never().unwrap()?;
-        Ok(Linked::Storing { is_borne_out: true })
+        session::confirm(&self.source.clone(), position).now_or_never().unwrap()?;
+        Ok(Linked::Storing { is_confirmed: true })
     }
 
     /// A beginning is on the broker and in the state file before anything is read.

@@ -14,7 +14,7 @@ use crate::source::{
 };
 use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
-use crate::wire::chunk::{Sighting, Watcher};
+use crate::wire::chunk::{ProbedChunk, Watcher};
 
 /// What no other message has.
 pub(super) type Id = u64;
@@ -22,18 +22,18 @@ pub(super) type Id = u64;
 /// A chunk, and its messages.
 #[derive(Clone)]
 pub(super) struct Stored {
-    pub(super) sighting: Sighting,
+    pub(super) probed: ProbedChunk,
     pub(super) bytes: Bytes,
     pub(super) ids: Vec<Id>,
 }
 
 impl Stored {
     pub(super) fn first(&self) -> u64 {
-        self.sighting.first_offset().0
+        self.probed.first_offset().0
     }
 
     pub(super) fn next(&self) -> u64 {
-        self.sighting.next_offset().0
+        self.probed.next_offset().0
     }
 }
 
@@ -63,9 +63,9 @@ impl State {
         let bytes = with_header(&chunk(&entries), self.incarnation, self.next);
         let mut watcher = Watcher::default();
         watcher.feed(&bytes);
-        let sighting = watcher.finish().unwrap();
+        let probed = watcher.finish().unwrap();
         self.next += messages;
-        self.chunks.push(Stored { sighting, bytes, ids: ids.clone() });
+        self.chunks.push(Stored { probed, bytes, ids: ids.clone() });
         ids
     }
 
@@ -97,14 +97,14 @@ impl State {
             Start::Next => self.next,
             Start::Offset(offset) => offset.0.min(self.next),
             Start::Timestamp(at) => {
-                first(self.chunks.iter().find(|c| c.sighting.header.timestamp >= at))
+                first(self.chunks.iter().find(|c| c.probed.header.timestamp >= at))
             }
         }
     }
 
     /// What a look at this offset shows.
-    pub(super) fn look(&self, from: u64) -> Option<Sighting> {
-        self.seen().iter().find(|chunk| chunk.next() > from).map(|chunk| chunk.sighting)
+    pub(super) fn look(&self, from: u64) -> Option<ProbedChunk> {
+        self.seen().iter().find(|chunk| chunk.next() > from).map(|chunk| chunk.probed)
     }
 }
 
@@ -165,7 +165,7 @@ impl Source for ModelSource {
 #[async_trait]
 impl Link for ModelSource {
     fn abilities(&self) -> Abilities {
-        Abilities { bounds: true, emptiness: true, sightings: true, offsets: true }
+        Abilities { bounds: true, emptiness: true, probes: true, offsets: true }
     }
 
     fn node(&self) -> String {
@@ -180,7 +180,7 @@ impl Link for ModelSource {
         Ok(Some(self.check()?.bounds()))
     }
 
-    async fn chunk_at(&self, start: Start) -> Result<Option<Sighting>, SourceError> {
+    async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         let state = self.check()?;
         let from = match start {
             Start::Last => state.seen().last().map_or(state.next, Stored::first),

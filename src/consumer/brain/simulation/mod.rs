@@ -201,7 +201,7 @@ impl World {
             return false;
         }
         let Some(at) = self.medium.position else { return false };
-        let known = state.chunks.iter().any(|c| Some(c.sighting.id()) == at.chunk);
+        let known = state.chunks.iter().any(|c| Some(c.probed.id()) == at.chunk);
         let Some(next) = state.reaching(at.offset.0 + 1).cloned() else { return false };
         if !known || next.first() > at.offset.0 + 1 {
             return false;
@@ -209,7 +209,7 @@ impl World {
         let rows = (next.first()..).zip(next.ids.iter().copied());
         self.medium.rows.extend(rows.filter(|(offset, _)| *offset > at.offset.0));
         let offset = crate::types::Offset(next.next() - 1);
-        let checkpoint = crate::types::Checkpoint { offset, chunk: Some(next.sighting.id()) };
+        let checkpoint = crate::types::Checkpoint { offset, chunk: Some(next.probed.id()) };
         self.medium.position = Some(checkpoint);
         state.held = Some(offset.0);
         state.next += 1;
@@ -299,8 +299,11 @@ impl World {
             }
         }
         self.heal();
-        // How far damaged chunks reached is known with the next one that is whole.
-        self.publish();
+        // How far a chunk reached that was damaged again and again is known with the next one.
+        let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
+        if reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+            self.publish();
+        }
         self.due();
         let may_halt = self.spec.on_lost == OnLost::Halt;
         for _ in 0..SETTLING_STEPS_MAX {

@@ -123,7 +123,7 @@ impl World {
         self.next = end + 1;
         let ticket = self.brain.open(at(end), messages, Timestamp(0));
         self.batches.push(Batch { ticket: ticket.unwrap(), end, settled: false });
-        // A chunk of the stream came: it bears the position out.
+        // A chunk of the stream came: it confirms the position.
         self.brain.resume();
         self.suspended = false;
     }
@@ -296,7 +296,7 @@ impl World {
         assert!(self.flying.is_none(), "two stores at once");
         assert!(Some(offset) <= self.durable(), "{offset} stored above durable");
         assert!(Some(offset) > self.known, "{offset} stored below {:?}", self.known);
-        assert!(!self.suspended, "{offset} stored, which the stream does not bear out");
+        assert!(!self.suspended, "{offset} stored, which the stream has not confirmed");
         self.flying = Some(Flying { offset, outdated: false });
     }
 

@@ -16,8 +16,8 @@ pub(super) fn event(event: &Event<u32>) -> String {
         Event::Stored(stored) => format!("stored: {stored:?}"),
         Event::Linked(Ok(Linked::Reading(resumption))) => format!("reading: {resumption:?}"),
         Event::Linked(Ok(Linked::Passive)) => "passive".to_owned(),
-        Event::Linked(Ok(Linked::Storing { is_borne_out })) => {
-            format!("linked for storing, borne out: {is_borne_out}")
+        Event::Linked(Ok(Linked::Storing { is_confirmed })) => {
+            format!("linked for storing, confirmed: {is_confirmed}")
         }
         Event::Linked(Err(error)) => format!("not linked: {error}"),
         Event::Delivered(delivery) => {

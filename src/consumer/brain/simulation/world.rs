@@ -352,7 +352,7 @@ impl World {
                 (self.has_new_history, self.may_store_lower) = (true, true);
                 self.may_give_up = true;
             }
-            Note::NotBorneOut => self.may_give_up = true,
+            Note::Unconfirmed => self.may_give_up = true,
             Note::Restarted => self.run_began_at = self.medium.rows.len(),
             Note::LeftOut { from, to, .. } => {
                 self.exempt.extend(offsets(from.0, to.0));
@@ -378,7 +378,7 @@ impl World {
         let chunk = self.source.state().reaching(link.from.unwrap()).unwrap().clone();
         link.from = Some(chunk.next());
         let mut bytes = chunk.bytes.to_vec();
-        // A damaged chunk cannot bear out which stream this is.
+        // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
         if may_be_damaged && self.random.u32(0..20) == 0 {
             // The last byte of the last message: the CRC tells.

@@ -1,4 +1,4 @@
-//! A chunk that is read past, and not kept: its header, and whether its data bears the header out.
+//! A chunk that is read and not kept: its header, and whether its data matches the header.
 //!
 //! The CRC does not cover the header, so a header alone proves nothing: a flipped bit in its number of
 //! records would move the end of a stream by two thousand million offsets. What is read past is
@@ -9,17 +9,17 @@ use super::{BATCH_HEAD_BYTES, BatchHead};
 use crate::types::{ChunkId, Offset};
 use crate::wire::error::WireError;
 
-/// What was seen of a chunk that was read past.
+/// Header of a chunk that was read and not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct ProbedChunk {
     /// Its header, as it came.
     pub header: ChunkHeader,
     /// True if its CRC is right, and its entries add up to what the header says.
     pub sound: bool,
 }
 
-impl Sighting {
-    /// How many records it holds; 0 where nothing bears out what the header says.
+impl ProbedChunk {
+    /// Number of its records; 0 if the chunk is damaged, because the header may be wrong.
     pub fn records(&self) -> u32 {
         if self.sound { self.header.records } else { 0 }
     }
@@ -135,7 +135,7 @@ impl Watcher {
     }
 
     /// All of it has come.
-    pub fn finish(self) -> Result<Sighting, WireError> {
+    pub fn finish(self) -> Result<ProbedChunk, WireError> {
         let header = match self.header {
             Some(header) => header?,
             // Too short to have one: the parser says so in its own words.
@@ -147,7 +147,7 @@ impl Watcher {
             && self.entries == u64::from(header.entries)
             && self.records == u64::from(header.records)
             && self.crc.finalize() == header.crc;
-        Ok(Sighting { header, sound })
+        Ok(ProbedChunk { header, sound })
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::wire::compression::Codec;
 
-    fn seen(bytes: &[u8], piece: usize) -> Sighting {
+    fn seen(bytes: &[u8], piece: usize) -> ProbedChunk {
         let mut watcher = Watcher::default();
         bytes.chunks(piece).for_each(|bytes| watcher.feed(bytes));
         watcher.finish().unwrap()
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_a_header_is_believed_that_the_data_does_not_bear_out() {
+    fn no_number_of_a_header_is_believed_that_the_data_does_not_confirm() {
         // Entries, records, CRC, bytes of data: every bit of each.
         for at in (2..8).chain(32..40) {
             for bit in 0..8 {

@@ -1,0 +1,92 @@
+//! Ids of subscriptions on a connection.
+//!
+//! Invariant: an id is free again only when the broker has no subscription under it, so no chunk of
+//! one subscription can reach the next one, and no credit of one can be granted to another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::error::BrokerError;
+use super::shared::Shared;
+use super::slot::Slot;
+use crate::sync::lock;
+use crate::wire::commands::Unsubscribe;
+
+type Answer = Result<(), BrokerError>;
+
+/// An id in use, with its slot. Dropping it ends the slot, and unsubscribes if necessary. That does
+/// not keep the connection open.
+pub(super) struct Claim {
+    shared: Arc<Shared>,
+    id: u8,
+    /// Time limit of a request.
+    limit: Duration,
+    /// True if the broker has no subscription of this id.
+    is_free: bool,
+}
+
+impl Connection {
+    /// Reserves an id for this slot.
+    pub(super) fn claim(&self, slot: Slot) -> Result<Claim, BrokerError> {
+        let shared = self.shared();
+        let mut slots = lock(&shared.slots);
+        let free = (0..=u8::MAX).find(|id| !slots.contains_key(id));
+        let id = free.ok_or_else(|| {
+            BrokerError::Lost("all subscription ids of the connection are in use".into())
+        })?;
+        slots.insert(id, slot);
+        drop(slots);
+        // Before the request is sent there may be a subscription at any time.
+        let limit = self.request_timeout();
+        Ok(Claim { shared: Arc::clone(shared), id, limit, is_free: false })
+    }
+}
+
+impl Claim {
+    /// The id.
+    pub(super) fn id(&self) -> u8 {
+        self.id
+    }
+
+    /// After a refusal there is no subscription; without an answer there may be one.
+    pub(super) fn note_subscribed(&mut self, answer: &Answer) {
+        self.is_free = matches!(answer, Err(BrokerError::Refused { .. }));
+    }
+
+    /// A refusal also means that the broker has no such subscription any more.
+    pub(super) fn note_unsubscribed(&mut self, answer: &Answer) {
+        self.is_free = is_over(answer);
+    }
+}
+
+fn is_over(answer: &Answer) -> bool {
+    matches!(answer, Ok(()) | Err(BrokerError::Refused { .. }))
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let (shared, id, limit) = (Arc::clone(&self.shared), self.id, self.limit);
+        shared.credit.forget(id);
+        let mut slots = lock(&shared.slots);
+        if self.is_free {
+            slots.remove(&id);
+            return;
+        }
+        match slots.get_mut(&id) {
+            Some(slot) => *slot = Slot::Over,
+            // The connection has ended.
+            None => return,
+        }
+        drop(slots);
+        let unsubscribing = async move {
+            let answer = shared.call(&Unsubscribe { subscription: id }, limit).await;
+            if is_over(&answer) {
+                lock(&shared.slots).remove(&id);
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(unsubscribing);
+        }
+    }
+}

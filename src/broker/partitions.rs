@@ -1,0 +1,56 @@
+//! Partitions of a super stream.
+
+use super::connection::Connection;
+use super::error::BrokerError;
+use super::locate::connect_to_seed;
+use super::options::ConnectOptions;
+use super::pool;
+use crate::types::StreamName;
+use crate::wire::commands::{Partitions, ResponseCode, keys};
+
+/// Names of the super stream's partitions, in their order, each once. An exchange without streams has
+/// none.
+///
+/// Uses a connection of the pool if there is one.
+pub async fn partitions(
+    options: &ConnectOptions,
+    super_stream: &StreamName,
+) -> Result<Vec<StreamName>, BrokerError> {
+    let shared = options.sharing.as_ref().and_then(pool::of).and_then(|pool| pool.any());
+    let connection = match shared {
+        Some(connection) => connection,
+        None => connect_to_seed(options).await?,
+    };
+    let answer = ask(&connection, super_stream).await;
+    // A node that did not answer would not answer this either.
+    if connection.is_sound() {
+        connection.close().await;
+    }
+    answer
+}
+
+async fn ask(
+    connection: &Connection,
+    super_stream: &StreamName,
+) -> Result<Vec<StreamName>, BrokerError> {
+    if !connection.supports(keys::PARTITIONS, 1) {
+        return Err(BrokerError::NoSuperStreams {
+            endpoint: connection.endpoint().clone(),
+            version: connection.version().to_owned(),
+        });
+    }
+    let request = Partitions { super_stream: super_stream.clone() };
+    let mut answer = connection.call(&request).await.map_err(|error| match error {
+        BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {
+            BrokerError::SuperStreamMissing {
+                super_stream: super_stream.clone(),
+                vhost: connection.vhost().to_owned(),
+            }
+        }
+        other => other,
+    })?;
+    // A stream that is bound under two keys is in it twice.
+    let mut seen = std::collections::HashSet::new();
+    answer.retain(|partition| seen.insert(partition.clone()));
+    Ok(answer)
+}

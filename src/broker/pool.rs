@@ -1,0 +1,217 @@
+//! Connections that many streams share: one for each node.
+//!
+//! Invariants:
+//! - whoever asks for a node while a connection to it is being opened waits for that one, and gets
+//!   its error if it fails;
+//! - a connection that has ended, or on which a request was not answered in time, is given to
+//!   nobody else;
+//! - at most [`USERS_MAX`] share a connection. For more there is another one to the same node;
+//! - the last user who closes a connection closes it normally. It ends by itself when all users
+//!   have dropped it.
+//!
+//! It does not choose nodes: that is done by [`locate`](super::locate).
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use super::connection::Connection;
+use super::error::BrokerError;
+use super::lease::Lease;
+use super::options::{ConnectOptions, Endpoint, Sharing};
+use crate::sync::lock;
+
+/// Most streams on one connection. The protocol has 256 ids for subscriptions; each stream needs one
+/// for its subscription, and one for a probe.
+pub(super) const USERS_MAX: usize = 120;
+
+type Opening = Shared<BoxFuture<'static, Result<Connection, BrokerError>>>;
+
+/// The pools of this process, by their numbers: connection options are plain data, and hold only the
+/// number.
+static POOLS: Mutex<Vec<(u64, Weak<Pool>)>> = Mutex::new(Vec::new());
+
+/// Numbers of the pools.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// Connections of one consumer, one for each node.
+pub struct Pool {
+    number: u64,
+    inner: Mutex<Inner>,
+}
+
+/// The pool of this number; `None` once nobody holds it any more.
+pub(super) fn of(sharing: &Sharing) -> Option<Arc<Pool>> {
+    let pools = lock(&POOLS);
+    pools.iter().find(|(number, _)| *number == sharing.pool)?.1.upgrade()
+}
+
+#[derive(Default)]
+struct Inner {
+    berths: Vec<Berth>,
+    numbers: u64,
+}
+
+/// One connection of the pool, open or being opened.
+struct Berth {
+    number: u64,
+    /// Address that it was opened to.
+    endpoint: Endpoint,
+    users: usize,
+    opening: Opening,
+}
+
+impl Berth {
+    /// True if one more stream may use it.
+    fn has_room(&self) -> bool {
+        let is_sound = match self.opening.peek() {
+            None => true,
+            Some(Ok(connection)) => connection.is_sound(),
+            Some(Err(_)) => false,
+        };
+        is_sound && self.users < USERS_MAX
+    }
+
+    /// Address by which the broker knows the node.
+    fn advertised(&self) -> Option<&Endpoint> {
+        self.opening.peek()?.as_ref().ok()?.advertised()
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new() -> Arc<Pool> {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let pool = Arc::new(Pool { number, inner: Mutex::default() });
+        lock(&POOLS).push((number, Arc::downgrade(&pool)));
+        pool
+    }
+
+    /// Use of the pool, for connection options.
+    pub fn sharing(&self) -> Sharing {
+        Sharing { pool: self.number, avoid: None }
+    }
+
+    fn lease(self: &Arc<Self>, number: u64) -> Lease {
+        let pool = Arc::clone(self);
+        Lease::new(number, move || pool.leave(number))
+    }
+
+    /// A connection to this address, which others may share.
+    ///
+    /// Cancel-safe.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+        avoid: Option<u64>,
+    ) -> Result<Connection, BrokerError> {
+        let (lease, opening) = self.board(endpoint, options, avoid);
+        let connection = match opening.await {
+            Ok(connection) => connection.leased(lease),
+            Err(error) => {
+                self.forget(lease.number());
+                return Err(error);
+            }
+        };
+        if let Some(twin) = self.twin_of(&connection) {
+            connection.close().await;
+            return Ok(twin);
+        }
+        Ok(connection)
+    }
+
+    /// A connection that is open already, to any node.
+    pub(super) fn any(self: &Arc<Self>) -> Option<Connection> {
+        self.join(|_| true)
+    }
+
+    /// Takes a place on the connection to this address, or begins to open one.
+    fn board(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+        avoid: Option<u64>,
+    ) -> (Lease, Opening) {
+        let avoid = avoid.filter(|_| !options.follow_advertised_hosts);
+        let mut inner = lock(&self.inner);
+        let known = inner.berths.iter_mut().find(|berth| {
+            let leads_there = berth.endpoint == *endpoint || berth.advertised() == Some(endpoint);
+            leads_there && avoid != Some(berth.number) && berth.has_room()
+        });
+        if let Some(berth) = known {
+            berth.users += 1;
+            return (self.lease(berth.number), berth.opening.clone());
+        }
+        inner.numbers += 1;
+        let number = inner.numbers;
+        let (to, options) = (endpoint.clone(), options.clone());
+        let opening: Opening =
+            async move { Connection::open_alone(&to, &options).await }.boxed().shared();
+        let berth =
+            Berth { number, endpoint: endpoint.clone(), users: 1, opening: opening.clone() };
+        inner.berths.push(berth);
+        (self.lease(number), opening)
+    }
+
+    /// An older connection to the same node, by the address that the broker gives for it: a node can
+    /// have several names, and a load balancer has none of them.
+    fn twin_of(self: &Arc<Self>, connection: &Connection) -> Option<Connection> {
+        let (node, number) = (connection.advertised()?, connection.number()?);
+        self.join(|berth| berth.number < number && berth.advertised() == Some(node))
+    }
+
+    /// Takes a place on an open connection for which this is true.
+    fn join(self: &Arc<Self>, is_wanted: impl Fn(&Berth) -> bool) -> Option<Connection> {
+        let mut inner = lock(&self.inner);
+        inner.berths.iter_mut().find_map(|berth| {
+            let open = berth.opening.peek()?.as_ref().ok()?.clone();
+            if !berth.has_room() || !is_wanted(berth) {
+                return None;
+            }
+            berth.users += 1;
+            Some(open.leased(self.lease(berth.number)))
+        })
+    }
+
+    /// Has this connection given to nobody else.
+    fn forget(&self, number: u64) {
+        let mut inner = lock(&self.inner);
+        let at = inner.berths.iter().position(|berth| berth.number == number);
+        let gone = at.map(|at| inner.berths.swap_remove(at));
+        // A connection that is dropped takes locks of its own.
+        drop(inner);
+        drop(gone);
+    }
+
+    /// One user less; true if it was the last.
+    fn leave(&self, number: u64) -> bool {
+        let mut inner = lock(&self.inner);
+        let Some(at) = inner.berths.iter().position(|berth| berth.number == number) else {
+            return false;
+        };
+        let users = inner.berths.get_mut(at).map_or(0, |berth| {
+            berth.users -= 1;
+            berth.users
+        });
+        // In the same moment, so that nobody takes a place on it any more.
+        let gone = (users == 0).then(|| inner.berths.swap_remove(at));
+        drop(inner);
+        gone.is_some()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&POOLS).retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("connections", &lock(&self.inner).berths.len()).finish()
+    }
+}

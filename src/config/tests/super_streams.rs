@@ -1,0 +1,114 @@
+//! Super streams and placeholders: what fits together, and what is told where it does not.
+
+use super::*;
+
+fn of(name: &str, source: &str, rest: &str) -> String {
+    format!("[[consumer]]\nname = \"{name}\"\n{source}\n{rest}\n")
+}
+
+const ORDERS: &str = "super_stream = \"orders\"";
+
+#[test]
+fn what_is_wrong_with_a_super_stream() {
+    let null = "sink = { type = \"null\" }";
+    let stream = |keys: &str| format!("sink = {{ type = \"stream\", stream = {keys} }}");
+    let file = |dir: &str| format!("sink = {{ type = \"file\", dir = \"{dir}\" }}");
+    let cases = [
+        (of("a", "super_stream = \"\"", null), "consumer[0].super_stream", "0 bytes"),
+        (of("a", "super_stream = \"a\\nb\"", null), "consumer[0].super_stream", "control"),
+        (
+            of("a", "stream = \"s\"\nsuper_stream = \"t\"", null),
+            "consumer[0].super_stream",
+            "one of the two",
+        ),
+        (
+            of("a", ORDERS, &format!("start = {{ offset = 5 }}\n{null}")),
+            "consumer[0].start",
+            "nothing in common",
+        ),
+        (
+            of("a", ORDERS, &format!("single_active = true\n{null}")),
+            "consumer[0].single_active",
+            "cannot be combined",
+        ),
+        (
+            of("a", ORDERS, null)
+                + &of("b", "stream = \"x\"", &format!("reference = \"a\"\n{null}")),
+            "consumer[1].reference",
+            "the partitions of super stream \"orders\"",
+        ),
+        (
+            of("a", "stream = \"x\"", null)
+                + &of("b", ORDERS, &format!("reference = \"a\"\n{null}")),
+            "consumer[1].reference",
+            "consumer[0] has the same reference",
+        ),
+        (
+            of("a", ORDERS, &file("d/{partition}")) + &of("b", ORDERS, &file("d/{partition}")),
+            "consumer[1].sink.dir",
+            "already writes super stream \"orders\"",
+        ),
+        (of("a", ORDERS, &file("{partitions}")), "consumer[0].sink.dir", "not a placeholder"),
+        (of("a", "stream = \"s\"", &file("{partition}")), "consumer[0].sink.dir", "use {stream}"),
+        (
+            of("a", ORDERS, &stream("\"t\", publisher = \"p\"")),
+            "consumer[0].sink.publisher",
+            "put {partition} into it",
+        ),
+    ];
+    for (text, path, says) in cases {
+        let found = problems(&text, &Env::default());
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].starts_with(path), "{path}: {found:?}");
+        assert!(found[0].contains(says), "{} does not say {says:?}", found[0]);
+    }
+}
+
+#[test]
+fn what_fits_together() {
+    let null = "sink = { type = \"null\" }";
+    let file = "sink = { type = \"file\", dir = \"d\" }";
+    for text in [
+        // An exchange and a stream may have one name.
+        of("a", ORDERS, file) + &of("b", "stream = \"orders\"", file),
+        of("a", ORDERS, null) + &of("b", ORDERS, null),
+        of(
+            "a",
+            ORDERS,
+            "sink = { type = \"stream\", stream = \"t\", publisher = \"p-{partition}\" }",
+        ),
+        of(
+            "a",
+            ORDERS,
+            "sink = { type = \"stream\", stream = \"{stream}-copy\", publisher = \"p\" }",
+        ),
+        of("a", "stream = \"s\"", "sink = { type = \"file\", dir = \"{stream}/x\" }"),
+    ] {
+        if let Err(error) = File::new(&text).load(&Env::default()) {
+            panic!("{error}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_partition_has_its_names_in_place_of_the_placeholders() {
+    let sqlite =
+        |keys: &str| format!("sink = {{ type = \"sqlite\", path = \"x-{{partition}}.db\"{keys} }}");
+    let text = of("a", ORDERS, &sqlite("")) + &of("b", ORDERS, &sqlite(", table = \"t_{stream}\""));
+    let file = File::new(&text);
+    let config = file.load(&Env::default()).unwrap();
+    let places: Vec<_> = config
+        .consumers
+        .iter()
+        .map(|consumer| {
+            assert!(consumer.is_super_stream);
+            let one = consumer.of_stream(Some(&"orders-2".into()));
+            assert_eq!((one.stream.as_str(), one.is_super_stream), ("orders-2", false));
+            assert!(one.sink.place().unwrap().ends_with("x-2.db"), "{:?}", one.sink.place());
+            one.sink.exclusive().unwrap().place
+        })
+        .collect();
+    // All partitions share the table by default.
+    assert!(places[0].contains("\"orders\""), "{places:?}");
+    assert!(places[1].contains("\"t_orders_2\""), "{places:?}");
+}

@@ -1,0 +1,164 @@
+//! The partitions that a consumer of a super stream has seen, in a file in `state_dir`.
+//!
+//! It tells a partition that was there when the consumer first started, and begins at `start`, from one
+//! that came later, and begins at its first message: whatever is in it was published after the consumer
+//! began. It is written before such a partition is read, so that a crash in between changes nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state_file::NEXT;
+use crate::files;
+use crate::types::file_name::of_two;
+use crate::types::{Reference, StreamName};
+
+/// Extension of the file.
+const EXTENSION: &str = "partitions";
+
+/// The file could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("list of partitions {}: {what}", path.display())]
+pub struct RosterError {
+    path: PathBuf,
+    what: String,
+}
+
+/// The partitions that were seen.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    path: PathBuf,
+    content: Content,
+    /// True if there was one before: then every other partition came later.
+    has_begun: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Content {
+    super_stream: StreamName,
+    reference: Reference,
+    partitions: BTreeMap<StreamName, Seen>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    /// True if it came after the consumer had begun.
+    late: bool,
+}
+
+impl Roster {
+    /// Reads the file, which may not exist yet.
+    ///
+    /// # Errors
+    /// If it cannot be read, or belongs to others.
+    pub fn read(
+        state_dir: &Path,
+        reference: &Reference,
+        super_stream: &StreamName,
+    ) -> Result<Roster, RosterError> {
+        let name = of_two(reference.as_str(), super_stream.as_str(), EXTENSION, NEXT);
+        let path = state_dir.join(name);
+        let failed = |what: String| RosterError { path: path.clone(), what };
+        let content = Content {
+            super_stream: super_stream.clone(),
+            reference: reference.clone(),
+            partitions: BTreeMap::new(),
+        };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Roster { path, content, has_begun: false });
+            }
+            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+        };
+        let found: Content = serde_json::from_slice(&text).map_err(|error| {
+            failed(format!("is damaged ({error}). Delete it: partitions without a position then begin at the configured start"))
+        })?;
+        if found.super_stream != content.super_stream || found.reference != content.reference {
+            let (other, of) = (found.reference, found.super_stream);
+            return Err(failed(format!("belongs to reference {other:?} on super stream {of:?}")));
+        }
+        Ok(Roster { path, content: found, has_begun: true })
+    }
+
+    /// True if this partition came after the consumer had begun.
+    pub fn is_late(&self, partition: &StreamName) -> bool {
+        let seen = self.content.partitions.get(partition);
+        seen.map_or(self.has_begun, |seen| seen.late)
+    }
+
+    /// Adds these partitions, and writes the file if any of them is new. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing has changed.
+    pub fn add(&mut self, partitions: &[StreamName]) -> Result<(), RosterError> {
+        let mut content = self.content.clone();
+        for partition in partitions {
+            let late = self.is_late(partition);
+            content.partitions.insert(partition.clone(), Seen { late });
+        }
+        if self.has_begun && content.partitions.len() == self.content.partitions.len() {
+            return Ok(());
+        }
+        let failed = |what: String| RosterError { path: self.path.clone(), what };
+        let text = serde_json::to_vec_pretty(&content).map_err(|e| failed(e.to_string()))?;
+        let next = self.path.with_extension(format!("{EXTENSION}{NEXT}"));
+        files::replace(&self.path, &next, &text)
+            .map_err(|error| failed(format!("cannot be written: {error}")))?;
+        (self.content, self.has_begun) = (content, true);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(folder: &Path) -> Roster {
+        Roster::read(folder, &"r".into(), &"orders".into()).unwrap()
+    }
+
+    #[test]
+    fn only_what_comes_later_is_late_and_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, third] = ["orders-0", "orders-1", "orders-2"].map(StreamName::from);
+        let mut roster = read(folder.path());
+        assert!(!roster.is_late(&first));
+        roster.add(&[first.clone(), second.clone()]).unwrap();
+        assert!(!roster.is_late(&second) && roster.is_late(&third));
+        roster.add(std::slice::from_ref(&third)).unwrap();
+        let again = read(folder.path());
+        let late = [&first, &second, &third].map(|partition| again.is_late(partition));
+        assert_eq!(late, [false, false, true]);
+        assert!(again.is_late(&"orders-3".into()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut roster = read(folder.path());
+        roster.path = folder.path().join("no").join("such");
+        fs::write(folder.path().join("no"), "a file").unwrap();
+        let error = roster.add(&["orders-0".into()]).unwrap_err().to_string();
+        assert!(error.contains("cannot be written"), "{error}");
+        assert!(!roster.is_late(&"orders-1".into()));
+    }
+
+    #[test]
+    fn a_file_of_others_or_of_nonsense_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut roster = read(folder.path());
+        roster.add(&["orders-0".into()]).unwrap();
+        let text = fs::read_to_string(&roster.path).unwrap();
+        for (content, says) in
+            [(text.replace("orders\"", "bills\""), "belongs to"), ("{".to_owned(), "is damaged")]
+        {
+            fs::write(&roster.path, content).unwrap();
+            let error = Roster::read(folder.path(), &"r".into(), &"orders".into()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+}

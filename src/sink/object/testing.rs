@@ -1,0 +1,64 @@
+//! A store whose operations a test delays or fails.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::store::{Created, Digest, Store, Swapped, Version};
+use crate::sink::SinkError;
+
+/// What a test does to every operation of a store.
+pub(super) trait Interference: Send + Sync {
+    /// Runs the operation, or not, and returns its result, or an error in its place.
+    fn around<R: Send>(
+        &self,
+        operation: impl Future<Output = Result<R, SinkError>> + Send,
+    ) -> impl Future<Output = Result<R, SinkError>> + Send;
+}
+
+/// A store with interference.
+pub(super) struct Disturbed<I> {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) interference: I,
+}
+
+#[async_trait]
+impl<I: Interference> Store for Disturbed<I> {
+    fn place(&self, key: &str) -> String {
+        self.inner.place(key)
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
+        self.interference.around(self.inner.create(key, bytes)).await
+    }
+
+    async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
+        self.interference.around(self.inner.digest(key)).await
+    }
+
+    async fn keep(&self, key: &str) -> Result<(), SinkError> {
+        self.interference.around(self.inner.keep(key)).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError> {
+        self.interference.around(self.inner.read(key)).await
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        from: Option<&Version>,
+        bytes: Bytes,
+    ) -> Result<Swapped, SinkError> {
+        self.interference.around(self.inner.swap(key, from, bytes)).await
+    }
+
+    async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
+        self.interference.around(self.inner.any_below(folder)).await
+    }
+
+    async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
+        self.interference.around(self.inner.has_folder(above, name)).await
+    }
+}

@@ -1,0 +1,286 @@
+//! A consumer of a super stream: asks for its partitions again and again, and edits the desired state.
+//!
+//! While there is no partition to show, or the broker cannot be asked, the consumer has a row of its
+//! own among the consumers, with the super stream's name and the reason. It is never ready.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::connect::connect_options;
+use super::desired::Edit;
+use super::partitions::{Changes, Present};
+use super::plan::{Plan, plan_of_partition, sharing};
+use super::set::Shared;
+use crate::broker::{self, BrokerError, ConnectOptions, Pool};
+use crate::config::{Config, ConsumerConfig};
+use crate::consumer::{Roster, Status};
+use crate::flow::backoff::Backoff;
+use crate::flow::trouble::Trouble;
+use crate::sync::lock;
+use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
+use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName};
+
+/// Time between two questions. Partitions are removed after two answers, so within half a minute.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// Shortest time between two questions while there is no partition.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+
+/// Longest time between two questions while there is no partition.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Time for which the partitions may not be known to be all, before the consumer counts as not ready.
+const UNKNOWN_MAX: Duration = Duration::from_secs(60);
+
+/// Time limit of a question, with connecting to all nodes.
+const ASK_MAX: Duration = Duration::from_secs(60);
+
+/// How long the task may show no sign of life.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// A consumer of a super stream, ready to run.
+pub struct SuperPlan {
+    name: ConsumerName,
+    super_stream: StreamName,
+    reference: Reference,
+    sink_kind: &'static str,
+    guarantee: Guarantee,
+    state_dir: PathBuf,
+    /// For asking.
+    connect: ConnectOptions,
+    plan: PlanOf,
+}
+
+/// Plan of a partition; the second argument is true if it came after the consumer had begun.
+type PlanOf = Box<dyn Fn(&StreamName, bool) -> Plan + Send + Sync>;
+
+impl SuperPlan {
+    /// The plan that the configuration gives for a consumer of a super stream.
+    pub fn of(config: &Config, consumer: &ConsumerConfig) -> SuperPlan {
+        let pool = Pool::new();
+        let connect = sharing(config, consumer, &pool);
+        let plan = {
+            let (config, consumer) = (config.clone(), consumer.clone());
+            move |partition: &StreamName, late| {
+                plan_of_partition(&config, &consumer, partition, late, &pool)
+            }
+        };
+        SuperPlan {
+            name: consumer.name.clone(),
+            super_stream: consumer.stream.clone(),
+            reference: consumer.reference.clone(),
+            sink_kind: consumer.sink.kind(),
+            guarantee: consumer.sink.guarantee(),
+            state_dir: config.state_dir.clone(),
+            connect,
+            plan: Box::new(plan),
+        }
+    }
+}
+
+/// The names of the partitions now, and the plan of each, for `rillway check`.
+///
+/// # Errors
+/// If the broker cannot say.
+pub async fn partitions_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+) -> Result<Vec<Plan>, String> {
+    let connect = connect_options(&config.broker, &format!("rillway {}", consumer.name));
+    let asked = broker::partitions(&connect, &consumer.stream).await;
+    let partitions = asked.map_err(|error| error.to_string())?;
+    if partitions.is_empty() {
+        return Err(empty(&consumer.stream));
+    }
+    let roster = Roster::read(&config.state_dir, &consumer.reference, &consumer.stream)
+        .map_err(|error| error.to_string())?;
+    let pool = Pool::new();
+    let plan = |partition: &StreamName| {
+        plan_of_partition(config, consumer, partition, roster.is_late(partition), &pool)
+    };
+    Ok(partitions.iter().map(plan).collect())
+}
+
+fn empty(super_stream: &StreamName) -> String {
+    format!(
+        "super stream {:?} has no partitions: no stream is bound to the exchange of this name. Bind its streams, or check the name",
+        super_stream.as_str()
+    )
+}
+
+/// A consumer of a super stream, as others see it.
+pub(super) struct Group {
+    plan: SuperPlan,
+    /// What is shown of it beside its partitions; `None` while they say everything.
+    row: Mutex<Option<Arc<Status>>>,
+    /// Held here, so that a task that panicked counts as stuck.
+    pulse: Pulse,
+}
+
+/// Why the partitions are not known.
+struct Unknown {
+    reason: String,
+    /// True if the broker has said that there is none.
+    is_missing: bool,
+}
+
+impl Unknown {
+    fn because(reason: impl ToString) -> Unknown {
+        Unknown { reason: reason.to_string(), is_missing: false }
+    }
+}
+
+impl Group {
+    pub(super) fn new(plan: SuperPlan, heartbeats: &Heartbeats) -> Group {
+        let pulse = heartbeats.register(format!("partitions of {}", plan.name), SILENCE_MAX);
+        let group = Group { plan, row: Mutex::default(), pulse };
+        group.show(State::Connecting, "asking for the partitions".to_owned());
+        group
+    }
+
+    pub(super) fn name(&self) -> &ConsumerName {
+        &self.plan.name
+    }
+
+    pub(super) fn super_stream(&self) -> &StreamName {
+        &self.plan.super_stream
+    }
+
+    pub(super) fn reference(&self) -> &Reference {
+        &self.plan.reference
+    }
+
+    pub(super) fn sink_kind(&self) -> &'static str {
+        self.plan.sink_kind
+    }
+
+    pub(super) fn guarantee(&self) -> Guarantee {
+        self.plan.guarantee
+    }
+
+    /// Its own row; `None` while its partitions say everything.
+    pub(super) fn row(&self) -> Option<Arc<Status>> {
+        lock(&self.row).clone()
+    }
+
+    fn show(&self, state: State, reason: String) {
+        let mut row = lock(&self.row);
+        let status = row.get_or_insert_with(|| {
+            let SuperPlan { name, super_stream, sink_kind, .. } = &self.plan;
+            Arc::new(Status::new(ConsumerMetrics::new(name, super_stream, sink_kind)))
+        });
+        status.set_state(state, Some(reason));
+    }
+
+    fn hide(&self, present: &Present) {
+        if lock(&self.row).take().is_some() && !present.has(&self.plan.super_stream) {
+            telemetry::retire(&self.key(&self.plan.super_stream));
+        }
+    }
+
+    fn key(&self, stream: &StreamName) -> ConsumerKey {
+        ConsumerKey { consumer: self.plan.name.clone(), stream: stream.clone() }
+    }
+
+    /// Asks indefinitely; ends when its task is aborted.
+    pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut present = Present::default();
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut trouble = Trouble::default();
+        let mut known_at = Instant::now();
+        loop {
+            self.pulse.touch();
+            let asked = match tokio::time::timeout(ASK_MAX, self.ask()).await {
+                Ok(asked) => asked,
+                Err(_) => Err(Unknown::because(format!("no answer within {ASK_MAX:?}"))),
+            };
+            let taken = match asked {
+                Ok(partitions) => self.take(&partitions, &mut present, &shared).await,
+                Err(unknown) => Err(unknown),
+            };
+            match taken {
+                Ok(()) => {
+                    known_at = Instant::now();
+                    if let Some(past) = trouble.over(known_at) {
+                        tracing::info!(consumer = %self.plan.name, super_stream = %self.plan.super_stream, after_s = past.lasted.as_secs(), "the partitions are known again");
+                    }
+                    self.hide(&present);
+                }
+                Err(Unknown { reason, is_missing }) => {
+                    let now = Instant::now();
+                    if trouble.failed(&reason, now) {
+                        tracing::warn!(consumer = %self.plan.name, super_stream = %self.plan.super_stream, reason, "the partitions are not known; those that are read already are read on");
+                    }
+                    if present.is_empty() || is_missing || now - known_at > UNKNOWN_MAX {
+                        self.show(State::Backoff, reason);
+                    }
+                }
+            }
+            let wait = match present.is_empty() {
+                true => backoff.next(fastrand::f64()),
+                false => EVERY,
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<Vec<StreamName>, Unknown> {
+        let SuperPlan { connect, super_stream, .. } = &self.plan;
+        match broker::partitions(connect, super_stream).await {
+            Ok(partitions) if partitions.is_empty() => {
+                Err(Unknown { reason: empty(super_stream), is_missing: true })
+            }
+            Ok(partitions) => Ok(partitions),
+            Err(error) => {
+                let is_missing = matches!(error, BrokerError::SuperStreamMissing { .. });
+                Err(Unknown { reason: error.to_string(), is_missing })
+            }
+        }
+    }
+
+    /// Edits the desired state by an answer.
+    async fn take(
+        &self,
+        partitions: &[StreamName],
+        present: &mut Present,
+        shared: &Shared,
+    ) -> Result<(), Unknown> {
+        let (name, super_stream) = (&self.plan.name, &self.plan.super_stream);
+        let Changes { new, gone } = present.answered(partitions);
+        for partition in gone {
+            tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is drained; its position is kept");
+            // It was put there, so it is there.
+            shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let lates = self.enlist(new.clone()).await?;
+        for (partition, late) in new.iter().zip(lates) {
+            tracing::info!(consumer = %name, %super_stream, %partition, late, "a partition: it is read");
+            present.add(partition);
+            // Adding one always succeeds.
+            shared.edit(Edit::Put((self.plan.plan)(partition, late))).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Writes new partitions down; returns for each whether it came after the consumer had begun.
+    async fn enlist(&self, new: Vec<StreamName>) -> Result<Vec<bool>, Unknown> {
+        let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
+        let (state_dir, reference) = (state_dir.clone(), reference.clone());
+        let super_stream = super_stream.clone();
+        // A disk that hangs delays only this.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut roster = Roster::read(&state_dir, &reference, &super_stream)?;
+            roster.add(&new)?;
+            Ok::<_, crate::consumer::RosterError>(new.iter().map(|p| roster.is_late(p)).collect())
+        });
+        match written.await {
+            Ok(Ok(lates)) => Ok(lates),
+            Ok(Err(error)) => Err(Unknown::because(error)),
+            Err(error) => Err(Unknown::because(error)),
+        }
+    }
+}

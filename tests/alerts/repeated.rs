@@ -1,0 +1,186 @@
+//! Troubles that come again and again, each brought about for real: connections that are cut, a process
+//! that ends, descriptors that run out, a broker that goes before it is told an offset, and one that was
+//! never there. A healthy daemon beside them raises nothing.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::{consumer, deployed, faster, nobody};
+use crate::common::daemon::{Daemon, Home};
+use crate::common::load::{Load, Pace, body};
+use crate::common::prometheus::{self, Prometheus};
+use crate::common::proxy::Proxy;
+use crate::common::skip::{Unavailable, or_skip};
+use crate::common::{Broker, Version, eventually, streams};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Slower than beside the other troubles: what counts restarts in an hour has to see four of a process
+/// in its window, which takes as long as the process takes to start.
+const FASTER: f64 = 100.0;
+
+/// The alerts that have fired so far, each with the daemon and the consumer that it is about.
+async fn fired(prometheus: &Prometheus, daemons: &[(&str, String)], so_far: &mut BTreeSet<String>) {
+    for (labels, _) in prometheus.series("ALERTS{alertstate=\"firing\"}").await {
+        let of = |label: &str| labels.get(label).map_or("", String::as_str);
+        let at = daemons.iter().find(|(_, address)| *address == of("instance"));
+        let at = at.map_or("unknown", |(name, _)| *name);
+        so_far.insert(format!("{} {at} {}", of("alertname"), of("consumer")).trim_end().to_owned());
+    }
+}
+
+/// Many consumers in a process that may have few descriptors more than they need.
+async fn few_descriptors(home: &Home, names: &[String]) -> Daemon {
+    let mut measured = home.start();
+    for name in names {
+        measured.until(name, "it runs", SOON, |c| c["state"] == "running").await;
+    }
+    let open = measured.metric("process_open_fds", &[]).await.unwrap();
+    measured.terminate().await;
+    // Between 0.8 and 1, with room for what is open for a moment.
+    let limit = (open / 0.87).ceil();
+    let run = home.command(&["run"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()]);
+    command.arg(run.get_program()).args(run.get_args());
+    command.current_dir(home.path("")).stdin(Stdio::null());
+    let mut daemon = home.spawn(command, Stdio::null());
+    for name in names {
+        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
+    }
+    daemon
+}
+
+/// Ends a process and starts it again, each time once Prometheus has seen it, and in another second: the
+/// time at which it began is told in whole ones, rounded either way.
+async fn crash_loop(home: &Home, prometheus: &Prometheus, times: usize) -> Daemon {
+    let mut last: Option<f64> = None;
+    for time in 0.. {
+        eventually("it begins in another second", SOON, || async {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+            last.is_none_or(|last| now >= last + 2.0).then_some(())
+        })
+        .await;
+        let mut daemon = home.start();
+        daemon.until("crashing", "it runs", SOON, |c| c["state"] == "running").await;
+        let began =
+            format!("process_start_time_seconds{{instance=\"{}\"}}", daemon.admin_address());
+        let seen = async || prometheus.series(&began).await.first().map(|(_, value)| *value);
+        let new = eventually("Prometheus has seen this process", SOON, || async {
+            seen().await.filter(|began| Some(*began) != last)
+        })
+        .await;
+        last = Some(new);
+        if time == times {
+            return daemon;
+        }
+        daemon.kill();
+    }
+    unreachable!()
+}
+
+async fn again_and_again() -> Result<(), Unavailable> {
+    let programs = prometheus::programs()?;
+    let broker = Broker::shared(Version::V4_3).await?;
+    let busy = streams::create(broker, "alerts-busy").await;
+    let null = "type = \"null\"";
+    let from_first = "start = \"first\"";
+    let by = |proxy: &Proxy| {
+        format!("uri = \"{}\"\nfollow_advertised_hosts = false", broker.uri_by(proxy.port))
+    };
+    let lost = Proxy::to(broker.stream_port).await;
+    let unstored = Home::with_broker(
+        &by(&lost),
+        &consumer("unstored", &busy, null, from_first).replace("200ms", "3s"),
+    );
+    let proxy = Proxy::to(broker.stream_port).await;
+    let cut = Home::with_broker(
+        &by(&proxy),
+        &consumer("cut", &busy, null, from_first)
+            .replace("min_backoff = \"2s\"", "min_backoff = \"10ms\""),
+    );
+    let never = Home::new(
+        &format!("rabbitmq-stream://guest:guest@{}/%2f", nobody()),
+        &consumer("never", &busy, null, ""),
+    );
+    let crowd: Vec<String> = (0..12).map(|nth| format!("crowd-{nth}")).collect();
+    let crowded = Home::new(
+        &broker.uri(),
+        &crowd
+            .iter()
+            .map(|name| consumer(name, &busy, &format!("type = \"file\", dir = \"{name}\""), ""))
+            .collect::<String>(),
+    );
+    let crashing = Home::new(&broker.uri(), &consumer("crashing", &busy, null, ""));
+    let healthy = Home::new(&broker.uri(), &consumer("healthy", &busy, null, from_first));
+
+    streams::publish(broker, &busy, (0..10).map(body)).await;
+    let crowded = few_descriptors(&crowded, &crowd).await;
+    let others = [&unstored, &cut, &never, &healthy].map(|home| home.start());
+    let [mut unstored, cut, never, healthy] = others;
+    let daemons: Vec<(&str, String)> = [
+        ("unstored", unstored.admin_address()),
+        ("cut", cut.admin_address()),
+        ("never", never.admin_address()),
+        ("crowded", crowded.admin_address()),
+        ("healthy", healthy.admin_address()),
+        ("crashing", crashing.admin_address()),
+    ]
+    .into();
+    let targets: Vec<String> = daemons.iter().map(|(_, address)| address.clone()).collect();
+    let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap(), FASTER);
+    let prometheus = Prometheus::watching(&programs, &targets, Some(&rules));
+    let load = Load::on(broker, &busy, Pace { messages: 10, pause: Duration::from_millis(50) });
+    // The broker is lost between what became durable and the next time to store its offset.
+    let is_behind =
+        |c: &serde_json::Value| c["durable_offset"].as_u64() > c["stored_offset"].as_u64();
+    unstored.until("unstored", "an offset is to be stored", SOON, is_behind).await;
+    lost.refuse();
+    let away = |c: &serde_json::Value| c["state"] == "backoff";
+    let shown = unstored.until("unstored", "the broker is away", SOON, away).await;
+    assert!(is_behind(&shown), "{shown}");
+    let crashing = crash_loop(&crashing, &prometheus, 5).await;
+
+    let expected: BTreeSet<String> = [
+        "RillwayConsumerRestarting cut cut",
+        "RillwayProcessRestarting crashing",
+        "RillwayFileDescriptorsLow crowded",
+        "RillwayOffsetNotStored unstored unstored",
+        "RillwayConsumerNotReady never never",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut so_far = BTreeSet::new();
+    let started = Instant::now();
+    while !expected.is_subset(&so_far) {
+        proxy.cut();
+        fired(&prometheus, &daemons, &mut so_far).await;
+        let missing: Vec<_> = expected.difference(&so_far).collect();
+        assert!(
+            started.elapsed() < Duration::from_secs(90),
+            "did not fire: {missing:?}; did: {so_far:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let wrong: Vec<_> = so_far.iter().filter(|alert| alert.contains("healthy")).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Those of a process are raised by that process alone.
+    for (alert, only) in
+        [("RillwayProcessRestarting", "crashing"), ("RillwayFileDescriptorsLow", "crowded")]
+    {
+        let others: Vec<_> =
+            so_far.iter().filter(|f| f.starts_with(alert) && !f.contains(only)).collect();
+        assert!(others.is_empty(), "{others:?}");
+    }
+    load.stop().await;
+    for daemon in [unstored, cut, never, crowded, healthy, crashing] {
+        daemon.kill();
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn trouble_that_comes_again_and_again_is_noticed() {
+    or_skip!(again_and_again().await);
+}
