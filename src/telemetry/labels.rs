@@ -182,7 +182,7 @@ mod tests {
     fn every_set_is_closed_and_without_doubles() {
         check::<LostReason>(7);
         check::<StoreResult>(3);
-        check::<State>(9);
+        check::<State>(10);
         check::<RestartReason>(8);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
