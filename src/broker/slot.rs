@@ -46,7 +46,7 @@ pub enum Received {
 /// end-of-subscription event. Credit does not limit the number of waiting chunks, because it is
 /// granted again when a chunk *arrives*. But each chunk counts for at least the overhead, so the
 /// budget does.
-pub(super) fn queue_max(budget: &Budget) -> usize {
+pub(crate) fn queue_max(budget: &Budget) -> usize {
     let chunks = budget.limit() / CHUNK_OVERHEAD_BYTES + 1;
     usize::try_from(chunks).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }

@@ -10,6 +10,8 @@ use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
+use crate::source::Source;
+use crate::source::amqp::AmqpSource;
 use crate::source::stream::StreamSource;
 use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 
@@ -67,13 +69,8 @@ pub fn stream_sink_options(
 /// `pool` has the connections that it shares with the other partitions of its super stream.
 fn spec_of(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Spec {
     let connect = connect_options(&config.broker, &connection_name(consumer));
-    let source =
-        StreamSource::new(connect.clone(), consumer.stream.clone(), consumer.reference.clone());
     let surroundings = Surroundings {
-        source: Arc::new(match pool {
-            Some(pool) => source.sharing(pool),
-            None => source,
-        }),
+        source: source(config, consumer, &connect, pool),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -117,6 +114,25 @@ pub(super) fn sharing(
     ConnectOptions {
         sharing: Some(pool.sharing()),
         ..connect_options(&config.broker, &connection_name(consumer))
+    }
+}
+
+fn source(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    connect: &ConnectOptions,
+    pool: Option<&Arc<Pool>>,
+) -> Arc<dyn Source> {
+    let (connect, stream) = (connect.clone(), consumer.stream.clone());
+    match config.broker.protocol {
+        config::Protocol::Stream => {
+            let source = StreamSource::new(connect, stream, consumer.reference.clone());
+            Arc::new(match pool {
+                Some(pool) => source.sharing(pool),
+                None => source,
+            })
+        }
+        config::Protocol::Amqp => Arc::new(AmqpSource::new(connect, stream)),
     }
 }
 
