@@ -85,7 +85,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "source",
-        may_use: &["broker", "flow::lag", "flow::resume", "types", "wire"],
+        may_use: &["broker", "flow::lag", "flow::resume", "sync", "types", "wire"],
         never: &["metrics"],
     },
     Rule {

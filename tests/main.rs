@@ -15,6 +15,7 @@ mod common;
 
 mod admin;
 mod alerts;
+mod amqp;
 mod any_message;
 mod architecture;
 mod check;

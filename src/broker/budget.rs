@@ -57,7 +57,7 @@ struct Inner {
     port: Option<(Arc<CreditQueue>, u8)>,
 }
 
-/// Decision on reading a frame.
+/// Decision on reading a frame, or a message.
 pub(crate) enum Admission {
     Granted,
     /// Not now: too much is held.
@@ -141,6 +141,23 @@ impl Budget {
         Arc::new(Held { budget: Arc::clone(self), cost })
     }
 
+    /// Number of single messages that may be outstanding on the next subscription.
+    pub(crate) fn affordable(&self) -> u64 {
+        lock(&self.inner).window.affordable()
+    }
+
+    /// Counts credit that a source grants by itself.
+    pub(crate) fn returned(&self, credits: u64) {
+        lock(&self.inner).window.returned(credits);
+    }
+
+    /// Takes memory that [`Budget::admit`] granted, for a message that is part of a chunk.
+    pub(crate) fn reserve(self: &Arc<Self>, frame_bytes: u64) -> Held {
+        let cost = Window::cost(frame_bytes);
+        lock(&self.inner).window.received(cost);
+        Held { budget: Arc::clone(self), cost }
+    }
+
     fn release(&self, cost: u64) {
         let mut inner = lock(&self.inner);
         inner.window.released(cost);
@@ -159,9 +176,17 @@ impl Budget {
     }
 }
 
-struct Held {
+/// Memory of a chunk, or of messages that become one.
+pub(crate) struct Held {
     budget: Arc<Budget>,
     cost: u64,
+}
+
+impl Held {
+    /// Takes another one of the same budget over.
+    pub(crate) fn merge(&mut self, mut other: Held) {
+        self.cost += std::mem::take(&mut other.cost);
+    }
 }
 
 impl Drop for Held {

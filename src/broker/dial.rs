@@ -10,11 +10,11 @@ use super::error::BrokerError;
 use super::options::{ConnectOptions, Endpoint};
 use super::tls;
 
-pub(super) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
-pub(super) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Connects. The caller sets the time limit.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     endpoint: &Endpoint,
     options: &ConnectOptions,
 ) -> Result<(ReadHalf, WriteHalf), BrokerError> {

@@ -37,8 +37,10 @@ mod writer;
 pub use budget::Budget;
 // For sources that deliver chunks without a connection of this module.
 #[cfg(test)]
-pub(crate) use budget::{Admission, CreditQueue};
+pub(crate) use budget::CreditQueue;
+pub(crate) use budget::{Admission, Held};
 pub use connection::Connection;
+pub(crate) use dial::{ReadHalf, WriteHalf, dial};
 pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use lookout::Lookout;
@@ -47,6 +49,7 @@ pub use partitions::partitions;
 pub use pool::Pool;
 pub use publishing::{Creation, Frame, Publisher};
 pub use scan::{ReadError, StreamReader};
+pub(crate) use slot::queue_max;
 pub use slot::{Delivery, Received};
 pub use subscription::{SINGLE_ACTIVE, Subscribed};
 pub use tail::{Bounds, chunk_at, stream_bounds};

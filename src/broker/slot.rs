@@ -58,7 +58,7 @@ const UPDATES_MAX: usize = 16;
 /// end-of-subscription event, plus those for updates. Credit does not limit the number of waiting chunks, because it is
 /// granted again when a chunk *arrives*. But each chunk counts for at least the overhead, so the
 /// budget does.
-pub(super) fn queue_max(budget: &Budget) -> usize {
+pub(crate) fn queue_max(budget: &Budget) -> usize {
     let chunks = usize::try_from(budget.limit() / CHUNK_OVERHEAD_BYTES + 1).unwrap_or(usize::MAX);
     chunks.saturating_add(UPDATES_MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::schema::write;
-use crate::config::{ByteSize, Config, ConsumerConfig};
+use crate::config::{ByteSize, Config, ConsumerConfig, Protocol};
 use crate::consumer;
 use crate::flow::resume::{self, OnLost, Origin};
 use crate::supervisor::{self, partitions_of, plan_of};
@@ -159,6 +159,8 @@ pub struct Plan {
     pub vhost: String,
     /// The user.
     pub username: String,
+    /// Protocol by which streams are read: `stream` or `amqp`.
+    pub protocol: &'static str,
     /// True if the connection is encrypted.
     pub tls: bool,
     /// Address of the HTTP server; `None` if it is disabled.
@@ -237,6 +239,10 @@ impl Plan {
             broker: config.broker.addresses.iter().map(ToString::to_string).collect(),
             vhost: config.broker.vhost.clone(),
             username: config.broker.username.clone(),
+            protocol: match config.broker.protocol {
+                Protocol::Stream => "stream",
+                Protocol::Amqp => "amqp",
+            },
             tls: config.broker.tls.is_some(),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             state_dir: config.state_dir.clone(),
@@ -297,6 +303,12 @@ impl fmt::Display for Plan {
         let tls = if self.tls { ", encrypted" } else { "" };
         let (user, vhost) = (&self.username, &self.vhost);
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
+        if self.protocol == "amqp" {
+            writeln!(
+                f,
+                "         over AMQP 0.9.1: positions are in the sinks that keep one, or else in `state`, which has to be permanent then; the lag is unknown"
+            )?;
+        }
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
         writeln!(f, "state:   {}", self.state_dir.display())?;
         let bound = rounded_up(self.memory_bound_bytes);

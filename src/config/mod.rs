@@ -41,7 +41,7 @@ pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
 
 pub use crate::settings::{
-    BrokerAddress, BrokerConfig, ByteSize, HumanDuration, Mechanism, OrNever, Problem, Start,
-    TlsConfig,
+    BrokerAddress, BrokerConfig, ByteSize, HumanDuration, Mechanism, OrNever, Problem, Protocol,
+    Start, TlsConfig,
 };
 pub use crate::sink::registry::SinkConfig;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::consumer::ConsumerConfig;
-use crate::settings::{BrokerConfig, Problem};
+use crate::settings::{BrokerConfig, Problem, Protocol};
 use crate::sink::declaration::{Exclusive, Role, Use};
 use crate::sink::registry::SinkConfig;
 
@@ -14,6 +14,9 @@ pub(super) fn check_together(
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     check_names(consumers, &mut problems);
+    if broker.is_some_and(|broker| broker.protocol == Protocol::Amqp) {
+        check_over_amqp(consumers, &mut problems);
+    }
     check_positions(consumers, &mut problems);
     let uses = uses(consumers);
     check_places(&uses, &mut problems);
@@ -28,6 +31,26 @@ fn check_names(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Proble
             problems.push(Problem::new(
                 format!("{at}.name"),
                 format!("{other} already has the name {:?}: choose another name", consumer.name),
+            ));
+        }
+    }
+}
+
+/// Only the stream protocol tells the partitions of a super stream, and chooses the active consumer.
+fn check_over_amqp(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Problem>) {
+    for (at, consumer) in consumers {
+        if consumer.is_super_stream {
+            problems.push(Problem::new(
+                format!("{at}.super_stream"),
+                "super streams need the stream protocol, and `broker.uri` says AMQP 0.9.1: use \
+                 rabbitmq-stream://…, or read each partition as a `stream`",
+            ));
+        }
+        if consumer.single_active {
+            problems.push(Problem::new(
+                format!("{at}.single_active"),
+                "it needs the stream protocol, and `broker.uri` says AMQP 0.9.1: use \
+                 rabbitmq-stream://…, or run only one rillway for this reference",
             ));
         }
     }

@@ -21,7 +21,7 @@ pub(super) async fn configured(
     bounds: Option<&Bounds>,
 ) -> Result<Plan, SessionError> {
     let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
-        return Ok(Plan::at(spec.begin.resolve(Timestamp::now())));
+        return blindly(link, spec.begin.resolve(Timestamp::now())).await;
     };
     match spec.begin {
         Begin::At(Start::Offset(wanted)) => match bounds.first {
@@ -39,6 +39,28 @@ pub(super) async fn configured(
     }
 }
 
+/// Where a source that shows no chunks says that a start is, or else the start as it stands.
+async fn blindly(link: &dyn Link, start: Start) -> Result<Plan, SessionError> {
+    let now = Timestamp::now();
+    let found = match start {
+        Start::Offset(_) => None,
+        Start::Timestamp(time) if time <= now => match link.resolve(start).await? {
+            Some(at) => Some(at),
+            // Nothing was written since: what is published from now on is later.
+            None => link.resolve(Start::Next).await?,
+        },
+        Start::Timestamp(_) => None,
+        Start::First | Start::Last | Start::Next => link.resolve(start).await?,
+    };
+    Ok(match found {
+        Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
+        None => match start {
+            Start::Timestamp(time) if time > now => Plan::awaiting(start, Some(time)),
+            _ => Plan::at(start),
+        },
+    })
+}
+
 /// Where a policy says.
 pub(super) async fn anew(
     spec: &Spec,
@@ -47,7 +69,11 @@ pub(super) async fn anew(
     anew: Anew,
 ) -> Result<Plan, SessionError> {
     let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
-        return Ok(Plan::at(anew.start));
+        let plan = blindly(link, anew.start).await?;
+        return Ok(match plan.begins {
+            Some(b) => Plan::begin(Beginning { instead_of: anew.instead_of, ..b }),
+            None => plan,
+        });
     };
     let plan = match anew.from {
         Some(at) => {

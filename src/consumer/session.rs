@@ -232,7 +232,10 @@ async fn confirm_by(
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {
     if !link.abilities().probes {
-        return Ok(Evidence::Nothing);
+        return Ok(match link.reaches(position).await? {
+            true => Evidence::Nothing,
+            false => Evidence::NoChunk(None),
+        });
     }
     // The header of a damaged chunk proves nothing.
     let sound = |chunk: Option<ProbedChunk>| {

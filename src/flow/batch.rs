@@ -24,6 +24,21 @@ pub struct Part {
     pub permit: Permit,
 }
 
+impl Part {
+    /// Position behind the last record.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let offset = self.block.last_offset();
+        let chunk = match self.chunk.epoch {
+            ChunkId::OF_RECORD => {
+                let crc = self.block.last_crc();
+                ChunkId { first_offset: offset, crc, ..self.chunk }
+            }
+            _ => self.chunk,
+        };
+        Checkpoint { offset, chunk: Some(chunk) }
+    }
+}
+
 /// Consecutive records of a stream.
 #[derive(Clone)]
 pub struct Batch {
@@ -73,7 +88,8 @@ impl Batch {
 
     /// The position that is durable once the batch is.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { offset: self.last_offset(), chunk: self.parts.last().map(|p| p.chunk) }
+        let none = Checkpoint { offset: self.last_offset(), chunk: None };
+        self.parts.last().map_or(none, Part::checkpoint)
     }
 
     /// Time at which the chunk of the oldest record was written.

@@ -147,6 +147,23 @@ impl Window {
         u16::try_from(step).unwrap_or(u16::MAX)
     }
 
+    /// Number of messages of which a source that asks for single ones may have this many
+    /// outstanding on its next subscription, by the largest recent size. 1 or more.
+    pub fn affordable(&self) -> u64 {
+        match self.seen {
+            0 => OUTSTANDING_MAX,
+            _ => ((self.budget - self.budget / 4) / self.estimate.max(1)).clamp(1, OUTSTANDING_MAX),
+        }
+    }
+
+    /// Records that the broker may send this many more, by a source that does not wait for
+    /// [`Window::grant`].
+    pub fn returned(&mut self, credits: u64) {
+        if self.open {
+            self.outstanding += credits;
+        }
+    }
+
     /// Number of chunks that the broker may still send.
     pub fn outstanding(&self) -> u64 {
         self.outstanding

@@ -485,7 +485,7 @@ pub fn verify(position: Checkpoint, chunk: ChunkExtent) -> Result<(), Lost> {
     }
     let holds_it = chunk.id.first_offset <= position.offset;
     match position.chunk {
-        Some(known) if holds_it && known != chunk.id => {
+        Some(known) if holds_it && known.contradicts(&chunk.id) => {
             Err(Lost::Rewritten { position: position.offset })
         }
         _ => Ok(()),

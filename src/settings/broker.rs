@@ -9,7 +9,7 @@ use super::problem::{Problem, join};
 use super::secret::{self, SecretText};
 use super::tls::TlsConfig;
 use super::units::HumanDuration;
-use super::uri::{self, BrokerAddress, BrokerUri};
+use super::uri::{self, BrokerAddress, BrokerUri, Protocol};
 use crate::types::Secret;
 
 const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
@@ -21,6 +21,8 @@ const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
 /// Connection and login of the broker, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
+    /// Protocol by which streams are read.
+    pub protocol: Protocol,
     /// The nodes to try, in the order of the file. At least one.
     pub addresses: Vec<BrokerAddress>,
     /// The virtual host.
@@ -58,9 +60,10 @@ pub enum Mechanism {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct BrokerKeys {
-    /// `rabbitmq-stream://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmq-stream+tls://…`. The ports
-    /// default to 5552 and 5551; special characters are percent-encoded, as in `%2f`, the virtual
-    /// host `/`. Default: guest on localhost.
+    /// `rabbitmq-stream://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmq-stream+tls://…`; for AMQP
+    /// 0.9.1 `amqp://…` or `amqps://…`. The ports default to 5552, 5551, 5672 and 5671; special
+    /// characters are percent-encoded, as in `%2f`, the virtual host `/`. Default: guest on
+    /// localhost.
     #[serde(deserialize_with = "secret::optional")]
     #[schemars(with = "Option<SecretText>")]
     pub uri: Option<Secret>,
@@ -144,6 +147,11 @@ impl BrokerConfig {
         let mut uris = Vec::new();
         for (key, text) in &texts {
             match uri::parse(text) {
+                // Only streams that are read have a second protocol.
+                Ok(uri) if uri.protocol == Protocol::Amqp && at != "broker" => bad(
+                    key,
+                    "the scheme `amqp` cannot be used here: publishing needs the stream protocol, rabbitmq-stream://…",
+                ),
                 Ok(uri) => uris.push((key, uri)),
                 Err(message) => bad(key, &message),
             }
@@ -184,6 +192,7 @@ impl BrokerConfig {
         }
         let text = |secret: &Secret| secret.reveal().to_owned();
         Some(BrokerConfig {
+            protocol: first.protocol,
             vhost: first.vhost.clone(),
             username: keys
                 .username
@@ -208,7 +217,7 @@ impl BrokerConfig {
 
 fn disagreement(a: &BrokerUri, b: &BrokerUri) -> Option<&'static str> {
     [
-        (a.tls != b.tls, "scheme"),
+        (a.tls != b.tls || a.protocol != b.protocol, "scheme"),
         (a.username != b.username, "user"),
         (a.password != b.password, "password"),
         (a.vhost != b.vhost, "virtual host"),
@@ -226,7 +235,10 @@ fn tls(
     if !encrypted {
         // Accepted silently, these would suggest that the connection is encrypted.
         if keys.tls.is_some() {
-            bad("tls", "the URI's scheme is not rabbitmq-stream+tls, so nothing is encrypted");
+            bad(
+                "tls",
+                "the URI's scheme is not rabbitmq-stream+tls or amqps, so nothing is encrypted",
+            );
         }
         if keys.mechanism == Mechanism::External {
             bad(

@@ -28,4 +28,4 @@ pub use problem::{Problem, join};
 pub use start::Start;
 pub use tls::TlsConfig;
 pub use units::{ByteSize, HumanDuration, OrNever};
-pub use uri::BrokerAddress;
+pub use uri::{BrokerAddress, Protocol};

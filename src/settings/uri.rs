@@ -33,8 +33,29 @@ impl fmt::Display for BrokerAddress {
     }
 }
 
+/// Protocol by which streams are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RabbitMQ's stream protocol.
+    Stream,
+    /// AMQP 0.9.1.
+    Amqp,
+}
+
+impl Protocol {
+    fn port(self, tls: bool) -> u16 {
+        match (self, tls) {
+            (Protocol::Stream, false) => PORT,
+            (Protocol::Stream, true) => PORT_TLS,
+            (Protocol::Amqp, false) => 5672,
+            (Protocol::Amqp, true) => 5671,
+        }
+    }
+}
+
 /// The parts of a URI.
 pub(super) struct BrokerUri {
+    pub(super) protocol: Protocol,
     pub(super) tls: bool,
     pub(super) address: BrokerAddress,
     pub(super) username: Option<String>,
@@ -44,13 +65,15 @@ pub(super) struct BrokerUri {
 
 const ALLOWED: &str = "expected rabbitmq-stream://USER:PASSWORD@HOST:PORT/VHOST, or \
                        rabbitmq-stream+tls://…, with special characters percent-encoded (%2f for \
-                       a slash)";
+                       a slash); for AMQP 0.9.1 amqp:// or amqps://";
 
 pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
     let url = Url::parse(text.reveal()).map_err(|e| format!("not a URI ({e}): {ALLOWED}"))?;
-    let tls = match url.scheme() {
-        SCHEME => false,
-        SCHEME_TLS => true,
+    let (protocol, tls) = match url.scheme() {
+        SCHEME => (Protocol::Stream, false),
+        SCHEME_TLS => (Protocol::Stream, true),
+        "amqp" => (Protocol::Amqp, false),
+        "amqps" => (Protocol::Amqp, true),
         other => return Err(format!("unknown scheme `{other}`: {ALLOWED}")),
     };
     let host = match url.host() {
@@ -64,7 +87,7 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
             "a `?` or `#` has no meaning here (in a password it is written %3f or %23): {ALLOWED}"
         ));
     }
-    let port = url.port().unwrap_or(if tls { PORT_TLS } else { PORT });
+    let port = url.port().unwrap_or(protocol.port(tls));
     if port == 0 {
         return Err("port 0 cannot be connected to".to_owned());
     }
@@ -86,7 +109,14 @@ pub(super) fn parse(text: &Secret) -> Result<BrokerUri, String> {
         }
         path => decoded(path, "virtual host")?,
     };
-    Ok(BrokerUri { tls, address: BrokerAddress { host, port }, username, password, vhost })
+    Ok(BrokerUri {
+        protocol,
+        tls,
+        address: BrokerAddress { host, port },
+        username,
+        password,
+        vhost,
+    })
 }
 
 fn decoded(part: &str, what: &str) -> Result<String, String> {
@@ -111,6 +141,8 @@ mod tests {
                 "/",
             ),
             ("rabbitmq-stream://localhost", false, "localhost", 5552, None, None, "/"),
+            ("amqp://localhost/%2f", false, "localhost", 5672, None, None, "/"),
+            ("amqps://u@b.example", true, "b.example", 5671, Some("u"), None, "/"),
             ("rabbitmq-stream://localhost/", false, "localhost", 5552, None, None, "/"),
             ("rabbitmq-stream+tls://b.example", true, "b.example", 5551, None, None, "/"),
             ("rabbitmq-stream+tls://b.example:7/prod", true, "b.example", 7, None, None, "prod"),
@@ -148,7 +180,7 @@ mod tests {
         for (uri, says) in [
             ("", "not a URI"),
             ("localhost:5552", "scheme `localhost`"),
-            ("amqp://u:hunter2@h", "scheme `amqp`"),
+            ("mqtt://u:hunter2@h", "scheme `mqtt`"),
             ("rabbitmq-stream://u:hunter2@", "host"),
             ("rabbitmq-stream:u:hunter2", "no host"),
             ("rabbitmq-stream://u:hunter2@h:99999/", "port"),

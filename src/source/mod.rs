@@ -28,6 +28,7 @@
 //!   although chunks wait before it: these are for the next active consumer.
 //! - A source knows nothing of sinks, batches, policies or metrics.
 
+pub mod amqp;
 #[doc(hidden)]
 pub mod conformance;
 mod error;
@@ -65,6 +66,12 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn activation(&self) -> Activation {
         Activation::AtOnce
     }
+
+    /// True if the stream protocol reaches the same broker at the same address, so that the
+    /// stream's end can be observed for the lag. Otherwise the lag is unknown.
+    fn is_observable(&self) -> bool {
+        true
+    }
 }
 
 /// One open connection. Dropping the last clone ends it without a closing handshake.
@@ -85,6 +92,23 @@ pub trait Link: Send + Sync {
     /// Header of the chunk with which a subscription at `start` would begin. `None` if none arrived
     /// in time, and without [`Abilities::probes`].
     async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError>;
+
+    /// First offset that `start` means now. `None` if that is known only when the first message
+    /// comes. Asked where there are no [`Abilities::probes`].
+    async fn resolve(&self, _: Start) -> Result<Option<Offset>, SourceError> {
+        Ok(None)
+    }
+
+    /// Whether the stream still reaches this offset. Asked where there are no
+    /// [`Abilities::probes`]; true if that cannot be found out.
+    async fn reaches(&self, _: Offset) -> Result<bool, SourceError> {
+        Ok(true)
+    }
+
+    /// Offset of the first message that can still be read; `None` if unknown or if there is none.
+    async fn oldest(&self) -> Result<Option<Offset>, SourceError> {
+        Ok(self.bounds().await?.and_then(|bounds| bounds.first))
+    }
 
     /// Begins to deliver from `start` on, under the budget. Called by [`begin`].
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError>;

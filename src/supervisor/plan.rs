@@ -10,6 +10,8 @@ use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
+use crate::source::Source;
+use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
 use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 
@@ -68,7 +70,7 @@ pub fn stream_sink_options(
 fn spec_of(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Spec {
     let connect = connect_options(&config.broker, &connection_name(consumer));
     let surroundings = Surroundings {
-        source: Arc::new(source_of(connect.clone(), consumer, pool)),
+        source: source(config, consumer, &connect, pool),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -115,20 +117,26 @@ pub(super) fn sharing(
     }
 }
 
-fn source_of(
-    connect: ConnectOptions,
+fn source(
+    config: &Config,
     consumer: &ConsumerConfig,
+    connect: &ConnectOptions,
     pool: Option<&Arc<Pool>>,
-) -> StreamSource {
-    let (stream, reference) = (consumer.stream.clone(), consumer.reference.clone());
-    let mut source = StreamSource::new(connect, stream, reference);
-    if let Some(pool) = pool {
-        source = source.sharing(pool);
+) -> Arc<dyn Source> {
+    let (connect, stream) = (connect.clone(), consumer.stream.clone());
+    match config.broker.protocol {
+        config::Protocol::Amqp => Arc::new(AmqpSource::new(connect, stream)),
+        config::Protocol::Stream => {
+            let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
+            if let Some(pool) = pool {
+                source = source.sharing(pool);
+            }
+            if consumer.single_active {
+                source = source.single_active(SingleActive::default());
+            }
+            Arc::new(source)
+        }
     }
-    if consumer.single_active {
-        source = source.single_active(SingleActive::default());
-    }
-    source
 }
 
 fn make(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Plan {

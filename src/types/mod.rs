@@ -168,6 +168,22 @@ pub struct ChunkId {
     pub crc: u32,
 }
 
+impl ChunkId {
+    /// Epoch of an identity that is of a single record, which a transport without chunks gives: its
+    /// offset, and the CRC-32 of its entry. Its timestamp identifies nothing.
+    pub const OF_RECORD: u64 = u64::MAX;
+
+    /// True if the two cannot be of one log. An identity of a record and one of a chunk tell
+    /// nothing of each other.
+    pub fn contradicts(&self, other: &ChunkId) -> bool {
+        match (self.epoch == Self::OF_RECORD, other.epoch == Self::OF_RECORD) {
+            (false, false) => self != other,
+            (true, true) => (self.first_offset, self.crc) != (other.first_offset, other.crc),
+            _ => false,
+        }
+    }
+}
+
 /// A durable position: the last offset, and the chunk that held it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {

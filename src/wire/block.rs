@@ -114,6 +114,12 @@ impl Block {
         self.split_at(u32::try_from(skip).unwrap_or(u32::MAX)).1
     }
 
+    /// CRC-32 of the last message with its length: the identity of a record that has no chunk.
+    pub fn last_crc(&self) -> u32 {
+        let start = self.end_of(self.count.saturating_sub(1));
+        crc32fast::hash(self.bytes.get(start..).unwrap_or_default())
+    }
+
     /// The records, in order.
     pub fn records(&self) -> Records<'_> {
         Records { offset: self.first, timestamp: self.timestamp, rest: &self.bytes }

@@ -6,6 +6,7 @@
 //! `rabbitmq/rabbitmq-server` (deps/rabbitmq_stream/docs) and the osiris log format.
 
 pub mod amqp;
+pub mod amqp091;
 pub mod block;
 pub mod chunk;
 pub mod commands;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use crate::cli::{Shared, locate};
-use crate::config::{BrokerConfig, ByteSize, Config, Env, HumanDuration};
+use crate::cli::{Failure, Shared, locate};
+use crate::config::{BrokerConfig, ByteSize, Config, Env, HumanDuration, Protocol};
 use crate::types::Secret;
 
 /// Largest body that is generated: RabbitMQ accepts no larger message, whatever its frame_max.
@@ -82,11 +82,19 @@ impl PublishArgs {
     ) -> anyhow::Result<BrokerConfig> {
         if let Some(uri) = &self.uri {
             let parsed = BrokerConfig::from_uri(uri.clone());
-            return parsed
-                .map_err(|p| crate::cli::Failure::Usage(format!("--uri: {}", p.message)).into());
+            return parsed.map_err(|p| Failure::Usage(format!("--uri: {}", p.message)).into());
         }
         let path = locate::optional(shared.config.as_deref());
-        Ok(Config::load_broker(path.as_deref(), env)?)
+        let broker = Config::load_broker(path.as_deref(), env)?;
+        if broker.protocol == Protocol::Amqp {
+            return Err(Failure::Config(
+                "publishing needs the stream protocol, and `broker.uri` says AMQP 0.9.1: give \
+                 --uri rabbitmq-stream://…"
+                    .to_owned(),
+            )
+            .into());
+        }
+        Ok(broker)
     }
 }
 

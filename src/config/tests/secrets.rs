@@ -67,7 +67,7 @@ fn nothing_ever_shows_a_secret() {
     for bad in [
         format!("broker = \"rabbitmq-stream://u:{SECRET}@h\""),
         format!("broker = \"{SECRET}\""),
-        format!("[broker]\nuri = \"amqp://u:{SECRET}@h\""),
+        format!("[broker]\nuri = \"mqtt://u:{SECRET}@h\""),
         format!("[broker]\nuri = \"rabbitmq-stream://u:{SECRET}@h:x\""),
         format!("[broker]\nuri = [\"rabbitmq-stream://u:{SECRET}@h\"]"),
         format!(

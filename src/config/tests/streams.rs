@@ -126,3 +126,43 @@ fn letters_do_not_go_where_others_write() {
     let found = problems(&text, &Env::default());
     assert!(found.len() == 1 && found[0].contains("another `dir`"), "{found:#?}");
 }
+
+#[test]
+fn over_amqp_only_streams_are_read() {
+    let over_amqp = |rest: String| format!("[broker]\nuri = \"amqp://u:p@h/%2f\"\n{rest}");
+    let null = "sink = { type = \"null\" }";
+    let letters =
+        "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"stream\", stream = \"bad\" }";
+    let consumer = |rest: &str| format!("[[consumer]]\nname = \"a\"\n{rest}\n");
+    for (text, path, says) in [
+        (
+            consumer(&format!("super_stream = \"orders\"\n{null}")),
+            "consumer[0].super_stream",
+            "super streams need the stream protocol",
+        ),
+        (sink("stream = \"t\""), "consumer[0].sink.uri", "a `uri` of its own"),
+        (
+            consumer(&format!("stream = \"s\"\n{letters}\n{null}")),
+            "consumer[0].dead_letter.uri",
+            "a `uri` of its own",
+        ),
+        (
+            // The same broker, at the port of the other protocol.
+            sink("stream = \"s\", uri = \"rabbitmq-stream://u:p@h/%2f\""),
+            "consumer[0].sink.stream",
+            "without end",
+        ),
+    ] {
+        let found = problems(&over_amqp(text.clone()), &Env::default());
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].starts_with(path), "{path}: {found:?}");
+        assert!(found[0].contains(says), "{} does not say {says:?}", found[0]);
+    }
+    for text in [
+        sink("stream = \"t\", uri = \"rabbitmq-stream://u:p@h/%2f\""),
+        consumer(&format!("stream = \"s\"\n{null}")),
+    ] {
+        let config = File::new(&over_amqp(text)).load(&Env::default()).unwrap();
+        assert_eq!(config.broker.addresses[0].port, 5672);
+    }
+}

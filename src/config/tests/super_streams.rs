@@ -112,3 +112,19 @@ fn a_partition_has_its_names_in_place_of_the_placeholders() {
     assert!(places[0].contains("\"orders\""), "{places:?}");
     assert!(places[1].contains("\"t_orders_2\""), "{places:?}");
 }
+
+#[test]
+fn what_only_the_stream_protocol_can_do_is_refused_over_amqp() {
+    let null = "sink = { type = \"null\" }";
+    let over_amqp = |consumer: String| format!("[broker]\nuri = \"amqp://localhost\"\n{consumer}");
+    let single = format!("single_active = true\n{null}");
+    for (consumer, path) in [
+        (of("a", ORDERS, null), "consumer[0].super_stream"),
+        (of("a", "stream = \"s\"", &single), "consumer[0].single_active"),
+    ] {
+        assert_eq!(problems(&consumer, &Env::default()), Vec::<String>::new());
+        let found = problems(&over_amqp(consumer), &Env::default());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with(path) && found[0].contains("rabbitmq-stream://"), "{found:?}");
+    }
+}

@@ -101,6 +101,8 @@ pub(in crate::consumer) struct Asked {
     pub(in crate::consumer) bounds: Option<Bounds>,
     /// The first offset of the chunk that the broker gives when it is asked for `from`.
     pub(in crate::consumer) there: Option<Offset>,
+    /// The source shows no chunks: only the stream's first offset is known.
+    pub(in crate::consumer) is_blind: bool,
     /// The same when it is asked for `to`, where that is another one.
     pub(in crate::consumer) again: Option<Offset>,
 }

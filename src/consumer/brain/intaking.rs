@@ -73,16 +73,23 @@ impl<W: Caller> Brain<W> {
             Link::Up(up) if up.is_asking => up.is_asking = false,
             _ => return, // It is not read any more.
         }
-        let Asked { from, to, bounds, there, again } = match asked {
+        let Asked { from, to, bounds, there, is_blind, again } = match asked {
             Ok(asked) => asked,
             Err(error) => return self.unlink(error, now),
         };
+        let stream_first = bounds.and_then(|bounds| bounds.first);
+        if is_blind {
+            if self.is_blind_gap_accepted(from, to, stream_first, now) {
+                self.gap_explained(to);
+                self.continue_chunk(now);
+            }
+            return;
+        }
         if there.is_none() {
             // The chunk behind the gap is there, so an answer that did not come says nothing.
             let what = format!("no chunk came for offset {from} when it was asked for");
             return self.unlink_because(SourceError::given_up(what), RestartReason::Reread, now);
         }
-        let stream_first = bounds.and_then(|bounds| bounds.first);
         let end = bounds.and_then(|bounds| bounds.tail.at_least());
         if end.is_some_and(|end| end < to) {
             // What was delivered is committed, so the header of the chunk is wrong.
@@ -143,6 +150,36 @@ impl<W: Caller> Brain<W> {
         true
     }
 
+    /// A gap on a source that shows no chunks. If the stream still begins below it, nothing in it was
+    /// truncated: then there are messages that this transport does not deliver, or the broker's own
+    /// records, which look the same. That counts as a loss.
+    fn is_blind_gap_accepted(
+        &mut self,
+        from: Offset,
+        to: Offset,
+        stream_first: Option<Offset>,
+        now: Moment,
+    ) -> bool {
+        let records = to.0 - from.0;
+        if stream_first.is_none_or(|first| first > from) {
+            return self.is_truncation_accepted(from, to, stream_first, records, now);
+        }
+        let what = format!(
+            "stream {:?}: offsets {from} to {} were not delivered over AMQP 0.9.1. Either they are messages in compressed batches, which it cannot deliver, or offsets that consumers of the stream protocol stored, which are harmless; nothing tells which",
+            self.spec.stream.as_str(),
+            to.0 - 1,
+        );
+        if self.spec.on_lost == OnLost::Halt {
+            let what = format!(
+                "{what}. Read it by the stream protocol (rabbitmq-stream://), or set on_offset_lost to go on all the same"
+            );
+            self.end(Outcome::Halted(what), now);
+            return false;
+        }
+        self.note(Note::Truncated { what, records });
+        true
+    }
+
     /// Goes on with the chunk under way, as far as there is room.
     pub(super) fn continue_chunk(&mut self, now: Moment) {
         let limit = self.spec.inflate_budget_bytes();
@@ -171,7 +208,7 @@ impl<W: Caller> Brain<W> {
 
     fn accept(&mut self, part: Part, now: Moment) {
         self.note(Note::Accepted { records: part.block.count() });
-        let checkpoint = Checkpoint { offset: part.block.last_offset(), chunk: Some(part.chunk) };
+        let checkpoint = part.checkpoint();
         self.reading.own.position = Some((Origin::Session, checkpoint));
         self.reading.own.prefer = Prefer::Replica;
         let mut full = Vec::new();

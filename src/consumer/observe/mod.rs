@@ -44,7 +44,8 @@ struct Observed {
 
 /// Keeps the observation of a consumer's stream running; dropping it ends that.
 pub struct Watching {
-    broker: Arc<Broker>,
+    /// `None` where the stream cannot be observed.
+    broker: Option<Arc<Broker>>,
     stream: StreamName,
     status: Arc<Status>,
 }
@@ -53,8 +54,8 @@ impl Observers {
     /// Observes the consumer's stream from now on, and stores the results in its status, whether
     /// the consumer runs or not.
     pub fn watch(&self, spec: &Arc<Spec>, status: &Arc<Status>) -> Watching {
-        let broker = self.broker(&spec.connect);
-        broker.watch(spec, status);
+        let broker = spec.source.is_observable().then(|| self.broker(&spec.connect));
+        broker.iter().for_each(|broker| broker.watch(spec, status));
         Watching { broker, stream: spec.stream.clone(), status: Arc::clone(status) }
     }
 
@@ -86,7 +87,8 @@ impl Broker {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut streams = lock(&self.broker.streams);
+        let Some(broker) = &self.broker else { return };
+        let mut streams = lock(&broker.streams);
         let Some(observed) = streams.get(&self.stream) else { return };
         if observed.watchers.remove(&self.status) {
             observed.task.abort();

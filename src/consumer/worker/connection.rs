@@ -12,9 +12,10 @@ use crate::consumer::brain::{Asked, Connect, Event, Linked};
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
+use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::source::{
-    self, Activation, Budget, Delivery, ErrorKind, Handover, Link, Prefer, SourceError,
+    self, Activation, Bounds, Budget, Delivery, ErrorKind, Handover, Link, Prefer, SourceError,
     Subscription,
 };
 use crate::types::{Checkpoint, Offset};
@@ -127,6 +128,11 @@ impl Connection {
         let link = self.link().cloned();
         self.asking = Some(Box::pin(async move {
             let link = link.ok_or_else(no_connection)?;
+            if !link.abilities().probes {
+                let first = link.oldest().await?;
+                let bounds = Some(Bounds { first, tail: Tail::Empty });
+                return Ok(Asked { from, to, bounds, there: None, is_blind: true, again: None });
+            }
             let at = |offset| link.chunk_at(Start::Offset(offset));
             let there = match at(from).await {
                 Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
@@ -140,7 +146,7 @@ impl Connection {
             };
             // After the chunks: what is truncated meanwhile shows here.
             let bounds = link.bounds().await?;
-            Ok(Asked { from, to, bounds, there, again })
+            Ok(Asked { from, to, bounds, there, is_blind: false, again })
         }));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::StreamSettings;
-use crate::settings::{BrokerConfig, Problem};
+use crate::settings::{BrokerConfig, Problem, Protocol};
 use crate::sink::declaration::{Role, Use};
 use crate::sink::placeholders::has_any;
 
@@ -15,6 +15,9 @@ pub(super) fn check(
     problems: &mut Vec<Problem>,
 ) {
     check_publishers(uses, problems);
+    if broker.is_some_and(|own| own.protocol == Protocol::Amqp) {
+        check_protocol(uses, problems);
+    }
     // The names of partitions are not known here.
     let own = |one: &&Use<'_, StreamSettings>| {
         !one.is_super_stream && broker.is_some_and(|own| one.sink.is_on(own))
@@ -22,6 +25,17 @@ pub(super) fn check(
     check_letters(uses.iter().filter(own), problems);
     let records = uses.iter().filter(|one| one.role == Role::Records).filter(own);
     check_circles(&records.collect::<Vec<_>>(), problems);
+}
+
+/// Sinks without a broker of their own, where `[broker]` is reached over AMQP 0.9.1.
+fn check_protocol(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {
+    for one in uses.iter().filter(|one| one.sink.uri.is_none()) {
+        problems.push(Problem::new(
+            one.path("uri"),
+            "publishing needs the stream protocol, and `broker.uri` says AMQP 0.9.1: give this sink \
+             a `uri` of its own, rabbitmq-stream://…",
+        ));
+    }
 }
 
 fn check_publishers(uses: &[Use<'_, StreamSettings>], problems: &mut Vec<Problem>) {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::publisher::NAME_BYTES_MAX;
 use crate::settings::secret::{self, SecretText};
-use crate::settings::{BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
+use crate::settings::{BrokerAddress, BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
 use crate::sink::declaration::Check;
 use crate::types::{Reference, Secret, StreamName};
 
@@ -133,8 +133,12 @@ impl StreamSettings {
     /// True if it publishes to the stream of this name on the broker of `[broker]`.
     pub(super) fn is_on(&self, broker: &BrokerConfig) -> bool {
         self.broker.as_ref().is_none_or(|own| {
+            // Each protocol has a port of its own.
+            let is_same = |a: &BrokerAddress, b: &BrokerAddress| {
+                a.host == b.host && (a.port == b.port || own.protocol != broker.protocol)
+            };
             own.vhost == broker.vhost
-                && own.addresses.iter().any(|address| broker.addresses.contains(address))
+                && own.addresses.iter().any(|a| broker.addresses.iter().any(|b| is_same(a, b)))
         })
     }
 }

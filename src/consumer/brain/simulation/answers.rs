@@ -128,7 +128,8 @@ impl World {
         let again = there.filter(|there| *there != to).and_then(|_| first(to));
         let bounds = Some(state.bounds());
         drop(state);
-        let asked = crate::consumer::brain::Asked { from, to, bounds, there, again };
+        let asked =
+            crate::consumer::brain::Asked { from, to, bounds, there, is_blind: false, again };
         self.tell(Event::Asked(Ok(asked)));
     }
 

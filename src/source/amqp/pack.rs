@@ -1,0 +1,203 @@
+//! Deliveries as chunks: those that are there together, with consecutive offsets and one time.
+//!
+//! The first delivery of a subscription is a chunk of its own: its identity is that of its record,
+//! and is compared with the one that was durable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::acks::{Acks, Permit};
+use crate::broker::{Budget, Held};
+use crate::source::{Delivery, ErrorKind, SourceError};
+use crate::types::{ChunkId, Offset, Timestamp};
+use crate::wire::amqp091::{Delivered, Incoming, Style, begin_message};
+use crate::wire::chunk::HEADER_BYTES;
+
+/// Most bytes of a chunk that holds several messages.
+const TOGETHER_BYTES_MAX: usize = 256 << 10;
+
+/// Most messages of a chunk.
+const TOGETHER_MAX: u16 = 10_000;
+
+/// Messages larger than this are a chunk of their own, which is not copied.
+const ALONE_BYTES_MIN: u64 = 32 << 10;
+
+/// The chunk that is being filled.
+pub(super) struct Pack {
+    pub(super) budget: Arc<Budget>,
+    pub(super) acks: Arc<Acks>,
+    pub(super) queue: String,
+    pub(super) style: Style,
+    bytes: Vec<u8>,
+    filled: Option<Filled>,
+    open: Option<Open>,
+    is_first: bool,
+}
+
+/// Messages that are complete.
+struct Filled {
+    first: Offset,
+    count: u16,
+    timestamp: i64,
+    bytes: usize,
+    first_tag: u64,
+    last_tag: u64,
+    held: Held,
+}
+
+/// The message that is being received.
+struct Open {
+    incoming: Incoming,
+    tag: u64,
+    start: usize,
+    left: u64,
+    held: Held,
+}
+
+impl Pack {
+    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, queue: String, style: Style) -> Pack {
+        let (filled, open) = (None, None);
+        Pack { budget, acks, queue, style, bytes: Vec::new(), filled, open, is_first: true }
+    }
+
+    /// Begins a message whose memory is taken. Returns the chunk that it does not go into.
+    pub(super) fn begin(
+        &mut self,
+        delivered: &Delivered,
+        properties: &[u8],
+        body_bytes: u64,
+        cost: u64,
+        held: Held,
+    ) -> Result<Option<Delivery>, SourceError> {
+        let is_large = cost > ALONE_BYTES_MIN;
+        let mut done = None;
+        if is_large || self.bytes.len() + cost as usize > TOGETHER_BYTES_MAX {
+            done = self.flush();
+        }
+        if self.bytes.is_empty() {
+            if is_large {
+                self.bytes = Vec::with_capacity(HEADER_BYTES + 4 + cost as usize);
+            }
+            self.bytes.extend([0; HEADER_BYTES]);
+        }
+        let start = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        let begun = begin_message(
+            &mut self.bytes,
+            properties,
+            body_bytes,
+            delivered,
+            &self.queue,
+            self.style,
+        );
+        let incoming = begun.map_err(|error| {
+            SourceError::new(
+                ErrorKind::Violation,
+                format!("the properties of a message cannot be read: {error}"),
+            )
+        })?;
+        self.open = Some(Open { incoming, tag: delivered.tag, start, left: body_bytes, held });
+        Ok(done)
+    }
+
+    /// Takes a part of the body. Returns the chunks that are complete with it.
+    pub(super) fn body(&mut self, part: &[u8]) -> Result<[Option<Delivery>; 2], SourceError> {
+        let Some(open) = &mut self.open else {
+            return Err(SourceError::new(
+                ErrorKind::Violation,
+                "a part of a message came without its beginning",
+            ));
+        };
+        open.left = open.left.checked_sub(part.len() as u64).ok_or_else(|| {
+            SourceError::new(ErrorKind::Violation, "a message is longer than its header says")
+        })?;
+        self.bytes.extend_from_slice(part);
+        Ok(if open.left == 0 { self.complete() } else { [None, None] })
+    }
+
+    /// Completes the message, if all of it is there.
+    pub(super) fn complete(&mut self) -> [Option<Delivery>; 2] {
+        let Some(open) = self.open.take_if(|open| open.left == 0) else { return [None, None] };
+        let length = u32::try_from(self.bytes.len() - open.start - 4).unwrap_or(u32::MAX);
+        if let Some(prefix) = self.bytes.get_mut(open.start..open.start + 4) {
+            prefix.copy_from_slice(&length.to_be_bytes());
+        }
+        let now = || Timestamp::now().0;
+        let joins = self.filled.as_mut().filter(|filled| {
+            open.incoming.offset.0 == filled.first.0 + u64::from(filled.count)
+                && open.incoming.timestamp.is_none_or(|at| at == filled.timestamp)
+                && filled.count < TOGETHER_MAX
+        });
+        let mut before = None;
+        match joins {
+            Some(filled) => {
+                filled.count += 1;
+                filled.last_tag = open.tag;
+                filled.bytes = self.bytes.len();
+                filled.held.merge(open.held);
+            }
+            None => {
+                if self.filled.is_some() {
+                    let tail = self.bytes.split_off(open.start);
+                    before = self.flush();
+                    self.bytes = [&[0; HEADER_BYTES], &tail[..]].concat();
+                }
+                self.filled = Some(Filled {
+                    first: open.incoming.offset,
+                    count: 1,
+                    timestamp: open.incoming.timestamp.unwrap_or_else(now),
+                    bytes: self.bytes.len(),
+                    first_tag: open.tag,
+                    last_tag: open.tag,
+                    held: open.held,
+                });
+            }
+        }
+        let is_alone = std::mem::replace(&mut self.is_first, false);
+        let after = (is_alone || self.bytes.len() as u64 > ALONE_BYTES_MIN * 4)
+            .then(|| self.flush())
+            .flatten();
+        [before, after]
+    }
+
+    /// The messages that are complete, as a chunk. One that is being received goes on.
+    pub(super) fn flush(&mut self) -> Option<Delivery> {
+        let Filled { first, count, timestamp, bytes, first_tag, last_tag, held } =
+            self.filled.take()?;
+        let tail = self.bytes.split_off(bytes);
+        let mut chunk = std::mem::replace(&mut self.bytes, tail);
+        if let Some(open) = &mut self.open {
+            // It begins a chunk of its own now.
+            self.bytes.splice(0..0, [0; HEADER_BYTES]);
+            open.start = HEADER_BYTES;
+        }
+        put_header(&mut chunk, first, count, timestamp);
+        let chunk = match chunk.capacity() > chunk.len() + 64 {
+            true => Bytes::copy_from_slice(&chunk),
+            false => Bytes::from(chunk),
+        };
+        let acks = Arc::clone(&self.acks);
+        let permit = Permit { held: Some(held), acks, first: first_tag, last: last_tag };
+        Some(Delivery { chunk, committed: None, permit: Arc::new(permit) })
+    }
+}
+
+fn put_header(chunk: &mut [u8], first: Offset, count: u16, timestamp: i64) {
+    let Some((head, data)) = chunk.split_at_mut_checked(HEADER_BYTES) else { return };
+    let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let fields = [
+        &[0x50, 0][..],
+        &count.to_be_bytes(),
+        &u32::from(count).to_be_bytes(),
+        &timestamp.to_be_bytes(),
+        &ChunkId::OF_RECORD.to_be_bytes(),
+        &first.0.to_be_bytes(),
+        &crc32fast::hash(data).to_be_bytes(),
+        &size.to_be_bytes(),
+    ];
+    let fields = fields.concat();
+    if let Some(start) = head.get_mut(..fields.len()) {
+        start.copy_from_slice(&fields);
+    }
+}
