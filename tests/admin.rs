@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rillway::admin::limits::HEAD_TIME_MAX;
 
 use crate::common::daemon::Home;
 use crate::common::load::body;
@@ -29,6 +31,7 @@ async fn among_the_idle() -> Result<(), Unavailable> {
         ("idle after an answer", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"),
     ];
     for (what, request) in kinds {
+        let started = Instant::now();
         let held: Vec<TcpStream> = (0..CLIENTS)
             .map(|_| {
                 let mut client = TcpStream::connect(daemon.admin_address()).unwrap();
@@ -51,6 +54,8 @@ async fn among_the_idle() -> Result<(), Unavailable> {
             let told = String::from_utf8_lossy(&probe.stderr).into_owned();
             assert!(probe.status.success(), "{arguments:?} beside those {what}: {told}");
         }
+        // Nobody has waited until those that are idle reach the server's own limit.
+        assert!(started.elapsed() < HEAD_TIME_MAX, "{:?} beside those {what}", started.elapsed());
         drop(held);
     }
     daemon.terminate().await;

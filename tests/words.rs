@@ -181,11 +181,10 @@ async fn good_news() -> Result<(), Unavailable> {
 
     let log = home.log();
     let written = line(&log, "archiver", "object written");
-    assert_eq!(
-        (&written["records"], &written["last_offset"]),
-        (&10.into(), &9.into()),
-        "{written}"
-    );
+    // The first one; a slow reader's messages may come to be in two.
+    let (first, last) = (written["first_offset"].as_u64(), written["last_offset"].as_u64());
+    assert_eq!(first, Some(0), "{written}");
+    assert_eq!(written["records"].as_u64(), last.map(|last| last + 1), "{written}");
     assert!(written["bytes"].is_u64() && written["took_ms"].is_u64(), "{written}");
     assert!(written["object"].as_str().unwrap().ends_with(".parquet"), "{written}");
     let works = line(&log, "poster", "the sink works again");

@@ -2,6 +2,7 @@
 //! that ends, descriptors that run out, a broker that goes before it is told an offset, and one that was
 //! never there. A healthy daemon beside them raises nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -36,7 +37,14 @@ async fn few_descriptors(home: &Home, names: &[String]) -> Daemon {
     for name in names {
         measured.until(name, "it runs", SOON, |c| c["state"] == "running").await;
     }
-    let open = measured.metric("process_open_fds", &[]).await.unwrap();
+    // The fewest: those that are open for a moment only do not count.
+    let (fewest, readings) = (Cell::new(f64::MAX), Cell::new(0));
+    let open = eventually("its descriptors were counted often", SOON, || async {
+        fewest.set(fewest.get().min(measured.metric("process_open_fds", &[]).await?));
+        readings.set(readings.get() + 1);
+        (readings.get() == 50).then_some(fewest.get())
+    })
+    .await;
     measured.terminate().await;
     // Between 0.8 and 1, with room for what is open for a moment.
     let limit = (open / 0.87).ceil();
@@ -157,10 +165,11 @@ async fn again_and_again() -> Result<(), Unavailable> {
         proxy.cut();
         fired(&prometheus, &daemons, &mut so_far).await;
         let missing: Vec<_> = expected.difference(&so_far).collect();
-        assert!(
-            started.elapsed() < Duration::from_secs(90),
-            "did not fire: {missing:?}; did: {so_far:?}"
-        );
+        if started.elapsed() > Duration::from_secs(90) {
+            let open = crowded.metric("process_open_fds", &[]).await;
+            let most = crowded.metric("process_max_fds", &[]).await;
+            panic!("did not fire: {missing:?}; did: {so_far:?}; descriptors: {open:?} of {most:?}");
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let wrong: Vec<_> = so_far.iter().filter(|alert| alert.contains("healthy")).collect();
