@@ -18,6 +18,7 @@ mod alerts;
 mod any_message;
 mod architecture;
 mod check;
+mod cluster;
 mod codecs;
 mod commits;
 mod dead_letters;
