@@ -92,7 +92,7 @@ async fn a_replica_that_is_behind_is_no_lost_position() {
         let stale = deliver(&Chunk::plain(0, &["a", "b", "c"]));
         let first = std::sync::atomic::AtomicBool::new(true);
         broker.script(move |heard| {
-            if subscribes(heard, 6) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            if subscribes(heard, 5) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 return Say::Frames(vec![answer(heard, 1, |_| {}), stale.clone()]);
             }
             Say::Usual
