@@ -8,6 +8,9 @@
 #         --plugins A,B         default rabbitmq_stream; `management` stands for it with the management UI
 #         --conf 'KEY = VALUE'  a line for rabbitmq.conf; repeatable
 #         --owner PID           the node is killed, as in a crash, when this process has ended
+#         --schedulers N        of the Erlang machine; default 2
+#         --files N             file descriptors that it gets; default as many as there may be
+#         --epmd-port P         of an epmd that runs already, as in scripts/cluster.sh
 #         --stream-port P --amqp-port P --management-port P --prometheus-port P    default: free ones
 #         --timeout SECONDS     for becoming ready; default 60
 #   scripts/broker.sh stop --dir DIR [--now]      shuts it down; --now kills it, as in a crash
@@ -47,7 +50,7 @@ while [[ $# -gt 0 ]]; do
   --owner) OWNER=$2 ;;
   --timeout) TIMEOUT=$2 ;;
   --conf) conf+=("$2") ;;
-  --version | --plugins | --stream-port | --amqp-port | --management-port | --prometheus-port)
+  --version | --plugins | --stream-port | --amqp-port | --management-port | --prometheus-port | --schedulers | --files | --epmd-port)
     key=${1#--} && given[${key//-/_}]=$2
     ;;
   *) die "unknown option $1" ;;

@@ -19,6 +19,7 @@ mod amqp;
 mod any_message;
 mod architecture;
 mod check;
+mod cluster;
 mod codecs;
 mod commits;
 mod dead_letters;

@@ -28,9 +28,11 @@ fn deliver(chunk: &Chunk) -> Bytes {
     })
 }
 
-/// True if it is the consumer's own subscription, and not a probe's.
-fn subscribes(heard: &Heard) -> bool {
-    heard.key == keys::SUBSCRIBE && heard.payload.get(4) == Some(&0)
+/// True if it is the consumer's own subscription, to the stream "s" from this offset, and not a probe's,
+/// which may have the same id before.
+fn subscribes(heard: &Heard, from: u64) -> bool {
+    let from = [&[0, 0, 1, b's', 0, 4][..], &from.to_be_bytes()].concat();
+    heard.key == keys::SUBSCRIBE && heard.payload.get(4..18) == Some(&from[..])
 }
 
 #[tokio::test]
@@ -42,7 +44,7 @@ async fn a_chunk_that_is_not_delivered_is_asked_for() {
         chunks.into_iter().for_each(|chunk| broker.append(chunk));
         let first = std::sync::atomic::AtomicBool::new(true);
         broker.script(move |heard| {
-            if subscribes(heard) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            if subscribes(heard, 0) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 let frames = [vec![answer(heard, 1, |_| {})], leaves_one_out.clone()].concat();
                 return Say::Frames(frames);
             }
@@ -90,7 +92,7 @@ async fn a_replica_that_is_behind_is_no_lost_position() {
         let stale = deliver(&Chunk::plain(0, &["a", "b", "c"]));
         let first = std::sync::atomic::AtomicBool::new(true);
         broker.script(move |heard| {
-            if subscribes(heard) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            if subscribes(heard, 5) && first.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 return Say::Frames(vec![answer(heard, 1, |_| {}), stale.clone()]);
             }
             Say::Usual

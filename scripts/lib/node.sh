@@ -11,8 +11,8 @@
 declare -A given
 declare -a conf
 
-# Only what streams need: these nodes share small machines with a compiler.
-NODE_ERL_ARGS='+S 2:2 +SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none +t 1048576 +P 262144'
+# Only what streams need: these nodes share small machines with a compiler. `+S` is added.
+NODE_ERL_ARGS='+SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none +t 1048576 +P 262144'
 
 node_settings() {
   [[ ! -e $DIR/node.env ]] || . "$DIR/node.env"
@@ -20,6 +20,7 @@ node_settings() {
 
 node_set_up() {
   local version='' plugins=rabbitmq_stream stream_port='' amqp_port='' management_port='' prometheus_port='' base key
+  local epmd_port='' schedulers=2 files=''
   node_settings
   for key in "${!given[@]}"; do printf -v "$key" %s "${given[$key]}"; done
   [[ $version ]] || die "the version is missing: --version 3.10, 4.0 or 4.3"
@@ -29,6 +30,7 @@ node_set_up() {
   [[ -e $DIR/ports ]] || with_lock ports ports_reserve "$DIR"
   base=$(<"$DIR/ports")
   : "${stream_port:=$base}" "${amqp_port:=$((base + 1))}" "${management_port:=$((base + 2))}" "${prometheus_port:=$((base + 3))}"
+  : "${epmd_port:=$((base + 4))}"
   if [[ ${#conf[@]} -gt 0 || ! -e $DIR/etc/extra.conf ]]; then
     printf '%s\n' "${conf[@]}" >"$DIR/etc/extra.conf"
   fi
@@ -39,8 +41,10 @@ node_set_up() {
 		amqp_port=$amqp_port
 		management_port=$management_port
 		prometheus_port=$prometheus_port
-		epmd_port=$((base + 4))
+		epmd_port=$epmd_port
 		dist_port=$((base + 5))
+		schedulers=$schedulers
+		files=$files
 	ENV
   node_write_files
 }
@@ -81,7 +85,7 @@ node_write_files() {
 
 # The environment of the node and of its tools, inside the image.
 node_environment() {
-  local epmd_port dist_port
+  local epmd_port dist_port schedulers=2 files=''
   node_settings
   printf '%s\n' "RILLWAY_NODE=$DIR" PATH=/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin HOME=/node/home LC_ALL=C.UTF-8 \
     RABBITMQ_NODENAME="node$(<"$DIR/ports")@localhost" RABBITMQ_DIST_PORT="$dist_port" \
@@ -90,26 +94,27 @@ node_environment() {
     RABBITMQ_ENABLED_PLUGINS_FILE=/node/etc/enabled_plugins RABBITMQ_MNESIA_BASE=/node/data \
     RABBITMQ_CTL_DIST_PORT_MIN=0 RABBITMQ_CTL_DIST_PORT_MAX=0 ELIXIR_ERL_OPTIONS=+fnu \
     ERL_CRASH_DUMP=/node/log/erl_crash.dump \
-    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="$NODE_ERL_ARGS -kernel inet_dist_use_interface {127,0,0,1}"
+    RILLWAY_FILES="$files" \
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S $schedulers:$schedulers $NODE_ERL_ARGS -kernel inet_dist_use_interface {127,0,0,1}"
 }
 
 # Runs inside the image; becomes the Erlang machine, whose pid it has written down before.
 #   $1 the pid of the owner, or nothing;  $2 when that process started, to know it from a later one
 # An owner that has ended and is not yet waited for (state Z) has gone.
 # epmd and the watchdog are in the same process group, and end with the machine or its owner.
+# With RILLWAY_FILES, the machine gets no more file descriptors than that.
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
-NODE_MAIN='
+NODE_WATCHED='
 set -eu
 cd /node/tmp
 owner=$1 owner_started=$2 node=$$
-ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+ulimit -n "${RILLWAY_FILES:-$(ulimit -Hn)}" 2>/dev/null || true
 started() { read -r stat 2>/dev/null <"/proc/$1/stat" || return 0; set -- ${stat##*) }; [ "$1" = Z ] || echo "${20}"; }
 owner_lives() {
   [ -z "$owner" ] && return
   kill -0 "$owner" 2>/dev/null || return
   [ ! -e /proc/self ] || [ "$(started "$owner")" = "$owner_started" ]
 }
-epmd -port "$ERL_EPMD_PORT" &
 (
   while kill -0 "$node" 2>/dev/null && owner_lives; do
     sleep 1
@@ -119,6 +124,11 @@ epmd -port "$ERL_EPMD_PORT" &
 # Renamed into place with its content, so that no reader finds it empty.
 echo "$node" >/node/run/pid.new
 mv /node/run/pid.new /node/run/pid
+'
+# Beside an epmd of the cluster (scripts/cluster.sh) one more ends at once.
+# shellcheck disable=SC2016
+NODE_MAIN=$NODE_WATCHED'
+epmd -port "$ERL_EPMD_PORT" &
 # With "input allowed" the script becomes the machine instead of waiting for it; -noinput takes the
 # input away again.
 export RABBITMQ_ALLOW_INPUT=1

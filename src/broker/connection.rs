@@ -1,7 +1,7 @@
 //! The handle to one connection: requests with a time limit, stored offsets, the reason of its end.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,24 @@ impl Drop for Inner {
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>, Option<Arc<Lease>>);
 
+/// A connection of which this is no handle: it ends all the same when the last one is dropped.
+pub(super) struct Held(Weak<Inner>);
+
+impl Held {
+    /// The connection, while it is open.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        self.0
+            .upgrade()
+            .map(|inner| Connection(inner, None))
+            .filter(|connection| !connection.has_ended())
+    }
+
+    /// True while it is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.connection().is_some()
+    }
+}
+
 impl Connection {
     /// A connection whose reader is running, before its handshake.
     pub(super) fn new(shared: Arc<Shared>, options: &ConnectOptions, reader: AbortHandle) -> Self {
@@ -76,6 +94,16 @@ impl Connection {
     /// Stores the facts from the handshake; only the first call counts.
     pub(super) fn introduce(&self, peer: Peer) {
         self.0.peer.get_or_init(|| peer);
+    }
+
+    /// Has it shared with nobody from now on: it is busy with a request that is not waited for.
+    pub(super) fn give_up(&self) {
+        self.0.shared.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// A reference that does not keep it open.
+    pub(super) fn held(&self) -> Held {
+        Held(Arc::downgrade(&self.0))
     }
 
     /// Sends a request and waits for its answer, at most `request_timeout`.

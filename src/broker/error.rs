@@ -46,6 +46,18 @@ pub enum BrokerError {
         /// The broker's answer.
         detail: String,
     },
+    /// The node lets no more connections in, although it works.
+    #[error(
+        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node: raise the limit, or spread the consumers over nodes"
+    )]
+    ConnectionLimit {
+        /// Address of the node.
+        endpoint: Endpoint,
+        /// Number of connections that this process has to it.
+        open: usize,
+        /// What became of the attempt.
+        what: String,
+    },
     /// A request was answered with an error.
     #[error("{endpoint} answered {command} with: {}", code.describe())]
     Refused {

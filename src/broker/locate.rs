@@ -1,20 +1,42 @@
-//! Chooses the node to connect to: seeds, metadata, replicas.
+//! Chooses the node to connect to: known members, seeds, metadata, replicas.
 //!
 //! A subscription needs a node that has a member of the stream. Replicas are preferred, which
-//! leaves the leader to the publishers. The leader is used if there is no replica, or if the caller
-//! needs the newest state of the stream.
+//! leaves the leader to the publishers; of several, the one to which this process has the fewest
+//! connections. The leader is used if there is no replica, or if the caller needs the newest state of
+//! the stream.
+//!
+//! A node that does not answer delays this by seconds only, whatever its part: addresses are tried
+//! one beside the other, and a node that is slow to say where a stream is (RabbitMQ's Metadata waits
+//! for frozen nodes, up to 40 s) is used itself if it has a member.
+//!
+//! Invariant: where the leader is wanted, no other member takes its place.
+
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::error::{BrokerError, Missing};
+use super::fleet::{Fleet, Members};
 use super::options::{ConnectOptions, Endpoint};
 use super::publishing::Creation;
+use super::race::{Failures, race};
+use crate::flow::resume::Start;
 use crate::types::StreamName;
-use crate::wire::commands::{Metadata, MetadataResponse, ResponseCode};
+use crate::wire::commands::{Metadata, MetadataResponse, Node, ResponseCode};
+
+/// Time limit for a node to say where a stream is, before it is asked for the stream itself.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections of this process that a node may have more than another one before the other one is
+/// chosen instead of a node that is connected already.
+const SPREAD: usize = 1;
+
+/// Most known members that are tried before the configured addresses.
+const KNOWN_FIRST_MAX: usize = 2;
 
 /// Choice of the stream's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// Any replica, at random; the leader if there is none.
+    /// A replica; the leader if there is none.
     Replica,
     /// Only the leader. It is never behind, so only its answer counts if a stream seems to end too
     /// early or to begin too late.
@@ -27,54 +49,12 @@ pub async fn connect_to_stream(
     stream: &StreamName,
     prefer: Prefer,
 ) -> Result<Connection, BrokerError> {
-    let seed = connect_to_seed(options).await?;
-    if !options.follow_advertised_hosts && prefer == Prefer::Replica {
-        return Ok(seed);
+    let looking = Looking { options, fleet: &Fleet::of(options), stream };
+    match prefer {
+        _ if options.follow_advertised_hosts => looking.by_advertised(prefer).await,
+        Prefer::Replica => connect_to_seed(options).await,
+        Prefer::Leader => looking.leader_among_seeds().await,
     }
-    let request = Metadata { streams: vec![stream.clone()] };
-    let answer = seed.call(&request).await.map_err(|error| seed.about(stream, error))?;
-    let candidates = candidates(&answer, stream, prefer, options)?;
-    if !options.follow_advertised_hosts {
-        // Behind a load balancer the next attempt may reach the leader.
-        let is_leader = candidates.iter().any(|c| Some(c) == seed.advertised());
-        let is_alone = answer.nodes.len() == 1;
-        return match is_leader || is_alone {
-            true => Ok(seed),
-            false => Err(unavailable(
-                stream,
-                "only its leader can answer now, and this node is not the leader (broker.follow_advertised_hosts is false, so no other node is tried)",
-            )),
-        };
-    }
-    if candidates.iter().any(|c| Some(c) == seed.advertised()) && prefer == Prefer::Replica {
-        // The seed has a member itself, which is as good as one elsewhere.
-        return Ok(seed);
-    }
-    let mut last = None;
-    for candidate in candidates {
-        if Some(&candidate) == seed.advertised() {
-            return Ok(seed);
-        }
-        match Connection::open(&candidate, options).await {
-            Ok(connection) => {
-                seed.close().await;
-                return Ok(connection);
-            }
-            Err(error) => {
-                tracing::warn!(%stream, node = %candidate, %error, "a node with a member of the stream cannot be reached");
-                last = Some(match error {
-                    BrokerError::Connect { endpoint, what } => BrokerError::Connect {
-                        endpoint,
-                        what: format!(
-                            "{what} (the broker advertises this address; if it cannot be reached from here, set broker.follow_advertised_hosts = false, or the broker's stream.advertised_host)"
-                        ),
-                    },
-                    other => other,
-                });
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| unavailable(stream, "it has no member that can be reached")))
 }
 
 /// Creates the stream with the broker's defaults, through any node. An existing stream or queue of
@@ -91,37 +71,277 @@ pub async fn create_stream(
 
 /// Connects to any of the seeds.
 pub(super) async fn connect_to_seed(options: &ConnectOptions) -> Result<Connection, BrokerError> {
-    let mut seeds = options.seeds.clone();
-    fastrand::shuffle(&mut seeds);
-    let mut failed = Vec::new();
-    for seed in &seeds {
-        match Connection::open(seed, options).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => {
-                if seeds.len() > 1 {
-                    tracing::debug!(node = %seed, %error, "this node cannot be used");
-                }
-                failed.push((seed, error));
-            }
-        }
-    }
-    // Sorted as in the configuration, so that the same failures give the same text and are not
-    // logged again.
-    failed.sort_by_key(|(seed, _)| options.seeds.iter().position(|given| given == *seed));
-    let failed: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
-    match <[BrokerError; 1]>::try_from(failed) {
-        Ok([only]) => Err(only),
-        Err(all) => Err(BrokerError::NoNode(all.into())),
+    let seeds = Fleet::of(options).shuffled_seeds(options);
+    race(&seeds, options).await.map_err(|failures| no_seed(failures, options))
+}
+
+/// One error for all seeds, in the order of the configuration, so that the same failures give the same
+/// text and are not logged again.
+fn no_seed(failures: Failures, options: &ConnectOptions) -> BrokerError {
+    let place = |endpoint: &Endpoint| options.seeds.iter().position(|seed| seed == endpoint);
+    let mut failures: Vec<_> =
+        failures.into_iter().filter(|(endpoint, _)| place(endpoint).is_some()).collect();
+    failures.sort_by_key(|(endpoint, _)| place(endpoint));
+    let failures: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
+    match <[BrokerError; 1]>::try_from(failures) {
+        Ok([only]) => only,
+        Err(all) => BrokerError::NoNode(all.into()),
     }
 }
 
-/// The nodes to try, best first.
-pub(super) fn candidates(
+/// What a stream is looked for with.
+struct Looking<'a> {
+    options: &'a ConnectOptions,
+    fleet: &'a Fleet,
+    stream: &'a StreamName,
+}
+
+impl Looking<'_> {
+    /// The node behind a connection, by the address that is dialled for it.
+    fn node_of(&self, connection: &Connection) -> Endpoint {
+        match connection.advertised() {
+            Some(advertised) => self.fleet.address_of(advertised, self.options),
+            None => connection.endpoint().clone(),
+        }
+    }
+
+    fn addresses(&self, advertised: &[Endpoint]) -> Vec<Endpoint> {
+        advertised.iter().map(|node| self.fleet.address_of(node, self.options)).collect()
+    }
+
+    /// Addresses of the members, best first: replicas that answered lately, the leader, and then those
+    /// that did not.
+    fn targets(&self, members: &Members, prefer: Prefer) -> Vec<Endpoint> {
+        let leader = members.leader.as_ref().map(|l| self.fleet.address_of(l, self.options));
+        let replicas = match prefer {
+            Prefer::Replica => self.fleet.ranked(self.addresses(&members.replicas)),
+            Prefer::Leader => Vec::new(),
+        };
+        let mut all: Vec<_> = replicas.into_iter().chain(leader).collect();
+        all.sort_by_key(|node| self.fleet.is_suspect(node));
+        all
+    }
+
+    async fn by_advertised(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+        let known = self.fleet.members(self.stream);
+        let known = known.map_or_else(Vec::new, |members| self.targets(&members, prefer));
+        let all = known.len();
+        // What is suspect is not tried before the seeds.
+        let mut to_ask: Vec<_> =
+            known.into_iter().filter(|node| !self.fleet.is_suspect(node)).collect();
+        if prefer == Prefer::Replica
+            && (1..all).contains(&to_ask.len())
+            && let Some(connection) = self.without_metadata(&to_ask).await
+        {
+            // A member is in trouble: to be told where the others are might take long.
+            return Ok(connection);
+        }
+        to_ask.truncate(KNOWN_FIRST_MAX);
+        for seed in self.fleet.shuffled_seeds(self.options) {
+            if !to_ask.contains(&seed) {
+                to_ask.push(seed);
+            }
+        }
+        let mut failed: Option<BrokerError> = None;
+        while !to_ask.is_empty() {
+            let asked = match race(&to_ask, self.options).await {
+                Ok(asked) => asked,
+                Err(failures) => {
+                    return Err(failed.unwrap_or_else(|| no_seed(failures, self.options)));
+                }
+            };
+            to_ask.retain(|node| node != asked.endpoint());
+            match self.ask(&asked, prefer).await {
+                Ok(Some(answer)) => return self.choose(asked, &answer, prefer).await,
+                Ok(None) => {
+                    // Until it has its answer, the connection does nothing else: it is given to no
+                    // other stream, and a new one is opened.
+                    let node = asked.endpoint().clone();
+                    asked.give_up();
+                    drop(asked);
+                    if let Some(connection) = self.without_metadata(&[node]).await {
+                        return Ok(connection);
+                    }
+                    let what = "nodes that have no member of it do not say in time which ones have";
+                    failed = Some(unavailable(self.stream, what));
+                }
+                // It has had its time, and the others would take as long.
+                Err(error @ BrokerError::Timeout { .. }) => return Err(error),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| unavailable(self.stream, "there is no node to ask")))
+    }
+
+    /// Asks where the stream is. `None` if that takes too long, and anyone with a replica will do.
+    async fn ask(
+        &self,
+        asked: &Connection,
+        prefer: Prefer,
+    ) -> Result<Option<MetadataResponse>, BrokerError> {
+        let request = Metadata { streams: vec![self.stream.clone()] };
+        let answer = asked.call(&request);
+        let answer = match prefer {
+            Prefer::Leader => answer.await,
+            Prefer::Replica => match tokio::time::timeout(METADATA_PATIENCE, answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(Some(answer.map_err(|error| asked.about(self.stream, error))?))
+    }
+
+    /// Connects to the first of these nodes that lets itself be subscribed to the stream, without asking
+    /// where it is.
+    async fn without_metadata(&self, nodes: &[Endpoint]) -> Option<Connection> {
+        let mut nodes: Vec<_> = nodes.to_vec();
+        nodes.sort_by_key(|node| self.fleet.is_suspect(node));
+        while !nodes.is_empty() {
+            let connection = race(&nodes, self.options).await.ok()?;
+            match connection.probe(self.stream, Start::Next, Duration::ZERO).await {
+                Ok(_) => return Some(connection),
+                Err(error) => {
+                    tracing::debug!(stream = %self.stream, node = %connection.endpoint(), %error, "no member of the stream here");
+                }
+            }
+            nodes.retain(|node| node != connection.endpoint());
+        }
+        None
+    }
+
+    async fn choose(
+        &self,
+        asked: Connection,
+        answer: &MetadataResponse,
+        prefer: Prefer,
+    ) -> Result<Connection, BrokerError> {
+        let members = members_of(answer, self.stream, self.options)?;
+        self.fleet.learn(self.stream, &members);
+        if prefer == Prefer::Leader {
+            return self.leader_of(asked, &members).await;
+        }
+        let targets = self.targets(&members, prefer);
+        let here = self.node_of(&asked);
+        let at = targets.iter().position(|target| *target == here);
+        if at.is_some() && self.is_wanted(&here, &members) {
+            let best = targets.first().map_or(0, |best| self.fleet.open_on(best));
+            // The connection that asked is counted already.
+            if self.fleet.open_on(&here).saturating_sub(1) <= best + SPREAD {
+                return Ok(asked);
+            }
+        }
+        let before = targets.get(..at.unwrap_or(targets.len())).unwrap_or_default();
+        let failures = match before {
+            [] => Failures::new(),
+            before => match race(before, self.options).await {
+                Ok(connection) => {
+                    // Not waited for: what it has to say makes no difference.
+                    tokio::spawn(async move { asked.close().await });
+                    return Ok(connection);
+                }
+                Err(failures) => failures,
+            },
+        };
+        for (node, error) in &failures {
+            tracing::warn!(stream = %self.stream, %node, %error, "a node with a member of the stream cannot be reached");
+        }
+        if at.is_some() {
+            return Ok(asked);
+        }
+        let last = failures.into_iter().last().map(|(_, error)| with_advice(error));
+        Err(last
+            .unwrap_or_else(|| unavailable(self.stream, "it has no member that can be reached")))
+    }
+
+    /// The leader, by the address that the broker gives for it: a configured one may lead to another
+    /// node by now.
+    async fn leader_of(
+        &self,
+        asked: Connection,
+        members: &Members,
+    ) -> Result<Connection, BrokerError> {
+        let Some(leader) = &members.leader else { return Err(self.no_leader(members)) };
+        if asked.advertised() == Some(leader) {
+            return Ok(asked);
+        }
+        match Connection::open(leader, self.options).await {
+            Ok(connection) => {
+                asked.close().await;
+                Ok(connection)
+            }
+            Err(error) => {
+                tracing::warn!(stream = %self.stream, node = %leader, %error, "the stream's leader cannot be reached");
+                Err(with_advice(error))
+            }
+        }
+    }
+
+    /// True if the node has a replica, or there is none.
+    fn is_wanted(&self, node: &Endpoint, members: &Members) -> bool {
+        members.replicas.is_empty() || self.addresses(&members.replicas).contains(node)
+    }
+
+    /// The error for a leader that is not listed: it is in maintenance, or is being elected.
+    fn no_leader(&self, members: &Members) -> BrokerError {
+        let what = format!(
+            "only its leader can answer now, and the broker lists {} replicas and no leader: its node is in maintenance (rabbitmq-diagnostics cluster_status; rabbitmq-upgrade revive ends that), or an election is under way",
+            members.replicas.len(),
+        );
+        unavailable(self.stream, &what)
+    }
+
+    /// Only the given addresses may be used: the leader has to be behind one of them.
+    async fn leader_among_seeds(&self) -> Result<Connection, BrokerError> {
+        let mut failures = Failures::new();
+        for seed in self.fleet.shuffled_seeds(self.options) {
+            let connection = match Connection::open(&seed, self.options).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    failures.push((seed, error));
+                    continue;
+                }
+            };
+            let request = Metadata { streams: vec![self.stream.clone()] };
+            let answer = connection.call(&request).await;
+            let answer = answer.map_err(|error| connection.about(self.stream, error))?;
+            let members = members_of(&answer, self.stream, self.options)?;
+            let is_leader =
+                members.leader.is_some() && members.leader.as_ref() == connection.advertised();
+            if is_leader || answer.nodes.len() == 1 {
+                return Ok(connection);
+            }
+        }
+        if failures.len() == self.options.seeds.len() {
+            return Err(no_seed(failures, self.options));
+        }
+        Err(unavailable(
+            self.stream,
+            "only its leader can answer now, and the configured addresses do not lead to it (broker.follow_advertised_hosts is false, so no other node is tried)",
+        ))
+    }
+}
+
+fn with_advice(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Connect { endpoint, what } => BrokerError::Connect {
+            endpoint,
+            what: format!(
+                "{what} (the broker advertises this address; if it cannot be reached from here, set broker.follow_advertised_hosts = false, or the broker's stream.advertised_host)"
+            ),
+        },
+        other => other,
+    }
+}
+
+/// The stream's members.
+///
+/// # Errors
+/// If there is none that could be used.
+fn members_of(
     answer: &MetadataResponse,
     stream: &StreamName,
-    prefer: Prefer,
     options: &ConnectOptions,
-) -> Result<Vec<Endpoint>, BrokerError> {
+) -> Result<Members, BrokerError> {
     let found = answer.stream(stream).ok_or_else(|| unavailable(stream, "no metadata came"))?;
     match found.code {
         ResponseCode::Ok => {}
@@ -141,24 +361,32 @@ pub(super) fn candidates(
         }
         other => return Err(unavailable(stream, other.describe())),
     }
-    let endpoint = |node: &crate::wire::commands::Node| {
+    let endpoint = |node: &Node| {
         let port = u16::try_from(node.port).ok()?;
         Some(Endpoint { host: node.host.clone(), port })
     };
-    let leader = found.leader.as_ref().and_then(endpoint);
-    let mut replicas: Vec<_> = found.replicas.iter().filter_map(endpoint).collect();
-    fastrand::shuffle(&mut replicas);
-    let all = match prefer {
-        Prefer::Replica => replicas.into_iter().chain(leader).collect::<Vec<_>>(),
-        Prefer::Leader => leader.into_iter().collect(),
+    let members = Members {
+        leader: found.leader.as_ref().and_then(endpoint),
+        replicas: found.replicas.iter().filter_map(endpoint).collect(),
     };
-    if all.is_empty() {
+    if members == Members::default() {
         return Err(unavailable(
             stream,
             "it has neither a leader nor a replica at the moment, for instance during an election",
         ));
     }
-    Ok(all)
+    Ok(members)
+}
+
+/// Addresses of the nodes to look at a stream on, best first.
+pub(super) fn candidates(
+    answer: &MetadataResponse,
+    stream: &StreamName,
+    options: &ConnectOptions,
+) -> Result<Vec<Endpoint>, BrokerError> {
+    let fleet = &Fleet::of(options);
+    let members = members_of(answer, stream, options)?;
+    Ok(Looking { options, fleet, stream }.targets(&members, Prefer::Replica))
 }
 
 fn unavailable(stream: &StreamName, detail: &str) -> BrokerError {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::BrokerError;
-use super::locate::{Prefer, candidates, connect_to_seed};
+use super::fleet::Fleet;
+use super::locate::{candidates, connect_to_seed};
 use super::options::{ConnectOptions, Endpoint};
 use crate::flow::backoff::Backoff;
 use crate::sync::lock;
@@ -215,7 +216,10 @@ impl Lookout {
             }
         }
         let seed = connect_to_seed(&self.options).await?;
-        let at = seed.advertised().unwrap_or(seed.endpoint()).clone();
+        let at = match seed.advertised() {
+            Some(advertised) => Fleet::of(&self.options).address_of(advertised, &self.options),
+            None => seed.endpoint().clone(),
+        };
         let seat = Arc::clone(lock(&self.routes).seats.entry(Place::Node(at)).or_default());
         let mut link = seat.0.lock().await;
         *link = Seated { connection: Some(seed.clone()), ..Seated::default() };
@@ -235,7 +239,7 @@ impl Routes {
     /// Has the stream looked at on one of its members: where there is a connection already, if that
     /// can be chosen.
     fn seat(&mut self, stream: &StreamName, answer: &MetadataResponse, options: &ConnectOptions) {
-        let mut members = match candidates(answer, stream, Prefer::Replica, options) {
+        let mut members = match candidates(answer, stream, options) {
             Ok(members) => members.into_iter().map(Place::Node).collect::<Vec<_>>(),
             Err(error) => return self.refuse(stream, error),
         };

@@ -4,7 +4,7 @@
 //! Invariants:
 //! - the socket is always read: no step of the reader waits for a sink, a queue or a lock that a
 //!   sink could hold. Memory is limited by credit (see [`budget`]), never by an unread socket;
-//! - every wait on the peer has a time limit; a peer that is silent for 1.75 heartbeats is gone;
+//! - every wait on the peer has a time limit; a peer that is silent for 0.9 heartbeats is gone;
 //! - a connection that ended gives one reason, the same to every caller ([`Connection::ended`]).
 //!
 //! It knows nothing of sinks, batches or policies.
@@ -14,6 +14,7 @@ mod claim;
 mod connection;
 mod dial;
 mod error;
+mod fleet;
 mod foreign;
 mod handshake;
 mod lease;
@@ -24,6 +25,7 @@ mod options;
 mod partitions;
 mod pool;
 mod publishing;
+mod race;
 mod reader;
 mod scan;
 mod shared;

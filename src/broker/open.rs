@@ -1,54 +1,136 @@
-//! Opens a connection: dials, starts the reader and the writer, and performs the handshake.
+//! Opens a connection: waits for its turn, dials, starts the reader and the writer, and performs the
+//! handshake.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::Instrument;
 
 use super::connection::Connection;
 use super::dial::dial;
 use super::error::BrokerError;
+use super::fleet::Fleet;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, pool, reader, writer};
+use crate::wire::commands::Metadata;
+
+/// Time limit for an open connection to show that its node works.
+const WITNESS_WAIT: Duration = Duration::from_secs(2);
 
 impl Connection {
     /// A connection to one address, shared with others if the options say so.
     pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, BrokerError> {
+        Connection::open_in_turn(endpoint, options, &Notify::new()).await
+    }
+
+    /// The same; notifies when it begins.
+    pub(super) async fn open_in_turn(
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+        begun: &Notify,
+    ) -> Result<Self, BrokerError> {
         if let Some(sharing) = &options.sharing
             && let Some(pool) = pool::of(sharing)
         {
+            begun.notify_one();
             return pool.open(endpoint, options, sharing.avoid).await;
         }
-        Connection::open_alone(endpoint, options).await
+        Connection::open_alone(endpoint, options, begun).await
     }
 
-    /// Connects to one address: TCP, TLS, login, virtual host, and the broker's abilities.
+    /// Connects to one address: TCP, TLS, login, virtual host, and the broker's abilities. Waits until
+    /// fewer than a few other handshakes of this process with the same address are under way, and
+    /// notifies when it begins.
     pub(super) async fn open_alone(
         endpoint: &Endpoint,
         options: &ConnectOptions,
+        begun: &Notify,
     ) -> Result<Self, BrokerError> {
-        let limit = options.connect_timeout;
-        let deadline = tokio::time::Instant::now() + limit;
-        let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
-        let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
-        let (read, write) =
-            dialled.map_err(|_| failed(format!("no connection within {limit:?}")))??;
-        let Beginnings { shared, outgoing, tune } = Shared::begin(endpoint);
-        let reader =
-            tokio::spawn(reader::run(read, Arc::clone(&shared)).in_current_span()).abort_handle();
-        tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
-        let connection = Connection::new(shared, options, reader);
-        let shaken =
-            tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
-        let peer = shaken.map_err(|_| {
-            failed(match connection.shared().heard.load(Ordering::Relaxed) {
-                true => format!("the login took longer than {limit:?}"),
-                false => foreign::silent(limit),
-            })
-        })??;
-        tracing::debug!(%endpoint, version = peer.version_text, "connected");
-        connection.introduce(peer);
-        Ok(connection)
+        let fleet = Fleet::of(options);
+        let _turn = fleet.turn(endpoint).await?;
+        begun.notify_one();
+        let error = match open(endpoint, options, &fleet).await {
+            Ok(connection) => {
+                fleet.opened(&connection, options);
+                return Ok(connection);
+            }
+            Err(error) => error,
+        };
+        let is_refused = matches!(error, BrokerError::VirtualHost { .. });
+        if !is_refused && !is_silence(&error) {
+            return Err(error);
+        }
+        if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
+            return Err(limit);
+        }
+        if !is_refused {
+            fleet.failed(endpoint, &error);
+        }
+        Err(error)
     }
+}
+
+/// True if the node may not be there, or not work.
+fn is_silence(error: &BrokerError) -> bool {
+    use BrokerError::{Broken, Connect, Silent, Timeout};
+    matches!(error, Connect { .. } | Broken { .. } | Silent { .. } | Timeout { .. })
+}
+
+/// The error for a node that lets no more connections in: what it says, or its silence, would mean
+/// something else by itself, but it works on the connections that are open.
+async fn is_full(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    fleet: &Fleet,
+    error: &BrokerError,
+) -> Option<BrokerError> {
+    let (witness, open) = fleet.witness(endpoint, options)?;
+    let nothing = Metadata { streams: Vec::new() };
+    let works = tokio::time::timeout(WITNESS_WAIT, witness.call(&nothing)).await;
+    matches!(works, Ok(Ok(_))).then(|| BrokerError::ConnectionLimit {
+        endpoint: endpoint.clone(),
+        open,
+        what: error.to_string(),
+    })
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    fleet: &Arc<Fleet>,
+) -> Result<Connection, BrokerError> {
+    let limit = options.connect_timeout;
+    let deadline = tokio::time::Instant::now() + limit;
+    let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
+    let dialled = tokio::time::timeout_at(deadline, dial(endpoint, options)).await;
+    let (read, write) =
+        dialled.map_err(|_| failed(format!("no connection within {limit:?}")))??;
+    let Beginnings { shared, outgoing, tune } = Shared::begin(endpoint);
+    let reading = {
+        let (shared, fleet) = (Arc::clone(&shared), Arc::clone(fleet));
+        async move {
+            reader::run(read, Arc::clone(&shared)).await;
+            let reason = shared.reason();
+            if is_silence(&reason) {
+                fleet.failed(&shared.endpoint, &reason);
+            }
+        }
+    };
+    let reader = tokio::spawn(reading.in_current_span()).abort_handle();
+    tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
+    let connection = Connection::new(shared, options, reader);
+    let shaken =
+        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
+    let peer = shaken.map_err(|_| {
+        failed(match connection.shared().heard.load(Ordering::Relaxed) {
+            true => format!("the login took longer than {limit:?}"),
+            false => foreign::silent(limit),
+        })
+    })??;
+    tracing::debug!(%endpoint, version = peer.version_text, "connected");
+    connection.introduce(peer);
+    Ok(connection)
 }

@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, Weak};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use tokio::sync::Notify;
+
 use super::connection::Connection;
 use super::error::BrokerError;
 use super::lease::Lease;
@@ -150,7 +152,9 @@ impl Pool {
         let number = inner.numbers;
         let (to, options) = (endpoint.clone(), options.clone());
         let opening: Opening =
-            async move { Connection::open_alone(&to, &options).await }.boxed().shared();
+            async move { Connection::open_alone(&to, &options, &Notify::new()).await }
+                .boxed()
+                .shared();
         let berth =
             Berth { number, endpoint: endpoint.clone(), users: 1, opening: opening.clone() };
         inner.berths.push(berth);

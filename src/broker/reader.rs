@@ -18,7 +18,7 @@ use super::foreign;
 use super::shared::Shared;
 use super::slot::{Admit, Received};
 use crate::sync::lock;
-use crate::wire::commands::{self, ResponseCode, ServerFrame, decode_server_frame};
+use crate::wire::commands::{self, Metadata, ResponseCode, ServerFrame, decode_server_frame};
 use crate::wire::frame::{FrameLimits, peek, split_frame};
 
 /// Bytes reserved for each read.
@@ -26,6 +26,13 @@ const READ_BYTES: usize = 256 * 1024;
 
 /// Fewer free bytes than this do not justify a system call.
 const READ_BYTES_MIN: usize = 16 * 1024;
+
+/// Least time for an answer to the question for a sign of life, however short heartbeats are: a busy
+/// machine may need that.
+const ANSWER_MIN: Duration = Duration::from_millis(2500);
+
+/// Correlation id of requests whose answer nobody waits for.
+const NO_CORRELATION: u32 = 0;
 
 pub(super) async fn run(read: ReadHalf, shared: Arc<Shared>) {
     let reason = match read_all(read, &shared).await {
@@ -44,7 +51,7 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
     // The probe that inspects the discarded frame.
     let mut watching = None;
     let mut heartbeat = shared.heartbeat.subscribe();
-    let mut silence_max = silence_limit(*heartbeat.borrow_and_update());
+    let mut silence = Silence::of(*heartbeat.borrow_and_update());
     loop {
         if skip > 0 {
             let here = skip.min(buffer.len());
@@ -70,13 +77,21 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
         }
         make_room(&mut buffer, wanted);
         if heartbeat.has_changed().unwrap_or(false) {
-            silence_max = silence_limit(*heartbeat.borrow_and_update());
+            silence = Silence::of(*heartbeat.borrow_and_update());
         }
-        let read = socket.read_buf(&mut buffer);
-        let count = match silence_max {
-            None => read.await,
-            Some(limit) => {
-                tokio::time::timeout(limit, read).await.map_err(|_| silent(shared, limit))?
+        let count = match silence {
+            None => socket.read_buf(&mut buffer).await,
+            Some(silence) => {
+                let read = tokio::time::timeout(silence.asks_after, socket.read_buf(&mut buffer));
+                match read.await {
+                    Ok(count) => count,
+                    Err(_) => {
+                        ask_for_a_sign(shared);
+                        let read = socket.read_buf(&mut buffer);
+                        let read = tokio::time::timeout(silence.ends_after, read).await;
+                        read.map_err(|_| silent(shared, silence))?
+                    }
+                }
             }
         };
         match count {
@@ -87,8 +102,20 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
     }
 }
 
-fn silent(shared: &Shared, limit: Duration) -> BrokerError {
+fn silent(shared: &Shared, silence: Silence) -> BrokerError {
+    let limit = silence.asks_after + silence.ends_after;
     BrokerError::Silent { endpoint: shared.endpoint.clone(), limit }
+}
+
+/// Sends a request that every broker answers by itself, at once and without looking at any stream. The
+/// answer is dropped: any byte is a sign of life.
+fn ask_for_a_sign(shared: &Shared) {
+    let nothing = Metadata { streams: Vec::new() };
+    match commands::encode_request(&nothing, NO_CORRELATION) {
+        // Without room in the queue there are other requests that are not answered.
+        Ok(frame) => drop(shared.out.try_send(frame)),
+        Err(error) => tracing::debug!(%error, "cannot ask for a sign of life"),
+    }
 }
 
 /// Checks the bytes before the first frame: another protocol is reported as such.
@@ -103,10 +130,24 @@ fn look_for_strangers(buffer: &[u8], shared: &Shared) -> Result<(), BrokerError>
     Ok(())
 }
 
-/// Time without data after which the peer counts as gone. A broker sends a heartbeat at least every
-/// period; 1.75 periods notice a silent one well within two.
-fn silence_limit(heartbeat_s: u32) -> Option<Duration> {
-    (heartbeat_s > 0).then(|| Duration::from_millis(u64::from(heartbeat_s) * 1750))
+/// Times without data, one after the other.
+#[derive(Clone, Copy)]
+struct Silence {
+    /// Then the peer is asked for a sign of life.
+    asks_after: Duration,
+    /// So much later, without a byte, it counts as gone.
+    ends_after: Duration,
+}
+
+impl Silence {
+    /// For a heartbeat interval of so many seconds; `None` for 0, which turns it off. A peer sends
+    /// something at least every half interval if it can, so both the heartbeat and the answer are
+    /// missing when it is given up, after nine tenths.
+    fn of(heartbeat_s: u32) -> Option<Silence> {
+        let part_ms = |tenths| Duration::from_millis(u64::from(heartbeat_s) * 100 * tenths);
+        (heartbeat_s > 0)
+            .then(|| Silence { asks_after: part_ms(4), ends_after: part_ms(5).max(ANSWER_MIN) })
+    }
 }
 
 /// Reserves memory for the rest of the current frame, or for the next read.

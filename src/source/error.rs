@@ -17,6 +17,8 @@ pub struct SourceError {
 pub enum ErrorKind {
     /// There is no connection, or it broke or fell silent.
     Connection,
+    /// The broker lets no more connections in.
+    Full,
     /// The broker refused a login, a permission or a request.
     Refused,
     /// The stream does not exist.

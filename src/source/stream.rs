@@ -263,6 +263,7 @@ impl From<BrokerError> for SourceError {
             BrokerError::StreamMissing(_)
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,
+            BrokerError::ConnectionLimit { .. } => ErrorKind::Full,
             BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
             BrokerError::Overrun { .. } => ErrorKind::Overrun,
             BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,

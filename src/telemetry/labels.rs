@@ -124,6 +124,8 @@ labels! {
     RestartReason {
         /// The connection was lost, or could not be opened.
         Connection = "connection",
+        /// The broker lets no more connections in: a limit, of connections or file descriptors, is reached.
+        ConnectionLimit = "connection_limit",
         /// The broker answered with an error.
         Broker = "broker",
         /// The subscription ended: the stream was deleted or re-created, or its member is away.
@@ -183,7 +185,7 @@ mod tests {
         check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(10);
-        check::<RestartReason>(8);
+        check::<RestartReason>(9);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
     }

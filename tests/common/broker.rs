@@ -226,7 +226,7 @@ fn start(
     Ok(broker(version, dir, &settings, private))
 }
 
-fn broker(version: Version, dir: PathBuf, settings: &str, private: bool) -> Broker {
+pub(super) fn broker(version: Version, dir: PathBuf, settings: &str, private: bool) -> Broker {
     let port = |key: &str| {
         let value = settings.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value
@@ -244,7 +244,7 @@ fn broker(version: Version, dir: PathBuf, settings: &str, private: bool) -> Brok
 }
 
 /// A folder for this process, with a name that a later process of the same id does not reuse.
-fn scratch(name: &str) -> PathBuf {
+pub(super) fn scratch(name: &str) -> PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("brokers");
     static SWEPT: OnceLock<()> = OnceLock::new();
     SWEPT.get_or_init(|| sweep(&all));
@@ -271,7 +271,7 @@ fn broker_script(verb: &str, dir: &Path) -> Command {
 
 /// The output of the script. If it reports that something is unavailable on this machine, that is
 /// returned; any other failure ends the test.
-fn run(command: &mut Command) -> Result<String, Unavailable> {
+pub(super) fn run(command: &mut Command) -> Result<String, Unavailable> {
     let Output { status, stdout, stderr } = command.output().expect("scripts/broker.sh runs");
     let said = String::from_utf8_lossy(&stderr);
     if status.code() == Some(EXIT_UNAVAILABLE) {

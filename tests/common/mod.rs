@@ -1,6 +1,7 @@
 //! Tools for tests: real brokers, streams, other clients, and failing networks.
 //!
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each relevant version
+//! - [`cluster`]: three nodes that are one broker
 //! - [`daemon`]: the built binary, started, queried, signalled and killed
 //! - [`s3`]: an S3 server, with a gate that injects failures; [`duckdb`]: a second reader of files
 //! - [`streams`]: a test's own streams; publishing and reading stored offsets with the official
@@ -20,6 +21,7 @@
 
 pub(crate) mod amqp091;
 pub(crate) mod broker;
+pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod duckdb;
 pub(crate) mod load;

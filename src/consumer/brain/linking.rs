@@ -221,6 +221,7 @@ impl<W: Caller> Brain<W> {
         self.note(Note::Subscribed { resumption: Box::new(resumption), base, resumed });
         self.note(Note::State(State::Running, None));
         self.reading.backoff.reset();
+        self.reading.backoff_away.reset();
         let intake = Intake::new(&plan);
         let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false };
         self.link = Link::Up(Box::new(up));
@@ -230,6 +231,7 @@ impl<W: Caller> Brain<W> {
     pub(super) fn unlink(&mut self, error: SourceError, now: Moment) {
         let why = match error.kind() {
             ErrorKind::Connection => RestartReason::Connection,
+            ErrorKind::Full => RestartReason::ConnectionLimit,
             ErrorKind::Refused
             | ErrorKind::TooLarge
             | ErrorKind::Unreadable
@@ -256,7 +258,11 @@ impl<W: Caller> Brain<W> {
         if error.is_fatal() {
             return self.end(Outcome::Halted(error.to_string()), now);
         }
-        let mut wait = None;
+        // What an operator has to change is not asked for often.
+        let mut wait = match error.kind() {
+            ErrorKind::Connection | ErrorKind::Missing | ErrorKind::Unavailable => None,
+            _ => Some(self.reading.backoff.next(self.random.f64())),
+        };
         match error.kind() {
             ErrorKind::Missing => {
                 // What comes under this name next is another stream.
@@ -290,7 +296,7 @@ impl<W: Caller> Brain<W> {
     }
 
     fn unlink_while_ending(&mut self, error: &SourceError, now: Moment) {
-        let wait = self.reading.backoff.next(self.random.f64());
+        let wait = self.reading.backoff_away.next(self.random.f64());
         self.link = Link::Down { until: now.at + wait };
         match (self.activation, error.kind()) {
             // There is nothing to store an offset for.
@@ -310,7 +316,7 @@ impl<W: Caller> Brain<W> {
     }
 
     fn back_off(&mut self, error: String, why: RestartReason, wait: Option<Duration>, now: Moment) {
-        let wait = wait.unwrap_or_else(|| self.reading.backoff.next(self.random.f64()));
+        let wait = wait.unwrap_or_else(|| self.reading.backoff_away.next(self.random.f64()));
         self.link = Link::Down { until: now.at + wait };
         self.note(Note::NotConnected { error: error.clone(), wait });
         self.note(Note::State(State::Backoff, Some(error)));

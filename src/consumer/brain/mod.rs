@@ -48,7 +48,7 @@ mod simulation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use self::event::Outcome;
 pub(super) use self::event::{
@@ -69,6 +69,10 @@ use crate::flow::pace::Pace;
 use crate::flow::resume::Doubts;
 use crate::source::{Activation, Prefer};
 use crate::types::Offset;
+
+/// Longest wait for a broker or a stream that is away: when it is back, consumers go on within that. An
+/// attempt costs little, and few of them reach one node at the same time.
+const AWAY_MAX: Duration = Duration::from_secs(5);
 
 /// One consumer's state.
 pub(super) struct Brain<W> {
@@ -101,6 +105,8 @@ struct Batches {
 struct Reading {
     own: Own,
     backoff: Backoff,
+    /// For what passes by itself: a broker or a stream that is away.
+    backoff_away: Backoff,
     /// Whether the stream still holds the position.
     doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
@@ -142,6 +148,7 @@ impl<W: Caller> Brain<W> {
             reading: Reading {
                 own: Own::unknown(),
                 backoff: Backoff::new(spec.backoff_min, spec.backoff_max),
+                backoff_away: Backoff::new(spec.backoff_min, spec.backoff_max.min(AWAY_MAX)),
                 doubts: Doubts::default(),
                 unreadable: None,
                 position_unreadable: None,

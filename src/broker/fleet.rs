@@ -1,0 +1,266 @@
+//! What this process knows of one broker's nodes, shared by all of its connections to that broker.
+//!
+//! Invariants:
+//! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that
+//!   comes back is not buried under connections;
+//! - what is known decides in which order nodes are tried, and never that one is not tried;
+//! - a node is known by the address that is dialled for it: its configured one where there is one,
+//!   else the advertised one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connection::{Connection, Held};
+use super::error::BrokerError;
+use super::options::{ConnectOptions, Endpoint};
+use crate::sync::lock;
+use crate::types::StreamName;
+
+/// Most handshakes with one node at the same time. RabbitMQ's queue of connections that are yet to be
+/// accepted holds 128 by default.
+const HANDSHAKES_MAX: usize = 16;
+
+/// Longest wait for other handshakes with the same node.
+const TURN_MAX: Duration = Duration::from_secs(120);
+
+/// Time for which a node that could not be reached is tried last.
+const SUSPECT_FOR: Duration = Duration::from_secs(60);
+
+/// Most streams and addresses that are remembered; beyond that, all are forgotten.
+const REMEMBERED_MAX: usize = 20_000;
+
+/// One for each broker, by its configured addresses.
+static FLEETS: Mutex<Vec<(Vec<Endpoint>, Arc<Fleet>)>> = Mutex::new(Vec::new());
+
+/// Members of a stream, by their advertised addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    pub(super) leader: Option<Endpoint>,
+    pub(super) replicas: Vec<Endpoint>,
+}
+
+/// Shared knowledge of one broker's nodes.
+#[derive(Default)]
+pub(super) struct Fleet(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    nodes: HashMap<Endpoint, Node>,
+    /// Which node answers on a configured address; `None` where several have.
+    configured: HashMap<Endpoint, Option<Endpoint>>,
+    streams: HashMap<StreamName, Members>,
+}
+
+struct Node {
+    gate: Arc<Semaphore>,
+    failed: Option<(Instant, BrokerError)>,
+    open: Vec<Held>,
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node { gate: Arc::new(Semaphore::new(HANDSHAKES_MAX)), failed: None, open: Vec::new() }
+    }
+}
+
+impl Node {
+    fn is_suspect(&self, now: Instant) -> bool {
+        self.failed.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < SUSPECT_FOR)
+    }
+
+    fn open(&self) -> usize {
+        self.open.iter().filter(|held| held.is_open()).count()
+    }
+}
+
+impl Fleet {
+    /// The knowledge of the broker with these addresses.
+    pub(super) fn of(options: &ConnectOptions) -> Arc<Fleet> {
+        let mut fleets = lock(&FLEETS);
+        if let Some((_, fleet)) = fleets.iter().find(|(seeds, _)| *seeds == options.seeds) {
+            return Arc::clone(fleet);
+        }
+        let fleet = Arc::new(Fleet::default());
+        fleets.push((options.seeds.clone(), Arc::clone(&fleet)));
+        fleet
+    }
+
+    /// Waits for the turn to begin a handshake with this node; the next one's begins when the permit
+    /// is dropped.
+    ///
+    /// # Errors
+    /// If another handshake with the node failed meanwhile: this one would fare no better.
+    pub(super) async fn turn(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<OwnedSemaphorePermit, BrokerError> {
+        let began = Instant::now();
+        let gate = Arc::clone(&lock(&self.0).node(endpoint).gate);
+        let permit = tokio::time::timeout(TURN_MAX, gate.acquire_owned()).await;
+        if let Some((at, error)) = &lock(&self.0).node(endpoint).failed
+            && *at > began
+        {
+            return Err(error.clone());
+        }
+        match permit {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(BrokerError::Connect {
+                endpoint: endpoint.clone(),
+                what: format!(
+                    "waited {TURN_MAX:?} for other connections of this process, of which {HANDSHAKES_MAX} at a time are opened to one node"
+                ),
+            }),
+        }
+    }
+
+    /// Notes a connection that was opened.
+    pub(super) fn opened(&self, connection: &Connection, options: &ConnectOptions) {
+        let endpoint = connection.endpoint();
+        let mut state = lock(&self.0);
+        if options.follow_advertised_hosts
+            && options.seeds.contains(endpoint)
+            && let Some(advertised) = connection.advertised()
+        {
+            let known = state.configured.entry(endpoint.clone());
+            let known = known.or_insert_with(|| Some(advertised.clone()));
+            if known.as_ref() != Some(advertised) {
+                *known = None;
+            }
+        }
+        let node = state.node(endpoint);
+        node.failed = None;
+        node.open.retain(Held::is_open);
+        node.open.push(connection.held());
+    }
+
+    /// Notes that a node did not answer, or fell silent.
+    pub(super) fn failed(&self, endpoint: &Endpoint, error: &BrokerError) {
+        lock(&self.0).node(endpoint).failed = Some((Instant::now(), error.clone()));
+    }
+
+    /// True if the node did not answer a short while ago, and has not since.
+    pub(super) fn is_suspect(&self, endpoint: &Endpoint) -> bool {
+        let state = lock(&self.0);
+        state.nodes.get(endpoint).is_some_and(|node| node.is_suspect(Instant::now()))
+    }
+
+    /// An open connection to the node with the same login, and the number of all.
+    pub(super) fn witness(
+        &self,
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+    ) -> Option<(Connection, usize)> {
+        let state = lock(&self.0);
+        let node = state.nodes.get(endpoint)?;
+        let mut connections = node.open.iter().rev().filter_map(Held::connection);
+        let same = |c: &Connection| c.user() == options.user() && c.vhost() == options.vhost;
+        let witness = connections.find(same)?;
+        Some((witness, node.open()))
+    }
+
+    /// Number of connections of this process to the node.
+    pub(super) fn open_on(&self, endpoint: &Endpoint) -> usize {
+        lock(&self.0).nodes.get(endpoint).map_or(0, Node::open)
+    }
+
+    /// The same addresses, best first: those that answered lately before those that did not; then the
+    /// ones with the fewest connections of this process.
+    pub(super) fn ranked(&self, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+        let now = Instant::now();
+        fastrand::shuffle(&mut endpoints);
+        let state = lock(&self.0);
+        endpoints.sort_by_cached_key(|endpoint| {
+            let node = state.nodes.get(endpoint);
+            node.map_or((false, 0), |node| (node.is_suspect(now), node.open()))
+        });
+        endpoints
+    }
+
+    /// The configured addresses in random order, those that did not answer lately last.
+    pub(super) fn shuffled_seeds(&self, options: &ConnectOptions) -> Vec<Endpoint> {
+        let mut seeds = options.seeds.clone();
+        fastrand::shuffle(&mut seeds);
+        seeds.sort_by_key(|seed| self.is_suspect(seed));
+        seeds
+    }
+
+    /// The address to dial for a node: a configured one that is known to be its own, else the
+    /// advertised one.
+    pub(super) fn address_of(&self, advertised: &Endpoint, options: &ConnectOptions) -> Endpoint {
+        let state = lock(&self.0);
+        let is_it = |at: &Option<Endpoint>| at.as_ref() == Some(advertised);
+        let found =
+            options.seeds.iter().find(|seed| state.configured.get(*seed).is_some_and(is_it));
+        found.unwrap_or(advertised).clone()
+    }
+
+    /// Remembers a stream's members.
+    pub(super) fn learn(&self, stream: &StreamName, members: &Members) {
+        let mut state = lock(&self.0);
+        if state.streams.len() >= REMEMBERED_MAX {
+            state.streams.clear();
+        }
+        state.streams.insert(stream.clone(), members.clone());
+    }
+
+    /// A stream's members when it was last asked for.
+    pub(super) fn members(&self, stream: &StreamName) -> Option<Members> {
+        lock(&self.0).streams.get(stream).cloned()
+    }
+}
+
+impl State {
+    fn node(&mut self, endpoint: &Endpoint) -> &mut Node {
+        if self.nodes.len() >= REMEMBERED_MAX && !self.nodes.contains_key(endpoint) {
+            self.nodes.retain(|_, node| node.open() > 0);
+        }
+        self.nodes.entry(endpoint.clone()).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> Endpoint {
+        Endpoint { host: "node".to_owned(), port }
+    }
+
+    fn refused(endpoint: &Endpoint) -> BrokerError {
+        BrokerError::Connect { endpoint: endpoint.clone(), what: "refused".to_owned() }
+    }
+
+    #[test]
+    fn a_node_that_failed_is_tried_last() {
+        let fleet = Fleet::default();
+        fleet.failed(&at(1), &refused(&at(1)));
+        for _ in 0..20 {
+            let ranked = fleet.ranked(vec![at(1), at(2), at(3)]);
+            assert_eq!(ranked.last(), Some(&at(1)));
+            assert_eq!(ranked.len(), 3, "none is left out");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waited_while_a_handshake_failed_gets_its_error() {
+        let fleet = Arc::new(Fleet::default());
+        let mut permits = Vec::new();
+        for _ in 0..HANDSHAKES_MAX {
+            permits.push(fleet.turn(&at(1)).await.unwrap());
+        }
+        drop(fleet.turn(&at(2)).await.unwrap());
+        let waiting = tokio::spawn({
+            let fleet = Arc::clone(&fleet);
+            async move { fleet.turn(&at(1)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "there is room for {HANDSHAKES_MAX}");
+        fleet.failed(&at(1), &refused(&at(1)));
+        drop(permits);
+        assert!(waiting.await.unwrap().is_err());
+        drop(fleet.turn(&at(1)).await.unwrap());
+    }
+}
