@@ -67,10 +67,28 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     }
 }
 
-/// Explanation of a refused certificate, and what to do; empty for any other handshake failure.
-pub fn remedy(error: &io::Error) -> &'static str {
-    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    let Some(Error::InvalidCertificate(problem)) = error else { return "" };
+/// Text of a failed handshake, with an explanation and what to do where a certificate was refused.
+pub fn in_words(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let Some(Error::InvalidCertificate(problem)) = inner else { return error.to_string() };
+    let what = match problem {
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names = presented.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "no name" } else { &names };
+            format!("the certificate is valid for {names}, not for {}", expected.to_str())
+        }
+        _ => error.to_string(),
+    };
+    format!("{what}{}", remedy(problem))
+}
+
+/// The name in a text such as `DnsName("localhost")`.
+fn quoted(name: &str) -> &str {
+    name.split('"').nth(1).unwrap_or(name)
+}
+
+/// Explanation of a refused certificate, and what to do; empty for any other reason.
+fn remedy(problem: &CertificateError) -> &'static str {
     match problem {
         CertificateError::UnknownIssuer => {
             ": the certificate is not signed by a trusted authority. Set tls.ca to the certificate of the authority that signed it"

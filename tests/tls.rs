@@ -107,7 +107,10 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
     // An authority that is not trusted, and a name that does not fit: refused, and said so.
     for (rest, words) in [
         ("", "certificate"),
-        ("tls = { ca = \"ca.pem\", server_name = \"elsewhere.example\" }", "certificate"),
+        (
+            "tls = { ca = \"ca.pem\", server_name = \"elsewhere.example\" }",
+            "valid for localhost, not for elsewhere.example",
+        ),
     ] {
         home.configure(&settings("guest:guest@", rest), &consumer);
         let mut daemon = home.start();

@@ -31,7 +31,13 @@ impl Connection {
     pub(super) fn claim(&self, slot: Slot) -> Result<Claim, BrokerError> {
         let shared = self.shared();
         let mut slots = lock(&shared.slots);
-        let free = (0..=u8::MAX).find(|id| !slots.contains_key(id));
+        let mut ids = 0..=u8::MAX;
+        let is_free = |id: &u8| !slots.contains_key(id);
+        // From both ends, so that a trace shows which is which.
+        let free = match slot {
+            Slot::Probe(_) => ids.rfind(is_free),
+            Slot::Main(_) | Slot::Over => ids.find(is_free),
+        };
         let id = free.ok_or_else(|| {
             BrokerError::Lost("all subscription ids of the connection are in use".into())
         })?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::remedy;
+use crate::tls;
 
 /// Number of bytes that distinguish a frame's size from the protocols below.
 pub(super) const TELLING_BYTES: usize = 4;
@@ -85,7 +85,7 @@ pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
         None if !first.is_empty() && !is_tls => {
             format!("the port does not speak TLS ({error}); {PORTS}")
         }
-        None => format!("TLS handshake: {error}{}", remedy(error)),
+        None => format!("TLS handshake: {}", tls::in_words(error)),
     }
 }
 
