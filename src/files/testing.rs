@@ -208,7 +208,7 @@ fn a_folder_that_holds_something_is_left_alone_whichever_sync_fails() {
         let folder = dir.path().join("a/b");
         super::make_folder(&folder).unwrap();
         fs::write(folder.join("precious"), "it").unwrap();
-        super::sync_folder(&folder).unwrap();
+        super::folders::sync_folder(&folder).unwrap();
         medium.kill();
         let before = medium.syncs();
         medium.fail(nth);
