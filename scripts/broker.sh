@@ -27,11 +27,6 @@ HERE=$(dirname "${BASH_SOURCE[0]}")
 . "$HERE/lib/ports.sh"
 . "$HERE/lib/node.sh"
 
-usage() {
-  sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2
-  exit 64
-}
-
 [[ $# -gt 0 ]] || usage
 verb=$1
 shift

@@ -4,19 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use rillway::broker::{Endpoint, Mechanism};
 use rillway::source::amqp::AmqpSource;
-use rillway::source::conformance::{self, Stage};
-use rillway::source::{ConnectOptions, Source};
-use rillway::types::{Secret, StreamName};
 use serde_json::Value;
 
 use crate::common::amqp091::{self, Basic};
 use crate::common::daemon::Home;
-use crate::common::proxy::Proxy;
 use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
+use crate::common::stage::{Kind, keeps_the_contract};
 use crate::common::{Broker, Version, env_or, streams};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -36,77 +31,24 @@ fn into_file(name: &str) -> String {
     format!("sink = {{ type = \"file\", dir = \"{name}\" }}")
 }
 
-struct OnBroker {
-    broker: &'static Broker,
-    proxy: Proxy,
-    stream: String,
-}
-
-impl OnBroker {
-    async fn new(broker: &'static Broker) -> OnBroker {
-        let proxy = Proxy::to(broker.amqp_port).await;
-        OnBroker { broker, proxy, stream: streams::create(broker, "amqp").await }
-    }
-
-    fn source_of(&self, stream: &str) -> Arc<dyn Source> {
-        let options = ConnectOptions {
-            seeds: vec![Endpoint { host: "localhost".to_owned(), port: self.proxy.port }],
-            vhost: "/".to_owned(),
-            mechanism: Mechanism::Plain {
-                username: "guest".to_owned(),
-                password: Secret::new("guest"),
-            },
-            tls: None,
-            heartbeat: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(20),
-            request_timeout: Duration::from_secs(20),
-            follow_advertised_hosts: false,
-            name: "rillway amqp test".to_owned(),
-            sharing: None,
-        };
-        Arc::new(AmqpSource::new(options, StreamName::new(stream)))
-    }
-}
-
-#[async_trait]
-impl Stage for OnBroker {
-    fn source(&self) -> Arc<dyn Source> {
-        self.source_of(&self.stream)
-    }
-
-    fn missing(&self) -> Arc<dyn Source> {
-        self.source_of(&streams::unique("missing"))
-    }
-
-    async fn publish(&self, messages: u64, bytes: usize) {
-        let body = "x".repeat(bytes);
-        streams::publish(self.broker, &self.stream, (0..messages).map(|_| body.clone())).await;
-    }
-
-    async fn cut(&self) {
-        self.proxy.cut();
-    }
-}
-
-async fn keeps_the_contract(version: Version) -> Result<(), Unavailable> {
-    let broker = Broker::shared(version).await?;
-    assert_eq!(conformance::all(|| OnBroker::new(broker)).await, Ok(10));
-    Ok(())
-}
+const AMQP: Kind = Kind {
+    port: |broker| broker.amqp_port,
+    source: |options, stream| Arc::new(AmqpSource::new(options, stream)),
+};
 
 #[tokio::test]
 async fn amqp_keeps_the_contract_on_rabbitmq_3_10() {
-    or_skip!(keeps_the_contract(Version::V3_10).await);
+    or_skip!(keeps_the_contract(Version::V3_10, AMQP).await);
 }
 
 #[tokio::test]
 async fn amqp_keeps_the_contract_on_rabbitmq_4_0() {
-    or_skip!(keeps_the_contract(Version::V4_0).await);
+    or_skip!(keeps_the_contract(Version::V4_0, AMQP).await);
 }
 
 #[tokio::test]
 async fn amqp_keeps_the_contract_on_rabbitmq_4_3() {
-    or_skip!(keeps_the_contract(Version::V4_3).await);
+    or_skip!(keeps_the_contract(Version::V4_3, AMQP).await);
 }
 
 /// All start positions; then the daemon is killed before the first message, and begins there again.
@@ -354,6 +296,7 @@ async fn both_ways(version: Version) -> Result<(), Unavailable> {
                 (b"x-note".to_vec(), b"noted".to_vec()),
             ],
             body: b"plain text".to_vec(),
+            ..Basic::default()
         },
         // Not UTF-8: it has to arrive all the same.
         Basic {
@@ -438,4 +381,48 @@ async fn re_created(version: Version) -> Result<(), Unavailable> {
 #[tokio::test]
 async fn amqp_notices_a_re_created_stream_on_rabbitmq_4_3() {
     or_skip!(re_created(Version::V4_3).await);
+}
+
+/// Headers that would end a careless reader: an offset of the publisher's own, and tables nested more
+/// deeply than a reader takes.
+async fn odd_headers(version: Version) -> Result<(), Unavailable> {
+    let broker = Broker::shared(version).await?;
+    let stream = streams::create(broker, "amqp-headers").await;
+    let plain = |i: u32| Basic { body: i.to_string().into_bytes(), ..Basic::default() };
+    let with = |i: u32, raw_headers| Basic { raw_headers, ..plain(i) };
+    let foreign = [&b"l"[..], &77_u64.to_be_bytes()].concat();
+    let messages = vec![
+        plain(0),
+        with(1, amqp091::raw_header("x-stream-offset", &foreign)),
+        with(2, amqp091::raw_header("x-deep", &amqp091::nested(80))),
+        plain(3),
+    ];
+    amqp091::publish(broker, &stream, messages).await;
+    let more = format!("on_bad_message = \"skip\"\n{}", into_file("c"));
+    let home = Home::new(&uri(broker), &consumer("c", &stream, "\"first\"", &more));
+    let mut daemon = home.start();
+    daemon.until_durable("c", 3).await;
+    daemon.terminate().await;
+    let offsets = home.offsets("c", &stream);
+    println!("{version:?}: {offsets:?}");
+    for (offset, line) in offsets.iter().zip(home.lines("c", &stream)) {
+        assert_eq!(line["body"], *offset, "{line}");
+    }
+    assert!([0, 1, 3].iter().all(|offset| offsets.contains(offset)), "{offsets:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn amqp_takes_any_headers_on_rabbitmq_3_10() {
+    or_skip!(odd_headers(Version::V3_10).await);
+}
+
+#[tokio::test]
+async fn amqp_takes_any_headers_on_rabbitmq_4_0() {
+    or_skip!(odd_headers(Version::V4_0).await);
+}
+
+#[tokio::test]
+async fn amqp_takes_any_headers_on_rabbitmq_4_3() {
+    or_skip!(odd_headers(Version::V4_3).await);
 }

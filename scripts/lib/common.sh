@@ -13,6 +13,11 @@ say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 announce() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 unavailable() { say "$*"; exit "$EXIT_UNAVAILABLE"; }
+# Prints the comment at the head of the script, up to its `set` line, as its usage.
+usage() {
+  sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0" >&2
+  exit 64
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # with_lock NAME COMMAND...: one holder per NAME and cache; the others wait, with a message. Do not use it

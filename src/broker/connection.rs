@@ -96,7 +96,7 @@ impl Connection {
         self.0.peer.get_or_init(|| peer);
     }
 
-    /// Has it shared with nobody from now on: it is busy with a request that is not waited for.
+    /// Stops sharing the connection: it is busy with a request whose answer nobody waits for.
     pub(super) fn give_up(&self) {
         self.0.shared.overdue.store(true, Ordering::Relaxed);
     }

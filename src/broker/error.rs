@@ -55,7 +55,7 @@ pub enum BrokerError {
         endpoint: Endpoint,
         /// Number of connections that this process has to it.
         open: usize,
-        /// What became of the attempt.
+        /// Error of the failed attempt.
         what: String,
     },
     /// A request was answered with an error.

@@ -1,9 +1,9 @@
-//! What this process knows of one broker's nodes, shared by all of its connections to that broker.
+//! Knowledge about the nodes of one broker, shared by all connections of the process to that broker.
 //!
 //! Invariants:
 //! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that
-//!   comes back is not buried under connections;
-//! - what is known decides in which order nodes are tried, and never that one is not tried;
+//!   comes back is not flooded with connections;
+//! - it decides only the order in which nodes are tried; no node is left out;
 //! - a node is known by the address that is dialled for it: its configured one where there is one,
 //!   else the advertised one.
 
@@ -32,7 +32,7 @@ const SUSPECT_FOR: Duration = Duration::from_secs(60);
 /// Most streams and addresses that are remembered; beyond that, all are forgotten.
 const REMEMBERED_MAX: usize = 20_000;
 
-/// One for each broker, by its configured addresses.
+/// Knowledge per broker, by the configured addresses.
 static FLEETS: Mutex<Vec<(Vec<Endpoint>, Arc<Fleet>)>> = Mutex::new(Vec::new());
 
 /// Members of a stream, by their advertised addresses.
@@ -49,7 +49,7 @@ pub(super) struct Fleet(Mutex<State>);
 #[derive(Default)]
 struct State {
     nodes: HashMap<Endpoint, Node>,
-    /// Which node answers on a configured address; `None` where several have.
+    /// Advertised address of the node behind each configured address; `None` if several nodes answered.
     configured: HashMap<Endpoint, Option<Endpoint>>,
     streams: HashMap<StreamName, Members>,
 }
@@ -92,7 +92,7 @@ impl Fleet {
     /// is dropped.
     ///
     /// # Errors
-    /// If another handshake with the node failed meanwhile: this one would fare no better.
+    /// If another handshake with the node failed meanwhile: this one would fail too.
     pub(super) async fn turn(
         &self,
         endpoint: &Endpoint,

@@ -89,7 +89,7 @@ fn no_seed(failures: Failures, options: &ConnectOptions) -> BrokerError {
     }
 }
 
-/// What a stream is looked for with.
+/// A search for a node that has a member of the stream.
 struct Looking<'a> {
     options: &'a ConnectOptions,
     fleet: &'a Fleet,
@@ -173,7 +173,7 @@ impl Looking<'_> {
         Err(failed.unwrap_or_else(|| unavailable(self.stream, "there is no node to ask")))
     }
 
-    /// Asks where the stream is. `None` if that takes too long, and anyone with a replica will do.
+    /// Asks where the stream is. `None` if that takes too long and any replica is good enough.
     async fn ask(
         &self,
         asked: &Connection,
@@ -191,8 +191,7 @@ impl Looking<'_> {
         Ok(Some(answer.map_err(|error| asked.about(self.stream, error))?))
     }
 
-    /// Connects to the first of these nodes that lets itself be subscribed to the stream, without asking
-    /// where it is.
+    /// Connects to the first of these nodes that accepts a subscription to the stream, without Metadata.
     async fn without_metadata(&self, nodes: &[Endpoint]) -> Option<Connection> {
         let mut nodes: Vec<_> = nodes.to_vec();
         nodes.sort_by_key(|node| self.fleet.is_suspect(node));

@@ -9,7 +9,7 @@
 //! - the last user who closes a connection closes it normally. It ends by itself when all users
 //!   have dropped it.
 //!
-//! It does not choose nodes: that is done by [`locate`](super::locate).
+//! Nodes are chosen by [`locate`](super::locate).
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,7 +142,8 @@ impl Pool {
         let mut inner = lock(&self.inner);
         let known = inner.berths.iter_mut().find(|berth| {
             let leads_there = berth.endpoint == *endpoint || berth.advertised() == Some(endpoint);
-            leads_there && avoid != Some(berth.number) && berth.has_room()
+            // Behind one address, which may lead to any node, only a new connection can reach another.
+            leads_there && avoid.is_none_or(|number| number == 0) && berth.has_room()
         });
         if let Some(berth) = known {
             berth.users += 1;
@@ -181,7 +182,7 @@ impl Pool {
         })
     }
 
-    /// Has this connection given to nobody else.
+    /// Removes the connection from the pool, so that no other stream gets it.
     fn forget(&self, number: u64) {
         let mut inner = lock(&self.inner);
         let at = inner.berths.iter().position(|berth| berth.number == number);
@@ -191,7 +192,7 @@ impl Pool {
         drop(gone);
     }
 
-    /// One user less; true if it was the last.
+    /// Gives back one place on the connection; true if it was the last one in use.
     fn leave(&self, number: u64) -> bool {
         let mut inner = lock(&self.inner);
         let Some(at) = inner.berths.iter().position(|berth| berth.number == number) else {

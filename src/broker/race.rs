@@ -16,7 +16,7 @@ use super::options::{ConnectOptions, Endpoint};
 /// milliseconds; a frozen node accepts the connection, and never answers.
 const NEXT_AFTER: Duration = Duration::from_millis(1500);
 
-/// Why no address could be used: one error for each, in the order in which they failed.
+/// Errors of all addresses, in the order in which they failed.
 pub(super) type Failures = Vec<(Endpoint, BrokerError)>;
 
 /// Tries the addresses in this order, each `NEXT_AFTER` the one before, or as soon as that has failed.

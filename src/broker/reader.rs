@@ -130,12 +130,12 @@ fn look_for_strangers(buffer: &[u8], shared: &Shared) -> Result<(), BrokerError>
     Ok(())
 }
 
-/// Times without data, one after the other.
+/// Limits for the time without received data.
 #[derive(Clone, Copy)]
 struct Silence {
-    /// Then the peer is asked for a sign of life.
+    /// Time without data until the peer is asked for a sign of life.
     asks_after: Duration,
-    /// So much later, without a byte, it counts as gone.
+    /// Time from that request until a peer that still sends nothing counts as gone.
     ends_after: Duration,
 }
 

@@ -81,8 +81,8 @@ pub(super) enum Admit {
 pub(super) enum Slot {
     Main(Main),
     Probe(Probe),
-    /// It has ended on this side. Its id stays reserved, and its chunks are discarded, until the
-    /// broker has confirmed the end.
+    /// A subscription that this side has ended. The id stays reserved, and chunks are discarded, until
+    /// the broker has confirmed the end.
     Over,
 }
 

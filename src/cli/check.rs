@@ -204,7 +204,7 @@ pub struct ConsumerPlan {
     pub problem: Option<String>,
 }
 
-/// What a consumer would do with one partition.
+/// Plan of a consumer for one partition.
 #[derive(Debug, Serialize)]
 pub struct PartitionPlan {
     /// The partition.

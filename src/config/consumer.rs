@@ -287,6 +287,14 @@ impl ConsumerConfig {
         let source = check_source(&keys, at, problems);
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
         let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
+        let start = keys.start.unwrap_or_else(|| sink.start());
+        if keys.single_active && matches!(start, Start::Next | Start::Last | Start::Ago(_)) {
+            let message = format!(
+                "with `single_active`, {start} would mean something else for a daemon that becomes active \
+                 later, and messages could be skipped: use \"first\", an offset or a timestamp"
+            );
+            problems.push(Problem::new(join(at, "start"), message));
+        }
         let reference = Reference::new(keys.reference.unwrap_or_else(|| keys.name.clone()));
         let (stream, is_super_stream) = source?;
         if !is_super_stream {
@@ -309,7 +317,7 @@ impl ConsumerConfig {
             stream,
             single_active: keys.single_active,
             is_super_stream,
-            start: keys.start.unwrap_or_else(|| sink.start()),
+            start,
             commit: keys.commit,
             batch: keys.batch,
             memory: keys.memory,

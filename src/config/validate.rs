@@ -18,7 +18,15 @@ pub(super) fn check_together(
         check_over_amqp(consumers, &mut problems);
     }
     check_positions(consumers, &mut problems);
-    let uses = uses(consumers);
+    // As they are opened. The names of partitions are not known here.
+    let filled: Vec<_> = consumers
+        .iter()
+        .map(|(at, consumer)| match consumer.is_super_stream {
+            true => (at.clone(), consumer.clone()),
+            false => (at.clone(), consumer.of_stream(None)),
+        })
+        .collect();
+    let uses = uses(&filled);
     check_places(&uses, &mut problems);
     SinkConfig::validate_together(&uses, broker, &mut problems);
     problems

@@ -1,8 +1,9 @@
 //! Which offset a start means: asked once, when a reference first connects, or after a loss that a
 //! policy accepted. Nothing here is kept yet; see [`session`](super::session).
 //!
-//! A source that does not show where the stream begins and ends, or single chunks, is asked for the start
-//! as it stands: what it means is known when the first chunk comes.
+//! A source that does not show where the stream begins and ends, or single chunks, is asked what the start
+//! means now. Without an answer nothing is read: a later attempt would begin later, and pass over what was
+//! published in between.
 
 use super::spec::{Begin, Spec};
 use crate::flow::beginning::Beginning;
@@ -21,7 +22,7 @@ pub(super) async fn configured(
     bounds: Option<&Bounds>,
 ) -> Result<Plan, SessionError> {
     let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
-        return blindly(link, spec.begin.resolve(Timestamp::now())).await;
+        return blindly(spec, link, spec.begin.resolve(Timestamp::now())).await;
     };
     match spec.begin {
         Begin::At(Start::Offset(wanted)) => match bounds.first {
@@ -40,7 +41,7 @@ pub(super) async fn configured(
 }
 
 /// Where a source that shows no chunks says that a start is, or else the start as it stands.
-async fn blindly(link: &dyn Link, start: Start) -> Result<Plan, SessionError> {
+async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, SessionError> {
     let now = Timestamp::now();
     let found = match start {
         Start::Offset(_) => None,
@@ -56,7 +57,12 @@ async fn blindly(link: &dyn Link, start: Start) -> Result<Plan, SessionError> {
         Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
         None => match start {
             Start::Timestamp(time) if time > now => Plan::awaiting(start, Some(time)),
-            _ => Plan::at(start),
+            Start::Offset(_) => Plan::at(start),
+            // A later attempt would begin later, and pass over what was published in between.
+            Start::First | Start::Last | Start::Next | Start::Timestamp(_) => {
+                let why = "no message came that shows where to begin. The broker is slow, or delivers nothing from there over AMQP 0.9.1, as from compressed batches: begin at an offset then, or use rabbitmq-stream://";
+                return Err(SourceError::unavailable(&spec.stream, why).into());
+            }
         },
     })
 }
@@ -69,7 +75,7 @@ pub(super) async fn anew(
     anew: Anew,
 ) -> Result<Plan, SessionError> {
     let Some(bounds) = bounds.filter(|_| link.abilities().probes) else {
-        let plan = blindly(link, anew.start).await?;
+        let plan = blindly(spec, link, anew.start).await?;
         return Ok(match plan.begins {
             Some(b) => Plan::begin(Beginning { instead_of: anew.instead_of, ..b }),
             None => plan,

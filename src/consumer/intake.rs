@@ -118,7 +118,7 @@ impl Intake {
     }
 
     /// Checks a chunk: CRC, lengths, the position, and what comes before it.
-    pub(super) fn examine(&mut self, delivery: Delivery) -> Examined {
+    pub(super) fn examine(&mut self, delivery: Delivery, now: Timestamp) -> Examined {
         let chunk = match Chunk::decode(delivery.chunk) {
             Ok(chunk) => chunk,
             // When it was written is in its header.
@@ -136,8 +136,11 @@ impl Intake {
             return Examined::Backwards { first, reached: self.reached };
         }
         self.reached = header.next_offset();
+        // Without chunks there is only the message's own time, which its publisher chose: what comes now
+        // is taken for written now.
+        let written = if chunk.id().is_of_record() { now } else { header.timestamp };
         match self.awaits {
-            Some(Some(time)) if header.timestamp < time => {
+            Some(Some(time)) if written < time => {
                 return Examined::TooEarly(last_of(header));
             }
             Some(_) => return Examined::Begins,

@@ -28,12 +28,9 @@ impl Part {
     /// Position behind the last record.
     pub fn checkpoint(&self) -> Checkpoint {
         let offset = self.block.last_offset();
-        let chunk = match self.chunk.epoch {
-            ChunkId::OF_RECORD => {
-                let crc = self.block.last_crc();
-                ChunkId { first_offset: offset, crc, ..self.chunk }
-            }
-            _ => self.chunk,
+        let chunk = match self.chunk.is_of_record() {
+            true => ChunkId { first_offset: offset, crc: self.block.last_crc(), ..self.chunk },
+            false => self.chunk,
         };
         Checkpoint { offset, chunk: Some(chunk) }
     }

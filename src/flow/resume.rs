@@ -23,9 +23,12 @@
 //! holds it is delivered again, its records are dropped, and its identity shows whether this is
 //! still the same log.
 
-use std::fmt;
-use std::time::{Duration, Instant};
+mod doubts;
 
+use std::fmt;
+use std::time::Duration;
+
+pub use self::doubts::Doubts;
 use super::beginning::{Beginning, Memory};
 use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
 
@@ -305,47 +308,6 @@ impl From<Doubt> for Lost {
 
 fn ends(last: &Option<Offset>) -> String {
     last.map_or("is empty".to_owned(), |last| format!("ends at {last}"))
-}
-
-/// Time since which a position has continuously been in doubt.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Doubts {
-    since: Option<Instant>,
-    missing: bool,
-}
-
-impl Doubts {
-    /// Records one more look without the position. Returns true if the doubt has lasted long
-    /// enough.
-    pub fn lasted(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) >= self.limit()
-    }
-
-    /// True after the broker said that there is no such stream: what is there now is another one.
-    pub fn is_of_another(&self) -> bool {
-        self.missing
-    }
-
-    /// For how long the position may be in doubt before it counts as lost.
-    pub fn limit(&self) -> Duration {
-        if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX }
-    }
-
-    /// Records that the broker could not be asked.
-    pub fn interrupted(&mut self) {
-        self.since = None;
-    }
-
-    /// Records that the broker reported that there is no such stream.
-    pub fn missing(&mut self) {
-        *self = Doubts { since: None, missing: true };
-    }
-
-    /// Records that the position is confirmed, or the question is settled otherwise.
-    pub fn clear(&mut self) {
-        *self = Doubts::default();
-    }
 }
 
 /// Determines the reference's position or beginning. Does not look at the stream's end.

@@ -3,7 +3,7 @@
 //! | placeholder | stands for |
 //! |---|---|
 //! | `{stream}` | the name of the stream, or of the partition |
-//! | `{partition}` | the same without the super stream's name before it: `2` of `orders-2`. Only with `super_stream` |
+//! | `{partition}` | the same without the super stream's name and a hyphen before it: `2` of `orders-2`. Only with `super_stream` |
 //!
 //! In a path or a URL, and in the name of a table, characters that mean something there are replaced;
 //! in the name of a stream or a publisher, names stand as they are. There is no other placeholder, and
@@ -30,13 +30,14 @@ pub struct Names {
 }
 
 impl Names {
-    /// Name of the partition without the super stream's name and the separator before it. The whole
-    /// name if that is not its beginning, or nothing would be left.
+    /// Name of the partition without the super stream's name and the hyphen before it. The whole
+    /// name if that is not its beginning, or nothing would be left. Only a hyphen, as RabbitMQ names
+    /// partitions: `orders-2` and `orders.2` must not become one.
     fn partition(&self) -> &str {
         let whole = self.stream.as_str();
         let of = self.super_stream.as_ref().map_or("", StreamName::as_str);
-        let rest = whole.strip_prefix(of).map(|rest| rest.trim_start_matches(['-', '.', '_']));
-        rest.filter(|rest| !rest.is_empty()).unwrap_or(whole)
+        let rest = whole.strip_prefix(of).map(|rest| rest.strip_prefix('-'));
+        rest.flatten().filter(|rest| !rest.is_empty()).unwrap_or(whole)
     }
 
     /// In one pass: a name may look like a placeholder itself.
@@ -122,7 +123,8 @@ mod tests {
     fn a_partition_is_named_without_its_super_stream() {
         for (stream, super_stream, partition) in [
             ("orders-2", Some("orders"), "2"),
-            ("orders.eu-1", Some("orders"), "eu-1"),
+            ("orders.eu-1", Some("orders"), "orders.eu-1"),
+            ("orders--2", Some("orders"), "-2"),
             ("orders", Some("orders"), "orders"),
             ("orders-", Some("orders"), "orders-"),
             ("elsewhere", Some("orders"), "elsewhere"),

@@ -93,8 +93,8 @@ pub trait Link: Send + Sync {
     /// in time, and without [`Abilities::probes`].
     async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError>;
 
-    /// First offset that `start` means now. `None` if that is known only when the first message
-    /// comes. Asked where there are no [`Abilities::probes`].
+    /// First offset that `start` means now. `None` if nothing came in time that shows it; a time for
+    /// which nothing was written yet has none. Asked where there are no [`Abilities::probes`].
     async fn resolve(&self, _: Start) -> Result<Option<Offset>, SourceError> {
         Ok(None)
     }

@@ -243,6 +243,14 @@ impl Link for ScriptedLink {
         Ok(found.filter(|_| self.shared.abilities.probes))
     }
 
+    /// Where a chunk is there for it: an empty stream is slow to answer here.
+    async fn resolve(&self, start: Start) -> Result<Option<Offset>, SourceError> {
+        self.check()?;
+        let state = self.shared.state();
+        let known = !state.chunks.is_empty();
+        Ok(known.then(|| state.start(start)).filter(|_| !self.shared.abilities.probes))
+    }
+
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
         self.check()?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);

@@ -89,6 +89,10 @@ impl StreamSource {
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
         let mut options = self.options.clone();
+        if prefer == Prefer::Leader && !options.follow_advertised_hosts {
+            // Shared connections lead to where they lead: the leader is looked for with new ones.
+            options.sharing = None;
+        }
         if let Some(sharing) = &mut options.sharing {
             sharing.avoid = Some(self.last.load(Ordering::Relaxed));
         }

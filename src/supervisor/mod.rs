@@ -213,6 +213,7 @@ impl Supervisor {
 impl Supervisor {
     fn end_asking(&self) {
         self.asking.iter().for_each(AbortHandle::abort);
+        self.groups.iter().for_each(|group| group.end());
     }
 }
 

@@ -69,13 +69,18 @@ impl Overview for View {
                 None => CommitError::Unknown(name.to_owned()),
             });
         };
-        let mut stored = Vec::new();
+        let (mut stored, mut failed) = (Vec::new(), None);
+        // One that cannot keeps the others from nothing.
         for member in &named {
-            let offset = member.commit().await;
-            let offset = offset.map_err(|error| CommitError::Unavailable(error.to_string()))?;
-            if let Some(offset) = offset {
-                stored.push(StoredOffset { stream: member.plan.spec.stream.clone(), offset });
+            let stream = &member.plan.spec.stream;
+            match member.commit().await {
+                Ok(Some(offset)) => stored.push(StoredOffset { stream: stream.clone(), offset }),
+                Ok(None) => {}
+                Err(error) => drop(failed.get_or_insert(format!("stream {stream}: {error}"))),
             }
+        }
+        if let Some(why) = failed {
+            return Err(CommitError::Unavailable(why));
         }
         if stored.is_empty() {
             return Err(CommitError::Nothing(name.to_owned()));

@@ -19,7 +19,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
 use crate::sync::lock;
 use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
-use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName};
+use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
 /// Time between two questions. Partitions are removed after two answers, so within half a minute.
 const EVERY: Duration = Duration::from_secs(15);
@@ -35,6 +35,9 @@ const UNKNOWN_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of a question, with connecting to all nodes.
 const ASK_MAX: Duration = Duration::from_secs(60);
+
+/// Time limit for writing the partitions down.
+const WRITE_MAX: Duration = Duration::from_secs(20);
 
 /// How long the task may show no sign of life.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -114,8 +117,8 @@ pub(super) struct Group {
     plan: SuperPlan,
     /// What is shown of it beside its partitions; `None` while they say everything.
     row: Mutex<Option<Arc<Status>>>,
-    /// Held here, so that a task that panicked counts as stuck.
-    pulse: Pulse,
+    /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
+    pulse: Mutex<Option<Pulse>>,
 }
 
 /// Why the partitions are not known.
@@ -134,7 +137,7 @@ impl Unknown {
 impl Group {
     pub(super) fn new(plan: SuperPlan, heartbeats: &Heartbeats) -> Group {
         let pulse = heartbeats.register(format!("partitions of {}", plan.name), SILENCE_MAX);
-        let group = Group { plan, row: Mutex::default(), pulse };
+        let group = Group { plan, row: Mutex::default(), pulse: Mutex::new(Some(pulse)) };
         group.show(State::Connecting, "asking for the partitions".to_owned());
         group
     }
@@ -157,6 +160,11 @@ impl Group {
 
     pub(super) fn guarantee(&self) -> Guarantee {
         self.plan.guarantee
+    }
+
+    /// Notes that nobody asks any more.
+    pub(super) fn end(&self) {
+        *lock(&self.pulse) = None;
     }
 
     /// Its own row; `None` while its partitions say everything.
@@ -190,7 +198,7 @@ impl Group {
         let mut trouble = Trouble::default();
         let mut known_at = Instant::now();
         loop {
-            self.pulse.touch();
+            lock(&self.pulse).iter().for_each(Pulse::touch);
             let asked = match tokio::time::timeout(ASK_MAX, self.ask()).await {
                 Ok(asked) => asked,
                 Err(_) => Err(Unknown::because(format!("no answer within {ASK_MAX:?}"))),
@@ -234,6 +242,10 @@ impl Group {
             Ok(partitions) => Ok(partitions),
             Err(error) => {
                 let is_missing = matches!(error, BrokerError::SuperStreamMissing { .. });
+                if is_missing {
+                    // What is created from now on is late: all of it is read.
+                    self.enlist(Vec::new()).await?;
+                }
                 Err(Unknown { reason: error.to_string(), is_missing })
             }
         }
@@ -249,7 +261,17 @@ impl Group {
         let (name, super_stream) = (&self.plan.name, &self.plan.super_stream);
         let Changes { new, gone } = present.answered(partitions);
         for partition in gone {
-            tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is drained; its position is kept");
+            let member = shared.set().member(&self.key(&partition)).cloned();
+            let lag = member.and_then(|member| member.status.facts().lag(Timestamp::now()));
+            match lag.map(|lag| lag.messages) {
+                Some(0) => {
+                    tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
+                }
+                // Nothing is lost yet, and nobody reads it.
+                unread => {
+                    tracing::warn!(consumer = %name, %super_stream, %partition, unread, "no longer a partition, and not read to its end: what is unread stays in its stream. Bind it again, or read it as a `stream` under the same reference");
+                }
+            }
             // It was put there, so it is there.
             shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
         }
@@ -269,18 +291,23 @@ impl Group {
     /// Writes new partitions down; returns for each whether it came after the consumer had begun.
     async fn enlist(&self, new: Vec<StreamName>) -> Result<Vec<bool>, Unknown> {
         let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
+        let state_dir_shown = state_dir;
         let (state_dir, reference) = (state_dir.clone(), reference.clone());
         let super_stream = super_stream.clone();
-        // A disk that hangs delays only this.
-        let written = tokio::task::spawn_blocking(move || {
+        let writing = tokio::task::spawn_blocking(move || {
             let mut roster = Roster::read(&state_dir, &reference, &super_stream)?;
             roster.add(&new)?;
             Ok::<_, crate::consumer::RosterError>(new.iter().map(|p| roster.is_late(p)).collect())
         });
-        match written.await {
-            Ok(Ok(lates)) => Ok(lates),
+        // A disk that hangs delays only the partitions of this consumer.
+        match tokio::time::timeout(WRITE_MAX, writing).await {
+            Ok(Ok(Ok(lates))) => Ok(lates),
+            Ok(Ok(Err(error))) => Err(Unknown::because(error)),
             Ok(Err(error)) => Err(Unknown::because(error)),
-            Err(error) => Err(Unknown::because(error)),
+            Err(_) => Err(Unknown::because(format!(
+                "the partitions could not be written to {} within {WRITE_MAX:?}",
+                state_dir_shown.display()
+            ))),
         }
     }
 }

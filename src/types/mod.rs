@@ -170,15 +170,25 @@ pub struct ChunkId {
 
 impl ChunkId {
     /// Epoch of an identity that is of a single record, which a transport without chunks gives: its
-    /// offset, and the CRC-32 of its entry. Its timestamp identifies nothing.
-    pub const OF_RECORD: u64 = u64::MAX;
+    /// offset, and the CRC-32 of its entry. Its timestamp identifies nothing. `form` numbers the way in
+    /// which the transport has encoded the record: another one may encode it differently.
+    pub fn epoch_of_record(form: u16) -> u64 {
+        u64::MAX - u64::from(form)
+    }
+
+    /// True if it is of a single record.
+    pub fn is_of_record(&self) -> bool {
+        self.epoch >= Self::epoch_of_record(u16::MAX)
+    }
 
     /// True if the two cannot be of one log. An identity of a record and one of a chunk tell
-    /// nothing of each other.
+    /// nothing of each other, and neither do those of records that were encoded in other forms.
     pub fn contradicts(&self, other: &ChunkId) -> bool {
-        match (self.epoch == Self::OF_RECORD, other.epoch == Self::OF_RECORD) {
+        match (self.is_of_record(), other.is_of_record()) {
             (false, false) => self != other,
-            (true, true) => (self.first_offset, self.crc) != (other.first_offset, other.crc),
+            (true, true) if self.epoch == other.epoch => {
+                (self.first_offset, self.crc) != (other.first_offset, other.crc)
+            }
             _ => false,
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Basic {
     pub(crate) app_id: Option<Vec<u8>>,
     /// Names, and values as short strings within a table are: long strings.
     pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// More headers, as they stand in a table.
+    pub(crate) raw_headers: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -94,9 +96,10 @@ impl Session {
         for (nth, message) in all.iter().enumerate() {
             self.method(1, 60, 40, &[&[0, 0, 0][..], &short(queue.as_bytes()), &[0]].concat());
             let (mut flags, mut properties) = (0_u16, Vec::new());
-            if !message.headers.is_empty() {
+            if !message.headers.is_empty() || !message.raw_headers.is_empty() {
                 flags |= 1 << 13;
-                properties.extend(table(&message.headers));
+                let entries = [&entries(&message.headers)[..], &message.raw_headers].concat();
+                properties.extend(long(&entries));
             }
             for (bit, value) in
                 [(10, &message.correlation_id), (7, &message.message_id), (3, &message.app_id)]
@@ -168,8 +171,22 @@ fn long(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
 }
 
-fn table(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let all =
-        entries.iter().flat_map(|(name, value)| [short(name), vec![b'S'], long(value)].concat());
-    long(&all.collect::<Vec<u8>>())
+fn table(all: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    long(&entries(all))
+}
+
+fn entries(all: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    all.iter().flat_map(|(name, value)| [short(name), vec![b'S'], long(value)].concat()).collect()
+}
+
+/// A header with this value, of the kind that the first byte says.
+pub(crate) fn raw_header(name: &str, value: &[u8]) -> Vec<u8> {
+    [&short(name.as_bytes())[..], value].concat()
+}
+
+/// Tables within one another, so many.
+pub(crate) fn nested(depth: usize) -> Vec<u8> {
+    (0..depth).fold(vec![b't', 1], |inner, _| {
+        [&b"F"[..], &long(&[&short(b"k")[..], &inner].concat())].concat()
+    })
 }

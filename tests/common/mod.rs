@@ -14,6 +14,7 @@
 //! - [`plain`]: finds Rust's Debug forms in texts for people
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
 //! - [`scripted`]: a scripted broker, for answers that no real one gives
+//! - [`stage`]: a stream on a broker, for the contract of sources
 //! - [`web`]: a web service with scripted answers
 //! - [`small_disk`]: a file system that can be filled
 //! - [`skip`]: skips a test whose requirements are missing on this machine
@@ -36,6 +37,7 @@ pub(crate) mod s3;
 pub(crate) mod scripted;
 pub(crate) mod skip;
 pub(crate) mod small_disk;
+pub(crate) mod stage;
 pub(crate) mod streams;
 pub(crate) mod web;
 

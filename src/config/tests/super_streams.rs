@@ -128,3 +128,33 @@ fn what_only_the_stream_protocol_can_do_is_refused_over_amqp() {
         assert!(found[0].starts_with(path) && found[0].contains("rabbitmq-stream://"), "{found:?}");
     }
 }
+
+#[test]
+fn a_single_active_consumer_begins_at_a_place_that_all_daemons_know() {
+    let null = "sink = { type = \"null\" }";
+    for (start, is_fine) in [
+        ("\"first\"", true),
+        ("{ offset = 5 }", true),
+        ("{ timestamp = \"2026-01-01T00:00:00Z\" }", true),
+        ("\"next\"", false),
+        ("\"last\"", false),
+        ("{ ago = \"1h\" }", false),
+    ] {
+        let text =
+            of("a", "stream = \"s\"\nsingle_active = true", &format!("start = {start}\n{null}"));
+        match is_fine {
+            true => assert!(File::new(&text).load(&Env::default()).is_ok(), "{text}"),
+            false => assert!(problems(&text, &Env::default())[0].starts_with("consumer[0].start")),
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_not_published_into_itself_by_a_placeholder() {
+    for (source, target) in [("stream = \"s\"", "{stream}"), ("super_stream = \"s\"", "{stream}")] {
+        let sink = format!("sink = {{ type = \"stream\", stream = \"{target}\" }}");
+        let found = problems(&of("a", source, &sink), &Env::default());
+        assert!(found[0].starts_with("consumer[0].sink.stream"), "{found:?}");
+        assert!(found[0].contains("without end"), "{found:?}");
+    }
+}

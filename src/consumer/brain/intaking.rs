@@ -18,7 +18,7 @@ impl<W: Caller> Brain<W> {
         // While another one is active, what still comes is read by that one.
         let Link::Up(up) = &mut self.link else { return };
         let bytes = delivery.chunk.len() as u64;
-        let examined = up.intake.examine(delivery);
+        let examined = up.intake.examine(delivery, now.wall);
         let origin = up.origin;
         self.note(Note::Received { bytes });
         match examined {

@@ -127,6 +127,10 @@ impl<W: Caller> Brain<W> {
             // stored there.
             self.storing.resume();
         }
+        if self.activation == Activation::ByBroker && matches!(self.link, Link::Down { .. }) {
+            // It does not connect again: another one may be active by then.
+            self.storing.give_up();
+        }
     }
 
     /// Ends what has lasted too long.
@@ -216,11 +220,18 @@ impl<W: Caller> Brain<W> {
 
     /// Closes the sink, once nothing is under way or the time is over.
     pub(super) fn finish_yielding(&mut self, now: Moment) {
-        let Leaving::Yielding { until: Some(until), .. } = self.leaving else { return };
+        let until = match self.leaving {
+            Leaving::Yielding { until: Some(until), .. } => until,
+            // The sink closed before the last store had ended.
+            Leaving::Yielding { until: None, .. } if matches!(self.sink, SinkState::Closed) => {
+                return self.on_sink_closed(now);
+            }
+            _ => return,
+        };
         let is_done = self.storing.is_finished(true) && self.batches.ready.is_empty();
         let closes = match self.sink {
             SinkState::Open { .. } => is_done || until <= now.at,
-            SinkState::Ended => true,
+            SinkState::Ended => self.storing.is_finished(false) || until <= now.at,
             SinkState::Closed | SinkState::Opening | SinkState::Closing => false,
         };
         if closes {
@@ -237,7 +248,10 @@ impl<W: Caller> Brain<W> {
             SinkState::Closing => SinkState::Closed,
             other => other,
         };
-        if !matches!(self.leaving, Leaving::Yielding { .. }) {
+        let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
+        if self.storing.is_storing() && now.at < answer_by && matches!(self.link, Link::Bare { .. })
+        {
+            // The next one is to begin behind it.
             return;
         }
         self.leaving = Leaving::No;

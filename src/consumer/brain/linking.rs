@@ -100,7 +100,10 @@ impl<W: Caller> Brain<W> {
             // Another one may be active by then, whose offset is not to be overwritten.
             (Leaving::Ending { .. }, Activation::ByBroker) | (Leaving::Yielding { .. }, _) => false,
             (Leaving::No, Activation::AtOnce) => self.may_read(),
-            (Leaving::No, Activation::ByBroker) => matches!(self.sink, SinkState::Closed),
+            // A store that is still under way must end before another one can be active.
+            (Leaving::No, Activation::ByBroker) => {
+                matches!(self.sink, SinkState::Closed) && !self.storing.is_outdated()
+            }
         }
     }
 
@@ -128,7 +131,7 @@ impl<W: Caller> Brain<W> {
         match linked {
             Ok(Linked::Passive) => {
                 self.link = Link::Passive;
-                self.reading.backoff.reset();
+                self.reading.backoff_away.reset();
                 self.stand_by();
             }
             Ok(Linked::Reading(resumption)) => self.on_session(*resumption, now),
@@ -248,7 +251,12 @@ impl<W: Caller> Brain<W> {
         self.act(Action::Disconnect);
         match self.leaving {
             Leaving::No => {}
-            Leaving::Yielding { .. } => {
+            Leaving::Yielding { until: Some(_), .. } => {
+                self.link = Link::Down { until: now.at };
+                // Another one is active already.
+                return self.yield_without_connection(now);
+            }
+            Leaving::Yielding { until: None, .. } => {
                 self.link = Link::Down { until: now.at };
                 return self.storing.give_up();
             }

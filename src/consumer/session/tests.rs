@@ -7,7 +7,7 @@ use crate::consumer::spec::{Begin, OnBad};
 use crate::flow::resume::{Lost, OnLost};
 use crate::flow::{commit, cutter};
 use crate::source::scripted::{ABLE, Scripted};
-use crate::source::{Abilities, Event};
+use crate::source::{Abilities, ErrorKind, Event};
 use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
 
 /// A transport that only delivers.
@@ -86,9 +86,24 @@ async fn a_beginning_is_stored_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn a_source_that_only_delivers_is_asked_for_the_start_as_it_stands() {
+async fn a_source_that_only_delivers_is_asked_what_a_start_means() {
     let scripted = thirty(UNABLE);
-    let start = Start::Timestamp(Timestamp(150));
+    for (start, at) in
+        [(Start::First, 0), (Start::Next, 30), (Start::Timestamp(Timestamp(150)), 10)]
+    {
+        let (_, session) = establish_on(&scripted, start, own(None)).await.unwrap();
+        assert_eq!(session.plan.wanted, Some(Offset(at)), "{start}");
+        assert!(session.plan.begins.is_some(), "{start}: it is kept");
+        // Without an answer: not read, since a later attempt would begin later.
+        let silent = Scripted::new(UNABLE);
+        let refused = establish_on(&silent, start, own(None)).await.err();
+        let kind = match &refused {
+            Some(SessionError::Broker(error)) => Some(error.kind()),
+            _ => None,
+        };
+        assert_eq!(kind, Some(ErrorKind::Unavailable), "{start}: {refused:?}");
+    }
+    let start = Start::Offset(Offset(10));
     let (mut subscription, session) = establish_on(&scripted, start, own(None)).await.unwrap();
     assert_eq!((session.plan, session.stored), (Plan::at(start), None));
     assert_eq!(session.bounds, None, "what is not known is not called empty");

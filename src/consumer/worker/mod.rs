@@ -216,7 +216,10 @@ impl Worker {
                 let (spec, resources) = (Arc::clone(&self.spec), self.resources.clone());
                 self.opening = Some(opening::open(spec, resources));
             }
-            Action::AbortOpening => self.opening = None,
+            Action::AbortOpening => {
+                self.opening = None;
+                self.release();
+            }
             Action::CloseSink => self.sink.iter_mut().for_each(SinkTask::close),
             Action::AbortSink => {
                 self.sink = None;

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use super::*;
 
 fn chunk(first: u64) -> ChunkId {

@@ -23,6 +23,15 @@ pub(super) fn check(
         !one.is_super_stream && broker.is_some_and(|own| one.sink.is_on(own))
     };
     check_letters(uses.iter().filter(own), problems);
+    let on_own = |one: &&Use<'_, StreamSettings>| broker.is_some_and(|own| one.sink.is_on(own));
+    for one in uses.iter().filter(|one| one.is_super_stream).filter(on_own) {
+        if one.sink.stream == "{stream}" {
+            problems.push(Problem::new(
+                one.path("stream"),
+                "each partition would publish into itself, without end: add something to {stream}",
+            ));
+        }
+    }
     let records = uses.iter().filter(|one| one.role == Role::Records).filter(own);
     check_circles(&records.collect::<Vec<_>>(), problems);
 }

@@ -91,6 +91,8 @@ pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) version: String,
     channels: AtomicU16,
+    /// Highest id of a channel.
+    channel_max: u16,
     tasks: [AbortHandle; 2],
 }
 
@@ -167,7 +169,8 @@ impl Connection {
         let writing = write_all(Arc::clone(&shared), write, queue, heartbeat);
         let tasks =
             [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
-        Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), tasks })
+        let channel_max = if channels == 0 { u16::MAX } else { channels };
+        Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), channel_max, tasks })
     }
 
     /// Opens the consumer's channel; once.
@@ -178,7 +181,7 @@ impl Connection {
     /// Opens a new channel.
     pub(super) async fn channel(&self) -> Result<Channel<'_>, SourceError> {
         let id = self.channels.fetch_add(1, Ordering::Relaxed);
-        if id == u16::MAX {
+        if id >= self.channel_max {
             let what = "the connection has used all its channels";
             return Err(self.shared.error(ErrorKind::Connection, what));
         }

@@ -33,7 +33,7 @@ use crate::broker::queue_max;
 use crate::flow::resume::Start;
 use crate::sync::lock;
 use crate::types::{Offset, StreamName};
-use crate::wire::amqp091::{self as amqp, Method, StartAt, Style};
+use crate::wire::amqp091::{self as amqp, Method, StartAt};
 use crate::wire::chunk::ProbedChunk;
 
 /// Longest wait for a message that is there.
@@ -209,8 +209,8 @@ impl Link for AmqpLink {
         channel.call(amqp::qos(MAIN, prefetch), (60, 11)).await?;
         let acks = Acks::new(budget, &shared.wake);
         let (sender, events) = mpsc::channel(queue_max(budget));
-        let style = Style::of(&self.connection.version);
-        let pack = Pack::new(Arc::clone(budget), Arc::clone(&acks), queue.to_owned(), style);
+        let version = &self.connection.version;
+        let pack = Pack::new(Arc::clone(budget), Arc::clone(&acks), queue.to_owned(), version);
         // The first message may overtake the answer.
         budget.open(prefetch);
         *lock(&shared.acks) = Some(Arc::clone(&acks));

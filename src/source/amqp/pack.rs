@@ -11,7 +11,7 @@ use super::acks::{Acks, Permit};
 use crate::broker::{Budget, Held};
 use crate::source::{Delivery, ErrorKind, SourceError};
 use crate::types::{ChunkId, Offset, Timestamp};
-use crate::wire::amqp091::{Delivered, Incoming, Style, begin_message};
+use crate::wire::amqp091::{self as amqp, Delivered, Incoming, Style, begin_message};
 use crate::wire::chunk::HEADER_BYTES;
 
 /// Most bytes of a chunk that holds several messages.
@@ -29,9 +29,13 @@ pub(super) struct Pack {
     pub(super) acks: Arc<Acks>,
     pub(super) queue: String,
     pub(super) style: Style,
+    /// Form in which its messages are encoded ([`ChunkId::epoch_of_record`]).
+    form: u16,
     bytes: Vec<u8>,
     filled: Option<Filled>,
     open: Option<Open>,
+    /// Number of the last delivery on the channel.
+    last_tag: u64,
     is_first: bool,
 }
 
@@ -56,9 +60,12 @@ struct Open {
 }
 
 impl Pack {
-    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, queue: String, style: Style) -> Pack {
+    /// An empty chunk, for messages from a broker of this version.
+    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, queue: String, version: &str) -> Pack {
+        let (style, form) = (Style::of(version), amqp::form(version));
         let (filled, open) = (None, None);
-        Pack { budget, acks, queue, style, bytes: Vec::new(), filled, open, is_first: true }
+        let (bytes, last_tag) = (Vec::new(), 0);
+        Pack { budget, acks, queue, style, form, bytes, filled, open, last_tag, is_first: true }
     }
 
     /// Begins a message whose memory is taken. Returns the chunk that it does not go into.
@@ -70,6 +77,14 @@ impl Pack {
         cost: u64,
         held: Held,
     ) -> Result<Option<Delivery>, SourceError> {
+        let violation = |what| Err(SourceError::new(ErrorKind::Violation, what));
+        if self.open.is_some() {
+            return violation("a message began before the one before was complete");
+        }
+        if self.last_tag.checked_add(1) != Some(delivered.tag) {
+            return violation("the numbers of deliveries are not consecutive");
+        }
+        self.last_tag = delivered.tag;
         let is_large = cost > ALONE_BYTES_MIN;
         let mut done = None;
         if is_large || self.bytes.len() + cost as usize > TOGETHER_BYTES_MAX {
@@ -172,8 +187,10 @@ impl Pack {
             self.bytes.splice(0..0, [0; HEADER_BYTES]);
             open.start = HEADER_BYTES;
         }
-        put_header(&mut chunk, first, count, timestamp);
-        let chunk = match chunk.capacity() > chunk.len() + 64 {
+        let epoch = ChunkId::epoch_of_record(self.form);
+        put_header(&mut chunk, first, count, timestamp, epoch);
+        // A large message is not copied: its memory was taken once.
+        let chunk = match chunk.capacity() > chunk.len() + chunk.len() / 8 + 64 {
             true => Bytes::copy_from_slice(&chunk),
             false => Bytes::from(chunk),
         };
@@ -183,7 +200,7 @@ impl Pack {
     }
 }
 
-fn put_header(chunk: &mut [u8], first: Offset, count: u16, timestamp: i64) {
+fn put_header(chunk: &mut [u8], first: Offset, count: u16, timestamp: i64, epoch: u64) {
     let Some((head, data)) = chunk.split_at_mut_checked(HEADER_BYTES) else { return };
     let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
     let fields = [
@@ -191,7 +208,7 @@ fn put_header(chunk: &mut [u8], first: Offset, count: u16, timestamp: i64) {
         &count.to_be_bytes(),
         &u32::from(count).to_be_bytes(),
         &timestamp.to_be_bytes(),
-        &ChunkId::OF_RECORD.to_be_bytes(),
+        &epoch.to_be_bytes(),
         &first.0.to_be_bytes(),
         &crc32fast::hash(data).to_be_bytes(),
         &size.to_be_bytes(),

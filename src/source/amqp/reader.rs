@@ -14,10 +14,7 @@ use super::pack::Pack;
 use crate::broker::{Admission, ReadHalf};
 use crate::source::{Delivery, ErrorKind, Event, SourceError};
 use crate::sync::lock;
-use crate::types::Offset;
-use crate::wire::amqp091::{
-    self as amqp, Delivered, FrameHead, FrameKind, Method, Style, begin_message,
-};
+use crate::wire::amqp091::{self as amqp, Delivered, FrameHead, FrameKind, Method};
 
 /// The consumer's subscription.
 pub(super) struct Main {
@@ -40,6 +37,14 @@ pub(super) struct Reader {
     silence: Option<Duration>,
     /// What was announced on the main channel, and its message has not begun.
     announced: Option<Delivered>,
+}
+
+/// Also after a panic: nobody waits for a reader that is gone.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared
+            .end(self.shared.error(ErrorKind::Connection, "the connection is not read any more"));
+    }
 }
 
 impl Reader {
@@ -187,7 +192,7 @@ impl Reader {
         let Some(slot) = slots.get_mut(&head.channel) else { return Ok(()) };
         if let Some(seen) = &slot.seen {
             let offset =
-                offset_of(properties).map_err(|e| shared.error(ErrorKind::Violation, e))?;
+                amqp::offset_of(properties).map_err(|e| shared.error(ErrorKind::Violation, e))?;
             seen.send_modify(|seen| {
                 *seen = Some(seen.map_or((offset, offset), |(first, _)| (first, offset)));
             });
@@ -225,13 +230,6 @@ impl Reader {
 
 fn main_of(slots: &mut std::collections::HashMap<u16, Slot>, channel: u16) -> Option<&mut Main> {
     slots.get_mut(&channel)?.main.as_mut()
-}
-
-fn offset_of(properties: &[u8]) -> Result<Offset, crate::wire::error::WireError> {
-    let nobody = Delivered { tag: 0, exchange: Vec::new(), routing_key: Vec::new() };
-    let mut unused = Vec::new();
-    let read = begin_message(&mut unused, properties, 0, &nobody, "", Style::Container);
-    read.map(|incoming| incoming.offset)
 }
 
 impl Main {

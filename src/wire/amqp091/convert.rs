@@ -26,10 +26,24 @@ pub enum Style {
 impl Style {
     /// The conversion of a broker of this version.
     pub fn of(version: &str) -> Style {
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
-        let version = (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX));
-        if version < (3, 13) { Style::Record } else { Style::Container }
+        if release(version) < (3, 13) { Style::Record } else { Style::Container }
     }
+}
+
+/// Number of this conversion: to be raised with every change of what it writes, up to 15.
+const CONVERSION: u16 = 0;
+
+/// Number of the form that messages have here, from a broker of this version: they may be encoded
+/// otherwise by another release, or by another conversion of ours.
+pub fn form(version: &str) -> u16 {
+    let (major, minor) = release(version);
+    let of = |number: u32, most: u32| u16::try_from(number.min(most)).unwrap_or(u16::MAX);
+    CONVERSION << 12 | of(major, 15) << 8 | of(minor, 255)
+}
+
+fn release(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+    (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX))
 }
 
 /// What is known of a message before its body.
@@ -108,17 +122,7 @@ pub fn begin_message(
     style: Style,
 ) -> Result<Incoming, WireError> {
     let basic = Basic::parse(properties)?;
-    let mut offset = None;
-    fields::each(basic.headers, |field| {
-        if field.name == OFFSET {
-            offset = fields::integer(&field).map(Offset);
-        }
-        Ok(())
-    })?;
-    let offset = offset.ok_or_else(|| {
-        let c = Cursor::new("properties", properties);
-        c.error(Problem::Unknown { what: "message without x-stream-offset", value: 0 })
-    })?;
+    let offset = offset_in(&basic, properties)?;
     if style == Style::Container {
         put_header(out, &basic);
     }
@@ -136,6 +140,30 @@ pub fn begin_message(
         }
     }
     Ok(Incoming { offset, timestamp: basic.timestamp.map(fields::milliseconds) })
+}
+
+/// The offset of a message with these properties.
+///
+/// # Errors
+/// If the properties cannot be read, or have no offset.
+pub fn offset_of(properties: &[u8]) -> Result<Offset, WireError> {
+    offset_in(&Basic::parse(properties)?, properties)
+}
+
+fn offset_in(basic: &Basic<'_>, properties: &[u8]) -> Result<Offset, WireError> {
+    let mut offset = None;
+    fields::each(basic.headers, |field| {
+        if field.name == OFFSET && offset.is_none() {
+            // RabbitMQ puts its own before one that the publisher has set.
+            offset = Some(fields::integer(&field));
+        }
+        Ok(())
+    })?;
+    let offset = offset.flatten().filter(|offset| i64::try_from(*offset).is_ok());
+    offset.map(Offset).ok_or_else(|| {
+        let c = Cursor::new("properties", properties);
+        c.error(Problem::Unknown { what: "message without x-stream-offset", value: 0 })
+    })
 }
 
 /// That a message is durable is what the broker assumes without a header, so it is not written.

@@ -3,8 +3,9 @@
 use super::{Cursor, long, short};
 use crate::wire::error::{Problem, WireError};
 
-/// Most arrays and tables within one another.
-const DEPTH_MAX: u8 = 30;
+/// Most arrays and tables within one another that are converted. More than a reader of AMQP 1.0 takes
+/// here, so a message with deeper ones is a bad message, like any other.
+const DEPTH_MAX: u8 = crate::wire::amqp::DEPTH_MAX + 4;
 
 /// A value as it stands in a table.
 pub(super) struct Field<'a> {
@@ -130,10 +131,7 @@ pub(super) fn put_value(
         }
         b'S' if !checks || is_text(value) => put_sized(out, 0xa1, value),
         b'S' | b'x' => put_sized(out, 0xa0, value),
-        b'A' | b'F' if depth >= DEPTH_MAX => {
-            let c = Cursor::new("field table", value);
-            return Err(c.error(Problem::Unknown { what: "nesting", value: depth.into() }));
-        }
+        b'A' | b'F' if depth >= DEPTH_MAX => out.push(0x40),
         b'A' => put_compound(out, 0xd0, |out| {
             let mut c = Cursor::new("field array", value);
             let mut count = 0;

@@ -1,0 +1,71 @@
+//! How long a position has been in doubt: nothing came for it, and nobody has said that it is gone.
+
+use std::time::{Duration, Instant};
+
+use super::{DOUBT_MAX, DOUBT_OF_ANOTHER_MAX};
+
+/// Time since which a position has continuously been in doubt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Doubts {
+    since: Option<Instant>,
+    /// Time of the last look.
+    looked: Option<Instant>,
+    missing: bool,
+}
+
+impl Doubts {
+    /// Records one more look without the position. Returns true if the doubt has lasted long
+    /// enough.
+    pub fn lasted(&mut self, now: Instant) -> bool {
+        let before = self.looked.replace(now);
+        if before.is_some_and(|at| now.saturating_duration_since(at) > DOUBT_MAX) {
+            // Of an earlier time: what was not looked for has not stayed away.
+            *self = Doubts { looked: Some(now), ..Doubts::default() };
+        }
+        let since = *self.since.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.limit()
+    }
+
+    /// True after the broker said that there is no such stream: what is there now is another one.
+    pub fn is_of_another(&self) -> bool {
+        self.missing
+    }
+
+    /// For how long the position may be in doubt before it counts as lost.
+    pub fn limit(&self) -> Duration {
+        if self.missing { DOUBT_OF_ANOTHER_MAX } else { DOUBT_MAX }
+    }
+
+    /// Records that the broker could not be asked.
+    pub fn interrupted(&mut self) {
+        self.since = None;
+    }
+
+    /// Records that the broker reported that there is no such stream.
+    pub fn missing(&mut self) {
+        *self = Doubts { missing: true, ..Doubts::default() };
+    }
+
+    /// Records that the position is confirmed, or the question is settled otherwise.
+    pub fn clear(&mut self) {
+        *self = Doubts::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A single-active consumer that stood by has not looked: its old doubt says nothing.
+    #[test]
+    fn an_old_doubt_does_not_go_on_after_a_long_time_without_a_look() {
+        let (t0, hour) = (Instant::now(), Duration::from_secs(3600));
+        let mut doubts = Doubts::default();
+        assert!(!doubts.lasted(t0));
+        assert!(!doubts.lasted(t0 + hour));
+        assert!(doubts.lasted(t0 + hour + DOUBT_MAX));
+        doubts.missing();
+        assert!(!doubts.lasted(t0 + 2 * hour) && doubts.is_of_another());
+        assert!(!doubts.lasted(t0 + 3 * hour) && !doubts.is_of_another());
+    }
+}
