@@ -137,9 +137,9 @@ pub(in crate::consumer) enum Action<W> {
     /// Have the sink end what it has begun, and begin nothing more.
     StopSink,
     /// Connect, in place of any connection that there is: [`Event::Linked`].
-    Connect(Connect),
+    Connect(Box<Connect>),
     /// Find the position on the connection that there is: [`Event::Linked`].
-    Resume(Own),
+    Resume(Box<Own>),
     /// Find out, on the connection that there is, whether the stream holds this position:
     /// [`Event::Linked`].
     Verify(Checkpoint),

@@ -161,8 +161,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Takes an event in, and returns what is to be done about it.
-    pub(super) fn apply(&mut self, event: Event<W>, now: Moment) -> Vec<Action<W>> {
+    /// Takes an event in, and adds what is to be done about it to `actions`, which are empty.
+    pub(super) fn apply(&mut self, event: Event<W>, now: Moment, actions: &mut Vec<Action<W>>) {
+        std::mem::swap(&mut self.actions, actions);
         match event {
             Event::Due(around) => self.on_due(around, now),
             Event::Drain => self.end(Outcome::Drained, now),
@@ -178,7 +179,7 @@ impl<W: Caller> Brain<W> {
             Event::Activation { active } => self.on_activation(active, now),
             Event::Asked(asked) => self.on_asked(asked, now),
         }
-        std::mem::take(&mut self.actions)
+        std::mem::swap(&mut self.actions, actions);
     }
 
     /// Does whatever is due.
@@ -196,17 +197,14 @@ impl<W: Caller> Brain<W> {
         self.start_linking(now);
     }
 
-    /// When the next [`Event::Due`] is needed, at the latest.
-    pub(super) fn deadline(&self, now: Instant) -> Instant {
+    /// When the next [`Event::Due`] is needed, where that is known; [`TICK`] from now at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let link = match &self.link {
             Link::Down { until } if self.may_link() => Some(*until),
             _ => None,
         };
         let storing = self.storing.deadline(self.link.can_store());
-        [self.batch_deadline(), storing, link, self.leaving.deadline()]
-            .into_iter()
-            .flatten()
-            .fold(now + TICK, Instant::min)
+        [self.batch_deadline(), storing, link, self.leaving.deadline()].into_iter().flatten().min()
     }
 
     /// Whether the next event of the subscription can be taken in.

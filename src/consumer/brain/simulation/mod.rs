@@ -276,7 +276,8 @@ impl World {
         if passive {
             self.activate();
         }
-        self.now = self.now.max(self.brain.deadline(self.now)).max(before);
+        let due = self.brain.deadline().map_or(self.now + TICK, |due| due.min(self.now + TICK));
+        self.now = self.now.max(due).max(before);
         self.due();
     }
 

@@ -228,7 +228,9 @@ impl World {
         if self.is_traced && !matches!(event, Event::Due(_)) {
             eprintln!("{}", super::trace::event(&event));
         }
-        for action in self.brain.apply(event, now) {
+        let mut actions = Vec::new();
+        self.brain.apply(event, now, &mut actions);
+        for action in actions {
             if self.is_traced {
                 eprintln!("    {}", super::trace::action(&action));
             }
@@ -268,9 +270,9 @@ impl World {
             Action::StopSink => self.task.iter_mut().for_each(Task::stop),
             Action::Connect(connect) => {
                 self.disconnect();
-                self.attempt = Some(Attempt::Connect(connect));
+                self.attempt = Some(Attempt::Connect(*connect));
             }
-            Action::Resume(own) => self.attempt = Some(Attempt::Resume(own)),
+            Action::Resume(own) => self.attempt = Some(Attempt::Resume(*own)),
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
                 self.asking = None;
