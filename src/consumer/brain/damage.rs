@@ -46,7 +46,7 @@ impl<W: Caller> Brain<W> {
         // The offsets in a damaged header are not trusted: this chunk is the one that was expected next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
         if up.intake.damaged().is_some_and(|damaged| !damaged.at_position) {
-            return; // It is left out together with the one before it.
+            return; // Left out together with the chunk before it.
         }
         if at_position {
             return self.on_unreadable_position(wanted, error, now);

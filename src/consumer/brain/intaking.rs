@@ -72,7 +72,7 @@ impl<W: Caller> Brain<W> {
     pub(super) fn on_asked(&mut self, asked: Result<Asked, SourceError>, now: Moment) {
         match &mut self.link {
             Link::Up(up) if up.is_asking => up.is_asking = false,
-            _ => return, // It is not read any more.
+            _ => return, // Nothing is read any more.
         }
         let Asked { from, to, bounds, there, is_blind, again } = match asked {
             Ok(asked) => asked,
