@@ -85,7 +85,7 @@ async fn what_a_person_can_mend_on_the_server() {
     };
     postgres.run("DO $$ BEGIN CREATE ROLE locked LOGIN PASSWORD 'hunter2'; EXCEPTION WHEN duplicate_object THEN END $$").await;
     let what = told("locked:wrong-one", schema.clone()).await;
-    assert!(what.contains("28P01") && what.contains("Mend the user and password"), "{what}");
+    assert!(what.contains("28P01") && what.contains("Correct the user and password"), "{what}");
     assert!(!what.contains("wrong-one"), "{what}");
     let what = told("nobody-here", schema.clone()).await;
     assert!(what.contains("28000"), "{what}");
