@@ -38,7 +38,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub struct Lookout {
     options: ConnectOptions,
     routes: Mutex<Routes>,
-    /// Held while nodes are looked up, so that whoever waits for it finds the answer.
+    /// Held while nodes are looked up, so that others who wait for it find the answer.
     locating: tokio::sync::Mutex<()>,
 }
 
@@ -258,7 +258,7 @@ impl Routes {
         self.streams.insert(stream.clone(), place);
     }
 
-    /// Has whoever looks for the stream told this, if anyone does.
+    /// Passes this on to those who look for the stream, if any.
     fn refuse(&mut self, stream: &StreamName, error: BrokerError) {
         if self.wanted.remove(stream) {
             self.refused.insert(stream.clone(), error);

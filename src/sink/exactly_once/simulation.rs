@@ -126,7 +126,7 @@ impl World {
     /// A new process takes the row over, and begins behind the position that it finds.
     fn open(&mut self) {
         if self.tampered {
-            // Whoever moved the position by hand puts it back where the rows end.
+            // An operator who moved the position puts it back to where the rows end.
             let rows = self.database.rows.iter().filter(|row| row.0 == self.incarnation);
             self.database.position = rows.map(|row| row.1).max();
         }

@@ -12,7 +12,7 @@ struct Inner {
     bytes: Vec<u8>,
     /// So many bytes more are taken; then one error.
     fails_after: Option<usize>,
-    /// True if whoever reads takes its time for each piece.
+    /// True if the reader takes a while for each piece.
     trickles: bool,
 }
 
