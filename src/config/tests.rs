@@ -1,4 +1,4 @@
-//! Whole files, loaded: what comes out, and what is refused.
+//! Whole files, loaded: the results, and the refusals.
 
 mod files;
 mod secrets;

@@ -35,7 +35,7 @@ pub struct Resources {
     pub hold: Option<HoldSlot>,
 }
 
-/// What was opened, and where it stands.
+/// The opened sink, and its position.
 pub(super) struct OpenSinks {
     pub(super) sink: Box<dyn Sink>,
     pub(super) letters: Option<DeadLetters>,

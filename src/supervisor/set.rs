@@ -286,7 +286,7 @@ impl Loop {
         due.map_or(now + TICK, |due| due.min(now + TICK))
     }
 
-    /// Turns for ever. Dropping it aborts every consumer.
+    /// Runs forever. Dropping it aborts every consumer.
     pub(super) async fn run(mut self) {
         loop {
             let due = self.turn();

@@ -224,7 +224,7 @@ mod tests {
         assert!(rounds.wants(Offset(10)));
     }
 
-    /// One file for each consumer, as it was; and each of its streams goes on by itself.
+    /// One file for each consumer, as before; and each of its streams continues independently.
     #[test]
     fn the_file_of_an_earlier_version_is_read_by_its_stream() {
         let dir = tempfile::tempdir().unwrap();

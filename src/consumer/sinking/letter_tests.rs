@@ -1,4 +1,4 @@
-//! Bad records are durable among the dead letters before the batch goes on without them.
+//! Bad records are durable as dead letters before the batch continues without them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;

@@ -229,7 +229,7 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
         let mut child =
             child("file::tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Killed after so many acknowledgements, and a random moment more.
+        // Killed after this many acknowledgements, and a random moment more.
         let (mut left, more) = (random.usize(0..12), random.u32(0..200_000));
         loop {
             let line = lines.next().unwrap().unwrap();

@@ -98,7 +98,7 @@ pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
     ))
 }
 
-/// What came back.
+/// The server's answer, as text.
 fn said(error: &Error) -> String {
     match error.as_db_error() {
         Some(error) => message(error),

@@ -12,7 +12,7 @@ struct Leader {
     messages: Vec<u64>,
     sequences: HashMap<String, u64>,
     offsets: HashMap<Reference, Offset>,
-    /// So many more messages are taken; the connection breaks instead of the next.
+    /// This many more messages are accepted; the connection breaks instead of the next.
     takes: Option<usize>,
     /// Takes messages, and breaks before it confirms them.
     breaks_at_confirm: bool,
@@ -195,7 +195,7 @@ async fn a_sequence_that_went_back_is_fatal() {
     assert_eq!(kept(&publisher), [] as [u64; 0]);
 }
 
-/// A leader took the batch under way and showed it, and is lost with it before it confirmed.
+/// A leader took the batch in flight and showed it, and is lost with it before it confirmed.
 #[tokio::test]
 async fn what_was_never_confirmed_may_go_back() {
     let publisher = Scripted::default();
