@@ -56,7 +56,7 @@ pub(super) async fn run(
             (Ended::Halted(reason), Carried::default())
         }
         Run::Failed(reason, _) if told => {
-            tracing::warn!(%reason, "failed while it was ending; messages whose offset it had not stored are read again");
+            tracing::warn!(%reason, "failed while it was ending; messages after the stored offset are read again");
             (Ended::Failed { reason, wait: Duration::ZERO }, Carried::default())
         }
         Run::Failed(reason, kind) => {

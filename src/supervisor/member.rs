@@ -110,7 +110,7 @@ fn idle(last: &Last, want: Option<Want>) -> (State, Option<String>) {
         Last::Fresh | Last::Drained => None,
         Last::Failed(reason) => Some(reason.clone()),
         Last::Aborted => {
-            Some("the drain timed out; messages whose offset it had not stored are read again".to_owned())
+            Some("the drain timed out; messages after the stored offset are read again".to_owned())
         }
     };
     match (want, ended) {

@@ -227,7 +227,7 @@ impl Kept {
                 let span = consumer_span(&key.consumer, &key.stream);
                 span.in_scope(|| {
                     tracing::warn!(
-                        "the drain timed out, so it is aborted; messages whose offset it had not stored are read again"
+                        "the drain timed out, so it is aborted; messages after the stored offset are read again"
                     );
                 });
                 task.abort.abort();

@@ -198,7 +198,7 @@ impl World {
     fn brain_stored(&mut self, flying: Flying, read_back: ReadBack) {
         let end = self.brain.stored(read_back, self.now);
         if flying.outdated {
-            assert_eq!(end, StoreEnd::Outdated, "a store of the old incarnation counted as success");
+            assert_eq!(end, StoreEnd::Outdated, "a store of the old incarnation counted");
             return;
         }
         match (end, read_back) {

@@ -179,7 +179,7 @@ impl World {
         self.waiting.clear();
         let seed = self.random.u64(..);
         self.brain = brain_of(&self.spec, seed, self.now, self.defect);
-        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held after the end of a run");
+        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held after a run");
     }
 
     pub(super) fn durable(&self) -> BTreeSet<Id> {
