@@ -88,7 +88,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn it_ends_in_time_and_nothing_comes_twice() {
+async fn it_ends_in_time_without_duplicates() {
     or_skip!(terminated_under_load().await);
 }
 

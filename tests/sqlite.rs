@@ -193,6 +193,6 @@ async fn deferred_with_letters() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn a_deferred_foreign_key_with_dead_letters_halts_nobody() {
+async fn a_deferred_foreign_key_with_dead_letters_halts_no_consumer() {
     or_skip!(deferred_with_letters().await);
 }

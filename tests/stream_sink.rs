@@ -138,7 +138,7 @@ async fn two_at_once_write_each_message_once() {
 /// Offsets that begin at 0 again would count as duplicates under the same publisher name, so there is a
 /// new name; and the current name is found again.
 #[tokio::test]
-async fn a_new_history_is_written_from_its_first_message() {
+async fn a_new_incarnation_is_written_from_its_first_message() {
     or_skip!(
         async {
             let broker = Broker::shared(Version::V4_3).await?;
@@ -186,7 +186,7 @@ async fn begun_and_not_written(version: Version) -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn a_new_history_without_a_message_is_found_again() {
+async fn a_new_incarnation_without_a_message_is_found_again() {
     for version in [Version::V4_3, Version::V3_10] {
         or_skip!(begun_and_not_written(version).await);
     }
@@ -321,7 +321,7 @@ async fn messages_go_on_byte_for_byte() {
 
 /// With `annotate`, the annotations name the source; the rest is unchanged.
 #[tokio::test]
-async fn the_source_is_told_where_it_is_asked_for() {
+async fn annotations_name_the_source_on_request() {
     or_skip!(
         async {
             let broker = Broker::shared(Version::V4_3).await?;

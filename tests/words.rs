@@ -205,7 +205,7 @@ async fn good_news() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn what_is_over_or_done_is_said_too() {
+async fn ends_of_failures_and_finished_work_are_logged() {
     or_skip!(good_news().await);
 }
 

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waited_while_a_handshake_failed_gets_its_error() {
+    async fn a_waiter_gets_the_error_of_a_failed_handshake() {
         let fleet = Arc::new(Fleet::default());
         let mut permits = Vec::new();
         for _ in 0..HANDSHAKES_MAX {

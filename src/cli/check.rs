@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_consumer_resumes_stands_beside_it() {
+    fn each_consumer_is_shown_with_its_resume_position() {
         let report = ResumeReport {
             position: "offset 7".into(),
             why: "the sink's own position is 6".into(),

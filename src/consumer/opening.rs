@@ -246,7 +246,7 @@ mod tests {
 
     /// Whatever cannot be opened or read, what was opened before is closed, once each.
     #[tokio::test]
-    async fn whatever_fails_what_was_opened_is_closed() {
+    async fn after_any_failure_everything_opened_is_closed() {
         let state = tempfile::tempdir().unwrap();
         let spec = Arc::new(testing::spec(state.path()));
         let index = state.path().join("r@events.dead-letters");

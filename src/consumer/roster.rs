@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_comes_later_is_late_and_stays_so() {
+    fn only_partitions_added_later_are_late_and_stay_late() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, third] = ["orders-0", "orders-1", "orders-2"].map(StreamName::from);
         let mut roster = read(folder.path());

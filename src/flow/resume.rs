@@ -414,7 +414,7 @@ pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirm
     let last_offset = last.and_then(|last| last.last_offset());
     let doubt = Doubt { position: position.offset, last: last_offset };
     match (position.chunk, last) {
-        (Some(known), Some(last)) if is_of_another_history(known, last.id) => {
+        (Some(known), Some(last)) if is_of_another_incarnation(known, last.id) => {
             Err(Lost::from(doubt).into())
         }
         _ => Err(doubt.into()),
@@ -423,7 +423,7 @@ pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirm
 
 /// True if a chunk that ends below the position's known chunk cannot belong to the same log: in one log,
 /// chunks do not overlap, epochs never decrease, and within an epoch one clock wrote the timestamps.
-fn is_of_another_history(known: ChunkId, earlier: ChunkId) -> bool {
+fn is_of_another_incarnation(known: ChunkId, earlier: ChunkId) -> bool {
     earlier.first_offset >= known.first_offset
         || earlier.epoch > known.epoch
         || (earlier.epoch == known.epoch && earlier.timestamp > known.timestamp)

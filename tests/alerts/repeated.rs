@@ -190,6 +190,6 @@ async fn again_and_again() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn trouble_that_comes_again_and_again_is_noticed() {
+async fn recurring_failures_raise_alerts() {
     or_skip!(again_and_again().await);
 }

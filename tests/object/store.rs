@@ -173,7 +173,7 @@ async fn refused(port: u16, url_prefix: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_a_person_must_mend_is_told_in_words() {
+async fn errors_for_the_operator_say_what_to_do() {
     let server = or_skip!(S3::start());
     let gate = Gate::to(server.port).await;
     for (status, word) in [(403, "right to read, list and write"), (401, "credentials")] {

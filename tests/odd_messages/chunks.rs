@@ -244,7 +244,7 @@ async fn a_batch_with_fewer_messages_than_it_says() {
 
 /// Other consumers of the same stream, each with its own connection, are not affected.
 #[tokio::test]
-async fn one_that_asks_again_and_again_holds_nobody_up() {
+async fn a_consumer_that_requests_a_chunk_again_delays_no_other() {
     let broker = broker_with(Version::V4_3, good()).await;
     let home = Home::new(
         &broker.uri(),

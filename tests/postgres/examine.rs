@@ -13,7 +13,7 @@ async fn look(options: &PostgresOptions) -> Result<(), SinkError> {
 }
 
 #[tokio::test]
-async fn what_could_not_be_written_is_said_before() {
+async fn unwritable_tables_are_reported_before_a_start() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     let there = PostgresOptions {
@@ -111,6 +111,6 @@ async fn as_it_is_printed() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn check_connect_names_what_could_not_be_written() {
+async fn check_connect_reports_unwritable_tables() {
     or_skip!(as_it_is_printed().await);
 }

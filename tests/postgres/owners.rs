@@ -92,7 +92,7 @@ async fn a_server_that_forgets() {
 /// A position that somebody moves while the sink is connected is not used, neither for a batch nor for a
 /// reset.
 #[tokio::test]
-async fn a_position_that_somebody_changed_is_not_built_upon() {
+async fn a_changed_position_is_not_used() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     for changed in ["1", "7", "NULL"] {

@@ -67,7 +67,7 @@ async fn a_server_that_is_stopped_and_started() {
 
 /// Each refusal of the server gives the reason and what to do; and all of them are transient.
 #[tokio::test]
-async fn what_a_person_can_mend_on_the_server() {
+async fn errors_that_an_operator_can_fix_on_the_server() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();

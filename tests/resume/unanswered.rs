@@ -71,7 +71,7 @@ async fn internal_error_is_not_none() {
 }
 
 #[tokio::test]
-async fn a_code_that_nobody_knows_is_not_none() {
+async fn an_unknown_code_does_not_mean_none() {
     never_read_as_none(Say::Code(0x77), &["QueryOffset"]).await;
 }
 

@@ -179,6 +179,6 @@ async fn too_old() -> Result<(), Unavailable> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rabbitmq_3_10_is_told_to_be_too_old() {
+async fn rabbitmq_3_10_is_reported_as_too_old() {
     or_skip!(too_old().await);
 }

@@ -158,7 +158,7 @@ async fn the_same_batch_again_and_none_before_it() {
 }
 
 #[tokio::test]
-async fn a_medium_is_left_alone_for_as_long_as_it_asks() {
+async fn a_retry_waits_as_long_as_the_sink_asks() {
     let calls = calls([Err(transient(Some(ASKED))), Err(transient(None))], []).await;
     let begins: Vec<Duration> = calls.iter().map(|(_, _, at)| *at).collect();
     assert!(begins[1] >= begins[0] + TAKES + ASKED, "{calls:?}");

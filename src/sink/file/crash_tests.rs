@@ -311,7 +311,7 @@ fn a_failure_at_every_step_is_exactly_once() {
 /// The kernel loses a commit whose sync failed, but the next process still reads it from the cache; then
 /// the power fails, early in that process's life.
 #[test]
-fn a_commit_that_stands_in_the_cache_alone_is_not_built_upon() {
+fn a_commit_that_is_only_in_the_cache_is_not_trusted() {
     for seed in 0..120 {
         let mut run = Run::new(seed, 12);
         run.run(|_, _| {}).unwrap();
@@ -364,7 +364,7 @@ fn the_model_finds_a_missing_sync() {
 }
 
 #[test]
-fn what_lies_in_the_folder_is_handled_by_table() {
+fn files_in_the_folder_are_handled_by_table() {
     /// The expected result of the next start.
     enum Expect {
         /// It continues, and these files exist.

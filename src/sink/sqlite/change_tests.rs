@@ -28,7 +28,7 @@ async fn open_as(options: &SqliteOptions, reference: &str) -> Result<SqliteSink,
 }
 
 #[tokio::test]
-async fn a_table_that_is_changed_is_looked_at_again() {
+async fn a_changed_table_is_checked_again() {
     let swap = |columns: &str| {
         format!(
             "BEGIN; ALTER TABLE events RENAME TO former; CREATE TABLE events ({columns}); \
@@ -149,7 +149,7 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
 }
 
 #[tokio::test]
-async fn a_look_says_what_could_not_be_written() {
+async fn an_inspection_reports_unwritable_tables() {
     let place = Place::prepared(
         "CREATE VIEW events AS SELECT 1 AS stream; CREATE TABLE other (a NOT NULL)",
     );

@@ -33,7 +33,7 @@ async fn a_locked_database_is_waited_for() {
 }
 
 #[tokio::test]
-async fn who_comes_second_takes_over_and_the_first_writes_nothing_more() {
+async fn the_second_process_takes_over_and_the_first_writes_nothing_more() {
     let place = Place::new();
     let mut first = open(&place.options).await.unwrap();
     first.write(&Arc::new(batch(0..3))).await.unwrap();
@@ -53,7 +53,7 @@ async fn who_comes_second_takes_over_and_the_first_writes_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_position_that_somebody_changed_is_not_built_upon() {
+async fn a_changed_position_is_not_used() {
     let place = Place::new();
     let mut sink = open(&place.options).await.unwrap();
     sink.write(&Arc::new(batch(0..3))).await.unwrap();

@@ -347,7 +347,7 @@ async fn several_consumers_and_other_tables_live_in_one_file() {
 }
 
 #[tokio::test]
-async fn tables_that_do_not_fit_are_told_what_is_wrong() {
+async fn unsuitable_tables_are_reported_with_every_reason() {
     const REST: &str = "message_id TEXT, subject, application_properties TEXT, body BLOB";
     let cases = [
         (
@@ -386,7 +386,7 @@ async fn tables_that_do_not_fit_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn nothing_is_made_where_nothing_may_be_made() {
+async fn nothing_is_created_unless_allowed() {
     let place = Place::prepared("CREATE TABLE x (a)");
     let options = SqliteOptions { create: false, ..place.options.clone() };
     let why = fatal(open(&options).await);
@@ -401,7 +401,7 @@ async fn nothing_is_made_where_nothing_may_be_made() {
 }
 
 #[tokio::test]
-async fn a_look_tells_the_position_and_changes_nothing() {
+async fn an_inspection_returns_the_position_and_changes_nothing() {
     let place = Place::new();
     let look = || examine(&place.options, &STREAM.into(), &REFERENCE.into()).unwrap();
     assert_eq!(look(), None);
@@ -421,7 +421,7 @@ async fn a_look_tells_the_position_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_history_begins_at_any_offset_and_the_rows_stay() {
+async fn a_new_incarnation_begins_at_any_offset_and_the_rows_stay() {
     let place = Place::new();
     let mut sink = open(&place.options).await.unwrap();
     sink.write(&Arc::new(batch(10..12))).await.unwrap();

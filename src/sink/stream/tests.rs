@@ -233,7 +233,7 @@ async fn a_position_that_went_back_is_fatal() {
 /// The number of a history is on the target before the sink says that it has begun, and is written
 /// again for as long as no message stands for it.
 #[tokio::test]
-async fn a_new_history_is_written_down_before_it_begins() {
+async fn a_new_incarnation_is_recorded_before_it_begins() {
     let publisher = Scripted::default();
     let mut one = sink(&publisher).await;
     one.write(&Arc::new(batch(0..9))).await.unwrap();
@@ -252,7 +252,7 @@ async fn a_new_history_is_written_down_before_it_begins() {
 }
 
 #[tokio::test]
-async fn the_highest_history_counts_though_the_broker_forgot_some() {
+async fn the_highest_incarnation_counts_though_the_broker_forgot_some() {
     let publisher = Scripted::default();
     let sequences = [("p", 0), ("p~3", 7), ("p~6", 4)].map(|(n, s)| (n.to_owned(), s));
     publisher.leader.lock().unwrap().sequences = sequences.into();

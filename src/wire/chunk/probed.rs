@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_a_header_is_believed_that_the_data_does_not_confirm() {
+    fn header_numbers_count_only_if_the_data_confirms_them() {
         // Entries, records, CRC, bytes of data: every bit of each.
         for at in (2..8).chain(32..40) {
             for bit in 0..8 {
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_is_no_chunk() {
+    fn too_few_bytes_are_no_chunk() {
         assert!(Watcher::default().finish().is_err());
         assert!(!seen(&whole()[..whole().len() - 1], 20).sound);
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_is_walked_to_its_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_to_their_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let data: Vec<u8> = whole().iter().take(48).copied().chain(bytes).collect();
             seen(&data, 7);
         }
