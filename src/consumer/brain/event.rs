@@ -103,7 +103,7 @@ pub(in crate::consumer) struct Asked {
     pub(in crate::consumer) there: Option<Offset>,
     /// The source does not show chunks: only the stream's first offset is known.
     pub(in crate::consumer) is_blind: bool,
-    /// The same for `to`; `None` if that is the same chunk.
+    /// First offset of the chunk for `to`; only asked for if `there` is another one.
     pub(in crate::consumer) again: Option<Offset>,
 }
 

@@ -101,7 +101,7 @@ impl<W: Caller> Brain<W> {
         };
     }
 
-    /// True if memory is full, and the only records not yet written wait to be cut into a batch.
+    /// True if memory is full, and every accepted record is in the open batch or held back by the sink.
     pub(super) fn is_starved(&self, around: Surroundings) -> bool {
         !self.batches.cutter.is_empty()
             && self.storing.ledger().unsettled() == self.sink.held()
