@@ -1,4 +1,4 @@
-//! Shows, logs and counts what the brain wants known.
+//! Shows, logs and counts the brain's notes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(super) struct Reporter {
     sink_trouble: Trouble,
     /// Failures to connect in a row.
     link_trouble: Trouble,
-    /// When [`Reporter::publish`] was last called.
+    /// Time of the last [`Reporter::publish`].
     published: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Reporter {
         Reporter { spec, status, budget, inflated, sink_trouble, link_trouble, published }
     }
 
-    /// Shows others where the consumer is.
+    /// Updates the state that others see.
     pub(super) fn publish(&mut self, view: &View) {
         let now = Instant::now();
         let credit = self.budget.has_credit();
@@ -69,7 +69,7 @@ impl Reporter {
         });
     }
 
-    /// Its sink is open, which may have failed before.
+    /// The sink is open; before, it may have failed to open.
     pub(super) fn opened(&self) {
         if let Some(past) = self.status.started(Instant::now()) {
             let lasted_ms = past.lasted.as_millis();
@@ -92,20 +92,20 @@ impl Reporter {
             Note::Restart(why) => self.status.count_restart(why),
             Note::Lost(lost) => self.status.update(|facts| facts.note_lost(&lost)),
             Note::GoingOn { lost, policy } => {
-                tracing::error!(%lost, %policy, "the position is lost; going on as on_offset_lost says");
+                tracing::error!(%lost, %policy, "the position is lost; continuing as on_offset_lost says");
                 metrics.lost(lost_reason(&lost)).increment(lost.messages());
             }
             Note::PassedOver { records, is_new_history } => {
-                tracing::error!(consumer = %name, %stream, up_to_records = records, "messages of the stream are passed over, as on_offset_lost = \"next\" says");
+                tracing::error!(consumer = %name, %stream, up_to_records = records, "messages of the stream are skipped, as on_offset_lost = \"next\" says");
                 let reason =
                     if is_new_history { LostReason::Recreated } else { LostReason::Retention };
                 metrics.lost(reason).increment(records);
             }
             Note::ReCreatedUnread(lost) => {
-                tracing::warn!(consumer = %name, %stream, %lost, "the stream was created again before its first message came; it is read from its first message");
+                tracing::warn!(consumer = %name, %stream, %lost, "the stream was re-created before its first message was read; it is read from its first message");
             }
             Note::FirstMessage => {
-                tracing::info!(consumer = %name, %stream, "the first message to begin with is there");
+                tracing::info!(consumer = %name, %stream, "the first message has arrived");
             }
             Note::Received { bytes } => {
                 metrics.received_chunks.increment(1);
@@ -129,7 +129,7 @@ impl Reporter {
                 tracing::debug!(consumer = %name, from = from.0, to = to.0, "a gap of the broker's own chunks");
             }
             Note::Truncated { what, records } => {
-                tracing::error!(consumer = %name, "{what}; going on as on_offset_lost says");
+                tracing::error!(consumer = %name, "{what}; continuing as on_offset_lost says");
                 metrics.lost(LostReason::Retention).increment(records);
             }
             Note::DamagedAtPosition(error) => {
@@ -207,7 +207,7 @@ impl Reporter {
         });
     }
 
-    /// A warning where that is news.
+    /// Logs a warning for a new error, and debug for a repeated one.
     fn not_connected(&mut self, error: &str, wait: Duration, now: Moment) {
         let wait_ms = wait.as_millis();
         match self.link_trouble.failed(error, now.at) {
@@ -233,7 +233,7 @@ impl Reporter {
         });
     }
 
-    /// A warning where that is news.
+    /// Logs a warning for a new error, and debug for a repeated one.
     fn sink_failed(&mut self, error: String, wait: Duration, now: Moment) {
         self.status.metrics.sink_errors(SinkErrorReason::Transient).increment(1);
         let wait_ms = wait.as_millis();
