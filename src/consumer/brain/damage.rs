@@ -41,6 +41,9 @@ impl<W: Caller> Brain<W> {
 
     /// A whole chunk cannot be read: ask for it again, then do as the policy says.
     pub(super) fn on_unreadable(&mut self, error: ChunkError, at_position: bool, now: Moment) {
+        if planted!(self, DropsUnreadable) {
+            return;
+        }
         let Link::Up(up) = &mut self.link else { return };
         // What it says of its own offsets is not believed: it is the one that was to come next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
@@ -96,10 +99,12 @@ impl<W: Caller> Brain<W> {
     /// it is asked for again on a new connection.
     fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
         let times = count(&mut self.reading.unreadable, at);
-        if times < READS_MAX {
-            self.ask_again(what, it, times, now);
+        let is_enough = times >= READS_MAX && !planted!(self, AsksAgainForEver);
+        if is_enough || planted!(self, LeavesOutAtOnce) {
+            return true;
         }
-        times >= READS_MAX
+        self.ask_again(what, it, times, now);
+        false
     }
 
     fn ask_again(&mut self, what: &str, it: &str, times: u32, now: Moment) {
