@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{
@@ -20,6 +20,8 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     crypto,
 };
+
+use crate::files;
 
 /// TLS options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,7 +140,11 @@ fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     Ok(found)
 }
 
-fn unusable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> TlsError {
+fn unusable(what: &str, path: &Path, error: &pem::Error) -> TlsError {
+    let error = match error {
+        pem::Error::Io(error) => files::unread(path, error),
+        other => other.to_string(),
+    };
     TlsError(format!("cannot use {what} {}: {error}", path.display()))
 }
 

@@ -30,7 +30,7 @@ const RULES: &[Rule] = &[
     Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
     Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
-    Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
+    Rule { module: "tls", may_use: &["files"], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "settings", may_use: &["tls", "types"], never: &["tokio"] },
@@ -70,6 +70,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "config",
         may_use: &[
+            "files",
             "settings",
             "sink::declaration",
             "sink::placeholders",

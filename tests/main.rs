@@ -41,6 +41,7 @@ mod postgres;
 mod publish;
 mod refusals;
 mod resume;
+mod rights;
 mod shutdown;
 mod silence;
 mod single_active;

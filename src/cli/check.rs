@@ -66,12 +66,8 @@ impl Answers {
 pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
     let asked = if args.connect { ask_all(&config).await } else { HashMap::new() };
     let mut wrong: Vec<String> = Vec::new();
-    if args.connect
-        && let Err(what) = crate::files::could_write_in(&config.state_dir)
-    {
-        wrong.push(format!(
-            "state_dir: {what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
-        ));
+    if args.connect {
+        wrong.extend(state_dir_problem(&config).map(|what| format!("state_dir: {what}")));
     }
     for consumer in &config.consumers {
         for what in asked.get(&consumer.name).map_or_else(Vec::new, Answers::problems) {
@@ -84,6 +80,14 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
         return Ok(());
     }
     Err(Failure::Unavailable(wrong.join("\n")).into())
+}
+
+/// Why nothing could be stored in `state_dir`, by the user who checks.
+fn state_dir_problem(config: &Config) -> Option<String> {
+    let what = crate::files::could_write_in(&config.state_dir).err()?;
+    Some(format!(
+        "{what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
+    ))
 }
 
 /// Asks the broker and the sinks where each consumer would resume, and whether it could write.
@@ -167,6 +171,8 @@ pub struct Plan {
     pub admin: Option<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
+    /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
+    pub state_dir_problem: Option<String>,
     /// The report for each consumer.
     pub consumers: Vec<ConsumerPlan>,
     /// Upper bound of the memory of all consumers, in bytes. The process itself comes on top.
@@ -246,6 +252,7 @@ impl Plan {
             tls: config.broker.tls.is_some(),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             state_dir: config.state_dir.clone(),
+            state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),
             consumers,
         }
@@ -311,6 +318,9 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
         writeln!(f, "state:   {}", self.state_dir.display())?;
+        if let Some(what) = &self.state_dir_problem {
+            writeln!(f, "         PROBLEM for the user who checks: {what}")?;
+        }
         let bound = rounded_up(self.memory_bound_bytes);
         let is_open = |c: &ConsumerPlan| c.is_super_stream && c.partitions.is_none();
         let of_one = match self.consumers.iter().any(is_open) {

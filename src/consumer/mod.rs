@@ -32,7 +32,7 @@ mod state_file;
 mod status;
 mod worker;
 
-pub use brain::Outcome;
+pub use brain::{NotCommitted, Outcome};
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};

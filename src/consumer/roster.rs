@@ -73,7 +73,10 @@ impl Roster {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Roster { path, content, has_begun: false });
             }
-            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+            Err(error) => {
+                let what = files::unread(&path, &error);
+                return Err(failed(format!("cannot be read: {what}")));
+            }
         };
         let found: Content = serde_json::from_slice(&text).map_err(|error| {
             failed(format!("is damaged ({error}). Delete it: partitions without a position then begin at the configured start"))
@@ -107,8 +110,10 @@ impl Roster {
         let failed = |what: String| RosterError { path: self.path.clone(), what };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| failed(e.to_string()))?;
         let next = self.path.with_extension(format!("{EXTENSION}{NEXT}"));
-        files::replace(&self.path, &next, &text)
-            .map_err(|error| failed(format!("cannot be written: {error}")))?;
+        files::replace(&self.path, &next, &text).map_err(|error| {
+            let what = files::unwritten(&self.path, &error);
+            failed(format!("cannot be written: {what}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
+        })?;
         (self.content, self.has_begun) = (content, true);
         Ok(())
     }

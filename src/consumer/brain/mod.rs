@@ -50,10 +50,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::event::Outcome;
 pub(super) use self::event::{
     Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
 };
+pub use self::event::{NotCommitted, Outcome};
 use self::leaving::Leaving;
 use self::linking::Link;
 pub(super) use self::note::Note;

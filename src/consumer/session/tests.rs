@@ -3,46 +3,23 @@
 use std::path::Path;
 
 use super::*;
-use crate::consumer::spec::{Begin, OnBad};
-use crate::flow::resume::{Lost, OnLost};
-use crate::flow::{commit, cutter};
+use crate::consumer::spec::{Begin, OnBad, testing};
+use crate::flow::resume::Lost;
 use crate::source::scripted::{ABLE, Scripted};
 use crate::source::{Abilities, ErrorKind, Event};
-use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{StreamName, Timestamp};
 
 /// A transport that only delivers.
 const UNABLE: Abilities =
     Abilities { bounds: false, emptiness: false, probes: false, offsets: false };
 
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
-    let second = Duration::from_secs(1);
     Spec {
-        name: ConsumerName::from("c"),
         stream: StreamName::from("s"),
-        reference: Reference::from("r"),
         begin: Begin::At(start),
-        on_lost: OnLost::Halt,
         on_bad: OnBad::Halt,
-        commit: commit::Policy { every_messages: 1, every: second },
-        batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
-        memory_bytes: 1 << 20,
-        wind_up_after: second,
-        backoff_min: second,
-        backoff_max: second,
         source: Arc::new(source.clone()),
-        connect: source::ConnectOptions {
-            seeds: Vec::new(),
-            vhost: String::new(),
-            mechanism: crate::broker::Mechanism::External,
-            tls: None,
-            heartbeat: second,
-            connect_timeout: second,
-            request_timeout: second,
-            follow_advertised_hosts: false,
-            name: String::new(),
-            sharing: None,
-        },
-        state_dir: state_dir.to_owned(),
+        ..testing::spec(state_dir)
     }
 }
 
