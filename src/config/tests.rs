@@ -1,6 +1,7 @@
 //! Whole files, loaded: what comes out, and what is refused.
 
 mod files;
+mod identity;
 mod secrets;
 mod shapes;
 mod sinks;
