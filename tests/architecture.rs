@@ -40,14 +40,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "oauth",
-        may_use: &[
-            "flow::backoff",
-            "flow::trouble",
-            "sync",
-            "telemetry::identity",
-            "tls",
-            "types",
-        ],
+        may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
         never: &["metrics"],
     },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },

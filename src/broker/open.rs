@@ -12,9 +12,9 @@ use super::connection::Connection;
 use super::dial::dial;
 use super::error::BrokerError;
 use super::fleet::Fleet;
+use super::identity::{self, Identity};
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
-use super::identity::{self, Identity};
 use super::{foreign, handshake, pool, reader, writer};
 use crate::wire::commands::Metadata;
 
@@ -126,7 +126,8 @@ async fn open(
     tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
     let connection = Connection::new(shared, options, reader);
     let shaken =
-        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, &identity, tune)).await;
+        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, &identity, tune))
+            .await;
     let peer = shaken.map_err(|_| {
         failed(match connection.shared().heard.load(Ordering::Relaxed) {
             true => format!("the login took longer than {limit:?}"),

@@ -69,7 +69,11 @@ async fn exchange(endpoint: &TokenEndpoint) -> Result<(StatusCode, Bytes), Strin
     over(secured, endpoint, &url).await
 }
 
-async fn over<S>(stream: S, endpoint: &TokenEndpoint, url: &Url) -> Result<(StatusCode, Bytes), String>
+async fn over<S>(
+    stream: S,
+    endpoint: &TokenEndpoint,
+    url: &Url,
+) -> Result<(StatusCode, Bytes), String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -155,7 +159,9 @@ fn read(endpoint: &TokenEndpoint, status: StatusCode, body: &[u8]) -> Result<Tok
     let expires_in = json.as_ref().and_then(|json| whole(json.get("expires_in")?));
     let token = token.just_issued(expires_in);
     match token.has_expired() {
-        true => Err(format!("its token cannot be used: it has expired already ({})", token.facts())),
+        true => {
+            Err(format!("its token cannot be used: it has expired already ({})", token.facts()))
+        }
         false => Ok(token),
     }
 }

@@ -154,7 +154,11 @@ impl Keeper {
                 Ok(wait) => {
                     backoff.reset();
                     if let Some(past) = trouble.over(Instant::now()) {
-                        tracing::info!(token = self.name, attempts = past.attempts, "there is an access token again");
+                        tracing::info!(
+                            token = self.name,
+                            attempts = past.attempts,
+                            "there is an access token again"
+                        );
                     }
                     wait
                 }

@@ -75,7 +75,10 @@ impl OauthKeys {
             (Some(path), None) => TokenOrigin::File(self.file(path, folder, bad)?),
             (None, Some(url)) => TokenOrigin::Endpoint(Box::new(self.endpoint(url, folder, bad)?)),
             (Some(_), Some(_)) => {
-                bad("token_file", "`token_file` and `token_url` are both given: remove one of them");
+                bad(
+                    "token_file",
+                    "`token_file` and `token_url` are both given: remove one of them",
+                );
                 return None;
             }
             (None, None) => {
@@ -126,7 +129,10 @@ impl OauthKeys {
         }
         let mut is_set = |key: &str, is_given: bool| {
             if !is_given {
-                bad(key, "it is missing: `token_url` is asked with `client_id` and `client_secret`");
+                bad(
+                    key,
+                    "it is missing: `token_url` is asked with `client_id` and `client_secret`",
+                );
             }
             is_given
         };

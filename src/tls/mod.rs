@@ -25,9 +25,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
 
+use self::kept::Files;
 pub use self::kept::current;
 pub use self::words::{in_words, is_of_tls};
-use self::kept::Files;
 
 /// TLS options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -120,10 +120,7 @@ async fn expired(broker: &Broker, issuer: &Issuer, over_amqp: bool) {
     let broker_keys = login(broker, over_amqp, "token_file = \"token\"");
     let home = Home::with_broker(
         &broker_keys,
-        &format!(
-            "{}restart = {{ max_backoff = \"2s\" }}\n",
-            consumer("files", &stream, INTO_FILE)
-        ),
+        &format!("{}restart = {{ max_backoff = \"2s\" }}\n", consumer("files", &stream, INTO_FILE)),
     );
     replace(&home, "token", &issuer.good(SHORT_S));
     streams::publish(broker, &stream, bodies(0..100)).await;

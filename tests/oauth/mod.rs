@@ -95,8 +95,7 @@ fn client(url: &str) -> String {
 
 /// An answer with a token.
 fn answer(token: &str, expires_in_s: i64) -> Reply {
-    let body =
-        json!({ "access_token": token, "token_type": "bearer", "expires_in": expires_in_s });
+    let body = json!({ "access_token": token, "token_type": "bearer", "expires_in": expires_in_s });
     Reply::Answer(200, vec![("content-type", "application/json".to_owned())], body.to_string())
 }
 

@@ -1,8 +1,6 @@
 //! Certificates for tests: an authority, and what it signs.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 /// An authority that signs certificates.
 pub(crate) struct Authority {

@@ -110,8 +110,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
         "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"file\", dir = \"out\" }}\n"
     );
     // The broker advertises its plain port, so the given address has to do.
-    let settings =
-        |user: &str, rest: &str| settings("rabbitmq-stream+tls", user, port, rest);
+    let settings = |user: &str, rest: &str| settings("rabbitmq-stream+tls", user, port, rest);
     let plain = settings("guest:guest@", "tls = { ca = \"ca.pem\" }");
     let home = Home::with_broker(&plain, &consumer);
     for (name, content) in [

@@ -18,20 +18,24 @@ fn cases() -> Vec<Case> {
     vec![
         case("right", "guest:guest@", "ca = \"ca.pem\", OURS", &[]),
         case("by its certificate", "", "ca = \"ca.pem\", OURS", &[]),
-        case("another authority", "guest:guest@", "ca = \"other-ca.pem\", OURS", &[
-            "not signed by a trusted authority",
-            "Set tls.ca",
-        ]),
+        case(
+            "another authority",
+            "guest:guest@",
+            "ca = \"other-ca.pem\", OURS",
+            &["not signed by a trusted authority", "Set tls.ca"],
+        ),
         case(
             "another name",
             "guest:guest@",
             "ca = \"ca.pem\", server_name = \"elsewhere.example\", OURS",
             &["valid for localhost, not for elsewhere.example", "set tls.server_name"],
         ),
-        case("no certificate", "guest:guest@", "ca = \"ca.pem\"", &[
-            "client certificate",
-            "tls.cert and tls.key",
-        ]),
+        case(
+            "no certificate",
+            "guest:guest@",
+            "ca = \"ca.pem\"",
+            &["client certificate", "tls.cert and tls.key"],
+        ),
         case(
             "a foreign certificate",
             "guest:guest@",
@@ -50,10 +54,12 @@ fn cases() -> Vec<Case> {
             "ca = \"ca.pem\", cert = \"client.pem\", key = \"other-key.pem\"",
             &["cannot use certificate", "client.pem", "other-key.pem"],
         ),
-        case("half a file", "guest:guest@", "ca = \"half.pem\", OURS", &[
-            "cannot use CA certificate",
-            "half.pem",
-        ]),
+        case(
+            "half a file",
+            "guest:guest@",
+            "ca = \"half.pem\", OURS",
+            &["cannot use CA certificate", "half.pem"],
+        ),
     ]
 }
 

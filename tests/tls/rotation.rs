@@ -121,7 +121,8 @@ async fn replaced(version: Version) -> Result<(), Unavailable> {
             assert!(runs.reloads("failed").await > before);
             assert_eq!(runs.reloads("loaded").await, 0.0);
             let log = runs.home.log();
-            let told = log.lines().find(|line| line.contains("cannot be used: connections are made"));
+            let told =
+                log.lines().find(|line| line.contains("cannot be used: connections are made"));
             let told = told.unwrap_or_else(|| panic!("{}", runs.home.log_tail()));
             assert!(told.contains("secret/tls.key"), "{told}");
         }

@@ -18,8 +18,9 @@ fn where_tokens_come_from() {
     assert_eq!(tokens.to_string(), "rillway at https://idp.example/token");
     assert!(!format!("{config:?}").contains("hunter2"));
 
-    let text =
-        with("uri = \"rabbitmq-stream://me@h\"\noauth = { token_file = \"token\", timeout = \"3s\" }");
+    let text = with(
+        "uri = \"rabbitmq-stream://me@h\"\noauth = { token_file = \"token\", timeout = \"3s\" }",
+    );
     let file = File::new(&text);
     let config = file.load(&Env::default()).unwrap();
     assert_eq!(config.broker.username, "me");
@@ -28,13 +29,15 @@ fn where_tokens_come_from() {
     assert_eq!(tokens.timeout.as_secs(), 3);
 
     let secret = "client_secret = { env = \"S\" }";
-    let text = with(&format!("oauth = {{ {} }}", ENDPOINT.replace("client_secret = \"hunter2\"", secret)));
+    let text =
+        with(&format!("oauth = {{ {} }}", ENDPOINT.replace("client_secret = \"hunter2\"", secret)));
     assert!(problems(&text, &Env::default())[0].contains("broker.oauth.client_secret"));
 }
 
 #[test]
 fn what_is_wrong_with_tokens() {
-    let url = |url: &str| format!("oauth = {{ {} }}", ENDPOINT.replace("https://idp.example/token", url));
+    let url =
+        |url: &str| format!("oauth = {{ {} }}", ENDPOINT.replace("https://idp.example/token", url));
     for (broker, path, says) in [
         ("oauth = {}".to_owned(), "broker.oauth", "neither `token_file` nor `token_url`"),
         (
@@ -57,7 +60,10 @@ fn what_is_wrong_with_tokens() {
         (url("idp.example"), "broker.oauth.token_url", "not a URL"),
         (url("ftp://idp.example"), "broker.oauth.token_url", "expected https://HOST/PATH"),
         (
-            format!("oauth = {{ {}, ca = \"c\" }}", ENDPOINT.replace("https://idp.example", "http://localhost")),
+            format!(
+                "oauth = {{ {}, ca = \"c\" }}",
+                ENDPOINT.replace("https://idp.example", "http://localhost")
+            ),
             "broker.oauth.ca",
             "nothing is encrypted",
         ),

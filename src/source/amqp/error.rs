@@ -47,10 +47,9 @@ pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName
                 "user {user:?} may not read stream {stream:?}: grant it with rabbitmqctl set_permissions -p {vhost} {user} \"\" \"\" \"^{stream}$\" ({said})"
             ),
         ),
-        530 if why.text.contains("secret") || why.text.contains("Secret") => (
-            ErrorKind::Refused,
-            format!("the broker refused the renewed access token ({said})"),
-        ),
+        530 if why.text.contains("secret") || why.text.contains("Secret") => {
+            (ErrorKind::Refused, format!("the broker refused the renewed access token ({said})"))
+        }
         530 => (
             ErrorKind::Refused,
             format!("the broker refused virtual host {vhost:?} for user {user:?} ({said})"),
