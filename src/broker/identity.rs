@@ -38,9 +38,9 @@ impl<'a> Identity<'a> {
     /// User and password of a login by PLAIN; `None` for EXTERNAL.
     pub(crate) fn plain(&self) -> Option<(&str, &Secret)> {
         match (self.mechanism, &self.token) {
-            (Mechanism::Plain { username, password }, _) => Some((username, password)),
+            (Mechanism::Plain { username, password }, _) => Some((username.as_str(), password)),
             (Mechanism::Token { username, .. }, Some((_, token))) => {
-                Some((username, token.secret()))
+                Some((username.as_str(), token.secret()))
             }
             (Mechanism::Token { .. }, None) | (Mechanism::External, _) => None,
         }
@@ -73,8 +73,9 @@ pub(super) async fn renew(
 ) {
     let mut ended = shared.ended.subscribe();
     loop {
+        let over = async { drop(ended.wait_for(Option::is_some).await) };
         let token = tokio::select! {
-            _ = ended.wait_for(Option::is_some) => return renewals.ended(),
+            () = over => return renewals.ended(),
             token = renewals.newer() => token,
         };
         if version < RENEWS_SINCE {

@@ -167,7 +167,6 @@ fn read(endpoint: &TokenEndpoint, status: StatusCode, body: &[u8]) -> Result<Tok
 }
 
 /// Some write it as a text.
-#[expect(clippy::cast_possible_truncation, reason = "saturates")]
 fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|n| n as i64)),

@@ -50,7 +50,6 @@ impl Claims {
 }
 
 /// RFC 7519 allows fractions.
-#[expect(clippy::cast_possible_truncation, reason = "saturates")]
 fn seconds(value: Option<&Value>) -> Option<i64> {
     let value = value?;
     value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))

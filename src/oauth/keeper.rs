@@ -35,6 +35,10 @@ const REFUSED_AFTER: Duration = Duration::from_secs(15);
 /// Longest time over which the connections of the process spread their renewals.
 const SPREAD_MAX: Duration = Duration::from_secs(2);
 
+/// A connection may be closed so long before its token has expired by our account: the broker counts in
+/// whole seconds.
+const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
+
 /// The keepers of this process.
 static KEEPERS: Mutex<Vec<Arc<Keeper>>> = Mutex::new(Vec::new());
 
@@ -135,7 +139,7 @@ impl Keeper {
 
     /// Why a connection may have been closed at this time; `None` if not because of its token.
     fn expiry_of(&self, token: &Token) -> Option<String> {
-        if !token.has_expired() {
+        if token.left()? > EXPIRY_TOLERANCE {
             return None;
         }
         let failure = self.state.borrow().failure.as_ref().map(ToString::to_string);
@@ -250,18 +254,15 @@ impl Renewals {
     pub async fn newer(&mut self) -> Token {
         let number = self.token.number;
         let is_newer = |state: &State| state.token.as_ref().is_some_and(|t| t.number > number);
-        loop {
-            let newer = match self.watching.wait_for(is_newer).await {
-                Ok(state) => state.token.clone(),
-                // The keeper lives as long as this.
-                Err(_) => std::future::pending().await,
-            };
-            let Some(newer) = newer else { continue };
-            let left = self.token.left().map_or(SPREAD_MAX, |left| left / 10);
-            tokio::time::sleep(left.min(SPREAD_MAX).mul_f64(fastrand::f64())).await;
-            self.token = newer.clone();
-            return newer;
-        }
+        let found = self.watching.wait_for(is_newer).await.map(|state| state.token.clone());
+        let Ok(Some(newer)) = found else {
+            // Never: the keeper lives as long as this, and there is a token.
+            return std::future::pending().await;
+        };
+        let left = self.token.left().map_or(SPREAD_MAX, |left| left / 10);
+        tokio::time::sleep(left.min(SPREAD_MAX).mul_f64(fastrand::f64())).await;
+        self.token = newer.clone();
+        newer
     }
 
     /// Notes that the broker refused this connection's token; returns an explanation.

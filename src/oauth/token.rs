@@ -98,8 +98,8 @@ impl Token {
 
     /// What is known of it, without the token itself.
     pub(super) fn facts(&self) -> String {
-        let age_s = self.expires_at().map(|at| at - now_s());
-        let expiry = match age_s {
+        let left_s = self.expires_at().map(|at| at - now_s());
+        let expiry = match left_s {
             None => "without a known expiry".to_owned(),
             Some(s) if s > 0 => format!("expires in {s} s by the clock here"),
             Some(s) => format!("expired {} s ago by the clock here", -s),

@@ -209,7 +209,7 @@ impl BrokerConfig {
                 .as_ref()
                 .map(text)
                 .or_else(|| first.username.clone().filter(|_| !is_default || oauth.is_none()))
-                .or_else(|| oauth.as_ref().and_then(client))
+                .or_else(|| oauth.as_ref().map(client))
                 .unwrap_or_else(|| DEFAULT_USER.to_owned()),
             password: keys
                 .password
@@ -238,11 +238,11 @@ fn disagreement(a: &BrokerUri, b: &BrokerUri) -> Option<&'static str> {
     .find_map(|(differs, what)| differs.then_some(what))
 }
 
-/// The user's name where only the token endpoint has one. RabbitMQ takes the name in the token.
-fn client(tokens: &TokenOptions) -> Option<String> {
+/// The user's name where none is given. RabbitMQ takes the name in the token.
+fn client(tokens: &TokenOptions) -> String {
     match &tokens.origin {
-        TokenOrigin::Endpoint(endpoint) => Some(endpoint.client_id.clone()),
-        TokenOrigin::File(_) => None,
+        TokenOrigin::Endpoint(endpoint) => endpoint.client_id.clone(),
+        TokenOrigin::File(_) => "rillway".to_owned(),
     }
 }
 

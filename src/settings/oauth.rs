@@ -137,7 +137,7 @@ impl OauthKeys {
             is_given
         };
         let is_named = self.client_id.as_ref().is_some_and(|id| !id.is_empty());
-        let has_secret = self.client_secret.is_some();
+        let has_secret = self.client_secret.as_ref().is_some_and(|s| !s.reveal().is_empty());
         let both = [is_set("client_id", is_named), is_set("client_secret", has_secret)];
         if both.contains(&false) {
             return None;

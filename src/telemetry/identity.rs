@@ -23,7 +23,6 @@ pub fn token_renewal(token: &str, result: TokenResult) {
 }
 
 /// Shows when the access token expires, in seconds since 1970; `None` if that is not known.
-#[expect(clippy::cast_precision_loss, reason = "a time in seconds fits")]
 pub fn token_expiry(token: &str, at: Option<i64>) {
     let at = at.map_or(ABSENT, |at| at as f64);
     metrics::gauge!(names::TOKEN_EXPIRY.name, "token" => token.to_owned()).set(at);

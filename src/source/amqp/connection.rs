@@ -125,7 +125,7 @@ pub(super) struct Connection {
     channels: AtomicU16,
     /// Highest id of a channel.
     channel_max: u16,
-    tasks: Vec<AbortHandle>,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Connection {
@@ -202,10 +202,11 @@ impl Connection {
         let silence = (heartbeat > 0).then(|| Duration::from_secs(u64::from(heartbeat) * 2));
         let reader = Reader::new(Arc::clone(&shared), read, buffer, frame_max, silence);
         let writing = write_all(Arc::clone(&shared), write, queue, heartbeat);
-        let mut tasks =
-            vec![tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
+        let tasks =
+            [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
         if let Some(renewals) = identity.renewals() {
-            tasks.push(tokio::spawn(renew(renewals, Arc::clone(&shared))).abort_handle());
+            // It ends with the connection.
+            tokio::spawn(renew(renewals, Arc::clone(&shared)));
         }
         let channel_max = if channels == 0 { u16::MAX } else { channels };
         Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), channel_max, tasks })
