@@ -73,6 +73,7 @@ impl Keeper {
             wanted: Notify::new(),
             task: Mutex::new(None),
         });
+        identity::token_in_use(&keeper.name);
         let task = tokio::spawn(Arc::clone(&keeper).keep()).abort_handle();
         *lock(&keeper.task) = Some(task);
         all.push(Arc::clone(&keeper));

@@ -142,6 +142,9 @@ impl Kept {
             identity::tls_reload(ReloadResult::Loaded);
             tracing::info!("the certificate files have changed: new connections use them");
         }
+        if is_first {
+            identity::tls_in_use();
+        }
         if is_first && options.insecure_skip_verify {
             identity::tls_unverified();
             tracing::warn!(
