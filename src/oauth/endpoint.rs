@@ -64,7 +64,8 @@ async fn exchange(endpoint: &TokenEndpoint) -> Result<(StatusCode, Bytes), Strin
     let secured = TlsConnector::from(config).connect(name, tcp).await;
     let secured = secured.map_err(|error| {
         // The endpoint has keys of its own beside the broker's.
-        format!("TLS handshake: {}", tls::in_words(&error)).replace("tls.ca", "oauth.ca")
+        let what = tls::in_words(&error).replace("tls.ca", "oauth.ca");
+        format!("TLS handshake: {}", what.replace(", or set tls.server_name", ""))
     })?;
     over(secured, endpoint, &url).await
 }

@@ -155,6 +155,7 @@ impl Keeper {
         let mut backoff = Backoff::new(RETRY_MIN, retry_max);
         let mut trouble = Trouble::default();
         loop {
+            let mut is_fine = true;
             let wait = match self.turn().await {
                 Ok(wait) => {
                     backoff.reset();
@@ -168,6 +169,7 @@ impl Keeper {
                     wait
                 }
                 Err(error) => {
+                    is_fine = false;
                     identity::token_renewal(&self.name, TokenResult::Failed);
                     if trouble.failed(&error.0, Instant::now()) {
                         tracing::warn!(%error, "no new access token; trying again");
@@ -184,7 +186,8 @@ impl Keeper {
             };
             tokio::select! {
                 () = due => {}
-                () = self.wanted.notified() => {}
+                // Not while attempts fail: those have their own pace.
+                () = self.wanted.notified(), if is_fine => {}
             }
         }
     }
