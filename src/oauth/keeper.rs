@@ -241,7 +241,7 @@ impl Keeper {
         }
         identity::token_expiry(&self.name, token.expires_at());
         self.state.send_modify(|state| {
-            *state = State { token: Some(Token { number, ..token }), failure: None };
+            *state = State { token: Some(token.numbered(number)), failure: None };
         });
     }
 }

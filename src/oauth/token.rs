@@ -54,6 +54,10 @@ impl Token {
         &self.text
     }
 
+    pub(super) fn numbered(self, number: u64) -> Token {
+        Token { number, ..self }
+    }
+
     /// Reads its lifetime from its own expiry, by this machine's clock.
     pub(super) fn by_the_clock(mut self) -> Token {
         let left_s = self.expires_at().map(|at| at.saturating_sub(now_s()));
