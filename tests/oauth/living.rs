@@ -36,7 +36,8 @@ fn landed(home: &Home, stream: &str) -> Vec<String> {
     home.lines("out", stream).iter().map(|line| line["body"].to_string()).collect()
 }
 
-/// An endpoint with short tokens: nobody is disconnected.
+/// An endpoint with short tokens: nobody is disconnected. RabbitMQ 3.10 takes a new token over the stream
+/// protocol only on a new connection, which loses and repeats nothing either.
 async fn renewed(broker: &Broker, issuer: &Arc<Issuer>, over_amqp: bool) {
     let stream = streams::create(broker, "oauth-renewed").await;
     let web = Web::start({
@@ -68,12 +69,15 @@ async fn renewed(broker: &Broker, issuer: &Arc<Issuer>, over_amqp: bool) {
         .await;
         assert_eq!(copied, bodies(0..200));
     }
-    for name in names {
-        assert_eq!(restarts(&daemon, name).await, 0.0, "{name}: {}", home.log_tail());
-    }
     let log = home.log();
-    assert!(log.contains("the broker has the new access token"), "{log}");
-    assert!(!log.contains("the connection has ended"), "{log}");
+    let is_elder = broker.version == Version::V3_10 && !over_amqp;
+    assert_eq!(log.contains("takes only on a new connection"), is_elder, "{log}");
+    assert_eq!(log.contains("the broker has the new access token"), !is_elder, "{log}");
+    for name in names {
+        let restarts = restarts(&daemon, name).await;
+        assert_eq!(restarts > 0.0, is_elder && name == "files", "{name}: {}", home.log_tail());
+    }
+    assert!(!log.contains("its access token has expired"), "{log}");
     assert!(!log.contains("hunter2") && !log.contains("eyJ"), "no secret is shown");
     let expiry = daemon.metric("rillway_token_expiry_timestamp_seconds", &["rillway at"]).await;
     assert!(expiry.is_some_and(|at| at > now_s() as f64), "{expiry:?}");
@@ -161,6 +165,18 @@ async fn tokens(version: Version) -> Result<(), Unavailable> {
         },
     );
     Ok(())
+}
+
+async fn tokens_of_an_elder() -> Result<(), Unavailable> {
+    let issuer = Arc::new(Issuer::new());
+    let broker = trusting(Version::V3_10, &issuer).await?;
+    tokio::join!(renewed(&broker, &issuer, false), renewed(&broker, &issuer, true));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_renewed_on_new_connections_on_rabbitmq_3_10() {
+    or_skip!(tokens_of_an_elder().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,10 +44,18 @@ struct Runs<'a> {
 }
 
 impl Runs<'_> {
-    /// Cuts all connections, and waits until all messages are there.
-    async fn go_on(&self, total: u64) {
-        self.proxy.cut();
+    /// Waits until so many messages are there.
+    async fn has(&self, total: u64) {
         self.home.until_landed(&self.daemon, "out", &self.stream, total).await;
+    }
+
+    /// Cuts all connections, and waits until the files have been read again with this result.
+    async fn cut_until(&self, result: &str) {
+        let before = self.reloads(result).await;
+        self.proxy.cut();
+        let what = format!("certificates {result} again\n{}", self.home.log_tail());
+        eventually(&what, MINUTE, || async { (self.reloads(result).await > before).then_some(()) })
+            .await;
     }
 
     async fn reloads(&self, result: &str) -> f64 {
@@ -107,18 +115,19 @@ async fn replaced(version: Version) -> Result<(), Unavailable> {
     }
     publish(0).await;
     for runs in &running {
-        runs.go_on(100).await;
+        runs.has(100).await;
     }
     copied(100).await;
 
     // A key that is half written, and then one without its certificate: the former ones stay.
     for (broken, total) in [(&new.1[..new.1.len() / 2], 200), (new.1.as_str(), 300)] {
-        publish(total - 100).await;
         for runs in &running {
             std::fs::write(runs.home.path("secret/one/tls.key"), broken).unwrap();
-            let before = runs.reloads("failed").await;
-            runs.go_on(total).await;
-            assert!(runs.reloads("failed").await > before);
+            runs.cut_until("failed").await;
+        }
+        publish(total - 100).await;
+        for runs in &running {
+            runs.has(total).await;
             assert_eq!(runs.reloads("loaded").await, 0.0);
             let log = runs.home.log();
             let told =
@@ -132,13 +141,15 @@ async fn replaced(version: Version) -> Result<(), Unavailable> {
     // All at once: another authority, another certificate here, and one of the broker's that the former
     // authority did not sign.
     certify(&broker, &second.broker(&["localhost"])).await;
-    publish(300).await;
     for runs in &running {
         let mounted = Mounted(runs.home);
         mounted.write("two", &second.ca, &new);
         mounted.swap("two");
-        runs.go_on(400).await;
-        assert!(runs.reloads("loaded").await >= 1.0);
+        runs.cut_until("loaded").await;
+    }
+    publish(300).await;
+    for runs in &running {
+        runs.has(400).await;
     }
     for command in [
         ["rabbitmq-streams", "list_stream_connections", "peer_cert_subject"],
