@@ -35,6 +35,7 @@ mod memory;
 mod memory_decoded;
 mod metrics_sink;
 mod moving_set;
+mod oauth;
 mod object;
 mod odd_messages;
 mod postgres;

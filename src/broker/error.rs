@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::Endpoint;
+use super::options::{Endpoint, TOKEN_USER};
 use crate::types::StreamName;
 use crate::wire::commands::ResponseCode;
 use crate::wire::error::WireError;
@@ -31,6 +31,19 @@ pub enum BrokerError {
         endpoint: Endpoint,
         /// The broker's answer.
         detail: String,
+    },
+    /// There is no access token to log in with.
+    #[error("{0}")]
+    NoToken(String),
+    /// The login with an access token was refused, or the renewal of one.
+    #[error("{endpoint} refused the access token ({detail}): {advice}")]
+    TokenRefused {
+        /// Address of the node.
+        endpoint: Endpoint,
+        /// The broker's answer.
+        detail: String,
+        /// What the token says of itself, and what to do.
+        advice: String,
     },
     /// The virtual host was refused.
     #[error(
@@ -111,7 +124,8 @@ pub enum BrokerError {
     },
     /// The user may not read the stream.
     #[error(
-        "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
+        "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}'){}",
+        scope_hint(user, "read")
     )]
     AccessRefused {
         /// The stream.
@@ -123,7 +137,8 @@ pub enum BrokerError {
     },
     /// The user may not write to the stream, or create it.
     #[error(
-        "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
+        "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}'){}",
+        scope_hint(user, permission)
     )]
     WriteRefused {
         /// The stream.
@@ -262,6 +277,16 @@ pub struct Missing {
     pub stream: StreamName,
     /// Virtual host that was searched.
     pub vhost: String,
+}
+
+/// What grants a permission to a user that logs in with an access token.
+fn scope_hint(user: &str, permission: &str) -> String {
+    match user == TOKEN_USER {
+        true => format!(
+            ". With an access token, its scopes grant it: RESOURCE_SERVER_ID.{permission}:VHOST/STREAM"
+        ),
+        false => String::new(),
+    }
 }
 
 fn list(errors: &[BrokerError]) -> String {

@@ -165,8 +165,12 @@ pub struct Plan {
     pub username: String,
     /// Protocol by which streams are read: `stream` or `amqp`.
     pub protocol: &'static str,
+    /// File or endpoint of the access tokens that it logs in with; `None` if it does not.
+    pub token: Option<String>,
     /// True if the connection is encrypted.
     pub tls: bool,
+    /// True if any certificate is accepted.
+    pub insecure: bool,
     /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
     /// Folder for the daemon's own state.
@@ -249,7 +253,9 @@ impl Plan {
                 Protocol::Stream => "stream",
                 Protocol::Amqp => "amqp",
             },
+            token: config.broker.oauth.as_ref().map(ToString::to_string),
             tls: config.broker.tls.is_some(),
+            insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             state_dir: config.state_dir.clone(),
             state_dir_problem: state_dir_problem(config),
@@ -307,9 +313,18 @@ impl fmt::Display for Plan {
                 )?,
             }
         }
-        let tls = if self.tls { ", encrypted" } else { "" };
+        let tls = match (self.tls, self.insecure) {
+            (true, true) => {
+                ", encrypted, but INSECURE: any certificate is accepted (insecure_skip_verify)"
+            }
+            (true, false) => ", encrypted",
+            (false, _) => "",
+        };
         let (user, vhost) = (&self.username, &self.vhost);
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
+        if let Some(token) = &self.token {
+            writeln!(f, "login:   with access tokens ({token})")?;
+        }
         if self.protocol == "amqp" {
             writeln!(
                 f,

@@ -1,6 +1,7 @@
 //! Whole files, loaded: the results, and the refusals.
 
 mod files;
+mod identity;
 mod secrets;
 mod shapes;
 mod sinks;

@@ -248,6 +248,7 @@ impl From<BrokerError> for SourceError {
         let kind = match &error {
             BrokerError::Connect { .. }
             | BrokerError::Tls(_)
+            | BrokerError::NoToken(_)
             | BrokerError::Silent { .. }
             | BrokerError::Broken { .. }
             | BrokerError::NoNode(_)
@@ -256,6 +257,7 @@ impl From<BrokerError> for SourceError {
             | BrokerError::Timeout { .. }
             | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
             BrokerError::Login { .. }
+            | BrokerError::TokenRefused { .. }
             | BrokerError::VirtualHost { .. }
             | BrokerError::Refused { .. }
             | BrokerError::AccessRefused { .. }

@@ -15,13 +15,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::acks::Acks;
-use super::error::closed;
+use super::error::{closed, login_refused};
 use super::reader::{Main, Reader};
-use crate::broker::{Endpoint, Mechanism, ReadHalf, WriteHalf, dial};
+use crate::broker::{Endpoint, Identity, ReadHalf, WriteHalf, dial};
+use crate::oauth::Renewals;
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::sync::lock;
+use crate::tls;
 use crate::types::{Offset, StreamName};
-use crate::wire::amqp091::{self as amqp, FrameKind, Method, PROTOCOL_HEADER};
+use crate::wire::amqp091::{self as amqp, Closed, FrameKind, Method, PROTOCOL_HEADER};
 
 /// Largest frame that this client proposes, and accepts before the limits are agreed.
 pub(super) const FRAME_MAX: u32 = 128 << 10;
@@ -80,6 +82,36 @@ impl Shared {
         SourceError::new(kind, format!("broker {}: {what}", self.endpoint))
     }
 
+    /// Sends a request and waits for its answer, within the time limit of a request.
+    pub(super) async fn call(
+        &self,
+        channel: u16,
+        frame: Vec<u8>,
+        answer: (u16, u16),
+    ) -> Result<Method, SourceError> {
+        let (sender, answered) = oneshot::channel();
+        lock(&self.slots).entry(channel).or_default().waiting = Some((answer.0, answer.1, sender));
+        if self.ended.borrow().is_some() {
+            return Err(self.reason());
+        }
+        let limit = self.options.request_timeout;
+        let exchange = async {
+            self.out.send(frame).await.map_err(|_| self.reason())?;
+            answered.await.map_err(|_| self.reason())?
+        };
+        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+            Err(self.error(ErrorKind::Connection, format_args!("no answer within {limit:?}")))
+        })
+    }
+
+    /// Waits for the end of the connection, and returns the reason.
+    pub(super) async fn ended(&self) -> SourceError {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this.
+        drop(ended.wait_for(Option::is_some).await);
+        self.reason()
+    }
+
     /// Queues a frame without waiting. If the queue is full, the socket is stuck, which the writer
     /// notices.
     pub(super) fn send_now(&self, frame: Vec<u8>) {
@@ -111,8 +143,11 @@ impl Connection {
         options: &ConnectOptions,
         stream: &StreamName,
     ) -> Result<Connection, SourceError> {
+        // Before the time limit of the connection begins: it has one of its own.
+        let identity = Identity::of(options).await?;
         let limit = options.connect_timeout;
-        let opened = tokio::time::timeout(limit, Self::open_slowly(endpoint, options, stream));
+        let opening = Self::open_slowly(endpoint, options, &identity, stream);
+        let opened = tokio::time::timeout(limit, opening);
         opened.await.unwrap_or_else(|_| {
             let what = format!("broker {endpoint}: no AMQP 0.9.1 connection within {limit:?}");
             Err(SourceError::new(ErrorKind::Connection, what))
@@ -122,6 +157,7 @@ impl Connection {
     async fn open_slowly(
         endpoint: &Endpoint,
         options: &ConnectOptions,
+        identity: &Identity<'_>,
         stream: &StreamName,
     ) -> Result<Connection, SourceError> {
         let (read, write) = dial(endpoint, options).await?;
@@ -131,13 +167,12 @@ impl Connection {
             Method::Start { version, .. } => version,
             other => return Err(hand.unexpected(&other)),
         };
-        let login = match &options.mechanism {
-            Mechanism::Plain { username, password } => Some((username.as_str(), password)),
-            Mechanism::External => None,
+        hand.send(&amqp::start_ok(&options.name, identity.plain())).await?;
+        let answer = match hand.next_or_closed().await? {
+            Ok(answer) => answer,
+            Err(why) => return Err(login_refused(&why, endpoint, identity, options, stream)),
         };
-        hand.send(&amqp::start_ok(&options.name, login)).await?;
-        let Method::Tune { channels, frame_max, heartbeat } = hand.next(options, stream).await?
-        else {
+        let Method::Tune { channels, frame_max, heartbeat } = answer else {
             return Err(hand.error("it asks for a login in several steps, which is not supported"));
         };
         let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
@@ -170,6 +205,10 @@ impl Connection {
         let writing = write_all(Arc::clone(&shared), write, queue, heartbeat);
         let tasks =
             [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
+        if let Some(renewals) = identity.renewals() {
+            // It ends with the connection.
+            tokio::spawn(renew(renewals, Arc::clone(&shared)));
+        }
         let channel_max = if channels == 0 { u16::MAX } else { channels };
         Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), channel_max, tasks })
     }
@@ -196,40 +235,14 @@ impl Connection {
     }
 
     pub(super) async fn ended(&self) -> SourceError {
-        let mut ended = self.shared.ended.subscribe();
-        // The sender lives as long as this connection.
-        drop(ended.wait_for(Option::is_some).await);
-        self.shared.reason()
+        self.shared.ended().await
     }
 
     /// Closes gracefully, within the time limit of a request.
     pub(super) async fn close(&self) {
         let close = amqp::call(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0]);
-        drop(self.call(0, close, (10, 51)).await);
+        drop(self.shared.call(0, close, (10, 51)).await);
         self.shared.end(SourceError::new(ErrorKind::Connection, "the connection was closed"));
-    }
-
-    async fn call(
-        &self,
-        channel: u16,
-        frame: Vec<u8>,
-        answer: (u16, u16),
-    ) -> Result<Method, SourceError> {
-        let shared = &self.shared;
-        let (sender, answered) = oneshot::channel();
-        lock(&shared.slots).entry(channel).or_default().waiting =
-            Some((answer.0, answer.1, sender));
-        if shared.ended.borrow().is_some() {
-            return Err(shared.reason());
-        }
-        let limit = shared.options.request_timeout;
-        let exchange = async {
-            shared.out.send(frame).await.map_err(|_| shared.reason())?;
-            answered.await.map_err(|_| shared.reason())?
-        };
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
-            Err(shared.error(ErrorKind::Connection, format_args!("no answer within {limit:?}")))
-        })
     }
 }
 
@@ -245,7 +258,7 @@ impl Channel<'_> {
         frame: Vec<u8>,
         answer: (u16, u16),
     ) -> Result<Method, SourceError> {
-        self.connection.call(self.id, frame, answer).await
+        self.connection.shared.call(self.id, frame, answer).await
     }
 }
 
@@ -278,9 +291,9 @@ impl Handshake<'_> {
 
     async fn send(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         let sent = self.write.write_all(frame).await;
-        sent.map_err(|e| self.error(e))?;
+        sent.map_err(|e| self.broken(&e))?;
         let flushed = self.write.flush().await;
-        flushed.map_err(|e| self.error(e))
+        flushed.map_err(|e| self.broken(&e))
     }
 
     async fn next(
@@ -288,6 +301,11 @@ impl Handshake<'_> {
         options: &ConnectOptions,
         stream: &StreamName,
     ) -> Result<Method, SourceError> {
+        self.next_or_closed().await?.map_err(|why| closed(&why, options, stream))
+    }
+
+    /// The next method; the inner error if it is the broker's Close.
+    async fn next_or_closed(&mut self) -> Result<Result<Method, Closed>, SourceError> {
         loop {
             if self.buffer.starts_with(b"AMQP") {
                 return Err(self.error("it speaks another version of AMQP than 0.9.1"));
@@ -300,18 +318,50 @@ impl Handshake<'_> {
                     let frame = self.buffer.split_to(head.bytes);
                     let payload = frame.get(head.payload()).unwrap_or_default();
                     let method = Method::parse(payload).map_err(|e| self.error(e))?;
-                    return match method {
-                        Method::ConnectionClose(why) => Err(closed(&why, options, stream)),
+                    return Ok(match method {
+                        Method::ConnectionClose(why) => Err(why),
                         other => Ok(other),
-                    };
+                    });
                 }
                 Some(head) => drop(self.buffer.split_to(head.bytes)),
                 None => {
                     let read = self.read.read_buf(&mut self.buffer).await;
-                    if read.map_err(|e| self.error(e))? == 0 {
+                    if read.map_err(|e| self.broken(&e))? == 0 {
                         return Err(self.error("it closed the connection during the login. Is it the port of AMQP 0.9.1 (5672, or 5671 with TLS)?"));
                     }
                 }
+            }
+        }
+    }
+
+    fn broken(&self, error: &std::io::Error) -> SourceError {
+        match tls::is_of_tls(error) {
+            true => self.error(format_args!("TLS handshake: {}", tls::in_words(error))),
+            false => self.error(error),
+        }
+    }
+}
+
+/// Gives the broker each newer token, until the connection ends.
+async fn renew(mut renewals: Renewals, shared: Arc<Shared>) {
+    loop {
+        let token = tokio::select! {
+            _ = shared.ended() => return renewals.ended(),
+            token = renewals.newer() => token,
+        };
+        let frame = amqp::update_secret(token.secret());
+        match shared.call(0, frame, (10, 71)).await {
+            Ok(_) => {
+                tracing::debug!(node = %shared.endpoint, "the broker has the new access token");
+            }
+            Err(error) => {
+                // It closes the connection where it refuses a token.
+                let what = match error.kind() {
+                    ErrorKind::Refused => format!("{error}: {}", renewals.refused()),
+                    _ => error.to_string(),
+                };
+                tracing::warn!(node = %shared.endpoint, what, "the access token was not renewed");
+                return shared.end(error);
             }
         }
     }

@@ -1,8 +1,25 @@
 //! The broker's reply codes as errors of a source.
 
+use crate::broker::{Endpoint, Identity};
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::types::StreamName;
 use crate::wire::amqp091::Closed;
+
+/// Error for a connection that the broker closed instead of accepting the login.
+pub(super) fn login_refused(
+    why: &Closed,
+    endpoint: &Endpoint,
+    identity: &Identity<'_>,
+    options: &ConnectOptions,
+    stream: &StreamName,
+) -> SourceError {
+    match identity.renewals() {
+        Some(_) if why.code == 403 => {
+            identity.refused(endpoint, format!("{} {}", why.code, why.text)).into()
+        }
+        _ => closed(why, options, stream),
+    }
+}
 
 /// Error for a connection or channel that the broker closed.
 pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName) -> SourceError {
@@ -30,6 +47,9 @@ pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName
                 "user {user:?} may not read stream {stream:?}: grant it with rabbitmqctl set_permissions -p {vhost} {user} \"\" \"\" \"^{stream}$\" ({said})"
             ),
         ),
+        530 if why.text.contains("secret") || why.text.contains("Secret") => {
+            (ErrorKind::Refused, format!("the broker refused the renewed access token ({said})"))
+        }
         530 => (
             ErrorKind::Refused,
             format!("the broker refused virtual host {vhost:?} for user {user:?} ({said})"),

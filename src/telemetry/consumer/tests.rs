@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::telemetry::identity;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
@@ -12,6 +13,8 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
     let recorder = prometheus::recorder().unwrap();
     metrics::with_local_recorder(&recorder, || {
         prometheus::describe();
+        identity::tls_in_use();
+        identity::token_in_use("t");
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
         let made = Definition {
@@ -56,6 +59,8 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         "rillway_offset_store_age_seconds",
         "rillway_last_durable_timestamp_seconds",
         "rillway_last_contact_timestamp_seconds",
+        "rillway_tls_unverified",
+        "rillway_token_expiry_timestamp_seconds",
     ];
     let expected: BTreeSet<&str> =
         ALL.iter().map(|m| m.name).filter(|name| !late.contains(name)).collect();
@@ -77,6 +82,8 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
 fn every_series_carries_the_labels_of_the_table() {
     let series = scrape(|m| {
         m.show_dead_letters();
+        identity::tls_unverified();
+        identity::token_expiry("t", Some(7));
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,
@@ -105,7 +112,7 @@ fn every_series_carries_the_labels_of_the_table() {
             let labels: BTreeSet<&str> = inside
                 .split(',')
                 .filter_map(|pair| pair.split('=').next())
-                .filter(|label| *label != "le")
+                .filter(|label| !label.is_empty() && *label != "le")
                 .collect();
             assert_eq!(labels, metric.labels.iter().copied().collect(), "{one}");
         }

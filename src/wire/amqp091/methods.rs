@@ -160,6 +160,14 @@ pub fn start_ok(name: &str, login: Option<(&str, &Secret)>) -> Vec<u8> {
     call(0, 10, 11, &out)
 }
 
+/// Replaces the secret of the login, on an open connection. Answered by (10, 71).
+pub fn update_secret(secret: &Secret) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_long(&mut out, secret.reveal().as_bytes());
+    put_short(&mut out, b"renewed");
+    call(0, 10, 70, &out)
+}
+
 /// The agreed limits.
 pub fn tune_ok(channels: u16, frame_max: u32, heartbeat: u16) -> Vec<u8> {
     let arguments =

@@ -16,7 +16,7 @@ mod tests;
 pub use convert::{Incoming, Style, begin_message, bound, form, offset_of};
 pub use methods::{
     Closed, Delivered, Method, StartAt, ack, call, consume, open_connection, passive_declare, qos,
-    start_ok, tune_ok,
+    start_ok, tune_ok, update_secret,
 };
 
 use super::cursor::Cursor;
