@@ -116,7 +116,7 @@ fn heartbeat_of(ours: u32, theirs: u32) -> u32 {
 }
 
 /// Major and minor of `3.10.8`, `4.0.5`, `4.3.6-rc.1`; (0, 0) if it cannot be parsed.
-fn parse_version(text: &str) -> (u32, u32) {
+pub(super) fn parse_version(text: &str) -> (u32, u32) {
     let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }

@@ -15,6 +15,7 @@ use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
 use super::validate::check_together;
+use super::watch::WatchConfig;
 use crate::settings::read::typed;
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
@@ -135,11 +136,13 @@ impl<'a> Layers<'a> {
         if keys.shutdown_grace.0.is_zero() {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
         }
-        let misspelt = |p: &Problem| p.message.contains("did you mean `consumer`?");
-        if keys.consumer.is_empty() && !problems.iter().any(misspelt) {
+        let misspelt = |p: &Problem| {
+            ["`consumer`", "`watch`"].iter().any(|k| p.message.contains(&format!("did you mean {k}?")))
+        };
+        if keys.consumer.is_empty() && keys.watch.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(
                 "consumer",
-                "no consumer is configured: expected at least one [[consumer]]",
+                "no consumer is configured: expected at least one [[consumer]], or a [[watch]]",
             ));
         }
         let mut consumers = Vec::new();
@@ -151,6 +154,7 @@ impl<'a> Layers<'a> {
             }
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
+        let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -163,6 +167,7 @@ impl<'a> Layers<'a> {
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
+            watches,
         })
     }
 
