@@ -2,8 +2,10 @@
 //! `deploy/prometheus` are judged by promtool, and by a Prometheus beside real failures.
 //!
 //! - [`repeated`]: failures that come again and again
+//! - [`watched`]: references of other programs
 
 mod repeated;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};

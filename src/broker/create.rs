@@ -159,6 +159,10 @@ impl Declaring<'_> {
         &self,
         wanted: &[(StreamName, String)],
     ) -> Result<Declared, BrokerError> {
+        if self.connection.require(Feature::SuperStream).is_err() {
+            // Of the two versions that are needed, the later one.
+            self.connection.require(Feature::CreateSuperStream)?;
+        }
         if let Some(found) = self.partitions().await? {
             return self.compare_all(wanted, &found).await;
         }

@@ -270,6 +270,14 @@ impl Group {
                 created.map_err(|error| missing(error.to_string()))?;
                 broker::partitions(connect, super_stream).await.map_err(Unknown::because)
             }
+            Err(error @ BrokerError::TooOld { .. }) => match creating {
+                // That needs a later version still.
+                Some(creating) => match creating.prepare(true).await {
+                    Ok(()) => Err(Unknown::because(error)),
+                    Err(error) => Err(Unknown::because(error)),
+                },
+                None => Err(Unknown::because(error)),
+            },
             Err(error) => Err(Unknown::because(error)),
         }
     }
