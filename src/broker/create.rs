@@ -139,7 +139,8 @@ impl Declaring<'_> {
 
     /// Compares an existing stream's arguments with the wanted ones.
     async fn compare(&self, stream: &StreamName) -> Result<Declared, BrokerError> {
-        for arguments in spellings(&self.layout.arguments) {
+        let is_partition = self.layout.partitions.is_some();
+        for arguments in spellings(&self.layout.arguments, is_partition) {
             match self.create(stream, arguments).await {
                 // It was deleted since.
                 Ok(None) => return Ok(Declared::Created),
@@ -149,16 +150,15 @@ impl Declaring<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let of = if self.layout.partitions.is_some() { "partition" } else { "it" };
-        let name = if self.layout.partitions.is_some() { format!(" {stream:?}") } else { String::new() };
+        let which = match is_partition {
+            true => format!("partition {:?}", stream.as_str()),
+            false => "it".to_owned(),
+        };
         let wanted = in_words(&self.layout.arguments);
-        Ok(Declared::Different(format!("{of}{name} has other arguments than {wanted}")))
+        Ok(Declared::Different(format!("{which} has other arguments than {wanted}")))
     }
 
-    async fn super_stream(
-        &self,
-        wanted: &[(StreamName, String)],
-    ) -> Result<Declared, BrokerError> {
+    async fn super_stream(&self, wanted: &[(StreamName, String)]) -> Result<Declared, BrokerError> {
         if self.connection.require(Feature::SuperStream).is_err() {
             // Of the two versions that are needed, the later one.
             self.connection.require(Feature::CreateSuperStream)?;
@@ -280,8 +280,8 @@ impl std::fmt::Display for Layout {
 }
 
 /// The same arguments as others may have written them: another unit of time, and a way of choosing the
-/// leader.
-fn spellings(arguments: &[(String, String)]) -> Vec<Vec<(String, String)>> {
+/// leader. The likeliest comes first.
+fn spellings(arguments: &[(String, String)], is_partition: bool) -> Vec<Vec<(String, String)>> {
     let age = arguments.iter().find(|(key, _)| key == MAX_AGE).map(|(_, value)| value.clone());
     let ages: Vec<Option<String>> = match age {
         None => vec![None],
@@ -290,7 +290,10 @@ fn spellings(arguments: &[(String, String)]) -> Vec<Vec<(String, String)>> {
             std::iter::once(Some(seconds)).chain(longer.map(Some)).collect()
         }
     };
-    let locators = std::iter::once(None).chain(LOCATORS.map(Some));
+    let mut locators: Vec<Option<&str>> = std::iter::once(None).chain(LOCATORS.map(Some)).collect();
+    if is_partition {
+        locators.swap(0, 1);
+    }
     let with = |locator: Option<&str>, age: &Option<String>| {
         let mut all: Vec<_> = arguments.to_vec();
         for (key, value) in &mut all {
@@ -301,7 +304,10 @@ fn spellings(arguments: &[(String, String)]) -> Vec<Vec<(String, String)>> {
         all.extend(locator.map(|locator| (LOCATOR.to_owned(), locator.to_owned())));
         all
     };
-    locators.flat_map(|locator| ages.iter().map(move |age| with(locator, age))).collect()
+    locators
+        .into_iter()
+        .flat_map(|locator| ages.iter().map(move |age| with(locator, age)))
+        .collect()
 }
 
 /// `604800s` as `7D`.
@@ -332,11 +338,13 @@ mod tests {
             ("max-age".to_owned(), "3600s".to_owned()),
             ("max-length-bytes".to_owned(), "7".to_owned()),
         ];
-        let all = spellings(&own);
+        let all = spellings(&own, false);
         assert_eq!(all.first(), Some(&own));
         assert_eq!(all.len(), 8);
         let unique: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(unique.len(), all.len());
-        assert_eq!(spellings(&[]).len(), 4);
+        assert_eq!(spellings(&[], false).len(), 4);
+        let balanced = vec![(LOCATOR.to_owned(), "balanced".to_owned())];
+        assert_eq!(spellings(&[], true).first(), Some(&balanced));
     }
 }

@@ -93,9 +93,7 @@ pub enum BrokerError {
         feature: Feature,
     },
     /// A stream or super stream could not be created.
-    #[error(
-        "{kind} {name:?} could not be created in virtual host {vhost:?}: {what}"
-    )]
+    #[error("{kind} {name:?} could not be created in virtual host {vhost:?}: {what}")]
     NotCreated {
         /// `stream` or `super stream`.
         kind: &'static str,

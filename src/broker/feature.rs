@@ -5,8 +5,6 @@
 
 use std::fmt;
 
-use super::handshake::parse_version;
-
 /// Something that a configuration can ask for, and that not every version has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Feature {
@@ -63,9 +61,7 @@ impl Feature {
     /// What to do with an older broker.
     fn instead(self) -> &'static str {
         match self {
-            Feature::SuperStream => {
-                "read each partition with a consumer of its own, with `stream`"
-            }
+            Feature::SuperStream => "read each partition with a consumer of its own, with `stream`",
             Feature::SingleActive => {
                 "remove single_active and run only one rillway for this reference"
             }
@@ -76,9 +72,24 @@ impl Feature {
     }
 }
 
+/// Major and minor of `3.10.8`, `4.0.5`, `4.3.6-rc.1`; (0, 0) if it cannot be parsed.
+pub(super) fn parse_version(text: &str) -> (u32, u32) {
+    let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(parse_version("3.9.29") < (3, 11));
+        assert!(parse_version("3.10.8") < (3, 11));
+        assert!(parse_version("3.11.0-beta.1") >= (3, 11));
+        assert!(parse_version("4.3.6") >= (3, 11));
+        assert_eq!(parse_version("what"), (0, 0));
+    }
 
     #[test]
     fn each_version_has_what_came_until_then() {
@@ -87,6 +98,8 @@ mod tests {
             assert_eq!(found.count(), has, "{version}");
         }
         let error = Feature::SingleActive.missing(&"localhost:5552", "3.10.8");
-        assert!(error.starts_with("single_active needs RabbitMQ 3.11 or later, but localhost:5552 is 3.10.8: "));
+        assert!(error.starts_with(
+            "single_active needs RabbitMQ 3.11 or later, but localhost:5552 is 3.10.8: "
+        ));
     }
 }

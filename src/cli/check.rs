@@ -13,9 +13,9 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
+pub use self::watches::WatchPlan;
 use super::exit::Failure;
 use super::schema::write;
-pub use self::watches::WatchPlan;
 use crate::config::{ByteSize, Config, ConsumerConfig, Protocol};
 use crate::consumer::{self, Foreseen};
 use crate::flow::resume::{self, OnLost, Origin};

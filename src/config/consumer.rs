@@ -10,16 +10,13 @@ use serde_json::Value;
 
 pub use self::limits::{BatchConfig, CommitConfig, RestartConfig};
 use super::create::CreateConfig;
+use super::names::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
 use crate::settings::read::typed;
 use crate::settings::{ByteSize, Problem, Start, join};
 use crate::sink::placeholders::{self, Names};
 use crate::sink::registry::SinkConfig;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
-/// Longest reference, in bytes: the broker drops the offsets of a longer one without an answer.
-pub(super) const REFERENCE_BYTES_MAX: usize = 255;
-/// Longest name of a stream, in bytes, by the broker's limit.
-pub(super) const STREAM_BYTES_MAX: usize = 255;
 const NAME_CHARS_MAX: usize = 64;
 const MEMORY_MIN: ByteSize = ByteSize::mib(1);
 /// Memory of the dead letters that are written together, except the last.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::consumer::STREAM_BYTES_MAX;
+use super::names::STREAM_BYTES_MAX;
 use crate::settings::{ByteSize, HumanDuration, Problem, join};
 use crate::types::StreamName;
 
@@ -37,7 +37,9 @@ impl CreateConfig {
     pub fn partitions_of(&self, super_stream: &StreamName) -> Option<Vec<(StreamName, String)>> {
         let keys = match (&self.binding_keys, self.partitions) {
             (Some(keys), _) => keys.clone(),
-            (None, Some(count)) => (0..count.min(PARTITIONS_MAX)).map(|nth| nth.to_string()).collect(),
+            (None, Some(count)) => {
+                (0..count.min(PARTITIONS_MAX)).map(|nth| nth.to_string()).collect()
+            }
             (None, None) => return None,
         };
         let named = |key: String| (StreamName::new(format!("{super_stream}-{key}")), key);
@@ -66,10 +68,9 @@ impl CreateConfig {
                  `binding_keys`"
                     .to_owned(),
             ),
-            (true, Some(_), Some(_)) => bad(
-                "binding_keys",
-                "there is `partitions` already: give one of the two".to_owned(),
-            ),
+            (true, Some(_), Some(_)) => {
+                bad("binding_keys", "there is `partitions` already: give one of the two".to_owned())
+            }
             (true, Some(count), None) if !(1..=PARTITIONS_MAX).contains(&count) => bad(
                 "partitions",
                 format!("{count} is out of range: expected 1 to {PARTITIONS_MAX}"),
@@ -78,7 +79,8 @@ impl CreateConfig {
             (true, None, Some(keys)) => check_keys(keys, &mut bad),
         }
         let partitions = self.partitions_of(name).filter(|_| is_super_stream).unwrap_or_default();
-        if let Some((long, _)) = partitions.iter().find(|(n, _)| n.as_str().len() > STREAM_BYTES_MAX)
+        if let Some((long, _)) =
+            partitions.iter().find(|(n, _)| n.as_str().len() > STREAM_BYTES_MAX)
         {
             let key = if self.partitions.is_some() { "partitions" } else { "binding_keys" };
             bad(

@@ -137,7 +137,9 @@ impl<'a> Layers<'a> {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
         }
         let misspelt = |p: &Problem| {
-            ["`consumer`", "`watch`"].iter().any(|k| p.message.contains(&format!("did you mean {k}?")))
+            ["`consumer`", "`watch`"]
+                .iter()
+                .any(|k| p.message.contains(&format!("did you mean {k}?")))
         };
         if keys.consumer.is_empty() && keys.watch.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(

@@ -24,6 +24,7 @@ mod error;
 pub mod fuzzing;
 mod keys;
 mod load;
+mod names;
 mod schema;
 mod secrets;
 mod shape;

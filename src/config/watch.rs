@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::consumer::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
+use super::names::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
 use crate::settings::read::typed;
 use crate::settings::{BrokerConfig, Problem, Protocol, join};
 use crate::types::{Reference, StreamName};
@@ -82,10 +82,13 @@ impl WatchConfig {
             (Some(one), None) => ("reference", vec![one]),
             (None, Some(Names::List(all))) => ("references", all),
             (None, Some(Names::One(one))) => {
-                bad("references", match one.as_str() {
-                    "*" => WILDCARD.to_owned(),
-                    _ => format!("{one:?} is not a list: write [{one:?}]"),
-                });
+                bad(
+                    "references",
+                    match one.as_str() {
+                        "*" => WILDCARD.to_owned(),
+                        _ => format!("{one:?} is not a list: write [{one:?}]"),
+                    },
+                );
                 return None;
             }
             (Some(_), Some(_)) => {
@@ -93,7 +96,8 @@ impl WatchConfig {
                 return None;
             }
             (None, None) => {
-                let what = "it is missing: the name under which the other program stores its offset";
+                let what =
+                    "it is missing: the name under which the other program stores its offset";
                 bad("reference", what.to_owned());
                 return None;
             }

@@ -54,13 +54,15 @@ impl Watched {
         self.note();
     }
 
-    /// Records a failed observation. `is_gone` if the stream does not exist.
-    pub fn failed(&mut self, is_gone: bool, wall: Timestamp) {
+    /// Records a failed observation. `is_gone` if the stream does not exist; `heard` if the broker said
+    /// so, or refused.
+    pub fn failed(&mut self, is_gone: bool, heard: Option<Timestamp>) {
+        let before = self.watch.last_heard();
         if is_gone {
             *self = Watched::default();
-            self.watch.heard(wall);
         }
         self.watch.failed();
+        before.max(heard).into_iter().for_each(|wall| self.watch.heard(wall));
     }
 
     /// Records the offset that the broker holds, and when the first message after it was written, if that
@@ -265,9 +267,9 @@ mod tests {
         stage.look(0, 99);
         stage.stored(Some(49));
         let wall = stage.wall();
-        stage.watched.failed(false, wall);
+        stage.watched.failed(false, None);
         assert_eq!(stage.messages(), Some(50));
-        stage.watched.failed(true, wall);
+        stage.watched.failed(true, Some(wall));
         assert_eq!((stage.messages(), stage.watched.headroom()), (None, None));
         assert_eq!(stage.watched.last_heard(), Some(wall));
         // A new one of the same name.

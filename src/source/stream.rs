@@ -106,7 +106,9 @@ impl Source for StreamSource {
         let connected = connect_to_stream(&options, &self.stream, prefer).await;
         let connection = connected.map_err(|error| match (error, &self.creating) {
             // It was there, or was created, before.
-            (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => creating.gone(),
+            (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
+                creating.gone()
+            }
             (error, _) => error.into(),
         })?;
         self.check_version(&connection)?;

@@ -96,7 +96,8 @@ impl Watch {
         let name = &self.config.stream;
         loop {
             lock(&self.pulse).iter().for_each(Pulse::touch);
-            let asked = tokio::time::timeout(ASK_MAX, broker::partitions(&self.connect, name)).await;
+            let asked =
+                tokio::time::timeout(ASK_MAX, broker::partitions(&self.connect, name)).await;
             let unknown = match asked {
                 Ok(Ok(partitions)) if partitions.is_empty() => Some(empty(name)),
                 Ok(Ok(partitions)) => {
@@ -193,10 +194,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// If the broker cannot say.
-pub async fn stored_of(
-    config: &Config,
-    watch: &WatchConfig,
-) -> Result<Vec<Stored>, String> {
+pub async fn stored_of(config: &Config, watch: &WatchConfig) -> Result<Vec<Stored>, String> {
     let connect = connect_options(&config.broker, "rillway check");
     let told = |error: BrokerError| error.to_string();
     let streams = match watch.is_super_stream {
@@ -208,8 +206,7 @@ pub async fn stored_of(
     }
     let mut all = Vec::new();
     for stream in streams {
-        let connected =
-            broker::connect_to_stream(&connect, &stream, broker::Prefer::Replica).await;
+        let connected = broker::connect_to_stream(&connect, &stream, broker::Prefer::Replica).await;
         let connection = connected.map_err(told)?;
         for reference in &watch.references {
             let offset = connection.query_offset(&stream, reference).await.map_err(told)?;

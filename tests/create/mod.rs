@@ -171,10 +171,7 @@ async fn created_super(version: Version) -> Result<(), Unavailable> {
         (format!("partitions = 4, {ARGUMENTS}"), "it has the partitions"),
         ("partitions = 3".to_owned(), "has other arguments than the broker's defaults"),
     ] {
-        home.configure(
-            &format!("uri = \"{}\"", broker.uri()),
-            &consumer("c", &source, &create),
-        );
+        home.configure(&format!("uri = \"{}\"", broker.uri()), &consumer("c", &source, &create));
         let (code, said) = check(&home);
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains(says) && said.contains("exists otherwise"), "{said}");
@@ -224,7 +221,8 @@ async fn binding_keys() -> Result<(), Unavailable> {
     let names = [format!("{orders}-eu"), format!("{orders}-us")];
     until_rows(&daemon, &names).await;
     daemon.terminate().await;
-    let list = ["rabbitmqctl", "-q", "list_bindings", "source_name", "destination_name", "routing_key"];
+    let list =
+        ["rabbitmqctl", "-q", "list_bindings", "source_name", "destination_name", "routing_key"];
     let bindings = broker.ctl(&list).await;
     for key in ["eu", "us"] {
         let bound = format!("{orders}\t{orders}-{key}\t{key}");

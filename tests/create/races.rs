@@ -84,7 +84,8 @@ async fn deleted(version: Version) -> Result<(), Unavailable> {
     streams::delete(broker, &stream).await;
     let says = |c: &serde_json::Value| {
         c["reason"].as_str().is_some_and(|reason| {
-            reason.contains("`create` does not create it again") && reason.contains("on_offset_lost")
+            reason.contains("`create` does not create it again")
+                && reason.contains("on_offset_lost")
         })
     };
     daemon.until("c", "it says that its stream is gone", LONG, says).await;
@@ -128,9 +129,8 @@ async fn deleted_before_one_that_stands_by() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::unique("created-standby");
     let source = format!("stream = \"{stream}\"\nsingle_active = true");
-    let homes: Vec<_> = (0..2)
-        .map(|_| Home::new(&broker.uri(), &consumer("c", &source, ARGUMENTS)))
-        .collect();
+    let homes: Vec<_> =
+        (0..2).map(|_| Home::new(&broker.uri(), &consumer("c", &source, ARGUMENTS))).collect();
     let mut first = homes[0].start();
     first.until("c", "it is active", LONG, |c| c["state"] == "running").await;
     let mut second = homes[1].start();

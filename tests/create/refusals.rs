@@ -38,7 +38,9 @@ async fn name_taken(version: Version) -> Result<(), Unavailable> {
     let mut daemon = home.start();
     daemon
         .until("c", "it says why", LONG, |c| {
-            c["reason"].as_str().is_some_and(|r| r.contains("A classic or quorum queue has this name"))
+            c["reason"]
+                .as_str()
+                .is_some_and(|r| r.contains("A classic or quorum queue has this name"))
         })
         .await;
     daemon.terminate().await;

@@ -75,7 +75,9 @@ impl fmt::Display for WatchPlan {
         writeln!(f, "  {kind}{:?}, references {}", self.stream, self.references.join(", "))?;
         for StoredReport { stream, reference, offset } in self.stored.iter().flatten() {
             match offset {
-                Some(offset) => writeln!(f, "  stored:     {offset} for {reference:?} on {stream:?}")?,
+                Some(offset) => {
+                    writeln!(f, "  stored:     {offset} for {reference:?} on {stream:?}")?
+                }
                 None => writeln!(f, "  stored:     nothing for {reference:?} on {stream:?}")?,
             }
         }

@@ -3,7 +3,9 @@
 use super::*;
 
 fn created(source: &str, create: &str) -> String {
-    format!("[[consumer]]\nname = \"a\"\n{source}\ncreate = {create}\nsink = {{ type = \"null\" }}\n")
+    format!(
+        "[[consumer]]\nname = \"a\"\n{source}\ncreate = {create}\nsink = {{ type = \"null\" }}\n"
+    )
 }
 
 fn loaded(text: &str) -> Result<Config, String> {

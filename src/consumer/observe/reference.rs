@@ -64,7 +64,8 @@ impl WatchedReference {
 
     pub(super) fn failed(&self, error: &SourceError) {
         let mut seen = lock(&self.inner);
-        seen.watched.failed(error.kind() == ErrorKind::Missing, Timestamp::now());
+        let heard = error.is_an_answer().then(Timestamp::now);
+        seen.watched.failed(error.kind() == ErrorKind::Missing, heard);
         seen.failure = Some(error.to_string());
     }
 

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::super::spec::Spec;
 use super::super::status::Status;
-use super::{Who, WatchedReference, lock};
+use super::{WatchedReference, Who, lock};
 use crate::flow::backoff::Backoff;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
@@ -243,19 +243,20 @@ impl Looking {
             let written = reference.question().map(Question::Written);
             [Some(Question::Others(reference.reference.clone())), written].into_iter().flatten()
         });
-        let of_consumers = self.watchers.all().into_iter().filter_map(|Watcher { spec, status }| {
-            let facts = status.facts();
-            match facts.positioned {
-                true => facts.watch.question(&facts.view()).map(Question::Written),
-                // A sink that cannot be opened, or is not to be opened, does not report its position.
-                // Until it does, the stored offset is used, which is never beyond it.
-                false => matches!(
-                    facts.state,
-                    State::Backoff | State::Halted | State::Paused | State::Stopped
-                )
-                .then(|| Question::Stored(spec.reference.clone())),
-            }
-        });
+        let of_consumers =
+            self.watchers.all().into_iter().filter_map(|Watcher { spec, status }| {
+                let facts = status.facts();
+                match facts.positioned {
+                    true => facts.watch.question(&facts.view()).map(Question::Written),
+                    // A sink that cannot be opened, or is not to be opened, does not report its position.
+                    // Until it does, the stored offset is used, which is never beyond it.
+                    false => matches!(
+                        facts.state,
+                        State::Backoff | State::Halted | State::Paused | State::Stopped
+                    )
+                    .then(|| Question::Stored(spec.reference.clone())),
+                }
+            });
         of_consumers.chain(of_references)
     }
 
@@ -319,8 +320,7 @@ impl Looking {
         for reference in self.watchers.references() {
             match &answer {
                 Answer::Written(from, written) => {
-                    reference
-                        .update(|watched| watched.written(*from, *written, Timestamp::now()));
+                    reference.update(|watched| watched.written(*from, *written, Timestamp::now()));
                 }
                 Answer::Others(name, stored, written) if *name == reference.reference => {
                     reference.answered(*stored, *written);
