@@ -399,7 +399,7 @@ impl fmt::Display for ConsumerPlan {
                 writeln!(f, "  memory:     at most {bound} for {} partitions", all.len())?;
                 for PartitionPlan { stream, resume, problem } in all {
                     match (resume, problem) {
-                        (Some(ResumeReport { position, why }), _) => {
+                        (Some(ResumeReport { position, why, .. }), _) => {
                             writeln!(f, "  partition:  {stream:?}, resumes {position} ({why})")?;
                         }
                         (None, problem) => {

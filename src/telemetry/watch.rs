@@ -48,28 +48,22 @@ impl WatchMetrics {
         }
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> [&LateGauge; 8] {
+        [
+            &self.stored_offset,
+            &self.offset_known,
+            &self.lag_messages,
+            &self.lag_seconds,
+            &self.headroom_messages,
+            &self.stream_first_offset,
+            &self.stream_last_offset,
+            &self.last_contact,
+        ]
+    }
+
     /// Removes all values from the page.
     pub fn hide(&self) {
-        let WatchMetrics {
-            stored_offset,
-            offset_known,
-            lag_messages,
-            lag_seconds,
-            headroom_messages,
-            stream_first_offset,
-            stream_last_offset,
-            last_contact,
-        } = self;
-        let all = [
-            stored_offset,
-            offset_known,
-            lag_messages,
-            lag_seconds,
-            headroom_messages,
-            stream_first_offset,
-            stream_last_offset,
-            last_contact,
-        ];
-        all.iter().for_each(|gauge| gauge.show(None));
+        self.all().iter().for_each(|gauge| gauge.show(None));
     }
 }

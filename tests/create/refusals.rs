@@ -134,7 +134,7 @@ async fn left_over() -> Result<(), Unavailable> {
         .await;
     daemon.terminate().await;
     let left: Vec<_> = arguments(broker, &orders).await.into_keys().collect();
-    assert_eq!(left, [partition.clone()], "nothing was created or deleted");
+    assert_eq!(left, std::slice::from_ref(&partition), "nothing was created or deleted");
     streams::delete(broker, &partition).await;
     Ok(())
 }

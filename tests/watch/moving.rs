@@ -62,8 +62,10 @@ async fn passed(version: Version) -> Result<(), Unavailable> {
     let billing = (stream.as_str(), "billing");
     until(&daemon, billing, "90 behind", |row| row["lag_messages"] == 90).await;
     let started = std::time::Instant::now();
+    let mut total = 100;
     let passed = loop {
         streams::publish(broker, &stream, (0..500).map(|_| large.clone())).await;
+        total += 500;
         let row = row(&daemon, &stream, "billing").await.unwrap();
         if row["headroom_messages"].as_i64().is_some_and(|headroom| headroom < 0) {
             break row;
@@ -75,8 +77,7 @@ async fn passed(version: Version) -> Result<(), Unavailable> {
     let first = passed["stream_first_offset"].as_i64().unwrap();
     assert_eq!(passed["headroom_messages"].as_i64().unwrap(), 10 - first, "{passed}");
     // Its owner comes back.
-    let last = row(&daemon, &stream, "billing").await.unwrap()["stream_last_offset"].as_u64();
-    rstream.store_offset(&stream, "billing", last.unwrap() - 1).await;
+    rstream.store_offset(&stream, "billing", total - 1).await;
     until(&daemon, billing, "it is well again", |row| {
         row["headroom_messages"].as_i64() > Some(0) && row["problem"].is_null()
     })

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::telemetry::WatchMetrics;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
@@ -12,6 +13,7 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
     let recorder = prometheus::recorder().unwrap();
     metrics::with_local_recorder(&recorder, || {
         prometheus::describe();
+        WatchMetrics::new(&"r".into(), &"s".into());
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
         let made = Definition {
@@ -57,8 +59,9 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         "rillway_last_durable_timestamp_seconds",
         "rillway_last_contact_timestamp_seconds",
     ];
-    let expected: BTreeSet<&str> =
-        ALL.iter().map(|m| m.name).filter(|name| !late.contains(name)).collect();
+    // Nothing of a reference of others is shown before it is known.
+    let is_late = |name: &&str| late.contains(name) || name.starts_with("rillway_watch_");
+    let expected: BTreeSet<&str> = ALL.iter().map(|m| m.name).filter(|n| !is_late(n)).collect();
     assert_eq!(present, expected);
     for (name, value) in &series {
         let one = name.contains("state=\"starting\"") || name.starts_with("rillway_build_info");
@@ -96,6 +99,10 @@ fn every_series_carries_the_labels_of_the_table() {
         ] {
             gauge.set_count(7);
         }
+        WatchMetrics::new(&"r".into(), &"s".into())
+            .all()
+            .iter()
+            .for_each(|gauge| gauge.set_count(7));
     });
     for metric in ALL {
         let own: Vec<_> = series.keys().filter(|s| name_of(s) == metric.name).collect();
