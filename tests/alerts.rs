@@ -2,8 +2,10 @@
 //! rules of `deploy/prometheus`, and a Prometheus evaluates them beside real failures.
 //!
 //! - [`repeated`]: failures that occur again and again
+//! - [`watched`]: references of other programs
 
 mod repeated;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};

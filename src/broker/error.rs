@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::feature::Feature;
 use super::options::{Endpoint, TOKEN_USER};
 use crate::types::StreamName;
 use crate::wire::commands::ResponseCode;
@@ -94,15 +95,27 @@ pub enum BrokerError {
         /// Virtual host that was searched.
         vhost: String,
     },
-    /// The broker is too old for super streams.
-    #[error(
-        "{endpoint} runs RabbitMQ {version}, which has no super streams: `super_stream` needs RabbitMQ 3.11 or later. Upgrade the broker, or read each partition with a consumer of its own, with `stream`"
-    )]
-    NoSuperStreams {
+    /// The broker is too old for what is configured.
+    #[error("{}", feature.missing(endpoint, version))]
+    TooOld {
         /// Node that was talked to.
         endpoint: Endpoint,
         /// Its version.
         version: String,
+        /// What it does not have.
+        feature: Feature,
+    },
+    /// A stream or super stream could not be created.
+    #[error("{kind} {name:?} could not be created in virtual host {vhost:?}: {what}")]
+    NotCreated {
+        /// `stream` or `super stream`.
+        kind: &'static str,
+        /// Its name.
+        name: StreamName,
+        /// Virtual host in which it was to be created.
+        vhost: String,
+        /// Reason, with what to do.
+        what: String,
     },
     /// The name belongs to a queue that is not a stream.
     #[error(

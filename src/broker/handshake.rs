@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::connection::{Connection, Peer};
 use super::error::BrokerError;
+use super::feature::parse_version;
 use super::identity::Identity;
 use super::options::{ConnectOptions, Endpoint};
 use crate::wire::commands::{
@@ -117,24 +118,9 @@ fn heartbeat_of(ours: u32, theirs: u32) -> u32 {
     if theirs == 0 { ours } else { ours.min(theirs) }
 }
 
-/// Major and minor of `3.10.8`, `4.0.5`, `4.3.6-rc.1`; (0, 0) if it cannot be parsed.
-fn parse_version(text: &str) -> (u32, u32) {
-    let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(parse_version("3.9.29") < EXCHANGE_SINCE);
-        assert!(parse_version("3.10.8") < EXCHANGE_SINCE);
-        assert!(parse_version("3.11.0-beta.1") >= EXCHANGE_SINCE);
-        assert!(parse_version("4.3.6") >= EXCHANGE_SINCE);
-        assert_eq!(parse_version("what"), (0, 0));
-    }
 
     #[test]
     fn the_lower_heartbeat_counts_and_ours_can_turn_it_off() {

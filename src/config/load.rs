@@ -15,6 +15,7 @@ use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
 use super::validate::check_together;
+use super::watch::WatchConfig;
 use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
@@ -139,12 +140,14 @@ impl<'a> Layers<'a> {
         }
         let roots = self.tree.keys_below(&[]);
         let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
-        let misspelt =
-            |p: &Problem| p.is_unknown_key && nearest(&p.path, &roots) == Some("consumer");
-        if keys.consumer.is_empty() && !problems.iter().any(misspelt) {
+        let misspelt = |p: &Problem| {
+            p.is_unknown_key
+                && nearest(&p.path, &roots).is_some_and(|key| ["consumer", "watch"].contains(&key))
+        };
+        if keys.consumer.is_empty() && keys.watch.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(
                 "consumer",
-                "no consumer is configured: expected at least one [[consumer]]",
+                "no consumer is configured: expected at least one [[consumer]], or a [[watch]]",
             ));
         }
         let mut consumers = Vec::new();
@@ -156,6 +159,7 @@ impl<'a> Layers<'a> {
             }
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
+        let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -168,6 +172,7 @@ impl<'a> Layers<'a> {
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
+            watches,
         })
     }
 

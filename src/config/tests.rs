@@ -7,6 +7,7 @@ mod shapes;
 mod sinks;
 mod streams;
 mod super_streams;
+mod topology;
 
 use std::path::Path;
 

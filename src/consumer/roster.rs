@@ -88,6 +88,11 @@ impl Roster {
         Ok(Roster { path, content: found, has_begun: true })
     }
 
+    /// True if any partition was ever seen.
+    pub fn has_any(&self) -> bool {
+        !self.content.partitions.is_empty()
+    }
+
     /// True if this partition was added after the consumer had begun.
     pub fn is_late(&self, partition: &StreamName) -> bool {
         let seen = self.content.partitions.get(partition);

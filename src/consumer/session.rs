@@ -33,6 +33,7 @@ pub(super) async fn establish(
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<(Subscription, Resumption), SessionError> {
+    spec.source.prepare(own.has_begun()).await?;
     let outlook = kept(spec, look(spec, own).await?).await?;
     let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
     Ok((subscription, outlook.into_resumption()))

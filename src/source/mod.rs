@@ -31,6 +31,7 @@
 pub mod amqp;
 #[doc(hidden)]
 pub mod conformance;
+mod creating;
 mod error;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -45,6 +46,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
+pub use self::creating::{Creating, Foreseen};
 pub use self::error::{ErrorKind, SourceError};
 pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
@@ -60,6 +62,24 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// If it cannot connect; the caller retries after a back-off.
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError>;
+
+    /// Creates the stream if it is absent and is to be created. Called before [`Source::connect`]; does
+    /// nothing once it has succeeded. A consumer that `has_begun` has read the stream, or may have: then
+    /// its absence is a loss, and nothing is created.
+    ///
+    /// # Errors
+    /// If it cannot be created, or is not to be although it is absent.
+    async fn prepare(&self, _has_begun: bool) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// What [`Source::prepare`] would do.
+    ///
+    /// # Errors
+    /// As [`Source::prepare`].
+    async fn foresee(&self, _has_begun: bool) -> Result<Foreseen, SourceError> {
+        Ok(Foreseen::Nothing)
+    }
 
     /// When a subscription may deliver. It is asked before anything connects: a consumer that is not the
     /// active one must not open its sink.
