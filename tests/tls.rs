@@ -14,7 +14,7 @@ pub(crate) struct Certificates {
     /// Certificate and key of the broker, on the name `localhost`.
     broker: (String, String),
     /// Certificate and key of the client, on the common name `guest`.
-    client: (String, String),
+    pub(crate) client: (String, String),
 }
 
 pub(crate) fn certificates() -> Certificates {
