@@ -111,9 +111,10 @@ async fn amqp_goes_on_after_a_channel_that_the_peer_closed() {
 #[tokio::test]
 async fn amqp_halts_at_a_message_that_is_said_to_be_endless() {
     let endless = [announced(2), head(1, u64::MAX)].concat();
-    let broker =
-        ScriptedAmqp::start(bodies(), move |_| Some([message(1, 0, b"0"), endless.clone()].concat()))
-            .await;
+    let broker = ScriptedAmqp::start(bodies(), move |_| {
+        Some([message(1, 0, b"0"), endless.clone()].concat())
+    })
+    .await;
     let home = Home::new(&broker.uri(), &consumer("c", "s", "\"first\"", &into_file("c")));
     let mut daemon = home.start();
     let reason = daemon.until_halted("c").await;

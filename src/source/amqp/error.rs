@@ -53,7 +53,7 @@ pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName
 /// Error for a message at which the broker fails, whenever it is to deliver it.
 pub(super) fn undeliverable(at: Offset, why: &Closed, stream: &StreamName) -> SourceError {
     let what = format!(
-        "stream {:?}: the broker fails instead of delivering what follows at offset {at} ({} {}). Most likely it cannot convert that message to AMQP 0.9.1. All before it is read; to read on, use rabbitmq-stream://",
+        "stream {:?}: the broker fails instead of delivering what follows at offset {at} ({} {}). Most likely it cannot convert that message to AMQP 0.9.1 (RabbitMQ 3.10 fails at compressed batches too). All before it is read; to read on, use rabbitmq-stream://",
         stream.as_str(),
         why.code,
         why.text

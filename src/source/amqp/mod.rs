@@ -278,13 +278,13 @@ impl Link for AmqpLink {
             let record = probing.record(limit).await;
             return Ok(record.map_or(Evidence::Nothing, Evidence::Chunk));
         }
-        let end = self.end().await?;
         if self.may_reach(position).await? {
             let what = format!(
                 "no message comes from its position (offset {position}) on, but the broker counts messages up to there. Either the broker is slow, or these messages are in compressed batches, which AMQP 0.9.1 does not deliver. Reading goes on with the next message that it delivers; rabbitmq-stream:// reads all of them"
             );
             return Err(SourceError::unavailable(&self.connection.shared.stream, what));
         }
+        let end = self.end().await?;
         Ok(Evidence::NoChunk(end.map(|(first, last)| {
             let id = ChunkId {
                 first_offset: first,

@@ -51,7 +51,8 @@ impl Probe {
     }
 
     pub(super) fn header(&mut self, properties: &[u8], body: u64) -> Result<(), SourceError> {
-        let violation = |e: WireError| SourceError::new(ErrorKind::Violation, format!("a message: {e}"));
+        let violation =
+            |e: WireError| SourceError::new(ErrorKind::Violation, format!("a message: {e}"));
         let Some(delivered) = self.announced.take() else { return Ok(()) };
         let offset = amqp::offset_of(properties).map_err(violation)?;
         let is_first = self.seen.borrow().is_none();
