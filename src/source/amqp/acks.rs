@@ -29,7 +29,7 @@ const CAREFUL: u64 = 1024;
 /// Request for a consumer that begins there.
 pub(super) type Consume = Box<dyn Fn(StartAt) -> Vec<u8> + Send + Sync>;
 
-/// Deliveries of one channel, which are numbered from 1. All up to a number are acknowledged at once.
+/// Deliveries of one channel, numbered from 1. An acknowledgement covers all deliveries up to a number.
 pub(super) struct Acks {
     state: Mutex<State>,
     budget: Arc<Budget>,
@@ -40,11 +40,11 @@ pub(super) struct Acks {
 }
 
 struct State {
-    /// First number that is not done.
+    /// First number that is not finished.
     next: u64,
-    /// Done above it: last numbers by first ones.
+    /// Finished ranges above it: last numbers by first ones.
     done: BTreeMap<u64, u64>,
-    /// Last number told to the broker.
+    /// Last number that was acknowledged.
     told: u64,
     is_open: bool,
     /// First number of the present consumer's deliveries.
@@ -166,7 +166,7 @@ impl Acks {
         }
     }
 
-    /// Nothing is acknowledged any more; later deliveries belong to another channel.
+    /// Stops all acknowledgements; later deliveries belong to another channel.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.is_open, false) {
@@ -205,7 +205,7 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // The memory first: what the credit brings needs it.
+        // The memory first: the deliveries that the credit allows need it.
         drop(self.held.take());
         self.acks.done(self.first, self.last);
     }

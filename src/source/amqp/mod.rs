@@ -1,12 +1,13 @@
 //! AMQP 0.9.1 as a source: streams as queues that are consumed from an offset
 //! ([ADR 18](../../../docs/adr/0018-amqp-091.md)).
 //!
-//! It stores no offsets, shows no chunks and tells no bounds. What the consumer needs of these is
-//! found by short consumers on channels of their own, whose messages are discarded as they arrive.
+//! AMQP 0.9.1 stores no offsets, shows no chunks, and does not tell where a stream begins or ends. When
+//! the consumer needs to know, short consumers on channels of their own find out; their messages are
+//! discarded as they arrive.
 //!
-//! Invariants: a message's size is admitted by the budget before its body is read; a delivery is
-//! acknowledged, which asks for another one, only when its memory is given back; a subscription
-//! begins only where the caller says, never again at an earlier start.
+//! Invariants: the budget admits a message's size before its body is read; a delivery is acknowledged,
+//! which asks for another one, only after its memory was given back; a subscription begins exactly where
+//! the caller says, and never falls back to an earlier start.
 
 mod acks;
 mod channels;
@@ -42,13 +43,14 @@ use crate::types::{ChunkId, Offset, StreamName, Timestamp};
 use crate::wire::amqp091::{self as amqp, Method, StartAt};
 use crate::wire::chunk::ProbedChunk;
 
-/// Longest wait for a message that is there.
+/// Longest wait for a message that the stream holds.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
-/// Silence after which the last message has come, when the end is looked for.
+/// Silence after which the last message is assumed to have arrived, in a search for the end of the
+/// stream.
 const END_SILENCE: Duration = Duration::from_millis(300);
 
-/// Longest search for the end of a stream to which more and more is published.
+/// Longest search for the end of a stream to which publishers keep writing.
 const END_WAIT: Duration = Duration::from_secs(3);
 
 /// Time after which a count of 0 is asked for again: the broker counts anew every 5 seconds.
