@@ -233,10 +233,7 @@ async fn confirm_by(
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {
     if !link.abilities().probes {
-        return Ok(match link.reaches(position).await? {
-            true => Evidence::Nothing,
-            false => Evidence::NoChunk(None),
-        });
+        return link.evidence(position).await;
     }
     // The header of a damaged chunk proves nothing.
     let sound = |chunk: Option<ProbedChunk>| {

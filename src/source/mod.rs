@@ -50,7 +50,7 @@ pub use self::creating::{Creating, Foreseen};
 pub use self::error::{ErrorKind, SourceError};
 pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
-use crate::flow::resume::Start;
+use crate::flow::resume::{Evidence, Start};
 use crate::types::Offset;
 use crate::wire::chunk::ProbedChunk;
 
@@ -119,10 +119,10 @@ pub trait Link: Send + Sync {
         Ok(None)
     }
 
-    /// Whether the stream still reaches this offset. Asked where there are no
-    /// [`Abilities::probes`]; true if that cannot be found out.
-    async fn reaches(&self, _: Offset) -> Result<bool, SourceError> {
-        Ok(true)
+    /// What the stream shows of this position. Asked where there are no [`Abilities::probes`];
+    /// [`Evidence::Nothing`] if that cannot be found out.
+    async fn evidence(&self, _: Offset) -> Result<Evidence, SourceError> {
+        Ok(Evidence::Nothing)
     }
 
     /// Offset of the first message that can still be read; `None` if unknown or if there is none.

@@ -13,7 +13,8 @@
 //! - [`prometheus`]: Prometheus, to read metrics and evaluate rules
 //! - [`plain`]: finds Rust's Debug forms in texts for people
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
-//! - [`scripted`]: a scripted broker, for answers that no real one gives
+//! - [`scripted`]: a scripted broker, for answers that no real one gives; [`scripted_amqp`]: one that
+//!   speaks AMQP 0.9.1
 //! - [`stage`]: a stream on a broker, for the contract of sources
 //! - [`web`]: a web service with scripted answers
 //! - [`small_disk`]: a file system that can be filled
@@ -35,6 +36,7 @@ pub(crate) mod reading;
 pub(crate) mod rstream;
 pub(crate) mod s3;
 pub(crate) mod scripted;
+pub(crate) mod scripted_amqp;
 pub(crate) mod skip;
 pub(crate) mod small_disk;
 pub(crate) mod stage;

@@ -17,7 +17,7 @@ pub(crate) struct Certificates {
     /// Certificate and key of the broker, on the name `localhost`.
     broker: Pair,
     /// Certificate and key of the client, on the common name `guest`.
-    client: Pair,
+    pub(crate) client: Pair,
 }
 
 pub(crate) fn certificates() -> Certificates {

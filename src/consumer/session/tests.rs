@@ -124,6 +124,30 @@ async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_beginning_recognises_its_stream_by_the_record_before_it() {
+    let scripted = thirty(UNABLE);
+    let (_, session) = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
+    let beginning = session.plan.begins.unwrap();
+    assert_eq!(beginning.behind.map(|record| record.first_offset), Some(Offset(29)));
+    let own = own(Some(Memory::Beginning(beginning)));
+    let (_, again) = establish_on(&scripted, Start::Next, own).await.unwrap();
+    assert_eq!(again.plan.wanted, Some(Offset(30)));
+
+    let another = Scripted::new(UNABLE);
+    another.publish(&vec![vec![1; 10]; 40], Timestamp(100));
+    let lost = establish_on(&another, Start::Next, own).await.err();
+    let is_rewritten = |lost: &Lost| matches!(lost, Lost::Rewritten { position: Offset(29) });
+    assert!(
+        matches!(&lost, Some(SessionError::Lost { lost, of: Some(Origin::Beginning) }) if is_rewritten(lost)),
+        "{lost:?}"
+    );
+    let shorter = Scripted::new(UNABLE);
+    shorter.publish(&[vec![0; 10]], Timestamp(100));
+    let doubt = establish_on(&shorter, Start::Next, own).await.err();
+    assert!(matches!(doubt, Some(SessionError::Doubt { .. })), "{doubt:?}");
+}
+
+#[tokio::test]
 async fn a_stored_offset_has_to_be_confirmed() {
     let scripted = thirty(ABLE);
     scripted.set_stored(Some(Offset(14)));

@@ -5,7 +5,6 @@
 //! the queue has room for everything that the budget admits.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,14 +14,16 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::acks::Acks;
+use super::channels::Channels;
 use super::error::{closed, login_refused};
+use super::probe::Probe;
 use super::reader::{Main, Reader};
 use crate::broker::{Endpoint, Identity, ReadHalf, WriteHalf, dial};
 use crate::oauth::Renewals;
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::sync::lock;
 use crate::tls;
-use crate::types::{Offset, StreamName};
+use crate::types::StreamName;
 use crate::wire::amqp091::{self as amqp, Closed, FrameKind, Method, PROTOCOL_HEADER};
 
 /// Largest frame that this client proposes, and accepts before the limits are agreed.
@@ -42,8 +43,7 @@ pub(super) type Answer = oneshot::Sender<Result<Method, SourceError>>;
 pub(super) struct Slot {
     /// Waits for this method.
     pub(super) waiting: Option<(u16, u16, Answer)>,
-    /// Waits for the first and last offset that a probe has seen.
-    pub(super) seen: Option<watch::Sender<Option<(Offset, Offset)>>>,
+    pub(super) probe: Option<Probe>,
     pub(super) main: Option<Main>,
 }
 
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) stream: StreamName,
     pub(super) slots: Mutex<HashMap<u16, Slot>>,
+    channels: Mutex<Channels>,
     pub(super) acks: Mutex<Option<Arc<Acks>>>,
     pub(super) wake: Arc<Notify>,
     out: mpsc::Sender<Vec<u8>>,
@@ -60,6 +61,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// This channel is closed on both sides.
+    pub(super) fn freed(&self, channel: u16) {
+        lock(&self.channels).freed(channel);
+    }
+
     /// Ends the connection; the first reason counts.
     pub(super) fn end(&self, why: SourceError) {
         self.ended.send_if_modified(|ended| {
@@ -123,9 +129,6 @@ impl Shared {
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) version: String,
-    channels: AtomicU16,
-    /// Highest id of a channel.
-    channel_max: u16,
     tasks: [AbortHandle; 2],
 }
 
@@ -195,6 +198,7 @@ impl Connection {
             options: options.clone(),
             stream: stream.clone(),
             slots: Mutex::default(),
+            channels: Mutex::new(Channels::new(if channels == 0 { u16::MAX } else { channels })),
             acks: Mutex::default(),
             wake: Arc::new(Notify::new()),
             out,
@@ -209,8 +213,7 @@ impl Connection {
             // It ends with the connection.
             tokio::spawn(renew(renewals, Arc::clone(&shared)));
         }
-        let channel_max = if channels == 0 { u16::MAX } else { channels };
-        Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), channel_max, tasks })
+        Ok(Connection { shared, version, tasks })
     }
 
     /// Opens the consumer's channel; once.
@@ -220,11 +223,11 @@ impl Connection {
 
     /// Opens a new channel.
     pub(super) async fn channel(&self) -> Result<Channel<'_>, SourceError> {
-        let id = self.channels.fetch_add(1, Ordering::Relaxed);
-        if id >= self.channel_max {
-            let what = "the connection has used all its channels";
+        let unused = lock(&self.shared.channels).take();
+        let Some(id) = unused else {
+            let what = "all channels of the connection are in use";
             return Err(self.shared.error(ErrorKind::Connection, what));
-        }
+        };
         self.open_channel(id).await
     }
 
@@ -267,7 +270,11 @@ impl Drop for Channel<'_> {
         if self.id == MAIN {
             return;
         }
-        lock(&self.connection.shared.slots).remove(&self.id);
+        if lock(&self.connection.shared.slots).remove(&self.id).is_none() {
+            // The broker has closed it, or the connection.
+            self.connection.shared.freed(self.id);
+            return;
+        }
         self.connection.shared.send_now(amqp::call(self.id, 20, 40, &[0, 200, 0, 0, 0, 0, 0]));
     }
 }
@@ -378,6 +385,9 @@ async fn write_all(
         seconds => Duration::from_secs(seconds.into()) / 2,
     };
     let limit = if heartbeat == 0 { WRITE_MAX } else { every * 4 };
+    let answer_max = shared.options.request_timeout;
+    // So often, too, it is asked whether an answer is overdue.
+    let every = every.min(answer_max);
     loop {
         let mut bytes = tokio::select! {
             frame = queue.recv() => match frame {
@@ -390,9 +400,13 @@ async fn write_all(
         while let Ok(frame) = queue.try_recv() {
             bytes.extend(frame);
         }
-        let done = lock(&shared.acks).as_ref().and_then(|acks| acks.take());
-        if let Some(tag) = done {
-            bytes.extend(amqp::ack(MAIN, tag));
+        let acks = lock(&shared.acks).clone();
+        if let Some(acks) = acks {
+            if acks.is_overdue(answer_max) {
+                let what = format!("no answer to a consumer within {answer_max:?}");
+                return shared.end(shared.error(ErrorKind::Connection, what));
+            }
+            acks.put_due(&mut bytes);
         }
         if bytes.is_empty() {
             continue;

@@ -31,6 +31,11 @@ pub enum Method {
     Deliver(Delivered),
     /// The broker ends the consumer: its queue is gone.
     Cancel,
+    /// A consumer has begun.
+    Consuming {
+        /// Its tag.
+        tag: Vec<u8>,
+    },
     /// Number of messages in a queue.
     Declared {
         /// As the broker counts them.
@@ -87,6 +92,7 @@ impl Method {
                 let exchange = short(&mut c)?.to_vec();
                 Method::Deliver(Delivered { tag, exchange, routing_key: short(&mut c)?.to_vec() })
             }
+            (60, 21) => Method::Consuming { tag: short(&mut c)?.to_vec() },
             (60, 30) => Method::Cancel,
             (50, 11) => {
                 short(&mut c)?;
@@ -196,6 +202,14 @@ pub fn ack(channel: u16, tag: u64) -> Vec<u8> {
     let mut out = tag.to_be_bytes().to_vec();
     out.push(1);
     call(channel, 60, 80, &out)
+}
+
+/// Ends a consumer.
+pub fn cancel(channel: u16, tag: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_short(&mut out, tag);
+    out.push(0);
+    call(channel, 60, 30, &out)
 }
 
 /// Asks whether a queue exists.
