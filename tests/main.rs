@@ -25,6 +25,7 @@ mod commits;
 mod dead_letters;
 mod every_test_runs;
 mod faults;
+mod filters;
 mod harness;
 mod http;
 mod isolation;

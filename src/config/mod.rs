@@ -19,10 +19,12 @@ pub mod consumer;
 mod daemon;
 mod env;
 mod error;
+mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
 mod load;
+mod policies;
 mod schema;
 mod secrets;
 mod shape;
@@ -33,7 +35,8 @@ mod validate;
 mod tests;
 
 pub use consumer::{
-    BatchConfig, CommitConfig, ConsumerConfig, OnBadMessage, OnOffsetLost, RestartConfig,
+    BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
+    RestartConfig,
 };
 pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;

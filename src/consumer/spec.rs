@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::filter::Filter;
 use crate::config::consumer::{ConsumerConfig, OnBadMessage, OnOffsetLost};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
@@ -68,6 +69,8 @@ pub struct Spec {
     pub stream: StreamName,
     /// Name under which its offset is stored on the broker.
     pub reference: Reference,
+    /// The messages that are wanted; `None` for all that come.
+    pub filter: Option<Arc<Filter>>,
     /// Start without a position.
     pub begin: Begin,
     /// Policy for a lost position.
@@ -115,6 +118,11 @@ impl Spec {
             name: keys.name.clone(),
             stream: keys.stream.clone(),
             reference: keys.reference.clone(),
+            filter: keys
+                .filter
+                .as_ref()
+                .and_then(|filter| Filter::new(filter, &keys.stream, keys.show_values))
+                .map(Arc::new),
             begin: Begin::of(keys.start),
             on_lost: match keys.on_offset_lost {
                 OnOffsetLost::Halt => OnLost::Halt,
@@ -177,6 +185,7 @@ pub(super) mod testing {
             name: "c".into(),
             stream: STREAM.into(),
             reference: "r".into(),
+            filter: None,
             begin: Begin::At(Start::First),
             on_lost: OnLost::Halt,
             on_bad: OnBad::DeadLetter,

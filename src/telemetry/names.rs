@@ -66,6 +66,9 @@ metrics! {
         "Bytes of Deliver frames received from the broker.";
     RECEIVED_CHUNKS = "rillway_received_chunks_total", Counter, Count, CONSUMER,
         "Chunks received.";
+    FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
+        "Messages received that the consumer's own filter left out. What the broker's filter left out \
+         is not received, and not counted.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,

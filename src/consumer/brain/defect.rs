@@ -55,6 +55,12 @@ pub(super) enum Defect {
     LosesInSilence,
     /// The broker waits for a sink that is stuck.
     WaitsForStuckSink,
+    /// Every gap is taken for one that the broker's filter left, without a question.
+    TakesGapForFiltered,
+    /// What retention took is taken for what the broker's filter left out.
+    OverlooksRetention,
+    /// Nothing is passed over in silence.
+    NeverLooks,
 }
 
 impl Defect {
@@ -76,7 +82,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 13] = [
+    pub(super) const WHOLE: [Defect; 16] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -90,5 +96,8 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
+        Defect::TakesGapForFiltered,
+        Defect::OverlooksRetention,
+        Defect::NeverLooks,
     ];
 }

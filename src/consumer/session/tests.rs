@@ -17,6 +17,7 @@ const UNABLE: Abilities =
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
     let second = Duration::from_secs(1);
     Spec {
+        filter: None,
         name: ConsumerName::from("c"),
         stream: StreamName::from("s"),
         reference: Reference::from("r"),

@@ -25,9 +25,10 @@ use self::acks::Acks;
 use self::connection::{Connection, MAIN};
 use self::pack::Pack;
 use self::reader::Main;
+use super::stream::no_filter;
 use super::{
-    Abilities, Bounds, Budget, ConnectOptions, ErrorKind, Event, Feed, Link, Prefer, Source,
-    SourceError,
+    Abilities, Bounds, Budget, ConnectOptions, ErrorKind, Event, Feed, Link, Prefer, Selection,
+    Source, SourceError,
 };
 use crate::broker::queue_max;
 use crate::flow::resume::Start;
@@ -56,12 +57,28 @@ const NAME_BYTES_MAX: usize = 255;
 pub struct AmqpSource {
     options: ConnectOptions,
     stream: StreamName,
+    /// What the broker's filter selects; `None` for all.
+    selection: Option<Selection>,
 }
 
 impl AmqpSource {
     /// A source that connects on demand.
     pub fn new(options: ConnectOptions, stream: StreamName) -> AmqpSource {
-        AmqpSource { options, stream }
+        AmqpSource { options, stream, selection: None }
+    }
+
+    /// The same with the broker's filter.
+    #[must_use]
+    pub fn selecting(self, selection: Selection) -> AmqpSource {
+        AmqpSource { selection: Some(selection), ..self }
+    }
+
+    /// A broker without filters ignores the argument, and sends everything.
+    fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
+        match self.selection.is_none() || amqp::has_filters(&connection.version) {
+            true => Ok(()),
+            false => Err(no_filter(&connection.shared.endpoint, &connection.version)),
+        }
     }
 }
 
@@ -75,7 +92,10 @@ impl Source for AmqpSource {
         for seed in seeds {
             match Connection::open(seed, &self.options, &self.stream).await {
                 Ok(connection) => {
-                    return Ok(Arc::new(AmqpLink { connection: Arc::new(connection) }));
+                    self.check_version(&connection)?;
+                    let connection = Arc::new(connection);
+                    let selection = self.selection.clone();
+                    return Ok(Arc::new(AmqpLink { connection, selection }));
                 }
                 Err(error) => failed = error,
             }
@@ -86,10 +106,15 @@ impl Source for AmqpSource {
     fn is_observable(&self) -> bool {
         false
     }
+
+    fn is_filtered(&self) -> bool {
+        self.selection.is_some()
+    }
 }
 
 struct AmqpLink {
     connection: Arc<Connection>,
+    selection: Option<Selection>,
 }
 
 impl AmqpLink {
@@ -117,7 +142,7 @@ impl AmqpLink {
         channel.call(amqp::qos(channel.id, prefetch), (60, 11)).await?;
         let (seen, mut watching) = watch::channel(None);
         lock(&shared.slots).entry(channel.id).or_default().seen = Some(seen);
-        let consume = amqp::consume(channel.id, self.queue()?, start);
+        let consume = amqp::consume(channel.id, self.queue()?, start, (&[], false));
         channel.call(consume, (60, 21)).await?;
         let wait = if all { END_WAIT } else { PROBE_WAIT };
         let found = tokio::time::timeout(wait, watching.wait_for(Option::is_some)).await;
@@ -217,7 +242,11 @@ impl Link for AmqpLink {
         let main = Main { sender, pack, acks };
         lock(&shared.slots).entry(MAIN).or_default().main = Some(main);
         let feed = AmqpFeed { connection: Arc::clone(&self.connection), events };
-        channel.call(amqp::consume(MAIN, queue, start_at(start)), (60, 21)).await?;
+        let filter = match &self.selection {
+            Some(selection) => (selection.values.as_slice(), selection.match_unfiltered),
+            None => (&[] as &[String], false),
+        };
+        channel.call(amqp::consume(MAIN, queue, start_at(start), filter), (60, 21)).await?;
         Ok(Box::new(feed))
     }
 
@@ -254,6 +283,10 @@ impl Feed for AmqpFeed {
 
     fn try_next(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
+    }
+
+    fn waiting(&self) -> usize {
+        self.events.len()
     }
 }
 

@@ -30,6 +30,11 @@ impl Style {
     }
 }
 
+/// True if a broker of this version filters streams by `x-stream-filter`.
+pub fn has_filters(version: &str) -> bool {
+    release(version) >= (3, 13)
+}
+
 /// Number of this conversion: to be raised with every change of what it writes, up to 15.
 const CONVERSION: u16 = 0;
 

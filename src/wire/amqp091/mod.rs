@@ -13,7 +13,7 @@ mod methods;
 #[cfg(test)]
 mod tests;
 
-pub use convert::{Incoming, Style, begin_message, bound, form, offset_of};
+pub use convert::{Incoming, Style, begin_message, bound, form, has_filters, offset_of};
 pub use methods::{
     Closed, Delivered, Method, StartAt, ack, call, consume, open_connection, passive_declare, qos,
     start_ok, tune_ok,
