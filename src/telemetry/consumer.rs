@@ -157,7 +157,12 @@ impl ConsumerMetrics {
         })
     }
 
-    /// Messages that the consumer's own filter left out. Shown from the first call on.
+    /// Shows the counter of [`ConsumerMetrics::filtered`] from now on, at 0.
+    pub fn show_filtered(&self) {
+        self.filtered();
+    }
+
+    /// Messages that the consumer's own filter left out.
     pub fn filtered(&self) -> &Counter {
         self.filtered.get_or_init(|| counter(&names::FILTERED_MESSAGES, &self.own))
     }

@@ -73,8 +73,8 @@ async fn never_overtaken(version: Version) -> Result<(), Unavailable> {
     daemon.terminate().await;
     let rows = rusqlite::Connection::open(home.path("rows.db")).unwrap();
     let of = format!("SELECT \"offset\", nth FROM \"{stream}\"");
-    let row: (u64, u64) = rows.query_row(&of, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    assert_eq!(row, (at, 1));
+    let row: (i64, i64) = rows.query_row(&of, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(row, (i64::try_from(at).unwrap(), 1));
     Ok(())
 }
 
