@@ -6,11 +6,10 @@
 
 use std::collections::HashSet;
 
-use crate::config::consumer::FilterConfig;
 use crate::flow::batch::Batch;
 use crate::sink::columns::{Columns, Value};
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, discreet};
-use crate::types::column::{Column, ColumnType, OnMisfit};
+use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::{Offset, StreamName};
 
 /// Name of the value in the report of a bad message.
@@ -39,25 +38,24 @@ pub(super) struct Sifted {
 }
 
 impl Filter {
-    /// The filter of these keys; `None` if single messages are not selected.
+    /// Messages of this stream with one of the values at `by`; with `match_unfiltered`, also those with
+    /// none.
     pub(super) fn new(
-        keys: &FilterConfig,
         stream: &StreamName,
+        by: Source,
+        values: &[String],
+        match_unfiltered: bool,
         show_values: bool,
-    ) -> Option<Filter> {
+    ) -> Filter {
         let column = Column {
             name: NAME.to_owned(),
-            from: keys.by.clone()?,
+            from: by,
             kind: ColumnType::Text,
             required: false,
             on_misfit: OnMisfit::BadMessage,
         };
-        Some(Filter {
-            columns: Columns::only(stream.clone(), vec![column]),
-            values: keys.values.iter().cloned().collect(),
-            match_unfiltered: keys.match_unfiltered,
-            show_values,
-        })
+        let columns = Columns::only(stream.clone(), vec![column]);
+        Filter { columns, values: values.iter().cloned().collect(), match_unfiltered, show_values }
     }
 
     /// Looks through the messages of a batch.
@@ -89,18 +87,13 @@ impl Filter {
 
 #[cfg(test)]
 pub(super) mod testing {
-    use super::{Filter, FilterConfig};
+    use super::Filter;
     use crate::sink::conformance::STREAM;
 
     /// A filter of these values of this part.
     pub(in crate::consumer) fn filter(by: &str, values: &[&str], match_unfiltered: bool) -> Filter {
-        let keys = FilterConfig {
-            values: values.iter().map(|value| (*value).to_owned()).collect(),
-            match_unfiltered,
-            by: Some(by.parse().unwrap()),
-            client_side: false,
-        };
-        Filter::new(&keys, &STREAM.into(), true).unwrap()
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        Filter::new(&STREAM.into(), by.parse().unwrap(), &values, match_unfiltered, true)
     }
 }
 

@@ -118,11 +118,7 @@ impl Spec {
             name: keys.name.clone(),
             stream: keys.stream.clone(),
             reference: keys.reference.clone(),
-            filter: keys
-                .filter
-                .as_ref()
-                .and_then(|filter| Filter::new(filter, &keys.stream, keys.show_values))
-                .map(Arc::new),
+            filter: filter_of(keys),
             begin: Begin::of(keys.start),
             on_lost: match keys.on_offset_lost {
                 OnOffsetLost::Halt => OnLost::Halt,
@@ -167,6 +163,15 @@ impl Spec {
     pub fn inflate_budget_bytes(&self) -> u64 {
         self.memory_bytes - self.chunk_budget_bytes()
     }
+}
+
+/// The consumer's own filter. The broker alone selects if the value is not in the message.
+fn filter_of(keys: &ConsumerConfig) -> Option<Arc<Filter>> {
+    let filter = keys.filter.as_ref()?;
+    let by = filter.by.clone()?;
+    let (values, match_unfiltered) = (&filter.values, filter.match_unfiltered);
+    let show_values = keys.show_values;
+    Some(Arc::new(Filter::new(&keys.stream, by, values, match_unfiltered, show_values)))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ async fn never_overtaken(version: Version) -> Result<(), Unavailable> {
     let rstream = Rstream::at(broker).await?;
     let stream = streams::create_with(broker, "silent", &SMALL).await;
     publish(&rstream, &stream, "us", &["us"; 100]).await;
-    let columns = "{ type = \"sqlite\", path = \"rows.db\", columns = { nth = { from = \"/nth\", type = \"integer\" } } }";
+    let columns = "{ type = \"sqlite\", path = \"rows.db\", table = \"nths\", columns = { nth = { from = \"/nth\", type = \"integer\" } } }";
     let consumers =
         consumer("files", &stream, BY_REGION) + &sinking("rows", &stream, BY_REGION, columns);
     let home = Home::new(&broker.uri(), &consumers);
@@ -72,8 +72,8 @@ async fn never_overtaken(version: Version) -> Result<(), Unavailable> {
     daemon.until_durable("rows", at).await;
     daemon.terminate().await;
     let rows = rusqlite::Connection::open(home.path("rows.db")).unwrap();
-    let of = format!("SELECT \"offset\", nth FROM \"{stream}\"");
-    let row: (i64, i64) = rows.query_row(&of, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let of = "SELECT \"offset\", nth FROM nths";
+    let row: (i64, i64) = rows.query_row(of, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(row, (i64::try_from(at).unwrap(), 1));
     Ok(())
 }
