@@ -1,4 +1,4 @@
-//! What the `postgres` sink says of itself.
+//! Declaration of the `postgres` sink.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -81,7 +81,8 @@ impl Declaration for PostgresSettings {
                 async move { examine(&options, &stream, &reference).await }
             })
         };
-        // One for as long as the process lives: what it lost to another, it does not take back.
+        // One claim for the whole process: once another process has taken the row, this one does not take
+        // it back.
         let claim = Claim::new();
         let open = opens(move || {
             PostgresSink::open(options.clone(), stream.clone(), reference.clone(), claim.clone())
