@@ -26,6 +26,7 @@ mod create;
 mod dead_letters;
 mod every_test_runs;
 mod faults;
+mod filters;
 mod harness;
 mod http;
 mod isolation;

@@ -14,6 +14,7 @@ use crate::flow::resume::Start;
 use crate::types::StreamName;
 use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{self, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
+use crate::wire::error::WireError;
 
 /// Subscription property of a single active consumer; its value is `true`.
 pub const SINGLE_ACTIVE: &str = "single-active-consumer";
@@ -78,22 +79,9 @@ impl Connection {
     ) -> Result<Option<ProbedChunk>, BrokerError> {
         // Probes beyond the number of ids wait for one another.
         let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
-        let (sender, probed) = oneshot::channel();
-        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
-        let mut claim = self.claim(Slot::Probe(probe))?;
-        let request = Subscribe {
-            subscription: claim.id(),
-            stream: stream.clone(),
-            start: offset_spec(start),
-            credits: 1,
-            properties: Vec::new(),
-        };
-        let answer = self.call(&request).await;
-        claim.note_subscribed(&answer);
-        answer.map_err(|error| self.about(stream, error))?;
-        let found = tokio::time::timeout(wait, probed).await;
-        let ended = self.call(&Unsubscribe { subscription: claim.id() }).await;
-        claim.note_unsubscribed(&ended);
+        let mut probing = self.begin_probe(stream, start, Vec::new()).await?;
+        let found = tokio::time::timeout(wait, &mut probing.probed).await;
+        let ended = self.end_probe(&mut probing).await;
         match found {
             Ok(Ok(probed)) => probed.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
@@ -107,6 +95,43 @@ impl Connection {
             Err(_) => ended.map(|()| None).map_err(|error| self.about(stream, error)),
         }
     }
+
+    /// Subscribes for one chunk. The caller holds a permit of the probes.
+    pub(super) async fn begin_probe(
+        &self,
+        stream: &StreamName,
+        start: Start,
+        properties: Vec<(String, String)>,
+    ) -> Result<Probing, BrokerError> {
+        let (sender, probed) = oneshot::channel();
+        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
+        let mut claim = self.claim(Slot::Probe(probe))?;
+        let request = Subscribe {
+            subscription: claim.id(),
+            stream: stream.clone(),
+            start: offset_spec(start),
+            credits: 1,
+            properties,
+        };
+        let answer = self.call(&request).await;
+        claim.note_subscribed(&answer);
+        answer.map_err(|error| self.about(stream, error))?;
+        Ok(Probing { claim, probed })
+    }
+
+    /// Ends a probe. An error also means that the broker had ended it before.
+    pub(super) async fn end_probe(&self, probing: &mut Probing) -> Result<(), BrokerError> {
+        let ended = self.call(&Unsubscribe { subscription: probing.claim.id() }).await;
+        probing.claim.note_unsubscribed(&ended);
+        ended
+    }
+}
+
+/// A probe that was begun. Dropping it ends its subscription.
+pub(super) struct Probing {
+    claim: Claim,
+    /// The chunk, once it has arrived completely.
+    pub(super) probed: oneshot::Receiver<Result<ProbedChunk, WireError>>,
 }
 
 impl Subscribed {
@@ -123,6 +148,11 @@ impl Subscribed {
     /// An event that has already arrived.
     pub fn try_next(&mut self) -> Option<Received> {
         self.events.try_recv().ok()
+    }
+
+    /// Number of events that have already arrived.
+    pub fn waiting(&self) -> usize {
+        self.events.len()
     }
 
     /// A function that answers an update: with the start position of a consumer that becomes

@@ -231,6 +231,8 @@ pub struct ConsumerPlan {
     pub partitions: Option<Vec<PartitionPlan>>,
     /// Name under which its offset is stored on the broker.
     pub reference: String,
+    /// The messages that it wants; `None` for all.
+    pub filter: Option<String>,
     /// Start position if it has never stored an offset.
     pub start: String,
     /// Kind of its sink.
@@ -329,6 +331,7 @@ impl ConsumerPlan {
             is_super_stream: consumer.is_super_stream,
             partitions,
             reference: consumer.reference.to_string(),
+            filter: consumer.filter.as_ref().map(ToString::to_string),
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
@@ -405,6 +408,9 @@ impl fmt::Display for ConsumerPlan {
         writeln!(f, "consumer {:?}", self.name)?;
         let source = if self.is_super_stream { "super:      " } else { "stream:     " };
         writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
+        if let Some(filter) = &self.filter {
+            writeln!(f, "  filter:     {filter}")?;
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,

@@ -221,6 +221,13 @@ impl Intake {
         self.continuity.advance(to, 0);
     }
 
+    /// The stream holds nothing that is wanted before this offset. A chunk that begins below it would
+    /// contradict that.
+    pub(super) fn passed(&mut self, to: Offset) {
+        self.explained(to);
+        self.reached = self.reached.max(to);
+    }
+
     /// Leaves out the last chunk, which cannot be read.
     pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
         self.damaged.get_or_insert(Damaged { error, at_position });

@@ -16,6 +16,7 @@ mod begin;
 mod brain;
 mod dead_letter_index;
 mod dead_letters;
+mod filter;
 pub mod fuzzing;
 mod hold;
 mod intake;
@@ -33,6 +34,7 @@ mod status;
 mod worker;
 
 pub use brain::{NotCommitted, Outcome};
+pub use filter::Filter;
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};

@@ -20,7 +20,8 @@ pub struct Discreet(pub Box<dyn Sink>);
 
 const HIDDEN: &str = "the value is not shown (show_values = false)";
 
-fn hide(bad: BadRecord) -> BadRecord {
+/// The report without message content.
+pub fn hide(bad: BadRecord) -> BadRecord {
     let detail = match bad.reason {
         BadReason::Undecodable => bad.detail,
         // This, too, may come from a server.

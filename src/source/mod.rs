@@ -92,6 +92,23 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn is_observable(&self) -> bool {
         true
     }
+
+    /// True if the broker leaves out chunks of a subscription in which its filter selects nothing. Then
+    /// a gap says nothing, and neither does silence.
+    fn is_filtered(&self) -> bool {
+        false
+    }
+}
+
+/// What the broker's filter selects. The broker (RabbitMQ 3.13 and later) has a Bloom filter for each
+/// chunk, of the filter values with which its messages were published: it leaves out whole chunks, and
+/// not all that could be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Chunks with a message of one of these filter values.
+    pub values: Vec<String>,
+    /// Also chunks with a message that has no filter value.
+    pub match_unfiltered: bool,
 }
 
 /// One open connection. Dropping the last clone ends it without a closing handshake.
@@ -130,6 +147,13 @@ pub trait Link: Send + Sync {
         Ok(self.bounds().await?.and_then(|bounds| bounds.first))
     }
 
+    /// The stream's last chunk, if the filter of this source selects none from `from` on, up to and
+    /// including that one. `None` if it selects one, or if that cannot be told. Retention may have
+    /// taken some of them: the first offset of the stream shows that, if it is asked for afterwards.
+    async fn nothing_selected(&self, _from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        Ok(None)
+    }
+
     /// Begins to deliver from `start` on, under the budget. Called by [`begin`].
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError>;
 
@@ -158,6 +182,11 @@ pub trait Feed: Send {
 
     /// An event that has already arrived.
     fn try_next(&mut self) -> Option<Event>;
+
+    /// Number of events that have already arrived, or less.
+    fn waiting(&self) -> usize {
+        0
+    }
 }
 
 /// Abilities of a transport.

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Source,
-    SourceError,
+    Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Selection,
+    Source, SourceError,
 };
 use crate::broker::{
     self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout, Pool, Prefer,
-    SINGLE_ACTIVE, chunk_at, connect_to_stream, stream_bounds,
+    SINGLE_ACTIVE, chunk_at, connect_to_stream, nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -27,6 +27,8 @@ pub struct StreamSource {
     stream: StreamName,
     reference: Reference,
     single_active: Option<SingleActive>,
+    /// What the broker's filter selects; `None` for all.
+    selection: Option<Selection>,
     /// Connections shared with other streams; kept as long as anyone may use it.
     pool: Option<Arc<Pool>>,
     /// Number of the last shared connection; 0 for none.
@@ -46,8 +48,8 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (single_active, pool, last, creating) = Default::default();
-        StreamSource { options, stream, reference, single_active, pool, last, creating }
+        let (single_active, selection, pool, last, creating) = Default::default();
+        StreamSource { options, stream, reference, single_active, selection, pool, last, creating }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -71,6 +73,24 @@ impl StreamSource {
         StreamSource { creating, ..self }
     }
 
+    /// The same with the broker's filter.
+    #[must_use]
+    pub fn selecting(self, selection: Selection) -> StreamSource {
+        StreamSource { selection: Some(selection), ..self }
+    }
+
+    /// Properties of a filtered subscription.
+    fn filter_properties(&self) -> Vec<(String, String)> {
+        let Some(Selection { values, match_unfiltered }) = &self.selection else {
+            return Vec::new();
+        };
+        let values = values.iter().enumerate();
+        let mut properties: Vec<_> =
+            values.map(|(nth, value)| (format!("filter.{nth}"), value.clone())).collect();
+        properties.push(("match-unfiltered".to_owned(), match_unfiltered.to_string()));
+        properties
+    }
+
     fn subscription_properties(&self) -> Vec<(String, String)> {
         let Some(SingleActive { super_stream }) = &self.single_active else { return Vec::new() };
         let mut properties = vec![
@@ -83,11 +103,16 @@ impl StreamSource {
         properties
     }
 
-    /// An older broker ignores the property, and would have every consumer active.
+    /// An older broker ignores these properties: it would have every consumer active, and send
+    /// everything.
     fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
-        match self.single_active {
-            Some(_) => Ok(connection.require(Feature::SingleActive)?),
-            None => Ok(()),
+        if self.single_active.is_some() {
+            connection.require(Feature::SingleActive)?;
+        }
+        // Messages are published with filter values by version 2 of Publish.
+        match self.selection.is_none() || connection.supports(keys::PUBLISH, 2) {
+            true => Ok(()),
+            false => Err(no_filter(connection.endpoint(), connection.version())),
         }
     }
 }
@@ -114,8 +139,22 @@ impl Source for StreamSource {
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
-        let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
-        Ok(Arc::new(StreamLink { connection, stream, reference, properties, failed }))
+        let (failed, filter) = (watch::Sender::new(None), self.filter_properties());
+        let properties = [self.subscription_properties(), filter.clone()].concat();
+        let is_single_active = self.single_active.is_some();
+        Ok(Arc::new(StreamLink {
+            connection,
+            stream,
+            reference,
+            properties,
+            filter,
+            is_single_active,
+            failed,
+        }))
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.selection.is_some()
     }
 
     async fn prepare(&self, has_begun: bool) -> Result<(), SourceError> {
@@ -147,15 +186,17 @@ struct StreamLink {
     reference: Reference,
     /// Properties of a subscription.
     properties: Vec<(String, String)>,
+    /// Those of them that filter.
+    filter: Vec<(String, String)>,
+    is_single_active: bool,
     /// Reason of the end of its subscription, if that ended before the connection.
     failed: watch::Sender<Option<SourceError>>,
 }
 
 impl StreamLink {
     fn explain(&self, error: BrokerError) -> SourceError {
-        let is_single_active = !self.properties.is_empty();
         if let BrokerError::Refused { code: ResponseCode::PreconditionFailed, .. } = &error
-            && is_single_active
+            && self.is_single_active
         {
             let what = format!(
                 "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
@@ -191,6 +232,10 @@ impl Link for StreamLink {
 
     async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
         Ok(chunk_at(&self.connection, &self.stream, start).await?)
+    }
+
+    async fn nothing_selected(&self, from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        Ok(nothing_selected(&self.connection, &self.stream, from, &self.filter).await?)
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
@@ -264,6 +309,15 @@ impl Feed for StreamFeed {
         let event = self.subscription.try_next()?;
         self.event(event)
     }
+
+    fn waiting(&self) -> usize {
+        self.subscription.waiting()
+    }
+}
+
+/// A broker without filters would send everything.
+pub(super) fn no_filter(at: impl std::fmt::Display, version: &str) -> SourceError {
+    SourceError::new(ErrorKind::Unsupported, Feature::Filter.missing(&at, version))
 }
 
 /// True if the broker reports statistics of a stream; for older ones chunks are read instead.

@@ -46,6 +46,9 @@ impl Member {
         if plan.dead_letters.is_some() {
             metrics.show_dead_letters();
         }
+        if plan.spec.filter.is_some() {
+            metrics.show_filtered();
+        }
         let status = Status::new(metrics);
         if let Some(before) = before {
             // The time counts from the start of the daemon.

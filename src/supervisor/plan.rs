@@ -11,9 +11,9 @@ use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
-use crate::source::Source;
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
+use crate::source::{Selection, Source};
 use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 
 /// One consumer, ready to run.
@@ -125,8 +125,19 @@ fn source(
     pool: Option<&Arc<Pool>>,
 ) -> Arc<dyn Source> {
     let (connect, stream) = (connect.clone(), consumer.stream.clone());
+    let filter = consumer.filter.as_ref().filter(|filter| filter.is_at_broker());
+    let selection = filter.map(|filter| Selection {
+        values: filter.values.clone(),
+        match_unfiltered: filter.match_unfiltered,
+    });
     match config.broker.protocol {
-        config::Protocol::Amqp => Arc::new(AmqpSource::new(connect, stream)),
+        config::Protocol::Amqp => {
+            let source = AmqpSource::new(connect, stream);
+            match selection {
+                Some(selection) => Arc::new(source.selecting(selection)),
+                None => Arc::new(source),
+            }
+        }
         config::Protocol::Stream => {
             let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
             if let Some(pool) = pool {
@@ -137,6 +148,9 @@ fn source(
             }
             if consumer.single_active {
                 source = source.single_active(SingleActive::default());
+            }
+            if let Some(selection) = selection {
+                source = source.selecting(selection);
             }
             Arc::new(source)
         }

@@ -68,6 +68,9 @@ metrics! {
         "Bytes of Deliver frames received from the broker.";
     RECEIVED_CHUNKS = "rillway_received_chunks_total", Counter, Count, CONSUMER,
         "Chunks received.";
+    FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
+        "Messages received that the consumer's own filter left out. What the broker's filter left out \
+         is not received, and not counted.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,
@@ -173,6 +176,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 41);
+        assert_eq!(seen.len(), 42);
     }
 }

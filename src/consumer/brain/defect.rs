@@ -61,6 +61,12 @@ pub(super) enum Defect {
     AsksAgainForEver,
     /// A damaged chunk is dropped, and the next one is taken.
     DropsUnreadable,
+    /// Every gap is taken for one that the broker's filter left, without a question.
+    TakesGapForFiltered,
+    /// What retention took is taken for what the broker's filter left out.
+    OverlooksRetention,
+    /// Nothing is passed over in silence.
+    NeverLooks,
 }
 
 impl Defect {
@@ -82,7 +88,7 @@ impl Defect {
     ];
 
     /// The defects of the other modules.
-    pub(super) const WHOLE: [Defect; 16] = [
+    pub(super) const WHOLE: [Defect; 19] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -99,5 +105,8 @@ impl Defect {
         Defect::LeavesOutAtOnce,
         Defect::AsksAgainForEver,
         Defect::DropsUnreadable,
+        Defect::TakesGapForFiltered,
+        Defect::OverlooksRetention,
+        Defect::NeverLooks,
     ];
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::note::Note;
+use super::passing::{Passed, Question};
 use crate::consumer::orders::{Order, Report};
 use crate::consumer::resumption::{Own, Resumption, SessionError};
 use crate::flow::beginning::Memory;
@@ -79,6 +80,8 @@ pub(in crate::consumer) enum Event<W> {
     LinkEnded(SourceError),
     /// The broker's answer about a gap.
     Asked(Result<Asked, SourceError>),
+    /// The broker's answer about what its filter leaves out.
+    Passed(Result<Passed, SessionError>),
 }
 
 /// State of memory and of the connection at the beginning of a turn.
@@ -167,6 +170,9 @@ pub(in crate::consumer) enum Action<W> {
     AnswerActivation(Option<Start>),
     /// Ask the broker about the gap between these offsets: [`Event::Asked`].
     Ask { from: Offset, to: Offset },
+    /// Ask about what the broker's filter leaves out, in place of a question of this kind that is not
+    /// answered: [`Event::Passed`].
+    Pass(Question),
     /// Store this position: [`Event::Stored`].
     Store(Checkpoint),
     /// Answer the caller of a forced commit.

@@ -17,11 +17,19 @@ impl<W: Caller> Brain<W> {
     pub(super) fn on_delivered(&mut self, delivery: Delivery, now: Moment) {
         // While another instance is active, that one reads what still arrives here.
         let Link::Up(up) = &mut self.link else { return };
+        let (is_filtered, began) = (self.spec.source.is_filtered(), up.passing.arrived(now.at));
         let bytes = delivery.chunk.len() as u64;
         let examined = up.intake.examine(delivery, now.wall);
         let origin = up.origin;
         self.note(Note::Received { bytes });
         match examined {
+            Examined::Gap { from, to, checked } if is_filtered => {
+                self.on_filtered(from, to, checked, began, now);
+            }
+            Examined::Good(checked) if is_filtered && !self.is_confirmed_by(&checked) => {
+                let first = checked.header().first_offset;
+                self.on_filtered(first, first, checked, began, now);
+            }
             Examined::Good(checked) => {
                 self.storing.resume();
                 if planted!(self, NotesPositionEarly) {
@@ -57,6 +65,14 @@ impl<W: Caller> Brain<W> {
             Examined::Backwards { first, reached } => self.on_backwards(first, reached, now),
             Examined::Begins => self.begin_now(now),
             Examined::TooEarly(last) => self.note(Note::TooEarly(last)),
+        }
+    }
+
+    fn is_confirmed_by(&mut self, checked: &Checked) -> bool {
+        let first = checked.header().first_offset;
+        match &mut self.link {
+            Link::Up(up) => up.passing.is_confirmed_by(first),
+            _ => false,
         }
     }
 
@@ -127,7 +143,7 @@ impl<W: Caller> Brain<W> {
 
     /// Decides about messages that retention dropped before they were read. The leader has to confirm it
     /// first, and then the policy decides.
-    fn is_truncation_accepted(
+    pub(super) fn is_truncation_accepted(
         &mut self,
         from: Offset,
         to: Offset,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::leaving::Leaving;
+use super::passing::Passing;
 use super::sinking::{Restarting, SinkState};
 use super::{Action, Brain, Caller, Connect, Linked, Moment, Note, Outcome};
 use crate::consumer::intake::{Checked, Intake};
@@ -41,6 +42,8 @@ pub(super) struct Up {
     pub(super) chunk: Option<Checked>,
     /// The broker is being asked about a gap.
     pub(super) is_asking: bool,
+    /// What is known of what the broker's filter leaves out.
+    pub(super) passing: Passing,
 }
 
 impl Up {
@@ -227,7 +230,8 @@ impl<W: Caller> Brain<W> {
         self.reading.backoff.reset();
         self.reading.backoff_away.reset();
         let intake = Intake::new(&plan);
-        let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false };
+        let passing = Passing::new(plan.verify, now.at);
+        let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false, passing };
         self.link = Link::Up(Box::new(up));
     }
 

@@ -12,6 +12,7 @@
 //! | [`linking`] | when to connect, and what the outcome means |
 //! | [`losing`] | what happens when the position is lost |
 //! | [`intaking`], [`damage`] | what a chunk, a gap and a damaged chunk mean |
+//! | [`passing`] | what is passed over that the broker's filter leaves out |
 //! | [`leaving`] | how the consumer ends, and how it yields to another active one |
 //!
 //! Invariants:
@@ -38,6 +39,7 @@ mod leaving;
 mod linking;
 mod losing;
 mod note;
+mod passing;
 mod sinking;
 mod storing;
 
@@ -57,6 +59,7 @@ pub use self::event::{NotCommitted, Outcome};
 use self::leaving::Leaving;
 use self::linking::Link;
 pub(super) use self::note::Note;
+pub(super) use self::passing::{Passed, Question};
 use self::sinking::{Restarting, SinkState};
 use self::storing::Storing;
 pub(super) use self::storing::{Caller, StoreEnd};
@@ -178,6 +181,7 @@ impl<W: Caller> Brain<W> {
             Event::Unavailable(error) | Event::LinkEnded(error) => self.unlink(error, now),
             Event::Activation { active } => self.on_activation(active, now),
             Event::Asked(asked) => self.on_asked(asked, now),
+            Event::Passed(passed) => self.on_passed(passed, now),
         }
         std::mem::swap(&mut self.actions, actions);
     }
@@ -195,6 +199,7 @@ impl<W: Caller> Brain<W> {
         self.finish_yielding(now);
         self.start_opening();
         self.start_linking(now);
+        self.start_looking(around, now);
     }
 
     /// Latest time of the next [`Event::Due`], if anything has one; it must come within [`TICK`] in any case.

@@ -46,6 +46,12 @@ pub(in crate::consumer) enum Note {
     TooEarly(Offset),
     /// The offsets between these hold no messages.
     GapOfChunks { from: Offset, to: Offset },
+    /// The broker's filter left out the offsets between.
+    LeftByFilter { from: Offset, to: Offset },
+    /// The broker's filter selects nothing from `from` to `upto`: the position moves there.
+    Passed { from: Offset, upto: Offset },
+    /// How much can be passed over could not be found out; it is asked again.
+    NotPassed(SourceError),
     /// Retention dropped messages before they were read, and a policy lets the consumer continue.
     Truncated { what: String, records: u64 },
     /// The chunk at the position is damaged.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{Answer, of};
-use crate::consumer::brain::{Asked, Connect, Event, Linked};
+use crate::consumer::brain::{Asked, Connect, Event, Linked, Passed, Question};
 use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
@@ -42,6 +42,7 @@ pub(super) struct Connection {
     connected: Connected,
     attempt: Option<BoxFuture<'static, Attempt>>,
     asking: Option<BoxFuture<'static, Result<Asked, SourceError>>>,
+    passing: Option<BoxFuture<'static, Result<Passed, SessionError>>>,
     /// The broker waits for an answer to this change of activity.
     handover: Option<Handover>,
 }
@@ -49,7 +50,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(spec: Arc<Spec>, budget: Arc<Budget>) -> Connection {
         let connected = Connected::No;
-        Connection { spec, budget, connected, attempt: None, asking: None, handover: None }
+        let (attempt, asking, passing, handover) = (None, None, None, None);
+        Connection { spec, budget, connected, attempt, asking, passing, handover }
     }
 
     pub(super) fn link(&self) -> Option<&Arc<dyn Link>> {
@@ -61,7 +63,7 @@ impl Connection {
     }
 
     pub(super) fn disconnect(&mut self) {
-        (self.attempt, self.asking, self.handover) = (None, None, None);
+        (self.attempt, self.asking, self.passing, self.handover) = (None, None, None, None);
         self.connected = Connected::No;
     }
 
@@ -100,7 +102,7 @@ impl Connection {
     /// Takes no more chunks. A subscription by which the broker chooses the active consumer remains: its
     /// end would make another one active at once.
     pub(super) fn stop_reading(&mut self) {
-        (self.asking, self.attempt) = (None, None);
+        (self.asking, self.passing, self.attempt) = (None, None, None);
         self.connected = match std::mem::replace(&mut self.connected, Connected::No) {
             Connected::Subscribed { subscription, .. }
                 if self.spec.source.activation() == Activation::ByBroker =>
@@ -150,6 +152,19 @@ impl Connection {
         }));
     }
 
+    /// Asks about what the broker's filter leaves out.
+    pub(super) fn pass(&mut self, question: Question) {
+        let waiting = match &self.connected {
+            Connected::Subscribed { subscription, .. } => subscription.waiting(),
+            Connected::No | Connected::Bare(_) => 0,
+        };
+        let link = self.link().cloned();
+        self.passing = Some(Box::pin(async move {
+            let link = link.ok_or_else(no_connection)?;
+            session::passed(&*link, question, waiting).await
+        }));
+    }
+
     /// True if an event can be taken without waiting.
     pub(super) fn has_event(&mut self) -> bool {
         match &mut self.connected {
@@ -181,6 +196,7 @@ impl Connection {
                 }));
             }
             asked = of(&mut self.asking) => return Event::Asked(asked),
+            passed = of(&mut self.passing) => return Event::Passed(passed),
             event = next_of(&mut self.connected, activation, takes_events) => event,
         };
         match event {

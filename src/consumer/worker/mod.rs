@@ -205,7 +205,8 @@ impl Worker {
             Err(outcome) => return Event::Opened(Err(outcome)),
         };
         self.reporter.opened();
-        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters);
+        let sieve = self.reporter.sieve();
+        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters, sieve);
         self.sink = Some(task);
         Event::Opened(Ok(Opened { position, remembered, orders_max }))
     }
@@ -250,6 +251,7 @@ impl Worker {
             Action::Disconnect => self.connection.disconnect(),
             Action::AnswerActivation(start) => self.connection.answer(start),
             Action::Ask { from, to } => self.connection.ask(from, to),
+            Action::Pass(question) => self.connection.pass(question),
             Action::Store(checkpoint) => self.store(checkpoint),
             // The caller may have stopped waiting.
             Action::Answer(caller, result) => caller.send(result).unwrap_or_default(),

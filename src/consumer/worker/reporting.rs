@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::consumer::brain::{Moment, Note, StoreEnd, View};
 use crate::consumer::intake::Inflated;
 use crate::consumer::resumption::Resumption;
+use crate::consumer::sinking::Sieve;
 use crate::consumer::spec::{OnBad, Spec};
 use crate::consumer::status::{Facts, Status};
 use crate::flow::resume::Lost;
@@ -69,6 +70,12 @@ impl Reporter {
         });
     }
 
+    /// The consumer's own filter, with the metric that counts what it leaves out.
+    pub(super) fn sieve(&self) -> Option<Sieve> {
+        let filter = self.spec.filter.clone()?;
+        Some(Sieve { filter, left_out: self.status.metrics.filtered().clone() })
+    }
+
     /// The sink is open; before, it may have failed to open.
     pub(super) fn opened(&self) {
         if let Some(past) = self.status.started(Instant::now()) {
@@ -80,6 +87,7 @@ impl Reporter {
     pub(super) fn note(&mut self, note: Note, now: Moment) {
         let (name, stream) = (&self.spec.name, &self.spec.stream);
         let metrics = &self.status.metrics;
+        let is_filtered = self.spec.source.is_filtered();
         match note {
             Note::State(state, reason) => self.status.set_state(state, reason),
             Note::Connecting => {
@@ -117,7 +125,8 @@ impl Reporter {
                 facts.received = facts.received.max(Some(last));
                 facts.last_chunk = Some(seen);
                 facts.quiet_since = Some(now.at);
-                facts.delivered = true;
+                // With a filter, silence does not mean that there is nothing more.
+                facts.delivered = !is_filtered;
                 facts.watch.heard(now.wall);
             }),
             Note::TooEarly(last) => self.status.update(|facts| {
@@ -127,6 +136,16 @@ impl Reporter {
             }),
             Note::GapOfChunks { from, to } => {
                 tracing::debug!(consumer = %name, from = from.0, to = to.0, "a gap of the broker's own chunks");
+            }
+            Note::LeftByFilter { from, to } => {
+                tracing::trace!(consumer = %name, from = from.0, to = to.0, "left out by the broker's filter");
+            }
+            Note::Passed { from, upto } => {
+                tracing::debug!(consumer = %name, from = from.0, to = upto.0, "the broker's filter selects nothing up to there; the position moves on");
+                self.status.update(|facts| facts.received = facts.received.max(Some(upto)));
+            }
+            Note::NotPassed(error) => {
+                tracing::debug!(consumer = %name, %error, "could not find out how far the broker's filter selects nothing; trying again");
             }
             Note::Truncated { what, records } => {
                 tracing::error!(consumer = %name, "{what}; continuing as on_offset_lost says");

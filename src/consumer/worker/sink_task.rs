@@ -12,7 +12,7 @@ use crate::consumer::dead_letters::DeadLetters;
 use crate::consumer::joined::JOINED_MAX;
 pub(super) use crate::consumer::orders::Message;
 use crate::consumer::orders::Report;
-use crate::consumer::sinking::{self, Stop};
+use crate::consumer::sinking::{self, Rules, Sieve, Stop};
 use crate::consumer::spec::Spec;
 use crate::flow::backoff::Backoff;
 use crate::sink::Sink;
@@ -44,6 +44,7 @@ impl SinkTask {
         spec: &Arc<Spec>,
         sink: Box<dyn Sink>,
         letters: Option<DeadLetters>,
+        sieve: Option<Sieve>,
     ) -> (SinkTask, usize) {
         let orders_max = if sink.joins_batches() { JOINED_ORDERS_MAX } else { ORDERS_MAX };
         let (orders, receive_orders) = mpsc::channel(orders_max + OTHERS_MAX);
@@ -51,7 +52,8 @@ impl SinkTask {
         let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
         let stop = Stop::default();
         let limits = (backoff, stop.clone());
-        let run = sinking::run(sink, letters, receive_orders, send_reports, spec.on_bad, limits);
+        let rules = Rules { on_bad: spec.on_bad, sieve };
+        let run = sinking::run(sink, letters, receive_orders, send_reports, rules, limits);
         let task = AbortOnDrop(tokio::spawn(run.in_current_span()));
         let has_stopped = false;
         (SinkTask { orders: Some(orders), reports, has_stopped, stop, task }, orders_max)

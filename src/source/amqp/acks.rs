@@ -217,7 +217,7 @@ mod tests {
 
     fn acks(budget: &Arc<Budget>, prefetch: u16) -> Arc<Acks> {
         budget.open(prefetch);
-        let consume: Consume = Box::new(|start| amqp::consume(MAIN, "q", start));
+        let consume: Consume = Box::new(|start| amqp::consume(MAIN, "q", start, (&[], false)));
         let careful = Arc::default();
         let acks = Acks::new(budget, &Arc::new(Notify::new()), prefetch, &careful, consume);
         acks.confirmed(b"first");

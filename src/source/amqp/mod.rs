@@ -32,11 +32,12 @@ use self::encoding::Encoding;
 use self::pack::Pack;
 use self::probe::{Probe, Seen};
 use self::reader::Main;
+use super::stream::no_filter;
 use super::{
-    Abilities, Bounds, Budget, ConnectOptions, ErrorKind, Event, Feed, Link, Prefer, Source,
-    SourceError,
+    Abilities, Bounds, Budget, ConnectOptions, ErrorKind, Event, Feed, Link, Prefer, Selection,
+    Source, SourceError,
 };
-use crate::broker::queue_max;
+use crate::broker::{Feature, queue_max};
 use crate::flow::resume::{ChunkExtent, Evidence, Start};
 use crate::sync::lock;
 use crate::types::{ChunkId, Offset, StreamName, Timestamp};
@@ -71,13 +72,29 @@ pub struct AmqpSource {
     last: Arc<AtomicUsize>,
     /// See [`Acks::is_careful`].
     careful: Arc<AtomicBool>,
+    /// What the broker's filter selects; `None` for all.
+    selection: Option<Selection>,
 }
 
 impl AmqpSource {
     /// A source that connects on demand.
     pub fn new(options: ConnectOptions, stream: StreamName) -> AmqpSource {
         let last = Arc::new(AtomicUsize::new(usize::MAX));
-        AmqpSource { options, stream, last, careful: Arc::default() }
+        AmqpSource { options, stream, last, careful: Arc::default(), selection: None }
+    }
+
+    /// The same with the broker's filter.
+    #[must_use]
+    pub fn selecting(self, selection: Selection) -> AmqpSource {
+        AmqpSource { selection: Some(selection), ..self }
+    }
+
+    /// A broker without filters ignores the argument, and sends everything.
+    fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
+        match self.selection.is_none() || Feature::Filter.is_in_version(&connection.version) {
+            true => Ok(()),
+            false => Err(no_filter(&connection.shared.endpoint, &connection.version)),
+        }
     }
 }
 
@@ -97,9 +114,11 @@ impl Source for AmqpSource {
         for (index, seed) in seeds {
             match Connection::open(seed, &self.options, &self.stream).await {
                 Ok(connection) => {
+                    self.check_version(&connection)?;
                     self.last.store(index, Ordering::Relaxed);
                     let (connection, careful) = (Arc::new(connection), Arc::clone(&self.careful));
-                    return Ok(Arc::new(AmqpLink { connection, careful }));
+                    let selection = self.selection.clone();
+                    return Ok(Arc::new(AmqpLink { connection, careful, selection }));
                 }
                 Err(error) => failed = error,
             }
@@ -110,11 +129,16 @@ impl Source for AmqpSource {
     fn is_observable(&self) -> bool {
         false
     }
+
+    fn is_filtered(&self) -> bool {
+        self.selection.is_some()
+    }
 }
 
 struct AmqpLink {
     connection: Arc<Connection>,
     careful: Arc<AtomicBool>,
+    selection: Option<Selection>,
 }
 
 impl AmqpLink {
@@ -142,7 +166,7 @@ impl AmqpLink {
         let (seen, watching) = watch::channel(None);
         let probe = Probe::new(seen, Encoding::new(self.queue()?, &self.connection.version));
         lock(&shared.slots).entry(channel.id).or_default().probe = Some(probe);
-        let consume = amqp::consume(channel.id, self.queue()?, start);
+        let consume = amqp::consume(channel.id, self.queue()?, start, (&[], false));
         channel.call(consume, (60, 21)).await?;
         let mut probing = Probing { _channel: channel, watching };
         let found = tokio::time::timeout(wait, probing.watching.wait_for(Option::is_some)).await;
@@ -312,7 +336,14 @@ impl Link for AmqpLink {
         };
         channel.call(amqp::qos(MAIN, prefetch), (60, 11)).await?;
         let name = queue.to_owned();
-        let consume = move |start| amqp::consume(MAIN, &name, start);
+        let selection = self.selection.clone();
+        let consume = move |start| {
+            let filter = match &selection {
+                Some(selection) => (selection.values.as_slice(), selection.match_unfiltered),
+                None => (&[] as &[String], false),
+            };
+            amqp::consume(MAIN, &name, start, filter)
+        };
         let acks = Acks::new(budget, &shared.wake, prefetch, &self.careful, Box::new(consume));
         let request = acks.request(start_at(start));
         let (sender, events) = mpsc::channel(queue_max(budget));
@@ -365,6 +396,10 @@ impl Feed for AmqpFeed {
 
     fn try_next(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
+    }
+
+    fn waiting(&self) -> usize {
+        self.events.len()
     }
 }
 

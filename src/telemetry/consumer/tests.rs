@@ -46,7 +46,10 @@ fn name_of(series: &str) -> &str {
 
 #[test]
 fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
-    let series = scrape(|m| m.show_dead_letters());
+    let series = scrape(|m| {
+        m.show_dead_letters();
+        m.show_filtered();
+    });
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
         "rillway_stream_first_offset",
@@ -86,6 +89,7 @@ fn every_series_carries_the_labels_of_the_table() {
         m.show_dead_letters();
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
+        m.show_filtered();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,

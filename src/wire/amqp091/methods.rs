@@ -232,9 +232,23 @@ pub enum StartAt {
     Seconds(u64),
 }
 
-/// Begins to consume, with acknowledgements.
-pub fn consume(channel: u16, queue: &str, start: StartAt) -> Vec<u8> {
+/// Begins to consume, with acknowledgements. `filter` has the filter values that the broker selects by,
+/// and whether it also selects what has none; without values there is no filter.
+pub fn consume(channel: u16, queue: &str, start: StartAt, filter: (&[String], bool)) -> Vec<u8> {
     let mut arguments = Vec::new();
+    let (values, match_unfiltered) = filter;
+    if !values.is_empty() {
+        let mut items = Vec::new();
+        for value in values {
+            items.push(b'S');
+            put_long(&mut items, value.as_bytes());
+        }
+        put_short(&mut arguments, b"x-stream-filter");
+        arguments.push(b'A');
+        put_long(&mut arguments, &items);
+        put_short(&mut arguments, b"x-stream-match-unfiltered");
+        arguments.extend([b't', u8::from(match_unfiltered)]);
+    }
     put_short(&mut arguments, b"x-stream-offset");
     match start {
         StartAt::Word(word) => {

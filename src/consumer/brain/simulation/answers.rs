@@ -56,6 +56,7 @@ impl World {
         let mut link = ModelLink {
             incarnation: self.source.state().incarnation,
             from: None,
+            arrived: Default::default(),
             has_ended: false,
             awaits_answer: false,
             yields_since: None,
@@ -130,6 +131,41 @@ impl World {
         let asked =
             crate::consumer::brain::Asked { from, to, bounds, there, is_blind: false, again };
         self.tell(Event::Asked(Ok(asked)));
+    }
+
+    pub(super) fn end_passing(&mut self) {
+        let Some((question, waiting)) = self.passing.take() else { return };
+        if self.link.as_ref().is_none_or(|link| link.has_ended) {
+            return self.tell(Event::Passed(Err(refused().into())));
+        }
+        let source = self.source.clone();
+        let passed = session::passed(&source, question, waiting).now_or_never().unwrap();
+        self.tell(Event::Passed(passed));
+    }
+
+    /// Some chunks arrive, and wait to be taken; returns how many wait.
+    pub(super) fn arrive(&mut self) -> usize {
+        let some = self.random.usize(0..3);
+        let state = self.source.state();
+        let Some(link) = self.link.as_mut().filter(|link| !link.has_ended) else { return 0 };
+        for _ in 0..some {
+            let from = link.from.filter(|_| link.incarnation == state.incarnation);
+            let Some(chunk) = from.and_then(|from| state.reaching(from)) else { break };
+            link.from = Some(chunk.next());
+            link.arrived.push_back(chunk.clone());
+        }
+        link.arrived.len()
+    }
+
+    /// Something is published.
+    pub(super) fn grow(&mut self, messages: u64) {
+        let mut state = self.source.state();
+        let ids = state.publish(messages);
+        let is_selected = state.chunks.last().is_none_or(|chunk| chunk.is_selected);
+        drop(state);
+        if !is_selected {
+            self.exempt.extend(ids);
+        }
     }
 
     pub(super) fn end_store(&mut self, trouble: u32) {

@@ -27,6 +27,8 @@ pub(super) struct Stored {
     pub(super) ids: Vec<Id>,
     /// It is damaged on the broker's disk, and so each time that it is delivered.
     pub(super) is_rotten: bool,
+    /// The broker's filter selects it.
+    pub(super) is_selected: bool,
 }
 
 impl Stored {
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) is_away: bool,
     /// The answering node lacks the last chunks.
     pub(super) is_behind: bool,
+    /// Subscriptions get some of the chunks only.
+    pub(super) is_filtered: bool,
 }
 
 impl State {
@@ -67,13 +71,15 @@ impl State {
         watcher.feed(&bytes);
         let probed = watcher.finish().unwrap();
         self.next += messages;
-        self.chunks.push(Stored { probed, bytes, ids: ids.clone(), is_rotten: false });
+        let is_selected = !self.is_filtered || self.published.is_multiple_of(3);
+        let stored = Stored { probed, bytes, ids: ids.clone(), is_rotten: false, is_selected };
+        self.chunks.push(stored);
         ids
     }
 
-    /// The first chunk that reaches this offset.
+    /// The first chunk that reaches this offset, and that a subscription gets.
     pub(super) fn reaching(&self, from: u64) -> Option<&Stored> {
-        self.chunks.iter().find(|chunk| chunk.next() > from)
+        self.chunks.iter().find(|chunk| chunk.next() > from && chunk.is_selected)
     }
 
     fn seen(&self) -> &[Stored] {
@@ -162,6 +168,10 @@ impl Source for ModelSource {
     fn activation(&self) -> Activation {
         self.activation
     }
+
+    fn is_filtered(&self) -> bool {
+        self.state().is_filtered
+    }
 }
 
 #[async_trait]
@@ -189,6 +199,13 @@ impl Link for ModelSource {
             start => state.start(start),
         };
         Ok(state.look(from))
+    }
+
+    async fn nothing_selected(&self, from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        let state = self.check()?;
+        let mut selected = state.seen().iter().filter(|chunk| chunk.is_selected);
+        let is_selected = selected.any(|chunk| chunk.next() > from.0);
+        Ok(state.seen().last().filter(|_| !is_selected).map(|chunk| chunk.probed))
     }
 
     async fn feed(&self, _: Start, _: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {

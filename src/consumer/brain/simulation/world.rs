@@ -1,16 +1,18 @@
 //! One consumer among failures: carries out the brain's actions late, lets some of them fail, and checks
 //! the invariants at each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::broker::{Id, ModelSource, WALL};
+use super::broker::{Id, ModelSource, Stored, WALL};
 use super::sink::{Kind, Medium, Task};
 use crate::consumer::brain::defect::Defect;
-use crate::consumer::brain::{Action, Brain, Connect, Event, Moment, Note, StoreEnd, Surroundings};
+use crate::consumer::brain::{
+    Action, Brain, Connect, Event, Moment, Note, Question, StoreEnd, Surroundings,
+};
 use crate::consumer::intake::Inflated;
 use crate::consumer::orders::Message;
 use crate::consumer::resumption::Own;
@@ -38,6 +40,8 @@ pub(super) struct ModelLink {
     pub(super) incarnation: u64,
     /// The offset from which chunks arrive.
     pub(super) from: Option<u64>,
+    /// Chunks that have arrived.
+    pub(super) arrived: VecDeque<Stored>,
     pub(super) has_ended: bool,
     /// The broker waits for an answer.
     pub(super) awaits_answer: bool,
@@ -70,6 +74,8 @@ pub(super) struct World {
     pub(super) remembered: Option<Memory>,
     pub(super) attempt: Option<Attempt>,
     pub(super) asking: Option<(Offset, Offset)>,
+    /// A question about the filter, and how many chunks had arrived.
+    pub(super) passing: Option<(Question, usize)>,
     pub(super) flying: Option<Flying>,
     pub(super) link: Option<ModelLink>,
     pub(super) waiting: BTreeSet<u32>,
@@ -127,6 +133,7 @@ impl World {
             [Activation::AtOnce, Activation::AtOnce, Activation::ByBroker][random.usize(0..3)];
         let source = ModelSource::new(activation);
         (source.state().exists, source.state().incarnation) = (true, 1);
+        source.state().is_filtered = random.u32(0..3) == 0;
         let second = Duration::from_secs(1);
         let spec = Arc::new(Spec {
             begin: Begin::At([Start::First, Start::First, Start::Next][random.usize(0..3)]),
@@ -153,6 +160,7 @@ impl World {
             remembered: None,
             attempt: None,
             asking: None,
+            passing: None,
             flying: None,
             link: None,
             waiting: BTreeSet::new(),
@@ -179,7 +187,7 @@ impl World {
     /// Begins a new run, after the end or a crash of the one before.
     pub(super) fn run_anew(&mut self) {
         (self.task, self.attempt, self.asking, self.link) = (None, None, None, None);
-        self.flying = None;
+        (self.flying, self.passing) = (None, None);
         (self.may_give_up, self.opened_at) = (false, self.medium.position);
         self.confirmed = None;
         self.damaged.clear();
@@ -216,8 +224,12 @@ impl World {
 
     fn next_chunk(&self) -> Option<u64> {
         let link = self.link.as_ref().filter(|link| !link.has_ended)?;
+        let from = link.from?;
+        if let Some(arrived) = link.arrived.front() {
+            return Some(arrived.first()).filter(|_| self.has_credit());
+        }
         let state = self.source.state();
-        let found = state.reaching(link.from?).filter(|_| state.incarnation == link.incarnation);
+        let found = state.reaching(from).filter(|_| state.incarnation == link.incarnation);
         found.filter(|_| self.has_credit()).map(|chunk| chunk.first())
     }
 
@@ -283,7 +295,7 @@ impl World {
             Action::Resume(own) => self.attempt = Some(Attempt::Resume(*own)),
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
-                self.asking = None;
+                (self.asking, self.passing) = (None, None);
                 if let Some(link) = &mut self.link {
                     (link.from, link.is_stopped) = (None, true);
                 }
@@ -291,6 +303,10 @@ impl World {
             Action::Disconnect => self.disconnect(),
             Action::AnswerActivation(start) => self.on_answer(start),
             Action::Ask { from, to } => self.asking = Some((from, to)),
+            Action::Pass(question) => {
+                let waiting = self.arrive();
+                self.passing = Some((question, waiting));
+            }
             Action::Store(checkpoint) => self.begin_store(checkpoint),
             Action::Answer(caller, _) => {
                 assert!(self.waiting.remove(&caller), "caller {caller} was answered twice");
@@ -301,6 +317,7 @@ impl World {
 
     fn disconnect(&mut self) {
         (self.attempt, self.asking, self.link) = (None, None, None);
+        self.passing = None;
         let Some(flying) = self.flying.as_mut().filter(|flying| !flying.is_lost) else { return };
         flying.is_lost = true;
         let mut state = self.source.state();
@@ -389,8 +406,14 @@ impl World {
             return;
         }
         let link = self.link.as_mut().unwrap();
-        let chunk = self.source.state().reaching(link.from.unwrap()).unwrap().clone();
-        link.from = Some(chunk.next());
+        let chunk = match link.arrived.pop_front() {
+            Some(chunk) => chunk,
+            None => {
+                let chunk = self.source.state().reaching(link.from.unwrap()).unwrap().clone();
+                link.from = Some(chunk.next());
+                chunk
+            }
+        };
         let mut bytes = chunk.bytes.to_vec();
         // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
