@@ -97,7 +97,7 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
         match count {
             Ok(0) => return Err(shared.broken("the broker closed the socket")),
             Ok(_) => {}
-            Err(error) => return Err(shared.broken(error)),
+            Err(error) => return Err(shared.broken_by(&error)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! State of a connection that its reader, its writer and its handles share.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::options::Endpoint;
 use super::slot::Slot;
 use super::window::Window;
 use crate::sync::lock;
+use crate::tls;
 use crate::wire::commands::{Request, ResponseError, decode_response, encode_request};
 
 /// Largest frame before the limits are negotiated.
@@ -135,6 +137,18 @@ impl Shared {
         match self.heard.load(Ordering::Relaxed) {
             true => BrokerError::Broken { endpoint, what: what.into() },
             false => BrokerError::Connect { endpoint, what: foreign::hung_up_plainly(&what) },
+        }
+    }
+
+    /// The same for an error of the socket, or of TLS.
+    pub(super) fn broken_by(&self, error: &io::Error) -> BrokerError {
+        match tls::is_of_tls(error) && !self.heard.load(Ordering::Relaxed) {
+            // With TLS 1.3, a client certificate is refused after our part of the handshake.
+            true => BrokerError::Connect {
+                endpoint: self.endpoint.clone(),
+                what: foreign::no_handshake(error),
+            },
+            false => self.broken(tls::in_words(error)),
         }
     }
 

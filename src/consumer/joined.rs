@@ -86,7 +86,7 @@ impl Members {
     }
 
     /// Distributes what was written: `messages`, up to `checkpoint`.
-    pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
+    fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
         let mut written = Written { messages, ..Written::default() };
         let mut left = messages;
         for member in &self.0 {
@@ -122,6 +122,7 @@ mod tests {
         joined.add(second);
         let (mut members, _) = joined.into_parts();
         let bad = [1, 2, 7].map(|offset| BadRecord {
+            about: None,
             offset: Offset(offset),
             reason: BadReason::Refused,
             detail: String::new(),

@@ -7,10 +7,13 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
+use super::{
+    Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Source,
+    SourceError,
+};
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer, SINGLE_ACTIVE,
-    chunk_at, connect_to_stream, stream_bounds,
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout, Pool, Prefer,
+    SINGLE_ACTIVE, chunk_at, connect_to_stream, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -28,6 +31,8 @@ pub struct StreamSource {
     pool: Option<Arc<Pool>>,
     /// Number of the last shared connection; 0 for none.
     last: Arc<AtomicU64>,
+    /// Creates the stream if it is absent; `None` if it is never created.
+    creating: Option<Arc<Creating>>,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -41,8 +46,8 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (pool, last) = (None, Arc::default());
-        StreamSource { options, stream, reference, single_active: None, pool, last }
+        let (single_active, pool, last, creating) = Default::default();
+        StreamSource { options, stream, reference, single_active, pool, last, creating }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -59,6 +64,13 @@ impl StreamSource {
         StreamSource { single_active: Some(group), ..self }
     }
 
+    /// The same, but the stream is created if it is absent when the consumer first starts.
+    #[must_use]
+    pub fn creating(self, layout: Layout) -> StreamSource {
+        let creating = Some(Arc::new(Creating::new(self.options.clone(), layout)));
+        StreamSource { creating, ..self }
+    }
+
     fn subscription_properties(&self) -> Vec<(String, String)> {
         let Some(SingleActive { super_stream }) = &self.single_active else { return Vec::new() };
         let mut properties = vec![
@@ -73,15 +85,10 @@ impl StreamSource {
 
     /// An older broker ignores the property, and would have every consumer active.
     fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
-        if self.single_active.is_none() || has_statistics(connection) {
-            return Ok(());
+        match self.single_active {
+            Some(_) => Ok(connection.require(Feature::SingleActive)?),
+            None => Ok(()),
         }
-        let what = format!(
-            "single_active needs RabbitMQ 3.11 or later, but {} is {}: upgrade the broker, or remove single_active and run only one rillway for this reference",
-            connection.endpoint(),
-            connection.version()
-        );
-        Err(SourceError::new(ErrorKind::Unsupported, what))
     }
 }
 
@@ -96,12 +103,33 @@ impl Source for StreamSource {
         if let Some(sharing) = &mut options.sharing {
             sharing.avoid = Some(self.last.load(Ordering::Relaxed));
         }
-        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
+        let connected = connect_to_stream(&options, &self.stream, prefer).await;
+        let connection = connected.map_err(|error| match (error, &self.creating) {
+            // It was there, or was created, before.
+            (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
+                creating.gone()
+            }
+            (error, _) => error.into(),
+        })?;
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
         let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
         Ok(Arc::new(StreamLink { connection, stream, reference, properties, failed }))
+    }
+
+    async fn prepare(&self, has_begun: bool) -> Result<(), SourceError> {
+        match &self.creating {
+            Some(creating) => creating.prepare(has_begun).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn foresee(&self, has_begun: bool) -> Result<Foreseen, SourceError> {
+        match &self.creating {
+            Some(creating) => creating.foresee(has_begun).await,
+            None => Ok(Foreseen::Nothing),
+        }
     }
 
     fn activation(&self) -> Activation {
@@ -248,6 +276,7 @@ impl From<BrokerError> for SourceError {
         let kind = match &error {
             BrokerError::Connect { .. }
             | BrokerError::Tls(_)
+            | BrokerError::NoToken(_)
             | BrokerError::Silent { .. }
             | BrokerError::Broken { .. }
             | BrokerError::NoNode(_)
@@ -256,14 +285,16 @@ impl From<BrokerError> for SourceError {
             | BrokerError::Timeout { .. }
             | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
             BrokerError::Login { .. }
+            | BrokerError::TokenRefused { .. }
             | BrokerError::VirtualHost { .. }
             | BrokerError::Refused { .. }
             | BrokerError::AccessRefused { .. }
             | BrokerError::WriteRefused { .. }
             | BrokerError::NotPublished { .. }
             | BrokerError::ClosedByBroker { .. }
-            | BrokerError::NoSuperStreams { .. }
+            | BrokerError::NotCreated { .. }
             | BrokerError::Alarm { .. } => ErrorKind::Refused,
+            BrokerError::TooOld { .. } => ErrorKind::Unsupported,
             BrokerError::StreamMissing(_)
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::connect_options;
+use super::create::layout_of;
 use super::desired::Planned;
 use super::sinks;
 use crate::broker::{ConnectOptions, Pool};
@@ -130,6 +131,9 @@ fn source(
             let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
             if let Some(pool) = pool {
                 source = source.sharing(pool);
+            }
+            if let Some(layout) = layout_of(consumer) {
+                source = source.creating(layout);
             }
             if consumer.single_active {
                 source = source.single_active(SingleActive::default());

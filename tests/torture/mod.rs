@@ -53,7 +53,7 @@ fn consumer(stream: &str, sink: &str) -> String {
 
 /// A daemon's folder, with the consumer under torture and these others.
 fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
-    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", broker.uri());
+    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", oracle.uri(broker));
     Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
 }
 

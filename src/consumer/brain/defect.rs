@@ -55,6 +55,12 @@ pub(super) enum Defect {
     LosesInSilence,
     /// The change of activity waits for a sink that is stuck.
     WaitsForStuckSink,
+    /// A damaged chunk is left out at once, without asking for it again.
+    LeavesOutAtOnce,
+    /// A damaged chunk is asked for again for ever.
+    AsksAgainForEver,
+    /// A damaged chunk is dropped, and the next one is taken.
+    DropsUnreadable,
 }
 
 impl Defect {
@@ -76,7 +82,7 @@ impl Defect {
     ];
 
     /// The defects of the other modules.
-    pub(super) const WHOLE: [Defect; 13] = [
+    pub(super) const WHOLE: [Defect; 16] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -90,5 +96,8 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
+        Defect::LeavesOutAtOnce,
+        Defect::AsksAgainForEver,
+        Defect::DropsUnreadable,
     ];
 }

@@ -25,6 +25,23 @@ pub enum Outcome {
     Panicked(String),
 }
 
+/// Why a forced commit was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCommitted {
+    /// Nothing can become durable.
+    #[error("the consumer cannot store its offset now: its sink is not open")]
+    SinkNotOpen,
+    /// What was to be stored is of the old incarnation.
+    #[error("the stream was created again meanwhile")]
+    ReCreated,
+    /// What was to be stored is another instance's now.
+    #[error("another instance of this consumer took over")]
+    TakenOver,
+    /// The consumer ended before.
+    #[error("the consumer ended before it could be stored")]
+    Ended,
+}
+
 /// The time of an event, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::consumer) struct Moment {
@@ -137,9 +154,9 @@ pub(in crate::consumer) enum Action<W> {
     /// Have the sink finish the batches that it has begun, and begin no others.
     StopSink,
     /// Connect, replacing the present connection if there is one: [`Event::Linked`].
-    Connect(Connect),
+    Connect(Box<Connect>),
     /// Find the position on the present connection: [`Event::Linked`].
-    Resume(Own),
+    Resume(Box<Own>),
     /// Ask, on the present connection, whether the stream holds this position: [`Event::Linked`].
     Verify(Checkpoint),
     /// Take no more chunks; the connection remains.
@@ -153,7 +170,7 @@ pub(in crate::consumer) enum Action<W> {
     /// Store this position: [`Event::Stored`].
     Store(Checkpoint),
     /// Answer the caller of a forced commit.
-    Answer(W, Result<Option<Offset>, String>),
+    Answer(W, Result<Option<Offset>, NotCommitted>),
     /// Show, log or count this.
     Note(Note),
 }

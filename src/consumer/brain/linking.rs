@@ -68,7 +68,7 @@ impl<W: Caller> Brain<W> {
             Link::Down { until } if until <= now.at && self.may_link() => {}
             Link::Waiting if self.may_read() => {
                 self.link = Link::Resuming;
-                return self.act(Action::Resume(self.reading.own));
+                return self.act(Action::Resume(Box::new(self.reading.own)));
             }
             Link::Bare { is_checked: false } => {
                 if let Some(durable) = self.storing.ledger().durable() {
@@ -88,7 +88,7 @@ impl<W: Caller> Brain<W> {
         if !matches!(purpose, Connect::Store(_)) {
             self.note(Note::Connecting);
         }
-        self.act(Action::Connect(purpose));
+        self.act(Action::Connect(Box::new(purpose)));
     }
 
     /// Whether a connection would be of any use now.

@@ -50,10 +50,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::event::Outcome;
 pub(super) use self::event::{
     Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
 };
+pub use self::event::{NotCommitted, Outcome};
 use self::leaving::Leaving;
 use self::linking::Link;
 pub(super) use self::note::Note;
@@ -161,8 +161,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Takes an event, and returns the resulting actions.
-    pub(super) fn apply(&mut self, event: Event<W>, now: Moment) -> Vec<Action<W>> {
+    /// Takes an event, and puts the resulting actions into `actions`, which must be empty.
+    pub(super) fn apply(&mut self, event: Event<W>, now: Moment, actions: &mut Vec<Action<W>>) {
+        std::mem::swap(&mut self.actions, actions);
         match event {
             Event::Due(around) => self.on_due(around, now),
             Event::Drain => self.end(Outcome::Drained, now),
@@ -178,7 +179,7 @@ impl<W: Caller> Brain<W> {
             Event::Activation { active } => self.on_activation(active, now),
             Event::Asked(asked) => self.on_asked(asked, now),
         }
-        std::mem::take(&mut self.actions)
+        std::mem::swap(&mut self.actions, actions);
     }
 
     /// Does whatever is due.
@@ -196,17 +197,14 @@ impl<W: Caller> Brain<W> {
         self.start_linking(now);
     }
 
-    /// Latest time of the next [`Event::Due`].
-    pub(super) fn deadline(&self, now: Instant) -> Instant {
+    /// Latest time of the next [`Event::Due`], if anything has one; it must come within [`TICK`] in any case.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let link = match &self.link {
             Link::Down { until } if self.may_link() => Some(*until),
             _ => None,
         };
         let storing = self.storing.deadline(self.link.can_store());
-        [self.batch_deadline(), storing, link, self.leaving.deadline()]
-            .into_iter()
-            .flatten()
-            .fold(now + TICK, Instant::min)
+        [self.batch_deadline(), storing, link, self.leaving.deadline()].into_iter().flatten().min()
     }
 
     /// Whether the next event of the subscription can be taken.

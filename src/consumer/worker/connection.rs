@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Answer, of};
 use crate::consumer::brain::{Asked, Connect, Event, Linked};
+use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
@@ -242,6 +243,9 @@ async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
 }
 
 async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
+    // Where it cannot be read, nothing is known: then nothing is created either.
+    let has_begun = opening::read_state_file(&spec).await.map_or(true, |memory| memory.is_some());
+    spec.source.prepare(has_begun).await?;
     let link = spec.source.connect(prefer).await?;
     // Where to begin is answered when the broker makes this consumer the active one.
     let subscription = source::begin(&link, Start::Next, &budget).await?;

@@ -9,6 +9,7 @@ mod reporting;
 mod sink_task;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::connection::Connection;
 use self::reporting::Reporter;
 use self::sink_task::SinkTask;
-use super::brain::{self, Action, Brain, Event, Moment, Opened, Outcome, Surroundings};
+use super::brain::{
+    self, Action, Brain, Event, Moment, NotCommitted, Opened, Outcome, Surroundings,
+};
 use super::intake::Inflated;
 use super::opening::{self, HoldSlot, OpenSinks, Resources};
 use super::session;
@@ -48,11 +51,11 @@ pub enum Command {
     /// Take nothing new, finish what is in flight, store the offset, and end.
     Drain,
     /// Finish what was accepted, store the offset now, and answer with what the broker holds.
-    Commit(oneshot::Sender<Result<Option<Offset>, String>>),
+    Commit(oneshot::Sender<Result<Option<Offset>, NotCommitted>>),
 }
 
 /// The channel for the answer to a forced commit.
-type Answer = oneshot::Sender<Result<Option<Offset>, String>>;
+type Answer = oneshot::Sender<Result<Option<Offset>, NotCommitted>>;
 
 impl brain::Caller for Answer {
     fn is_gone(&self) -> bool {
@@ -77,6 +80,8 @@ struct Worker {
     connection: Connection,
     /// The store that is running.
     store: Option<BoxFuture<'static, Result<Option<Offset>, SourceError>>>,
+    /// Room for what the brain decides; empty between two events.
+    actions: Vec<Action<Answer>>,
 }
 
 /// Runs one reference until it is told to stop, has to stop, or fails.
@@ -107,6 +112,7 @@ pub async fn run(
         opening: None,
         sink: None,
         store: None,
+        actions: Vec::new(),
         spec,
     };
     worker.run().await
@@ -172,7 +178,8 @@ impl Worker {
 
     /// Waits for the next event. Cancel-safe: nothing is taken that is not returned.
     async fn wait(&mut self) -> Option<Event<Answer>> {
-        let due = tokio::time::Instant::from_std(self.brain.deadline(Instant::now()));
+        let tick = ticks::next(Instant::now());
+        let due = self.brain.deadline().map_or(tick, |due| due.min(tick));
         let takes_events = self.brain.takes_events();
         tokio::select! {
             biased;
@@ -188,7 +195,7 @@ impl Worker {
             event = sink_task::next(&mut self.sink) => Some(event),
             stored = of(&mut self.store) => Some(Event::Stored(stored)),
             event = self.connection.next(takes_events) => Some(event),
-            () = tokio::time::sleep_until(due) => None,
+            () = tokio::time::sleep_until(due.into()) => None,
         }
     }
 
@@ -205,12 +212,16 @@ impl Worker {
 
     /// Passes an event to the brain, and carries out the resulting actions.
     fn tell(&mut self, event: Event<Answer>) {
-        for action in self.brain.apply(event, now()) {
-            self.carry_out(action);
+        let now = now();
+        let mut actions = std::mem::take(&mut self.actions);
+        self.brain.apply(event, now, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action, now);
         }
+        self.actions = actions;
     }
 
-    fn carry_out(&mut self, action: Action<Answer>) {
+    fn carry_out(&mut self, action: Action<Answer>, now: Moment) {
         match action {
             Action::OpenSink => {
                 let (spec, resources) = (Arc::clone(&self.spec), self.resources.clone());
@@ -232,8 +243,8 @@ impl Worker {
             Action::Flush => self.send(sink_task::Message::Flush),
             Action::Restart => self.send(sink_task::Message::Restart),
             Action::StopSink => self.sink.iter().for_each(SinkTask::stop),
-            Action::Connect(purpose) => self.connection.connect(purpose),
-            Action::Resume(own) => self.connection.resume(own),
+            Action::Connect(purpose) => self.connection.connect(*purpose),
+            Action::Resume(own) => self.connection.resume(*own),
             Action::Verify(position) => self.connection.verify(position),
             Action::StopReading => self.connection.stop_reading(),
             Action::Disconnect => self.connection.disconnect(),
@@ -242,7 +253,7 @@ impl Worker {
             Action::Store(checkpoint) => self.store(checkpoint),
             // The caller may have stopped waiting.
             Action::Answer(caller, result) => caller.send(result).unwrap_or_default(),
-            Action::Note(note) => self.reporter.note(note),
+            Action::Note(note) => self.reporter.note(note, now),
         }
     }
 
@@ -280,8 +291,7 @@ impl Worker {
     /// Closes the sink, and then the connection, within a time limit.
     async fn close(mut self, outcome: Outcome) -> Outcome {
         for caller in self.brain.take_waiters() {
-            let ended = Err("the consumer ended before it could be stored".to_owned());
-            caller.send(ended).unwrap_or_default();
+            caller.send(Err(NotCommitted::Ended)).unwrap_or_default();
         }
         let (sink, link) = (self.sink.take(), self.connection.link().cloned());
         let hold = self.hold_of_the_active();

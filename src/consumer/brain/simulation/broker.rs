@@ -25,6 +25,8 @@ pub(super) struct Stored {
     pub(super) probed: ProbedChunk,
     pub(super) bytes: Bytes,
     pub(super) ids: Vec<Id>,
+    /// It is damaged on the broker's disk, and so each time that it is delivered.
+    pub(super) is_rotten: bool,
 }
 
 impl Stored {
@@ -65,7 +67,7 @@ impl State {
         watcher.feed(&bytes);
         let probed = watcher.finish().unwrap();
         self.next += messages;
-        self.chunks.push(Stored { probed, bytes, ids: ids.clone() });
+        self.chunks.push(Stored { probed, bytes, ids: ids.clone(), is_rotten: false });
         ids
     }
 

@@ -276,7 +276,8 @@ impl World {
         if passive {
             self.activate();
         }
-        self.now = self.now.max(self.brain.deadline(self.now)).max(before);
+        let due = self.brain.deadline().map_or(self.now + TICK, |due| due.min(self.now + TICK));
+        self.now = self.now.max(due).max(before);
         self.due();
     }
 
@@ -301,7 +302,8 @@ impl World {
         self.heal();
         // How far a repeatedly damaged chunk reached is known only with the next one.
         let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
-        if reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+        let is_rotten = self.source.state().chunks.iter().any(|chunk| chunk.is_rotten);
+        if is_rotten || reads.into_iter().flatten().any(|(_, times)| times >= 3) {
             self.publish();
         }
         self.due();

@@ -24,6 +24,9 @@ use crate::types::{Checkpoint, Offset};
 pub(super) const ORDERS_MAX: usize = 3;
 const BUDGET_BYTES: u64 = 600;
 
+/// A damaged chunk must be read at least this often before it is given up.
+const READS_WANTED: usize = 3;
+
 /// A running operation.
 pub(super) enum Attempt {
     Connect(Connect),
@@ -82,6 +85,9 @@ pub(super) struct World {
     pub(super) run_began_at: usize,
     /// Dropped by retention before they were durable.
     pub(super) evicted: BTreeMap<Id, u64>,
+    /// Chunks that were delivered damaged and not taken since, one entry for each delivery: first offset, and
+    /// the one after the last.
+    pub(super) damaged: Vec<(u64, u64)>,
     /// These need not arrive: they were left out by policy, or their stream was deleted.
     pub(super) exempt: BTreeSet<Id>,
     pub(super) has_truncated: bool,
@@ -157,6 +163,7 @@ impl World {
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
+            damaged: Vec::new(),
             has_new_history: false,
             confirmed: None,
             may_give_up: false,
@@ -175,6 +182,7 @@ impl World {
         self.flying = None;
         (self.may_give_up, self.opened_at) = (false, self.medium.position);
         self.confirmed = None;
+        self.damaged.clear();
         self.is_opening = false;
         self.waiting.clear();
         let seed = self.random.u64(..);
@@ -228,7 +236,9 @@ impl World {
         if self.is_traced && !matches!(event, Event::Due(_)) {
             eprintln!("{}", super::trace::event(&event));
         }
-        for action in self.brain.apply(event, now) {
+        let mut actions = Vec::new();
+        self.brain.apply(event, now, &mut actions);
+        for action in actions {
             if self.is_traced {
                 eprintln!("    {}", super::trace::action(&action));
             }
@@ -268,9 +278,9 @@ impl World {
             Action::StopSink => self.task.iter_mut().for_each(Task::stop),
             Action::Connect(connect) => {
                 self.disconnect();
-                self.attempt = Some(Attempt::Connect(connect));
+                self.attempt = Some(Attempt::Connect(*connect));
             }
-            Action::Resume(own) => self.attempt = Some(Attempt::Resume(own)),
+            Action::Resume(own) => self.attempt = Some(Attempt::Resume(*own)),
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
                 self.asking = None;
@@ -355,6 +365,9 @@ impl World {
             Note::Unconfirmed => self.may_give_up = true,
             Note::Restarted => self.run_began_at = self.medium.rows.len(),
             Note::LeftOut { from, to, .. } => {
+                let reads = self.damaged.iter().filter(|(a, b)| *a < to.0 && *b > from.0).count();
+                assert!(reads >= READS_WANTED, "{from} to {to} left out after {reads} reads");
+                self.damaged.clear();
                 self.exempt.extend(offsets(from.0, to.0));
                 let evicted = self.evicted.iter().filter(|(_, at)| (from.0..to.0).contains(at));
                 self.exempt.extend(evicted.map(|(id, _)| id));
@@ -365,6 +378,7 @@ impl World {
             Note::Store(StoreEnd::Higher { ours, theirs }, _) => {
                 panic!("{theirs} is stored, which is not of the same stream as {ours}")
             }
+            Note::Taken { last, .. } => self.damaged.retain(|(_, next)| *next > last.0 + 1),
             Note::Internal(what) => panic!("{what}"),
             _ => {}
         }
@@ -380,9 +394,15 @@ impl World {
         let mut bytes = chunk.bytes.to_vec();
         // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
-        if may_be_damaged && self.random.u32(0..20) == 0 {
+        if chunk.is_rotten || may_be_damaged && self.random.u32(0..20) == 0 {
             // Damages the last byte of the last message, which the CRC detects.
             *bytes.last_mut().unwrap() ^= 1;
+            self.damaged.push((chunk.first(), chunk.next()));
+            if self.random.u32(0..4) == 0 {
+                let mut state = self.source.state();
+                let same = state.chunks.iter_mut().find(|c| c.first() == chunk.first());
+                same.into_iter().for_each(|chunk| chunk.is_rotten = true);
+            }
         }
         let size = bytes.len() as u64;
         self.held_bytes.fetch_add(size, Ordering::Relaxed);
