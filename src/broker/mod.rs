@@ -27,6 +27,7 @@ mod pool;
 mod publishing;
 mod race;
 mod reader;
+mod replies;
 mod scan;
 mod shared;
 mod slot;

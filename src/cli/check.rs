@@ -186,6 +186,8 @@ pub struct ConsumerPlan {
     pub partitions: Option<Vec<PartitionPlan>>,
     /// Name under which its offset is stored on the broker.
     pub reference: String,
+    /// True if the broker has one active consumer among all daemons with this reference.
+    pub single_active: bool,
     /// Start position if it has never stored an offset.
     pub start: String,
     /// Kind of its sink.
@@ -275,6 +277,7 @@ impl ConsumerPlan {
             is_super_stream: consumer.is_super_stream,
             partitions,
             reference: consumer.reference.to_string(),
+            single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
@@ -327,6 +330,16 @@ impl fmt::Display for ConsumerPlan {
         writeln!(f, "consumer {:?}", self.name)?;
         let source = if self.is_super_stream { "super:      " } else { "stream:     " };
         writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
+        let one = match (self.single_active, self.is_super_stream) {
+            (false, _) => None,
+            (true, false) => Some("one of all daemons with this reference, chosen by the broker"),
+            (true, true) => Some(
+                "for each partition, one of all daemons with this reference, chosen by the broker",
+            ),
+        };
+        if let Some(one) = one {
+            writeln!(f, "  active:     {one}")?;
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,

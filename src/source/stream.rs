@@ -71,6 +71,26 @@ impl StreamSource {
         properties
     }
 
+    async fn connection(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
+        }
+        match connect_to_stream(&options, &self.stream, prefer).await {
+            // Shared connections lead to where they lead: where that is not the leader, it is looked for
+            // with new ones.
+            Err(BrokerError::StreamUnavailable { .. })
+                if prefer == Prefer::Leader
+                    && !options.follow_advertised_hosts
+                    && options.sharing.is_some() =>
+            {
+                options.sharing = None;
+                connect_to_stream(&options, &self.stream, prefer).await
+            }
+            connected => connected,
+        }
+    }
+
     /// An older broker ignores the property, and would have every consumer active.
     fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
         if self.single_active.is_none() || has_statistics(connection) {
@@ -88,15 +108,7 @@ impl StreamSource {
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let mut options = self.options.clone();
-        if prefer == Prefer::Leader && !options.follow_advertised_hosts {
-            // Shared connections lead to where they lead: the leader is looked for with new ones.
-            options.sharing = None;
-        }
-        if let Some(sharing) = &mut options.sharing {
-            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
-        }
-        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
+        let connection = self.connection(prefer).await?;
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
@@ -130,7 +142,7 @@ impl StreamLink {
             && is_single_active
         {
             let what = format!(
-                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
+                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer. Where the partitions of a super stream were bound anew, in another order, consumers that subscribed before and after cannot share one: it passes when all daemons of this reference have been restarted, or the old order is bound again"
             );
             return SourceError::new(ErrorKind::Refused, what);
         }

@@ -4,6 +4,7 @@
 //! - [`kills`]: `kill -9` at random moments, and between any two steps of a write
 //! - [`frozen`]: two daemons with the same configuration, of which one is frozen while the other goes on
 //! - [`outage`]: the medium fails for a while, beside a consumer that must not notice
+//! - [`rolling`]: three daemons share the partitions of a super stream, and are restarted and killed in turn
 //!
 //! In the end what was published is compared with what landed: is anything lost, there twice, or torn?
 //! Of each sink there is an [`oracle::Oracle`] in [`media`], which says how it is set up and reads back
@@ -22,6 +23,7 @@ mod kills;
 mod media;
 mod oracle;
 mod outage;
+mod rolling;
 mod table;
 
 use std::time::{Duration, Instant};

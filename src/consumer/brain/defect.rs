@@ -55,6 +55,10 @@ pub(super) enum Defect {
     LosesInSilence,
     /// The broker waits for a sink that is stuck.
     WaitsForStuckSink,
+    /// The broker waits for a sink that does not open.
+    WaitsForStuckOpening,
+    /// The broker waits for a consumer that is ending.
+    EndsInItsOwnTime,
 }
 
 impl Defect {
@@ -76,7 +80,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 13] = [
+    pub(super) const WHOLE: [Defect; 15] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -90,5 +94,7 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
+        Defect::WaitsForStuckOpening,
+        Defect::EndsInItsOwnTime,
     ];
 }

@@ -158,18 +158,21 @@ impl World {
     /// The broker has this consumer, or another one, become the active one.
     fn activate(&mut self) {
         let by_broker = self.spec.source_is_by_broker();
-        let is_subscribed = |link: &&mut ModelLink| !link.has_ended && !link.is_stopped;
+        let is_subscribed =
+            |link: &&mut ModelLink| !(link.has_ended || link.is_stopped && link.awaits_answer);
         let Some(link) = self.link.as_mut().filter(|_| by_broker).filter(is_subscribed) else {
             return;
         };
         // It may think better of it before there is an answer.
         let active = match (link.awaits_answer, link.yields_since) {
-            (false, _) => link.from.is_none(),
+            // One that is ending has been the active one.
+            (false, _) => link.from.is_none() && !link.is_stopped,
             (true, None) => false,
             (true, Some(_)) => return,
         };
         link.awaits_answer = true;
         link.yields_since = Some(self.now).filter(|_| !active);
+        link.activates_since = Some(self.now).filter(|_| active);
         self.tell(Event::Activation { active });
     }
 

@@ -40,6 +40,8 @@ pub(super) struct ModelLink {
     pub(super) awaits_answer: bool,
     /// Since when it waits for a consumer that is to become passive.
     pub(super) yields_since: Option<Instant>,
+    /// Since when it waits for one that is to become active.
+    pub(super) activates_since: Option<Instant>,
     /// The brain wants no more events of it.
     pub(super) is_stopped: bool,
 }
@@ -215,12 +217,12 @@ impl World {
 
     /// One turn of the loop around the brain.
     pub(super) fn due(&mut self) {
-        let yields_since = self.link.as_ref().and_then(|link| link.yields_since);
-        if let Some(since) = yields_since.filter(|_| self.brain.leaving.outcome().is_none()) {
-            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
-        }
         let waiting = self.next_chunk().is_some();
         self.tell(Event::Due(Surroundings { credit: self.has_credit(), waiting }));
+        let since = self.link.as_ref().and_then(|link| link.yields_since.or(link.activates_since));
+        if let Some(since) = since {
+            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
+        }
     }
 
     pub(super) fn tell(&mut self, event: Event<u32>) {
@@ -303,7 +305,8 @@ impl World {
     fn on_answer(&mut self, start: Option<Start>) {
         let link = self.link.as_mut().expect("an answer is for a connection");
         assert!(link.awaits_answer, "an answer that nobody waits for");
-        (link.awaits_answer, link.yields_since, link.is_stopped) = (false, None, false);
+        (link.awaits_answer, link.is_stopped) = (false, false);
+        (link.yields_since, link.activates_since) = (None, None);
         match start {
             Some(start) => link.from = Some(self.source.state().start(start)),
             None => {
