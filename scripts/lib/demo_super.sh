@@ -89,7 +89,7 @@ ask() {
     [[ ${daemons[nth]} ]] || continue
     kill -0 "${daemons[nth]}" 2>/dev/null || fail "daemon ${WHO[nth]} has ended"
     port=${ports[nth]}
-    while read -r object; do
+    while read -r object || [[ $object ]]; do
       stream=$(field "$object" stream)
       state[$nth:$stream]=$(field "$object" state)
       durable[$nth:$stream]=$(field "$object" durable_offset)
@@ -176,7 +176,7 @@ verify_super() {
   for STREAM in "${PARTITIONS[@]}"; do total=$((total + $(published))); done
   note "published: $total messages by all runs, all confirmed by the broker"
   [[ $READER ]] || { note 'not counted: there is no Python to ask with' && return; }
-  while read -r name count distinct; do
+  while read -r name count distinct || [[ $name ]]; do
     counts[$name]=$count distincts[$name]=$distinct
   done < <("$READER" scripts/lib/demo_query.py count-orders "$DATA/orders.db")
   for STREAM in "${PARTITIONS[@]}"; do

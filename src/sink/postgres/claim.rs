@@ -28,7 +28,8 @@
 //!
 //! Two daemons with one configuration do not take the row from each other for ever: a process
 //! takes it over once. When it finds that somebody else has it, it stops for good; and a sink that
-//! is opened again in the same process goes on with the claim of the first ([`Claim`]).
+//! is opened again in the same process goes on with the claim of the first ([`Claim`]). Where the broker
+//! chooses the active daemon, each opening is a new claim: it is this one's turn again.
 //!
 //! A row also names the table that its rows go to. A newcomer that finds another reference there, for
 //! the same stream and table, does not take its own row: every message would be there twice. Two

@@ -16,7 +16,7 @@ use crate::types::{Checkpoint, Offset};
 
 impl World {
     pub(super) fn end_opening(&mut self, fails: bool) {
-        if self.is_stuck || !std::mem::take(&mut self.is_opening) {
+        if self.never_opens || !std::mem::take(&mut self.is_opening) {
             return;
         }
         if fails {

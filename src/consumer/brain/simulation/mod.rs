@@ -70,12 +70,18 @@ impl World {
             966..986 => self.activate(),
             986..990 => self.run_anew(),
             990..993 => self.tell(Event::Drain),
-            993..995 => self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck,
+            993..995 => self.get_stuck(),
             995..997 => self.is_taken_over(),
             _ => self.another_consumes(),
         }
         self.due();
         self.begin_again_after_an_end();
+    }
+
+    /// The sink does nothing any more, or works again.
+    fn get_stuck(&mut self) {
+        self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck;
+        self.never_opens = self.is_stuck && self.random.bool();
     }
 
     fn publish(&mut self) {
@@ -262,7 +268,7 @@ impl World {
             state.incarnation += 1;
         }
         drop(state);
-        (self.is_troubled, self.is_stuck) = (false, false);
+        (self.is_troubled, self.is_stuck, self.never_opens) = (false, false, false);
     }
 
     /// One step in which whatever is under way ends well, or the time passes to the next deadline.
@@ -295,6 +301,9 @@ impl World {
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
         if self.is_stuck {
+            if self.random.bool() {
+                self.tell(Event::Drain);
+            }
             // Long enough for everything that has a limit.
             for _ in 0..STUCK_STEPS {
                 self.now += TICK;

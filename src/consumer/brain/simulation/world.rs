@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) is_troubled: bool,
     /// The sink does nothing at all.
     pub(super) is_stuck: bool,
+    /// Nor does it open.
+    pub(super) never_opens: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
     /// Rows before this one were written by a run before.
@@ -156,6 +158,7 @@ impl World {
             held_bytes: Arc::default(),
             is_troubled: false,
             is_stuck: false,
+            never_opens: false,
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
