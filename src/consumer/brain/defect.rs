@@ -57,8 +57,6 @@ pub(super) enum Defect {
     WaitsForStuckSink,
     /// The broker waits for a sink that does not open.
     WaitsForStuckOpening,
-    /// The broker waits for a consumer that is ending.
-    EndsInItsOwnTime,
 }
 
 impl Defect {
@@ -80,7 +78,7 @@ impl Defect {
     ];
 
     /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 15] = [
+    pub(super) const WHOLE: [Defect; 14] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -95,6 +93,5 @@ impl Defect {
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
         Defect::WaitsForStuckOpening,
-        Defect::EndsInItsOwnTime,
     ];
 }

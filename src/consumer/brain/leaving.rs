@@ -236,9 +236,6 @@ impl<W: Caller> Brain<W> {
 
     /// The broker waits for the end: it has the same time as for a change.
     fn end_in_time(&mut self, now: Moment) {
-        if planted!(self, EndsInItsOwnTime) {
-            return;
-        }
         if let Leaving::Ending { stop_at, abort_at, .. } = &mut self.leaving
             && abort_at.is_none()
         {

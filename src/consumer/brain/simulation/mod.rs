@@ -301,9 +301,6 @@ impl World {
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
         if self.is_stuck {
-            if self.random.bool() {
-                self.tell(Event::Drain);
-            }
             // Long enough for everything that has a limit.
             for _ in 0..STUCK_STEPS {
                 self.now += TICK;
