@@ -129,7 +129,7 @@ postgres_dir() {
 postgres_install() {
   postgres_dir >/dev/null && return
   announce "installing postgresql (the tests of the postgres sink start servers of their own)"
-  # Else the package makes and starts one for the whole machine, which nobody asked for.
+  # Otherwise the package creates and starts a server for the whole machine.
   apt_install postgresql-common
   as_root mkdir -p /etc/postgresql-common/createcluster.d
   as_root tee /etc/postgresql-common/createcluster.d/rillway.conf >/dev/null <<<'create_main_cluster = false'
@@ -211,7 +211,7 @@ if [[ $# == 2 && $1 == prometheus && $2 == --where ]]; then
 fi
 missing=0
 for what in "$@"; do
-  # A process each: what cannot be had must not keep the rest from being seen to.
+  # A process each: one that fails must not keep the others from being installed.
   status=0
   "$HERE/setup.sh" "$what" || status=$?
   case $status in

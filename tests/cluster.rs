@@ -1,5 +1,5 @@
 //! Three nodes under load: a replica that consumers read from freezes, and the leader is killed. How soon
-//! do they go on, and is anything lost or duplicated?
+//! do the consumers continue, and is anything lost or duplicated?
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use crate::common::load::assert_exact;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Version, eventually, streams};
 
-/// More than there are replicas.
+/// More consumers than replicas.
 const CONSUMERS: [&str; 4] = ["file-0", "file-1", "file-2", "file-3"];
 
-/// So soon after a node froze its consumers go on elsewhere.
+/// Time limit for the consumers of a frozen node to continue on another one.
 const AFTER_FREEZE: Duration = Duration::from_secs(20);
 
-/// So soon after a stream takes messages again its consumers go on.
+/// Time limit for consumers to continue once the stream accepts messages again.
 const AFTER_RETURN: Duration = Duration::from_secs(15);
 
-/// The longest that the broker itself may take to serve the stream again.
+/// Longest time that the broker itself may take to serve the stream again.
 const RETURN_MAX: Duration = Duration::from_secs(120);
 
 fn home(cluster: &Cluster, stream: &str) -> Home {
@@ -31,7 +31,7 @@ fn home(cluster: &Cluster, stream: &str) -> Home {
             )
         })
         .collect();
-    // Heartbeats and time limits are the defaults: the times above are promised for those.
+    // Heartbeats and time limits are the defaults: the limits above are promised for those.
     Home::with_broker(&format!("uris = {}", cluster.uris()), &consumers)
 }
 
@@ -46,17 +46,18 @@ async fn durable(daemon: &Daemon) -> Option<Vec<u64>> {
     Some(all)
 }
 
-/// Waits until the stream takes messages, and each consumer has one that was published after this was
-/// called; returns how long that took after the stream took messages.
+/// Waits until the stream accepts messages, and each consumer has one that was published after the call.
+/// Returns how long the consumers took after the stream accepted messages.
 async fn until_all_go_on(daemon: &Daemon, load: &SteadyLoad) -> Duration {
     let confirmed = load.confirmed();
-    // What is under way at the time may still be confirmed.
+    // Messages in flight at that time may still be confirmed.
     eventually("the stream takes messages", RETURN_MAX, || async {
         (load.confirmed() > confirmed + 100).then_some(())
     })
     .await;
     let back = Instant::now();
-    // Offsets are at least as many as messages, and whoever reads on passes the first one soon.
+    // There are at least as many offsets as messages, and a consumer that reads soon passes the first
+    // one.
     let now = eventually("the daemon answers", AFTER_RETURN, || durable(daemon)).await;
     let target = now.into_iter().max().unwrap().max(load.confirmed());
     eventually("all consumers go on", Duration::from_secs(60), || async {

@@ -1,8 +1,8 @@
-//! The tests that need more than the crate itself: brokers, clients of other makes, the built binary.
+//! The tests that need more than the crate itself: brokers, other clients, the built binary.
 //!
-//! One file per question asked, all in one binary: it is linked once, and a shared broker per version
-//! serves all of them. `make test` runs them, and so does plain `cargo test`, which starts what it
-//! needs by itself.
+//! One file per question, all in one binary: it is linked only once, and one shared broker per version
+//! serves all of them. Both `make test` and plain `cargo test` run them; they start what they need by
+//! themselves.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

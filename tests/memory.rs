@@ -1,6 +1,6 @@
-//! A sink that is stuck while very many messages wait: does resident memory stay within the bound
-//! that `rillway check` prints, plus 32 MiB for the process? And once the sink goes on, does
-//! everything arrive, over the same connection?
+//! A sink is stuck while very many messages wait: does resident memory stay within the bound that
+//! `rillway check` prints, plus 32 MiB for the process? And once the sink continues, does everything
+//! arrive, over the same connection?
 //!
 //! The sink is standard output into a pipe that nobody reads. By default 300,000 messages wait for 20
 //! seconds; a million for two minutes:
@@ -22,12 +22,12 @@ use crate::common::{Broker, Version, env_or, streams};
 
 const MIB: u64 = 1 << 20;
 
-/// For the program itself, whatever it is told to do.
+/// Memory for the program itself, whatever its configuration.
 const PROCESS_BYTES: u64 = 32 * MIB;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A heartbeat of 2 s, as in [`Home::new`], by way of a proxy that counts connections.
+/// A heartbeat of 2 s, as in [`Home::new`], through a proxy that counts connections.
 fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
     let settings = format!(
         "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
@@ -42,7 +42,7 @@ fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
     )
 }
 
-/// What a process may take, and the most that was seen of it.
+/// Memory limit of a process, and its observed peak.
 struct Watched {
     bound: u64,
     most: u64,
@@ -59,7 +59,7 @@ impl Watched {
         assert!(most <= bound, "{when}: {most} KiB resident, where {bound} KiB are the bound");
     }
 
-    /// Looks on while the sink stays stuck for so long: that it is long is the point.
+    /// Watches while the sink stays stuck for this long: the duration is part of the test.
     async fn look_on(&mut self, daemon: &Daemon, stuck: Duration) {
         let began = Instant::now();
         while began.elapsed() < stuck {
@@ -87,8 +87,8 @@ async fn until_stuck(daemon: &mut Daemon) {
     }
 }
 
-/// Reads so many lines, and gives of each what `number` makes of it; and the pipe, for a daemon that
-/// nobody reads ends.
+/// Reads this many lines, and returns `number` of each; and the pipe, because a daemon whose pipe is
+/// closed ends.
 async fn read_lines(
     pipe: ChildStdout,
     lines: u64,
@@ -119,9 +119,9 @@ async fn stuck_for_long() -> Result<(), Unavailable> {
     let (total, seconds) = (env_or("STUCK_MESSAGES", 1_500), env_or("STUCK_SECONDS", 20));
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "stuck").await;
-    // Each confirmed before the next is sent, so each in a chunk of its own, all of one size: a larger
-    // one than those before may cost the connection, see below. Of messages that are sent together,
-    // the broker may make several chunks of any size.
+    // Each message is confirmed before the next is sent, so each is a chunk of its own, all of one size:
+    // a chunk that is larger than the earlier ones may cost the connection, see below. If messages are
+    // sent together, the broker may make several chunks of any size.
     let body = |i| format!("{i}-{:x<40000}", "");
     publish_evenly(broker, &stream, (total, 1), body).await;
     let proxy = Proxy::to(broker.stream_port).await;
@@ -154,8 +154,8 @@ async fn a_sink_that_is_stuck_for_long() {
     or_skip!(stuck_for_long().await);
 }
 
-/// First thousands of chunks with one message each, for which the window of credit opens wide; then
-/// large ones.
+/// First thousands of chunks with one message each, for which the credit window grows wide; then large
+/// ones.
 async fn tiny_then_large() -> Result<(), Unavailable> {
     const LARGE: u64 = 60;
     const LARGE_BYTES: usize = 900_000;
@@ -199,7 +199,7 @@ async fn chunks_far_larger_than_those_before() {
     or_skip!(tiny_then_large().await);
 }
 
-/// Batches of 2 MiB each that take a few KiB in the stream.
+/// Batches of 2 MiB each that take only a few KiB in the stream.
 async fn inflating() -> Result<(), Unavailable> {
     const MESSAGES: u64 = 8_000;
     const PER_BATCH: usize = 200;

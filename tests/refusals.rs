@@ -1,5 +1,4 @@
-//! When a broker will not have us, or it is not the broker that answers: does the error say so, and what
-//! to do?
+//! A broker refuses us, or something else than a broker answers: does the error say so, and what to do?
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n")
 }
 
-/// What `check --connect` says of a consumer on this broker.
+/// The output of `check --connect` for a consumer on this broker.
 fn told(uri: &str, stream: &str) -> String {
     told_in(&Home::new(uri, &consumer("c", stream, "{ type = \"null\" }")))
 }
@@ -62,7 +61,7 @@ async fn rights_and_limits() -> Result<(), Unavailable> {
     let full = told(&broker.uri(), &stream);
     assert!(full.contains("list_user_limits --user 'guest'"), "{full}");
     broker.ctl(&["rabbitmqctl", "clear_user_limits", "guest", "all"]).await;
-    // The broker has the same answer for a name that is wrong.
+    // The broker gives the same answer for a wrong name.
     let wrong = told(&broker.uri().replace("/%2f", "/elsewhere"), &stream);
     for says in ["virtual host \"elsewhere\"", "there is no such virtual host", "list_vhosts"] {
         assert!(wrong.contains(says), "{wrong}");
@@ -75,8 +74,8 @@ async fn a_user_without_rights_and_a_reached_limit_say_what_to_do() {
     or_skip!(rights_and_limits().await);
 }
 
-/// Both kinds of client on both of the management UI's ports, and a plain one on the stream protocol's
-/// port with TLS.
+/// Both kinds of client on both ports of the management UI, and a plain one on the stream protocol's TLS
+/// port.
 async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
     let certificates = certificates();
     let (encrypted, https, amqps) = (free_port(), free_port(), free_port());
@@ -127,7 +126,8 @@ async fn the_wrong_port_is_named_with_and_without_tls() {
     or_skip!(ports_with_and_without_tls().await);
 }
 
-/// The stream protocol does not tell a queue of another type from none, unless one is to be created.
+/// The stream protocol does not distinguish a queue of another type from a missing one, except when one
+/// is created.
 async fn other_queues(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let source = streams::create(broker, "source").await;
@@ -179,7 +179,7 @@ async fn a_queue_of_another_type_is_named_on_rabbitmq_3_10() {
 }
 
 /// A disk alarm under a running sink, under one that starts meanwhile, and under `publish`; and a memory
-/// alarm, which does not stop publishers of streams.
+/// alarm, which does not block publishers of streams.
 async fn alarms() -> Result<(), Unavailable> {
     let broker = Broker::private(Version::V4_3).await?;
     let (source, target) =
@@ -208,7 +208,7 @@ async fn alarms() -> Result<(), Unavailable> {
     daemon.until_durable("copy", 19).await;
     broker.ctl(&["rabbitmqctl", "set_vm_memory_high_watermark", "0.6"]).await;
 
-    // More is there than the sink has taken when the alarm comes.
+    // The stream holds more than the sink has taken when the alarm begins.
     daemon.signal("STOP");
     streams::publish(&broker, &source, (20..5_000).map(body)).await;
     broker.ctl(&["rabbitmqctl", "set_disk_free_limit", "99999999999999"]).await;
@@ -219,7 +219,7 @@ async fn alarms() -> Result<(), Unavailable> {
     let shown = daemon.until("copy", "the alarm is named", Duration::from_secs(60), names_it).await;
     let reason = shown["reason"].as_str().unwrap();
     assert!(reason.contains("disk space") && reason.contains(&target), "{reason}");
-    // It is tried again some times.
+    // It is tried again a few times.
     let retries = || home.log().matches("failed as before").count();
     eventually("it is tried again", Duration::from_secs(60), || async {
         (retries() >= 3).then_some(())
@@ -265,7 +265,7 @@ async fn an_alarm_is_named_once_and_is_waited_out() {
     or_skip!(alarms().await);
 }
 
-/// What keeps a consumer from connecting is a warning once, and again when it is something else.
+/// The reason why a consumer cannot connect is a warning once, and again when the reason changes.
 async fn attempts() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::unique("attempts");

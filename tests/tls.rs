@@ -1,5 +1,5 @@
-//! Is a connection over TLS as good as a plain one? With a certificate that is trusted, a name that
-//! has to fit, and a client that proves itself by its own certificate (SASL EXTERNAL).
+//! Does a TLS connection work like a plain one? With a trusted certificate, a name that has to fit, and a
+//! client that authenticates by its own certificate (SASL EXTERNAL).
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -74,7 +74,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
     let consumer = format!(
         "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"file\", dir = \"out\" }}\n"
     );
-    // The broker advertises its plain port, so the given address has to do.
+    // The broker advertises its plain port, so the configured address is used.
     let settings = |user: &str, rest: &str| {
         format!(
             "uri = \"rabbitmq-stream+tls://{user}localhost:{port}/%2f\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false\n{rest}"
@@ -104,7 +104,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
         home.lines("out", &stream).iter().map(|line| line["body"].as_u64().unwrap()).collect();
     assert_eq!(bodies, (0..600).collect::<Vec<_>>());
 
-    // An authority that is not trusted, and a name that does not fit: refused, and said so.
+    // An untrusted authority, and a name that does not fit: both are refused, with the reason.
     for (rest, words) in [
         ("", "certificate"),
         (

@@ -81,7 +81,7 @@ impl Connection {
         Connection(Arc::new(inner), None)
     }
 
-    /// The same connection, as one of its users has it.
+    /// A user's view of the connection.
     pub(super) fn leased(&self, lease: Lease) -> Self {
         Connection(Arc::clone(&self.0), Some(Arc::new(lease)))
     }

@@ -16,7 +16,7 @@ use crate::tls;
 /// Number of bytes that distinguish a frame's size from the protocols below.
 pub(super) const TELLING_BYTES: usize = 4;
 
-/// What to do where another port was meant.
+/// Remedy if another port was meant.
 const PORTS: &str = "Rillway needs the port of RabbitMQ's stream protocol: normally 5552, or 5551 with TLS (rabbitmq-diagnostics listeners)";
 
 /// Description of the protocol that answers on the port; `None` for what may be the stream

@@ -126,7 +126,7 @@ impl Looking<'_> {
         let known = self.fleet.members(self.stream);
         let known = known.map_or_else(Vec::new, |members| self.targets(&members, prefer));
         let all = known.len();
-        // What is suspect is not tried before the seeds.
+        // Suspect nodes are not tried before the seeds.
         let mut to_ask: Vec<_> =
             known.into_iter().filter(|node| !self.fleet.is_suspect(node)).collect();
         if prefer == Prefer::Replica
@@ -165,7 +165,7 @@ impl Looking<'_> {
                     let what = "nodes that have no member of it do not say in time which ones have";
                     failed = Some(unavailable(self.stream, what));
                 }
-                // It has had its time, and the others would take as long.
+                // It has used its time, and the others would take as long.
                 Err(error @ BrokerError::Timeout { .. }) => return Err(error),
                 Err(error) => failed = Some(error),
             }
@@ -234,7 +234,7 @@ impl Looking<'_> {
             [] => Failures::new(),
             before => match race(before, self.options).await {
                 Ok(connection) => {
-                    // Not waited for: what it has to say makes no difference.
+                    // Not waited for: its answer makes no difference.
                     tokio::spawn(async move { asked.close().await });
                     return Ok(connection);
                 }

@@ -8,8 +8,8 @@ use super::pool;
 use crate::types::StreamName;
 use crate::wire::commands::{Partitions, ResponseCode, keys};
 
-/// Names of the super stream's partitions, in their order, each once. An exchange without streams has
-/// none.
+/// Names of the super stream's partitions, in their order, without duplicates. Empty if the exchange has
+/// no streams.
 ///
 /// Uses a connection of the pool if there is one.
 pub async fn partitions(
@@ -22,7 +22,7 @@ pub async fn partitions(
         None => connect_to_seed(options).await?,
     };
     let answer = ask(&connection, super_stream).await;
-    // A node that did not answer would not answer this either.
+    // A node that did not answer the first query would not answer this one either.
     if connection.is_sound() {
         connection.close().await;
     }
@@ -49,7 +49,7 @@ async fn ask(
         }
         other => other,
     })?;
-    // A stream that is bound under two keys is in it twice.
+    // A stream that is bound under two keys is in the list twice.
     let mut seen = std::collections::HashSet::new();
     answer.retain(|partition| seen.insert(partition.clone()));
     Ok(answer)

@@ -140,7 +140,7 @@ struct Silence {
 }
 
 impl Silence {
-    /// For a heartbeat interval of so many seconds; `None` for 0, which turns it off. A peer sends
+    /// For this heartbeat interval in seconds; `None` for 0, which turns it off. A peer sends
     /// something at least every half interval if it can, so both the heartbeat and the answer are
     /// missing when it is given up, after nine tenths.
     fn of(heartbeat_s: u32) -> Option<Silence> {

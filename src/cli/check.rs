@@ -167,13 +167,13 @@ pub struct Plan {
     pub admin: Option<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
-    /// What each consumer would do.
+    /// The report for each consumer.
     pub consumers: Vec<ConsumerPlan>,
     /// Upper bound of the memory of all consumers, in bytes. The process itself comes on top.
     pub memory_bound_bytes: u64,
 }
 
-/// What a consumer would do.
+/// The report for one consumer.
 #[derive(Debug, Serialize)]
 pub struct ConsumerPlan {
     /// Name of the consumer.
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_consumer_resumes_stands_beside_it() {
+    fn each_consumer_is_shown_with_its_resume_position() {
         let report = ResumeReport {
             position: "offset 7".into(),
             why: "the sink's own position is 6".into(),

@@ -1,4 +1,4 @@
-//! Whole files, loaded: what comes out, and what is refused.
+//! Whole files, loaded: the results, and the refusals.
 
 mod files;
 mod secrets;
@@ -270,7 +270,7 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
 }
 
 #[test]
-fn what_is_wrong_in_several_places_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let found = problems(
         r#"
 [[consumer]]

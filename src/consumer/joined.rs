@@ -110,7 +110,7 @@ mod tests {
     use crate::sink::conformance::batch;
 
     #[test]
-    fn what_is_left_out_counts_for_nobody() {
+    fn left_out_records_count_nowhere() {
         let mut ledger = Ledger::starting_at(None);
         let mut order = |batch: Batch| {
             let ticket = ledger.open(batch.checkpoint(), batch.messages(), batch.oldest()).unwrap();

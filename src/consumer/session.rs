@@ -19,7 +19,7 @@ use crate::wire::chunk::ProbedChunk;
 /// The wait between two of them.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
 
-/// Where a consumer would begin, and what it rests on.
+/// Where a consumer would begin, and why.
 pub(super) struct Outlook {
     pub(super) link: Arc<dyn Link>,
     pub(super) plan: Plan,
@@ -93,7 +93,7 @@ impl Outlook {
     }
 }
 
-/// What confirms that the stream still holds a position.
+/// Evidence that the stream still holds a position.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     /// The stream's counters are enough: the first chunk of the subscription is checked too.

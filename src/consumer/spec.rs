@@ -95,7 +95,7 @@ pub struct Spec {
     pub state_dir: PathBuf,
 }
 
-/// What a consumer needs besides its own keys.
+/// Everything that a consumer needs besides its own keys.
 pub struct Surroundings {
     /// See [`Spec::source`].
     pub source: Arc<dyn Source>,

@@ -59,7 +59,7 @@ impl Scripted {
         Scripted::activated(abilities, Activation::AtOnce)
     }
 
-    /// The same, with a say in which subscription is the active one.
+    /// The same, and the test chooses which subscription is the active one.
     pub(crate) fn activated(abilities: Abilities, activation: Activation) -> Scripted {
         let state = State { chunks: Vec::new(), next: Offset(0), stored: None, is_missing: false };
         let (changed, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
@@ -110,12 +110,12 @@ impl Scripted {
         self.0.active.send_replace(active);
     }
 
-    /// Waits for so many subscriptions.
+    /// Waits for this many subscriptions.
     pub(crate) async fn subscribed(&self, times: u64) {
         drop(self.0.subscriptions.subscribe().wait_for(|count| *count >= times).await);
     }
 
-    /// Waits until so many changes to passive were answered.
+    /// Waits until this many changes to passive were answered.
     pub(crate) async fn yielded(&self, times: u64) {
         drop(self.0.yields.subscribe().wait_for(|count| *count >= times).await);
     }

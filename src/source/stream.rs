@@ -53,7 +53,7 @@ impl StreamSource {
         self
     }
 
-    /// The same as one of several of which the broker has one active.
+    /// The same for one of several instances, of which the broker makes one active.
     #[must_use]
     pub fn single_active(self, group: SingleActive) -> StreamSource {
         StreamSource { single_active: Some(group), ..self }

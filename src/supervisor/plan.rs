@@ -95,8 +95,8 @@ pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
     make(config, &consumer.of_stream(None), None)
 }
 
-/// The plan for one partition of the consumer's super stream. One that came `late` has messages only
-/// from after the consumer began, so it is read from its first message on.
+/// The plan for one partition of the consumer's super stream. A partition that appeared `late`, after the
+/// consumer began, holds only messages from after that, so it is read from its first message.
 pub(super) fn plan_of_partition(
     config: &Config,
     consumer: &ConsumerConfig,
@@ -105,7 +105,7 @@ pub(super) fn plan_of_partition(
     pool: &Arc<Pool>,
 ) -> Plan {
     let mut one = consumer.of_stream(Some(partition));
-    // A point in time means the same for every partition, whenever it came.
+    // A point in time means the same for every partition, whenever it appeared.
     if late && !matches!(one.start, config::Start::Timestamp(_)) {
         one.start = config::Start::First;
     }

@@ -1,4 +1,4 @@
-//! A consumer of a super stream: asks for its partitions again and again, and edits the desired state.
+//! A consumer of a super stream: asks for its partitions repeatedly, and edits the desired state.
 //!
 //! While there is no partition to show, or the broker cannot be asked, the consumer has a row of its
 //! own among the consumers, with the super stream's name and the reason. It is never ready.
@@ -21,7 +21,7 @@ use crate::sync::lock;
 use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
 use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
-/// Time between two questions. Partitions are removed after two answers, so within half a minute.
+/// Time between two questions. Two answers without a partition remove it, so within half a minute.
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Shortest time between two questions while there is no partition.
@@ -30,16 +30,16 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest time between two questions while there is no partition.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Time for which the partitions may not be known to be all, before the consumer counts as not ready.
+/// How long the list of partitions may be unknown or doubtful before the consumer counts as not ready.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of a question, with connecting to all nodes.
 const ASK_MAX: Duration = Duration::from_secs(60);
 
-/// Time limit for writing the partitions down.
+/// Time limit for writing the partitions to the state file.
 const WRITE_MAX: Duration = Duration::from_secs(20);
 
-/// How long the task may show no sign of life.
+/// How long the task may give no heartbeat.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A consumer of a super stream, ready to run.
@@ -50,12 +50,12 @@ pub struct SuperPlan {
     sink_kind: &'static str,
     guarantee: Guarantee,
     state_dir: PathBuf,
-    /// For asking.
+    /// For asking the broker.
     connect: ConnectOptions,
     plan: PlanOf,
 }
 
-/// Plan of a partition; the second argument is true if it came after the consumer had begun.
+/// Plan of a partition; the second argument is true if it appeared after the consumer had begun.
 type PlanOf = Box<dyn Fn(&StreamName, bool) -> Plan + Send + Sync>;
 
 impl SuperPlan {
@@ -115,7 +115,7 @@ fn empty(super_stream: &StreamName) -> String {
 /// A consumer of a super stream, as others see it.
 pub(super) struct Group {
     plan: SuperPlan,
-    /// What is shown of it beside its partitions; `None` while they say everything.
+    /// Its own row beside the rows of its partitions; `None` while those say everything.
     row: Mutex<Option<Arc<Status>>>,
     /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
     pulse: Mutex<Option<Pulse>>,
@@ -162,7 +162,7 @@ impl Group {
         self.plan.guarantee
     }
 
-    /// Notes that nobody asks any more.
+    /// Marks the consumer as one that no longer asks.
     pub(super) fn end(&self) {
         *lock(&self.pulse) = None;
     }
@@ -243,7 +243,7 @@ impl Group {
             Err(error) => {
                 let is_missing = matches!(error, BrokerError::SuperStreamMissing { .. });
                 if is_missing {
-                    // What is created from now on is late: all of it is read.
+                    // A partition that is created from now on is late: all of it is read.
                     self.enlist(Vec::new()).await?;
                 }
                 Err(Unknown { reason: error.to_string(), is_missing })
@@ -272,12 +272,12 @@ impl Group {
                 Some(0) => {
                     tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
                 }
-                // Nothing is lost yet, and nobody reads it.
+                // Nothing is lost yet, but nothing reads it.
                 unread => {
                     tracing::warn!(consumer = %name, %super_stream, %partition, unread, "no longer a partition, and not read to its end: what is unread stays in its stream. Bind it again, or read it as a `stream` under the same reference");
                 }
             }
-            // It was put there, so it is there.
+            // It was added above, so it exists.
             shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
         }
         if new.is_empty() {
@@ -293,7 +293,8 @@ impl Group {
         Ok(())
     }
 
-    /// Writes new partitions down; returns for each whether it came after the consumer had begun.
+    /// Writes new partitions to the state file; returns for each whether it appeared after the consumer
+    /// had begun.
     async fn enlist(&self, new: Vec<StreamName>) -> Result<Vec<bool>, Unknown> {
         let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
         let state_dir_shown = state_dir;

@@ -62,7 +62,7 @@ labels! {
         /// The sink refuses them.
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
-        /// new one were passed over by `on_offset_lost = "next"`.
+        /// new one were skipped by `on_offset_lost = "next"`.
         Recreated = "recreated",
     }
 }

@@ -24,7 +24,7 @@ fn consumer(name: &str, super_stream: &str, rest: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nsuper_stream = \"{super_stream}\"\n{SMALL}\n{rest}\n")
 }
 
-/// What the admin server shows of one consumer: a row for each partition, by the stream.
+/// The admin server's view of one consumer: a row for each partition, by the stream.
 pub(crate) async fn rows(daemon: &Daemon, name: &str) -> Vec<Value> {
     let Some((_, body)) = daemon.http("GET", "/api/v1/consumers").await else { return Vec::new() };
     let all: Value = serde_json::from_str(&body).unwrap();
@@ -36,7 +36,7 @@ async fn row(daemon: &Daemon, name: &str, stream: &str) -> Option<Value> {
     rows(daemon, name).await.into_iter().find(|row| row["stream"] == stream)
 }
 
-/// Waits until a row is as wanted.
+/// Waits until a row meets the condition.
 async fn until_row(
     daemon: &Daemon,
     (name, stream): (&str, &str),

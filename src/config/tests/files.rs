@@ -17,7 +17,7 @@ fn reference() -> String {
     std::fs::read_to_string(folder().join("reference.toml")).unwrap()
 }
 
-/// What the files refer to.
+/// Files that the configurations refer to.
 fn env(credentials: &Path) -> Env {
     std::fs::write(credentials.join("rabbitmq-password"), "x").unwrap();
     Env::from([
@@ -162,7 +162,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(shown.consumers.len(), 1 + SINKS.len());
 }
 
-/// What precedes the parts of the sinks in the reference.
+/// The text before the parts of the sinks in the reference.
 const PARTS: &str = "put together from src/sink/*/reference.toml.\n\n";
 
 #[test]

@@ -1,5 +1,5 @@
-//! How a consumer ends, and how it yields to another active one: nothing new is taken, and what is under
-//! way is finished and stored.
+//! How a consumer ends, and how it yields to another active instance: it takes nothing new, finishes the
+//! batches in flight, and stores the offset.
 
 use std::time::{Duration, Instant};
 
@@ -10,29 +10,29 @@ use super::{Action, Brain, Caller, Moment, Note, Outcome};
 use crate::source::{Activation, SourceError};
 use crate::telemetry::{RestartReason, State};
 
-/// The broker gives up a change of activity that is not answered within 60 s. So long may the batches
-/// that are under way take; then the sink is closed with what it has settled.
+/// Time limit for the batches in flight when another instance is to be active; then the sink is closed
+/// with what it has settled. The broker gives up a change of activity that is not answered within 60 s.
 pub(super) const YIELD_MAX: Duration = Duration::from_secs(35);
 
-/// So long may closing the sink take besides; then its task is aborted.
+/// Time limit for closing the sink after that; then its task is aborted.
 pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// So long may it take to open the sink and to find the position. Then another instance is let in: the
 /// broker's time is about to be over, and it would close the connection, for all streams that share it.
 pub(super) const ACTIVATE_MAX: Duration = Duration::from_secs(45);
 
-/// Whether the consumer is on its way out.
+/// Whether the consumer is ending or yielding.
 pub(super) enum Leaving {
     No,
-    /// Another one is to be active. At `until`, or sooner, the sink is told to close (`None`: it was);
-    /// at `answer_by` its task is aborted where it has not closed.
+    /// Another instance is to be active. At `until`, or sooner, the sink is told to close (`None`: it has
+    /// been told). At `answer_by` its task is aborted, if it has not closed.
     Yielding {
         stop_at: Option<Instant>,
         until: Option<Instant>,
         answer_by: Instant,
     },
-    /// `stop_at`: when the sink begins nothing more. `abort_at`: when it is aborted, where the broker
-    /// waits for another one to become active.
+    /// `stop_at`: time at which the sink begins no other batch. `abort_at`: time at which it is aborted,
+    /// because the broker waits for another one to become active.
     Ending {
         outcome: Outcome,
         stop_at: Option<Instant>,
@@ -73,8 +73,8 @@ impl Leaving {
 }
 
 impl<W: Caller> Brain<W> {
-    /// Takes nothing new from now on; the first reason counts, and a fault counts for more than
-    /// having been told to.
+    /// Takes nothing new from now on. The first reason counts, but a fault counts for more than having
+    /// been told to end.
     pub(super) fn end(&mut self, outcome: Outcome, now: Moment) {
         let told = outcome == Outcome::Drained;
         let stop_at = now.at + self.spec.wind_up_after;
@@ -83,7 +83,8 @@ impl<W: Caller> Brain<W> {
             Leaving::Ending { outcome: Outcome::Drained, .. } if !told => {}
             Leaving::Ending { stop_at: at, .. } => {
                 if told {
-                    // A fault stays what it is, but a sink that is away is not waited for much longer.
+                    // The outcome remains a fault, but a sink that does not respond gets only a little
+                    // more time.
                     at.get_or_insert(stop_at);
                 }
                 return;
@@ -141,17 +142,16 @@ impl<W: Caller> Brain<W> {
             }
         }
         if is_unsure {
-            // The position is asked for on this connection, and on every later one, before anything is
-            // stored there.
+            // On this connection and every later one, the position is checked before anything is stored.
             self.storing.resume();
         }
         if self.activation == Activation::ByBroker && matches!(self.link, Link::Down { .. }) {
-            // It does not connect again: another one may be active by then.
+            // It does not connect again: another instance may be active by then.
             self.storing.give_up();
         }
     }
 
-    /// Ends what has lasted too long.
+    /// Ends what has exceeded its time limit.
     pub(super) fn mind_limits(&mut self, now: Moment) {
         if let Some(stop_at) = self.leaving.stop_at()
             && stop_at.is_some_and(|at| at <= now.at)
@@ -210,7 +210,7 @@ impl<W: Caller> Brain<W> {
         self.act(Action::Disconnect);
     }
 
-    /// The broker decides which consumer is the active one.
+    /// The broker's decision about which consumer is active.
     pub(super) fn on_activation(&mut self, active: bool, now: Moment) {
         if self.activation == Activation::AtOnce {
             return self.act(Action::AnswerActivation(None));
@@ -228,7 +228,7 @@ impl<W: Caller> Brain<W> {
                 self.end_in_time(now);
             }
             (true, Link::Waiting | Link::Resuming | Link::Up(_)) => {
-                let what = "the broker made this consumer active, which it was already";
+                let what = "the broker made this consumer active, although it was active already";
                 self.unlink_because(SourceError::given_up(what), RestartReason::Broker, now);
             }
         }
@@ -245,9 +245,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Finishes and stores what is under way, closes the sink, and answers the broker.
+    /// Finishes and stores the batches in flight, closes the sink, and answers the broker.
     fn yield_to_another(&mut self, now: Moment) {
-        let why = "another instance becomes the active one".to_owned();
+        let why = "another instance is becoming the active one".to_owned();
         self.note(Note::State(State::Draining, Some(why)));
         if !self.sink.is_open() {
             // Nothing was taken yet.
@@ -267,7 +267,8 @@ impl<W: Caller> Brain<W> {
             answer_by: until + YIELD_CLOSE_MAX,
         };
         if self.storing.is_suspended() {
-            // No chunk has confirmed the position yet: the next active one begins where this one did.
+            // No chunk has confirmed the position yet: the next active instance begins where this one
+            // did.
             self.storing.give_up();
         }
         self.storing.end(Ending::Drain);
@@ -279,8 +280,8 @@ impl<W: Caller> Brain<W> {
         self.cut(now);
     }
 
-    /// The connection is lost, and with it the part of the active one: what the sink has begun is ended,
-    /// and nothing is stored.
+    /// The connection is lost, so this consumer is no longer the active one. The sink finishes what it
+    /// has begun, and nothing is stored.
     pub(super) fn yield_without_connection(&mut self, now: Moment) {
         let answer_by = now.at + YIELD_CLOSE_MAX;
         self.leaving = Leaving::Yielding { stop_at: None, until: Some(now.at), answer_by };
@@ -291,7 +292,7 @@ impl<W: Caller> Brain<W> {
         self.batches.ready.clear();
     }
 
-    /// Closes the sink, once nothing is under way or the time is over.
+    /// Closes the sink, once nothing is in flight or the time is over.
     pub(super) fn finish_yielding(&mut self, now: Moment) {
         let until = match self.leaving {
             Leaving::Yielding { until: Some(until), .. } => until,
@@ -324,12 +325,13 @@ impl<W: Caller> Brain<W> {
         let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
         if self.storing.is_storing() && now.at < answer_by && matches!(self.link, Link::Bare { .. })
         {
-            // The next one is to begin behind it.
+            // The next active instance is to begin behind it.
             return;
         }
         self.leaving = Leaving::No;
         if self.storing.is_storing() {
-            // Nobody can tell when it arrives; the broker sees that this one is gone.
+            // Nobody can tell when that store arrives. Dropping the connection shows the broker that this
+            // consumer is gone.
             self.link = Link::Down { until: now.at };
             self.act(Action::Disconnect);
         }
@@ -340,7 +342,7 @@ impl<W: Caller> Brain<W> {
                 self.act(Action::AnswerActivation(None));
                 self.stand_by();
             }
-            // The back-off goes on.
+            // The back-off continues.
             Link::Down { .. } | Link::Linking { .. } | Link::Passive => {
                 self.note(Note::Active(false));
             }
@@ -348,7 +350,7 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Another one is the active consumer.
+    /// Another instance is the active consumer.
     pub(super) fn stand_by(&mut self) {
         self.note(Note::Active(false));
         self.note(Note::State(State::Passive, None));

@@ -67,7 +67,7 @@ fn transient() -> SinkError {
     SinkError::transient("away".to_owned())
 }
 
-/// What comes of four batches of ten and, behind them, `last`.
+/// Result of four batches of ten and, behind them, `last`.
 async fn carry_out(
     sink: Holding,
     last: Option<Message>,

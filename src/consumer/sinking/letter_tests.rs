@@ -1,4 +1,4 @@
-//! Bad records are durable among the dead letters before the batch goes on without them.
+//! Bad records are durable as dead letters before the batch continues without them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
@@ -248,7 +248,7 @@ async fn a_sink_of_letters_that_is_away_is_waited_for() {
     assert_eq!(journal.lock().unwrap()[0], ("letters", vec![3]));
 }
 
-/// Then a person has to act: what comes before the bad record is written, and nothing behind it.
+/// Then an operator has to act: the records before the bad one are written, and nothing behind it.
 #[tokio::test]
 async fn a_letter_that_is_refused_halts() {
     for fatal in [false, true] {
@@ -311,7 +311,7 @@ async fn a_record_without_a_letter_below_others_halts() {
         assert!(reason.contains(&format!("offset {lost} was found bad only")), "{reason}");
         assert!(reason.contains("restart the consumer"), "{reason}");
         assert!(journal.lock().unwrap().iter().all(|(name, _)| *name == "sink"), "no letter");
-        // A person found the letter, and says so.
+        // An operator has found the dead letter, and confirms it.
         let mut text = std::fs::read_to_string(&file).unwrap_or_default();
         text.push_str(&format!("{lost}\n"));
         std::fs::write(&file, text).unwrap();

@@ -1,4 +1,4 @@
-//! What the `postgres` sink says of itself.
+//! Declaration of the `postgres` sink.
 
 use std::borrow::Cow;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Acknowledgements: which deliveries are done, and how far the broker may be told so.
+//! Acknowledgements: which deliveries are finished, and up to which one the broker may be told.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::broker::{Budget, Held};
 use crate::sync::lock;
 
-/// Deliveries of one channel, which are numbered from 1. All up to a number are acknowledged at once.
+/// Deliveries of one channel, numbered from 1. An acknowledgement covers all deliveries up to a number.
 pub(super) struct Acks {
     state: Mutex<State>,
     budget: Arc<Budget>,
@@ -16,11 +16,11 @@ pub(super) struct Acks {
 }
 
 struct State {
-    /// First number that is not done.
+    /// First number that is not finished.
     next: u64,
-    /// Done above it: last numbers by first ones.
+    /// Finished ranges above it: last numbers by first ones.
     done: BTreeMap<u64, u64>,
-    /// Last number told to the broker.
+    /// Last number that was acknowledged.
     told: u64,
     is_open: bool,
 }
@@ -32,7 +32,7 @@ impl Acks {
         Arc::new(Acks { state: Mutex::new(state), budget, wake })
     }
 
-    /// The number up to which to acknowledge now, once.
+    /// The number up to which to acknowledge now; returned only once.
     pub(super) fn take(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         let last = state.next - 1;
@@ -43,7 +43,7 @@ impl Acks {
         })
     }
 
-    /// Nothing is acknowledged any more; later deliveries belong to another channel.
+    /// Stops all acknowledgements; later deliveries belong to another channel.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.is_open, false) {
@@ -82,7 +82,7 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // The memory first: what the credit brings needs it.
+        // The memory first: the deliveries that the credit allows need it.
         drop(self.held.take());
         self.acks.done(self.first, self.last);
     }

@@ -1,8 +1,8 @@
 //! One connection: handshake, requests with time limits, heartbeats, and the tasks that read and
 //! write.
 //!
-//! The reader never waits for a consumer: what it delivers has been admitted by the budget before its
-//! body is read, and the queue has room for all that the budget admits.
+//! The reader never waits for a consumer: the budget has admitted a message before its body is read, and
+//! the queue has room for everything that the budget admits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -23,7 +23,7 @@ use crate::sync::lock;
 use crate::types::{Offset, StreamName};
 use crate::wire::amqp091::{self as amqp, FrameKind, Method, PROTOCOL_HEADER};
 
-/// Largest frame that is offered, and read before the limits are agreed.
+/// Largest frame that this client proposes, and accepts before the limits are agreed.
 pub(super) const FRAME_MAX: u32 = 128 << 10;
 
 /// Channel of the consumer; probes use those after it.
@@ -32,15 +32,15 @@ pub(super) const MAIN: u16 = 1;
 /// Time limit of a write if there are no heartbeats.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 
-/// Where the answer to a request goes.
+/// Where the answer to a request is sent.
 pub(super) type Answer = oneshot::Sender<Result<Method, SourceError>>;
 
-/// What waits for something on a channel.
+/// A request that waits on a channel.
 #[derive(Default)]
 pub(super) struct Slot {
     /// Waits for this method.
     pub(super) waiting: Option<(u16, u16, Answer)>,
-    /// First and last offset that a probe has seen.
+    /// Waits for the first and last offset that a probe has seen.
     pub(super) seen: Option<watch::Sender<Option<(Offset, Offset)>>>,
     pub(super) main: Option<Main>,
 }
@@ -80,7 +80,8 @@ impl Shared {
         SourceError::new(kind, format!("broker {}: {what}", self.endpoint))
     }
 
-    /// Sends without waiting; a full queue means that the socket is stuck, which the writer notices.
+    /// Queues a frame without waiting. If the queue is full, the socket is stuck, which the writer
+    /// notices.
     pub(super) fn send_now(&self, frame: Vec<u8>) {
         self.out.try_send(frame).unwrap_or_default();
     }
@@ -201,7 +202,7 @@ impl Connection {
         self.shared.reason()
     }
 
-    /// Closes in good order, within the time limit of a request.
+    /// Closes gracefully, within the time limit of a request.
     pub(super) async fn close(&self) {
         let close = amqp::call(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0]);
         drop(self.call(0, close, (10, 51)).await);

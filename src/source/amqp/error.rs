@@ -1,4 +1,4 @@
-//! The broker's codes as errors of a source.
+//! The broker's reply codes as errors of a source.
 
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::types::StreamName;

@@ -1,12 +1,13 @@
 //! AMQP 0.9.1 as a source: streams as queues that are consumed from an offset
 //! ([ADR 18](../../../docs/adr/0018-amqp-091.md)).
 //!
-//! It stores no offsets, shows no chunks and tells no bounds. What the consumer needs of these is
-//! found by short consumers on channels of their own, whose messages are discarded as they arrive.
+//! AMQP 0.9.1 stores no offsets, shows no chunks, and does not tell where a stream begins or ends. When
+//! the consumer needs to know, short consumers on channels of their own find out; their messages are
+//! discarded as they arrive.
 //!
-//! Invariants: a message's size is admitted by the budget before its body is read; a delivery is
-//! acknowledged, which asks for another one, only when its memory is given back; a subscription
-//! begins only where the caller says, never again at an earlier start.
+//! Invariants: the budget admits a message's size before its body is read; a delivery is acknowledged,
+//! which asks for another one, only after its memory was given back; a subscription begins exactly where
+//! the caller says, and never falls back to an earlier start.
 
 mod acks;
 mod connection;
@@ -36,16 +37,17 @@ use crate::types::{Offset, StreamName};
 use crate::wire::amqp091::{self as amqp, Method, StartAt};
 use crate::wire::chunk::ProbedChunk;
 
-/// Longest wait for a message that is there.
+/// Longest wait for a message that the stream holds.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
-/// Silence after which the last message has come, when the end is looked for.
+/// Silence after which the last message is assumed to have arrived, in a search for the end of the
+/// stream.
 const END_SILENCE: Duration = Duration::from_millis(300);
 
-/// Longest search for the end of a stream to which more and more is published.
+/// Longest search for the end of a stream to which publishers keep writing.
 const END_WAIT: Duration = Duration::from_secs(3);
 
-/// Most messages on the way in that search, after which the broker waits for acknowledgements.
+/// Most unacknowledged messages in that search.
 const END_PREFETCH: u16 = 20_000;
 
 /// Longest name of a queue.
@@ -104,8 +106,8 @@ impl AmqpLink {
         }
     }
 
-    /// First and last offset of what is delivered from there: of one message, or of all until there
-    /// is silence. `None` if nothing comes in time.
+    /// First and last offset of the messages delivered from there: of one message, or of all until no
+    /// more arrive. `None` if nothing arrives in time.
     async fn probe(
         &self,
         start: StartAt,
@@ -123,7 +125,7 @@ impl AmqpLink {
         let found = tokio::time::timeout(wait, watching.wait_for(Option::is_some)).await;
         match found.map(|found| found.map(|seen| *seen)) {
             Err(_) => return Ok(None),
-            Ok(Err(_)) => return Err(shared.reason()), // The channel or the connection is gone.
+            Ok(Err(_)) => return Err(shared.reason()), // The channel or the connection has ended.
             Ok(Ok(_)) => {}
         }
         let until = tokio::time::Instant::now() + END_WAIT;
@@ -194,7 +196,7 @@ impl Link for AmqpLink {
     }
 
     async fn reaches(&self, offset: Offset) -> Result<bool, SourceError> {
-        // Past the end the broker would wait for this offset, and pass over all below it in silence.
+        // Past the end the broker would wait for this offset, and silently skip everything below it.
         Ok(self.probe(StartAt::Offset(offset), false).await?.is_some())
     }
 
@@ -211,7 +213,7 @@ impl Link for AmqpLink {
         let (sender, events) = mpsc::channel(queue_max(budget));
         let version = &self.connection.version;
         let pack = Pack::new(Arc::clone(budget), Arc::clone(&acks), queue.to_owned(), version);
-        // The first message may overtake the answer.
+        // The first message may arrive before the answer.
         budget.open(prefetch);
         *lock(&shared.acks) = Some(Arc::clone(&acks));
         let main = Main { sender, pack, acks };

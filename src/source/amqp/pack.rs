@@ -1,7 +1,7 @@
-//! Deliveries as chunks: those that are there together, with consecutive offsets and one time.
+//! Makes chunks of deliveries: those that have arrived together, with consecutive offsets and one time.
 //!
-//! The first delivery of a subscription is a chunk of its own: its identity is that of its record,
-//! and is compared with the one that was durable.
+//! The first delivery of a subscription is a chunk of its own: the chunk's identity is that of its
+//! record, and is compared with the identity of the durable position.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) struct Pack {
     is_first: bool,
 }
 
-/// Messages that are complete.
+/// Complete messages.
 struct Filled {
     first: Offset,
     count: u16,
@@ -68,7 +68,8 @@ impl Pack {
         Pack { budget, acks, queue, style, form, bytes, filled, open, last_tag, is_first: true }
     }
 
-    /// Begins a message whose memory is taken. Returns the chunk that it does not go into.
+    /// Begins a message whose memory was admitted. Returns the open chunk if the message does not fit
+    /// into it.
     pub(super) fn begin(
         &mut self,
         delivered: &Delivered,
@@ -116,7 +117,7 @@ impl Pack {
         Ok(done)
     }
 
-    /// Takes a part of the body. Returns the chunks that are complete with it.
+    /// Takes a part of the body. Returns the chunks that it completes.
     pub(super) fn body(&mut self, part: &[u8]) -> Result<[Option<Delivery>; 2], SourceError> {
         let Some(open) = &mut self.open else {
             return Err(SourceError::new(
@@ -131,7 +132,7 @@ impl Pack {
         Ok(if open.left == 0 { self.complete() } else { [None, None] })
     }
 
-    /// Completes the message, if all of it is there.
+    /// Completes the message, if all of it has arrived.
     pub(super) fn complete(&mut self) -> [Option<Delivery>; 2] {
         let Some(open) = self.open.take_if(|open| open.left == 0) else { return [None, None] };
         let length = u32::try_from(self.bytes.len() - open.start - 4).unwrap_or(u32::MAX);
@@ -176,20 +177,20 @@ impl Pack {
         [before, after]
     }
 
-    /// The messages that are complete, as a chunk. One that is being received goes on.
+    /// The complete messages, as a chunk. A message that is being received continues.
     pub(super) fn flush(&mut self) -> Option<Delivery> {
         let Filled { first, count, timestamp, bytes, first_tag, last_tag, held } =
             self.filled.take()?;
         let tail = self.bytes.split_off(bytes);
         let mut chunk = std::mem::replace(&mut self.bytes, tail);
         if let Some(open) = &mut self.open {
-            // It begins a chunk of its own now.
+            // That message begins a chunk of its own now.
             self.bytes.splice(0..0, [0; HEADER_BYTES]);
             open.start = HEADER_BYTES;
         }
         let epoch = ChunkId::epoch_of_record(self.form);
         put_header(&mut chunk, first, count, timestamp, epoch);
-        // A large message is not copied: its memory was taken once.
+        // A large message is not copied: its memory was admitted only once.
         let chunk = match chunk.capacity() > chunk.len() + chunk.len() / 8 + 64 {
             true => Bytes::copy_from_slice(&chunk),
             false => Bytes::from(chunk),

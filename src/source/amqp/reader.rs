@@ -1,4 +1,4 @@
-//! Reads frames, and hands on what they bring.
+//! Reads frames, and passes on their content.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +35,11 @@ pub(super) struct Reader {
     buffer: BytesMut,
     frame_max: usize,
     silence: Option<Duration>,
-    /// What was announced on the main channel, and its message has not begun.
+    /// A message that was announced on the main channel and has not begun.
     announced: Option<Delivered>,
 }
 
-/// Also after a panic: nobody waits for a reader that is gone.
+/// Also runs after a panic, so that nobody waits for a reader that has ended.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared
@@ -95,7 +95,7 @@ impl Reader {
         }
     }
 
-    /// Takes all frames that are complete, and delivers what is complete with them.
+    /// Takes all complete frames, and delivers the messages that they complete.
     fn take_frames(&mut self) -> Result<(), SourceError> {
         let violation = |shared: &Shared, what: &dyn std::fmt::Display| {
             shared.error(ErrorKind::Violation, format_args!("it violates the protocol: {what}"))

@@ -46,7 +46,7 @@ fn release(version: &str) -> (u32, u32) {
     (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX))
 }
 
-/// What is known of a message before its body.
+/// Properties of a message that are known before its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Its offset in the stream.

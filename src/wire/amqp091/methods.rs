@@ -49,7 +49,7 @@ pub struct Closed {
     pub text: String,
 }
 
-/// What comes before a message.
+/// Announcement of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// Number on its channel, from 1.

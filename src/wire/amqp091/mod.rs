@@ -22,7 +22,7 @@ pub use methods::{
 use super::cursor::Cursor;
 use super::error::WireError;
 
-/// What a client sends first.
+/// The first bytes that a client sends.
 pub const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
 
 /// Bytes of a frame around its payload.
@@ -81,7 +81,7 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
-    /// Where the payload stands in the frame.
+    /// Position of the payload in the frame.
     pub fn payload(&self) -> std::ops::Range<usize> {
         FRAME_HEAD..self.bytes - 1
     }

@@ -1,6 +1,6 @@
 //! The fuzz functions on mutated seeds, for toolchains without a fuzzer; and the seeds themselves.
 //!
-//! `RILLWAY_WRITE_SEEDS=1 cargo test --lib wire::fuzzing` writes fuzz/corpus anew.
+//! `RILLWAY_WRITE_SEEDS=1 cargo test --lib wire::fuzzing` writes fuzz/corpus again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -17,13 +17,13 @@ use crate::torture::outage::outages;
 
 struct Files {
     disk: Disk,
-    /// Compressed, and soon full.
+    /// Compressed, with small segments.
     small: bool,
 }
 
 enum Disk {
     Usual(TempDir),
-    /// That can be filled.
+    /// A file system that can be filled.
     Small(SmallDisk),
 }
 

@@ -1,5 +1,4 @@
-//! How the world answers what was begun: openings, connections, questions and stores end late, and not
-//! always well.
+//! Results of what was begun: openings, connections, questions and stores end late, and sometimes fail.
 
 use std::sync::Arc;
 
@@ -88,7 +87,7 @@ impl World {
         Ok(Linked::Storing { is_confirmed: true })
     }
 
-    /// A beginning is on the broker and in the state file before anything is read.
+    /// A beginning is stored on the broker and in the state file before anything is read.
     fn keep(
         &mut self,
         looked: Result<Outlook, SessionError>,
@@ -96,14 +95,14 @@ impl World {
         let Outlook { plan, mut stored, bounds, .. } = looked?;
         if let Some(beginning) = plan.begins {
             let is_idle = self.task.as_ref().is_none_or(Task::is_idle) && self.flying.is_none();
-            assert!(is_idle, "a beginning is kept before what was accepted is durable");
+            assert!(is_idle, "a beginning is stored before the accepted records are durable");
             let mut state = self.source.state();
             if let Some(mirror) = beginning.mirror().filter(|mirror| stored != Some(*mirror)) {
                 state.held = Some(mirror.0);
                 stored = Some(mirror);
             }
             self.remembered = Some(Memory::Beginning(beginning));
-            // Where it begins is where the configuration or a policy says.
+            // It begins where the configuration or a policy says.
             let before = state.chunks.iter().flat_map(|c| (c.first()..).zip(c.ids.iter().copied()));
             let before = before.filter(|(at, _)| *at < beginning.at.0).map(|(_, id)| id);
             self.exempt.extend(before);
@@ -112,7 +111,7 @@ impl World {
                 self.exempt.extend(evicted.map(|(id, _)| id));
             }
         }
-        // The brain knows it from here too.
+        // From here on the brain knows it too.
         self.confirmed = self.confirmed.max(stored.map(|offset| offset.0));
         let (node, version) = (String::new(), String::new());
         Ok(Box::new(Resumption { plan, stored, bounds, node, version }))

@@ -1,5 +1,5 @@
-//! The model's broker: one stream that grows, is truncated, deleted and created again, and keeps an offset.
-//! The consumer's real search for its position runs on it.
+//! The simulated broker: one stream that grows, is truncated, deleted and re-created, and one stored
+//! offset. The consumer's real search for its position runs on it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
 
-/// What no other message has.
+/// Unique to this message.
 pub(super) type Id = u64;
 
 /// A chunk, and its messages.
@@ -40,17 +40,17 @@ impl Stored {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) chunks: Vec<Stored>,
-    /// The offset of what is published next.
+    /// Offset of the next published message.
     pub(super) next: u64,
     pub(super) held: Option<u64>,
     pub(super) exists: bool,
-    /// Counts how often it was created.
+    /// Number of times the stream was created.
     pub(super) incarnation: u64,
     /// Messages of all incarnations.
     pub(super) published: Id,
     /// No node can be reached.
     pub(super) is_away: bool,
-    /// The node that answers lacks the last chunks.
+    /// The answering node lacks the last chunks.
     pub(super) is_behind: bool,
 }
 
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// The offset from which on a subscription gets chunks.
+    /// The offset from which a subscription gets chunks.
     pub(super) fn start(&self, start: Start) -> u64 {
         let first = |found: Option<&Stored>| found.map_or(self.next, Stored::first);
         match start {
@@ -102,13 +102,13 @@ impl State {
         }
     }
 
-    /// What a look at this offset shows.
+    /// The answer to a probe at this offset.
     pub(super) fn look(&self, from: u64) -> Option<ProbedChunk> {
         self.seen().iter().find(|chunk| chunk.next() > from).map(|chunk| chunk.probed)
     }
 }
 
-/// The builder's chunks have one epoch and one first offset.
+/// The test chunks all have one epoch and one first offset: sets others.
 fn with_header(built: &Bytes, incarnation: u64, first: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(built.len());
     out.put_slice(&built[..8]);
@@ -190,7 +190,7 @@ impl Link for ModelSource {
     }
 
     async fn feed(&self, _: Start, _: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
-        unreachable!("the model delivers")
+        unreachable!("the simulation delivers")
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -198,19 +198,19 @@ impl Link for ModelSource {
     }
 
     async fn store(&self, _: Offset) -> Result<Option<Offset>, SourceError> {
-        unreachable!("the model stores")
+        unreachable!("the simulation stores")
     }
 
     async fn ended(&self) -> SourceError {
-        unreachable!("the model says so")
+        unreachable!("the simulation says so")
     }
 
     fn reason(&self) -> SourceError {
-        unreachable!("the model says so")
+        unreachable!("the simulation says so")
     }
 
     async fn close(&self) {}
 }
 
-/// The time of the whole world.
+/// The time of the whole simulation.
 pub(super) const WALL: Timestamp = Timestamp(0);

@@ -1,4 +1,4 @@
-//! Events and actions in words, for `RILLWAY_TRACE=1 RILLWAY_SEED=N`.
+//! Events and actions as text, for `RILLWAY_TRACE=1 RILLWAY_SEED=N`.
 
 use crate::consumer::brain::{Action, Event, Linked, Note};
 use crate::consumer::orders::Report;

@@ -1,5 +1,5 @@
-//! One consumer in a world of failures: carries out the brain's actions, late and not always well, and
-//! checks each of them against what must hold.
+//! One consumer among failures: carries out the brain's actions late, lets some of them fail, and checks
+//! the invariants at each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::types::{Checkpoint, Offset};
 pub(super) const ORDERS_MAX: usize = 3;
 const BUDGET_BYTES: u64 = 600;
 
-/// Something that was begun and ends later.
+/// A running operation.
 pub(super) enum Attempt {
     Connect(Connect),
     Resume(Own),
@@ -33,12 +33,12 @@ pub(super) enum Attempt {
 
 pub(super) struct ModelLink {
     pub(super) incarnation: u64,
-    /// From which offset on chunks come.
+    /// The offset from which chunks arrive.
     pub(super) from: Option<u64>,
     pub(super) has_ended: bool,
     /// The broker waits for an answer.
     pub(super) awaits_answer: bool,
-    /// Since when it waits for a consumer that is to become passive.
+    /// Time since which it waits for a consumer that is to become passive.
     pub(super) yields_since: Option<Instant>,
     /// Since when it waits for one that is to become active.
     pub(super) activates_since: Option<Instant>,
@@ -46,7 +46,7 @@ pub(super) struct ModelLink {
     pub(super) is_stopped: bool,
 }
 
-/// A broker that waits longer than this for an answer closes the connection after 60 s, and the next
+/// If the broker waits longer than this for an answer, it closes the connection after 60 s, and the next
 /// active consumer begins that late.
 const ANSWER_MAX: Duration = Duration::from_secs(50);
 
@@ -76,27 +76,27 @@ pub(super) struct World {
     held_bytes: Arc<AtomicU64>,
     /// The sink fails at times.
     pub(super) is_troubled: bool,
-    /// The sink does nothing at all.
+    /// The sink is stuck.
     pub(super) is_stuck: bool,
     /// Nor does it open.
     pub(super) never_opens: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
-    /// Rows before this one were written by a run before.
+    /// Rows before this one were written by an earlier run.
     pub(super) run_began_at: usize,
     /// Dropped by retention before they were durable.
     pub(super) evicted: BTreeMap<Id, u64>,
-    /// Nobody may expect these: they were left out by policy, or their stream was deleted.
+    /// These need not arrive: they were left out by policy, or their stream was deleted.
     pub(super) exempt: BTreeSet<Id>,
     pub(super) has_truncated: bool,
     pub(super) was_behind: bool,
-    /// A policy had it read a stream from the first message, which may have been read before.
+    /// A policy had the stream read from its first message, which may have been read before.
     pub(super) has_new_history: bool,
-    /// What the brain knows to be stored by this run.
+    /// The highest offset that the brain knows to be stored in this run.
     pub(super) confirmed: Option<u64>,
-    /// There may be nothing to store the offset for.
+    /// A store may be needless: nothing new is durable.
     pub(super) may_give_up: bool,
-    /// No offset of that was stored yet.
+    /// No offset of the new beginning is stored yet.
     may_store_lower: bool,
     defect: Option<Defect>,
     /// Every event and action is printed.
@@ -184,14 +184,14 @@ impl World {
         self.waiting.clear();
         let seed = self.random.u64(..);
         self.brain = brain_of(&self.spec, seed, self.now, self.defect);
-        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held by nobody");
+        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held after a run");
     }
 
     pub(super) fn durable(&self) -> BTreeSet<Id> {
         self.medium.rows.iter().map(|(_, id)| *id).collect()
     }
 
-    /// Whether something of the stream as it is now is durable, or it is the first of its name.
+    /// Whether something of this incarnation is durable, or the stream is the first of its name.
     pub(super) fn has_read_this_incarnation(&self) -> bool {
         let durable = self.durable();
         let state = self.source.state();
@@ -233,7 +233,9 @@ impl World {
         if self.is_traced && !matches!(event, Event::Due(_)) {
             eprintln!("{}", super::trace::event(&event));
         }
-        for action in self.brain.apply(event, now) {
+        let mut actions = Vec::new();
+        self.brain.apply(event, now, &mut actions);
+        for action in actions {
             if self.is_traced {
                 eprintln!("    {}", super::trace::action(&action));
             }
@@ -273,9 +275,9 @@ impl World {
             Action::StopSink => self.task.iter_mut().for_each(Task::stop),
             Action::Connect(connect) => {
                 self.disconnect();
-                self.attempt = Some(Attempt::Connect(connect));
+                self.attempt = Some(Attempt::Connect(*connect));
             }
-            Action::Resume(own) => self.attempt = Some(Attempt::Resume(own)),
+            Action::Resume(own) => self.attempt = Some(Attempt::Resume(*own)),
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
                 self.asking = None;
@@ -300,7 +302,7 @@ impl World {
         flying.is_lost = true;
         let mut state = self.source.state();
         if flying.incarnation == state.incarnation && state.exists && self.random.bool() {
-            // It was on its way.
+            // It was already sent.
             state.held = Some(flying.checkpoint.offset.0);
         }
     }
@@ -319,7 +321,7 @@ impl World {
         }
     }
 
-    /// Everything up to the offset is durable, or nobody may expect it.
+    /// Everything up to the offset is durable, or need not arrive.
     fn begin_store(&mut self, checkpoint: Checkpoint) {
         assert!(self.flying.is_none(), "two stores at once");
         let link = self.link.as_ref().expect("an offset is stored on a connection");
@@ -327,14 +329,14 @@ impl World {
         let state = self.source.state();
         if link.incarnation == state.incarnation && !link.has_ended {
             let offset = checkpoint.offset.0;
-            // The same one again, where there was no answer.
+            // The same offset again is allowed after a missing answer.
             let is_higher = Some(offset) >= state.held || self.may_store_lower;
             assert!(is_higher, "{offset} is stored over {:?}", state.held);
             let chunks = state.chunks.iter().take_while(|chunk| chunk.first() <= offset);
             for (chunk, index) in chunks.flat_map(|c| (0..c.ids.len()).map(move |i| (c, i))) {
                 let (at, id) = (chunk.first() + index as u64, chunk.ids[index]);
                 let is_settled = durable.contains(&id) || self.is_exempt(id);
-                assert!(at > offset || is_settled, "{offset} is stored, and {at} is not durable");
+                assert!(at > offset || is_settled, "{offset} is stored, but {at} is not durable");
             }
         }
         drop(state);
@@ -369,7 +371,7 @@ impl World {
                 (self.may_store_lower, self.confirmed) = (false, Some(offset.0));
             }
             Note::Store(StoreEnd::Higher { ours, theirs }, _) => {
-                panic!("{theirs} is stored where {ours} was")
+                panic!("{theirs} is stored, which is not of the same stream as {ours}")
             }
             Note::Internal(what) => panic!("{what}"),
             _ => {}
@@ -387,7 +389,7 @@ impl World {
         // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
         if may_be_damaged && self.random.u32(0..20) == 0 {
-            // The last byte of the last message: the CRC tells.
+            // Damages the last byte of the last message, which the CRC detects.
             *bytes.last_mut().unwrap() ^= 1;
         }
         let size = bytes.len() as u64;
@@ -409,7 +411,7 @@ impl World {
         self.check_rows();
     }
 
-    /// In one run each record comes once, in order.
+    /// Within one run each record is written once, in order.
     fn check_rows(&self) {
         let rows = &self.medium.rows[self.run_began_at..];
         let tail = &rows[rows.len().saturating_sub(20)..];
@@ -422,7 +424,7 @@ impl World {
         self.tell(Event::Commit(self.asked));
     }
 
-    /// The brain hears of a connection that ended when it listens to it.
+    /// The brain is told of an ended connection when it listens to it.
     pub(super) fn notice_end(&mut self) {
         if self.attempt.is_none()
             && let Some(link) = &self.link
