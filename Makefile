@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture lag figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture lag figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -17,6 +17,9 @@ quick: ## Unit tests only: seconds, once built
 demo: ## A broker, three consumers and a load, to look at
 	@scripts/demo.sh
 
+demo-super: ## A super stream through two daemons, of which one is killed
+	@scripts/demo-super.sh
+
 lint: ## Formatting, clippy (also of the small build), shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -27,7 +30,7 @@ lint: ## Formatting, clippy (also of the small build), shellcheck
 bench: ## Speed, beside a plain socket reader and the official client (ARGS='--spin 12x400')
 	@scripts/bench.sh $(ARGS)
 
-torture: ## Kills, freezes and outages for every sink, and a table of what was lost (KILLS=1000)
+torture: ## Kills, freezes, outages, rolling restarts; a table of what was lost (KILLS=1000 ROUNDS=30)
 	@scripts/torture.sh
 
 lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)

@@ -31,6 +31,7 @@ mod pool;
 mod publishing;
 mod race;
 mod reader;
+mod replies;
 mod scan;
 mod shared;
 mod slot;

@@ -13,6 +13,7 @@ use super::budget::CreditQueue;
 use super::error::BrokerError;
 use super::foreign;
 use super::options::Endpoint;
+use super::replies::Replies;
 use super::slot::Slot;
 use super::window::Window;
 use crate::sync::lock;
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// Window of its publisher; `None` if it has none.
     pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
+    /// Answers to the broker's own requests.
+    pub(super) replies: Replies,
     pub(super) credit: Arc<CreditQueue>,
     pub(super) tune: Mutex<Option<oneshot::Sender<(u32, u32)>>>,
     /// Negotiated limit of every frame but Deliver, in bytes; 0: no limit.
@@ -68,6 +71,7 @@ impl Shared {
             probes: Semaphore::new(PROBES_MAX),
             publisher: Mutex::default(),
             out,
+            replies: Replies::default(),
             credit: Arc::default(),
             tune: Mutex::new(Some(tune_tx)),
             frame_max: AtomicU32::new(FRAME_MAX_FIRST),
@@ -110,6 +114,14 @@ impl Shared {
             }
             ResponseError::Wire(what) => BrokerError::NotProtocol { endpoint: endpoint(), what },
         })
+    }
+
+    /// Sends an answer to a request of the broker. Never waits.
+    pub(super) fn reply(&self, frame: &[u8]) {
+        if self.replies.add(frame).is_err() {
+            // Without an answer, the broker would keep the stream from everyone.
+            self.end(self.broken("the broker does not read from the connection"));
+        }
     }
 
     /// Ends the connection with this reason, unless it has ended already. Received events stay

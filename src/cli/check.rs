@@ -233,6 +233,8 @@ pub struct ConsumerPlan {
     pub reference: String,
     /// The messages that it wants; `None` for all.
     pub filter: Option<String>,
+    /// True if the broker has one active consumer among all daemons with this reference.
+    pub single_active: bool,
     /// Start position if it has never stored an offset.
     pub start: String,
     /// Kind of its sink.
@@ -332,6 +334,7 @@ impl ConsumerPlan {
             partitions,
             reference: consumer.reference.to_string(),
             filter: consumer.filter.as_ref().map(ToString::to_string),
+            single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
@@ -408,6 +411,16 @@ impl fmt::Display for ConsumerPlan {
         writeln!(f, "consumer {:?}", self.name)?;
         let source = if self.is_super_stream { "super:      " } else { "stream:     " };
         writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
+        let one = match (self.single_active, self.is_super_stream) {
+            (false, _) => None,
+            (true, false) => Some("one of all daemons with this reference, chosen by the broker"),
+            (true, true) => Some(
+                "for each partition, one of all daemons with this reference, chosen by the broker",
+            ),
+        };
+        if let Some(one) = one {
+            writeln!(f, "  active:     {one}")?;
+        }
         if let Some(filter) = &self.filter {
             writeln!(f, "  filter:     {filter}")?;
         }

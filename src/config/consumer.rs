@@ -145,7 +145,8 @@ pub(super) struct ConsumerKeys {
     #[serde(default)]
     super_stream: Option<String>,
     /// Of all consumers with this stream and reference, in any number of daemons, the broker has one
-    /// active, and another one when that ends. Needs RabbitMQ 3.11, and `stream`.
+    /// active, and another one when that ends; of a super stream, one for each partition. Needs
+    /// RabbitMQ 3.11.
     #[serde(default)]
     single_active: bool,
     /// Creates the stream or super stream with these arguments if it is absent when the consumer first
@@ -347,10 +348,6 @@ fn check_source(
              common there: use \"first\", \"last\", \"next\", a timestamp, or {{ ago = ... }}"
         );
         bad("start", message);
-    }
-    if is_super_stream && keys.single_active {
-        let message = "it cannot be combined with `super_stream` yet: run one rillway for this consumer, or name each partition as the `stream` of a consumer of its own";
-        bad("single_active", message.to_owned());
     }
     Some((StreamName::new(name.as_str()), is_super_stream))
 }

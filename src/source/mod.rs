@@ -237,7 +237,7 @@ impl Handover {
     }
 
     /// Answers: everything in flight is stored or, if it becomes active, this is the position to
-    /// begin at. Without an answer the broker stops waiting after its own time limit.
+    /// begin at. Where it is dropped, the end of the subscription answers.
     pub fn answer(self, begin_at: Option<Start>) {
         (self.answer)(begin_at);
     }

@@ -103,6 +103,26 @@ impl StreamSource {
         properties
     }
 
+    async fn connection(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
+        }
+        match connect_to_stream(&options, &self.stream, prefer).await {
+            // Shared connections lead to where they lead: where that is not the leader, it is looked for
+            // with new ones.
+            Err(BrokerError::StreamUnavailable { .. })
+                if prefer == Prefer::Leader
+                    && !options.follow_advertised_hosts
+                    && options.sharing.is_some() =>
+            {
+                options.sharing = None;
+                connect_to_stream(&options, &self.stream, prefer).await
+            }
+            connected => connected,
+        }
+    }
+
     /// An older broker ignores these properties: it would have every consumer active, and send
     /// everything.
     fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
@@ -120,22 +140,14 @@ impl StreamSource {
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let mut options = self.options.clone();
-        if prefer == Prefer::Leader && !options.follow_advertised_hosts {
-            // Shared connections lead to where they lead: the leader is looked for with new ones.
-            options.sharing = None;
-        }
-        if let Some(sharing) = &mut options.sharing {
-            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
-        }
-        let connected = connect_to_stream(&options, &self.stream, prefer).await;
-        let connection = connected.map_err(|error| match (error, &self.creating) {
-            // It was there, or was created, before.
-            (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
-                creating.gone()
-            }
-            (error, _) => error.into(),
-        })?;
+        let connection =
+            self.connection(prefer).await.map_err(|error| match (error, &self.creating) {
+                // It was there, or was created, before.
+                (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
+                    creating.gone()
+                }
+                (error, _) => error.into(),
+            })?;
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
@@ -199,7 +211,7 @@ impl StreamLink {
             && self.is_single_active
         {
             let what = format!(
-                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
+                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer. Where the partitions of a super stream were bound anew, in another order, consumers that subscribed before and after cannot share one: it passes when all daemons of this reference have been restarted, or the old order is bound again"
             );
             return SourceError::new(ErrorKind::Refused, what);
         }

@@ -293,8 +293,13 @@ impl Group {
         let Changes { new, gone } = present.answered(partitions);
         for partition in gone {
             let member = shared.set().member(&self.key(&partition)).cloned();
-            let lag = member.and_then(|member| member.status.facts().lag(Timestamp::now()));
+            let facts = member.map(|member| member.status.facts());
+            let is_passive = facts.as_ref().is_some_and(|facts| facts.state == State::Passive);
+            let lag = facts.and_then(|facts| facts.lag(Timestamp::now()));
             match lag.map(|lag| lag.messages) {
+                _ if is_passive => {
+                    tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: this instance does not stand by for it any more; the one that reads it says how far it was read");
+                }
                 Some(0) => {
                     tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
                 }

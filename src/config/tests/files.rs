@@ -200,9 +200,9 @@ fn each_sinks_part_is_of_that_sink() {
 
 #[test]
 fn the_files_that_are_shipped_load() {
-    let mut files = vec![folder().join("rillway.toml")];
+    let mut files = vec![folder().join("rillway.toml"), folder().join("super.toml")];
     files.extend(std::fs::read_dir(folder().join("examples")).unwrap().map(|e| e.unwrap().path()));
-    assert!(files.len() >= 4, "{files:?}");
+    assert!(files.len() >= 5, "{files:?}");
     let creds = tempfile::tempdir().unwrap();
     for file in files {
         assert_eq!(file.extension().unwrap(), "toml", "{file:?}");

@@ -67,6 +67,8 @@ pub(super) enum Defect {
     OverlooksRetention,
     /// Nothing is passed over in silence.
     NeverLooks,
+    /// The broker waits for a sink that does not open.
+    WaitsForStuckOpening,
 }
 
 impl Defect {
@@ -88,7 +90,7 @@ impl Defect {
     ];
 
     /// The defects of the other modules.
-    pub(super) const WHOLE: [Defect; 19] = [
+    pub(super) const WHOLE: [Defect; 20] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -108,5 +110,6 @@ impl Defect {
         Defect::TakesGapForFiltered,
         Defect::OverlooksRetention,
         Defect::NeverLooks,
+        Defect::WaitsForStuckOpening,
     ];
 }

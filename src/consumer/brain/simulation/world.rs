@@ -47,6 +47,8 @@ pub(super) struct ModelLink {
     pub(super) awaits_answer: bool,
     /// Time since which it waits for a consumer that is to become passive.
     pub(super) yields_since: Option<Instant>,
+    /// Since when it waits for one that is to become active.
+    pub(super) activates_since: Option<Instant>,
     /// The brain wants no more events of it.
     pub(super) is_stopped: bool,
 }
@@ -85,6 +87,8 @@ pub(super) struct World {
     pub(super) is_troubled: bool,
     /// The sink is stuck.
     pub(super) is_stuck: bool,
+    /// Nor does it open.
+    pub(super) never_opens: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
     /// Rows before this one were written by an earlier run.
@@ -168,6 +172,7 @@ impl World {
             held_bytes: Arc::default(),
             is_troubled: false,
             is_stuck: false,
+            never_opens: false,
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
@@ -235,12 +240,12 @@ impl World {
 
     /// One turn of the loop around the brain.
     pub(super) fn due(&mut self) {
-        let yields_since = self.link.as_ref().and_then(|link| link.yields_since);
-        if let Some(since) = yields_since.filter(|_| self.brain.leaving.outcome().is_none()) {
-            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
-        }
         let waiting = self.next_chunk().is_some();
         self.tell(Event::Due(Surroundings { credit: self.has_credit(), waiting }));
+        let since = self.link.as_ref().and_then(|link| link.yields_since.or(link.activates_since));
+        if let Some(since) = since {
+            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
+        }
     }
 
     pub(super) fn tell(&mut self, event: Event<u32>) {
@@ -330,7 +335,8 @@ impl World {
     fn on_answer(&mut self, start: Option<Start>) {
         let link = self.link.as_mut().expect("an answer is for a connection");
         assert!(link.awaits_answer, "an answer that nobody waits for");
-        (link.awaits_answer, link.yields_since, link.is_stopped) = (false, None, false);
+        (link.awaits_answer, link.is_stopped) = (false, false);
+        (link.yields_since, link.activates_since) = (None, None);
         match start {
             Some(start) => link.from = Some(self.source.state().start(start)),
             None => {
