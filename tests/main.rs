@@ -22,6 +22,7 @@ mod check;
 mod cluster;
 mod codecs;
 mod commits;
+mod crowd;
 mod dead_letters;
 mod every_test_runs;
 mod faults;

@@ -48,7 +48,7 @@ pub enum BrokerError {
     },
     /// The node lets no more connections in, although it works.
     #[error(
-        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node: raise the limit, or spread the consumers over nodes"
+        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node. At its next attempt this one shares the connection of another consumer: raise the limit, or spread the consumers over nodes"
     )]
     ConnectionLimit {
         /// Address of the node.
@@ -108,6 +108,14 @@ pub enum BrokerError {
         stream: StreamName,
         /// Reason.
         detail: String,
+    },
+    /// Only the stream's leader can answer, and it cannot be reached.
+    #[error("stream {stream:?} is not available: only its leader can answer now, and {why}")]
+    LeaderOutOfReach {
+        /// The stream.
+        stream: StreamName,
+        /// Reason.
+        why: String,
     },
     /// The user may not read the stream.
     #[error(

@@ -9,6 +9,8 @@
 //!
 //! It knows nothing of sinks, batches or policies.
 
+mod authority;
+mod behind;
 mod budget;
 mod claim;
 mod connection;
@@ -20,6 +22,8 @@ mod handshake;
 mod lease;
 mod locate;
 mod lookout;
+mod members;
+mod moving;
 mod open;
 mod options;
 mod partitions;
@@ -28,6 +32,7 @@ mod publishing;
 mod race;
 mod reader;
 mod scan;
+mod search;
 mod shared;
 mod slot;
 mod subscription;
@@ -36,6 +41,7 @@ mod tls;
 mod window;
 mod writer;
 
+pub use authority::{Authority, connect_to_authority};
 pub use budget::Budget;
 // For sources that deliver chunks without a connection of this module.
 #[cfg(test)]
@@ -46,7 +52,8 @@ pub(crate) use dial::{ReadHalf, WriteHalf, dial};
 pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use lookout::Lookout;
-pub use options::{ConnectOptions, Endpoint, Mechanism, Sharing};
+pub use moving::{is_on_leader, replica_in_place_of};
+pub use options::{ConnectOptions, Endpoint, Mechanism, Routing, Sharing};
 pub use partitions::partitions;
 pub use pool::Pool;
 pub use publishing::{Creation, Frame, Publisher};

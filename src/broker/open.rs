@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::dial::dial;
 use super::error::BrokerError;
 use super::fleet::Fleet;
+use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, pool, reader, writer};
@@ -52,6 +53,14 @@ impl Connection {
         let fleet = Fleet::of(options);
         let _turn = fleet.turn(endpoint).await?;
         begun.notify_one();
+        if options.sharing.is_none()
+            && !options.routing.exclusive
+            && let Some(connection) = fleet.shared(endpoint, options)
+        {
+            // It is not this user's to close.
+            tracing::debug!(%endpoint, "connection limit: another consumer's connection is shared");
+            return Ok(connection.leased(Lease::new(0, || false)));
+        }
         let error = match open(endpoint, options, &fleet).await {
             Ok(connection) => {
                 fleet.opened(&connection, options);
@@ -64,6 +73,7 @@ impl Connection {
             return Err(error);
         }
         if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
+            fleet.full(endpoint);
             return Err(limit);
         }
         if !is_refused {

@@ -22,13 +22,10 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::error::BrokerError;
+use super::fleet::USERS_MAX;
 use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint, Sharing};
 use crate::sync::lock;
-
-/// Most streams on one connection. The protocol has 256 ids for subscriptions; each stream needs one
-/// for its subscription, and one for a probe.
-pub(super) const USERS_MAX: usize = 120;
 
 type Opening = Shared<BoxFuture<'static, Result<Connection, BrokerError>>>;
 
@@ -42,6 +39,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// Connections of one consumer, one for each node.
 pub struct Pool {
     number: u64,
+    /// Connections on which nodes are asked where streams are; `None` in that pool itself.
+    asking: Option<Arc<Pool>>,
     inner: Mutex<Inner>,
 }
 
@@ -86,10 +85,21 @@ impl Berth {
 impl Pool {
     /// An empty pool.
     pub fn new() -> Arc<Pool> {
+        let asking = Pool::numbered(None);
+        Pool::numbered(Some(asking))
+    }
+
+    fn numbered(asking: Option<Arc<Pool>>) -> Arc<Pool> {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let pool = Arc::new(Pool { number, inner: Mutex::default() });
+        let pool = Arc::new(Pool { number, asking, inner: Mutex::default() });
         lock(&POOLS).push((number, Arc::downgrade(&pool)));
         pool
+    }
+
+    /// The pool of connections on which nodes are asked where streams are: a node may take 40 s for the
+    /// answer, and does nothing else on that connection. They are closed once nobody asks.
+    pub(super) fn asking(&self) -> Option<&Arc<Pool>> {
+        self.asking.as_ref()
     }
 
     /// Use of the pool, for connection options.
@@ -119,11 +129,16 @@ impl Pool {
                 return Err(error);
             }
         };
-        if let Some(twin) = self.twin_of(&connection) {
+        if let Some(twin) = self.twin_of(&connection, avoid) {
             connection.close().await;
             return Ok(twin);
         }
         Ok(connection)
+    }
+
+    /// A connection that is open already, to one of these nodes, by the addresses that they advertise.
+    pub(super) fn known(self: &Arc<Self>, nodes: &[Endpoint]) -> Option<Connection> {
+        self.join(|berth| berth.advertised().is_some_and(|node| nodes.contains(node)))
     }
 
     /// A connection that is open already, to any node.
@@ -163,10 +178,18 @@ impl Pool {
     }
 
     /// An older connection to the same node, by the address that the broker gives for it: a node can
-    /// have several names, and a load balancer has none of them.
-    fn twin_of(self: &Arc<Self>, connection: &Connection) -> Option<Connection> {
+    /// have several names, and a load balancer has none of them. Not the one to avoid: nodes can also
+    /// share a name, and this one may have what the other had not.
+    fn twin_of(
+        self: &Arc<Self>,
+        connection: &Connection,
+        avoid: Option<u64>,
+    ) -> Option<Connection> {
         let (node, number) = (connection.advertised()?, connection.number()?);
-        self.join(|berth| berth.number < number && berth.advertised() == Some(node))
+        self.join(|berth| {
+            let is_older = berth.number < number && Some(berth.number) != avoid;
+            is_older && berth.advertised() == Some(node)
+        })
     }
 
     /// Takes a place on an open connection for which this is true.

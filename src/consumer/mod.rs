@@ -72,10 +72,11 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
         {
             Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None })
         }
-        Err(error @ resumption::SessionError::Lost { .. }) => {
-            Ok(Forecast { plan: Err(error.to_string()), stored: None })
-        }
-        Err(error @ resumption::SessionError::Doubt { .. }) => {
+        Err(
+            error @ (resumption::SessionError::Lost { .. }
+            | resumption::SessionError::Doubt { .. }
+            | resumption::SessionError::Hearsay { .. }),
+        ) => {
             Ok(Forecast { plan: Err(error.to_string()), stored: None })
         }
         Err(error) => Err(error.into()),

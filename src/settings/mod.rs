@@ -16,6 +16,7 @@ pub mod format;
 pub mod paths;
 pub mod problem;
 pub mod read;
+mod routing;
 pub mod secret;
 pub mod start;
 pub mod tls;

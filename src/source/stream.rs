@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::moving::{Found, Moving};
 use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer, SINGLE_ACTIVE,
-    chunk_at, connect_to_stream, stream_bounds,
+    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer,
+    SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -28,6 +29,8 @@ pub struct StreamSource {
     pool: Option<Arc<Pool>>,
     /// Number of the last shared connection; 0 for none.
     last: Arc<AtomicU64>,
+    /// A connection to a replica that was found while the leader was read from.
+    found: Found,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -41,8 +44,8 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (pool, last) = (None, Arc::default());
-        StreamSource { options, stream, reference, single_active: None, pool, last }
+        let (pool, last, found) = (None, Arc::default(), Found::default());
+        StreamSource { options, stream, reference, single_active: None, pool, last, found }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -96,12 +99,32 @@ impl Source for StreamSource {
         if let Some(sharing) = &mut options.sharing {
             sharing.avoid = Some(self.last.load(Ordering::Relaxed));
         }
-        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
+        let found = self.found.take();
+        let Authority { connection, no_leader } = match (prefer, found) {
+            (Prefer::Replica, Some(connection)) => Authority { connection, no_leader: None },
+            (Prefer::Replica, None) => Authority {
+                connection: connect_to_stream(&options, &self.stream, prefer).await?,
+                no_leader: None,
+            },
+            (Prefer::Leader, _) => connect_to_authority(&options, &self.stream).await?,
+        };
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
         let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
-        Ok(Arc::new(StreamLink { connection, stream, reference, properties, failed }))
+        let node = node_name(&connection, &options);
+        // Who wanted the leader stays there.
+        let moves = (prefer == Prefer::Replica).then(|| (self.options.clone(), self.found.clone()));
+        Ok(Arc::new(StreamLink {
+            connection,
+            node,
+            no_leader,
+            stream,
+            reference,
+            properties,
+            failed,
+            moves,
+        }))
     }
 
     fn activation(&self) -> Activation {
@@ -115,12 +138,18 @@ impl Source for StreamSource {
 /// A connection for one stream and reference. Other streams may share it.
 struct StreamLink {
     connection: Connection,
+    /// The node, for the log.
+    node: String,
+    /// Why this is not the leader, although that was wanted.
+    no_leader: Option<String>,
     stream: StreamName,
     reference: Reference,
     /// Properties of a subscription.
     properties: Vec<(String, String)>,
     /// Reason of the end of its subscription, if that ended before the connection.
     failed: watch::Sender<Option<SourceError>>,
+    /// For the look for a replica, and what it finds; `None` if the leader was wanted.
+    moves: Option<(ConnectOptions, Found)>,
 }
 
 impl StreamLink {
@@ -150,11 +179,15 @@ impl Link for StreamLink {
     }
 
     fn node(&self) -> String {
-        self.connection.endpoint().to_string()
+        self.node.clone()
     }
 
     fn version(&self) -> String {
         self.connection.version().to_owned()
+    }
+
+    fn no_leader(&self) -> Option<&str> {
+        self.no_leader.as_deref()
     }
 
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError> {
@@ -170,7 +203,10 @@ impl Link for StreamLink {
         let subscribed = self.connection.subscribe(&self.stream, start, budget, properties).await;
         let subscription = subscribed.map_err(|error| self.explain(error))?;
         let (stream, failed) = (self.stream.clone(), self.failed.clone());
-        Ok(Box::new(StreamFeed { subscription, stream, failed }))
+        let moving = self.moves.as_ref().and_then(|(options, found)| {
+            Moving::begin(options, &self.stream, &self.connection, found)
+        });
+        Ok(Box::new(StreamFeed { subscription, stream, failed, moving }))
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -203,9 +239,17 @@ struct StreamFeed {
     subscription: broker::Subscribed,
     stream: StreamName,
     failed: watch::Sender<Option<SourceError>>,
+    moving: Option<Moving>,
 }
 
 impl StreamFeed {
+    /// The end of a subscription to the leader: a replica can be read from.
+    fn moved(&mut self) -> Event {
+        self.moving = None;
+        let what = format!("stream {:?} is read from a replica again", self.stream.as_str());
+        Event::Unavailable(SourceError::new(ErrorKind::Moved, what))
+    }
+
     /// `None` if the link ends by this.
     fn event(&self, event: broker::Received) -> Option<Event> {
         match event {
@@ -228,13 +272,29 @@ impl StreamFeed {
 
 impl Feed for StreamFeed {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.moving.as_mut().is_some_and(|moving| moving.poll(context)) {
+            return Poll::Ready(Some(self.moved()));
+        }
         let event = self.subscription.poll_next(context);
         event.map(|event| event.and_then(|event| self.event(event)))
     }
 
     fn try_next(&mut self) -> Option<Event> {
+        if self.moving.as_mut().is_some_and(Moving::has_found) {
+            return Some(self.moved());
+        }
         let event = self.subscription.try_next()?;
         self.event(event)
+    }
+}
+
+/// The address of the node; behind a load balancer also its own.
+fn node_name(connection: &Connection, options: &ConnectOptions) -> String {
+    match connection.advertised() {
+        Some(node) if options.routing.load_balancer => {
+            format!("{} ({node})", connection.endpoint())
+        }
+        _ => connection.endpoint().to_string(),
     }
 }
 
@@ -268,7 +328,9 @@ impl From<BrokerError> for SourceError {
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,
             BrokerError::ConnectionLimit { .. } => ErrorKind::Full,
-            BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
+            BrokerError::StreamUnavailable { .. } | BrokerError::LeaderOutOfReach { .. } => {
+                ErrorKind::Unavailable
+            }
             BrokerError::Overrun { .. } => ErrorKind::Overrun,
             BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,
             BrokerError::Protocol(_) => ErrorKind::Unreadable,

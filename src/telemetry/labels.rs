@@ -126,6 +126,8 @@ labels! {
         Connection = "connection",
         /// The broker lets no more connections in: a limit, of connections or file descriptors, is reached.
         ConnectionLimit = "connection_limit",
+        /// It moved from a stream's leader to a replica.
+        Moved = "moved",
         /// The broker answered with an error.
         Broker = "broker",
         /// The subscription ended: the stream was deleted or re-created, or its member is away.

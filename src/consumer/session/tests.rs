@@ -39,6 +39,7 @@ fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
             connect_timeout: second,
             request_timeout: second,
             follow_advertised_hosts: false,
+            routing: Default::default(),
             name: String::new(),
             sharing: None,
         },

@@ -114,7 +114,7 @@ impl World {
         // The brain knows it from here too.
         self.confirmed = self.confirmed.max(stored.map(|offset| offset.0));
         let (node, version) = (String::new(), String::new());
-        Ok(Box::new(Resumption { plan, stored, bounds, node, version }))
+        Ok(Box::new(Resumption { plan, stored, bounds, node, version, is_hearsay: false }))
     }
 
     pub(super) fn end_asking(&mut self) {
