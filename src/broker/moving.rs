@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::fleet::Fleet;
 use super::locate::{Prefer, connect_to_stream};
 use super::options::ConnectOptions;
+use super::race::race;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
 
@@ -43,18 +44,33 @@ pub async fn replica_in_place_of(
         tokio::time::sleep(after.mul_f64(0.5 + fastrand::f64())).await;
         let _turn = MOVES.acquire().await;
         match connect_to_stream(&options, &stream, Prefer::Replica).await {
-            Ok(found) => {
-                let is_other = found.advertised().is_some()
-                    && found.advertised() != here.advertised()
-                    && found.probe(&stream, Start::Next, Duration::ZERO).await.is_ok();
-                if is_other {
-                    return found;
-                }
-                found.close().await;
+            Ok(found) if is_other(&found, &here, &stream).await => return found,
+            Ok(found) => found.close().await,
+            Err(error) => tracing::debug!(%stream, %error, "no replica to move to"),
+        }
+        // One that did not answer a short while ago comes behind the leader there; here it may be tried.
+        if let Some(found) = any_replica(&options, &stream).await {
+            if is_other(&found, &here, &stream).await {
+                return found;
             }
-            Err(error) => {
-                tracing::debug!(%stream, %error, "no replica to move to");
-            }
+            found.close().await;
         }
     }
+}
+
+/// True if the connection leads to another node, which serves the stream.
+async fn is_other(found: &Connection, here: &Connection, stream: &StreamName) -> bool {
+    found.advertised().is_some()
+        && found.advertised() != here.advertised()
+        && found.probe(stream, Start::Next, Duration::ZERO).await.is_ok()
+}
+
+async fn any_replica(options: &ConnectOptions, stream: &StreamName) -> Option<Connection> {
+    if !options.follow_advertised_hosts {
+        return None;
+    }
+    let fleet = Fleet::of(options);
+    let replicas = fleet.members(stream)?.replicas;
+    let addresses = replicas.iter().map(|node| fleet.address_of(node, options)).collect();
+    race(&fleet.ranked(addresses), options).await.ok()
 }

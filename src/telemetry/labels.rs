@@ -187,7 +187,7 @@ mod tests {
         check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(10);
-        check::<RestartReason>(9);
+        check::<RestartReason>(10);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
     }

@@ -8,17 +8,19 @@ use rillway::types::{Offset, StreamName};
 
 use crate::common::cluster::{Cluster, within};
 use crate::common::daemon::Home;
+use crate::common::load::publish_evenly;
 use crate::common::reading::connect_options;
 use crate::common::{eventually, streams};
 
 const LONG: Duration = Duration::from_secs(90);
 
 /// Messages before the consumers stop, and after that.
-const READ: usize = 1_000;
-const UNREAD: usize = 20_000;
+const READ: u64 = 1_000;
+const UNREAD: u64 = 20_000;
 
-fn bodies(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|i| format!("{i:0100}"))
+/// In small chunks: a segment that is full after one of them would be dropped with the next.
+async fn publish(cluster: &Cluster, node: usize, stream: &str, total: u64) {
+    publish_evenly(&cluster.nodes[node], stream, (total, 50), |i| format!("{i:0100}")).await;
 }
 
 /// One consumer that goes on after a loss, and one that halts.
@@ -52,7 +54,7 @@ async fn the_policies_apply(home: &Home, names: [&str; 2]) {
         .await;
     daemon
         .until(goes_on, "it goes on", LONG, |c| {
-            c["state"] == "running" && c["durable_offset"].as_u64() > Some(READ as u64)
+            c["state"] == "running" && c["durable_offset"].as_u64() > Some(READ)
         })
         .await;
     let lost = daemon
@@ -71,7 +73,7 @@ pub(super) async fn are_decided_without_the_leader(cluster: &Cluster) {
     let stream = streams::create_with(&cluster.nodes[0], "evicted", &limits).await;
     let members = cluster.until_whole(&stream).await;
     let leader = members.leader.unwrap();
-    streams::publish(&cluster.nodes[leader], &stream, bodies(READ)).await;
+    publish(cluster, leader, &stream, READ).await;
 
     let uri = cluster.nodes[members.replicas[0]].uri();
     let [behind, halts_behind] = ["one-address", "one-address-halts"];
@@ -89,15 +91,15 @@ pub(super) async fn are_decided_without_the_leader(cluster: &Cluster) {
     {
         let mut daemon = home.start();
         for name in names {
-            daemon.until_durable(name, READ as u64 - 1).await;
+            daemon.until_durable(name, READ - 1).await;
         }
         within("the daemon ends", LONG, daemon.terminate()).await;
     }
 
-    streams::publish(&cluster.nodes[leader], &stream, bodies(UNREAD)).await;
+    publish(cluster, leader, &stream, UNREAD).await;
     for node in [leader, members.replicas[0], members.replicas[1]] {
         eventually("retention has taken what was not read", LONG, || async {
-            first(cluster, node, &stream).await.filter(|at| at.0 > READ as u64 + 100)
+            first(cluster, node, &stream).await.filter(|at| at.0 > READ + 100)
         })
         .await;
     }
