@@ -118,18 +118,23 @@ async fn limit_is_told(broker: &Broker, home: &Home, stream: &str, count: usize)
     let began = Instant::now();
     until_running(&daemon, count).await;
     let took = began.elapsed();
-    let (_, metrics) = daemon.http("GET", "/metrics").await.unwrap();
-    let restarts: f64 = metrics
-        .lines()
-        .filter(|l| l.starts_with("rillway_restarts_total{") && l.contains("\"connection_limit\""))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum();
+    let restarts = eventually("a restart is counted as connection_limit", LONG, || async {
+        let (_, metrics) = daemon.http("GET", "/metrics").await?;
+        let restarts: f64 = metrics
+            .lines()
+            .filter(|l| l.starts_with("rillway_restarts_total{"))
+            .filter(|line| line.contains("\"connection_limit\""))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        (restarts >= 1.0).then_some(restarts)
+    })
+    .await;
+    let count = running(&daemon).await.unwrap_or(count);
     let said = home.log().lines().filter(|line| line.contains("connection limit: ")).count();
     let connections = connected(broker);
     println!(
         "{stream}: {count} consumers at work after {took:.1?} on {connections} connections; {restarts} attempts met the limit, said {said} times"
     );
-    assert!(restarts >= 1.0, "no restart is counted as connection_limit");
     assert!(said >= 1, "{}", home.log_tail());
     connections
 }
@@ -146,19 +151,20 @@ async fn a_virtual_host_that_allows_few_connections_serves_many_consumers() {
     assert!(connections <= 10, "{connections}");
 }
 
-/// The limit counts for each of the node's supervisors of connections, so that it is met late.
+/// RabbitMQ 3.10 accepts connections beyond `connection_max`, and says nothing on them. Versions from 4.0 on
+/// do not apply it to connections of the stream protocol.
 #[tokio::test]
-async fn a_node_that_allows_few_connections_serves_many_consumers() {
+async fn a_node_that_allows_few_connections_is_told_from_one_that_does_not_answer() {
     let options = Options::default().conf("connection_max = 10");
-    let broker = or_skip!(Broker::private_with(Version::V4_3, options).await);
+    let broker = or_skip!(Broker::private_with(Version::V3_10, options).await);
     let stream = streams::create(&broker, "few").await;
     streams::publish(&broker, &stream, ["one", "two"]).await;
     let home = Home::with_broker(
         &format!("uri = \"{}\"\nconnect_timeout = \"3s\"", broker.uri()),
-        &consumers(&stream, 300),
+        &consumers(&stream, 40),
     );
-    let connections = limit_is_told(&broker, &home, &stream, 300).await;
-    assert!(connections < 300, "{connections}");
+    // The others wait for a place: whether they could share one, a silent node does not tell.
+    limit_is_told(&broker, &home, &stream, 10).await;
 }
 
 #[tokio::test]
@@ -171,6 +177,7 @@ async fn a_node_without_file_descriptors_is_told_from_one_that_does_not_answer()
         &format!("uri = \"{}\"\nconnect_timeout = \"3s\"", broker.uri()),
         &consumers(&stream, 1000),
     );
+    // A socket and an open file for each.
     let connections = limit_is_told(&broker, &home, &stream, 301).await;
     assert!(connections < 1000, "{connections}");
 }

@@ -34,7 +34,7 @@ pub enum BrokerError {
     },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node: connection_max): each consumer takes one, and lag monitoring one for each node"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node, before 4.0: connection_max): each consumer takes one, and lag monitoring one for each node"
     )]
     VirtualHost {
         /// Address of the node.
@@ -48,7 +48,7 @@ pub enum BrokerError {
     },
     /// The node lets no more connections in, although it works.
     #[error(
-        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node. At its next attempt this one shares the connection of another consumer: raise the limit, or spread the consumers over nodes"
+        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max, before 4.0), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node; where a limit refuses more, consumers share connections from the next attempt on. Raise the limit, or spread the consumers over nodes"
     )]
     ConnectionLimit {
         /// Address of the node.

@@ -53,6 +53,7 @@ pub use error::{BrokerError, Missing};
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use lookout::Lookout;
 pub use moving::{is_on_leader, replica_in_place_of};
+pub use open::explain_loss;
 pub use options::{ConnectOptions, Endpoint, Mechanism, Routing, Sharing};
 pub use partitions::partitions;
 pub use pool::Pool;

@@ -18,6 +18,9 @@ use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, pool, reader, writer};
 use crate::wire::commands::Metadata;
 
+/// Number of open connections to one node from which on the loss of a further one may be due to them.
+const MANY: usize = 100;
+
 /// Time limit for an open connection to show that its node works.
 const WITNESS_WAIT: Duration = Duration::from_secs(2);
 
@@ -73,7 +76,11 @@ impl Connection {
             return Err(error);
         }
         if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
-            fleet.full(endpoint);
+            // One that is out of file descriptors ends a connection on which one more subscribes:
+            // what is shared would be lost for all.
+            if is_refused {
+                fleet.full(endpoint);
+            }
             return Err(limit);
         }
         if !is_refused {
@@ -81,6 +88,21 @@ impl Connection {
         }
         Err(error)
     }
+}
+
+/// The error for a connection that was lost while a subscription began: without file descriptors, the
+/// broker ends it without a word. That is told only by a node that works on many others.
+pub async fn explain_loss(
+    options: &ConnectOptions,
+    connection: &Connection,
+    error: BrokerError,
+) -> BrokerError {
+    let fleet = Fleet::of(options);
+    let open = fleet.open_on(connection.endpoint());
+    if !matches!(error, BrokerError::Broken { .. }) || open < MANY {
+        return error;
+    }
+    is_full(connection.endpoint(), options, &fleet, &error).await.unwrap_or(error)
 }
 
 /// True if the node may not be there, or not work.

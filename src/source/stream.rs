@@ -11,7 +11,7 @@ use super::moving::{Found, Moving};
 use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
 use crate::broker::{
     self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer,
-    SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, stream_bounds,
+    SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -114,7 +114,7 @@ impl Source for StreamSource {
         let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
         let node = node_name(&connection, &options);
         // Who wanted the leader stays there.
-        let moves = (prefer == Prefer::Replica).then(|| (self.options.clone(), self.found.clone()));
+        let found = (prefer == Prefer::Replica).then(|| self.found.clone());
         Ok(Arc::new(StreamLink {
             connection,
             node,
@@ -123,7 +123,8 @@ impl Source for StreamSource {
             reference,
             properties,
             failed,
-            moves,
+            options: self.options.clone(),
+            found,
         }))
     }
 
@@ -148,8 +149,9 @@ struct StreamLink {
     properties: Vec<(String, String)>,
     /// Reason of the end of its subscription, if that ended before the connection.
     failed: watch::Sender<Option<SourceError>>,
-    /// For the look for a replica, and what it finds; `None` if the leader was wanted.
-    moves: Option<(ConnectOptions, Found)>,
+    options: ConnectOptions,
+    /// For what the look for a replica finds; `None` if the leader was wanted.
+    found: Option<Found>,
 }
 
 impl StreamLink {
@@ -195,17 +197,27 @@ impl Link for StreamLink {
     }
 
     async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
-        Ok(chunk_at(&self.connection, &self.stream, start).await?)
+        match chunk_at(&self.connection, &self.stream, start).await {
+            Ok(chunk) => Ok(chunk),
+            Err(error) => Err(explain_loss(&self.options, &self.connection, error).await.into()),
+        }
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
         let properties = self.properties.clone();
         let subscribed = self.connection.subscribe(&self.stream, start, budget, properties).await;
-        let subscription = subscribed.map_err(|error| self.explain(error))?;
+        let subscription = match subscribed {
+            Ok(subscription) => subscription,
+            Err(error) => {
+                let error = explain_loss(&self.options, &self.connection, error).await;
+                return Err(self.explain(error));
+            }
+        };
         let (stream, failed) = (self.stream.clone(), self.failed.clone());
-        let moving = self.moves.as_ref().and_then(|(options, found)| {
-            Moving::begin(options, &self.stream, &self.connection, found)
-        });
+        let moving = self
+            .found
+            .as_ref()
+            .and_then(|found| Moving::begin(&self.options, &self.stream, &self.connection, found));
         Ok(Box::new(StreamFeed { subscription, stream, failed, moving }))
     }
 
