@@ -232,12 +232,6 @@ impl Stage {
             }
             AllAtOnce => {
                 let nodes = &self.cluster.nodes;
-                let end = async |node: &Broker| match node.version {
-                    // Killed all at once, it forgets streams that were declared in the last minutes: its
-                    // metadata is on disk later than what clients are told.
-                    Version::V4_0 => node.stop().await,
-                    _ => node.kill().await,
-                };
                 futures_util::future::join_all(nodes.iter().map(end)).await;
                 futures_util::future::join_all(nodes.iter().map(|node| node.start())).await;
                 self.measure(fault, began).await;
@@ -308,6 +302,15 @@ impl Stage {
         let messages: u64 = totals.iter().map(|(_, total)| total).sum();
         report(version, faults, messages, &measured);
         drop(cluster);
+    }
+}
+
+/// Ends a node together with all others. RabbitMQ 4.0, if all are killed at once, forgets streams that were
+/// declared in the last minutes: its metadata is on disk later than clients are told.
+async fn end(node: &Broker) {
+    match node.version {
+        Version::V3_10 | Version::V4_0 => node.stop().await,
+        Version::V4_3 => node.kill().await,
     }
 }
 
