@@ -129,7 +129,7 @@ impl Pool {
                 return Err(error);
             }
         };
-        if let Some(twin) = self.twin_of(&connection, avoid) {
+        if let Some(twin) = self.twin_of(&connection) {
             connection.close().await;
             return Ok(twin);
         }
@@ -178,18 +178,10 @@ impl Pool {
     }
 
     /// An older connection to the same node, by the address that the broker gives for it: a node can
-    /// have several names, and a load balancer has none of them. Not the one to avoid: nodes can also
-    /// share a name, and this one may have what the other had not.
-    fn twin_of(
-        self: &Arc<Self>,
-        connection: &Connection,
-        avoid: Option<u64>,
-    ) -> Option<Connection> {
+    /// have several names, and a load balancer has none of them.
+    fn twin_of(self: &Arc<Self>, connection: &Connection) -> Option<Connection> {
         let (node, number) = (connection.advertised()?, connection.number()?);
-        self.join(|berth| {
-            let is_older = berth.number < number && Some(berth.number) != avoid;
-            is_older && berth.advertised() == Some(node)
-        })
+        self.join(|berth| berth.number < number && berth.advertised() == Some(node))
     }
 
     /// Takes a place on an open connection for which this is true.
