@@ -137,7 +137,8 @@ impl Broker {
     /// moment more, as after any start: clients get "not available", or are disconnected.
     pub(crate) async fn start(&self) {
         self.assert_private();
-        self.script("start", &[]).await;
+        // A node of a cluster waits for the others, and the machine has other things to do.
+        self.script("start", &["--timeout", "180"]).await;
     }
 
     /// Stops the node's process without ending it (SIGSTOP): connections stay open and nothing answers.
