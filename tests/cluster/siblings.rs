@@ -66,7 +66,7 @@ pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
 
     cluster.nodes[node].freeze().await;
     let froze = Instant::now();
-    let mut last = vec![(0, Instant::now()); PARTITIONS];
+    let mut last = [(0, Instant::now()); PARTITIONS];
     let mut longest = vec![Duration::ZERO; PARTITIONS];
     while froze.elapsed() < WATCHED {
         if let Some(rows) = durable(&daemon).await {
