@@ -33,6 +33,7 @@ pub mod amqp;
 pub mod conformance;
 mod creating;
 mod error;
+pub mod lookout;
 mod moving;
 #[cfg(test)]
 pub(crate) mod scripted;

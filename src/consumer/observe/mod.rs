@@ -18,7 +18,7 @@ use self::stream::{Looking, Watchers};
 use super::spec::Spec;
 use super::status::Status;
 use crate::source::ConnectOptions;
-use crate::source::stream::StreamLookout;
+use crate::source::lookout::StreamLookout;
 use crate::sync::lock;
 use crate::types::StreamName;
 

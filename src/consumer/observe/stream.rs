@@ -16,7 +16,7 @@ use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::flow::watched::Ends;
 use crate::source::SourceError;
-use crate::source::stream::{StreamLookout, StreamView};
+use crate::source::lookout::{StreamLookout, StreamView};
 use crate::telemetry::State;
 use crate::types::{Offset, Reference, StreamName, Timestamp};
 
