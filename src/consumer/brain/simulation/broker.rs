@@ -69,7 +69,7 @@ impl State {
         watcher.feed(&bytes);
         let probed = watcher.finish().unwrap();
         self.next += messages;
-        let is_selected = !self.is_filtered || self.published % 3 == 0;
+        let is_selected = !self.is_filtered || self.published.is_multiple_of(3);
         self.chunks.push(Stored { probed, bytes, ids: ids.clone(), is_selected });
         ids
     }
