@@ -2,8 +2,10 @@
 //! rules of `deploy/prometheus`, and a Prometheus evaluates them beside real failures.
 //!
 //! - [`repeated`]: failures that occur again and again
+//! - [`watched`]: references of other programs
 
 mod repeated;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -95,6 +97,7 @@ fn every_time_is_made_shorter() {
         "> 12 and rillway_lag_messages > 0",
         "deriv(rillway_lag_seconds[3000ms]) > 0",
         "changes(process_start_time_seconds{job=\"rillway\"}[12000ms]) > 3",
+        "avg_over_time(process_open_fds{job=\"rillway\"}[2000ms])",
         "in an hour",
     ] {
         assert!(rules.contains(shorter), "{shorter} is not in\n{rules}");

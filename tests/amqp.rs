@@ -1,6 +1,11 @@
 //! Streams over AMQP 0.9.1: does the source keep its contract, where does a consumer begin, what survives
 //! kills, which losses are noticed, and what differs from the stream protocol?
 
+mod identity;
+mod limits;
+mod peer;
+mod tls;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -30,11 +30,20 @@ const RULES: &[Rule] = &[
     Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
     Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
-    Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
-    Rule { module: "settings", may_use: &["tls", "types"], never: &["tokio"] },
     Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
+    Rule {
+        module: "tls",
+        may_use: &["files", "flow::trouble", "sync", "telemetry::identity"],
+        never: &["tokio", "metrics"],
+    },
+    Rule {
+        module: "oauth",
+        may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
+        never: &["metrics"],
+    },
+    Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
     Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
     Rule {
         module: "broker",
@@ -45,6 +54,7 @@ const RULES: &[Rule] = &[
             "flow::credit",
             "flow::lag",
             "flow::resume",
+            "oauth",
             "sync",
             "tls",
             "types",
@@ -70,6 +80,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "config",
         may_use: &[
+            "files",
             "settings",
             "sink::declaration",
             "sink::placeholders",
@@ -85,7 +96,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "source",
-        may_use: &["broker", "flow::lag", "flow::resume", "sync", "types", "wire"],
+        may_use: &["broker", "flow::lag", "flow::resume", "oauth", "sync", "tls", "types", "wire"],
         never: &["metrics"],
     },
     Rule {
@@ -132,6 +143,7 @@ const RULES: &[Rule] = &[
             "consumer",
             "files",
             "flow",
+            "oauth",
             "sink",
             "supervisor",
             "telemetry",

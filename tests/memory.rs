@@ -29,12 +29,14 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A heartbeat of 2 s, as in [`Home::new`], through a proxy that counts connections.
 fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
-    let settings = format!(
-        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
-        broker.uri_by(proxy.port)
-    );
+    let settings =
+        format!("uri = \"{}\"\nfollow_advertised_hosts = false", broker.uri_by(proxy.port));
+    printer_by(&settings, stream, memory)
+}
+
+fn printer_by(settings: &str, stream: &str, memory: &str) -> Home {
     Home::with_broker(
-        &settings,
+        &format!("heartbeat = \"2s\"\n{settings}"),
         &format!(
             "[[consumer]]\nname = \"printer\"\nstream = \"{stream}\"\nmemory = \"{memory}\"\n\
              batch = {{ max_bytes = \"{memory}\" }}\nsink = {{ type = \"stdout\", format = \"raw\" }}\n"
@@ -231,4 +233,33 @@ async fn inflating() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn batches_that_inflate_to_many_times_their_size() {
     or_skip!(inflating().await);
+}
+
+/// The same over AMQP 0.9.1, which sends message by message: first so many at once that they do not fit,
+/// as nothing is known of their size.
+async fn stuck_over_amqp() -> Result<(), Unavailable> {
+    let total = env_or("STUCK_MESSAGES", 1_500);
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "stuck-amqp").await;
+    publish_evenly(broker, &stream, (total, 10), |i| format!("{i}-{:x<40000}", "")).await;
+    let proxy = Proxy::to(broker.amqp_port).await;
+    let settings = format!("uri = \"amqp://guest:guest@localhost:{}/%2f\"", proxy.port);
+    let home = printer_by(&settings, &stream, "16MiB");
+    let mut watched = Watched::of(&home);
+    let (mut daemon, pipe) = home.start_piped();
+    let holds = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(2 * MIB);
+    daemon.until("printer", "it holds what fits", LONG, holds).await;
+    watched.look_on(&daemon, Duration::from_secs(env_or("STUCK_SECONDS", 10))).await;
+    let (numbers, _pipe) = read_lines(pipe, total, leading_number).await;
+    assert_in_order(&numbers, total);
+    watched.look(&daemon, "after all of it was printed");
+    assert!(proxy.accepted() <= 3, "{} connections\n{}", proxy.accepted(), home.log_tail());
+    eprintln!("{} MiB at the most, of {} MiB", watched.most / MIB, watched.bound / MIB);
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sink_that_is_stuck_over_amqp() {
+    or_skip!(stuck_over_amqp().await);
 }

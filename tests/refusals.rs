@@ -74,6 +74,65 @@ async fn a_user_without_rights_and_a_reached_limit_say_what_to_do() {
     or_skip!(rights_and_limits().await);
 }
 
+/// The node's own limit: told as a refusal where nothing else is open, and as what it is beside a
+/// connection that works. It ends when the limit is raised. AMQP 0.9.1 has another limit, and is told by
+/// the broker which it is.
+///
+/// `check_node_connection_limit` in `rabbit_stream_reader.erl` of RabbitMQ 4.3.6, and in `rabbit_reader.erl`.
+async fn the_limit_of_the_node() -> Result<(), Unavailable> {
+    let broker = Broker::private(Version::V4_3).await?;
+    let stream = streams::create(&broker, "limit").await;
+    streams::publish(&broker, &stream, (0..10).map(body)).await;
+    let limit = async |most: &str| {
+        let set = format!("application:set_env(rabbitmq_stream, max_connections, {most}).");
+        broker.ctl(&["rabbitmqctl", "eval", &set]).await
+    };
+    limit("0").await;
+    let full = told(&broker.uri(), &stream);
+    assert!(full.contains("of the node, since RabbitMQ 4.3.1: stream.max_connections"), "{full}");
+
+    // Two of the three, and of what looks at the lag.
+    limit("2").await;
+    let names = ["one", "two", "three"];
+    let all =
+        names.map(|name| consumer(name, &stream, "{ type = \"null\" }") + "start = \"first\"\n");
+    let home = Home::new(&broker.uri(), &all.concat());
+    let mut daemon = home.start();
+    let (name, reason) =
+        eventually("one of the three is refused", Duration::from_secs(60), || async {
+            for name in names {
+                let consumer = daemon.consumer(name).await?;
+                let reason = consumer["reason"].as_str().unwrap_or_default();
+                if reason.starts_with("connection limit: ") {
+                    return Some((name, reason.to_owned()));
+                }
+            }
+            None
+        })
+        .await;
+    assert!(reason.contains("of the node (stream.max_connections"), "{reason}");
+    assert!(reason.contains(&format!(":{}", broker.stream_port)), "{reason}");
+    let labels = [&format!("consumer=\"{name}\"")[..], "reason=\"connection_limit\""];
+    let counted = daemon.metric("rillway_restarts_total", &labels).await;
+    assert!(counted >= Some(1.0), "{counted:?}");
+    limit("infinity").await;
+    for name in names {
+        daemon.until_durable(name, 9).await;
+    }
+    daemon.terminate().await;
+
+    broker.ctl(&["rabbitmqctl", "eval", "application:set_env(rabbit, connection_max, 0)."]).await;
+    let amqp = broker.uri_by(broker.amqp_port).replacen("rabbitmq-stream:", "amqp:", 1);
+    let full = told(&amqp, &stream);
+    assert!(full.contains("node connection limit (0) is reached"), "{full}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_connection_limit_of_a_node_is_named() {
+    or_skip!(the_limit_of_the_node().await);
+}
+
 /// Both kinds of client on both ports of the management UI, and a plain one on the stream protocol's TLS
 /// port.
 async fn ports_with_and_without_tls() -> Result<(), Unavailable> {

@@ -11,7 +11,7 @@ use crate::common::load::{Load, Pace, body};
 use crate::common::proxy::Proxy;
 use crate::common::reading::{bodies, connect_options, messages, put};
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, env_or, eventually, streams};
+use crate::common::{Broker, Version, env_or, eventually, patiently, streams};
 use rillway::republish::{Republisher, Target};
 use rillway::sink::conformance::{self, Medium};
 use rillway::sink::stream::{StreamOptions, StreamSink};
@@ -114,7 +114,8 @@ async fn two_at_once_write_each_message_once() {
         async {
             let broker = Broker::shared(Version::V4_3).await?;
             let mut medium = Fresh::on(broker);
-            let (mut one, mut two) = (medium.sink().await.unwrap(), medium.sink().await.unwrap());
+            let mut one = patiently(async || medium.sink().await).await;
+            let mut two = patiently(async || medium.sink().await).await;
             for (first, from, to) in [
                 (true, 0, 100),
                 (false, 0, 40),
@@ -125,7 +126,7 @@ async fn two_at_once_write_each_message_once() {
                 (false, 255, 400),
             ] {
                 let sink = if first { &mut one } else { &mut two };
-                let written = sink.write(&batch(from..to)).await.unwrap();
+                let written = patiently(async || sink.write(&batch(from..to)).await).await;
                 assert_eq!(written, Durability::Durable);
             }
             assert_eq!(medium.visible().await, Some((0..400).collect::<Vec<_>>()));

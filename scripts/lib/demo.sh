@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2153,SC2154 # demo.sh sets, and reads, what stands here
-# What scripts/demo.sh does, step by step. Source after common.sh and ports.sh; demo.sh sets DATA,
-# RILLWAY, STREAM, READER, LOG, CONSUMERS, port, daemon, told and interactive.
+# What scripts/demo.sh does, step by step; scripts/demo-super.sh uses some of it. Source after common.sh and
+# ports.sh; demo.sh sets DATA, RILLWAY, STREAM, READER, LOG, CONSUMERS, port, daemon, told and interactive.
 #
 # Only bash, coreutils, grep and sed: a fresh machine has no more; and a Python of the project's own, for
 # the readers of what landed.
@@ -39,14 +39,15 @@ free_port() {
   echo "$candidate"
 }
 
-# The broker of an earlier demo, if there was one; otherwise the newest one that is available here.
+# The broker of an earlier demo, if there was one; otherwise the newest one that is available here, of
+# DEMO_BROKERS if that is set.
 start_broker() {
   local version status=$EXIT_UNAVAILABLE options=(start --dir "$DATA/broker" --owner $$)
   if [[ -e $DATA/broker/node.env ]]; then
     scripts/broker.sh "${options[@]}"
     return
   fi
-  for version in 4.3 4.0 3.10; do
+  for version in ${DEMO_BROKERS:-4.3 4.0 3.10}; do
     status=0
     scripts/broker.sh "${options[@]}" --version "$version" --plugins management || status=$?
     [[ $status == "$EXIT_UNAVAILABLE" ]] || return "$status"

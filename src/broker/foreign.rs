@@ -85,8 +85,13 @@ pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
         None if !first.is_empty() && !is_tls => {
             format!("the port does not speak TLS ({error}); {PORTS}")
         }
-        None => format!("TLS handshake: {}", tls::in_words(error)),
+        None => no_handshake(error),
     }
+}
+
+/// Error for a TLS handshake that failed with a peer that speaks TLS.
+pub(super) fn no_handshake(error: &io::Error) -> String {
+    format!("TLS handshake: {}", tls::in_words(error))
 }
 
 /// A byte stream that keeps the first bytes read.

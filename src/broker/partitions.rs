@@ -2,11 +2,12 @@
 
 use super::connection::Connection;
 use super::error::BrokerError;
+use super::feature::Feature;
 use super::locate::connect_to_seed;
 use super::options::ConnectOptions;
 use super::pool;
 use crate::types::StreamName;
-use crate::wire::commands::{Partitions, ResponseCode, keys};
+use crate::wire::commands::{Partitions, ResponseCode};
 
 /// Names of the super stream's partitions, in their order, without duplicates. Empty if the exchange has
 /// no streams.
@@ -29,16 +30,11 @@ pub async fn partitions(
     answer
 }
 
-async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     super_stream: &StreamName,
 ) -> Result<Vec<StreamName>, BrokerError> {
-    if !connection.supports(keys::PARTITIONS, 1) {
-        return Err(BrokerError::NoSuperStreams {
-            endpoint: connection.endpoint().clone(),
-            version: connection.version().to_owned(),
-        });
-    }
+    connection.require(Feature::SuperStream)?;
     let request = Partitions { super_stream: super_stream.clone() };
     let mut answer = connection.call(&request).await.map_err(|error| match error {
         BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {

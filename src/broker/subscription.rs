@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::error::BrokerError;
 use super::slot::{INITIAL_CREDIT, Main, Probe, Received, Slot, queue_max};
 use crate::flow::resume::Start;
+use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{self, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
@@ -26,7 +27,7 @@ pub struct Subscribed {
     budget: Arc<Budget>,
     events: mpsc::Receiver<Received>,
     // Dropped after the budget is closed, so that no credit is granted any more.
-    _claim: Claim,
+    claim: Claim,
 }
 
 impl Connection {
@@ -44,6 +45,7 @@ impl Connection {
             sender,
             budget: Arc::clone(budget),
             is_single_active: properties.iter().any(|(key, _)| key == SINGLE_ACTIVE),
+            unanswered: Vec::new(),
         };
         let mut claim = self.claim(Slot::Main(main))?;
         let subscription = claim.id();
@@ -60,7 +62,7 @@ impl Connection {
         let answer = self.call(&request).await;
         claim.note_subscribed(&answer);
         let budget = Arc::clone(budget);
-        let subscribed = Subscribed { connection: self.clone(), budget, events, _claim: claim };
+        let subscribed = Subscribed { connection: self.clone(), budget, events, claim };
         answer.map_err(|error| self.about(stream, error))?;
         subscribed.budget.attach(&self.shared().credit, subscription);
         Ok(subscribed)
@@ -156,16 +158,18 @@ impl Subscribed {
     }
 
     /// A function that answers an update: with the start position of a consumer that becomes
-    /// active, with `None` for one that becomes passive. It never waits.
+    /// active, with `None` for one that becomes passive. It never waits. Where it is not called, the
+    /// end of the subscription answers.
     pub fn answer(&self, correlation: u32) -> impl FnOnce(Option<Start>) + Send + 'static {
-        let connection = self.connection.clone();
+        let (connection, id) = (self.connection.clone(), self.claim.id());
         move |start| {
-            let start = start.map(offset_spec);
-            let frame = commands::consumer_update_response(correlation, ResponseCode::Ok, start);
             let shared = connection.shared();
-            if shared.out.try_send(frame).is_err() {
-                // Without an answer, the broker would keep the stream from everyone.
-                shared.end(shared.broken("the broker does not read from the connection"));
+            let awaits = |slot: &mut Slot| slot.answered(correlation);
+            if lock(&shared.slots).get_mut(&id).is_some_and(awaits) {
+                let start = start.map(offset_spec);
+                let answer =
+                    commands::consumer_update_response(correlation, ResponseCode::Ok, start);
+                shared.reply(&answer);
             }
         }
     }

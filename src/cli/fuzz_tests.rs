@@ -98,6 +98,11 @@ fn frames() {
 }
 
 #[test]
+fn frames_of_amqp091() {
+    drive("amqp091", 5_000, 1, &corpus("amqp091"), decoders::amqp091);
+}
+
+#[test]
 fn chunks() {
     drive("chunk", 3_000, 4, &corpus("chunk"), decoders::chunk);
 }

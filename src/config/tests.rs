@@ -1,11 +1,13 @@
 //! Whole files, loaded: the results, and the refusals.
 
 mod files;
+mod identity;
 mod secrets;
 mod shapes;
 mod sinks;
 mod streams;
 mod super_streams;
+mod topology;
 
 use std::path::Path;
 

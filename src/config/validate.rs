@@ -54,6 +54,13 @@ fn check_over_amqp(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Pr
                  rabbitmq-stream://…, or read each partition as a `stream`",
             ));
         }
+        if consumer.create.is_some() {
+            problems.push(Problem::new(
+                format!("{at}.create"),
+                "it needs the stream protocol, and `broker.uri` says AMQP 0.9.1: use \
+                 rabbitmq-stream://…, or declare the stream by hand, as a queue with x-queue-type = stream",
+            ));
+        }
         if consumer.single_active {
             problems.push(Problem::new(
                 format!("{at}.single_active"),

@@ -8,9 +8,9 @@
 use super::spec::{Begin, Spec};
 use crate::flow::beginning::Beginning;
 use crate::flow::lag::Tail;
-use crate::flow::resume::{Lost, Plan, Start};
+use crate::flow::resume::{Evidence, Lost, Plan, Start};
 use crate::source::{Bounds, Link, SourceError};
-use crate::types::{Offset, Timestamp};
+use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::chunk::ProbedChunk;
 
 use super::resumption::{Anew, SessionError};
@@ -55,7 +55,10 @@ async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, Ses
         Start::First | Start::Last | Start::Next => link.resolve(start).await?,
     };
     Ok(match found {
-        Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
+        Some(at) => {
+            let behind = identity_before(link, at).await?;
+            Plan::begin(Beginning { at, behind, instead_of: None })
+        }
         None => match start {
             Start::Timestamp(time) if time > now => Plan::awaiting(start, Some(time)),
             Start::Offset(_) => Plan::at(start),
@@ -65,6 +68,16 @@ async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, Ses
                 return Err(SourceError::unavailable(&spec.stream, why).into());
             }
         },
+    })
+}
+
+/// Identity of the record before a beginning, by which a re-created stream is recognised before
+/// anything was read. `None` if there is no such record, or if it is not shown.
+async fn identity_before(link: &dyn Link, at: Offset) -> Result<Option<ChunkId>, SourceError> {
+    let Some(before) = at.prev() else { return Ok(None) };
+    Ok(match link.evidence(before).await? {
+        Evidence::Chunk(chunk) if chunk.id.first_offset == before => Some(chunk.id),
+        Evidence::Chunk(_) | Evidence::NoChunk(_) | Evidence::Nothing => None,
     })
 }
 
@@ -146,7 +159,7 @@ async fn resolve(
 }
 
 /// The chunk that holds the offset before the stream's end, if it is whole.
-fn identity(end: Option<ProbedChunk>) -> Option<crate::types::ChunkId> {
+fn identity(end: Option<ProbedChunk>) -> Option<ChunkId> {
     end.filter(|chunk| chunk.sound).map(|chunk| chunk.id())
 }
 

@@ -85,7 +85,7 @@ impl Members {
     }
 
     /// Distributes what was written: `messages`, up to `checkpoint`.
-    pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
+    fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
         let mut written = Written { messages, ..Written::default() };
         let mut left = messages;
         for member in &self.0 {

@@ -151,7 +151,7 @@ async fn index_of(
     }
 }
 
-async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
+pub(super) async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
     let file = StateFile::of(spec);
     let read = move || {
         let memory = file.read().map_err(|error| Outcome::Halted(error.to_string()))?;

@@ -23,6 +23,13 @@ pub(super) struct Own {
     pub(super) prefer: Prefer,
 }
 
+impl Own {
+    /// True if anything tells of an earlier position or beginning in the stream.
+    pub(super) fn has_begun(&self) -> bool {
+        self.position.is_some() || self.remembered.is_some() || self.anew.is_some()
+    }
+}
+
 /// Where to begin after a loss.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Anew {

@@ -73,7 +73,10 @@ impl Roster {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Roster { path, content, has_begun: false });
             }
-            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+            Err(error) => {
+                let what = files::unread(&path, &error);
+                return Err(failed(format!("cannot be read: {what}")));
+            }
         };
         let found: Content = serde_json::from_slice(&text).map_err(|error| {
             failed(format!("is damaged ({error}). Delete it: partitions without a position then begin at the configured start"))
@@ -83,6 +86,11 @@ impl Roster {
             return Err(failed(format!("belongs to reference {other:?} on super stream {of:?}")));
         }
         Ok(Roster { path, content: found, has_begun: true })
+    }
+
+    /// True if any partition was ever seen.
+    pub fn has_any(&self) -> bool {
+        !self.content.partitions.is_empty()
     }
 
     /// True if this partition was added after the consumer had begun.
@@ -107,8 +115,10 @@ impl Roster {
         let failed = |what: String| RosterError { path: self.path.clone(), what };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| failed(e.to_string()))?;
         let next = self.path.with_extension(format!("{EXTENSION}{NEXT}"));
-        files::replace(&self.path, &next, &text)
-            .map_err(|error| failed(format!("cannot be written: {error}")))?;
+        files::replace(&self.path, &next, &text).map_err(|error| {
+            let what = files::unwritten(&self.path, &error);
+            failed(format!("cannot be written: {what}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
+        })?;
         (self.content, self.has_begun) = (content, true);
         Ok(())
     }

@@ -34,6 +34,7 @@ pub(super) async fn establish(
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<(Subscription, Resumption), SessionError> {
+    spec.source.prepare(own.has_begun()).await?;
     let outlook = kept(spec, look(spec, own).await?).await?;
     let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
     Ok((subscription, outlook.into_resumption()))
@@ -265,10 +266,7 @@ async fn confirm_by(
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {
     if !link.abilities().probes {
-        return Ok(match link.reaches(position).await? {
-            true => Evidence::Nothing,
-            false => Evidence::NoChunk(None),
-        });
+        return link.evidence(position).await;
     }
     // The header of a damaged chunk proves nothing.
     let sound = |chunk: Option<ProbedChunk>| {

@@ -199,13 +199,13 @@ impl Job<'_> {
                     match on_bad {
                         OnBad::Halt => {
                             let reason = describe(&bad);
-                            return self.halt_at(&members, &batch, bad, reason).await;
+                            return self.halt_at(members, &batch, bad, reason).await;
                         }
                         OnBad::Skip => {}
                         OnBad::DeadLetter => {
                             if let Err(reason) = self.write_letters(&batch, &bad).await {
                                 let reason = format!("{}; {reason}", describe(&bad));
-                                return self.halt_at(&members, &batch, bad, reason).await;
+                                return self.halt_at(members, &batch, bad, reason).await;
                             }
                         }
                     }
@@ -302,10 +302,11 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Writes the records before the first bad one, so that the position is right before it.
+    /// Writes the records before the first bad one, so that the position is right before it: they do not
+    /// wait for the operator, and what the operator decides is about that record alone.
     async fn halt_at(
         &mut self,
-        members: &Members,
+        mut members: Members,
         batch: &Batch,
         bad: Vec<BadRecord>,
         mut reason: String,
@@ -316,7 +317,7 @@ impl Job<'_> {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
             match self.retry.write_whole(self.sink, &Arc::new(before)).await {
                 Err(Refusal::WoundUp) => {}
-                Ok(_) => share = members.share(checkpoint, messages),
+                Ok(_) => share = members.take(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
                     reason = format!("{reason}; and then: {}", describe(&more));

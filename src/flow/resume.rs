@@ -423,7 +423,11 @@ pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirm
 
 /// True if a chunk that ends below the position's known chunk cannot belong to the same log: in one log,
 /// chunks do not overlap, epochs never decrease, and within an epoch one clock wrote the timestamps.
+/// Records that a transport shows without their chunks have none of these.
 fn is_of_another_incarnation(known: ChunkId, earlier: ChunkId) -> bool {
+    if known.is_of_record() || earlier.is_of_record() {
+        return false;
+    }
     earlier.first_offset >= known.first_offset
         || earlier.epoch > known.epoch
         || (earlier.epoch == known.epoch && earlier.timestamp > known.timestamp)

@@ -31,6 +31,7 @@
 pub mod amqp;
 #[doc(hidden)]
 pub mod conformance;
+mod creating;
 mod error;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -45,10 +46,11 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
+pub use self::creating::{Creating, Foreseen};
 pub use self::error::{ErrorKind, SourceError};
 pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
-use crate::flow::resume::Start;
+use crate::flow::resume::{Evidence, Start};
 use crate::types::Offset;
 use crate::wire::chunk::ProbedChunk;
 
@@ -60,6 +62,24 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// If it cannot connect; the caller retries after a back-off.
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError>;
+
+    /// Creates the stream if it is absent and is to be created. Called before [`Source::connect`]; does
+    /// nothing once it has succeeded. A consumer that `has_begun` has read the stream, or may have: then
+    /// its absence is a loss, and nothing is created.
+    ///
+    /// # Errors
+    /// If it cannot be created, or is not to be although it is absent.
+    async fn prepare(&self, _has_begun: bool) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// What [`Source::prepare`] would do.
+    ///
+    /// # Errors
+    /// As [`Source::prepare`].
+    async fn foresee(&self, _has_begun: bool) -> Result<Foreseen, SourceError> {
+        Ok(Foreseen::Nothing)
+    }
 
     /// When a subscription may deliver. It is asked before anything connects: a consumer that is not the
     /// active one must not open its sink.
@@ -116,10 +136,10 @@ pub trait Link: Send + Sync {
         Ok(None)
     }
 
-    /// Whether the stream still reaches this offset. Asked where there are no
-    /// [`Abilities::probes`]; true if that cannot be found out.
-    async fn reaches(&self, _: Offset) -> Result<bool, SourceError> {
-        Ok(true)
+    /// What the stream shows of this position. Asked where there are no [`Abilities::probes`];
+    /// [`Evidence::Nothing`] if that cannot be found out.
+    async fn evidence(&self, _: Offset) -> Result<Evidence, SourceError> {
+        Ok(Evidence::Nothing)
     }
 
     /// Offset of the first message that can still be read; `None` if unknown or if there is none.
@@ -217,7 +237,7 @@ impl Handover {
     }
 
     /// Answers: everything in flight is stored or, if it becomes active, this is the position to
-    /// begin at. Without an answer the broker stops waiting after its own time limit.
+    /// begin at. Where it is dropped, the end of the subscription answers.
     pub fn answer(self, begin_at: Option<Start>) {
         (self.answer)(begin_at);
     }

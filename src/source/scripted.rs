@@ -14,8 +14,8 @@ use super::{
 };
 use crate::broker::{Admission, CreditQueue};
 use crate::flow::lag::Tail;
-use crate::flow::resume::Start;
-use crate::types::{Offset, Timestamp};
+use crate::flow::resume::{ChunkExtent, Evidence, Start};
+use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
 
@@ -249,6 +249,17 @@ impl Link for ScriptedLink {
         let state = self.shared.state();
         let known = !state.chunks.is_empty();
         Ok(known.then(|| state.start(start)).filter(|_| !self.shared.abilities.probes))
+    }
+
+    /// Record by record, as a source shows them that knows no chunks.
+    async fn evidence(&self, position: Offset) -> Result<Evidence, SourceError> {
+        self.check()?;
+        let state = self.shared.state();
+        let Some((chunk, _)) = state.chunk(position) else { return Ok(Evidence::NoChunk(None)) };
+        let first_offset = position.max(chunk.first_offset());
+        let epoch = ChunkId::epoch_of_record(0);
+        let id = ChunkId { first_offset, epoch, ..chunk.id() };
+        Ok(Evidence::Chunk(ChunkExtent { id, records: 1 }))
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Selection, Source, SourceError,
+    Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Selection,
+    Source, SourceError,
 };
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer, SINGLE_ACTIVE,
-    chunk_at, connect_to_stream, nothing_selected, stream_bounds,
+    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout, Pool, Prefer,
+    SINGLE_ACTIVE, chunk_at, connect_to_stream, nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -32,6 +33,8 @@ pub struct StreamSource {
     pool: Option<Arc<Pool>>,
     /// Number of the last shared connection; 0 for none.
     last: Arc<AtomicU64>,
+    /// Creates the stream if it is absent; `None` if it is never created.
+    creating: Option<Arc<Creating>>,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -45,9 +48,8 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (pool, last) = (None, Arc::default());
-        let (single_active, selection) = (None, None);
-        StreamSource { options, stream, reference, single_active, selection, pool, last }
+        let (single_active, selection, pool, last, creating) = Default::default();
+        StreamSource { options, stream, reference, single_active, selection, pool, last, creating }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -62,6 +64,13 @@ impl StreamSource {
     #[must_use]
     pub fn single_active(self, group: SingleActive) -> StreamSource {
         StreamSource { single_active: Some(group), ..self }
+    }
+
+    /// The same, but the stream is created if it is absent when the consumer first starts.
+    #[must_use]
+    pub fn creating(self, layout: Layout) -> StreamSource {
+        let creating = Some(Arc::new(Creating::new(self.options.clone(), layout)));
+        StreamSource { creating, ..self }
     }
 
     /// The same with the broker's filter.
@@ -94,42 +103,51 @@ impl StreamSource {
         properties
     }
 
+    async fn connection(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
+        }
+        match connect_to_stream(&options, &self.stream, prefer).await {
+            // Shared connections lead to where they lead: where that is not the leader, it is looked for
+            // with new ones.
+            Err(BrokerError::StreamUnavailable { .. })
+                if prefer == Prefer::Leader
+                    && !options.follow_advertised_hosts
+                    && options.sharing.is_some() =>
+            {
+                options.sharing = None;
+                connect_to_stream(&options, &self.stream, prefer).await
+            }
+            connected => connected,
+        }
+    }
+
     /// An older broker ignores these properties: it would have every consumer active, and send
     /// everything.
     fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
-        self.check_single_active(connection)?;
+        if self.single_active.is_some() {
+            connection.require(Feature::SingleActive)?;
+        }
         // Messages are published with filter values by version 2 of Publish.
-        if self.selection.is_none() || connection.supports(keys::PUBLISH, 2) {
-            return Ok(());
+        match self.selection.is_none() || connection.supports(keys::PUBLISH, 2) {
+            true => Ok(()),
+            false => Err(no_filter(connection.endpoint(), connection.version())),
         }
-        Err(no_filter(connection.endpoint(), connection.version()))
-    }
-
-    fn check_single_active(&self, connection: &Connection) -> Result<(), SourceError> {
-        if self.single_active.is_none() || has_statistics(connection) {
-            return Ok(());
-        }
-        let what = format!(
-            "single_active needs RabbitMQ 3.11 or later, but {} is {}: upgrade the broker, or remove single_active and run only one rillway for this reference",
-            connection.endpoint(),
-            connection.version()
-        );
-        Err(SourceError::new(ErrorKind::Unsupported, what))
     }
 }
 
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let mut options = self.options.clone();
-        if prefer == Prefer::Leader && !options.follow_advertised_hosts {
-            // Shared connections lead to where they lead: the leader is looked for with new ones.
-            options.sharing = None;
-        }
-        if let Some(sharing) = &mut options.sharing {
-            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
-        }
-        let connection = connect_to_stream(&options, &self.stream, prefer).await?;
+        let connection =
+            self.connection(prefer).await.map_err(|error| match (error, &self.creating) {
+                // It was there, or was created, before.
+                (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
+                    creating.gone()
+                }
+                (error, _) => error.into(),
+            })?;
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
@@ -149,6 +167,20 @@ impl Source for StreamSource {
 
     fn is_filtered(&self) -> bool {
         self.selection.is_some()
+    }
+
+    async fn prepare(&self, has_begun: bool) -> Result<(), SourceError> {
+        match &self.creating {
+            Some(creating) => creating.prepare(has_begun).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn foresee(&self, has_begun: bool) -> Result<Foreseen, SourceError> {
+        match &self.creating {
+            Some(creating) => creating.foresee(has_begun).await,
+            None => Ok(Foreseen::Nothing),
+        }
     }
 
     fn activation(&self) -> Activation {
@@ -179,7 +211,7 @@ impl StreamLink {
             && self.is_single_active
         {
             let what = format!(
-                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
+                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer. Where the partitions of a super stream were bound anew, in another order, consumers that subscribed before and after cannot share one: it passes when all daemons of this reference have been restarted, or the old order is bound again"
             );
             return SourceError::new(ErrorKind::Refused, what);
         }
@@ -297,10 +329,7 @@ impl Feed for StreamFeed {
 
 /// A broker without filters would send everything.
 pub(super) fn no_filter(at: impl std::fmt::Display, version: &str) -> SourceError {
-    let what = format!(
-        "filter needs RabbitMQ 3.13 or later, but {at} is {version}: upgrade the broker (one that was upgraded from before 3.13 also needs: rabbitmqctl enable_feature_flag stream_filtering), or set filter.client_side = true, with filter.by, to have everything sent and filtered by Rillway"
-    );
-    SourceError::new(ErrorKind::Unsupported, what)
+    SourceError::new(ErrorKind::Unsupported, Feature::Filter.missing(&at, version))
 }
 
 /// True if the broker reports statistics of a stream; for older ones chunks are read instead.
@@ -313,6 +342,7 @@ impl From<BrokerError> for SourceError {
         let kind = match &error {
             BrokerError::Connect { .. }
             | BrokerError::Tls(_)
+            | BrokerError::NoToken(_)
             | BrokerError::Silent { .. }
             | BrokerError::Broken { .. }
             | BrokerError::NoNode(_)
@@ -321,14 +351,16 @@ impl From<BrokerError> for SourceError {
             | BrokerError::Timeout { .. }
             | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
             BrokerError::Login { .. }
+            | BrokerError::TokenRefused { .. }
             | BrokerError::VirtualHost { .. }
             | BrokerError::Refused { .. }
             | BrokerError::AccessRefused { .. }
             | BrokerError::WriteRefused { .. }
             | BrokerError::NotPublished { .. }
             | BrokerError::ClosedByBroker { .. }
-            | BrokerError::NoSuperStreams { .. }
+            | BrokerError::NotCreated { .. }
             | BrokerError::Alarm { .. } => ErrorKind::Refused,
+            BrokerError::TooOld { .. } => ErrorKind::Unsupported,
             BrokerError::StreamMissing(_)
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::desired::{Want, Wanted};
 use super::plan::Plan;
 use super::reconcile::{Last, Phase};
-use crate::consumer::{Command, Status};
+use crate::consumer::{Command, NotCommitted, Status};
 use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::Offset;
@@ -36,7 +36,7 @@ pub(super) enum NotStored {
     Ended(String),
     /// The store failed.
     #[error("{0}")]
-    Failed(String),
+    Failed(NotCommitted),
 }
 
 impl Member {

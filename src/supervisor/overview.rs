@@ -9,7 +9,8 @@ use super::member::Member;
 use super::plan::Plan;
 use super::set::Shared;
 use super::super_stream::Group;
-use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
+use super::watches::Watch;
+use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
 use crate::consumer::Status;
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
@@ -18,6 +19,7 @@ pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
     pub(super) groups: Vec<Arc<Group>>,
+    pub(super) watches: Vec<Arc<Watch>>,
     /// Consumers in the order in which they are shown; others come after them.
     pub(super) order: Vec<ConsumerName>,
 }
@@ -46,7 +48,12 @@ impl Overview for View {
         all
     }
 
+    fn watches(&self) -> Vec<WatchView> {
+        self.watches.iter().flat_map(|watch| watch.views()).collect()
+    }
+
     fn refresh_gauges(&self) {
+        self.watches.iter().for_each(|watch| watch.refresh_gauges());
         for member in self.members() {
             member.status.refresh_gauges();
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::connect_options;
+use super::create::layout_of;
 use super::desired::Planned;
 use super::sinks;
 use crate::broker::{ConnectOptions, Pool};
@@ -66,11 +67,18 @@ pub fn stream_sink_options(
     sinks::connect(stream, broker, &connect_options(&config.broker, "rillway"))
 }
 
-/// `pool` has the connections that it shares with the other partitions of its super stream.
-fn spec_of(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Spec {
+/// The super stream that a stream is a partition of.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    name: &'a StreamName,
+    /// Connections that its partitions share.
+    pool: &'a Arc<Pool>,
+}
+
+fn spec_of(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Spec {
     let connect = connect_options(&config.broker, &connection_name(consumer));
     let surroundings = Surroundings {
-        source: source(config, consumer, &connect, pool),
+        source: source(config, consumer, &connect, whole),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -102,7 +110,7 @@ pub(super) fn plan_of_partition(
     if late && !matches!(one.start, config::Start::Timestamp(_)) {
         one.start = config::Start::First;
     }
-    make(config, &one, Some(pool))
+    make(config, &one, Some(Whole { name: &consumer.stream, pool }))
 }
 
 /// Connection options of a consumer of a super stream, with the connections of its partitions.
@@ -121,7 +129,7 @@ fn source(
     config: &Config,
     consumer: &ConsumerConfig,
     connect: &ConnectOptions,
-    pool: Option<&Arc<Pool>>,
+    whole: Option<Whole<'_>>,
 ) -> Arc<dyn Source> {
     let (connect, stream) = (connect.clone(), consumer.stream.clone());
     let filter = consumer.filter.as_ref().filter(|filter| filter.is_at_broker());
@@ -139,11 +147,15 @@ fn source(
         }
         config::Protocol::Stream => {
             let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
-            if let Some(pool) = pool {
-                source = source.sharing(pool);
+            if let Some(whole) = whole {
+                source = source.sharing(whole.pool);
+            }
+            if let Some(layout) = layout_of(consumer) {
+                source = source.creating(layout);
             }
             if consumer.single_active {
-                source = source.single_active(SingleActive::default());
+                let super_stream = whole.map(|whole| whole.name.clone());
+                source = source.single_active(SingleActive { super_stream });
             }
             if let Some(selection) = selection {
                 source = source.selecting(selection);
@@ -153,8 +165,8 @@ fn source(
     }
 }
 
-fn make(config: &Config, consumer: &ConsumerConfig, pool: Option<&Arc<Pool>>) -> Plan {
-    let spec = spec_of(config, consumer, pool);
+fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Plan {
+    let spec = spec_of(config, consumer, whole);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
         sink = factory::discreet(sink);

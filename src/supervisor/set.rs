@@ -128,6 +128,11 @@ impl Set {
         self.desired.edit(edit)
     }
 
+    /// Those who look at the streams.
+    pub(super) fn observers(&self) -> &Observers {
+        &self.observers
+    }
+
     pub(super) fn members(&self) -> Vec<Arc<Member>> {
         self.members.values().map(|kept| Arc::clone(&kept.member)).collect()
     }

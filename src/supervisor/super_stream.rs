@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::connect::connect_options;
+use super::create::layout_of;
 use super::desired::Edit;
 use super::partitions::{Changes, Present};
 use super::plan::{Plan, plan_of_partition, sharing};
@@ -17,6 +18,7 @@ use crate::config::{Config, ConsumerConfig};
 use crate::consumer::{Roster, Status};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
+use crate::source::Creating;
 use crate::sync::lock;
 use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
 use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName, Timestamp};
@@ -52,6 +54,8 @@ pub struct SuperPlan {
     state_dir: PathBuf,
     /// For asking the broker.
     connect: ConnectOptions,
+    /// Creates it if it is absent; `None` if it is never created.
+    creating: Option<Creating>,
     plan: PlanOf,
 }
 
@@ -76,6 +80,7 @@ impl SuperPlan {
             sink_kind: consumer.sink.kind(),
             guarantee: consumer.sink.guarantee(),
             state_dir: config.state_dir.clone(),
+            creating: layout_of(consumer).map(|layout| Creating::new(connect.clone(), layout)),
             connect,
             plan: Box::new(plan),
         }
@@ -105,7 +110,7 @@ pub async fn partitions_of(
     Ok(partitions.iter().map(plan).collect())
 }
 
-fn empty(super_stream: &StreamName) -> String {
+pub(super) fn empty(super_stream: &StreamName) -> String {
     format!(
         "super stream {:?} has no partitions: no stream is bound to the exchange of this name. Bind its streams, or check the name",
         super_stream.as_str()
@@ -119,6 +124,14 @@ pub(super) struct Group {
     row: Mutex<Option<Arc<Status>>>,
     /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
     pulse: Mutex<Option<Pulse>>,
+}
+
+/// Partitions that are written down.
+struct Enlisted {
+    /// For each new one, whether it came after the consumer had begun.
+    lates: Vec<bool>,
+    /// True if any partition was ever seen.
+    has_any: bool,
 }
 
 /// Why the partitions are not known.
@@ -234,20 +247,38 @@ impl Group {
     }
 
     async fn ask(&self) -> Result<Vec<StreamName>, Unknown> {
-        let SuperPlan { connect, super_stream, .. } = &self.plan;
+        let SuperPlan { connect, super_stream, creating, .. } = &self.plan;
+        let missing = |reason: String| Unknown { reason, is_missing: true };
         match broker::partitions(connect, super_stream).await {
-            Ok(partitions) if partitions.is_empty() => {
-                Err(Unknown { reason: empty(super_stream), is_missing: true })
-            }
-            Ok(partitions) => Ok(partitions),
-            Err(error) => {
-                let is_missing = matches!(error, BrokerError::SuperStreamMissing { .. });
-                if is_missing {
-                    // A partition that is created from now on is late: all of it is read.
-                    self.enlist(Vec::new()).await?;
+            Ok(partitions) if partitions.is_empty() => Err(missing(empty(super_stream))),
+            Ok(partitions) => {
+                if let Some(creating) = creating.as_ref().filter(|c| !c.is_settled())
+                    && let Err(error) = creating.prepare(true).await
+                {
+                    tracing::debug!(consumer = %self.plan.name, %super_stream, %error, "not compared with `create`");
                 }
-                Err(Unknown { reason: error.to_string(), is_missing })
+                Ok(partitions)
             }
+            Err(error @ BrokerError::SuperStreamMissing { .. }) => {
+                // What is created from now on is late: all of it is read.
+                let has_begun = self.enlist(Vec::new()).await?.has_any;
+                let Some(creating) = creating else { return Err(missing(error.to_string())) };
+                let created = match creating.is_settled() {
+                    true => Err(creating.gone()),
+                    false => creating.prepare(has_begun).await,
+                };
+                created.map_err(|error| missing(error.to_string()))?;
+                broker::partitions(connect, super_stream).await.map_err(Unknown::because)
+            }
+            Err(error @ BrokerError::TooOld { .. }) => match creating {
+                // That needs a later version still.
+                Some(creating) => match creating.prepare(true).await {
+                    Ok(()) => Err(Unknown::because(error)),
+                    Err(error) => Err(Unknown::because(error)),
+                },
+                None => Err(Unknown::because(error)),
+            },
+            Err(error) => Err(Unknown::because(error)),
         }
     }
 
@@ -262,8 +293,13 @@ impl Group {
         let Changes { new, gone } = present.answered(partitions);
         for partition in gone {
             let member = shared.set().member(&self.key(&partition)).cloned();
-            let lag = member.and_then(|member| member.status.facts().lag(Timestamp::now()));
+            let facts = member.map(|member| member.status.facts());
+            let is_passive = facts.as_ref().is_some_and(|facts| facts.state == State::Passive);
+            let lag = facts.and_then(|facts| facts.lag(Timestamp::now()));
             match lag.map(|lag| lag.messages) {
+                _ if is_passive => {
+                    tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: this instance does not stand by for it any more; the one that reads it says how far it was read");
+                }
                 Some(0) => {
                     tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
                 }
@@ -278,7 +314,7 @@ impl Group {
         if new.is_empty() {
             return Ok(());
         }
-        let lates = self.enlist(new.clone()).await?;
+        let lates = self.enlist(new.clone()).await?.lates;
         for (partition, late) in new.iter().zip(lates) {
             tracing::info!(consumer = %name, %super_stream, %partition, late, "a partition: it is read");
             present.add(partition);
@@ -288,9 +324,8 @@ impl Group {
         Ok(())
     }
 
-    /// Writes new partitions to the state file; returns for each whether it appeared after the consumer
-    /// had begun.
-    async fn enlist(&self, new: Vec<StreamName>) -> Result<Vec<bool>, Unknown> {
+    /// Writes new partitions to the state file.
+    async fn enlist(&self, new: Vec<StreamName>) -> Result<Enlisted, Unknown> {
         let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
         let state_dir_shown = state_dir;
         let (state_dir, reference) = (state_dir.clone(), reference.clone());
@@ -298,11 +333,12 @@ impl Group {
         let writing = tokio::task::spawn_blocking(move || {
             let mut roster = Roster::read(&state_dir, &reference, &super_stream)?;
             roster.add(&new)?;
-            Ok::<_, crate::consumer::RosterError>(new.iter().map(|p| roster.is_late(p)).collect())
+            let lates = new.iter().map(|partition| roster.is_late(partition)).collect();
+            Ok::<_, crate::consumer::RosterError>(Enlisted { lates, has_any: roster.has_any() })
         });
         // A disk that hangs delays only the partitions of this consumer.
         match tokio::time::timeout(WRITE_MAX, writing).await {
-            Ok(Ok(Ok(lates))) => Ok(lates),
+            Ok(Ok(Ok(enlisted))) => Ok(enlisted),
             Ok(Ok(Err(error))) => Err(Unknown::because(error)),
             Ok(Err(error)) => Err(Unknown::because(error)),
             Err(_) => Err(Unknown::because(format!(

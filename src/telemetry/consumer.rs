@@ -197,7 +197,7 @@ pub struct LateGauge {
 }
 
 impl LateGauge {
-    fn new(metric: &'static Metric, pairs: &[Pair]) -> LateGauge {
+    pub(super) fn new(metric: &'static Metric, pairs: &[Pair]) -> LateGauge {
         LateGauge { metric, pairs: pairs.to_vec(), gauge: OnceLock::new() }
     }
 

@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::{consumer, deployed, faster, nobody};
@@ -33,30 +32,24 @@ async fn fired(prometheus: &Prometheus, daemons: &[(&str, String)], so_far: &mut
 
 /// Many consumers in a process whose limit of file descriptors is barely enough.
 async fn few_descriptors(home: &Home, names: &[String]) -> Daemon {
-    let mut measured = home.start();
+    let mut daemon = home.start();
     for name in names {
-        measured.until(name, "it runs", SOON, |c| c["state"] == "running").await;
+        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
     }
-    // The minimum: descriptors that are open only for a moment do not count.
+    // The minimum, once 50 readings have brought no lower one: descriptors that are open only for a moment do not count.
     let (fewest, readings) = (Cell::new(f64::MAX), Cell::new(0));
-    let open = eventually("its descriptors were counted often", SOON, || async {
-        fewest.set(fewest.get().min(measured.metric("process_open_fds", &[]).await?));
+    let open = eventually("the fewest descriptors are known", SOON, || async {
+        let now = daemon.metric("process_open_fds", &[]).await?;
+        if now < fewest.get() {
+            fewest.set(now);
+            readings.set(0);
+        }
         readings.set(readings.get() + 1);
         (readings.get() == 50).then_some(fewest.get())
     })
     .await;
-    measured.terminate().await;
     // Between 0.8 and 1, with room for descriptors that are open for a moment.
-    let limit = (open / 0.87).ceil();
-    let run = home.command(&["run"]);
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()]);
-    command.arg(run.get_program()).args(run.get_args());
-    command.current_dir(home.path("")).stdin(Stdio::null());
-    let mut daemon = home.spawn(command, Stdio::null());
-    for name in names {
-        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
-    }
+    daemon.limit_descriptors((open / 0.87).ceil() as u64);
     daemon
 }
 

@@ -13,6 +13,7 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "broker",
     "config",
     "files",
+    "oauth",
     "republish",
     "settings",
     "sink/columns",

@@ -133,7 +133,7 @@ async fn nothing_is_named_where_the_service_is_wrong() {
     options.refusals_max = Some(5);
     let mut sink = open(options).await;
     let what = fatal(write(&mut sink, batch_with_bad(0..6, &[5].into())).await);
-    assert!(what.contains("refused 5 messages one after the other"), "{what}");
+    assert!(what.contains("refused 5 messages in a row"), "{what}");
     // If nothing else is left, nothing is sent.
     let requests = web.seen().len();
     let named = poison(write(&mut sink, batch_with_bad(10..12, &[10, 11].into())).await);
@@ -179,7 +179,7 @@ async fn a_service_that_refuses_everything_halts_the_consumer() {
         Web::start(|_| Reply::Answer(400, Vec::new(), "no such field: stream".to_owned())).await;
     let mut sink = open(options(&web)).await;
     let what = fatal(write(&mut sink, batch(0..5000)).await);
-    assert!(what.contains("refused 100 messages one after the other"), "{what}");
+    assert!(what.contains("refused 100 messages in a row"), "{what}");
     assert!(what.contains("no such field: stream"), "{what}");
     let requests = web.seen().len();
     assert!(requests < 300, "{requests} requests");

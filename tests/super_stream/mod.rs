@@ -4,6 +4,7 @@ mod checks;
 mod connections;
 mod moving;
 mod sinks;
+pub(crate) mod spread;
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::common::daemon::Daemon;
 use crate::common::{Broker, eventually, reading, streams};
 
-const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 /// Small batches, so that there is progress at once.
 const SMALL: &str = "batch = { max_messages = 100, max_age = \"20ms\" }\n\
@@ -24,7 +25,7 @@ fn consumer(name: &str, super_stream: &str, rest: &str) -> String {
 }
 
 /// The admin server's view of one consumer: a row for each partition, by the stream.
-async fn rows(daemon: &Daemon, name: &str) -> Vec<Value> {
+pub(crate) async fn rows(daemon: &Daemon, name: &str) -> Vec<Value> {
     let Some((_, body)) = daemon.http("GET", "/api/v1/consumers").await else { return Vec::new() };
     let all: Value = serde_json::from_str(&body).unwrap();
     let all = all["consumers"].as_array().unwrap().iter();

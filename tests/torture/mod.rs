@@ -4,6 +4,7 @@
 //! - [`kills`]: `kill -9` at random moments, and between any two steps of a write
 //! - [`frozen`]: two daemons with the same configuration, of which one is frozen while the other goes on
 //! - [`outage`]: the destination fails for a while, beside a consumer that must not notice
+//! - [`rolling`]: three daemons share the partitions of a super stream, and are restarted and killed in turn
 //!
 //! In the end what was published is compared with what was written: is anything lost, duplicated, or
 //! torn? Each sink has an [`oracle::Oracle`] in [`media`], which sets it up, and reads back what was
@@ -23,6 +24,7 @@ mod kills;
 mod media;
 mod oracle;
 mod outage;
+mod rolling;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ fn consumer(stream: &str, sink: &str) -> String {
 
 /// A daemon's folder, with the consumer under torture and these others.
 fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
-    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", broker.uri());
+    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", oracle.uri(broker));
     Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
 }
 

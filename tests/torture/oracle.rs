@@ -5,6 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use rillway::faults::Point;
 
+use crate::common::Broker;
 use crate::common::daemon::Home;
 
 /// Knows one sink on one destination, and what must have been written there.
@@ -15,6 +16,16 @@ pub(crate) trait Oracle: Send {
 
     /// The sink for this stream, as in `sink = …`: the same for every daemon.
     fn sink(&self, stream: &str) -> String;
+
+    /// The broker's address.
+    fn uri(&self, broker: &Broker) -> String {
+        broker.uri()
+    }
+
+    /// True if the broker stores the offsets.
+    fn stores_offsets(&self) -> bool {
+        true
+    }
 
     /// Further lines of `[broker]`.
     fn broker_lines(&self) -> &'static str {

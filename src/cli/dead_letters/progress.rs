@@ -94,8 +94,12 @@ impl Progress {
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Unavailable(format!("{}: {what}", path.display()))
         };
-        files::make_folder(state_dir).map_err(|error| failed(&error))?;
-        let lock = File::create(path.with_extension("lock")).map_err(|error| failed(&error))?;
+        let locked = path.with_extension("lock");
+        let made = files::make_folder(state_dir).and_then(|()| File::create(&locked));
+        let lock = made.map_err(|error| {
+            let what = files::unwritten(&locked, &error);
+            failed(&format!("cannot be written: {what}. The user who replays must be allowed to write in `state_dir`"))
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {

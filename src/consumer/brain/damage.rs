@@ -42,6 +42,9 @@ impl<W: Caller> Brain<W> {
 
     /// Handles a chunk that cannot be read: requests it again, and then does what the policy says.
     pub(super) fn on_unreadable(&mut self, error: ChunkError, at_position: bool, now: Moment) {
+        if planted!(self, DropsUnreadable) {
+            return;
+        }
         let Link::Up(up) = &mut self.link else { return };
         // The offsets in a damaged header are not trusted: this chunk is the one that was expected next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
@@ -98,10 +101,12 @@ impl<W: Caller> Brain<W> {
     /// is requested again on a new connection.
     fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
         let times = count(&mut self.reading.unreadable, at);
-        if times < READS_MAX {
-            self.ask_again(what, it, times, now);
+        let is_enough = times >= READS_MAX && !planted!(self, AsksAgainForEver);
+        if is_enough || planted!(self, LeavesOutAtOnce) {
+            return true;
         }
-        times >= READS_MAX
+        self.ask_again(what, it, times, now);
+        false
     }
 
     fn ask_again(&mut self, what: &str, it: &str, times: u32, now: Moment) {

@@ -55,12 +55,20 @@ pub(super) enum Defect {
     LosesInSilence,
     /// The change of activity waits for a sink that is stuck.
     WaitsForStuckSink,
+    /// A damaged chunk is left out at once, without asking for it again.
+    LeavesOutAtOnce,
+    /// A damaged chunk is asked for again for ever.
+    AsksAgainForEver,
+    /// A damaged chunk is dropped, and the next one is taken.
+    DropsUnreadable,
     /// Every gap is taken for one that the broker's filter left, without a question.
     TakesGapForFiltered,
     /// What retention took is taken for what the broker's filter left out.
     OverlooksRetention,
     /// Nothing is passed over in silence.
     NeverLooks,
+    /// The broker waits for a sink that does not open.
+    WaitsForStuckOpening,
 }
 
 impl Defect {
@@ -82,7 +90,7 @@ impl Defect {
     ];
 
     /// The defects of the other modules.
-    pub(super) const WHOLE: [Defect; 16] = [
+    pub(super) const WHOLE: [Defect; 20] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -96,8 +104,12 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
+        Defect::LeavesOutAtOnce,
+        Defect::AsksAgainForEver,
+        Defect::DropsUnreadable,
         Defect::TakesGapForFiltered,
         Defect::OverlooksRetention,
         Defect::NeverLooks,
+        Defect::WaitsForStuckOpening,
     ];
 }

@@ -26,6 +26,23 @@ pub enum Outcome {
     Panicked(String),
 }
 
+/// Why a forced commit was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCommitted {
+    /// Nothing can become durable.
+    #[error("the consumer cannot store its offset now: its sink is not open")]
+    SinkNotOpen,
+    /// What was to be stored is of the old incarnation.
+    #[error("the stream was created again meanwhile")]
+    ReCreated,
+    /// What was to be stored is another instance's now.
+    #[error("another instance of this consumer took over")]
+    TakenOver,
+    /// The consumer ended before.
+    #[error("the consumer ended before it could be stored")]
+    Ended,
+}
+
 /// The time of an event, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::consumer) struct Moment {
@@ -159,7 +176,7 @@ pub(in crate::consumer) enum Action<W> {
     /// Store this position: [`Event::Stored`].
     Store(Checkpoint),
     /// Answer the caller of a forced commit.
-    Answer(W, Result<Option<Offset>, String>),
+    Answer(W, Result<Option<Offset>, NotCommitted>),
     /// Show, log or count this.
     Note(Note),
 }

@@ -17,6 +17,10 @@ pub(super) const YIELD_MAX: Duration = Duration::from_secs(35);
 /// Time limit for closing the sink after that; then its task is aborted.
 pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
 
+/// So long may it take to open the sink and to find the position. Then another instance is let in: the
+/// broker's time is about to be over, and it would close the connection, for all streams that share it.
+pub(super) const ACTIVATE_MAX: Duration = Duration::from_secs(45);
+
 /// Whether the consumer is ending or yielding.
 pub(super) enum Leaving {
     No,
@@ -27,10 +31,12 @@ pub(super) enum Leaving {
         until: Option<Instant>,
         answer_by: Instant,
     },
-    /// `stop_at`: time at which the sink begins no other batch.
+    /// `stop_at`: time at which the sink begins no other batch. `abort_at`: time at which it is aborted,
+    /// because the broker waits for another one to become active.
     Ending {
         outcome: Outcome,
         stop_at: Option<Instant>,
+        abort_at: Option<Instant>,
     },
 }
 
@@ -59,7 +65,9 @@ impl Leaving {
             Leaving::Yielding { stop_at, until, answer_by } => {
                 [*stop_at, *until, Some(*answer_by)].into_iter().flatten().min()
             }
-            Leaving::Ending { stop_at, .. } => *stop_at,
+            Leaving::Ending { stop_at, abort_at, .. } => {
+                [*stop_at, *abort_at].into_iter().flatten().min()
+            }
         }
     }
 }
@@ -90,8 +98,18 @@ impl<W: Caller> Brain<W> {
             | Outcome::Locked(reason)
             | Outcome::Panicked(reason) => (Ending::Fault, reason.clone()),
         };
-        let stop_at = if told { Some(stop_at) } else { before };
-        self.leaving = Leaving::Ending { outcome, stop_at };
+        // The broker waits for the end where it waited for the consumer to yield.
+        let abort_at = match self.leaving {
+            Leaving::No => None,
+            Leaving::Yielding { answer_by, .. } => Some(answer_by),
+            Leaving::Ending { abort_at, .. } => abort_at,
+        };
+        let stop_at = match (told, before.filter(|_| abort_at.is_some())) {
+            (true, Some(before)) => Some(before.min(stop_at)),
+            (true, None) => Some(stop_at),
+            (false, _) => before,
+        };
+        self.leaving = Leaving::Ending { outcome, stop_at, abort_at };
         self.storing.end(ending);
         self.note(Note::State(State::Draining, Some(reason)));
         self.restarting = Restarting::No;
@@ -141,14 +159,55 @@ impl<W: Caller> Brain<W> {
             *stop_at = None;
             self.act(Action::StopSink);
         }
-        let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
-        if answer_by <= now.at && !planted!(self, WaitsForStuckSink) {
-            // The next active instance reads again what was not durable.
+        match self.leaving {
+            Leaving::No => self.mind_activation(now),
+            Leaving::Yielding { answer_by, .. } => {
+                if answer_by <= now.at && !planted!(self, WaitsForStuckSink) {
+                    // What it had not made durable is read by the next active one.
+                    self.note(Note::SinkAborted);
+                    self.act(Action::AbortSink);
+                    self.sink = SinkState::Closing;
+                    self.on_sink_closed(now);
+                }
+            }
+            Leaving::Ending { abort_at, .. } => {
+                if abort_at.is_some_and(|at| at <= now.at) {
+                    self.abort_while_ending(now);
+                }
+            }
+        }
+    }
+
+    /// Lets another instance in, where this one could not become active in time.
+    fn mind_activation(&mut self, now: Moment) {
+        let is_late = self.active_by.is_some_and(|by| by <= now.at);
+        if !is_late || !self.link.is_becoming_active() || planted!(self, WaitsForStuckOpening) {
+            return;
+        }
+        let what = match self.sink {
+            SinkState::Open { .. } => "the position was not found",
+            _ => "the sink was not open",
+        };
+        let limit = ACTIVATE_MAX.as_secs();
+        let what = format!(
+            "{what} within {limit} s of becoming the active consumer, and the broker waits for 60: another instance may try"
+        );
+        self.unlink_because(SourceError::given_up(what), RestartReason::Sink, now);
+    }
+
+    /// The broker's time is about to be over: another one becomes active with what is stored.
+    fn abort_while_ending(&mut self, now: Moment) {
+        if let Leaving::Ending { abort_at, .. } = &mut self.leaving {
+            *abort_at = None;
+        }
+        if matches!(self.sink, SinkState::Open { .. } | SinkState::Closing) {
             self.note(Note::SinkAborted);
             self.act(Action::AbortSink);
-            self.sink = SinkState::Closing;
-            self.on_sink_closed(now);
+            self.sink = SinkState::Ended;
         }
+        self.storing.give_up();
+        self.link = Link::Down { until: now.at };
+        self.act(Action::Disconnect);
     }
 
     /// The broker's decision about which consumer is active.
@@ -159,17 +218,30 @@ impl<W: Caller> Brain<W> {
         match (active, &self.link) {
             (true, Link::Passive) => {
                 self.link = Link::Waiting;
+                self.active_by = Some(now.at + ACTIVATE_MAX);
                 self.note(Note::State(State::Starting, None));
             }
             (false, Link::Passive) => self.act(Action::AnswerActivation(None)),
             (false, Link::Waiting | Link::Resuming | Link::Up(_)) => self.yield_to_another(now),
-            // An ending consumer answers by closing the connection; a yielding one answers when it is
-            // done.
-            (_, Link::Bare { .. } | Link::Down { .. } | Link::Linking { .. }) => {}
+            // The end of the subscription answers; a yielding one answers when it is done.
+            (_, Link::Bare { .. } | Link::Down { .. } | Link::Linking { .. }) => {
+                self.end_in_time(now);
+            }
             (true, Link::Waiting | Link::Resuming | Link::Up(_)) => {
                 let what = "the broker made this consumer active, although it was active already";
                 self.unlink_because(SourceError::given_up(what), RestartReason::Broker, now);
             }
+        }
+    }
+
+    /// The broker waits for the end: it has the same time as for a change.
+    fn end_in_time(&mut self, now: Moment) {
+        if let Leaving::Ending { stop_at, abort_at, .. } = &mut self.leaving
+            && abort_at.is_none()
+        {
+            let until = now.at + YIELD_MAX / 2;
+            *stop_at = Some(stop_at.map_or(until, |at| at.min(until)));
+            *abort_at = Some(now.at + YIELD_MAX + YIELD_CLOSE_MAX);
         }
     }
 

@@ -58,6 +58,11 @@ impl Link {
         matches!(self, Link::Up(_) | Link::Bare { is_checked: true })
     }
 
+    /// Whether the broker waits to be told where to begin.
+    pub(super) fn is_becoming_active(&self) -> bool {
+        matches!(self, Link::Waiting | Link::Resuming)
+    }
+
     /// Whether a chunk was taken and waits to be continued.
     pub(super) fn has_chunk(&self) -> bool {
         matches!(self, Link::Up(up) if up.chunk.is_some())

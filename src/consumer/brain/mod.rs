@@ -52,10 +52,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::event::Outcome;
 pub(super) use self::event::{
     Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
 };
+pub use self::event::{NotCommitted, Outcome};
 use self::leaving::Leaving;
 use self::linking::Link;
 pub(super) use self::note::Note;
@@ -91,6 +91,8 @@ pub(super) struct Brain<W> {
     link: Link,
     reading: Reading,
     leaving: Leaving,
+    /// When the broker has to be answered that this consumer is active.
+    active_by: Option<Instant>,
     actions: Vec<Action<W>>,
     #[cfg(test)]
     defect: Option<defect::Defect>,
@@ -157,6 +159,7 @@ impl<W: Caller> Brain<W> {
                 position_unreadable: None,
             },
             leaving: Leaving::No,
+            active_by: None,
             actions: Vec::new(),
             #[cfg(test)]
             defect: None,
@@ -209,7 +212,11 @@ impl<W: Caller> Brain<W> {
             _ => None,
         };
         let storing = self.storing.deadline(self.link.can_store());
-        [self.batch_deadline(), storing, link, self.leaving.deadline()].into_iter().flatten().min()
+        let active_by = self.active_by.filter(|_| self.link.is_becoming_active());
+        [self.batch_deadline(), storing, link, active_by, self.leaving.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether the next event of the subscription can be taken.

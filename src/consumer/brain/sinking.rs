@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::leaving::Leaving;
 use super::linking::Link;
-use super::{Action, Brain, Caller, Moment, Note, Opened, Outcome, Surroundings};
+use super::{Action, Brain, Caller, Moment, NotCommitted, Note, Opened, Outcome, Surroundings};
 use crate::consumer::orders::{Order, Report, Stopped, Written};
 use crate::consumer::resumption::Own;
 use crate::consumer::spec::OnBad;
@@ -240,8 +240,7 @@ impl<W: Caller> Brain<W> {
             Report::Retrying { error, wait } => self.note(Note::SinkFailed { error, wait }),
             Report::Restarted => {
                 for caller in self.storing.restart() {
-                    let error = "the stream was created again meanwhile".to_owned();
-                    self.act(Action::Answer(caller, Err(error)));
+                    self.act(Action::Answer(caller, Err(NotCommitted::ReCreated)));
                 }
                 self.restarting = Restarting::No;
                 self.note(Note::Restarted);
@@ -332,8 +331,7 @@ impl<W: Caller> Brain<W> {
     /// Starts a forced commit: the accepted records are finished first.
     pub(super) fn commit(&mut self, caller: W, now: Moment) {
         if !self.sink.is_open() {
-            let why = "the consumer cannot store its offset now: its sink is not open".to_owned();
-            return self.act(Action::Answer(caller, Err(why)));
+            return self.act(Action::Answer(caller, Err(NotCommitted::SinkNotOpen)));
         }
         self.cut(now);
         self.storing.wait(caller);
@@ -342,8 +340,7 @@ impl<W: Caller> Brain<W> {
     /// Everything is stored that can be; the next active instance may begin.
     pub(super) fn forget_run(&mut self, now: Moment) {
         for caller in self.storing.take_waiters() {
-            let error = "another instance of this consumer took over".to_owned();
-            self.act(Action::Answer(caller, Err(error)));
+            self.act(Action::Answer(caller, Err(NotCommitted::TakenOver)));
         }
         drop(self.batches.cutter.cut());
         self.batches.ready.clear();

@@ -55,6 +55,7 @@ impl Sink for Noting {
             .records()
             .filter(|r| self.refuses.contains(&r.offset.0))
             .map(|r| BadRecord {
+                about: None,
                 offset: r.offset,
                 reason: BadReason::Undecodable,
                 detail: format!("bad at {}", r.offset),
@@ -317,6 +318,7 @@ async fn a_letter_that_is_refused_halts() {
 async fn a_record_that_is_found_bad_after_a_later_one_halts() {
     let mut case = Case::new(&[]);
     let bad = |offset| BadRecord {
+        about: None,
         offset: Offset(offset),
         reason: BadReason::Misfit,
         detail: "late".to_owned(),

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Answer, of};
 use crate::consumer::brain::{Asked, Connect, Event, Linked, Passed, Question};
+use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
@@ -184,7 +185,7 @@ impl Connection {
     /// Waits for the next event; for events of the subscription only if `takes_events` is set. A change
     /// of the active consumer is always reported. Cancel-safe.
     pub(super) async fn next(&mut self, takes_events: bool) -> Event<Answer> {
-        let activation = self.spec.source.activation();
+        let (activation, is_asked) = (self.spec.source.activation(), self.handover.is_some());
         let event = tokio::select! {
             attempt = of(&mut self.attempt) => {
                 return Event::Linked(attempt.map(|(connected, linked)| {
@@ -196,7 +197,7 @@ impl Connection {
             }
             asked = of(&mut self.asking) => return Event::Asked(asked),
             passed = of(&mut self.passing) => return Event::Passed(passed),
-            event = next_of(&mut self.connected, activation, takes_events) => event,
+            event = next_of(&mut self.connected, activation, is_asked, takes_events) => event,
         };
         match event {
             Some(event) => self.told(event),
@@ -224,10 +225,12 @@ impl Connection {
     }
 }
 
-/// The next event of a subscription; `None` when the connection has ended.
+/// The next event of a subscription; `None` when the connection has ended. `is_asked`: the broker waits for
+/// an answer, and asks nothing more before it has that.
 async fn next_of(
     connected: &mut Connected,
     activation: Activation,
+    is_asked: bool,
     takes_events: bool,
 ) -> Option<source::Event> {
     match (connected, activation) {
@@ -236,7 +239,10 @@ async fn next_of(
             link.ended().await;
             None
         }
-        (Connected::Subscribed { subscription, is_stopped: true }, _) => subscription.end().await,
+        (Connected::Subscribed { subscription, is_stopped: true }, _) => match is_asked {
+            true => subscription.end().await,
+            false => subscription.change(false).await,
+        },
         (Connected::Subscribed { subscription, .. }, Activation::ByBroker) => {
             subscription.change(takes_events).await
         }
@@ -258,6 +264,9 @@ async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
 }
 
 async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
+    // Where it cannot be read, nothing is known: then nothing is created either.
+    let has_begun = opening::read_state_file(&spec).await.map_or(true, |memory| memory.is_some());
+    spec.source.prepare(has_begun).await?;
     let link = spec.source.connect(prefer).await?;
     // Where to begin is answered when the broker makes this consumer the active one.
     let subscription = source::begin(&link, Start::Next, &budget).await?;

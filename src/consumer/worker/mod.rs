@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::connection::Connection;
 use self::reporting::Reporter;
 use self::sink_task::SinkTask;
-use super::brain::{self, Action, Brain, Event, Moment, Opened, Outcome, Surroundings};
+use super::brain::{
+    self, Action, Brain, Event, Moment, NotCommitted, Opened, Outcome, Surroundings,
+};
 use super::intake::Inflated;
 use super::opening::{self, HoldSlot, OpenSinks, Resources};
 use super::session;
@@ -49,11 +51,11 @@ pub enum Command {
     /// Take nothing new, finish what is in flight, store the offset, and end.
     Drain,
     /// Finish what was accepted, store the offset now, and answer with what the broker holds.
-    Commit(oneshot::Sender<Result<Option<Offset>, String>>),
+    Commit(oneshot::Sender<Result<Option<Offset>, NotCommitted>>),
 }
 
 /// The channel for the answer to a forced commit.
-type Answer = oneshot::Sender<Result<Option<Offset>, String>>;
+type Answer = oneshot::Sender<Result<Option<Offset>, NotCommitted>>;
 
 impl brain::Caller for Answer {
     fn is_gone(&self) -> bool {
@@ -291,8 +293,7 @@ impl Worker {
     /// Closes the sink, and then the connection, within a time limit.
     async fn close(mut self, outcome: Outcome) -> Outcome {
         for caller in self.brain.take_waiters() {
-            let ended = Err("the consumer ended before it could be stored".to_owned());
-            caller.send(ended).unwrap_or_default();
+            caller.send(Err(NotCommitted::Ended)).unwrap_or_default();
         }
         let (sink, link) = (self.sink.take(), self.connection.link().cloned());
         let hold = self.hold_of_the_active();

@@ -329,6 +329,11 @@ async fn with_tls(
         let identity = Identity::from_pem(&pem).map_err(|error| unusable(cert, &chain(error)))?;
         builder = builder.identity(identity);
     }
+    if tls.insecure_skip_verify {
+        tracing::warn!(
+            "insecure_skip_verify = true: this http sink sends to anybody, whatever the certificate"
+        );
+    }
     Ok(builder.tls_danger_accept_invalid_certs(tls.insecure_skip_verify))
 }
 

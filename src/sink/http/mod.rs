@@ -291,7 +291,7 @@ impl HttpSink {
                 self.refusals
             )));
         }
-        self.progress.refused(BadRecord { offset, reason, detail });
+        self.progress.refused(BadRecord { about: None, offset, reason, detail });
     }
 }
 

@@ -138,6 +138,7 @@ mod tests {
         progress.accepted(Offset(0), Offset(4));
         progress.accepted(Offset(8), Offset(9));
         progress.refused(BadRecord {
+            about: None,
             offset: Offset(6),
             reason: BadReason::Refused,
             detail: String::new(),
@@ -163,7 +164,7 @@ mod tests {
     fn a_bad_record_amid_a_request_is_not_accepted_with_it() {
         let mut progress = Progress::default();
         let (reason, detail) = (BadReason::Undecodable, String::new());
-        progress.refused(BadRecord { offset: Offset(6), reason, detail });
+        progress.refused(BadRecord { about: None, offset: Offset(6), reason, detail });
         progress.accepted(Offset(4), Offset(9));
         assert!(progress.is_accepted(Offset(5)) && progress.is_settled(Offset(6)));
         assert!(!progress.is_accepted(Offset(6)));

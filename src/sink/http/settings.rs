@@ -193,6 +193,13 @@ impl HttpSettings {
             bad("refusals_max", "0 is out of range: expected at least 1, or \"never\"".to_owned());
         }
         if let Some(tls) = &self.tls
+            && tls.insecure_skip_verify
+            && tls.ca.is_some()
+        {
+            let what = "`insecure_skip_verify` accepts any certificate, so `ca` has no effect: remove insecure_skip_verify to have certificates checked, or `ca`";
+            bad("tls", what.to_owned());
+        }
+        if let Some(tls) = &self.tls
             && tls.cert.is_some() != tls.key.is_some()
         {
             bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());

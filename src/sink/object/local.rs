@@ -280,7 +280,7 @@ fn writing_to(path: &Path) -> String {
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
-    let what = format!("could not {what} {}: {error}", path.display());
+    let what = format!("could not {what} {}: {}", path.display(), files::unwritten(path, error));
     match error.kind() {
         ErrorKind::PermissionDenied => {
             SinkError::Fatal(format!("{what}. Allow the user that Rillway runs as to write there."))

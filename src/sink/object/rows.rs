@@ -105,6 +105,7 @@ impl Rows {
         layout.columns.read(record, row)?;
         for (nth, (cells, value)) in self.cells.iter_mut().zip(row.drain(..)).enumerate() {
             self.bytes += cells.push(value, nth >= 3).map_err(|detail| BadRecord {
+                about: None,
                 offset: record.offset,
                 reason: BadReason::Refused,
                 detail: format!("{detail} (in column {})", nth + 1),

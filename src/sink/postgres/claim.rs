@@ -28,7 +28,8 @@
 //!
 //! Two daemons with one configuration do not take the row from each other forever: a process takes it
 //! over only once. When it finds that another process has it, it stops for good. A sink that is opened
-//! again in the same process continues with the existing claim ([`Claim`]).
+//! again in the same process continues with the existing claim ([`Claim`]). Where the broker chooses the
+//! active daemon, each opening is a new claim.
 //!
 //! A row also names the table that its rows go to. If a new process finds another reference there, for
 //! the same stream and table, it does not take its own row: every message would be in the table twice.

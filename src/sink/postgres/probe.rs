@@ -205,7 +205,7 @@ impl<'a> Search<'a> {
                 error = self.in_more_words(offset, error).await?;
             }
             let detail = format!("PostgreSQL refused it: {}", refusal(&error));
-            self.bad.push(BadRecord { offset, reason: BadReason::Refused, detail });
+            self.bad.push(BadRecord { about: None, offset, reason: BadReason::Refused, detail });
         }
         self.pass(tried);
         Ok(if many { Step::Rows } else { Step::Range(self.range) })

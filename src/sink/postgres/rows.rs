@@ -74,12 +74,8 @@ impl Shape {
             if let Err(why) = field(out, value, *kind) {
                 out.truncate(start);
                 let name = self.columns().nth(nth).map_or("", |(name, _)| name);
-                let detail = format!("column {name:?}: {why}");
-                return Err(BadRecord {
-                    offset: record.offset,
-                    reason: BadReason::Refused,
-                    detail,
-                });
+                let about = format!("column {name:?}");
+                return Err(BadRecord::about(about, record.offset, BadReason::Refused, why));
             }
         }
         Ok(())

@@ -73,13 +73,13 @@ impl Door {
     /// Connects and logs in.
     pub(super) async fn open(&self) -> Result<Session, SinkError> {
         let Some(tls) = &self.tls else { return self.connect(NoTls).await };
-        let config = tls::client_config(tls).map_err(|error| {
+        let config = tls::current(tls).map_err(|error| {
             SinkError::transient(format!(
                 "could not connect to PostgreSQL at {}: tls: {error}",
                 self.place
             ))
         })?;
-        let inner = MakeRustlsConnect::new(config);
+        let inner = MakeRustlsConnect::new((*config).clone());
         self.connect(Named { inner, name: tls.server_name.clone() }).await
     }
 

@@ -135,6 +135,9 @@ impl PostgresSettings {
             let (lock, write) = (self.lock_timeout, self.write_timeout);
             bad("lock_timeout", format!("{lock} is not below write_timeout, which is {write}"));
         }
+        if let Some(what) = self.tls.as_ref().and_then(TlsConfig::contradiction) {
+            bad("tls", what.to_owned());
+        }
         if self.tls.as_ref().is_some_and(TlsConfig::is_half_an_identity) {
             bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());
         }

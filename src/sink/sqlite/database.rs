@@ -152,8 +152,7 @@ pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
     is_file(path)?;
     let folder = folder_of(path);
     if path.exists() {
-        return may(path, Access::READ_OK | Access::WRITE_OK)
-            .and_then(|()| may(folder, Access::WRITE_OK | Access::EXEC_OK));
+        return may_be_written(path);
     }
     if !create {
         return Err(SinkError::transient(format!(
@@ -170,10 +169,13 @@ pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
     })
 }
 
-fn may(path: &Path, wanted: Access) -> Result<(), SinkError> {
-    access(path, wanted).map_err(|error| {
+fn may_be_written(path: &Path) -> Result<(), SinkError> {
+    let may = access(path, Access::READ_OK | Access::WRITE_OK)
+        .and_then(|()| access(folder_of(path), Access::WRITE_OK | Access::EXEC_OK));
+    may.map_err(|error| {
+        let what = files::lacking_to_write(path).unwrap_or_else(|| error.to_string());
         SinkError::Fatal(format!(
-            "could not write to {}: {error}. Let the user that rillway runs as write to the database \
+            "could not write to {}: {what}. Let the user that rillway runs as write to the database \
              and to its folder, in which SQLite keeps files ending in -wal and -shm",
             path.display()
         ))
@@ -241,7 +243,8 @@ fn make_folder(path: &Path) -> Result<(), SinkError> {
         return Ok(());
     };
     let failed = |error: std::io::Error| {
-        let what = format!("could not create the folder {}: {error}", folder.display());
+        let error_in_words = files::unwritten(folder, &error);
+        let what = format!("could not create the folder {}: {error_in_words}", folder.display());
         match error.kind() {
             ErrorKind::AlreadyExists
             | ErrorKind::PermissionDenied

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
+use crate::files;
 use crate::sink::SinkError;
 
 /// Failures after which trying again is useless until an operator acts, and what to do. All others end by
@@ -67,6 +68,7 @@ pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> Sink
     };
     let what = format!("could not {action} {}: {}", path.display(), words(error));
     match hint(FATAL) {
+        Some(WRITABLE) => SinkError::Fatal(format!("{what}{}. {WRITABLE}", lacking(path))),
         Some(hint) => SinkError::Fatal(format!("{what}. {hint}")),
         // An error that is not SQLite's is one of this module.
         None if code.is_none() => SinkError::Fatal(format!("{what}. {INTERNAL}")),
@@ -92,7 +94,7 @@ fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError 
         )
     };
     if denied(path, Access::READ_OK | Access::WRITE_OK) || denied(folder, Access::WRITE_OK) {
-        return SinkError::Fatal(format!("{what}. {WRITABLE}"));
+        return SinkError::Fatal(format!("{what}{}. {WRITABLE}", lacking(path)));
     }
     let hint = if path.exists() {
         "It is tried again."
@@ -103,6 +105,11 @@ fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError 
         "The folder is not there: was it removed, or its file system unmounted? It is tried again."
     };
     SinkError::transient(format!("{what}. {hint}"))
+}
+
+/// Which right on the database or its folder is missing, after a colon; empty if none is.
+fn lacking(path: &Path) -> String {
+    files::lacking_to_write(path).map_or_else(String::new, |what| format!(": {what}"))
 }
 
 /// SQLite's own text with its error number, by which its documentation can be searched.
@@ -165,13 +172,17 @@ mod tests {
             (ffi::SQLITE_ERROR, true),
             (ffi::SQLITE_MISUSE, true),
         ];
+        // Where everything is allowed: the error names no missing right.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
         for (code, fatal) in cases {
             let error =
                 rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("so it is".into()));
-            let error = failed("write to", Path::new("/data/x.db"), &error);
+            let error = failed("write to", &path, &error);
             assert_eq!(matches!(error, SinkError::Fatal(_)), fatal, "{code}: {error}");
             let text = error.to_string();
-            let begin = format!("could not write to /data/x.db: so it is (SQLite error {code}). ");
+            let shown = path.display();
+            let begin = format!("could not write to {shown}: so it is (SQLite error {code}). ");
             assert!(text.starts_with(&begin) && text.len() > begin.len(), "{text}");
         }
     }

@@ -64,6 +64,7 @@ impl Rows {
                 Err(Refused::Row(error)) => {
                     let detail = format!("SQLite refuses the row: {}", error::words(&error));
                     bad.push(BadRecord {
+                        about: None,
                         offset: record.offset,
                         reason: BadReason::Refused,
                         detail,
@@ -170,15 +171,16 @@ impl<'r> Insert<'r, '_> {
                     (None, Some(column))
                         if column.required || column.on_misfit != OnMisfit::Null =>
                     {
-                        return Err(Refused::Record(BadRecord {
+                        let why = format!(
+                            "SQLite has no number of so many digits as {digits}; as type = \"text\" they \
+                             would all be kept"
+                        );
+                        return Err(Refused::Record(BadRecord::about(
+                            format!("column {:?}", column.name),
                             offset,
-                            reason: BadReason::Misfit,
-                            detail: format!(
-                                "column {:?}: SQLite has no number of so many digits as {digits}; as type \
-                             = \"text\" they would all be kept",
-                                column.name
-                            ),
-                        }));
+                            BadReason::Misfit,
+                            why,
+                        )));
                     }
                     (None, _) => self.bind(at, ValueRef::Null)?,
                 }

@@ -372,6 +372,7 @@ fn unmet(database: &Connection, table: &str, batch: &Batch) -> rusqlite::Result<
         .into_iter()
         .filter(|(offset, _)| range.contains(offset))
         .map(|(offset, parent)| BadRecord {
+            about: None,
             offset,
             reason: BadReason::Refused,
             detail: format!(

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::acks::{Acks, Permit};
+use super::encoding::Encoding;
 use crate::broker::{Budget, Held};
 use crate::source::{Delivery, ErrorKind, SourceError};
 use crate::types::{ChunkId, Offset, Timestamp};
-use crate::wire::amqp091::{self as amqp, Delivered, Incoming, Style, begin_message};
+use crate::wire::amqp091::{Delivered, Incoming};
 use crate::wire::chunk::HEADER_BYTES;
 
 /// Most bytes of a chunk that holds several messages.
@@ -27,15 +28,14 @@ const ALONE_BYTES_MIN: u64 = 32 << 10;
 pub(super) struct Pack {
     pub(super) budget: Arc<Budget>,
     pub(super) acks: Arc<Acks>,
-    pub(super) queue: String,
-    pub(super) style: Style,
-    /// Form in which its messages are encoded ([`ChunkId::epoch_of_record`]).
-    form: u16,
+    encoding: Encoding,
     bytes: Vec<u8>,
     filled: Option<Filled>,
     open: Option<Open>,
     /// Number of the last delivery on the channel.
     last_tag: u64,
+    /// Offset after the last message that is complete.
+    next: Option<Offset>,
     is_first: bool,
 }
 
@@ -60,12 +60,22 @@ struct Open {
 }
 
 impl Pack {
-    /// An empty chunk, for messages from a broker of this version.
-    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, queue: String, version: &str) -> Pack {
-        let (style, form) = (Style::of(version), amqp::form(version));
-        let (filled, open) = (None, None);
+    /// An empty chunk.
+    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, encoding: Encoding) -> Pack {
+        let (filled, open, next) = (None, None, None);
         let (bytes, last_tag) = (Vec::new(), 0);
-        Pack { budget, acks, queue, style, form, bytes, filled, open, last_tag, is_first: true }
+        Pack { budget, acks, encoding, bytes, filled, open, last_tag, next, is_first: true }
+    }
+
+    /// Offset after the last message that is complete, and number of the delivery after it. `None` before the first one, and
+    /// within a message.
+    pub(super) fn ahead(&self) -> Option<(Offset, u64)> {
+        self.next.filter(|_| self.open.is_none()).map(|next| (next, self.last_tag + 1))
+    }
+
+    /// Offset after the last message that is complete.
+    pub(super) fn next(&self) -> Option<Offset> {
+        self.next
     }
 
     /// Begins a message whose memory was admitted. Returns the open chunk if the message does not fit
@@ -99,14 +109,7 @@ impl Pack {
         }
         let start = self.bytes.len();
         self.bytes.extend([0; 4]);
-        let begun = begin_message(
-            &mut self.bytes,
-            properties,
-            body_bytes,
-            delivered,
-            &self.queue,
-            self.style,
-        );
+        let begun = self.encoding.begin(&mut self.bytes, properties, body_bytes, delivered);
         let incoming = begun.map_err(|error| {
             SourceError::new(
                 ErrorKind::Violation,
@@ -139,6 +142,7 @@ impl Pack {
         if let Some(prefix) = self.bytes.get_mut(open.start..open.start + 4) {
             prefix.copy_from_slice(&length.to_be_bytes());
         }
+        self.next = Some(open.incoming.offset.next());
         let now = || Timestamp::now().0;
         let joins = self.filled.as_mut().filter(|filled| {
             open.incoming.offset.0 == filled.first.0 + u64::from(filled.count)
@@ -188,7 +192,7 @@ impl Pack {
             self.bytes.splice(0..0, [0; HEADER_BYTES]);
             open.start = HEADER_BYTES;
         }
-        let epoch = ChunkId::epoch_of_record(self.form);
+        let epoch = ChunkId::epoch_of_record(self.encoding.form);
         put_header(&mut chunk, first, count, timestamp, epoch);
         // A large message is not copied: its memory was admitted only once.
         let chunk = match chunk.capacity() > chunk.len() + chunk.len() / 8 + 64 {

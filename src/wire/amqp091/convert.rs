@@ -30,11 +30,6 @@ impl Style {
     }
 }
 
-/// True if a broker of this version filters streams by `x-stream-filter`.
-pub fn has_filters(version: &str) -> bool {
-    release(version) >= (3, 13)
-}
-
 /// Number of this conversion: to be raised with every change of what it writes, up to 15.
 const CONVERSION: u16 = 0;
 
@@ -296,6 +291,19 @@ fn uuid(id: &[u8]) -> Option<[u8; 16]> {
 
 fn put_properties(out: &mut Vec<u8>, basic: &Basic<'_>, style: Style) {
     let group = basic.app_id.filter(|_| style == Style::Container);
+    let all = [
+        basic.message_id,
+        basic.user_id,
+        basic.reply_to,
+        basic.correlation_id,
+        basic.content_type,
+        basic.content_encoding,
+        basic.timestamp,
+        group,
+    ];
+    if all.iter().all(Option::is_none) {
+        return;
+    }
     let mut items = Vec::new();
     let (mut count, mut last) = (0, 0);
     let mut written = 0;

@@ -31,6 +31,11 @@ pub enum Method {
     Deliver(Delivered),
     /// The broker ends the consumer: its queue is gone.
     Cancel,
+    /// A consumer has begun.
+    Consuming {
+        /// Its tag.
+        tag: Vec<u8>,
+    },
     /// Number of messages in a queue.
     Declared {
         /// As the broker counts them.
@@ -87,6 +92,7 @@ impl Method {
                 let exchange = short(&mut c)?.to_vec();
                 Method::Deliver(Delivered { tag, exchange, routing_key: short(&mut c)?.to_vec() })
             }
+            (60, 21) => Method::Consuming { tag: short(&mut c)?.to_vec() },
             (60, 30) => Method::Cancel,
             (50, 11) => {
                 short(&mut c)?;
@@ -160,6 +166,14 @@ pub fn start_ok(name: &str, login: Option<(&str, &Secret)>) -> Vec<u8> {
     call(0, 10, 11, &out)
 }
 
+/// Replaces the secret of the login, on an open connection. Answered by (10, 71).
+pub fn update_secret(secret: &Secret) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_long(&mut out, secret.reveal().as_bytes());
+    put_short(&mut out, b"renewed");
+    call(0, 10, 70, &out)
+}
+
 /// The agreed limits.
 pub fn tune_ok(channels: u16, frame_max: u32, heartbeat: u16) -> Vec<u8> {
     let arguments =
@@ -188,6 +202,14 @@ pub fn ack(channel: u16, tag: u64) -> Vec<u8> {
     let mut out = tag.to_be_bytes().to_vec();
     out.push(1);
     call(channel, 60, 80, &out)
+}
+
+/// Ends a consumer.
+pub fn cancel(channel: u16, tag: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_short(&mut out, tag);
+    out.push(0);
+    call(channel, 60, 30, &out)
 }
 
 /// Asks whether a queue exists.

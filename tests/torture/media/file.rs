@@ -15,7 +15,7 @@ use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, Second, quoted};
 use crate::torture::outage::outages;
 
-struct Files {
+pub(super) struct Files {
     disk: Disk,
     /// Compressed, with small segments.
     small: bool,
@@ -28,7 +28,7 @@ enum Disk {
 }
 
 impl Files {
-    fn new(small: bool) -> Files {
+    pub(super) fn new(small: bool) -> Files {
         Files { disk: Disk::Usual(tempfile::tempdir().unwrap()), small }
     }
 

@@ -15,7 +15,7 @@ use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, Second, number_in, quoted};
 use crate::torture::outage::outages;
 
-struct Database {
+pub(super) struct Database {
     dir: TempDir,
     /// A file system that can be filled.
     disk: Option<SmallDisk>,
@@ -26,7 +26,7 @@ struct Database {
 }
 
 impl Database {
-    fn new() -> Database {
+    pub(super) fn new() -> Database {
         let dir = tempfile::tempdir().unwrap();
         Database { dir, disk: None, path: Default::default(), locking: None }
     }

@@ -11,7 +11,7 @@ use crate::common::skip::or_skip;
 use crate::torture::kills::killed;
 use crate::torture::oracle::{Landed, Oracle};
 
-struct Lines;
+pub(super) struct Lines;
 
 #[async_trait]
 impl Oracle for Lines {

@@ -15,7 +15,7 @@ use crate::types::{Checkpoint, Offset};
 
 impl World {
     pub(super) fn end_opening(&mut self, fails: bool) {
-        if !std::mem::take(&mut self.is_opening) {
+        if self.never_opens || !std::mem::take(&mut self.is_opening) {
             return;
         }
         if fails {
@@ -60,6 +60,7 @@ impl World {
             has_ended: false,
             awaits_answer: false,
             yields_since: None,
+            activates_since: None,
             is_stopped: false,
         };
         let linked = match connect {

@@ -25,6 +25,8 @@ pub(super) struct Stored {
     pub(super) probed: ProbedChunk,
     pub(super) bytes: Bytes,
     pub(super) ids: Vec<Id>,
+    /// It is damaged on the broker's disk, and so each time that it is delivered.
+    pub(super) is_rotten: bool,
     /// The broker's filter selects it.
     pub(super) is_selected: bool,
 }
@@ -70,7 +72,8 @@ impl State {
         let probed = watcher.finish().unwrap();
         self.next += messages;
         let is_selected = !self.is_filtered || self.published.is_multiple_of(3);
-        self.chunks.push(Stored { probed, bytes, ids: ids.clone(), is_selected });
+        let stored = Stored { probed, bytes, ids: ids.clone(), is_rotten: false, is_selected };
+        self.chunks.push(stored);
         ids
     }
 

@@ -75,12 +75,18 @@ impl World {
             966..986 => self.activate(),
             986..990 => self.run_anew(),
             990..993 => self.tell(Event::Drain),
-            993..995 => self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck,
+            993..995 => self.get_stuck(),
             995..997 => self.is_taken_over(),
             _ => self.another_consumes(),
         }
         self.due();
         self.begin_again_after_an_end();
+    }
+
+    /// The sink does nothing any more, or works again.
+    fn get_stuck(&mut self) {
+        self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck;
+        self.never_opens = self.is_stuck && self.random.bool();
     }
 
     fn publish(&mut self) {
@@ -163,18 +169,21 @@ impl World {
     /// The broker makes this consumer active or passive.
     fn activate(&mut self) {
         let by_broker = self.spec.source_is_by_broker();
-        let is_subscribed = |link: &&mut ModelLink| !link.has_ended && !link.is_stopped;
+        let is_subscribed =
+            |link: &&mut ModelLink| !(link.has_ended || link.is_stopped && link.awaits_answer);
         let Some(link) = self.link.as_mut().filter(|_| by_broker).filter(is_subscribed) else {
             return;
         };
         // The broker may change its mind before it has an answer.
         let active = match (link.awaits_answer, link.yields_since) {
-            (false, _) => link.from.is_none(),
+            // One that is ending has been the active one.
+            (false, _) => link.from.is_none() && !link.is_stopped,
             (true, None) => false,
             (true, Some(_)) => return,
         };
         link.awaits_answer = true;
         link.yields_since = Some(self.now).filter(|_| !active);
+        link.activates_since = Some(self.now).filter(|_| active);
         self.tell(Event::Activation { active });
     }
 
@@ -264,7 +273,7 @@ impl World {
             state.incarnation += 1;
         }
         drop(state);
-        (self.is_troubled, self.is_stuck) = (false, false);
+        (self.is_troubled, self.is_stuck, self.never_opens) = (false, false, false);
     }
 
     /// One step in which every running operation succeeds, or the time moves to the next deadline.
@@ -308,7 +317,8 @@ impl World {
         self.heal();
         // How far a repeatedly damaged chunk reached is known only with the next one.
         let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
-        if reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+        let is_rotten = self.source.state().chunks.iter().any(|chunk| chunk.is_rotten);
+        if is_rotten || reads.into_iter().flatten().any(|(_, times)| times >= 3) {
             self.publish();
         }
         self.due();

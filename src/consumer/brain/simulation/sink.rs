@@ -181,7 +181,8 @@ impl Task {
         medium.take(&batch);
         medium.position = Some(batch.checkpoint()).filter(|_| medium.keeps_position());
         let detail = "on purpose".to_owned();
-        let skipped = vec![BadRecord { offset: bad, reason: BadReason::Refused, detail }];
+        let skipped =
+            vec![BadRecord { about: None, offset: bad, reason: BadReason::Refused, detail }];
         settled(vec![order.ticket], batch.messages(), skipped)
     }
 

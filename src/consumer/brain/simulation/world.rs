@@ -26,6 +26,9 @@ use crate::types::{Checkpoint, Offset};
 pub(super) const ORDERS_MAX: usize = 3;
 const BUDGET_BYTES: u64 = 600;
 
+/// A damaged chunk must be read at least this often before it is given up.
+const READS_WANTED: usize = 3;
+
 /// A running operation.
 pub(super) enum Attempt {
     Connect(Connect),
@@ -44,6 +47,8 @@ pub(super) struct ModelLink {
     pub(super) awaits_answer: bool,
     /// Time since which it waits for a consumer that is to become passive.
     pub(super) yields_since: Option<Instant>,
+    /// Since when it waits for one that is to become active.
+    pub(super) activates_since: Option<Instant>,
     /// The brain wants no more events of it.
     pub(super) is_stopped: bool,
 }
@@ -82,12 +87,17 @@ pub(super) struct World {
     pub(super) is_troubled: bool,
     /// The sink is stuck.
     pub(super) is_stuck: bool,
+    /// Nor does it open.
+    pub(super) never_opens: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
     /// Rows before this one were written by an earlier run.
     pub(super) run_began_at: usize,
     /// Dropped by retention before they were durable.
     pub(super) evicted: BTreeMap<Id, u64>,
+    /// Chunks that were delivered damaged and not taken since, one entry for each delivery: first offset, and
+    /// the one after the last.
+    pub(super) damaged: Vec<(u64, u64)>,
     /// These need not arrive: they were left out by policy, or their stream was deleted.
     pub(super) exempt: BTreeSet<Id>,
     pub(super) has_truncated: bool,
@@ -162,9 +172,11 @@ impl World {
             held_bytes: Arc::default(),
             is_troubled: false,
             is_stuck: false,
+            never_opens: false,
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
+            damaged: Vec::new(),
             has_new_history: false,
             confirmed: None,
             may_give_up: false,
@@ -183,6 +195,7 @@ impl World {
         (self.flying, self.passing) = (None, None);
         (self.may_give_up, self.opened_at) = (false, self.medium.position);
         self.confirmed = None;
+        self.damaged.clear();
         self.is_opening = false;
         self.waiting.clear();
         let seed = self.random.u64(..);
@@ -227,12 +240,12 @@ impl World {
 
     /// One turn of the loop around the brain.
     pub(super) fn due(&mut self) {
-        let yields_since = self.link.as_ref().and_then(|link| link.yields_since);
-        if let Some(since) = yields_since.filter(|_| self.brain.leaving.outcome().is_none()) {
-            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
-        }
         let waiting = self.next_chunk().is_some();
         self.tell(Event::Due(Surroundings { credit: self.has_credit(), waiting }));
+        let since = self.link.as_ref().and_then(|link| link.yields_since.or(link.activates_since));
+        if let Some(since) = since {
+            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
+        }
     }
 
     pub(super) fn tell(&mut self, event: Event<u32>) {
@@ -322,7 +335,8 @@ impl World {
     fn on_answer(&mut self, start: Option<Start>) {
         let link = self.link.as_mut().expect("an answer is for a connection");
         assert!(link.awaits_answer, "an answer that nobody waits for");
-        (link.awaits_answer, link.yields_since, link.is_stopped) = (false, None, false);
+        (link.awaits_answer, link.is_stopped) = (false, false);
+        (link.yields_since, link.activates_since) = (None, None);
         match start {
             Some(start) => link.from = Some(self.source.state().start(start)),
             None => {
@@ -374,6 +388,9 @@ impl World {
             Note::Unconfirmed => self.may_give_up = true,
             Note::Restarted => self.run_began_at = self.medium.rows.len(),
             Note::LeftOut { from, to, .. } => {
+                let reads = self.damaged.iter().filter(|(a, b)| *a < to.0 && *b > from.0).count();
+                assert!(reads >= READS_WANTED, "{from} to {to} left out after {reads} reads");
+                self.damaged.clear();
                 self.exempt.extend(offsets(from.0, to.0));
                 let evicted = self.evicted.iter().filter(|(_, at)| (from.0..to.0).contains(at));
                 self.exempt.extend(evicted.map(|(id, _)| id));
@@ -384,6 +401,7 @@ impl World {
             Note::Store(StoreEnd::Higher { ours, theirs }, _) => {
                 panic!("{theirs} is stored, which is not of the same stream as {ours}")
             }
+            Note::Taken { last, .. } => self.damaged.retain(|(_, next)| *next > last.0 + 1),
             Note::Internal(what) => panic!("{what}"),
             _ => {}
         }
@@ -405,9 +423,15 @@ impl World {
         let mut bytes = chunk.bytes.to_vec();
         // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
-        if may_be_damaged && self.random.u32(0..20) == 0 {
+        if chunk.is_rotten || may_be_damaged && self.random.u32(0..20) == 0 {
             // Damages the last byte of the last message, which the CRC detects.
             *bytes.last_mut().unwrap() ^= 1;
+            self.damaged.push((chunk.first(), chunk.next()));
+            if self.random.u32(0..4) == 0 {
+                let mut state = self.source.state();
+                let same = state.chunks.iter_mut().find(|c| c.first() == chunk.first());
+                same.into_iter().for_each(|chunk| chunk.is_rotten = true);
+            }
         }
         let size = bytes.len() as u64;
         self.held_bytes.fetch_add(size, Ordering::Relaxed);
