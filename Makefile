@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture lag figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,9 @@ bench: ## Speed, beside a plain socket reader and the official client (ARGS='--s
 
 torture: ## Kills, freezes, outages, rolling restarts; a table of what was lost (KILLS=1000 ROUNDS=30)
 	@scripts/torture.sh
+
+torture-cluster: ## Faults of nodes of real clusters of 4.0 and 4.3, and a table (FAULTS=30 for each)
+	@scripts/torture-cluster.sh
 
 lag: ## What lag says, beside a second client, for ten minutes (LAG_SECONDS=600)
 	@LAG_SECONDS=$${LAG_SECONDS:-600} scripts/test.sh --test all -- --nocapture \

@@ -23,6 +23,7 @@ mod cluster;
 mod codecs;
 mod commits;
 mod create;
+mod crowd;
 mod dead_letters;
 mod every_test_runs;
 mod faults;

@@ -281,6 +281,7 @@ node_start() {
 }
 
 node_is_ready() {
-  tail -c "+$((log_before + 1))" "$DIR/log/rabbit.log" 2>/dev/null | grep -q 'Server startup complete' &&
+  # No pipe: of a long log, grep reads no more than it needs, and tail would fail.
+  grep -q 'Server startup complete' < <(tail -c "+$((log_before + 1))" "$DIR/log/rabbit.log" 2>/dev/null) &&
     stream_port_answers "$stream_port"
 }

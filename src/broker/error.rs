@@ -48,7 +48,7 @@ pub enum BrokerError {
     },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node, since RabbitMQ 4.3.1: stream.max_connections in its rabbitmq.conf): each consumer takes one, and lag monitoring one for each node"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node, since RabbitMQ 4.3.1: stream.max_connections in its rabbitmq.conf; before 4.0: connection_max): each consumer takes one, and lag monitoring one for each node"
     )]
     VirtualHost {
         /// Address of the node.
@@ -62,7 +62,7 @@ pub enum BrokerError {
     },
     /// The node lets no more connections in, although it works.
     #[error(
-        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (stream.max_connections in its rabbitmq.conf, since RabbitMQ 4.3.1), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node: raise the limit, or spread the consumers over nodes"
+        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (stream.max_connections in its rabbitmq.conf, since RabbitMQ 4.3.1; connection_max, before 4.0), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node; where a limit refuses more, consumers share connections from the next attempt on. Raise the limit, or spread the consumers over nodes"
     )]
     ConnectionLimit {
         /// Address of the node.
@@ -134,6 +134,14 @@ pub enum BrokerError {
         stream: StreamName,
         /// Reason.
         detail: String,
+    },
+    /// Only the stream's leader can answer, and it cannot be reached.
+    #[error("stream {stream:?} is not available: only its leader can answer now, and {why}")]
+    LeaderOutOfReach {
+        /// The stream.
+        stream: StreamName,
+        /// Reason.
+        why: String,
     },
     /// The user may not read the stream.
     #[error(

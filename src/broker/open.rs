@@ -13,10 +13,14 @@ use super::dial::dial;
 use super::error::BrokerError;
 use super::fleet::Fleet;
 use super::identity::{self, Identity};
+use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, pool, reader, writer};
 use crate::wire::commands::Metadata;
+
+/// Number of open connections to one node from which on the loss of a further one may be due to them.
+const MANY: usize = 100;
 
 /// Time limit for an open connection to show that its node works.
 const WITNESS_WAIT: Duration = Duration::from_secs(2);
@@ -53,6 +57,14 @@ impl Connection {
         let fleet = Fleet::of(options);
         let _turn = fleet.turn(endpoint).await?;
         begun.notify_one();
+        if options.sharing.is_none()
+            && !options.routing.exclusive
+            && let Some(connection) = fleet.shared(endpoint, options)
+        {
+            // It is not this user's to close.
+            tracing::debug!(%endpoint, "connection limit: another consumer's connection is shared");
+            return Ok(connection.leased(Lease::new(0, || false)));
+        }
         let error = match open(endpoint, options, &fleet).await {
             Ok(connection) => {
                 fleet.opened(&connection, options);
@@ -65,6 +77,11 @@ impl Connection {
             return Err(error);
         }
         if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
+            // One that is out of file descriptors ends a connection on which one more subscribes:
+            // what is shared would be lost for all.
+            if is_refused {
+                fleet.full(endpoint);
+            }
             return Err(limit);
         }
         if !is_refused {
@@ -72,6 +89,21 @@ impl Connection {
         }
         Err(error)
     }
+}
+
+/// The error for a connection that was lost while a subscription began: without file descriptors, the
+/// broker ends it without a word. That is told only by a node that works on many others.
+pub async fn explain_loss(
+    options: &ConnectOptions,
+    connection: &Connection,
+    error: BrokerError,
+) -> BrokerError {
+    let fleet = Fleet::of(options);
+    let open = fleet.open_on(connection.endpoint());
+    if !matches!(error, BrokerError::Broken { .. }) || open < MANY {
+        return error;
+    }
+    is_full(connection.endpoint(), options, &fleet, &error).await.unwrap_or(error)
 }
 
 /// True if the node may not be there, or not work.

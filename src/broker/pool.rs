@@ -20,13 +20,10 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::error::BrokerError;
+use super::fleet::USERS_MAX;
 use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint, Sharing};
 use crate::sync::lock;
-
-/// Most streams on one connection. The protocol allows 256 subscription ids; each stream needs one for
-/// its subscription, and one for a probe.
-pub(super) const USERS_MAX: usize = 120;
 
 type Opening = Shared<BoxFuture<'static, Result<Connection, BrokerError>>>;
 
@@ -39,6 +36,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// Connections of one consumer, one for each node.
 pub struct Pool {
     number: u64,
+    /// Connections on which nodes are asked where streams are; `None` in that pool itself.
+    asking: Option<Arc<Pool>>,
     inner: Mutex<Inner>,
 }
 
@@ -83,10 +82,21 @@ impl Berth {
 impl Pool {
     /// An empty pool.
     pub fn new() -> Arc<Pool> {
+        let asking = Pool::numbered(None);
+        Pool::numbered(Some(asking))
+    }
+
+    fn numbered(asking: Option<Arc<Pool>>) -> Arc<Pool> {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let pool = Arc::new(Pool { number, inner: Mutex::default() });
+        let pool = Arc::new(Pool { number, asking, inner: Mutex::default() });
         lock(&POOLS).push((number, Arc::downgrade(&pool)));
         pool
+    }
+
+    /// The pool of connections on which nodes are asked where streams are: a node may take 40 s for the
+    /// answer, and does nothing else on that connection. They are closed once nobody asks.
+    pub(super) fn asking(&self) -> Option<&Arc<Pool>> {
+        self.asking.as_ref()
     }
 
     /// A use of the pool, for connection options.
@@ -121,6 +131,11 @@ impl Pool {
             return Ok(twin);
         }
         Ok(connection)
+    }
+
+    /// A connection that is open already, to one of these nodes, by the addresses that they advertise.
+    pub(super) fn known(self: &Arc<Self>, nodes: &[Endpoint]) -> Option<Connection> {
+        self.join(|berth| berth.advertised().is_some_and(|node| nodes.contains(node)))
     }
 
     /// A connection to any node that is open already.

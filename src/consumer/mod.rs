@@ -82,8 +82,9 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
             Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation })
         }
         Err(
-            error
-            @ (resumption::SessionError::Lost { .. } | resumption::SessionError::Doubt { .. }),
+            error @ (resumption::SessionError::Lost { .. }
+            | resumption::SessionError::Doubt { .. }
+            | resumption::SessionError::Hearsay { .. }),
         ) => Ok(Forecast { plan: Err(error.to_string()), stored: None, creation }),
         Err(error) => Err(error.into()),
     }

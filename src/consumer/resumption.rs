@@ -70,6 +70,8 @@ pub(super) struct Resumption {
     pub(super) node: String,
     /// The broker's version, for the log.
     pub(super) version: String,
+    /// The leader was wanted, and this is not it.
+    pub(super) is_hearsay: bool,
 }
 
 /// Why there is no subscription.
@@ -83,6 +85,9 @@ pub(super) enum SessionError {
     /// The position may be lost.
     #[error("{doubt}")]
     Doubt { doubt: Doubt, of: Option<Origin> },
+    /// It may be, as a node says that is not the leader, which is out of reach.
+    #[error("{lost}, says a node that is not the leader: {why}")]
+    Hearsay { lost: Lost, of: Option<Origin>, why: String },
     #[error(transparent)]
     State(#[from] StateError),
     /// The beginning could not be stored on the broker.

@@ -104,7 +104,7 @@ pub(super) async fn for_storing(
     let leader = spec.source.connect(Prefer::Leader).await?;
     match confirm(&*leader, position).await {
         Ok(()) => Ok((leader, true)),
-        Err(SessionError::Lost { .. }) => Ok((leader, false)),
+        Err(SessionError::Lost { .. }) if leader.no_leader().is_none() => Ok((leader, false)),
         Err(error) => Err(error),
     }
 }
@@ -119,8 +119,9 @@ async fn kept(spec: &Spec, mut outlook: Outlook) -> Result<Outlook, SessionError
 impl Outlook {
     fn into_resumption(self) -> Resumption {
         let (node, version) = (self.link.node(), self.link.version());
+        let is_hearsay = self.link.no_leader().is_some();
         let Outlook { plan, stored, bounds, .. } = self;
-        Resumption { plan, stored, bounds, node, version }
+        Resumption { plan, stored, bounds, node, version, is_hearsay }
     }
 }
 
@@ -190,6 +191,26 @@ async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, Sessi
 }
 
 pub(super) async fn look_on(
+    spec: &Spec,
+    own: Own,
+    link: Arc<dyn Link>,
+    proof: Proof,
+) -> Result<Outlook, SessionError> {
+    let no_leader = link.no_leader().map(str::to_owned);
+    let looked = look_plainly(spec, own, link, proof).await;
+    match (looked, no_leader) {
+        (Err(SessionError::Lost { lost, of }), Some(why)) => {
+            Err(SessionError::Hearsay { lost, of, why })
+        }
+        (Err(SessionError::Doubt { doubt, of }), Some(why)) => {
+            Err(SessionError::Hearsay { lost: doubt.into(), of, why })
+        }
+        (looked, _) => looked,
+    }
+}
+
+/// The same, without regard to which node it is.
+async fn look_plainly(
     spec: &Spec,
     own: Own,
     link: Arc<dyn Link>,

@@ -210,6 +210,7 @@ pub(super) mod testing {
                 connect_timeout: second,
                 request_timeout: second,
                 follow_advertised_hosts: false,
+                routing: Default::default(),
                 name: String::new(),
                 sharing: None,
             },

@@ -40,6 +40,10 @@ pub const DOUBT_MAX: Duration = Duration::from_secs(120);
 /// another one, unless the broker was only starting.
 pub const DOUBT_OF_ANOTHER_MAX: Duration = Duration::from_secs(10);
 
+/// Time for which a node that is not the leader has to say that messages were dropped, in repeated
+/// requests, before that is believed. An election takes less, and brings a leader that can be asked.
+pub const HEARSAY_MAX: Duration = Duration::from_secs(30);
+
 /// Start of a subscription, in the broker's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -280,6 +284,16 @@ impl Lost {
 }
 
 impl Lost {
+    /// True if a member of the stream that is behind, or cut off, would not say so: what it has dropped
+    /// does not come back; what it holds was committed, so it holds for the whole stream; and which offset
+    /// is stored, each node asks the leader's process. `false` for an end that is too low: it may rise.
+    pub fn is_proved_by_any_member(&self) -> bool {
+        match self {
+            Lost::Evicted { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => true,
+            Lost::PastEnd { .. } => false,
+        }
+    }
+
     /// The position that is lost.
     pub fn position(&self) -> Option<Offset> {
         match self {

@@ -1,5 +1,6 @@
 //! `[broker]`: connection and login.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -7,15 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::oauth::OauthKeys;
 use super::problem::{Problem, join};
+use super::routing;
 use super::secret::{self, SecretText};
 use super::tls::TlsConfig;
-use super::units::HumanDuration;
+use super::units::{HumanDuration, OrNever};
 use super::uri::{self, BrokerAddress, BrokerUri, Protocol};
 use crate::oauth::{TokenOptions, TokenOrigin};
 use crate::types::Secret;
 
 const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
 const DEFAULT_USER: &str = "guest";
+
+const MOVE_BACK_AFTER: OrNever<HumanDuration> = OrNever(Some(HumanDuration::secs(300)));
 
 /// Longest time limit for a wait on the broker.
 const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
@@ -45,6 +49,12 @@ pub struct BrokerConfig {
     pub request_timeout: HumanDuration,
     /// Connects to the nodes under the addresses that the broker advertises.
     pub follow_advertised_hosts: bool,
+    /// The addresses are those of a load balancer: the wanted node is connected to again and again.
+    pub load_balancer: bool,
+    /// Time on a stream's leader after which a replica is looked for.
+    pub move_back_after: OrNever<HumanDuration>,
+    /// Address to connect to for an advertised one.
+    pub address_map: Vec<(BrokerAddress, BrokerAddress)>,
     /// TLS settings; `None` if the connection is not encrypted.
     pub tls: Option<TlsConfig>,
 }
@@ -97,6 +107,14 @@ pub struct BrokerKeys {
     /// Connects to the nodes under the addresses that the broker advertises. `false`: always uses
     /// the addresses given here, as load balancers and tunnels require.
     pub follow_advertised_hosts: bool,
+    /// The addresses given here lead to any node: connects again until the wanted one answers, which is
+    /// recognised by the address that it advertises. No advertised address is connected to.
+    pub load_balancer: bool,
+    /// A consumer that has to read from a stream's leader, since no replica could be reached, moves to a
+    /// replica after about this time; `never` leaves it there.
+    pub move_back_after: OrNever<HumanDuration>,
+    /// Addresses to connect to in place of advertised ones: `{ "node1:5552" = "localhost:15552" }`.
+    pub address_map: BTreeMap<String, String>,
     /// Encryption; only with `rabbitmq-stream+tls`.
     pub tls: Option<TlsConfig>,
 }
@@ -114,6 +132,9 @@ impl Default for BrokerKeys {
             connect_timeout: HumanDuration::secs(10),
             request_timeout: HumanDuration::secs(10),
             follow_advertised_hosts: true,
+            load_balancer: false,
+            move_back_after: MOVE_BACK_AFTER,
+            address_map: BTreeMap::new(),
             tls: None,
         }
     }
@@ -128,6 +149,12 @@ impl BrokerConfig {
             Some(config) => Ok(config),
             None => Err(problems.swap_remove(0)),
         }
+    }
+
+    /// The address to connect to for an advertised one.
+    pub fn mapped(&self, advertised: BrokerAddress) -> BrokerAddress {
+        let found = self.address_map.iter().find(|(from, _)| *from == advertised);
+        found.map_or(advertised, |(_, to)| to.clone())
     }
 
     /// Checks the keys. `None` only if a problem was added.
@@ -184,6 +211,12 @@ impl BrokerConfig {
                 bad(key, &format!("{time} is out of range: more than 0s, at most {WAIT_MAX}"));
             }
         }
+        if keys.move_back_after.0.is_some_and(|after| after < HumanDuration::secs(1)) {
+            bad(
+                "move_back_after",
+                "at least 1s: each look for a replica costs a connection. \"never\" turns it off",
+            );
+        }
         if keys.heartbeat.0.subsec_nanos() != 0 {
             bad(
                 "heartbeat",
@@ -193,6 +226,13 @@ impl BrokerConfig {
                 ),
             );
         }
+        let address_map = routing::check(
+            first.protocol,
+            keys.follow_advertised_hosts,
+            keys.load_balancer,
+            &keys.address_map,
+            &mut bad,
+        );
         let tls = tls(&keys, first.tls, folder, &mut bad);
         let is_default = keys.uri.is_none() && keys.uris.is_empty();
         let has_password = !is_default && first.password.is_some();
@@ -221,6 +261,9 @@ impl BrokerConfig {
             connect_timeout: keys.connect_timeout,
             request_timeout: keys.request_timeout,
             follow_advertised_hosts: keys.follow_advertised_hosts,
+            load_balancer: keys.load_balancer,
+            move_back_after: keys.move_back_after,
+            address_map,
             tls,
             addresses: uris.into_iter().map(|(_, uri)| uri.address).collect(),
         })

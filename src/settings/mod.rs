@@ -17,6 +17,7 @@ pub mod oauth;
 pub mod paths;
 pub mod problem;
 pub mod read;
+mod routing;
 pub mod secret;
 pub mod start;
 pub mod tls;

@@ -33,6 +33,7 @@ pub mod amqp;
 pub mod conformance;
 mod creating;
 mod error;
+mod moving;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
@@ -122,6 +123,13 @@ pub trait Link: Send + Sync {
 
     /// The broker's version, as reported by it.
     fn version(&self) -> String;
+
+    /// Reason why this is another node than the leader, although the leader was wanted: it is out of
+    /// reach. `None` if this is the node that was wanted. What such a node has dropped is gone from all
+    /// nodes that can be reached; what it lacks at its end, it may get yet.
+    fn no_leader(&self) -> Option<&str> {
+        None
+    }
 
     /// First offset and end of the stream. `None` without [`Abilities::bounds`].
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError>;

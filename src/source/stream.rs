@@ -7,13 +7,15 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::moving::{Found, Moving};
 use super::{
     Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Selection,
     Source, SourceError,
 };
 use crate::broker::{
-    self, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout, Pool, Prefer,
-    SINGLE_ACTIVE, chunk_at, connect_to_stream, nothing_selected, stream_bounds,
+    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout,
+    Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss,
+    nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -35,6 +37,8 @@ pub struct StreamSource {
     last: Arc<AtomicU64>,
     /// Creates the stream if it is absent; `None` if it is never created.
     creating: Option<Arc<Creating>>,
+    /// A connection to a replica that was found while the leader was read from.
+    found: Found,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -48,8 +52,17 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (single_active, selection, pool, last, creating) = Default::default();
-        StreamSource { options, stream, reference, single_active, selection, pool, last, creating }
+        StreamSource {
+            options,
+            stream,
+            reference,
+            single_active: None,
+            selection: None,
+            pool: None,
+            last: Arc::default(),
+            creating: None,
+            found: Found::default(),
+        }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -103,24 +116,31 @@ impl StreamSource {
         properties
     }
 
-    async fn connection(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+    /// A connection to read from, or to the node whose answer counts.
+    async fn authority(&self, prefer: Prefer) -> Result<Authority, BrokerError> {
         let mut options = self.options.clone();
         if let Some(sharing) = &mut options.sharing {
             sharing.avoid = Some(self.last.load(Ordering::Relaxed));
         }
-        match connect_to_stream(&options, &self.stream, prefer).await {
-            // Shared connections lead to where they lead: where that is not the leader, it is looked for
-            // with new ones.
-            Err(BrokerError::StreamUnavailable { .. })
-                if prefer == Prefer::Leader
-                    && !options.follow_advertised_hosts
-                    && options.sharing.is_some() =>
-            {
-                options.sharing = None;
-                connect_to_stream(&options, &self.stream, prefer).await
+        let certain = |connection| Authority { connection, no_leader: None };
+        match (prefer, self.found.take()) {
+            (Prefer::Replica, Some(found)) => return Ok(certain(found)),
+            (Prefer::Replica, None) => {
+                return connect_to_stream(&options, &self.stream, prefer).await.map(certain);
             }
-            connected => connected,
+            (Prefer::Leader, _) => {}
         }
+        if !options.follow_advertised_hosts && options.sharing.is_some() {
+            match connect_to_stream(&options, &self.stream, prefer).await {
+                // Nothing decides to which nodes the shared connections lead: the leader is searched with
+                // new ones.
+                Err(
+                    BrokerError::StreamUnavailable { .. } | BrokerError::LeaderOutOfReach { .. },
+                ) => options.sharing = None,
+                connected => return connected.map(certain),
+            }
+        }
+        connect_to_authority(&options, &self.stream).await
     }
 
     /// An older broker ignores these properties: it would have every consumer active, and send
@@ -140,8 +160,9 @@ impl StreamSource {
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let connection =
-            self.connection(prefer).await.map_err(|error| match (error, &self.creating) {
+        let authority = self.authority(prefer).await;
+        let Authority { connection, no_leader } =
+            authority.map_err(|error| match (error, &self.creating) {
                 // It was there, or was created, before.
                 (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
                     creating.gone()
@@ -153,15 +174,21 @@ impl Source for StreamSource {
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
         let (failed, filter) = (watch::Sender::new(None), self.filter_properties());
         let properties = [self.subscription_properties(), filter.clone()].concat();
-        let is_single_active = self.single_active.is_some();
+        let node = node_name(&connection, &self.options);
+        // Who wanted the leader stays there.
+        let found = (prefer == Prefer::Replica).then(|| self.found.clone());
         Ok(Arc::new(StreamLink {
             connection,
+            node,
+            no_leader,
             stream,
             reference,
             properties,
             filter,
-            is_single_active,
+            is_single_active: self.single_active.is_some(),
             failed,
+            options: self.options.clone(),
+            found,
         }))
     }
 
@@ -194,6 +221,10 @@ impl Source for StreamSource {
 /// A connection for one stream and reference. Other streams may share it.
 struct StreamLink {
     connection: Connection,
+    /// The node, for the log.
+    node: String,
+    /// Why this is not the leader, although that was wanted.
+    no_leader: Option<String>,
     stream: StreamName,
     reference: Reference,
     /// Properties of a subscription.
@@ -203,6 +234,9 @@ struct StreamLink {
     is_single_active: bool,
     /// Reason of the end of its subscription, if that ended before the connection.
     failed: watch::Sender<Option<SourceError>>,
+    options: ConnectOptions,
+    /// For what the look for a replica finds; `None` if the leader was wanted.
+    found: Option<Found>,
 }
 
 impl StreamLink {
@@ -231,11 +265,15 @@ impl Link for StreamLink {
     }
 
     fn node(&self) -> String {
-        self.connection.endpoint().to_string()
+        self.node.clone()
     }
 
     fn version(&self) -> String {
         self.connection.version().to_owned()
+    }
+
+    fn no_leader(&self) -> Option<&str> {
+        self.no_leader.as_deref()
     }
 
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError> {
@@ -243,7 +281,10 @@ impl Link for StreamLink {
     }
 
     async fn chunk_at(&self, start: Start) -> Result<Option<ProbedChunk>, SourceError> {
-        Ok(chunk_at(&self.connection, &self.stream, start).await?)
+        match chunk_at(&self.connection, &self.stream, start).await {
+            Ok(chunk) => Ok(chunk),
+            Err(error) => Err(explain_loss(&self.options, &self.connection, error).await.into()),
+        }
     }
 
     async fn nothing_selected(&self, from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
@@ -253,9 +294,19 @@ impl Link for StreamLink {
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
         let properties = self.properties.clone();
         let subscribed = self.connection.subscribe(&self.stream, start, budget, properties).await;
-        let subscription = subscribed.map_err(|error| self.explain(error))?;
+        let subscription = match subscribed {
+            Ok(subscription) => subscription,
+            Err(error) => {
+                let error = explain_loss(&self.options, &self.connection, error).await;
+                return Err(self.explain(error));
+            }
+        };
         let (stream, failed) = (self.stream.clone(), self.failed.clone());
-        Ok(Box::new(StreamFeed { subscription, stream, failed }))
+        let moving = self
+            .found
+            .as_ref()
+            .and_then(|found| Moving::begin(&self.options, &self.stream, &self.connection, found));
+        Ok(Box::new(StreamFeed { subscription, stream, failed, moving }))
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -288,9 +339,17 @@ struct StreamFeed {
     subscription: broker::Subscribed,
     stream: StreamName,
     failed: watch::Sender<Option<SourceError>>,
+    moving: Option<Moving>,
 }
 
 impl StreamFeed {
+    /// The end of a subscription to the leader: a replica can be read from.
+    fn moved(&mut self) -> Event {
+        self.moving = None;
+        let what = format!("stream {:?} is read from a replica again", self.stream.as_str());
+        Event::Unavailable(SourceError::new(ErrorKind::Moved, what))
+    }
+
     /// `None` if the link ends by this.
     fn event(&self, event: broker::Received) -> Option<Event> {
         match event {
@@ -313,11 +372,17 @@ impl StreamFeed {
 
 impl Feed for StreamFeed {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.moving.as_mut().is_some_and(|moving| moving.poll(context)) {
+            return Poll::Ready(Some(self.moved()));
+        }
         let event = self.subscription.poll_next(context);
         event.map(|event| event.and_then(|event| self.event(event)))
     }
 
     fn try_next(&mut self) -> Option<Event> {
+        if self.moving.as_mut().is_some_and(Moving::has_found) {
+            return Some(self.moved());
+        }
         let event = self.subscription.try_next()?;
         self.event(event)
     }
@@ -330,6 +395,16 @@ impl Feed for StreamFeed {
 /// A broker without filters would send everything.
 pub(super) fn no_filter(at: impl std::fmt::Display, version: &str) -> SourceError {
     SourceError::new(ErrorKind::Unsupported, Feature::Filter.missing(&at, version))
+}
+
+/// The address of the node; behind a load balancer also its own.
+fn node_name(connection: &Connection, options: &ConnectOptions) -> String {
+    match connection.advertised() {
+        Some(node) if options.routing.load_balancer => {
+            format!("{} ({node})", connection.endpoint())
+        }
+        _ => connection.endpoint().to_string(),
+    }
 }
 
 /// True if the broker reports statistics of a stream; for older ones chunks are read instead.
@@ -365,7 +440,9 @@ impl From<BrokerError> for SourceError {
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,
             BrokerError::ConnectionLimit { .. } => ErrorKind::Full,
-            BrokerError::StreamUnavailable { .. } => ErrorKind::Unavailable,
+            BrokerError::StreamUnavailable { .. } | BrokerError::LeaderOutOfReach { .. } => {
+                ErrorKind::Unavailable
+            }
             BrokerError::Overrun { .. } => ErrorKind::Overrun,
             BrokerError::ChunkTooLarge { .. } => ErrorKind::TooLarge,
             BrokerError::Protocol(_) => ErrorKind::Unreadable,

@@ -45,6 +45,7 @@ pub(super) fn connect(
             connect_timeout: own.connect_timeout,
             request_timeout: own.request_timeout,
             follow_advertised_hosts: own.follow_advertised_hosts,
+            routing: own.routing.clone(),
             ..connect_options(broker, &name)
         },
     }

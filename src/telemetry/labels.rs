@@ -126,6 +126,8 @@ labels! {
         Connection = "connection",
         /// The broker lets no more connections in: a limit, of connections or file descriptors, is reached.
         ConnectionLimit = "connection_limit",
+        /// It moved from a stream's leader to a replica.
+        Moved = "moved",
         /// The broker answered with an error.
         Broker = "broker",
         /// The subscription ended: the stream was deleted or re-created, or its member is away.
@@ -207,7 +209,7 @@ mod tests {
         check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(10);
-        check::<RestartReason>(9);
+        check::<RestartReason>(10);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
         check::<ReloadResult>(2);

@@ -199,6 +199,6 @@ async fn publish(
             // Not closed either, for the same reason.
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Tools for tests: real brokers, streams, other clients, and failing networks.
 //!
+//! - [`balancer`]: a load balancer in front of several nodes
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each relevant version
 //! - [`cluster`]: three nodes that are one broker
 //! - [`daemon`]: the built binary, started, queried, signalled and killed
@@ -22,6 +23,7 @@
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
 pub(crate) mod amqp091;
+pub(crate) mod balancer;
 pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod daemon;

@@ -48,6 +48,7 @@ impl OnBroker {
             connect_timeout: Duration::from_secs(20),
             request_timeout: Duration::from_secs(20),
             follow_advertised_hosts: false,
+            routing: Default::default(),
             name: "rillway source test".to_owned(),
             sharing: None,
         };

@@ -239,8 +239,10 @@ impl Session {
     ) -> Result<Session, SessionError> {
         let mut client = target.connect(address).await?;
         let name_taken = create && target.create(&client).await?;
-        let leader = target.leader(&client, name_taken).await?;
-        if target.broker.follow_advertised_hosts && leader != *address {
+        let leader = target.broker.mapped(target.leader(&client, name_taken).await?);
+        // Any node passes messages on to the leader.
+        let is_dialled = target.broker.follow_advertised_hosts && !target.broker.load_balancer;
+        if is_dialled && leader != *address {
             close(&client).await;
             client = target.connect(&leader).await?;
         }

@@ -44,6 +44,8 @@ pub(super) struct Up {
     pub(super) is_asking: bool,
     /// What is known of what the broker's filter leaves out.
     pub(super) passing: Passing,
+    /// The leader was wanted, and this is another node.
+    pub(super) is_hearsay: bool,
 }
 
 impl Up {
@@ -165,6 +167,7 @@ impl<W: Caller> Brain<W> {
                     self.try_again(what, RestartReason::Stream, now);
                 }
             }
+            Err(SessionError::Hearsay { lost, of, why }) => self.on_hearsay(lost, of, &why, now),
             Err(error @ (SessionError::State(_) | SessionError::NotKept { .. })) => {
                 self.reading.doubts.interrupted();
                 self.try_again(error.to_string(), RestartReason::Other, now);
@@ -190,7 +193,7 @@ impl<W: Caller> Brain<W> {
     }
 
     fn on_session(&mut self, resumption: Resumption, now: Moment) {
-        let Resumption { plan, stored, bounds, .. } = resumption;
+        let Resumption { plan, stored, bounds, is_hearsay, .. } = resumption;
         if let (Some(beginning), Some(anew)) = (plan.begins, self.reading.own.anew)
             && beginning.is_new_history()
             && !anew.is_new_history
@@ -236,7 +239,8 @@ impl<W: Caller> Brain<W> {
         self.reading.backoff_away.reset();
         let intake = Intake::new(&plan);
         let passing = Passing::new(plan.verify, now.at);
-        let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false, passing };
+        let (origin, chunk, is_asking) = (plan.origin, None, false);
+        let up = Up { intake, origin, chunk, is_asking, passing, is_hearsay };
         self.link = Link::Up(Box::new(up));
     }
 
@@ -252,6 +256,7 @@ impl<W: Caller> Brain<W> {
             | ErrorKind::Violation => RestartReason::Broker,
             ErrorKind::Missing | ErrorKind::Unavailable => RestartReason::Stream,
             ErrorKind::Overrun => RestartReason::Other,
+            ErrorKind::Moved => RestartReason::Moved,
         };
         self.unlink_because(error, why, now);
     }
@@ -273,6 +278,10 @@ impl<W: Caller> Brain<W> {
             Leaving::Ending { .. } => return self.unlink_while_ending(&error, now),
         }
         self.link = Link::Down { until: now.at };
+        if error.kind() == ErrorKind::Moved {
+            self.note(Note::Restart(why));
+            return self.lose_activity(now);
+        }
         if error.is_fatal() {
             return self.end(Outcome::Halted(error.to_string()), now);
         }
@@ -344,7 +353,8 @@ impl<W: Caller> Brain<W> {
     /// Whether the leader itself has said so. If not, asks the leader and returns `false`: another node
     /// may lag behind, or keep less.
     pub(super) fn leader_says(&mut self, what: &str, now: Moment) -> bool {
-        if self.reading.own.prefer == Prefer::Leader {
+        let is_hearsay = matches!(&self.link, Link::Up(up) if up.is_hearsay);
+        if self.reading.own.prefer == Prefer::Leader && !is_hearsay {
             return true;
         }
         self.reading.own.prefer = Prefer::Leader;

@@ -4,8 +4,9 @@ use super::linking::Link;
 use super::sinking::Restarting;
 use super::{Action, Brain, Caller, Moment, Note, Outcome};
 use crate::consumer::resumption::{Anew, Own, is_of_a_former_stream};
-use crate::flow::resume::{self, Lost, Origin, Start};
+use crate::flow::resume::{self, HEARSAY_MAX, Lost, Origin, Start};
 use crate::source::Prefer;
+use crate::telemetry::RestartReason;
 use crate::types::Checkpoint;
 
 impl<W: Caller> Brain<W> {
@@ -41,6 +42,28 @@ impl<W: Caller> Brain<W> {
         let instead_of = own.or(lost.position().map(lost_at));
         let is_new_history = lost.is_new_history();
         self.begin_anew(Anew { start, from, instead_of, is_new_history }, now);
+    }
+
+    /// A node that is not the leader says that the position is lost, and the leader is out of reach.
+    pub(super) fn on_hearsay(&mut self, lost: Lost, of: Option<Origin>, why: &str, now: Moment) {
+        // What is there now under the name of a stream that was deleted is another stream.
+        let is_proved = lost.is_proved_by_any_member() || self.reading.doubts.is_of_another();
+        let what = format!("{lost}, says a node that is not the leader, and {why}");
+        if !is_proved {
+            self.reading.doubts.interrupted();
+            let what = format!(
+                "{what}. That node may be behind, so nothing is decided before the leader can be asked"
+            );
+            return self.try_again(what, RestartReason::Stream, now);
+        }
+        if self.reading.doubts.lasted_for(now.at, HEARSAY_MAX) {
+            return self.on_lost(lost, of, now);
+        }
+        let limit = HEARSAY_MAX.as_secs();
+        let what = format!(
+            "{what}. If no leader says otherwise within {limit} s, the position is taken for lost"
+        );
+        self.try_again(what, RestartReason::Stream, now);
     }
 
     fn words_for(&self, lost: &Lost) -> String {

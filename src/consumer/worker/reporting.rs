@@ -201,7 +201,7 @@ impl Reporter {
     }
 
     fn subscribed(&mut self, resumption: &Resumption, base: Offset, resumed: bool, now: Moment) {
-        let Resumption { plan, stored, bounds, node, version } = resumption;
+        let Resumption { plan, stored, bounds, node, version, .. } = resumption;
         tracing::info!(
             %node, broker = %version, from = %plan.subscribe,
             wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),

@@ -115,7 +115,7 @@ impl World {
         // From here on the brain knows it too.
         self.confirmed = self.confirmed.max(stored.map(|offset| offset.0));
         let (node, version) = (String::new(), String::new());
-        Ok(Box::new(Resumption { plan, stored, bounds, node, version }))
+        Ok(Box::new(Resumption { plan, stored, bounds, node, version, is_hearsay: false }))
     }
 
     pub(super) fn end_asking(&mut self) {
