@@ -185,7 +185,7 @@ async fn a_path_is_taken_as_it_is_written() {
     let mut place = Place::new();
     place.options.path = place.dir.path().join("a/100%41?mode=memory#x.db");
     let mut sink = open(&place.options).await.unwrap();
-    sink.write(&batch(0..5)).await.unwrap();
+    sink.write(&Arc::new(batch(0..5))).await.unwrap();
     sink.close().await.unwrap();
     assert!(place.options.path.is_file());
     let examined = examine(&place.options, &STREAM.into(), &NAME.into()).unwrap();
