@@ -49,6 +49,7 @@ enum Trial {
     /// Each partition of a super stream is read.
     SuperStream,
     SingleActive,
+    Filter,
     Create,
     CreateSuperStream,
     Watch,
@@ -57,7 +58,7 @@ enum Trial {
 }
 
 /// Every feature in the table.
-const TRIALS: [(&str, Trial); 9] = [
+const TRIALS: [(&str, Trial); 10] = [
     ("`stream`", Trial::Start("\"first\"")),
     ("`start` at a time", Trial::Start("{ timestamp = \"2020-01-01T00:00:00Z\" }")),
     ("`create` of a stream", Trial::Create),
@@ -66,6 +67,7 @@ const TRIALS: [(&str, Trial); 9] = [
     ("`amqp://`", Trial::Amqp),
     ("`super_stream`", Trial::SuperStream),
     ("`single_active`", Trial::SingleActive),
+    ("`filter` by the broker", Trial::Filter),
     ("`create` of a super stream", Trial::CreateSuperStream),
 ];
 
@@ -76,6 +78,7 @@ const END: &str = "the end of a stream, for the lag";
 fn row_of(feature: Feature) -> String {
     match feature {
         Feature::CreateSuperStream => "`create` of a super stream".to_owned(),
+        Feature::Filter => "`filter` by the broker".to_owned(),
         Feature::SuperStream | Feature::SingleActive => format!("`{}`", feature.key()),
     }
 }
@@ -132,6 +135,10 @@ async fn consumer_with(trial: Trial, broker: &Broker) -> (String, String) {
                 }
                 Trial::SingleActive => {
                     consumer(&format!("stream = \"{stream}\"\nsingle_active = true"), file)
+                }
+                Trial::Filter => {
+                    let filter = "{ values = [\"eu\"], match_unfiltered = true }";
+                    consumer(&format!("stream = \"{stream}\"\nfilter = {filter}"), file)
                 }
                 Trial::StreamSink => {
                     let to = streams::create(broker, "versions-copy").await;

@@ -12,6 +12,7 @@ use super::feature::Feature;
 use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::Shared;
+use crate::sync::lock;
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::{self, Close, CommandVersions, QueryOffset, Request, ResponseCode};
 
@@ -82,7 +83,7 @@ impl Connection {
         Connection(Arc::new(inner), None)
     }
 
-    /// The same connection, as one of its users has it.
+    /// A user's view of the connection.
     pub(super) fn leased(&self, lease: Lease) -> Self {
         Connection(Arc::clone(&self.0), Some(Arc::new(lease)))
     }
@@ -253,6 +254,16 @@ impl Connection {
         &self.0.user
     }
 
+    /// True if it has this user and virtual host.
+    pub(super) fn is_of(&self, options: &ConnectOptions) -> bool {
+        self.0.user == options.user() && self.0.vhost == options.vhost
+    }
+
+    /// Number of subscriptions and probes on it.
+    pub(super) fn users(&self) -> usize {
+        lock(&self.0.shared.slots).len()
+    }
+
     pub(super) fn vhost(&self) -> &str {
         &self.0.vhost
     }
@@ -262,7 +273,8 @@ impl Connection {
         self.0.shared.frame_max.load(Ordering::Relaxed)
     }
 
-    pub(super) fn advertised(&self) -> Option<&Endpoint> {
+    /// Address that the node advertises; `None` if it does not say.
+    pub fn advertised(&self) -> Option<&Endpoint> {
         self.0.peer.get().and_then(|p| p.advertised.as_ref())
     }
 

@@ -14,12 +14,14 @@ pub enum Feature {
     SingleActive,
     /// A super stream can be created.
     CreateSuperStream,
+    /// The broker leaves out chunks by filter values.
+    Filter,
 }
 
 impl Feature {
     /// All of them, oldest first.
     pub const ALL: &'static [Feature] =
-        &[Feature::SuperStream, Feature::SingleActive, Feature::CreateSuperStream];
+        &[Feature::SuperStream, Feature::SingleActive, Feature::CreateSuperStream, Feature::Filter];
 
     /// Key of the configuration that asks for it.
     pub fn key(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Feature {
             Feature::SuperStream => "super_stream",
             Feature::SingleActive => "single_active",
             Feature::CreateSuperStream => "create of a super stream",
+            Feature::Filter => "filter",
         }
     }
 
@@ -34,7 +37,7 @@ impl Feature {
     pub fn since(self) -> (u32, u32) {
         match self {
             Feature::SuperStream | Feature::SingleActive => (3, 11),
-            Feature::CreateSuperStream => (3, 13),
+            Feature::CreateSuperStream | Feature::Filter => (3, 13),
         }
     }
 
@@ -68,6 +71,10 @@ impl Feature {
             Feature::CreateSuperStream => {
                 "create the super stream by hand (rabbitmq-streams add_super_stream NAME --partitions N), and remove `create`"
             }
+            // The broker's stream_filtering flag is off after an upgrade from before 3.13.
+            Feature::Filter => {
+                "set filter.client_side = true, with filter.by, so that everything is sent and Rillway selects (a broker that was upgraded from before 3.13 also needs: rabbitmqctl enable_feature_flag stream_filtering)"
+            }
         }
     }
 }
@@ -93,7 +100,7 @@ mod tests {
 
     #[test]
     fn each_version_has_what_came_until_then() {
-        for (version, has) in [("3.10.8", 0), ("3.11.0-beta.1", 2), ("3.12.14", 2), ("4.0.5", 3)] {
+        for (version, has) in [("3.10.8", 0), ("3.11.0-beta.1", 2), ("3.12.14", 2), ("4.0.5", 4)] {
             let found = Feature::ALL.iter().filter(|feature| feature.is_in_version(version));
             assert_eq!(found.count(), has, "{version}");
         }

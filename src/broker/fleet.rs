@@ -1,11 +1,11 @@
 //! Knowledge about the nodes of one broker, shared by all connections of the process to that broker.
 //!
 //! Invariants:
-//! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that
-//!   comes back is not flooded with connections;
+//! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that has
+//!   just restarted is not flooded with connections;
 //! - it decides only the order in which nodes are tried; no node is left out;
-//! - a node is known by the address that is dialled for it: its configured one where there is one,
-//!   else the advertised one.
+//! - a node is known by the address that is dialled for it: its configured one if there is one, else the
+//!   advertised one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,12 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Held};
 use super::error::BrokerError;
+use super::members::Members;
 use super::options::{ConnectOptions, Endpoint};
 use crate::sync::lock;
 use crate::types::StreamName;
 
-/// Most handshakes with one node at the same time. RabbitMQ's queue of connections that are yet to be
-/// accepted holds 128 by default.
+/// Most handshakes with one node at the same time. By default RabbitMQ's accept queue holds 128
+/// connections.
 const HANDSHAKES_MAX: usize = 16;
 
 /// Longest wait for other handshakes with the same node.
@@ -29,18 +30,18 @@ const TURN_MAX: Duration = Duration::from_secs(120);
 /// Time for which a node that could not be reached is tried last.
 const SUSPECT_FOR: Duration = Duration::from_secs(60);
 
+/// Time for which a node that let no further connection in is not asked for one.
+const FULL_FOR: Duration = Duration::from_secs(60);
+
+/// Most users of one connection. The protocol has 256 ids for subscriptions; each user needs one for its
+/// own, and one for a probe.
+pub(super) const USERS_MAX: usize = 120;
+
 /// Most streams and addresses that are remembered; beyond that, all are forgotten.
 const REMEMBERED_MAX: usize = 20_000;
 
 /// Knowledge per broker, by the configured addresses.
 static FLEETS: Mutex<Vec<(Vec<Endpoint>, Arc<Fleet>)>> = Mutex::new(Vec::new());
-
-/// Members of a stream, by their advertised addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Members {
-    pub(super) leader: Option<Endpoint>,
-    pub(super) replicas: Vec<Endpoint>,
-}
 
 /// Shared knowledge of one broker's nodes.
 #[derive(Default)]
@@ -52,17 +53,26 @@ struct State {
     /// Advertised address of the node behind each configured address; `None` if several nodes answered.
     configured: HashMap<Endpoint, Option<Endpoint>>,
     streams: HashMap<StreamName, Members>,
+    /// Most nodes that were listed together.
+    nodes_max: usize,
 }
 
 struct Node {
     gate: Arc<Semaphore>,
     failed: Option<(Instant, BrokerError)>,
+    /// When it last let no further connection in.
+    full: Option<Instant>,
     open: Vec<Held>,
 }
 
 impl Default for Node {
     fn default() -> Node {
-        Node { gate: Arc::new(Semaphore::new(HANDSHAKES_MAX)), failed: None, open: Vec::new() }
+        Node {
+            gate: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            failed: None,
+            full: None,
+            open: Vec::new(),
+        }
     }
 }
 
@@ -88,8 +98,8 @@ impl Fleet {
         fleet
     }
 
-    /// Waits for the turn to begin a handshake with this node; the next one's begins when the permit
-    /// is dropped.
+    /// Waits for permission to begin a handshake with this node. Dropping the permit lets the next
+    /// handshake begin.
     ///
     /// # Errors
     /// If another handshake with the node failed meanwhile: this one would fail too.
@@ -131,14 +141,34 @@ impl Fleet {
             }
         }
         let node = state.node(endpoint);
-        node.failed = None;
+        (node.failed, node.full) = (None, None);
         node.open.retain(Held::is_open);
         node.open.push(connection.held());
     }
 
-    /// Notes that a node did not answer, or fell silent.
+    /// Notes that a node did not answer, or stopped answering.
     pub(super) fn failed(&self, endpoint: &Endpoint, error: &BrokerError) {
         lock(&self.0).node(endpoint).failed = Some((Instant::now(), error.clone()));
+    }
+
+    /// Notes that a node lets no further connection in.
+    pub(super) fn full(&self, endpoint: &Endpoint) {
+        lock(&self.0).node(endpoint).full = Some(Instant::now());
+    }
+
+    /// An open connection to a node that lets no further one in, with room for one more user. `None` if
+    /// the node is not known to be full: it is asked anew every [`FULL_FOR`].
+    pub(super) fn shared(
+        &self,
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+    ) -> Option<Connection> {
+        let state = lock(&self.0);
+        let node = state.nodes.get(endpoint)?;
+        node.full.filter(|at| at.elapsed() < FULL_FOR)?;
+        let open = node.open.iter().filter_map(Held::connection);
+        let fits = |c: &Connection| c.is_of(options) && c.is_sound() && c.users() < USERS_MAX;
+        open.filter(fits).min_by_key(Connection::users)
     }
 
     /// True if the node did not answer a short while ago, and has not since.
@@ -156,8 +186,7 @@ impl Fleet {
         let state = lock(&self.0);
         let node = state.nodes.get(endpoint)?;
         let mut connections = node.open.iter().rev().filter_map(Held::connection);
-        let same = |c: &Connection| c.user() == options.user() && c.vhost() == options.vhost;
-        let witness = connections.find(same)?;
+        let witness = connections.find(|connection| connection.is_of(options))?;
         Some((witness, node.open()))
     }
 
@@ -166,7 +195,7 @@ impl Fleet {
         lock(&self.0).nodes.get(endpoint).map_or(0, Node::open)
     }
 
-    /// The same addresses, best first: those that answered lately before those that did not; then the
+    /// The same addresses, best first: nodes without a recent failure before the others; among those, the
     /// ones with the fewest connections of this process.
     pub(super) fn ranked(&self, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
         let now = Instant::now();
@@ -179,7 +208,7 @@ impl Fleet {
         endpoints
     }
 
-    /// The configured addresses in random order, those that did not answer lately last.
+    /// The configured addresses in random order, those with a recent failure last.
     pub(super) fn shuffled_seeds(&self, options: &ConnectOptions) -> Vec<Endpoint> {
         let mut seeds = options.seeds.clone();
         fastrand::shuffle(&mut seeds);
@@ -187,26 +216,34 @@ impl Fleet {
         seeds
     }
 
-    /// The address to dial for a node: a configured one that is known to be its own, else the
-    /// advertised one.
+    /// The address to dial for a node: a configured one that is known to lead to it, else the advertised
+    /// one, or its replacement in the configuration.
     pub(super) fn address_of(&self, advertised: &Endpoint, options: &ConnectOptions) -> Endpoint {
         let state = lock(&self.0);
         let is_it = |at: &Option<Endpoint>| at.as_ref() == Some(advertised);
         let found =
             options.seeds.iter().find(|seed| state.configured.get(*seed).is_some_and(is_it));
-        found.unwrap_or(advertised).clone()
+        found.cloned().unwrap_or_else(|| options.mapped(advertised))
     }
 
-    /// Remembers a stream's members.
-    pub(super) fn learn(&self, stream: &StreamName, members: &Members) {
+    /// Remembers a stream's members, and how many nodes were listed.
+    pub(super) fn learn(&self, stream: &StreamName, members: &Members, nodes: usize) {
         let mut state = lock(&self.0);
+        state.nodes_max = state.nodes_max.max(nodes);
         if state.streams.len() >= REMEMBERED_MAX {
             state.streams.clear();
         }
         state.streams.insert(stream.clone(), members.clone());
     }
 
-    /// A stream's members when it was last asked for.
+    /// True if the connection is one to the stream's leader, and other nodes could have a replica.
+    pub(super) fn is_on_leader(&self, stream: &StreamName, connection: &Connection) -> bool {
+        let state = lock(&self.0);
+        let leader = state.streams.get(stream).and_then(|members| members.leader.as_ref());
+        state.nodes_max > 1 && leader.is_some() && leader == connection.advertised()
+    }
+
+    /// A stream's members at the last query.
     pub(super) fn members(&self, stream: &StreamName) -> Option<Members> {
         lock(&self.0).streams.get(stream).cloned()
     }
@@ -245,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waited_while_a_handshake_failed_gets_its_error() {
+    async fn a_waiter_gets_the_error_of_a_failed_handshake() {
         let fleet = Arc::new(Fleet::default());
         let mut permits = Vec::new();
         for _ in 0..HANDSHAKES_MAX {

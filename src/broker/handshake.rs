@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use super::connection::{Connection, Peer};
 use super::error::BrokerError;
 use super::feature::parse_version;
-use super::options::{ConnectOptions, Endpoint, Mechanism};
+use super::identity::Identity;
+use super::options::{ConnectOptions, Endpoint};
 use crate::wire::commands::{
     self, ExchangeCommandVersions, Open, PeerProperties, ResponseCode, SaslAuthenticate,
     SaslHandshake, SaslOutcome,
@@ -23,6 +24,7 @@ const EXCHANGE_SINCE: (u32, u32) = (3, 11);
 pub(super) async fn shake(
     connection: &Connection,
     options: &ConnectOptions,
+    identity: &Identity<'_>,
     tune: oneshot::Receiver<(u32, u32)>,
 ) -> Result<Peer, BrokerError> {
     let endpoint = connection.endpoint().clone();
@@ -36,7 +38,7 @@ pub(super) async fn shake(
     let theirs = connection.call(&PeerProperties { properties: ours }).await?;
     let version_text = property(&theirs, "version").unwrap_or_default().to_owned();
 
-    login(connection, options, &endpoint).await?;
+    login(connection, identity, &endpoint).await?;
 
     let (frame_max, heartbeat) = tune.await.map_err(|_| connection.shared().reason())?;
     let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
@@ -71,13 +73,13 @@ pub(super) async fn shake(
 
 async fn login(
     connection: &Connection,
-    options: &ConnectOptions,
+    identity: &Identity<'_>,
     endpoint: &Endpoint,
 ) -> Result<(), BrokerError> {
-    let refused = |detail: String| BrokerError::Login { endpoint: endpoint.clone(), detail };
-    let authenticate = match &options.mechanism {
-        Mechanism::Plain { username, password } => SaslAuthenticate::plain(username, password),
-        Mechanism::External => SaslAuthenticate::external(),
+    let refused = |detail: String| identity.refused(endpoint, detail);
+    let authenticate = match identity.plain() {
+        Some((username, password)) => SaslAuthenticate::plain(username, password),
+        None => SaslAuthenticate::external(),
     };
     let mechanism = authenticate.mechanism();
     let offered = connection.call(&SaslHandshake).await?;

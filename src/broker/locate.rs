@@ -11,17 +11,21 @@
 //!
 //! Invariant: where the leader is wanted, no other member takes its place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::error::{BrokerError, Missing};
-use super::fleet::{Fleet, Members};
+use super::error::BrokerError;
+use super::fleet::Fleet;
+use super::members::{Members, out_of_reach, unavailable};
 use super::options::{ConnectOptions, Endpoint};
+use super::pool::{self, Pool};
 use super::publishing::Creation;
 use super::race::{Failures, race};
+use super::search::close;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
-use crate::wire::commands::{Metadata, MetadataResponse, Node, ResponseCode};
+use crate::wire::commands::{Metadata, MetadataResponse};
 
 /// Time limit for a node to say where a stream is, before it is asked for the stream itself.
 const METADATA_PATIENCE: Duration = Duration::from_secs(2);
@@ -49,12 +53,18 @@ pub async fn connect_to_stream(
     stream: &StreamName,
     prefer: Prefer,
 ) -> Result<Connection, BrokerError> {
-    let looking = Looking { options, fleet: &Fleet::of(options), stream };
-    match prefer {
-        _ if options.follow_advertised_hosts => looking.by_advertised(prefer).await,
-        Prefer::Replica => connect_to_seed(options).await,
-        Prefer::Leader => looking.leader_among_seeds().await,
-    }
+    Looking::new(options, &Fleet::of(options), stream).connect(prefer).await
+}
+
+/// The same, but a node that cannot be told from the leader is not taken for it.
+pub(super) async fn connect_strictly(
+    options: &ConnectOptions,
+    stream: &StreamName,
+    prefer: Prefer,
+) -> Result<Connection, BrokerError> {
+    let fleet = Fleet::of(options);
+    let looking = Looking { is_strict: true, ..Looking::new(options, &fleet, stream) };
+    looking.connect(prefer).await
 }
 
 /// Creates the stream with the broker's defaults, through any node. An existing stream or queue of
@@ -77,7 +87,7 @@ pub(super) async fn connect_to_seed(options: &ConnectOptions) -> Result<Connecti
 
 /// One error for all seeds, in the order of the configuration, so that the same failures give the same
 /// text and are not logged again.
-fn no_seed(failures: Failures, options: &ConnectOptions) -> BrokerError {
+pub(super) fn no_seed(failures: Failures, options: &ConnectOptions) -> BrokerError {
     let place = |endpoint: &Endpoint| options.seeds.iter().position(|seed| seed == endpoint);
     let mut failures: Vec<_> =
         failures.into_iter().filter(|(endpoint, _)| place(endpoint).is_some()).collect();
@@ -90,13 +100,54 @@ fn no_seed(failures: Failures, options: &ConnectOptions) -> BrokerError {
 }
 
 /// A search for a node that has a member of the stream.
-struct Looking<'a> {
-    options: &'a ConnectOptions,
-    fleet: &'a Fleet,
-    stream: &'a StreamName,
+pub(super) struct Looking<'a> {
+    pub(super) options: &'a ConnectOptions,
+    pub(super) fleet: &'a Fleet,
+    pub(super) stream: &'a StreamName,
+    /// A node that cannot be told from the leader is not taken for it.
+    pub(super) is_strict: bool,
+    /// Shared connections for asking, other than those that streams are read from.
+    pub(super) hub: Option<Arc<Pool>>,
 }
 
-impl Looking<'_> {
+impl<'a> Looking<'a> {
+    pub(super) fn new(
+        options: &'a ConnectOptions,
+        fleet: &'a Fleet,
+        stream: &'a StreamName,
+    ) -> Looking<'a> {
+        let pool = options.sharing.as_ref().and_then(pool::of);
+        let hub = pool.and_then(|pool| pool.asking().map(Arc::clone));
+        Looking { options, fleet, stream, is_strict: false, hub }
+    }
+
+    async fn connect(&self, prefer: Prefer) -> Result<Connection, BrokerError> {
+        match prefer {
+            _ if self.options.routing.load_balancer => self.by_load_balancer(prefer).await,
+            _ if self.options.follow_advertised_hosts => self.by_advertised(prefer).await,
+            Prefer::Replica => connect_to_seed(self.options).await,
+            Prefer::Leader => self.leader_among_seeds().await,
+        }
+    }
+
+    /// Options of the connection on which a node is asked where the stream is.
+    pub(super) fn asking(&self) -> ConnectOptions {
+        let sharing = match &self.hub {
+            Some(hub) => Some(hub.sharing()),
+            None => self.options.sharing,
+        };
+        ConnectOptions { sharing, ..self.options.clone() }
+    }
+
+    /// The connection that asked, if the stream may be read from it too.
+    pub(super) fn usable(&self, asked: Connection) -> Option<Connection> {
+        if self.hub.is_some() {
+            close(asked);
+            return None;
+        }
+        Some(asked)
+    }
+
     /// The node behind a connection, by the address that is dialled for it.
     fn node_of(&self, connection: &Connection) -> Endpoint {
         match connection.advertised() {
@@ -126,7 +177,7 @@ impl Looking<'_> {
         let known = self.fleet.members(self.stream);
         let known = known.map_or_else(Vec::new, |members| self.targets(&members, prefer));
         let all = known.len();
-        // What is suspect is not tried before the seeds.
+        // Suspect nodes are not tried before the seeds.
         let mut to_ask: Vec<_> =
             known.into_iter().filter(|node| !self.fleet.is_suspect(node)).collect();
         if prefer == Prefer::Replica
@@ -143,8 +194,9 @@ impl Looking<'_> {
             }
         }
         let mut failed: Option<BrokerError> = None;
+        let asking = self.asking();
         while !to_ask.is_empty() {
-            let asked = match race(&to_ask, self.options).await {
+            let asked = match race(&to_ask, &asking).await {
                 Ok(asked) => asked,
                 Err(failures) => {
                     return Err(failed.unwrap_or_else(|| no_seed(failures, self.options)));
@@ -165,7 +217,7 @@ impl Looking<'_> {
                     let what = "nodes that have no member of it do not say in time which ones have";
                     failed = Some(unavailable(self.stream, what));
                 }
-                // It has had its time, and the others would take as long.
+                // It has used its time, and the others would take as long.
                 Err(error @ BrokerError::Timeout { .. }) => return Err(error),
                 Err(error) => failed = Some(error),
             }
@@ -174,7 +226,7 @@ impl Looking<'_> {
     }
 
     /// Asks where the stream is. `None` if that takes too long and any replica is good enough.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         asked: &Connection,
         prefer: Prefer,
@@ -197,15 +249,23 @@ impl Looking<'_> {
         nodes.sort_by_key(|node| self.fleet.is_suspect(node));
         while !nodes.is_empty() {
             let connection = race(&nodes, self.options).await.ok()?;
-            match connection.probe(self.stream, Start::Next, Duration::ZERO).await {
-                Ok(_) => return Some(connection),
-                Err(error) => {
-                    tracing::debug!(stream = %self.stream, node = %connection.endpoint(), %error, "no member of the stream here");
-                }
+            if self.has_member(&connection).await {
+                return Some(connection);
             }
             nodes.retain(|node| node != connection.endpoint());
         }
         None
+    }
+
+    /// True if the node accepts a subscription to the stream.
+    pub(super) async fn has_member(&self, connection: &Connection) -> bool {
+        match connection.probe(self.stream, Start::Next, Duration::ZERO).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(stream = %self.stream, node = %connection.endpoint(), %error, "no member of the stream here");
+                false
+            }
+        }
     }
 
     async fn choose(
@@ -214,19 +274,23 @@ impl Looking<'_> {
         answer: &MetadataResponse,
         prefer: Prefer,
     ) -> Result<Connection, BrokerError> {
-        let members = members_of(answer, self.stream, self.options)?;
-        self.fleet.learn(self.stream, &members);
+        let members = Members::of(answer, self.stream, self.options)?;
+        self.fleet.learn(self.stream, &members, answer.nodes.len());
+        let here = self.node_of(&asked);
+        let asked = self.usable(asked);
+        if let Some(address) = members.shared_address() {
+            return self.without_names(asked, address, prefer).await;
+        }
         if prefer == Prefer::Leader {
             return self.leader_of(asked, &members).await;
         }
         let targets = self.targets(&members, prefer);
-        let here = self.node_of(&asked);
-        let at = targets.iter().position(|target| *target == here);
-        if at.is_some() && self.is_wanted(&here, &members) {
+        let at = targets.iter().position(|target| *target == here).filter(|_| asked.is_some());
+        if let (Some(asked), Some(_), true) = (&asked, at, self.is_wanted(&here, &members)) {
             let best = targets.first().map_or(0, |best| self.fleet.open_on(best));
             // The connection that asked is counted already.
             if self.fleet.open_on(&here).saturating_sub(1) <= best + SPREAD {
-                return Ok(asked);
+                return Ok(asked.clone());
             }
         }
         let before = targets.get(..at.unwrap_or(targets.len())).unwrap_or_default();
@@ -234,8 +298,9 @@ impl Looking<'_> {
             [] => Failures::new(),
             before => match race(before, self.options).await {
                 Ok(connection) => {
-                    // Not waited for: what it has to say makes no difference.
-                    tokio::spawn(async move { asked.close().await });
+                    if let Some(asked) = asked {
+                        close(asked);
+                    }
                     return Ok(connection);
                 }
                 Err(failures) => failures,
@@ -244,7 +309,7 @@ impl Looking<'_> {
         for (node, error) in &failures {
             tracing::warn!(stream = %self.stream, %node, %error, "a node with a member of the stream cannot be reached");
         }
-        if at.is_some() {
+        if let (Some(asked), Some(_)) = (asked, at) {
             return Ok(asked);
         }
         let last = failures.into_iter().last().map(|(_, error)| with_advice(error));
@@ -256,18 +321,27 @@ impl Looking<'_> {
     /// node by now.
     async fn leader_of(
         &self,
-        asked: Connection,
+        asked: Option<Connection>,
         members: &Members,
     ) -> Result<Connection, BrokerError> {
         let Some(leader) = &members.leader else { return Err(self.no_leader(members)) };
-        if asked.advertised() == Some(leader) {
-            return Ok(asked);
-        }
-        match Connection::open(leader, self.options).await {
-            Ok(connection) => {
-                asked.close().await;
-                Ok(connection)
+        if let Some(asked) = asked {
+            if asked.advertised() == Some(leader) {
+                return Ok(asked);
             }
+            close(asked);
+        }
+        match Connection::open(&self.options.mapped(leader), self.options).await {
+            Ok(connection) => match connection.advertised() {
+                Some(other) if other != leader => {
+                    let why = format!(
+                        "its address {leader} leads to the node that advertises {other}: give each node an address of its own (stream.advertised_host and stream.advertised_port in its rabbitmq.conf), or set broker.load_balancer = true"
+                    );
+                    close(connection);
+                    Err(out_of_reach(self.stream, why))
+                }
+                _ => Ok(connection),
+            },
             Err(error) => {
                 tracing::warn!(stream = %self.stream, node = %leader, %error, "the stream's leader cannot be reached");
                 Err(with_advice(error))
@@ -281,42 +355,12 @@ impl Looking<'_> {
     }
 
     /// The error for a leader that is not listed: it is in maintenance, or is being elected.
-    fn no_leader(&self, members: &Members) -> BrokerError {
-        let what = format!(
-            "only its leader can answer now, and the broker lists {} replicas and no leader: its node is in maintenance (rabbitmq-diagnostics cluster_status; rabbitmq-upgrade revive ends that), or an election is under way",
+    pub(super) fn no_leader(&self, members: &Members) -> BrokerError {
+        let why = format!(
+            "the broker lists {} replicas and no leader: its node is in maintenance (rabbitmq-diagnostics cluster_status; rabbitmq-upgrade revive ends that), or an election is under way",
             members.replicas.len(),
         );
-        unavailable(self.stream, &what)
-    }
-
-    /// Only the given addresses may be used: the leader has to be behind one of them.
-    async fn leader_among_seeds(&self) -> Result<Connection, BrokerError> {
-        let mut failures = Failures::new();
-        for seed in self.fleet.shuffled_seeds(self.options) {
-            let connection = match Connection::open(&seed, self.options).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    failures.push((seed, error));
-                    continue;
-                }
-            };
-            let request = Metadata { streams: vec![self.stream.clone()] };
-            let answer = connection.call(&request).await;
-            let answer = answer.map_err(|error| connection.about(self.stream, error))?;
-            let members = members_of(&answer, self.stream, self.options)?;
-            let is_leader =
-                members.leader.is_some() && members.leader.as_ref() == connection.advertised();
-            if is_leader || answer.nodes.len() == 1 {
-                return Ok(connection);
-            }
-        }
-        if failures.len() == self.options.seeds.len() {
-            return Err(no_seed(failures, self.options));
-        }
-        Err(unavailable(
-            self.stream,
-            "only its leader can answer now, and the configured addresses do not lead to it (broker.follow_advertised_hosts is false, so no other node is tried)",
-        ))
+        out_of_reach(self.stream, why)
     }
 }
 
@@ -325,56 +369,11 @@ fn with_advice(error: BrokerError) -> BrokerError {
         BrokerError::Connect { endpoint, what } => BrokerError::Connect {
             endpoint,
             what: format!(
-                "{what} (the broker advertises this address; if it cannot be reached from here, set broker.follow_advertised_hosts = false, or the broker's stream.advertised_host)"
+                "{what} (the broker advertises this address; if it cannot be reached from here, give the one that can in broker.address_map, set broker.load_balancer = true behind a load balancer, or change the broker's stream.advertised_host)"
             ),
         },
         other => other,
     }
-}
-
-/// The stream's members.
-///
-/// # Errors
-/// If there is none that could be used.
-fn members_of(
-    answer: &MetadataResponse,
-    stream: &StreamName,
-    options: &ConnectOptions,
-) -> Result<Members, BrokerError> {
-    let found = answer.stream(stream).ok_or_else(|| unavailable(stream, "no metadata came"))?;
-    match found.code {
-        ResponseCode::Ok => {}
-        ResponseCode::StreamDoesNotExist => {
-            return Err(BrokerError::StreamMissing(Missing {
-                stream: stream.clone(),
-                vhost: options.vhost.clone(),
-            }));
-        }
-        // Sent only to a user without any permission here; other refusals come when subscribing.
-        ResponseCode::AccessRefused => {
-            return Err(BrokerError::AccessRefused {
-                stream: stream.clone(),
-                user: options.user().to_owned(),
-                vhost: options.vhost.clone(),
-            });
-        }
-        other => return Err(unavailable(stream, other.describe())),
-    }
-    let endpoint = |node: &Node| {
-        let port = u16::try_from(node.port).ok()?;
-        Some(Endpoint { host: node.host.clone(), port })
-    };
-    let members = Members {
-        leader: found.leader.as_ref().and_then(endpoint),
-        replicas: found.replicas.iter().filter_map(endpoint).collect(),
-    };
-    if members == Members::default() {
-        return Err(unavailable(
-            stream,
-            "it has neither a leader nor a replica at the moment, for instance during an election",
-        ));
-    }
-    Ok(members)
 }
 
 /// Addresses of the nodes to look at a stream on, best first.
@@ -384,10 +383,6 @@ pub(super) fn candidates(
     options: &ConnectOptions,
 ) -> Result<Vec<Endpoint>, BrokerError> {
     let fleet = &Fleet::of(options);
-    let members = members_of(answer, stream, options)?;
-    Ok(Looking { options, fleet, stream }.targets(&members, Prefer::Replica))
-}
-
-fn unavailable(stream: &StreamName, detail: &str) -> BrokerError {
-    BrokerError::StreamUnavailable { stream: stream.clone(), detail: detail.to_owned() }
+    let members = Members::of(answer, stream, options)?;
+    Ok(Looking::new(options, fleet, stream).targets(&members, Prefer::Replica))
 }

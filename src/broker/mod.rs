@@ -9,6 +9,8 @@
 //!
 //! It knows nothing of sinks, batches or policies.
 
+mod authority;
+mod behind;
 mod budget;
 mod claim;
 mod connection;
@@ -19,17 +21,23 @@ mod feature;
 mod fleet;
 mod foreign;
 mod handshake;
+mod identity;
 mod lease;
 mod locate;
 mod lookout;
+mod members;
+mod moving;
 mod open;
 mod options;
 mod partitions;
+mod passing;
 mod pool;
 mod publishing;
 mod race;
 mod reader;
+mod replies;
 mod scan;
+mod search;
 mod shared;
 mod slot;
 mod subscription;
@@ -38,6 +46,7 @@ mod tls;
 mod window;
 mod writer;
 
+pub use authority::{Authority, connect_to_authority};
 pub use budget::Budget;
 // For sources that deliver chunks without a connection of this module.
 #[cfg(test)]
@@ -48,10 +57,14 @@ pub use create::{Declared, Layout, declare};
 pub(crate) use dial::{ReadHalf, WriteHalf, dial};
 pub use error::{BrokerError, Missing};
 pub use feature::Feature;
+pub(crate) use identity::Identity;
 pub use locate::{Prefer, connect_to_stream, create_stream};
 pub use lookout::Lookout;
-pub use options::{ConnectOptions, Endpoint, Mechanism, Sharing};
+pub use moving::{is_on_leader, replica_in_place_of};
+pub use open::explain_loss;
+pub use options::{ConnectOptions, Endpoint, Mechanism, Routing, Sharing};
 pub use partitions::partitions;
+pub use passing::nothing_selected;
 pub use pool::Pool;
 pub use publishing::{Creation, Frame, Publisher};
 pub use scan::{ReadError, StreamReader};

@@ -12,10 +12,15 @@ use super::connection::Connection;
 use super::dial::dial;
 use super::error::BrokerError;
 use super::fleet::Fleet;
+use super::identity::{self, Identity};
+use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
 use super::{foreign, handshake, pool, reader, writer};
 use crate::wire::commands::Metadata;
+
+/// Number of open connections to one node from which on the loss of a further one may be due to them.
+const MANY: usize = 100;
 
 /// Time limit for an open connection to show that its node works.
 const WITNESS_WAIT: Duration = Duration::from_secs(2);
@@ -52,6 +57,14 @@ impl Connection {
         let fleet = Fleet::of(options);
         let _turn = fleet.turn(endpoint).await?;
         begun.notify_one();
+        if options.sharing.is_none()
+            && !options.routing.exclusive
+            && let Some(connection) = fleet.shared(endpoint, options)
+        {
+            // It is not this user's to close.
+            tracing::debug!(%endpoint, "connection limit: another consumer's connection is shared");
+            return Ok(connection.leased(Lease::new(0, || false)));
+        }
         let error = match open(endpoint, options, &fleet).await {
             Ok(connection) => {
                 fleet.opened(&connection, options);
@@ -64,6 +77,11 @@ impl Connection {
             return Err(error);
         }
         if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
+            // One that is out of file descriptors ends a connection on which one more subscribes:
+            // what is shared would be lost for all.
+            if is_refused {
+                fleet.full(endpoint);
+            }
             return Err(limit);
         }
         if !is_refused {
@@ -71,6 +89,21 @@ impl Connection {
         }
         Err(error)
     }
+}
+
+/// The error for a connection that was lost while a subscription began: without file descriptors, the
+/// broker ends it without a word. That is told only by a node that works on many others.
+pub async fn explain_loss(
+    options: &ConnectOptions,
+    connection: &Connection,
+    error: BrokerError,
+) -> BrokerError {
+    let fleet = Fleet::of(options);
+    let open = fleet.open_on(connection.endpoint());
+    if !matches!(error, BrokerError::Broken { .. }) || open < MANY {
+        return error;
+    }
+    is_full(connection.endpoint(), options, &fleet, &error).await.unwrap_or(error)
 }
 
 /// True if the node may not be there, or not work.
@@ -102,6 +135,8 @@ async fn open(
     options: &ConnectOptions,
     fleet: &Arc<Fleet>,
 ) -> Result<Connection, BrokerError> {
+    // Before the time limit of the connection begins: it has one of its own.
+    let identity = Identity::of(options).await?;
     let limit = options.connect_timeout;
     let deadline = tokio::time::Instant::now() + limit;
     let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
@@ -123,7 +158,8 @@ async fn open(
     tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
     let connection = Connection::new(shared, options, reader);
     let shaken =
-        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
+        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, &identity, tune))
+            .await;
     let peer = shaken.map_err(|_| {
         failed(match connection.shared().heard.load(Ordering::Relaxed) {
             true => format!("the login took longer than {limit:?}"),
@@ -131,6 +167,12 @@ async fn open(
         })
     })??;
     tracing::debug!(%endpoint, version = peer.version_text, "connected");
+    if let (Some(renewals), Some((user, _))) = (identity.renewals(), identity.plain()) {
+        let shared = Arc::clone(connection.shared());
+        let (user, version) = (user.to_owned(), peer.version);
+        let renewing = identity::renew(renewals, user, shared, version, options.request_timeout);
+        tokio::spawn(renewing.in_current_span());
+    }
     connection.introduce(peer);
     Ok(connection)
 }

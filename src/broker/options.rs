@@ -3,8 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::oauth::TokenOptions;
 use crate::tls::TlsOptions;
 use crate::types::Secret;
+
+/// Name of a user that is known to the broker only, in errors.
+pub(super) const TOKEN_USER: &str = "NAME-IN-THE-TOKEN";
 
 /// An address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +41,13 @@ pub enum Mechanism {
     },
     /// The client's certificate.
     External,
+    /// An OAuth 2 access token, as the password of PLAIN.
+    Token {
+        /// The user; RabbitMQ takes the name in the token instead.
+        username: String,
+        /// Where the token comes from.
+        tokens: TokenOptions,
+    },
 }
 
 /// Use of shared connections for one stream.
@@ -47,6 +58,20 @@ pub struct Sharing {
     /// Number of a connection that is not to be used again if it is not known which node it leads
     /// to: behind a load balancer, another connection may reach another node.
     pub avoid: Option<u64>,
+}
+
+/// How the addresses that the broker gives for its nodes are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The configured addresses may lead to any node: connections are opened until the wanted one
+    /// answers. Advertised addresses are then names of nodes, and not dialled.
+    pub load_balancer: bool,
+    /// Address to dial for an advertised one.
+    pub address_map: Vec<(Endpoint, Endpoint)>,
+    /// Time on a stream's leader after which a replica is looked for; `None` for never.
+    pub move_back_after: Option<Duration>,
+    /// Never uses another one's connection, also if the node lets no further one in.
+    pub exclusive: bool,
 }
 
 /// All options of a connection.
@@ -70,6 +95,8 @@ pub struct ConnectOptions {
     /// Connects to the advertised address of a node that has a replica. `false` connects to the
     /// seeds only, for load balancers and tunnels.
     pub follow_advertised_hosts: bool,
+    /// How the addresses that the broker gives for its nodes are used.
+    pub routing: Routing,
     /// Name shown in RabbitMQ's list of connections.
     pub name: String,
     /// Connections that are shared with other streams; `None` for a connection of its own.
@@ -77,11 +104,18 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
+    /// The address to dial for an advertised one.
+    pub(super) fn mapped(&self, advertised: &Endpoint) -> Endpoint {
+        let found = self.routing.address_map.iter().find(|(from, _)| from == advertised);
+        found.map_or(advertised, |(_, to)| to).clone()
+    }
+
     /// Name of the user, for errors.
     pub fn user(&self) -> &str {
         match &self.mechanism {
             Mechanism::Plain { username, .. } => username,
             Mechanism::External => "NAME-IN-THE-CERTIFICATE",
+            Mechanism::Token { .. } => TOKEN_USER,
         }
     }
 }

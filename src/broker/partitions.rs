@@ -9,21 +9,28 @@ use super::pool;
 use crate::types::StreamName;
 use crate::wire::commands::{Partitions, ResponseCode};
 
-/// Names of the super stream's partitions, in their order, each once. An exchange without streams has
-/// none.
+/// Names of the super stream's partitions, in their order, without duplicates. Empty if the exchange has
+/// no streams.
 ///
-/// Uses a connection of the pool if there is one.
+/// With a pool, uses a connection that streams are not read from: while a node is frozen, the others may
+/// take long for the answer, and do nothing else on that connection.
 pub async fn partitions(
     options: &ConnectOptions,
     super_stream: &StreamName,
 ) -> Result<Vec<StreamName>, BrokerError> {
-    let shared = options.sharing.as_ref().and_then(pool::of).and_then(|pool| pool.any());
-    let connection = match shared {
-        Some(connection) => connection,
+    let pool = options.sharing.as_ref().and_then(pool::of);
+    let connection = match pool.as_ref().and_then(|pool| pool.asking()) {
+        Some(hub) => match hub.any() {
+            Some(connection) => connection,
+            None => {
+                let asking = ConnectOptions { sharing: Some(hub.sharing()), ..options.clone() };
+                connect_to_seed(&asking).await?
+            }
+        },
         None => connect_to_seed(options).await?,
     };
     let answer = ask(&connection, super_stream).await;
-    // A node that did not answer would not answer this either.
+    // A node that did not answer the first query would not answer this one either.
     if connection.is_sound() {
         connection.close().await;
     }
@@ -45,7 +52,7 @@ pub(super) async fn ask(
         }
         other => other,
     })?;
-    // A stream that is bound under two keys is in it twice.
+    // A stream that is bound under two keys is in the list twice.
     let mut seen = std::collections::HashSet::new();
     answer.retain(|partition| seen.insert(partition.clone()));
     Ok(answer)

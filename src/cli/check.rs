@@ -83,13 +83,8 @@ impl Answers {
 pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
     let asked = if args.connect { ask_all(&config).await } else { HashMap::new() };
     let mut wrong: Vec<String> = Vec::new();
-    if args.connect
-        && !config.consumers.is_empty()
-        && let Err(what) = crate::files::could_write_in(&config.state_dir)
-    {
-        wrong.push(format!(
-            "state_dir: {what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
-        ));
+    if args.connect {
+        wrong.extend(state_dir_problem(&config).map(|what| format!("state_dir: {what}")));
     }
     for consumer in &config.consumers {
         for what in asked.get(&consumer.name).map_or_else(Vec::new, Answers::problems) {
@@ -105,6 +100,17 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
         return Ok(());
     }
     Err(Failure::Unavailable(wrong.join("\n")).into())
+}
+
+/// Why nothing could be stored in `state_dir`, by the user who checks.
+fn state_dir_problem(config: &Config) -> Option<String> {
+    if config.consumers.is_empty() {
+        return None;
+    }
+    let what = crate::files::could_write_in(&config.state_dir).err()?;
+    Some(format!(
+        "{what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
+    ))
 }
 
 /// Asks the broker and the sinks where each consumer would resume, and whether it could write.
@@ -192,13 +198,19 @@ pub struct Plan {
     pub username: String,
     /// Protocol by which streams are read: `stream` or `amqp`.
     pub protocol: &'static str,
+    /// File or endpoint of the access tokens that it logs in with; `None` if it does not.
+    pub token: Option<String>,
     /// True if the connection is encrypted.
     pub tls: bool,
+    /// True if any certificate is accepted.
+    pub insecure: bool,
     /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
-    /// What each consumer would do.
+    /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
+    pub state_dir_problem: Option<String>,
+    /// The report for each consumer.
     pub consumers: Vec<ConsumerPlan>,
     /// References of other programs, of which the lag would be shown.
     pub watches: Vec<WatchPlan>,
@@ -206,7 +218,7 @@ pub struct Plan {
     pub memory_bound_bytes: u64,
 }
 
-/// What a consumer would do.
+/// The report for one consumer.
 #[derive(Debug, Serialize)]
 pub struct ConsumerPlan {
     /// Name of the consumer.
@@ -219,6 +231,10 @@ pub struct ConsumerPlan {
     pub partitions: Option<Vec<PartitionPlan>>,
     /// Name under which its offset is stored on the broker.
     pub reference: String,
+    /// The messages that it wants; `None` for all.
+    pub filter: Option<String>,
+    /// True if the broker has one active consumer among all daemons with this reference.
+    pub single_active: bool,
     /// Start position if it has never stored an offset.
     pub start: String,
     /// Kind of its sink.
@@ -279,9 +295,12 @@ impl Plan {
                 Protocol::Stream => "stream",
                 Protocol::Amqp => "amqp",
             },
+            token: config.broker.oauth.as_ref().map(ToString::to_string),
             tls: config.broker.tls.is_some(),
+            insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             state_dir: config.state_dir.clone(),
+            state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),
             consumers,
             watches: config.watches.iter().map(WatchPlan::new).collect(),
@@ -314,6 +333,8 @@ impl ConsumerPlan {
             is_super_stream: consumer.is_super_stream,
             partitions,
             reference: consumer.reference.to_string(),
+            filter: consumer.filter.as_ref().map(ToString::to_string),
+            single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
@@ -347,9 +368,18 @@ impl fmt::Display for Plan {
                 )?,
             }
         }
-        let tls = if self.tls { ", encrypted" } else { "" };
+        let tls = match (self.tls, self.insecure) {
+            (true, true) => {
+                ", encrypted, but INSECURE: any certificate is accepted (insecure_skip_verify)"
+            }
+            (true, false) => ", encrypted",
+            (false, _) => "",
+        };
         let (user, vhost) = (&self.username, &self.vhost);
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
+        if let Some(token) = &self.token {
+            writeln!(f, "login:   with access tokens ({token})")?;
+        }
         if self.protocol == "amqp" {
             writeln!(
                 f,
@@ -361,6 +391,9 @@ impl fmt::Display for Plan {
             return self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"));
         }
         writeln!(f, "state:   {}", self.state_dir.display())?;
+        if let Some(what) = &self.state_dir_problem {
+            writeln!(f, "         PROBLEM for the user who checks: {what}")?;
+        }
         let bound = rounded_up(self.memory_bound_bytes);
         let is_open = |c: &ConsumerPlan| c.is_super_stream && c.partitions.is_none();
         let of_one = match self.consumers.iter().any(is_open) {
@@ -378,6 +411,19 @@ impl fmt::Display for ConsumerPlan {
         writeln!(f, "consumer {:?}", self.name)?;
         let source = if self.is_super_stream { "super:      " } else { "stream:     " };
         writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
+        let one = match (self.single_active, self.is_super_stream) {
+            (false, _) => None,
+            (true, false) => Some("one of all daemons with this reference, chosen by the broker"),
+            (true, true) => Some(
+                "for each partition, one of all daemons with this reference, chosen by the broker",
+            ),
+        };
+        if let Some(one) = one {
+            writeln!(f, "  active:     {one}")?;
+        }
+        if let Some(filter) = &self.filter {
+            writeln!(f, "  filter:     {filter}")?;
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,
@@ -454,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_consumer_resumes_stands_beside_it() {
+    fn each_consumer_is_shown_with_its_resume_position() {
         let report = ResumeReport {
             position: "offset 7".into(),
             why: "the sink's own position is 6".into(),

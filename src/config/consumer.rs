@@ -5,12 +5,15 @@ mod limits;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::limits::{BatchConfig, CommitConfig, RestartConfig};
 use super::create::CreateConfig;
+pub use super::filter::FilterConfig;
+use super::filter::FilterKeys;
 use super::names::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
+pub use super::policies::{OnBadMessage, OnOffsetLost};
 use crate::settings::read::typed;
 use crate::settings::{ByteSize, Problem, Start, join};
 use crate::sink::placeholders::{self, Names};
@@ -37,6 +40,8 @@ pub struct ConsumerConfig {
     pub is_super_stream: bool,
     /// Arguments with which it is created if it is absent; `None` if it is never created.
     pub create: Option<CreateConfig>,
+    /// The messages that it wants; `None` for all.
+    pub filter: Option<FilterConfig>,
     /// Start position if it has never stored an offset.
     pub start: Start,
     /// When it stores its offset on the broker.
@@ -64,6 +69,9 @@ const BAD_RECORD_BYTES: u64 = 256;
 /// Bytes of the shortest possible message with its length.
 const MESSAGE_BYTES_MIN: u64 = 7;
 
+/// Batches that are written together at the most.
+const JOINED_BATCHES_MAX: u64 = 8;
+
 /// Suffix of the reference for the position of the dead letters.
 const DEAD_LETTERS: &str = ".dead-letters";
 
@@ -85,7 +93,11 @@ impl ConsumerConfig {
             .unwrap_or_default();
         let bad =
             self.sink.bad_records_max(self.batch.max_messages).min(largest / MESSAGE_BYTES_MIN);
-        [self.sink.overhead_bytes(), letters, encoded, bad.saturating_mul(BAD_RECORD_BYTES)]
+        let bad = bad.saturating_mul(BAD_RECORD_BYTES);
+        let together = self.batch.max_messages.saturating_mul(JOINED_BATCHES_MAX);
+        let together = together.min(largest / MESSAGE_BYTES_MIN);
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.overhead_bytes(together));
+        [self.sink.overhead_bytes(), letters, encoded, bad, filter]
             .into_iter()
             .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
     }
@@ -115,33 +127,6 @@ impl ConsumerConfig {
     }
 }
 
-/// Policy for a position that no longer lies within the stream: retention dropped the next
-/// messages, or the stream was re-created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnOffsetLost {
-    /// Stop until an operator acts.
-    #[default]
-    Halt,
-    /// Continue with the oldest message that the stream holds.
-    First,
-    /// Continue with the next message that is published.
-    Next,
-}
-
-/// Policy for a message that cannot be decoded or written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadMessage {
-    /// Stop until an operator acts.
-    #[default]
-    Halt,
-    /// Count it, log it, and continue without it.
-    Skip,
-    /// Write it to the sink `dead_letter`, and continue without it.
-    DeadLetter,
-}
-
 /// A stream or a super stream, read under one reference, written to one sink.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -160,13 +145,17 @@ pub(super) struct ConsumerKeys {
     #[serde(default)]
     super_stream: Option<String>,
     /// Of all consumers with this stream and reference, in any number of daemons, the broker has one
-    /// active, and another one when that ends. Needs RabbitMQ 3.11, and `stream`.
+    /// active, and another one when that ends; of a super stream, one for each partition. Needs
+    /// RabbitMQ 3.11.
     #[serde(default)]
     single_active: bool,
     /// Creates the stream or super stream with these arguments if it is absent when the consumer first
     /// starts. One that exists is never changed.
     #[serde(default)]
     create: Option<CreateConfig>,
+    /// Reads only messages with one of these filter values.
+    #[serde(default)]
+    filter: Option<FilterKeys>,
     /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
     /// last message; a timestamp is also exact to the chunk only. Default: `first`; for the sink
     /// `metrics`, `next`.
@@ -245,6 +234,7 @@ impl ConsumerConfig {
         if let (Some(create), Some((stream, is_super_stream))) = (&keys.create, &source) {
             create.check(stream, *is_super_stream, &join(at, "create"), problems);
         }
+        let filter = keys.filter.map(|keys| keys.check(&join(at, "filter"), problems));
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
         let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
         let start = keys.start.unwrap_or_else(|| sink.start());
@@ -278,6 +268,7 @@ impl ConsumerConfig {
             single_active: keys.single_active,
             is_super_stream,
             create: keys.create,
+            filter,
             start,
             commit: keys.commit,
             batch: keys.batch,
@@ -357,10 +348,6 @@ fn check_source(
              common there: use \"first\", \"last\", \"next\", a timestamp, or {{ ago = ... }}"
         );
         bad("start", message);
-    }
-    if is_super_stream && keys.single_active {
-        let message = "it cannot be combined with `super_stream` yet: run one rillway for this consumer, or name each partition as the `stream` of a consumer of its own";
-        bad("single_active", message.to_owned());
     }
     Some((StreamName::new(name.as_str()), is_super_stream))
 }

@@ -20,11 +20,13 @@ mod create;
 mod daemon;
 mod env;
 mod error;
+mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
 mod load;
 mod names;
+mod policies;
 mod schema;
 mod secrets;
 mod shape;
@@ -36,7 +38,8 @@ mod watch;
 mod tests;
 
 pub use consumer::{
-    BatchConfig, CommitConfig, ConsumerConfig, OnBadMessage, OnOffsetLost, RestartConfig,
+    BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
+    RestartConfig,
 };
 pub use create::CreateConfig;
 pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};

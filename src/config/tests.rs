@@ -1,6 +1,7 @@
-//! Whole files, loaded: what comes out, and what is refused.
+//! Whole files, loaded: the results, and the refusals.
 
 mod files;
+mod identity;
 mod secrets;
 mod shapes;
 mod sinks;
@@ -153,6 +154,47 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
             "broker.follow_advertised_hosts",
             "expected true or false",
         ),
+        (root("[broker]\nmove_back_after = \"0s\""), "broker.move_back_after", "at least 1s"),
+        (
+            root("[broker]\nload_balancer = true\nfollow_advertised_hosts = false"),
+            "broker.load_balancer",
+            "remove one of the two",
+        ),
+        (
+            root("[broker]\nload_balancer = true\naddress_map = { \"a:1\" = \"b:2\" }"),
+            "broker.address_map",
+            "remove one of the two",
+        ),
+        (
+            root("[broker]\nfollow_advertised_hosts = false\naddress_map = { \"a:1\" = \"b:2\" }"),
+            "broker.address_map",
+            "no effect",
+        ),
+        (
+            root("[broker]\nuri = \"amqp://h\"\nload_balancer = true"),
+            "broker.load_balancer",
+            "AMQP 0.9.1 tells no addresses",
+        ),
+        (
+            root("[broker]\naddress_map = { \"a:1\" = \"b\" }"),
+            "broker.address_map.\"a:1\"",
+            "\"b\" is not HOST:PORT: there is no port",
+        ),
+        (
+            root("[broker]\naddress_map = { \"a\" = \"b:2\" }"),
+            "broker.address_map.\"a\"",
+            "the advertised address is not HOST:PORT",
+        ),
+        (
+            root("[broker]\naddress_map = { \"a:1\" = \"a:1\" }"),
+            "broker.address_map.\"a:1\"",
+            "stands for itself",
+        ),
+        (
+            root("[broker]\naddress_map = { \"a:1\" = \"c:1\", \"b:1\" = \"c:1\" }"),
+            "broker.address_map.\"b:1\"",
+            "set load_balancer = true instead",
+        ),
         (root("[broker]\nuri = \"http://x\""), "broker.uri", "scheme `http`"),
         (root("[broker]\nuris = \"x\""), "broker.uris", "not a list"),
         (root("[broker]\nuris = [\"rabbitmq-stream://a\", \"x\"]"), "broker.uris[1]", "not a URI"),
@@ -271,7 +313,7 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
 }
 
 #[test]
-fn what_is_wrong_in_several_places_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let found = problems(
         r#"
 [[consumer]]

@@ -16,6 +16,7 @@ mod begin;
 mod brain;
 mod dead_letter_index;
 mod dead_letters;
+mod filter;
 pub mod fuzzing;
 mod hold;
 mod intake;
@@ -32,7 +33,8 @@ mod state_file;
 mod status;
 mod worker;
 
-pub use brain::Outcome;
+pub use brain::{NotCommitted, Outcome};
+pub use filter::Filter;
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
@@ -80,8 +82,9 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
             Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation })
         }
         Err(
-            error
-            @ (resumption::SessionError::Lost { .. } | resumption::SessionError::Doubt { .. }),
+            error @ (resumption::SessionError::Lost { .. }
+            | resumption::SessionError::Doubt { .. }
+            | resumption::SessionError::Hearsay { .. }),
         ) => Ok(Forecast { plan: Err(error.to_string()), stored: None, creation }),
         Err(error) => Err(error.into()),
     }

@@ -62,7 +62,10 @@ impl Republisher {
 
     async fn find(&self) -> Result<Connection, BrokerError> {
         let Target { connect, stream, .. } = &self.target;
-        broker::connect_to_stream(connect, stream, Prefer::Leader).await
+        let mut connect = connect.clone();
+        // A connection has one publisher.
+        connect.routing.exclusive = true;
+        broker::connect_to_stream(&connect, stream, Prefer::Leader).await
     }
 
     fn explain(&self, error: BrokerError) -> PublishError {

@@ -1,19 +1,25 @@
 //! `[broker]`: connection and login.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::oauth::OauthKeys;
 use super::problem::{Problem, join};
+use super::routing;
 use super::secret::{self, SecretText};
 use super::tls::TlsConfig;
-use super::units::HumanDuration;
+use super::units::{HumanDuration, OrNever};
 use super::uri::{self, BrokerAddress, BrokerUri, Protocol};
+use crate::oauth::{TokenOptions, TokenOrigin};
 use crate::types::Secret;
 
 const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
 const DEFAULT_USER: &str = "guest";
+
+const MOVE_BACK_AFTER: OrNever<HumanDuration> = OrNever(Some(HumanDuration::secs(300)));
 
 /// Longest time limit for a wait on the broker.
 const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
@@ -33,6 +39,8 @@ pub struct BrokerConfig {
     pub password: Secret,
     /// Authentication mechanism.
     pub mechanism: Mechanism,
+    /// Access tokens to use instead of the password; `None` if it is used.
+    pub oauth: Option<TokenOptions>,
     /// Heartbeat interval to propose, in whole seconds.
     pub heartbeat: HumanDuration,
     /// Time limit for a connection and its handshake.
@@ -41,6 +49,12 @@ pub struct BrokerConfig {
     pub request_timeout: HumanDuration,
     /// Connects to the nodes under the addresses that the broker advertises.
     pub follow_advertised_hosts: bool,
+    /// The addresses are those of a load balancer: the wanted node is connected to again and again.
+    pub load_balancer: bool,
+    /// Time on a stream's leader after which a replica is looked for.
+    pub move_back_after: OrNever<HumanDuration>,
+    /// Address to connect to for an advertised one.
+    pub address_map: Vec<(BrokerAddress, BrokerAddress)>,
     /// TLS settings; `None` if the connection is not encrypted.
     pub tls: Option<TlsConfig>,
 }
@@ -81,6 +95,8 @@ pub struct BrokerKeys {
     pub password: Option<Secret>,
     /// Authentication: `plain` with user and password, `external` with the client certificate.
     pub mechanism: Mechanism,
+    /// OAuth 2 access tokens instead of a password (the broker needs rabbitmq_auth_backend_oauth2).
+    pub oauth: Option<OauthKeys>,
     /// Heartbeat interval to propose, in whole seconds. A connection that is silent for two
     /// intervals is closed. The broker may choose a shorter one.
     pub heartbeat: HumanDuration,
@@ -91,6 +107,14 @@ pub struct BrokerKeys {
     /// Connects to the nodes under the addresses that the broker advertises. `false`: always uses
     /// the addresses given here, as load balancers and tunnels require.
     pub follow_advertised_hosts: bool,
+    /// The addresses given here lead to any node: connects again until the wanted one answers, which is
+    /// recognised by the address that it advertises. No advertised address is connected to.
+    pub load_balancer: bool,
+    /// A consumer that has to read from a stream's leader, since no replica could be reached, moves to a
+    /// replica after about this time; `never` leaves it there.
+    pub move_back_after: OrNever<HumanDuration>,
+    /// Addresses to connect to in place of advertised ones: `{ "node1:5552" = "localhost:15552" }`.
+    pub address_map: BTreeMap<String, String>,
     /// Encryption; only with `rabbitmq-stream+tls`.
     pub tls: Option<TlsConfig>,
 }
@@ -103,10 +127,14 @@ impl Default for BrokerKeys {
             username: None,
             password: None,
             mechanism: Mechanism::Plain,
+            oauth: None,
             heartbeat: HumanDuration::secs(10),
             connect_timeout: HumanDuration::secs(10),
             request_timeout: HumanDuration::secs(10),
             follow_advertised_hosts: true,
+            load_balancer: false,
+            move_back_after: MOVE_BACK_AFTER,
+            address_map: BTreeMap::new(),
             tls: None,
         }
     }
@@ -121,6 +149,12 @@ impl BrokerConfig {
             Some(config) => Ok(config),
             None => Err(problems.swap_remove(0)),
         }
+    }
+
+    /// The address to connect to for an advertised one.
+    pub fn mapped(&self, advertised: BrokerAddress) -> BrokerAddress {
+        let found = self.address_map.iter().find(|(from, _)| *from == advertised);
+        found.map_or(advertised, |(_, to)| to.clone())
     }
 
     /// Checks the keys. `None` only if a problem was added.
@@ -177,6 +211,12 @@ impl BrokerConfig {
                 bad(key, &format!("{time} is out of range: more than 0s, at most {WAIT_MAX}"));
             }
         }
+        if keys.move_back_after.0.is_some_and(|after| after < HumanDuration::secs(1)) {
+            bad(
+                "move_back_after",
+                "at least 1s: each look for a replica costs a connection. \"never\" turns it off",
+            );
+        }
         if keys.heartbeat.0.subsec_nanos() != 0 {
             bad(
                 "heartbeat",
@@ -186,7 +226,17 @@ impl BrokerConfig {
                 ),
             );
         }
+        let address_map = routing::check(
+            first.protocol,
+            keys.follow_advertised_hosts,
+            keys.load_balancer,
+            &keys.address_map,
+            &mut bad,
+        );
         let tls = tls(&keys, first.tls, folder, &mut bad);
+        let is_default = keys.uri.is_none() && keys.uris.is_empty();
+        let has_password = !is_default && first.password.is_some();
+        let oauth = oauth(&keys, has_password, folder, &mut bad);
         if problems.len() > before {
             return None;
         }
@@ -198,17 +248,22 @@ impl BrokerConfig {
                 .username
                 .as_ref()
                 .map(text)
-                .or_else(|| first.username.clone())
+                .or_else(|| first.username.clone().filter(|_| !is_default || oauth.is_none()))
+                .or_else(|| oauth.as_ref().map(client))
                 .unwrap_or_else(|| DEFAULT_USER.to_owned()),
             password: keys
                 .password
                 .or_else(|| first.password.clone())
                 .unwrap_or_else(|| Secret::new(DEFAULT_USER)),
             mechanism: keys.mechanism,
+            oauth,
             heartbeat: keys.heartbeat,
             connect_timeout: keys.connect_timeout,
             request_timeout: keys.request_timeout,
             follow_advertised_hosts: keys.follow_advertised_hosts,
+            load_balancer: keys.load_balancer,
+            move_back_after: keys.move_back_after,
+            address_map,
             tls,
             addresses: uris.into_iter().map(|(_, uri)| uri.address).collect(),
         })
@@ -224,6 +279,34 @@ fn disagreement(a: &BrokerUri, b: &BrokerUri) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(differs, what)| differs.then_some(what))
+}
+
+/// The user's name where none is given. RabbitMQ takes the name in the token.
+fn client(tokens: &TokenOptions) -> String {
+    match &tokens.origin {
+        TokenOrigin::Endpoint(endpoint) => endpoint.client_id.clone(),
+        TokenOrigin::File(_) => "rillway".to_owned(),
+    }
+}
+
+fn oauth(
+    keys: &BrokerKeys,
+    has_password: bool,
+    folder: &Path,
+    bad: &mut impl FnMut(&str, &str),
+) -> Option<TokenOptions> {
+    let oauth = keys.oauth.as_ref()?;
+    if keys.mechanism == Mechanism::External {
+        bad("oauth", "it has no effect with the mechanism `external`: remove one of them");
+    }
+    if keys.password.is_some() || has_password {
+        bad("oauth", "a password is given too, in `password` or in the URI: remove it");
+    }
+    let mut of_oauth = |key: &str, what: &str| match key {
+        "" => bad("oauth", what),
+        key => bad(&join("oauth", key), what),
+    };
+    oauth.options(folder, &mut of_oauth)
 }
 
 fn tls(
@@ -253,6 +336,8 @@ fn tls(
     tls.locate(folder);
     if tls.is_half_an_identity() {
         bad("tls", "`cert` and `key` go together: one of them is missing");
+    } else if let Some(what) = tls.contradiction() {
+        bad("tls", what);
     } else if keys.mechanism == Mechanism::External && tls.cert.is_none() {
         bad("mechanism", "`external` needs a client certificate: give tls.cert and tls.key");
     }

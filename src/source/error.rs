@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Missing,
     /// The stream exists but cannot be served at the moment.
     Unavailable,
+    /// The stream is read from another node from now on: nothing failed.
+    Moved,
     /// A chunk did not fit into the free budget; it is requested again.
     Overrun,
     /// A chunk is larger than the whole budget: a retry is useless.

@@ -179,7 +179,7 @@ impl Supervisor {
                         tracing::warn!("the consumer ended before its offset was stored");
                     }
                     Err(NotStored::Failed(error)) => {
-                        tracing::warn!(error, "the offset could not be stored");
+                        tracing::warn!(%error, "the offset could not be stored");
                     }
                 }
             };

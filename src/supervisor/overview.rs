@@ -41,7 +41,7 @@ impl Overview for View {
         let mut all: Vec<_> = rows.collect();
         all.extend(self.members().iter().map(|member| view(member)));
         if !self.order.is_empty() {
-            // Stable: the partitions of a consumer keep their order.
+            // The sort is stable: the partitions of a consumer keep their order.
             let place = |name: &ConsumerName| self.order.iter().position(|other| other == name);
             all.sort_by_cached_key(|view| place(&view.name).unwrap_or(usize::MAX));
         }
@@ -77,7 +77,7 @@ impl Overview for View {
             });
         };
         let (mut stored, mut failed) = (Vec::new(), None);
-        // One that cannot keeps the others from nothing.
+        // One that fails does not keep the others from storing.
         for member in &named {
             let stream = &member.plan.spec.stream;
             match member.commit().await {

@@ -1,4 +1,4 @@
-//! A consumer of a super stream: asks for its partitions again and again, and edits the desired state.
+//! A consumer of a super stream: asks for its partitions repeatedly, and edits the desired state.
 //!
 //! While there is no partition to show, or the broker cannot be asked, the consumer has a row of its
 //! own among the consumers, with the super stream's name and the reason. It is never ready.
@@ -23,7 +23,7 @@ use crate::sync::lock;
 use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
 use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
-/// Time between two questions. Partitions are removed after two answers, so within half a minute.
+/// Time between two questions. Two answers without a partition remove it, so within half a minute.
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Shortest time between two questions while there is no partition.
@@ -32,16 +32,16 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest time between two questions while there is no partition.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Time for which the partitions may not be known to be all, before the consumer counts as not ready.
+/// How long the list of partitions may be unknown or doubtful before the consumer counts as not ready.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of a question, with connecting to all nodes.
 const ASK_MAX: Duration = Duration::from_secs(60);
 
-/// Time limit for writing the partitions down.
+/// Time limit for writing the partitions to the state file.
 const WRITE_MAX: Duration = Duration::from_secs(20);
 
-/// How long the task may show no sign of life.
+/// How long the task may give no heartbeat.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A consumer of a super stream, ready to run.
@@ -52,14 +52,14 @@ pub struct SuperPlan {
     sink_kind: &'static str,
     guarantee: Guarantee,
     state_dir: PathBuf,
-    /// For asking.
+    /// For asking the broker.
     connect: ConnectOptions,
     /// Creates it if it is absent; `None` if it is never created.
     creating: Option<Creating>,
     plan: PlanOf,
 }
 
-/// Plan of a partition; the second argument is true if it came after the consumer had begun.
+/// Plan of a partition; the second argument is true if it appeared after the consumer had begun.
 type PlanOf = Box<dyn Fn(&StreamName, bool) -> Plan + Send + Sync>;
 
 impl SuperPlan {
@@ -120,7 +120,7 @@ pub(super) fn empty(super_stream: &StreamName) -> String {
 /// A consumer of a super stream, as others see it.
 pub(super) struct Group {
     plan: SuperPlan,
-    /// What is shown of it beside its partitions; `None` while they say everything.
+    /// Its own row beside the rows of its partitions; `None` while those say everything.
     row: Mutex<Option<Arc<Status>>>,
     /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
     pulse: Mutex<Option<Pulse>>,
@@ -175,7 +175,7 @@ impl Group {
         self.plan.guarantee
     }
 
-    /// Notes that nobody asks any more.
+    /// Marks the consumer as one that no longer asks.
     pub(super) fn end(&self) {
         *lock(&self.pulse) = None;
     }
@@ -293,17 +293,22 @@ impl Group {
         let Changes { new, gone } = present.answered(partitions);
         for partition in gone {
             let member = shared.set().member(&self.key(&partition)).cloned();
-            let lag = member.and_then(|member| member.status.facts().lag(Timestamp::now()));
+            let facts = member.map(|member| member.status.facts());
+            let is_passive = facts.as_ref().is_some_and(|facts| facts.state == State::Passive);
+            let lag = facts.and_then(|facts| facts.lag(Timestamp::now()));
             match lag.map(|lag| lag.messages) {
+                _ if is_passive => {
+                    tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: this instance does not stand by for it any more; the one that reads it says how far it was read");
+                }
                 Some(0) => {
                     tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
                 }
-                // Nothing is lost yet, and nobody reads it.
+                // Nothing is lost yet, but nothing reads it.
                 unread => {
                     tracing::warn!(consumer = %name, %super_stream, %partition, unread, "no longer a partition, and not read to its end: what is unread stays in its stream. Bind it again, or read it as a `stream` under the same reference");
                 }
             }
-            // It was put there, so it is there.
+            // It was added above, so it exists.
             shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
         }
         if new.is_empty() {
@@ -319,7 +324,7 @@ impl Group {
         Ok(())
     }
 
-    /// Writes new partitions down.
+    /// Writes new partitions to the state file.
     async fn enlist(&self, new: Vec<StreamName>) -> Result<Enlisted, Unknown> {
         let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
         let state_dir_shown = state_dir;

@@ -64,6 +64,7 @@ pub struct ConsumerMetrics {
     sink_errors: Vec<Counter>,
     lost: Vec<Counter>,
     dead_letters: OnceLock<Vec<Counter>>,
+    filtered: OnceLock<Counter>,
     own: [Pair; 2],
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
@@ -114,6 +115,7 @@ impl ConsumerMetrics {
                 counter(&names::LOST_MESSAGES, pairs)
             }),
             dead_letters: OnceLock::new(),
+            filtered: OnceLock::new(),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -153,6 +155,16 @@ impl ConsumerMetrics {
                 counter(&names::DEAD_LETTERS, pairs)
             })
         })
+    }
+
+    /// Shows the counter of [`ConsumerMetrics::filtered`] from now on, at 0.
+    pub fn show_filtered(&self) {
+        self.filtered();
+    }
+
+    /// Messages that the consumer's own filter left out.
+    pub fn filtered(&self) -> &Counter {
+        self.filtered.get_or_init(|| counter(&names::FILTERED_MESSAGES, &self.own))
     }
 
     /// Offsets sent to the broker, by this result.

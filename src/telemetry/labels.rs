@@ -62,7 +62,7 @@ labels! {
         /// The sink refuses them.
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
-        /// new one were passed over by `on_offset_lost = "next"`.
+        /// new one were skipped by `on_offset_lost = "next"`.
         Recreated = "recreated",
     }
 }
@@ -126,6 +126,8 @@ labels! {
         Connection = "connection",
         /// The broker lets no more connections in: a limit, of connections or file descriptors, is reached.
         ConnectionLimit = "connection_limit",
+        /// It moved from a stream's leader to a replica.
+        Moved = "moved",
         /// The broker answered with an error.
         Broker = "broker",
         /// The subscription ended: the stream was deleted or re-created, or its member is away.
@@ -150,6 +152,28 @@ labels! {
         MaxSeries = "max_series",
         /// A label value is longer than allowed.
         LabelTooLong = "label_too_long",
+    }
+}
+
+labels! {
+    /// Result of reading certificate files that have changed.
+    ReloadResult {
+        /// New connections use them.
+        Loaded = "loaded",
+        /// They cannot be used; new connections use what they held before.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Result of an attempt to have a new access token.
+    TokenResult {
+        /// There is a new one.
+        Renewed = "renewed",
+        /// There is none.
+        Failed = "failed",
+        /// The broker refused it.
+        Refused = "refused",
     }
 }
 
@@ -185,9 +209,11 @@ mod tests {
         check::<LostReason>(7);
         check::<StoreResult>(3);
         check::<State>(10);
-        check::<RestartReason>(9);
+        check::<RestartReason>(10);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
+        check::<ReloadResult>(2);
+        check::<TokenResult>(3);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`labels`]: the closed sets of label values.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path needs no
 //!   lookup. [`watch`]: the same for a reference that another program owns.
+//! - [`identity`]: metrics of certificates and access tokens.
 //! - [`prometheus`]: the recorder from which `/metrics` is rendered.
 //! - [`page`]: all metrics as one page, without removed consumers.
 //! - [`process`]: CPU, memory and other values of the process, as `process_*`.
@@ -19,6 +20,7 @@
 
 pub mod consumer;
 pub mod heartbeat;
+pub mod identity;
 pub mod labels;
 pub mod logging;
 pub mod names;

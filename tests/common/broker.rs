@@ -42,6 +42,7 @@ impl Version {
 pub(crate) struct Options {
     conf: Vec<String>,
     plugins: Option<String>,
+    descriptors: Option<u32>,
     files: Vec<(String, String)>,
 }
 
@@ -49,6 +50,12 @@ impl Options {
     /// A line for `rabbitmq.conf`, such as `stream.frame_max = 65536`.
     pub(crate) fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
+        self
+    }
+
+    /// The number of file descriptors that the node may have, as `ulimit -n` sets it.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
         self
     }
 
@@ -130,7 +137,8 @@ impl Broker {
     /// moment more, as after any start: clients get "not available", or are disconnected.
     pub(crate) async fn start(&self) {
         self.assert_private();
-        self.script("start", &[]).await;
+        // A node of a cluster waits for the others, and the machine has other things to do.
+        self.script("start", &["--timeout", "180"]).await;
     }
 
     /// Stops the node's process without ending it (SIGSTOP): connections stay open and nothing answers.
@@ -217,6 +225,9 @@ fn start(
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join(name), content).unwrap();
     }
+    if let Some(most) = options.descriptors {
+        command.args(["--files", &most.to_string()]);
+    }
     if let Some(plugins) = &options.plugins {
         command.args(["--plugins", plugins]);
     }
@@ -284,7 +295,7 @@ pub(super) fn run(command: &mut Command) -> Result<String, Unavailable> {
 }
 
 /// Runs blocking code without delaying the test's own connections.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(failure) => std::panic::resume_unwind(failure.into_panic()),

@@ -24,6 +24,7 @@ pub(crate) fn connect_options(port: u16) -> ConnectOptions {
         connect_timeout: Duration::from_secs(20),
         request_timeout: Duration::from_secs(20),
         follow_advertised_hosts: false,
+        routing: Default::default(),
         name: "rillway test".to_owned(),
         sharing: None,
     }

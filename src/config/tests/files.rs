@@ -17,7 +17,7 @@ fn reference() -> String {
     std::fs::read_to_string(folder().join("reference.toml")).unwrap()
 }
 
-/// What the files refer to.
+/// Files that the configurations refer to.
 fn env(credentials: &Path) -> Env {
     std::fs::write(credentials.join("rabbitmq-password"), "x").unwrap();
     Env::from([
@@ -166,7 +166,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(shown.consumers.len(), 1 + SINKS.len());
 }
 
-/// What precedes the parts of the sinks in the reference.
+/// The text before the parts of the sinks in the reference.
 const PARTS: &str = "put together from src/sink/*/reference.toml.\n\n";
 
 #[test]
@@ -200,9 +200,9 @@ fn each_sinks_part_is_of_that_sink() {
 
 #[test]
 fn the_files_that_are_shipped_load() {
-    let mut files = vec![folder().join("rillway.toml")];
+    let mut files = vec![folder().join("rillway.toml"), folder().join("super.toml")];
     files.extend(std::fs::read_dir(folder().join("examples")).unwrap().map(|e| e.unwrap().path()));
-    assert!(files.len() >= 4, "{files:?}");
+    assert!(files.len() >= 5, "{files:?}");
     let creds = tempfile::tempdir().unwrap();
     for file in files {
         assert_eq!(file.extension().unwrap(), "toml", "{file:?}");

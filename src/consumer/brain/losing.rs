@@ -1,15 +1,16 @@
-//! A position that is lost: the policy decides.
+//! What happens when the position is lost: the policy decides.
 
 use super::linking::Link;
 use super::sinking::Restarting;
 use super::{Action, Brain, Caller, Moment, Note, Outcome};
 use crate::consumer::resumption::{Anew, Own, is_of_a_former_stream};
-use crate::flow::resume::{self, Lost, Origin, Start};
+use crate::flow::resume::{self, HEARSAY_MAX, Lost, Origin, Start};
 use crate::source::Prefer;
+use crate::telemetry::RestartReason;
 use crate::types::Checkpoint;
 
 impl<W: Caller> Brain<W> {
-    /// The position that was found there is lost.
+    /// Handles the loss of the position.
     pub(super) fn on_lost(&mut self, lost: Lost, of: Option<Origin>, now: Moment) {
         self.note(Note::Lost(lost));
         if of == Some(Origin::Beginning) && is_of_a_former_stream(&lost) {
@@ -17,7 +18,8 @@ impl<W: Caller> Brain<W> {
             return self.begin_anew(Anew::first(&lost), now);
         }
         if lost.is_new_history() {
-            // What is durable is of another history than what the broker would store it for.
+            // The durable position is of another incarnation than the one that the broker would store it
+            // for.
             self.storing.suspend();
         }
         let Some(start) = resume::after_loss(self.spec.on_lost) else {
@@ -31,7 +33,7 @@ impl<W: Caller> Brain<W> {
             self.note(Note::GoingOn { lost, policy: self.spec.on_lost });
         }
         let from = match (&lost, start) {
-            // So that what retention takes from now on is noticed.
+            // So that later losses by retention are noticed.
             (Lost::Evicted { first, .. }, Start::First) => Some(*first),
             _ => None,
         };
@@ -42,6 +44,28 @@ impl<W: Caller> Brain<W> {
         self.begin_anew(Anew { start, from, instead_of, is_new_history }, now);
     }
 
+    /// A node that is not the leader says that the position is lost, and the leader is out of reach.
+    pub(super) fn on_hearsay(&mut self, lost: Lost, of: Option<Origin>, why: &str, now: Moment) {
+        // What is there now under the name of a stream that was deleted is another stream.
+        let is_proved = lost.is_proved_by_any_member() || self.reading.doubts.is_of_another();
+        let what = format!("{lost}, says a node that is not the leader, and {why}");
+        if !is_proved {
+            self.reading.doubts.interrupted();
+            let what = format!(
+                "{what}. That node may be behind, so nothing is decided before the leader can be asked"
+            );
+            return self.try_again(what, RestartReason::Stream, now);
+        }
+        if self.reading.doubts.lasted_for(now.at, HEARSAY_MAX) {
+            return self.on_lost(lost, of, now);
+        }
+        let limit = HEARSAY_MAX.as_secs();
+        let what = format!(
+            "{what}. If no leader says otherwise within {limit} s, the position is taken for lost"
+        );
+        self.try_again(what, RestartReason::Stream, now);
+    }
+
     fn words_for(&self, lost: &Lost) -> String {
         let hint = match lost {
             Lost::Forgotten { .. } => {
@@ -50,13 +74,13 @@ impl<W: Caller> Brain<W> {
             Lost::Evicted { .. } | Lost::PastEnd { .. } | Lost::Rewritten { .. } => String::new(),
         };
         format!(
-            "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to go on all the same",
+            "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to continue all the same",
             self.spec.reference.as_str(),
             self.spec.stream.as_str()
         )
     }
 
-    /// Begins anew, once everything under way is settled.
+    /// Begins anew, once everything in flight is settled.
     pub(super) fn begin_anew(&mut self, anew: Anew, now: Moment) {
         self.cut(now);
         self.reading.doubts.clear();

@@ -1,4 +1,4 @@
-//! How long a position has been in doubt: nothing came for it, and nobody has said that it is gone.
+//! How long a position has been in doubt: no chunk arrived for it, and no node has said that it is gone.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,18 @@ impl Doubts {
     /// Records one more look without the position. Returns true if the doubt has lasted long
     /// enough.
     pub fn lasted(&mut self, now: Instant) -> bool {
+        self.lasted_for(now, self.limit())
+    }
+
+    /// The same with another limit.
+    pub fn lasted_for(&mut self, now: Instant, limit: Duration) -> bool {
         let before = self.looked.replace(now);
         if before.is_some_and(|at| now.saturating_duration_since(at) > DOUBT_MAX) {
             // Of an earlier time: what was not looked for has not stayed away.
             *self = Doubts { looked: Some(now), ..Doubts::default() };
         }
         let since = *self.since.get_or_insert(now);
-        now.saturating_duration_since(since) >= self.limit()
+        now.saturating_duration_since(since) >= limit
     }
 
     /// True after the broker said that there is no such stream: what is there now is another one.

@@ -1,0 +1,99 @@
+//! A node freezes. The partitions of a super stream that are read from other nodes go on meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::{durable, subscribed};
+use crate::common::cluster::{Cluster, SteadyLoad, within};
+use crate::common::daemon::Home;
+use crate::common::streams;
+
+const NAME: &str = "siblings";
+
+const PARTITIONS: usize = 4;
+
+/// Time for which the node is frozen and the partitions are watched.
+const WATCHED: Duration = Duration::from_secs(25);
+
+/// Longest pause of a partition that has nothing to do with the frozen node. A node that is asked where a
+/// stream is, while another one is frozen, does nothing else on that connection for 10 to 40 s.
+const PAUSE_MAX: Duration = Duration::from_secs(6);
+
+/// The port in the last line about a subscription to this stream.
+fn read_from(home: &Home, cluster: &Cluster, stream: &str) -> Option<usize> {
+    let log = home.log();
+    let line = log.lines().rfind(|l| l.contains("subscribed") && l.contains(stream))?;
+    let at = |port: u16| line.contains(&format!("localhost:{port}"));
+    cluster.nodes.iter().position(|node| at(node.stream_port))
+}
+
+pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
+    let (super_stream, partitions) =
+        streams::create_super(&cluster.nodes[0], "siblings", PARTITIONS).await;
+    let mut leaders = Vec::new();
+    for partition in &partitions {
+        leaders.push(cluster.until_whole(partition).await.leader.unwrap());
+    }
+    let loads: Vec<_> = partitions.iter().map(|p| SteadyLoad::on(cluster, p)).collect();
+    let consumer = format!(
+        "[[consumer]]\nname = \"{NAME}\"\nsuper_stream = \"{super_stream}\"\n\
+         sink = {{ type = \"null\" }}\nbatch = {{ max_age = \"50ms\" }}\n"
+    );
+    let home = Home::with_broker(&format!("uris = {}", cluster.uris()), &consumer);
+    let daemon = home.start();
+    let key = |partition: &String| (NAME.to_owned(), partition.clone());
+    crate::common::eventually("all partitions are read", Duration::from_secs(60), || async {
+        let rows = durable(&daemon).await?;
+        partitions.iter().all(|p| rows.get(&key(p)).is_some_and(|at| *at > 500)).then_some(())
+    })
+    .await;
+    let from: Vec<_> =
+        partitions.iter().map(|p| read_from(&home, cluster, p).expect("it subscribed")).collect();
+    // A node that partitions are read from, and that leads as few of the others as can be.
+    let disturbed = |node: usize| from.iter().filter(|at| **at == node).count();
+    let innocent = |node: usize| {
+        let both = leaders.iter().zip(&from);
+        both.filter(|(leader, at)| **leader != node && **at != node).count()
+    };
+    let node = (0..cluster.nodes.len())
+        .filter(|node| disturbed(*node) > 0)
+        .max_by_key(|node| innocent(*node))
+        .expect("some node is read from");
+    println!(
+        "leaders {leaders:?}, read from {from:?}; node {node} freezes ({} subscriptions so far)",
+        subscribed(&home, cluster.nodes[node].stream_port)
+    );
+    assert!(innocent(node) > 0, "nothing to watch: {leaders:?} {from:?}");
+
+    cluster.nodes[node].freeze().await;
+    let froze = Instant::now();
+    let mut last = [(0, Instant::now()); PARTITIONS];
+    let mut longest = vec![Duration::ZERO; PARTITIONS];
+    while froze.elapsed() < WATCHED {
+        if let Some(rows) = durable(&daemon).await {
+            for (nth, partition) in partitions.iter().enumerate() {
+                let at = rows.get(&key(partition)).copied().unwrap_or(0);
+                let (before, since) = last[nth];
+                longest[nth] = longest[nth].max(since.elapsed());
+                if at > before {
+                    last[nth] = (at, Instant::now());
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.nodes[node].thaw().await;
+    println!("longest pauses: {longest:.1?}");
+    for nth in 0..PARTITIONS {
+        if leaders[nth] != node && from[nth] != node {
+            let pause = longest[nth];
+            assert!(pause <= PAUSE_MAX, "partition {nth}: {pause:?}\n{}", home.log_tail());
+        }
+    }
+    for partition in &partitions {
+        cluster.until_whole(partition).await;
+    }
+    for load in loads {
+        load.stop().await;
+    }
+    within("the daemon ends", Duration::from_secs(60), daemon.terminate()).await;
+}
