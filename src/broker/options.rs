@@ -60,6 +60,11 @@ pub struct Sharing {
     pub avoid: Option<u64>,
 }
 
+impl Sharing {
+    /// The number to avoid for a new connection, whichever there are.
+    pub(super) const ALL: u64 = u64::MAX;
+}
+
 /// How the addresses that the broker gives for its nodes are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routing {

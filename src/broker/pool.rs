@@ -63,14 +63,18 @@ struct Berth {
 }
 
 impl Berth {
-    /// True if one more stream may use it.
-    fn has_room(&self) -> bool {
-        let is_sound = match self.opening.peek() {
+    /// True if it is open, or being opened.
+    fn is_sound(&self) -> bool {
+        match self.opening.peek() {
             None => true,
             Some(Ok(connection)) => connection.is_sound(),
             Some(Err(_)) => false,
-        };
-        is_sound && self.users < USERS_MAX
+        }
+    }
+
+    /// True if one more stream may use it.
+    fn has_room(&self) -> bool {
+        self.is_sound() && self.users < USERS_MAX
     }
 
     /// Address by which the broker knows the node.
@@ -150,12 +154,17 @@ impl Pool {
         options: &ConnectOptions,
         avoid: Option<u64>,
     ) -> (Lease, Opening) {
-        let avoid = avoid.filter(|_| !options.follow_advertised_hosts);
         let mut inner = lock(&self.inner);
+        // Behind one address, which may lead to any node, only a new connection can reach another. One
+        // that was lost need not be avoided: those who lost it together share the next one.
+        let is_open = |number| {
+            inner.berths.iter().any(|berth: &Berth| berth.number == number && berth.is_sound())
+        };
+        let is_anew = !options.follow_advertised_hosts
+            && avoid.is_some_and(|number| number == Sharing::ALL || is_open(number));
         let known = inner.berths.iter_mut().find(|berth| {
             let leads_there = berth.endpoint == *endpoint || berth.advertised() == Some(endpoint);
-            // The address may lead to any node, so only a new connection can reach another node.
-            leads_there && avoid.is_none_or(|number| number == 0) && berth.has_room()
+            leads_there && !is_anew && berth.has_room()
         });
         if let Some(berth) = known {
             berth.users += 1;

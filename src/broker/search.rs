@@ -26,9 +26,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Number of a shared connection that does not exist: none that is open already is used.
-const NONE_OF_THEM: u64 = u64::MAX;
-
 /// A search, connection by connection.
 pub(super) struct Search {
     options: ConnectOptions,
@@ -49,7 +46,7 @@ impl Search {
         let addresses: VecDeque<_> = fleet.shuffled_seeds(options).into();
         let rounds = addresses.len() * ROUNDS;
         // An open connection leads where it leads: another node answers only on a new one.
-        let sharing = options.sharing.map(|own| Sharing { avoid: Some(NONE_OF_THEM), ..own });
+        let sharing = options.sharing.map(|own| Sharing { avoid: Some(Sharing::ALL), ..own });
         Search {
             at_once: addresses.len(),
             left: if options.routing.load_balancer { rounds.max(ATTEMPTS_MAX) } else { rounds },

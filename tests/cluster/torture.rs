@@ -102,7 +102,7 @@ impl Stage {
             .collect();
         consumers += &format!(
             "[[consumer]]\nname = \"{SQLITE}\"\nstream = \"{stream}\"\n\
-             sink = {{ type = \"sqlite\", path = \"rows.db\" }}\n\
+             sink = {{ type = \"sqlite\", path = \"rows.db\", table = \"rows\" }}\n\
              [[consumer]]\nname = \"{SUPER}\"\nsuper_stream = \"{super_stream}\"\n\
              sink = {{ type = \"file\", dir = \"{SUPER}\" }}\n"
         );
@@ -333,7 +333,7 @@ fn rows(home: &Home) -> Vec<u64> {
     let read = || -> rusqlite::Result<Vec<u64>> {
         let path = home.path("rows.db");
         let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let mut all = database.prepare("SELECT body FROM events ORDER BY \"offset\"")?;
+        let mut all = database.prepare("SELECT body FROM rows ORDER BY \"offset\"")?;
         let body = all.query_map([], |row| row.get::<_, String>(0))?;
         body.map(|body| {
             let body: serde_json::Value = serde_json::from_str(&body?).unwrap();
