@@ -288,7 +288,9 @@ impl Stage {
             .await;
         }
         eventually("all rows are there", Duration::from_secs(60), || async {
-            (rows(&home).len() as u64 >= total).then_some(())
+            let there = rows(&home).len() as u64;
+            println!("{there} of {total} rows");
+            (there >= total).then_some(())
         })
         .await;
         within("the daemon ends", Duration::from_secs(60), daemon.terminate()).await;
@@ -341,7 +343,10 @@ fn rows(home: &Home) -> Vec<u64> {
         })
         .collect()
     };
-    read().unwrap_or_default()
+    read().unwrap_or_else(|error| {
+        println!("{error}");
+        Vec::new()
+    })
 }
 
 fn exact(what: &str, numbers: &[u64], total: u64) {
