@@ -196,3 +196,26 @@ async fn deferred_with_letters() -> Result<(), Unavailable> {
 async fn a_deferred_foreign_key_with_dead_letters_halts_no_consumer() {
     or_skip!(deferred_with_letters().await);
 }
+
+/// A relative path keeps its beginning, and SQLite takes "file:" for a URI if it is allowed to.
+async fn a_name_like_a_uri() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "uri").await;
+    streams::publish(broker, &stream, (0..10).map(|i| i.to_string())).await;
+    let name = "file:data.db?mode=memory";
+    let sink = format!("{{ type = \"sqlite\", path = \"{name}\" }}");
+    let home = Home::new(&broker.uri(), &consumer("uri", &stream, &sink));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rillway"));
+    // Without -c: the paths start in the current folder.
+    command.arg("run").current_dir(home.path(""));
+    let mut daemon = home.spawn(command, std::process::Stdio::null());
+    daemon.until_durable("uri", 9).await;
+    daemon.terminate().await;
+    assert!(home.path(name).is_file());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_path_that_looks_like_a_uri_is_a_path() {
+    or_skip!(a_name_like_a_uri().await);
+}

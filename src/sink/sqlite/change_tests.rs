@@ -178,3 +178,16 @@ async fn an_inspection_reports_unwritable_tables() {
     let why = fatal(open(&folder).await.map(drop));
     assert!(why.contains("it is a folder"), "{why}");
 }
+
+/// What means something in a URI, which SQLite would take for one if it were allowed to.
+#[tokio::test]
+async fn a_path_is_taken_as_it_is_written() {
+    let mut place = Place::new();
+    place.options.path = place.dir.path().join("a/100%41?mode=memory#x.db");
+    let mut sink = open(&place.options).await.unwrap();
+    sink.write(&Arc::new(batch(0..5))).await.unwrap();
+    sink.close().await.unwrap();
+    assert!(place.options.path.is_file());
+    let examined = examine(&place.options, &STREAM.into(), &NAME.into()).unwrap();
+    assert_eq!(examined.map(|at| at.offset.0), Some(4));
+}
