@@ -58,7 +58,8 @@ impl Database {
         }
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-        let connection = Connection::open_with_flags(path, flags).tried("open", path)?;
+        let connection =
+            Connection::open_with_flags(as_written(path), flags).tried("open", path)?;
         connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
         set_up(&connection, path).tried("set up", path)??;
         let wal = log_of(connection.path().map_or_else(|| path.to_owned(), PathBuf::from));
@@ -89,7 +90,7 @@ impl Database {
             let encoded = percent_encode(bytes, NON_ALPHANUMERIC);
             Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
         } else {
-            Connection::open_with_flags(path, flags)
+            Connection::open_with_flags(as_written(path), flags)
         };
         let connection = opened.tried("open", path)?;
         connection.busy_timeout(BUSY_WAIT).tried("open", path)?;
@@ -131,6 +132,12 @@ fn same(path: &Path, now: (u64, u64), then: (u64, u64)) -> Result<(), SinkError>
          after the position in the new file",
         path.display()
     )))
+}
+
+/// The path for SQLite, which is built to take a name that begins with `file:` for a URI, whatever the
+/// flags say (`SQLITE_USE_URI`): the parameters of one could turn off locks.
+fn as_written(path: &Path) -> PathBuf {
+    if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() }
 }
 
 /// SQLite opens a folder, too, and then reports a disk error.
