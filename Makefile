@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo lint bench bench-sinks bench-idle bench-latency bench-instructions torture torture-cluster lag figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -17,6 +17,9 @@ quick: ## Unit tests only: seconds, once built
 demo: ## A broker, three consumers and a load, to look at
 	@scripts/demo.sh
 
+demo-super: ## A super stream through two daemons, of which one is killed
+	@scripts/demo-super.sh
+
 lint: ## Formatting, clippy (also of the small build), shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -27,7 +30,7 @@ lint: ## Formatting, clippy (also of the small build), shellcheck
 bench: ## Speed, beside a plain socket reader and the official client (ARGS='--spin 12x400')
 	@scripts/bench.sh $(ARGS)
 
-torture: ## Kills, freezes and outages for every sink, and a table of what was lost (KILLS=1000)
+torture: ## Kills, freezes, outages, rolling restarts; a table of what was lost (KILLS=1000 ROUNDS=30)
 	@scripts/torture.sh
 
 torture-cluster: ## Faults of nodes of real clusters of 4.0 and 4.3, and a table (FAULTS=30 for each)
@@ -42,6 +45,9 @@ bench-sinks: ## Each sink, beside the bulk loader of its destination (ARGS='--ro
 
 bench-latency: ## From publish to durable, sink by sink (ARGS='10,1000,100000 10 file sqlite')
 	@scripts/bench-latency.sh $(ARGS)
+
+bench-amqp: ## Over AMQP 0.9.1, beside lapin and pika (ARGS='5 12 256x400000')
+	@scripts/bench-amqp.sh $(ARGS)
 
 bench-instructions: ## Instructions per message, whatever else runs (ARGS='parquet chunk-to-ndjson')
 	@scripts/bench-instructions.sh $(ARGS)

@@ -1,11 +1,11 @@
-//! What one line costs: records to NDJSON in memory, one core, no I/O.
+//! Cost of one line: records to NDJSON in memory, on one core, without I/O.
 //!
 //!     cargo bench --bench envelope
 //!     scripts/bench-instructions.sh
 //!
-//! Each figure is the median of [`ROUNDS`] rounds over the same batch. `copy` is what the bare
-//! copying of the encoded messages costs: the floor. The second command counts instructions, also of
-//! the way from a chunk's bytes to lines and to columns.
+//! Each figure is the median of [`ROUNDS`] rounds over the same batch. `copy` is the time for only
+//! copying the encoded messages: the lower bound. The second command counts instructions, including those
+//! from a chunk's bytes to lines and to columns.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use rillway::wire::chunk::Chunk;
 use rillway::wire::compression::InflateLimits;
 
 const ROUNDS: usize = 31;
-/// How many bytes of encoded messages one batch holds, about.
+/// Approximate size of the encoded messages in one batch, in bytes.
 const BATCH_BYTES: usize = 4 << 20;
-/// Messages of a chunk, and chunks of a round, where instructions are counted.
+/// Messages per chunk, and chunks per round, when instructions are counted.
 const CHUNK: usize = 400;
 const CHUNKS: usize = 10;
 
@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads chunks and does `work` with each, round by round; prints the messages of a round.
+/// Reads chunks and does `work` with each, for all rounds; prints the number of messages per round.
 fn count_of_chunks(rounds: usize, mut work: impl FnMut(&Batch)) {
     let chunk: Bytes = chunk_of_json().into();
     for _ in 0..rounds * CHUNKS {
@@ -93,7 +93,7 @@ fn count_of_chunks(rounds: usize, mut work: impl FnMut(&Batch)) {
     println!("{}", CHUNK * CHUNKS);
 }
 
-/// Five values out of the body, each of a type of its own.
+/// Five values from the body, each of a different type.
 fn typed() -> anyhow::Result<Vec<Column>> {
     let columns = [
         ("id", "/user/id", ColumnType::Integer),
@@ -109,7 +109,7 @@ fn typed() -> anyhow::Result<Vec<Column>> {
     columns.into_iter().map(column).collect()
 }
 
-/// Messages of JSON, 256 bytes each, as the broker delivers them.
+/// JSON messages of 256 bytes, as the broker delivers them.
 fn chunk_of_json() -> Vec<u8> {
     let mut section = Vec::new();
     for i in 0..CHUNK {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts and stops private RabbitMQ clusters: nodes as scripts/broker.sh has them, in DIR/1, DIR/2, …
+# Starts and stops private RabbitMQ clusters: nodes as of scripts/broker.sh, in DIR/1, DIR/2, …
 #
 #   scripts/cluster.sh start --dir DIR --version 4.0|4.3 [options]
 #       Returns when every node answers and all know each other, and prints `env` of each, with its
@@ -41,7 +41,7 @@ done
 [[ $CLUSTER ]] || die "which cluster? Give its folder: --dir DIR"
 [[ $CLUSTER == /* ]] || CLUSTER=$PWD/$CLUSTER
 
-# epmd_start: as a node's folder whose machine is epmd.
+# epmd_start: prepares a folder like a node's, and runs epmd in it.
 epmd_start() {
   local deadline=$((SECONDS + 20)) base version=$VERSION
   DIR=$CLUSTER/epmd
@@ -62,7 +62,7 @@ epmd_start() {
 start() {
   local n base names=() starting=() failed=0 obstacle
   obstacle=$(image_obstacle)
-  # Nodes in containers of Docker do not find each other by the names that these have.
+  # In Docker, the nodes cannot reach each other by their containers' names.
   [[ ! $obstacle ]] || unavailable "no cluster of RabbitMQ can run here: $obstacle"
   [[ $VERSION ]] || die "which RabbitMQ? Give --version 4.0 or 4.3"
   [[ ! -e $CLUSTER/epmd ]] || die "there is a cluster in $CLUSTER already"

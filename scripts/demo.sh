@@ -57,7 +57,7 @@ elif stream_port_answers 5552; then
 else
   step 'No broker answers on localhost:5552: starting a private one while the build runs'
   own_broker=yes
-  # Not held by what stays running: it would keep the lock.
+  # The lock's descriptor must not leak into processes that keep running: they would hold the lock.
   start_broker >"$DATA/broker.env" 2>"$DATA/broker.log" {demo_lock}>&- &
   preparing=$!
 fi

@@ -13,6 +13,7 @@
 #     prometheus       Prometheus and promtool, which read our metrics
 #     s3               an S3 server, for the tests
 #     pyarrow          its Parquet writer is what the object sink is measured beside
+#     pika             a client for AMQP 0.9.1: what reading over it is measured beside
 #     sqlite3        the program, whose .import the sqlite sink is measured beside
 #     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
 #                      --where after it, prints the folder that they are in
@@ -35,6 +36,8 @@ VENV_WHY[duckdb]='an independent reader of Parquet files'
 VENV_PACKAGES[duckdb]='duckdb==2.0.0'
 VENV_WHY[s3]='moto, an S3 server with conditional writes: the tests of the object sink'
 VENV_PACKAGES[s3]='moto==5.2.5 flask==3.1.3 flask-cors==6.0.5'
+VENV_WHY[pika]='a client for AMQP 0.9.1, beside which reading over it is measured'
+VENV_PACKAGES[pika]='pika==1.4.4'
 VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
 VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
@@ -129,7 +132,7 @@ postgres_dir() {
 postgres_install() {
   postgres_dir >/dev/null && return
   announce "installing postgresql (the tests of the postgres sink start servers of their own)"
-  # Else the package makes and starts one for the whole machine, which nobody asked for.
+  # Otherwise the package creates and starts a server for the whole machine.
   apt_install postgresql-common
   as_root mkdir -p /etc/postgresql-common/createcluster.d
   as_root tee /etc/postgresql-common/createcluster.d/rillway.conf >/dev/null <<<'create_main_cluster = false'
@@ -211,7 +214,7 @@ if [[ $# == 2 && $1 == prometheus && $2 == --where ]]; then
 fi
 missing=0
 for what in "$@"; do
-  # A process each: what cannot be had must not keep the rest from being seen to.
+  # A process each: one that fails must not keep the others from being installed.
   status=0
   "$HERE/setup.sh" "$what" || status=$?
   case $status in

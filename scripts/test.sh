@@ -9,7 +9,7 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
 for left in "$target"/test-run.*; do
-  # Of a run that was killed: its brokers have gone with it.
+  # Left by a run that was killed: its brokers have ended with it.
   [[ -e /proc/${left##*.} ]] || rm -rf "$left"
 done
 run=$target/test-run.$$

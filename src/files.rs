@@ -11,6 +11,7 @@
 
 mod atomic;
 mod folders;
+mod rights;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -20,3 +21,4 @@ pub(crate) use self::atomic::{rename, write_synced};
 #[cfg(feature = "object")]
 pub(crate) use self::folders::sync_folder;
 pub(crate) use self::folders::{could_write_in, make_folder};
+pub(crate) use self::rights::{lacking_to_write, unread, unwritten};

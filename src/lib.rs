@@ -8,6 +8,7 @@ pub mod consumer;
 pub mod faults;
 pub(crate) mod files;
 pub mod flow;
+pub mod oauth;
 pub mod republish;
 #[cfg(test)]
 mod seeds;

@@ -1,5 +1,5 @@
-//! The admin server of the built binary among clients that do nothing: is `/livez` always served, so that
-//! nobody restarts a healthy daemon?
+//! Idle clients of the built binary's admin server: is `/livez` still served, so that nobody restarts a
+//! healthy daemon?
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-/// More than the server has places for.
+/// More connections than the server accepts.
 const CLIENTS: usize = 70;
 
 async fn among_the_idle() -> Result<(), Unavailable> {
@@ -54,7 +54,7 @@ async fn among_the_idle() -> Result<(), Unavailable> {
             let told = String::from_utf8_lossy(&probe.stderr).into_owned();
             assert!(probe.status.success(), "{arguments:?} beside those {what}: {told}");
         }
-        // Nobody has waited until those that are idle reach the server's own limit.
+        // The idle clients have not been waited for until the server's own limit.
         assert!(started.elapsed() < HEAD_TIME_MAX, "{:?} beside those {what}", started.elapsed());
         drop(held);
     }

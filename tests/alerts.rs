@@ -1,9 +1,11 @@
-//! Does each kind of trouble raise its alert, and does health raise none? The rules of
-//! `deploy/prometheus` are judged by promtool, and by a Prometheus beside real failures.
+//! Does each kind of failure raise its alert, and does a healthy daemon raise none? promtool checks the
+//! rules of `deploy/prometheus`, and a Prometheus evaluates them beside real failures.
 //!
-//! - [`repeated`]: failures that come again and again
+//! - [`repeated`]: failures that occur again and again
+//! - [`watched`]: references of other programs
 
 mod repeated;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,7 +24,7 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
 use crate::common::{Broker, Version, eventually, streams};
 
-/// Every time in the rules is so many times shorter here.
+/// Factor by which every time in the rules is divided here.
 const FASTER: f64 = 300.0;
 
 fn deployed(name: &str) -> std::path::PathBuf {
@@ -46,8 +48,8 @@ async fn the_rules_pass_their_own_test() {
     or_skip!(judged_by_promtool().await);
 }
 
-/// The deployed rules with every time in them so many times shorter: `for`, ranges, and what seconds
-/// are compared with.
+/// The deployed rules with every time in them divided by the factor: `for`, ranges, and the seconds that
+/// figures are compared with.
 fn faster(rules: &str, times: f64) -> String {
     let line = |line: &str| {
         let prose = ["#", "summary", "description"];
@@ -65,7 +67,7 @@ fn faster(rules: &str, times: f64) -> String {
             } else if let Some(hours) = span.strip_suffix('h').and_then(number) {
                 format!("{:.0}ms", hours * 3_600_000.0 / times)
             } else {
-                // A number of seconds, but not one of a pace.
+                // A number of seconds, but not a rate.
                 match number(span).filter(|n| *n >= 100.0 && !line.contains('*')) {
                     Some(seconds) => (seconds / times).to_string(),
                     None => return word.to_owned(),
@@ -95,6 +97,7 @@ fn every_time_is_made_shorter() {
         "> 12 and rillway_lag_messages > 0",
         "deriv(rillway_lag_seconds[3000ms]) > 0",
         "changes(process_start_time_seconds{job=\"rillway\"}[12000ms]) > 3",
+        "avg_over_time(process_open_fds{job=\"rillway\"}[2000ms])",
         "in an hour",
     ] {
         assert!(rules.contains(shorter), "{shorter} is not in\n{rules}");
@@ -113,7 +116,7 @@ fn consumer(name: &str, stream: &str, sink: &str, more: &str) -> String {
     )
 }
 
-/// What has fired so far: alert and consumer, or alert alone.
+/// Alerts that have fired so far: with the consumer, or alone.
 async fn fired(prometheus: &Prometheus, so_far: &mut BTreeSet<String>) {
     for (labels, _) in prometheus.series("ALERTS{alertstate=\"firing\"}").await {
         let of = |label: &str| labels.get(label).map_or("", String::as_str);
@@ -219,7 +222,7 @@ async fn each_kind_of_trouble() -> Result<(), Unavailable> {
     let mut so_far = BTreeSet::new();
     let started = std::time::Instant::now();
     while !expected.is_subset(&so_far) {
-        // Retention comes nearer all the while.
+        // Meanwhile retention comes nearer.
         streams::publish(broker, &short, (0..200).map(|_| large.clone())).await;
         fired(&prometheus, &mut so_far).await;
         let missing: Vec<_> = expected.difference(&so_far).collect();

@@ -1,5 +1,10 @@
-//! Streams read over AMQP 0.9.1: does the source keep the contract, where does a consumer begin, what
-//! survives kills, which losses are noticed, and what differs from the stream protocol?
+//! Streams over AMQP 0.9.1: does the source keep its contract, where does a consumer begin, what survives
+//! kills, which losses are noticed, and what differs from the stream protocol?
+
+mod identity;
+mod limits;
+mod peer;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,14 +81,15 @@ async fn start_positions(version: Version) -> Result<(), Unavailable> {
         daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
     }
     daemon.kill();
-    // Published while nothing runs: `next` is later than its first connection, not this one.
+    // Published while nothing runs: after a restart, `next` still means its first connection, not this
+    // one.
     streams::publish(broker, &stream, (20..25).map(|i| format!("message {i}"))).await;
     let mut daemon = home.start();
     for (name, _, first) in starts {
         daemon.until_durable(name, 24).await;
         let offsets = home.offsets(name, &stream);
         let begins = offsets[0];
-        // Publishing in one go may still be several chunks: `last` is one of them.
+        // One publish call may still make several chunks: `last` is one of them.
         assert!(first.is_none_or(|first| first == begins), "{name} begins at {begins}");
         assert!(begins <= 20 && (name != "last" || begins >= 10), "{name} begins at {begins}");
         assert_eq!(offsets, (begins..25).collect::<Vec<_>>(), "{name}");
@@ -107,7 +113,7 @@ async fn amqp_begins_where_the_configuration_says_on_rabbitmq_4_3() {
     or_skip!(start_positions(Version::V4_3).await);
 }
 
-/// Killed at random while messages are published: nothing missing, nothing twice.
+/// Killed at random while messages are published: nothing missing, nothing duplicated.
 async fn kills(version: Version) -> Result<(), Unavailable> {
     const EACH: u64 = 3000;
     let broker = Broker::shared(version).await?;
@@ -155,7 +161,7 @@ async fn amqp_survives_kills_on_rabbitmq_4_3() {
     or_skip!(kills(Version::V4_3).await);
 }
 
-/// Messages in compressed batches are not delivered over AMQP: that is noticed.
+/// AMQP does not deliver messages in compressed batches: the consumer notices.
 async fn compressed(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let rstream = Rstream::at(broker).await?;
@@ -195,7 +201,7 @@ async fn amqp_notices_compressed_batches_on_rabbitmq_4_3() {
     or_skip!(compressed(Version::V4_3).await);
 }
 
-/// An offset that a consumer of the stream protocol stores takes an offset in the stream: over AMQP
+/// A consumer of the stream protocol stores an offset, which takes an offset in the stream: over AMQP
 /// that is a gap like any other.
 async fn stored_offsets(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
@@ -228,7 +234,7 @@ async fn amqp_takes_stored_offsets_for_a_loss_on_rabbitmq_4_3() {
     or_skip!(stored_offsets(Version::V4_3).await);
 }
 
-/// Neither a super stream nor publishing is reached over AMQP 0.9.1: both say so before anything
+/// Neither super streams nor publishing are possible over AMQP 0.9.1: both errors come before anything
 /// connects.
 #[test]
 fn amqp_is_for_reading_streams_only() {
@@ -280,7 +286,7 @@ async fn amqp_refusals_say_why_on_rabbitmq_4_3() {
     or_skip!(refusals(Version::V4_3).await);
 }
 
-/// The same messages over both transports. What may differ is said in docs/guides/amqp.md.
+/// The same messages over both protocols. docs/guides/amqp.md lists what may differ.
 async fn both_ways(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "amqp-both").await;
@@ -324,7 +330,7 @@ async fn both_ways(version: Version) -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// A line without what the broker's conversion does not keep.
+/// A line without the parts that the broker's conversion changes.
 fn comparable(line: &Value) -> Value {
     let mut line = line.clone();
     let fields = line.as_object_mut().unwrap();
@@ -358,7 +364,7 @@ async fn amqp_and_the_stream_protocol_agree_on_rabbitmq_4_3() {
     or_skip!(both_ways(Version::V4_3).await);
 }
 
-/// A stream that was deleted and created again, and is longer than the position.
+/// A stream that was re-created, and is longer than the position.
 async fn re_created(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "amqp-again").await;
@@ -383,8 +389,8 @@ async fn amqp_notices_a_re_created_stream_on_rabbitmq_4_3() {
     or_skip!(re_created(Version::V4_3).await);
 }
 
-/// Headers that would end a careless reader: an offset of the publisher's own, and tables nested more
-/// deeply than a reader takes.
+/// Message headers that would break a careless parser: a publisher's own offset, and tables nested more
+/// deeply than the parser allows.
 async fn odd_headers(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "amqp-headers").await;

@@ -1,8 +1,8 @@
 //! Do the arrows between modules still point one way, and does every file stay small?
 //!
-//! The arrows are read out of the sources: every `crate::…` path, also one that is reached by
-//! `super::`. Comments, strings and what stands under `#[cfg(test)]` do not count. ARCHITECTURE.md
-//! tells the same in words.
+//! The arrows are read from the sources: every `crate::…` path, also if it is written with `super::`.
+//! Comments, strings and items under `#[cfg(test)]` do not count. ARCHITECTURE.md describes the same
+//! arrows.
 
 mod circles;
 mod links;
@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 /// A file is split before it reaches this.
 const LINES_MAX: usize = 500;
 
-/// What each module may use of the crate, and which other crates it must not use. A path with a
-/// `::` allows only that part. What is not in this table is forbidden.
+/// What each module may use of the crate, and which other crates it must not use. A path with a `::`
+/// allows only that part. Everything that is not in this table is forbidden.
 struct Rule {
     module: &'static str,
     may_use: &'static [&'static str],
     never: &'static [&'static str],
 }
 
-/// What waits or does I/O, which pure modules must not.
+/// Crates and modules that wait or do I/O: forbidden in pure modules.
 const IMPURE: &[&str] = &["tokio", "std::net", "std::fs", "std::thread", "tracing", "metrics"];
 
 const RULES: &[Rule] = &[
@@ -30,11 +30,20 @@ const RULES: &[Rule] = &[
     Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
     Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
-    Rule { module: "tls", may_use: &[], never: &["tokio", "metrics"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
-    Rule { module: "settings", may_use: &["tls", "types"], never: &["tokio"] },
     Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
+    Rule {
+        module: "tls",
+        may_use: &["files", "flow::trouble", "sync", "telemetry::identity"],
+        never: &["tokio", "metrics"],
+    },
+    Rule {
+        module: "oauth",
+        may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
+        never: &["metrics"],
+    },
+    Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
     Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
     Rule {
         module: "broker",
@@ -45,6 +54,7 @@ const RULES: &[Rule] = &[
             "flow::credit",
             "flow::lag",
             "flow::resume",
+            "oauth",
             "sync",
             "tls",
             "types",
@@ -70,6 +80,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "config",
         may_use: &[
+            "files",
             "settings",
             "sink::declaration",
             "sink::placeholders",
@@ -85,7 +96,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "source",
-        may_use: &["broker", "flow::lag", "flow::resume", "sync", "types", "wire"],
+        may_use: &["broker", "flow::lag", "flow::resume", "oauth", "sync", "tls", "types", "wire"],
         never: &["metrics"],
     },
     Rule {
@@ -132,6 +143,7 @@ const RULES: &[Rule] = &[
             "consumer",
             "files",
             "flow",
+            "oauth",
             "sink",
             "supervisor",
             "telemetry",
@@ -146,7 +158,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a folder, but for what is built, fetched or made by running.
+/// All files below a folder, except those that are built, fetched or made at run time.
 fn files(folder: &Path, into: &mut Vec<PathBuf>) {
     const NOT_OURS: [&str; 6] = ["target", "demo-data", ".git", "node_modules", ".venv", "corpus"];
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -196,8 +208,8 @@ fn test_modules(sources: &[(Vec<String>, String)]) -> BTreeSet<Vec<String>> {
     found
 }
 
-/// The text without comments, string literals and items under `#[cfg(test)]`; line by line, so that
-/// numbers stay. Good for code as rustfmt leaves it.
+/// The text without comments, string literals and items under `#[cfg(test)]`; line by line, so that line
+/// numbers stay. Works for code that rustfmt has formatted.
 fn code_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut skipping: Option<usize> = None;
@@ -315,14 +327,14 @@ fn head(path: &str) -> Option<String> {
     Some(if second.is_empty() { first } else { format!("{first}::{second}") })
 }
 
-/// What is wrong with the code of one file, and how many arrows it had.
+/// The violations in one file, and the number of its arrows.
 fn judge(module: &[String], text: &str) -> (Vec<String>, usize) {
     let top = &module[0];
     let Some(rule) = RULES.iter().find(|rule| rule.module == top) else {
         return (vec![format!("module {top} is not in the table of tests/architecture.rs")], 0);
     };
     let (mut wrong, mut arrows) = (Vec::new(), 0);
-    // A statement may go over several lines: `use crate::{` first of all.
+    // A statement may span several lines, most often `use crate::{`.
     let mut statement = String::new();
     for (index, line) in code_lines(text).into_iter().enumerate() {
         let number = index + 1;
@@ -459,7 +471,7 @@ fn a_planted_arrow_is_found() {
         let (wrong, _) = judge(&module(path), code);
         assert!(wrong.is_empty(), "{path}: {code:?}: {wrong:?}");
     }
-    // What follows a part that is left out counts again.
+    // Code after an excluded part counts again.
     let code = "#[cfg(test)]\nmod tests {\n    fn f() {}\n}\nuse crate::broker::Connection;";
     assert_eq!(judge(&module("sink/null"), code).0, ["line 5: sink must not use crate::broker"]);
 }

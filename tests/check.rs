@@ -1,4 +1,4 @@
-//! `rillway check`: does it tell of every consumer, and does it promise what the documentation does?
+//! `rillway check`: does it report on every consumer, and does it promise what the documentation does?
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n")
 }
 
-/// One consumer that could run, among those that could not, each for another reason.
+/// One consumer that could run, among others that could not, each for another reason.
 async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "check").await;

@@ -1,5 +1,5 @@
-//! Do sub-entry batches of every codec, written by implementations that are not ours, arrive with the
-//! right offsets and bodies, beside plain messages and from the middle?
+//! Do sub-entry batches of every codec, written by other implementations, arrive with the right offsets
+//! and bodies, among plain messages, and from their middle?
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn every_codec(version: Version) -> Result<(), Unavailable> {
     let rstream = Rstream::at(broker).await?;
     let stream = streams::create(broker, "codecs").await;
     let mut end = 0;
-    // The last batch of each is not full.
+    // The last batch of each codec is not full.
     for compression in Compression::ALL {
         streams::publish(broker, &stream, (end..end + 3).map(body)).await;
         rstream.publish_batches(&stream, compression, 20, &messages(end + 3..end + 50)).await;
@@ -39,7 +39,7 @@ async fn every_codec(version: Version) -> Result<(), Unavailable> {
     streams::publish(broker, &stream, (end..end + 5).map(body)).await;
     end += 5;
 
-    // In each codec's first, second and third batch, at their edges and in between.
+    // In each codec's first, second and third batch, at the edges and in between.
     let starts =
         [0, 2, 3, 4, 22, 23, 49, 73, 80, 99, 103, 117, 142, 150, 153, 199, 204, 222, 223, 249, 254];
     let consumers: String = starts
@@ -73,7 +73,7 @@ async fn every_codec(version: Version) -> Result<(), Unavailable> {
         assert_eq!(lines.len() as u64, end - start, "from {start}");
         for (line, nth) in lines.iter().zip(start..) {
             assert_eq!(line["offset"], nth, "from {start}");
-            // Not by assert_eq: some are long.
+            // Not with assert_eq: some bodies are long.
             assert!(line["body"] == body(nth).as_str(), "from {start}: the body at {nth}");
         }
     }
@@ -95,7 +95,7 @@ async fn every_codec_on_rabbitmq_4_3() {
     or_skip!(every_codec(Version::V4_3).await);
 }
 
-/// Stopped and started again in the middle of batches: a stored offset knows nothing of batches.
+/// Stopped and started again in the middle of batches: a stored offset may lie inside a batch.
 #[tokio::test]
 async fn resumed_in_the_middle_of_every_batch() {
     let broker = or_skip!(Broker::shared(Version::V4_3).await);

@@ -1,5 +1,5 @@
-//! When are offsets stored: every N messages, and never after each one; at once where somebody asks;
-//! and again where a store did not arrive?
+//! When are offsets stored: every N messages, and not after each one; at once on request; and again after
+//! a store did not arrive?
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::common::{Broker, Version, eventually, streams};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Stores nothing by itself within a test's time.
+/// Stores nothing by itself within the time of a test.
 const NEVER: &str = r#"{ every = "1h", every_messages = 1000000000 }"#;
 
 fn consumer(name: &str, stream: &str, commit: &str, sink: &str) -> String {
@@ -35,7 +35,7 @@ async fn stores(daemon: &Daemon, name: &str, result: &str) -> f64 {
     daemon.metric("rillway_offset_stores_total", &[&name, &result]).await.unwrap_or(0.0)
 }
 
-/// By both ways in which a person asks for it; the daemon goes on as before.
+/// By both ways in which an operator requests it; the daemon continues as before.
 async fn stored_at_once_where_asked(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let rstream = Rstream::at(broker).await?;
@@ -63,7 +63,7 @@ async fn stored_at_once_where_asked(version: Version) -> Result<(), Unavailable>
         (1.0, 0.0)
     );
 
-    // An offset that is stored is not stored again, however often one asks: it would grow the stream.
+    // A stored offset is not stored again, however often it is requested: that would grow the stream.
     for _ in 0..3 {
         let (status, again) = daemon.http("POST", "/api/v1/consumers/a/commit").await.unwrap();
         assert_eq!((status, again), (200, body.clone()));
@@ -118,8 +118,8 @@ async fn stored_at_once_where_asked_on_rabbitmq_4_3() {
     or_skip!(stored_at_once_where_asked(Version::V4_3).await);
 }
 
-/// 2,000 messages in batches of 10. As many stores as the policy says at the most, and as few as one
-/// where much is written while one is under way; the last at the end.
+/// 2,000 messages in batches of 10. At most as many stores as the policy says; and only one for several
+/// batches that are written while a store is running; the last store at the end.
 #[tokio::test]
 async fn stored_every_n_messages_and_never_after_each_one() {
     let broker = or_skip!(Broker::shared(Version::V4_3).await);
@@ -140,7 +140,7 @@ async fn stored_every_n_messages_and_never_after_each_one() {
         daemon.until_durable(name, 1_999).await;
     }
     for (name, every, stores_max) in rows {
-        // What was due when the last message became durable is stored by now or soon.
+        // The store that was due when the last message became durable happens now or soon.
         let due = f64::from(u8::from(every <= 2_000));
         let stored = eventually("what is due is stored", SOON, || async {
             let stored = stores(&daemon, name, "stored").await;
@@ -175,7 +175,7 @@ async fn the_stores_of_a_trickle_are_counted_exactly() {
     assert_eq!(stored, [4, 9, 14, 19, 22]);
 }
 
-/// By time: soon after something moved, once, and not again while nothing does.
+/// By time: soon after the durable offset moved, once, and not again while it does not move.
 #[tokio::test]
 async fn stored_by_time_only_where_something_moved() {
     let broker = Scripted::start(Version::V4_3).await;
@@ -196,7 +196,7 @@ async fn stored_by_time_only_where_something_moved() {
     assert_eq!(broker.stores(), [("c".to_owned(), 1), ("c".to_owned(), 2)]);
 }
 
-/// StoreOffset has no answer: one that the broker dropped is noticed, counted, and sent again.
+/// StoreOffset has no answer: a dropped one is noticed, counted, and sent again.
 #[tokio::test]
 async fn a_store_that_was_dropped_is_sent_again() {
     for version in [Version::V3_10, Version::V4_3] {

@@ -1,4 +1,4 @@
-//! Dead letters, end to end: bad messages are set aside, each once, and the rest goes on.
+//! Dead letters, end to end: bad messages are set aside, each once, and the others are written.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn consumer(stream: &str, policy: &str, sink: &str) -> String {
 const FILES: &str = "{ type = \"file\", dir = \"out\" }";
 const TO_FILE: &str = "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"file\", dir = \"dead\", compression = \"zstd\", rotate_bytes = \"1KiB\" }";
 
-/// Every tenth is bad, the first and the last among them; no two bad ones are the same.
+/// Every tenth is bad, including the first and the last; no two bad ones are the same.
 fn is_bad(offset: u64) -> bool {
     offset.is_multiple_of(10) || offset % 10 == 9
 }
@@ -38,7 +38,7 @@ fn nth(offset: u64) -> Vec<u8> {
     }
     match offset % 40 {
         0 => [BAD_MESSAGE, &offset.to_be_bytes()].concat(),
-        // JSON that was published as it is: a letter keeps its line breaks.
+        // JSON that was published unchanged: a dead letter keeps its line breaks.
         9 => format!("{{\n  \"no\": \"AMQP\",\r\n  \"i\": {offset}\n}}").into_bytes(),
         10 => format!("plain {offset}").into_bytes(),
         _ => [0x00, 0x53, 0x75, 0xff].into_iter().chain(offset.to_be_bytes()).collect(),
@@ -137,7 +137,7 @@ async fn bad_messages_go_into_a_stream() {
     );
 }
 
-/// At each point, in the sink and in the letters' own, early and late.
+/// At each point, in the sink and in the dead letters' own sink, early and late.
 #[tokio::test]
 async fn killed_at_any_point_each_bad_message_is_set_aside_once() {
     or_skip!(
@@ -149,13 +149,14 @@ async fn killed_at_any_point_each_bad_message_is_set_aside_once() {
             let home = Home::new(&broker.uri(), &consumer(&stream, TO_FILE, FILES));
             for nth in [1, 2, 3, 6] {
                 for point in ["received", "written", "flushed", "committed", "offset_stored"] {
-                    // One that is not passed so often ends with the work done, or is ended.
+                    // If the point is not passed that often, the daemon ends with the work done, or is
+                    // ended here.
                     let daemon = home.start_with_fault(&format!("die@{point}:{nth}"));
                     eventually("it died, or is done", MINUTE, || async {
                         let written = home.segments("out", &stream).pop();
                         let text = written.map(|path| std::fs::read_to_string(path).unwrap());
                         let last = format!("\"offset\":{},", total - 2);
-                        // It may be writing still: a line without an end is none yet.
+                        // It may still be writing: a line without an end does not count.
                         let done = text.is_some_and(|text| {
                             text.rsplit_once('\n').is_some_and(|(whole, _)| whole.contains(&last))
                         });
@@ -211,7 +212,7 @@ async fn a_consumer_waits_for_the_sink_of_its_letters() {
     );
 }
 
-/// What `rillway dead-letters …` printed, as JSON.
+/// The output of `rillway dead-letters …`, as JSON.
 fn ask(home: &Home, verb: &str) -> Value {
     let output = home.command(&["dead-letters", verb, "filer", "--json"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -222,7 +223,7 @@ fn ask(home: &Home, verb: &str) -> Value {
     answer
 }
 
-/// Makes letters: a consumer into files, with this policy, reads the stream to its end.
+/// Makes dead letters: a consumer into files, with this policy, reads the stream to its end.
 async fn letters_of(home: &Home, total: u64) {
     let mut daemon = home.start();
     daemon.until_durable("filer", total - 1).await;
@@ -233,8 +234,8 @@ fn configure(home: &Home, broker: &Broker, consumers: &str) {
     home.configure(&format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri()), consumers);
 }
 
-/// Letters in files and in a stream; into a sink that takes anything, interrupted at each point,
-/// each message arrives once, as it was, and a repetition does nothing.
+/// Dead letters in files and in a stream are replayed into a sink that takes anything, and interrupted at
+/// each point: each message arrives once, unchanged, and a repeated replay does nothing.
 async fn replayed(policy: &str, label: &str, keys: &str) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, label).await;
@@ -246,7 +247,7 @@ async fn replayed(policy: &str, label: &str, keys: &str) -> Result<(), Unavailab
     assert_eq!((&listed["letters"], &listed["reasons"]["undecodable"]), (&12.into(), &12.into()));
     assert_eq!((&listed["first_offset"], &listed["last_offset"]), (&0.into(), &59.into()));
 
-    // The sink that refused them still does; that is told, and they stay.
+    // The sink that refused them still does: that is reported, and they stay.
     let refused = ask(&home, "replay");
     let bad: Vec<u64> = (0..60).filter(|n| is_bad(*n)).collect();
     assert_eq!(refused["replayed"], 0);
@@ -273,7 +274,7 @@ async fn replayed(policy: &str, label: &str, keys: &str) -> Result<(), Unavailab
     assert_eq!((&again["replayed"], &again["done_before"]), (&0.into(), &0.into()));
     assert_eq!(messages(broker, &target).await.len(), 12);
 
-    // Later letters are for a later replay; the daemon runs all the while.
+    // Later dead letters are for a later replay; the daemon runs all the time.
     configure(&home, broker, &consumer(&stream, &policy, FILES));
     put(broker, &stream, &(60..80).map(nth).collect::<Vec<_>>()).await;
     let mut daemon = home.start();
@@ -298,7 +299,7 @@ async fn letters_in_files_are_replayed() {
 #[tokio::test]
 async fn letters_in_a_stream_are_replayed() {
     let policy = "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"stream\", stream = \"LETTERS\", create = true }";
-    // The longest that `check` takes; the replay's own name is longer.
+    // The longest name that `check` accepts; the replay's own name is longer.
     let keys = format!(", publisher = \"{}\"", "p".repeat(244));
     or_skip!(replayed(policy, "replay-stream", &keys).await);
 }

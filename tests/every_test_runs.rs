@@ -1,4 +1,5 @@
-//! Is every file of tests part of the binary? One left out of `main.rs` would pass by not running.
+//! Is every file of tests part of the binary? A file that is missing in `main.rs` would pass without
+//! running.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The broker goes away, the network breaks, a peer falls silent, a stream is deleted: does consuming
-//! go on by itself, with nothing lost and nothing twice in the files?
+//! The broker stops, the network breaks, a peer goes silent, a stream is deleted: does consuming continue
+//! by itself, with nothing lost or duplicated in the files?
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::common::scripted::{Chunk, Scripted, frame};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-/// What [`Home::new`] says for every consumer.
+/// The options that [`Home::new`] gives every consumer.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Between what happens and what the test sees of it: scheduling on a busy machine, and asking.
+/// Delay between an event and the test's view of it: scheduling on a busy machine, and polling.
 const MARGIN: Duration = Duration::from_millis(1500);
 
 const LONG: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ fn filer(name: &str, stream: &str) -> String {
     )
 }
 
-/// By way of the proxy, and by no other.
+/// Through the proxy only.
 fn behind(broker: &Broker, proxy: &Proxy, consumers: &str) -> Home {
     let settings = format!(
         "uri = \"{}\"\nheartbeat = \"{}s\"\nfollow_advertised_hosts = false",
@@ -46,15 +46,15 @@ fn running(consumer: &Value) -> bool {
     consumer["state"] == "running"
 }
 
-/// Waits until something is written that was not before. Only under a load that goes on: of a backlog
-/// everything may be written by now.
+/// Waits until something new is written. Only under a continuous load: of a backlog, everything may be
+/// written by now.
 async fn until_more(daemon: &mut Daemon, name: &str) {
     let written = |c: &Value| c["durable_offset"].as_u64();
     let before = daemon.consumer(name).await.and_then(|c| written(&c));
     daemon.until(name, "something more is written", LONG, |c| written(c) > before).await;
 }
 
-/// Waits until a consumer says that it cannot work, and why.
+/// Waits until a consumer reports that it cannot work, and why.
 async fn until_trouble(daemon: &mut Daemon, name: &str, within: Duration, why: &str) -> String {
     let what = format!("{name} not running: {why}");
     let says = |c: &Value| c["reason"].as_str().is_some_and(|reason| reason.contains(why));
@@ -71,7 +71,7 @@ async fn broker_away() -> Result<(), Unavailable> {
     streams::publish(&broker, &stream, (0..EACH).map(body)).await;
     let mut daemon = home.start();
     for round in 1..=2 {
-        // In the midst of a backlog, or just behind it where this test is slower than the daemon.
+        // In the middle of a backlog, or just behind it if this test is slower than the daemon.
         daemon
             .until("filer", "a part of this round is written", LONG, |consumer| {
                 consumer["durable_offset"].as_u64() >= Some(EACH * (round - 1))
@@ -136,8 +136,8 @@ async fn a_connection_that_is_cut_again_and_again() {
     or_skip!(connection_cut().await);
 }
 
-/// A silent peer is noticed within two heartbeats from the last that was heard of it, and not at once
-/// either: that would be a connection that was closed.
+/// A silent peer is noticed within two heartbeats after its last sign of life. It is not noticed at once
+/// either: that would be a closed connection.
 async fn noticed(daemon: &mut Daemon, silent: Instant) {
     let within = (2 * HEARTBEAT + MARGIN).saturating_sub(silent.elapsed());
     until_trouble(daemon, "filer", within, "silent").await;
@@ -170,7 +170,7 @@ async fn a_network_that_goes_silent() {
     or_skip!(network_silent().await);
 }
 
-/// Also on a connection with nothing to deliver, where only heartbeats tell.
+/// Also on a connection with nothing to deliver, where only heartbeats show it.
 async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     let broker = Broker::private(Version::V4_3).await?;
     let stream = streams::create(&broker, "frozen").await;
@@ -185,7 +185,7 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     streams::publish(&broker, &stream, (1000..2000).map(body)).await;
     home.until_landed(&daemon, "filer", &stream, 2000).await;
 
-    // RabbitMQ tells no reason here: it hangs up.
+    // RabbitMQ gives no reason here: it closes the connection.
     broker.ctl(&["rabbitmqctl", "close_all_connections", "maintenance"]).await;
     eventually("the end of the connection in the log", LONG, || async {
         let said = |line: &str| line.contains("WARN") && line.contains("closed the socket");
@@ -200,7 +200,8 @@ async fn broker_frozen_and_closing() -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// The server's Close, in mid-stream: answered, its code and reason in the log, and connected anew.
+/// The server's Close in the middle of the stream: it is answered, its code and reason are logged, and
+/// the consumer connects again.
 #[tokio::test]
 async fn a_broker_that_closes_with_a_reason() {
     const VIRTUAL_HOST_ACCESS_FAILURE: u16 = 0x0c;
@@ -234,7 +235,7 @@ async fn a_broker_that_freezes_and_one_that_closes_every_connection() {
     or_skip!(broker_frozen_and_closing().await);
 }
 
-/// What a stream holds that was created again under a consumer that had read 1000 messages.
+/// The content of a stream that was re-created under a consumer that had read 1000 messages.
 const CREATED_AGAIN: [(&str, u64); 3] = [("empty", 0), ("shorter", 500), ("longer", 3000)];
 
 async fn stream_deleted(version: Version) -> Result<(), Unavailable> {
@@ -258,7 +259,7 @@ async fn stream_deleted(version: Version) -> Result<(), Unavailable> {
         let reason = until_trouble(&mut daemon, name, LONG, "does not exist").await;
         assert!(reason.contains(stream.as_str()), "{reason}");
     }
-    // Nobody else was disturbed.
+    // No other consumer was disturbed.
     let kept = daemon.consumer("other").await.unwrap();
     assert!(running(&kept) && kept["ready"] == true, "{kept}");
     streams::publish(broker, &other, (1000..2000).map(body)).await;

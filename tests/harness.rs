@@ -1,4 +1,4 @@
-//! Do the tests' own tools do what they say? Everything else here rests on them.
+//! Do the tests' own tools work? Everything else here depends on them.
 
 use std::time::Duration;
 
@@ -132,14 +132,14 @@ async fn a_stream_can_be_made_to_truncate_soon() {
     for _ in 0..10 {
         streams::publish(broker, &stream, (0..50).map(|_| vec![b'x'; 1_000])).await;
     }
-    // Truncation follows a while after what fills the segment.
+    // Truncation follows some time after the message that fills the segment.
     eventually("the stream's start is gone", SOON, || async {
         (rstream.read(&stream, 0, 1).await[0].offset > 0).then_some(())
     })
     .await;
 }
 
-/// A frame of the stream protocol to which any broker answers.
+/// A frame of the stream protocol that any broker answers.
 const PEER_PROPERTIES: &[u8] = &[0, 0, 0, 12, 0, 0x11, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
 
 /// A server that sends back what it gets.

@@ -1,7 +1,7 @@
-//! One consumer's panic, or a sink that always fails, or never returns: do the two others keep their
-//! pace, and is the failing one shown for what it is?
+//! One consumer panics, or its sink always fails, or never returns: do the two others keep their speed,
+//! and is the failing one shown as such?
 //!
-//! Through the library, since no sink of ours can be brought to panic.
+//! Through the library, since none of the real sinks can be made to panic.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -23,7 +23,7 @@ use crate::common::{Broker, METRICS, Version, eventually, streams};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What the one sample of this counter is whose labels hold both of these.
+/// Value of the counter's one sample whose labels hold both of these.
 fn counted(metric: &str, consumer: &str, label: &str) -> u64 {
     let (text, consumer) = (METRICS.render(), format!("consumer=\"{consumer}\""));
     let mut samples = text.lines().filter(|line| {
@@ -34,7 +34,7 @@ fn counted(metric: &str, consumer: &str, label: &str) -> u64 {
     sample.unwrap_or(0)
 }
 
-/// What is wrong with a sink.
+/// A sink's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -109,8 +109,8 @@ fn durable(overview: &dyn Overview, name: &str) -> Option<u64> {
     view(overview, name).durable_offset.map(|offset| offset.0)
 }
 
-/// Runs three consumers, of which the first has a fault, until both others have written everything,
-/// twice; returns how long that took.
+/// Runs three consumers, the first with a fault, until both others have written everything, twice;
+/// returns how long that took.
 async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     const EACH: u64 = 20_000;
     let broker = Broker::shared(Version::V4_3).await?;
@@ -123,7 +123,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
              restart = {{ min_backoff = \"20ms\", max_backoff = \"100ms\" }}\n"
         )
     };
-    // A name of its own in the metrics, which all tests of this process share.
+    // A unique name in the metrics, which all tests of this process share.
     let faulty = format!("{fault:?}");
     let home = Home::new(
         &broker.uri(),
@@ -168,7 +168,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     assert_eq!(shown.durable_offset, None, "it made nothing durable");
     assert!(overview.live().is_ok(), "the daemon itself is well");
 
-    // More comes: the others write it, and the faulty one's lag grows.
+    // More messages: the others write them, and the faulty one's lag grows.
     let lag = view(&*overview, &faulty).lag_messages.unwrap_or(0);
     streams::publish(broker, &stream, (EACH..2 * EACH).map(body)).await;
     until_written("second", 2 * EACH - 1).await;
@@ -178,7 +178,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
         fault,
         Fault::PanicsWhenOpened | Fault::FailsToOpen | Fault::PanicsWhenAskedWhereItIs
     ) {
-        // Of a consumer that never came to know its position, there is no lag to tell.
+        // A consumer that never knew its position has no lag.
         eventually("its lag grows", LONG, || async {
             (view(&*overview, &faulty).lag_messages >= Some(lag + EACH)).then_some(())
         })
@@ -192,7 +192,7 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
 
     let drained = supervisor.drain(Duration::from_secs(2)).await;
     let late: Vec<&str> = drained.late.iter().map(|key| key.consumer.as_str()).collect();
-    // What cannot be written keeps it from draining; who had nothing in hand can end.
+    // Unwritten messages keep it from draining; a consumer with none can end.
     let holds = matches!(fault, Fault::AlwaysFails | Fault::NeverReturns);
     assert_eq!(late, if holds { vec![faulty.as_str()] } else { vec![] });
     for name in ["second", "third"] {
@@ -205,8 +205,8 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     Ok(took)
 }
 
-/// Panics and sinks that cannot be opened are counted as restarts, and come again and again; a sink
-/// that only fails to write is asked again, without a restart.
+/// Panics and sinks that cannot be opened count as restarts, and recur; a sink that only fails to write
+/// is tried again without a restart.
 async fn assert_restarts(
     fault: Fault,
     overview: &Arc<dyn Overview>,
@@ -235,8 +235,8 @@ async fn assert_restarts(
     }
 }
 
-/// All faults in turn, so that the pace of the others can be compared with that beside a good one.
-/// Only coarsely: this machine may have other things to do.
+/// All faults in turn, so that the speed of the others can be compared with that beside a healthy
+/// consumer. Only coarsely: this machine may be busy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_others_keep_their_pace() {
     let usual = or_skip!(beside(Fault::None).await);

@@ -1,11 +1,11 @@
-//! Lag: does it fall to 0, and stay there, once all is written, also on a stream where nothing but the
-//! broker's own chunks for stored offsets follows? Does it grow for a consumer that has halted? Does
-//! headroom count down as retention comes near?
+//! Lag: does it fall to 0, and stay there, once everything is written, also on a stream where only the
+//! broker's own chunks for stored offsets follow? Does it grow for a consumer that has halted? Does
+//! headroom shrink as retention comes near?
 //!
-//! - [`truth`]: do the figures agree, second by second, with what another client sees?
-//! - [`figures`]: one wrong figure after the other, each of which was seen
+//! - [`truth`]: do the figures agree, second by second, with another client's?
+//! - [`figures`]: figures that were once wrong
 //! - [`shared`]: one connection for all streams of a node
-//! - [`lookout`]: what is no longer looked at leaves nothing behind
+//! - [`lookout`]: a stream that is no longer observed leaves nothing behind
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn filer(stream: &str, more: &str) -> String {
     )
 }
 
-/// Both lags, by the metrics; each a number, and none below 0, at any time.
+/// Both lags, by the metrics; each a number, and never below 0.
 async fn lag(daemon: &Daemon) -> Option<(f64, f64)> {
     let messages = daemon.metric("rillway_lag_messages", &["filer"]).await?;
     let seconds = daemon.metric("rillway_lag_seconds", &["filer"]).await?;
@@ -54,7 +54,7 @@ async fn falls_to_zero(version: Version) -> Result<(), Unavailable> {
     for round in 1..=2 {
         streams::publish(broker, &stream, (1000 * (round - 1)..1000 * round).map(body)).await;
         home.until_landed(&daemon, "filer", &stream, 1000 * round).await;
-        // The offset of the last one is stored: now there is a chunk behind it that nobody is sent.
+        // The last offset is stored: now there is a chunk behind it that no consumer receives.
         let last = home.lines("filer", &stream).last().unwrap()["offset"].clone();
         daemon
             .until("filer", "all is written and stored", LONG, |c| {
@@ -62,7 +62,7 @@ async fn falls_to_zero(version: Version) -> Result<(), Unavailable> {
             })
             .await;
         if version != Version::V3_10 {
-            // Where that is to be seen at all.
+            // Only for versions that report it.
             daemon
                 .until("filer", "the chunk of the stored offset is seen", LONG, |c| {
                     c["stream_last_offset"].as_u64() > c["durable_offset"].as_u64()
@@ -70,7 +70,7 @@ async fn falls_to_zero(version: Version) -> Result<(), Unavailable> {
                 .await;
         }
         until_no_lag(&daemon).await;
-        // And there it stays, for longer than it takes to look at the stream again.
+        // And it stays there, for longer than the time between two observations of the stream.
         let looks = Instant::now();
         while looks.elapsed() < Duration::from_secs(3) {
             assert_eq!(lag(&daemon).await, Some((0.0, 0.0)), "nothing came, and lag is back");
@@ -97,10 +97,10 @@ async fn it_falls_to_zero_on_rabbitmq_4_3() {
     or_skip!(falls_to_zero(Version::V4_3).await);
 }
 
-/// A hundred messages, one that cannot be read, and a hundred more: it halts at the one.
+/// A hundred messages, one that cannot be read, and a hundred more: it halts at the bad one.
 async fn halted(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
-    // Retention takes what is over a million bytes, segment by segment.
+    // Retention drops everything beyond a million bytes, segment by segment.
     let retention = [("max-length-bytes", "1000000"), ("stream-max-segment-size-bytes", "500000")];
     let stream = streams::create_with(broker, "halted", &retention).await;
     let rstream = Rstream::at(broker).await?;
@@ -142,7 +142,7 @@ async fn halted(version: Version) -> Result<(), Unavailable> {
         .until("filer", "lag in messages grows", LONG, |c| c["lag_messages"].as_u64() >= Some(more))
         .await;
 
-    // Retention comes nearer, and passes it.
+    // Retention comes nearer, and passes the position.
     let headroom = async || daemon.metric("rillway_retention_headroom_messages", &["filer"]).await;
     assert_eq!(headroom().await, Some(100.0));
     let large = "x".repeat(1000);

@@ -1,5 +1,5 @@
-//! The log as a machine reads it: is every field a plain value, and does every line of a consumer say
-//! whose it is?
+//! The log as a machine reads it: is every field a plain value, and does every line about a consumer name
+//! it?
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::common::load::body;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-/// Written by `{:?}` of a Rust type, not for a reader.
+/// Text written by `{:?}` of a Rust type, which is not for a reader.
 const DEBUG_FORMS: [&str; 5] = ["Some(", "None", "Offset(", "Timestamp(", " { "];
 
-/// A run with a dead service, a missing stream, a message that is skipped, and one consumer that is well.
+/// A run with a dead service, a missing stream, a skipped message, and one healthy consumer.
 async fn trouble_in_json() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "logs").await;

@@ -1,5 +1,5 @@
-//! Names that are longer, once encoded, than what file systems take: every sink, before and after a
-//! restart, with exact offsets and no error in the log.
+//! Names that are, once encoded, longer than file systems allow: every sink, before and after a restart,
+//! with exact offsets and no error in the log.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ use crate::common::{Broker, Version, streams};
 const NAMES: [&str; 7] = ["folder", "store", "files", "rows", "nothing", "letters", "longest"];
 /// Folders of dead letters.
 const LETTERS: [&str; 2] = ["dead-230", "dead-242"];
-/// What file systems take as a name, and so do object stores that keep objects as files.
+/// Longest name in a file system, and in an object store that keeps objects as files.
 const PART_BYTES_MAX: usize = 255;
 
-/// A name of so many of these characters that no other test uses.
+/// A unique name of this many such characters.
 fn named(alphabet: &[char], characters: usize) -> String {
     (0..characters).map(|_| alphabet[fastrand::usize(..alphabet.len())]).collect()
 }
@@ -119,7 +119,7 @@ async fn every_sink(version: Version, stream: &str) -> Result<(), Unavailable> {
     for run in 1..=3_u64 {
         let mut daemon = home.start();
         streams::publish(broker, stream, ((run - 1) * 100..run * 100).map(body)).await;
-        // The offsets that consumers store take some of the stream's own.
+        // The offsets that consumers store take some of the stream's own offsets.
         let offsets = reading::offsets(broker, stream).await;
         assert_eq!(offsets.len() as u64, 100 * run);
         for name in NAMES {
@@ -147,7 +147,7 @@ async fn a_stream_of_85_japanese_characters() {
     or_skip!(every_sink(Version::V4_0, &kana(85)).await);
 }
 
-/// The broker, which keeps a stream in a folder too, finds no leader for one of 235.
+/// The broker, which keeps a stream in a folder too, finds no leader for a name of 235.
 #[tokio::test]
 async fn a_stream_of_230_letters() {
     or_skip!(every_sink(Version::V3_10, &named(&('a'..='z').collect::<Vec<_>>(), 230)).await);

@@ -1,8 +1,8 @@
-//! The tests that need more than the crate itself: brokers, clients of other makes, the built binary.
+//! The tests that need more than the crate itself: brokers, other clients, the built binary.
 //!
-//! One file per question asked, all in one binary: it is linked once, and a shared broker per version
-//! serves all of them. `make test` runs them, and so does plain `cargo test`, which starts what it
-//! needs by itself.
+//! One file per question, all in one binary: it is linked only once, and one shared broker per version
+//! serves all of them. Both `make test` and plain `cargo test` run them; they start what they need by
+//! themselves.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -22,10 +22,12 @@ mod check;
 mod cluster;
 mod codecs;
 mod commits;
+mod create;
 mod crowd;
 mod dead_letters;
 mod every_test_runs;
 mod faults;
+mod filters;
 mod harness;
 mod http;
 mod isolation;
@@ -36,12 +38,14 @@ mod memory;
 mod memory_decoded;
 mod metrics_sink;
 mod moving_set;
+mod oauth;
 mod object;
 mod odd_messages;
 mod postgres;
 mod publish;
 mod refusals;
 mod resume;
+mod rights;
 mod shutdown;
 mod silence;
 mod single_active;
@@ -56,4 +60,6 @@ mod super_stream;
 mod systemd;
 mod tls;
 mod torture;
+mod versions;
+mod watch;
 mod words;

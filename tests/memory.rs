@@ -1,6 +1,6 @@
-//! A sink that is stuck while very many messages wait: does resident memory stay within the bound
-//! that `rillway check` prints, plus 32 MiB for the process? And once the sink goes on, does
-//! everything arrive, over the same connection?
+//! A sink is stuck while very many messages wait: does resident memory stay within the bound that
+//! `rillway check` prints, plus 32 MiB for the process? And once the sink continues, does everything
+//! arrive, over the same connection?
 //!
 //! The sink is standard output into a pipe that nobody reads. By default 300,000 messages wait for 20
 //! seconds; a million for two minutes:
@@ -22,19 +22,21 @@ use crate::common::{Broker, Version, env_or, streams};
 
 const MIB: u64 = 1 << 20;
 
-/// For the program itself, whatever it is told to do.
+/// Memory for the program itself, whatever its configuration.
 const PROCESS_BYTES: u64 = 32 * MIB;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A heartbeat of 2 s, as in [`Home::new`], by way of a proxy that counts connections.
+/// A heartbeat of 2 s, as in [`Home::new`], through a proxy that counts connections.
 fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
-    let settings = format!(
-        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
-        broker.uri_by(proxy.port)
-    );
+    let settings =
+        format!("uri = \"{}\"\nfollow_advertised_hosts = false", broker.uri_by(proxy.port));
+    printer_by(&settings, stream, memory)
+}
+
+fn printer_by(settings: &str, stream: &str, memory: &str) -> Home {
     Home::with_broker(
-        &settings,
+        &format!("heartbeat = \"2s\"\n{settings}"),
         &format!(
             "[[consumer]]\nname = \"printer\"\nstream = \"{stream}\"\nmemory = \"{memory}\"\n\
              batch = {{ max_bytes = \"{memory}\" }}\nsink = {{ type = \"stdout\", format = \"raw\" }}\n"
@@ -42,7 +44,7 @@ fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
     )
 }
 
-/// What a process may take, and the most that was seen of it.
+/// Memory limit of a process, and its observed peak.
 struct Watched {
     bound: u64,
     most: u64,
@@ -59,7 +61,7 @@ impl Watched {
         assert!(most <= bound, "{when}: {most} KiB resident, where {bound} KiB are the bound");
     }
 
-    /// Looks on while the sink stays stuck for so long: that it is long is the point.
+    /// Watches while the sink stays stuck for this long: the duration is part of the test.
     async fn look_on(&mut self, daemon: &Daemon, stuck: Duration) {
         let began = Instant::now();
         while began.elapsed() < stuck {
@@ -87,8 +89,8 @@ async fn until_stuck(daemon: &mut Daemon) {
     }
 }
 
-/// Reads so many lines, and gives of each what `number` makes of it; and the pipe, for a daemon that
-/// nobody reads ends.
+/// Reads this many lines, and returns `number` of each; and the pipe, because a daemon whose pipe is
+/// closed ends.
 async fn read_lines(
     pipe: ChildStdout,
     lines: u64,
@@ -119,9 +121,9 @@ async fn stuck_for_long() -> Result<(), Unavailable> {
     let (total, seconds) = (env_or("STUCK_MESSAGES", 1_500), env_or("STUCK_SECONDS", 20));
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "stuck").await;
-    // Each confirmed before the next is sent, so each in a chunk of its own, all of one size: a larger
-    // one than those before may cost the connection, see below. Of messages that are sent together,
-    // the broker may make several chunks of any size.
+    // Each message is confirmed before the next is sent, so each is a chunk of its own, all of one size:
+    // a chunk that is larger than the earlier ones may cost the connection, see below. If messages are
+    // sent together, the broker may make several chunks of any size.
     let body = |i| format!("{i}-{:x<40000}", "");
     publish_evenly(broker, &stream, (total, 1), body).await;
     let proxy = Proxy::to(broker.stream_port).await;
@@ -154,8 +156,8 @@ async fn a_sink_that_is_stuck_for_long() {
     or_skip!(stuck_for_long().await);
 }
 
-/// First thousands of chunks with one message each, for which the window of credit opens wide; then
-/// large ones.
+/// First thousands of chunks with one message each, for which the credit window grows wide; then large
+/// ones.
 async fn tiny_then_large() -> Result<(), Unavailable> {
     const LARGE: u64 = 60;
     const LARGE_BYTES: usize = 900_000;
@@ -199,7 +201,7 @@ async fn chunks_far_larger_than_those_before() {
     or_skip!(tiny_then_large().await);
 }
 
-/// Batches of 2 MiB each that take a few KiB in the stream.
+/// Batches of 2 MiB each that take only a few KiB in the stream.
 async fn inflating() -> Result<(), Unavailable> {
     const MESSAGES: u64 = 8_000;
     const PER_BATCH: usize = 200;
@@ -231,4 +233,33 @@ async fn inflating() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn batches_that_inflate_to_many_times_their_size() {
     or_skip!(inflating().await);
+}
+
+/// The same over AMQP 0.9.1, which sends message by message: first so many at once that they do not fit,
+/// as nothing is known of their size.
+async fn stuck_over_amqp() -> Result<(), Unavailable> {
+    let total = env_or("STUCK_MESSAGES", 1_500);
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "stuck-amqp").await;
+    publish_evenly(broker, &stream, (total, 10), |i| format!("{i}-{:x<40000}", "")).await;
+    let proxy = Proxy::to(broker.amqp_port).await;
+    let settings = format!("uri = \"amqp://guest:guest@localhost:{}/%2f\"", proxy.port);
+    let home = printer_by(&settings, &stream, "16MiB");
+    let mut watched = Watched::of(&home);
+    let (mut daemon, pipe) = home.start_piped();
+    let holds = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(2 * MIB);
+    daemon.until("printer", "it holds what fits", LONG, holds).await;
+    watched.look_on(&daemon, Duration::from_secs(env_or("STUCK_SECONDS", 10))).await;
+    let (numbers, _pipe) = read_lines(pipe, total, leading_number).await;
+    assert_in_order(&numbers, total);
+    watched.look(&daemon, "after all of it was printed");
+    assert!(proxy.accepted() <= 3, "{} connections\n{}", proxy.accepted(), home.log_tail());
+    eprintln!("{} MiB at the most, of {} MiB", watched.most / MIB, watched.bound / MIB);
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sink_that_is_stuck_over_amqp() {
+    or_skip!(stuck_over_amqp().await);
 }

@@ -1,6 +1,6 @@
-//! Messages that are small on the wire and large when they are decoded, alone and in compressed entries,
-//! batches of nothing but bad ones, and very large single messages: does the daemon's peak stay within the bound that `rillway check`
-//! prints, plus 32 MiB for the process, whatever the sink?
+//! Messages that are small on the wire and large once decoded, alone and in compressed entries; batches
+//! of only bad messages; and very large single messages: does the daemon's peak memory stay within the
+//! bound that `rillway check` prints, plus 32 MiB for the process, whatever the sink?
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 const PROCESS_BYTES: u64 = 32 * MIB;
 const LONG: Duration = Duration::from_secs(120);
 
-/// Forty bytes: an array of 4,000 nulls among the application properties, and a body.
+/// Forty bytes: an array of 4,000 nulls in the application properties, and a body.
 fn nulls() -> Vec<u8> {
     let array = [&[0xf0][..], &5u32.to_be_bytes(), &4000u32.to_be_bytes(), &[0x40]].concat();
     let map = [&[0x00, 0x53, 0x74, 0xc1, 14, 2, 0xa1, 1, b'n'][..], &array].concat();
@@ -27,7 +27,7 @@ fn bad() -> Vec<u8> {
     vec![0xff; 24]
 }
 
-/// Text that takes six times its bytes as JSON.
+/// Text that is six times as long as JSON.
 fn escaped() -> Vec<u8> {
     let body = vec![1u8; 900_000];
     [&[0x00, 0x53, 0x75, 0xb0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
@@ -63,11 +63,11 @@ async fn sinks(web: &Web, broker: &Broker, label: &str) -> Vec<(&'static str, St
     sinks
 }
 
-/// How messages lie in their chunks.
+/// How messages are packed into chunks.
 #[derive(Clone, Copy)]
 enum Entries {
     Single,
-    /// So many in each compressed entry.
+    /// This many in each compressed entry.
     Zstd(usize),
 }
 
@@ -82,7 +82,7 @@ async fn bounded(
     let stream = streams::create(broker, label).await;
     let rstream = Rstream::at(broker).await?;
     let outgoing: Vec<Outgoing> = messages.iter().map(Outgoing::raw).collect();
-    // A frame takes no more than 1 MiB.
+    // A frame has at most 1 MiB.
     let together = if messages.iter().any(|message| message.len() > 100_000) { 1 } else { 10_000 };
     for some in outgoing.chunks(together) {
         match entries {

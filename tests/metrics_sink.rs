@@ -1,5 +1,5 @@
-//! Metrics from messages: are the figures on `/metrics` those of the messages, each counted once; does
-//! an independent reader, Prometheus itself, read the same; and what does a restart do to them?
+//! Metrics from messages: are the figures on `/metrics` those of the messages, each counted once? Does an
+//! independent reader, Prometheus itself, read the same? And what does a restart do to them?
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -52,7 +52,7 @@ fn order(region: &str, amount: f64) -> String {
     format!("{{\"type\":\"order\",\"region\":\"{region}\",\"amount\":{amount}}}")
 }
 
-/// Waits until a figure is this one.
+/// Waits until a figure has this value.
 async fn until_figure(daemon: &Daemon, name: &str, labels: &[&str], wanted: f64) {
     eventually(&format!("{name}{labels:?} is {wanted}"), LONG, || async {
         (daemon.metric(name, labels).await == Some(wanted)).then_some(())
@@ -155,14 +155,14 @@ async fn restarted() -> Result<(), Unavailable> {
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(said.contains("or else at next") && said.contains("at-least-once"), "{said}");
 
-    // It starts with what comes next: nobody watched before.
+    // It starts with new messages: nobody observed it before.
     let mut daemon = home.start();
     daemon.until("monitoring", "it runs", LONG, |c| c["state"] == "running").await;
     streams::publish(broker, &stream, orders(30)).await;
     until_figure(&daemon, "orders_total", &["eu"], 30.0).await;
     daemon.terminate().await;
 
-    // What comes while it is away is not missed; what was counted before is not counted again.
+    // Messages that arrive while it is stopped are counted; earlier ones are not counted again.
     streams::publish(broker, &stream, orders(7)).await;
     let daemon = home.start();
     until_figure(&daemon, "orders_total", &["eu"], 7.0).await;
@@ -186,7 +186,7 @@ async fn read_by_prometheus() -> Result<(), Unavailable> {
     let mut daemon = home.start();
     daemon.until_durable("monitoring", 3).await;
 
-    // promtool is strict where a server forgives.
+    // promtool is strict where a server tolerates mistakes.
     let (_, page) = daemon.http("GET", "/metrics").await.unwrap();
     let mut promtool = Command::new(programs.join("promtool"))
         .args(["check", "metrics"])

@@ -1,7 +1,7 @@
-//! Consumers that come, change, pause and go while others run: does what runs come to be what is
-//! desired, with nothing lost and nothing twice?
+//! Consumers are added, changed, paused and removed while others run: does what runs become what is
+//! desired, with nothing lost or duplicated?
 //!
-//! Through the library, since nothing of this is a command of the daemon yet.
+//! Through the library, since the daemon has no command for this yet.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -31,7 +31,7 @@ fn key(name: &str, stream: &str) -> ConsumerKey {
     ConsumerKey { consumer: name.into(), stream: stream.into() }
 }
 
-/// The plan of one consumer, as the configuration has it; `sink` may name paths in the home by `HOME`.
+/// The plan of one consumer, as from a configuration; `sink` may use `HOME` in its paths.
 fn plan(broker: &Broker, home: &Home, (name, stream): (&str, &str), rest: &str) -> Plan {
     let rest = rest.replace("HOME", home.path("").to_str().unwrap());
     home.configure(
@@ -45,7 +45,7 @@ fn plan(broker: &Broker, home: &Home, (name, stream): (&str, &str), rest: &str) 
     plan_of(&config, &config.consumers[0])
 }
 
-/// Small batches, so that there is progress at once; offsets are stored on request and at an end only.
+/// Small batches, so that there is progress at once; offsets are stored only on request and at the end.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"20ms\" }\n\
                      commit = { every_messages = 1000000, every = \"1h\" }";
 
@@ -62,7 +62,7 @@ fn durable(view: &ConsumerView) -> Option<u64> {
     view.durable_offset.map(|offset| offset.0)
 }
 
-/// Waits until this consumer is as the test wants it.
+/// Waits until this consumer meets the test's condition.
 async fn until(
     overview: &dyn Overview,
     key: &ConsumerKey,
@@ -75,7 +75,7 @@ async fn until(
     .await
 }
 
-/// Waits until it has written more than it had.
+/// Waits until it has written more than before.
 async fn until_it_moves(overview: &dyn Overview, key: &ConsumerKey) -> ConsumerView {
     let before = find(overview, key).as_ref().and_then(durable);
     until(overview, key, "it moves on", |c| {
@@ -114,12 +114,12 @@ async fn moves() -> Result<(), Unavailable> {
     until_it_moves(&*overview, &changing).await;
     until_it_moves(&*overview, &going).await;
 
-    // One more, while they run.
+    // One more, while the others run.
     supervisor.edit(Edit::Put(plan("coming", &file("coming")))).unwrap();
     until_it_moves(&*overview, &coming).await;
     assert_eq!(names(), ["changing", "going", "coming"]);
 
-    // Another configuration. The file sink's lock would refuse the new one while the old one writes.
+    // Another configuration. The file sink's lock would refuse the new consumer while the old one writes.
     let memory = find(&*overview, &changing).unwrap().memory_bound_bytes;
     let other = plan("changing", &format!("memory = \"9MiB\"\n{}", file("changing")));
     let other_memory = other.memory_bound_bytes;
@@ -133,7 +133,7 @@ async fn moves() -> Result<(), Unavailable> {
     assert!(drained.is_some(), "it was drained first, so its offset is stored");
     assert_eq!(until_it_moves(&*overview, &changing).await.restarts, 0, "nothing was in its way");
 
-    // A pause: nothing is read, what was written is stored, and the lag grows for all to see.
+    // A pause: nothing is read, what was written is stored, and the lag is shown to grow.
     supervisor.edit(Edit::Pause(coming.clone())).unwrap();
     let paused = until(&*overview, &coming, "it rests", |c| c.state == State::Paused).await;
     assert!(!paused.ready && paused.reason.unwrap().contains("paused"));
@@ -158,7 +158,7 @@ async fn moves() -> Result<(), Unavailable> {
     let refused = overview.commit("coming").await;
     assert!(matches!(refused, Err(CommitError::Unavailable(_))), "{refused:?}");
 
-    // Another configuration while it rests: what is stored says how far behind it is.
+    // Another configuration during the pause: the stored offset shows how far it is behind.
     let other = plan("coming", &format!("memory = \"9MiB\"\n{}", file("coming")));
     supervisor.edit(Edit::Put(other)).unwrap();
     let put = until(&*overview, &coming, "its lag is known, and grows", |c| {
@@ -169,7 +169,7 @@ async fn moves() -> Result<(), Unavailable> {
     supervisor.edit(Edit::Resume(coming.clone())).unwrap();
     until_it_moves(&*overview, &coming).await;
 
-    // One goes, and with it all that is shown of it.
+    // One is removed, and everything that is shown of it.
     assert!(samples("going", &stream) > 0);
     supervisor.edit(Edit::Remove(going.clone())).unwrap();
     eventually("it is gone", LONG, || async { find(&*overview, &going).is_none().then_some(()) })
@@ -205,7 +205,7 @@ async fn consumers_come_change_pause_and_go() {
     or_skip!(moves().await);
 }
 
-/// Two plans of one name, on two streams, with sinks of each kind that is kept by name.
+/// Two plans of one name, on two streams, with every kind of sink that is keyed by name.
 async fn side_by_side() -> Result<(), Unavailable> {
     const EACH: u64 = 500;
     let broker = Broker::shared(Version::V4_3).await?;
@@ -229,7 +229,7 @@ async fn side_by_side() -> Result<(), Unavailable> {
     };
     let mut supervisor = Supervisor::start(plans());
     for run in [1, 2] {
-        // Not the same number in both: each has figures of its own.
+        // Different numbers of messages: each has figures of its own.
         let of = |stream: &String| if *stream == both[0] { EACH } else { 2 * EACH };
         for stream in &both {
             let numbers = (run - 1) * of(stream)..run * of(stream);
@@ -249,7 +249,7 @@ async fn side_by_side() -> Result<(), Unavailable> {
         }
         assert_eq!(overview.consumers().len(), 6);
 
-        // Offsets, metrics and signs of life are told apart.
+        // Offsets, metrics and heartbeats are kept apart.
         let stored = overview.commit("parts").await.unwrap().stored;
         let stored: Vec<_> = stored.iter().map(|s| (s.stream.to_string(), s.offset.0)).collect();
         let shown = |stream: &String| {
@@ -288,7 +288,7 @@ async fn side_by_side() -> Result<(), Unavailable> {
             assert!(files.contains(&format!("nothing@{stream}.lock")), "{files:?}");
         }
 
-        // One of them goes, and leaves the other alone.
+        // One of them is removed, without an effect on the other.
         supervisor.edit(Edit::Remove(key("parts", &both[0]))).unwrap();
         eventually("it is gone", LONG, || async {
             find(&*overview, &key("parts", &both[0])).is_none().then_some(())
@@ -363,13 +363,13 @@ async fn stuck_and_halted() -> Result<(), Unavailable> {
     assert!(halted.reason.unwrap().contains("as the test wants"));
     until(&*overview, &stuck, "it holds messages", |c| c.buffered_bytes > 0).await;
 
-    // A drain that hangs is aborted, and only then the other one starts.
+    // A drain that hangs is aborted, and only then does the other one start.
     supervisor.edit(Edit::Put(good)).unwrap();
     let all = until(&*overview, &stuck, "all is written", |c| durable(c) >= Some(EACH - 1)).await;
     assert_eq!(all.state, State::Running);
     assert_exact("stuck", &home.lines("stuck", &stream), EACH);
 
-    // What has halted stays so, whatever else is done, until it is told to start anew.
+    // A halted consumer stays halted, whatever else is done, until it is told to restart.
     assert_eq!((supervisor.halted(), opened.load(Ordering::SeqCst)), (1, 1));
     supervisor.edit(Edit::Pause(halting.clone())).unwrap();
     supervisor.edit(Edit::Resume(halting.clone())).unwrap();

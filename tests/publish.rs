@@ -1,4 +1,4 @@
-//! Does `rillway publish` publish just what it was given, and say so? On 3.10 too, where the official
+//! Does `rillway publish` publish exactly its input, and report so? On 3.10 too, where the official
 //! client needs help to connect.
 
 use std::io::Write;
@@ -54,7 +54,7 @@ async fn publishes(version: Version) -> Result<(), Unavailable> {
     for (seq, line) in lines[..5000].iter().enumerate() {
         assert_eq!(line["body"]["seq"].as_u64(), u64::try_from(seq).ok());
     }
-    // The text as it stands in the file: read as JSON, 1.50 would become 1.5.
+    // The text as it is in the file: read as JSON, 1.50 would become 1.5.
     let text = std::fs::read_to_string(&home.segments("out", &stream)[0]).unwrap();
     for line in text.lines().take(5000) {
         let (_, rest) = line.split_once("\"body\":").unwrap();

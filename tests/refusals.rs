@@ -1,5 +1,4 @@
-//! When a broker will not have us, or it is not the broker that answers: does the error say so, and what
-//! to do?
+//! A broker refuses us, or something else than a broker answers: does the error say so, and what to do?
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n")
 }
 
-/// What `check --connect` says of a consumer on this broker.
+/// The output of `check --connect` for a consumer on this broker.
 fn told(uri: &str, stream: &str) -> String {
     told_in(&Home::new(uri, &consumer("c", stream, "{ type = \"null\" }")))
 }
@@ -62,7 +61,7 @@ async fn rights_and_limits() -> Result<(), Unavailable> {
     let full = told(&broker.uri(), &stream);
     assert!(full.contains("list_user_limits --user 'guest'"), "{full}");
     broker.ctl(&["rabbitmqctl", "clear_user_limits", "guest", "all"]).await;
-    // The broker has the same answer for a name that is wrong.
+    // The broker gives the same answer for a wrong name.
     let wrong = told(&broker.uri().replace("/%2f", "/elsewhere"), &stream);
     for says in ["virtual host \"elsewhere\"", "there is no such virtual host", "list_vhosts"] {
         assert!(wrong.contains(says), "{wrong}");
@@ -75,8 +74,67 @@ async fn a_user_without_rights_and_a_reached_limit_say_what_to_do() {
     or_skip!(rights_and_limits().await);
 }
 
-/// Both kinds of client on both of the management UI's ports, and a plain one on the stream protocol's
-/// port with TLS.
+/// The node's own limit: told as a refusal where nothing else is open, and as what it is beside a
+/// connection that works. It ends when the limit is raised. AMQP 0.9.1 has another limit, and is told by
+/// the broker which it is.
+///
+/// `check_node_connection_limit` in `rabbit_stream_reader.erl` of RabbitMQ 4.3.6, and in `rabbit_reader.erl`.
+async fn the_limit_of_the_node() -> Result<(), Unavailable> {
+    let broker = Broker::private(Version::V4_3).await?;
+    let stream = streams::create(&broker, "limit").await;
+    streams::publish(&broker, &stream, (0..10).map(body)).await;
+    let limit = async |most: &str| {
+        let set = format!("application:set_env(rabbitmq_stream, max_connections, {most}).");
+        broker.ctl(&["rabbitmqctl", "eval", &set]).await
+    };
+    limit("0").await;
+    let full = told(&broker.uri(), &stream);
+    assert!(full.contains("of the node, since RabbitMQ 4.3.1: stream.max_connections"), "{full}");
+
+    // Two of the three, and of what looks at the lag.
+    limit("2").await;
+    let names = ["one", "two", "three"];
+    let all =
+        names.map(|name| consumer(name, &stream, "{ type = \"null\" }") + "start = \"first\"\n");
+    let home = Home::new(&broker.uri(), &all.concat());
+    let mut daemon = home.start();
+    let (name, reason) =
+        eventually("one of the three is refused", Duration::from_secs(60), || async {
+            for name in names {
+                let consumer = daemon.consumer(name).await?;
+                let reason = consumer["reason"].as_str().unwrap_or_default();
+                if reason.starts_with("connection limit: ") {
+                    return Some((name, reason.to_owned()));
+                }
+            }
+            None
+        })
+        .await;
+    assert!(reason.contains("of the node (stream.max_connections"), "{reason}");
+    assert!(reason.contains(&format!(":{}", broker.stream_port)), "{reason}");
+    let labels = [&format!("consumer=\"{name}\"")[..], "reason=\"connection_limit\""];
+    let counted = daemon.metric("rillway_restarts_total", &labels).await;
+    assert!(counted >= Some(1.0), "{counted:?}");
+    limit("infinity").await;
+    for name in names {
+        daemon.until_durable(name, 9).await;
+    }
+    daemon.terminate().await;
+
+    broker.ctl(&["rabbitmqctl", "eval", "application:set_env(rabbit, connection_max, 0)."]).await;
+    let amqp = broker.uri_by(broker.amqp_port).replacen("rabbitmq-stream:", "amqp:", 1);
+    let full = told(&amqp, &stream);
+    assert!(full.contains("node connection limit (0) is reached"), "{full}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_connection_limit_of_a_node_is_named() {
+    or_skip!(the_limit_of_the_node().await);
+}
+
+/// Both kinds of client on both ports of the management UI, and a plain one on the stream protocol's TLS
+/// port.
 async fn ports_with_and_without_tls() -> Result<(), Unavailable> {
     let certificates = certificates();
     let (encrypted, https, amqps) = (free_port(), free_port(), free_port());
@@ -127,7 +185,8 @@ async fn the_wrong_port_is_named_with_and_without_tls() {
     or_skip!(ports_with_and_without_tls().await);
 }
 
-/// The stream protocol does not tell a queue of another type from none, unless one is to be created.
+/// The stream protocol does not distinguish a queue of another type from a missing one, except when one
+/// is created.
 async fn other_queues(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let source = streams::create(broker, "source").await;
@@ -179,7 +238,7 @@ async fn a_queue_of_another_type_is_named_on_rabbitmq_3_10() {
 }
 
 /// A disk alarm under a running sink, under one that starts meanwhile, and under `publish`; and a memory
-/// alarm, which does not stop publishers of streams.
+/// alarm, which does not block publishers of streams.
 async fn alarms() -> Result<(), Unavailable> {
     let broker = Broker::private(Version::V4_3).await?;
     let (source, target) =
@@ -208,7 +267,7 @@ async fn alarms() -> Result<(), Unavailable> {
     daemon.until_durable("copy", 19).await;
     broker.ctl(&["rabbitmqctl", "set_vm_memory_high_watermark", "0.6"]).await;
 
-    // More is there than the sink has taken when the alarm comes.
+    // The stream holds more than the sink has taken when the alarm begins.
     daemon.signal("STOP");
     streams::publish(&broker, &source, (20..5_000).map(body)).await;
     broker.ctl(&["rabbitmqctl", "set_disk_free_limit", "99999999999999"]).await;
@@ -219,7 +278,7 @@ async fn alarms() -> Result<(), Unavailable> {
     let shown = daemon.until("copy", "the alarm is named", Duration::from_secs(60), names_it).await;
     let reason = shown["reason"].as_str().unwrap();
     assert!(reason.contains("disk space") && reason.contains(&target), "{reason}");
-    // It is tried again some times.
+    // It is tried again a few times.
     let retries = || home.log().matches("failed as before").count();
     eventually("it is tried again", Duration::from_secs(60), || async {
         (retries() >= 3).then_some(())
@@ -265,7 +324,7 @@ async fn an_alarm_is_named_once_and_is_waited_out() {
     or_skip!(alarms().await);
 }
 
-/// What keeps a consumer from connecting is a warning once, and again when it is something else.
+/// The reason why a consumer cannot connect is a warning once, and again when the reason changes.
 async fn attempts() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::unique("attempts");

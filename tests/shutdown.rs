@@ -1,4 +1,5 @@
-//! Told to stop under load: does it end in time, with what it wrote stored, and nothing twice after?
+//! Told to stop under load: does it end in time, with its writes stored, and without duplicates
+//! afterwards?
 //!
 //! By default five rounds of SIGTERM; `TERMS=20 cargo test --test all shutdown::` for twenty.
 
@@ -13,10 +14,10 @@ use crate::common::rstream::Rstream;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, env_or, eventually, python, streams};
 
-/// Small batches, so that a sink that is stuck has taken few.
+/// Small batches, so that a stuck sink has taken few.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
 
-/// For what a process does that is not waiting: to end, to be noticed.
+/// Time for everything that is not a deliberate wait: to end, to be noticed.
 const A_MOMENT: Duration = Duration::from_secs(3);
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {
@@ -56,7 +57,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
             let moved = |c: &Value| written(c).is_some() && written(c) > before;
             daemon.until(name, "progress", Duration::from_secs(60), moved).await;
         }
-        // The moment is what is tested, not something to wait for.
+        // The moment is part of the test, not something to wait for.
         tokio::time::sleep(Duration::from_micros(random.u64(0..200_000))).await;
         let told = Instant::now();
         daemon.signal(if round == rounds { "INT" } else { "TERM" });
@@ -71,7 +72,7 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
             let stored = streams::stored_offset(broker, &stream, name).await;
             assert_eq!(stored, last, "round {round}: {name}, by the official client");
             assert_eq!(rstream.stored_offset(&stream, name).await, last, "{name}, by rstream");
-            // Whole up to here, and nothing twice, although a run began in its midst.
+            // Complete up to here, without duplicates, although a run began in the middle.
             assert_exact(name, lines, lines.len() as u64);
         }
     }
@@ -87,14 +88,14 @@ async fn terminated_under_load() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn it_ends_in_time_and_nothing_comes_twice() {
+async fn it_ends_in_time_without_duplicates() {
     or_skip!(terminated_under_load().await);
 }
 
 const MESSAGES: u64 = 20_000;
 
-/// A daemon whose printer is stuck, since nobody reads what it prints, beside a filer that has
-/// written everything.
+/// A daemon with a stuck printer, because nobody reads its output, and a filer that has written
+/// everything.
 async fn half_stuck(
     broker: &Broker,
     grace: &str,
@@ -109,7 +110,7 @@ async fn half_stuck(
     home.set(&format!("shutdown_grace = \"{grace}\""));
     let (mut daemon, pipe) = home.start_piped();
     daemon.until_durable("filer", MESSAGES - 1).await;
-    // A pipe holds 64 KiB: some of it went out, and most is not durable for ever.
+    // A pipe holds 64 KiB: some messages were written, and most never become durable.
     let stuck = |c: &Value| c["durable_offset"].is_u64() && c["lag_messages"].as_u64() > Some(0);
     daemon.until("printer", "something printed", Duration::from_secs(60), stuck).await;
     (home, daemon, pipe, stream)
@@ -129,7 +130,7 @@ async fn stuck_past_the_grace() -> Result<(), Unavailable> {
     assert!(said.contains("not finished within shutdown_grace: printer"), "{said}");
     assert!(!said.contains("filer"), "{said}");
 
-    // The one that was not stuck has stored all, the other nothing but what the pipe took.
+    // The filer has stored everything, the printer only what the pipe took.
     let last = last_offset(&home.lines("filer", &stream));
     assert_eq!(streams::stored_offset(broker, &stream, "filer").await, last);
     let mut taken: Vec<Value> = Vec::new();
@@ -224,8 +225,8 @@ async fn signals_without_a_meaning_end_nothing() {
     or_skip!(hung_up().await);
 }
 
-/// A terminal is closed: the daemon whose log goes there drains; another one runs on, but for what
-/// prints to that terminal.
+/// A terminal is closed: a daemon that logs there drains; another one continues, except for the consumers
+/// that print to that terminal.
 async fn terminal_closed() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let python = python::of("rstream")?;
@@ -314,7 +315,7 @@ async fn it_ends_when_nobody_reads_what_it_prints() {
     or_skip!(nobody_reads().await);
 }
 
-/// What prints to a pipe that is closed already neither panics nor complains.
+/// A consumer that prints to a closed pipe neither panics nor reports an error.
 #[test]
 fn commands_end_quietly_where_nobody_reads() {
     let home =

@@ -1,5 +1,5 @@
-//! Is anything passed over in silence? A broker by script does what a healthy one never does: leaves a
-//! chunk out, answers as a replica that is behind, or has another stream under the same name.
+//! Is anything skipped silently? A scripted broker does what a healthy one never does: leaves a chunk
+//! out, answers as a replica that is behind, or has another stream under the same name.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ fn deliver(chunk: &Chunk) -> Bytes {
     })
 }
 
-/// True if it is the consumer's own subscription, to the stream "s" from this offset, and not a probe's,
-/// which may have the same id before.
+/// True for the consumer's own subscription, to the stream "s" from this offset, and not for a probe's,
+/// which may have had the same id before.
 fn subscribes(heard: &Heard, from: u64) -> bool {
     let from = [&[0, 0, 1, b's', 0, 4][..], &from.to_be_bytes()].concat();
     heard.key == keys::SUBSCRIBE && heard.payload.get(4..18) == Some(&from[..])
@@ -75,8 +75,8 @@ async fn the_brokers_own_chunks_are_no_loss() {
     }
 }
 
-/// A replica that is catching up is told of the leader's end, but answers a subscription beyond its own
-/// with what comes next there: chunks below the position. That is no stream that was created again.
+/// A replica that is catching up knows the leader's end, but answers a subscription beyond its own end
+/// with what comes next there: chunks below the position. That is no re-created stream.
 #[tokio::test]
 async fn a_replica_that_is_behind_is_no_lost_position() {
     for policy in ["halt", "first", "next"] {
@@ -105,7 +105,7 @@ async fn a_replica_that_is_behind_is_no_lost_position() {
     }
 }
 
-/// `next` is pinned to an offset; a stream that is created again before anything came ends below it.
+/// `next` is pinned to an offset; a stream that is re-created before any message ends below it.
 #[tokio::test]
 async fn next_on_a_stream_that_is_created_again_begins_with_its_first_message() {
     for version in [Version::V3_10, Version::V4_0, Version::V4_3] {
@@ -129,7 +129,7 @@ async fn next_on_a_stream_that_is_created_again_begins_with_its_first_message() 
     }
 }
 
-/// A node that has just elected its leader or restarted does not know the stream's end yet.
+/// A node that has just elected its leader, or has just restarted, does not know the stream's end yet.
 #[tokio::test]
 async fn next_waits_for_a_node_that_does_not_know_the_end() {
     let broker = Scripted::start(Version::V4_0).await;

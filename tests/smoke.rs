@@ -1,4 +1,4 @@
-//! Does the main job work at all, on every version? Events go in, three consumers write them, the
+//! Does the main job work at all, on every version? Events are published, three consumers write them, the
 //! offset is stored, and a second run begins where the first one ended.
 
 use crate::common::daemon::Home;
@@ -40,7 +40,7 @@ async fn the_main_job(version: Version) -> Result<(), Unavailable> {
 
     streams::publish(broker, &stream, bodies(1000)).await;
     let mut daemon = home.start();
-    // Three stored offsets stand between the two thousand messages.
+    // Three stored offsets lie between the two thousand messages.
     let last = daemon.until("analytics", "all written", std::time::Duration::from_secs(60), |c| {
         c["durable_offset"].as_u64() >= Some(1999) && c["lag_messages"] == 0
     });

@@ -1,4 +1,4 @@
-//! Does the stream protocol, as a source, keep the contract of `rillway::source` on real brokers?
+//! Does the stream protocol keep the contract of `rillway::source` on real brokers?
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Messages into SQLite: are they there to be queried, and typed? What becomes of them when the daemon
-//! is killed or frozen, or the medium fails, `torture` asks.
+//! Messages into SQLite: can they be queried, with their types? `torture` tests what happens when the
+//! daemon is killed or frozen, or the disk fails.
 
 use rusqlite::Connection;
 
@@ -43,7 +43,7 @@ async fn queries(version: Version) -> Result<(), Unavailable> {
     for name in ["all", "typed"] {
         daemon.until_durable(name, 999).await;
     }
-    // Asked while the daemon has the database open.
+    // Queried while the daemon has the database open.
     let table = rillway::types::table_name::of(&stream.as_str().into());
     let asked = format!("SELECT count(*) || ' ' || min(offset) || ' ' || max(offset) FROM {table}");
     let all: String = database(&home).query_row(&asked, [], |row| row.get(0)).unwrap();
@@ -85,8 +85,8 @@ async fn queries_on_rabbitmq_4_3() {
     or_skip!(queries(Version::V4_3).await);
 }
 
-/// A consumer that was renamed does not write every row twice: it is refused, with the way out, which then
-/// works; and `check --connect` says so before.
+/// A renamed consumer does not write every row twice: it is refused with a remedy, which then works; and
+/// `check --connect` says so before.
 async fn a_renamed_consumer() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "renamed").await;
@@ -126,8 +126,8 @@ async fn a_renamed_consumer_keeps_its_rows_single() {
     or_skip!(a_renamed_consumer().await);
 }
 
-/// The table's own name and the stream's, one file by two paths: only one of the two consumers writes, and
-/// the other halts with the way out.
+/// The table's own name and the stream's name, one file by two paths: only one of the two consumers
+/// writes, and the other halts with the remedy.
 async fn one_file_by_two_paths() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "linked").await;
@@ -161,8 +161,8 @@ async fn two_consumers_do_not_write_one_table_by_two_paths() {
     or_skip!(one_file_by_two_paths().await);
 }
 
-/// A foreign key that waits for the commit, with dead letters, and a message behind it that is a misfit
-/// right away: both become letters, in order, and nothing halts.
+/// A deferred foreign key, with dead letters, and a message behind it that the client refuses at once:
+/// both become dead letters, in order, and nothing halts.
 async fn deferred_with_letters() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "deferred").await;
@@ -193,6 +193,6 @@ async fn deferred_with_letters() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn a_deferred_foreign_key_with_dead_letters_halts_nobody() {
+async fn a_deferred_foreign_key_with_dead_letters_halts_no_consumer() {
     or_skip!(deferred_with_letters().await);
 }

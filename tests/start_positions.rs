@@ -1,9 +1,9 @@
-//! Where does a consumer begin that has no position? At each of the start positions, on each version,
-//! exact to the message.
+//! Where does a consumer without a position begin? At each of the start positions, on each version, exact
+//! to the message.
 //!
-//! What the exact answer is follows from how the streams here are made, and from nothing that the
-//! daemon or a client says: each sub-entry batch is one entry, and so lies in one chunk, which is
-//! confirmed before the next is published.
+//! The exact answer follows from how the streams are made here, and not from what the daemon or a client
+//! says: each sub-entry batch is one entry, and so is in one chunk, which is confirmed before the next
+//! one is published.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::common::{Broker, Version, eventually, streams};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Consumers that store nothing before they end: a stored offset takes an offset of the stream, and
-/// then those of the messages after it could not be told beforehand.
+/// Consumers that store nothing before they end: a stored offset takes an offset of the stream, and then
+/// the offsets of the messages after it could not be predicted.
 fn consumers(stream: &str, starts: &[(&str, String)]) -> String {
     starts
         .iter()
@@ -50,7 +50,7 @@ fn outgoing(offsets: std::ops::Range<u64>) -> Vec<Outgoing> {
     bodies(offsets).iter().map(Outgoing::body).collect()
 }
 
-/// Waits until the last message has landed.
+/// Waits until the last message is written.
 async fn until_written(daemon: &mut Daemon, home: &Home, name: &str, stream: &str, last: u64) {
     let body = format!("message {last}");
     let landed = |_: &serde_json::Value| {
@@ -66,8 +66,8 @@ fn offsets_and_bodies(home: &Home, name: &str, stream: &str) -> Vec<(u64, String
     home.lines(name, stream).iter().map(of).collect()
 }
 
-/// Every message from `from` on, as the consumer `all` has them, which began with the first. Where
-/// consumers begin is stored, which takes offsets: up to `exact` there are none of these.
+/// Every message from `from` on, as the consumer `all` has them, which began with the first. Storing a
+/// beginning takes offsets: up to `exact` there are none of these.
 #[track_caller]
 fn assert_written(home: &Home, all: &str, name: &str, stream: &str, from: Begins, exact: u64) {
     let all = offsets_and_bodies(home, all, stream);
@@ -86,10 +86,10 @@ fn assert_written(home: &Home, all: &str, name: &str, stream: &str, from: Begins
     assert_eq!(found, all[skip..], "{name}");
 }
 
-/// What comes first.
+/// The expected first message.
 #[derive(Debug, Clone, Copy)]
 enum Begins {
-    /// The message that was published as this one, counted from 0.
+    /// The message with this number, counted from 0.
     Message(u64),
     /// The first one at or above this offset.
     Offset(u64),
@@ -99,8 +99,8 @@ fn now_ms() -> u128 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()
 }
 
-/// A moment, in milliseconds, that is after all that was confirmed and not after what is published
-/// next. The broker's clock is this machine's.
+/// A time in milliseconds that is after everything confirmed so far and before everything published next.
+/// The broker's clock is this machine's.
 async fn a_moment_between() -> u128 {
     let moment = now_ms() + 1;
     eventually("the clock moves", SOON, || async { (now_ms() >= moment).then_some(()) }).await;
@@ -147,7 +147,7 @@ async fn every_start_is_exact(version: Version) -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &consumers(&stream, &configured));
     let mut daemon = home.start();
     all_run(&mut daemon, &configured).await;
-    // Nothing that is not asked for holds anybody up.
+    // Consumers of other streams are not delayed.
     for (name, _, first) in &starts {
         if *first < 160 {
             daemon.until_durable(name, 159).await;
@@ -226,8 +226,8 @@ async fn every_start_works_on_an_empty_stream_on_rabbitmq_4_3() {
     or_skip!(every_start_works_on_an_empty_stream(Version::V4_3).await);
 }
 
-/// A consumer that runs has promised all that is published from then on, whatever becomes of its
-/// connection before the first message comes.
+/// A running consumer has promised everything published from then on, even if its connection breaks
+/// before the first message.
 async fn a_start_is_kept_over_a_broken_connection(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "kept").await;
@@ -279,8 +279,8 @@ async fn a_start_is_kept_over_a_broken_connection_on_rabbitmq_4_3() {
     or_skip!(a_start_is_kept_over_a_broken_connection(Version::V4_3).await);
 }
 
-/// The broker would begin with whatever is written next, however old. What is written before the time
-/// given is left out, over restarts too, and nothing after it.
+/// For a future time the broker would begin with the next written message. Messages from before the given
+/// time are left out, also after restarts, and no message after it.
 async fn a_time_that_is_still_to_come(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let published_before = if version == Version::V4_0 { 0 } else { 10 };

@@ -1,4 +1,4 @@
-//! What a daemon keeps in `state_dir`: is it one daemon's at a time?
+//! `state_dir`: does it belong to only one daemon at a time?
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n{SMALL}\n")
 }
 
-/// A second daemon with the same reference waits, whatever its sink, and goes on when the first one
-/// has ended, however it ended.
+/// A second daemon with the same reference waits, whatever its sink, and continues when the first one has
+/// ended, however it ended.
 async fn one_reference_twice() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let web = Web::start(|_| Reply::Keep).await;

@@ -1,5 +1,5 @@
-//! A reader of standard output that is slow: does a crash repeat only what the pipe held unsettled, and
-//! a graceful shutdown nothing?
+//! A slow reader of standard output: does a crash repeat only the unsettled content of the pipe, and a
+//! graceful shutdown nothing?
 
 use std::io::{BufRead, BufReader};
 use std::process::ChildStdout;
@@ -32,7 +32,7 @@ impl Reader {
                     let number = line.split('-').next().unwrap().parse().unwrap();
                     numbers.lock().unwrap().push(number);
                     if !hurry.load(Ordering::Relaxed) {
-                        // That it is slow is the point: some thousand lines a second.
+                        // The slowness is part of the test: some thousand lines a second.
                         std::thread::sleep(Duration::from_micros(250));
                     }
                 }
@@ -45,7 +45,7 @@ impl Reader {
         self.numbers.lock().unwrap().len() as u64
     }
 
-    /// All that came until the pipe ended.
+    /// Everything that was read until the pipe was closed.
     fn rest(self) -> Vec<u64> {
         self.hurry.store(true, Ordering::Relaxed);
         self.reading.join().unwrap();
@@ -107,7 +107,7 @@ async fn killed() -> Result<(), Unavailable> {
     let came = reader.rest().len() as u64;
     let stored = streams::stored_offset(broker, &stream, "printer").await;
     let stored = stored.map_or(0, |offset| offset + 1);
-    // What 100 ms and a slice of 1,000 records come to, by far; the whole batch has 40,000.
+    // Far more than 100 ms and a slice of 1,000 records amount to; the whole batch has 40,000.
     assert!(came - stored <= 5_000, "{came} came, {stored} are stored");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The `stream` sink on real brokers: the sink itself against the contract, and the daemon around
-//! it: byte for byte, `kill -9`, cut connections, two at once, and a target that goes away.
+//! The `stream` sink on real brokers: the sink itself against its contract, and the daemon around it:
+//! byte for byte, `kill -9`, cut connections, two daemons at once, and a target that disappears.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::common::load::{Load, Pace, body};
 use crate::common::proxy::Proxy;
 use crate::common::reading::{bodies, connect_options, messages, put};
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, env_or, eventually, streams};
+use crate::common::{Broker, Version, env_or, eventually, patiently, streams};
 use rillway::republish::{Republisher, Target};
 use rillway::sink::conformance::{self, Medium};
 use rillway::sink::stream::{StreamOptions, StreamSink};
@@ -20,7 +20,7 @@ use rillway::types::StreamName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A stream of its own, made when it is first opened.
+/// A stream of its own, created when it is first opened.
 struct Fresh {
     broker: &'static Broker,
     stream: String,
@@ -106,15 +106,16 @@ fn batch(range: std::ops::Range<u64>) -> Arc<rillway::flow::batch::Batch> {
     Arc::new(conformance::batch(range))
 }
 
-/// Two writers under one name, in turns, each of them behind the other at times: what the slower one
-/// sends is dropped, and confirmed.
+/// Two writers under one name, taking turns, each of them behind the other at times: the broker drops and
+/// confirms what the slower one sends.
 #[tokio::test]
 async fn two_at_once_write_each_message_once() {
     or_skip!(
         async {
             let broker = Broker::shared(Version::V4_3).await?;
             let mut medium = Fresh::on(broker);
-            let (mut one, mut two) = (medium.sink().await.unwrap(), medium.sink().await.unwrap());
+            let mut one = patiently(async || medium.sink().await).await;
+            let mut two = patiently(async || medium.sink().await).await;
             for (first, from, to) in [
                 (true, 0, 100),
                 (false, 0, 40),
@@ -125,7 +126,7 @@ async fn two_at_once_write_each_message_once() {
                 (false, 255, 400),
             ] {
                 let sink = if first { &mut one } else { &mut two };
-                let written = sink.write(&batch(from..to)).await.unwrap();
+                let written = patiently(async || sink.write(&batch(from..to)).await).await;
                 assert_eq!(written, Durability::Durable);
             }
             assert_eq!(medium.visible().await, Some((0..400).collect::<Vec<_>>()));
@@ -135,10 +136,10 @@ async fn two_at_once_write_each_message_once() {
     );
 }
 
-/// Offsets that begin anew would be taken for repetitions, were it not for another name; and which
-/// name counts is found again.
+/// Offsets that begin at 0 again would count as duplicates under the same publisher name, so there is a
+/// new name; and the current name is found again.
 #[tokio::test]
-async fn a_new_history_is_written_from_its_first_message() {
+async fn a_new_incarnation_is_written_from_its_first_message() {
     or_skip!(
         async {
             let broker = Broker::shared(Version::V4_3).await?;
@@ -164,8 +165,8 @@ async fn a_new_history_is_written_from_its_first_message() {
     );
 }
 
-/// Before the first message of a new history: a process that starts then must not find the former
-/// position, or it would drop what is below it.
+/// Before the first message of a new incarnation: a process that starts then must not find the old
+/// position, or it would drop everything below it.
 async fn begun_and_not_written(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let mut medium = Fresh::on(broker);
@@ -186,7 +187,7 @@ async fn begun_and_not_written(version: Version) -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn a_new_history_without_a_message_is_found_again() {
+async fn a_new_incarnation_without_a_message_is_found_again() {
     for version in [Version::V4_3, Version::V3_10] {
         or_skip!(begun_and_not_written(version).await);
     }
@@ -207,7 +208,8 @@ async fn a_target_that_was_created_again_is_noticed() {
                     Err(SinkError::Transient { what, .. }) if what.contains("does not exist") => {
                         break;
                     }
-                    // What the connection, or a node that has not heard of it yet, says first.
+                    // The error of the connection, or of a node that does not know of the deletion yet,
+                    // comes first.
                     Err(SinkError::Transient { .. }) => assert!(started.elapsed() < MINUTE),
                     other => panic!("written to nowhere: {other:?}"),
                 }
@@ -286,7 +288,7 @@ async fn killed_at_any_point_each_message_lands_once() {
     or_skip!(killed(env_or("KILLS", 18)).await);
 }
 
-/// Whatever a publisher made of it: no AMQP, damaged AMQP, several sections, nothing at all.
+/// Whatever a publisher sent: no AMQP, damaged AMQP, several sections, nothing at all.
 #[tokio::test]
 async fn messages_go_on_byte_for_byte() {
     or_skip!(
@@ -318,9 +320,9 @@ async fn messages_go_on_byte_for_byte() {
     );
 }
 
-/// With `annotate`, the source is told in the annotations; the rest is as it was.
+/// With `annotate`, the annotations name the source; the rest is unchanged.
 #[tokio::test]
-async fn the_source_is_told_where_it_is_asked_for() {
+async fn annotations_name_the_source_on_request() {
     or_skip!(
         async {
             let broker = Broker::shared(Version::V4_3).await?;
@@ -352,7 +354,7 @@ async fn the_source_is_told_where_it_is_asked_for() {
     );
 }
 
-/// Connections that break in mid-batch, and a broker that is away for a while.
+/// Connections that break in the middle of a batch, and a broker that is stopped for a while.
 #[tokio::test]
 async fn cut_connections_lose_and_repeat_nothing() {
     or_skip!(
@@ -409,7 +411,7 @@ async fn a_message_larger_than_a_frame_is_refused_with_its_offset() {
             let broker = Broker::shared(Version::V4_3).await?;
             let medium = Fresh::on(broker);
             let mut sink = medium.sink().await.unwrap();
-            // The broker's own default, less what a frame has around a message.
+            // The broker's own default, less a frame's overhead around a message.
             let most = (1 << 20) - 21;
             for (bytes, fits) in [(most + 1, false), (most, true)] {
                 let messages = [vec![b'x'; 10], vec![b'y'; bytes], vec![b'z'; bytes]];
@@ -462,7 +464,7 @@ async fn a_target_that_is_missing_is_waited_for() {
     );
 }
 
-/// Two daemons with one configuration, one of them frozen in mid-write and woken much later.
+/// Two daemons with one configuration, one of them frozen in the middle of a write and woken much later.
 #[tokio::test]
 async fn a_daemon_that_slept_through_a_take_over_writes_nothing_twice() {
     or_skip!(

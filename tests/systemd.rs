@@ -1,4 +1,4 @@
-//! Does the daemon say to systemd what it should: READY when it runs, WATCHDOG while its loops turn,
+//! Does the daemon notify systemd as it should: READY when it runs, WATCHDOG while its loops turn,
 //! STOPPING when it drains?
 
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,7 @@ use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-/// What was said until `last` came, each line once, in order of its first time.
+/// Notifications until `last` arrived, each once, in order of their first time.
 fn said_until(socket: &UnixDatagram, last: &str) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     let mut buffer = [0; 4096];

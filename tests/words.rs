@@ -1,5 +1,5 @@
-//! What people read when something goes wrong: is the node named, the level, the consumer, and is there
-//! a line when it is over?
+//! Texts that operators read when something goes wrong: do they name the node, the level and the
+//! consumer, and is there a line when it is over?
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -29,7 +29,7 @@ fn nobody() -> String {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string()
 }
 
-/// Where every seed failed, the reason and the warning name each of them.
+/// If every seed failed, the reason and the warning name each of them.
 #[tokio::test]
 async fn all_seeds_that_failed_are_named() {
     let seeds = [nobody(), nobody(), nobody()];
@@ -55,7 +55,7 @@ async fn all_seeds_that_failed_are_named() {
     assert!(seeds.iter().all(|seed| told.contains(seed)), "{told}");
 }
 
-/// A connection that breaks while it is read from, or that the broker no longer answers on.
+/// A connection that breaks while it is read, or on which the broker no longer answers.
 async fn broken_connections() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "broken").await;
@@ -97,7 +97,7 @@ async fn the_node_of_a_broken_connection_is_named() {
     or_skip!(broken_connections().await);
 }
 
-/// Written to the journal, every line begins with its priority; elsewhere, none does.
+/// In the journal, every line begins with its priority; elsewhere, none does.
 #[tokio::test]
 async fn lines_for_the_journal_begin_with_their_priority() {
     let home = Home::new(
@@ -134,7 +134,7 @@ async fn lines_for_the_journal_begin_with_their_priority() {
     }
 }
 
-/// The one line of a JSON log with this message.
+/// The only line of a JSON log with this message.
 fn line(log: &str, consumer: &str, message: &str) -> Value {
     let all = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut found = all.filter(|line| line["message"].as_str().unwrap().contains(message));
@@ -144,7 +144,7 @@ fn line(log: &str, consumer: &str, message: &str) -> Value {
     first
 }
 
-/// What is over, written or removed is said too, by the consumer's name and with numbers.
+/// The end of a failure, a write and a removal are logged too, with the consumer's name and numbers.
 async fn good_news() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "news").await;
@@ -181,7 +181,7 @@ async fn good_news() -> Result<(), Unavailable> {
 
     let log = home.log();
     let written = line(&log, "archiver", "object written");
-    // The first one; a slow reader's messages may come to be in two.
+    // The first one; a slow reader may get its messages in two.
     let (first, last) = (written["first_offset"].as_u64(), written["last_offset"].as_u64());
     assert_eq!(first, Some(0), "{written}");
     assert_eq!(written["records"].as_u64(), last.map(|last| last + 1), "{written}");
@@ -191,7 +191,7 @@ async fn good_news() -> Result<(), Unavailable> {
     assert!(works["attempts"].as_u64() >= Some(1) && works["lasted_ms"].is_u64(), "{works}");
     assert_eq!((&written["level"], &works["level"]), (&"INFO".into(), &"INFO".into()));
 
-    // What a crash has left at the end of the file.
+    // The torn end of the file after a crash.
     let segment = home.segments("filer", &stream).pop().unwrap();
     let mut file = std::fs::OpenOptions::new().append(true).open(&segment).unwrap();
     file.write_all(b"{\"offset\":10,").unwrap();
@@ -205,11 +205,11 @@ async fn good_news() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn what_is_over_or_done_is_said_too() {
+async fn ends_of_failures_and_finished_work_are_logged() {
     or_skip!(good_news().await);
 }
 
-/// A service that refuses connections has not got the request, and none is in doubt.
+/// A service that refuses connections has not received the request, so its fate is not in doubt.
 async fn nobody_listens() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "nobody").await;

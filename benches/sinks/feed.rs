@@ -1,4 +1,4 @@
-//! A sink, opened as its configuration says and fed with batches, in a process of its own.
+//! A sink, opened as its configuration says, that is fed with batches in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::media::Place;
 use crate::options::{Job, Options};
 use crate::{loader, process, rows};
 
-/// Starts the process and reads what it measured.
+/// Starts the process and reads its measurements.
 pub(crate) fn start(place: &Place<'_>, sink: &str, options: &Options) -> anyhow::Result<Run> {
     let config = place.dir.join("rillway.toml");
     let text = format!(
@@ -29,9 +29,10 @@ pub(crate) fn start(place: &Place<'_>, sink: &str, options: &Options) -> anyhow:
     loader::run_telling(command, options)
 }
 
-/// Feeds it, and prints seconds, seconds of processor time, and bytes of memory.
+/// Feeds the sink, and prints seconds, seconds of CPU time, and bytes of memory.
 pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
-    // What is measured begins when all batches lie ready: they come from the consumer's memory.
+    // The measurement begins when all batches are ready: in production they are in the consumer's memory
+    // already.
     let batches: Vec<_> = rows::batches(job.messages)?.into_iter().map(Arc::new).collect();
     let config = Config::load(Some(Path::new(&job.config)), &Env::of_process())?;
     let consumer = config.consumers.first().context("no consumer")?;

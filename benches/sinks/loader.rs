@@ -1,4 +1,4 @@
-//! A loader, run as anybody would run it, and watched from outside.
+//! A bulk loader, run as a user would run it, and measured from outside.
 
 use std::fmt;
 use std::process::{Command, Stdio};
@@ -10,10 +10,10 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::options::Options;
 use crate::{process, rows};
 
-/// Between two looks at its memory.
+/// Time between two samples of its memory.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What one run came to.
+/// Result of one run.
 pub(crate) struct Run {
     pub(crate) messages: u64,
     pub(crate) took: Duration,
@@ -39,7 +39,7 @@ impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:.0} messages/s, {:.0} MB/s, {:.2} µs of processor time for one",
+            "{:.0} messages/s, {:.0} MB/s, {:.2} µs of CPU time each",
             self.rate(),
             self.megabytes(),
             self.cpu_us()
@@ -47,8 +47,8 @@ impl fmt::Display for Run {
     }
 }
 
-/// Runs the program to its end; it prints what it measured itself: seconds, seconds of processor time,
-/// and bytes of memory.
+/// Runs the program to its end. It prints its own measurements: seconds, seconds of CPU time, and bytes
+/// of memory.
 pub(crate) fn run_telling(mut command: Command, options: &Options) -> anyhow::Result<Run> {
     let out = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let out = out.with_context(|| format!("{command:?}"))?;
@@ -75,7 +75,7 @@ pub(crate) fn run(mut command: Command, options: &Options) -> anyhow::Result<Run
         .with_context(|| format!("{command:?}"))?;
     let pid = child.id();
     let mut memory_peak = 0;
-    // Until it has ended, and before it is reaped: then its times are still to be read.
+    // Samples until it has ended, and before it is reaped: its times can still be read then.
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let id = Pid::from_raw(i32::try_from(pid)?).context("a process has a number")?;
     while waitid(WaitId::Pid(id), ended)?.is_none() {

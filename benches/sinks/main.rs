@@ -1,12 +1,12 @@
-//! How fast each sink keeps records, beside the bulk loader of its own medium on the same rows.
+//! Speed of each sink, beside the bulk loader of its own destination on the same rows.
 //!
-//!     make bench-sinks                               every sink whose medium can be had here
+//!     make bench-sinks                               every sink whose destination is available here
 //!     make bench-sinks ARGS='--rounds 7 sqlite'      see `--help`
 //!
-//! A sink is fed with ready batches, by its trait, in a process of its own; a loader reads the same
-//! rows from a file, in its own. They take turns, round by round. Not in it: the broker, the network
-//! and the consumer, which `make bench` measures, and which a loader has no part of either. What is
-//! compared are ratios within one run; see docs/benchmarks.md.
+//! A sink is fed with ready batches, through its trait, in a process of its own; a loader reads the same
+//! rows from a file, in its own process. They take turns, round by round. The broker, the network and the
+//! consumer are not included: `make bench` measures them, and a loader has no part in them. Only ratios
+//! within one run are compared; see docs/benchmarks.md.
 
 mod feed;
 mod loader;

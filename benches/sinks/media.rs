@@ -1,20 +1,20 @@
-//! Who is compared on which medium. A new sink is a new [`Medium`] here.
+//! The sinks and loaders that are compared, by destination. A new sink is a new [`Medium`] here.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-/// One medium, its sink and its loaders.
+/// One destination with its sink and its loaders.
 pub(crate) struct Medium {
     pub(crate) name: &'static str,
-    /// Whether it can be had here.
+    /// Whether it is available on this machine.
     pub(crate) ready: fn() -> anyhow::Result<()>,
-    /// Makes it as empty as at the first run.
+    /// Empties the destination, as before the first run.
     pub(crate) reset: fn(&Place<'_>) -> anyhow::Result<()>,
-    /// How many rows are there after a run, where somebody else can tell.
+    /// Number of rows after a run, if another program can count them.
     pub(crate) count: fn(&Place<'_>) -> anyhow::Result<Option<u64>>,
-    /// The sink first, then the loaders; what is compared with is the first of them.
+    /// The sink first, then the loaders; ratios are relative to the first loader.
     pub(crate) peers: Vec<Peer>,
 }
 
@@ -22,16 +22,16 @@ pub(crate) struct Medium {
 pub(crate) struct Place<'a> {
     /// A fresh folder.
     pub(crate) dir: &'a Path,
-    /// The rows, in CSV.
+    /// The rows, as CSV.
     pub(crate) file: &'a Path,
 }
 
 pub(crate) enum Peer {
-    /// A sink, as `sink = …` has it; paths are relative to the folder.
+    /// A sink, as in `sink = …`; paths are relative to the folder.
     Sink { name: &'static str, config: String },
     /// A program that loads the file.
     Loader { name: &'static str, command: fn(&Place<'_>) -> Command },
-    /// One that measures itself, since its own start is not what it would be judged by.
+    /// A program that measures itself, so that its start-up time is not included.
     Telling { name: &'static str, command: fn(&Place<'_>) -> Command },
 }
 
@@ -59,7 +59,7 @@ fn runs(program: &str, argument: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// NDJSON has no loader: a copy of the rows is the least that can be done.
+/// NDJSON has no loader: a copy of the rows is the lower bound.
 fn file() -> Medium {
     let copy = |place: &Place<'_>| {
         let mut command = Command::new("dd");
@@ -122,7 +122,7 @@ fn sqlite() -> Medium {
     }
 }
 
-/// Five values out of the JSON body: a loader has them as they come in its file, so it is left out.
+/// Five values from the JSON body, which the loader extracts after its import.
 fn sqlite_columns() -> Medium {
     let columns = "{ seq = { from = \"/seq\", type = \"integer\" }, user_id = \"/user/id\", \
                    amount = { from = \"/amount\", type = \"numeric\" }, paid = { from = \"/paid\", \
@@ -169,7 +169,7 @@ fn psql(commands: &[&str]) -> Command {
     command
 }
 
-/// The same table with the same index, in one transaction, as `psql` would be told to.
+/// The same table with the same index, in one transaction, as a user of `psql` would load it.
 fn copy(place: &Place<'_>) -> Command {
     let create = "CREATE TABLE events (stream text NOT NULL, \"offset\" bigint NOT NULL, \
                   \"timestamp\" timestamptz NOT NULL, message_id text, subject text, \
@@ -207,7 +207,7 @@ fn postgres() -> Medium {
     }
 }
 
-/// Where pyarrow is: `scripts/setup.sh pyarrow --where` says it.
+/// The folder of pyarrow, as `scripts/setup.sh pyarrow --where` prints it.
 const PYARROW: &str = "RILLWAY_BENCH_PYARROW";
 
 fn pyarrow(what: &str, place: &Place<'_>) -> Command {

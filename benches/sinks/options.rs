@@ -1,4 +1,4 @@
-//! What the benchmark is told.
+//! Options of the benchmark.
 
 use std::path::PathBuf;
 
@@ -18,11 +18,11 @@ pub(crate) fn help() {
 pub(crate) enum Command {
     Help,
     Measure(Options),
-    /// The process feeds a sink.
+    /// This process feeds a sink.
     Feed(Job),
 }
 
-/// What a sink is to be fed with.
+/// Input of the process that feeds a sink.
 pub(crate) struct Job {
     pub(crate) config: PathBuf,
     pub(crate) messages: u64,
@@ -47,7 +47,7 @@ impl Command {
             let mut value = || arguments.next().with_context(|| format!("{argument} what?"));
             match argument.as_str() {
                 "--help" | "-h" => return Ok(Command::Help),
-                // Cargo says so to every benchmark.
+                // Cargo passes this to every benchmark.
                 "--bench" => {}
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--messages" => options.messages = value()?.parse()?,

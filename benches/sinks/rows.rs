@@ -1,4 +1,4 @@
-//! The rows: JSON of 256 bytes, the same for everybody.
+//! The rows: JSON of 256 bytes, the same for every sink and loader.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,10 +10,10 @@ use rillway::sink::conformance;
 pub(crate) const STREAM: &str = "events";
 pub(crate) const BODY_BYTES: usize = 256;
 
-/// A busy stream's chunk.
+/// Messages per chunk on a busy stream.
 const PER_CHUNK: u64 = 400;
 
-/// The timestamps that [`conformance::part`] gives the chunk that begins at `first`.
+/// The timestamp that [`conformance::part`] gives the chunk that begins at `first`.
 const FIRST_MS: u64 = 1_700_000_000_000;
 
 /// Message `i`.
@@ -37,8 +37,8 @@ pub(crate) fn body(i: u64) -> String {
     body
 }
 
-/// As the consumer hands them over while the sink is the slower of the two: as many of its batches of
-/// 10,000 messages as the default memory holds, joined to one.
+/// Batches as the consumer hands them over while the sink is slower: as many batches of 10,000 messages
+/// as the default memory holds, joined into one.
 pub(crate) fn batches(messages: u64) -> anyhow::Result<Vec<Batch>> {
     const PER_BATCH: u64 = 60_000;
     let mut batches = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) fn batches(messages: u64) -> anyhow::Result<Vec<Batch>> {
     Ok(batches)
 }
 
-/// The same as the loaders read it: the columns of the default table, in CSV.
+/// The same rows for the loaders: the columns of the default table, as CSV.
 pub(crate) fn write_csv(path: &Path, messages: u64) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
     for i in 0..messages {

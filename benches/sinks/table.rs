@@ -1,4 +1,4 @@
-//! Runs to a table.
+//! Prints runs as a table.
 
 use crate::loader::Run;
 use crate::media::Medium;

@@ -1,4 +1,4 @@
-//! `rillway run`, from outside: what its own metrics say, and what the system says of its process.
+//! `rillway run`, measured from outside: by its own metrics, and by the system's figures for its process.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,14 +12,14 @@ use crate::options::Job;
 use crate::peers::{Killed, Run};
 use crate::{process, streams};
 
-/// Between two looks at the metrics: often near beginning and end, where it makes the figures
-/// exact, and seldom between, since each look costs the daemon something.
+/// Time between two reads of the metrics: short near the beginning and the end, for exact figures, and
+/// long between, since each read costs the daemon CPU time.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(250);
-/// How long it may take to start and to write something.
+/// Time limit for starting and for the first write.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// One look.
+/// One read of the metrics.
 struct Sample {
     at: Instant,
     cpu: Duration,
@@ -27,7 +27,7 @@ struct Sample {
     chunks: u64,
 }
 
-/// Runs the daemon, configured as it comes but for these lines, until all is durable.
+/// Runs the daemon with its default configuration and these additional lines, until all is durable.
 pub(crate) fn run(binary: &Path, consumer: &str, job: &Job) -> anyhow::Result<Run> {
     let home = tempfile::tempdir()?;
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -51,7 +51,7 @@ pub(crate) fn run(binary: &Path, consumer: &str, job: &Job) -> anyhow::Result<Ru
     let mut child = Killed(child);
     let result = watch(&mut child, admin, job);
     let log = std::fs::read_to_string(home.path().join("log"))?;
-    // A run with a warning in its log is no measurement of an undisturbed one.
+    // A run with a warning in its log was disturbed, so it does not count.
     for line in log.lines().filter(|l| result.is_err() || !l.contains(" INFO ")) {
         eprintln!("# its log: {line}");
     }

@@ -1,11 +1,11 @@
-//! How fast records come through, beside a plain socket reader and the official Rust client.
+//! Throughput of the whole daemon, beside a plain socket reader and the official Rust client.
 //!
 //!     make bench                                     everything, on a broker of its own
 //!     make bench ARGS='--spin --rounds 7 12x400'     see `--help`
 //!
-//! One run, one broker; each case is one stream, and on it the peers take turns, round by round.
-//! Each peer is a process of its own, so that its processor time and memory are its own. What is
-//! compared are ratios within one run; see docs/benchmarks.md.
+//! One run uses one broker; each case is one stream, which the peers read in turn, round by round. Each
+//! peer is a process of its own, so that its CPU time and memory are its own. Only ratios within one run
+//! are compared; see docs/benchmarks.md.
 
 mod daemon;
 mod official;

@@ -35,7 +35,7 @@ async fn consume(job: &Job) -> anyhow::Result<()> {
             },
             () = &mut deadline => break,
         }
-        // `biased` above keeps the timer from costing anything; so the time is looked at here.
+        // `biased` above means that the timer is rarely polled; so the time is checked here.
         if messages % 1024 == 0 && began.elapsed() > job.limit + Duration::from_millis(500) {
             break;
         }

@@ -1,4 +1,4 @@
-//! What the benchmark is told.
+//! Options of the benchmark.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(crate) fn help() {
 pub(crate) enum Command {
     Help,
     Measure(Options),
-    /// The process is one of the peers.
+    /// This process is one of the peers.
     Reader(Reader, Job),
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Reader {
     Official,
 }
 
-/// What a peer is to read.
+/// Input of a peer.
 pub(crate) struct Job {
     pub(crate) port: u16,
     pub(crate) stream: String,
@@ -75,7 +75,7 @@ impl Case {
         let mut parts = text.split('x').map(str::parse::<u64>);
         let mut next = || parts.next().transpose().with_context(|| format!("no case: {text}"));
         let (Some(size), Some(batch)) = (next()?, next()?) else { bail!("no case: {text}") };
-        // A multiple of the default batch, so that the last one does not wait for its age.
+        // A multiple of the default batch size, so that the last batch does not wait for its age limit.
         let messages = next()?.unwrap_or(match (size, batch) {
             (..=100, 100..) => 4_000_000,
             (_, 100..) => 2_000_000,

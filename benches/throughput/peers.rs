@@ -1,4 +1,4 @@
-//! Who is compared, and what comes of one run.
+//! The peers that are compared, and the result of one run.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::daemon;
 use crate::options::{Job, Options};
 use crate::streams::Stream;
 
-/// How much longer than its limit a peer's process may live.
+/// How much longer than its time limit a peer's process may live.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ impl Peer {
     pub(crate) const ALL: [Peer; 6] =
         [Peer::Plain, Peer::Null, Peer::OtherNull, Peer::File, Peer::OtherFile, Peer::Official];
 
-    /// Whether it is the build that this one is compared with.
+    /// True for the other build, with which this one is compared.
     pub(crate) fn is_other(self) -> bool {
         matches!(self, Peer::OtherNull | Peer::OtherFile)
     }
@@ -57,16 +57,16 @@ impl Peer {
     }
 }
 
-/// What one run came to, between the first message seen and the last.
+/// Result of one run, between the first message seen and the last.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) messages: u64,
-    /// Where the peer counts them.
+    /// Number of chunks, if the peer counts them.
     pub(crate) chunks: u64,
     pub(crate) took: Duration,
     pub(crate) cpu: Duration,
     pub(crate) memory_peak: u64,
-    /// Whether it had read all when it was stopped.
+    /// True if it had read everything when it was stopped.
     pub(crate) whole: bool,
 }
 
@@ -75,12 +75,12 @@ impl Run {
         self.messages as f64 / self.took.as_secs_f64()
     }
 
-    /// Microseconds of processor time for a message.
+    /// Microseconds of CPU time per message.
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.messages as f64
     }
 
-    /// The line in which a peer's process says what it did.
+    /// The line in which a peer's process prints its result.
     pub(crate) fn line(&self) -> String {
         format!(
             "run {} {} {} {} {} {}",

@@ -1,5 +1,6 @@
-//! The plain socket reader: what the broker and the loopback give at the most. It reads, walks from
-//! frame to frame, counts what the chunk headers say, gives credit back, and looks at nothing else.
+//! The plain socket reader: the upper bound that the broker and the loopback device allow. It reads,
+//! walks from frame to frame, adds up the counts in the chunk headers, gives credit back, and does
+//! nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,11 +14,11 @@ use crate::peers::Run;
 use crate::process;
 use crate::socket::{self, ask, u32_at};
 
-/// Room for one read.
+/// Size of the read buffer.
 const READ_BYTES: usize = 256 * 1024;
-/// Chunks on their way.
+/// Chunks in flight.
 const CREDIT: u16 = 200;
-/// The heads of frame and Deliver v1, and the chunk's header.
+/// Sizes of the headers of a frame, of Deliver v1, and of the chunk.
 const CHUNK_AT: usize = 9;
 const HEAD_BYTES: usize = CHUNK_AT + 48;
 
@@ -50,7 +51,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Messages, chunks, and whether that was all.
+/// Messages, chunks, and whether all were read.
 fn read(socket: &mut TcpStream, job: &Job, began: Instant) -> anyhow::Result<(u64, u64, bool)> {
     let mut buffer = vec![0; READ_BYTES];
     let (mut filled, mut skip) = (0, 0);

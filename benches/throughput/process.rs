@@ -1,4 +1,4 @@
-//! What the system says of a process: processor time and peak memory.
+//! The system's figures for a process: CPU time and peak memory.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
 }
 
-/// The most memory that was resident at one time, in bytes.
+/// Peak resident memory, in bytes.
 pub(crate) fn memory_peak(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
@@ -25,10 +25,10 @@ pub(crate) fn memory_peak(pid: u32) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Has the peak begin anew, and returns what is resident now.
+/// Resets the peak, and returns the memory that is resident now.
 #[allow(dead_code, reason = "this file is part of two benchmarks")]
 pub(crate) fn forget_memory_peak(pid: u32) -> anyhow::Result<u64> {
-    // See proc(5): 5 resets the peak.
+    // See proc(5): writing 5 resets the peak.
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
     memory_peak(pid)
 }

@@ -1,4 +1,4 @@
-//! The protocol by hand on a blocking socket: log in, ask, read a frame.
+//! The protocol by hand on a blocking socket: log in, send a request, read a frame.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Connects and logs in, as guest, without heartbeats.
+/// Connects and logs in as guest, without heartbeats.
 pub(crate) fn log_in(port: u16) -> anyhow::Result<TcpStream> {
     let mut connection = TcpStream::connect(("localhost", port))?;
     let socket = &mut connection;
@@ -32,7 +32,7 @@ pub(crate) fn log_in(port: u16) -> anyhow::Result<TcpStream> {
     Ok(connection)
 }
 
-/// A request, and its answer's code, which must be good.
+/// Sends a request; fails unless the answer's code is OK.
 pub(crate) fn ask<R: Request>(socket: &mut TcpStream, request: &R) -> anyhow::Result<()> {
     socket.write_all(&encode_request(request, 1)?)?;
     let (key, payload) = frame(socket)?;

@@ -1,11 +1,11 @@
-//! Keeps the cores of a virtual machine awake: a core that halts takes long to wake up again, which
-//! costs clients that wait for the broker, and flatters those that burn both cores.
+//! Keeps the cores of a virtual machine awake: a halted core takes long to wake up again. That delays
+//! clients that wait for the broker, and favours those that keep both cores busy.
 
 use std::process::{Child, Command};
 
 use anyhow::Context as _;
 
-/// One process per core at the priority at which it runs only where nobody else wants to.
+/// One process per core, at the idle priority, which runs only when nothing else wants the core.
 pub(crate) struct Spinners(Vec<Child>);
 
 impl Spinners {

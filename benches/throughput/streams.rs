@@ -10,8 +10,8 @@ use rillway::wire::commands::{Create, DeclarePublisher, Delete, PublishBuilder, 
 use crate::options::Case;
 use crate::socket::{self, FRAME_MAX, ask, frame, u32_at};
 
-/// Frames on their way at one time where several messages share a chunk. One by one, the broker makes
-/// chunks of half a frame; many at once, of several.
+/// Frames in flight if several messages share a chunk. One at a time, the broker makes chunks of half a
+/// frame; with many at once, chunks of several frames.
 const FRAMES_MAX: u32 = 2;
 
 pub(crate) struct Stream {
@@ -21,8 +21,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Creates it, publishes, and waits until all is confirmed. One frame holds what is to be a
-    /// chunk; how large chunks really are is up to the broker, and is read off their headers later.
+    /// Creates the stream, publishes, and waits until everything is confirmed. One frame holds the
+    /// messages of one chunk; the broker decides how large chunks really are, which is read from their
+    /// headers later.
     pub(crate) fn publish(port: u16, case: &Case) -> anyhow::Result<Stream> {
         let name = format!("bench-{}x{}-{}", case.size, case.batch, std::process::id());
         let mut socket = socket::log_in(port)?;
@@ -54,7 +55,7 @@ impl Stream {
         Ok(Stream { name, messages: case.messages, port })
     }
 
-    /// Best effort: the broker is usually the benchmark's own, and goes afterwards.
+    /// Best effort: the broker is usually the benchmark's own, and is removed afterwards.
     pub(crate) fn delete(self) {
         let deleted = socket::log_in(self.port)
             .and_then(|mut socket| ask(&mut socket, &Delete { stream: self.name.as_str().into() }));
@@ -88,7 +89,7 @@ fn message(number: u64, size: usize) -> Vec<u8> {
     message
 }
 
-/// Waits for the next confirmation; how many messages it is for.
+/// Waits for the next confirmation; returns the number of confirmed messages.
 fn confirmed(socket: &mut TcpStream) -> anyhow::Result<u32> {
     let (key, payload) = frame(socket)?;
     if key != keys::PUBLISH_CONFIRM {

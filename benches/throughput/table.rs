@@ -1,4 +1,4 @@
-//! Runs to a table.
+//! Prints runs as a table.
 
 use std::fmt::Write as _;
 

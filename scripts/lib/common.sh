@@ -31,7 +31,7 @@ with_lock() {
     say "waiting for another run to finish with '$name'"
     flock "$fd"
   fi
-  # The descriptor must not leak into what COMMAND leaves running: it would keep the lock.
+  # The descriptor must not leak into processes that COMMAND leaves running: they would keep the lock.
   "$@" {fd}>&-
   exec {fd}>&-
 }

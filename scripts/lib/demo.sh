@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2153,SC2154 # demo.sh sets, and reads, what stands here
-# What scripts/demo.sh does, step by step. Source after common.sh and ports.sh; demo.sh sets DATA,
-# RILLWAY, STREAM, READER, LOG, CONSUMERS, port, daemon, told and interactive.
+# What scripts/demo.sh does, step by step; scripts/demo-super.sh uses some of it. Source after common.sh and
+# ports.sh; demo.sh sets DATA, RILLWAY, STREAM, READER, LOG, CONSUMERS, port, daemon, told and interactive.
 #
 # Only bash, coreutils, grep and sed: a fresh machine has no more; and a Python of the project's own, for
 # the readers of what landed.
@@ -25,7 +25,7 @@ wait_for() {
     status=0
     wait "$1" || status=$?
     kill -0 "$1" 2>/dev/null || return "$status"
-    # Ctrl-C once more: no more patience.
+    # A second Ctrl-C: do not wait any longer.
     if ((told > seen)); then
       seen=$told
       kill -TERM "$1" 2>/dev/null || true
@@ -39,14 +39,15 @@ free_port() {
   echo "$candidate"
 }
 
-# The newest broker that can be had here; the one of an earlier demo, where there was one.
+# The broker of an earlier demo, if there was one; otherwise the newest one that is available here, of
+# DEMO_BROKERS if that is set.
 start_broker() {
   local version status=$EXIT_UNAVAILABLE options=(start --dir "$DATA/broker" --owner $$)
   if [[ -e $DATA/broker/node.env ]]; then
     scripts/broker.sh "${options[@]}"
     return
   fi
-  for version in 4.3 4.0 3.10; do
+  for version in ${DEMO_BROKERS:-4.3 4.0 3.10}; do
     status=0
     scripts/broker.sh "${options[@]}" --version "$version" --plugins management || status=$?
     [[ $status == "$EXIT_UNAVAILABLE" ]] || return "$status"
@@ -56,7 +57,7 @@ start_broker() {
 
 rillway() { "$RILLWAY" "$@"; }
 
-# publish ARGS…: counts what was confirmed. While `publishing` is there, the count is not complete.
+# publish ARGS…: counts what was confirmed. While the file `publishing` exists, the count is not complete.
 publish() {
   local report=$DATA/published-$STREAM
   touch "$DATA/publishing"
@@ -80,8 +81,8 @@ published_is_exact() {
   [[ ! -e $DATA/publishing ]] && ! grep -q '"sent_again":[1-9]' "$DATA/published-$STREAM"
 }
 
-# 20 events per second, as long as `trickle` is there; then the end of the input ends `rillway
-# publish` in good order. Should this script be killed, it ends too.
+# 20 events per second, as long as the file `trickle` exists; then the end of the input makes `rillway
+# publish` end gracefully. It also ends if this script is killed.
 feed() {
   trap - EXIT
   trap '' INT
@@ -102,7 +103,7 @@ get() {
   ) 2>/dev/null
 }
 
-# One line per consumer out of JSON: the objects that hold a name.
+# One line per consumer from JSON: the objects that contain a name.
 objects() { tr -d '\n' | sed 's/{"name":/\n&/g' | sed -n '/^{"name":/p'; }
 
 # field OBJECT KEY: its value, or nothing.

@@ -4,6 +4,7 @@
     demo_query.py show-archive FOLDER                the same, over the Parquet files
     demo_query.py count-analytics DATABASE STREAM    "COUNT LAST": how many, and the last offset
     demo_query.py count-archive FOLDER               the same; exit code 1 if one comes twice
+    demo_query.py count-orders DATABASE              for each partition "STREAM COUNT DISTINCT"
 """
 
 import glob
@@ -44,6 +45,10 @@ FROM events WHERE event = 'purchase' GROUP BY country ORDER BY revenue DESC"""
     elif what == "count-analytics":
         sql = "SELECT count(*), max(offset) FROM events WHERE stream = ?"
         print(*analytics(place).execute(sql, [stream]).fetchone())
+    elif what == "count-orders":
+        sql = 'SELECT stream, count(*), count(DISTINCT "offset") FROM orders GROUP BY stream'
+        for row in analytics(place).execute(sql):
+            print(*row)
     elif what == "show-archive":
         db, files, paths = archive(place)
         sql = """SELECT date, hour, count(*) AS messages, min("offset") AS first, max("offset") AS last,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Nodes in Docker, for machines where no image can be unpacked and entered: the official images, with
-# the same folder, configuration and ports. Source after node.sh, whose functions it replaces.
+# Nodes in Docker, for machines where no image can be unpacked and entered: the official images, with the
+# same folder, configuration and ports. Source after node.sh, whose functions it replaces.
 #
 # Not tested: the machines on which it was written had no Docker engine.
 
@@ -22,7 +22,7 @@ node_launch() {
   local line port options=() version='' stream_port='' amqp_port='' management_port='' prometheus_port=''
   node_settings
   while read -r line; do
-    # PATH and the loopback for Erlang's own ports are the unpacked image's matter.
+    # The unpacked image needs its own PATH and loopback for Erlang's ports; the official one does not.
     [[ $line == PATH=* ]] || options+=(-e "${line/ -kernel inet_dist_use_interface*/}")
   done < <(node_environment)
   for port in "$stream_port" "$amqp_port" "$management_port" "$prometheus_port"; do

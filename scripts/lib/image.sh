@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Broker images: folders that hold one RabbitMQ and all that it needs, taken from one Debian
-# release, whatever the machine itself runs. Source after common.sh.
+# Broker images: folders that hold one RabbitMQ with everything that it needs, from one Debian release,
+# whatever system the machine runs. Source after common.sh.
 #
-# The packages are unpacked, not installed: a broker needs none of what maintainer scripts do. So
-# an image takes seconds, needs no root, and its packages' signatures are checked by apt all the
-# same. A folder under its final name is whole: it is filled and tried under another name first.
+# The packages are unpacked, not installed: a broker does not need what the maintainer scripts do. So an
+# image takes seconds and needs no root, and apt still checks its packages' signatures. A folder under its
+# final name is complete: it is filled and tried under another name first.
 
 # Raise it when the recipe below changes, so that older images are rebuilt.
 IMAGE_RECIPE=1
@@ -37,8 +37,8 @@ image_version() {
   read -r recipe version 2>/dev/null <"$(image_dir "$1")/image" && [[ $recipe == "$IMAGE_RECIPE" ]] && echo "$version"
 }
 
-# How this user puts a process into an image: by what right, and into what. Nothing, and a failure, if
-# there is no way.
+# How this user puts a process into an image: the rights and the kind of isolation. Fails without output
+# if there is no way.
 #   user namespace    the kernel lets anybody be root of a namespace of their own
 #   direct namespace  root
 #   sudo namespace
@@ -46,7 +46,7 @@ image_version() {
 #   sudo chroot
 image_way() {
   local right
-  # Trying a mount tells: some systems allow the namespace, and then nothing in it.
+  # Tries a mount: some systems allow the namespace, but nothing in it.
   if [[ $(id -u) != 0 ]] && unshare -Urm mount --bind /tmp /tmp 2>/dev/null; then
     echo user namespace
     return
@@ -61,7 +61,7 @@ image_way() {
   fi
 }
 
-# Why no image can be made or entered here; nothing if it can.
+# The reason why no image can be made or entered here; no output if it can.
 image_obstacle() {
   local tool
   [[ $(uname -s) == Linux ]] || { echo "this is not Linux"; return; }
@@ -71,9 +71,9 @@ image_obstacle() {
   image_way >/dev/null || echo "this user may neither mount nor chroot (tried user namespaces, root, sudo)"
 }
 
-# image_run IMAGE NODE_DIR COMMAND...: as the calling user, with NODE_DIR as /node. With RUN_DETACHED
-# set, it is started in a session of its own, and not waited for: sudo, for one, would stop itself when
-# it sees its command stopped.
+# image_run IMAGE NODE_DIR COMMAND...: runs as the calling user, with NODE_DIR as /node. With RUN_DETACHED
+# set, the command is started in a session of its own, and not waited for: sudo, for example, would stop
+# itself when its command is stopped.
 image_run() {
   local image=$1 node=$2 way run_as=''
   shift 2
@@ -110,7 +110,7 @@ shift 2
 set -- "$root" "$@"
 '$IMAGE_CHROOT
 
-# Where nothing can be mounted each node gets an image of its own, of hard links, as NODE_DIR/root, and
+# If nothing can be mounted, each node gets an image of its own, of hard links, as NODE_DIR/root, and
 # keeps its folders inside that; NODE_DIR has links to them. There is no /proc in it.
 image_copy() {
   local image=$1 node=$2 new=$2/root.new folder device
@@ -130,14 +130,14 @@ image_copy() {
   [[ ! -e $node/etc/hosts ]] || cp --remove-destination "$node/etc/hosts" "$node/root/etc/hosts"
 }
 
-# apt, made to look at one Debian release, and to keep to its own folder.
+# Runs apt for one Debian release, with folders of its own.
 image_apt_config() {
   local work=$1 suite=$2 keyring=$3
   mkdir -p "$work"/{state/lists/partial,cache/archives/partial,none,debs}
   : >"$work/status"
   echo "deb [signed-by=$keyring] $DEBIAN_MIRROR $suite main" >"$work/sources.list"
   {
-    # The machine's proxies and certificates hold here too; its hooks do not.
+    # The machine's proxies and certificates apply here too; its hooks do not.
     apt-config dump | grep '^Acquire::' | grep -v 'Acquire::IndexTargets' || true
     cat <<-CONFIG
 		Dir::Etc::parts "$work/none";
@@ -159,7 +159,7 @@ image_apt_config() {
   } >"$work/apt.conf"
 }
 
-# Debian's keys: the machine's own, else out of the package of that name (Ubuntu has it too).
+# Debian's keys: the machine's own, else from the package of that name (Ubuntu has it too).
 image_keyring() {
   local work=$1 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   if [[ ! -r $keyring ]]; then
@@ -172,7 +172,7 @@ image_keyring() {
   echo "$keyring"
 }
 
-# image_build VERSION: under the lock. A failure leaves nothing that looks whole.
+# image_build VERSION: call it under the lock. A failure leaves nothing that looks complete.
 image_build() {
   local version=$1 suite image new work keyring package found
   image_version "$version" >/dev/null && return

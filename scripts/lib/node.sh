@@ -98,9 +98,9 @@ node_environment() {
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S $schedulers:$schedulers $NODE_ERL_ARGS -kernel inet_dist_use_interface {127,0,0,1}"
 }
 
-# Runs inside the image; becomes the Erlang machine, whose pid it has written down before.
+# Runs inside the image; writes its pid down and becomes the Erlang machine.
 #   $1 the pid of the owner, or nothing;  $2 when that process started, to know it from a later one
-# An owner that has ended and is not yet waited for (state Z) has gone.
+# An owner that has ended and was not waited for yet (state Z) counts as gone.
 # epmd and the watchdog are in the same process group, and end with the machine or its owner.
 # With RILLWAY_FILES, the machine gets no more file descriptors than that.
 # shellcheck disable=SC2016 # expanded by the shell that it is given to
@@ -125,7 +125,7 @@ owner_lives() {
 echo "$node" >/node/run/pid.new
 mv /node/run/pid.new /node/run/pid
 '
-# Beside an epmd of the cluster (scripts/cluster.sh) one more ends at once.
+# An epmd that starts beside the cluster's (scripts/cluster.sh) ends at once.
 # shellcheck disable=SC2016
 NODE_MAIN=$NODE_WATCHED'
 epmd -port "$ERL_EPMD_PORT" &
@@ -147,8 +147,8 @@ PROCESS_STATE=3
 PROCESS_GROUP=5
 PROCESS_STARTED=22
 
-# While a process becomes another program (the node does so several times as it starts), the kernel
-# shows an empty environment for a moment: that is no answer yet. A zombie's stays empty.
+# While a process executes another program (the node does so several times as it starts), the kernel shows
+# an empty environment for a moment: that is no answer yet. A zombie's stays empty.
 is_of_node() {
   local environment tries
   for ((tries = 0; tries < 200; tries++)); do
@@ -193,7 +193,7 @@ node_signal() {
   kill -s "$1" "$(<"$DIR/run/pid")"
 }
 
-# node_wait_gone SECONDS: until no process of the group is left.
+# node_wait_gone SECONDS: waits until no process of the group is left.
 node_wait_gone() {
   local deadline=$((SECONDS + $1))
   while node_group >/dev/null; do
@@ -211,12 +211,12 @@ node_kill() {
   rm -f "$DIR/run/pid"
 }
 
-# node_stop NOW: in good order first (the machine closes its files on SIGTERM), by force if that takes
-# too long.
+# node_stop NOW: gracefully first (the machine closes its files on SIGTERM), by force if that takes too
+# long.
 node_stop() {
   local deadline=$((SECONDS + 20))
   if [[ ! $1 ]] && node_alive; then
-    # It may be gone before the second one: that is what both are for.
+    # The machine may be gone before the second signal: that error is ignored.
     (node_signal TERM && node_signal CONT) 2>/dev/null || true
     while node_alive; do
       ((SECONDS < deadline)) || { say "the node in $DIR did not stop in 20 s: killing it" && break; }
@@ -233,7 +233,7 @@ node_ctl() {
   image_run "$(image_dir "$version")" "$DIR" /usr/bin/env -i "${environment[@]}" "$@"
 }
 
-# Something that speaks the stream protocol: PeerProperties asked, PeerProperties answered.
+# Whether a server speaks the stream protocol: sends PeerProperties, and expects PeerProperties.
 stream_port_answers() (
   exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
   printf '\0\0\0\014\0\021\0\001\0\0\0\001\0\0\0\0' >&3

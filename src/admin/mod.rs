@@ -8,6 +8,7 @@
 //! stuck one |
 //! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}` |
 //! | GET | `/api/v1/consumers` | `{"consumers": [`[`ConsumerView`]`…]}` |
+//! | GET | `/api/v1/watches` | `{"watches": [`[`WatchView`]`…]}` |
 //! | POST | `/api/v1/consumers/{name}/commit` | stores the durable offset now: 200 and
 //! [`CommitAnswer`]; 404 unknown name; 409 nothing to store; 503 and the reason why it could not be
 //! stored |
@@ -33,7 +34,7 @@ mod probe;
 mod routes;
 mod server;
 
-pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
+pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
 pub use probe::{PROBE_TIME_MAX, ProbeError, probe};
 pub use server::{ListenError, bind, serve};
 

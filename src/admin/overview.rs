@@ -13,6 +13,12 @@ pub trait Overview: Send + Sync {
     /// Returns at once, from memory.
     fn consumers(&self) -> Vec<ConsumerView>;
 
+    /// A snapshot of every reference of others, in the order of the configuration. Returns at once, from
+    /// memory.
+    fn watches(&self) -> Vec<WatchView> {
+        Vec::new()
+    }
+
     /// Updates the gauges of every consumer for a scrape. Returns at once, from memory.
     fn refresh_gauges(&self);
 
@@ -70,6 +76,53 @@ pub struct ConsumerView {
     pub memory_bound_bytes: u64,
     /// Bytes of messages in memory now.
     pub buffered_bytes: u64,
+}
+
+/// A reference that another program owns, at one point in time. Unknown values are `None`, and `null` in
+/// JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchView {
+    /// The stream, or the super stream while its partitions are not known.
+    pub stream: StreamName,
+    /// The super stream that the stream is a partition of.
+    pub super_stream: Option<StreamName>,
+    /// Name under which its owner stores offsets.
+    pub reference: Reference,
+    /// The last offset stored.
+    pub stored_offset: Option<Offset>,
+    /// The first offset that the stream holds.
+    pub stream_first_offset: Option<Offset>,
+    /// The last offset that the stream is known to hold.
+    pub stream_last_offset: Option<Offset>,
+    /// Seconds since the stream's end was last seen.
+    pub stream_seen_age_seconds: Option<f64>,
+    /// Upper bound on the offsets from the stored one to the end.
+    pub lag_messages: Option<u64>,
+    /// Age in seconds of the first message after the stored one; 0 when caught up.
+    pub lag_seconds: Option<f64>,
+    /// Offsets that retention may drop before the owner loses messages. Negative: that many are lost.
+    pub headroom_messages: Option<i64>,
+    /// Why there is no lag, or what is worth knowing about it.
+    pub problem: Option<String>,
+}
+
+impl WatchView {
+    /// A reference of which nothing is known.
+    pub fn new(stream: &StreamName, reference: &Reference) -> WatchView {
+        WatchView {
+            stream: stream.clone(),
+            super_stream: None,
+            reference: reference.clone(),
+            stored_offset: None,
+            stream_first_offset: None,
+            stream_last_offset: None,
+            stream_seen_age_seconds: None,
+            lag_messages: None,
+            lag_seconds: None,
+            headroom_messages: None,
+            problem: None,
+        }
+    }
 }
 
 /// Result of a forced commit.

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::overview::ConsumerView;
+use super::overview::{ConsumerView, WatchView};
 
 /// Interval at which the browser reloads the page.
 const REFRESH_SECONDS: u32 = 5;
@@ -19,17 +19,21 @@ const LEGEND: &str = "lag = end − durable, at the same moment, not counting th
     own chunks at the end (stored offsets): a consumer that has caught up has no lag, even if its end \
     is above the durable offset.";
 
+/// Explanation below the table of watched references.
+const WATCH_LEGEND: &str = "lag = end − stored: what their owners have not stored yet. No value means \
+    that it is not known.";
+
 /// Age from which a row shows when the stream's end was last seen.
 const SEEN_LONG_AGO_SECONDS: f64 = 10.0;
 
 /// The complete page.
-pub(super) fn render(consumers: &[ConsumerView]) -> String {
+pub(super) fn render(consumers: &[ConsumerView], watches: &[WatchView]) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
-    write(&mut out, consumers).map_or_else(|_| String::new(), |()| out)
+    write(&mut out, consumers, watches).map_or_else(|_| String::new(), |()| out)
 }
 
-fn write(out: &mut String, consumers: &[ConsumerView]) -> fmt::Result {
+fn write(out: &mut String, consumers: &[ConsumerView], watches: &[WatchView]) -> fmt::Result {
     let ready = consumers.iter().filter(|c| c.ready).count();
     write!(
         out,
@@ -50,7 +54,45 @@ fn write(out: &mut String, consumers: &[ConsumerView]) -> fmt::Result {
     }
     out.write_str("</tbody></table>\n<p>")?;
     out.write_str(LEGEND)?;
-    out.write_str("</p>\n</body></html>\n")
+    out.write_str("</p>\n")?;
+    if !watches.is_empty() {
+        out.write_str(
+            "<h2>References of other programs</h2>\n<table><thead><tr><th>reference</th>\
+             <th>stream</th><th>stored</th><th>end</th><th>lag</th><th>lag, s</th><th>headroom</th>\
+             </tr></thead><tbody>\n",
+        )?;
+        watches.iter().try_for_each(|watch| watch_row(out, watch))?;
+        out.write_str("</tbody></table>\n<p>")?;
+        out.write_str(WATCH_LEGEND)?;
+        out.write_str("</p>\n")?;
+    }
+    out.write_str("</body></html>\n")
+}
+
+fn watch_row(out: &mut String, w: &WatchView) -> fmt::Result {
+    write!(out, "<tr class=\"{}\">", if w.problem.is_none() { "ok" } else { "bad" })?;
+    write!(out, "<td>{}", Escaped(w.reference.as_str()))?;
+    if let Some(problem) = &w.problem {
+        write!(out, "<p class=\"why\">{}</p>", Escaped(problem))?;
+    }
+    write!(out, "</td><td>{}</td>", Escaped(w.stream.as_str()))?;
+    number(out, w.stored_offset)?;
+    end(out, w.stream_last_offset, w.stream_seen_age_seconds)?;
+    number(out, w.lag_messages)?;
+    number(out, w.lag_seconds.map(|s| format!("{s:.1}")))?;
+    number(out, w.headroom_messages)?;
+    out.write_str("</tr>\n")
+}
+
+/// The last offset of a stream; with its age if it was seen long ago.
+fn end(out: &mut String, last: Option<impl Display>, age: Option<f64>) -> fmt::Result {
+    match age.filter(|age| *age >= SEEN_LONG_AGO_SECONDS) {
+        Some(age) => {
+            let end = last.map_or_else(|| "–".to_owned(), |end| end.to_string());
+            number(out, Some(format!("{end}, seen {} ago", Span(age))))
+        }
+        None => number(out, last),
+    }
 }
 
 fn row(out: &mut String, c: &ConsumerView) -> fmt::Result {
@@ -73,13 +115,7 @@ fn row(out: &mut String, c: &ConsumerView) -> fmt::Result {
     out.write_str("</td>")?;
     number(out, c.durable_offset)?;
     number(out, c.stored_offset)?;
-    match c.stream_seen_age_seconds.filter(|age| *age >= SEEN_LONG_AGO_SECONDS) {
-        Some(age) => {
-            let end = c.stream_last_offset.map_or_else(|| "–".to_owned(), |end| end.to_string());
-            number(out, Some(format!("{end}, seen {} ago", Span(age))))?;
-        }
-        None => number(out, c.stream_last_offset)?,
-    }
+    end(out, c.stream_last_offset, c.stream_seen_age_seconds)?;
     number(out, c.lag_messages)?;
     number(out, c.lag_seconds.map(|s| format!("{s:.1}")))?;
     number(out, c.headroom_messages)?;

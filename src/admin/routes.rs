@@ -35,6 +35,7 @@ const ROUTES: &[&str] = &[
     "GET /livez",
     "GET /readyz",
     "GET /api/v1/consumers",
+    "GET /api/v1/watches",
     "POST /api/v1/consumers/{name}/commit",
 ];
 
@@ -51,6 +52,7 @@ enum Route<'a> {
     Live,
     Ready,
     Consumers,
+    Watches,
     Commit(&'a str),
 }
 
@@ -62,6 +64,7 @@ impl Route<'_> {
             "/livez" => Route::Live,
             "/readyz" => Route::Ready,
             "/api/v1/consumers" => Route::Consumers,
+            "/api/v1/watches" => Route::Watches,
             _ => {
                 let name = path.strip_prefix("/api/v1/consumers/")?.strip_suffix("/commit")?;
                 if name.is_empty() || name.contains('/') {
@@ -108,8 +111,8 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
     }
     match route {
         Route::Page => {
-            let mut answer =
-                respond(StatusCode::OK, HTML, page::render(&site.overview.consumers()));
+            let page = page::render(&site.overview.consumers(), &site.overview.watches());
+            let mut answer = respond(StatusCode::OK, HTML, page);
             let policy = HeaderValue::from_static(PAGE_POLICY);
             answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             answer
@@ -126,6 +129,7 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
+        Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
         Route::Commit(name) => {
             if sent_by_a_page(request) {
                 let text = "commands from web pages are refused: use a tool such as curl";

@@ -60,7 +60,7 @@ struct Inner {
 /// Decision on reading a frame, or a message.
 pub(crate) enum Admission {
     Granted,
-    /// Not now: too much is held.
+    /// Not now: too much memory is held.
     Overrun,
     /// Never: larger than the whole budget.
     TooLarge,

@@ -2,6 +2,10 @@
 //!
 //! Invariant: an id is free again only when the broker has no subscription under it, so no chunk of
 //! one subscription can reach the next one, and no credit of one can be granted to another.
+//!
+//! A request of the broker that a subscription leaves without an answer is answered here, once the broker
+//! has no such subscription any more: without an answer it closes the connection after a minute, for all
+//! streams that share it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +15,7 @@ use super::error::BrokerError;
 use super::shared::Shared;
 use super::slot::Slot;
 use crate::sync::lock;
-use crate::wire::commands::Unsubscribe;
+use crate::wire::commands::{ResponseCode, Unsubscribe, consumer_update_response};
 
 type Answer = Result<(), BrokerError>;
 
@@ -36,7 +40,7 @@ impl Connection {
         // From both ends, so that a trace shows which is which.
         let free = match slot {
             Slot::Probe(_) => ids.rfind(is_free),
-            Slot::Main(_) | Slot::Over => ids.find(is_free),
+            Slot::Main(_) | Slot::Over(_) => ids.find(is_free),
         };
         let id = free.ok_or_else(|| {
             BrokerError::Lost("all subscription ids of the connection are in use".into())
@@ -79,14 +83,18 @@ impl Drop for Claim {
             slots.remove(&id);
             return;
         }
-        match slots.get_mut(&id) {
-            Some(slot) => *slot = Slot::Over,
+        let unanswered = match slots.get_mut(&id) {
+            Some(slot) => slot.end(),
             // The connection has ended.
             None => return,
-        }
+        };
         drop(slots);
         let unsubscribing = async move {
             let answer = shared.call(&Unsubscribe { subscription: id }, limit).await;
+            // Not before: an answer would make a consumer active that is not there any more.
+            for correlation in unanswered {
+                shared.reply(&consumer_update_response(correlation, ResponseCode::Ok, None));
+            }
             if is_over(&answer) {
                 lock(&shared.slots).remove(&id);
             }

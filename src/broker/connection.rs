@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use super::error::{BrokerError, Missing};
+use super::feature::Feature;
 use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::Shared;
@@ -82,7 +83,7 @@ impl Connection {
         Connection(Arc::new(inner), None)
     }
 
-    /// The same connection, as one of its users has it.
+    /// A user's view of the connection.
     pub(super) fn leased(&self, lease: Lease) -> Self {
         Connection(Arc::clone(&self.0), Some(Arc::new(lease)))
     }
@@ -224,6 +225,19 @@ impl Connection {
     /// The broker's version, as reported by it.
     pub fn version(&self) -> &str {
         self.0.peer.get().map_or("", |p| &p.version_text)
+    }
+
+    /// An error if the broker is too old for this.
+    pub fn require(&self, feature: Feature) -> Result<(), BrokerError> {
+        let version = self.0.peer.get().map_or((0, 0), |peer| peer.version);
+        match feature.is_in(version) {
+            true => Ok(()),
+            false => Err(BrokerError::TooOld {
+                endpoint: self.0.endpoint.clone(),
+                version: self.version().to_owned(),
+                feature,
+            }),
+        }
     }
 
     /// True if the broker supports this version of this command.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::Endpoint;
+use super::feature::Feature;
+use super::options::{Endpoint, TOKEN_USER};
 use crate::types::StreamName;
 use crate::wire::commands::ResponseCode;
 use crate::wire::error::WireError;
@@ -32,9 +33,22 @@ pub enum BrokerError {
         /// The broker's answer.
         detail: String,
     },
+    /// There is no access token to log in with.
+    #[error("{0}")]
+    NoToken(String),
+    /// The login with an access token was refused, or the renewal of one.
+    #[error("{endpoint} refused the access token ({detail}): {advice}")]
+    TokenRefused {
+        /// Address of the node.
+        endpoint: Endpoint,
+        /// The broker's answer.
+        detail: String,
+        /// What the token says of itself, and what to do.
+        advice: String,
+    },
     /// The virtual host was refused.
     #[error(
-        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node, before 4.0: connection_max): each consumer takes one, and lag monitoring one for each node"
+        "{endpoint} did not let user {user:?} into virtual host {vhost:?} ({detail}). The broker has one answer for these, and its log says which it is: there is no such virtual host, or it is down (rabbitmqctl list_vhosts); the user has no permissions in it (rabbitmqctl set_permissions -p '{vhost}' '{user}' '' '' '.*'); or a limit of connections is reached (of the virtual host: rabbitmqctl list_vhost_limits -p '{vhost}'; of the user: rabbitmqctl list_user_limits --user '{user}'; of the node, since RabbitMQ 4.3.1: stream.max_connections in its rabbitmq.conf; before 4.0: connection_max): each consumer takes one, and lag monitoring one for each node"
     )]
     VirtualHost {
         /// Address of the node.
@@ -48,7 +62,7 @@ pub enum BrokerError {
     },
     /// The node lets no more connections in, although it works.
     #[error(
-        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (connection_max, before 4.0), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node; where a limit refuses more, consumers share connections from the next attempt on. Raise the limit, or spread the consumers over nodes"
+        "connection limit: {endpoint} lets no further connection in ({what}), although it works on the {open} that this process has to it. A limit of connections is reached, of the node (stream.max_connections in its rabbitmq.conf, since RabbitMQ 4.3.1; connection_max, before 4.0), the virtual host (rabbitmqctl list_vhost_limits) or the user (rabbitmqctl list_user_limits), or its file descriptors have run out (its log says so; raise LimitNOFILE in its systemd unit, or ulimit -n, to 65536). Each consumer takes one connection, and lag monitoring one for each node; where a limit refuses more, consumers share connections from the next attempt on. Raise the limit, or spread the consumers over nodes"
     )]
     ConnectionLimit {
         /// Address of the node.
@@ -81,15 +95,27 @@ pub enum BrokerError {
         /// Virtual host that was searched.
         vhost: String,
     },
-    /// The broker is too old for super streams.
-    #[error(
-        "{endpoint} runs RabbitMQ {version}, which has no super streams: `super_stream` needs RabbitMQ 3.11 or later. Upgrade the broker, or read each partition with a consumer of its own, with `stream`"
-    )]
-    NoSuperStreams {
+    /// The broker is too old for what is configured.
+    #[error("{}", feature.missing(endpoint, version))]
+    TooOld {
         /// Node that was talked to.
         endpoint: Endpoint,
         /// Its version.
         version: String,
+        /// What it does not have.
+        feature: Feature,
+    },
+    /// A stream or super stream could not be created.
+    #[error("{kind} {name:?} could not be created in virtual host {vhost:?}: {what}")]
+    NotCreated {
+        /// `stream` or `super stream`.
+        kind: &'static str,
+        /// Its name.
+        name: StreamName,
+        /// Virtual host in which it was to be created.
+        vhost: String,
+        /// Reason, with what to do.
+        what: String,
     },
     /// The name belongs to a queue that is not a stream.
     #[error(
@@ -119,7 +145,8 @@ pub enum BrokerError {
     },
     /// The user may not read the stream.
     #[error(
-        "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
+        "the broker refused to let user {user:?} read stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a READ pattern that the name matches, such as '^{stream}$', and the other two as they are (rabbitmqctl list_user_permissions '{user}'){}",
+        scope_hint(user, "read")
     )]
     AccessRefused {
         /// The stream.
@@ -131,7 +158,8 @@ pub enum BrokerError {
     },
     /// The user may not write to the stream, or create it.
     #[error(
-        "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}')"
+        "the broker refused to let user {user:?} {permission} stream {stream:?} in virtual host {vhost:?} (access refused). Grant it with: rabbitmqctl set_permissions -p '{vhost}' '{user}' CONFIGURE WRITE READ, with a {permission} pattern that the name matches, and the other two as they are (rabbitmqctl list_user_permissions '{user}'){}",
+        scope_hint(user, permission)
     )]
     WriteRefused {
         /// The stream.
@@ -270,6 +298,16 @@ pub struct Missing {
     pub stream: StreamName,
     /// Virtual host that was searched.
     pub vhost: String,
+}
+
+/// What grants a permission to a user that logs in with an access token.
+fn scope_hint(user: &str, permission: &str) -> String {
+    match user == TOKEN_USER {
+        true => format!(
+            ". With an access token, its scopes grant it: RESOURCE_SERVER_ID.{permission}:VHOST/STREAM"
+        ),
+        false => String::new(),
+    }
 }
 
 fn list(errors: &[BrokerError]) -> String {

@@ -1,11 +1,11 @@
 //! Knowledge about the nodes of one broker, shared by all connections of the process to that broker.
 //!
 //! Invariants:
-//! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that
-//!   comes back is not flooded with connections;
+//! - at most [`HANDSHAKES_MAX`] handshakes with one node run at the same time, so that a node that has
+//!   just restarted is not flooded with connections;
 //! - it decides only the order in which nodes are tried; no node is left out;
-//! - a node is known by the address that is dialled for it: its configured one where there is one,
-//!   else the advertised one.
+//! - a node is known by the address that is dialled for it: its configured one if there is one, else the
+//!   advertised one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,8 +20,8 @@ use super::options::{ConnectOptions, Endpoint};
 use crate::sync::lock;
 use crate::types::StreamName;
 
-/// Most handshakes with one node at the same time. RabbitMQ's queue of connections that are yet to be
-/// accepted holds 128 by default.
+/// Most handshakes with one node at the same time. By default RabbitMQ's accept queue holds 128
+/// connections.
 const HANDSHAKES_MAX: usize = 16;
 
 /// Longest wait for other handshakes with the same node.
@@ -98,8 +98,8 @@ impl Fleet {
         fleet
     }
 
-    /// Waits for the turn to begin a handshake with this node; the next one's begins when the permit
-    /// is dropped.
+    /// Waits for permission to begin a handshake with this node. Dropping the permit lets the next
+    /// handshake begin.
     ///
     /// # Errors
     /// If another handshake with the node failed meanwhile: this one would fail too.
@@ -146,7 +146,7 @@ impl Fleet {
         node.open.push(connection.held());
     }
 
-    /// Notes that a node did not answer, or fell silent.
+    /// Notes that a node did not answer, or stopped answering.
     pub(super) fn failed(&self, endpoint: &Endpoint, error: &BrokerError) {
         lock(&self.0).node(endpoint).failed = Some((Instant::now(), error.clone()));
     }
@@ -195,7 +195,7 @@ impl Fleet {
         lock(&self.0).nodes.get(endpoint).map_or(0, Node::open)
     }
 
-    /// The same addresses, best first: those that answered lately before those that did not; then the
+    /// The same addresses, best first: nodes without a recent failure before the others; among those, the
     /// ones with the fewest connections of this process.
     pub(super) fn ranked(&self, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
         let now = Instant::now();
@@ -208,7 +208,7 @@ impl Fleet {
         endpoints
     }
 
-    /// The configured addresses in random order, those that did not answer lately last.
+    /// The configured addresses in random order, those with a recent failure last.
     pub(super) fn shuffled_seeds(&self, options: &ConnectOptions) -> Vec<Endpoint> {
         let mut seeds = options.seeds.clone();
         fastrand::shuffle(&mut seeds);
@@ -216,8 +216,8 @@ impl Fleet {
         seeds
     }
 
-    /// The address to dial for a node: a configured one that is known to be its own, else the
-    /// advertised one, or the one that stands for it in the configuration.
+    /// The address to dial for a node: a configured one that is known to lead to it, else the advertised
+    /// one, or its replacement in the configuration.
     pub(super) fn address_of(&self, advertised: &Endpoint, options: &ConnectOptions) -> Endpoint {
         let state = lock(&self.0);
         let is_it = |at: &Option<Endpoint>| at.as_ref() == Some(advertised);
@@ -243,7 +243,7 @@ impl Fleet {
         state.nodes_max > 1 && leader.is_some() && leader == connection.advertised()
     }
 
-    /// A stream's members when it was last asked for.
+    /// A stream's members at the last query.
     pub(super) fn members(&self, stream: &StreamName) -> Option<Members> {
         lock(&self.0).streams.get(stream).cloned()
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waited_while_a_handshake_failed_gets_its_error() {
+    async fn a_waiter_gets_the_error_of_a_failed_handshake() {
         let fleet = Arc::new(Fleet::default());
         let mut permits = Vec::new();
         for _ in 0..HANDSHAKES_MAX {

@@ -16,7 +16,7 @@ use crate::tls;
 /// Number of bytes that distinguish a frame's size from the protocols below.
 pub(super) const TELLING_BYTES: usize = 4;
 
-/// What to do where another port was meant.
+/// Remedy if another port was meant.
 const PORTS: &str = "Rillway needs the port of RabbitMQ's stream protocol: normally 5552, or 5551 with TLS (rabbitmq-diagnostics listeners)";
 
 /// Description of the protocol that answers on the port; `None` for what may be the stream
@@ -85,8 +85,13 @@ pub(super) fn no_tls(first: &[u8], error: &io::Error) -> String {
         None if !first.is_empty() && !is_tls => {
             format!("the port does not speak TLS ({error}); {PORTS}")
         }
-        None => format!("TLS handshake: {}", tls::in_words(error)),
+        None => no_handshake(error),
     }
+}
+
+/// Error for a TLS handshake that failed with a peer that speaks TLS.
+pub(super) fn no_handshake(error: &io::Error) -> String {
+    format!("TLS handshake: {}", tls::in_words(error))
 }
 
 /// A byte stream that keeps the first bytes read.

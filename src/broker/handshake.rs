@@ -6,7 +6,9 @@ use tokio::sync::oneshot;
 
 use super::connection::{Connection, Peer};
 use super::error::BrokerError;
-use super::options::{ConnectOptions, Endpoint, Mechanism};
+use super::feature::parse_version;
+use super::identity::Identity;
+use super::options::{ConnectOptions, Endpoint};
 use crate::wire::commands::{
     self, ExchangeCommandVersions, Open, PeerProperties, ResponseCode, SaslAuthenticate,
     SaslHandshake, SaslOutcome,
@@ -22,6 +24,7 @@ const EXCHANGE_SINCE: (u32, u32) = (3, 11);
 pub(super) async fn shake(
     connection: &Connection,
     options: &ConnectOptions,
+    identity: &Identity<'_>,
     tune: oneshot::Receiver<(u32, u32)>,
 ) -> Result<Peer, BrokerError> {
     let endpoint = connection.endpoint().clone();
@@ -35,7 +38,7 @@ pub(super) async fn shake(
     let theirs = connection.call(&PeerProperties { properties: ours }).await?;
     let version_text = property(&theirs, "version").unwrap_or_default().to_owned();
 
-    login(connection, options, &endpoint).await?;
+    login(connection, identity, &endpoint).await?;
 
     let (frame_max, heartbeat) = tune.await.map_err(|_| connection.shared().reason())?;
     let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
@@ -70,13 +73,13 @@ pub(super) async fn shake(
 
 async fn login(
     connection: &Connection,
-    options: &ConnectOptions,
+    identity: &Identity<'_>,
     endpoint: &Endpoint,
 ) -> Result<(), BrokerError> {
-    let refused = |detail: String| BrokerError::Login { endpoint: endpoint.clone(), detail };
-    let authenticate = match &options.mechanism {
-        Mechanism::Plain { username, password } => SaslAuthenticate::plain(username, password),
-        Mechanism::External => SaslAuthenticate::external(),
+    let refused = |detail: String| identity.refused(endpoint, detail);
+    let authenticate = match identity.plain() {
+        Some((username, password)) => SaslAuthenticate::plain(username, password),
+        None => SaslAuthenticate::external(),
     };
     let mechanism = authenticate.mechanism();
     let offered = connection.call(&SaslHandshake).await?;
@@ -115,24 +118,9 @@ fn heartbeat_of(ours: u32, theirs: u32) -> u32 {
     if theirs == 0 { ours } else { ours.min(theirs) }
 }
 
-/// Major and minor of `3.10.8`, `4.0.5`, `4.3.6-rc.1`; (0, 0) if it cannot be parsed.
-fn parse_version(text: &str) -> (u32, u32) {
-    let mut parts = text.split(['.', '-', '+']).map(|p| p.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(parse_version("3.9.29") < EXCHANGE_SINCE);
-        assert!(parse_version("3.10.8") < EXCHANGE_SINCE);
-        assert!(parse_version("3.11.0-beta.1") >= EXCHANGE_SINCE);
-        assert!(parse_version("4.3.6") >= EXCHANGE_SINCE);
-        assert_eq!(parse_version("what"), (0, 0));
-    }
 
     #[test]
     fn the_lower_heartbeat_counts_and_ours_can_turn_it_off() {

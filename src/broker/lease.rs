@@ -1,11 +1,11 @@
-//! A place on a connection that several streams share.
+//! A slot on a connection that several streams share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Gives the place back; true if it was the last one in use.
+/// Releases the slot; true if it was the last one in use.
 type GiveBack = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// A place on a connection of a pool. Dropping it gives it back.
+/// A slot on a connection of a pool. Dropping it releases it.
 pub(super) struct Lease {
     number: u64,
     has_ended: AtomicBool,
@@ -13,7 +13,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// A place on the connection of this number.
+    /// A slot on the connection of this number.
     pub(super) fn new(number: u64, give_back: impl Fn() -> bool + Send + Sync + 'static) -> Lease {
         Lease { number, has_ended: AtomicBool::new(false), give_back: Box::new(give_back) }
     }
@@ -23,7 +23,7 @@ impl Lease {
         self.number
     }
 
-    /// Gives the place back; true if nobody else uses the connection.
+    /// Releases the slot; true if nobody else uses the connection.
     pub(super) fn end(&self) -> bool {
         !self.has_ended.swap(true, Ordering::Relaxed) && (self.give_back)()
     }

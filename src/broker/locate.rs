@@ -177,7 +177,7 @@ impl<'a> Looking<'a> {
         let known = self.fleet.members(self.stream);
         let known = known.map_or_else(Vec::new, |members| self.targets(&members, prefer));
         let all = known.len();
-        // What is suspect is not tried before the seeds.
+        // Suspect nodes are not tried before the seeds.
         let mut to_ask: Vec<_> =
             known.into_iter().filter(|node| !self.fleet.is_suspect(node)).collect();
         if prefer == Prefer::Replica
@@ -217,7 +217,7 @@ impl<'a> Looking<'a> {
                     let what = "nodes that have no member of it do not say in time which ones have";
                     failed = Some(unavailable(self.stream, what));
                 }
-                // It has had its time, and the others would take as long.
+                // It has used its time, and the others would take as long.
                 Err(error @ BrokerError::Timeout { .. }) => return Err(error),
                 Err(error) => failed = Some(error),
             }

@@ -1,12 +1,12 @@
-//! Connections for those who only look at streams: one for each node, shared by all of its streams.
+//! Connections that only observe streams: one for each node, shared by all of its streams.
 //!
 //! Invariants:
-//! - streams that are looked for at the same time are looked up in one Metadata request;
-//! - a node that cannot be reached delays only the streams that are there, and is tried again after a
-//!   back-off, however many streams ask for it;
-//! - a stream that failed on one node is looked for on another one next, where there is one;
-//! - a connection of which no stream makes use is closed, once streams are looked for again;
-//! - of a stream that is forgotten nothing is kept, also where it was being looked for.
+//! - streams that need a lookup at the same time share one Metadata request;
+//! - a node that cannot be reached delays only its own streams. It is tried again after a back-off,
+//!   however many streams ask for it;
+//! - a stream that failed on one node is looked up on another one next, if there is one;
+//! - a connection that no stream uses is closed at the next lookup of streams;
+//! - nothing is kept of a forgotten stream, even if its lookup was running.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -22,23 +22,23 @@ use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::commands::{Metadata, MetadataResponse};
 
-/// Streams in one Metadata request: its answer has to fit into a frame.
+/// Most streams in one Metadata request: the answer has to fit into a frame.
 const STREAMS_PER_REQUEST_MAX: usize = 500;
 
-/// The most connections that are open at the same time to seeds, where the nodes cannot be told apart.
+/// Most connections to seeds at the same time, if the nodes cannot be told apart.
 const SEEDS_MAX: u8 = 4;
 
-/// Between two attempts to connect to the same node.
+/// Time between two attempts to connect to the same node.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 
 /// See [`RETRY_MIN`].
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Connections to the nodes of one broker, shared by everyone who looks at its streams.
+/// Connections to the nodes of one broker, shared by all observers of its streams.
 pub struct Lookout {
     options: ConnectOptions,
     routes: Mutex<Routes>,
-    /// Held while nodes are looked up, so that whoever waits for it finds the answer.
+    /// Held while nodes are looked up, so that others who wait for it find the answer.
     locating: tokio::sync::Mutex<()>,
 }
 
@@ -46,7 +46,7 @@ pub struct Lookout {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Node(Endpoint),
-    /// Any seed: where advertised addresses are not followed, a load balancer decides which node it is.
+    /// Any seed: if advertised addresses are not followed, a load balancer decides which node it is.
     Seed(u8),
 }
 
@@ -54,11 +54,11 @@ enum Place {
 struct Routes {
     seats: HashMap<Place, Arc<Seat>>,
     streams: HashMap<StreamName, Place>,
-    /// Nodes on which a stream was looked for in vain.
+    /// Nodes on which a stream was not found.
     failed: HashMap<StreamName, Place>,
-    /// Streams that are to be looked up; each is until there is an answer, or it is forgotten.
+    /// Streams that wait for a lookup, until there is an answer or they are forgotten.
     wanted: HashSet<StreamName>,
-    /// Answers that are yet to be told.
+    /// Answers that are not passed on yet.
     refused: HashMap<StreamName, BrokerError>,
 }
 
@@ -69,20 +69,20 @@ struct Seat(tokio::sync::Mutex<Seated>);
 #[derive(Default)]
 struct Seated {
     connection: Option<Connection>,
-    /// Why there is none, and until when that is believed.
+    /// Why there is none, and until when no new attempt is made.
     failed: Option<(BrokerError, Instant)>,
     backoff: Option<Backoff>,
 }
 
 impl Lookout {
-    /// Connects only once it is asked for a stream.
+    /// Connects when it is first asked for a stream.
     pub fn new(options: ConnectOptions) -> Lookout {
         Lookout { options, routes: Mutex::default(), locating: tokio::sync::Mutex::default() }
     }
 
-    /// A connection to a node that has a member of the stream. It is not the caller's to close.
+    /// A connection to a node that has a member of the stream. The caller must not close it.
     ///
-    /// Waits no longer than it takes to connect twice. Cancel-safe.
+    /// Waits at most for two connection attempts. Cancel-safe.
     pub async fn member(&self, stream: &StreamName) -> Result<Connection, BrokerError> {
         if !lock(&self.routes).streams.contains_key(stream) {
             self.locate(stream).await?;
@@ -102,8 +102,8 @@ impl Lookout {
         connected
     }
 
-    /// Notes that the stream could not be looked at where it was looked for. The next
-    /// [`Lookout::member`] looks for it anew; on another node where `elsewhere` says that this may help.
+    /// Notes that the stream could not be observed on its node. The next [`Lookout::member`] looks it up
+    /// again; on another node if `elsewhere` says that this may help.
     pub fn failed(&self, stream: &StreamName, elsewhere: bool) {
         let mut routes = lock(&self.routes);
         if let Some(place) = routes.streams.remove(stream)
@@ -113,8 +113,8 @@ impl Lookout {
         }
     }
 
-    /// Notes that nobody looks at the stream any more. Connections that become useless by that are
-    /// closed when streams are looked for the next time, or when this is dropped.
+    /// Notes that nobody observes the stream any more. Connections that are then useless are closed at
+    /// the next lookup of streams, or when this is dropped.
     pub fn forget(&self, stream: &StreamName) {
         let mut routes = lock(&self.routes);
         routes.streams.remove(stream);
@@ -150,7 +150,7 @@ impl Lookout {
         }
     }
 
-    /// Finds out where the stream is, and with it all others that are looked for at the moment.
+    /// Looks up the stream, together with all others that wait for a lookup.
     async fn locate(&self, stream: &StreamName) -> Result<(), BrokerError> {
         lock(&self.routes).wanted.insert(stream.clone());
         let _turn = self.locating.lock().await;
@@ -209,7 +209,7 @@ impl Lookout {
     async fn hub(&self) -> Result<Connection, BrokerError> {
         let seats: Vec<_> = lock(&self.routes).seats.values().cloned().collect();
         for seat in seats {
-            // One that is being opened at the moment is not waited for.
+            // Does not wait for a connection that is just being opened.
             let Ok(link) = seat.0.try_lock() else { continue };
             if let Some(connection) = link.connection.as_ref().filter(|c| !c.has_ended()) {
                 return Ok(connection.clone());
@@ -236,8 +236,7 @@ impl Seated {
 }
 
 impl Routes {
-    /// Has the stream looked at on one of its members: where there is a connection already, if that
-    /// can be chosen.
+    /// Assigns the stream to one of its members: to one with a connection already, if there is a choice.
     fn seat(&mut self, stream: &StreamName, answer: &MetadataResponse, options: &ConnectOptions) {
         let mut members = match candidates(answer, stream, options) {
             Ok(members) => members.into_iter().map(Place::Node).collect::<Vec<_>>(),
@@ -258,7 +257,7 @@ impl Routes {
         self.streams.insert(stream.clone(), place);
     }
 
-    /// Has whoever looks for the stream told this, if anyone does.
+    /// Passes this on to those who look for the stream, if any.
     fn refuse(&mut self, stream: &StreamName, error: BrokerError) {
         if self.wanted.remove(stream) {
             self.refused.insert(stream.clone(), error);
@@ -279,7 +278,7 @@ impl Routes {
     fn take_unused(&mut self) -> Vec<Arc<Seat>> {
         let used: HashSet<_> = self.streams.values().cloned().collect();
         if used.is_empty() {
-            // One is left for the next streams to be looked up.
+            // Keeps one for the next lookup.
             return Vec::new();
         }
         let unused: Vec<_> = self.seats.keys().filter(|at| !used.contains(*at)).cloned().collect();

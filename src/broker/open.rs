@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::dial::dial;
 use super::error::BrokerError;
 use super::fleet::Fleet;
+use super::identity::{self, Identity};
 use super::lease::Lease;
 use super::options::{ConnectOptions, Endpoint};
 use super::shared::{Beginnings, Shared};
@@ -134,6 +135,8 @@ async fn open(
     options: &ConnectOptions,
     fleet: &Arc<Fleet>,
 ) -> Result<Connection, BrokerError> {
+    // Before the time limit of the connection begins: it has one of its own.
+    let identity = Identity::of(options).await?;
     let limit = options.connect_timeout;
     let deadline = tokio::time::Instant::now() + limit;
     let failed = |what: String| BrokerError::Connect { endpoint: endpoint.clone(), what };
@@ -155,7 +158,8 @@ async fn open(
     tokio::spawn(writer::run(write, outgoing, Arc::clone(&shared)).in_current_span());
     let connection = Connection::new(shared, options, reader);
     let shaken =
-        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, tune)).await;
+        tokio::time::timeout_at(deadline, handshake::shake(&connection, options, &identity, tune))
+            .await;
     let peer = shaken.map_err(|_| {
         failed(match connection.shared().heard.load(Ordering::Relaxed) {
             true => format!("the login took longer than {limit:?}"),
@@ -163,6 +167,12 @@ async fn open(
         })
     })??;
     tracing::debug!(%endpoint, version = peer.version_text, "connected");
+    if let (Some(renewals), Some((user, _))) = (identity.renewals(), identity.plain()) {
+        let shared = Arc::clone(connection.shared());
+        let (user, version) = (user.to_owned(), peer.version);
+        let renewing = identity::renew(renewals, user, shared, version, options.request_timeout);
+        tokio::spawn(renewing.in_current_span());
+    }
     connection.introduce(peer);
     Ok(connection)
 }

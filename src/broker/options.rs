@@ -3,8 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::oauth::TokenOptions;
 use crate::tls::TlsOptions;
 use crate::types::Secret;
+
+/// Name of a user that is known to the broker only, in errors.
+pub(super) const TOKEN_USER: &str = "NAME-IN-THE-TOKEN";
 
 /// An address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +41,13 @@ pub enum Mechanism {
     },
     /// The client's certificate.
     External,
+    /// An OAuth 2 access token, as the password of PLAIN.
+    Token {
+        /// The user; RabbitMQ takes the name in the token instead.
+        username: String,
+        /// Where the token comes from.
+        tokens: TokenOptions,
+    },
 }
 
 /// Use of shared connections for one stream.
@@ -109,6 +120,7 @@ impl ConnectOptions {
         match &self.mechanism {
             Mechanism::Plain { username, .. } => username,
             Mechanism::External => "NAME-IN-THE-CERTIFICATE",
+            Mechanism::Token { .. } => TOKEN_USER,
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use super::connection::Connection;
 use super::error::BrokerError;
+use super::feature::Feature;
 use super::locate::connect_to_seed;
 use super::options::ConnectOptions;
 use super::pool;
 use crate::types::StreamName;
-use crate::wire::commands::{Partitions, ResponseCode, keys};
+use crate::wire::commands::{Partitions, ResponseCode};
 
-/// Names of the super stream's partitions, in their order, each once. An exchange without streams has
-/// none.
+/// Names of the super stream's partitions, in their order, without duplicates. Empty if the exchange has
+/// no streams.
 ///
 /// With a pool, uses a connection that streams are not read from: while a node is frozen, the others may
 /// take long for the answer, and do nothing else on that connection.
@@ -29,23 +30,18 @@ pub async fn partitions(
         None => connect_to_seed(options).await?,
     };
     let answer = ask(&connection, super_stream).await;
-    // A node that did not answer would not answer this either.
+    // A node that did not answer the first query would not answer this one either.
     if connection.is_sound() {
         connection.close().await;
     }
     answer
 }
 
-async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     super_stream: &StreamName,
 ) -> Result<Vec<StreamName>, BrokerError> {
-    if !connection.supports(keys::PARTITIONS, 1) {
-        return Err(BrokerError::NoSuperStreams {
-            endpoint: connection.endpoint().clone(),
-            version: connection.version().to_owned(),
-        });
-    }
+    connection.require(Feature::SuperStream)?;
     let request = Partitions { super_stream: super_stream.clone() };
     let mut answer = connection.call(&request).await.map_err(|error| match error {
         BrokerError::Refused { code: ResponseCode::StreamDoesNotExist, .. } => {
@@ -56,7 +52,7 @@ async fn ask(
         }
         other => other,
     })?;
-    // A stream that is bound under two keys is in it twice.
+    // A stream that is bound under two keys is in the list twice.
     let mut seen = std::collections::HashSet::new();
     answer.retain(|partition| seen.insert(partition.clone()));
     Ok(answer)

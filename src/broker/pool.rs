@@ -1,13 +1,11 @@
 //! Connections that many streams share: one for each node.
 //!
 //! Invariants:
-//! - whoever asks for a node while a connection to it is being opened waits for that one, and gets
-//!   its error if it fails;
-//! - a connection that has ended, or on which a request was not answered in time, is given to
-//!   nobody else;
-//! - at most [`USERS_MAX`] share a connection. For more there is another one to the same node;
-//! - the last user who closes a connection closes it normally. It ends by itself when all users
-//!   have dropped it.
+//! - a request for a node whose connection is just being opened waits for that connection, and gets its
+//!   error if it fails;
+//! - a connection that has ended, or on which a request timed out, is not given to any further stream;
+//! - at most [`USERS_MAX`] streams share a connection. For more there is another one to the same node;
+//! - the last user who closes a connection closes it gracefully. If all users drop it, it ends by itself.
 //!
 //! Nodes are chosen by [`locate`](super::locate).
 
@@ -29,11 +27,10 @@ use crate::sync::lock;
 
 type Opening = Shared<BoxFuture<'static, Result<Connection, BrokerError>>>;
 
-/// The pools of this process, by their numbers: connection options are plain data, and hold only the
-/// number.
+/// The pools of this process, by number. Connection options are plain data, so they hold only the number.
 static POOLS: Mutex<Vec<(u64, Weak<Pool>)>> = Mutex::new(Vec::new());
 
-/// Numbers of the pools.
+/// The next pool's number.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// Connections of one consumer, one for each node.
@@ -44,7 +41,7 @@ pub struct Pool {
     inner: Mutex<Inner>,
 }
 
-/// The pool of this number; `None` once nobody holds it any more.
+/// The pool of this number; `None` once all its owners have dropped it.
 pub(super) fn of(sharing: &Sharing) -> Option<Arc<Pool>> {
     let pools = lock(&POOLS);
     pools.iter().find(|(number, _)| *number == sharing.pool)?.1.upgrade()
@@ -59,7 +56,7 @@ struct Inner {
 /// One connection of the pool, open or being opened.
 struct Berth {
     number: u64,
-    /// Address that it was opened to.
+    /// The address that was dialled.
     endpoint: Endpoint,
     users: usize,
     opening: Opening,
@@ -106,7 +103,7 @@ impl Pool {
         self.asking.as_ref()
     }
 
-    /// Use of the pool, for connection options.
+    /// A use of the pool, for connection options.
     pub fn sharing(&self) -> Sharing {
         Sharing { pool: self.number, avoid: None }
     }
@@ -116,7 +113,7 @@ impl Pool {
         Lease::new(number, move || pool.leave(number))
     }
 
-    /// A connection to this address, which others may share.
+    /// A connection to this address, which other streams may share.
     ///
     /// Cancel-safe.
     pub(super) async fn open(
@@ -145,12 +142,12 @@ impl Pool {
         self.join(|berth| berth.advertised().is_some_and(|node| nodes.contains(node)))
     }
 
-    /// A connection that is open already, to any node.
+    /// A connection to any node that is open already.
     pub(super) fn any(self: &Arc<Self>) -> Option<Connection> {
         self.join(|_| true)
     }
 
-    /// Takes a place on the connection to this address, or begins to open one.
+    /// Takes a slot on the connection to this address, or begins to open one.
     fn board(
         self: &Arc<Self>,
         endpoint: &Endpoint,
@@ -186,14 +183,14 @@ impl Pool {
         (self.lease(number), opening)
     }
 
-    /// An older connection to the same node, by the address that the broker gives for it: a node can
-    /// have several names, and a load balancer has none of them.
+    /// An older connection to the same node, by the address that the node advertises: a node can have
+    /// several names, and a load balancer's address is none of them.
     fn twin_of(self: &Arc<Self>, connection: &Connection) -> Option<Connection> {
         let (node, number) = (connection.advertised()?, connection.number()?);
         self.join(|berth| berth.number < number && berth.advertised() == Some(node))
     }
 
-    /// Takes a place on an open connection for which this is true.
+    /// Takes a slot on an open connection that satisfies the condition.
     fn join(self: &Arc<Self>, is_wanted: impl Fn(&Berth) -> bool) -> Option<Connection> {
         let mut inner = lock(&self.inner);
         inner.berths.iter_mut().find_map(|berth| {
@@ -211,12 +208,12 @@ impl Pool {
         let mut inner = lock(&self.inner);
         let at = inner.berths.iter().position(|berth| berth.number == number);
         let gone = at.map(|at| inner.berths.swap_remove(at));
-        // A connection that is dropped takes locks of its own.
+        // Dropping a connection takes locks of its own.
         drop(inner);
         drop(gone);
     }
 
-    /// Gives back one place on the connection; true if it was the last one in use.
+    /// Releases one slot of the connection; true if it was the last one in use.
     fn leave(&self, number: u64) -> bool {
         let mut inner = lock(&self.inner);
         let Some(at) = inner.berths.iter().position(|berth| berth.number == number) else {
@@ -226,7 +223,7 @@ impl Pool {
             berth.users -= 1;
             berth.users
         });
-        // In the same moment, so that nobody takes a place on it any more.
+        // Under the same lock, so that nobody takes a slot of it any more.
         let gone = (users == 0).then(|| inner.berths.swap_remove(at));
         drop(inner);
         gone.is_some()

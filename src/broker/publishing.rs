@@ -123,7 +123,7 @@ impl Connection {
         Ok(Publisher { connection: self.clone(), window, frame_max: self.frame_max() })
     }
 
-    fn about_writing(
+    pub(super) fn about_writing(
         &self,
         stream: &StreamName,
         permission: &'static str,

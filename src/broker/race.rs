@@ -1,5 +1,5 @@
-//! Connects to the first of several addresses that can be used, without waiting long for one that does
-//! not answer.
+//! Connects to the first usable one of several addresses, without a long wait for one that does not
+//! answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ const NEXT_AFTER: Duration = Duration::from_millis(1500);
 /// Errors of all addresses, in the order in which they failed.
 pub(super) type Failures = Vec<(Endpoint, BrokerError)>;
 
-/// Tries the addresses in this order, each `NEXT_AFTER` the one before, or as soon as that has failed.
-/// Cancel-safe: attempts that are under way end.
+/// Tries the addresses in this order, each `NEXT_AFTER` after the one before, or at once when that has
+/// failed. Cancel-safe: dropping the future ends all attempts.
 pub(super) async fn race(
     endpoints: &[Endpoint],
     options: &ConnectOptions,
@@ -29,7 +29,7 @@ pub(super) async fn race(
     let mut running = FuturesUnordered::new();
     let mut failures = Failures::new();
     loop {
-        // Only the last one begun is waited for: those before have had their time.
+        // Only the attempt that began last is timed: the earlier ones have had their time.
         let begun = Arc::new(Notify::new());
         let is_last = match rest.next() {
             Some(endpoint) => {

@@ -97,7 +97,7 @@ async fn read_all(mut socket: ReadHalf, shared: &Shared) -> Result<(), BrokerErr
         match count {
             Ok(0) => return Err(shared.broken("the broker closed the socket")),
             Ok(_) => {}
-            Err(error) => return Err(shared.broken(error)),
+            Err(error) => return Err(shared.broken_by(&error)),
         }
     }
 }
@@ -140,7 +140,7 @@ struct Silence {
 }
 
 impl Silence {
-    /// For a heartbeat interval of so many seconds; `None` for 0, which turns it off. A peer sends
+    /// For this heartbeat interval in seconds; `None` for 0, which turns it off. A peer sends
     /// something at least every half interval if it can, so both the heartbeat and the answer are
     /// missing when it is given up, after nine tenths.
     fn of(heartbeat_s: u32) -> Option<Silence> {
@@ -249,9 +249,9 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
             }
         }
         ServerFrame::ConsumerUpdate { correlation, subscription, active } => {
-            let slots = lock(&shared.slots);
+            let mut slots = lock(&shared.slots);
             let told =
-                slots.get(&subscription).map_or(Ok(false), |s| s.update(active, correlation));
+                slots.get_mut(&subscription).map_or(Ok(false), |s| s.update(active, correlation));
             drop(slots);
             let is_told = told.map_err(|_| {
                 shared.broken("the broker changed the active consumer again and again without waiting for an answer")
@@ -259,7 +259,7 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
             if !is_told {
                 // A subscription that has ended, or never asked to be a single active consumer.
                 let none = commands::consumer_update_response(correlation, ResponseCode::Ok, None);
-                reply(shared, none)?;
+                shared.reply(&none);
             }
         }
         ServerFrame::CreditError { code, subscription } => {
@@ -284,11 +284,4 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
         ServerFrame::Unknown { key, .. } => tracing::debug!(key, "ignored an unknown frame"),
     }
     Ok(false)
-}
-
-fn reply(shared: &Shared, frame: bytes::Bytes) -> Result<(), BrokerError> {
-    shared
-        .out
-        .try_send(frame)
-        .map_err(|_| shared.broken("the broker does not read from the connection"))
 }

@@ -1,6 +1,7 @@
 //! State of a connection that its reader, its writer and its handles share.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use super::budget::CreditQueue;
 use super::error::BrokerError;
 use super::foreign;
 use super::options::Endpoint;
+use super::replies::Replies;
 use super::slot::Slot;
 use super::window::Window;
 use crate::sync::lock;
+use crate::tls;
 use crate::wire::commands::{Request, ResponseError, decode_response, encode_request};
 
 /// Largest frame before the limits are negotiated.
@@ -42,6 +45,8 @@ pub(super) struct Shared {
     /// Window of its publisher; `None` if it has none.
     pub(super) publisher: Mutex<Option<Arc<Window>>>,
     pub(super) out: mpsc::Sender<Bytes>,
+    /// Answers to the broker's own requests.
+    pub(super) replies: Replies,
     pub(super) credit: Arc<CreditQueue>,
     pub(super) tune: Mutex<Option<oneshot::Sender<(u32, u32)>>>,
     /// Negotiated limit of every frame but Deliver, in bytes; 0: no limit.
@@ -66,6 +71,7 @@ impl Shared {
             probes: Semaphore::new(PROBES_MAX),
             publisher: Mutex::default(),
             out,
+            replies: Replies::default(),
             credit: Arc::default(),
             tune: Mutex::new(Some(tune_tx)),
             frame_max: AtomicU32::new(FRAME_MAX_FIRST),
@@ -110,6 +116,14 @@ impl Shared {
         })
     }
 
+    /// Sends an answer to a request of the broker. Never waits.
+    pub(super) fn reply(&self, frame: &[u8]) {
+        if self.replies.add(frame).is_err() {
+            // Without an answer, the broker would keep the stream from everyone.
+            self.end(self.broken("the broker does not read from the connection"));
+        }
+    }
+
     /// Ends the connection with this reason, unless it has ended already. Received events stay
     /// readable; pending requests fail.
     pub(super) fn end(&self, reason: BrokerError) {
@@ -135,6 +149,18 @@ impl Shared {
         match self.heard.load(Ordering::Relaxed) {
             true => BrokerError::Broken { endpoint, what: what.into() },
             false => BrokerError::Connect { endpoint, what: foreign::hung_up_plainly(&what) },
+        }
+    }
+
+    /// The same for an error of the socket, or of TLS.
+    pub(super) fn broken_by(&self, error: &io::Error) -> BrokerError {
+        match tls::is_of_tls(error) && !self.heard.load(Ordering::Relaxed) {
+            // With TLS 1.3, a client certificate is refused after our part of the handshake.
+            true => BrokerError::Connect {
+                endpoint: self.endpoint.clone(),
+                what: foreign::no_handshake(error),
+            },
+            false => self.broken(tls::in_words(error)),
         }
     }
 

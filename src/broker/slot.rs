@@ -81,9 +81,9 @@ pub(super) enum Admit {
 pub(super) enum Slot {
     Main(Main),
     Probe(Probe),
-    /// A subscription that this side has ended. The id stays reserved, and chunks are discarded, until
-    /// the broker has confirmed the end.
-    Over,
+    /// A subscription that has ended. The id stays reserved, and chunks are discarded, until the broker
+    /// has confirmed the end. The ids are those of the broker's requests that have no answer yet.
+    Over(Vec<u32>),
 }
 
 pub(super) struct Main {
@@ -92,6 +92,8 @@ pub(super) struct Main {
     pub(super) budget: Arc<Budget>,
     /// True if the broker decides when it is active.
     pub(super) is_single_active: bool,
+    /// Ids of the broker's requests that have no answer yet.
+    pub(super) unanswered: Vec<u32>,
 }
 
 pub(super) type ProbeSender = oneshot::Sender<Result<ProbedChunk, WireError>>;
@@ -110,7 +112,7 @@ impl Slot {
         match self {
             Slot::Main(main) => Some(&main.stream),
             Slot::Probe(probe) => Some(&probe.stream),
-            Slot::Over => None,
+            Slot::Over(_) => None,
         }
     }
 
@@ -138,7 +140,7 @@ impl Slot {
                 }
                 Admit::Skip
             }
-            Slot::Over => Admit::Skip,
+            Slot::Over(_) => Admit::Skip,
         }
     }
 
@@ -172,13 +174,20 @@ impl Slot {
 
     /// Passes on that the broker makes the consumer active or passive; false if nobody waits for
     /// that.
-    pub(super) fn update(&self, active: bool, correlation: u32) -> Result<bool, UpdatesExceeded> {
+    pub(super) fn update(
+        &mut self,
+        active: bool,
+        correlation: u32,
+    ) -> Result<bool, UpdatesExceeded> {
         let Slot::Main(main) = self else { return Ok(false) };
         if !main.is_single_active {
             return Ok(false);
         }
         match main.sender.try_send(Received::Update { active, correlation }) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                main.unanswered.push(correlation);
+                Ok(true)
+            }
             Err(mpsc::error::TrySendError::Full(_)) => Err(UpdatesExceeded),
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(false),
         }
@@ -186,10 +195,36 @@ impl Slot {
 
     /// Ends the subscription with this as its last event.
     pub(super) fn conclude(&mut self, last: Received) {
-        if let Slot::Main(main) = std::mem::replace(self, Slot::Over) {
-            main.budget.close();
-            // The consumer may be gone; there is always a slot for this event.
-            drop(main.sender.try_send(last));
+        match std::mem::replace(self, Slot::Over(Vec::new())) {
+            Slot::Main(main) => {
+                main.budget.close();
+                *self = Slot::Over(main.unanswered);
+                // The consumer may be gone; there is always a slot for this event.
+                drop(main.sender.try_send(last));
+            }
+            Slot::Over(unanswered) => *self = Slot::Over(unanswered),
+            Slot::Probe(_) => {}
+        }
+    }
+
+    /// Notes that this request of the broker is answered now; false if it was already.
+    pub(super) fn answered(&mut self, correlation: u32) -> bool {
+        let unanswered = match self {
+            Slot::Main(main) => &mut main.unanswered,
+            Slot::Over(unanswered) => unanswered,
+            Slot::Probe(_) => return false,
+        };
+        let at = unanswered.iter().position(|waiting| *waiting == correlation);
+        at.map(|at| unanswered.swap_remove(at)).is_some()
+    }
+
+    /// Ends the subscription from this side; returns the ids of the broker's requests that have no
+    /// answer yet.
+    pub(super) fn end(&mut self) -> Vec<u32> {
+        match std::mem::replace(self, Slot::Over(Vec::new())) {
+            Slot::Main(main) => main.unanswered,
+            Slot::Over(unanswered) => unanswered,
+            Slot::Probe(_) => Vec::new(),
         }
     }
 
@@ -206,6 +241,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_is_answered_once_whoever_ends_the_subscription() {
+        let budget = Budget::new(1 << 20);
+        let (sender, mut events) = mpsc::channel(queue_max(&budget));
+        let mut slot = Slot::Main(Main {
+            stream: StreamName::new("s"),
+            sender,
+            budget: Arc::clone(&budget),
+            is_single_active: true,
+            unanswered: Vec::new(),
+        });
+        for (correlation, active) in [(7, true), (8, false), (9, true)] {
+            assert!(matches!(slot.update(active, correlation), Ok(true)));
+        }
+        assert!(slot.answered(8) && !slot.answered(8), "once");
+        // Twice, as where its stream is deleted after a chunk did not fit.
+        slot.conclude(Received::Unavailable(ResponseCode::StreamNotAvailable));
+        slot.conclude(Received::Unavailable(ResponseCode::StreamNotAvailable));
+        assert!(slot.answered(9) && !slot.answered(9), "also when it is over");
+        assert_eq!(slot.end(), [7], "the end of the subscription answers the rest");
+        assert!(!slot.answered(7), "and nobody else");
+        let received = std::iter::from_fn(|| events.try_recv().ok()).count();
+        assert_eq!(received, 4, "three requests and one end");
+    }
+
+    #[test]
     fn small_chunks_that_nobody_takes_fill_the_budget_and_never_the_queue() {
         let budget = Budget::new(1 << 20);
         budget.open(INITIAL_CREDIT);
@@ -216,6 +276,7 @@ mod tests {
             sender,
             budget: Arc::clone(&budget),
             is_single_active: false,
+            unanswered: Vec::new(),
         });
         let frame_bytes = 1;
         let mut taken = 0;

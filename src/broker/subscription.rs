@@ -11,9 +11,11 @@ use super::connection::Connection;
 use super::error::BrokerError;
 use super::slot::{INITIAL_CREDIT, Main, Probe, Received, Slot, queue_max};
 use crate::flow::resume::Start;
+use crate::sync::lock;
 use crate::types::StreamName;
 use crate::wire::chunk::ProbedChunk;
 use crate::wire::commands::{self, OffsetSpec, ResponseCode, Subscribe, Unsubscribe};
+use crate::wire::error::WireError;
 
 /// Subscription property of a single active consumer; its value is `true`.
 pub const SINGLE_ACTIVE: &str = "single-active-consumer";
@@ -25,7 +27,7 @@ pub struct Subscribed {
     budget: Arc<Budget>,
     events: mpsc::Receiver<Received>,
     // Dropped after the budget is closed, so that no credit is granted any more.
-    _claim: Claim,
+    claim: Claim,
 }
 
 impl Connection {
@@ -43,6 +45,7 @@ impl Connection {
             sender,
             budget: Arc::clone(budget),
             is_single_active: properties.iter().any(|(key, _)| key == SINGLE_ACTIVE),
+            unanswered: Vec::new(),
         };
         let mut claim = self.claim(Slot::Main(main))?;
         let subscription = claim.id();
@@ -59,7 +62,7 @@ impl Connection {
         let answer = self.call(&request).await;
         claim.note_subscribed(&answer);
         let budget = Arc::clone(budget);
-        let subscribed = Subscribed { connection: self.clone(), budget, events, _claim: claim };
+        let subscribed = Subscribed { connection: self.clone(), budget, events, claim };
         answer.map_err(|error| self.about(stream, error))?;
         subscribed.budget.attach(&self.shared().credit, subscription);
         Ok(subscribed)
@@ -78,22 +81,9 @@ impl Connection {
     ) -> Result<Option<ProbedChunk>, BrokerError> {
         // Probes beyond the number of ids wait for one another.
         let _permit = self.shared().probes.acquire().await.map_err(|_| BrokerError::Closed)?;
-        let (sender, probed) = oneshot::channel();
-        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
-        let mut claim = self.claim(Slot::Probe(probe))?;
-        let request = Subscribe {
-            subscription: claim.id(),
-            stream: stream.clone(),
-            start: offset_spec(start),
-            credits: 1,
-            properties: Vec::new(),
-        };
-        let answer = self.call(&request).await;
-        claim.note_subscribed(&answer);
-        answer.map_err(|error| self.about(stream, error))?;
-        let found = tokio::time::timeout(wait, probed).await;
-        let ended = self.call(&Unsubscribe { subscription: claim.id() }).await;
-        claim.note_unsubscribed(&ended);
+        let mut probing = self.begin_probe(stream, start, Vec::new()).await?;
+        let found = tokio::time::timeout(wait, &mut probing.probed).await;
+        let ended = self.end_probe(&mut probing).await;
         match found {
             Ok(Ok(probed)) => probed.map(Some).map_err(BrokerError::Protocol),
             // The slot was dropped: the connection or the stream went away.
@@ -107,6 +97,43 @@ impl Connection {
             Err(_) => ended.map(|()| None).map_err(|error| self.about(stream, error)),
         }
     }
+
+    /// Subscribes for one chunk. The caller holds a permit of the probes.
+    pub(super) async fn begin_probe(
+        &self,
+        stream: &StreamName,
+        start: Start,
+        properties: Vec<(String, String)>,
+    ) -> Result<Probing, BrokerError> {
+        let (sender, probed) = oneshot::channel();
+        let probe = Probe { stream: stream.clone(), watching: None, sender: Some(sender) };
+        let mut claim = self.claim(Slot::Probe(probe))?;
+        let request = Subscribe {
+            subscription: claim.id(),
+            stream: stream.clone(),
+            start: offset_spec(start),
+            credits: 1,
+            properties,
+        };
+        let answer = self.call(&request).await;
+        claim.note_subscribed(&answer);
+        answer.map_err(|error| self.about(stream, error))?;
+        Ok(Probing { claim, probed })
+    }
+
+    /// Ends a probe. An error also means that the broker had ended it before.
+    pub(super) async fn end_probe(&self, probing: &mut Probing) -> Result<(), BrokerError> {
+        let ended = self.call(&Unsubscribe { subscription: probing.claim.id() }).await;
+        probing.claim.note_unsubscribed(&ended);
+        ended
+    }
+}
+
+/// A probe that was begun. Dropping it ends its subscription.
+pub(super) struct Probing {
+    claim: Claim,
+    /// The chunk, once it has arrived completely.
+    pub(super) probed: oneshot::Receiver<Result<ProbedChunk, WireError>>,
 }
 
 impl Subscribed {
@@ -125,17 +152,24 @@ impl Subscribed {
         self.events.try_recv().ok()
     }
 
+    /// Number of events that have already arrived.
+    pub fn waiting(&self) -> usize {
+        self.events.len()
+    }
+
     /// A function that answers an update: with the start position of a consumer that becomes
-    /// active, with `None` for one that becomes passive. It never waits.
+    /// active, with `None` for one that becomes passive. It never waits. Where it is not called, the
+    /// end of the subscription answers.
     pub fn answer(&self, correlation: u32) -> impl FnOnce(Option<Start>) + Send + 'static {
-        let connection = self.connection.clone();
+        let (connection, id) = (self.connection.clone(), self.claim.id());
         move |start| {
-            let start = start.map(offset_spec);
-            let frame = commands::consumer_update_response(correlation, ResponseCode::Ok, start);
             let shared = connection.shared();
-            if shared.out.try_send(frame).is_err() {
-                // Without an answer, the broker would keep the stream from everyone.
-                shared.end(shared.broken("the broker does not read from the connection"));
+            let awaits = |slot: &mut Slot| slot.answered(correlation);
+            if lock(&shared.slots).get_mut(&id).is_some_and(awaits) {
+                let start = start.map(offset_spec);
+                let answer =
+                    commands::consumer_update_response(correlation, ResponseCode::Ok, start);
+                shared.reply(&answer);
             }
         }
     }

@@ -1,7 +1,5 @@
 //! The TLS handshake with the broker.
 
-use std::sync::Arc;
-
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -10,7 +8,7 @@ use tokio_rustls::client::TlsStream;
 use super::error::BrokerError;
 use super::foreign::{self, Noting};
 use super::options::Endpoint;
-use crate::tls::{TlsOptions, client_config};
+use crate::tls::{self, TlsOptions};
 
 /// The TLS handshake. The caller sets the time limit.
 pub(super) async fn connect(
@@ -24,9 +22,13 @@ pub(super) async fn connect(
             "{name:?} is not a valid name in a certificate; set tls.server_name"
         ))
     })?;
-    let config = client_config(options).map_err(|error| BrokerError::Tls(error.0))?;
+    let options = options.clone();
+    // On a thread of its own: the files may be on a file system that hangs.
+    let config = tokio::task::spawn_blocking(move || tls::current(&options)).await;
+    let config = config.map_err(|error| BrokerError::Tls(error.to_string()))?;
+    let config = config.map_err(|error| BrokerError::Tls(error.0))?;
     let (tcp, first) = Noting::new(tcp);
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|error| {
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
         let first = first.get().map(Vec::as_slice).unwrap_or_default();
         BrokerError::Connect { endpoint: endpoint.clone(), what: foreign::no_tls(first, &error) }
     })

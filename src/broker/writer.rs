@@ -61,6 +61,10 @@ async fn write_all(
         };
         tokio::select! {
             biased;
+            () = shared.replies.ready() => {
+                let replies = shared.replies.take();
+                send(&mut socket, &replies, write_limit).await?;
+            }
             frame = outgoing.recv() => {
                 let Some(frame) = frame else { return Ok(()) };
                 let frame = with_others(frame, &mut outgoing);

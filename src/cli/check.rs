@@ -3,6 +3,8 @@
 //! That follows from the configuration alone, except where a consumer would resume. With
 //! `--connect`, the broker and the sinks are asked, and the answer is passed to [`Plan::new`].
 
+mod watches;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,10 +13,11 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
+pub use self::watches::WatchPlan;
 use super::exit::Failure;
 use super::schema::write;
 use crate::config::{ByteSize, Config, ConsumerConfig, Protocol};
-use crate::consumer;
+use crate::consumer::{self, Foreseen};
 use crate::flow::resume::{self, OnLost, Origin};
 use crate::supervisor::{self, partitions_of, plan_of};
 use crate::types::{ConsumerName, Guarantee, Offset, StreamName};
@@ -34,6 +37,20 @@ pub struct ResumeReport {
     pub position: String,
     /// The reason: `the sink's own position is 1000`.
     pub why: String,
+    /// What is worth knowing about a stream with `create`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create: Option<String>,
+}
+
+impl ResumeReport {
+    /// Of what does not exist yet.
+    fn created(with: &str) -> ResumeReport {
+        ResumeReport {
+            position: "the first message".to_owned(),
+            why: "nothing is there to read yet".to_owned(),
+            create: Some(format!("does not exist; it would be created, with {with}")),
+        }
+    }
 }
 
 /// Result for one stream: where it would resume, or why it could not run.
@@ -42,8 +59,8 @@ type Asked = Result<ResumeReport, String>;
 /// Result for one consumer.
 enum Answers {
     OfStream(Asked),
-    /// One for each partition.
-    OfPartitions(Vec<(StreamName, Asked)>),
+    /// One for each partition, and what is worth knowing about the super stream.
+    OfPartitions(Vec<(StreamName, Asked)>, Option<String>),
 }
 
 impl Answers {
@@ -51,7 +68,7 @@ impl Answers {
     fn problems(&self) -> Vec<String> {
         match self {
             Answers::OfStream(asked) => asked.as_ref().err().cloned().into_iter().collect(),
-            Answers::OfPartitions(all) => all
+            Answers::OfPartitions(all, _) => all
                 .iter()
                 .filter_map(|(name, asked)| Some(format!("{name}: {}", asked.as_ref().err()?)))
                 .collect(),
@@ -66,19 +83,18 @@ impl Answers {
 pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Result<()> {
     let asked = if args.connect { ask_all(&config).await } else { HashMap::new() };
     let mut wrong: Vec<String> = Vec::new();
-    if args.connect
-        && let Err(what) = crate::files::could_write_in(&config.state_dir)
-    {
-        wrong.push(format!(
-            "state_dir: {what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
-        ));
+    if args.connect {
+        wrong.extend(state_dir_problem(&config).map(|what| format!("state_dir: {what}")));
     }
     for consumer in &config.consumers {
         for what in asked.get(&consumer.name).map_or_else(Vec::new, Answers::problems) {
             wrong.push(format!("consumer {:?}: {what}", consumer.name.as_str()));
         }
     }
-    let plan = Plan::new(&config, asked);
+    let mut plan = Plan::new(&config, asked);
+    if args.connect {
+        watches::ask_all(&config, &mut plan.watches, &mut wrong).await;
+    }
     write(&if json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })?;
     if wrong.is_empty() {
         return Ok(());
@@ -86,35 +102,55 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
     Err(Failure::Unavailable(wrong.join("\n")).into())
 }
 
+/// Why nothing could be stored in `state_dir`, by the user who checks.
+fn state_dir_problem(config: &Config) -> Option<String> {
+    if config.consumers.is_empty() {
+        return None;
+    }
+    let what = crate::files::could_write_in(&config.state_dir).err()?;
+    Some(format!(
+        "{what}. Set another `state_dir`, or allow the user that Rillway runs as to write there"
+    ))
+}
+
 /// Asks the broker and the sinks where each consumer would resume, and whether it could write.
 async fn ask_all(config: &Config) -> HashMap<ConsumerName, Answers> {
     let ask = async |consumer: &ConsumerConfig| {
         let answers = match consumer.is_super_stream {
             false => Answers::OfStream(ask(&plan_of(config, consumer)).await),
-            true => match partitions_of(config, consumer).await {
-                Err(what) => Answers::OfStream(Err(what)),
-                Ok(plans) => {
-                    let each =
-                        async |plan: &supervisor::Plan| (plan.spec.stream.clone(), ask(plan).await);
-                    Answers::OfPartitions(join_all(plans.iter().map(each)).await)
-                }
-            },
+            true => ask_partitions(config, consumer).await,
         };
         (consumer.name.clone(), answers)
     };
     join_all(config.consumers.iter().map(ask)).await.into_iter().collect()
 }
 
-async fn ask(plan: &supervisor::Plan) -> Asked {
-    let forecast = forecast_of(plan).await;
-    forecast.map(|(position, why)| ResumeReport { position, why })
+async fn ask_partitions(config: &Config, consumer: &ConsumerConfig) -> Answers {
+    let note = match supervisor::foresee(config, consumer).await {
+        Err(what) => return Answers::OfStream(Err(what)),
+        Ok(Foreseen::Creates(with)) => return Answers::OfStream(Ok(ResumeReport::created(&with))),
+        Ok(Foreseen::Differs(what)) => Some(what),
+        Ok(Foreseen::Nothing) => None,
+    };
+    match partitions_of(config, consumer).await {
+        Err(what) => Answers::OfStream(Err(what)),
+        Ok(plans) => {
+            let each = async |plan: &supervisor::Plan| (plan.spec.stream.clone(), ask(plan).await);
+            Answers::OfPartitions(join_all(plans.iter().map(each)).await, note)
+        }
+    }
 }
 
-async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String> {
+async fn ask(plan: &supervisor::Plan) -> Asked {
     let position = (plan.look)().await.map_err(|error| error.to_string())?;
     let forecast =
         consumer::forecast(&plan.spec, position).await.map_err(|error| format!("{error:#}"))?;
-    Ok(match forecast.plan {
+    let create = match forecast.creation {
+        Foreseen::Creates(with) => return Ok(ResumeReport::created(&with)),
+        Foreseen::Differs(what) => Some(what),
+        Foreseen::Nothing => None,
+    };
+    let (position, why) = match forecast.plan {
         Err(lost) => match plan.spec.on_lost {
             OnLost::Halt => ("nowhere: it would halt".to_owned(), lost),
             OnLost::First => {
@@ -126,7 +162,8 @@ async fn forecast_of(plan: &supervisor::Plan) -> Result<(String, String), String
             ),
         },
         Ok(plan) => describe(&plan, forecast.stored),
-    })
+    };
+    Ok(ResumeReport { position, why, create })
 }
 
 fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
@@ -161,19 +198,27 @@ pub struct Plan {
     pub username: String,
     /// Protocol by which streams are read: `stream` or `amqp`.
     pub protocol: &'static str,
+    /// File or endpoint of the access tokens that it logs in with; `None` if it does not.
+    pub token: Option<String>,
     /// True if the connection is encrypted.
     pub tls: bool,
+    /// True if any certificate is accepted.
+    pub insecure: bool,
     /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
-    /// What each consumer would do.
+    /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
+    pub state_dir_problem: Option<String>,
+    /// The report for each consumer.
     pub consumers: Vec<ConsumerPlan>,
+    /// References of other programs, of which the lag would be shown.
+    pub watches: Vec<WatchPlan>,
     /// Upper bound of the memory of all consumers, in bytes. The process itself comes on top.
     pub memory_bound_bytes: u64,
 }
 
-/// What a consumer would do.
+/// The report for one consumer.
 #[derive(Debug, Serialize)]
 pub struct ConsumerPlan {
     /// Name of the consumer.
@@ -186,6 +231,10 @@ pub struct ConsumerPlan {
     pub partitions: Option<Vec<PartitionPlan>>,
     /// Name under which its offset is stored on the broker.
     pub reference: String,
+    /// The messages that it wants; `None` for all.
+    pub filter: Option<String>,
+    /// True if the broker has one active consumer among all daemons with this reference.
+    pub single_active: bool,
     /// Start position if it has never stored an offset.
     pub start: String,
     /// Kind of its sink.
@@ -198,6 +247,9 @@ pub struct ConsumerPlan {
     pub dead_letters: Option<(&'static str, Option<PathBuf>)>,
     /// Upper bound of its memory, in bytes; of each partition where their number is not known.
     pub memory_bound_bytes: u64,
+    /// Arguments with which the stream is created if it is absent, or what is worth knowing about it; `None`
+    /// without `create`.
+    pub create: Option<String>,
     /// The offset at which the consumer would resume; `None` without `--connect`, or if the consumer could not run.
     pub resume: Option<ResumeReport>,
     /// Reason why it could not run; `None` if that was not asked, or it could.
@@ -243,11 +295,15 @@ impl Plan {
                 Protocol::Stream => "stream",
                 Protocol::Amqp => "amqp",
             },
+            token: config.broker.oauth.as_ref().map(ToString::to_string),
             tls: config.broker.tls.is_some(),
+            insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             state_dir: config.state_dir.clone(),
+            state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),
             consumers,
+            watches: config.watches.iter().map(WatchPlan::new).collect(),
         }
     }
 }
@@ -255,13 +311,15 @@ impl Plan {
 impl ConsumerPlan {
     fn new(consumer: &ConsumerConfig, answers: Option<Answers>) -> ConsumerPlan {
         let problems = answers.as_ref().map_or_else(Vec::new, Answers::problems);
-        let (resume, partitions) = match answers {
-            None => (None, None),
-            Some(Answers::OfStream(asked)) => (asked.ok(), None),
-            Some(Answers::OfPartitions(all)) => {
-                (None, Some(all.into_iter().map(PartitionPlan::new).collect::<Vec<_>>()))
+        let (resume, partitions, note) = match answers {
+            None => (None, None, None),
+            Some(Answers::OfStream(asked)) => (asked.ok(), None, None),
+            Some(Answers::OfPartitions(all, note)) => {
+                (None, Some(all.into_iter().map(PartitionPlan::new).collect::<Vec<_>>()), note)
             }
         };
+        let note = note.or_else(|| resume.as_ref()?.create.clone());
+        let create = supervisor::created_with(consumer);
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let count = partitions.as_ref().map_or(1, |all| all.len() as u64);
         // Of a super stream, the placeholders stay.
@@ -275,12 +333,15 @@ impl ConsumerPlan {
             is_super_stream: consumer.is_super_stream,
             partitions,
             reference: consumer.reference.to_string(),
+            filter: consumer.filter.as_ref().map(ToString::to_string),
+            single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
             dead_letters: shown.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0.saturating_mul(count),
+            create: note.or(create),
             resume,
             problem,
         }
@@ -290,7 +351,14 @@ impl ConsumerPlan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
+            let watches = self.watches.iter().filter(|watch| watch.problem.is_some()).count();
             match self.consumers.iter().filter(|c| c.problem.is_some()).count() {
+                0 if watches > 0 => writeln!(
+                    f,
+                    "{}: can be read, but {watches} of {} watches could not run",
+                    file.display(),
+                    self.watches.len()
+                )?,
                 0 => writeln!(f, "{}: fine", file.display())?,
                 n => writeln!(
                     f,
@@ -300,9 +368,18 @@ impl fmt::Display for Plan {
                 )?,
             }
         }
-        let tls = if self.tls { ", encrypted" } else { "" };
+        let tls = match (self.tls, self.insecure) {
+            (true, true) => {
+                ", encrypted, but INSECURE: any certificate is accepted (insecure_skip_verify)"
+            }
+            (true, false) => ", encrypted",
+            (false, _) => "",
+        };
         let (user, vhost) = (&self.username, &self.vhost);
         writeln!(f, "broker:  {} as {user:?}, vhost {vhost:?}{tls}", self.broker.join(", "))?;
+        if let Some(token) = &self.token {
+            writeln!(f, "login:   with access tokens ({token})")?;
+        }
         if self.protocol == "amqp" {
             writeln!(
                 f,
@@ -310,7 +387,13 @@ impl fmt::Display for Plan {
             )?;
         }
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
+        if self.consumers.is_empty() {
+            return self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"));
+        }
         writeln!(f, "state:   {}", self.state_dir.display())?;
+        if let Some(what) = &self.state_dir_problem {
+            writeln!(f, "         PROBLEM for the user who checks: {what}")?;
+        }
         let bound = rounded_up(self.memory_bound_bytes);
         let is_open = |c: &ConsumerPlan| c.is_super_stream && c.partitions.is_none();
         let of_one = match self.consumers.iter().any(is_open) {
@@ -318,7 +401,8 @@ impl fmt::Display for Plan {
             false => "",
         };
         writeln!(f, "memory:  at most {bound} for all consumers{of_one}")?;
-        self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))
+        self.consumers.iter().try_for_each(|consumer| write!(f, "\n{consumer}"))?;
+        self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"))
     }
 }
 
@@ -327,6 +411,19 @@ impl fmt::Display for ConsumerPlan {
         writeln!(f, "consumer {:?}", self.name)?;
         let source = if self.is_super_stream { "super:      " } else { "stream:     " };
         writeln!(f, "  {source}{:?}, reference {:?}", self.stream, self.reference)?;
+        let one = match (self.single_active, self.is_super_stream) {
+            (false, _) => None,
+            (true, false) => Some("one of all daemons with this reference, chosen by the broker"),
+            (true, true) => Some(
+                "for each partition, one of all daemons with this reference, chosen by the broker",
+            ),
+        };
+        if let Some(one) = one {
+            writeln!(f, "  active:     {one}")?;
+        }
+        if let Some(filter) = &self.filter {
+            writeln!(f, "  filter:     {filter}")?;
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,
@@ -337,6 +434,9 @@ impl fmt::Display for ConsumerPlan {
             Some((kind, None)) => writeln!(f, "  dead:       {kind}")?,
             None => {}
         }
+        if let Some(create) = &self.create {
+            writeln!(f, "  create:     {create}")?;
+        }
         let bound = rounded_up(self.memory_bound_bytes);
         match (self.is_super_stream, &self.partitions) {
             (false, _) => writeln!(f, "  memory:     at most {bound}")?,
@@ -345,7 +445,7 @@ impl fmt::Display for ConsumerPlan {
                 writeln!(f, "  memory:     at most {bound} for {} partitions", all.len())?;
                 for PartitionPlan { stream, resume, problem } in all {
                     match (resume, problem) {
-                        (Some(ResumeReport { position, why }), _) => {
+                        (Some(ResumeReport { position, why, .. }), _) => {
                             writeln!(f, "  partition:  {stream:?}, resumes {position} ({why})")?;
                         }
                         (None, problem) => {
@@ -400,10 +500,11 @@ mod tests {
     }
 
     #[test]
-    fn where_a_consumer_resumes_stands_beside_it() {
+    fn each_consumer_is_shown_with_its_resume_position() {
         let report = ResumeReport {
             position: "offset 7".into(),
             why: "the sink's own position is 6".into(),
+            create: None,
         };
         let asked = HashMap::from([
             (

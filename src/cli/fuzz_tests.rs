@@ -13,7 +13,7 @@ use crate::consumer::fuzzing;
 use crate::sink::fuzzing::{Values, state};
 use crate::wire::fuzzing as decoders;
 
-/// What is put into bytes now and then.
+/// Words that are now and then inserted into the bytes.
 const WORDS: [&[u8]; 24] = [
     br#"\ud83d"#,
     br#"\udc00"#,
@@ -63,7 +63,7 @@ fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], bytes: &mut Vec<u8>) {
     bytes.truncate(4096);
 }
 
-/// So many executions, from a seed that is printed where one fails.
+/// This many executions, from a seed that is printed if one fails.
 fn drive(name: &str, few: u64, share: u64, seeds: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
     let asked = std::env::var("RILLWAY_FUZZ").ok().map(|n| n.parse::<u64>().unwrap());
     let count = asked.map_or(few, |n| n / share);
@@ -95,6 +95,11 @@ fn texts(all: &[&str]) -> Vec<Vec<u8>> {
 #[test]
 fn frames() {
     drive("frame", 3_000, 1, &corpus("frame"), decoders::frame);
+}
+
+#[test]
+fn frames_of_amqp091() {
+    drive("amqp091", 5_000, 1, &corpus("amqp091"), decoders::amqp091);
 }
 
 #[test]

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused() {
+    fn contradictory_arguments_are_refused() {
         for line in [
             "rillway",
             "rillway fly",

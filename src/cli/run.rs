@@ -43,7 +43,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         false => None,
     };
     let notifier = Arc::new(Notifier::from_env()?);
-    let count = config.consumers.len();
+    let (count, watches) = (config.consumers.len(), config.watches.len());
     let mut supervisor = Supervisor::start_all(&config);
 
     let watchdog = {
@@ -56,10 +56,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::spawn(admin::serve(listener, supervisor.overview(), recorder, shutdown))
     });
     notifier.ready();
-    notifier.status(&format!("running {count} consumers"));
+    notifier.status(&match (count, watches) {
+        (_, 0) => format!("running {count} consumers"),
+        (0, _) => format!("watching the references of {watches} [[watch]] tables"),
+        _ => format!("running {count} consumers, and watching others"),
+    });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         consumers = count,
+        watches,
         admin = config.admin.enabled.then(|| config.admin.listen.to_string()),
         "running"
     );

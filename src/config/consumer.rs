@@ -1,21 +1,25 @@
 //! `[[consumer]]`: a stream or a super stream, read under one reference, written to one sink.
 
+mod limits;
+
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::limits::{BatchConfig, CommitConfig, RestartConfig};
+use super::create::CreateConfig;
+pub use super::filter::FilterConfig;
+use super::filter::FilterKeys;
+use super::names::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
+pub use super::policies::{OnBadMessage, OnOffsetLost};
 use crate::settings::read::typed;
-use crate::settings::{ByteSize, HumanDuration, Problem, Start, join};
+use crate::settings::{ByteSize, Problem, Start, join};
 use crate::sink::placeholders::{self, Names};
 use crate::sink::registry::SinkConfig;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
-/// Longest reference, in bytes: the broker drops the offsets of a longer one without an answer.
-const REFERENCE_BYTES_MAX: usize = 255;
-/// Longest name of a stream, in bytes, by the broker's limit.
-const STREAM_BYTES_MAX: usize = 255;
 const NAME_CHARS_MAX: usize = 64;
 const MEMORY_MIN: ByteSize = ByteSize::mib(1);
 /// Memory of the dead letters that are written together, except the last.
@@ -34,6 +38,10 @@ pub struct ConsumerConfig {
     pub single_active: bool,
     /// True if it is a super stream: each of its partitions is read for itself.
     pub is_super_stream: bool,
+    /// Arguments with which it is created if it is absent; `None` if it is never created.
+    pub create: Option<CreateConfig>,
+    /// The messages that it wants; `None` for all.
+    pub filter: Option<FilterConfig>,
     /// Start position if it has never stored an offset.
     pub start: Start,
     /// When it stores its offset on the broker.
@@ -61,6 +69,9 @@ const BAD_RECORD_BYTES: u64 = 256;
 /// Bytes of the shortest possible message with its length.
 const MESSAGE_BYTES_MIN: u64 = 7;
 
+/// Batches that are written together at the most.
+const JOINED_BATCHES_MAX: u64 = 8;
+
 /// Suffix of the reference for the position of the dead letters.
 const DEAD_LETTERS: &str = ".dead-letters";
 
@@ -82,7 +93,11 @@ impl ConsumerConfig {
             .unwrap_or_default();
         let bad =
             self.sink.bad_records_max(self.batch.max_messages).min(largest / MESSAGE_BYTES_MIN);
-        [self.sink.overhead_bytes(), letters, encoded, bad.saturating_mul(BAD_RECORD_BYTES)]
+        let bad = bad.saturating_mul(BAD_RECORD_BYTES);
+        let together = self.batch.max_messages.saturating_mul(JOINED_BATCHES_MAX);
+        let together = together.min(largest / MESSAGE_BYTES_MIN);
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.overhead_bytes(together));
+        [self.sink.overhead_bytes(), letters, encoded, bad, filter]
             .into_iter()
             .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
     }
@@ -98,6 +113,8 @@ impl ConsumerConfig {
         ConsumerConfig {
             stream: names.stream.clone(),
             is_super_stream: false,
+            // A super stream is created as a whole, or not at all.
+            create: self.create.clone().filter(|_| partition.is_none()),
             sink: self.sink.for_stream(&names),
             dead_letter: self.dead_letter.as_ref().map(|sink| sink.for_stream(&names)),
             ..self.clone()
@@ -108,85 +125,6 @@ impl ConsumerConfig {
     pub fn dead_letter_reference(&self) -> Reference {
         Reference::new(format!("{}{DEAD_LETTERS}", self.reference))
     }
-}
-
-/// `commit`: when an offset is stored on the broker. The first limit reached counts; it is also
-/// stored at shutdown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct CommitConfig {
-    /// After this number of messages.
-    pub every_messages: u64,
-    /// After this time, if the position changed.
-    pub every: HumanDuration,
-}
-
-impl Default for CommitConfig {
-    fn default() -> Self {
-        Self { every_messages: 10_000, every: HumanDuration::secs(5) }
-    }
-}
-
-/// `batch`: when a batch is passed to the sink. The first limit reached counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct BatchConfig {
-    /// When it holds this number of messages.
-    pub max_messages: u64,
-    /// When it holds this many bytes; at most the consumer's `memory`.
-    pub max_bytes: ByteSize,
-    /// When its first message has waited this long.
-    pub max_age: HumanDuration,
-}
-
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { max_messages: 10_000, max_bytes: ByteSize::mib(8), max_age: HumanDuration::secs(1) }
-    }
-}
-
-/// `restart`: waiting time before a consumer restarts after a failure. The wait doubles, with some
-/// jitter, and is reset once the consumer has made progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct RestartConfig {
-    /// First wait.
-    pub min_backoff: HumanDuration,
-    /// Longest wait.
-    pub max_backoff: HumanDuration,
-}
-
-impl Default for RestartConfig {
-    fn default() -> Self {
-        Self { min_backoff: HumanDuration::millis(500), max_backoff: HumanDuration::secs(30) }
-    }
-}
-
-/// Policy for a position that no longer lies within the stream: retention dropped the next
-/// messages, or the stream was re-created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnOffsetLost {
-    /// Stop until an operator acts.
-    #[default]
-    Halt,
-    /// Continue with the oldest message that the stream holds.
-    First,
-    /// Continue with the next message that is published.
-    Next,
-}
-
-/// Policy for a message that cannot be decoded or written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadMessage {
-    /// Stop until an operator acts.
-    #[default]
-    Halt,
-    /// Count it, log it, and continue without it.
-    Skip,
-    /// Write it to the sink `dead_letter`, and continue without it.
-    DeadLetter,
 }
 
 /// A stream or a super stream, read under one reference, written to one sink.
@@ -207,9 +145,17 @@ pub(super) struct ConsumerKeys {
     #[serde(default)]
     super_stream: Option<String>,
     /// Of all consumers with this stream and reference, in any number of daemons, the broker has one
-    /// active, and another one when that ends. Needs RabbitMQ 3.11, and `stream`.
+    /// active, and another one when that ends; of a super stream, one for each partition. Needs
+    /// RabbitMQ 3.11.
     #[serde(default)]
     single_active: bool,
+    /// Creates the stream or super stream with these arguments if it is absent when the consumer first
+    /// starts. One that exists is never changed.
+    #[serde(default)]
+    create: Option<CreateConfig>,
+    /// Reads only messages with one of these filter values.
+    #[serde(default)]
+    filter: Option<FilterKeys>,
     /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
     /// last message; a timestamp is also exact to the chunk only. Default: `first`; for the sink
     /// `metrics`, `next`.
@@ -285,6 +231,10 @@ impl ConsumerConfig {
         };
         check(&keys, at, problems);
         let source = check_source(&keys, at, problems);
+        if let (Some(create), Some((stream, is_super_stream))) = (&keys.create, &source) {
+            create.check(stream, *is_super_stream, &join(at, "create"), problems);
+        }
+        let filter = keys.filter.map(|keys| keys.check(&join(at, "filter"), problems));
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
         let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
         let start = keys.start.unwrap_or_else(|| sink.start());
@@ -317,6 +267,8 @@ impl ConsumerConfig {
             stream,
             single_active: keys.single_active,
             is_super_stream,
+            create: keys.create,
+            filter,
             start,
             commit: keys.commit,
             batch: keys.batch,
@@ -396,10 +348,6 @@ fn check_source(
              common there: use \"first\", \"last\", \"next\", a timestamp, or {{ ago = ... }}"
         );
         bad("start", message);
-    }
-    if is_super_stream && keys.single_active {
-        let message = "it cannot be combined with `super_stream` yet: run one rillway for this consumer, or name each partition as the `stream` of a consumer of its own";
-        bad("single_active", message.to_owned());
     }
     Some((StreamName::new(name.as_str()), is_super_stream))
 }

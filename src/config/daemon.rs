@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::consumer::ConsumerConfig;
+use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
 
 /// The validated configuration.
@@ -24,8 +25,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Time limit of a drain at shutdown.
     pub shutdown_grace: HumanDuration,
-    /// The consumers, in the order of the file. At least one.
+    /// The consumers, in the order of the file. At least one, if there are no watches.
     pub consumers: Vec<ConsumerConfig>,
+    /// References of other programs, of which the lag is shown.
+    pub watches: Vec<WatchConfig>,
 }
 
 /// `[admin]`: the HTTP server for metrics, health and status.

@@ -3,8 +3,10 @@
 //! Invariant: no text here contains a secret. A value in the place of a secret is never quoted, and
 //! anything that looks like the credentials of a URI is replaced by `***`.
 
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::settings::Problem;
 
 /// The exit code for a bad configuration (`EX_CONFIG` of sysexits).
@@ -14,7 +16,7 @@ pub const EXIT_BAD_CONFIG: u8 = 78;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}{}", path.display(), what_to_do(source))]
+    #[error("cannot read the configuration file {}{}", path.display(), what_to_do(path, source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -50,12 +52,12 @@ impl ConfigError {
     }
 }
 
-fn what_to_do(error: &std::io::Error) -> &'static str {
+fn what_to_do(path: &Path, error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => " (name another one with -c FILE or RILLWAY_CONFIG)",
-        std::io::ErrorKind::IsADirectory => " (it is a folder; give the path of a file)",
-        std::io::ErrorKind::PermissionDenied => " (the user that Rillway runs as may not read it)",
-        _ => "",
+        ErrorKind::NotFound => " (name another one with -c FILE or RILLWAY_CONFIG)".to_owned(),
+        ErrorKind::IsADirectory => " (it is a folder; give the path of a file)".to_owned(),
+        ErrorKind::PermissionDenied => format!(" ({})", files::unread(path, error)),
+        _ => String::new(),
     }
 }
 

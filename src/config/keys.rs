@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::consumer::ConsumerKeys;
 use super::daemon::{AdminConfig, LogConfig};
+use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};
 
 /// Rillway's configuration.
@@ -37,6 +38,9 @@ pub(super) struct RootKeys {
     /// The consumers.
     #[schemars(with = "Vec<ConsumerKeys>")]
     pub(super) consumer: Vec<Value>,
+    /// References of other programs, of which the lag is shown.
+    #[schemars(with = "Vec<WatchKeys>")]
+    pub(super) watch: Vec<Value>,
 }
 
 impl Default for RootKeys {
@@ -48,6 +52,7 @@ impl Default for RootKeys {
             state_dir: None,
             shutdown_grace: HumanDuration::secs(10),
             consumer: Vec::new(),
+            watch: Vec::new(),
         }
     }
 }

@@ -10,12 +10,13 @@ use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
 use super::error::ConfigError;
 use super::keys::RootKeys;
-use super::schema::{Tree, UNKNOWN_KEY};
+use super::schema::Tree;
 use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
 use super::validate::check_together;
-use crate::settings::read::typed;
+use super::watch::WatchConfig;
+use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
 /// Default folder for the daemon's state.
@@ -38,7 +39,8 @@ impl Config {
 
     fn of((layers, mut value): (Layers<'_>, Value)) -> Result<Config, ConfigError> {
         let (keys, mut problems) = layers.keys(&mut value);
-        problems.append(&mut lost_variables(layers.env, &layers.tree));
+        let lost = lost_variables(layers.env, &layers.tree);
+        problems.extend(lost.into_iter().map(|lost| lost.problem));
         let config = keys.and_then(|keys| layers.config(keys, &mut problems));
         layers.outcome(config, problems, &value)
     }
@@ -50,8 +52,9 @@ impl Config {
             table.retain(|key, _| key == "broker");
         }
         let (keys, mut problems) = layers.keys(&mut value);
-        let of_broker = |p: &Problem| p.message.contains("RILLWAY_BROKER_");
-        problems.extend(lost_variables(env, &layers.tree).into_iter().filter(of_broker));
+        let lost = lost_variables(env, &layers.tree).into_iter();
+        let of_broker = lost.filter(|lost| lost.variable.starts_with("RILLWAY_BROKER_"));
+        problems.extend(of_broker.map(|lost| lost.problem));
         let broker = keys.and_then(|keys| layers.broker(keys.broker, &mut problems));
         layers.outcome(broker, problems, &value)
     }
@@ -135,11 +138,16 @@ impl<'a> Layers<'a> {
         if keys.shutdown_grace.0.is_zero() {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
         }
-        let misspelt = |p: &Problem| p.message.contains("did you mean `consumer`?");
-        if keys.consumer.is_empty() && !problems.iter().any(misspelt) {
+        let roots = self.tree.keys_below(&[]);
+        let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
+        let misspelt = |p: &Problem| {
+            p.is_unknown_key
+                && nearest(&p.path, &roots).is_some_and(|key| ["consumer", "watch"].contains(&key))
+        };
+        if keys.consumer.is_empty() && keys.watch.is_empty() && !problems.iter().any(misspelt) {
             problems.push(Problem::new(
                 "consumer",
-                "no consumer is configured: expected at least one [[consumer]]",
+                "no consumer is configured: expected at least one [[consumer]], or a [[watch]]",
             ));
         }
         let mut consumers = Vec::new();
@@ -151,6 +159,7 @@ impl<'a> Layers<'a> {
             }
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
+        let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -163,6 +172,7 @@ impl<'a> Layers<'a> {
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
+            watches,
         })
     }
 
@@ -190,10 +200,10 @@ impl<'a> Layers<'a> {
         // A misspelt key is not reported as missing too.
         let misspelt: Vec<String> = problems
             .iter()
-            .filter(|p| p.message.starts_with(UNKNOWN_KEY))
+            .filter(|p| p.is_unknown_key)
             .filter_map(|p| p.path.rsplit_once('.').map(|(table, _)| table.to_owned()))
             .collect();
-        problems.retain(|p| p.message.starts_with(UNKNOWN_KEY) || !misspelt.contains(&p.path));
+        problems.retain(|p| p.is_unknown_key || !misspelt.contains(&p.path));
         for problem in &mut problems {
             if problem.variable.is_none() {
                 // A whole section is wrong only because of a key below it.

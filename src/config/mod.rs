@@ -16,29 +16,37 @@
 //! sinks' registry read the tree.
 
 pub mod consumer;
+mod create;
 mod daemon;
 mod env;
 mod error;
+mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
 mod load;
+mod names;
+mod policies;
 mod schema;
 mod secrets;
 mod shape;
 mod text;
 mod validate;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use consumer::{
-    BatchConfig, CommitConfig, ConsumerConfig, OnBadMessage, OnOffsetLost, RestartConfig,
+    BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
+    RestartConfig,
 };
+pub use create::CreateConfig;
 pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
+pub use watch::WatchConfig;
 
 pub use crate::settings::{
     BrokerAddress, BrokerConfig, ByteSize, HumanDuration, Mechanism, OrNever, Problem, Protocol,

@@ -12,9 +12,6 @@ use crate::settings::read::nearest;
 use crate::settings::secret::SECRET_MARK;
 use crate::settings::{Problem, join};
 
-/// Beginning of the message about an unknown key.
-pub(super) const UNKNOWN_KEY: &str = "unknown key";
-
 /// Type of value that a key accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -185,16 +182,16 @@ fn unknown(key: &str, at: &str, found: &[&Map<String, Value>]) -> Problem {
         .flat_map(|keys| keys.keys().map(String::as_str))
         .collect();
     let message = match nearest(key, &known) {
-        Some(near) => format!("{UNKNOWN_KEY}; did you mean `{near}`?"),
+        Some(near) => format!("unknown key; did you mean `{near}`?"),
         None => {
             let mut known = known;
             known.sort_unstable();
             known.dedup();
             let known: Vec<String> = known.iter().map(|k| format!("`{k}`")).collect();
-            format!("{UNKNOWN_KEY}; there are {}", known.join(", "))
+            format!("unknown key; there are {}", known.join(", "))
         }
     };
-    Problem::new(join(at, key), message)
+    Problem { is_unknown_key: true, ..Problem::new(join(at, key), message) }
 }
 
 fn each_secret(

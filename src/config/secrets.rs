@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::Env;
+use crate::files;
 use crate::settings::secret::ALLOWED;
 
 /// Largest secret in bytes; a larger one is a mistake (a key store, or an endless device).
@@ -65,7 +66,7 @@ fn read(path: &Path) -> Result<String, String> {
     let failed = |what: &dyn std::fmt::Display| {
         format!("cannot read the secret from {}: {what}", path.display())
     };
-    let file = std::fs::File::open(path).map_err(|e| failed(&e))?;
+    let file = std::fs::File::open(path).map_err(|e| failed(&files::unread(path, &e)))?;
     let mut bytes = Vec::new();
     let limited = std::io::Read::take(file, SECRET_BYTES_MAX + 1);
     std::io::Read::read_to_end(&mut { limited }, &mut bytes).map_err(|e| failed(&e))?;

@@ -47,9 +47,15 @@ pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {
     problems
 }
 
+/// A variable that sets no key, and what to say of it.
+pub(super) struct LostVariable {
+    pub(super) variable: String,
+    pub(super) problem: Problem,
+}
+
 /// Reports variables that look as if they set a key, but set none. Others with the prefix are
 /// ignored: a cluster names its services in variables such as `RILLWAY_SERVICE_HOST`.
-pub(super) fn lost_variables(env: &Env, tree: &Tree) -> Vec<Problem> {
+pub(super) fn lost_variables(env: &Env, tree: &Tree) -> Vec<LostVariable> {
     let roots = tree.keys_below(&[]);
     let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
     let mut problems = Vec::new();
@@ -66,7 +72,8 @@ pub(super) fn lost_variables(env: &Env, tree: &Tree) -> Vec<Problem> {
             }
             None => continue,
         };
-        problems.push(Problem::new("", format!("the variable {name} sets no key; {meant}")));
+        let problem = Problem::new("", format!("the variable {name} sets no key; {meant}"));
+        problems.push(LostVariable { variable: name.to_owned(), problem });
     }
     problems
 }

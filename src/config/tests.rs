@@ -1,11 +1,13 @@
-//! Whole files, loaded: what comes out, and what is refused.
+//! Whole files, loaded: the results, and the refusals.
 
 mod files;
+mod identity;
 mod secrets;
 mod shapes;
 mod sinks;
 mod streams;
 mod super_streams;
+mod topology;
 
 use std::path::Path;
 
@@ -311,7 +313,7 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
 }
 
 #[test]
-fn what_is_wrong_in_several_places_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let found = problems(
         r#"
 [[consumer]]

@@ -38,7 +38,7 @@ pub(super) fn read(path: &Path) -> Result<(String, Lines), ConfigError> {
     parse(path, bytes)
 }
 
-/// Takes the bytes for those of the file.
+/// Parses the bytes as the file's content.
 ///
 /// # Errors
 /// They are not UTF-8, or not TOML.
@@ -77,7 +77,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `key` is the position of the key: the value of a table begins elsewhere.
+    /// `key` is the position of the key; a table's value may begin elsewhere.
     fn value(&mut self, value: &DeValue<'_>, span: Range<usize>, key: Range<usize>, path: String) {
         let line = line_of(self.text, key.start);
         match value {

@@ -54,11 +54,25 @@ fn check_over_amqp(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Pr
                  rabbitmq-stream://…, or read each partition as a `stream`",
             ));
         }
+        if consumer.create.is_some() {
+            problems.push(Problem::new(
+                format!("{at}.create"),
+                "it needs the stream protocol, and `broker.uri` says AMQP 0.9.1: use \
+                 rabbitmq-stream://…, or declare the stream by hand, as a queue with x-queue-type = stream",
+            ));
+        }
         if consumer.single_active {
             problems.push(Problem::new(
                 format!("{at}.single_active"),
                 "it needs the stream protocol, and `broker.uri` says AMQP 0.9.1: use \
                  rabbitmq-stream://…, or run only one rillway for this reference",
+            ));
+        }
+        if consumer.filter.as_ref().is_some_and(|f| f.match_unfiltered && f.is_at_broker()) {
+            problems.push(Problem::new(
+                format!("{at}.filter.match_unfiltered"),
+                "over AMQP 0.9.1, messages in compressed batches are not delivered, and with the broker's \
+                 filter no gap would show that: use rabbitmq-stream://…, or set filter.client_side = true",
             ));
         }
     }

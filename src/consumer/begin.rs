@@ -1,21 +1,21 @@
-//! Which offset a start means: asked once, when a reference first connects, or after a loss that a
-//! policy accepted. Nothing here is kept yet; see [`session`](super::session).
+//! Finds the offset that a start means. Asked once, when a reference first connects, or after a loss that
+//! a policy accepted. Nothing is stored here; see [`session`](super::session).
 //!
-//! A source that does not show where the stream begins and ends, or single chunks, is asked what the start
-//! means now. Without an answer nothing is read: a later attempt would begin later, and pass over what was
-//! published in between.
+//! Some sources do not show single chunks, or where the stream begins and ends. Such a source is asked
+//! what the start means now. Without an answer nothing is read: a later attempt would begin later, and
+//! skip the messages published in between.
 
 use super::spec::{Begin, Spec};
 use crate::flow::beginning::Beginning;
 use crate::flow::lag::Tail;
-use crate::flow::resume::{Lost, Plan, Start};
+use crate::flow::resume::{Evidence, Lost, Plan, Start};
 use crate::source::{Bounds, Link, SourceError};
-use crate::types::{Offset, Timestamp};
+use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::chunk::ProbedChunk;
 
 use super::resumption::{Anew, SessionError};
 
-/// Where the configuration says.
+/// The start in the configuration.
 pub(super) async fn configured(
     spec: &Spec,
     link: &dyn Link,
@@ -29,7 +29,7 @@ pub(super) async fn configured(
             Some(first) if first > wanted => {
                 Err(SessionError::Lost { lost: Lost::Evicted { wanted, first }, of: None })
             }
-            // It means the same whenever it is asked for.
+            // It means the same at any time.
             _ => Ok(Plan::at(Start::Offset(wanted))),
         },
         Begin::At(start) => Ok(resolve(spec, link, bounds, start, false).await?),
@@ -40,25 +40,29 @@ pub(super) async fn configured(
     }
 }
 
-/// Where a source that shows no chunks says that a start is, or else the start as it stands.
+/// Plan for a start on a source that shows no chunks: begins at the offset that the source gives, or else
+/// at the start itself.
 async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, SessionError> {
     let now = Timestamp::now();
     let found = match start {
         Start::Offset(_) => None,
         Start::Timestamp(time) if time <= now => match link.resolve(start).await? {
             Some(at) => Some(at),
-            // Nothing was written since: what is published from now on is later.
+            // Nothing was written since that time: everything published from now on is later.
             None => link.resolve(Start::Next).await?,
         },
         Start::Timestamp(_) => None,
         Start::First | Start::Last | Start::Next => link.resolve(start).await?,
     };
     Ok(match found {
-        Some(at) => Plan::begin(Beginning { at, behind: None, instead_of: None }),
+        Some(at) => {
+            let behind = identity_before(link, at).await?;
+            Plan::begin(Beginning { at, behind, instead_of: None })
+        }
         None => match start {
             Start::Timestamp(time) if time > now => Plan::awaiting(start, Some(time)),
             Start::Offset(_) => Plan::at(start),
-            // A later attempt would begin later, and pass over what was published in between.
+            // A later attempt would begin later, and skip the messages published in between.
             Start::First | Start::Last | Start::Next | Start::Timestamp(_) => {
                 let why = "no message came that shows where to begin. The broker is slow, or delivers nothing from there over AMQP 0.9.1, as from compressed batches: begin at an offset then, or use rabbitmq-stream://";
                 return Err(SourceError::unavailable(&spec.stream, why).into());
@@ -67,7 +71,17 @@ async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, Ses
     })
 }
 
-/// Where a policy says.
+/// Identity of the record before a beginning, by which a re-created stream is recognised before
+/// anything was read. `None` if there is no such record, or if it is not shown.
+async fn identity_before(link: &dyn Link, at: Offset) -> Result<Option<ChunkId>, SourceError> {
+    let Some(before) = at.prev() else { return Ok(None) };
+    Ok(match link.evidence(before).await? {
+        Evidence::Chunk(chunk) if chunk.id.first_offset == before => Some(chunk.id),
+        Evidence::Chunk(_) | Evidence::NoChunk(_) | Evidence::Nothing => None,
+    })
+}
+
+/// The start that a policy chooses.
 pub(super) async fn anew(
     spec: &Spec,
     link: &dyn Link,
@@ -94,16 +108,16 @@ pub(super) async fn anew(
     })
 }
 
-/// The first offset that can still be read and was not: the stream's first offset, or the one after the
-/// lost position if that is higher. A first offset lower than at the time of the loss means a re-created
-/// stream, or a node that retains more.
+/// The first offset that still exists and was not read: the stream's first offset, or the one after the
+/// lost position if that is higher. If the first offset is lower than at the time of the loss, the stream
+/// was re-created, or this node retains more.
 fn first_unread(link: &dyn Link, bounds: &Bounds, anew: &Anew) -> Offset {
     let of_empty = if link.abilities().emptiness { Offset(0) } else { Offset(u64::MAX) };
     let behind = anew.instead_of.map_or(Offset(0), |position| position.offset.next());
     bounds.first.unwrap_or(of_empty).max(behind)
 }
 
-/// `is_past`: the time is one that has been, so what is published from now on is later.
+/// `is_past`: the time is in the past, so everything published from now on is later.
 async fn resolve(
     spec: &Spec,
     link: &dyn Link,
@@ -115,21 +129,21 @@ async fn resolve(
     match (start, bounds.first) {
         (Start::Offset(at), _) | (Start::First, Some(at)) => begin(at, None),
         (Start::First, None) if link.abilities().emptiness => begin(Offset(0), None),
-        // No chunk came in time: it may be empty, or slow.
+        // No chunk arrived in time: the stream may be empty, or slow.
         (Start::First, None) => Ok(Plan::awaiting(start, None)),
         (Start::Timestamp(time), _) => {
             let found = match bounds.first {
                 Some(_) => link.chunk_at(start).await?,
                 None => None,
             };
-            // A damaged one as well: it is read, and left to `on_bad_message`.
+            // Also a damaged one: it is read, and left to `on_bad_message`.
             match found.filter(|chunk| chunk.header.timestamp >= time) {
                 Some(chunk) => begin(steady(spec, link, chunk).await?.first_offset(), None),
                 None if is_past => {
                     let end = end_of(spec, link, bounds).await?;
                     begin(end.map_or(Offset(0), |c| c.next_offset()), identity(end))
                 }
-                // Beyond the end the broker would begin with whatever is written next.
+                // For an offset beyond the end the broker would begin with the next written message.
                 None => Ok(Plan::awaiting(start, Some(time))),
             }
         }
@@ -144,13 +158,13 @@ async fn resolve(
     }
 }
 
-/// The chunk that holds the offset before the stream's end, where it is whole.
-fn identity(end: Option<ProbedChunk>) -> Option<crate::types::ChunkId> {
+/// The chunk that holds the offset before the stream's end, if it is whole.
+fn identity(end: Option<ProbedChunk>) -> Option<ChunkId> {
     end.filter(|chunk| chunk.sound).map(|chunk| chunk.id())
 }
 
-/// The last chunk; `None` where the stream is empty. A damaged one stands for its first offset: it
-/// is read, and left to `on_bad_message`, rather than believed.
+/// The last chunk; `None` if the stream is empty. Of a damaged one only the first offset is used: it is
+/// read, and left to `on_bad_message`.
 async fn end_of(
     spec: &Spec,
     link: &dyn Link,
@@ -173,7 +187,7 @@ async fn end_of(
     }
 }
 
-/// The same chunk, if it is delivered when its own offset is requested: only that confirms its first
+/// The same chunk, if it is also delivered when its own offset is requested: only that confirms its first
 /// offset.
 async fn steady(
     spec: &Spec,

@@ -62,7 +62,7 @@ impl DeadLetterIndex {
     /// The stream was re-created: offsets mean other records.
     pub(super) fn restart(&mut self) {
         self.known.clear();
-        self.file = None; // It is written anew before the next letter.
+        self.file = None; // It is written again before the next letter.
     }
 
     /// Stores these offsets on disk. Their dead letters are written next.

@@ -1,7 +1,8 @@
-//! From a chunk to records: verified, numbered, checked for gaps, without what was not asked for.
+//! From a chunk to records: verified, numbered, checked for gaps, without records below the wanted
+//! offset.
 //!
-//! Synchronous and without I/O: what needs an answer from the broker (a gap) or a decision of a
-//! policy (something unreadable) is handed back as a value.
+//! Synchronous and without I/O. If the broker has to be asked (about a gap), or a policy has to decide
+//! (about something unreadable), that is returned as a value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use crate::source::Delivery;
 use crate::types::{Checkpoint, Offset, Timestamp};
 use crate::wire::chunk::{Chunk, ChunkError, ChunkHeader, ChunkKind, Piece};
 
-/// What each piece of a chunk that has several costs beyond its bytes: its entry in a batch.
+/// Memory per piece, if a chunk has several, beyond its bytes: its entry in a batch.
 const PIECE_OVERHEAD_BYTES: u64 = 256;
 
 /// Bytes inflated and not yet durable, of one consumer.
@@ -43,7 +44,7 @@ impl Drop for Hold {
     }
 }
 
-/// A chunk that was checked, and how much of it was taken.
+/// A checked chunk, and how much of it was taken.
 pub(super) struct Checked {
     chunk: Chunk,
     permit: Permit,
@@ -56,7 +57,7 @@ impl Checked {
     }
 }
 
-/// What a chunk turned out to be.
+/// Result of checking a chunk.
 pub(super) enum Examined {
     /// Take it.
     Good(Checked),
@@ -64,13 +65,13 @@ pub(super) enum Examined {
     Gap { from: Offset, to: Offset, checked: Checked },
     /// It shows that the position is lost.
     Lost(Lost),
-    /// It cannot be read. How far it reaches is not known: its header is covered by no checksum.
+    /// It cannot be read. How far it reaches is unknown, because no checksum covers its header.
     Unreadable { error: ChunkError, at_position: bool },
     /// It begins below the end of the one before it, so one of the two has a damaged header.
     Backwards { first: Offset, reached: Offset },
     /// It was written before the time to begin with; this is its last offset.
     TooEarly(Offset),
-    /// It is the first of those that a beginning waited for.
+    /// It is the first chunk after a beginning that waited for later messages.
     Begins,
 }
 
@@ -80,7 +81,7 @@ pub(super) enum Step {
     Records(Part),
     /// A sub-entry batch that cannot be read, at or above the wanted offset.
     Unreadable { first: Offset, records: u32, error: ChunkError },
-    /// So many bytes must be free before the next batch can be inflated.
+    /// This many bytes must be free before the next batch can be inflated.
     NeedsRoom,
     /// All of it was taken.
     Done,
@@ -91,18 +92,17 @@ pub(super) struct Intake {
     continuity: Continuity,
     verify: Option<Checkpoint>,
     awaits: Option<Option<Timestamp>>,
-    /// Where the chunk before ended.
+    /// Where the chunk before it ended.
     reached: Offset,
-    /// What is wrong with chunks that were left out, until the next good one shows how far they
-    /// reached.
+    /// Errors of the chunks that were left out, until the next good one shows how far they reached.
     damaged: Option<Damaged>,
 }
 
-/// A chunk that was left out, and how far it reached is not known yet.
+/// A chunk that was left out, and whose end is not known yet.
 #[derive(Clone, Debug)]
 pub(super) struct Damaged {
     pub(super) error: ChunkError,
-    /// It came for the position, so all of it may have been read before.
+    /// It arrived for the position, so all of it may have been read before.
     pub(super) at_position: bool,
 }
 
@@ -117,18 +117,18 @@ impl Intake {
         }
     }
 
-    /// Checks a chunk: CRC, lengths, the position, and what comes before it.
+    /// Checks a chunk: CRC, lengths, the position, and the gap before it.
     pub(super) fn examine(&mut self, delivery: Delivery, now: Timestamp) -> Examined {
         let chunk = match Chunk::decode(delivery.chunk) {
             Ok(chunk) => chunk,
-            // When it was written is in its header.
+            // Its header has the time at which it was written.
             Err(_) if self.awaits.is_some() => return Examined::Begins,
             Err(error) => return Examined::Unreadable { error, at_position: self.is_first() },
         };
         let header = chunk.header();
         let (first, records) = (header.first_offset, header.records);
         if header.kind != ChunkKind::User {
-            // The broker delivers no others.
+            // The broker delivers no other kinds.
             let error = ChunkError::NotMessages { first_offset: first };
             return Examined::Unreadable { error, at_position: self.is_first() };
         }
@@ -136,8 +136,8 @@ impl Intake {
             return Examined::Backwards { first, reached: self.reached };
         }
         self.reached = header.next_offset();
-        // Without chunks there is only the message's own time, which its publisher chose: what comes now
-        // is taken for written now.
+        // Without chunks there is only the message's own time, which its publisher chose. So everything
+        // that arrives now counts as written now.
         let written = if chunk.id().is_of_record() { now } else { header.timestamp };
         match self.awaits {
             Some(Some(time)) if written < time => {
@@ -154,7 +154,7 @@ impl Intake {
         let checked = Checked { chunk, permit: delivery.permit, next_piece: 0 };
         match self.continuity.judge(first, records) {
             Verdict::InOrder | Verdict::Behind { .. } => {
-                // What was damaged before it ended below: it was read before.
+                // The damaged chunk before it ended below the position: all of it was read before.
                 self.damaged = None;
                 Examined::Good(checked)
             }
@@ -162,9 +162,9 @@ impl Intake {
         }
     }
 
-    /// Takes the next piece of a checked chunk: records at or above the wanted offset, in order.
-    /// A batch is inflated when its turn comes and there is room for it: `limit` bytes for all that
-    /// is inflated and not yet durable.
+    /// Takes the next piece of a checked chunk: records at or above the wanted offset, in order. A batch
+    /// is inflated when its turn comes and there is room for it: at most `limit` bytes may be inflated
+    /// and not yet durable.
     pub(super) fn step(
         &mut self,
         checked: &mut Checked,
@@ -211,22 +211,29 @@ impl Intake {
         Step::Done
     }
 
-    /// The first offset wanted; `None` where any will do.
+    /// The first wanted offset; `None` if any is accepted.
     pub(super) fn wanted(&self) -> Option<Offset> {
         self.continuity.next()
     }
 
-    /// What came before this offset is accounted for: a gap was explained.
+    /// Everything below this offset is accounted for: a gap was explained.
     pub(super) fn explained(&mut self, to: Offset) {
         self.continuity.advance(to, 0);
     }
 
-    /// Leaves out the chunk that came last, which cannot be read.
+    /// The stream holds nothing that is wanted before this offset. A chunk that begins below it would
+    /// contradict that.
+    pub(super) fn passed(&mut self, to: Offset) {
+        self.explained(to);
+        self.reached = self.reached.max(to);
+    }
+
+    /// Leaves out the last chunk, which cannot be read.
     pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
         self.damaged.get_or_insert(Damaged { error, at_position });
     }
 
-    /// Whether the chunk that holds the position has not come yet.
+    /// Whether the chunk that holds the position has not arrived yet.
     fn is_first(&self) -> bool {
         self.verify.is_some() && self.damaged.is_none()
     }
@@ -236,13 +243,13 @@ impl Intake {
         self.damaged.as_ref()
     }
 
-    /// What was left out is accounted for.
+    /// The chunks that were left out are accounted for.
     pub(super) fn take_damaged(&mut self) -> Option<Damaged> {
         self.damaged.take()
     }
 }
 
-/// The last offset of a chunk that was found right.
+/// The last offset of a chunk that was checked.
 pub(super) fn last_of(header: &ChunkHeader) -> Offset {
     header.next_offset().prev().unwrap_or(Offset(0))
 }

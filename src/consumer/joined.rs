@@ -5,7 +5,6 @@
 use super::orders::{Order, Written};
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
-use crate::sink::BadRecord;
 pub(super) use crate::sink::JOINED_MAX;
 use crate::types::{Checkpoint, Offset};
 
@@ -67,10 +66,10 @@ impl Members {
     }
 
     /// Excludes these records from the orders.
-    pub(super) fn leave_out(&mut self, bad: &[BadRecord]) {
-        for bad in bad {
+    pub(super) fn leave_out(&mut self, offsets: impl IntoIterator<Item = Offset>) {
+        for offset in offsets {
             // In order, and each up to its last offset.
-            let of = self.0.partition_point(|member| member.last < bad.offset);
+            let of = self.0.partition_point(|member| member.last < offset);
             if let Some(member) = self.0.get_mut(of) {
                 member.messages = member.messages.saturating_sub(1);
             }
@@ -86,7 +85,7 @@ impl Members {
     }
 
     /// Distributes what was written: `messages`, up to `checkpoint`.
-    pub(super) fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
+    fn share(&self, checkpoint: Checkpoint, messages: u64) -> Written {
         let mut written = Written { messages, ..Written::default() };
         let mut left = messages;
         for member in &self.0 {
@@ -106,11 +105,10 @@ impl Members {
 mod tests {
     use super::*;
     use crate::flow::ledger::Ledger;
-    use crate::sink::BadReason;
     use crate::sink::conformance::batch;
 
     #[test]
-    fn what_is_left_out_counts_for_nobody() {
+    fn left_out_records_count_nowhere() {
         let mut ledger = Ledger::starting_at(None);
         let mut order = |batch: Batch| {
             let ticket = ledger.open(batch.checkpoint(), batch.messages(), batch.oldest()).unwrap();
@@ -121,12 +119,7 @@ mod tests {
         let mut joined = Joined::of(first);
         joined.add(second);
         let (mut members, _) = joined.into_parts();
-        let bad = [1, 2, 7].map(|offset| BadRecord {
-            offset: Offset(offset),
-            reason: BadReason::Refused,
-            detail: String::new(),
-        });
-        members.leave_out(&bad);
+        members.leave_out([1, 2, 7].map(Offset));
         // 0, 3 and 4 of the first, 5 and 6 of the second.
         let checkpoint = batch(0..7).checkpoint();
         let written = members.take(checkpoint, 5);

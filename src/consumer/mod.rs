@@ -16,6 +16,7 @@ mod begin;
 mod brain;
 mod dead_letter_index;
 mod dead_letters;
+mod filter;
 pub mod fuzzing;
 mod hold;
 mod intake;
@@ -32,7 +33,8 @@ mod state_file;
 mod status;
 mod worker;
 
-pub use brain::Outcome;
+pub use brain::{NotCommitted, Outcome};
+pub use filter::Filter;
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
@@ -42,6 +44,7 @@ pub use status::{Facts, Status};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};
+pub use crate::source::Foreseen;
 use crate::source::Prefer;
 use crate::types::{Checkpoint, Offset};
 
@@ -52,6 +55,8 @@ pub struct Forecast {
     pub plan: Result<Plan, String>,
     /// What the broker has stored.
     pub stored: Option<Offset>,
+    /// Whether the stream would be created first.
+    pub creation: Foreseen,
 }
 
 /// Finds out where a consumer would begin, without subscribing.
@@ -62,23 +67,25 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
         anew: None,
         prefer: Prefer::Replica,
     };
+    let creation = spec.source.foresee(own.has_begun()).await?;
+    if matches!(creation, Foreseen::Creates(_)) {
+        return Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation });
+    }
     match session::look(spec, own).await {
         Ok(outlook) => {
             outlook.link.close().await;
-            Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored })
+            Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored, creation })
         }
         Err(resumption::SessionError::Lost { lost, of: Some(Origin::Beginning) })
             if resumption::is_of_a_former_stream(&lost) =>
         {
-            Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None })
+            Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation })
         }
         Err(
             error @ (resumption::SessionError::Lost { .. }
             | resumption::SessionError::Doubt { .. }
             | resumption::SessionError::Hearsay { .. }),
-        ) => {
-            Ok(Forecast { plan: Err(error.to_string()), stored: None })
-        }
+        ) => Ok(Forecast { plan: Err(error.to_string()), stored: None, creation }),
         Err(error) => Err(error.into()),
     }
 }

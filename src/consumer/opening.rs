@@ -35,7 +35,7 @@ pub struct Resources {
     pub hold: Option<HoldSlot>,
 }
 
-/// What was opened, and where it stands.
+/// The opened sink, and its position.
 pub(super) struct OpenSinks {
     pub(super) sink: Box<dyn Sink>,
     pub(super) letters: Option<DeadLetters>,
@@ -151,7 +151,7 @@ async fn index_of(
     }
 }
 
-async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
+pub(super) async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
     let file = StateFile::of(spec);
     let read = move || {
         let memory = file.read().map_err(|error| Outcome::Halted(error.to_string()))?;
@@ -246,7 +246,7 @@ mod tests {
 
     /// Whatever cannot be opened or read, what was opened before is closed, once each.
     #[tokio::test]
-    async fn whatever_fails_what_was_opened_is_closed() {
+    async fn after_any_failure_everything_opened_is_closed() {
         let state = tempfile::tempdir().unwrap();
         let spec = Arc::new(testing::spec(state.path()));
         let index = state.path().join("r@events.dead-letters");

@@ -1,4 +1,4 @@
-//! What a consumer knows of its position, and what came of looking for it in the stream. Plain data.
+//! A consumer's knowledge of its position, and the results of looking it up in the stream. Plain data.
 
 use super::state_file::StateError;
 use crate::flow::beginning::Memory;
@@ -6,20 +6,28 @@ use crate::flow::resume::{Doubt, Lost, Origin, Plan, Start};
 use crate::source::{Bounds, Prefer, SourceError};
 use crate::types::{Checkpoint, Offset};
 
-/// How often a beginning is stored on the broker, and read back, before the attempt fails.
+/// Most attempts to store a beginning on the broker and read it back, before the connection attempt
+/// fails.
 pub(super) const STORES_MAX: u32 = 5;
 
-/// What the consumer knows by itself.
+/// The consumer's own knowledge of its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
-    /// The sink's position, or how far this process has come.
+    /// The sink's position, or the progress of this process.
     pub(super) position: Option<(Origin, Checkpoint)>,
-    /// The state file's.
+    /// The position in the state file.
     pub(super) remembered: Option<Memory>,
-    /// Goes before everything: where to begin after a loss that a policy accepted.
+    /// Takes precedence over all others: where to begin after a loss that a policy accepted.
     pub(super) anew: Option<Anew>,
-    /// Which node to ask: the leader, where another node's answer would be a loss.
+    /// Which node to ask: the leader, if another node's answer would be a loss.
     pub(super) prefer: Prefer,
+}
+
+impl Own {
+    /// True if anything tells of an earlier position or beginning in the stream.
+    pub(super) fn has_begun(&self) -> bool {
+        self.position.is_some() || self.remembered.is_some() || self.anew.is_some()
+    }
 }
 
 /// Where to begin after a loss.
@@ -27,36 +35,36 @@ pub(super) struct Own {
 pub(super) struct Anew {
     /// As the policy says.
     pub(super) start: Start,
-    /// The first offset that was left, when the loss was found: from there on, what retention takes
-    /// is noticed.
+    /// The first offset of the stream when the loss was found: later losses by retention are measured
+    /// from it.
     pub(super) from: Option<Offset>,
     /// The position that was lost.
     pub(super) instead_of: Option<Checkpoint>,
-    /// The stream is another one than that which was read.
+    /// The stream is not the one that was read.
     pub(super) is_new_history: bool,
 }
 
 impl Anew {
-    /// All of a stream that was created again, before anything of it was read.
+    /// The whole of a re-created stream, of which nothing was read before.
     pub(super) fn first(lost: &Lost) -> Anew {
         let instead_of = lost.position().map(|offset| Checkpoint { offset, chunk: None });
         Anew { start: Start::First, from: None, instead_of, is_new_history: true }
     }
 }
 
-/// Whether a beginning that is lost so is of a former stream: nothing of it was read, and all of the
-/// new one was published since.
+/// Whether a beginning that is lost in this way belongs to an old stream: nothing of that one was read,
+/// and everything in the new one was published since.
 pub(super) fn is_of_a_former_stream(lost: &Lost) -> bool {
     matches!(lost, Lost::PastEnd { .. } | Lost::Rewritten { .. })
 }
 
-/// Where a subscription begins, and what that rests on.
+/// Where a subscription begins, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Resumption {
     pub(super) plan: Plan,
-    /// What the broker had stored when it began.
+    /// The offset that was stored on the broker at that time.
     pub(super) stored: Option<Offset>,
-    /// Where the stream begins and ends, where the source says so.
+    /// Where the stream begins and ends, if the source tells.
     pub(super) bounds: Option<Bounds>,
     /// Name of the node, for the log.
     pub(super) node: String,
@@ -71,10 +79,10 @@ pub(super) struct Resumption {
 pub(super) enum SessionError {
     #[error(transparent)]
     Broker(#[from] SourceError),
-    /// The position is lost; `of` says where it was found.
+    /// The position is lost; `of` is its source.
     #[error("{lost}")]
     Lost { lost: Lost, of: Option<Origin> },
-    /// It may be.
+    /// The position may be lost.
     #[error("{doubt}")]
     Doubt { doubt: Doubt, of: Option<Origin> },
     /// It may be, as a node says that is not the leader, which is out of reach.

@@ -1,8 +1,9 @@
-//! The partitions that a consumer of a super stream has seen, in a file in `state_dir`.
+//! The partitions of a super stream that a consumer has seen, in a file in `state_dir`.
 //!
-//! It tells a partition that was there when the consumer first started, and begins at `start`, from one
-//! that came later, and begins at its first message: whatever is in it was published after the consumer
-//! began. It is written before such a partition is read, so that a crash in between changes nothing.
+//! The file distinguishes partitions that existed when the consumer first started, and begin at `start`,
+//! from those that were added later, and begin at their first message: everything in those was published
+//! after the consumer began. It is written before such a partition is read, so that a crash in between
+//! changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,7 @@ use crate::types::{Reference, StreamName};
 /// Extension of the file.
 const EXTENSION: &str = "partitions";
 
-/// The file could not be used.
+/// Error of the file.
 #[derive(Debug, thiserror::Error)]
 #[error("list of partitions {}: {what}", path.display())]
 pub struct RosterError {
@@ -32,7 +33,7 @@ pub struct RosterError {
 pub struct Roster {
     path: PathBuf,
     content: Content,
-    /// True if there was one before: then every other partition came later.
+    /// True if a file existed before: then every other partition was added later.
     has_begun: bool,
 }
 
@@ -45,7 +46,7 @@ struct Content {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
-    /// True if it came after the consumer had begun.
+    /// True if it was added after the consumer had begun.
     late: bool,
 }
 
@@ -53,7 +54,7 @@ impl Roster {
     /// Reads the file, which may not exist yet.
     ///
     /// # Errors
-    /// If it cannot be read, or belongs to others.
+    /// If it cannot be read, or belongs to another reference or super stream.
     pub fn read(
         state_dir: &Path,
         reference: &Reference,
@@ -72,7 +73,10 @@ impl Roster {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Roster { path, content, has_begun: false });
             }
-            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+            Err(error) => {
+                let what = files::unread(&path, &error);
+                return Err(failed(format!("cannot be read: {what}")));
+            }
         };
         let found: Content = serde_json::from_slice(&text).map_err(|error| {
             failed(format!("is damaged ({error}). Delete it: partitions without a position then begin at the configured start"))
@@ -84,7 +88,12 @@ impl Roster {
         Ok(Roster { path, content: found, has_begun: true })
     }
 
-    /// True if this partition came after the consumer had begun.
+    /// True if any partition was ever seen.
+    pub fn has_any(&self) -> bool {
+        !self.content.partitions.is_empty()
+    }
+
+    /// True if this partition was added after the consumer had begun.
     pub fn is_late(&self, partition: &StreamName) -> bool {
         let seen = self.content.partitions.get(partition);
         seen.map_or(self.has_begun, |seen| seen.late)
@@ -106,8 +115,10 @@ impl Roster {
         let failed = |what: String| RosterError { path: self.path.clone(), what };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| failed(e.to_string()))?;
         let next = self.path.with_extension(format!("{EXTENSION}{NEXT}"));
-        files::replace(&self.path, &next, &text)
-            .map_err(|error| failed(format!("cannot be written: {error}")))?;
+        files::replace(&self.path, &next, &text).map_err(|error| {
+            let what = files::unwritten(&self.path, &error);
+            failed(format!("cannot be written: {what}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
+        })?;
         (self.content, self.has_begun) = (content, true);
         Ok(())
     }
@@ -122,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_comes_later_is_late_and_stays_so() {
+    fn only_partitions_added_later_are_late_and_stay_late() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, third] = ["orders-0", "orders-1", "orders-2"].map(StreamName::from);
         let mut roster = read(folder.path());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::begin;
+use super::brain::{Passed, Question};
 use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
 use super::spec::Spec;
 use super::state_file::StateFile;
@@ -19,7 +20,7 @@ use crate::wire::chunk::ProbedChunk;
 /// The wait between two of them.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
 
-/// Where a consumer would begin, and what it rests on.
+/// Where a consumer would begin, and why.
 pub(super) struct Outlook {
     pub(super) link: Arc<dyn Link>,
     pub(super) plan: Plan,
@@ -33,6 +34,7 @@ pub(super) async fn establish(
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<(Subscription, Resumption), SessionError> {
+    spec.source.prepare(own.has_begun()).await?;
     let outlook = kept(spec, look(spec, own).await?).await?;
     let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
     Ok((subscription, outlook.into_resumption()))
@@ -55,6 +57,35 @@ pub(super) async fn resume(
 /// If it does not, or this node does not know. A node that is not the leader may be behind.
 pub(super) async fn confirm(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
     confirm_by(link, position, None, None).await
+}
+
+/// Answers a question about what the broker's filter leaves out. `waiting` chunks had arrived when it was
+/// asked. The stream's first offset is asked for last: it shows what retention took meanwhile.
+pub(super) async fn passed(
+    link: &dyn Link,
+    question: Question,
+    waiting: usize,
+) -> Result<Passed, SessionError> {
+    if let Some(position) = question.position {
+        confirm(link, position).await?;
+    }
+    let (mut upto, mut tail) = (None, None);
+    if question.to.is_none() {
+        if !link.abilities().probes {
+            return Ok(Passed { question, stream_first: None, waiting, upto, tail });
+        }
+        tail = link.bounds().await?.map(|bounds| bounds.tail);
+        let is_news = tail.is_some() && tail != question.seen;
+        if is_news && let Some(chunk) = link.nothing_selected(question.from).await? {
+            // No checksum covers the header: beyond the end it is wrong.
+            let end = link.bounds().await?.and_then(|bounds| bounds.tail.at_least());
+            let last = chunk.next_offset().prev().filter(|last| *last >= question.from);
+            let last = last.filter(|_| Some(chunk.first_offset()) <= end);
+            upto = last.map(|offset| Checkpoint { offset, chunk: Some(chunk.id()) });
+        }
+    }
+    let stream_first = link.oldest().await?;
+    Ok(Passed { question, stream_first, waiting, upto, tail })
 }
 
 /// Connects for storing the offset of this position alone; `false` where the leader says that the stream
@@ -94,7 +125,7 @@ impl Outlook {
     }
 }
 
-/// What confirms that the stream still holds a position.
+/// Evidence that the stream still holds a position.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     /// The stream's counters are enough: the first chunk of the subscription is checked too.
@@ -153,7 +184,10 @@ pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError>
 
 async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
     let link = spec.source.connect(prefer).await?;
-    look_on(spec, own, link, Proof::Counters).await
+    // With a filter, the first chunk need not be the one that holds the position.
+    let is_filtered = spec.source.is_filtered();
+    let proof = if is_filtered { Proof::Chunk } else { Proof::Counters };
+    look_on(spec, own, link, proof).await
 }
 
 pub(super) async fn look_on(
@@ -253,10 +287,7 @@ async fn confirm_by(
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {
     if !link.abilities().probes {
-        return Ok(match link.reaches(position).await? {
-            true => Evidence::Nothing,
-            false => Evidence::NoChunk(None),
-        });
+        return link.evidence(position).await;
     }
     // The header of a damaged chunk proves nothing.
     let sound = |chunk: Option<ProbedChunk>| {

@@ -19,6 +19,7 @@
 //! consumer asks, and before a halt.
 
 mod retry;
+mod sieve;
 mod stop;
 
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::retry::{GONE, Refusal, Retry};
+pub(super) use self::sieve::Sieve;
+use self::sieve::{Next, Sieving};
 pub(super) use self::stop::Stop;
 use super::dead_letters::DeadLetters;
 use super::joined::{Joined, Members};
@@ -39,15 +42,29 @@ use crate::flow::ledger::Ticket;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
 use crate::types::Offset;
 
+/// What is left out of batches, and how.
+pub(super) struct Rules {
+    pub(super) on_bad: OnBad,
+    /// `None` if every message is wanted.
+    pub(super) sieve: Option<Sieve>,
+}
+
+impl From<OnBad> for Rules {
+    fn from(on_bad: OnBad) -> Rules {
+        Rules { on_bad, sieve: None }
+    }
+}
+
 /// Writes orders until they end, or the sink stops; then closes the sink.
 pub(super) async fn run(
     mut sink: Box<dyn Sink>,
     mut letters: Option<DeadLetters>,
     mut orders: mpsc::Receiver<Message>,
     reports: mpsc::Sender<Report>,
-    on_bad: OnBad,
+    rules: impl Into<Rules>,
     (backoff, stop): (Backoff, Stop),
 ) {
+    let rules = rules.into();
     let joins = sink.joins_batches();
     let mut held = Held::default();
     let mut ahead = None;
@@ -60,7 +77,7 @@ pub(super) async fn run(
         let retry = Retry { reports: &reports, backoff, stop: &stop };
         let letters_sink = letters.as_mut();
         let mut job =
-            Job { sink: &mut *sink, letters: letters_sink, held: &mut held, on_bad, retry };
+            Job { sink: &mut *sink, letters: letters_sink, held: &mut held, rules: &rules, retry };
         let report = match message {
             Message::Write(_) if stop.is_set() => Report::WoundUp,
             Message::Write(order) => {
@@ -117,7 +134,7 @@ struct Job<'a> {
     sink: &'a mut dyn Sink,
     letters: Option<&'a mut DeadLetters>,
     held: &'a mut Held,
-    on_bad: OnBad,
+    rules: &'a Rules,
     retry: Retry<'a>,
 }
 
@@ -126,12 +143,20 @@ impl Job<'_> {
         let (mut members, batch) = joined.into_parts();
         let mut skipped = Vec::new();
         let mut batch = Arc::new(batch);
+        let (sieve, on_bad) = (self.rules.sieve.as_ref(), self.rules.on_bad);
+        let mut sieving = Sieving::default();
         self.retry.backoff.reset();
         loop {
             let started = Instant::now();
+            let next = sieving.next(sieve, &mut batch, &mut members, on_bad);
             let (messages, bytes) = (batch.messages(), batch.bytes());
-            // A batch without remaining records is still written: it moves the position.
-            match self.retry.write(self.sink, &batch).await {
+            let written = match next {
+                // A batch without remaining records is still written: it moves the position.
+                Next::Write => self.retry.write(self.sink, &batch).await,
+                Next::WriteBefore(before) => self.write_before(before).await,
+                Next::Poison(bad) => Err(Refusal::Poison(bad)),
+            };
+            match written {
                 Ok(Durability::Part(upto)) => {
                     let Some(upto) = upto else { continue };
                     let (Some(done), Some(rest)) =
@@ -171,16 +196,16 @@ impl Job<'_> {
                     return Report::Stopped(Stopped::by_itself(reason));
                 }
                 Err(Refusal::Poison(bad)) => {
-                    match self.on_bad {
+                    match on_bad {
                         OnBad::Halt => {
                             let reason = describe(&bad);
-                            return self.halt_at(&members, &batch, bad, reason).await;
+                            return self.halt_at(members, &batch, bad, reason).await;
                         }
                         OnBad::Skip => {}
                         OnBad::DeadLetter => {
                             if let Err(reason) = self.write_letters(&batch, &bad).await {
                                 let reason = format!("{}; {reason}", describe(&bad));
-                                return self.halt_at(&members, &batch, bad, reason).await;
+                                return self.halt_at(members, &batch, bad, reason).await;
                             }
                         }
                     }
@@ -189,7 +214,7 @@ impl Job<'_> {
                         let reason = format!("{}; but it is not in the batch", describe(&bad));
                         return Report::Stopped(Stopped::by_itself(reason));
                     }
-                    members.leave_out(&bad);
+                    members.leave_out(bad.iter().map(|bad| bad.offset));
                     // A batch may have many: not all are kept in memory until it is durable.
                     if skipped.len() + bad.len() > BAD_RECORDS_MAX {
                         let skipped = std::mem::take(&mut skipped);
@@ -203,6 +228,22 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// Writes the part of a batch that ends right before a bad message. It is durable then, with
+    /// everything that was held.
+    async fn write_before(&mut self, before: Batch) -> Result<Durability, Refusal> {
+        let last = before.last_offset();
+        if self.retry.write_whole(self.sink, &Arc::new(before)).await? == Durability::Held {
+            self.retry.flush(self.sink).await.map_err(Refusal::Fatal)?;
+            if !self.held.tickets.is_empty() {
+                // Without the time of it: that is the time of both.
+                let report = self.settled(Vec::new(), Duration::ZERO);
+                let sent = self.retry.reports.send(report).await;
+                sent.map_err(|_| Refusal::Fatal(GONE.to_owned()))?;
+            }
+        }
+        Ok(Durability::Part(Some(last)))
     }
 
     /// Everything that was held is durable.
@@ -261,10 +302,11 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Writes the records before the first bad one, so that the position is right before it.
+    /// Writes the records before the first bad one, so that the position is right before it: they do not
+    /// wait for the operator, and what the operator decides is about that record alone.
     async fn halt_at(
         &mut self,
-        members: &Members,
+        mut members: Members,
         batch: &Batch,
         bad: Vec<BadRecord>,
         mut reason: String,
@@ -275,7 +317,7 @@ impl Job<'_> {
             let (checkpoint, messages) = (before.checkpoint(), before.messages());
             match self.retry.write_whole(self.sink, &Arc::new(before)).await {
                 Err(Refusal::WoundUp) => {}
-                Ok(_) => share = members.share(checkpoint, messages),
+                Ok(_) => share = members.take(checkpoint, messages),
                 Err(Refusal::Fatal(error)) => reason = format!("{reason}; and then: {error}"),
                 Err(Refusal::Poison(more)) => {
                     reason = format!("{reason}; and then: {}", describe(&more));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::filter::Filter;
 use crate::config::consumer::{ConsumerConfig, OnBadMessage, OnOffsetLost};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
@@ -68,6 +69,8 @@ pub struct Spec {
     pub stream: StreamName,
     /// Name under which its offset is stored on the broker.
     pub reference: Reference,
+    /// The messages that are wanted; `None` for all that come.
+    pub filter: Option<Arc<Filter>>,
     /// Start without a position.
     pub begin: Begin,
     /// Policy for a lost position.
@@ -95,7 +98,7 @@ pub struct Spec {
     pub state_dir: PathBuf,
 }
 
-/// What a consumer needs besides its own keys.
+/// Everything that a consumer needs besides its own keys.
 pub struct Surroundings {
     /// See [`Spec::source`].
     pub source: Arc<dyn Source>,
@@ -115,6 +118,7 @@ impl Spec {
             name: keys.name.clone(),
             stream: keys.stream.clone(),
             reference: keys.reference.clone(),
+            filter: filter_of(keys),
             begin: Begin::of(keys.start),
             on_lost: match keys.on_offset_lost {
                 OnOffsetLost::Halt => OnLost::Halt,
@@ -161,6 +165,15 @@ impl Spec {
     }
 }
 
+/// The consumer's own filter. The broker alone selects if the value is not in the message.
+fn filter_of(keys: &ConsumerConfig) -> Option<Arc<Filter>> {
+    let filter = keys.filter.as_ref()?;
+    let by = filter.by.clone()?;
+    let (values, match_unfiltered) = (&filter.values, filter.match_unfiltered);
+    let show_values = keys.show_values;
+    Some(Arc::new(Filter::new(&keys.stream, by, values, match_unfiltered, show_values)))
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use std::path::Path;
@@ -177,6 +190,7 @@ pub(super) mod testing {
             name: "c".into(),
             stream: STREAM.into(),
             reference: "r".into(),
+            filter: None,
             begin: Begin::At(Start::First),
             on_lost: OnLost::Halt,
             on_bad: OnBad::DeadLetter,

@@ -71,9 +71,8 @@ impl StateFile {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(self.error(format!(
-                    "cannot be read: {error}. Allow the user that Rillway runs as to read it"
-                )));
+                let what = files::unread(&self.path, &error);
+                return Err(self.error(format!("cannot be read: {what}")));
             }
         };
         self.parse(&text).map(Some)
@@ -96,7 +95,8 @@ impl StateFile {
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
         let text = self.text(memory)?;
         self.replace(&text).map_err(|error| {
-            self.error(format!("cannot be written: {error}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
+            let what = files::unwritten(&self.path, &error);
+            self.error(format!("cannot be written: {what}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
         })
     }
 

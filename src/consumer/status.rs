@@ -271,7 +271,7 @@ impl Facts {
         self.oldest = None;
     }
 
-    /// Another instance is, or may be, the active one: where that stands is not known here.
+    /// Another instance is, or may be, active: its position is not known here.
     pub(super) fn stand_by(&mut self) {
         self.unplug();
         (self.position, self.positioned, self.foreign) = (None, false, false);

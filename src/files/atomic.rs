@@ -41,7 +41,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
-/// What cannot be removed is in nobody's way: the next attempt overwrites it.
+/// A file that cannot be removed does no harm: the next attempt overwrites it.
 fn discard(path: &Path) {
     fs::remove_file(path).unwrap_or_default();
 }

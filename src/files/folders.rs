@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use rustix::fs::{Access, access};
 
+use super::rights::lacking_to_write;
 use crate::sync::lock;
 
 /// Folders that this process has synced, together with all their parents.
@@ -25,6 +26,9 @@ pub(crate) fn could_write_in(folder: &Path) -> Result<(), String> {
             folder.display(),
             above.display()
         ));
+    }
+    if let Some(what) = lacking_to_write(&absolute) {
+        return Err(format!("could not write to {}: {what}", folder.display()));
     }
     access(above, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| format!("could not write to {}: {error}", above.display()))

@@ -7,6 +7,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::types::{Checkpoint, ChunkId, Offset, StreamName, Timestamp};
 use crate::wire::block::{Block, Record};
 
@@ -56,6 +58,16 @@ impl Batch {
         let messages = parts.iter().map(|p| u64::from(p.block.count())).sum();
         let bytes = parts.iter().map(|p| p.block.bytes().len() as u64).sum();
         Some(Batch { stream, parts, excluded: Vec::new(), messages, bytes })
+    }
+
+    /// A batch without messages that ends at this position: it moves the position of whatever writes
+    /// it. `None` if the position has no chunk.
+    pub fn of_position(stream: StreamName, position: Checkpoint) -> Option<Batch> {
+        let (chunk, offset) = (position.chunk?, position.offset);
+        // An empty message, left out.
+        let block = Block::new(offset, 1, chunk.timestamp, Bytes::from_static(&[0; 4]))?;
+        let part = Part { block, chunk, permit: Arc::new(()) };
+        Batch::new(stream, vec![part]).map(|batch| batch.without(vec![offset]))
     }
 
     /// The stream that the records come from.

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_history_is_stored_below_what_the_broker_holds_of_the_former_one() {
+    fn a_new_incarnation_is_stored_below_the_offset_of_the_old_one() {
         let t0 = Instant::now();
         let mut commit = Commit::new(POLICY, Some(Offset(500)), t0);
         commit.restart();

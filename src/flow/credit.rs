@@ -64,7 +64,7 @@ impl Window {
 
     /// Bytes that a chunk in a frame of this size counts for.
     pub fn cost(frame_bytes: u64) -> u64 {
-        frame_bytes + CHUNK_OVERHEAD_BYTES
+        frame_bytes.saturating_add(CHUNK_OVERHEAD_BYTES)
     }
 
     /// Starts a subscription with this much initial credit; nothing of the last one is outstanding.
@@ -147,12 +147,13 @@ impl Window {
         u16::try_from(step).unwrap_or(u16::MAX)
     }
 
-    /// Number of messages of which a source that asks for single ones may have this many
-    /// outstanding on its next subscription, by the largest recent size. 1 or more.
+    /// Number of messages that a source which asks for single ones may have outstanding on its next
+    /// subscription, beside what is held, by the largest recent size. 1 or more.
     pub fn affordable(&self) -> u64 {
+        let free = (self.budget - self.budget / 4).saturating_sub(self.buffered);
         match self.seen {
             0 => OUTSTANDING_MAX,
-            _ => ((self.budget - self.budget / 4) / self.estimate.max(1)).clamp(1, OUTSTANDING_MAX),
+            _ => (free / self.estimate.max(1)).clamp(1, OUTSTANDING_MAX),
         }
     }
 

@@ -40,7 +40,7 @@ const LOOKS_MAX: usize = 64;
 const VAIN_MAX: u32 = 2;
 
 /// The broker's report of the end of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tail {
     /// The stream holds no record.
     Empty,

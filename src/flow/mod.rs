@@ -16,3 +16,4 @@ pub mod ledger;
 pub mod pace;
 pub mod resume;
 pub mod trouble;
+pub mod watched;

@@ -1,27 +1,27 @@
 //! Decides where a reference resumes, and when its position is lost.
 //!
-//! In this order: the sink's own position; else the broker's stored offset; else the remembered
-//! beginning; else, only if there was never any of these, the configured start. Reading continues
-//! at the offset after the position, 0 included. A position that the stream does not confirm is
-//! *lost*, and a policy decides. The broker by itself would silently take another offset.
+//! In this order: the sink's own position; else the broker's stored offset; else the beginning in the
+//! state file; else, only if none of these ever existed, the configured start. Reading continues at the
+//! offset after the position, 0 included. If the stream does not confirm a position, the position is
+//! *lost*, and a policy decides. The broker by itself would silently choose another offset.
 //!
 //! | what is known | what the stream says | outcome |
 //! |---|---|---|
-//! | a position | it starts above the next offset | lost: evicted |
-//! | a position | its counters reach the position, or the chunk at it is the one that was read | resume after it |
-//! | a position | asked for the position's chunk, it gives one that ends below | lost: past the end |
-//! | a position | no chunk comes for it | doubt; after [`DOUBT_MAX`] lost: past the end |
-//! | none stored, a position remembered | anything | lost: the broker forgot it |
+//! | a position | the stream starts above the next offset | lost: evicted |
+//! | a position | its statistics reach the position, or the chunk at the position is the one that was read | resume after it |
+//! | a position | when asked for the position's chunk, it returns one that ends below | lost: past the end |
+//! | a position | no chunk arrives for it | doubt; after [`DOUBT_MAX`] lost: past the end |
+//! | none stored, but a position in the state file | anything | lost: the broker dropped it |
 //! | nothing at all | anything | the configured start |
 //!
-//! The broker's figures for a stream's end are lower bounds: a new leader determines its committed
-//! offset anew, and may for a while report less than was read before. So they can confirm a
-//! position, which saves reading its chunk twice, but never refute it. Only the chunk at the
-//! position, or its absence for minutes, can do that: [`verify`] and [`confirm`].
+//! The broker's statistics of a stream's end are lower bounds: a new leader determines its committed
+//! offset again, and for a while it may report less than was read before. So statistics can confirm a
+//! position, which avoids reading its chunk twice, but never refute it. Only the chunk at the position
+//! can, or its absence for minutes: [`verify`] and [`confirm`].
 //!
-//! A subscription asks for the position's own offset, not for the one after it. The chunk that
-//! holds it is delivered again, its records are dropped, and its identity shows whether this is
-//! still the same log.
+//! A subscription asks for the position's own offset, not for the one after it. So the chunk that holds
+//! the position is delivered again. Its records are dropped, and its identity shows whether this is still
+//! the same log.
 
 mod doubts;
 
@@ -32,12 +32,12 @@ pub use self::doubts::Doubts;
 use super::beginning::{Beginning, Memory};
 use crate::types::{Checkpoint, ChunkId, Offset, Timestamp};
 
-/// Time for which the chunk at a position may be missing, in repeated requests, before the position
-/// counts as lost. A new leader that catches up, or a slow disk, takes less.
+/// How long the chunk at a position may be missing, in repeated requests, before the position counts as
+/// lost. A new leader that catches up, or a slow disk, takes less.
 pub const DOUBT_MAX: Duration = Duration::from_secs(120);
 
-/// The same after the broker had reported that the stream does not exist: a stream that is there
-/// now is another one, unless the broker was only starting.
+/// The same after the broker has reported that the stream does not exist: a stream that exists now is
+/// another one, unless the broker was only starting.
 pub const DOUBT_OF_ANOTHER_MAX: Duration = Duration::from_secs(10);
 
 /// Time for which a node that is not the leader has to say that messages were dropped, in repeated
@@ -150,7 +150,7 @@ impl Standing {
         }
     }
 
-    /// The first offset wanted, if it is known.
+    /// The first wanted offset, if it is known.
     pub fn wanted(&self) -> Option<Offset> {
         match self {
             Standing::Position(_, checkpoint) => Some(checkpoint.offset.next()),
@@ -174,17 +174,17 @@ impl Standing {
 pub struct Plan {
     /// Start to ask the broker for.
     pub subscribe: Start,
-    /// The first offset wanted; earlier records are dropped.
+    /// The first wanted offset; earlier records are dropped.
     pub wanted: Option<Offset>,
     /// The position that the first chunk has to confirm.
     pub verify: Option<Checkpoint>,
-    /// Source of the position; `None` for a start that is yet to be determined.
+    /// Source of the position; `None` for a start that is still to be determined.
     pub origin: Option<Origin>,
     /// The beginning to store before anything is read.
     pub begins: Option<Beginning>,
-    /// Set if the first offset is unknown until the stream holds a chunk of this time (or any
-    /// chunk, if `None` inside). Earlier chunks are left out. At the first chunk that is not, the
-    /// plan is made again.
+    /// Set if the first offset is unknown until the stream holds a chunk of this time (or any chunk, if
+    /// the inner value is `None`). Earlier chunks are left out. At the first chunk that counts, the plan
+    /// is made again.
     pub awaits: Option<Option<Timestamp>>,
 }
 
@@ -198,7 +198,7 @@ impl Plan {
         Plan { subscribe, wanted, verify: None, origin: None, begins: None, awaits: None }
     }
 
-    /// Begins here, after that is stored.
+    /// Begins here, after this beginning is stored.
     pub fn begin(beginning: Beginning) -> Plan {
         Plan {
             begins: Some(beginning),
@@ -207,7 +207,7 @@ impl Plan {
         }
     }
 
-    /// Continues where the reference stands.
+    /// Continues at the reference's position or beginning.
     pub fn resume(standing: Standing) -> Plan {
         let subscribe = match (standing.position(), standing.wanted()) {
             (Some(position), _) => Start::Offset(position.offset),
@@ -324,7 +324,7 @@ fn ends(last: &Option<Offset>) -> String {
     last.map_or("is empty".to_owned(), |last| format!("ends at {last}"))
 }
 
-/// Determines the reference's position or beginning. Does not look at the stream's end.
+/// Determines the reference's position or beginning. Does not use the stream's end.
 pub fn stand(known: &Known) -> Result<Standing, Lost> {
     let standing = match (known.own, known.stored, known.remembered) {
         (Some((Origin::Sink, own)), _, Some(Memory::Beginning(began))) if began.replaces(&own) => {
@@ -361,14 +361,14 @@ pub fn stand(known: &Known) -> Result<Standing, Lost> {
     }
 }
 
-/// True if the offset on the broker only repeats the beginning. It may also still be a lost
-/// position, if nothing could be stored in its place.
+/// True if the offset on the broker only repeats the beginning. It may also be a lost position, if no
+/// other offset could be stored since.
 fn is_mirrored(began: &Beginning, stored: Offset) -> bool {
     let replaced = began.mirror().is_none() && began.instead_of.is_some_and(|c| c.offset == stored);
     began.mirror() == Some(stored) || replaced
 }
 
-/// Adds the state file's chunk identity if it belongs to the same offset.
+/// Adds the chunk identity from the state file, if it is for the same offset.
 fn identified(position: Checkpoint, remembered: Option<Memory>) -> Checkpoint {
     let same = remembered.and_then(|m| m.position()).filter(|r| r.offset == position.offset);
     Checkpoint { chunk: position.chunk.or(same.and_then(|r| r.chunk)), ..position }
@@ -395,15 +395,15 @@ impl ChunkExtent {
     }
 }
 
-/// What the stream shows of a position.
+/// Evidence in the stream about a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// Nothing against it: its counters reach the position, or it cannot be asked. The first chunk
+    /// Nothing contradicts it: the statistics reach the position, or are not available. The first chunk
     /// of the subscription is checked in any case.
     Nothing,
     /// The chunk that was delivered for the position's own offset.
     Chunk(ChunkExtent),
-    /// No chunk was delivered for it. The last chunk of the stream, if any came.
+    /// No chunk was delivered for it. The last chunk of the stream, if one arrived.
     NoChunk(Option<ChunkExtent>),
 }
 
@@ -428,17 +428,20 @@ pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirm
     let last_offset = last.and_then(|last| last.last_offset());
     let doubt = Doubt { position: position.offset, last: last_offset };
     match (position.chunk, last) {
-        (Some(known), Some(last)) if is_of_another_history(known, last.id) => {
+        (Some(known), Some(last)) if is_of_another_incarnation(known, last.id) => {
             Err(Lost::from(doubt).into())
         }
         _ => Err(doubt.into()),
     }
 }
 
-/// True if a chunk that ends below the position's known chunk cannot belong to the same log: chunks
-/// do not overlap, epochs never decrease along a log, and within an epoch one clock wrote the
-/// timestamps.
-fn is_of_another_history(known: ChunkId, earlier: ChunkId) -> bool {
+/// True if a chunk that ends below the position's known chunk cannot belong to the same log: in one log,
+/// chunks do not overlap, epochs never decrease, and within an epoch one clock wrote the timestamps.
+/// Records that a transport shows without their chunks have none of these.
+fn is_of_another_incarnation(known: ChunkId, earlier: ChunkId) -> bool {
+    if known.is_of_record() || earlier.is_of_record() {
+        return false;
+    }
     earlier.first_offset >= known.first_offset
         || earlier.epoch > known.epoch
         || (earlier.epoch == known.epoch && earlier.timestamp > known.timestamp)
@@ -456,7 +459,7 @@ pub fn after_loss(policy: OnLost) -> Option<Start> {
 /// Checks the chunk that was delivered for the position's own offset.
 pub fn verify(position: Checkpoint, chunk: ChunkExtent) -> Result<(), Lost> {
     if chunk.end() <= position.offset {
-        // Asked for an offset past its end, the broker sends the next published chunk.
+        // For an offset past its end, the broker sends the next published chunk.
         return Err(Lost::PastEnd { position: position.offset, last: chunk.last_offset() });
     }
     let holds_it = chunk.id.first_offset <= position.offset;

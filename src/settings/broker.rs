@@ -6,12 +6,14 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::oauth::OauthKeys;
 use super::problem::{Problem, join};
 use super::routing;
 use super::secret::{self, SecretText};
 use super::tls::TlsConfig;
 use super::units::{HumanDuration, OrNever};
 use super::uri::{self, BrokerAddress, BrokerUri, Protocol};
+use crate::oauth::{TokenOptions, TokenOrigin};
 use crate::types::Secret;
 
 const DEFAULT_URI: &str = "rabbitmq-stream://guest:guest@localhost:5552/%2f";
@@ -37,6 +39,8 @@ pub struct BrokerConfig {
     pub password: Secret,
     /// Authentication mechanism.
     pub mechanism: Mechanism,
+    /// Access tokens to use instead of the password; `None` if it is used.
+    pub oauth: Option<TokenOptions>,
     /// Heartbeat interval to propose, in whole seconds.
     pub heartbeat: HumanDuration,
     /// Time limit for a connection and its handshake.
@@ -91,6 +95,8 @@ pub struct BrokerKeys {
     pub password: Option<Secret>,
     /// Authentication: `plain` with user and password, `external` with the client certificate.
     pub mechanism: Mechanism,
+    /// OAuth 2 access tokens instead of a password (the broker needs rabbitmq_auth_backend_oauth2).
+    pub oauth: Option<OauthKeys>,
     /// Heartbeat interval to propose, in whole seconds. A connection that is silent for two
     /// intervals is closed. The broker may choose a shorter one.
     pub heartbeat: HumanDuration,
@@ -121,6 +127,7 @@ impl Default for BrokerKeys {
             username: None,
             password: None,
             mechanism: Mechanism::Plain,
+            oauth: None,
             heartbeat: HumanDuration::secs(10),
             connect_timeout: HumanDuration::secs(10),
             request_timeout: HumanDuration::secs(10),
@@ -227,6 +234,9 @@ impl BrokerConfig {
             &mut bad,
         );
         let tls = tls(&keys, first.tls, folder, &mut bad);
+        let is_default = keys.uri.is_none() && keys.uris.is_empty();
+        let has_password = !is_default && first.password.is_some();
+        let oauth = oauth(&keys, has_password, folder, &mut bad);
         if problems.len() > before {
             return None;
         }
@@ -238,13 +248,15 @@ impl BrokerConfig {
                 .username
                 .as_ref()
                 .map(text)
-                .or_else(|| first.username.clone())
+                .or_else(|| first.username.clone().filter(|_| !is_default || oauth.is_none()))
+                .or_else(|| oauth.as_ref().map(client))
                 .unwrap_or_else(|| DEFAULT_USER.to_owned()),
             password: keys
                 .password
                 .or_else(|| first.password.clone())
                 .unwrap_or_else(|| Secret::new(DEFAULT_USER)),
             mechanism: keys.mechanism,
+            oauth,
             heartbeat: keys.heartbeat,
             connect_timeout: keys.connect_timeout,
             request_timeout: keys.request_timeout,
@@ -267,6 +279,34 @@ fn disagreement(a: &BrokerUri, b: &BrokerUri) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(differs, what)| differs.then_some(what))
+}
+
+/// The user's name where none is given. RabbitMQ takes the name in the token.
+fn client(tokens: &TokenOptions) -> String {
+    match &tokens.origin {
+        TokenOrigin::Endpoint(endpoint) => endpoint.client_id.clone(),
+        TokenOrigin::File(_) => "rillway".to_owned(),
+    }
+}
+
+fn oauth(
+    keys: &BrokerKeys,
+    has_password: bool,
+    folder: &Path,
+    bad: &mut impl FnMut(&str, &str),
+) -> Option<TokenOptions> {
+    let oauth = keys.oauth.as_ref()?;
+    if keys.mechanism == Mechanism::External {
+        bad("oauth", "it has no effect with the mechanism `external`: remove one of them");
+    }
+    if keys.password.is_some() || has_password {
+        bad("oauth", "a password is given too, in `password` or in the URI: remove it");
+    }
+    let mut of_oauth = |key: &str, what: &str| match key {
+        "" => bad("oauth", what),
+        key => bad(&join("oauth", key), what),
+    };
+    oauth.options(folder, &mut of_oauth)
 }
 
 fn tls(
@@ -296,6 +336,8 @@ fn tls(
     tls.locate(folder);
     if tls.is_half_an_identity() {
         bad("tls", "`cert` and `key` go together: one of them is missing");
+    } else if let Some(what) = tls.contradiction() {
+        bad("tls", what);
     } else if keys.mechanism == Mechanism::External && tls.cert.is_none() {
         bad("mechanism", "`external` needs a client certificate: give tls.cert and tls.key");
     }

@@ -51,8 +51,8 @@ enum Written {
 }
 
 impl ColumnsConfig {
-    /// Reports names that are already used, by the table's own columns or by an earlier one. Most
-    /// readers ignore the case of column names; with `cased`, case matters.
+    /// Reports names that are already used, by one of the table's own columns or by an earlier column.
+    /// Most readers ignore the case of column names; with `cased`, case matters.
     pub fn check_names(&self, own: &[&str], cased: bool, bad: &mut impl FnMut(&str, String)) {
         let plain = |name: &str| if cased { name.to_owned() } else { name.to_ascii_lowercase() };
         let mut names: BTreeSet<String> = own.iter().map(|name| plain(name)).collect();
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for ColumnsConfig {
         let mut columns = Vec::with_capacity(table.len());
         for (name, written) in table {
             let about = |what: String| D::Error::custom(format!("column {name:?}: {what}"));
-            // Not through the untagged type, whose error says nothing useful.
+            // Not through the untagged type, whose error message does not name the problem.
             let keys = match written {
                 serde_json::Value::String(from) => Keys {
                     from,
@@ -148,7 +148,7 @@ impl JsonSchema for ColumnsConfig {
 mod tests {
     use super::*;
 
-    /// By the same way as the whole file.
+    /// Parsed in the same way as the whole file.
     fn read(toml: &str) -> Result<ColumnsConfig, String> {
         let file = config::File::from_str(toml, config::FileFormat::Toml);
         let merged = config::Config::builder().add_source(file).build().unwrap();

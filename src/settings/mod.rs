@@ -13,6 +13,7 @@
 pub mod broker;
 pub mod columns;
 pub mod format;
+pub mod oauth;
 pub mod paths;
 pub mod problem;
 pub mod read;
@@ -25,6 +26,7 @@ mod uri;
 
 pub use broker::{BrokerConfig, BrokerKeys, Mechanism};
 pub use columns::ColumnsConfig;
+pub use oauth::OauthKeys;
 pub use problem::{Problem, join};
 pub use start::Start;
 pub use tls::TlsConfig;

@@ -16,6 +16,8 @@ pub struct Problem {
     pub variable: Option<String>,
     /// Name of the consumer that the key belongs to; `None` if it has none.
     pub consumer: Option<String>,
+    /// True if there is no such key.
+    pub is_unknown_key: bool,
     /// The value found, and the values allowed.
     pub message: String,
 }
@@ -28,6 +30,7 @@ impl Problem {
             line: None,
             variable: None,
             consumer: None,
+            is_unknown_key: false,
             message: without_credentials(message.as_ref()),
         }
     }

@@ -20,7 +20,8 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// Name to request and to check the certificate against. Default: the host.
     pub server_name: Option<String>,
-    /// Accepts any certificate. An attacker on the network can then read and change everything.
+    /// Accepts any certificate, for any name. An attacker on the network can then read and change
+    /// everything, the login included. Cannot be combined with `ca` or `server_name`.
     pub insecure_skip_verify: bool,
 }
 
@@ -35,6 +36,19 @@ impl TlsConfig {
     /// True if the client's certificate is given without its key, or the key without it.
     pub fn is_half_an_identity(&self) -> bool {
         self.cert.is_some() != self.key.is_some()
+    }
+
+    /// Keys that contradict each other, in words: a check that is asked for and turned off, or one for
+    /// no name.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        if self.insecure_skip_verify && (self.ca.is_some() || self.server_name.is_some()) {
+            return Some(
+                "`insecure_skip_verify` accepts any certificate, so `ca` and `server_name` have no effect: remove insecure_skip_verify to have certificates checked, or the other two",
+            );
+        }
+        let name = self.server_name.as_ref()?;
+        let is_name = rustls_pki_types::ServerName::try_from(name.as_str()).is_ok();
+        (!is_name).then_some("`server_name` is neither a host name nor an IP address")
     }
 
     /// Options for a connection.

@@ -229,6 +229,9 @@ pub struct Opening {
     pub stream: StreamName,
     /// Reference under which the position is stored.
     pub reference: Reference,
+    /// True if it is opened whenever the broker makes this consumer the active one of several. Whoever
+    /// opens it then takes it over, also after another one had it.
+    pub by_broker: bool,
     /// Services that the sink does not have itself.
     pub services: Arc<dyn Services>,
 }

@@ -2,7 +2,8 @@
 //!
 //! The text about a bad record may quote its value: up to 24 characters for a value that does not
 //! fit its column, and any text from a server. Only the part from the configuration is kept: the
-//! name of the column or metric. Errors of the decoder contain only bytes and types, and are kept.
+//! name of the column or metric, `about` in [`BadRecord`]. Errors of the decoder contain only bytes
+//! and types, and are kept.
 //! In other errors of a write, quoted text is removed: it may come from the server.
 
 use std::sync::Arc;
@@ -19,17 +20,16 @@ pub struct Discreet(pub Box<dyn Sink>);
 
 const HIDDEN: &str = "the value is not shown (show_values = false)";
 
-fn hide(bad: BadRecord) -> BadRecord {
+/// The report without message content.
+pub fn hide(bad: BadRecord) -> BadRecord {
     let detail = match bad.reason {
         BadReason::Undecodable => bad.detail,
         // This, too, may come from a server.
         BadReason::OverLimit => without_quotes(&bad.detail),
-        BadReason::Misfit | BadReason::Refused => {
-            let named = bad.detail.starts_with("column \"") || bad.detail.starts_with("metric \"");
-            // The part before it is the name, which comes from the configuration.
-            let place = bad.detail.split_once("\": ").filter(|_| named);
-            place.map_or_else(|| HIDDEN.to_owned(), |(place, _)| format!("{place}\": {HIDDEN}"))
-        }
+        BadReason::Misfit | BadReason::Refused => match &bad.about {
+            Some(about) => format!("{about}: {HIDDEN}"),
+            None => HIDDEN.to_owned(),
+        },
     };
     BadRecord { detail, ..bad }
 }
@@ -186,6 +186,7 @@ mod tests {
         let refused = hide(BadRecord {
             offset: Offset(1),
             reason: BadReason::OverLimit,
+            about: None,
             detail: "answered with 413: \"secret is too long\"".to_owned(),
         });
         assert_eq!(refused.detail, "answered with 413: \"…\"");
@@ -193,16 +194,19 @@ mod tests {
 
     #[test]
     fn only_what_the_configuration_says_is_left() {
-        let hide = |reason, detail: &str| {
-            super::hide(BadRecord { offset: Offset(1), reason, detail: detail.to_owned() }).detail
+        let (at, of) = (Offset(1), || "column \"n\"".to_owned());
+        let hide = |bad: BadRecord| super::hide(bad).detail;
+        let plain = |reason, detail: &str| {
+            hide(BadRecord { offset: at, reason, about: None, detail: detail.to_owned() })
         };
         let column = format!("column \"n\": {HIDDEN}");
-        assert_eq!(
-            hide(BadReason::Misfit, "column \"n\": the text \"x\": y\" is no number"),
-            column
-        );
-        assert_eq!(hide(BadReason::Refused, "column \"n\": \"secret\" is not a uuid"), column);
-        assert_eq!(hide(BadReason::Refused, "Key (id)=(\"secret\": 1) exists"), HIDDEN);
-        assert_eq!(hide(BadReason::Undecodable, "malformed at byte 3"), "malformed at byte 3");
+        let misfit = "the text \"x\": y\" is no number";
+        assert_eq!(hide(BadRecord::about(of(), at, BadReason::Misfit, misfit)), column);
+        let refused = "\"secret\" is not a uuid";
+        assert_eq!(hide(BadRecord::about(of(), at, BadReason::Refused, refused)), column);
+        assert_eq!(plain(BadReason::Refused, "Key (id)=(\"secret\": 1) exists"), HIDDEN);
+        // Who writes such a text may have it from a message.
+        assert_eq!(plain(BadReason::Refused, "column \"secret\": no"), HIDDEN);
+        assert_eq!(plain(BadReason::Undecodable, "malformed at byte 3"), "malformed at byte 3");
     }
 }

@@ -189,14 +189,30 @@ pub struct BadRecord {
     pub offset: Offset,
     /// Reason from a closed set, used as a metric's label.
     pub reason: BadReason,
+    /// The column or metric that it is about, as in `column "n"`: the part of `detail` that comes from the
+    /// configuration alone, and that is shown where values are not. `None` if it is about none.
+    pub about: Option<String>,
     /// Reason as text.
     pub detail: String,
+}
+
+impl BadRecord {
+    /// A record that is bad for what it has for a column or metric.
+    pub(crate) fn about(
+        about: String,
+        offset: Offset,
+        reason: BadReason,
+        why: impl std::fmt::Display,
+    ) -> BadRecord {
+        let detail = format!("{about}: {why}");
+        BadRecord { offset, reason, about: Some(about), detail }
+    }
 }
 
 /// A record whose message cannot be decoded, or only beyond the limits.
 pub(crate) fn undecodable(offset: Offset, error: &AmqpError) -> BadRecord {
     let reason = if error.is_over_limit() { BadReason::OverLimit } else { BadReason::Undecodable };
-    BadRecord { offset, reason, detail: error.to_string() }
+    BadRecord { offset, reason, about: None, detail: error.to_string() }
 }
 
 /// The closed set of reasons for a bad record.

@@ -31,6 +31,7 @@
 pub mod amqp;
 #[doc(hidden)]
 pub mod conformance;
+mod creating;
 mod error;
 mod moving;
 #[cfg(test)]
@@ -46,10 +47,11 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
+pub use self::creating::{Creating, Foreseen};
 pub use self::error::{ErrorKind, SourceError};
 pub use self::subscription::{Subscription, begin};
 pub use crate::broker::{Bounds, Budget, ConnectOptions, Delivery, Mechanism, Prefer};
-use crate::flow::resume::Start;
+use crate::flow::resume::{Evidence, Start};
 use crate::types::Offset;
 use crate::wire::chunk::ProbedChunk;
 
@@ -62,6 +64,24 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// If it cannot connect; the caller retries after a back-off.
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError>;
 
+    /// Creates the stream if it is absent and is to be created. Called before [`Source::connect`]; does
+    /// nothing once it has succeeded. A consumer that `has_begun` has read the stream, or may have: then
+    /// its absence is a loss, and nothing is created.
+    ///
+    /// # Errors
+    /// If it cannot be created, or is not to be although it is absent.
+    async fn prepare(&self, _has_begun: bool) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// What [`Source::prepare`] would do.
+    ///
+    /// # Errors
+    /// As [`Source::prepare`].
+    async fn foresee(&self, _has_begun: bool) -> Result<Foreseen, SourceError> {
+        Ok(Foreseen::Nothing)
+    }
+
     /// When a subscription may deliver. It is asked before anything connects: a consumer that is not the
     /// active one must not open its sink.
     fn activation(&self) -> Activation {
@@ -73,6 +93,23 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn is_observable(&self) -> bool {
         true
     }
+
+    /// True if the broker leaves out chunks of a subscription in which its filter selects nothing. Then
+    /// a gap says nothing, and neither does silence.
+    fn is_filtered(&self) -> bool {
+        false
+    }
+}
+
+/// What the broker's filter selects. The broker (RabbitMQ 3.13 and later) has a Bloom filter for each
+/// chunk, of the filter values with which its messages were published: it leaves out whole chunks, and
+/// not all that could be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Chunks with a message of one of these filter values.
+    pub values: Vec<String>,
+    /// Also chunks with a message that has no filter value.
+    pub match_unfiltered: bool,
 }
 
 /// One open connection. Dropping the last clone ends it without a closing handshake.
@@ -107,15 +144,22 @@ pub trait Link: Send + Sync {
         Ok(None)
     }
 
-    /// Whether the stream still reaches this offset. Asked where there are no
-    /// [`Abilities::probes`]; true if that cannot be found out.
-    async fn reaches(&self, _: Offset) -> Result<bool, SourceError> {
-        Ok(true)
+    /// What the stream shows of this position. Asked where there are no [`Abilities::probes`];
+    /// [`Evidence::Nothing`] if that cannot be found out.
+    async fn evidence(&self, _: Offset) -> Result<Evidence, SourceError> {
+        Ok(Evidence::Nothing)
     }
 
     /// Offset of the first message that can still be read; `None` if unknown or if there is none.
     async fn oldest(&self) -> Result<Option<Offset>, SourceError> {
         Ok(self.bounds().await?.and_then(|bounds| bounds.first))
+    }
+
+    /// The stream's last chunk, if the filter of this source selects none from `from` on, up to and
+    /// including that one. `None` if it selects one, or if that cannot be told. Retention may have
+    /// taken some of them: the first offset of the stream shows that, if it is asked for afterwards.
+    async fn nothing_selected(&self, _from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        Ok(None)
     }
 
     /// Begins to deliver from `start` on, under the budget. Called by [`begin`].
@@ -146,6 +190,11 @@ pub trait Feed: Send {
 
     /// An event that has already arrived.
     fn try_next(&mut self) -> Option<Event>;
+
+    /// Number of events that have already arrived, or less.
+    fn waiting(&self) -> usize {
+        0
+    }
 }
 
 /// Abilities of a transport.
@@ -196,7 +245,7 @@ impl Handover {
     }
 
     /// Answers: everything in flight is stored or, if it becomes active, this is the position to
-    /// begin at. Without an answer the broker stops waiting after its own time limit.
+    /// begin at. Where it is dropped, the end of the subscription answers.
     pub fn answer(self, begin_at: Option<Start>) {
         (self.answer)(begin_at);
     }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::broker::{Admission, CreditQueue};
 use crate::flow::lag::Tail;
-use crate::flow::resume::Start;
-use crate::types::{Offset, Timestamp};
+use crate::flow::resume::{ChunkExtent, Evidence, Start};
+use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
 
@@ -59,7 +59,7 @@ impl Scripted {
         Scripted::activated(abilities, Activation::AtOnce)
     }
 
-    /// The same, with a say in which subscription is the active one.
+    /// The same, and the test chooses which subscription is the active one.
     pub(crate) fn activated(abilities: Abilities, activation: Activation) -> Scripted {
         let state = State { chunks: Vec::new(), next: Offset(0), stored: None, is_missing: false };
         let (changed, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
@@ -110,12 +110,12 @@ impl Scripted {
         self.0.active.send_replace(active);
     }
 
-    /// Waits for so many subscriptions.
+    /// Waits for this many subscriptions.
     pub(crate) async fn subscribed(&self, times: u64) {
         drop(self.0.subscriptions.subscribe().wait_for(|count| *count >= times).await);
     }
 
-    /// Waits until so many changes to passive were answered.
+    /// Waits until this many changes to passive were answered.
     pub(crate) async fn yielded(&self, times: u64) {
         drop(self.0.yields.subscribe().wait_for(|count| *count >= times).await);
     }
@@ -249,6 +249,17 @@ impl Link for ScriptedLink {
         let state = self.shared.state();
         let known = !state.chunks.is_empty();
         Ok(known.then(|| state.start(start)).filter(|_| !self.shared.abilities.probes))
+    }
+
+    /// Record by record, as a source shows them that knows no chunks.
+    async fn evidence(&self, position: Offset) -> Result<Evidence, SourceError> {
+        self.check()?;
+        let state = self.shared.state();
+        let Some((chunk, _)) = state.chunk(position) else { return Ok(Evidence::NoChunk(None)) };
+        let first_offset = position.max(chunk.first_offset());
+        let epoch = ChunkId::epoch_of_record(0);
+        let id = ChunkId { first_offset, epoch, ..chunk.id() };
+        Ok(Evidence::Chunk(ChunkExtent { id, records: 1 }))
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {

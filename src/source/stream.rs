@@ -8,10 +8,14 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::moving::{Found, Moving};
-use super::{Abilities, Activation, ErrorKind, Event, Feed, Handover, Link, Source, SourceError};
+use super::{
+    Abilities, Activation, Creating, ErrorKind, Event, Feed, Foreseen, Handover, Link, Selection,
+    Source, SourceError,
+};
 use crate::broker::{
-    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Pool, Prefer,
-    SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss, stream_bounds,
+    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout,
+    Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss,
+    nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -25,10 +29,14 @@ pub struct StreamSource {
     stream: StreamName,
     reference: Reference,
     single_active: Option<SingleActive>,
+    /// What the broker's filter selects; `None` for all.
+    selection: Option<Selection>,
     /// Connections shared with other streams; kept as long as anyone may use it.
     pool: Option<Arc<Pool>>,
     /// Number of the last shared connection; 0 for none.
     last: Arc<AtomicU64>,
+    /// Creates the stream if it is absent; `None` if it is never created.
+    creating: Option<Arc<Creating>>,
     /// A connection to a replica that was found while the leader was read from.
     found: Found,
 }
@@ -44,8 +52,17 @@ pub struct SingleActive {
 impl StreamSource {
     /// A source that connects on demand, with a connection of its own.
     pub fn new(options: ConnectOptions, stream: StreamName, reference: Reference) -> StreamSource {
-        let (pool, last, found) = (None, Arc::default(), Found::default());
-        StreamSource { options, stream, reference, single_active: None, pool, last, found }
+        StreamSource {
+            options,
+            stream,
+            reference,
+            single_active: None,
+            selection: None,
+            pool: None,
+            last: Arc::default(),
+            creating: None,
+            found: Found::default(),
+        }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -56,10 +73,35 @@ impl StreamSource {
         self
     }
 
-    /// The same as one of several of which the broker has one active.
+    /// The same for one of several instances, of which the broker makes one active.
     #[must_use]
     pub fn single_active(self, group: SingleActive) -> StreamSource {
         StreamSource { single_active: Some(group), ..self }
+    }
+
+    /// The same, but the stream is created if it is absent when the consumer first starts.
+    #[must_use]
+    pub fn creating(self, layout: Layout) -> StreamSource {
+        let creating = Some(Arc::new(Creating::new(self.options.clone(), layout)));
+        StreamSource { creating, ..self }
+    }
+
+    /// The same with the broker's filter.
+    #[must_use]
+    pub fn selecting(self, selection: Selection) -> StreamSource {
+        StreamSource { selection: Some(selection), ..self }
+    }
+
+    /// Properties of a filtered subscription.
+    fn filter_properties(&self) -> Vec<(String, String)> {
+        let Some(Selection { values, match_unfiltered }) = &self.selection else {
+            return Vec::new();
+        };
+        let values = values.iter().enumerate();
+        let mut properties: Vec<_> =
+            values.map(|(nth, value)| (format!("filter.{nth}"), value.clone())).collect();
+        properties.push(("match-unfiltered".to_owned(), match_unfiltered.to_string()));
+        properties
     }
 
     fn subscription_properties(&self) -> Vec<(String, String)> {
@@ -74,45 +116,65 @@ impl StreamSource {
         properties
     }
 
-    /// An older broker ignores the property, and would have every consumer active.
-    fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
-        if self.single_active.is_none() || has_statistics(connection) {
-            return Ok(());
+    /// A connection to read from, or to the node whose answer counts.
+    async fn authority(&self, prefer: Prefer) -> Result<Authority, BrokerError> {
+        let mut options = self.options.clone();
+        if let Some(sharing) = &mut options.sharing {
+            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
         }
-        let what = format!(
-            "single_active needs RabbitMQ 3.11 or later, but {} is {}: upgrade the broker, or remove single_active and run only one rillway for this reference",
-            connection.endpoint(),
-            connection.version()
-        );
-        Err(SourceError::new(ErrorKind::Unsupported, what))
+        let certain = |connection| Authority { connection, no_leader: None };
+        match (prefer, self.found.take()) {
+            (Prefer::Replica, Some(found)) => return Ok(certain(found)),
+            (Prefer::Replica, None) => {
+                return connect_to_stream(&options, &self.stream, prefer).await.map(certain);
+            }
+            (Prefer::Leader, _) => {}
+        }
+        if !options.follow_advertised_hosts && options.sharing.is_some() {
+            match connect_to_stream(&options, &self.stream, prefer).await {
+                // Nothing decides to which nodes the shared connections lead: the leader is searched with
+                // new ones.
+                Err(
+                    BrokerError::StreamUnavailable { .. } | BrokerError::LeaderOutOfReach { .. },
+                ) => options.sharing = None,
+                connected => return connected.map(certain),
+            }
+        }
+        connect_to_authority(&options, &self.stream).await
+    }
+
+    /// An older broker ignores these properties: it would have every consumer active, and send
+    /// everything.
+    fn check_version(&self, connection: &Connection) -> Result<(), SourceError> {
+        if self.single_active.is_some() {
+            connection.require(Feature::SingleActive)?;
+        }
+        // Messages are published with filter values by version 2 of Publish.
+        match self.selection.is_none() || connection.supports(keys::PUBLISH, 2) {
+            true => Ok(()),
+            false => Err(no_filter(connection.endpoint(), connection.version())),
+        }
     }
 }
 
 #[async_trait]
 impl Source for StreamSource {
     async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
-        let mut options = self.options.clone();
-        if prefer == Prefer::Leader && !options.follow_advertised_hosts {
-            // Shared connections lead to where they lead: the leader is looked for with new ones.
-            options.sharing = None;
-        }
-        if let Some(sharing) = &mut options.sharing {
-            sharing.avoid = Some(self.last.load(Ordering::Relaxed));
-        }
-        let found = self.found.take();
-        let Authority { connection, no_leader } = match (prefer, found) {
-            (Prefer::Replica, Some(connection)) => Authority { connection, no_leader: None },
-            (Prefer::Replica, None) => Authority {
-                connection: connect_to_stream(&options, &self.stream, prefer).await?,
-                no_leader: None,
-            },
-            (Prefer::Leader, _) => connect_to_authority(&options, &self.stream).await?,
-        };
+        let authority = self.authority(prefer).await;
+        let Authority { connection, no_leader } =
+            authority.map_err(|error| match (error, &self.creating) {
+                // It was there, or was created, before.
+                (BrokerError::StreamMissing(_), Some(creating)) if creating.is_settled() => {
+                    creating.gone()
+                }
+                (error, _) => error.into(),
+            })?;
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
-        let (failed, properties) = (watch::Sender::new(None), self.subscription_properties());
-        let node = node_name(&connection, &options);
+        let (failed, filter) = (watch::Sender::new(None), self.filter_properties());
+        let properties = [self.subscription_properties(), filter.clone()].concat();
+        let node = node_name(&connection, &self.options);
         // Who wanted the leader stays there.
         let found = (prefer == Prefer::Replica).then(|| self.found.clone());
         Ok(Arc::new(StreamLink {
@@ -122,10 +184,30 @@ impl Source for StreamSource {
             stream,
             reference,
             properties,
+            filter,
+            is_single_active: self.single_active.is_some(),
             failed,
             options: self.options.clone(),
             found,
         }))
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.selection.is_some()
+    }
+
+    async fn prepare(&self, has_begun: bool) -> Result<(), SourceError> {
+        match &self.creating {
+            Some(creating) => creating.prepare(has_begun).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn foresee(&self, has_begun: bool) -> Result<Foreseen, SourceError> {
+        match &self.creating {
+            Some(creating) => creating.foresee(has_begun).await,
+            None => Ok(Foreseen::Nothing),
+        }
     }
 
     fn activation(&self) -> Activation {
@@ -147,6 +229,9 @@ struct StreamLink {
     reference: Reference,
     /// Properties of a subscription.
     properties: Vec<(String, String)>,
+    /// Those of them that filter.
+    filter: Vec<(String, String)>,
+    is_single_active: bool,
     /// Reason of the end of its subscription, if that ended before the connection.
     failed: watch::Sender<Option<SourceError>>,
     options: ConnectOptions,
@@ -156,12 +241,11 @@ struct StreamLink {
 
 impl StreamLink {
     fn explain(&self, error: BrokerError) -> SourceError {
-        let is_single_active = !self.properties.is_empty();
         if let BrokerError::Refused { code: ResponseCode::PreconditionFailed, .. } = &error
-            && is_single_active
+            && self.is_single_active
         {
             let what = format!(
-                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer"
+                "{error}, for a single active consumer. A broker that was upgraded from before 3.11 needs: rabbitmqctl enable_feature_flag stream_single_active_consumer. Where the partitions of a super stream were bound anew, in another order, consumers that subscribed before and after cannot share one: it passes when all daemons of this reference have been restarted, or the old order is bound again"
             );
             return SourceError::new(ErrorKind::Refused, what);
         }
@@ -201,6 +285,10 @@ impl Link for StreamLink {
             Ok(chunk) => Ok(chunk),
             Err(error) => Err(explain_loss(&self.options, &self.connection, error).await.into()),
         }
+    }
+
+    async fn nothing_selected(&self, from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        Ok(nothing_selected(&self.connection, &self.stream, from, &self.filter).await?)
     }
 
     async fn feed(&self, start: Start, budget: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
@@ -298,6 +386,15 @@ impl Feed for StreamFeed {
         let event = self.subscription.try_next()?;
         self.event(event)
     }
+
+    fn waiting(&self) -> usize {
+        self.subscription.waiting()
+    }
+}
+
+/// A broker without filters would send everything.
+pub(super) fn no_filter(at: impl std::fmt::Display, version: &str) -> SourceError {
+    SourceError::new(ErrorKind::Unsupported, Feature::Filter.missing(&at, version))
 }
 
 /// The address of the node; behind a load balancer also its own.
@@ -320,6 +417,7 @@ impl From<BrokerError> for SourceError {
         let kind = match &error {
             BrokerError::Connect { .. }
             | BrokerError::Tls(_)
+            | BrokerError::NoToken(_)
             | BrokerError::Silent { .. }
             | BrokerError::Broken { .. }
             | BrokerError::NoNode(_)
@@ -328,14 +426,16 @@ impl From<BrokerError> for SourceError {
             | BrokerError::Timeout { .. }
             | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
             BrokerError::Login { .. }
+            | BrokerError::TokenRefused { .. }
             | BrokerError::VirtualHost { .. }
             | BrokerError::Refused { .. }
             | BrokerError::AccessRefused { .. }
             | BrokerError::WriteRefused { .. }
             | BrokerError::NotPublished { .. }
             | BrokerError::ClosedByBroker { .. }
-            | BrokerError::NoSuperStreams { .. }
+            | BrokerError::NotCreated { .. }
             | BrokerError::Alarm { .. } => ErrorKind::Refused,
+            BrokerError::TooOld { .. } => ErrorKind::Unsupported,
             BrokerError::StreamMissing(_)
             | BrokerError::NotAStream { .. }
             | BrokerError::SuperStreamMissing { .. } => ErrorKind::Missing,

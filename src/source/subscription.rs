@@ -51,6 +51,11 @@ impl Subscription {
         self.ahead.pop_front().or_else(|| self.feed.try_next())
     }
 
+    /// Number of events that have already arrived, or less.
+    pub fn waiting(&self) -> usize {
+        self.ahead.len() + self.feed.waiting()
+    }
+
     /// True if an event has already arrived.
     pub fn has_next(&mut self) -> bool {
         if self.ahead.is_empty() {

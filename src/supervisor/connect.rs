@@ -8,12 +8,15 @@ pub(super) fn connect_options(broker: &config::BrokerConfig, name: &str) -> Conn
     ConnectOptions {
         seeds: broker.addresses.iter().map(endpoint).collect(),
         vhost: broker.vhost.clone(),
-        mechanism: match broker.mechanism {
-            config::Mechanism::Plain => Mechanism::Plain {
+        mechanism: match (broker.mechanism, &broker.oauth) {
+            (_, Some(tokens)) => {
+                Mechanism::Token { username: broker.username.clone(), tokens: tokens.clone() }
+            }
+            (config::Mechanism::Plain, None) => Mechanism::Plain {
                 username: broker.username.clone(),
                 password: broker.password.clone(),
             },
-            config::Mechanism::External => Mechanism::External,
+            (config::Mechanism::External, None) => Mechanism::External,
         },
         tls: broker.tls.as_ref().map(config::TlsConfig::options),
         heartbeat: broker.heartbeat.0,

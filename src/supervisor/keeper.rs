@@ -1,6 +1,6 @@
-//! Runs one consumer once, and says how it ended. Whether and when it runs again is not decided here.
+//! Runs one consumer once, and reports how it ended. Whether and when it runs again is decided elsewhere.
 //!
-//! Invariant: a panic of a sink or of the consumer ends only that run, and is told as a failure.
+//! Invariant: a panic of a sink or of the consumer ends only that run, and is reported as a failure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,22 +17,22 @@ use crate::source::Activation;
 use crate::telemetry::{Heartbeats, RestartReason};
 use crate::types::Guarantee;
 
-/// What a consumer keeps from a run that failed to the next one.
+/// State that a consumer keeps from a failed run to the next one.
 #[derive(Default)]
 pub(super) struct Carried {
-    /// The lock of the reference, so that no other process gets in between.
+    /// The lock of the reference, so that no other process gets it in between.
     hold: HoldSlot,
     backoff: Option<Backoff>,
 }
 
-/// How a run ended, before it is decided what that means.
+/// End of a run, before it is decided what that means.
 enum Run {
     Drained,
     Halted(String),
     Failed(String, RestartReason),
 }
 
-/// Runs the consumer until it ends; `draining` turns true where it is told to.
+/// Runs the consumer until it ends; `draining` turns true when it has to drain.
 pub(super) async fn run(
     member: Arc<Member>,
     heartbeats: Heartbeats,
@@ -44,7 +44,7 @@ pub(super) async fn run(
     let told = *draining.borrow();
     let ended = match ended {
         Run::Drained if !told => {
-            let reason = "internal error: the consumer ended without having been told to";
+            let reason = "internal error: the consumer ended although it was not told to";
             Run::Failed(reason.to_owned(), RestartReason::Other)
         }
         ended => ended,
@@ -52,17 +52,17 @@ pub(super) async fn run(
     match ended {
         Run::Drained => (Ended::Drained, Carried::default()),
         Run::Halted(reason) => {
-            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: a person has to act, and then restart rillway");
+            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: an operator has to act, and then restart rillway");
             (Ended::Halted(reason), Carried::default())
         }
         Run::Failed(reason, _) if told => {
-            tracing::warn!(%reason, "failed while it was to end; what it had not stored is read again");
+            tracing::warn!(%reason, "failed while it was ending; messages after the stored offset are read again");
             (Ended::Failed { reason, wait: Duration::ZERO }, Carried::default())
         }
         Run::Failed(reason, kind) => {
             let wait = carried.fail(&member, &reason, kind, started);
             if member.plan.spec.source.activation() == Activation::ByBroker {
-                // Another one is the active consumer by then, perhaps on this machine.
+                // Another instance is the active consumer by then, perhaps on this machine.
                 carried.hold = HoldSlot::default();
             }
             (Ended::Failed { reason, wait }, carried)
@@ -92,8 +92,8 @@ impl Carried {
     }
 }
 
-/// A failure that is dealt with is a warning; a fault of this program is for a person. The same one
-/// again is for whoever looks for it.
+/// Logs a failure: as an error if it is a fault of this program, which an operator has to report. Any
+/// other failure is a warning, or only debug if it is the same as before.
 fn log_failure(reason: &str, kind: RestartReason, wait: Duration, is_news: bool) {
     let wait_ms = wait.as_millis();
     match (kind, is_news) {
@@ -116,7 +116,7 @@ async fn run_once(
     let (commanded, receive) = member.take_commands();
     let (spec, status) = (Arc::clone(&member.plan.spec), Arc::clone(&member.status));
     let resources = resources(&member.plan, carried);
-    // A task of its own, so that a panic ends only that; gone with this one.
+    // In a task of its own, so that a panic ends only that task; it is aborted with this one.
     let mut tasks = tokio::task::JoinSet::new();
     let heartbeats = heartbeats.clone();
     tasks.spawn(
@@ -143,13 +143,13 @@ async fn run_once(
     }
 }
 
-/// Ready once it is to drain, or nobody is left who could say so.
+/// Ready when the consumer has to drain, or when the sender is gone.
 async fn told(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
 }
 
-/// What the consumer opens when it becomes active. Its reference is locked where the sink does not keep
-/// a second process out by itself.
+/// What the consumer opens when it becomes active. Its reference is locked, unless the sink itself keeps
+/// a second process out.
 fn resources(plan: &Plan, carried: &Carried) -> Resources {
     let is_unguarded = matches!(plan.guarantee, Guarantee::AtLeastOnce | Guarantee::None);
     Resources {

@@ -1,4 +1,4 @@
-//! One consumer of the set, running or not: its plan, what others see of it, and how it is asked.
+//! One consumer of the set, running or not: its plan, what others see of it, and its commands.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::desired::{Want, Wanted};
 use super::plan::Plan;
 use super::reconcile::{Last, Phase};
-use crate::consumer::{Command, Status};
+use crate::consumer::{Command, NotCommitted, Status};
 use crate::sync::lock;
 use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::Offset;
@@ -15,10 +15,10 @@ use crate::types::Offset;
 /// Reason that a paused consumer shows.
 const PAUSED: &str = "paused, until it is resumed";
 
-/// Commands that wait for a consumer's loop.
+/// Most commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
 
-/// A consumer by one plan.
+/// A consumer with one plan.
 pub(super) struct Member {
     pub(super) plan: Plan,
     pub(super) status: Arc<Status>,
@@ -28,15 +28,15 @@ pub(super) struct Member {
 /// Why a consumer's offset was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotStored {
-    /// There is nobody to store it: it does not run, or is choked with commands.
+    /// No task can store it: the consumer does not run, or its command queue is full.
     #[error("the consumer cannot store its offset now: {0}")]
     NotRunning(String),
-    /// It ended before it had.
+    /// The consumer ended before it had stored the offset.
     #[error("the consumer cannot store its offset now: {0}")]
     Ended(String),
-    /// It tried, and could not.
+    /// The store failed.
     #[error("{0}")]
-    Failed(String),
+    Failed(NotCommitted),
 }
 
 impl Member {
@@ -46,30 +46,33 @@ impl Member {
         if plan.dead_letters.is_some() {
             metrics.show_dead_letters();
         }
+        if plan.spec.filter.is_some() {
+            metrics.show_filtered();
+        }
         let status = Status::new(metrics);
         if let Some(before) = before {
-            // It counts from the start of the daemon.
+            // The time counts from the start of the daemon.
             let restarts = before.status.facts().restarts;
             status.update(|facts| facts.restarts = restarts);
         }
         Member { plan, status: Arc::new(status), commands: Mutex::new(None) }
     }
 
-    /// Where the running consumer takes commands from, for as long as the guard lives.
+    /// Sets the running consumer's command channel, for as long as the guard lives.
     pub(super) fn take_commands(&self) -> (Commanded<'_>, mpsc::Receiver<Command>) {
         let (commands, receive) = mpsc::channel(COMMANDS_MAX);
         *lock(&self.commands) = Some(commands.clone());
         (Commanded { member: self, commands }, receive)
     }
 
-    /// Gives the running consumer a command; false where none runs, or it is choked with commands.
+    /// Sends the running consumer a command; false if none runs, or its queue is full.
     fn tell(&self, command: Command) -> bool {
         lock(&self.commands).as_ref().is_some_and(|to| to.try_send(command).is_ok())
     }
 
-    /// Stores what is durable, now; the answer is what the broker holds.
+    /// Stores the durable offset now; returns what the broker holds.
     ///
-    /// Cancel-safe: the consumer stores it whether the answer is waited for or not.
+    /// Cancel-safe: the offset is stored whether or not the caller waits for the answer.
     pub(super) async fn commit(&self) -> Result<Option<Offset>, NotStored> {
         let (answer, answered) = oneshot::channel();
         let why_not = || self.status.facts().why_not_ready().unwrap_or_else(|| "busy".to_owned());
@@ -82,7 +85,7 @@ impl Member {
         }
     }
 
-    /// Shows others why no task runs. While one does, it says so itself.
+    /// Shows others why no task runs. A running task shows its own state.
     pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
         let want = wanted.map(|wanted| wanted.want);
         let (state, reason) = match phase {
@@ -110,7 +113,7 @@ fn idle(last: &Last, want: Option<Want>) -> (State, Option<String>) {
         Last::Fresh | Last::Drained => None,
         Last::Failed(reason) => Some(reason.clone()),
         Last::Aborted => {
-            Some("it was not drained in time; what it had not stored is read again".to_owned())
+            Some("the drain timed out; messages after the stored offset are read again".to_owned())
         }
     };
     match (want, ended) {
@@ -122,7 +125,7 @@ fn idle(last: &Last, want: Option<Want>) -> (State, Option<String>) {
     }
 }
 
-/// While this lives, the consumer can be told something.
+/// While this lives, the consumer accepts commands.
 pub(super) struct Commanded<'m> {
     member: &'m Member,
     commands: mpsc::Sender<Command>,
@@ -131,7 +134,7 @@ pub(super) struct Commanded<'m> {
 impl Commanded<'_> {
     /// Tells the consumer to drain, as soon as it takes a command.
     pub(super) async fn drain(&self) {
-        // One that is gone has ended already.
+        // A consumer that is gone has ended already.
         self.commands.send(Command::Drain).await.unwrap_or_default();
     }
 }

@@ -6,6 +6,7 @@
 //! - [`keeper`]: one run of one consumer; [`member`]: the state kept and shown for one;
 //! - [`super_stream`]: a consumer of a super stream, which edits the desired state by what
 //!   [`partitions`] makes of the broker's answers;
+//! - [`watches`]: references of other programs, of which only the lag is shown;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -14,6 +15,7 @@
 //! stays halted, with its reason and its lag still shown, and the others continue.
 
 mod connect;
+mod create;
 mod desired;
 mod keeper;
 mod member;
@@ -24,6 +26,7 @@ mod reconcile;
 mod set;
 mod sinks;
 mod super_stream;
+mod watches;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
+pub use self::create::{created_with, foresee};
 use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
 use self::member::NotStored;
@@ -39,6 +43,8 @@ use self::reconcile::{Last, Phase};
 use self::set::{Loop, Set, Shared};
 use self::super_stream::Group;
 pub use self::super_stream::{SuperPlan, partitions_of};
+use self::watches::Watch;
+pub use self::watches::{Stored, stored_of};
 use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
@@ -58,6 +64,8 @@ pub struct Supervisor {
     heartbeats: Heartbeats,
     reconciling: AbortHandle,
     groups: Vec<Arc<Group>>,
+    /// References of others, of which the lag is shown.
+    watches: Vec<Arc<Watch>>,
     /// Tasks that ask for partitions.
     asking: Vec<AbortHandle>,
     /// Consumers in the order of the configuration, for showing them.
@@ -88,8 +96,8 @@ impl Supervisor {
         // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
-        let (groups, asking, order) = Default::default();
-        Supervisor { shared, heartbeats, reconciling, groups, asking, order }
+        let (groups, watches, asking, order) = Default::default();
+        Supervisor { shared, heartbeats, reconciling, groups, watches, asking, order }
     }
 
     /// Starts all consumers of the configuration.
@@ -102,6 +110,9 @@ impl Supervisor {
         for consumer in of_super_streams {
             supervisor.add(SuperPlan::of(config, consumer));
         }
+        for watch in &config.watches {
+            supervisor.watch(Watch::new(config, watch, &supervisor.shared, &supervisor.heartbeats));
+        }
         supervisor
     }
 
@@ -111,6 +122,15 @@ impl Supervisor {
         let asking = tokio::spawn(Arc::clone(&group).run(Arc::clone(&self.shared)));
         self.groups.push(group);
         self.asking.push(asking.abort_handle());
+    }
+
+    fn watch(&mut self, watch: Watch) {
+        let watch = Arc::new(watch);
+        if watch.is_of_super_stream() {
+            let asking = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&self.shared)));
+            self.asking.push(asking.abort_handle());
+        }
+        self.watches.push(watch);
     }
 
     /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows
@@ -128,6 +148,7 @@ impl Supervisor {
             shared: Arc::clone(&self.shared),
             heartbeats: self.heartbeats.clone(),
             groups: self.groups.clone(),
+            watches: self.watches.clone(),
             order: self.order.clone(),
         })
     }
@@ -158,7 +179,7 @@ impl Supervisor {
                         tracing::warn!("the consumer ended before its offset was stored");
                     }
                     Err(NotStored::Failed(error)) => {
-                        tracing::warn!(error, "the offset could not be stored");
+                        tracing::warn!(%error, "the offset could not be stored");
                     }
                 }
             };
@@ -214,6 +235,7 @@ impl Supervisor {
     fn end_asking(&self) {
         self.asking.iter().for_each(AbortHandle::abort);
         self.groups.iter().for_each(|group| group.end());
+        self.watches.iter().for_each(|watch| watch.end());
     }
 }
 

@@ -9,7 +9,8 @@ use super::member::Member;
 use super::plan::Plan;
 use super::set::Shared;
 use super::super_stream::Group;
-use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset};
+use super::watches::Watch;
+use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
 use crate::consumer::Status;
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
@@ -18,6 +19,7 @@ pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
     pub(super) groups: Vec<Arc<Group>>,
+    pub(super) watches: Vec<Arc<Watch>>,
     /// Consumers in the order in which they are shown; others come after them.
     pub(super) order: Vec<ConsumerName>,
 }
@@ -39,14 +41,19 @@ impl Overview for View {
         let mut all: Vec<_> = rows.collect();
         all.extend(self.members().iter().map(|member| view(member)));
         if !self.order.is_empty() {
-            // Stable: the partitions of a consumer keep their order.
+            // The sort is stable: the partitions of a consumer keep their order.
             let place = |name: &ConsumerName| self.order.iter().position(|other| other == name);
             all.sort_by_cached_key(|view| place(&view.name).unwrap_or(usize::MAX));
         }
         all
     }
 
+    fn watches(&self) -> Vec<WatchView> {
+        self.watches.iter().flat_map(|watch| watch.views()).collect()
+    }
+
     fn refresh_gauges(&self) {
+        self.watches.iter().for_each(|watch| watch.refresh_gauges());
         for member in self.members() {
             member.status.refresh_gauges();
         }
@@ -70,7 +77,7 @@ impl Overview for View {
             });
         };
         let (mut stored, mut failed) = (Vec::new(), None);
-        // One that cannot keeps the others from nothing.
+        // One that fails does not keep the others from storing.
         for member in &named {
             let stream = &member.plan.spec.stream;
             match member.commit().await {

@@ -53,7 +53,7 @@ pub(super) enum Last {
     Drained,
     /// It failed, and was not desired any more.
     Failed(String),
-    /// It was not drained in time.
+    /// Its drain timed out.
     Aborted,
 }
 

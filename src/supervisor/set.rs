@@ -26,13 +26,13 @@ use crate::telemetry::logging::consumer_span;
 use crate::telemetry::{self, Heartbeats, Pulse};
 use crate::types::ConsumerKey;
 
-/// The longest that the loop sleeps: it shows that it is alive.
+/// Longest sleep of the loop, so that its heartbeat continues.
 const TICK: Duration = Duration::from_secs(5);
 
-/// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
+/// How long the loop may give no heartbeat before the watchdog and `/livez` call it stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// What the loop and those who edit or look have in common.
+/// State shared by the loop and those who edit or look.
 pub(super) struct Shared {
     set: Mutex<Set>,
     edited: Notify,
@@ -41,25 +41,25 @@ pub(super) struct Shared {
     pulse: Pulse,
 }
 
-/// All consumers, as they are desired and as they are.
+/// All consumers, desired and actual.
 pub(super) struct Set {
     desired: Desired<Plan>,
     actual: Actual,
     members: IndexMap<ConsumerKey, Kept>,
-    /// Look at the streams, whether their consumers run or not.
+    /// Observers of the streams, which run whether or not their consumers do.
     observers: Observers,
-    /// Those of which something has changed that others see.
+    /// Consumers whose visible state has changed.
     changed: HashSet<ConsumerKey>,
 }
 
-/// A consumer, and what keeps it.
+/// A consumer and its plan's generation.
 struct Kept {
     member: Arc<Member>,
-    /// The generation with which its plan came.
+    /// Generation of its plan.
     put: Generation,
     task: Option<Task>,
     carried: Carried,
-    /// None once the supervisor is gone.
+    /// `None` once the supervisor is gone.
     watching: Option<Watching>,
 }
 
@@ -88,17 +88,18 @@ impl Shared {
         lock(&self.set)
     }
 
-    /// Changes what is desired; the loop sees to the rest.
+    /// Changes the desired state; the loop does the rest.
     pub(super) fn edit(&self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
         let edited = self.set().edit(edit);
         self.edited.notify_one();
         edited
     }
 
-    /// Has all drained by then. Returns those that run: what ended earlier is not late now.
+    /// Drains all consumers within the time limit. Returns those that run: one that ended earlier is not
+    /// late.
     pub(super) fn stop(&self, by: Instant) -> HashSet<ConsumerKey> {
         let mut set = self.set();
-        // It is of no consumer in particular, so none can be missing.
+        // The edit is of no consumer in particular, so none can be missing.
         set.edit(Edit::Stop { by }).unwrap_or_default();
         let running = set.phases().filter(|(_, phase)| phase.has_task());
         let running = running.map(|(key, _)| key.clone()).collect();
@@ -106,7 +107,7 @@ impl Shared {
         running
     }
 
-    /// Waits until this is true of the set.
+    /// Waits until the condition is true of the set.
     ///
     /// Cancel-safe.
     pub(super) async fn until(&self, mut is_so: impl FnMut(&Set) -> bool) {
@@ -119,12 +120,17 @@ impl Shared {
 impl Set {
     fn edit(&mut self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
         match &edit {
-            // What is done about these shows by itself.
+            // The effect of these actions shows by itself.
             Edit::Put(_) | Edit::StartAnew(_) | Edit::Remove(_) => {}
             Edit::Pause(key) | Edit::Resume(key) => drop(self.changed.insert(key.clone())),
             Edit::Stop { .. } => self.changed.extend(self.members.keys().cloned()),
         }
         self.desired.edit(edit)
+    }
+
+    /// Those who look at the streams.
+    pub(super) fn observers(&self) -> &Observers {
+        &self.observers
     }
 
     pub(super) fn members(&self) -> Vec<Arc<Member>> {
@@ -144,14 +150,14 @@ impl Set {
         !self.phases().any(|(_, phase)| phase.has_task())
     }
 
-    /// Nobody looks at the streams any more; what was seen last stays on show.
+    /// Stops observing the streams; the last observation is still shown.
     pub(super) fn end_watching(&mut self) {
         for kept in self.members.values_mut() {
             kept.watching = None;
         }
     }
 
-    /// Does what is to be done; returns when the next thing is due by itself.
+    /// Does what is due; returns the time of the next due action.
     fn turn(&mut self, tasks: &mut Tasks, now: Instant) -> Option<Instant> {
         let Set { desired, actual, members, observers, changed } = self;
         let due = actual.turn(desired, now, |key, action| {
@@ -195,7 +201,7 @@ impl Set {
     }
 }
 
-/// Takes this plan for what runs next. One that is only to start anew stays what it is.
+/// Adopts this plan for the next run. A restart with the same plan keeps the consumer's state.
 fn adopt(
     members: &mut IndexMap<ConsumerKey, Kept>,
     observers: &Observers,
@@ -226,7 +232,7 @@ impl Kept {
                 let span = consumer_span(&key.consumer, &key.stream);
                 span.in_scope(|| {
                     tracing::warn!(
-                        "not drained in time: it is aborted; what it had not stored is read again"
+                        "the drain timed out, so it is aborted; messages after the stored offset are read again"
                     );
                 });
                 task.abort.abort();
@@ -236,7 +242,7 @@ impl Kept {
     }
 }
 
-/// The tasks that run, and whose they are.
+/// The running tasks, and their consumers.
 struct Tasks {
     running: JoinSet<(Ended, Carried)>,
     keys: HashMap<Id, ConsumerKey>,
@@ -253,7 +259,7 @@ impl Tasks {
         Task { drain, abort }
     }
 
-    /// Waits for a task to end; never ready where none runs.
+    /// Waits for a task to end; never ready if none runs.
     ///
     /// Cancel-safe.
     async fn next(&mut self) -> Result<(Id, (Ended, Carried)), JoinError> {
@@ -276,7 +282,7 @@ impl Loop {
         Loop { shared: Arc::clone(shared), tasks }
     }
 
-    /// One turn, without waiting; returns when the next one is due at the latest.
+    /// One turn, without waiting; returns the latest time of the next one.
     pub(super) fn turn(&mut self) -> Instant {
         let now = Instant::now();
         let due = self.shared.set().turn(&mut self.tasks, now);
@@ -285,7 +291,7 @@ impl Loop {
         due.map_or(now + TICK, |due| due.min(now + TICK))
     }
 
-    /// Turns for ever. Dropping it aborts every consumer.
+    /// Runs forever. Dropping it aborts every consumer.
     pub(super) async fn run(mut self) {
         loop {
             let due = self.turn();
@@ -302,7 +308,7 @@ impl Loop {
             Ok((id, (ended, carried))) => (id, ended, carried),
             Err(error) if error.is_cancelled() => (error.id(), Ended::Aborted, Carried::default()),
             Err(error) => {
-                // What may panic runs in a task of its own below this one.
+                // What may panic runs in tasks of its own, below this one.
                 let reason = format!("internal error: {error}");
                 let failed = Ended::Failed { reason, wait: TICK };
                 (error.id(), failed, Carried::default())

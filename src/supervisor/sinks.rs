@@ -13,6 +13,7 @@ use crate::sink::metrics::{
     Change, Dropped, MetricSettings, MetricType, MetricsSettings, Recorder,
 };
 use crate::sink::stream::{Destination, Publisher};
+use crate::source::Activation;
 use crate::telemetry::labels::DropReason;
 use crate::telemetry::names::Kind;
 use crate::telemetry::samples::{self, Definition, Metric};
@@ -23,6 +24,7 @@ pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
         consumer: spec.name.clone(),
         stream: spec.stream.clone(),
         reference: spec.reference.clone(),
+        by_broker: spec.source.activation() == Activation::ByBroker,
         services: Arc::new(Process { connect: spec.connect.clone() }),
     })
 }

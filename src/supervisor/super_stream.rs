@@ -1,4 +1,4 @@
-//! A consumer of a super stream: asks for its partitions again and again, and edits the desired state.
+//! A consumer of a super stream: asks for its partitions repeatedly, and edits the desired state.
 //!
 //! While there is no partition to show, or the broker cannot be asked, the consumer has a row of its
 //! own among the consumers, with the super stream's name and the reason. It is never ready.
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::connect::connect_options;
+use super::create::layout_of;
 use super::desired::Edit;
 use super::partitions::{Changes, Present};
 use super::plan::{Plan, plan_of_partition, sharing};
@@ -17,11 +18,12 @@ use crate::config::{Config, ConsumerConfig};
 use crate::consumer::{Roster, Status};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
+use crate::source::Creating;
 use crate::sync::lock;
 use crate::telemetry::{self, ConsumerMetrics, Heartbeats, Pulse, State};
 use crate::types::{ConsumerKey, ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
-/// Time between two questions. Partitions are removed after two answers, so within half a minute.
+/// Time between two questions. Two answers without a partition remove it, so within half a minute.
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Shortest time between two questions while there is no partition.
@@ -30,16 +32,16 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest time between two questions while there is no partition.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Time for which the partitions may not be known to be all, before the consumer counts as not ready.
+/// How long the list of partitions may be unknown or doubtful before the consumer counts as not ready.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of a question, with connecting to all nodes.
 const ASK_MAX: Duration = Duration::from_secs(60);
 
-/// Time limit for writing the partitions down.
+/// Time limit for writing the partitions to the state file.
 const WRITE_MAX: Duration = Duration::from_secs(20);
 
-/// How long the task may show no sign of life.
+/// How long the task may give no heartbeat.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A consumer of a super stream, ready to run.
@@ -50,12 +52,14 @@ pub struct SuperPlan {
     sink_kind: &'static str,
     guarantee: Guarantee,
     state_dir: PathBuf,
-    /// For asking.
+    /// For asking the broker.
     connect: ConnectOptions,
+    /// Creates it if it is absent; `None` if it is never created.
+    creating: Option<Creating>,
     plan: PlanOf,
 }
 
-/// Plan of a partition; the second argument is true if it came after the consumer had begun.
+/// Plan of a partition; the second argument is true if it appeared after the consumer had begun.
 type PlanOf = Box<dyn Fn(&StreamName, bool) -> Plan + Send + Sync>;
 
 impl SuperPlan {
@@ -76,6 +80,7 @@ impl SuperPlan {
             sink_kind: consumer.sink.kind(),
             guarantee: consumer.sink.guarantee(),
             state_dir: config.state_dir.clone(),
+            creating: layout_of(consumer).map(|layout| Creating::new(connect.clone(), layout)),
             connect,
             plan: Box::new(plan),
         }
@@ -105,7 +110,7 @@ pub async fn partitions_of(
     Ok(partitions.iter().map(plan).collect())
 }
 
-fn empty(super_stream: &StreamName) -> String {
+pub(super) fn empty(super_stream: &StreamName) -> String {
     format!(
         "super stream {:?} has no partitions: no stream is bound to the exchange of this name. Bind its streams, or check the name",
         super_stream.as_str()
@@ -115,10 +120,18 @@ fn empty(super_stream: &StreamName) -> String {
 /// A consumer of a super stream, as others see it.
 pub(super) struct Group {
     plan: SuperPlan,
-    /// What is shown of it beside its partitions; `None` while they say everything.
+    /// Its own row beside the rows of its partitions; `None` while those say everything.
     row: Mutex<Option<Arc<Status>>>,
     /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
     pulse: Mutex<Option<Pulse>>,
+}
+
+/// Partitions that are written down.
+struct Enlisted {
+    /// For each new one, whether it came after the consumer had begun.
+    lates: Vec<bool>,
+    /// True if any partition was ever seen.
+    has_any: bool,
 }
 
 /// Why the partitions are not known.
@@ -162,7 +175,7 @@ impl Group {
         self.plan.guarantee
     }
 
-    /// Notes that nobody asks any more.
+    /// Marks the consumer as one that no longer asks.
     pub(super) fn end(&self) {
         *lock(&self.pulse) = None;
     }
@@ -234,20 +247,38 @@ impl Group {
     }
 
     async fn ask(&self) -> Result<Vec<StreamName>, Unknown> {
-        let SuperPlan { connect, super_stream, .. } = &self.plan;
+        let SuperPlan { connect, super_stream, creating, .. } = &self.plan;
+        let missing = |reason: String| Unknown { reason, is_missing: true };
         match broker::partitions(connect, super_stream).await {
-            Ok(partitions) if partitions.is_empty() => {
-                Err(Unknown { reason: empty(super_stream), is_missing: true })
-            }
-            Ok(partitions) => Ok(partitions),
-            Err(error) => {
-                let is_missing = matches!(error, BrokerError::SuperStreamMissing { .. });
-                if is_missing {
-                    // What is created from now on is late: all of it is read.
-                    self.enlist(Vec::new()).await?;
+            Ok(partitions) if partitions.is_empty() => Err(missing(empty(super_stream))),
+            Ok(partitions) => {
+                if let Some(creating) = creating.as_ref().filter(|c| !c.is_settled())
+                    && let Err(error) = creating.prepare(true).await
+                {
+                    tracing::debug!(consumer = %self.plan.name, %super_stream, %error, "not compared with `create`");
                 }
-                Err(Unknown { reason: error.to_string(), is_missing })
+                Ok(partitions)
             }
+            Err(error @ BrokerError::SuperStreamMissing { .. }) => {
+                // What is created from now on is late: all of it is read.
+                let has_begun = self.enlist(Vec::new()).await?.has_any;
+                let Some(creating) = creating else { return Err(missing(error.to_string())) };
+                let created = match creating.is_settled() {
+                    true => Err(creating.gone()),
+                    false => creating.prepare(has_begun).await,
+                };
+                created.map_err(|error| missing(error.to_string()))?;
+                broker::partitions(connect, super_stream).await.map_err(Unknown::because)
+            }
+            Err(error @ BrokerError::TooOld { .. }) => match creating {
+                // That needs a later version still.
+                Some(creating) => match creating.prepare(true).await {
+                    Ok(()) => Err(Unknown::because(error)),
+                    Err(error) => Err(Unknown::because(error)),
+                },
+                None => Err(Unknown::because(error)),
+            },
+            Err(error) => Err(Unknown::because(error)),
         }
     }
 
@@ -262,23 +293,28 @@ impl Group {
         let Changes { new, gone } = present.answered(partitions);
         for partition in gone {
             let member = shared.set().member(&self.key(&partition)).cloned();
-            let lag = member.and_then(|member| member.status.facts().lag(Timestamp::now()));
+            let facts = member.map(|member| member.status.facts());
+            let is_passive = facts.as_ref().is_some_and(|facts| facts.state == State::Passive);
+            let lag = facts.and_then(|facts| facts.lag(Timestamp::now()));
             match lag.map(|lag| lag.messages) {
+                _ if is_passive => {
+                    tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: this instance does not stand by for it any more; the one that reads it says how far it was read");
+                }
                 Some(0) => {
                     tracing::info!(consumer = %name, %super_stream, %partition, "no longer a partition: it is not read any more; its position is kept");
                 }
-                // Nothing is lost yet, and nobody reads it.
+                // Nothing is lost yet, but nothing reads it.
                 unread => {
                     tracing::warn!(consumer = %name, %super_stream, %partition, unread, "no longer a partition, and not read to its end: what is unread stays in its stream. Bind it again, or read it as a `stream` under the same reference");
                 }
             }
-            // It was put there, so it is there.
+            // It was added above, so it exists.
             shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
         }
         if new.is_empty() {
             return Ok(());
         }
-        let lates = self.enlist(new.clone()).await?;
+        let lates = self.enlist(new.clone()).await?.lates;
         for (partition, late) in new.iter().zip(lates) {
             tracing::info!(consumer = %name, %super_stream, %partition, late, "a partition: it is read");
             present.add(partition);
@@ -288,8 +324,8 @@ impl Group {
         Ok(())
     }
 
-    /// Writes new partitions down; returns for each whether it came after the consumer had begun.
-    async fn enlist(&self, new: Vec<StreamName>) -> Result<Vec<bool>, Unknown> {
+    /// Writes new partitions to the state file.
+    async fn enlist(&self, new: Vec<StreamName>) -> Result<Enlisted, Unknown> {
         let SuperPlan { state_dir, reference, super_stream, .. } = &self.plan;
         let state_dir_shown = state_dir;
         let (state_dir, reference) = (state_dir.clone(), reference.clone());
@@ -297,11 +333,12 @@ impl Group {
         let writing = tokio::task::spawn_blocking(move || {
             let mut roster = Roster::read(&state_dir, &reference, &super_stream)?;
             roster.add(&new)?;
-            Ok::<_, crate::consumer::RosterError>(new.iter().map(|p| roster.is_late(p)).collect())
+            let lates = new.iter().map(|partition| roster.is_late(partition)).collect();
+            Ok::<_, crate::consumer::RosterError>(Enlisted { lates, has_any: roster.has_any() })
         });
         // A disk that hangs delays only the partitions of this consumer.
         match tokio::time::timeout(WRITE_MAX, writing).await {
-            Ok(Ok(Ok(lates))) => Ok(lates),
+            Ok(Ok(Ok(enlisted))) => Ok(enlisted),
             Ok(Ok(Err(error))) => Err(Unknown::because(error)),
             Ok(Err(error)) => Err(Unknown::because(error)),
             Err(_) => Err(Unknown::because(format!(

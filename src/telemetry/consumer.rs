@@ -64,6 +64,7 @@ pub struct ConsumerMetrics {
     sink_errors: Vec<Counter>,
     lost: Vec<Counter>,
     dead_letters: OnceLock<Vec<Counter>>,
+    filtered: OnceLock<Counter>,
     own: [Pair; 2],
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
@@ -114,6 +115,7 @@ impl ConsumerMetrics {
                 counter(&names::LOST_MESSAGES, pairs)
             }),
             dead_letters: OnceLock::new(),
+            filtered: OnceLock::new(),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -155,6 +157,16 @@ impl ConsumerMetrics {
         })
     }
 
+    /// Shows the counter of [`ConsumerMetrics::filtered`] from now on, at 0.
+    pub fn show_filtered(&self) {
+        self.filtered();
+    }
+
+    /// Messages that the consumer's own filter left out.
+    pub fn filtered(&self) -> &Counter {
+        self.filtered.get_or_init(|| counter(&names::FILTERED_MESSAGES, &self.own))
+    }
+
     /// Offsets sent to the broker, by this result.
     pub fn offset_stores(&self, result: StoreResult) -> &Counter {
         &self.offset_stores[result.index()]
@@ -185,7 +197,7 @@ pub struct LateGauge {
 }
 
 impl LateGauge {
-    fn new(metric: &'static Metric, pairs: &[Pair]) -> LateGauge {
+    pub(super) fn new(metric: &'static Metric, pairs: &[Pair]) -> LateGauge {
         LateGauge { metric, pairs: pairs.to_vec(), gauge: OnceLock::new() }
     }
 

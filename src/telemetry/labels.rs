@@ -62,7 +62,7 @@ labels! {
         /// The sink refuses them.
         Refused = "refused",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
-        /// new one were passed over by `on_offset_lost = "next"`.
+        /// new one were skipped by `on_offset_lost = "next"`.
         Recreated = "recreated",
     }
 }
@@ -156,6 +156,28 @@ labels! {
 }
 
 labels! {
+    /// Result of reading certificate files that have changed.
+    ReloadResult {
+        /// New connections use them.
+        Loaded = "loaded",
+        /// They cannot be used; new connections use what they held before.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Result of an attempt to have a new access token.
+    TokenResult {
+        /// There is a new one.
+        Renewed = "renewed",
+        /// There is none.
+        Failed = "failed",
+        /// The broker refused it.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// Kind of an error of a sink.
     SinkErrorReason {
         /// A retry may succeed; the same batch is written again.
@@ -190,6 +212,8 @@ mod tests {
         check::<RestartReason>(10);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
+        check::<ReloadResult>(2);
+        check::<TokenResult>(3);
     }
 
     #[test]

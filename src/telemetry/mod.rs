@@ -3,7 +3,8 @@
 //! - [`names`]: every metric, its help, unit and labels, in one table. Names are an interface.
 //! - [`labels`]: the closed sets of label values.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path needs no
-//!   lookup.
+//!   lookup. [`watch`]: the same for a reference that another program owns.
+//! - [`identity`]: metrics of certificates and access tokens.
 //! - [`prometheus`]: the recorder from which `/metrics` is rendered.
 //! - [`page`]: all metrics as one page, without removed consumers.
 //! - [`process`]: CPU, memory and other values of the process, as `process_*`.
@@ -19,6 +20,7 @@
 
 pub mod consumer;
 pub mod heartbeat;
+pub mod identity;
 pub mod labels;
 pub mod logging;
 pub mod names;
@@ -27,9 +29,11 @@ pub mod process;
 pub mod prometheus;
 pub mod samples;
 pub mod systemd;
+pub mod watch;
 
 pub use consumer::ConsumerMetrics;
 pub use heartbeat::{Heartbeats, Pulse};
 pub use labels::{DeadReason, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
 pub use page::retire;
 pub use prometheus::install;
+pub use watch::WatchMetrics;

@@ -2,8 +2,9 @@
 //!
 //! Names are an interface: a rename is a breaking change and belongs in CHANGELOG.md. Prefix
 //! `rillway_`, base units, `_total` on counters. `stream` is the stream that is read (each
-//! partition of a super stream is one); `metric` is the name from the configuration; every other
-//! label comes from a closed set in [`labels`](super::labels).
+//! partition of a super stream is one); `reference` is the name of a watched one; `metric` is the name from
+//! the configuration; `token` is the file or the endpoint in the configuration; every other label comes from a
+//! closed set in [`labels`](super::labels).
 
 use metrics::Unit;
 
@@ -39,6 +40,7 @@ const SINK_REASON: &[&str] = &["consumer", "stream", "sink", "reason"];
 const REASON: &[&str] = &["consumer", "stream", "reason"];
 const METRIC_REASON: &[&str] = &["consumer", "stream", "metric", "reason"];
 const RESULT: &[&str] = &["consumer", "stream", "result"];
+const WATCH: &[&str] = &["reference", "stream"];
 const STATE: &[&str] = &["consumer", "stream", "state"];
 
 macro_rules! metrics {
@@ -66,6 +68,9 @@ metrics! {
         "Bytes of Deliver frames received from the broker.";
     RECEIVED_CHUNKS = "rillway_received_chunks_total", Counter, Count, CONSUMER,
         "Chunks received.";
+    FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
+        "Messages received that the consumer's own filter left out. What the broker's filter left out \
+         is not received, and not counted.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,
@@ -117,9 +122,36 @@ metrics! {
         "The limit of rillway_buffered_bytes.";
     BACKPRESSURE_SECONDS = "rillway_backpressure_seconds_total", Counter, Seconds, CONSUMER,
         "Time for which the broker got no credit, because the sink held all memory.";
+    WATCH_STORED_OFFSET = "rillway_watch_stored_offset", Gauge, Count, WATCH,
+        "The last offset that the owner of a watched reference has stored on the broker.";
+    WATCH_OFFSET_KNOWN = "rillway_watch_offset_known", Gauge, Count, WATCH,
+        "1 while the broker holds an offset of the watched reference, else 0.";
+    WATCH_LAG_MESSAGES = "rillway_watch_lag_messages", Gauge, Count, WATCH,
+        "Offsets between the one that the owner of a watched reference has stored and the end of the \
+         stream; an upper bound of the waiting messages.";
+    WATCH_LAG_SECONDS = "rillway_watch_lag_seconds", Gauge, Seconds, WATCH,
+        "Age of the first message after the offset stored for a watched reference; 0 when caught up.";
+    WATCH_HEADROOM_MESSAGES = "rillway_watch_retention_headroom_messages", Gauge, Count, WATCH,
+        "Offsets that retention may still drop before it reaches messages after the offset stored for a \
+         watched reference.";
+    WATCH_STREAM_FIRST_OFFSET = "rillway_watch_stream_first_offset", Gauge, Count, WATCH,
+        "The first offset that the stream of a watched reference still holds.";
+    WATCH_STREAM_LAST_OFFSET = "rillway_watch_stream_last_offset", Gauge, Count, WATCH,
+        "The last offset that the stream of a watched reference is known to hold.";
+    WATCH_LAST_CONTACT = "rillway_watch_last_contact_timestamp_seconds", Gauge, Seconds, WATCH,
+        "Time at which the broker last answered about a watched reference.";
     METRICS_DROPPED_SAMPLES = "rillway_metrics_dropped_samples_total", Counter, Count,
         METRIC_REASON,
         "Samples of metrics made from messages that were left out, by metric and reason.";
+    TLS_RELOADS = "rillway_tls_reloads_total", Counter, Count, &["result"],
+        "Certificate files that had changed when a connection was made, by result; with `failed`, \
+         their former content stays in use.";
+    TLS_UNVERIFIED = "rillway_tls_unverified", Gauge, Count, &[],
+        "1 if a connection accepts any certificate (insecure_skip_verify).";
+    TOKEN_EXPIRY = "rillway_token_expiry_timestamp_seconds", Gauge, Seconds, &["token"],
+        "Time at which the access token in use expires, if it tells.";
+    TOKEN_RENEWALS = "rillway_token_renewals_total", Counter, Count, &["token", "result"],
+        "New access tokens, and failed attempts to have one, by result.";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -144,6 +176,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 29);
+        assert_eq!(seen.len(), 42);
     }
 }

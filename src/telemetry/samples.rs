@@ -389,7 +389,7 @@ sizes_count{consumer="a"} 4
         assert_eq!(page(&registry), both);
         registry.retire(&ConsumerKey { consumer: "a".into(), stream: "t\"wo".into() });
         assert_eq!(page(&registry), alone);
-        // Another configuration begins anew, instead of filling labels that it does not have.
+        // Another configuration begins with new series, instead of filling labels that it does not have.
         add(&of("one", &["stream"]), 5.0);
         add(&of("two", &["stream"]), 6.0);
         let own = "# TYPE orders_total counter\n\

@@ -115,7 +115,7 @@ impl Notifier {
     fn send(&self, message: &str) {
         let Some((socket, address)) = &self.target else { return };
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
-            // There is no answer, and the daemon goes on; the manager acts by its own timers.
+            // There is no answer, and the daemon continues; the manager acts by its own timers.
             tracing::warn!(%error, message, "the service manager could not be notified");
         }
     }

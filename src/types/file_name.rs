@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    /// It is on people's disks.
+    /// Files with these names exist on users' disks.
     #[test]
     fn the_hash_never_changes() {
         let whole = "x".repeat(30);

@@ -1,14 +1,14 @@
 //! Inflating sub-entry batches, within a limit.
 //!
-//! A batch states its inflated size. Exactly that much memory is allocated, never more than the
-//! limit, and a result that is longer or shorter is an error. A decompression bomb is therefore cut
-//! off at the size that it states. The decoders' own windows come on top: 64 KiB for snappy, up to
-//! 13 MiB for an lz4 frame that asks for the largest blocks, a few hundred KiB for the others (zstd
-//! inflates straight into the result and takes no window).
+//! A batch states its inflated size. Exactly that much memory is allocated, never more than the limit,
+//! and a result that is longer or shorter is an error. So a decompression bomb is cut off at its stated
+//! size. The decoders' own windows need additional memory: 64 KiB for snappy, up to 13 MiB for an lz4
+//! frame with the largest blocks, a few hundred KiB for the others (zstd inflates directly into the
+//! result and needs no window).
 //!
 //! Formats that clients write: gzip members (all clients); snappy's framed format (the Java and Go
-//! clients; raw snappy, as plug-ins of other clients may write it, is recognised by the missing
-//! stream identifier); the lz4 frame format; zstd frames.
+//! clients); the lz4 frame format; zstd frames. Plug-ins of other clients may write raw snappy, which is
+//! recognised by its missing stream identifier.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -93,7 +93,7 @@ pub enum InflateError {
 
 /// Inflates `data` to exactly `stated` bytes, which may be at most `limit`.
 ///
-/// [`Codec::None`] returns the same memory whatever size was stated: the messages in it prove its
+/// [`Codec::None`] returns the same memory whatever size is stated: parsing its messages checks its
 /// length.
 pub fn inflate(
     codec: Codec,
@@ -105,7 +105,7 @@ pub fn inflate(
         return Ok(data.clone());
     }
     if stated == 0 && data.is_empty() {
-        return Ok(Bytes::new()); // As encoders that have seen no byte leave it.
+        return Ok(Bytes::new()); // Some encoders write nothing at all for an empty batch.
     }
     if stated > limit {
         return Err(InflateError::OverLimit { wanted: stated as u64, limit: limit as u64 });
@@ -147,8 +147,8 @@ impl Filling {
         Self { out: vec![0; stated], filled: 0 }
     }
 
-    /// Reads all that `from` has. Reading past the last byte that fits also makes the decoder read
-    /// and check its trailer.
+    /// Reads everything that `from` has. The attempt to read past the stated size also makes the decoder
+    /// read and check its trailer.
     fn drain(&mut self, from: &mut impl Read) -> Result<(), InflateError> {
         loop {
             let room = self.out.get_mut(self.filled..).unwrap_or_default();
@@ -195,8 +195,8 @@ fn raw_snappy(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
 /// First bytes of an lz4 frame (the legacy format, which takes twice the memory, is not supported).
 const LZ4_FRAME: &[u8] = &0x184d_2204_u32.to_le_bytes();
 
-/// Inflates one frame after the other, each with a new decoder. One decoder for all would accept an
-/// input that is cut off within a frame, and could not go on to a frame with larger blocks.
+/// Inflates one frame after the other, each with a new decoder. A single decoder for all of them would
+/// accept an input that is cut off within a frame, and would fail at a frame with larger blocks.
 fn lz4(data: &[u8], stated: usize) -> Result<Bytes, InflateError> {
     let mut source = Source { rest: data, starved: false };
     let mut out = Filling::new(stated);

@@ -99,6 +99,11 @@ pub fn message(data: &[u8]) {
     super::amqp::fuzz_message(data);
 }
 
+/// Treats the bytes as read from a socket on which AMQP 0.9.1 is spoken, and converts each message.
+pub fn amqp091(data: &[u8]) {
+    super::amqp091::fuzzing::frames(data);
+}
+
 fn mend(data: &[u8]) -> Option<Bytes> {
     let (head, section) = data.split_at_checked(HEADER_BYTES)?;
     let mut bytes = head.to_vec();

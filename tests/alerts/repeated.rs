@@ -1,10 +1,9 @@
-//! Troubles that come again and again, each brought about for real: connections that are cut, a process
-//! that ends, descriptors that run out, a broker that goes before it is told an offset, and one that was
-//! never there. A healthy daemon beside them raises nothing.
+//! Failures that occur again and again, each of them real: cut connections, a process that ends,
+//! exhausted file descriptors, a broker that disappears before an offset is stored, and one that never
+//! existed. A healthy daemon beside them raises no alert.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::{consumer, deployed, faster, nobody};
@@ -17,11 +16,11 @@ use crate::common::{Broker, Version, eventually, streams};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Slower than beside the other troubles: what counts restarts in an hour has to see four of a process
-/// in its window, which takes as long as the process takes to start.
+/// Slower than for the other failures: an alert that counts restarts in an hour has to see four of a
+/// process in its window, which takes as long as the process takes to start.
 const FASTER: f64 = 100.0;
 
-/// The alerts that have fired so far, each with the daemon and the consumer that it is about.
+/// The alerts that have fired so far, each with its daemon and consumer.
 async fn fired(prometheus: &Prometheus, daemons: &[(&str, String)], so_far: &mut BTreeSet<String>) {
     for (labels, _) in prometheus.series("ALERTS{alertstate=\"firing\"}").await {
         let of = |label: &str| labels.get(label).map_or("", String::as_str);
@@ -31,37 +30,31 @@ async fn fired(prometheus: &Prometheus, daemons: &[(&str, String)], so_far: &mut
     }
 }
 
-/// Many consumers in a process that may have few descriptors more than they need.
+/// Many consumers in a process whose limit of file descriptors is barely enough.
 async fn few_descriptors(home: &Home, names: &[String]) -> Daemon {
-    let mut measured = home.start();
+    let mut daemon = home.start();
     for name in names {
-        measured.until(name, "it runs", SOON, |c| c["state"] == "running").await;
+        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
     }
-    // The fewest: those that are open for a moment only do not count.
+    // The minimum, once 50 readings have brought no lower one: descriptors that are open only for a moment do not count.
     let (fewest, readings) = (Cell::new(f64::MAX), Cell::new(0));
-    let open = eventually("its descriptors were counted often", SOON, || async {
-        fewest.set(fewest.get().min(measured.metric("process_open_fds", &[]).await?));
+    let open = eventually("the fewest descriptors are known", SOON, || async {
+        let now = daemon.metric("process_open_fds", &[]).await?;
+        if now < fewest.get() {
+            fewest.set(now);
+            readings.set(0);
+        }
         readings.set(readings.get() + 1);
         (readings.get() == 50).then_some(fewest.get())
     })
     .await;
-    measured.terminate().await;
-    // Between 0.8 and 1, with room for what is open for a moment.
-    let limit = (open / 0.87).ceil();
-    let run = home.command(&["run"]);
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()]);
-    command.arg(run.get_program()).args(run.get_args());
-    command.current_dir(home.path("")).stdin(Stdio::null());
-    let mut daemon = home.spawn(command, Stdio::null());
-    for name in names {
-        daemon.until(name, "it runs", SOON, |c| c["state"] == "running").await;
-    }
+    // Between 0.8 and 1, with room for descriptors that are open for a moment.
+    daemon.limit_descriptors((open / 0.87).ceil() as u64);
     daemon
 }
 
-/// Ends a process and starts it again, each time once Prometheus has seen it, and in another second: the
-/// time at which it began is told in whole ones, rounded either way.
+/// Ends a process and starts it again. Each time it waits until Prometheus has seen the process, and
+/// until another second: the start time is reported in whole seconds, rounded either way.
 async fn crash_loop(home: &Home, prometheus: &Prometheus, times: usize) -> Daemon {
     let mut last: Option<f64> = None;
     for time in 0.. {
@@ -140,7 +133,7 @@ async fn again_and_again() -> Result<(), Unavailable> {
     let rules = faster(&std::fs::read_to_string(deployed("alerts.yml")).unwrap(), FASTER);
     let prometheus = Prometheus::watching(&programs, &targets, Some(&rules));
     let load = Load::on(broker, &busy, Pace { messages: 10, pause: Duration::from_millis(50) });
-    // The broker is lost between what became durable and the next time to store its offset.
+    // The broker disappears after something became durable, and before its offset is due to be stored.
     let is_behind =
         |c: &serde_json::Value| c["durable_offset"].as_u64() > c["stored_offset"].as_u64();
     unstored.until("unstored", "an offset is to be stored", SOON, is_behind).await;
@@ -174,7 +167,7 @@ async fn again_and_again() -> Result<(), Unavailable> {
     }
     let wrong: Vec<_> = so_far.iter().filter(|alert| alert.contains("healthy")).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    // Those of a process are raised by that process alone.
+    // Only a process raises alerts about processes.
     for (alert, only) in
         [("RillwayProcessRestarting", "crashing"), ("RillwayFileDescriptorsLow", "crowded")]
     {
@@ -190,6 +183,6 @@ async fn again_and_again() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn trouble_that_comes_again_and_again_is_noticed() {
+async fn recurring_failures_raise_alerts() {
     or_skip!(again_and_again().await);
 }

@@ -1,9 +1,9 @@
-//! Messages of every kind, by a seed: all types of AMQP 1.0, all shapes of JSON, numbers, texts and
-//! times at their edges, strings that are not UTF-8, deep nesting, and what is no message at all.
+//! Messages of every kind, by a seed: all types of AMQP 1.0, all shapes of JSON, extreme numbers, texts
+//! and times, strings that are not UTF-8, deep nesting, and bytes that are no message at all.
 
 use fastrand::Rng;
 
-/// Every such message is a plain one, which has to land everywhere.
+/// One in this many messages is a plain one, which has to arrive in every sink.
 pub(super) const NEIGHBOUR_EVERY: u64 = 5;
 
 pub(super) fn is_neighbour(offset: u64) -> bool {
@@ -30,7 +30,7 @@ pub(super) fn message(seed: u64, offset: u64) -> Vec<u8> {
         50..85 => [sections(rng), body(rng)].concat(),
         85..90 => [sections(rng), data(json(rng).as_bytes())].concat(),
         90..95 => {
-            // A whole one in which something is wrong.
+            // A complete message with one error in it.
             let mut bytes = [sections(rng), body(rng)].concat();
             if let Some(byte) = rng.choice(&mut bytes) {
                 *byte ^= 1 << rng.u32(0..8);
@@ -138,7 +138,7 @@ fn value(rng: &mut Rng, depth: u32) -> Vec<u8> {
         18 => with(0x98, &rng.u128(..).to_be_bytes()),
         19 => sized(0xa0, &bytes(rng)),
         20 => sized(0xa1, text(rng).as_bytes()),
-        // Strings and symbols of any bytes, as RabbitMQ makes of AMQP 0.9.1's.
+        // Strings and symbols of any bytes, as RabbitMQ makes them of AMQP 0.9.1's.
         21 => sized(if rng.bool() { 0xa1 } else { 0xa3 }, &bytes(rng)),
         22 | 23 => compound(0xd0, values(rng, depth - 1)),
         24 | 25 => map(rng),
@@ -223,7 +223,7 @@ fn number(rng: &mut Rng) -> String {
     }
 }
 
-/// An object, mostly, with the keys that the typed columns ask for.
+/// Usually an object, with the keys that the typed columns read.
 fn json(rng: &mut Rng) -> String {
     if rng.u32(0..8) == 0 {
         return json_value(rng, 3);

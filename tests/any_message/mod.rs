@@ -1,6 +1,6 @@
-//! Can any message end the process, halt a consumer, or take a neighbour with it? Generated messages,
-//! through every sink of one daemon at once, with the default columns and with typed ones; a bystander
-//! consumer beside them. The daemon is a debug build: sums that overflow panic.
+//! Can any message end the process, halt a consumer, or affect another consumer? Generated messages go
+//! through every sink of one daemon at once, with the default columns and with typed ones, beside a
+//! bystander consumer. The daemon is a debug build, in which overflowing sums panic.
 //!
 //! By default 4,000 messages for each of 14 consumers. Over a million in all:
 //!
@@ -25,10 +25,10 @@ use crate::common::{Broker, Version, duckdb, env_or, streams};
 
 use generate::{is_neighbour, message};
 
-/// For the program itself; a debug build, and the libraries of all sinks in one process.
+/// Memory for the program itself: a debug build, with the libraries of all sinks in one process.
 const PROCESS_BYTES: u64 = 64 << 20;
 
-/// Every type of column, each of them with both answers to a misfit.
+/// Every type of column, each with both policies for a misfit.
 fn columns(numeric: bool) -> String {
     let types = ["integer", "float", "boolean", "timestamp", "json", "bytes", "text"];
     let mut columns: Vec<String> = types
@@ -51,7 +51,7 @@ fn columns(numeric: bool) -> String {
     format!("{{ {} }}", columns.join(", "))
 }
 
-/// The sinks whose columns are the default ones: they take every message that is one.
+/// The sinks with the default columns: they take every valid message.
 const DEFAULT: [&str; 9] =
     ["file", "stdout", "null", "lite", "pg", "parquet", "parquetb", "lines", "http"];
 const TYPED: [&str; 4] = ["lite_typed", "pg_typed", "parquet_typed", "metrics"];
@@ -157,7 +157,7 @@ async fn every_sink() -> Result<(), Unavailable> {
         }
         tally.push_str(&format!("\n  {name}: left out {counts:?}"));
     }
-    // The bystander never noticed.
+    // The bystander is not affected.
     put(broker, &quiet, &(100..200).map(generate::neighbour).collect::<Vec<_>>()).await;
     daemon.until_durable("bystander", 199).await;
     let (most, bound) = (daemon.memory_bytes("VmHWM"), home.memory_bound_bytes() + PROCESS_BYTES);
@@ -204,7 +204,7 @@ async fn every_sink() -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// A misfit's reason shows a glimpse of the value, unless that is switched off.
+/// The reason of a misfit shows the beginning of the value, unless that is disabled.
 async fn hidden_values() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "hidden").await;

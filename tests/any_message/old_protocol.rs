@@ -1,11 +1,12 @@
-//! What AMQP 0.9.1 lets publishers write, and RabbitMQ turns into AMQP 1.0: properties that are not UTF-8.
+//! Properties that are not UTF-8, which AMQP 0.9.1 lets publishers write and RabbitMQ converts to AMQP
+//! 1.0.
 
 use rillway::sink::conformance::message as data;
 
 use super::*;
 use crate::common::amqp091::{Basic, publish};
 
-/// A GUID as its raw bytes, a name in Latin-1, a header's value that is neither.
+/// A GUID as its raw bytes, a name in Latin-1, and a header value that is neither.
 fn odd() -> Vec<Basic> {
     let guid = vec![0xff, 0xfe, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
     vec![
@@ -37,7 +38,7 @@ async fn odd_properties(version: Version) -> Result<(), Unavailable> {
     let last = odd().len() as u64 - 1;
     put(broker, &quiet, &[data(b"1")]).await;
     let text = configuration(&stream, &quiet, &schema, postgres, &web);
-    // What is left out is lost: here nothing may be.
+    // Every omitted value would be a loss: here nothing may be omitted.
     let home = Home::new(&broker.uri(), &text.replace("on_bad_message = \"skip\"", ""));
     let mut daemon = home.start();
     let rows = ["file", "stdout", "null", "lite", "pg", "http", "stream"];

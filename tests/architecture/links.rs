@@ -1,8 +1,8 @@
-//! Does every relative link in the documentation lead somewhere?
+//! Does the target of every relative link in the documentation exist?
 
 use super::*;
 
-/// The targets of the links in a Markdown text, but for those in code.
+/// The targets of the links in a Markdown text, except those in code.
 fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -13,7 +13,7 @@ fn links(text: &str) -> Vec<String> {
         if fenced {
             continue;
         }
-        // Every second part stands between backticks.
+        // Every second part is between backticks.
         for prose in line.split('`').step_by(2) {
             for part in prose.split("](").skip(1) {
                 found.extend(part.split(')').next().map(str::to_owned));

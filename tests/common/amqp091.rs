@@ -1,5 +1,5 @@
-//! The least of an AMQP 0.9.1 publisher, on a bare socket: properties and headers of any bytes, which
-//! client libraries would refuse.
+//! A minimal AMQP 0.9.1 publisher on a bare socket: properties and headers of any bytes, which client
+//! libraries would refuse.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,14 +13,14 @@ pub(crate) struct Basic {
     pub(crate) correlation_id: Option<Vec<u8>>,
     pub(crate) message_id: Option<Vec<u8>>,
     pub(crate) app_id: Option<Vec<u8>>,
-    /// Names, and values as short strings within a table are: long strings.
+    /// Header names, with their values as long strings, as short strings are encoded in a table.
     pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
-    /// More headers, as they stand in a table.
+    /// More headers, encoded as in a table.
     pub(crate) raw_headers: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
 
-/// Publishes these, each confirmed, into a stream as into any queue.
+/// Publishes these messages into a stream, each confirmed, as into any queue.
 pub(crate) async fn publish(broker: &Broker, queue: &str, all: Vec<Basic>) {
     let (port, queue) = (broker.amqp_port, queue.to_owned());
     super::broker::blocking(move || Session::open(port).publish(&queue, &all)).await;
@@ -45,7 +45,7 @@ pub(crate) async fn bind(broker: &Broker, queue: &str, exchange: &str, key: &str
     call(broker, 20, [&[0, 0][..], &names, &[0], &table(&[])].concat()).await;
 }
 
-/// Unbinds a partition, with the arguments that a super stream is created with: its place among the
+/// Unbinds a partition, with the arguments with which a super stream is created: its position among the
 /// partitions.
 pub(crate) async fn unbind(
     broker: &Broker,
@@ -58,7 +58,7 @@ pub(crate) async fn unbind(
     call(broker, 50, [&[0, 0][..], &names, &long(&argument)].concat()).await;
 }
 
-/// A method of the class Queue, answered by the one with the next number.
+/// A method of the class Queue, which is answered by the method with the next number.
 async fn call(broker: &Broker, method: u16, arguments: Vec<u8>) {
     let port = broker.amqp_port;
     super::broker::blocking(move || {
@@ -142,7 +142,7 @@ impl Session {
         self.0.write_all(&frame).unwrap();
     }
 
-    /// The arguments of the method that is waited for.
+    /// The arguments of the awaited method.
     fn until(&mut self, class: u16, method: u16) -> Vec<u8> {
         loop {
             let mut head = [0; 7];
@@ -179,12 +179,12 @@ fn entries(all: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     all.iter().flat_map(|(name, value)| [short(name), vec![b'S'], long(value)].concat()).collect()
 }
 
-/// A header with this value, of the kind that the first byte says.
+/// A header with this value, of the type that the first byte gives.
 pub(crate) fn raw_header(name: &str, value: &[u8]) -> Vec<u8> {
     [&short(name.as_bytes())[..], value].concat()
 }
 
-/// Tables within one another, so many.
+/// This many tables, each inside the next.
 pub(crate) fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(vec![b't', 1], |inner, _| {
         [&b"F"[..], &long(&[&short(b"k")[..], &inner].concat())].concat()

@@ -295,7 +295,7 @@ pub(super) fn run(command: &mut Command) -> Result<String, Unavailable> {
 }
 
 /// Runs blocking code without delaying the test's own connections.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(failure) => std::panic::resume_unwind(failure.into_panic()),

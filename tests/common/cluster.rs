@@ -104,7 +104,7 @@ impl Drop for Cluster {
     }
 }
 
-/// What comes of this; fails with these words if that takes longer.
+/// Waits for the future; fails with this message after the time limit.
 pub(crate) async fn within<T>(what: &str, limit: Duration, of: impl Future<Output = T>) -> T {
     match tokio::time::timeout(limit, of).await {
         Ok(done) => done,
@@ -119,8 +119,8 @@ fn script(verb: &str, dir: &Path) -> Command {
     command
 }
 
-/// A producer of numbered messages that goes on through failures: under a name, with publishing ids, so
-/// that what was not confirmed is sent again and is in the stream once.
+/// A producer of numbered messages that continues through failures. It has a name and publishing ids, so
+/// that unconfirmed messages are sent again and are in the stream only once.
 pub(crate) struct SteadyLoad {
     stop: Arc<AtomicBool>,
     confirmed: Arc<AtomicU64>,
@@ -180,9 +180,10 @@ async fn publish(
         let environment = Environment::builder().host("localhost").port(port).build().await?;
         Ok::<_, Failure>(environment.producer().name("steady").build(stream).await?)
     };
-    // Dropping it may wait for ever for a node that has gone.
+    // Dropping it may wait forever for a node that is gone.
     let mut producer = ManuallyDrop::new(tokio::time::timeout(limit, opening).await??);
-    // A batch that was begun is sent until it is confirmed: what is in the stream is what is counted.
+    // A batch that was begun is sent until it is confirmed, so that the returned number is what the
+    // stream contains.
     loop {
         let first = confirmed.load(Ordering::SeqCst);
         let messages = (first..first + BATCH)

@@ -14,7 +14,8 @@
 //! - [`prometheus`]: Prometheus, to read metrics and evaluate rules
 //! - [`plain`]: finds Rust's Debug forms in texts for people
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
-//! - [`scripted`]: a scripted broker, for answers that no real one gives
+//! - [`scripted`]: a scripted broker, for answers that no real one gives; [`scripted_amqp`]: one that
+//!   speaks AMQP 0.9.1
 //! - [`stage`]: a stream on a broker, for the contract of sources
 //! - [`web`]: a web service with scripted answers
 //! - [`small_disk`]: a file system that can be filled
@@ -37,6 +38,7 @@ pub(crate) mod reading;
 pub(crate) mod rstream;
 pub(crate) mod s3;
 pub(crate) mod scripted;
+pub(crate) mod scripted_amqp;
 pub(crate) mod skip;
 pub(crate) mod small_disk;
 pub(crate) mod stage;
@@ -50,6 +52,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use rillway::sink::SinkError;
 
 /// Calls the function repeatedly until it returns `Some`; panics after the time limit. Tests wait
 /// with this for a named condition, never for a fixed time.
@@ -64,6 +67,22 @@ where
         }
         assert!(started.elapsed() < within, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What the sink answers, asked again while it says that it may work later, as its consumer does. RabbitMQ
+/// closes the socket, without a word, of a connection whose question the stream's writer does not answer
+/// within 5 s, as happens on a busy machine (`query_writers` in `osiris_writer.erl`).
+pub(crate) async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, SinkError>) -> T {
+    let began = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(SinkError::Transient { .. }) if began.elapsed() < Duration::from_secs(60) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

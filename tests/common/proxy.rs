@@ -142,7 +142,7 @@ async fn accept(
     }
 }
 
-/// Until either side closes.
+/// Waits until either side closes.
 async fn forward(
     client: TcpStream,
     target: SocketAddr,
@@ -161,7 +161,7 @@ async fn forward(
     }
 }
 
-/// What comes from one side: at once, or after the time that it is on its way.
+/// Bytes from one side: passed on at once, or after the latency.
 enum Way {
     Near(OwnedReadHalf),
     Far(mpsc::Receiver<(Instant, Vec<u8>)>),
@@ -185,7 +185,7 @@ impl Way {
         Way::Far(arriving)
     }
 
-    /// How many bytes came; 0 at the end.
+    /// Number of bytes read; 0 at the end.
     async fn read(&mut self, buffer: &mut [u8]) -> usize {
         match self {
             Way::Near(from) => from.read(buffer).await.unwrap_or(0),
@@ -223,6 +223,6 @@ async fn pump(
             return;
         }
     }
-    // An end that comes while silent is not passed on either.
+    // A close that arrives while the proxy is silent is not passed on either.
     modes.wait_for(|mode| *mode != Mode::Silent).await.ok();
 }

@@ -1,4 +1,4 @@
-//! The stage on which the contract of sources is checked: a stream on a real broker, reached through a
+//! The set-up in which the contract of sources is checked: a stream on a real broker, reached through a
 //! proxy that can cut the connection.
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Stage for OnBroker {
     }
 }
 
-/// Asks all questions of the contract.
+/// Runs the whole conformance suite.
 pub(crate) async fn keeps_the_contract(version: Version, kind: Kind) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     assert_eq!(conformance::all(|| OnBroker::new(broker, kind)).await, Ok(10));

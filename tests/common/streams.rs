@@ -1,9 +1,9 @@
 //! Streams of a test's own, by the official Rust client: an independent producer, and an independent
 //! reader of stored offsets.
 //!
-//! That client blocks its thread when a producer is dropped, so all of its work is done on a runtime
-//! of its own, and within a time limit. It cannot talk to RabbitMQ 3.10, to which it sends a command
-//! that came with 3.11: there, rstream does the work.
+//! That client blocks its thread when a producer is dropped, so all of its work runs on a runtime of its
+//! own, and within a time limit. It cannot talk to RabbitMQ 3.10, because it sends a command that was
+//! added in 3.11: there, rstream does the work.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,10 +17,10 @@ use rabbitmq_stream_client::{Client, ClientOptions, Environment, error::ClientEr
 use super::broker::{Broker, Version};
 use super::rstream::{Outgoing, Rstream};
 
-/// No single thing that is asked of a broker here takes this long.
+/// Longest time of a single request to a broker in the tests.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The official client does not look at the size of the frames that it builds.
+/// The official client does not check the size of the frames that it builds.
 const FRAME_BYTES: usize = 800_000;
 const MESSAGES_PER_FRAME_MAX: usize = 1_000;
 
@@ -31,7 +31,7 @@ pub(crate) fn unique(label: &str) -> String {
     format!("{label}-{}-{now:x}-{}", std::process::id(), NTH.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Creates a stream of a unique name, and returns that.
+/// Creates a stream of a unique name; returns the name.
 pub(crate) async fn create(broker: &Broker, label: &str) -> String {
     create_with(broker, label, &[]).await
 }
@@ -48,7 +48,7 @@ pub(crate) async fn create_with(
     name
 }
 
-/// Creates a stream under this very name: for a test that deletes and creates it again.
+/// Creates a stream of exactly this name: for a test that deletes and re-creates it.
 pub(crate) async fn create_named(broker: &Broker, stream: &str, arguments: &[(&str, &str)]) {
     if let Some(rstream) = instead(broker).await {
         return rstream.create(stream, arguments).await;
@@ -77,7 +77,7 @@ pub(crate) async fn create_super(
     (name, partitions)
 }
 
-/// The same under this very name.
+/// The same with exactly this name.
 pub(crate) async fn create_super_named(
     broker: &Broker,
     super_stream: &str,
@@ -164,7 +164,7 @@ pub(crate) async fn publish_messages(broker: &Broker, stream: &str, messages: Ve
     .await;
 }
 
-/// What is stored for `reference`; `None` if nothing is.
+/// The offset stored for `reference`; `None` if there is none.
 pub(crate) async fn stored_offset(broker: &Broker, stream: &str, reference: &str) -> Option<u64> {
     if let Some(rstream) = instead(broker).await {
         return rstream.stored_offset(stream, reference).await;
@@ -200,8 +200,8 @@ pub(crate) async fn store_offset(broker: &Broker, stream: &str, reference: &str,
     .await;
 }
 
-/// Who does the work where the official client cannot. A broker of that version is only ever started
-/// when rstream is there.
+/// The client for a broker that the official one cannot talk to. A broker of that version is only started
+/// if rstream is installed.
 async fn instead(broker: &Broker) -> Option<Rstream> {
     match broker.version {
         Version::V3_10 => Some(Rstream::at(broker).await.expect("rstream was there")),
@@ -211,7 +211,7 @@ async fn instead(broker: &Broker) -> Option<Rstream> {
 
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// One piece of work with a connection of its own.
+/// One operation with a connection of its own.
 async fn client<T, F>(broker: &Broker, work: impl FnOnce(Client) -> F + Send + 'static) -> T
 where
     T: Send + 'static,
@@ -221,7 +221,7 @@ where
     apart(async move { work(Client::connect(options).await?).await }).await
 }
 
-/// Where the official client does its work.
+/// The runtime of the official client.
 pub(super) static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)

@@ -257,7 +257,10 @@ async fn answer(
         }
         Some(other) => panic!("compressed by {other}"),
     };
-    let records = if body.starts_with('[') {
+    let is_form = headers.get("content-type").is_some_and(|kind| kind.contains("form-urlencoded"));
+    let records = if is_form {
+        Vec::new()
+    } else if body.starts_with('[') {
         serde_json::from_str(&body).unwrap()
     } else {
         body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

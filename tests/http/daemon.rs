@@ -36,7 +36,7 @@ fn numbers(web: &Web) -> Vec<u64> {
         .collect()
 }
 
-/// `kill -9` at random moments, and a service of which every tenth answer is an error, or is lost.
+/// `kill -9` at random moments, and a service of which every tenth answer is an error or is lost.
 async fn killed() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let kills = env_or("KILLS", 8);
@@ -69,7 +69,7 @@ async fn killed() -> Result<(), Unavailable> {
     let mut sorted = found.clone();
     sorted.sort_unstable();
     assert_none_lost("the service", &sorted, total);
-    // What a receiver does with repeats: each record is known by its stream and offset.
+    // A receiver removes duplicates: each record is known by its stream and offset.
     let offsets: std::collections::BTreeSet<u64> = web.kept().into_iter().collect();
     assert_eq!(offsets.len() as u64, total);
     eprintln!(
@@ -116,8 +116,8 @@ async fn retry_after_is_honoured() {
     or_skip!(waiting().await);
 }
 
-/// The service hangs: others go on, memory stays in bounds, the daemon still ends in time, and
-/// what was held comes again.
+/// The service hangs: other consumers continue, memory stays within its bound, the daemon still ends in
+/// time, and the records in flight are sent again.
 async fn hanging() -> Result<(), Unavailable> {
     const TOTAL: u64 = 60_000;
     let broker = Broker::shared(Version::V4_3).await?;
@@ -145,7 +145,8 @@ async fn hanging() -> Result<(), Unavailable> {
     daemon.until_durable("other", TOTAL - 1).await;
     let full = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(2 << 20);
     daemon.until("poster", "its memory is full", LONG, full).await;
-    // The first batches are small; a few requests are answered, so that the next is all that waits.
+    // The first batches are small: a few requests are answered, so that the next batch holds all that
+    // waits.
     let mut answered = 0;
     while web.busy() < 4 {
         assert!(answered < 100, "all that may fly");
@@ -156,7 +157,7 @@ async fn hanging() -> Result<(), Unavailable> {
     let most = daemon.memory_bytes("VmHWM");
     assert!(most <= bound, "{most} of {bound} bytes");
     assert_eq!(daemon.http("GET", "/livez").await.unwrap().0, 200);
-    // Not in good order, for nothing could be written; but in time.
+    // Not a graceful end, because nothing could be written; but in time.
     daemon.signal("TERM");
     let status = daemon.ended(Duration::from_secs(15)).await;
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
@@ -180,14 +181,14 @@ async fn a_service_that_hangs_harms_nobody_else() {
     or_skip!(hanging().await);
 }
 
-/// A message that the service refuses, and a token that it does not know.
+/// A message that the service refuses, and a token that it does not accept.
 async fn refused() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "http-bad").await;
     streams::publish(broker, &stream, bodies(0..300)).await;
     let web = Web::start(|seen| {
         if seen.header("authorization") != "Bearer right-token" {
-            // Some services quote what they do not know.
+            // Some services quote the refused credentials.
             let text = format!("no such token: {}", seen.header("authorization"));
             return Reply::Answer(401, Vec::new(), text);
         }
@@ -220,7 +221,7 @@ async fn refused() -> Result<(), Unavailable> {
     let toml = consumer(&stream, &web, "on_bad_message = \"skip\"\n", headers);
     home.configure(&format!("uri = \"{}\"", broker.uri()), &toml);
     let mut daemon = home.start();
-    // The offset that is stored at the end of the run before stands between, or does not.
+    // The stored offset at the end of the earlier run may take an offset in between.
     daemon.until("poster", "the rest", LONG, |_| web.kept().contains(&299)).await;
     eventually("the lost one is counted", LONG, || async {
         let lost = daemon.metric("rillway_lost_messages_total", &["poster", "reason=\"refused\""]);

@@ -1,4 +1,4 @@
-//! What may work later, and what will not: statuses, silence, cut connections, secrets in errors.
+//! Failures that may pass, and others: statuses, silence, cut connections, secrets in errors.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,8 @@ use rillway::flow::batch::Batch;
 
 use super::*;
 
-/// The first request about offset 100 fails in this way; everything else is kept. What came twice?
+/// The first request with offset 100 fails in this way; everything else is accepted. Returns what was
+/// sent twice.
 async fn after_one_failure(failure: impl Fn() -> Reply + Send + Sync + 'static) -> (Web, String) {
     let failed = AtomicBool::new(false);
     let web = Web::start(move |seen| {
@@ -27,7 +28,7 @@ async fn after_one_failure(failure: impl Fn() -> Reply + Send + Sync + 'static) 
     );
     let before = web.seen().len();
     assert_eq!(write(&mut sink, batch(0..300)).await.unwrap(), Durability::Durable);
-    // Only what was not accepted came again, the failed one under the same key.
+    // Only records that were not accepted were sent again, the failed request under the same key.
     let (first, again) = (&web.seen()[..before], &web.seen()[before..]);
     let key = |seen: &Seen| seen.header("idempotency-key").to_owned();
     let twice: Vec<_> =
@@ -141,7 +142,7 @@ async fn no_redirection_is_followed() {
 #[tokio::test]
 async fn no_secret_is_told() {
     const SECRETS: [&str; 4] = ["hunter2", "letmein", "s3cr3t-query", "Zm9vYmFy"];
-    // It sends back all it got, as debugging services do.
+    // It sends back all that it received, as debugging services do.
     let web = Web::start(|seen| {
         Reply::Answer(500, Vec::new(), format!("{} {:?}", seen.target, seen.headers))
     })
@@ -172,10 +173,10 @@ async fn no_secret_is_told() {
     }
 }
 
-/// The URL's user and password leave as `Authorization: Basic …`, and come back in many forms.
+/// The URL's user and password are sent as `Authorization: Basic …`, and come back in many forms.
 #[tokio::test]
 async fn no_form_of_the_urls_password_is_told() {
-    // `svc?user` and `p@ss/wörd??` make a pair whose base64 holds a `/`.
+    // `svc?user` and `p@ss/wörd??` make a pair whose base64 contains a `/`.
     const PAIR: &str = "c3ZjP3VzZXI6cEBzcy93w7ZyZD8/";
     const FORMS: [&str; 8] = [
         PAIR,
@@ -212,7 +213,7 @@ async fn what_is_held_is_bounded() {
     (options.max_records, options.max_bytes, options.in_flight) = (1_000_000, 10_000, 4);
     options.timeout = Duration::from_secs(2);
     let mut sink = open(options).await;
-    // Large records go alone, and wait until nothing else flies.
+    // Large records go alone, and wait until nothing else is in flight.
     let large = conformance::message(&vec![b'x'; 60_000]);
     let small = conformance::message(&vec![b'x'; 3_000]);
     let messages: Vec<_> =
@@ -232,7 +233,7 @@ async fn what_is_held_is_bounded() {
     assert!(sizes.iter().all(|size| *size <= 10_000), "{sizes:?}");
 }
 
-/// TLS: the authority that is named is trusted, another is not; a certificate of ours is shown.
+/// TLS: the named authority is trusted, another is not; the client presents its certificate.
 #[tokio::test]
 async fn tls_is_checked() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The `http` sink against a real server: what counts as accepted, what comes again, what is split,
-//! what is bad, and what is never told.
+//! The `http` sink against a real server: what counts as accepted, what is sent again, what is split,
+//! what is bad, and which secrets are never shown.
 
 mod daemon;
 mod failures;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::web::{Reply, Seen, Web};
 
-/// What is for sinks that keep a position or hold batches back.
+/// These checks are for sinks that keep a position or hold batches back.
 const NOT_ASKED: [&str; 7] = [
     "gives_up_what_is_held",
     "holds_until_flushed",
@@ -31,7 +31,7 @@ const NOT_ASKED: [&str; 7] = [
     "repeats_a_failed_flush",
 ];
 
-/// What the sink is by default, at this server.
+/// The sink's defaults, for this server.
 fn options(web: &Web) -> HttpOptions {
     HttpOptions {
         url: Secret::new(web.url()),
@@ -73,18 +73,18 @@ fn fatal(result: Result<Durability, SinkError>) -> String {
 #[derive(Clone, Copy, PartialEq)]
 enum Mood {
     Well,
-    /// Keeps what comes next, but its answer breaks off; then it is well.
+    /// Accepts the next request, but its answer breaks off; then the service works again.
     Breaks,
     Refuses,
     Slow,
     Trickles,
 }
 
-/// A service to be troubled, and the ones that were there before it.
+/// A service for the contract's failures, and its earlier instances.
 struct Service {
     webs: Vec<Web>,
     mood: Arc<Mutex<Mood>>,
-    /// A request for each permit, while it trickles.
+    /// A request for each permit, in slow mode.
     gate: Arc<Semaphore>,
     feeding: Option<JoinHandle<()>>,
     change: fn(&mut HttpOptions),
@@ -134,7 +134,7 @@ impl Medium for Service {
             self.webs.push(Web::start(self.script()).await);
         }
         let mut options = options(self.webs.last().unwrap());
-        // One at a time, so that they come in the stream's order.
+        // One at a time, so that they arrive in the stream's order.
         (options.in_flight, options.timeout) = (1, Duration::from_millis(700));
         (self.change)(&mut options);
         Ok(Box::new(HttpSink::open(options, StreamName::from(STREAM)).await?))
@@ -144,7 +144,7 @@ impl Medium for Service {
         Some(self.webs.iter().flat_map(Web::kept_as_they_came).collect())
     }
 
-    /// What a service has taken is the service's.
+    /// What a service has accepted cannot be taken back.
     fn takes_back(&self) -> bool {
         false
     }
@@ -168,7 +168,7 @@ impl Medium for Service {
     async fn trickle(&mut self, on: bool) -> bool {
         let gate = Arc::clone(&self.gate);
         let feed = async move {
-            // The service's pace: that it is slow is the point.
+            // The service's pace: the slowness is part of the test.
             loop {
                 tokio::time::sleep(Duration::from_millis(60)).await;
                 gate.add_permits(1);
@@ -206,7 +206,7 @@ async fn conforms() {
     }
 }
 
-/// The same where requests overtake each other.
+/// The same with requests that overtake each other.
 #[tokio::test]
 async fn several_requests_at_a_time_are_told_of_in_order() {
     let many = || Service::new(|options| (options.in_flight, options.max_records) = (4, 100));
@@ -272,7 +272,7 @@ async fn requests_fly_together_but_no_more_than_may() {
     (options.max_records, options.in_flight) = (10, 3);
     let mut sink = open(options).await;
     let writing = tokio::spawn(async move { write(&mut sink, batch(0..100)).await });
-    // All that may fly are there at a time, and none is answered before.
+    // The maximum number of requests arrives at once, and none is answered before.
     crate::common::eventually("three requests at a time", Duration::from_secs(20), || async {
         (web.busy() == 3).then_some(())
     })
@@ -293,7 +293,7 @@ async fn one_in_flight_keeps_the_order_of_the_stream() {
     assert_eq!(web.kept_as_they_came(), (3..200).collect::<Vec<_>>());
 }
 
-/// What a crash does: another process, another start, batches cut elsewhere.
+/// As after a crash: another process, another start, batches cut elsewhere.
 #[tokio::test]
 async fn a_repeat_has_the_same_keys_within_a_batch() {
     let keys = |web: &Web| -> std::collections::BTreeSet<String> {

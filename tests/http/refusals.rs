@@ -1,5 +1,5 @@
-//! A service that does not take everything: bad records are found one by one, and are named all at
-//! once; the others land once.
+//! A service that refuses some records: the bad ones are found one by one and reported all at once; the
+//! others arrive once.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use rillway::types::Offset;
 use super::*;
 use conformance::batch_with_bad;
 
-/// Takes nothing that holds one of these.
+/// Refuses every request that holds one of these.
 async fn refusing(bad: &'static [u64], status: u16) -> Web {
     Web::start(move |seen| match seen.offsets().iter().find(|offset| bad.contains(offset)) {
         Some(offset) => Reply::Answer(status, Vec::new(), format!("no {offset} please")),
@@ -41,10 +41,10 @@ async fn bad_records_are_found_and_the_others_land_once() {
     }
     let good: Vec<u64> = (0..2000).filter(|offset| !BAD.contains(offset)).collect();
     assert_eq!(web.kept(), good);
-    // 4 requests, and for each bad one no more than two a halving of 500.
+    // 4 requests, and for each bad one at most two for each halving of 500.
     let requests = web.seen().len();
     assert!(requests <= 4 + 4 * 2 * 9, "{requests} requests");
-    // Nothing is left to be sent, whatever the policy is.
+    // Nothing is left to be sent, whatever the policy.
     let bad: Vec<Offset> = BAD.into_iter().map(Offset).collect();
     write(&mut sink, batch(0..2000).without(bad)).await.unwrap();
     assert_eq!(web.seen().len(), requests);
@@ -73,7 +73,7 @@ async fn too_large_is_halved_until_it_fits() {
     let mut sink = open(options(&web)).await;
     write(&mut sink, batch(0..500)).await.unwrap();
     assert_eq!(web.kept(), (0..500).collect::<Vec<_>>());
-    // A record that is too large all alone is bad.
+    // A record that is too large even alone is bad.
     let mut messages: Vec<_> = (0..5).map(|_| conformance::message(b"small")).collect();
     messages[3] = conformance::message(&[b'x'; 3_000]);
     let part = conformance::part(500, &messages).unwrap();
@@ -85,7 +85,7 @@ async fn too_large_is_halved_until_it_fits() {
     assert_eq!(all, (0..505).filter(|offset| *offset != 503).collect());
 }
 
-/// Dead letters go out in order of offset: those named in a second round would come too late.
+/// Dead letters are written in order of offset: those of a second report would come too late.
 #[tokio::test]
 async fn what_is_unreadable_and_what_is_refused_are_named_together() {
     let unreadable = BTreeSet::from([1, 90, 1500]);
@@ -97,7 +97,7 @@ async fn what_is_unreadable_and_what_is_refused_are_named_together() {
         (1500, BadReason::Undecodable),
     ];
     for (format, in_flight) in [(BodyFormat::Json, 4), (BodyFormat::Ndjson, 1)] {
-        // A failure on the way, for which the batch comes again.
+        // A failure in the middle, after which the batch is given again.
         let web = Web::start(|seen| match (seen.nth, seen.offsets()) {
             (5, _) => Reply::status(503),
             (_, offsets) if [10, 1499].iter().any(|bad| offsets.contains(bad)) => {
@@ -108,7 +108,7 @@ async fn what_is_unreadable_and_what_is_refused_are_named_together() {
         .await;
         let mut options = options(&web);
         (options.format, options.in_flight) = (format, in_flight);
-        // What is unreadable says nothing about the service.
+        // Records that cannot be encoded say nothing about the service.
         options.refusals_max = Some(3);
         let mut sink = open(options).await;
         let whole = batch_with_bad(0..2000, &unreadable);
@@ -125,7 +125,7 @@ async fn what_is_unreadable_and_what_is_refused_are_named_together() {
     }
 }
 
-/// A service that refuses everything keeps the unreadable ones from being given up, too.
+/// A service that refuses everything also keeps the records that cannot be encoded from being given up.
 #[tokio::test]
 async fn nothing_is_named_where_the_service_is_wrong() {
     let web = Web::start(|_| Reply::status(422)).await;
@@ -133,8 +133,8 @@ async fn nothing_is_named_where_the_service_is_wrong() {
     options.refusals_max = Some(5);
     let mut sink = open(options).await;
     let what = fatal(write(&mut sink, batch_with_bad(0..6, &[5].into())).await);
-    assert!(what.contains("refused 5 messages one after the other"), "{what}");
-    // Where nothing else is left, nothing is sent.
+    assert!(what.contains("refused 5 messages in a row"), "{what}");
+    // If nothing else is left, nothing is sent.
     let requests = web.seen().len();
     let named = poison(write(&mut sink, batch_with_bad(10..12, &[10, 11].into())).await);
     assert_eq!((named.len(), web.seen().len()), (2, requests));
@@ -171,20 +171,20 @@ async fn a_search_goes_on_where_it_was_broken_off() {
     assert_eq!(web.kept(), (0..500).filter(|offset| *offset != 10).collect::<Vec<_>>());
 }
 
-/// Is a service that has gone wrong taken for a stream of bad messages? With `skip`, all of it
-/// would be lost.
+/// A service that has failed must not turn the stream into bad messages: with `skip`, all of them would
+/// be lost.
 #[tokio::test]
 async fn a_service_that_refuses_everything_halts_the_consumer() {
     let web =
         Web::start(|_| Reply::Answer(400, Vec::new(), "no such field: stream".to_owned())).await;
     let mut sink = open(options(&web)).await;
     let what = fatal(write(&mut sink, batch(0..5000)).await);
-    assert!(what.contains("refused 100 messages one after the other"), "{what}");
+    assert!(what.contains("refused 100 messages in a row"), "{what}");
     assert!(what.contains("no such field: stream"), "{what}");
     let requests = web.seen().len();
     assert!(requests < 300, "{requests} requests");
 
-    // In small batches, too: the count goes on from one to the next.
+    // In small batches, too: the count continues from one batch to the next.
     let web = Web::start(|_| Reply::status(400)).await;
     let mut sink = open(options(&web)).await;
     let mut given_up = 0;
@@ -198,7 +198,7 @@ async fn a_service_that_refuses_everything_halts_the_consumer() {
     };
     assert_eq!(given_up, 14, "{what}");
 
-    // One that takes something now and then is a service that knows what it refuses.
+    // A service that accepts something now and then knows what it refuses.
     let web = Web::start(|seen| match seen.offsets().iter().any(|offset| offset % 10 != 0) {
         true => Reply::status(400),
         false => Reply::Keep,
@@ -208,8 +208,8 @@ async fn a_service_that_refuses_everything_halts_the_consumer() {
     assert_eq!(poison(write(&mut sink, batch(0..1000)).await).len(), 900);
 }
 
-/// Of very many, only so many are kept and named at once, all up to the last of them; and nothing is sent
-/// in vain behind that.
+/// Of very many bad records, only a limited number is kept and reported at once, all up to the last of
+/// them; and nothing behind that one is sent in vain.
 #[tokio::test]
 async fn very_many_refused_records_are_named_in_rounds() {
     const IN_FLIGHT: usize = 16;
@@ -229,8 +229,8 @@ async fn very_many_refused_records_are_named_in_rounds() {
     assert_eq!(web.seen().len(), most + 500);
 }
 
-/// A record was refused before a failure; after it, those around it are accepted in one request while
-/// the consumer ends. That does not make it one of them.
+/// A record was refused before a failure. After it, the records around it are accepted in one request
+/// while the consumer ends. That does not make the bad one accepted.
 #[tokio::test]
 async fn what_was_refused_is_not_accepted_with_its_neighbours() {
     let (failing, ending) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));

@@ -1,4 +1,4 @@
-//! A service that is slower than the stream: is what it has accepted settled at once, so that a crash
+//! A service that is slower than the stream: are accepted records settled at once, so that a crash
 //! repeats little, and a graceful shutdown nothing?
 
 use std::collections::BTreeSet;
@@ -25,8 +25,8 @@ async fn gated(gate: &Arc<Semaphore>) -> Web {
 }
 
 fn home(broker: &Broker, stream: &str, web: &Web, in_flight: u32) -> Home {
-    // Eight batches are joined: 8,000 records, of which a settled one is told only with all others
-    // unless they are settled as they are accepted.
+    // Eight batches are joined: 8,000 records. Without settling as they are accepted, the first of them
+    // would be reported only together with the last.
     Home::new(
         &broker.uri(),
         &format!(
@@ -46,7 +46,7 @@ async fn stream_of(broker: &Broker, name: &str) -> String {
     stream
 }
 
-/// Everything came; how often something came again.
+/// Checks that everything arrived; returns how often something was repeated.
 fn repeats(web: &Web) -> usize {
     let came: Vec<u64> =
         web.seen().iter().filter(|seen| seen.kept).flat_map(|seen| seen.offsets()).collect();
@@ -70,7 +70,7 @@ async fn killed() -> Result<(), Unavailable> {
             (web.seen().iter().filter(|seen| seen.kept).count() == answered).then_some(())
         })
         .await;
-        // Nothing else is accepted, and the batch under way is not complete.
+        // Nothing else is accepted, and the batch in flight is not complete.
         let accepted = web.kept().len() as u64;
         daemon.until_durable("poster", accepted - 1).await;
         assert_eq!(web.kept().len() as u64, accepted);
@@ -85,7 +85,7 @@ async fn killed() -> Result<(), Unavailable> {
     let mut daemon = home.start();
     daemon.until_durable("poster", TOTAL - 1).await;
     daemon.terminate().await;
-    // The request that was in flight, at the most: its answer found nobody.
+    // At most the request that was in flight: its answer was lost.
     let repeats = repeats(&web) as u64;
     assert!(repeats <= RECORDS, "{repeats} came again");
     Ok(())
@@ -107,7 +107,7 @@ async fn stopped() -> Result<(), Unavailable> {
     let feeding = tokio::spawn({
         let gate = Arc::clone(&gate);
         async move {
-            // The service's pace: that it is slow is the point.
+            // The service's pace: the slowness is part of the test.
             loop {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 gate.add_permits(1);

@@ -1,4 +1,4 @@
-//! Figures that were wrong, each as it was seen.
+//! Figures that were once wrong, each as it was found.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ async fn outage() -> Result<(), Unavailable> {
         (age >= 5.0 && age <= cut.elapsed().as_secs_f64() + 2.0).then_some(())
     })
     .await;
-    // One row belongs to one moment, whenever it is asked for.
+    // One row shows one moment, whenever it is read.
     let row = daemon.consumer("filer").await.unwrap();
     let of = |key: &str| row[key].as_u64().unwrap();
     let (end, durable) = (of("stream_last_offset"), of("durable_offset"));
@@ -111,7 +111,7 @@ async fn an_outage_of_a_consumer_that_kept_up() {
     or_skip!(outage().await);
 }
 
-/// A sink without a position of its own: what it resumed from is what is durable.
+/// A sink without a position of its own: the offset that it resumed from counts as durable.
 async fn idle_after_a_restart() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "idle-restart").await;
@@ -200,7 +200,7 @@ async fn a_sink_that_fails_for_long() {
     or_skip!(sink_fails().await);
 }
 
-/// Nothing to store for long, and then something: it has not been behind for long.
+/// Nothing to store for a long time, and then something: it has not been behind for that long.
 async fn store_age() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "store-age").await;
@@ -233,7 +233,7 @@ async fn an_offset_is_behind_only_since_there_is_one_to_store() {
     or_skip!(store_age().await);
 }
 
-/// Where it stands only its sink knows, and that cannot be opened: the stored offset serves.
+/// Only the sink knows the position, and it cannot be opened: the stored offset serves.
 async fn dead_database() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "dead-database").await;

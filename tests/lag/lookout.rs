@@ -1,5 +1,5 @@
-//! The connections by which streams are looked at: does a stream that nobody looks at any more leave a
-//! connection, or a question, behind?
+//! The connections that observe streams: does a stream that is no longer observed leave a connection, or
+//! a request, behind?
 
 use std::time::Duration;
 
@@ -33,15 +33,15 @@ async fn seeds() -> Result<(), Unavailable> {
     lookout.member(&one).await.unwrap();
     lookout.member(&other).await.unwrap();
     only(&proxy, 1).await;
-    // As where the node behind a load balancer has no member of the stream.
+    // As if the node behind a load balancer had no member of the stream.
     lookout.failed(&one, true);
     lookout.member(&one).await.unwrap();
     only(&proxy, 2).await;
-    // Both go elsewhere, one after the other: what they leave is closed.
+    // Both move to another node, one after the other: the connections that they leave are closed.
     lookout.failed(&other, true);
     lookout.member(&other).await.unwrap();
     only(&proxy, 1).await;
-    // Forgotten: its connection goes when another stream is looked for.
+    // Forgotten: its connection is closed when another stream is looked up.
     lookout.failed(&one, true);
     lookout.member(&one).await.unwrap();
     only(&proxy, 2).await;
@@ -57,8 +57,8 @@ async fn seeds_that_no_stream_uses_are_not_kept() {
     or_skip!(seeds().await);
 }
 
-/// Streams that are forgotten while they are waited for are not looked for on behalf of nobody, and
-/// an answer about them is not kept.
+/// A stream that is forgotten while its lookup waits is not looked up, and an answer about it is not
+/// kept.
 #[tokio::test]
 async fn a_stream_that_is_forgotten_while_it_is_looked_for() {
     let broker = Scripted::start(Version::V4_3).await;
@@ -95,7 +95,7 @@ async fn a_stream_that_is_forgotten_while_it_is_looked_for() {
     });
     lookout.member(&later).await.unwrap();
 
-    // One that is waited for with others, and forgotten, has no answer of then later on.
+    // A stream that was forgotten while it waited with others does not get that old answer later.
     broker.script(|heard| match heard.key {
         keys::METADATA => Say::Nothing,
         _ => Say::Usual,
@@ -112,7 +112,7 @@ async fn a_stream_that_is_forgotten_while_it_is_looked_for() {
         }
         assert!(poll!(&mut follows).is_pending());
         assert!(leads.await.is_err());
-        // Its own turn fails in vain too; a third one that came with it is told the same.
+        // Its own lookup fails too; a third stream that waited with it gets the same error.
         let mut third = Box::pin(lookout.member(&first));
         assert!(poll!(&mut third).is_pending());
         assert!(follows.await.is_err());

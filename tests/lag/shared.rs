@@ -1,5 +1,5 @@
-//! All streams of a node are looked at over one connection: is it one, and does a stream that is slow or
-//! missing keep no other waiting?
+//! All streams of a node are observed over one connection: is it really one, and does a slow or missing
+//! stream delay no other?
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::common::scripted::{Chunk, Say, Scripted};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-/// Looks come every second; this late, one was kept waiting.
+/// Observations come every second; one that is this late was delayed.
 const LATE_SECONDS: f64 = 2.5;
 
 fn consumer(name: &str, stream: &str) -> String {
@@ -23,7 +23,7 @@ fn consumer(name: &str, stream: &str) -> String {
     )
 }
 
-/// Sees for a while that the streams of these consumers are looked at every second.
+/// Checks for a while that the streams of these consumers are observed every second.
 async fn are_looked_at(daemon: &Daemon, names: &[String], time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -58,11 +58,11 @@ async fn a_stream_that_nobody_answers_for_keeps_no_other_waiting() {
     let home = Home::with_broker(&settings, &consumers);
     let mut daemon = home.start();
     until_looked_at(&mut daemon, &good).await;
-    // Several times over, the slow one is asked about in vain.
+    // Several requests for the slow one fail.
     are_looked_at(&daemon, &good, Duration::from_secs(6)).await;
     let slow = daemon.consumer("slow").await.unwrap();
     assert!(slow["stream_seen_age_seconds"].is_null(), "{slow}");
-    // One for each consumer, and one for all looks.
+    // One for each consumer, and one for all observations.
     assert_eq!(broker.connections(), 7, "{}", home.log_tail());
     daemon.terminate().await;
 }
@@ -84,7 +84,7 @@ async fn one_connection(version: Version) -> Result<(), Unavailable> {
     let home = Home::with_broker(&settings, &consumers);
     let mut daemon = home.start();
     until_looked_at(&mut daemon, &names).await;
-    // The one without a stream does not stay connected, nor does it cost a look of its own.
+    // The consumer without a stream has no connection, and no observation of its own.
     let enough = names.len() + 1;
     eventually("one connection more than consumers", LONG, || async {
         (proxy.open() == enough).then_some(())

@@ -1,8 +1,8 @@
-//! Is the lag true? Every second, what the daemon says is compared with what another client sees of
-//! the same stream, over load, silence, faults and restarts: within one chunk and two seconds.
+//! Is the lag true? Every second, the daemon's figures are compared with another client's view of the
+//! same stream, through load, silence, faults and restarts: within one chunk and two seconds.
 //!
-//! `make lag` takes ten minutes over it (`LAG_SECONDS`), with restarts of the broker; a plain run
-//! goes once through everything else.
+//! `make lag` runs for ten minutes (`LAG_SECONDS`), with restarts of the broker; a plain run goes once
+//! through everything else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +16,19 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
 use crate::common::{Broker, Version, env_or, eventually, streams};
 
-/// As many messages as one chunk of the load has.
+/// Number of messages in one chunk of the load.
 const CHUNK: u64 = 50;
 
-/// How far an age may be from the truth.
+/// Largest difference of an age from the true one.
 const SECONDS_MAX: f64 = 2.0;
 
-/// From here on a figure is one of a stream that nobody can look at.
+/// Age from which a figure is that of a stream that cannot be observed.
 const UNSEEN_SECONDS: f64 = 2.0;
 
-/// Until a daemon that begins knows where it stands.
+/// Time until a daemon that starts knows its position.
 const BEGINS: Duration = Duration::from_secs(8);
 
-/// What the daemon said.
+/// The daemon's figures.
 #[derive(Debug)]
 struct Sample {
     phase: &'static str,
@@ -37,7 +37,7 @@ struct Sample {
     durable: Option<u64>,
     messages: u64,
     seconds: f64,
-    /// How long ago the stream's end was seen.
+    /// Time since the stream's end was last seen.
     seen_age: f64,
 }
 
@@ -49,7 +49,7 @@ fn now() -> f64 {
 struct Truth(Vec<(u64, i64)>);
 
 impl Truth {
-    /// How many were written until `at` and lie beyond `durable`.
+    /// Number of messages that were written until `at` and lie beyond `durable`.
     fn waiting(&self, durable: Option<u64>, at: f64) -> u64 {
         let done = self.0.partition_point(|(offset, _)| Some(*offset) <= durable);
         let there = self.0.partition_point(|(_, ms)| *ms as f64 / 1000.0 <= at);
@@ -65,7 +65,7 @@ impl Truth {
     /// What is wrong with this sample.
     fn judge(&self, sample: &Sample) -> Option<String> {
         let Sample { at, durable, messages, seconds, seen_age, .. } = *sample;
-        // Of a stream that cannot be looked at only the past is known.
+        // While a stream cannot be observed, only its past is known.
         let least = self.waiting(durable, at - seen_age - SECONDS_MAX).saturating_sub(CHUNK);
         let most = self.waiting(durable, at) + CHUNK;
         let age = self.age(durable, at);
@@ -78,7 +78,7 @@ impl Truth {
     }
 }
 
-/// The stage and the notes taken on it.
+/// The set-up, and the samples taken.
 struct Stage {
     home: Home,
     daemon: Option<Daemon>,
@@ -89,7 +89,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Looks at it every second, for so long.
+    /// Takes a sample every second, for this long.
     async fn look_on(&mut self, phase: &'static str, time: Duration) {
         let until = Instant::now() + time;
         let mut every = tokio::time::interval(Duration::from_secs(1));
@@ -101,7 +101,7 @@ impl Stage {
                 Some(said) => said,
                 None => continue,
             };
-            // What was asked on a busy machine counts for the middle of the question.
+            // On a busy machine, the answer counts for the middle of the request's duration.
             let at = f64::midpoint(began, now());
             let known = (said["lag_messages"].as_u64(), said["lag_seconds"].as_f64());
             let (Some(messages), Some(seconds)) = known else {
@@ -133,7 +133,7 @@ impl Stage {
     }
 }
 
-/// A producer at work: with the official client where that can, else by rstream, in bursts.
+/// A running producer: the official client where that can connect, else rstream, in bursts.
 enum Producer {
     Steady(Load),
     Bursts(tokio::task::JoinHandle<()>),
@@ -242,7 +242,7 @@ async fn agrees(version: Version, form: Form) -> Result<(), Unavailable> {
             stage.look_on("broker back", phase).await;
         }
     }
-    // It has all of it in the end.
+    // In the end everything is durable.
     let landed = || async {
         let last = watched.messages().last().map(|(offset, _)| *offset);
         (stage.daemon.as_ref()?.consumer("c").await?["durable_offset"].as_u64() == last)
@@ -265,7 +265,7 @@ fn report(stage: &Stage, watched: &Watched) {
         let (mut count, mut messages, mut seconds) = (0, 0, 0.0_f64);
         for sample in stage.samples.iter().filter(|sample| sample.phase == phase) {
             count += 1;
-            // Where the stream could be seen: for the rest there is no one truth.
+            // Only while the stream could be observed: otherwise no figure is the true one.
             if sample.seen_age <= UNSEEN_SECONDS {
                 let waiting = truth.waiting(sample.durable, sample.at);
                 messages = messages.max(waiting.abs_diff(sample.messages));
@@ -279,7 +279,7 @@ fn report(stage: &Stage, watched: &Watched) {
     eprintln!("{} messages, {all} samples, {unknown} times unknown", watched.count());
     let wrong: Vec<_> = stage.samples.iter().filter_map(|sample| truth.judge(sample)).collect();
     assert!(wrong.is_empty(), "{} of {all} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    // A test that cannot fail would be one in which nothing ever waited.
+    // Without any waiting message, this test could not fail.
     let oldest = stage.samples.iter().map(|sample| sample.seconds).fold(0.0, f64::max);
     assert!(oldest > SECONDS_MAX && all > 20, "{oldest} s, {all} samples");
 }
@@ -287,7 +287,7 @@ fn report(stage: &Stage, watched: &Watched) {
 fn form() -> Form {
     match env_or("LAG_SECONDS", 0) {
         0 => Form { phase: Duration::from_secs(3), rounds: 1, restarts_broker: false },
-        // Fourteen phases a round, and what restarts take.
+        // Fourteen phases a round, and the time of restarts.
         seconds => Form {
             phase: Duration::from_secs(8),
             rounds: seconds.div_ceil(120),

@@ -1,4 +1,4 @@
-//! What is in an archive, told without Rillway: the objects are fetched, and DuckDB reads them.
+//! Content of an archive, read without Rillway: the objects are fetched, and DuckDB reads them.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub(crate) async fn objects(port: u16, prefix: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Fetches them into a folder.
+/// Downloads them into a folder.
 pub(crate) async fn fetch(port: u16, prefix: &str, into: &Path) {
     for (key, bytes) in objects(port, prefix).await {
         let path = into.join(key);
@@ -51,14 +51,14 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The number of the claim in an object's name: the order in which objects came to be.
+/// The number of the claim in an object's name: the order in which objects were made.
 pub(crate) fn claim(name: &str) -> u64 {
     let (_, rest) = name.rsplit_once('/').map_or(name, |(_, name)| name).split_once('-').unwrap();
     rest.split_once('.').unwrap().0.parse().unwrap()
 }
 
-/// The messages 0 to `total` are in this table of Parquet files, each once, with the offsets of the
-/// stream in order.
+/// Checks that this table of Parquet files has the messages 0 to `total`, each once, with the offsets of
+/// the stream in order.
 pub(crate) fn assert_exact(table: &Path, total: u64) -> Result<(), Unavailable> {
     let rows = duckdb::ask(&format!(
         "SELECT count(*), count(DISTINCT \"offset\"), count(DISTINCT body), min(i), max(i), \

@@ -1,4 +1,4 @@
-//! The whole daemon with an archive: read by DuckDB, killed, frozen, doubled.
+//! The whole daemon with an archive: read by DuckDB, killed, frozen, started twice.
 //!
 //! `KILLS=100 cargo test --test all object::` is the long form.
 
@@ -73,13 +73,13 @@ async fn a_table_for_others(version: Version) -> Result<(), Unavailable> {
     );
     let mut daemon = home.start();
     for name in ["table", "lines", "typed", "remote"] {
-        // Nothing more is published: an object does not wait for it.
+        // Nothing more is published: an object does not wait for more messages.
         daemon.until_durable(name, 999).await;
     }
     daemon.terminate().await;
 
     let table = home.path("table").join(&stream);
-    // Told, not guessed: by itself DuckDB takes `hour=09` for text and `hour=10` for a number.
+    // Declared, not guessed: DuckDB by itself reads `hour=09` as text and `hour=10` as a number.
     let types = duckdb::ask(&format!(
         "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM \
          read_parquet('{}/**/*.parquet', hive_types = {{'date': DATE, 'hour': BIGINT}}))",
@@ -125,7 +125,7 @@ async fn a_table_for_others(version: Version) -> Result<(), Unavailable> {
         home.path("lines").join(&stream).display()
     ))?;
     assert_eq!(lines, [[1000, 999]]);
-    // Two do not fit the columns, and are left out; the rest of their batch is there.
+    // Two do not fit the columns, and are left out; the rest of their batch is written.
     assert_eq!(
         counts(&home.path("typed").join(&stream), ", count(user_id), count(amount), sum(amount)")?,
         [[
@@ -183,7 +183,7 @@ async fn killed(in_cloud: bool) -> Result<(), Unavailable> {
             }
             None => {
                 let daemon = home.start();
-                // The moment is what is tested, not something to wait for.
+                // The moment is part of the test, not something to wait for.
                 tokio::time::sleep(Duration::from_millis(random.u64(0..1500))).await;
                 daemon.kill();
             }
@@ -219,8 +219,8 @@ async fn killed_over_a_store() {
     or_skip!(killed(true).await);
 }
 
-/// One is frozen with its claim made and nothing uploaded, or uploaded and not settled; the other takes
-/// over and goes on; the first wakes up.
+/// One daemon is frozen after its claim, before its upload or before the upload is settled; the other one
+/// takes over and continues; then the first one wakes up.
 async fn doubled(fault: &str) -> Result<(), Unavailable> {
     let server = S3::start()?;
     let broker = Broker::shared(Version::V4_3).await?;

@@ -1,4 +1,4 @@
-//! The sink on an S3 server that has bad days.
+//! The sink on an S3 server that fails in many ways.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn open(port: u16, prefix: &str) -> Result<ObjectSink, SinkError> {
     ObjectSink::open(options(port, prefix), stream, reference).await
 }
 
-/// The offsets below a prefix, in the order in which the objects came to be.
+/// The offsets below a prefix, in the order in which the objects were made.
 async fn offsets(server: u16, prefix: &str) -> Vec<u64> {
     let mut found = archive::objects(server, &format!("{prefix}/events")).await;
     found.sort_by_key(|(key, _)| archive::claim(key));
@@ -118,7 +118,7 @@ async fn an_s3_server_keeps_the_contract_on_bad_days() {
     assert_eq!(told.not_asked(), of_parts);
 }
 
-/// Pushes a batch until it is durable, and says how often that failed.
+/// Writes a batch until it is durable, and returns how often that failed.
 async fn push(sink: &mut ObjectSink, range: std::ops::Range<u64>) -> usize {
     assert_eq!(sink.write(&Arc::new(batch(range))).await.unwrap(), Durability::Held);
     let mut failures = 0;
@@ -151,7 +151,7 @@ async fn lost_answers_and_cut_uploads_leave_each_record_once() {
             next += 10;
         }
     }
-    // And where the sink does not live to repeat it.
+    // And when the sink does not live to repeat it.
     for puts in 1..=3 {
         sink.write(&Arc::new(batch(next..next + 10))).await.unwrap();
         gate.set_for(Mood::Lost, puts);
@@ -173,7 +173,7 @@ async fn refused(port: u16, url_prefix: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_a_person_must_mend_is_told_in_words() {
+async fn errors_for_the_operator_say_what_to_do() {
     let server = or_skip!(S3::start());
     let gate = Gate::to(server.port).await;
     for (status, word) in [(403, "right to read, list and write"), (401, "credentials")] {
@@ -192,7 +192,7 @@ async fn what_a_person_must_mend_is_told_in_words() {
         Some(SinkError::Fatal(why)) => assert!(why.contains("Create the bucket"), "{why}"),
         other => panic!("{other:?}"),
     }
-    // What has worked before is waited for: somebody is changing keys.
+    // Refused after it had worked: the sink waits, because somebody may be changing keys.
     let mut sink = open(gate.port, "x").await.unwrap();
     push(&mut sink, 0..5).await;
     gate.set_for(Mood::Status(403), 1);
@@ -200,7 +200,7 @@ async fn what_a_person_must_mend_is_told_in_words() {
     assert_eq!(offsets(server.port, "x").await, (0..9).collect::<Vec<_>>());
 }
 
-/// Two owners in turn, and the one that was frozen has its upload still in the network.
+/// Two owners in turn, and the upload of the frozen one is still in the network.
 #[tokio::test]
 async fn an_upload_that_comes_too_late_finds_its_place_taken() {
     let server = or_skip!(S3::start());
@@ -208,7 +208,7 @@ async fn an_upload_that_comes_too_late_finds_its_place_taken() {
     push(&mut former, 0..10).await;
     former.write(&Arc::new(batch(10..20))).await.unwrap();
     let mut taken = 0;
-    // Polled until the claim is in the checkpoint, and frozen before the upload.
+    // Polled until the claim is in the checkpoint; then not polled any more, before the upload.
     let mut flushing = Box::pin(async { former.flush().await });
     let claimed = || async {
         let found = archive::objects(server.port, "late/_rillway").await;
@@ -226,7 +226,7 @@ async fn an_upload_that_comes_too_late_finds_its_place_taken() {
     }
     let mut latter = open(server.port, "late").await.unwrap();
     let at = latter.position().await.unwrap().map(|at| at.offset);
-    // The former may have been faster; then it counts.
+    // The former owner may have been faster; then its object counts.
     assert!(at == Some(Offset(9)) || at == Some(Offset(19)), "{at:?}");
     let next = at.unwrap().0 + 1;
     push(&mut latter, next..25).await;

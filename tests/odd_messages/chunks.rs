@@ -1,4 +1,4 @@
-//! Chunks that no real broker sends twice, or sends at all.
+//! Chunks that a real broker never sends, or only once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub(super) async fn broker_with(version: Version, odd: Chunk) -> Scripted {
     broker
 }
 
-/// A subscription that is not a look at a single chunk: those have another id.
+/// A subscription, and not a probe of a single chunk: those have another id.
 fn is_main_subscription(heard: &Heard) -> bool {
     heard.key == keys::SUBSCRIBE && heard.payload[4] == 0
 }
@@ -71,7 +71,7 @@ async fn a_damaged_chunk_is_left_out() {
     }
 }
 
-/// What is left out is settled at once, behind what the sink holds: a drain asks for a flush all the same.
+/// What is left out is settled at once, behind the sink's own position: a drain flushes all the same.
 #[tokio::test]
 async fn a_damaged_chunk_behind_what_is_held_is_no_obstacle_to_a_drain() {
     let broker = broker_with(Version::V4_3, good().damaged()).await;
@@ -85,7 +85,7 @@ async fn a_damaged_chunk_behind_what_is_held_is_no_obstacle_to_a_drain() {
     assert_eq!(broker.stored("c"), Some(6));
 }
 
-/// It was damaged on its way: asked for again, it is whole.
+/// It was damaged in transit: when requested again, it is whole.
 #[tokio::test]
 async fn a_chunk_that_is_whole_the_second_time() {
     for version in VERSIONS {
@@ -120,7 +120,7 @@ async fn a_chunk_that_is_whole_the_second_time() {
 async fn a_damaged_chunk_at_the_position() {
     for version in VERSIONS {
         for (stored, lost_messages) in [(2, 2.0), (3, 1.0), (4, 0.0)] {
-            // By a stored offset, with a sink that has no position.
+            // From a stored offset, with a sink that has no position.
             let broker = broker_with(version, good().damaged()).await;
             broker.set_stored("c", stored);
             let home = Home::new(&broker.uri(), &consumer("c", "s", "{ type = \"stdout\" }", SKIP));
@@ -132,7 +132,7 @@ async fn a_damaged_chunk_at_the_position() {
             assert_eq!(printed.lines().count(), 2, "{printed}");
             assert_eq!(broker.stored("c"), Some(6));
         }
-        // By the file's own position, at the end of what is damaged now.
+        // From the file's own position, at the end of the chunk that is now damaged.
         for more in ["", SKIP] {
             let broker = broker_with(version, good()).await;
             broker.replace_log([Chunk::plain(0, &["a", "b"]), good()]);
@@ -151,8 +151,8 @@ async fn a_damaged_chunk_at_the_position() {
     }
 }
 
-/// On a quiet stream no next chunk shows what a damaged one held: it is asked for again, and so is one
-/// behind it.
+/// On a quiet stream no next chunk shows what a damaged one held: it is requested again, and so is a
+/// chunk behind it.
 #[tokio::test]
 async fn a_damaged_chunk_at_the_position_of_a_quiet_stream() {
     let plain = || Chunk::plain(0, &["a", "b"]);
@@ -187,8 +187,7 @@ async fn a_damaged_chunk_at_the_position_of_a_quiet_stream() {
     }
 }
 
-/// A batch that cannot be read in a chunk that arrived whole will not get better: it is not asked for
-/// again.
+/// An unreadable batch in a chunk that arrived whole does not get better: it is not requested again.
 async fn bad_batch(odd: Chunk, kind: &str, words: &[&str]) {
     for version in VERSIONS {
         let broker = broker_with(version, odd.clone()).await;
@@ -243,9 +242,9 @@ async fn a_batch_with_fewer_messages_than_it_says() {
     bad_batch(Chunk::batch(2, 0, 3, plain.len() as u32, plain), "undecodable", &words).await;
 }
 
-/// Other consumers of the same stream, each with its own connection, see nothing of it.
+/// Other consumers of the same stream, each with its own connection, are not affected.
 #[tokio::test]
-async fn one_that_asks_again_and_again_holds_nobody_up() {
+async fn a_consumer_that_requests_a_chunk_again_delays_no_other() {
     let broker = broker_with(Version::V4_3, good()).await;
     let home = Home::new(
         &broker.uri(),

@@ -1,6 +1,6 @@
-//! Damaged chunk headers. No checksum covers a header, so none of its numbers is believed beyond what
-//! its entries and the next chunk confirm: no offset is stored that is too high, and no good chunk
-//! after it is taken for one that was read before.
+//! Damaged chunk headers. No checksum covers a header, so each of its numbers counts only as far as its
+//! entries and the next chunk confirm it: no offset is stored that is too high, and no good chunk after
+//! it counts as read before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,8 +31,8 @@ fn odd(at: usize, mask: u8) -> Chunk {
     chunk
 }
 
-/// The count of records with bit 31 flipped, and with one that is hard to see; the count of entries;
-/// the bytes of data; a magic that is none; a kind that is not delivered.
+/// The count of records with bit 31 flipped, and with a small error; the count of entries; the bytes of
+/// data; an invalid magic; a kind that is not delivered.
 #[tokio::test]
 async fn a_damaged_header_is_left_out_alone() {
     for version in VERSIONS {
@@ -65,8 +65,8 @@ async fn a_damaged_header_is_left_out_alone() {
     }
 }
 
-/// As the last chunk of the stream: nothing above what was read is stored while nothing shows how
-/// far it reaches.
+/// As the last chunk of the stream: nothing above what was read is stored until something shows how far
+/// the chunk reaches.
 #[tokio::test]
 async fn a_damaged_header_at_the_end_of_the_stream() {
     let broker = Scripted::start(Version::V4_3).await;
@@ -89,7 +89,7 @@ async fn a_damaged_header_at_the_end_of_the_stream() {
     assert_eq!(broker.stored("c"), Some(6));
 }
 
-/// Where `next` begins is read from the last chunk: its header is not believed either.
+/// The offset of `next` is read from the last chunk: its header is not trusted either.
 #[tokio::test]
 async fn next_behind_a_damaged_header() {
     for version in Version::ALL {
@@ -109,7 +109,7 @@ async fn next_behind_a_damaged_header() {
     }
 }
 
-/// A first offset that is too high, on the way: the second look shows the right one.
+/// A first offset that is too high, in transit: the second probe shows the right one.
 #[tokio::test]
 async fn a_first_offset_that_is_wrong_once() {
     for version in VERSIONS {
@@ -141,7 +141,7 @@ async fn a_first_offset_that_is_wrong_once() {
     }
 }
 
-/// The same on the broker's disk, where every look sees it: beyond the end of the stream there is no
+/// The same on the broker's disk, where every probe sees it: beyond the end of the stream there is no
 /// chunk.
 #[tokio::test]
 async fn a_first_offset_that_is_wrong_for_good() {

@@ -1,4 +1,4 @@
-//! AMQP 1.0 at its edges and beyond. The encodings stand here byte by byte, as OASIS AMQP 1.0 has them.
+//! AMQP 1.0 at its limits and beyond. The encodings are written byte by byte, after OASIS AMQP 1.0.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ const SOON: Duration = Duration::from_secs(30);
 enum Expected {
     /// This body, in this encoding.
     Body(Value, &'static str),
-    /// These lines' further sections too.
+    /// Also these further sections of the line.
     Section(&'static str, Value, Value),
-    /// Nothing: bad for this reason, in these words.
+    /// Nothing: the message is bad, with this reason and these words in the text.
     Bad(&'static str, &'static [&'static str]),
 }
 
@@ -88,7 +88,7 @@ fn odd() -> Vec<(Vec<u8>, Expected)> {
     ]
 }
 
-/// The lines of a file are those of `odd` from `from` up to `to`, without the bad ones.
+/// Checks that the lines of a file are those of `odd` from `from` up to `to`, without the bad ones.
 #[track_caller]
 fn assert_file(home: &Home, name: &str, stream: &str, from: usize, to: usize) {
     let mut lines = home.lines(name, stream).into_iter();
@@ -166,7 +166,7 @@ async fn odd_messages(
         assert_eq!(lost(&daemon, "skips", kind).await, messages as f64, "{kind}");
         assert_eq!(lost(&daemon, "from-0", kind).await, 0.0, "{kind}");
     }
-    // Nobody is held up by those that halted.
+    // Halted consumers delay no other.
     streams::publish(broker, &stream, ["one more"]).await;
     for name in ["skips", "counts", "from-14"] {
         daemon
@@ -182,7 +182,7 @@ async fn odd_messages(
     for (start, end) in [(0, 3), (4, 12), (13, 13)] {
         let name = format!("from-{start}");
         assert_file(&home, &name, &stream, start, end);
-        // Everything before the bad one is stored; where nothing was before it, nothing is.
+        // Everything before the bad one is stored; if nothing was before it, nothing is stored.
         let stored = (end > start).then(|| end as u64 - 1);
         assert_eq!(streams::stored_offset(broker, &stream, &name).await, stored, "{name}");
     }
@@ -225,7 +225,7 @@ async fn odd_messages_in_one_compressed_batch() {
     or_skip!(odd_messages(Version::V4_3, Some(Compression::Zstd)).await);
 }
 
-/// Halted for a bad message, then told to skip it: it goes on right there.
+/// Halted for a bad message, then told to skip it: it continues right there.
 #[tokio::test]
 async fn halted_and_then_told_to_skip() {
     let broker = or_skip!(Broker::shared(Version::V4_3).await);

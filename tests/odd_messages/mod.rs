@@ -1,9 +1,9 @@
-//! What becomes of messages and chunks that are odd: delivered right, or left to `on_bad_message`, with
-//! every offset around them exact?
+//! Odd messages and chunks: are they written correctly, or left to `on_bad_message`, with every offset
+//! around them exact?
 //!
-//! - [`messages`]: AMQP 1.0 at its edges and beyond, on real brokers
-//! - [`headers`]: headers that say what their chunk does not hold
-//! - [`chunks`]: damaged chunks and unknown codecs, from a broker by script
+//! - [`messages`]: AMQP 1.0 at its limits and beyond, on real brokers
+//! - [`headers`]: headers that contradict the content of their chunk
+//! - [`chunks`]: damaged chunks and unknown codecs, from a scripted broker
 
 mod chunks;
 mod headers;
@@ -36,7 +36,7 @@ fn file(dir: &str) -> String {
     format!("{{ type = \"file\", dir = \"{dir}\" }}")
 }
 
-/// Each of these words is in the text.
+/// Checks that each of these words is in the text.
 #[track_caller]
 fn assert_says(text: &str, words: &[&str]) {
     for word in words {

@@ -1,4 +1,4 @@
-//! A backlog of rows that the server refuses, a round trip away: the search for them ends, or keeps
+//! A backlog of rows that the server refuses, over a slow connection: the search for them ends, or keeps
 //! what it has found.
 
 use std::collections::BTreeSet;
@@ -8,10 +8,10 @@ use rillway::types::Offset;
 
 use super::*;
 
-/// There and back.
+/// Round-trip time.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
-/// A table under a sink, with what came to it after it was made.
+/// A table under a sink, with statements that are executed after its creation.
 async fn changed(postgres: &Postgres, schema: &str, proxy: &Proxy, change: &str) -> PostgresSink {
     let options = PostgresOptions {
         columns: Some(vec![column("v", "/v", ColumnType::Integer)]),
@@ -24,8 +24,8 @@ async fn changed(postgres: &Postgres, schema: &str, proxy: &Proxy, change: &str)
     sink
 }
 
-/// As the consumer does under `skip`: what is refused is left out, until the rest has landed. Returns
-/// the offsets that were left out, and in how many answers they came.
+/// Writes as the consumer does under `skip`: refused records are left out, until the rest is written.
+/// Returns the offsets that were left out, and the number of answers that reported them.
 async fn skipping(sink: &mut PostgresSink, mut batch: Batch) -> (BTreeSet<u64>, usize) {
     let (mut skipped, mut answers) = (BTreeSet::new(), 0);
     loop {
@@ -34,7 +34,7 @@ async fn skipping(sink: &mut PostgresSink, mut batch: Batch) -> (BTreeSet<u64>, 
             Err(SinkError::Poison(bad)) => {
                 let offsets: Vec<Offset> = bad.iter().map(|bad| bad.offset).collect();
                 assert!(!offsets.is_empty() && offsets.is_sorted(), "{offsets:?}");
-                // What letters need: nothing is found below what was found before.
+                // Dead letters need this: no record is found below those found before.
                 assert!(skipped.last().is_none_or(|last| *last < offsets[0].0));
                 skipped.extend(offsets.iter().map(|offset| offset.0));
                 batch = batch.without(offsets);
@@ -50,7 +50,7 @@ fn documents(count: u64, value: impl Fn(u64) -> i64) -> Batch {
     bodies(1, &documents)
 }
 
-/// A CHECK that refuses all that comes: one answer names all, in a few hundred round trips.
+/// A CHECK that refuses every record: one answer reports all, after a few hundred round trips.
 #[tokio::test]
 async fn all_of_a_backlog_is_refused() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -65,8 +65,8 @@ async fn all_of_a_backlog_is_refused() {
     assert_eq!(offsets(postgres, &schema).await, [0]);
 }
 
-/// Good ones in between, some of them refused for what an earlier one of their batch holds; by errors
-/// that name a line, and that do not.
+/// Good records in between, some of them refused because of an earlier one in their batch; with errors
+/// that name a line, and others that do not.
 #[tokio::test]
 async fn a_part_of_a_backlog_is_refused() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -78,13 +78,13 @@ async fn a_part_of_a_backlog_is_refused() {
                    IF new.v < 0 THEN RAISE EXCEPTION 'no'; END IF; RETURN new; END $$; \
                    CREATE TRIGGER no BEFORE INSERT ON S.events FOR EACH ROW EXECUTE FUNCTION S.no(); \
                    ALTER TABLE S.events ADD UNIQUE (v)";
-    // A rule that makes an INSERT another one than a COPY.
+    // A rule, through which an INSERT does something else than a COPY.
     let rule = "ALTER TABLE S.events ADD CHECK (v >= 0); \
                 CREATE RULE away AS ON INSERT TO S.events WHERE new.v < 0 DO INSTEAD NOTHING";
     for (change, count) in [(key, 3_000_u64), (trigger, 3_000), (rule, 300)] {
         let schema = postgres.schema().await;
         let mut sink = changed(postgres, &schema, &proxy, change).await;
-        // Sparse ones, and a run of them.
+        // Sparse bad records, and a run of them.
         let bad = |i: u64| i % 311 == 5 || (count / 2..count / 2 + 150).contains(&i);
         let value = |i: u64| if bad(i) { -(i.cast_signed()) } else { i.cast_signed() };
         let (skipped, _) = skipping(&mut sink, documents(count, value)).await;
@@ -95,8 +95,8 @@ async fn a_part_of_a_backlog_is_refused() {
     }
 }
 
-/// Too many for the time that one search has: each answer names some, so that the batch gets through,
-/// however long it is.
+/// More bad records than one search finds in its time: each answer reports some, so that the batch gets
+/// through, however long it is.
 #[tokio::test]
 async fn a_search_that_takes_too_long_keeps_what_it_found() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -111,7 +111,7 @@ async fn a_search_that_takes_too_long_keeps_what_it_found() {
     assert_eq!(offsets(postgres, &schema).await, [0, 7, 1_007, 2_007, 3_007, 4_007, 5_007]);
 }
 
-/// What a batch costs, though the table is looked at once more: four round trips and a sync.
+/// Cost of a batch, although the table is checked again: four round trips and a sync.
 #[tokio::test]
 async fn a_batch_takes_four_round_trips() {
     let postgres = or_skip!(Postgres::shared().await);

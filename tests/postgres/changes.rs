@@ -1,5 +1,5 @@
-//! A table that somebody changes under the running sink: no value lands as another, and no message is
-//! blamed for it.
+//! A table that somebody changes under the running sink: no value is stored as another one, and no
+//! message counts as bad because of it.
 
 use super::*;
 
@@ -13,20 +13,20 @@ async fn make(postgres: &Postgres, schema: &str, table: &str, column: &str) {
         .await;
 }
 
-/// A sink for `v`, of this kind, out of the body.
+/// A sink with a column `v` of this type, from the body.
 fn typed(postgres: &Postgres, schema: &str, from: &str, kind: ColumnType) -> PostgresOptions {
     let columns = Some(vec![column("v", from, kind)]);
     PostgresOptions { columns, ..options(&postgres.url(), schema) }
 }
 
-/// What is in `v`, in the order of the offsets.
+/// The values of `v`, in the order of the offsets.
 async fn values(postgres: &Postgres, schema: &str) -> Vec<String> {
     let sql = format!("SELECT v::text FROM {schema}.events ORDER BY \"offset\"");
     let rows = postgres.client().await.query(&sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Changes after which the values still fit: what comes next is there as it was sent, at once.
+/// Changes after which the values still fit: new messages are written unchanged, at once.
 #[tokio::test]
 async fn a_change_that_fits_is_followed() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -63,7 +63,7 @@ async fn a_change_that_fits_is_followed() {
     }
 }
 
-/// A whole schema in the place of another: the table has the same name and other types.
+/// The whole schema is replaced: the table has the same name and other types.
 #[tokio::test]
 async fn a_schema_that_is_swapped() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -82,8 +82,8 @@ async fn a_schema_that_is_swapped() {
     assert_eq!(values(postgres, &schema).await, ["2000"]);
 }
 
-/// Changes after which the values do not fit, though the server would take or refuse them row by row:
-/// the consumer waits with an error that says what to do, and goes on when the table was mended.
+/// Changes after which the values do not fit, though the server would take or refuse them row by row: the
+/// consumer waits with an error that says what to do, and continues when the table is repaired.
 #[tokio::test]
 async fn a_change_that_does_not_fit_is_no_fault_of_a_message() {
     use ColumnType::*;
@@ -167,7 +167,7 @@ async fn a_change_that_does_not_fit_is_no_fault_of_a_message() {
         let raw: &[u8] = if from == "body" { b"\xff\xfe" } else { body.as_bytes() };
         write(&mut sink, bodies(0, &[raw])).await.unwrap();
         run(change).await;
-        // Where the server itself says so, the connection is made anew first.
+        // If the server itself reports it, a new connection is made first.
         let mut what = transient(write(&mut sink, bodies(1, &[raw, raw])).await);
         if what.contains("SQLSTATE 42") {
             what = transient(write(&mut sink, bodies(1, &[raw, raw])).await);

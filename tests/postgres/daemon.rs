@@ -1,4 +1,4 @@
-//! The whole way: the daemon, with the configuration that a person writes.
+//! The whole path: the daemon, with a configuration as an operator writes it.
 
 use rillway::types::Offset;
 
@@ -54,7 +54,7 @@ async fn rows_and_poison() -> Result<(), Unavailable> {
         assert!(log.contains(&format!("offset={offset}")), "{offset} is not in the log");
     }
     assert!(!log.contains("hunter2"), "the password is in the log");
-    // Where it would resume is looked up without taking over.
+    // Where it would resume is shown without a take-over.
     let checked = home.command(&["check", "--connect"]).output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success() && text.contains("exactly-once"), "{text}");
@@ -70,8 +70,8 @@ async fn typed_rows_without_the_bad_ones() {
     or_skip!(rows_and_poison().await);
 }
 
-/// A table to which a deferred constraint is added under running consumers, a round trip away: whatever
-/// the policy, they get through, or halt right before the first that is refused.
+/// A deferred constraint is added to a table under running consumers, over a slow connection: whatever
+/// the policy, they get through, or halt right before the first refused record.
 async fn a_constraint_that_comes_later() -> Result<(), Unavailable> {
     const POLICIES: [&str; 3] = ["skip", "dead_letter", "halt"];
     let broker = Broker::shared(Version::V4_3).await?;
@@ -106,7 +106,7 @@ async fn a_constraint_that_comes_later() -> Result<(), Unavailable> {
             ))
             .await;
     }
-    // One of them is refused here already, behind some that only the server refuses.
+    // One of them is refused by the client, behind some that only the server refuses.
     let body = |i: u32| match i {
         1_500 => "no JSON".to_owned(),
         i => format!("{{\"v\":{i}}}"),
@@ -132,8 +132,8 @@ async fn a_backlog_gets_through_whatever_the_policy() {
     or_skip!(a_constraint_that_comes_later().await);
 }
 
-/// `schema` unset against `public`, `localhost` against `127.0.0.1`: one table, and only one of the two
-/// consumers writes. The way out that the other one names works.
+/// `schema` unset and `public`, `localhost` and `127.0.0.1`: one and the same table, and only one of the
+/// two consumers writes. The remedy in the other one's error works.
 async fn one_table_by_two_names() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let postgres = Postgres::shared().await?;

@@ -1,4 +1,4 @@
-//! TLS to the server: whom it trusts, what it presents, and what it says when that does not fit.
+//! TLS to the server: whom it trusts, what it presents, and the errors if that does not fit.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rillway::sink::conformance::batch;
@@ -37,7 +37,7 @@ async fn whom_it_trusts() {
     for setting in ["ssl_ca_file = 'ca.crt'", "ssl = on"] {
         postgres.run(&format!("ALTER SYSTEM SET {setting}")).await;
     }
-    // Who comes as `encrypted` has to have a certificate of that name.
+    // The user `encrypted` needs a certificate of that name.
     let hba = "hostssl all encrypted 127.0.0.1/32 cert\nhostnossl all encrypted 127.0.0.1/32 reject\n\
                host all all 127.0.0.1/32 trust\n";
     postgres.write("data/pg_hba.conf", hba);
@@ -86,7 +86,7 @@ async fn whom_it_trusts() {
         TlsOptions { insecure_skip_verify: true, ca: None, server_name: None, ..trusting.clone() };
     with(Some(skips)).await.unwrap().close().await.unwrap();
 
-    // A server that does not encrypt is not written to in the open.
+    // Nothing is written to a server that does not encrypt.
     let plain = or_skip!(Postgres::shared().await);
     let options = PostgresOptions { tls: Some(trusting), ..options(&plain.url(), &schema) };
     let what = transient(open(options).await.map(drop));

@@ -1,4 +1,4 @@
-//! What `check --connect` says of tables that cannot be written, before anything runs; and that it makes
+//! Errors of `check --connect` about tables that cannot be written, before anything runs; and it creates
 //! and changes nothing.
 
 use rillway::sink::postgres::examine;
@@ -13,7 +13,7 @@ async fn look(options: &PostgresOptions) -> Result<(), SinkError> {
 }
 
 #[tokio::test]
-async fn what_could_not_be_written_is_said_before() {
+async fn unwritable_tables_are_reported_before_a_start() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     let there = PostgresOptions {
@@ -59,12 +59,12 @@ async fn what_could_not_be_written_is_said_before() {
     postgres.run(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await;
     let what = transient(look(&few).await);
     assert!(what.contains(&format!("GRANT CREATE ON SCHEMA \"{schema}\"")), "{what}");
-    // Nothing of all this has made anything.
+    // None of this has created anything.
     let sql =
         format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{schema}'::regnamespace");
     let made: i64 = postgres.client().await.query_one(&sql, &[]).await.unwrap().get(0);
     assert_eq!(made, 0);
-    // Nor takes it the position from who has it.
+    // Nor does it take the position from its owner.
     let mut sink = open(there.clone()).await.unwrap();
     look(&there).await.unwrap();
     write(&mut sink, bodies(0, &[r#"{"v":"x"}"#])).await.unwrap();
@@ -75,7 +75,7 @@ async fn what_could_not_be_written_is_said_before() {
     );
 }
 
-/// What a person sees: also of the table of dead letters.
+/// The operator's view: also of the table of dead letters.
 async fn as_it_is_printed() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let postgres = Postgres::shared().await?;
@@ -111,6 +111,6 @@ async fn as_it_is_printed() -> Result<(), Unavailable> {
 }
 
 #[tokio::test]
-async fn check_connect_names_what_could_not_be_written() {
+async fn check_connect_reports_unwritable_tables() {
     or_skip!(as_it_is_printed().await);
 }

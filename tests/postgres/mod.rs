@@ -1,6 +1,6 @@
-//! The `postgres` sink against a real server: what it keeps, what the server refuses, what becomes of
-//! it when the server or the line fails, and who may write. Kills and freezes of the whole daemon are
-//! in [`crate::torture`].
+//! The `postgres` sink against a real server: what it keeps, what the server refuses, what happens when
+//! the server or the connection fails, and who may write. [`crate::torture`] has kills and freezes of the
+//! whole daemon.
 
 mod backlog;
 mod changes;
@@ -29,7 +29,7 @@ use crate::common::postgres::Postgres;
 use crate::common::proxy::Proxy;
 use crate::common::skip::or_skip;
 
-/// What it is by default, on this server, in this schema.
+/// The sink's defaults, on this server, in this schema.
 fn options(url: &str, schema: &str) -> PostgresOptions {
     PostgresOptions {
         url: Secret::new(url),
@@ -92,7 +92,7 @@ fn fatal<T: std::fmt::Debug>(result: Result<T, SinkError>) -> String {
     }
 }
 
-/// The offsets that are there, in order.
+/// The offsets in the table, in order.
 async fn offsets(postgres: &Postgres, schema: &str) -> Vec<i64> {
     let sql = format!("SELECT \"offset\" FROM {schema}.events ORDER BY 1");
     let rows = postgres.client().await.query(&sql, &[]).await.unwrap();
@@ -132,8 +132,8 @@ impl Medium for Table {
     }
 
     async fn visible(&mut self) -> Option<Vec<u64>> {
-        // As they were written: one transaction after the other. Where they lie says nothing, for the
-        // server fills the room that aborted ones have left.
+        // In the order of transactions. The physical order tells nothing, because the server reuses the
+        // space of aborted ones.
         let sql = format!(
             "SELECT \"offset\" FROM {}.events ORDER BY xmin::text::bigint, \"offset\"",
             self.schema

@@ -1,12 +1,12 @@
-//! Who may write, where two processes want to.
+//! Who may write, if two processes try to.
 
 use rillway::sink::conformance::batch;
 use rillway::types::Checkpoint;
 
 use super::*;
 
-/// The former owner's session cannot be ended by the newcomer, which is another role: the epoch alone
-/// keeps it out.
+/// The new owner cannot end the former owner's session, because it has another role: the epoch alone
+/// keeps the former owner out.
 #[tokio::test]
 async fn the_epoch_fences_without_help() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -32,7 +32,7 @@ async fn the_epoch_fences_without_help() {
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4]);
 }
 
-/// A process that was taken over from does not take back, though it opens the sink again.
+/// A process that lost the row does not take it back, though it opens the sink again.
 #[tokio::test]
 async fn a_claim_is_made_once() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -51,7 +51,7 @@ async fn a_claim_is_made_once() {
     let what = fatal(again(&first).await.map(drop));
     assert!(what.contains("another process took over"), "{what}");
     write(&mut heir, batch(4..5)).await.unwrap();
-    // Ended by the take-over, it connects again, and learns it then, or has noticed before.
+    // Its session was ended by the take-over: it notices when it connects again, or has noticed before.
     let mut told = write(&mut sink, batch(4..6)).await;
     if matches!(told, Err(SinkError::Transient { .. })) {
         told = write(&mut sink, batch(4..6)).await;
@@ -60,7 +60,7 @@ async fn a_claim_is_made_once() {
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3, 4]);
 }
 
-/// A server that forgot what it had confirmed: not gone over in silence, and mended by a restart.
+/// A server that lost confirmed transactions: this is reported, and a restart resolves it.
 #[tokio::test]
 async fn a_server_that_forgets() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -68,7 +68,7 @@ async fn a_server_that_forgets() {
     let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();
     write(&mut sink, batch(0..3)).await.unwrap();
     write(&mut sink, batch(3..6)).await.unwrap();
-    // As a backup would have it.
+    // As after a restored backup.
     postgres
         .run(&format!(
             "DELETE FROM {schema}.events WHERE \"offset\" > 2; \
@@ -89,9 +89,10 @@ async fn a_server_that_forgets() {
     assert_eq!(offsets(postgres, &schema).await.len(), 9);
 }
 
-/// A position that somebody moves while the sink is connected is not built upon, for a batch or a reset.
+/// A position that somebody moves while the sink is connected is not used, neither for a batch nor for a
+/// reset.
 #[tokio::test]
-async fn a_position_that_somebody_changed_is_not_built_upon() {
+async fn a_changed_position_is_not_used() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     for changed in ["1", "7", "NULL"] {
@@ -105,7 +106,7 @@ async fn a_position_that_somebody_changed_is_not_built_upon() {
         assert!(fatal(sink.restart().await).contains("had been committed"));
         let rows = offsets(postgres, &schema).await;
         assert_eq!(rows, (0..i64::try_from(next).unwrap() + 3).collect::<Vec<_>>());
-        // Put back, it is what was committed, and a new sink goes on.
+        // Once restored, it is the committed position again, and a new sink continues.
         postgres.run(&set(&(next + 2).to_string())).await;
     }
 }

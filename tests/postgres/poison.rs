@@ -1,5 +1,5 @@
-//! What can never be written: all such records of a batch are named, exactly, nothing of the batch
-//! lands, and the rest of it does then.
+//! Records that can never be written: all of a batch are reported exactly, nothing of the batch is
+//! written, and then the rest of it is.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use rillway::types::Offset;
 
 use super::*;
 
-/// A table of somebody else's with all that can refuse a row.
+/// An existing table with everything that can refuse a row.
 const STRICT: &str = "name varchar(5), amount numeric(5,2), small smallint, kind text CHECK (kind <> 'bad'), \
                       ref bigint, must text NOT NULL, extra jsonb, UNIQUE (ref)";
 
@@ -89,11 +89,11 @@ async fn every_kind_of_refusal_at_once() {
         assert!(detail.contains(why) && detail.contains(at), "{why} {at}: {detail}");
     }
     assert_eq!(offsets(postgres, &schema).await.len(), 500);
-    // And the sink goes on.
+    // And the sink continues.
     write(&mut sink, bodies(1_000, &[r#"{"must":"x"}"#])).await.unwrap();
 }
 
-/// Foreign keys are checked behind the COPY, where no line is named; deferred ones at the COMMIT.
+/// Foreign keys are checked after the COPY, where no line is named; deferred ones at the COMMIT.
 #[tokio::test]
 async fn refusals_that_name_no_line() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -115,8 +115,8 @@ async fn refusals_that_name_no_line() {
     }
 }
 
-/// A message that the client refuses stands behind one that only the COMMIT would refuse: both are named
-/// at once, for letters are written in order.
+/// A message that the client refuses is behind one that only the COMMIT would refuse: both are reported
+/// at once, because dead letters are written in order.
 #[tokio::test]
 async fn a_deferred_refusal_before_a_misfit() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -151,8 +151,8 @@ async fn a_deferred_refusal_before_a_misfit() {
     }
 }
 
-/// What a deferred constraint waits for may come later in the batch: that is no refusal, whatever else
-/// of the batch is refused.
+/// A later record of the batch may satisfy a deferred constraint: then nothing is refused for it, even if
+/// other records of the batch are.
 #[tokio::test]
 async fn a_deferred_constraint_that_is_met_in_the_end() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -192,7 +192,7 @@ async fn a_trigger_that_refuses() {
     assert_eq!(offsets(postgres, &schema).await, [5, 7]);
 }
 
-/// All bad, and many: still exact, and in bearable time.
+/// Many records, all bad: still exact, and in acceptable time.
 #[tokio::test]
 async fn thousands_of_bad_ones() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -211,7 +211,7 @@ async fn thousands_of_bad_ones() {
     assert_eq!(offsets(postgres, &schema).await.len(), 0);
 }
 
-/// A row without a partition is nobody's fault: the server's to mend, while we wait.
+/// A row without a partition is not the message's fault: the consumer waits until the server is repaired.
 #[tokio::test]
 async fn a_missing_partition_is_waited_for() {
     let postgres = or_skip!(Postgres::shared().await);

@@ -23,7 +23,7 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
     let there = options(&postgres.url(), &schema);
     let mut first = open_as(&there, "old").await.unwrap();
     write(&mut first, batch(0..3)).await.unwrap();
-    // The same table by another host's name, and by the role's own schema.
+    // The same table by another host name, and by the role's own schema.
     let url = postgres.url_of(&role, postgres.port).replace("127.0.0.1", "localhost");
     let same = PostgresOptions { schema: None, ..options(&url, &schema) };
     for options in [&there, &same] {
@@ -38,7 +38,7 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
     }
     // Nothing was taken over meanwhile.
     write(&mut first, batch(3..4)).await.unwrap();
-    // Other tables, other streams and replays are no repetitions.
+    // Other tables, other streams and replays repeat nothing.
     let beside = PostgresOptions { table: "beside".into(), ..there.clone() };
     let mut beside = open_as(&beside, "renamed").await.unwrap();
     write(&mut beside, batch(0..2)).await.unwrap();
@@ -47,7 +47,7 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
         .await
         .unwrap();
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2, 3]);
-    // The way out that the error names.
+    // The remedy that the error names.
     postgres
         .run(&format!(
             "DELETE FROM {schema}.events; DELETE FROM {schema}.rillway_positions \
@@ -82,7 +82,7 @@ async fn of_those_that_begin_at_once_one_writes() {
     assert_eq!(opened, 1);
 }
 
-/// A table of positions as the versions before made it.
+/// A table of positions as earlier versions made it.
 #[tokio::test]
 async fn positions_of_an_older_version() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -98,23 +98,23 @@ async fn positions_of_an_older_version() {
     postgres.run(&old.replace("S.", &format!("{schema}."))).await;
     let a = options(&postgres.url(), &schema);
     let b = PostgresOptions { table: "other".into(), ..a.clone() };
-    // A new reference waits, for nobody can tell where the rows of the others are.
+    // A new reference waits, because it is unknown which table the other rows are in.
     let what = transient(open_as(&a, "new").await.map(drop));
     assert!(what.contains("does not say into which") && what.contains("UPDATE"), "{what}");
-    // The old ones go on where they were.
+    // The old ones continue where they were.
     for (options, reference, at) in [(&a, "a", 5), (&b, "b", 9)] {
         let mut sink = open_as(options, reference).await.unwrap();
         assert_eq!(sink.position().await.unwrap().map(|at| at.offset.0), Some(at));
     }
-    // And then it is known.
+    // Then the tables are known.
     let third = PostgresOptions { table: "third".into(), ..a.clone() };
     open_as(&third, "new").await.unwrap();
     let what = fatal(open_as(&a, "newer").await.map(drop));
     assert!(what.contains("reference = \"a\""), "{what}");
 }
 
-/// The same in the hands of a role that may not alter it, nor make a table: rows twice are refused all
-/// the same.
+/// The same with a role that may not alter the table, nor create one: duplicate rows are refused all the
+/// same.
 #[tokio::test]
 async fn positions_of_an_older_version_that_may_not_be_altered() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -133,7 +133,7 @@ async fn positions_of_an_older_version_that_may_not_be_altered() {
         .await;
     let poor = options(&postgres.url_of(&role, postgres.port), &schema);
     let beside = PostgresOptions { table: "beside".into(), ..poor.clone() };
-    // Nobody can tell where the rows of the old one are.
+    // It is unknown which table the old one's rows are in.
     let what = transient(open_as(&beside, "new").await.map(drop));
     assert!(what.contains("does not say into which") && what.contains("ADD COLUMN"), "{what}");
     examine(&poor, &STREAM.into(), &"r".into()).await.unwrap();
@@ -145,7 +145,7 @@ async fn positions_of_an_older_version_that_may_not_be_altered() {
     let what = fatal(examine(&poor, &STREAM.into(), &"renamed".into()).await);
     assert!(what.contains("twice"), "{what}");
     write(&mut open_as(&beside, "new").await.unwrap(), batch(0..1)).await.unwrap();
-    // The owner adds the column: what is known stays known, and the sink goes on.
+    // The owner adds the column: what is known stays known, and the sink continues.
     postgres
         .run(&format!("ALTER TABLE {schema}.rillway_positions ADD COLUMN table_name text"))
         .await;
@@ -156,8 +156,8 @@ async fn positions_of_an_older_version_that_may_not_be_altered() {
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2]);
 }
 
-/// The tables are missing, and several consumers open their sinks at once: none of them fails for the
-/// others, and the table that they share has one index.
+/// The tables are missing, and several consumers open their sinks at once: none of them fails because of
+/// the others, and the table that they share has one index.
 #[tokio::test]
 async fn those_that_create_the_tables_at_once_all_open() {
     let postgres = or_skip!(Postgres::shared().await);

@@ -1,4 +1,4 @@
-//! Which tables it makes, which it takes, and what lands in them.
+//! Which tables it creates, which it accepts, and what is written into them.
 
 use rillway::sink::conformance::batch;
 
@@ -78,7 +78,7 @@ async fn typed_columns_with_all_their_digits() {
             r#"(,12,3,99999999999999999999999999999999999999,,"1970-01-01 00:00:00",,)"#,
         ]
     );
-    // The same into a table of somebody else's making, with narrower types.
+    // The same into an existing table with narrower types.
     let narrow = "t varchar(3), i smallint, f real, n numeric(10,2), b boolean, at timestamp, \
                   j json, y bytea, noted timestamptz DEFAULT now()";
     postgres.run(&format!("DROP TABLE {schema}.events; CREATE DOMAIN {schema}.name AS text; \
@@ -95,7 +95,7 @@ async fn typed_columns_with_all_their_digits() {
     assert_eq!(row, r#"(events,3,abc,5,0.5,1.01,"1970-01-01 00:00:01",[],f)"#);
 }
 
-/// All that is wrong is said at once, in words that a person can act on.
+/// Everything that is wrong is reported at once, in words that an operator can act on.
 #[tokio::test]
 async fn a_table_that_does_not_fit() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -125,7 +125,7 @@ async fn a_table_that_does_not_fit() {
     assert!(what.contains("is no table"), "{what}");
 }
 
-/// A role with what the guide says it needs, and no more; and what it is told when it lacks something.
+/// A role with exactly the rights that the guide lists; and the errors when it lacks one.
 #[tokio::test]
 async fn the_least_that_a_role_needs() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -157,7 +157,7 @@ async fn the_least_that_a_role_needs() {
     assert_eq!(offsets(postgres, &schema).await, [0, 1, 2]);
 }
 
-/// What the table lacks in mid-run is transient too, and is found again when it is back.
+/// A table that disappears while the sink runs is transient too; the sink continues when it is back.
 #[tokio::test]
 async fn a_table_that_changes_meanwhile() {
     let postgres = or_skip!(Postgres::shared().await);

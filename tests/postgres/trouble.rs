@@ -1,10 +1,10 @@
-//! A server that stops, refuses and lies about; a line that is cut at every place.
+//! A server that stops, refuses, or lacks what it confirmed; a connection that is cut at every point.
 
 use rillway::sink::conformance::batch;
 
 use super::*;
 
-/// Again and again, as the consumer does, until it is durable.
+/// Writes again and again, as the consumer does, until it is durable.
 async fn until_written(sink: &mut PostgresSink, batch: &Arc<Batch>) -> Vec<String> {
     let mut told = Vec::new();
     loop {
@@ -18,8 +18,8 @@ async fn until_written(sink: &mut PostgresSink, batch: &Arc<Batch>) -> Vec<Strin
     }
 }
 
-/// The line is cut after every so many bytes of a transaction: within the COPY, in the update of the
-/// position, on the COMMIT and before its answer.
+/// The connection is cut after every few bytes of a transaction: within the COPY, in the update of the
+/// position, at the COMMIT and before its answer.
 #[tokio::test]
 async fn a_line_that_is_cut_anywhere() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -65,9 +65,9 @@ async fn a_server_that_is_stopped_and_started() {
     assert_eq!(offsets(&postgres, &schema).await.len(), 30);
 }
 
-/// What the server refuses, it says in words with what to do; and all of it passes.
+/// Each refusal of the server gives the reason and what to do; and all of them are transient.
 #[tokio::test]
-async fn what_a_person_can_mend_on_the_server() {
+async fn errors_that_an_operator_can_fix_on_the_server() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
     let mut sink = open(options(&postgres.url(), &schema)).await.unwrap();
@@ -85,7 +85,7 @@ async fn what_a_person_can_mend_on_the_server() {
     };
     postgres.run("DO $$ BEGIN CREATE ROLE locked LOGIN PASSWORD 'hunter2'; EXCEPTION WHEN duplicate_object THEN END $$").await;
     let what = told("locked:wrong-one", schema.clone()).await;
-    assert!(what.contains("28P01") && what.contains("Mend the user and password"), "{what}");
+    assert!(what.contains("28P01") && what.contains("Correct the user and password"), "{what}");
     assert!(!what.contains("wrong-one"), "{what}");
     let what = told("nobody-here", schema.clone()).await;
     assert!(what.contains("28000"), "{what}");
@@ -97,12 +97,12 @@ async fn what_a_person_can_mend_on_the_server() {
     let url = format!("{}x", postgres.url());
     let what = transient(open(options(&url, &schema)).await.map(drop));
     assert!(what.contains("3D000") && what.contains("Create the database"), "{what}");
-    // The right password: it gets as far as its rights.
+    // The right password: now it fails only for its missing rights.
     let what = told("locked:hunter2", schema).await;
     assert!(what.contains("42501"), "{what}");
 }
 
-/// The roles' and databases' own settings do not weaken what is promised.
+/// Settings of the role and the database do not weaken the guarantee.
 #[tokio::test]
 async fn settings_that_would_weaken_it() {
     let postgres = or_skip!(Postgres::shared().await);
@@ -114,7 +114,7 @@ async fn settings_that_would_weaken_it() {
          ALTER ROLE {role} SET default_transaction_isolation = 'serializable'"
         ))
         .await;
-    // What the session has it tells by a trigger.
+    // A trigger records the session's settings.
     let mut sink = open(options(&postgres.url_of(&role, postgres.port), &schema)).await.unwrap();
     postgres.run(&format!(
         "CREATE FUNCTION {schema}.tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \

@@ -1,4 +1,4 @@
-//! Where a reference begins that has no position is decided once: whatever stops the consumer before
+//! The beginning of a reference without a position is decided once: whatever stops the consumer before
 //! its first commit, it begins there again, and nothing that was published since is skipped.
 
 use std::time::Duration;
@@ -17,8 +17,8 @@ const SOON: Duration = Duration::from_secs(30);
 const HELD: &str =
     "{ type = \"object\", url = \"held\", format = \"ndjson\", rotate_age = \"1h\" }";
 
-/// Every start that means another offset each time it is asked for, with what it begins at in a
-/// stream of 20 messages that were written at once.
+/// Every start that means another offset each time it is evaluated, with its first message in a stream of
+/// 20 messages that were written at once.
 fn starts() -> Vec<(&'static str, &'static str, u64)> {
     vec![
         ("next", "start = \"next\"", 20),
@@ -38,7 +38,7 @@ async fn all_run(daemon: &mut Daemon) {
     }
 }
 
-/// Connected once, stopped or killed, and only then the messages come.
+/// Connected once, then stopped or killed; only then messages are published.
 async fn quiet_then_stopped(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     for killed in [false, true] {
@@ -97,7 +97,7 @@ async fn quiet_then_stopped_on_rabbitmq_4_3() {
     or_skip!(quiet_then_stopped(Version::V4_3).await);
 }
 
-/// A container without a volume, or the second machine: nothing but what the broker has.
+/// A container without a volume, or a second machine: only the broker has the beginning.
 async fn on_another_machine(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "machine").await;
@@ -135,7 +135,7 @@ async fn on_another_machine_on_rabbitmq_4_3() {
     or_skip!(on_another_machine(Version::V4_3).await);
 }
 
-/// The broker cannot store an offset before 0: in an empty stream, the state file alone tells.
+/// The broker cannot store an offset below 0: for an empty stream, only the state file has the beginning.
 async fn in_an_empty_stream(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "empty").await;
@@ -169,7 +169,7 @@ async fn in_an_empty_stream_on_rabbitmq_4_3() {
     or_skip!(in_an_empty_stream(Version::V4_3).await);
 }
 
-/// What a sink holds in memory has not landed when the process is killed.
+/// Messages that a sink holds in memory are not written when the process is killed.
 #[tokio::test]
 async fn killed_while_the_sink_holds_what_came() {
     let broker = or_skip!(Broker::shared(Version::V4_3).await);
@@ -212,7 +212,7 @@ async fn nothing_is_read_before_the_beginning_is_kept() {
     for version in Version::ALL {
         let broker = Scripted::start(version).await;
         broker.append(Chunk::plain(0, &["a", "b", "c"]));
-        // The first two are lost on their way.
+        // The first two stores are lost.
         broker.script(|heard| match heard.key {
             keys::STORE_OFFSET if heard.nth < 2 => Say::Nothing,
             _ => Say::Usual,
@@ -234,7 +234,7 @@ async fn nothing_is_read_before_the_beginning_is_kept() {
     }
 }
 
-/// A broker that keeps nothing, and a state file that cannot be written: then it waits, and says so.
+/// A broker that stores nothing, and a state file that cannot be written: then it waits, and says so.
 #[tokio::test]
 async fn a_beginning_that_cannot_be_kept_is_waited_for() {
     let broker = Scripted::start(Version::V4_3).await;
@@ -255,12 +255,12 @@ async fn a_beginning_that_cannot_be_kept_is_waited_for() {
     daemon.until("c", "it runs", SOON, |c| c["state"] == "running").await;
     daemon.terminate().await;
 
-    // The file's place is taken by a folder, which nothing can replace.
+    // In place of the file there is a folder, which cannot be replaced.
     let home = Home::new(&broker.uri(), &consumer("x", "s", STDOUT, "start = \"next\""));
     let state = home.path("state/x@s.json.next");
     std::fs::create_dir_all(&state).unwrap();
     let mut daemon = home.start();
-    // Only until it finds it on the broker, where it stands by now.
+    // Only until it finds the beginning on the broker, which has it by now.
     eventually("it says why it waits", SOON, || async {
         let log = home.log();
         let line = log.lines().find(|line| line.contains("cannot be written"))?;
@@ -275,7 +275,7 @@ async fn a_beginning_that_cannot_be_kept_is_waited_for() {
     assert_eq!(body_texts(&printed(&home)), ["e"]);
 }
 
-/// What a policy begins with after a loss is a beginning like any other.
+/// A beginning that a policy chooses after a loss is treated like any other.
 #[tokio::test]
 async fn what_a_policy_begins_with_is_kept_too() {
     for sink in [STDOUT, FILE] {
@@ -287,10 +287,10 @@ async fn what_a_policy_begins_with_is_kept_too() {
         let mut daemon = home.start();
         daemon.until_durable("c", 5).await;
         daemon.terminate().await;
-        // Another stream, shorter; then one that retention has truncated.
+        // Another stream, which is shorter; then one that retention has truncated.
         for (log, next, reason, lost) in [
             (vec![Chunk::plain(0, &["x", "y"])], 2, "recreated", 2.0),
-            // 3 to 99 are gone; 100 and 101 are there, and passed over.
+            // 3 to 99 are gone; 100 and 101 exist, and are skipped.
             (vec![Chunk::plain(100, &["x", "y"])], 102, "retention", 99.0),
         ] {
             broker.replace_log(log.clone());

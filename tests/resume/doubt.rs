@@ -1,6 +1,6 @@
-//! A stream that seems to end below the position. What a broker counts of a stream's end is a lower
-//! bound: after a failover, or on a slow disk, it may say less than was read before. That is no lost
-//! position, nothing comes twice because of it, and nobody halts.
+//! A stream that seems to end below the position. The broker's statistics of a stream's end are a lower
+//! bound: after a failover, or on a slow disk, they may show less than was read before. So the position
+//! is not lost, no message is duplicated because of it, and no consumer halts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ fn log() -> [Chunk; 2] {
     [Chunk::plain(0, &["a", "b", "c"]), Chunk::plain(3, &["d", "e", "f"])]
 }
 
-/// The stream's member went away, as in a failover.
+/// The stream's member is gone, as in a failover.
 fn gone() -> bytes::Bytes {
     frame(keys::METADATA_UPDATE, 1, |out| {
         out.put_u16(0x06);
@@ -44,13 +44,13 @@ fn behind(heard: &Heard, version: Version) -> bytes::Bytes {
     })
 }
 
-/// Asked for the position: where the subscription begins (kind 4) and at which offset.
+/// The start of a subscription for the position (kind 4), and its offset.
 fn asks_for(heard: &Heard, offset: u64) -> bool {
     let start = &heard.payload[5 + 2 + 1..];
     heard.key == keys::SUBSCRIBE && start[..2] == [0, 4] && start[2..10] == offset.to_be_bytes()
 }
 
-/// The counters are behind, and everything else is as it was.
+/// The statistics are behind, and everything else is correct.
 #[tokio::test]
 async fn counters_that_are_behind_say_nothing() {
     for version in [Version::V4_0, Version::V4_3] {
@@ -78,7 +78,7 @@ async fn counters_that_are_behind_say_nothing() {
     }
 }
 
-/// A leader that has not committed the end anew: no chunk comes for the position, for a while.
+/// A leader that has not committed the end again: for a while, no chunk arrives for the position.
 #[tokio::test]
 async fn a_leader_that_catches_up() {
     for version in Version::ALL {
@@ -98,7 +98,7 @@ async fn a_leader_that_catches_up() {
                 keys::STREAM_STATS if version != Version::V3_10 => {
                     Say::Frames(vec![behind(heard, version)])
                 }
-                // It is subscribed, and nothing comes.
+                // It is subscribed, and nothing arrives.
                 keys::SUBSCRIBE if asks_for(heard, 5) || heard.payload[9] == 2 => {
                     Say::Frames(vec![answer(heard, 1, |_| {})])
                 }
@@ -124,7 +124,7 @@ async fn a_leader_that_catches_up() {
     }
 }
 
-/// Where it lasts, the position is lost in the end.
+/// If it lasts, the position finally counts as lost.
 #[tokio::test]
 async fn a_position_that_stays_away_for_minutes() {
     let broker = Scripted::start(Version::V4_3).await;

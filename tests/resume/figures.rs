@@ -1,4 +1,4 @@
-//! Figures of a stream that was created again: is anything of the old incarnation shown as the new one's?
+//! Figures of a re-created stream: is anything of the old incarnation shown as the new one's?
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 const FIRST: &str = "on_offset_lost = \"first\"";
 
-/// Offsets of the old incarnation mean other messages: they are not shown as those of the new one.
+/// Offsets of the old incarnation are other messages: they are not shown as the new one's.
 async fn figures_of_a_re_created_stream() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "figures").await;

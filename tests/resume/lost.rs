@@ -1,6 +1,6 @@
-//! Positions that the stream does not confirm. By default the consumer halts and says why, in words
-//! that tell a person what happened and what to do, and changes nothing. Otherwise it does as
-//! `on_offset_lost` says, and counts what is known to be gone.
+//! Positions that the stream does not confirm. By default the consumer halts, changes nothing, and tells
+//! the operator what happened and what to do. Otherwise it does as `on_offset_lost` says, and counts the
+//! messages that are known to be lost.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn lost(daemon: &Daemon, name: &str, reason: &str) -> Option<f64> {
     daemon.metric("rillway_lost_messages_total", &[&name, &reason]).await
 }
 
-/// Waits until a consumer has written so many messages in this run, and fails if it writes more.
+/// Waits until a consumer has written this many messages in this run, and fails if it writes more.
 async fn until_written(daemon: &mut Daemon, name: &str, messages: u64) {
     let label = format!("consumer=\"{name}\"");
     let metric = "rillway_written_messages_total";
@@ -47,7 +47,7 @@ async fn until_written(daemon: &mut Daemon, name: &str, messages: u64) {
     .await;
 }
 
-/// The bodies in the segments of a former history.
+/// The bodies in the segments of an old incarnation.
 fn put_aside(home: &Home, stream: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(home.path("out").join(stream)).unwrap() {
@@ -70,14 +70,14 @@ async fn oldest(broker: &Broker, stream: &str) -> u64 {
     Rstream::at(broker).await.unwrap().read(stream, 0, 1).await[0].offset
 }
 
-/// Publishes [`large`] messages, numbered from 10 on, until retention has taken the first segments,
-/// and what was stored for these references with them. Returns how many messages there were in all.
+/// Publishes [`large`] messages, numbered from 10, until retention has dropped the first segments
+/// together with the offsets stored for these references. Returns the number of all messages.
 async fn truncate(broker: &Broker, stream: &str, references: &[&str]) -> u64 {
     let mut published = 10;
     for round in 0..100 {
         streams::publish(broker, stream, (published..published + 50).map(large)).await;
         published += 50;
-        // Truncation follows a segment's end, and eviction of what was stored comes with the next.
+        // Truncation follows the end of a segment, and the stored offsets are evicted with the next one.
         if round < 8 || oldest(broker, stream).await <= 20 {
             continue;
         }
@@ -122,7 +122,7 @@ async fn evicted_by_retention(version: Version) -> Result<(), Unavailable> {
     assert_says(&reason, &[says, "retention", "on_offset_lost", &stream]);
     assert_says(&plan["f"], &["nowhere", "it would halt", says]);
     daemon.terminate().await;
-    // Whoever halted has changed nothing.
+    // A halted consumer has changed nothing.
     for name in ["f", "p", "n"] {
         assert_eq!(streams::stored_offset(broker, &stream, name).await, None, "{name}");
     }
@@ -148,7 +148,7 @@ async fn evicted_by_retention(version: Version) -> Result<(), Unavailable> {
     assert_eq!(lost(&daemon, "f", "retention").await, Some((first - 10) as f64));
     daemon.terminate().await;
 
-    // Retention may still be at work: the consumer found the beginning somewhere in between.
+    // Retention may still be running: the consumer found the beginning somewhere in between.
     let after = oldest(broker, &stream).await;
     assert!((before..=after).contains(&first), "{before} {first} {after}");
     let number = |body: &str| body.parse::<u64>().unwrap();
@@ -178,7 +178,7 @@ async fn evicted_by_retention_on_rabbitmq_4_3() {
     or_skip!(evicted_by_retention(Version::V4_3).await);
 }
 
-/// The stored offset is still there, but what comes after it is not: as the broker has it between two
+/// The stored offset still exists, but the messages after it do not: as on the broker between two
 /// segments.
 #[tokio::test]
 async fn a_stored_offset_below_the_first_that_is_left() {
@@ -200,11 +200,11 @@ async fn a_stored_offset_below_the_first_that_is_left() {
         assert_eq!(lost(&daemon, "c", "retention").await, Some(59.0));
         daemon.terminate().await;
         assert_eq!(offsets(&printed(&home)), [100, 101, 102]);
-        // Where it began anew was kept first.
+        // Its new beginning was stored first.
         let stores = [("c".to_owned(), 99), ("c".to_owned(), 102)];
         assert_eq!(broker.stores(), stores);
 
-        // Where the very next one is there, nothing is lost.
+        // If the very next message exists, nothing is lost.
         broker.set_stored("c", 99);
         let home = Home::new(&broker.uri(), &consumer("c", "s", STDOUT, ""));
         run_until(&home, &["c"], 102).await;
@@ -212,8 +212,8 @@ async fn a_stored_offset_below_the_first_that_is_left() {
     }
 }
 
-/// Publishes one message after the other until these consumers are in this state. Returns how many
-/// there are in all.
+/// Publishes one message after the other until these consumers are in this state. Returns the number of
+/// all messages.
 async fn publish_until(
     broker: &Broker,
     stream: &str,
@@ -251,7 +251,7 @@ async fn past_the_end(version: Version) -> Result<(), Unavailable> {
     let reason = daemon
         .until("p", "it doubts", SOON, |c| c["state"] == "backoff" && c["reason"].is_string());
     assert_says(reason.await["reason"].as_str().unwrap(), &["offset 500", "no chunk comes for it"]);
-    // What comes below the position decides.
+    // The chunk below the position decides.
     published = publish_until(broker, &stream, published, &daemon, &["p"], "halted").await;
     let reason = daemon.until_halted("p").await;
     let words =
@@ -279,7 +279,7 @@ async fn past_the_end(version: Version) -> Result<(), Unavailable> {
     assert_eq!(body_texts(&printed(&home)), bodies(0..published));
     let lines = home.lines("out", &stream);
     assert_eq!(body_texts(&lines), bodies(0..published));
-    // The loss is over: what is stored is what was read, and the next run goes on from there.
+    // The loss is over: what was read is stored, and the next run continues from there.
     let last = lines.last().unwrap()["offset"].as_u64();
     for name in ["p", "n", "f"] {
         assert_eq!(streams::stored_offset(broker, &stream, name).await, last, "{name}");
@@ -308,8 +308,8 @@ async fn past_the_end_on_rabbitmq_4_3() {
     or_skip!(past_the_end(Version::V4_3).await);
 }
 
-/// A stream that was created again, with fewer messages than were read of the former one, or with
-/// more: then only its chunks tell.
+/// A re-created stream, with fewer messages than were read of the old incarnation, or with more: then
+/// only its chunks show it.
 async fn created_again(version: Version, messages: u64) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "again").await;
@@ -329,7 +329,7 @@ async fn created_again(version: Version, messages: u64) -> Result<(), Unavailabl
     streams::delete(broker, &stream).await;
     streams::create_named(broker, &stream, &[]).await;
     streams::publish(broker, &stream, bodies(0..messages)).await;
-    // As a tool may do that backs offsets up.
+    // As a tool that backs offsets up may do.
     streams::store_offset(broker, &stream, "restored", 19).await;
 
     let mut daemon = home.start();
@@ -342,7 +342,7 @@ async fn created_again(version: Version, messages: u64) -> Result<(), Unavailabl
     let reason = daemon.until_halted("p").await;
     assert_says(&reason, &["no offset", "remembers 19", "created again", "on_offset_lost"]);
     daemon.terminate().await;
-    // A position of the former stream is not carried over into this one.
+    // A position of the old stream is not carried over into this one.
     assert_eq!(streams::stored_offset(broker, &stream, "f").await, None);
     assert_eq!(streams::stored_offset(broker, &stream, "p").await, None);
     assert_eq!(body_texts(&home.lines("out", &stream)), former);
@@ -401,7 +401,7 @@ async fn created_again_and_longer_on_rabbitmq_4_3() {
     or_skip!(created_again(Version::V4_3, 50).await);
 }
 
-/// The same under a consumer that runs, and has not stored what it wrote.
+/// The same under a running consumer that has not stored what it wrote.
 async fn created_again_while_it_runs(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "meanwhile").await;
@@ -418,7 +418,7 @@ async fn created_again_while_it_runs(version: Version) -> Result<(), Unavailable
     for name in ["p", "f"] {
         daemon.until(name, "it misses the stream", SOON, |c| c["state"] == "backoff").await;
     }
-    // The new one is looked at while it is empty, or when it has passed the position: either shows.
+    // The new stream is read while it is empty, or when it has passed the position: both show it.
     streams::create_named(broker, &stream, &[]).await;
     streams::publish(broker, &stream, bodies(0..50)).await;
     let reason = daemon.until_halted("p").await;

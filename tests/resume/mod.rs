@@ -1,13 +1,13 @@
-//! Where does a consumer that had a position continue? Exactly after it; if the stream does not confirm
-//! the position, nowhere, unless a policy allows it.
+//! Where does a consumer with a position continue? Exactly after it; if the stream does not confirm the
+//! position, nowhere, unless a policy allows it.
 //!
-//! - [`beginnings`]: where there is no position yet
+//! - [`beginnings`]: no position yet
 //! - [`positions`]: which of the positions counts, and what both independent clients read
 //! - [`doubt`]: a stream that seems to end below the position
-//! - [`figures`]: what is shown of a stream that was created again
-//! - [`lost`]: retention, an end that is too low, streams that were deleted and created again
+//! - [`figures`]: what is shown of a re-created stream
+//! - [`lost`]: retention, an end that is too low, re-created streams
 //! - [`restarted`]: a sink that dies before its first commit
-//! - [`unanswered`]: a broker that does not say what is stored
+//! - [`unanswered`]: a broker that does not answer what is stored
 
 mod beginnings;
 mod doubt;
@@ -28,8 +28,8 @@ const FILE: &str = r#"{ type = "file", dir = "out" }"#;
 const STDOUT: &str = r#"{ type = "stdout" }"#;
 const NULL: &str = r#"{ type = "null" }"#;
 
-/// A consumer that stores its offset when it ends and not before: a stored offset takes an offset of
-/// the stream. `more` is further keys.
+/// A consumer that stores its offset only when it ends: a stored offset takes an offset of the stream.
+/// `more` are further keys.
 fn consumer(name: &str, stream: &str, sink: &str, more: &str) -> String {
     format!(
         r#"
@@ -63,8 +63,8 @@ fn body_texts(lines: &[Value]) -> Vec<String> {
     lines.iter().map(|line| line["body"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What `rillway check --connect` says of where each consumer would resume, by its name. That it
-/// changed nothing in the folder is checked on the way.
+/// Where each consumer would resume according to `rillway check --connect`, by its name. Also checks that
+/// this changed nothing in the folder.
 async fn forecast(home: &Home) -> BTreeMap<String, String> {
     let before = everything_in(home);
     let mut command = home.command(&["check", "--connect", "--json"]);
@@ -98,7 +98,7 @@ fn everything_in(home: &Home) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     found
 }
 
-/// Each of these words is in the text.
+/// Checks that each of these words is in the text.
 #[track_caller]
 fn assert_says(text: &str, words: &[&str]) {
     for word in words {

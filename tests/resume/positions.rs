@@ -1,4 +1,4 @@
-//! Which position counts: the sink's own, else the stored one, and 0 is one like any other.
+//! Which position counts: the sink's own, else the stored one; 0 is one like any other.
 
 use super::{
     FILE, NULL, STDOUT, assert_says, bodies, body_texts, consumer, forecast, offsets, printed,
@@ -8,7 +8,7 @@ use crate::common::rstream::Rstream;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-/// Two clients, of which neither is ours.
+/// Two independent clients.
 async fn assert_stored(broker: &Broker, stream: &str, reference: &str, offset: Option<u64>) {
     let rstream = Rstream::at(broker).await.unwrap();
     assert_eq!(rstream.stored_offset(stream, reference).await, offset, "{reference}, by rstream");
@@ -26,7 +26,7 @@ async fn after_the_stored_offset(version: Version) -> Result<(), Unavailable> {
     rstream.store_offset(&stream, "by-rstream", 12).await;
     streams::store_offset(broker, &stream, "in-a-new-file", 7).await;
     streams::store_offset(broker, &stream, "all-read", 19).await;
-    // `next` would skip all of it: were a stored offset not found, that would show.
+    // `next` would skip all of it: so it would show if a stored offset were not found.
     let next = "start = \"next\"";
     let home = Home::new(
         &broker.uri(),
@@ -94,8 +94,8 @@ async fn after_the_stored_offset_on_rabbitmq_4_3() {
     or_skip!(after_the_stored_offset(Version::V4_3).await);
 }
 
-/// Whatever somebody stored meanwhile, higher or lower: the file goes on after its own last record,
-/// and in the end the broker's value is the file's again.
+/// Whatever somebody stored meanwhile, higher or lower: the file continues after its own last record, and
+/// in the end the broker has the file's offset again.
 async fn the_files_own_position_goes_first(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "own").await;

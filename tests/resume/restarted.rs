@@ -1,7 +1,7 @@
-//! A sink that dies before its first commit: the consumer that is started again begins where it began
-//! the first time, and not anew.
+//! A sink that dies before its first commit: the restarted consumer begins where it began the first time,
+//! and not at a new beginning.
 //!
-//! Through the library, since no sink of ours can be brought to panic.
+//! Through the library, since none of the real sinks can be made to panic.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::common::{Broker, Version, eventually, reading, streams};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What all sinks of one consumer have in common.
+/// State shared by all sinks of one consumer.
 #[derive(Default)]
 struct Shared {
     writes: AtomicU32,
@@ -83,7 +83,7 @@ async fn dies_before_its_first_commit() -> Result<(), Unavailable> {
         let begins = streams::stored_offset(broker, &stream, "c").await.unwrap() + 1;
         assert_eq!(begins, 20, "{start}");
         streams::publish(broker, &stream, bodies(20..30)).await;
-        // Where the broker has put them: what it keeps for itself takes offsets, too.
+        // Where the broker has put them: its own records take offsets, too.
         let there = reading::offsets(broker, &stream).await;
         let wanted: Vec<u64> = there.into_iter().filter(|offset| *offset >= begins).collect();
         assert_eq!(wanted.len(), 10, "{start}");

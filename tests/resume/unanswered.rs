@@ -1,5 +1,5 @@
-//! A broker that does not say what is stored: asked again, and never taken to say "nothing". It would
-//! start this reference anew, and here that would show as offsets 0 to 9 written twice.
+//! A broker that does not answer what is stored: it is asked again, and the missing answer never counts
+//! as "nothing". That would begin this reference again, and would show as offsets 0 to 9 written twice.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn internal_error_is_not_none() {
 }
 
 #[tokio::test]
-async fn a_code_that_nobody_knows_is_not_none() {
+async fn an_unknown_code_does_not_mean_none() {
     never_read_as_none(Say::Code(0x77), &["QueryOffset"]).await;
 }
 
@@ -85,7 +85,7 @@ async fn a_connection_that_ends_instead_is_not_none() {
     never_read_as_none(Say::HangUp, &["the connection to ", "was lost"]).await;
 }
 
-/// The control of the above: where the broker does say "none", the start counts.
+/// The counter-check: if the broker does answer "none", the start counts.
 #[tokio::test]
 async fn none_is_none() {
     let (broker, home) = broker(Version::V4_3).await;

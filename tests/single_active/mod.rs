@@ -1,5 +1,5 @@
-//! Several daemons with one reference, of which the broker has one active: is it exactly one, and does
-//! the next one go on where the former stopped, with nothing lost and nothing twice?
+//! Several daemons with one reference, of which the broker makes one active: is it exactly one, and does
+//! the next one continue where the former stopped, with nothing lost or duplicated?
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::common::{Broker, Version, eventually, streams};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Enough for several hand-overs, and not so much that the machine is busy with it.
+/// Enough for several hand-overs, and few enough to keep the machine responsive.
 const PACE: Pace = Pace { messages: 20, pause: Duration::from_millis(12) };
 
 const NAMES: [&str; 3] = ["files", "rows", "out"];
 
-/// The same three consumers for each daemon; only `out` writes to a place of its own.
+/// The same three consumers for each daemon; only `out` writes to a destination of its own.
 fn home(broker: &Broker, stream: &str, shared: &Path) -> Home {
     let shared = shared.display();
     let sinks = [
@@ -136,7 +136,7 @@ async fn an_orderly_hand_over_repeats_nothing_in_any_sink_on_4_0() {
     or_skip!(orderly(Version::V4_0).await);
 }
 
-/// The active one is killed, or frozen until another one has gone on.
+/// The active one is killed, or frozen until another one has taken over.
 async fn disorderly(signal: &str) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "single-active").await;
@@ -153,7 +153,7 @@ async fn disorderly(signal: &str) -> Result<(), Unavailable> {
     second.until("rows", "the second takes over", LONG, moved).await;
     second.until("out", "the second takes over", LONG, moved).await;
     if signal == "STOP" {
-        // The folder of files is locked by the frozen one until it wakes.
+        // The frozen daemon locks the folder of files until it wakes up.
         first.signal("CONT");
         first.until("rows", "it stands by", LONG, |c| c["state"] == "passive").await;
         first.until("out", "it stands by", LONG, |c| c["state"] == "passive").await;
@@ -161,7 +161,7 @@ async fn disorderly(signal: &str) -> Result<(), Unavailable> {
         until_it_moves(&mut second).await;
     }
     let total = load.stop().await;
-    // Whoever has the files now: all is there in the end.
+    // Whichever daemon has the files now: in the end they are complete.
     let files = Home::new(&broker.uri(), "");
     std::os::unix::fs::symlink(shared.path().join("files"), files.path("files")).unwrap();
     second.until("rows", "all is written", LONG, |c| durable(c) >= Some(total - 1)).await;

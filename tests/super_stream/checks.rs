@@ -1,4 +1,4 @@
-//! Does `rillway check` say what a super stream comes to?
+//! Does `rillway check` show the partitions and the sum of a super stream?
 
 use serde_json::Value;
 

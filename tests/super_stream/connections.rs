@@ -1,5 +1,5 @@
-//! Do the partitions share one connection, and does trouble of one, or of the connection, stay what it
-//! is?
+//! Do the partitions share one connection, and does a failure of one partition, or of the connection,
+//! stay limited to it?
 
 use super::{LONG, consumer, publish, row, rows, until_row, until_written};
 use crate::common::daemon::{Daemon, Home};
@@ -19,7 +19,7 @@ async fn until_all_run(daemon: &Daemon, name: &str) {
     .await;
 }
 
-/// Waits until there are these many connections; the one for the lag comes on top.
+/// Waits until there are this many connections, and one more for the lag.
 async fn until_connected(proxy: &Proxy, connections: usize) {
     eventually(&format!("{connections} connections and one for the lag"), LONG, || async {
         (proxy.open() == connections + 1).then_some(())
@@ -56,7 +56,7 @@ async fn one_for_all() -> Result<(), Unavailable> {
         until_written(broker, &daemon, name, partition).await;
     }
 
-    // All are cut off, come back, and share again.
+    // All connections are cut; the partitions reconnect, and share again.
     proxy.cut();
     for name in ["one", "two"] {
         eventually("all partitions were cut off", LONG, || async {
@@ -90,7 +90,7 @@ async fn partitions_share_one_connection_also_after_it_was_lost() {
     or_skip!(one_for_all().await);
 }
 
-/// A chunk that never fits into the memory ends the subscription of its partition alone.
+/// A chunk that never fits into the memory ends only the subscription of its partition.
 async fn too_large() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let (orders, partitions) = streams::create_super(broker, "large", 3).await;

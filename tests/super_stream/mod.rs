@@ -4,6 +4,7 @@ mod checks;
 mod connections;
 mod moving;
 mod sinks;
+pub(crate) mod spread;
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::common::daemon::Daemon;
 use crate::common::{Broker, eventually, reading, streams};
 
-const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 /// Small batches, so that there is progress at once.
 const SMALL: &str = "batch = { max_messages = 100, max_age = \"20ms\" }\n\
@@ -23,8 +24,8 @@ fn consumer(name: &str, super_stream: &str, rest: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nsuper_stream = \"{super_stream}\"\n{SMALL}\n{rest}\n")
 }
 
-/// What the admin server shows of one consumer: a row for each partition, by the stream.
-async fn rows(daemon: &Daemon, name: &str) -> Vec<Value> {
+/// The admin server's view of one consumer: a row for each partition, by the stream.
+pub(crate) async fn rows(daemon: &Daemon, name: &str) -> Vec<Value> {
     let Some((_, body)) = daemon.http("GET", "/api/v1/consumers").await else { return Vec::new() };
     let all: Value = serde_json::from_str(&body).unwrap();
     let all = all["consumers"].as_array().unwrap().iter();
@@ -35,7 +36,7 @@ async fn row(daemon: &Daemon, name: &str, stream: &str) -> Option<Value> {
     rows(daemon, name).await.into_iter().find(|row| row["stream"] == stream)
 }
 
-/// Waits until a row is as wanted.
+/// Waits until a row meets the condition.
 async fn until_row(
     daemon: &Daemon,
     (name, stream): (&str, &str),

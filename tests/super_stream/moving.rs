@@ -1,4 +1,4 @@
-//! Partitions and super streams that come and go while the daemon runs.
+//! Partitions and super streams that are added and removed while the daemon runs.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::common::load::assert_exact;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, amqp091, eventually, reading, streams};
 
-/// Everything in one place, from the next message on.
+/// Everything into one destination, from the next message on.
 const FILES: &str = "start = \"next\"\nsink = { type = \"file\", dir = \"files\" }";
 
 async fn until_running(daemon: &Daemon, partition: &str) -> Value {
@@ -54,7 +54,7 @@ async fn come_and_go(version: Version) -> Result<(), Unavailable> {
     until_written(broker, &daemon, "files", &late).await;
     partitions.push(late);
 
-    // One is unbound: what it has read is stored, and it is not shown any more.
+    // One is unbound: the offset of what it has read is stored, and it is not shown any more.
     let unbound = partitions.remove(0);
     publish(broker, &unbound, 100, 200).await;
     let end = until_written(broker, &daemon, "files", &unbound).await;
@@ -63,7 +63,7 @@ async fn come_and_go(version: Version) -> Result<(), Unavailable> {
     assert!(streams::stored_offset(broker, &unbound, "files").await >= Some(end));
     publish(broker, &unbound, 200, 300).await;
 
-    // One is deleted: the others go on.
+    // One is deleted: the others continue.
     let deleted = partitions.remove(0);
     streams::delete(broker, &deleted).await;
     for partition in &partitions {
@@ -76,7 +76,7 @@ async fn come_and_go(version: Version) -> Result<(), Unavailable> {
     }
     until_gone(&daemon, &deleted).await;
 
-    // The first one comes back, and goes on where it was.
+    // The first one is bound again, and continues where it was.
     amqp091::bind(broker, &unbound, &orders, "0").await;
     until_running(&daemon, &unbound).await;
     until_written(broker, &daemon, "files", &unbound).await;
@@ -86,7 +86,7 @@ async fn come_and_go(version: Version) -> Result<(), Unavailable> {
         assert_exact(partition, &home.lines("files", partition), total);
     }
 
-    // A partition that comes while nothing runs is read from its first message on, too.
+    // A partition that is added while nothing runs is read from its first message, too.
     let meanwhile = format!("{orders}-meanwhile");
     streams::create_named(broker, &meanwhile, &[]).await;
     publish(broker, &meanwhile, 0, 100).await;
@@ -139,7 +139,7 @@ async fn missing_and_made() -> Result<(), Unavailable> {
     .await;
     assert_eq!(daemon.metric("rillway_consumer_ready", &labels).await, None);
 
-    // It is deleted as a whole: nothing is forgotten, and everything is said.
+    // The whole super stream is deleted: nothing is forgotten, and every consumer shows its reason.
     streams::delete_super(broker, &orders).await;
     until_row(&daemon, ("files", &orders), "it is missing again", |row| {
         row["reason"].as_str().is_some_and(|reason| reason.contains("does not exist"))
@@ -179,6 +179,6 @@ async fn too_old() -> Result<(), Unavailable> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rabbitmq_3_10_is_told_to_be_too_old() {
+async fn rabbitmq_3_10_is_reported_as_too_old() {
     or_skip!(too_old().await);
 }

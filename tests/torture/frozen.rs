@@ -1,8 +1,8 @@
 //! Two daemons with the same configuration, of which one is frozen: in the middle of a write, or
-//! anywhere. The other one goes on where the medium lets it; then the first wakes. Nothing of what it
-//! still writes may land a second time, or in the wrong place.
+//! anywhere. The other one continues if the destination allows it; then the first one wakes up. Nothing
+//! that it still writes may be stored a second time, or in the wrong place.
 //!
-//! It stays frozen only until the other one has gone on; `FREEZE_SECONDS=90` is the long form.
+//! It stays frozen only until the other one has continued; `FREEZE_SECONDS=90` is the long form.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ use crate::common::{Broker, Version, env_or, eventually, streams};
 
 const PACE: Pace = Pace { messages: 20, pause: Duration::from_millis(12) };
 
-/// It is frozen after so many passes of a point, at the most: not at the first, so that there is
+/// It is frozen after at most this many passes of a point: not always at the first, so that there is
 /// something that the other one must not repeat.
 const PASSED: std::ops::RangeInclusive<u64> = 2..=8;
 
-/// Freezes the first of two daemons anywhere, and then at each point of a write to the medium.
+/// Freezes the first of two daemons anywhere, and then at each point of a write.
 pub(crate) async fn frozen(mut oracle: impl Oracle) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let points = oracle.points().iter().filter(|p| matches!(p, Point::Written | Point::Flushed));
@@ -101,7 +101,7 @@ async fn freeze(broker: &Broker, oracle: &mut impl Oracle, point: Option<Point>)
     tally
 }
 
-/// For as long as was asked for: that it is long is the point.
+/// Waits as long as requested: the duration is part of the test.
 async fn stay_frozen(heir: &mut Daemon, since: Instant) {
     let frozen = Duration::from_secs(env_or("FREEZE_SECONDS", 0));
     while since.elapsed() < frozen {

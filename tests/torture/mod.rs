@@ -1,27 +1,30 @@
-//! Do sinks keep what they promise? The real daemon, a real broker, the real medium and a producer at
-//! work; and then everything that can go wrong in the middle:
+//! Do sinks keep their promises? The real daemon, a real broker, the real destination and a running
+//! producer; and then everything that can go wrong in the middle:
 //!
 //! - [`kills`]: `kill -9` at random moments, and between any two steps of a write
 //! - [`frozen`]: two daemons with the same configuration, of which one is frozen while the other goes on
-//! - [`outage`]: the medium fails for a while, beside a consumer that must not notice
+//! - [`outage`]: the destination fails for a while, beside a consumer that must not notice
+//! - [`rolling`]: three daemons share the partitions of a super stream, and are restarted and killed in turn
 //!
-//! In the end what was published is compared with what landed: is anything lost, there twice, or torn?
-//! Of each sink there is an [`oracle::Oracle`] in [`media`], which says how it is set up and reads back
-//! what landed, without the daemon.
+//! In the end what was published is compared with what was written: is anything lost, duplicated, or
+//! torn? Each sink has an [`oracle::Oracle`] in [`media`], which sets it up, and reads back what was
+//! written without the daemon.
 //!
-//! By default a few kills of each kind, in seconds. All of them by one command, with a table at the end:
+//! By default a few kills of each kind, within seconds. One command runs all of them, and prints a table
+//! at the end:
 //!
 //! ```text
 //! KILLS=200 make torture
 //! ```
 //!
-//! The moments are random; `SEED=…` repeats those of an earlier run, as far as that can be had.
+//! The moments are random; `SEED=…` repeats those of an earlier run, as far as possible.
 
 mod frozen;
 mod kills;
 mod media;
 mod oracle;
 mod outage;
+mod rolling;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -33,10 +36,10 @@ use crate::common::daemon::{Daemon, Home};
 /// The consumer under torture.
 const NAME: &str = "tortured";
 
-/// What may take long on a machine with other things to do, but not for ever.
+/// Time limit for steps that may be slow on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
 
-/// Small batches and offsets that are stored often, so that many different points of the work are met.
+/// Small batches and frequent stores, so that many different points of the work are met.
 const SMALL: &str = r#"
 batch = { max_messages = 40, max_bytes = "1MiB", max_age = "20ms" }
 commit = { every_messages = 100, every = "100ms" }
@@ -52,7 +55,7 @@ fn consumer(stream: &str, sink: &str) -> String {
 
 /// A daemon's folder, with the consumer under torture and these others.
 fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
-    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", broker.uri());
+    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", oracle.uri(broker));
     Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
 }
 
@@ -60,7 +63,7 @@ fn durable(consumer: &serde_json::Value) -> Option<u64> {
     consumer["durable_offset"].as_u64()
 }
 
-/// Waits until the consumer has made something durable that was not, since it runs.
+/// Waits until the consumer has made something new durable in this run.
 async fn until_progress(daemon: &mut Daemon) {
     let before = daemon.until(NAME, "a position", LONG, |c| {
         c["state"] == "running" && c["received_offset"].is_u64()
@@ -69,8 +72,8 @@ async fn until_progress(daemon: &mut Daemon) {
     daemon.until(NAME, "progress", LONG, |c| durable(c) > before).await;
 }
 
-/// Waits until the last of so many messages has landed, and returns all that did then. Offsets do not
-/// tell: the broker's own chunks take some too.
+/// Waits until the last of this many messages is written, and returns all that are written then. Offsets
+/// do not tell: the broker's own chunks take some too.
 async fn all_landed(
     daemon: &mut Daemon,
     oracle: &mut impl Oracle,
@@ -83,8 +86,9 @@ async fn all_landed(
     let began = Instant::now();
     daemon
         .until(NAME, "all is durable", within, |c| {
-            // Where all was before, this daemon has made nothing durable. It stores the sink's position
-            // once the stream has shown a chunk: a drain before that leaves the stored offset as it is.
+            // If everything was written before, this daemon has made nothing durable. It stores the
+            // sink's position once the stream has shown a chunk: a drain before that leaves the stored
+            // offset unchanged.
             durable(c).max(c["stored_offset"].as_u64()) >= Some(last)
                 && c["received_offset"].is_u64()
         })

@@ -1,89 +1,101 @@
-//! What the torture has to know of a sink and its medium.
+//! What the torture tests have to know of a sink and its destination.
 
 use std::path::Path;
 
 use async_trait::async_trait;
 use rillway::faults::Point;
 
+use crate::common::Broker;
 use crate::common::daemon::Home;
 
-/// Knows one sink on one medium, and what must have landed there.
+/// Knows one sink on one destination, and what must have been written there.
 #[async_trait]
 pub(crate) trait Oracle: Send {
-    /// What the table calls it.
+    /// Name in the table of results.
     fn name(&self) -> &'static str;
 
-    /// The sink for this stream, as `sink = …` takes it: the same for every daemon.
+    /// The sink for this stream, as in `sink = …`: the same for every daemon.
     fn sink(&self, stream: &str) -> String;
+
+    /// The broker's address.
+    fn uri(&self, broker: &Broker) -> String {
+        broker.uri()
+    }
+
+    /// True if the broker stores the offsets.
+    fn stores_offsets(&self) -> bool {
+        true
+    }
 
     /// Further lines of `[broker]`.
     fn broker_lines(&self) -> &'static str {
         ""
     }
 
-    /// Everything that landed, in the medium's order, read without the daemon, which may be running.
+    /// Everything that was written, in the destination's order; read without the daemon, which may be
+    /// running.
     async fn landed(&mut self, home: &Home, stream: &str) -> Landed;
 
-    /// True if a message may be there more than once after a crash.
+    /// True if a message may be duplicated after a crash.
     fn may_repeat(&self) -> bool {
         false
     }
 
-    /// The points that a write to it passes.
+    /// The points that a write passes.
     fn points(&self) -> &'static [Point] {
         &Point::ALL
     }
 
-    /// Called after each kill: what a reader of the medium would do. Says how many records the kill
-    /// has torn, where such a medium may hold torn ones.
+    /// Called after each kill: does what a reader of the destination would do. Returns the number of
+    /// records that the kill has torn, if such a destination may hold torn ones.
     async fn after_kill(&mut self, _home: &Home, _stream: &str) -> u64 {
         0
     }
 
-    /// What becomes of a second daemon with the same configuration, where the first one is frozen at
-    /// this point, or anywhere.
+    /// The fate of a second daemon with the same configuration, if the first one is frozen at this point,
+    /// or anywhere.
     fn second(&self, _frozen_at: Option<Point>) -> Second {
         Second::TakesOver
     }
 
-    /// Has the medium fail, or work again; `false` where this one cannot be made to.
+    /// Makes the destination fail, or work again; `false` if this failure is not possible here.
     async fn break_down(&mut self, _how: Failure, _on: bool) -> bool {
         false
     }
 }
 
-/// What becomes of a second daemon with the same configuration.
+/// The fate of a second daemon with the same configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Second {
-    /// It waits until the first is gone.
+    /// It waits until the first one is gone.
     Waits,
-    /// It goes on, and the first one halts when it wakes.
+    /// It continues, and the first one halts when it wakes up.
     TakesOver,
-    /// It can do so when the first one has woken and ended what it was at.
+    /// It continues once the first one has woken up and ended its transaction.
     WaitsForTheFirstToWake,
-    /// One of these two, by where the first one happened to be.
+    /// One of these two, depending on where the first one was frozen.
     TakesOverOrWaits,
-    /// Both go on, and the medium keeps what comes twice only once.
+    /// Both continue, and the destination drops duplicates.
     IsRecognised,
 }
 
-/// How a medium fails.
+/// How a destination fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It is not there: stopped, or out of reach.
+    /// It is stopped, or cannot be reached.
     Gone,
     /// It answers, and refuses every write.
     Refuses,
-    /// It takes what it is given and does not answer.
+    /// It accepts requests and does not answer.
     Hangs,
 }
 
-/// What landed.
+/// Everything that was written.
 #[derive(Debug, Default)]
 pub(crate) struct Landed {
     /// Of each record: its offset, and the number in its body.
     pub(crate) records: Vec<(u64, u64)>,
-    /// Records that cannot be read.
+    /// Number of records that cannot be read.
     pub(crate) torn: u64,
 }
 
@@ -99,7 +111,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     format!("{:?}", path.to_str().expect("a path that is text"))
 }
 
-/// What became of the messages below `total`.
+/// The fate of the messages below `total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) total: u64,
@@ -109,7 +121,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Compares what landed with what was published. Where nothing may be repeated, the order must be
+    /// Compares what was written with what was published. If nothing may be repeated, the order must be
     /// the stream's.
     pub(crate) fn of(oracle: &dyn Oracle, landed: &Landed, total: u64) -> Tally {
         let what = oracle.name();
@@ -141,8 +153,8 @@ impl Tally {
         }
     }
 
-    /// Nothing lost; nothing repeated where the sink promises so; and nothing torn but what kills did
-    /// to a medium that cannot help it.
+    /// Checks that nothing is lost; that nothing is duplicated if the sink promises so; and that nothing
+    /// is torn, except by kills in a destination that cannot prevent it.
     pub(crate) fn assert_kept(&self, oracle: &dyn Oracle, torn: u64) {
         assert!(self.lost == 0, "{}: lost: {self:?}", oracle.name());
         let may = oracle.may_repeat() || self.repeated == 0;

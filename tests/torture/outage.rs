@@ -1,6 +1,6 @@
-//! The medium fails for a while, beside another consumer of the same daemon: does that one keep its
-//! pace, does memory stay within the bound that `rillway check` prints, and does everything land, by
-//! itself, once the medium works again?
+//! The destination fails for a while, beside another consumer of the same daemon: does that one keep its
+//! speed, does memory stay within the bound that `rillway check` prints, and is everything written,
+//! without help, once the destination works again?
 //!
 //! Each failure lasts some seconds; `OUTAGE_SECONDS=60` makes that longer.
 
@@ -16,15 +16,15 @@ use crate::common::{Broker, Version, env_or, streams};
 
 const PACE: Pace = Pace { messages: 40, pause: Duration::from_millis(20) };
 
-/// For the program itself, whatever it is told to do; as in the other tests of memory.
+/// Memory for the program itself, whatever its configuration; as in the other tests of memory.
 const PROCESS_BYTES: u64 = 32 << 20;
 
-/// What has been standing still for so long is taken to stand.
+/// Without a change for this long, a figure counts as standing still.
 const STANDS: Duration = Duration::from_secs(1);
 
 const BYSTANDER: &str = "bystander";
 
-/// All failures that this medium can be brought into, one after the other.
+/// All failures that are possible with this destination, one after the other.
 pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let began = Instant::now();
@@ -66,11 +66,11 @@ pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> 
     Ok(())
 }
 
-/// The one comes to a stand, and stays where it is; the other one follows the producer.
+/// The failing one stops, and stays where it is; the other one follows the producer.
 async fn while_it_is_down(daemon: &mut Daemon, load: &Load, failure: Failure) {
     let seconds = Duration::from_secs(env_or("OUTAGE_SECONDS", 2));
     let began = Instant::now();
-    // What was under way when it began may still come through.
+    // Writes in flight at the beginning may still succeed.
     let (mut at, mut since) = (None, Instant::now());
     while since.elapsed() < STANDS + seconds {
         let published = load.confirmed();

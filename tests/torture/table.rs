@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::oracle::Tally;
 
-/// Notes what came of one test.
+/// Adds the result of one test.
 pub(crate) fn row(sink: &str, what: &str, times: u64, tally: Tally, took: Duration) {
     let Tally { total, lost, repeated, torn } = tally;
     let seconds = took.as_secs();
@@ -15,7 +15,7 @@ pub(crate) fn row(sink: &str, what: &str, times: u64, tally: Tally, took: Durati
     );
     let Some(path) = std::env::var_os("RILLWAY_TORTURE_TABLE") else { return };
     let line = format!("{sink}\t{what}\t{times}\t{total}\t{lost}\t{repeated}\t{torn}\t{seconds}\n");
-    // One write: lines of tests that run at the same time stay whole.
+    // One write, so that lines of parallel tests stay whole.
     std::fs::OpenOptions::new()
         .create(true)
         .append(true)

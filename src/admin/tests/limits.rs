@@ -84,7 +84,7 @@ async fn a_connection_is_used_again_but_not_for_ever() {
 
 /// As many connections as there may be, and some more, of each kind that does nothing for long.
 #[tokio::test]
-async fn whoever_is_idle_or_slow_keeps_nobody_out() {
+async fn idle_or_slow_clients_do_not_block_others() {
     let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
     let server = Server::start(scripted, Limits::default()).await;
     let places = Limits::default().connections;
@@ -118,7 +118,7 @@ async fn whoever_is_idle_or_slow_keeps_nobody_out() {
 
 /// One that is being worked for is closed only after those that are waited for.
 #[tokio::test]
-async fn a_request_under_way_outlives_what_is_idle() {
+async fn a_running_request_outlives_idle_connections() {
     let limits = Limits { connections: 3, ..Limits::default() };
     let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
     let server = Server::start(scripted, limits).await;
@@ -140,7 +140,7 @@ async fn a_request_under_way_outlives_what_is_idle() {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_no_one_who_is_idle_and_not_long_for_others() {
+async fn shutdown_waits_for_no_idle_client_and_not_long_for_others() {
     let limits = Limits { stop_time: Duration::from_millis(300), ..Limits::default() };
     let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
     let server = Server::start(scripted, limits).await;

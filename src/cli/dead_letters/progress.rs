@@ -94,8 +94,12 @@ impl Progress {
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Unavailable(format!("{}: {what}", path.display()))
         };
-        files::make_folder(state_dir).map_err(|error| failed(&error))?;
-        let lock = File::create(path.with_extension("lock")).map_err(|error| failed(&error))?;
+        let locked = path.with_extension("lock");
+        let made = files::make_folder(state_dir).and_then(|()| File::create(&locked));
+        let lock = made.map_err(|error| {
+            let what = files::unwritten(&locked, &error);
+            failed(&format!("cannot be written: {what}. The user who replays must be allowed to write in `state_dir`"))
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -187,7 +191,7 @@ mod tests {
     /// The stream was created again: its letters are not the settled ones, though their offsets are
     /// lower, or the same.
     #[test]
-    fn of_a_new_history_nothing_is_settled() {
+    fn nothing_of_a_new_incarnation_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         let (progress, mut rounds) = open(dir.path(), "r").unwrap();
         let old = [(20, 1), (5000, 2)];
@@ -224,7 +228,7 @@ mod tests {
         assert!(rounds.wants(Offset(10)));
     }
 
-    /// One file for each consumer, as it was; and each of its streams goes on by itself.
+    /// One file for each consumer, as before; and each of its streams continues independently.
     #[test]
     fn the_file_of_an_earlier_version_is_read_by_its_stream() {
         let dir = tempfile::tempdir().unwrap();

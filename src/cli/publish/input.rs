@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_what_stood_before_it_goes_out() {
+    fn a_bad_line_is_named_and_the_lines_before_it_are_published() {
         let (runs, ended) = feed(b"{\"a\":1}\n\n  \n[2]\nnope\n{}\n", Format::Ndjson, 100);
         assert_eq!(flat(runs), ["{\"a\":1}", "[2]"]);
         let error = ended.unwrap_err().to_string();

@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 use super::elder;
 use crate::cli::exit::Failure;
 use crate::config::{BrokerAddress, BrokerConfig, Mechanism};
+use crate::oauth::Keeper;
+use crate::types::Secret;
 
 /// Id of the only publisher of each connection.
 const PUBLISHER: u8 = 1;
@@ -86,7 +88,20 @@ impl Target {
         Ok(Target { broker, stream: stream.to_owned(), tls, elder: AtomicBool::new(false) })
     }
 
-    fn options(&self, address: &BrokerAddress) -> Result<ClientOptions, SessionError> {
+    /// The password, or an access token. A session ends when that expires, and the next one has a newer
+    /// one.
+    async fn password(&self) -> Result<Secret, SessionError> {
+        let Some(tokens) = &self.broker.oauth else { return Ok(self.broker.password.clone()) };
+        let token = Keeper::of(tokens).token().await;
+        let token = token.map_err(|error| SessionError::Transient(error.to_string()))?;
+        Ok(token.secret().clone())
+    }
+
+    fn options(
+        &self,
+        address: &BrokerAddress,
+        password: &Secret,
+    ) -> Result<ClientOptions, SessionError> {
         let tls = match &self.tls {
             Tls::Off => Ok(TlsConfiguration::Disabled),
             Tls::Unverified => TlsConfiguration::builder().enable(true).build(),
@@ -104,7 +119,7 @@ impl Target {
             .host(&address.host)
             .port(address.port)
             .user(&self.broker.username)
-            .password(self.broker.password.reveal())
+            .password(password.reveal())
             .v_host(&self.broker.vhost)
             .heartbeat(u32::try_from(seconds).unwrap_or(u32::MAX))
             .max_frame_size(FRAME_BYTES_MAX)
@@ -143,7 +158,7 @@ impl Target {
         address: &BrokerAddress,
         tried: &str,
     ) -> Result<Option<Client>, SessionError> {
-        let options = self.options(address)?;
+        let options = self.options(address, &self.password().await?)?;
         let call = async move {
             match Client::connect(options).await {
                 Err(ClientError::ConnectionClosed) => Ok(None),

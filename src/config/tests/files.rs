@@ -17,7 +17,7 @@ fn reference() -> String {
     std::fs::read_to_string(folder().join("reference.toml")).unwrap()
 }
 
-/// What the files refer to.
+/// Files that the configurations refer to.
 fn env(credentials: &Path) -> Env {
     std::fs::write(credentials.join("rabbitmq-password"), "x").unwrap();
     Env::from([
@@ -49,7 +49,7 @@ fn commented_runs(text: &str) -> Vec<Vec<usize>> {
 }
 
 /// The text with these lines put into force. A line in force that sets the same key in the same
-/// table, or that `uris` or `super_stream` replaces, gives way.
+/// table, or that `uris`, `super_stream` or `references` replaces, gives way.
 fn put_into_force(text: &str, run: &[usize]) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let start = lines[..run[0]].iter().rposition(|l| l.starts_with('[')).unwrap_or(0);
@@ -62,6 +62,9 @@ fn put_into_force(text: &str, run: &[usize]) -> String {
     }
     if replaced.contains("super_stream") {
         replaced.insert("stream".to_owned());
+    }
+    if replaced.contains("references") {
+        replaced.insert("reference".to_owned());
     }
     let out = lines.iter().enumerate().map(|(i, line)| {
         if run.contains(&i) {
@@ -154,7 +157,8 @@ fn least(about: &About) -> String {
 fn the_reference_shows_the_defaults() {
     let file = File::new(&reference());
     let shown = file.load(&Env::default()).unwrap();
-    let first = "[[consumer]]\nname = \"everything\"\nstream = \"events\"\n\
+    let first = "[[watch]]\nstream = \"events\"\nreference = \"billing\"\n\
+                 [[consumer]]\nname = \"everything\"\nstream = \"events\"\n\
                  sink = { type = \"null\" }\n";
     let sinks: String = SINKS.iter().map(|about| least(about())).collect();
     std::fs::write(file.path(), format!("{first}{sinks}")).unwrap();
@@ -162,7 +166,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(shown.consumers.len(), 1 + SINKS.len());
 }
 
-/// What precedes the parts of the sinks in the reference.
+/// The text before the parts of the sinks in the reference.
 const PARTS: &str = "put together from src/sink/*/reference.toml.\n\n";
 
 #[test]
@@ -196,9 +200,9 @@ fn each_sinks_part_is_of_that_sink() {
 
 #[test]
 fn the_files_that_are_shipped_load() {
-    let mut files = vec![folder().join("rillway.toml")];
+    let mut files = vec![folder().join("rillway.toml"), folder().join("super.toml")];
     files.extend(std::fs::read_dir(folder().join("examples")).unwrap().map(|e| e.unwrap().path()));
-    assert!(files.len() >= 4, "{files:?}");
+    assert!(files.len() >= 5, "{files:?}");
     let creds = tempfile::tempdir().unwrap();
     for file in files {
         assert_eq!(file.extension().unwrap(), "toml", "{file:?}");

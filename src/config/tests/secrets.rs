@@ -98,7 +98,7 @@ fn nothing_ever_shows_a_secret() {
 
 /// Hosts, ports and paths are shown in errors. Part of a password must never be parsed as one of them.
 #[test]
-fn a_password_that_is_not_percent_encoded_is_refused_before_it_is_taken_for_something_else() {
+fn a_password_that_is_not_percent_encoded_is_refused() {
     let of = |sink: &str| {
         load(&format!("[[consumer]]\nname = \"c\"\nstream = \"s\"\n[consumer.sink]\n{sink}\n"))
     };

@@ -16,7 +16,7 @@ fn error(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_no_toml_is_placed_and_says_what_to_do() {
+fn toml_errors_name_the_line_and_the_remedy() {
     let with = |extra: &str| format!("{CONSUMER}{extra}\n");
     for (text, says) in [
         (
@@ -48,7 +48,7 @@ fn what_is_no_toml_is_placed_and_says_what_to_do() {
 }
 
 #[test]
-fn tables_and_lists_that_were_taken_for_each_other() {
+fn tables_and_lists_that_were_confused() {
     let one = CONSUMER.replace("[[consumer]]", "[consumer]") + "memry = \"1MiB\"\n";
     let error = error(one.as_bytes());
     for says in [
@@ -85,7 +85,7 @@ fn a_file_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn a_variable_that_looks_like_a_key_and_sets_none_is_told() {
+fn a_variable_that_looks_like_a_key_but_sets_none_is_reported() {
     for (name, meant) in [
         ("RILLWAY_BROKER_URI", "did you mean RILLWAY__BROKER__URI?"),
         ("RILLWAY_BROKER_CONNECT_TIMEOUT", "did you mean RILLWAY__BROKER__CONNECT_TIMEOUT?"),

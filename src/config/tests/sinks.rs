@@ -22,6 +22,10 @@ fn http_says_what_is_wrong_without_the_secrets() {
         ("url = \"https://\"", "not a URL"),
         ("url = \"http://h/\"\ntls = {}", "the URL's scheme is not https"),
         (&format!("{url}tls = {{ cert = \"c\" }}"), "`cert` and `key` go together"),
+        (
+            &format!("{url}tls = {{ ca = \"c\", insecure_skip_verify = true }}"),
+            "accepts any certificate",
+        ),
         (&format!("{url}headers = {{ authorization = \"hunter2\" }}"), "and the URL holds a user"),
         (
             &format!("{url}headers = {{ \"a b\" = \"hunter2\" }}"),

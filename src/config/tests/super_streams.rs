@@ -27,9 +27,9 @@ fn what_is_wrong_with_a_super_stream() {
             "nothing in common",
         ),
         (
-            of("a", ORDERS, &format!("single_active = true\n{null}")),
-            "consumer[0].single_active",
-            "cannot be combined",
+            of("a", ORDERS, &format!("single_active = true\nstart = \"next\"\n{null}")),
+            "consumer[0].start",
+            "becomes active later",
         ),
         (
             of("a", ORDERS, null)
@@ -72,6 +72,7 @@ fn what_fits_together() {
         // An exchange and a stream may have one name.
         of("a", ORDERS, file) + &of("b", "stream = \"orders\"", file),
         of("a", ORDERS, null) + &of("b", ORDERS, null),
+        of("a", ORDERS, &format!("single_active = true\n{file}")),
         of(
             "a",
             ORDERS,

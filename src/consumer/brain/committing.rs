@@ -1,4 +1,4 @@
-//! Storing the offset on the broker, and answering whoever asked for it.
+//! Storing the offset on the broker, and answering the callers of forced commits.
 
 use super::storing::{ReadBack, StoreEnd};
 use super::{Action, Brain, Caller, Moment, Note};
@@ -6,7 +6,7 @@ use crate::source::SourceError;
 use crate::types::Offset;
 
 impl<W: Caller> Brain<W> {
-    /// Stores the durable offset, where that is due and possible.
+    /// Stores the durable offset, if that is due and possible.
     pub(super) fn start_storing(&mut self, now: Moment) {
         self.storing.forget_waiters();
         let (done, stored) = self.storing.answerable();

@@ -1,4 +1,4 @@
-//! Chunks that cannot be read, or did not come: they are asked for again, and then a policy decides.
+//! Chunks that are damaged or missing: they are requested again, and then a policy decides.
 
 use super::linking::Link;
 use super::{Brain, Caller, Moment, Note, Outcome};
@@ -13,8 +13,8 @@ use crate::wire::chunk::ChunkError;
 const READS_MAX: u32 = 3;
 
 impl<W: Caller> Brain<W> {
-    /// A chunk begins below the end of the one before it: the header of one of them is damaged, and
-    /// nothing tells which. Nothing is dropped as if it had been read.
+    /// Handles a chunk that begins below the end of the one before it. One of the two headers is damaged,
+    /// and nothing tells which. So neither chunk is dropped as already read.
     pub(super) fn on_backwards(&mut self, first: Offset, reached: Offset, now: Moment) {
         let what = format!(
             "stream {:?} gave a chunk at offset {first} after one that ends before {reached}: the header of one of them is damaged",
@@ -26,7 +26,8 @@ impl<W: Caller> Brain<W> {
         self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row. Messages from there on may have been written under wrong offsets. If another replica holds the chunks whole, restart")), now);
     }
 
-    /// The stream holds records that did not come: read on from the gap, on a new connection.
+    /// Handles missing records: the stream holds them, but they were not delivered. Reads on from the
+    /// gap, on a new connection.
     pub(super) fn on_undelivered(&mut self, from: Offset, to: Offset, now: Moment) {
         let what = format!(
             "stream {:?} holds messages between offsets {from} and {} that were not delivered, or the header of the chunk at {to} is damaged",
@@ -39,13 +40,16 @@ impl<W: Caller> Brain<W> {
         self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")), now);
     }
 
-    /// A whole chunk cannot be read: ask for it again, then do as the policy says.
+    /// Handles a chunk that cannot be read: requests it again, and then does what the policy says.
     pub(super) fn on_unreadable(&mut self, error: ChunkError, at_position: bool, now: Moment) {
+        if planted!(self, DropsUnreadable) {
+            return;
+        }
         let Link::Up(up) = &mut self.link else { return };
-        // What it says of its own offsets is not believed: it is the one that was to come next.
+        // The offsets in a damaged header are not trusted: this chunk is the one that was expected next.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
         if up.intake.damaged().is_some_and(|damaged| !damaged.at_position) {
-            return; // It is left out together with the one before it.
+            return; // Left out together with the chunk before it.
         }
         if at_position {
             return self.on_unreadable_position(wanted, error, now);
@@ -59,8 +63,9 @@ impl<W: Caller> Brain<W> {
         self.note(Note::LeavingOut { wanted, error });
     }
 
-    /// All of the chunk that holds the position may have been read before, so it halts nobody. It is
-    /// asked for again all the same: on a quiet stream, no next chunk would show what it held.
+    /// Handles damage in the chunk that holds the position. All of it may have been read before, so it
+    /// never halts the consumer. It is requested again all the same: on a quiet stream, no next chunk
+    /// would show what it held.
     fn on_unreadable_position(&mut self, wanted: Offset, error: ChunkError, now: Moment) {
         let times = count(&mut self.reading.position_unreadable, wanted);
         if times < READS_MAX {
@@ -72,15 +77,15 @@ impl<W: Caller> Brain<W> {
         self.note(Note::DamagedAtPosition(error));
     }
 
-    /// Whether the chunk that holds this offset may be left out. If not, it is asked for again, or
-    /// the consumer halts.
+    /// Whether the chunk that holds this offset may be left out. If not, it is requested again, or the
+    /// consumer halts.
     fn is_given_up(&mut self, wanted: Offset, error: &ChunkError, now: Moment) -> bool {
         if !self.is_read_in_vain(wanted, &error.to_string(), "it", now) {
             return false;
         }
         match self.spec.on_bad {
             OnBad::Skip => true,
-            // There is no message that could be a dead letter.
+            // A chunk that cannot be read has no message that could become a dead letter.
             OnBad::Halt | OnBad::DeadLetter => {
                 let stream = self.spec.stream.as_str();
                 let what = format!(
@@ -92,23 +97,25 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that,
-    /// it is asked for again on a new connection.
+    /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that, it
+    /// is requested again on a new connection.
     fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
         let times = count(&mut self.reading.unreadable, at);
-        if times < READS_MAX {
-            self.ask_again(what, it, times, now);
+        let is_enough = times >= READS_MAX && !planted!(self, AsksAgainForEver);
+        if is_enough || planted!(self, LeavesOutAtOnce) {
+            return true;
         }
-        times >= READS_MAX
+        self.ask_again(what, it, times, now);
+        false
     }
 
     fn ask_again(&mut self, what: &str, it: &str, times: u32, now: Moment) {
-        let again = format!("{what}; asking for {it} again ({times} of {READS_MAX})");
+        let again = format!("{what}; requesting {it} again ({times} of {READS_MAX})");
         self.unlink_because(SourceError::given_up(again), RestartReason::Reread, now);
     }
 
-    /// What was left out before the chunk at `to`, where it reaches into the gap before that: one
-    /// that came for the position does so only if the broker gives it for the gap, too.
+    /// The range left out before the chunk at `to`, if that chunk reaches into the gap before it. A chunk
+    /// that was requested for the position does so only if the broker also returns it for the gap.
     pub(super) fn damaged_before(&mut self, to: Offset, there: Option<Offset>) -> Option<Damaged> {
         let Link::Up(up) = &mut self.link else { return None };
         let damaged = up.intake.damaged()?.clone();
@@ -119,7 +126,7 @@ impl<W: Caller> Brain<W> {
         Some(damaged)
     }
 
-    /// Leaves out the offsets from `from` to `to` (not included), where a chunk could not be read.
+    /// Leaves out the offsets from `from` to `to` (exclusive), where a chunk could not be read.
     pub(super) fn give_up_damaged(
         &mut self,
         from: Offset,
@@ -145,7 +152,7 @@ impl<W: Caller> Brain<W> {
     }
 }
 
-/// Counts one more read in vain at this offset; returns how many there were in a row.
+/// Counts one more failed read at this offset; returns how many there were in a row.
 fn count(reads: &mut Option<(Offset, u32)>, at: Offset) -> u32 {
     let times = match *reads {
         Some((offset, times)) if offset == at => times.saturating_add(1),

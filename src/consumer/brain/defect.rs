@@ -1,4 +1,4 @@
-//! Defects planted in the brain, to show that the simulation finds such.
+//! Defects planted in the brain, to show that the simulation finds them.
 
 /// One planted defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,13 +9,13 @@ pub(super) enum Defect {
     ForgetsTicket,
     /// A ticket is settled twice.
     SettlesTwice,
-    /// A store that failed sets no deadline for the next one.
+    /// A failed store sets no deadline for the next one.
     LosesWakeUp,
-    /// The end does not wait for the batches in flight.
+    /// The consumer ends without waiting for the batches in flight.
     EndsWithBatchInFlight,
     /// The offset is stored although the broker holds a higher one.
     StoresBackwards,
-    /// A second store starts while one is running.
+    /// A second store starts while another is running.
     StoresTwice,
     /// A read-back that shows another offset counts as success.
     BelievesAnyReadBack,
@@ -27,38 +27,52 @@ pub(super) enum Defect {
     DropsWaiter,
     /// A waiter is answered before its offset is durable.
     AnswersEarly,
-    /// After a fault the end waits for a broker that stays away.
+    /// After a fault, the ending consumer waits for a broker that stays away.
     NeverGivesUp,
     /// A passive consumer opens its sink.
     OpensWhilePassive,
-    /// The broker is answered before what is under way is stored and the sink is closed.
+    /// The broker is answered before the batches in flight are stored and the sink is closed.
     AnswersBeforeClosing,
     /// An offset is stored on a new connection before a chunk has confirmed it.
     TrustsNewConnection,
-    /// A gap is taken for one of the broker's own chunks, without a question.
+    /// A gap counts as one of the broker's own chunks without asking the broker.
     IgnoresGap,
-    /// What waits in the cutter is forgotten at the end.
+    /// Records that wait to be cut into a batch are forgotten at the end.
     DropsLastBatch,
-    /// The sink is never asked for what it holds.
+    /// The sink is never told to flush the batches that it holds back.
     NeverFlushes,
-    /// The sink is given more than it takes.
+    /// The sink is given more batches than its limit.
     OverfillsSink,
-    /// A new history begins while batches of the former one are under way.
+    /// A new incarnation begins while batches of the old one are in flight.
     RestartsUnsettled,
-    /// A beginning is kept while batches that were accepted before it are under way.
+    /// A beginning is stored while batches that were accepted before it are in flight.
     BeginsUnsettled,
-    /// The position is noted for a whole chunk when it comes, before its records are accepted.
+    /// The position moves past a whole chunk on arrival, before its records are accepted.
     NotesPositionEarly,
-    /// A connection that is lost has no next attempt.
+    /// A lost connection sets no time for the next attempt.
     ForgetsToReconnect,
-    /// A loss is passed over without a word.
+    /// A loss is skipped without an error or a policy.
     LosesInSilence,
-    /// The broker waits for a sink that is stuck.
+    /// The change of activity waits for a sink that is stuck.
     WaitsForStuckSink,
+    /// A damaged chunk is left out at once, without asking for it again.
+    LeavesOutAtOnce,
+    /// A damaged chunk is asked for again for ever.
+    AsksAgainForEver,
+    /// A damaged chunk is dropped, and the next one is taken.
+    DropsUnreadable,
+    /// Every gap is taken for one that the broker's filter left, without a question.
+    TakesGapForFiltered,
+    /// What retention took is taken for what the broker's filter left out.
+    OverlooksRetention,
+    /// Nothing is passed over in silence.
+    NeverLooks,
+    /// The broker waits for a sink that does not open.
+    WaitsForStuckOpening,
 }
 
 impl Defect {
-    /// Those in [`storing`](super::storing).
+    /// The defects of [`storing`](super::storing).
     pub(super) const STORING: [Defect; 13] = [
         Defect::StoresBeforeDurable,
         Defect::ForgetsTicket,
@@ -75,8 +89,8 @@ impl Defect {
         Defect::NeverGivesUp,
     ];
 
-    /// Those beside [`storing`](super::storing).
-    pub(super) const WHOLE: [Defect; 13] = [
+    /// The defects of the other modules.
+    pub(super) const WHOLE: [Defect; 20] = [
         Defect::OpensWhilePassive,
         Defect::AnswersBeforeClosing,
         Defect::TrustsNewConnection,
@@ -90,5 +104,12 @@ impl Defect {
         Defect::ForgetsToReconnect,
         Defect::LosesInSilence,
         Defect::WaitsForStuckSink,
+        Defect::LeavesOutAtOnce,
+        Defect::AsksAgainForEver,
+        Defect::DropsUnreadable,
+        Defect::TakesGapForFiltered,
+        Defect::OverlooksRetention,
+        Defect::NeverLooks,
+        Defect::WaitsForStuckOpening,
     ];
 }

@@ -1,4 +1,4 @@
-//! Chunk by chunk into batches: what comes, and what a gap means.
+//! Makes batches of chunks, and decides what a gap means.
 
 use super::linking::Link;
 use super::{Action, Asked, Brain, Caller, Moment, Note, Outcome};
@@ -15,13 +15,21 @@ use crate::wire::chunk::ChunkError;
 
 impl<W: Caller> Brain<W> {
     pub(super) fn on_delivered(&mut self, delivery: Delivery, now: Moment) {
-        // While another one is active, what still comes is read by that one.
+        // While another instance is active, that one reads what still arrives here.
         let Link::Up(up) = &mut self.link else { return };
+        let (is_filtered, began) = (self.spec.source.is_filtered(), up.passing.arrived(now.at));
         let bytes = delivery.chunk.len() as u64;
         let examined = up.intake.examine(delivery, now.wall);
         let origin = up.origin;
         self.note(Note::Received { bytes });
         match examined {
+            Examined::Gap { from, to, checked } if is_filtered => {
+                self.on_filtered(from, to, checked, began, now);
+            }
+            Examined::Good(checked) if is_filtered && !self.is_confirmed_by(&checked) => {
+                let first = checked.header().first_offset;
+                self.on_filtered(first, first, checked, began, now);
+            }
             Examined::Good(checked) => {
                 self.storing.resume();
                 if planted!(self, NotesPositionEarly) {
@@ -60,7 +68,16 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// The first chunk has come of those that a beginning waited for: it is looked up, and kept.
+    fn is_confirmed_by(&mut self, checked: &Checked) -> bool {
+        let first = checked.header().first_offset;
+        match &mut self.link {
+            Link::Up(up) => up.passing.is_confirmed_by(first),
+            _ => false,
+        }
+    }
+
+    /// The first chunk after a beginning has arrived: its position is looked up, and the beginning is
+    /// stored.
     fn begin_now(&mut self, now: Moment) {
         self.note(Note::FirstMessage);
         self.link = Link::Down { until: now.at };
@@ -71,7 +88,7 @@ impl<W: Caller> Brain<W> {
     pub(super) fn on_asked(&mut self, asked: Result<Asked, SourceError>, now: Moment) {
         match &mut self.link {
             Link::Up(up) if up.is_asking => up.is_asking = false,
-            _ => return, // It is not read any more.
+            _ => return, // Nothing is read any more.
         }
         let Asked { from, to, bounds, there, is_blind, again } = match asked {
             Ok(asked) => asked,
@@ -86,13 +103,14 @@ impl<W: Caller> Brain<W> {
             return;
         }
         if there.is_none() {
-            // The chunk behind the gap is there, so an answer that did not come says nothing.
-            let what = format!("no chunk came for offset {from} when it was asked for");
+            // The chunk behind the gap has arrived, so a missing answer proves nothing.
+            let what = format!("no chunk arrived for offset {from} when it was requested");
             return self.unlink_because(SourceError::given_up(what), RestartReason::Reread, now);
         }
         let end = bounds.and_then(|bounds| bounds.tail.at_least());
         if end.is_some_and(|end| end < to) {
-            // What was delivered is committed, so the header of the chunk is wrong.
+            // The delivered chunks are committed in the stream, so it is the header of this chunk that is
+            // wrong.
             return self.on_undelivered(from, to, now);
         }
         if let Some(damaged) = self.damaged_before(to, there) {
@@ -114,8 +132,8 @@ impl<W: Caller> Brain<W> {
         self.continue_chunk(now);
     }
 
-    /// Continues behind a gap that the broker explained. Also confirms the position, if the chunk before
-    /// the gap was the first one.
+    /// Continues behind a gap that the broker has explained. Also confirms the position, if the chunk
+    /// before the gap was the first one.
     pub(super) fn gap_explained(&mut self, to: Offset) {
         self.storing.resume();
         if let Link::Up(up) = &mut self.link {
@@ -123,8 +141,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Retention overtook this consumer: the leader has to say so too, and then the policy decides.
-    fn is_truncation_accepted(
+    /// Decides about messages that retention dropped before they were read. The leader has to confirm it
+    /// first, and then the policy decides.
+    pub(super) fn is_truncation_accepted(
         &mut self,
         from: Offset,
         to: Offset,
@@ -142,7 +161,7 @@ impl<W: Caller> Brain<W> {
             return false;
         }
         if self.spec.on_lost == OnLost::Halt {
-            let what = format!("{what}. Set on_offset_lost to go on all the same");
+            let what = format!("{what}. Set on_offset_lost to continue all the same");
             self.end(Outcome::Halted(what), now);
             return false;
         }
@@ -150,9 +169,9 @@ impl<W: Caller> Brain<W> {
         true
     }
 
-    /// A gap on a source that shows no chunks. If the stream still begins below it, nothing in it was
-    /// truncated: then there are messages that this transport does not deliver, or the broker's own
-    /// records, which look the same. That counts as a loss.
+    /// Decides about a gap on a source that does not show chunks. If the stream still begins below the
+    /// gap, retention dropped nothing of it. Then the gap holds messages that this transport does not
+    /// deliver, or the broker's own records. They look the same, so the gap counts as a loss.
     fn is_blind_gap_accepted(
         &mut self,
         from: Offset,
@@ -171,7 +190,7 @@ impl<W: Caller> Brain<W> {
         );
         if self.spec.on_lost == OnLost::Halt {
             let what = format!(
-                "{what}. Read it by the stream protocol (rabbitmq-stream://), or set on_offset_lost to go on all the same"
+                "{what}. Read it by the stream protocol (rabbitmq-stream://), or set on_offset_lost to continue all the same"
             );
             self.end(Outcome::Halted(what), now);
             return false;
@@ -180,7 +199,7 @@ impl<W: Caller> Brain<W> {
         true
     }
 
-    /// Goes on with the chunk under way, as far as there is room.
+    /// Continues with the chunk at hand, as far as there is room.
     pub(super) fn continue_chunk(&mut self, now: Moment) {
         let limit = self.spec.inflate_budget_bytes();
         loop {
@@ -195,7 +214,7 @@ impl<W: Caller> Brain<W> {
                     self.on_bad_batch(first, records, error, now);
                 }
                 Step::NeedsRoom => {
-                    // The room comes back when the sink is done with what it has.
+                    // There is room again once the sink has finished its batches.
                     return self.cut(now);
                 }
                 Step::Done => {
@@ -224,7 +243,7 @@ impl<W: Caller> Brain<W> {
         if self.reading.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
             self.reading.unreadable = None;
         }
-        // The chunk that holds the position may end right before what is wanted.
+        // The chunk that holds the position may end right before the first wanted offset.
         if self.reading.position_unreadable.is_some_and(|(at, _)| header.next_offset() >= at) {
             self.reading.position_unreadable = None;
         }
@@ -263,7 +282,7 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Lets the position pass over records that a policy gave up.
+    /// Moves the position past records that a policy left out.
     pub(super) fn pass_over(&mut self, first: Offset, records: u64, now: Moment) {
         let Some(last) = records.checked_sub(1).map(|n| Offset(first.0.saturating_add(n))) else {
             return;

@@ -1,5 +1,5 @@
-//! How a consumer ends, and how it yields to another active one: nothing new is taken, and what is under
-//! way is finished and stored.
+//! How a consumer ends, and how it yields to another active instance: it takes nothing new, finishes the
+//! batches in flight, and stores the offset.
 
 use std::time::{Duration, Instant};
 
@@ -10,27 +10,33 @@ use super::{Action, Brain, Caller, Moment, Note, Outcome};
 use crate::source::{Activation, SourceError};
 use crate::telemetry::{RestartReason, State};
 
-/// The broker gives up a change of activity that is not answered within 60 s. So long may the batches
-/// that are under way take; then the sink is closed with what it has settled.
+/// Time limit for the batches in flight when another instance is to be active; then the sink is closed
+/// with what it has settled. The broker gives up a change of activity that is not answered within 60 s.
 pub(super) const YIELD_MAX: Duration = Duration::from_secs(35);
 
-/// So long may closing the sink take besides; then its task is aborted.
+/// Time limit for closing the sink after that; then its task is aborted.
 pub(super) const YIELD_CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// Whether the consumer is on its way out.
+/// So long may it take to open the sink and to find the position. Then another instance is let in: the
+/// broker's time is about to be over, and it would close the connection, for all streams that share it.
+pub(super) const ACTIVATE_MAX: Duration = Duration::from_secs(45);
+
+/// Whether the consumer is ending or yielding.
 pub(super) enum Leaving {
     No,
-    /// Another one is to be active. At `until`, or sooner, the sink is told to close (`None`: it was);
-    /// at `answer_by` its task is aborted where it has not closed.
+    /// Another instance is to be active. At `until`, or sooner, the sink is told to close (`None`: it has
+    /// been told). At `answer_by` its task is aborted, if it has not closed.
     Yielding {
         stop_at: Option<Instant>,
         until: Option<Instant>,
         answer_by: Instant,
     },
-    /// `stop_at`: when the sink begins nothing more.
+    /// `stop_at`: time at which the sink begins no other batch. `abort_at`: time at which it is aborted,
+    /// because the broker waits for another one to become active.
     Ending {
         outcome: Outcome,
         stop_at: Option<Instant>,
+        abort_at: Option<Instant>,
     },
 }
 
@@ -59,14 +65,16 @@ impl Leaving {
             Leaving::Yielding { stop_at, until, answer_by } => {
                 [*stop_at, *until, Some(*answer_by)].into_iter().flatten().min()
             }
-            Leaving::Ending { stop_at, .. } => *stop_at,
+            Leaving::Ending { stop_at, abort_at, .. } => {
+                [*stop_at, *abort_at].into_iter().flatten().min()
+            }
         }
     }
 }
 
 impl<W: Caller> Brain<W> {
-    /// Takes nothing new from now on; the first reason counts, and a fault counts for more than
-    /// having been told to.
+    /// Takes nothing new from now on. The first reason counts, but a fault counts for more than having
+    /// been told to end.
     pub(super) fn end(&mut self, outcome: Outcome, now: Moment) {
         let told = outcome == Outcome::Drained;
         let stop_at = now.at + self.spec.wind_up_after;
@@ -75,7 +83,8 @@ impl<W: Caller> Brain<W> {
             Leaving::Ending { outcome: Outcome::Drained, .. } if !told => {}
             Leaving::Ending { stop_at: at, .. } => {
                 if told {
-                    // A fault stays what it is, but a sink that is away is not waited for much longer.
+                    // The outcome remains a fault, but a sink that does not respond gets only a little
+                    // more time.
                     at.get_or_insert(stop_at);
                 }
                 return;
@@ -89,8 +98,18 @@ impl<W: Caller> Brain<W> {
             | Outcome::Locked(reason)
             | Outcome::Panicked(reason) => (Ending::Fault, reason.clone()),
         };
-        let stop_at = if told { Some(stop_at) } else { before };
-        self.leaving = Leaving::Ending { outcome, stop_at };
+        // The broker waits for the end where it waited for the consumer to yield.
+        let abort_at = match self.leaving {
+            Leaving::No => None,
+            Leaving::Yielding { answer_by, .. } => Some(answer_by),
+            Leaving::Ending { abort_at, .. } => abort_at,
+        };
+        let stop_at = match (told, before.filter(|_| abort_at.is_some())) {
+            (true, Some(before)) => Some(before.min(stop_at)),
+            (true, None) => Some(stop_at),
+            (false, _) => before,
+        };
+        self.leaving = Leaving::Ending { outcome, stop_at, abort_at };
         self.storing.end(ending);
         self.note(Note::State(State::Draining, Some(reason)));
         self.restarting = Restarting::No;
@@ -123,17 +142,16 @@ impl<W: Caller> Brain<W> {
             }
         }
         if is_unsure {
-            // The position is asked for on this connection, and on every later one, before anything is
-            // stored there.
+            // On this connection and every later one, the position is checked before anything is stored.
             self.storing.resume();
         }
         if self.activation == Activation::ByBroker && matches!(self.link, Link::Down { .. }) {
-            // It does not connect again: another one may be active by then.
+            // It does not connect again: another instance may be active by then.
             self.storing.give_up();
         }
     }
 
-    /// Ends what has lasted too long.
+    /// Ends what has exceeded its time limit.
     pub(super) fn mind_limits(&mut self, now: Moment) {
         if let Some(stop_at) = self.leaving.stop_at()
             && stop_at.is_some_and(|at| at <= now.at)
@@ -141,17 +159,58 @@ impl<W: Caller> Brain<W> {
             *stop_at = None;
             self.act(Action::StopSink);
         }
-        let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
-        if answer_by <= now.at && !planted!(self, WaitsForStuckSink) {
-            // What it had not made durable is read by the next active one.
-            self.note(Note::SinkAborted);
-            self.act(Action::AbortSink);
-            self.sink = SinkState::Closing;
-            self.on_sink_closed(now);
+        match self.leaving {
+            Leaving::No => self.mind_activation(now),
+            Leaving::Yielding { answer_by, .. } => {
+                if answer_by <= now.at && !planted!(self, WaitsForStuckSink) {
+                    // What it had not made durable is read by the next active one.
+                    self.note(Note::SinkAborted);
+                    self.act(Action::AbortSink);
+                    self.sink = SinkState::Closing;
+                    self.on_sink_closed(now);
+                }
+            }
+            Leaving::Ending { abort_at, .. } => {
+                if abort_at.is_some_and(|at| at <= now.at) {
+                    self.abort_while_ending(now);
+                }
+            }
         }
     }
 
-    /// The broker decides which consumer is the active one.
+    /// Lets another instance in, where this one could not become active in time.
+    fn mind_activation(&mut self, now: Moment) {
+        let is_late = self.active_by.is_some_and(|by| by <= now.at);
+        if !is_late || !self.link.is_becoming_active() || planted!(self, WaitsForStuckOpening) {
+            return;
+        }
+        let what = match self.sink {
+            SinkState::Open { .. } => "the position was not found",
+            _ => "the sink was not open",
+        };
+        let limit = ACTIVATE_MAX.as_secs();
+        let what = format!(
+            "{what} within {limit} s of becoming the active consumer, and the broker waits for 60: another instance may try"
+        );
+        self.unlink_because(SourceError::given_up(what), RestartReason::Sink, now);
+    }
+
+    /// The broker's time is about to be over: another one becomes active with what is stored.
+    fn abort_while_ending(&mut self, now: Moment) {
+        if let Leaving::Ending { abort_at, .. } = &mut self.leaving {
+            *abort_at = None;
+        }
+        if matches!(self.sink, SinkState::Open { .. } | SinkState::Closing) {
+            self.note(Note::SinkAborted);
+            self.act(Action::AbortSink);
+            self.sink = SinkState::Ended;
+        }
+        self.storing.give_up();
+        self.link = Link::Down { until: now.at };
+        self.act(Action::Disconnect);
+    }
+
+    /// The broker's decision about which consumer is active.
     pub(super) fn on_activation(&mut self, active: bool, now: Moment) {
         if self.activation == Activation::AtOnce {
             return self.act(Action::AnswerActivation(None));
@@ -159,22 +218,36 @@ impl<W: Caller> Brain<W> {
         match (active, &self.link) {
             (true, Link::Passive) => {
                 self.link = Link::Waiting;
+                self.active_by = Some(now.at + ACTIVATE_MAX);
                 self.note(Note::State(State::Starting, None));
             }
             (false, Link::Passive) => self.act(Action::AnswerActivation(None)),
             (false, Link::Waiting | Link::Resuming | Link::Up(_)) => self.yield_to_another(now),
-            // The end answers by closing the connection; a yielding one answers when it is done.
-            (_, Link::Bare { .. } | Link::Down { .. } | Link::Linking { .. }) => {}
+            // The end of the subscription answers; a yielding one answers when it is done.
+            (_, Link::Bare { .. } | Link::Down { .. } | Link::Linking { .. }) => {
+                self.end_in_time(now);
+            }
             (true, Link::Waiting | Link::Resuming | Link::Up(_)) => {
-                let what = "the broker made this consumer active, which it was already";
+                let what = "the broker made this consumer active, although it was active already";
                 self.unlink_because(SourceError::given_up(what), RestartReason::Broker, now);
             }
         }
     }
 
-    /// Finishes and stores what is under way, closes the sink, and answers the broker.
+    /// The broker waits for the end: it has the same time as for a change.
+    fn end_in_time(&mut self, now: Moment) {
+        if let Leaving::Ending { stop_at, abort_at, .. } = &mut self.leaving
+            && abort_at.is_none()
+        {
+            let until = now.at + YIELD_MAX / 2;
+            *stop_at = Some(stop_at.map_or(until, |at| at.min(until)));
+            *abort_at = Some(now.at + YIELD_MAX + YIELD_CLOSE_MAX);
+        }
+    }
+
+    /// Finishes and stores the batches in flight, closes the sink, and answers the broker.
     fn yield_to_another(&mut self, now: Moment) {
-        let why = "another instance becomes the active one".to_owned();
+        let why = "another instance is becoming the active one".to_owned();
         self.note(Note::State(State::Draining, Some(why)));
         if !self.sink.is_open() {
             // Nothing was taken yet.
@@ -194,7 +267,8 @@ impl<W: Caller> Brain<W> {
             answer_by: until + YIELD_CLOSE_MAX,
         };
         if self.storing.is_suspended() {
-            // No chunk has confirmed the position yet: the next active one begins where this one did.
+            // No chunk has confirmed the position yet: the next active instance begins where this one
+            // did.
             self.storing.give_up();
         }
         self.storing.end(Ending::Drain);
@@ -206,8 +280,8 @@ impl<W: Caller> Brain<W> {
         self.cut(now);
     }
 
-    /// The connection is lost, and with it the part of the active one: what the sink has begun is ended,
-    /// and nothing is stored.
+    /// The connection is lost, so this consumer is no longer the active one. The sink finishes what it
+    /// has begun, and nothing is stored.
     pub(super) fn yield_without_connection(&mut self, now: Moment) {
         let answer_by = now.at + YIELD_CLOSE_MAX;
         self.leaving = Leaving::Yielding { stop_at: None, until: Some(now.at), answer_by };
@@ -218,7 +292,7 @@ impl<W: Caller> Brain<W> {
         self.batches.ready.clear();
     }
 
-    /// Closes the sink, once nothing is under way or the time is over.
+    /// Closes the sink, once nothing is in flight or the time is over.
     pub(super) fn finish_yielding(&mut self, now: Moment) {
         let until = match self.leaving {
             Leaving::Yielding { until: Some(until), .. } => until,
@@ -251,12 +325,13 @@ impl<W: Caller> Brain<W> {
         let Leaving::Yielding { answer_by, .. } = self.leaving else { return };
         if self.storing.is_storing() && now.at < answer_by && matches!(self.link, Link::Bare { .. })
         {
-            // The next one is to begin behind it.
+            // The next active instance is to begin behind it.
             return;
         }
         self.leaving = Leaving::No;
         if self.storing.is_storing() {
-            // Nobody can tell when it arrives; the broker sees that this one is gone.
+            // Nobody can tell when that store arrives. Dropping the connection shows the broker that this
+            // consumer is gone.
             self.link = Link::Down { until: now.at };
             self.act(Action::Disconnect);
         }
@@ -267,7 +342,7 @@ impl<W: Caller> Brain<W> {
                 self.act(Action::AnswerActivation(None));
                 self.stand_by();
             }
-            // The back-off goes on.
+            // The back-off continues.
             Link::Down { .. } | Link::Linking { .. } | Link::Passive => {
                 self.note(Note::Active(false));
             }
@@ -275,7 +350,7 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Another one is the active consumer.
+    /// Another instance is the active consumer.
     pub(super) fn stand_by(&mut self) {
         self.note(Note::Active(false));
         self.note(Note::State(State::Passive, None));

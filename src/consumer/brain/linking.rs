@@ -1,8 +1,9 @@
-//! The way to the broker: when to connect, and what came of it.
+//! Connecting to the broker: when, and what the outcome means.
 
 use std::time::{Duration, Instant};
 
 use super::leaving::Leaving;
+use super::passing::Passing;
 use super::sinking::{Restarting, SinkState};
 use super::{Action, Brain, Caller, Connect, Linked, Moment, Note, Outcome};
 use crate::consumer::intake::{Checked, Intake};
@@ -13,20 +14,20 @@ use crate::source::{Activation, ErrorKind, Prefer, SourceError};
 use crate::telemetry::{RestartReason, State};
 use crate::types::Offset;
 
-/// The connection.
+/// State of the connection.
 pub(super) enum Link {
-    /// There is none; the next attempt is at this time.
+    /// Not connected; the next attempt is at this time.
     Down { until: Instant },
-    /// An action is under way that ends with [`Event::Linked`](super::Event::Linked). `checks` is set
-    /// where that tells whether the stream holds the durable position.
+    /// An action is running that ends with [`Event::Linked`](super::Event::Linked). `checks` is set if
+    /// that tells whether the stream holds the durable position.
     Linking { checks: bool },
-    /// Subscribed, and another one is the active consumer.
+    /// Subscribed; another instance is the active consumer.
     Passive,
-    /// Subscribed, and the broker waits to be told where to begin.
+    /// Subscribed; the broker waits to be told where to begin.
     Waiting,
-    /// The same, while the position is looked for.
+    /// The same, while the position is looked up.
     Resuming,
-    /// Chunks come.
+    /// Chunks arrive.
     Up(Box<Up>),
     /// Nothing is read any more. The offset can be stored once the stream has shown that it holds the
     /// durable position.
@@ -41,6 +42,8 @@ pub(super) struct Up {
     pub(super) chunk: Option<Checked>,
     /// The broker is being asked about a gap.
     pub(super) is_asking: bool,
+    /// What is known of what the broker's filter leaves out.
+    pub(super) passing: Passing,
     /// The leader was wanted, and this is another node.
     pub(super) is_hearsay: bool,
 }
@@ -52,25 +55,30 @@ impl Up {
 }
 
 impl Link {
-    /// Whether an offset can be stored on it.
+    /// Whether an offset can be stored on this connection.
     pub(super) fn can_store(&self) -> bool {
         matches!(self, Link::Up(_) | Link::Bare { is_checked: true })
     }
 
-    /// Whether a chunk that was taken in waits to be gone on with.
+    /// Whether the broker waits to be told where to begin.
+    pub(super) fn is_becoming_active(&self) -> bool {
+        matches!(self, Link::Waiting | Link::Resuming)
+    }
+
+    /// Whether a chunk was taken and waits to be continued.
     pub(super) fn has_chunk(&self) -> bool {
         matches!(self, Link::Up(up) if up.chunk.is_some())
     }
 }
 
 impl<W: Caller> Brain<W> {
-    /// Begins to connect, or to look for the position, where that is due.
+    /// Connects, or looks up the position, if that is due.
     pub(super) fn start_linking(&mut self, now: Moment) {
         match self.link {
             Link::Down { until } if until <= now.at && self.may_link() => {}
             Link::Waiting if self.may_read() => {
                 self.link = Link::Resuming;
-                return self.act(Action::Resume(self.reading.own));
+                return self.act(Action::Resume(Box::new(self.reading.own)));
             }
             Link::Bare { is_checked: false } => {
                 if let Some(durable) = self.storing.ledger().durable() {
@@ -90,7 +98,7 @@ impl<W: Caller> Brain<W> {
         if !matches!(purpose, Connect::Store(_)) {
             self.note(Note::Connecting);
         }
-        self.act(Action::Connect(purpose));
+        self.act(Action::Connect(Box::new(purpose)));
     }
 
     /// Whether a connection would be of any use now.
@@ -99,18 +107,18 @@ impl<W: Caller> Brain<W> {
             (Leaving::Ending { .. }, Activation::AtOnce) => {
                 self.storing.needs_connection(self.sink.is_open())
             }
-            // Another one may be active by then, whose offset is not to be overwritten.
+            // Another instance may be active by then, whose offset must not be overwritten.
             (Leaving::Ending { .. }, Activation::ByBroker) | (Leaving::Yielding { .. }, _) => false,
             (Leaving::No, Activation::AtOnce) => self.may_read(),
-            // A store that is still under way must end before another one can be active.
+            // A running store must end before another instance can become active.
             (Leaving::No, Activation::ByBroker) => {
                 matches!(self.sink, SinkState::Closed) && !self.storing.is_outdated()
             }
         }
     }
 
-    /// Whether the position may be looked for: there is a sink, and nothing of a former history is under
-    /// way.
+    /// Whether the position may be looked up: there is a sink, and nothing of an old incarnation is in
+    /// flight.
     fn may_read(&self) -> bool {
         self.leaving.is_no()
             && self.sink.is_open()
@@ -122,7 +130,7 @@ impl<W: Caller> Brain<W> {
         let is_checked = match self.link {
             Link::Linking { checks } => checks,
             Link::Resuming => false,
-            _ => return, // It was given up meanwhile.
+            _ => return, // The attempt was given up meanwhile.
         };
         let linked = match linked {
             Err(error) if self.leaving.outcome().is_some() => {
@@ -154,7 +162,7 @@ impl<W: Caller> Brain<W> {
                 } else {
                     let limit = self.reading.doubts.limit().as_secs();
                     let what = format!(
-                        "{doubt}. If that lasts for {limit} s, the position is taken for lost"
+                        "{doubt}. If that lasts for {limit} s, the position counts as lost"
                     );
                     self.try_again(what, RestartReason::Stream, now);
                 }
@@ -170,7 +178,7 @@ impl<W: Caller> Brain<W> {
     fn not_linked_while_ending(&mut self, error: SessionError, now: Moment) {
         let error = match error {
             SessionError::Broker(error) => error,
-            // Where the broker had said that there is no such stream, this is another one.
+            // If the broker had said that there is no such stream, this stream is another one.
             SessionError::Doubt { .. }
                 if self.reading.doubts.is_of_another() || self.reading.doubts.lasted(now.at) =>
             {
@@ -190,17 +198,18 @@ impl<W: Caller> Brain<W> {
             && beginning.is_new_history()
             && !anew.is_new_history
         {
-            // It was created again since the loss was found: the sink has to know.
+            // The stream was re-created since the loss was found: the sink has to know.
             return self.begin_anew(Anew { from: None, is_new_history: true, ..anew }, now);
         }
         self.reading.doubts.clear();
         self.storing.observed(stored);
         if plan.verify.is_some() && !planted!(self, TrustsNewConnection) {
-            // The chunk that holds the position comes first, and confirms it.
+            // The chunk that holds the position arrives first, and confirms it.
             self.storing.suspend();
         }
         if let Some(beginning) = plan.begins {
-            // It is kept: until a record of it came, it counts for the next connection too.
+            // The beginning is kept: until one of its records has arrived, it counts for the next
+            // connection too.
             self.reading.own.remembered = Some(Memory::Beginning(beginning));
             let first = bounds.and_then(|bounds| bounds.first);
             if let (Some(anew), Some(first)) = (self.reading.own.anew.take(), first)
@@ -212,13 +221,13 @@ impl<W: Caller> Brain<W> {
             }
         }
         let end = bounds.and_then(|bounds| bounds.tail.at_least()).map(|last| last.next());
-        // A beginning that waits for what is written later has all that is there behind it.
+        // A beginning that waits for later messages skips all that the stream holds now.
         let base = plan
             .wanted
             .or(end.filter(|_| plan.awaits.is_some()))
             .or(bounds.and_then(|bounds| bounds.first))
             .unwrap_or(Offset(0));
-        // A beginning is no data: nothing is durable because of it.
+        // A beginning is no data: it makes nothing durable.
         let resumed = matches!(plan.origin, Some(Origin::Sink | Origin::Broker | Origin::Session));
         if self.activation == Activation::ByBroker {
             self.act(Action::AnswerActivation(Some(plan.subscribe)));
@@ -229,11 +238,13 @@ impl<W: Caller> Brain<W> {
         self.reading.backoff.reset();
         self.reading.backoff_away.reset();
         let intake = Intake::new(&plan);
-        let up = Up { intake, origin: plan.origin, chunk: None, is_asking: false, is_hearsay };
+        let passing = Passing::new(plan.verify, now.at);
+        let (origin, chunk, is_asking) = (plan.origin, None, false);
+        let up = Up { intake, origin, chunk, is_asking, passing, is_hearsay };
         self.link = Link::Up(Box::new(up));
     }
 
-    /// The connection is gone, or none could be had: try again later.
+    /// The connection was lost, or could not be made: connect again later.
     pub(super) fn unlink(&mut self, error: SourceError, now: Moment) {
         let why = match error.kind() {
             ErrorKind::Connection => RestartReason::Connection,
@@ -250,14 +261,14 @@ impl<W: Caller> Brain<W> {
         self.unlink_because(error, why, now);
     }
 
-    /// The same where the error does not tell why.
+    /// The same for an error that does not tell why.
     pub(super) fn unlink_because(&mut self, error: SourceError, why: RestartReason, now: Moment) {
         self.act(Action::Disconnect);
         match self.leaving {
             Leaving::No => {}
             Leaving::Yielding { until: Some(_), .. } => {
                 self.link = Link::Down { until: now.at };
-                // Another one is active already.
+                // Another instance is active already.
                 return self.yield_without_connection(now);
             }
             Leaving::Yielding { until: None, .. } => {
@@ -274,14 +285,14 @@ impl<W: Caller> Brain<W> {
         if error.is_fatal() {
             return self.end(Outcome::Halted(error.to_string()), now);
         }
-        // What an operator has to change is not asked for often.
+        // Errors that an operator has to fix are retried rarely.
         let mut wait = match error.kind() {
             ErrorKind::Connection | ErrorKind::Missing | ErrorKind::Unavailable => None,
             _ => Some(self.reading.backoff.next(self.random.f64())),
         };
         match error.kind() {
             ErrorKind::Missing => {
-                // What comes under this name next is another stream.
+                // The next stream of this name is another one.
                 self.storing.suspend();
                 self.reading.doubts.missing();
             }
@@ -299,7 +310,7 @@ impl<W: Caller> Brain<W> {
         self.lose_activity(now);
     }
 
-    /// Without a connection the broker has another one become active.
+    /// Without a connection to this consumer, the broker makes another instance active.
     pub(super) fn lose_activity(&mut self, now: Moment) {
         match (self.activation, self.sink) {
             (Activation::ByBroker, SinkState::Open { .. }) => self.yield_without_connection(now),
@@ -315,16 +326,16 @@ impl<W: Caller> Brain<W> {
         let wait = self.reading.backoff_away.next(self.random.f64());
         self.link = Link::Down { until: now.at + wait };
         match (self.activation, error.kind()) {
-            // There is nothing to store an offset for.
+            // There is nothing whose offset could be stored.
             (Activation::ByBroker, _) | (_, ErrorKind::Missing) => self.storing.give_up(),
-            // A consumer that was told to stop stores as long as its time lasts. After a fault, which
-            // may have taken the connection with it, one more is tried; the next run reads again what
-            // was not stored.
+            // A consumer that was told to stop tries to store until its time limit. After a fault, which
+            // may have broken the connection too, it connects only once more. The next run reads again
+            // what was not stored.
             _ => self.storing.connection_lost(),
         }
     }
 
-    /// The connection is given up, and had again after a back-off.
+    /// Gives up the connection; connects again after a back-off.
     pub(super) fn try_again(&mut self, error: String, why: RestartReason, now: Moment) {
         self.act(Action::Disconnect);
         self.back_off(error, why, None, now);
@@ -339,8 +350,8 @@ impl<W: Caller> Brain<W> {
         self.note(Note::Restart(why));
     }
 
-    /// Whether the leader says so itself; if not, it is asked, and `false` returned. Another node
-    /// may be behind, or keep less.
+    /// Whether the leader itself has said so. If not, asks the leader and returns `false`: another node
+    /// may lag behind, or keep less.
     pub(super) fn leader_says(&mut self, what: &str, now: Moment) -> bool {
         let is_hearsay = matches!(&self.link, Link::Up(up) if up.is_hearsay);
         if self.reading.own.prefer == Prefer::Leader && !is_hearsay {

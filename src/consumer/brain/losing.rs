@@ -1,4 +1,4 @@
-//! A position that is lost: the policy decides.
+//! What happens when the position is lost: the policy decides.
 
 use super::linking::Link;
 use super::sinking::Restarting;
@@ -10,7 +10,7 @@ use crate::telemetry::RestartReason;
 use crate::types::Checkpoint;
 
 impl<W: Caller> Brain<W> {
-    /// The position that was found there is lost.
+    /// Handles the loss of the position.
     pub(super) fn on_lost(&mut self, lost: Lost, of: Option<Origin>, now: Moment) {
         self.note(Note::Lost(lost));
         if of == Some(Origin::Beginning) && is_of_a_former_stream(&lost) {
@@ -18,7 +18,8 @@ impl<W: Caller> Brain<W> {
             return self.begin_anew(Anew::first(&lost), now);
         }
         if lost.is_new_history() {
-            // What is durable is of another history than what the broker would store it for.
+            // The durable position is of another incarnation than the one that the broker would store it
+            // for.
             self.storing.suspend();
         }
         let Some(start) = resume::after_loss(self.spec.on_lost) else {
@@ -32,7 +33,7 @@ impl<W: Caller> Brain<W> {
             self.note(Note::GoingOn { lost, policy: self.spec.on_lost });
         }
         let from = match (&lost, start) {
-            // So that what retention takes from now on is noticed.
+            // So that later losses by retention are noticed.
             (Lost::Evicted { first, .. }, Start::First) => Some(*first),
             _ => None,
         };
@@ -73,13 +74,13 @@ impl<W: Caller> Brain<W> {
             Lost::Evicted { .. } | Lost::PastEnd { .. } | Lost::Rewritten { .. } => String::new(),
         };
         format!(
-            "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to go on all the same",
+            "the position of reference {:?} on stream {:?} is lost: {lost}{hint}. Set on_offset_lost to \"first\" or \"next\" to continue all the same",
             self.spec.reference.as_str(),
             self.spec.stream.as_str()
         )
     }
 
-    /// Begins anew, once everything under way is settled.
+    /// Begins anew, once everything in flight is settled.
     pub(super) fn begin_anew(&mut self, anew: Anew, now: Moment) {
         self.cut(now);
         self.reading.doubts.clear();

@@ -1,25 +1,26 @@
 //! The consumer's decisions, without I/O, tokio, clock or logs.
 //!
-//! [`Brain::apply`] takes an [`Event`] and its time, and returns the [`Action`]s to be carried out, in
-//! order. The worker around it does the I/O and the waiting. A seeded simulation drives the brain with a
-//! model of the broker and the sink, through failures at every step.
+//! [`Brain::apply`] takes an [`Event`] and its time, and returns the [`Action`]s to carry out, in order.
+//! The worker around it does the I/O and the waiting. A seeded simulation drives the brain against a
+//! simulated broker and sink, with failures at every step.
 //!
 //! | file | decides |
 //! |---|---|
 //! | [`storing`] | what is durable, when it is stored on the broker, who waits for that |
 //! | [`committing`] | when a store begins, and who is answered |
 //! | [`sinking`] | when the sink is opened and closed, which batches it gets, what its reports mean |
-//! | [`linking`] | when to connect, and what came of it |
+//! | [`linking`] | when to connect, and what the outcome means |
 //! | [`losing`] | what happens when the position is lost |
 //! | [`intaking`], [`damage`] | what a chunk, a gap and a damaged chunk mean |
+//! | [`passing`] | what is passed over that the broker's filter leaves out |
 //! | [`leaving`] | how the consumer ends, and how it yields to another active one |
 //!
 //! Invariants:
 //! - nothing is stored on a connection before the stream has shown on it that it holds the position;
 //! - no batch is written by a sink that is not open, and none is open while the consumer is passive;
-//! - a sink that is stuck keeps the brain from nothing but writing: connections come and go all the same.
+//! - a stuck sink delays only writing: the brain connects and reconnects all the same.
 
-/// True where a test has planted this defect.
+/// True if a test has planted this defect.
 macro_rules! planted {
     ($of:ident, $defect:ident) => {{
         #[cfg(test)]
@@ -38,6 +39,7 @@ mod leaving;
 mod linking;
 mod losing;
 mod note;
+mod passing;
 mod sinking;
 mod storing;
 
@@ -50,13 +52,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::event::Outcome;
 pub(super) use self::event::{
     Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
 };
+pub use self::event::{NotCommitted, Outcome};
 use self::leaving::Leaving;
 use self::linking::Link;
 pub(super) use self::note::Note;
+pub(super) use self::passing::{Passed, Question};
 use self::sinking::{Restarting, SinkState};
 use self::storing::Storing;
 pub(super) use self::storing::{Caller, StoreEnd};
@@ -70,14 +73,14 @@ use crate::flow::resume::Doubts;
 use crate::source::{Activation, Prefer};
 use crate::types::Offset;
 
-/// Longest wait for a broker or a stream that is away: when it is back, consumers go on within that. An
+/// Longest back-off while a broker or a stream is away, and so the longest delay once it is back. An
 /// attempt costs little, and few of them reach one node at the same time.
 const AWAY_MAX: Duration = Duration::from_secs(5);
 
 /// One consumer's state.
 pub(super) struct Brain<W> {
     spec: Arc<Spec>,
-    /// Where the position is remembered, for messages.
+    /// The state file's path, for messages.
     state_file: PathBuf,
     activation: Activation,
     random: fastrand::Rng,
@@ -88,6 +91,8 @@ pub(super) struct Brain<W> {
     link: Link,
     reading: Reading,
     leaving: Leaving,
+    /// When the broker has to be answered that this consumer is active.
+    active_by: Option<Instant>,
     actions: Vec<Action<W>>,
     #[cfg(test)]
     defect: Option<defect::Defect>,
@@ -101,17 +106,17 @@ struct Batches {
     inflated: Arc<Inflated>,
 }
 
-/// What outlives a connection.
+/// State that outlives a connection.
 struct Reading {
     own: Own,
     backoff: Backoff,
-    /// For what passes by itself: a broker or a stream that is away.
+    /// Back-off for a broker or a stream that is away.
     backoff_away: Backoff,
     /// Whether the stream still holds the position.
     doubts: Doubts,
     /// How often in a row the chunk at this offset could not be read.
     unreadable: Option<(Offset, u32)>,
-    /// The same of the chunk that holds the position, by the offset wanted behind that.
+    /// The same for the chunk that holds the position, keyed by the first offset wanted after it.
     position_unreadable: Option<(Offset, u32)>,
 }
 
@@ -122,7 +127,7 @@ impl Own {
 }
 
 impl<W: Caller> Brain<W> {
-    /// A consumer that has not begun. `inflated` counts the memory that its batches hold beyond their
+    /// A consumer that has not begun. `inflated` counts the memory of its batches beyond that of their
     /// chunks.
     pub(super) fn new(
         spec: Arc<Spec>,
@@ -154,6 +159,7 @@ impl<W: Caller> Brain<W> {
                 position_unreadable: None,
             },
             leaving: Leaving::No,
+            active_by: None,
             actions: Vec::new(),
             #[cfg(test)]
             defect: None,
@@ -161,8 +167,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Takes an event in, and returns what is to be done about it.
-    pub(super) fn apply(&mut self, event: Event<W>, now: Moment) -> Vec<Action<W>> {
+    /// Takes an event, and puts the resulting actions into `actions`, which must be empty.
+    pub(super) fn apply(&mut self, event: Event<W>, now: Moment, actions: &mut Vec<Action<W>>) {
+        std::mem::swap(&mut self.actions, actions);
         match event {
             Event::Due(around) => self.on_due(around, now),
             Event::Drain => self.end(Outcome::Drained, now),
@@ -177,8 +184,9 @@ impl<W: Caller> Brain<W> {
             Event::Unavailable(error) | Event::LinkEnded(error) => self.unlink(error, now),
             Event::Activation { active } => self.on_activation(active, now),
             Event::Asked(asked) => self.on_asked(asked, now),
+            Event::Passed(passed) => self.on_passed(passed, now),
         }
-        std::mem::take(&mut self.actions)
+        std::mem::swap(&mut self.actions, actions);
     }
 
     /// Does whatever is due.
@@ -194,22 +202,24 @@ impl<W: Caller> Brain<W> {
         self.finish_yielding(now);
         self.start_opening();
         self.start_linking(now);
+        self.start_looking(around, now);
     }
 
-    /// When the next [`Event::Due`] is needed, at the latest.
-    pub(super) fn deadline(&self, now: Instant) -> Instant {
+    /// Latest time of the next [`Event::Due`], if anything has one; it must come within [`TICK`] in any case.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let link = match &self.link {
             Link::Down { until } if self.may_link() => Some(*until),
             _ => None,
         };
         let storing = self.storing.deadline(self.link.can_store());
-        [self.batch_deadline(), storing, link, self.leaving.deadline()]
+        let active_by = self.active_by.filter(|_| self.link.is_becoming_active());
+        [self.batch_deadline(), storing, link, active_by, self.leaving.deadline()]
             .into_iter()
             .flatten()
-            .fold(now + TICK, Instant::min)
+            .min()
     }
 
-    /// Whether the next event of the subscription can be taken in.
+    /// Whether the next event of the subscription can be taken.
     pub(super) fn takes_events(&self) -> bool {
         match &self.link {
             Link::Up(up) => {
@@ -223,18 +233,18 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// How it ended, once everything that can be finished is.
+    /// Outcome, once everything is finished that can be.
     pub(super) fn finished(&self) -> Option<&Outcome> {
         let outcome = self.leaving.outcome()?;
         self.storing.is_finished(self.sink.is_open()).then_some(outcome)
     }
 
-    /// Everyone who has asked for a forced commit and has no answer.
+    /// Callers of a forced commit who have no answer yet.
     pub(super) fn take_waiters(&mut self) -> Vec<W> {
         self.storing.take_waiters()
     }
 
-    /// What others see of it.
+    /// The state that others see.
     pub(super) fn view(&self) -> View {
         let ledger = self.storing.ledger();
         let in_cutter = || self.batches.cutter.oldest().map(|chunk| chunk.timestamp);

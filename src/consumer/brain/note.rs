@@ -1,4 +1,4 @@
-//! What the brain wants shown, logged and counted. It decides nothing by these.
+//! What the brain reports, to be shown, logged and counted. It decides nothing by these.
 
 use std::time::Duration;
 
@@ -12,41 +12,47 @@ use crate::telemetry::{LostReason, RestartReason, SinkErrorReason, State};
 use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::ChunkError;
 
-/// Something worth knowing.
+/// One report.
 pub(in crate::consumer) enum Note {
     /// A new state, with the reason if it is a bad one.
     State(State, Option<String>),
-    /// It connects; the reason shown before stays.
+    /// It is connecting; the reason shown before remains.
     Connecting,
-    /// Chunks come from here on. `base` is the first offset that counts for the lag; `resumed` is true
-    /// where everything below it is durable.
+    /// Chunks arrive from here on. `base` is the first offset that counts for the lag; `resumed` is true
+    /// if everything below it is durable.
     Subscribed { resumption: Box<Resumption>, base: Offset, resumed: bool },
-    /// There is no connection, and it is tried again after `wait`.
+    /// There is no connection; the next attempt is after `wait`.
     NotConnected { error: String, wait: Duration },
-    /// It is started or connected again.
+    /// The back-off begins: it will be started or connected again.
     Restart(RestartReason),
     /// The position is lost.
     Lost(Lost),
-    /// The position is lost, and a policy lets it go on.
+    /// The position is lost, and a policy lets the consumer continue.
     GoingOn { lost: Lost, policy: OnLost },
-    /// After a loss it goes on with what is published next: so many messages at the most, which the
-    /// stream holds, are passed over.
+    /// After a loss, it continues with what is published next. At most this many messages, which the
+    /// stream holds, are skipped.
     PassedOver { records: u64, is_new_history: bool },
-    /// The stream was created again before its first message was read.
+    /// The stream was re-created before its first message was read.
     ReCreatedUnread(Lost),
-    /// The chunk that a beginning waited for is there.
+    /// The first chunk after a beginning has arrived.
     FirstMessage,
-    /// A chunk came, of so many bytes.
+    /// A chunk of this many bytes arrived.
     Received { bytes: u64 },
-    /// So many records of a chunk were accepted.
+    /// This many records of a chunk were accepted.
     Accepted { records: u32 },
-    /// All of a chunk was taken.
+    /// The whole chunk was taken.
     Taken { seen: Seen, last: Offset },
-    /// A chunk that was written before the time to begin with; its last offset.
+    /// A chunk that was written before the time to begin with; the value is its last offset.
     TooEarly(Offset),
-    /// The offsets between are none of any message.
+    /// The offsets between these hold no messages.
     GapOfChunks { from: Offset, to: Offset },
-    /// Retention took messages before they were read, and a policy lets it go on.
+    /// The broker's filter left out the offsets between.
+    LeftByFilter { from: Offset, to: Offset },
+    /// The broker's filter selects nothing from `from` to `upto`: the position moves there.
+    Passed { from: Offset, upto: Offset },
+    /// How much can be passed over could not be found out; it is asked again.
+    NotPassed(SourceError),
+    /// Retention dropped messages before they were read, and a policy lets the consumer continue.
     Truncated { what: String, records: u64 },
     /// The chunk at the position is damaged.
     DamagedAtPosition(ChunkError),
@@ -56,27 +62,27 @@ pub(in crate::consumer) enum Note {
     LeftOut { from: Offset, to: Offset, reason: LostReason, error: ChunkError },
     /// A sub-entry batch was left out by policy.
     BatchLeftOut { first: Offset, records: u32, reason: LostReason, error: ChunkError },
-    /// The sink works; `wrote` is what became durable, and how long that took where it is known.
+    /// The sink works. `wrote` is what became durable, and how long that took if known.
     SinkWorks { messages: u64, bytes: u64, took: Option<Duration> },
     /// The sink could not write, and tries again after `wait`.
     SinkFailed { error: String, wait: Duration },
-    /// The sink ended for good.
+    /// The sink has failed permanently.
     SinkStopped { reason: SinkErrorReason, messages: u64 },
-    /// The sink ended what it had begun, with so many batches left.
+    /// The sink stopped at the time limit; this many batches are left.
     WoundUp { batches: usize },
-    /// The sink has set the former history aside.
+    /// The sink has set the old incarnation's data aside.
     Restarted,
-    /// Records were left out by policy, or are among the dead letters.
+    /// Records were left out by policy, or were written to the dead letters.
     Skipped(Vec<BadRecord>),
     /// The durable offset moved.
     Progress(Timestamp),
     /// A store has ended.
     Store(StoreEnd, Option<SourceError>),
-    /// The offset is not stored: the stream does not hold the position any more.
+    /// The offset is not stored: the stream no longer holds the position.
     Unconfirmed,
-    /// The sink's task was aborted: it did not end in time for another consumer to become active.
+    /// The sink's task was aborted: it did not end in time for another instance to become active.
     SinkAborted,
-    /// This consumer is the active one, or a passive one.
+    /// This consumer became active or passive.
     Active(bool),
     /// A fault in this program that does not end the consumer.
     Internal(String),

@@ -1,10 +1,10 @@
-//! The sink's part: when it is opened and closed, which batches it gets, and what its reports mean.
+//! The sink: when it is opened and closed, which batches it gets, and what its reports mean.
 
 use std::time::Instant;
 
 use super::leaving::Leaving;
 use super::linking::Link;
-use super::{Action, Brain, Caller, Moment, Note, Opened, Outcome, Surroundings};
+use super::{Action, Brain, Caller, Moment, NotCommitted, Note, Opened, Outcome, Surroundings};
 use crate::consumer::orders::{Order, Report, Stopped, Written};
 use crate::consumer::resumption::Own;
 use crate::consumer::spec::OnBad;
@@ -21,11 +21,11 @@ pub(super) enum SinkState {
     Closed,
     Opening,
     Open {
-        /// Batches that may be with it and not reported yet.
+        /// The most batches that may be with it and not reported yet.
         orders_max: usize,
         /// Batches that it has taken and holds back.
         held: usize,
-        /// It was asked to make them durable.
+        /// It was told to flush them.
         is_flushing: bool,
     },
     Closing,
@@ -38,7 +38,7 @@ impl SinkState {
         matches!(self, SinkState::Open { .. })
     }
 
-    /// Batches that it has taken and holds back.
+    /// Batches that the sink has taken and holds back.
     pub(super) fn held(&self) -> usize {
         match self {
             SinkState::Open { held, .. } => *held,
@@ -47,21 +47,21 @@ impl SinkState {
     }
 }
 
-/// Whether it begins anew after a loss. Nothing is read meanwhile, and no beginning is kept: what
-/// was accepted before has to be durable first, or the beginning would speak for it.
+/// Whether the consumer begins anew after a loss. Meanwhile nothing is read, and no beginning is stored:
+/// the records accepted before must be durable first, or the new beginning would count them as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restarting {
     No,
-    /// Once everything under way is settled.
+    /// Waits until everything in flight is settled.
     Settling,
-    /// The same, and then the sink is told that a new history begins.
+    /// The same; then the sink is told to begin a new incarnation.
     Wanted,
-    /// Until the sink answers.
+    /// Waits for the sink's answer.
     Told,
 }
 
 impl<W: Caller> Brain<W> {
-    /// Opens the sink, where this consumer is the active one.
+    /// Opens the sink, if this consumer is the active one.
     pub(super) fn start_opening(&mut self) {
         let is_active = match self.activation {
             Activation::AtOnce => true,
@@ -70,7 +70,7 @@ impl<W: Caller> Brain<W> {
             }
         };
         if is_active && self.leaving.is_no() && matches!(self.sink, SinkState::Closed) {
-            // The state shown stays: after a failure, the reason of that counts until it is over.
+            // The state shown remains: after a failure, its reason counts until the failure is over.
             self.sink = SinkState::Opening;
             self.act(Action::OpenSink);
         }
@@ -85,7 +85,7 @@ impl<W: Caller> Brain<W> {
             }
         };
         self.note(Note::State(State::Starting, None));
-        // A policy let a loss pass, and the sink has written nothing since: its position is of before.
+        // A policy accepted a loss, and the sink has written nothing since: its position is from before.
         let began = remembered.and_then(|memory: Memory| memory.beginning());
         let position = position.filter(|at| !began.is_some_and(|began| began.replaces(at)));
         let is_new_history =
@@ -101,7 +101,7 @@ impl<W: Caller> Brain<W> {
         };
     }
 
-    /// Nothing is under way but what waits in the cutter, and no more can come: memory is full.
+    /// True if memory is full, and every accepted record is in the open batch or held back by the sink.
     pub(super) fn is_starved(&self, around: Surroundings) -> bool {
         !self.batches.cutter.is_empty()
             && self.storing.ledger().unsettled() == self.sink.held()
@@ -110,8 +110,8 @@ impl<W: Caller> Brain<W> {
             && !self.link.has_chunk()
     }
 
-    /// Whether the batch under way goes to the sink as it is: by its age, or because the sink is idle
-    /// and nothing more is there to be taken at once.
+    /// Whether the open batch goes to the sink as it is: because of its age, or because the sink is idle
+    /// and no chunk can be taken at once.
     pub(super) fn is_batch_due(&self, around: Surroundings, now: Instant) -> bool {
         let Some(since) = self.batches.cutter.since() else { return false };
         let pace = &self.batches.pace;
@@ -119,7 +119,7 @@ impl<W: Caller> Brain<W> {
             || (self.is_sink_idle() && pace.while_idle(since) <= now && !self.has_chunks(around))
     }
 
-    /// True where a chunk can be taken without waiting.
+    /// True if a chunk can be taken without waiting.
     fn has_chunks(&self, around: Surroundings) -> bool {
         matches!(&self.link, Link::Up(up) if up.chunk.is_none()) && around.waiting
     }
@@ -136,7 +136,7 @@ impl<W: Caller> Brain<W> {
         self.batches.ready.is_empty() && self.storing.ledger().unsettled() == 0
     }
 
-    /// Makes a batch of what was accepted.
+    /// Makes a batch of the accepted records.
     pub(super) fn cut(&mut self, now: Moment) {
         if let Some(batch) = self.batches.cutter.cut() {
             self.line_up(batch, now);
@@ -156,7 +156,7 @@ impl<W: Caller> Brain<W> {
         self.storing.ledger().unsettled().saturating_sub(elsewhere)
     }
 
-    /// Gives the sink what is cut, as far as it takes it.
+    /// Gives the sink as many finished batches as it takes.
     pub(super) fn hand_over(&mut self) {
         let SinkState::Open { orders_max, .. } = self.sink else { return };
         while (self.with_sink() < orders_max || planted!(self, OverfillsSink))
@@ -181,7 +181,8 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Where everything has to be durable, and all that is not is held by the sink, asks it for that.
+    /// Tells the sink to flush, if everything has to be durable and only batches that it holds back are
+    /// not.
     fn ask_for_flush(&mut self) {
         if planted!(self, NeverFlushes) {
             return;
@@ -239,8 +240,7 @@ impl<W: Caller> Brain<W> {
             Report::Retrying { error, wait } => self.note(Note::SinkFailed { error, wait }),
             Report::Restarted => {
                 for caller in self.storing.restart() {
-                    let error = "the stream was created again meanwhile".to_owned();
-                    self.act(Action::Answer(caller, Err(error)));
+                    self.act(Action::Answer(caller, Err(NotCommitted::ReCreated)));
                 }
                 self.restarting = Restarting::No;
                 self.note(Note::Restarted);
@@ -275,8 +275,8 @@ impl<W: Caller> Brain<W> {
         };
         let by_broker = self.activation == Activation::ByBroker;
         if by_broker && bad.is_empty() {
-            // Another active one may have taken it over, whose offset is not to be overwritten. Or that
-            // one can write where this one cannot.
+            // Another active instance may have taken the sink over, and its offset must not be
+            // overwritten. Or another instance may be able to write where this one cannot.
             self.storing.give_up();
             return self.end(Outcome::Failed(reason), now);
         }
@@ -286,14 +286,14 @@ impl<W: Caller> Brain<W> {
     pub(super) fn on_sink_gone(&mut self, panicked: bool, now: Moment) {
         self.sink = SinkState::Ended;
         let outcome = match panicked {
-            // The panic's own message went to the log where it happened.
+            // The panic's own message was logged where it happened.
             true => Outcome::Panicked("the sink panicked".to_owned()),
             false => Outcome::Failed("the sink's task ended unexpectedly".to_owned()),
         };
         self.end(outcome, now);
     }
 
-    /// It takes nothing more. One that was told to close goes on closing.
+    /// Marks the sink as ended: it takes nothing more. One that was told to close continues to close.
     fn sink_ended(&mut self) {
         if self.sink.is_open() {
             self.sink = SinkState::Ended;
@@ -306,7 +306,7 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// Notes that the ticket's batch is durable, or was given up by a policy.
+    /// Settles the ticket: its batch is durable, or a policy left it out.
     pub(super) fn settle(&mut self, ticket: Ticket, now: Moment) {
         let moved = self.storing.settle(ticket);
         self.note_moved(moved, now);
@@ -328,21 +328,19 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// A forced commit: what was accepted is finished first.
+    /// Starts a forced commit: the accepted records are finished first.
     pub(super) fn commit(&mut self, caller: W, now: Moment) {
         if !self.sink.is_open() {
-            let why = "the consumer cannot store its offset now: its sink is not open".to_owned();
-            return self.act(Action::Answer(caller, Err(why)));
+            return self.act(Action::Answer(caller, Err(NotCommitted::SinkNotOpen)));
         }
         self.cut(now);
         self.storing.wait(caller);
     }
 
-    /// Everything is stored, or as much as can be; the next active one may begin.
+    /// Everything is stored that can be; the next active instance may begin.
     pub(super) fn forget_run(&mut self, now: Moment) {
         for caller in self.storing.take_waiters() {
-            let error = "another instance of this consumer took over".to_owned();
-            self.act(Action::Answer(caller, Err(error)));
+            self.act(Action::Answer(caller, Err(NotCommitted::TakenOver)));
         }
         drop(self.batches.cutter.cut());
         self.batches.ready.clear();

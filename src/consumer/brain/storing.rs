@@ -1,4 +1,4 @@
-//! What is durable, what of it is stored on the broker, and who waits for that.
+//! What is durable, what of it is stored on the broker, and which callers wait for that.
 //!
 //! Invariants:
 //! - an offset is stored only when everything up to it is durable, and the stream confirms it;
@@ -14,12 +14,12 @@ use crate::flow::commit::{Commit, Policy};
 use crate::flow::ledger::{Ledger, LedgerError, Progress, Ticket};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
-/// Why a consumer ends, as far as storing goes.
+/// Why a consumer ends, as far as storing is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) enum Ending {
-    /// It was told to stop: it stores as long as its time lasts.
+    /// It was told to stop: it tries to store until its time limit.
     Drain,
-    /// A fault, which may have taken the connection with it: one more connection is tried.
+    /// A fault, which may have broken the connection too: it connects only once more.
     Fault,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::consumer) enum StoreEnd {
     NotArrived { ours: Offset, held: Option<Offset> },
     /// There was no answer.
     Failed,
-    /// The stream was re-created meanwhile: the store counts for nothing.
+    /// The stream was re-created meanwhile: the result does not count.
     Outdated,
 }
 
@@ -52,14 +52,15 @@ enum Store {
     Idle,
     Running {
         checkpoint: Checkpoint,
-        /// It began after the end had begun.
+        /// A store that began after the end had begun.
         at_the_end: bool,
     },
     /// Running, for the incarnation before a restart.
     Outdated,
 }
 
-/// While ending, `connection_lost` says whether one was lost, or could not be had, since the end began.
+/// While ending, `connection_lost` says whether the connection was lost, or could not be made, since the
+/// end began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
@@ -73,9 +74,9 @@ enum Phase {
     GivenUp,
 }
 
-/// Whoever asked for a forced commit.
+/// The caller of a forced commit.
 pub(in crate::consumer) trait Caller {
-    /// It wants no answer any more.
+    /// True if the caller no longer waits for an answer.
     fn is_gone(&self) -> bool;
 }
 
@@ -84,9 +85,9 @@ struct Waiter<W> {
     answer: W,
 }
 
-/// The way of every batch from "in flight" to "stored". `W` is how a waiter is answered.
+/// The path of every batch from "in flight" to "stored". `W` is how a waiter is answered.
 pub(in crate::consumer) struct Storing<W> {
-    /// The sink's position when it was opened, if nothing else is durable yet.
+    /// The sink's position when it was opened, until something else is durable.
     began_at: Option<Offset>,
     ledger: Ledger,
     commit: Commit,
@@ -98,8 +99,8 @@ pub(in crate::consumer) struct Storing<W> {
 }
 
 impl<W: Caller> Storing<W> {
-    /// Everything up to the sink's `position` is durable. It is stored on the broker once a chunk has
-    /// confirmed it ([`Storing::resume`]).
+    /// Starts with everything up to the sink's `position` durable. That is stored on the broker once a
+    /// chunk has confirmed it ([`Storing::resume`]).
     pub(in crate::consumer) fn new(
         policy: Policy,
         position: Option<Checkpoint>,
@@ -122,7 +123,7 @@ impl<W: Caller> Storing<W> {
         }
     }
 
-    /// Begins a new run at this position. A store of the run before counts for nothing in it.
+    /// Begins a new run at this position. A store of the run before does not count for it.
     pub(in crate::consumer) fn begin_anew(
         &mut self,
         policy: Policy,
@@ -158,8 +159,8 @@ impl<W: Caller> Storing<W> {
         self.ledger.open(checkpoint, messages, oldest)
     }
 
-    /// Notes that the ticket's batch is durable, or was given up by a policy. True if the durable
-    /// offset moved.
+    /// Settles the ticket: its batch is durable, or a policy left it out. True if the durable offset
+    /// moved.
     pub(in crate::consumer) fn settle(&mut self, ticket: Ticket) -> Result<bool, LedgerError> {
         if planted!(self, ForgetsTicket) && self.ledger.unsettled() == 3 {
             return Ok(false);
@@ -217,7 +218,7 @@ impl<W: Caller> Storing<W> {
         self.commit.resume();
     }
 
-    /// Forgets the old incarnation of the stream, and returns everyone who waited for an offset of it.
+    /// Forgets the old incarnation of the stream, and returns everyone who waited for one of its offsets.
     pub(in crate::consumer) fn restart(&mut self) -> Vec<W> {
         self.began_at = None;
         self.ledger.restart();
@@ -237,8 +238,8 @@ impl<W: Caller> Storing<W> {
         self.commit.is_suspended()
     }
 
-    /// True if the stream has not confirmed the position, and there is something new to store, or will
-    /// be once what is under way is durable.
+    /// True if the stream has not confirmed the position, and there is something new to store, now or
+    /// once the batches in flight are durable.
     pub(in crate::consumer) fn is_unsure(&self, has_work: bool) -> bool {
         let durable = self.durable();
         let is_new = durable != self.began_at && durable > self.commit.stored();
@@ -246,7 +247,7 @@ impl<W: Caller> Storing<W> {
         self.commit.is_suspended() && has_news && self.phase != Phase::GivenUp
     }
 
-    /// True while a store is running, of whichever incarnation.
+    /// True while a store is running, of either incarnation.
     pub(in crate::consumer) fn is_storing(&self) -> bool {
         self.store != Store::Idle
     }
@@ -256,13 +257,13 @@ impl<W: Caller> Storing<W> {
         self.phase = Phase::GivenUp;
     }
 
-    /// Whether a store of the old incarnation is running. Until it has ended there must be no new
-    /// connection: the store could overwrite the new beginning.
+    /// Whether a store of the old incarnation is running. There must be no new connection until it has
+    /// ended: it could overwrite the new beginning.
     pub(in crate::consumer) fn is_outdated(&self) -> bool {
         self.store == Store::Outdated
     }
 
-    /// `answer` wants to know when everything that is in flight now is stored.
+    /// Answers `answer` once everything that is in flight now is stored.
     pub(in crate::consumer) fn wait(&mut self, answer: W) {
         self.waiters.push(Waiter { upto: self.ledger.last(), answer });
     }
@@ -272,7 +273,7 @@ impl<W: Caller> Storing<W> {
         !self.waiters.is_empty()
     }
 
-    /// Drops the waiters that want no answer any more.
+    /// Drops the waiters that no longer wait for an answer.
     pub(in crate::consumer) fn forget_waiters(&mut self) {
         self.waiters.retain(|waiter| !waiter.answer.is_gone());
     }
@@ -296,7 +297,7 @@ impl<W: Caller> Storing<W> {
         (done, stored)
     }
 
-    /// The consumer ends. The first reason counts, but a fault counts for more than a drain.
+    /// Begins the end. The first reason counts, but a fault counts for more than a drain.
     pub(in crate::consumer) fn end(&mut self, ending: Ending) {
         self.phase = match (self.phase, ending) {
             (Phase::Running, Ending::Drain) => Phase::Draining { connection_lost: false },
@@ -308,7 +309,7 @@ impl<W: Caller> Storing<W> {
         };
     }
 
-    /// While ending, a connection was lost or could not be had.
+    /// Notes that a connection was lost or could not be made. Counts only while ending.
     pub(in crate::consumer) fn connection_lost(&mut self) {
         self.phase = match self.phase {
             Phase::Running => Phase::Running,
@@ -319,12 +320,12 @@ impl<W: Caller> Storing<W> {
         };
     }
 
-    /// True where a durable offset is not stored yet, and may be.
+    /// True if a durable offset is not stored yet, and may be.
     pub(in crate::consumer) fn is_pending(&self) -> bool {
         self.commit.pending().is_some()
     }
 
-    /// While ending: whether there is, or may be, something to store, for which a connection is needed.
+    /// While ending: whether a connection is needed because there is, or may be, something to store.
     pub(in crate::consumer) fn needs_connection(&self, sink_alive: bool) -> bool {
         let to_settle = sink_alive && self.ledger.under_way() > 0;
         let may_store = self.store == Store::Idle && self.phase != Phase::GivenUp;
@@ -339,7 +340,7 @@ impl<W: Caller> Storing<W> {
         settled && self.store == Store::Idle && stored
     }
 
-    /// When an offset has to be stored, as far as it can be.
+    /// Time at which an offset has to be stored, as far as it can be.
     pub(in crate::consumer) fn deadline(&self, connected: bool) -> Option<Instant> {
         if self.store != Store::Idle || !connected || self.phase == Phase::GivenUp {
             return None;
@@ -352,7 +353,7 @@ impl<W: Caller> Storing<W> {
         forced.or_else(|| self.commit.deadline())
     }
 
-    /// The offset to be stored now, if any. It counts as being stored until [`Storing::stored`].
+    /// The offset to store now, if any. It counts as being stored until [`Storing::stored`].
     pub(in crate::consumer) fn next_store(
         &mut self,
         now: Instant,
@@ -376,14 +377,14 @@ impl<W: Caller> Storing<W> {
         let offset = due?;
         #[cfg(not(test))]
         debug_assert!(self.durable() >= Some(offset), "stored before durable");
-        // The ledger knows the chunk; both speak of the same offset.
+        // The ledger knows the chunk; both are for the same offset.
         let chunk = self.ledger.durable().filter(|c| c.offset == offset).and_then(|c| c.chunk);
         let checkpoint = Checkpoint { offset, chunk };
         self.store = Store::Running { checkpoint, at_the_end: self.phase != Phase::Running };
         Some(checkpoint)
     }
 
-    /// The running store has ended.
+    /// Takes the result of the running store.
     pub(in crate::consumer) fn stored(&mut self, read_back: ReadBack, now: Instant) -> StoreEnd {
         let store = std::mem::replace(&mut self.store, Store::Idle);
         let Store::Running { checkpoint: Checkpoint { offset: ours, .. }, at_the_end } = store
@@ -415,7 +416,7 @@ impl<W: Caller> Storing<W> {
         }
     }
 
-    /// A store that the fault itself has cut off is not the one that is tried at the end.
+    /// A store that the fault itself cut off is not the one that is tried at the end.
     fn store_failed(&mut self, at_the_end: bool, now: Instant) {
         self.commit.failed(now);
         let was_tried = at_the_end && matches!(self.phase, Phase::Failing { .. });
@@ -428,7 +429,7 @@ impl<W: Caller> Storing<W> {
         self.ledger.durable().map(|c| c.offset)
     }
 
-    /// True where an offset is to be stored although it is not due by count or time.
+    /// True if an offset has to be stored although neither the count nor the time is reached.
     fn is_forced(&self) -> bool {
         let durable = self.durable();
         self.phase != Phase::Running || self.waiters.iter().any(|w| durable >= w.upto)

@@ -1,10 +1,11 @@
 //! Observes the ends of all consumers' streams, for their lag: also for a consumer that has halted
-//! or cannot connect.
+//! or cannot connect. The same for references that other programs own ([`WatchedReference`]).
 //!
 //! All consumers of one broker share the connections for it, one per node; a stream that several
 //! consumers read is observed once for all. Each stream has its own task, so that a slow, missing
 //! or refused one does not delay the others.
 
+mod reference;
 mod stream;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::task::AbortHandle;
 
+pub use self::reference::{Seen, WatchedReference};
 use self::stream::{Looking, Watchers};
 use super::spec::Spec;
 use super::status::Status;
@@ -42,12 +44,18 @@ struct Observed {
     task: AbortHandle,
 }
 
-/// Keeps the observation of a consumer's stream running; dropping it ends that.
+/// Keeps the observation of a stream running for a consumer or a reference; dropping it ends that.
 pub struct Watching {
     /// `None` where the stream cannot be observed.
     broker: Option<Arc<Broker>>,
     stream: StreamName,
-    status: Arc<Status>,
+    who: Who,
+}
+
+/// Whose stream is observed.
+enum Who {
+    Consumer(Arc<Status>),
+    Reference(Arc<WatchedReference>),
 }
 
 impl Observers {
@@ -56,7 +64,19 @@ impl Observers {
     pub fn watch(&self, spec: &Arc<Spec>, status: &Arc<Status>) -> Watching {
         let broker = spec.source.is_observable().then(|| self.broker(&spec.connect));
         broker.iter().for_each(|broker| broker.watch(spec, status));
-        Watching { broker, stream: spec.stream.clone(), status: Arc::clone(status) }
+        Watching { broker, stream: spec.stream.clone(), who: Who::Consumer(Arc::clone(status)) }
+    }
+
+    /// Observes the stream of a reference that another program owns, and what that stores.
+    pub fn watch_reference(
+        &self,
+        connect: &ConnectOptions,
+        reference: &Arc<WatchedReference>,
+    ) -> Watching {
+        let broker = self.broker(connect);
+        broker.watchers(&reference.stream, |all| all.add_reference(reference));
+        let who = Who::Reference(Arc::clone(reference));
+        Watching { broker: Some(broker), stream: reference.stream.clone(), who }
     }
 
     fn broker(&self, connect: &ConnectOptions) -> Arc<Broker> {
@@ -75,13 +95,18 @@ impl Observers {
 
 impl Broker {
     fn watch(&self, spec: &Arc<Spec>, status: &Arc<Status>) {
+        self.watchers(&spec.stream, |all| all.add(spec, status));
+    }
+
+    /// Has the stream observed, for those whom `add` adds.
+    fn watchers(&self, stream: &StreamName, add: impl FnOnce(&Watchers)) {
         let mut streams = lock(&self.streams);
-        let observed = streams.entry(spec.stream.clone()).or_insert_with(|| {
+        let observed = streams.entry(stream.clone()).or_insert_with(|| {
             let watchers = Arc::new(Watchers::default());
-            let looking = Looking::new(&self.lookout, &spec.stream, &watchers);
+            let looking = Looking::new(&self.lookout, stream, &watchers);
             Observed { watchers, task: tokio::spawn(looking.run()).abort_handle() }
         });
-        observed.watchers.add(spec, status);
+        add(&observed.watchers);
     }
 }
 
@@ -90,7 +115,7 @@ impl Drop for Watching {
         let Some(broker) = &self.broker else { return };
         let mut streams = lock(&broker.streams);
         let Some(observed) = streams.get(&self.stream) else { return };
-        if observed.watchers.remove(&self.status) {
+        if observed.watchers.remove(&self.who) {
             observed.task.abort();
             streams.remove(&self.stream);
         }

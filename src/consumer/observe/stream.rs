@@ -1,6 +1,6 @@
 //! Observes one stream repeatedly, for all consumers that read it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use futures_util::stream::FuturesUnordered;
 
 use super::super::spec::Spec;
 use super::super::status::Status;
-use super::lock;
+use super::{WatchedReference, Who, lock};
 use crate::flow::backoff::Backoff;
+use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
+use crate::flow::watched::Ends;
 use crate::source::SourceError;
 use crate::source::stream::{StreamLookout, StreamView};
 use crate::telemetry::State;
@@ -33,9 +35,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Most simultaneous questions of single consumers, each of which may read a chunk.
 const QUESTIONS_MAX: usize = 16;
 
-/// The consumers that read one stream.
+/// The consumers that read one stream, and the references of others on it.
 #[derive(Default)]
-pub(super) struct Watchers(Mutex<Vec<Watcher>>);
+pub(super) struct Watchers {
+    consumers: Mutex<Vec<Watcher>>,
+    references: Mutex<Vec<Arc<WatchedReference>>>,
+}
 
 #[derive(Clone)]
 struct Watcher {
@@ -45,18 +50,32 @@ struct Watcher {
 
 impl Watchers {
     pub(super) fn add(&self, spec: &Arc<Spec>, status: &Arc<Status>) {
-        lock(&self.0).push(Watcher { spec: Arc::clone(spec), status: Arc::clone(status) });
+        lock(&self.consumers).push(Watcher { spec: Arc::clone(spec), status: Arc::clone(status) });
     }
 
-    /// Removes one consumer; returns true if it was the last.
-    pub(super) fn remove(&self, status: &Arc<Status>) -> bool {
-        let mut all = lock(&self.0);
-        all.retain(|watcher| !Arc::ptr_eq(&watcher.status, status));
-        all.is_empty()
+    pub(super) fn add_reference(&self, reference: &Arc<WatchedReference>) {
+        lock(&self.references).push(Arc::clone(reference));
+    }
+
+    /// Removes one; returns true if it was the last.
+    pub(super) fn remove(&self, who: &Who) -> bool {
+        match who {
+            Who::Consumer(status) => {
+                lock(&self.consumers).retain(|watcher| !Arc::ptr_eq(&watcher.status, status));
+            }
+            Who::Reference(reference) => {
+                lock(&self.references).retain(|other| !Arc::ptr_eq(other, reference));
+            }
+        }
+        lock(&self.consumers).is_empty() && lock(&self.references).is_empty()
     }
 
     fn all(&self) -> Vec<Watcher> {
-        lock(&self.0).clone()
+        lock(&self.consumers).clone()
+    }
+
+    fn references(&self) -> Vec<Arc<WatchedReference>> {
+        lock(&self.references).clone()
     }
 }
 
@@ -67,11 +86,18 @@ enum Question {
     Written(Offset),
     /// The offset stored under this reference.
     Stored(Reference),
+    /// The same for a reference of others; and when the first message after it was written, if it is not
+    /// `known` and not the end.
+    Others(Reference),
+    /// The last message, while the stream's end is this.
+    End(Tail),
 }
 
 enum Answer {
     Written(Offset, Option<Timestamp>),
     Stored(Reference, Option<Offset>),
+    Others(Reference, Option<Offset>, Option<Option<Timestamp>>),
+    End(Tail, Option<Offset>),
 }
 
 type Asking = BoxFuture<'static, (Question, Result<Answer, SourceError>)>;
@@ -81,6 +107,7 @@ pub(super) struct Looking {
     lookout: Arc<StreamLookout>,
     stream: StreamName,
     watchers: Arc<Watchers>,
+    ends: Mutex<Ends>,
 }
 
 impl Drop for Looking {
@@ -96,7 +123,7 @@ impl Looking {
         watchers: &Arc<Watchers>,
     ) -> Looking {
         let (lookout, watchers) = (Arc::clone(lookout), Arc::clone(watchers));
-        Looking { lookout, stream: stream.clone(), watchers }
+        Looking { lookout, stream: stream.clone(), watchers, ends: Mutex::default() }
     }
 
     /// Observes indefinitely; ends when its task is dropped.
@@ -106,6 +133,7 @@ impl Looking {
             let error = self.until_it_fails(&mut backoff).await;
             let is_an_answer = error.is_an_answer();
             let wait = backoff.next(fastrand::f64());
+            *lock(&self.ends) = Ends::default();
             for Watcher { spec, status } in self.watchers.all() {
                 status.update(|facts| {
                     facts.watch.failed();
@@ -114,6 +142,10 @@ impl Looking {
                     }
                 });
                 tracing::debug!(consumer = %spec.name, stream = %spec.stream, %error, wait_ms = wait.as_millis(), "cannot observe the stream's end");
+            }
+            for reference in self.watchers.references() {
+                reference.failed(&error);
+                tracing::debug!(reference = %reference.reference, stream = %reference.stream, %error, wait_ms = wait.as_millis(), "cannot observe the stream's end");
             }
             tokio::time::sleep(wait).await;
         }
@@ -142,17 +174,19 @@ impl Looking {
             true => (EVERY, EVERY),
             false => (EVERY_BY_READING, EVERY_BY_READING * 2),
         };
+        // Those that wait, and those under way.
         let mut asked = HashSet::new();
+        let mut waiting = VecDeque::new();
         let mut asking: FuturesUnordered<Asking> = FuturesUnordered::new();
         let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    self.look(view, within).await?;
+                    let unclear = self.look(view, within).await?;
                     backoff.reset();
-                    for question in self.questions() {
-                        if asking.len() < QUESTIONS_MAX && asked.insert(question.clone()) {
-                            asking.push(self.ask(view, question));
+                    for question in self.questions().chain(unclear) {
+                        if asked.insert(question.clone()) {
+                            waiting.push_back(question);
                         }
                     }
                     next = tokio::time::Instant::now() + every;
@@ -161,55 +195,108 @@ impl Looking {
                     asked.remove(&question);
                     // A failed question is asked again after the next observation, and does not end
                     // the others.
-                    if let Ok(answer) = answer {
-                        self.take(answer);
+                    match answer {
+                        Ok(answer) => self.take(answer),
+                        Err(error) => self.not_told(&question, &error),
                     }
                 }
                 error = view.ended() => return Err(error),
             }
+            while asking.len() < QUESTIONS_MAX
+                && let Some(question) = waiting.pop_front()
+            {
+                asking.push(self.ask(view, question));
+            }
         }
     }
 
-    /// Observes once; the next observation is due `within` this time.
-    async fn look(&self, view: &StreamView, within: Duration) -> Result<(), SourceError> {
+    /// Observes once; the next observation is due `within` this time. Returns what is to be asked to know
+    /// the end better.
+    async fn look(
+        &self,
+        view: &StreamView,
+        within: Duration,
+    ) -> Result<Option<Question>, SourceError> {
         let bounds = view.bounds().await?;
+        let references = self.watchers.references();
+        let (tail, is_unclear) = match view.is_cheap() && !references.is_empty() {
+            true => lock(&self.ends).looked(bounds.tail),
+            // The last message was read.
+            false => (bounds.tail, false),
+        };
+        for reference in references {
+            let (at, wall) = (Instant::now(), Timestamp::now());
+            reference.update(|watched| watched.looked(bounds.first, tail, at, wall, within));
+        }
         for watcher in self.watchers.all() {
             watcher.status.update(|facts| {
                 facts.bounds = Some(bounds);
                 facts.watch.looked(bounds.tail, Instant::now(), Timestamp::now(), within);
             });
         }
-        Ok(())
+        Ok(is_unclear.then_some(Question::End(bounds.tail)))
     }
 
-    /// Questions of the consumers beyond that.
+    /// Questions of the consumers and about the references beyond that.
     fn questions(&self) -> impl Iterator<Item = Question> {
-        self.watchers.all().into_iter().filter_map(|Watcher { spec, status }| {
-            let facts = status.facts();
-            match facts.positioned {
-                true => facts.watch.question(&facts.view()).map(Question::Written),
-                // A sink that cannot be opened, or is not to be opened, does not report its position.
-                // Until it does, the stored offset is used, which is never beyond it.
-                false => matches!(
-                    facts.state,
-                    State::Backoff | State::Halted | State::Paused | State::Stopped
-                )
-                .then(|| Question::Stored(spec.reference.clone())),
-            }
-        })
+        let of_references = self.watchers.references().into_iter().flat_map(|reference| {
+            let written = reference.question().map(Question::Written);
+            [Some(Question::Others(reference.reference.clone())), written].into_iter().flatten()
+        });
+        let of_consumers =
+            self.watchers.all().into_iter().filter_map(|Watcher { spec, status }| {
+                let facts = status.facts();
+                match facts.positioned {
+                    true => facts.watch.question(&facts.view()).map(Question::Written),
+                    // A sink that cannot be opened, or is not to be opened, does not report its position.
+                    // Until it does, the stored offset is used, which is never beyond it.
+                    false => matches!(
+                        facts.state,
+                        State::Backoff | State::Halted | State::Paused | State::Stopped
+                    )
+                    .then(|| Question::Stored(spec.reference.clone())),
+                }
+            });
+        of_consumers.chain(of_references)
+    }
+
+    /// The last offset known to be stored under a reference of others, and the end of the stream.
+    fn known(&self, of: &Question) -> (Option<Offset>, Option<Offset>) {
+        let Question::Others(name) = of else { return (None, None) };
+        let references = self.watchers.references();
+        let named = references.iter().find(|reference| reference.reference == *name);
+        named.map_or((None, None), |reference| reference.known())
     }
 
     fn ask(&self, view: &StreamView, question: Question) -> Asking {
-        let view = view.clone();
+        let (view, known) = (view.clone(), self.known(&question));
         Box::pin(async move {
             let answer = match &question {
                 Question::Written(from) => {
-                    let chunk = view.chunk_at(Start::Offset(*from)).await;
-                    chunk.map(|chunk| {
-                        let chunk = chunk.filter(|c| c.next_offset() > *from);
-                        Answer::Written(*from, chunk.map(|c| c.header.timestamp))
-                    })
+                    let written = written_at(&view, *from).await;
+                    written.map(|written| Answer::Written(*from, written))
                 }
+                Question::Others(reference) => match view.stored(reference).await {
+                    // A failure is not "nothing stored".
+                    Err(error) => Err(error),
+                    Ok(stored) => {
+                        let written = match stored {
+                            Some(offset) if known.0 != stored && known.1 > stored => {
+                                written_at(&view, offset.next()).await.ok()
+                            }
+                            _ => None,
+                        };
+                        Ok(Answer::Others(reference.clone(), stored, written))
+                    }
+                },
+                Question::End(tail) => match view.chunk_at(Start::Last).await {
+                    Err(error) => Err(error),
+                    Ok(Some(chunk)) if !chunk.sound => {
+                        // How many messages a damaged chunk has is not known.
+                        Ok(Answer::End(*tail, tail.at_least()))
+                    }
+                    Ok(chunk) => Ok(Answer::End(*tail, chunk.and_then(|c| c.next_offset().prev()))),
+                },
                 // Without an answer it stays unknown, and is asked again at the next observation.
                 Question::Stored(reference) => {
                     let stored = view.stored(reference).await;
@@ -220,7 +307,27 @@ impl Looking {
         })
     }
 
+    fn not_told(&self, question: &Question, error: &SourceError) {
+        let Question::Others(name) = question else { return };
+        let references = self.watchers.references().into_iter();
+        references.filter(|r| r.reference == *name).for_each(|r| r.refused(error));
+    }
+
     fn take(&self, answer: Answer) {
+        if let Answer::End(tail, last) = answer {
+            return lock(&self.ends).resolve(tail, last);
+        }
+        for reference in self.watchers.references() {
+            match &answer {
+                Answer::Written(from, written) => {
+                    reference.update(|watched| watched.written(*from, *written, Timestamp::now()));
+                }
+                Answer::Others(name, stored, written) if *name == reference.reference => {
+                    reference.answered(*stored, *written);
+                }
+                Answer::Others(..) | Answer::Stored(..) | Answer::End(..) => {}
+            }
+        }
         for Watcher { spec, status } in self.watchers.all() {
             match &answer {
                 Answer::Written(from, written) => status.update(|facts| {
@@ -238,8 +345,14 @@ impl Looking {
                         }
                     });
                 }
-                Answer::Stored(..) => {}
+                Answer::Stored(..) | Answer::Others(..) | Answer::End(..) => {}
             }
         }
     }
+}
+
+/// Time at which the first message from this offset on was written; `None` if no message comes.
+async fn written_at(view: &StreamView, from: Offset) -> Result<Option<Timestamp>, SourceError> {
+    let chunk = view.chunk_at(Start::Offset(from)).await?;
+    Ok(chunk.filter(|c| c.next_offset() > from).map(|c| c.header.timestamp))
 }

@@ -3,47 +3,23 @@
 use std::path::Path;
 
 use super::*;
-use crate::consumer::spec::{Begin, OnBad};
-use crate::flow::resume::{Lost, OnLost};
-use crate::flow::{commit, cutter};
+use crate::consumer::spec::{Begin, OnBad, testing};
+use crate::flow::resume::Lost;
 use crate::source::scripted::{ABLE, Scripted};
 use crate::source::{Abilities, ErrorKind, Event};
-use crate::types::{ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{StreamName, Timestamp};
 
 /// A transport that only delivers.
 const UNABLE: Abilities =
     Abilities { bounds: false, emptiness: false, probes: false, offsets: false };
 
 fn spec(source: &Scripted, start: Start, state_dir: &Path) -> Spec {
-    let second = Duration::from_secs(1);
     Spec {
-        name: ConsumerName::from("c"),
         stream: StreamName::from("s"),
-        reference: Reference::from("r"),
         begin: Begin::At(start),
-        on_lost: OnLost::Halt,
         on_bad: OnBad::Halt,
-        commit: commit::Policy { every_messages: 1, every: second },
-        batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
-        memory_bytes: 1 << 20,
-        wind_up_after: second,
-        backoff_min: second,
-        backoff_max: second,
         source: Arc::new(source.clone()),
-        connect: source::ConnectOptions {
-            seeds: Vec::new(),
-            vhost: String::new(),
-            mechanism: crate::broker::Mechanism::External,
-            tls: None,
-            heartbeat: second,
-            connect_timeout: second,
-            request_timeout: second,
-            follow_advertised_hosts: false,
-            routing: Default::default(),
-            name: String::new(),
-            sharing: None,
-        },
-        state_dir: state_dir.to_owned(),
+        ..testing::spec(state_dir)
     }
 }
 
@@ -145,6 +121,30 @@ async fn a_beginning_that_a_source_cannot_store_is_kept_all_the_same() {
     let own = own(Some(Memory::Beginning(beginning)));
     let (_, again) = establish_on(&scripted, Start::Next, own).await.unwrap();
     assert_eq!((again.plan.wanted, again.plan.origin), (Some(Offset(30)), Some(Origin::Beginning)));
+}
+
+#[tokio::test]
+async fn a_beginning_recognises_its_stream_by_the_record_before_it() {
+    let scripted = thirty(UNABLE);
+    let (_, session) = establish_on(&scripted, Start::Next, own(None)).await.unwrap();
+    let beginning = session.plan.begins.unwrap();
+    assert_eq!(beginning.behind.map(|record| record.first_offset), Some(Offset(29)));
+    let own = own(Some(Memory::Beginning(beginning)));
+    let (_, again) = establish_on(&scripted, Start::Next, own).await.unwrap();
+    assert_eq!(again.plan.wanted, Some(Offset(30)));
+
+    let another = Scripted::new(UNABLE);
+    another.publish(&vec![vec![1; 10]; 40], Timestamp(100));
+    let lost = establish_on(&another, Start::Next, own).await.err();
+    let is_rewritten = |lost: &Lost| matches!(lost, Lost::Rewritten { position: Offset(29) });
+    assert!(
+        matches!(&lost, Some(SessionError::Lost { lost, of: Some(Origin::Beginning) }) if is_rewritten(lost)),
+        "{lost:?}"
+    );
+    let shorter = Scripted::new(UNABLE);
+    shorter.publish(&[vec![0; 10]], Timestamp(100));
+    let doubt = establish_on(&shorter, Start::Next, own).await.err();
+    assert!(matches!(doubt, Some(SessionError::Doubt { .. })), "{doubt:?}");
 }
 
 #[tokio::test]

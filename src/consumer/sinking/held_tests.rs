@@ -40,7 +40,12 @@ impl Sink for Holding {
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         if let Some(bad) = self.bad.filter(|bad| batch.records().any(|r| r.offset.0 == *bad)) {
             let (reason, detail) = (BadReason::Misfit, "on purpose".to_owned());
-            return Err(SinkError::Poison(vec![BadRecord { offset: Offset(bad), reason, detail }]));
+            return Err(SinkError::Poison(vec![BadRecord {
+                about: None,
+                offset: Offset(bad),
+                reason,
+                detail,
+            }]));
         }
         self.held.push(batch.last_offset().0);
         Ok(Durability::Held)
@@ -67,7 +72,7 @@ fn transient() -> SinkError {
     SinkError::transient("away".to_owned())
 }
 
-/// What comes of four batches of ten and, behind them, `last`.
+/// Result of four batches of ten and, behind them, `last`.
 async fn carry_out(
     sink: Holding,
     last: Option<Message>,

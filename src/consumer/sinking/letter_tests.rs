@@ -1,4 +1,4 @@
-//! Bad records are durable among the dead letters before the batch goes on without them.
+//! Bad records are durable as dead letters before the batch continues without them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::consumer::dead_letter_index::DeadLetterIndex;
 use crate::consumer::dead_letters::DeadLetters;
+use crate::consumer::filter::{Filter, testing::filter};
 use crate::consumer::orders::Order;
 use crate::consumer::spec::testing::spec;
 use crate::flow::ledger::Ledger;
@@ -54,6 +55,7 @@ impl Sink for Noting {
             .records()
             .filter(|r| self.refuses.contains(&r.offset.0))
             .map(|r| BadRecord {
+                about: None,
                 offset: r.offset,
                 reason: BadReason::Undecodable,
                 detail: format!("bad at {}", r.offset),
@@ -86,6 +88,9 @@ impl Sink for Noting {
 
 struct Case {
     bad: BTreeSet<u64>,
+    /// Good messages that the sink refuses.
+    refuses: BTreeSet<u64>,
+    filter: Option<Filter>,
     /// The letters' position when they were opened.
     found: Option<u64>,
     letters: Noting,
@@ -111,6 +116,8 @@ impl Case {
         };
         Case {
             bad: bad.iter().copied().collect(),
+            refuses: BTreeSet::new(),
+            filter: None,
             found: None,
             letters,
             errors: VecDeque::new(),
@@ -123,11 +130,14 @@ impl Case {
         let sink = Noting {
             name: "sink",
             journal: Arc::clone(&self.letters.journal),
-            refuses: self.bad.clone(),
+            refuses: self.bad.union(&self.refuses).copied().collect(),
             errors: self.errors,
             holds: None,
             encoded: Arc::default(),
         };
+        let sieve = self
+            .filter
+            .map(|filter| Sieve { filter: Arc::new(filter), left_out: metrics::Counter::noop() });
         let (orders, receive) = mpsc::channel(10);
         let (send, mut reports) = mpsc::channel(100);
         let mut ledger = Ledger::starting_at(None);
@@ -149,7 +159,7 @@ impl Case {
             Some(letters),
             receive,
             send,
-            OnBad::DeadLetter,
+            Rules { on_bad: OnBad::DeadLetter, sieve },
             (backoff, Stop::default()),
         )
         .await;
@@ -182,6 +192,40 @@ fn stopped(reports: &mut Vec<Report>) -> Stopped {
         Some(Report::Stopped(stopped)) => stopped,
         _ => panic!("it goes on"),
     }
+}
+
+/// The filter cannot read some messages, and the sink refuses others before and after them: the letters
+/// are in order all the same, and what is not wanted is in neither place.
+#[tokio::test]
+async fn letters_of_the_filter_and_of_the_sink_are_in_order() {
+    let case = Case {
+        refuses: BTreeSet::from([3, 9, 15]),
+        filter: Some({
+            let wanted: Vec<String> = (0..20).map(|n| format!("offset {n}")).collect();
+            let unwanted = [4, 11];
+            let wanted: Vec<&str> = (0..20)
+                .filter(|n| !unwanted.contains(n))
+                .map(|n| wanted[n as usize].as_str())
+                .collect();
+            filter("body", &wanted, false)
+        }),
+        ..Case::new(&[5, 6, 12])
+    };
+    let journal = Arc::clone(&case.letters.journal);
+    let (reports, tickets) = case.run().await;
+    let expected = [
+        ("letters", vec![3]),
+        ("sink", vec![0, 1, 2]),
+        ("letters", vec![5, 6]),
+        ("letters", vec![9]),
+        ("sink", vec![7, 8]),
+        ("sink", vec![10]),
+        ("letters", vec![12]),
+        ("letters", vec![15]),
+        ("sink", vec![13, 14, 16, 17, 18, 19]),
+    ];
+    assert_eq!(*journal.lock().unwrap(), expected);
+    assert_eq!(settled(&reports), tickets);
 }
 
 #[tokio::test]
@@ -248,7 +292,7 @@ async fn a_sink_of_letters_that_is_away_is_waited_for() {
     assert_eq!(journal.lock().unwrap()[0], ("letters", vec![3]));
 }
 
-/// Then a person has to act: what comes before the bad record is written, and nothing behind it.
+/// Then an operator has to act: the records before the bad one are written, and nothing behind it.
 #[tokio::test]
 async fn a_letter_that_is_refused_halts() {
     for fatal in [false, true] {
@@ -274,6 +318,7 @@ async fn a_letter_that_is_refused_halts() {
 async fn a_record_that_is_found_bad_after_a_later_one_halts() {
     let mut case = Case::new(&[]);
     let bad = |offset| BadRecord {
+        about: None,
         offset: Offset(offset),
         reason: BadReason::Misfit,
         detail: "late".to_owned(),
@@ -311,7 +356,7 @@ async fn a_record_without_a_letter_below_others_halts() {
         assert!(reason.contains(&format!("offset {lost} was found bad only")), "{reason}");
         assert!(reason.contains("restart the consumer"), "{reason}");
         assert!(journal.lock().unwrap().iter().all(|(name, _)| *name == "sink"), "no letter");
-        // A person found the letter, and says so.
+        // An operator has found the dead letter, and confirms it.
         let mut text = std::fs::read_to_string(&file).unwrap_or_default();
         text.push_str(&format!("{lost}\n"));
         std::fs::write(&file, text).unwrap();

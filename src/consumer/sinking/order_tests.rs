@@ -17,7 +17,7 @@ use crate::types::{Checkpoint, Guarantee};
 /// A call: what it was, and how long after the start it began.
 type Call = (&'static str, Option<u64>, Duration);
 
-/// Takes its time for everything, and answers by a script: then that all is well.
+/// A slow sink with scripted answers; after those, everything succeeds.
 struct Watching {
     began: Instant,
     /// Each call takes so long.
@@ -158,11 +158,11 @@ async fn the_same_batch_again_and_none_before_it() {
 }
 
 #[tokio::test]
-async fn a_medium_is_left_alone_for_as_long_as_it_asks() {
+async fn a_retry_waits_as_long_as_the_sink_asks() {
     let calls = calls([Err(transient(Some(ASKED))), Err(transient(None))], []).await;
     let begins: Vec<Duration> = calls.iter().map(|(_, _, at)| *at).collect();
     assert!(begins[1] >= begins[0] + TAKES + ASKED, "{calls:?}");
-    // It asked once, not for ever.
+    // It asked once, not forever.
     assert!(begins[2] < begins[1] + ASKED, "{calls:?}");
 }
 

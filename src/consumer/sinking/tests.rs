@@ -46,7 +46,12 @@ impl Sink for Scripted {
         let bad = batch.records().map(|r| r.offset).filter(|o| self.bad.contains(&o.0));
         let detail = "on purpose".to_owned();
         let bad: Vec<_> = bad
-            .map(|offset| BadRecord { offset, reason: BadReason::Refused, detail: detail.clone() })
+            .map(|offset| BadRecord {
+                about: None,
+                offset,
+                reason: BadReason::Refused,
+                detail: detail.clone(),
+            })
             .collect();
         if !bad.is_empty() {
             return Err(SinkError::Poison(bad));

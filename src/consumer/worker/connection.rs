@@ -1,14 +1,14 @@
-//! The way to the broker, as the loop sees it: what is connected, and what is being asked.
-//!
-//! At most one connection, and at most one attempt to have one. What is replaced is dropped, and with
-//! it whatever was under way on it: its answer does not come.
+//! The connection to the broker, as the loop sees it: what is connected, and what is being asked.
+//! There is at most one connection, and at most one attempt to connect. Whatever is replaced is dropped,
+//! and with it every operation on it: its answer never arrives.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::{Answer, of};
-use crate::consumer::brain::{Asked, Connect, Event, Linked};
+use crate::consumer::brain::{Asked, Connect, Event, Linked, Passed, Question};
+use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
@@ -21,10 +21,10 @@ use crate::source::{
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::ChunkHeader;
 
-/// What there is of a connection.
+/// State of the connection.
 pub(super) enum Connected {
     No,
-    /// Only good for storing and asking.
+    /// Only for storing and asking.
     Bare(Arc<dyn Link>),
     Subscribed {
         subscription: Subscription,
@@ -33,7 +33,7 @@ pub(super) enum Connected {
     },
 }
 
-/// What comes of an attempt: the connection, where it is a new one, and what it is good for.
+/// Result of an attempt: the connection if it is a new one, and what it can be used for.
 type Attempt = Result<(Option<Connected>, Linked), SessionError>;
 
 pub(super) struct Connection {
@@ -42,14 +42,16 @@ pub(super) struct Connection {
     connected: Connected,
     attempt: Option<BoxFuture<'static, Attempt>>,
     asking: Option<BoxFuture<'static, Result<Asked, SourceError>>>,
-    /// The broker waits for an answer to this.
+    passing: Option<BoxFuture<'static, Result<Passed, SessionError>>>,
+    /// The broker waits for an answer to this change of activity.
     handover: Option<Handover>,
 }
 
 impl Connection {
     pub(super) fn new(spec: Arc<Spec>, budget: Arc<Budget>) -> Connection {
         let connected = Connected::No;
-        Connection { spec, budget, connected, attempt: None, asking: None, handover: None }
+        let (attempt, asking, passing, handover) = (None, None, None, None);
+        Connection { spec, budget, connected, attempt, asking, passing, handover }
     }
 
     pub(super) fn link(&self) -> Option<&Arc<dyn Link>> {
@@ -61,7 +63,7 @@ impl Connection {
     }
 
     pub(super) fn disconnect(&mut self) {
-        (self.attempt, self.asking, self.handover) = (None, None, None);
+        (self.attempt, self.asking, self.passing, self.handover) = (None, None, None, None);
         self.connected = Connected::No;
     }
 
@@ -91,16 +93,16 @@ impl Connection {
         let link = self.link().cloned();
         self.attempt = Some(Box::pin(async move {
             let link = link.ok_or_else(no_connection)?;
-            // Where it does not, the next connection asks the leader.
+            // If it cannot tell, the next connection asks the leader.
             session::confirm(&*link, position).await?;
             Ok((None, Linked::Storing { is_confirmed: true }))
         }));
     }
 
-    /// Takes no more chunks. A subscription by which the broker chooses the active consumer stays: its
-    /// end would have another one begin at once.
+    /// Takes no more chunks. A subscription by which the broker chooses the active consumer remains: its
+    /// end would make another one active at once.
     pub(super) fn stop_reading(&mut self) {
-        (self.asking, self.attempt) = (None, None);
+        (self.asking, self.passing, self.attempt) = (None, None, None);
         self.connected = match std::mem::replace(&mut self.connected, Connected::No) {
             Connected::Subscribed { subscription, .. }
                 if self.spec.source.activation() == Activation::ByBroker =>
@@ -136,7 +138,7 @@ impl Connection {
             let at = |offset| link.chunk_at(Start::Offset(offset));
             let there = match at(from).await {
                 Ok(chunk) => chunk.map(|chunk| chunk.first_offset()),
-                // Something is there, with a header that cannot be read.
+                // A chunk has arrived whose header cannot be read.
                 Err(error) if error.kind() == ErrorKind::Unreadable => Some(from),
                 Err(error) => return Err(error),
             };
@@ -144,13 +146,26 @@ impl Connection {
                 Some(there) if there != to => at(to).await?.map(|chunk| chunk.first_offset()),
                 _ => None,
             };
-            // After the chunks: what is truncated meanwhile shows here.
+            // Asked after the chunks: a truncation in between shows here.
             let bounds = link.bounds().await?;
             Ok(Asked { from, to, bounds, there, is_blind: false, again })
         }));
     }
 
-    /// True where an event can be taken without waiting.
+    /// Asks about what the broker's filter leaves out.
+    pub(super) fn pass(&mut self, question: Question) {
+        let waiting = match &self.connected {
+            Connected::Subscribed { subscription, .. } => subscription.waiting(),
+            Connected::No | Connected::Bare(_) => 0,
+        };
+        let link = self.link().cloned();
+        self.passing = Some(Box::pin(async move {
+            let link = link.ok_or_else(no_connection)?;
+            session::passed(&*link, question, waiting).await
+        }));
+    }
+
+    /// True if an event can be taken without waiting.
     pub(super) fn has_event(&mut self) -> bool {
         match &mut self.connected {
             Connected::Subscribed { subscription, is_stopped: false } => subscription.has_next(),
@@ -158,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// An event that is there already.
+    /// An event that has arrived already.
     pub(super) fn try_next(&mut self) -> Option<Event<Answer>> {
         let Connected::Subscribed { subscription, is_stopped: false } = &mut self.connected else {
             return None;
@@ -167,10 +182,10 @@ impl Connection {
         Some(self.told(event))
     }
 
-    /// Waits for whatever comes; for events of the subscription only where `takes_events` is set. A
-    /// change of the active consumer is heard in any case. Cancel-safe.
+    /// Waits for the next event; for events of the subscription only if `takes_events` is set. A change
+    /// of the active consumer is always reported. Cancel-safe.
     pub(super) async fn next(&mut self, takes_events: bool) -> Event<Answer> {
-        let activation = self.spec.source.activation();
+        let (activation, is_asked) = (self.spec.source.activation(), self.handover.is_some());
         let event = tokio::select! {
             attempt = of(&mut self.attempt) => {
                 return Event::Linked(attempt.map(|(connected, linked)| {
@@ -181,7 +196,8 @@ impl Connection {
                 }));
             }
             asked = of(&mut self.asking) => return Event::Asked(asked),
-            event = next_of(&mut self.connected, activation, takes_events) => event,
+            passed = of(&mut self.passing) => return Event::Passed(passed),
+            event = next_of(&mut self.connected, activation, is_asked, takes_events) => event,
         };
         match event {
             Some(event) => self.told(event),
@@ -198,8 +214,8 @@ impl Connection {
             source::Event::Unavailable(why) => Event::Unavailable(why),
             source::Event::Activation(handover) => {
                 let active = handover.active;
-                // One that was not answered before has no effect any more, but the broker waits for
-                // an answer to it all the same.
+                // A change that was not answered before this one has no effect any more, but the broker
+                // still waits for an answer to it.
                 if let Some(former) = self.handover.replace(handover) {
                     former.answer(None);
                 }
@@ -209,10 +225,12 @@ impl Connection {
     }
 }
 
-/// The next event of a subscription; `None` when the connection has ended.
+/// The next event of a subscription; `None` when the connection has ended. `is_asked`: the broker waits for
+/// an answer, and asks nothing more before it has that.
 async fn next_of(
     connected: &mut Connected,
     activation: Activation,
+    is_asked: bool,
     takes_events: bool,
 ) -> Option<source::Event> {
     match (connected, activation) {
@@ -221,7 +239,10 @@ async fn next_of(
             link.ended().await;
             None
         }
-        (Connected::Subscribed { subscription, is_stopped: true }, _) => subscription.end().await,
+        (Connected::Subscribed { subscription, is_stopped: true }, _) => match is_asked {
+            true => subscription.end().await,
+            false => subscription.change(false).await,
+        },
         (Connected::Subscribed { subscription, .. }, Activation::ByBroker) => {
             subscription.change(takes_events).await
         }
@@ -235,7 +256,7 @@ async fn next_of(
 }
 
 async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
-    // After a burst that did not fit: first the sink has to catch up.
+    // A burst did not fit: first the sink has to catch up.
     budget.relaxed().await;
     let (subscription, resumption) = session::establish(&spec, own, &budget).await?;
     let connected = Connected::Subscribed { subscription, is_stopped: false };
@@ -243,8 +264,11 @@ async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
 }
 
 async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
+    // Where it cannot be read, nothing is known: then nothing is created either.
+    let has_begun = opening::read_state_file(&spec).await.map_or(true, |memory| memory.is_some());
+    spec.source.prepare(has_begun).await?;
     let link = spec.source.connect(prefer).await?;
-    // Where to begin is answered when the broker makes it the active one.
+    // Where to begin is answered when the broker makes this consumer the active one.
     let subscription = source::begin(&link, Start::Next, &budget).await?;
     let connected = Connected::Subscribed { subscription, is_stopped: false };
     Ok((Some(connected), Linked::Passive))

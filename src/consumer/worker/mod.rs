@@ -1,5 +1,5 @@
-//! The loop around the [`brain`](super::brain): it waits for the next thing to happen, tells the brain,
-//! and carries out what that decides.
+//! The loop around the [`brain`](super::brain): it waits for the next event, passes it to the brain, and
+//! carries out the resulting actions.
 //!
 //! Only [`Worker::wait`] waits. Settlements are taken before new intake, so that memory is given back
 //! before more is asked for.
@@ -9,6 +9,7 @@ mod reporting;
 mod sink_task;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::connection::Connection;
 use self::reporting::Reporter;
 use self::sink_task::SinkTask;
-use super::brain::{self, Action, Brain, Event, Moment, Opened, Outcome, Surroundings};
+use super::brain::{
+    self, Action, Brain, Event, Moment, NotCommitted, Opened, Outcome, Surroundings,
+};
 use super::intake::Inflated;
 use super::opening::{self, HoldSlot, OpenSinks, Resources};
 use super::session;
@@ -36,23 +39,23 @@ use crate::types::{Checkpoint, Offset, Timestamp};
 /// Chunks taken in one turn, before the loop looks at anything else.
 const CHUNKS_PER_TURN_MAX: usize = 64;
 
-/// How long the loop may show no sign of life before the watchdog and `/livez` call it stuck.
+/// How long the loop may give no heartbeat before the watchdog and `/livez` call it stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// How long closing the sink and the connection may take, once everything is settled and stored.
+/// Time limit for closing the sink and the connection, once everything is settled and stored.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a consumer can be told.
+/// A command for a consumer.
 #[derive(Debug)]
 pub enum Command {
-    /// Take nothing new, finish what is under way, store the offset, and end.
+    /// Take nothing new, finish what is in flight, store the offset, and end.
     Drain,
     /// Finish what was accepted, store the offset now, and answer with what the broker holds.
-    Commit(oneshot::Sender<Result<Option<Offset>, String>>),
+    Commit(oneshot::Sender<Result<Option<Offset>, NotCommitted>>),
 }
 
 /// The channel for the answer to a forced commit.
-type Answer = oneshot::Sender<Result<Option<Offset>, String>>;
+type Answer = oneshot::Sender<Result<Option<Offset>, NotCommitted>>;
 
 impl brain::Caller for Answer {
     fn is_gone(&self) -> bool {
@@ -66,7 +69,7 @@ struct Worker {
     reporter: Reporter,
     pulse: Pulse,
     commands: mpsc::Receiver<Command>,
-    /// The sender of commands is there still.
+    /// False once the command channel has closed.
     is_commanded: bool,
     resources: Resources,
     budget: Arc<Budget>,
@@ -77,9 +80,11 @@ struct Worker {
     connection: Connection,
     /// The store that is running.
     store: Option<BoxFuture<'static, Result<Option<Offset>, SourceError>>>,
+    /// Room for what the brain decides; empty between two events.
+    actions: Vec<Action<Answer>>,
 }
 
-/// Runs one reference until it is told to stop, must stop, or fails.
+/// Runs one reference until it is told to stop, has to stop, or fails.
 ///
 /// Dropping the future stops it at once: what is not durable is read again next time.
 pub async fn run(
@@ -107,6 +112,7 @@ pub async fn run(
         opening: None,
         sink: None,
         store: None,
+        actions: Vec::new(),
         spec,
     };
     worker.run().await
@@ -116,7 +122,7 @@ fn now() -> Moment {
     Moment { at: Instant::now(), wall: Timestamp::now() }
 }
 
-/// The value of a future that may be there; it is taken away when it has ended. Cancel-safe.
+/// Waits for the future if there is one, and removes it when it has ended. Cancel-safe.
 async fn of<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(running) => {
@@ -156,13 +162,13 @@ impl Worker {
         }
     }
 
-    /// Takes in what has come meanwhile, as far as the brain has room for it.
+    /// Takes events that have arrived already, as far as the brain has room for them.
     fn take_more(&mut self) {
         for _ in 1..CHUNKS_PER_TURN_MAX {
             if !self.brain.takes_events() {
                 return;
             }
-            // What is taken here must be used: there is no way back.
+            // An event that is taken here must be used: it cannot be put back.
             match self.connection.try_next() {
                 Some(event) => self.tell(event),
                 None => return,
@@ -170,9 +176,10 @@ impl Worker {
         }
     }
 
-    /// Waits for one thing to happen. Cancel-safe: nothing is taken that is not returned.
+    /// Waits for the next event. Cancel-safe: nothing is taken that is not returned.
     async fn wait(&mut self) -> Option<Event<Answer>> {
-        let due = tokio::time::Instant::from_std(self.brain.deadline(Instant::now()));
+        let tick = ticks::next(Instant::now());
+        let due = self.brain.deadline().map_or(tick, |due| due.min(tick));
         let takes_events = self.brain.takes_events();
         tokio::select! {
             biased;
@@ -188,7 +195,7 @@ impl Worker {
             event = sink_task::next(&mut self.sink) => Some(event),
             stored = of(&mut self.store) => Some(Event::Stored(stored)),
             event = self.connection.next(takes_events) => Some(event),
-            () = tokio::time::sleep_until(due) => None,
+            () = tokio::time::sleep_until(due.into()) => None,
         }
     }
 
@@ -198,19 +205,24 @@ impl Worker {
             Err(outcome) => return Event::Opened(Err(outcome)),
         };
         self.reporter.opened();
-        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters);
+        let sieve = self.reporter.sieve();
+        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters, sieve);
         self.sink = Some(task);
         Event::Opened(Ok(Opened { position, remembered, orders_max }))
     }
 
-    /// Tells the brain of an event, and carries out what it decides.
+    /// Passes an event to the brain, and carries out the resulting actions.
     fn tell(&mut self, event: Event<Answer>) {
-        for action in self.brain.apply(event, now()) {
-            self.carry_out(action);
+        let now = now();
+        let mut actions = std::mem::take(&mut self.actions);
+        self.brain.apply(event, now, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action, now);
         }
+        self.actions = actions;
     }
 
-    fn carry_out(&mut self, action: Action<Answer>) {
+    fn carry_out(&mut self, action: Action<Answer>, now: Moment) {
         match action {
             Action::OpenSink => {
                 let (spec, resources) = (Arc::clone(&self.spec), self.resources.clone());
@@ -232,26 +244,27 @@ impl Worker {
             Action::Flush => self.send(sink_task::Message::Flush),
             Action::Restart => self.send(sink_task::Message::Restart),
             Action::StopSink => self.sink.iter().for_each(SinkTask::stop),
-            Action::Connect(purpose) => self.connection.connect(purpose),
-            Action::Resume(own) => self.connection.resume(own),
+            Action::Connect(purpose) => self.connection.connect(*purpose),
+            Action::Resume(own) => self.connection.resume(*own),
             Action::Verify(position) => self.connection.verify(position),
             Action::StopReading => self.connection.stop_reading(),
             Action::Disconnect => self.connection.disconnect(),
             Action::AnswerActivation(start) => self.connection.answer(start),
             Action::Ask { from, to } => self.connection.ask(from, to),
+            Action::Pass(question) => self.connection.pass(question),
             Action::Store(checkpoint) => self.store(checkpoint),
             // The caller may have stopped waiting.
             Action::Answer(caller, result) => caller.send(result).unwrap_or_default(),
-            Action::Note(note) => self.reporter.note(note),
+            Action::Note(note) => self.reporter.note(note, now),
         }
     }
 
-    /// Gives back the lock of the reference: the next active consumer may be on this machine.
+    /// Releases the lock of the reference: the next active consumer may be on this machine.
     fn release(&self) {
         give_back(self.hold_of_the_active());
     }
 
-    /// The lock that only the active consumer holds, where the broker decides which one that is.
+    /// The lock that only the active consumer holds, if the broker decides which one that is.
     fn hold_of_the_active(&self) -> Option<HoldSlot> {
         let by_broker = self.spec.source.activation() == Activation::ByBroker;
         self.resources.hold.clone().filter(|_| by_broker)
@@ -280,8 +293,7 @@ impl Worker {
     /// Closes the sink, and then the connection, within a time limit.
     async fn close(mut self, outcome: Outcome) -> Outcome {
         for caller in self.brain.take_waiters() {
-            let ended = Err("the consumer ended before it could be stored".to_owned());
-            caller.send(ended).unwrap_or_default();
+            caller.send(Err(NotCommitted::Ended)).unwrap_or_default();
         }
         let (sink, link) = (self.sink.take(), self.connection.link().cloned());
         let hold = self.hold_of_the_active();
@@ -299,7 +311,7 @@ impl Worker {
         match tokio::time::timeout(CLOSE_MAX, closed).await {
             Ok(Ok(())) => outcome,
             Ok(Err(error)) if error.is_panic() => {
-                // The panic's own message went to the log where it happened.
+                // The panic's own message was logged where it happened.
                 Outcome::Panicked("the sink panicked".to_owned())
             }
             Ok(Err(_)) | Err(_) => {
@@ -319,7 +331,7 @@ fn give_back(hold: Option<HoldSlot>) {
     }
 }
 
-/// Writes the state file where a disk that hangs holds up nothing but the next store.
+/// Writes the state file on a thread where a disk that hangs delays nothing but the next store.
 async fn remember(spec: &Spec, state_file: StateFile, checkpoint: Checkpoint) {
     let write = move || state_file.write(Memory::Position(checkpoint));
     let failed = match tokio::task::spawn_blocking(write).await {
@@ -327,5 +339,5 @@ async fn remember(spec: &Spec, state_file: StateFile, checkpoint: Checkpoint) {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    tracing::error!(consumer = %spec.name, error = failed, "the position could not be remembered; if the broker evicts the stored offset, this reference will look new");
+    tracing::error!(consumer = %spec.name, error = failed, "the position could not be written to the state file; if the broker evicts the stored offset, this reference will look new");
 }

@@ -1,11 +1,12 @@
-//! Shows, logs and counts what the brain wants known.
+//! Shows, logs and counts the brain's notes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::consumer::brain::{Note, StoreEnd, View};
+use crate::consumer::brain::{Moment, Note, StoreEnd, View};
 use crate::consumer::intake::Inflated;
 use crate::consumer::resumption::Resumption;
+use crate::consumer::sinking::Sieve;
 use crate::consumer::spec::{OnBad, Spec};
 use crate::consumer::status::{Facts, Status};
 use crate::flow::resume::Lost;
@@ -13,7 +14,7 @@ use crate::flow::trouble::Trouble;
 use crate::sink::{BadReason, BadRecord};
 use crate::source::{Budget, SourceError};
 use crate::telemetry::{DeadReason, LostReason, SinkErrorReason, State, StoreResult};
-use crate::types::{Checkpoint, Offset, Timestamp};
+use crate::types::{Checkpoint, Offset};
 
 pub(super) struct Reporter {
     spec: Arc<Spec>,
@@ -24,7 +25,7 @@ pub(super) struct Reporter {
     sink_trouble: Trouble,
     /// Failures to connect in a row.
     link_trouble: Trouble,
-    /// When [`Reporter::publish`] was last called.
+    /// Time of the last [`Reporter::publish`].
     published: Instant,
 }
 
@@ -41,7 +42,7 @@ impl Reporter {
         Reporter { spec, status, budget, inflated, sink_trouble, link_trouble, published }
     }
 
-    /// Shows others where the consumer is.
+    /// Updates the state that others see.
     pub(super) fn publish(&mut self, view: &View) {
         let now = Instant::now();
         let credit = self.budget.has_credit();
@@ -69,7 +70,13 @@ impl Reporter {
         });
     }
 
-    /// Its sink is open, which may have failed before.
+    /// The consumer's own filter, with the metric that counts what it leaves out.
+    pub(super) fn sieve(&self) -> Option<Sieve> {
+        let filter = self.spec.filter.clone()?;
+        Some(Sieve { filter, left_out: self.status.metrics.filtered().clone() })
+    }
+
+    /// The sink is open; before, it may have failed to open.
     pub(super) fn opened(&self) {
         if let Some(past) = self.status.started(Instant::now()) {
             let lasted_ms = past.lasted.as_millis();
@@ -77,35 +84,36 @@ impl Reporter {
         }
     }
 
-    pub(super) fn note(&mut self, note: Note) {
+    pub(super) fn note(&mut self, note: Note, now: Moment) {
         let (name, stream) = (&self.spec.name, &self.spec.stream);
         let metrics = &self.status.metrics;
+        let is_filtered = self.spec.source.is_filtered();
         match note {
             Note::State(state, reason) => self.status.set_state(state, reason),
             Note::Connecting => {
                 self.status.set_state(State::Connecting, self.status.facts().reason);
             }
             Note::Subscribed { resumption, base, resumed } => {
-                self.subscribed(&resumption, base, resumed);
+                self.subscribed(&resumption, base, resumed, now);
             }
-            Note::NotConnected { error, wait } => self.not_connected(&error, wait),
+            Note::NotConnected { error, wait } => self.not_connected(&error, wait, now),
             Note::Restart(why) => self.status.count_restart(why),
             Note::Lost(lost) => self.status.update(|facts| facts.note_lost(&lost)),
             Note::GoingOn { lost, policy } => {
-                tracing::error!(%lost, %policy, "the position is lost; going on as on_offset_lost says");
+                tracing::error!(%lost, %policy, "the position is lost; continuing as on_offset_lost says");
                 metrics.lost(lost_reason(&lost)).increment(lost.messages());
             }
             Note::PassedOver { records, is_new_history } => {
-                tracing::error!(consumer = %name, %stream, up_to_records = records, "messages of the stream are passed over, as on_offset_lost = \"next\" says");
+                tracing::error!(consumer = %name, %stream, up_to_records = records, "messages of the stream are skipped, as on_offset_lost = \"next\" says");
                 let reason =
                     if is_new_history { LostReason::Recreated } else { LostReason::Retention };
                 metrics.lost(reason).increment(records);
             }
             Note::ReCreatedUnread(lost) => {
-                tracing::warn!(consumer = %name, %stream, %lost, "the stream was created again before its first message came; it is read from its first message");
+                tracing::warn!(consumer = %name, %stream, %lost, "the stream was re-created before its first message was read; it is read from its first message");
             }
             Note::FirstMessage => {
-                tracing::info!(consumer = %name, %stream, "the first message to begin with is there");
+                tracing::info!(consumer = %name, %stream, "the first message has arrived");
             }
             Note::Received { bytes } => {
                 metrics.received_chunks.increment(1);
@@ -116,20 +124,31 @@ impl Reporter {
                 facts.news = Some(last) > facts.received.max(facts.position);
                 facts.received = facts.received.max(Some(last));
                 facts.last_chunk = Some(seen);
-                facts.quiet_since = Some(Instant::now());
-                facts.delivered = true;
-                facts.watch.heard(Timestamp::now());
+                facts.quiet_since = Some(now.at);
+                // With a filter, silence does not mean that there is nothing more.
+                facts.delivered = !is_filtered;
+                facts.watch.heard(now.wall);
             }),
             Note::TooEarly(last) => self.status.update(|facts| {
                 facts.position = Some(last);
                 facts.received = Some(last);
-                facts.quiet_since = Some(Instant::now());
+                facts.quiet_since = Some(now.at);
             }),
             Note::GapOfChunks { from, to } => {
                 tracing::debug!(consumer = %name, from = from.0, to = to.0, "a gap of the broker's own chunks");
             }
+            Note::LeftByFilter { from, to } => {
+                tracing::trace!(consumer = %name, from = from.0, to = to.0, "left out by the broker's filter");
+            }
+            Note::Passed { from, upto } => {
+                tracing::debug!(consumer = %name, from = from.0, to = upto.0, "the broker's filter selects nothing up to there; the position moves on");
+                self.status.update(|facts| facts.received = facts.received.max(Some(upto)));
+            }
+            Note::NotPassed(error) => {
+                tracing::debug!(consumer = %name, %error, "could not find out how far the broker's filter selects nothing; trying again");
+            }
             Note::Truncated { what, records } => {
-                tracing::error!(consumer = %name, "{what}; going on as on_offset_lost says");
+                tracing::error!(consumer = %name, "{what}; continuing as on_offset_lost says");
                 metrics.lost(LostReason::Retention).increment(records);
             }
             Note::DamagedAtPosition(error) => {
@@ -147,8 +166,10 @@ impl Reporter {
                 tracing::error!(consumer = %name, %stream, first_offset = first.0, records, %error, "a sub-entry batch cannot be read; left out as on_bad_message says");
                 metrics.lost(reason).increment(records.into());
             }
-            Note::SinkWorks { messages, bytes, took } => self.sink_works(messages, bytes, took),
-            Note::SinkFailed { error, wait } => self.sink_failed(error, wait),
+            Note::SinkWorks { messages, bytes, took } => {
+                self.sink_works(messages, bytes, took, now)
+            }
+            Note::SinkFailed { error, wait } => self.sink_failed(error, wait, now),
             Note::SinkStopped { reason, messages } => {
                 metrics.sink_errors(reason).increment(1);
                 metrics.written_messages.increment(messages);
@@ -179,24 +200,24 @@ impl Reporter {
         }
     }
 
-    fn subscribed(&mut self, resumption: &Resumption, base: Offset, resumed: bool) {
+    fn subscribed(&mut self, resumption: &Resumption, base: Offset, resumed: bool, now: Moment) {
         let Resumption { plan, stored, bounds, node, version, .. } = resumption;
         tracing::info!(
             %node, broker = %version, from = %plan.subscribe,
             wanted = plan.wanted.map(|o| o.0), by = plan.origin.map(|o| o.to_string()),
             stored = stored.map(|o| o.0), "subscribed"
         );
-        if let Some(past) = self.link_trouble.over(Instant::now()) {
+        if let Some(past) = self.link_trouble.over(now.at) {
             let lasted_ms = past.lasted.as_millis();
             tracing::info!(attempts = past.attempts, lasted_ms, "connected again");
         }
         self.status.update(|facts| {
             facts.stored = *stored;
             facts.bounds = bounds.or(facts.bounds);
-            facts.quiet_since = Some(Instant::now());
+            facts.quiet_since = Some(now.at);
             facts.delivered = false;
             facts.foreign = false;
-            facts.watch.heard(Timestamp::now());
+            facts.watch.heard(now.wall);
             if facts.durable.is_none() {
                 facts.position = base.prev();
                 facts.positioned = true;
@@ -205,23 +226,23 @@ impl Reporter {
         });
     }
 
-    /// A warning where that is news.
-    fn not_connected(&mut self, error: &str, wait: Duration) {
+    /// Logs a warning for a new error, and debug for a repeated one.
+    fn not_connected(&mut self, error: &str, wait: Duration, now: Moment) {
         let wait_ms = wait.as_millis();
-        match self.link_trouble.failed(error, Instant::now()) {
+        match self.link_trouble.failed(error, now.at) {
             true => tracing::warn!(error, wait_ms, "not connected; trying again"),
             false => tracing::debug!(error, wait_ms, "not connected, as before; trying again"),
         }
     }
 
-    fn sink_works(&mut self, messages: u64, bytes: u64, took: Option<Duration>) {
+    fn sink_works(&mut self, messages: u64, bytes: u64, took: Option<Duration>, now: Moment) {
         let metrics = &self.status.metrics;
         metrics.written_messages.increment(messages);
         metrics.written_bytes.increment(bytes);
         if let Some(took) = took.filter(|_| messages > 0) {
             metrics.write_duration.record(took.as_secs_f64());
         }
-        if let Some(past) = self.sink_trouble.over(Instant::now()) {
+        if let Some(past) = self.sink_trouble.over(now.at) {
             let lasted_ms = past.lasted.as_millis();
             tracing::info!(attempts = past.attempts, lasted_ms, "the sink works again");
         }
@@ -231,11 +252,11 @@ impl Reporter {
         });
     }
 
-    /// A warning where that is news.
-    fn sink_failed(&mut self, error: String, wait: Duration) {
+    /// Logs a warning for a new error, and debug for a repeated one.
+    fn sink_failed(&mut self, error: String, wait: Duration, now: Moment) {
         self.status.metrics.sink_errors(SinkErrorReason::Transient).increment(1);
         let wait_ms = wait.as_millis();
-        match self.sink_trouble.failed(&error, Instant::now()) {
+        match self.sink_trouble.failed(&error, now.at) {
             true => tracing::warn!(error, wait_ms, "the sink failed; trying again"),
             false => tracing::debug!(error, wait_ms, "the sink failed as before; trying again"),
         }

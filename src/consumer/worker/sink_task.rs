@@ -12,26 +12,27 @@ use crate::consumer::dead_letters::DeadLetters;
 use crate::consumer::joined::JOINED_MAX;
 pub(super) use crate::consumer::orders::Message;
 use crate::consumer::orders::Report;
-use crate::consumer::sinking::{self, Stop};
+use crate::consumer::sinking::{self, Rules, Sieve, Stop};
 use crate::consumer::spec::Spec;
 use crate::flow::backoff::Backoff;
 use crate::sink::Sink;
 
-/// Batches that may be with the sink's task and not reported: the one that it writes, and two that wait.
+/// The most batches that may be with the sink's task and not reported: one being written, and two that
+/// wait.
 const ORDERS_MAX: usize = 3;
 
 /// The same for a sink that writes several at once.
 const JOINED_ORDERS_MAX: usize = 2 * JOINED_MAX;
 
-/// Besides batches, it may be told to flush and to begin a new history, each once at a time.
+/// Besides batches, at most one order to flush and one to begin a new incarnation wait at a time.
 const OTHERS_MAX: usize = 2;
 
 /// A running task that owns a sink.
 pub(super) struct SinkTask {
-    /// Until it is told to close.
+    /// `None` once it was told to close.
     orders: Option<mpsc::Sender<Message>>,
     reports: mpsc::Receiver<Report>,
-    /// Its last report has come.
+    /// Its last report was taken.
     has_stopped: bool,
     stop: Stop,
     task: AbortOnDrop,
@@ -43,6 +44,7 @@ impl SinkTask {
         spec: &Arc<Spec>,
         sink: Box<dyn Sink>,
         letters: Option<DeadLetters>,
+        sieve: Option<Sieve>,
     ) -> (SinkTask, usize) {
         let orders_max = if sink.joins_batches() { JOINED_ORDERS_MAX } else { ORDERS_MAX };
         let (orders, receive_orders) = mpsc::channel(orders_max + OTHERS_MAX);
@@ -50,27 +52,28 @@ impl SinkTask {
         let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
         let stop = Stop::default();
         let limits = (backoff, stop.clone());
-        let run = sinking::run(sink, letters, receive_orders, send_reports, spec.on_bad, limits);
+        let rules = Rules { on_bad: spec.on_bad, sieve };
+        let run = sinking::run(sink, letters, receive_orders, send_reports, rules, limits);
         let task = AbortOnDrop(tokio::spawn(run.in_current_span()));
         let has_stopped = false;
         (SinkTask { orders: Some(orders), reports, has_stopped, stop, task }, orders_max)
     }
 
-    /// Tells it something. There is room: the brain keeps to the limit.
+    /// Gives it an order. There is room: the brain keeps to the limit.
     pub(super) fn send(&self, message: Message) {
         let sent = self.orders.as_ref().map(|orders| orders.try_send(message));
         if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
             tracing::error!("internal error: the sink was given more than it takes");
         }
-        // A task that is gone says why in its last report.
+        // A task that has ended gives the reason in its last report.
     }
 
-    /// Has it end what it has begun, and begin nothing more.
+    /// Has it finish the batches that it has begun, and begin no others.
     pub(super) fn stop(&self) {
         self.stop.set();
     }
 
-    /// Has it close the sink when it is done with what it has.
+    /// Has it close the sink after its remaining orders.
     pub(super) fn close(&mut self) {
         self.orders = None;
     }
@@ -83,8 +86,7 @@ impl SinkTask {
     }
 }
 
-/// The next event of the sink's task; none after its last report, until it was told to close.
-/// Cancel-safe.
+/// The next event of the sink's task; none between its last report and the order to close. Cancel-safe.
 pub(super) async fn next(sink: &mut Option<SinkTask>) -> Event<Answer> {
     let Some(running) = sink else { return std::future::pending().await };
     if running.has_stopped && running.orders.is_some() {

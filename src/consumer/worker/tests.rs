@@ -1,4 +1,4 @@
-//! A consumer that the broker makes active and passive: when is its sink open, and what is written?
+//! A consumer that the broker makes active and passive: when its sink is open, and what is written.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +87,7 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
     let second = Duration::from_secs(1);
     let spec = Arc::new(Spec {
         source: Arc::new(scripted.clone()),
-        // Neither by count nor by time: only a hand-over stores.
+        // Neither count nor time makes it store: only a hand-over does.
         commit: commit::Policy { every_messages: 1_000, every: 1_000 * second },
         batch: cutter::Limits { max_messages: 7, max_bytes: 1 << 20, max_age: second },
         ..testing::spec(state.path())
@@ -111,7 +111,7 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
     assert_eq!(medium.counts(), (1, 1), "closed before the broker has another one begin");
     assert_eq!(scripted.stored(), Some(Offset(9)), "stored before that");
 
-    // Another one goes on from there.
+    // Another instance continues from there.
     publish(&scripted, 5);
     scripted.set_stored(Some(Offset(14)));
     publish(&scripted, 5);
@@ -124,7 +124,7 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
     assert_eq!((medium.counts(), scripted.stored()), ((2, 2), Some(Offset(19))));
 }
 
-/// A sink that is stuck until it is told otherwise.
+/// A sink that is stuck until it is released.
 struct Stuck(Arc<tokio::sync::Semaphore>);
 
 #[async_trait]
@@ -187,7 +187,7 @@ async fn it_hears_that_another_is_to_be_active_while_its_sink_is_stuck_and_chunk
         let status = Arc::clone(&status);
         tokio::spawn(async move { run(spec, resources, status, receive, &Heartbeats::new()).await })
     };
-    // Fewer batches than chunks are with the sink: the rest waits in the subscription's queue.
+    // The sink has fewer batches than there are chunks: the rest waits in the subscription's queue.
     until("it reads", || status.facts().received >= Some(Offset(14))).await;
     scripted.set_active(false);
     until("it yields", || status.facts().state == crate::telemetry::State::Draining).await;

@@ -174,7 +174,7 @@ fn the_age_of_what_was_received_counts_from_its_chunk() {
 
 #[test]
 fn an_outage_lets_it_grow() {
-    // With something not durable: without a look.
+    // With something not durable: without an observation.
     let mut stuck = World::at(Some(4));
     stuck.view.received = Some(Offset(9));
     stuck.view.oldest = Some(Timestamp(0));
@@ -228,7 +228,7 @@ fn one_that_is_connected_is_believed_for_a_while_when_looks_fail() {
 
 #[test]
 fn a_start_on_a_quiet_stream_is_no_jump() {
-    // The chunk of its position comes again, an hour old; behind it stands a stored offset.
+    // The chunk of its position arrives again, an hour old; behind it is a stored offset.
     let mut world = World::at(Some(9));
     world.pass(3_600_000);
     world.view.last_chunk = Some(Seen { first: Offset(0), records: 10, timestamp: Timestamp(0) });

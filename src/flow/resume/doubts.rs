@@ -1,4 +1,4 @@
-//! How long a position has been in doubt: nothing came for it, and nobody has said that it is gone.
+//! How long a position has been in doubt: no chunk arrived for it, and no node has said that it is gone.
 
 use std::time::{Duration, Instant};
 

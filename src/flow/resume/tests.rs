@@ -125,6 +125,13 @@ fn the_chunk_that_is_there_decides() {
     }
     let shorter = no_chunk(position, extent(other, 2));
     assert!(matches!(shorter, Err(Unconfirmed::Lost(_))), "the same place, another chunk");
+    // A record shows neither an epoch nor a time by the leader's clock.
+    let record = |id| ChunkId { epoch: ChunkId::epoch_of_record(1), ..id };
+    for (known, last) in [(chunk(95), record(chunk(80))), (record(chunk(95)), record(chunk(80)))] {
+        let position = Checkpoint { chunk: Some(known), ..position };
+        let of_records = no_chunk(position, extent(last, 1));
+        assert!(matches!(of_records, Err(Unconfirmed::Doubt(_))), "{of_records:?}");
+    }
     let unknown = Checkpoint { chunk: None, ..position };
     let later = ChunkId { timestamp: Timestamp(8), ..chunk(80) };
     assert!(matches!(no_chunk(unknown, extent(later, 10)), Err(Unconfirmed::Doubt(_))));

@@ -31,7 +31,11 @@ impl Columns {
 /// Reason why a record has no row.
 enum Why {
     Undecodable(AmqpError),
-    Misfit(String),
+    /// With the column's name.
+    Misfit {
+        column: String,
+        what: String,
+    },
 }
 
 impl From<AmqpError> for Why {
@@ -44,7 +48,10 @@ impl Why {
     fn of(self, offset: Offset) -> BadRecord {
         match self {
             Why::Undecodable(error) => undecodable(offset, &error),
-            Why::Misfit(detail) => BadRecord { offset, reason: BadReason::Misfit, detail },
+            Why::Misfit { column, what } => {
+                let column = format!("column {column:?}");
+                BadRecord::about(column, offset, BadReason::Misfit, what)
+            }
         }
     }
 }
@@ -96,11 +103,13 @@ fn offset<'a>(column: &Column, offset: Offset) -> Result<Value<'a>, Why> {
 fn made<'a>(column: &Column, found: Option<Found<'a>>) -> Result<Value<'a>, Why> {
     match found {
         Some(found) => convert(found, column.kind).or_else(|what| misfit(column, || what)),
-        None if column.required => Err(Why::Misfit(format!(
-            "column {:?}: there is no value at {:?}, and the column requires one",
-            column.name,
-            column.from.to_string()
-        ))),
+        None if column.required => Err(misfit_of(
+            column,
+            format!(
+                "there is no value at {:?}, and the column requires one",
+                column.from.to_string()
+            ),
+        )),
         None => Ok(Value::Null),
     }
 }
@@ -108,8 +117,12 @@ fn made<'a>(column: &Column, found: Option<Found<'a>>) -> Result<Value<'a>, Why>
 fn misfit<'a>(column: &Column, what: impl FnOnce() -> String) -> Result<Value<'a>, Why> {
     match column.on_misfit {
         OnMisfit::Null if !column.required => Ok(Value::Null),
-        _ => Err(Why::Misfit(format!("column {:?}: {}", column.name, what()))),
+        _ => Err(misfit_of(column, what())),
     }
+}
+
+fn misfit_of(column: &Column, what: String) -> Why {
+    Why::Misfit { column: column.name.clone(), what }
 }
 
 /// The values that the pointers select, by column.

@@ -49,6 +49,19 @@ pub fn part(first: u64, messages: &[Vec<u8>]) -> Option<Part> {
     })
 }
 
+/// A batch of messages with these bodies.
+///
+/// # Panics
+/// If there are none, which is a mistake in the test.
+pub fn batch_of(first: u64, bodies: &[&str]) -> Batch {
+    let messages: Vec<_> = bodies.iter().map(|body| message(body.as_bytes())).collect();
+    let part = part(first, &messages);
+    match part.and_then(|part| Batch::new(StreamName::new(STREAM), vec![part])) {
+        Some(batch) => batch,
+        None => unreachable!("a batch of no messages"),
+    }
+}
+
 /// A batch of the messages whose bodies are `offset 7`, `offset 8`, … for the offsets in `range`,
 /// without those that `bad` holds: these are [`BAD_MESSAGE`].
 ///

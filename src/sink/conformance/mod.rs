@@ -48,7 +48,7 @@ use self::asking::{
     shows_despite_trouble, stands_at, write,
 };
 pub use self::bad::{names_every_bad_record, names_so_many_at_once};
-pub use self::batches::{BAD_MESSAGE, STREAM, batch, batch_with_bad, message, part};
+pub use self::batches::{BAD_MESSAGE, STREAM, batch, batch_of, batch_with_bad, message, part};
 pub use self::held::{gives_up_what_is_held, holds_until_flushed, repeats_a_failed_flush};
 pub use self::keeps::{
     closes_twice, covers_excluded_records, finds_its_position_again, flushes_nothing,

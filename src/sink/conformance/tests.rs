@@ -153,8 +153,9 @@ impl Sink for Memory {
         let is_bad = |message: &[u8]| message == BAD_MESSAGE;
         let bad = batch.records().filter(|r| is_bad(r.message)).map(|r| r.offset);
         let (reason, detail) = (BadReason::Undecodable, "bad".to_owned());
-        let mut bad: Vec<BadRecord> =
-            bad.map(|offset| BadRecord { offset, reason, detail: detail.clone() }).collect();
+        let mut bad: Vec<BadRecord> = bad
+            .map(|offset| BadRecord { about: None, offset, reason, detail: detail.clone() })
+            .collect();
         if self.is(Defect::StopsAtTheFirstBadRecord) {
             bad.truncate(1);
         }

@@ -30,7 +30,7 @@ fn data(body: &[u8]) -> Vec<u8> {
     section(0x75, Tree::Binary(body.to_vec()), true)
 }
 
-/// What stands behind the timestamp.
+/// The text after the timestamp.
 fn rest(message: &[u8]) -> String {
     let line = line(message).unwrap();
     let head = r#"{"stream":"events","offset":123,"timestamp":"2026-01-01T00:00:00.123Z","#;
@@ -56,7 +56,7 @@ fn bodies_of_data_become_json_text_or_base64() {
         ("true", json("true")),
         ("null", json("null")),
         (r#""quoted é \u00e9 \ud83d\ude00""#, json(r#""quoted é \u00e9 \ud83d\ude00""#)),
-        // Embedded as it is, but for line breaks and what stands around.
+        // Embedded unchanged, except for line breaks and the surrounding text.
         (r#"{"a":1.50,"a" : 1E2,"b":[]}"#, json(r#"{"a":1.50,"a" : 1E2,"b":[]}"#)),
         ("\r\n{\r\n  \"a\":\n\t[1,\n2]\n}\n", json("{  \"a\":\t[1,2]}")),
         ("123456789012345678901234567890", json("123456789012345678901234567890")),
@@ -150,7 +150,7 @@ fn properties_that_are_no_text_say_so() {
     assert_eq!(rest(&message), expected);
 }
 
-/// For a medium whose text holds no NUL.
+/// For a destination whose text cannot hold a NUL.
 #[test]
 fn a_nul_can_be_marked() {
     let nul = |text: &str| Tree::String(text.into());
@@ -228,7 +228,7 @@ fn body_of(line: &str) -> Vec<u8> {
     match json["body_encoding"].as_str().unwrap() {
         "text" => text(),
         "base64" => STANDARD.decode(text()).unwrap(),
-        // The text as it stands there, not as a parser understands it.
+        // The text unchanged, not as a parser understands it.
         "json" => {
             let start = line.find("\"body\":").unwrap() + 7;
             let end = line.rfind(",\"body_encoding\"").unwrap();

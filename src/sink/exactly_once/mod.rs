@@ -1,33 +1,33 @@
-//! What a sink knows of the position that it commits together with its rows, and what it may do next.
+//! A sink's knowledge of the position that it commits together with its rows, and what it may do next.
 //!
 //! The `sqlite` and `postgres` sinks each drive one [`PositionTracker`]. The tracker decides; the sink
 //! connects, reads the position's row and runs the transactions.
 //!
 //! # A commit whose answer is lost
-//! It counts or it does not, and only the position's row can tell. So the sink reads the row on a new
+//! It either counts or not, and only the position's row can tell. So the sink reads the row on a new
 //! connection, and the tracker compares:
 //!
 //! | known before | the row holds | verdict |
 //! |---|---|---|
 //! | nothing yet | any position | the sink begins behind it |
-//! | `at` | `at` | the sink goes on behind it |
+//! | `at` | `at` | the sink continues behind it |
 //! | `at`, a commit to `to` in doubt | `at` | the commit did not count: the batch is written again |
 //! | `at`, a commit to `to` in doubt | `to` | the commit counted: the batch is durable, and is not written again |
 //! | any of the last three | another position, before or behind | [`PositionMoved`]: fatal, nothing is written |
 //!
 //! # Invariants
-//! - A commit is in doubt from before it is sent until its answer is there. A caller that goes away in
-//!   between leaves the doubt behind.
-//! - In doubt, nothing is written before the row was read.
-//! - A batch is [`AlreadyCommitted`](BeforeWrite::AlreadyCommitted) only where the row held that batch's own
+//! - A commit is in doubt from before it is sent until its answer has arrived. If the caller drops the
+//!   future in between, the doubt remains.
+//! - While in doubt, nothing is written before the row is read.
+//! - A batch is [`AlreadyCommitted`](BeforeWrite::AlreadyCommitted) only if the row held that batch's own
 //!   checkpoint, and only once.
 //! - Nothing at or below the known position is written.
 //!
-//! # What the sink has to see to
-//! - Rows and position are one transaction, which changes nothing unless the row is still this owner's. That
-//!   is decided by the database, in the UPDATE itself: no decision that is made outside of the transaction
-//!   would still be true when it commits. A row of another owner ends the sink in every state.
-//! - The row is read when no former connection of this owner can commit any more, and what was read is
+//! # What the sink has to ensure
+//! - Rows and position are one transaction, which changes nothing unless the row still belongs to this
+//!   owner. The database decides that, in the UPDATE itself: a decision outside of the transaction might
+//!   no longer be true when it commits. A row of another owner ends the sink in every state.
+//! - The row is read only when no former connection of this owner can commit any more. What was read is
 //!   durable before [`PositionTracker::resume`] is called.
 //!
 //! Must not know: SQL, connections, time, logs.
@@ -54,13 +54,13 @@ enum State {
     Unread,
     /// The row holds `at`.
     Known { at: Option<Checkpoint> },
-    /// The row holds `at` or `to`: the answer to a commit is not there yet, or was lost.
+    /// The row holds `at` or `to`: the answer to a commit has not arrived yet, or was lost.
     InDoubt { at: Option<Checkpoint>, to: Option<Checkpoint> },
     /// The row holds `at`. The batch up to there is durable, though its write was reported as failed.
     Landed { at: Checkpoint },
 }
 
-/// What to do with a batch that is to be written.
+/// What to do with the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BeforeWrite {
     /// Read the position's row first.
@@ -69,11 +69,11 @@ pub(super) enum BeforeWrite {
     Write,
     /// Report it as durable: its commit counted, and only the answer was lost.
     AlreadyCommitted,
-    /// Refuse it: it begins at or below this position, which is committed.
+    /// Refuse it: it begins at or below this committed position.
     Overlaps(Checkpoint),
 }
 
-/// A position that was compared with what is known, for [`PositionTracker::resume`].
+/// A position that was compared with the known one, for [`PositionTracker::resume`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) struct Compared {
@@ -82,14 +82,14 @@ pub(super) struct Compared {
 }
 
 impl Compared {
-    /// Whether a commit was found to count whose answer was lost.
+    /// True if a commit counted whose answer was lost.
     #[must_use]
     pub(super) fn has_landed(&self) -> bool {
         self.landed
     }
 }
 
-/// The row holds a position that this sink did not leave there.
+/// The row holds another position than this sink left there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PositionMoved {
     /// The position in the row.
@@ -124,11 +124,11 @@ impl PositionTracker {
         matches!(self.state, State::Unread | State::InDoubt { .. })
     }
 
-    /// Compares the position in the row, which is this owner's, with what is known. Changes nothing: the
-    /// sink may have to make what it read durable before it resumes.
+    /// Compares the position in the row, which belongs to this owner, with the known one. Changes
+    /// nothing: the sink may have to make the row durable before it resumes.
     ///
     /// # Errors
-    /// The row holds neither the known position nor one that is in doubt.
+    /// If the row holds neither the known position nor the one in doubt.
     pub(super) fn compare(&self, found: Option<Checkpoint>) -> Result<Compared, PositionMoved> {
         let known = |state| Ok(Compared { state, landed: false });
         match self.state {
@@ -138,7 +138,7 @@ impl PositionTracker {
             }
             State::Landed { at } if found == Some(at) => known(State::Landed { at }),
             State::InDoubt { to, .. } if found == to => {
-                // A reset has no batch to answer for.
+                // A reset answers for no batch.
                 let state = to.map_or(State::Known { at: None }, |at| State::Landed { at });
                 Ok(Compared { state, landed: true })
             }
@@ -148,7 +148,7 @@ impl PositionTracker {
         }
     }
 
-    /// Takes over what [`compare`](PositionTracker::compare) found.
+    /// Adopts the result of [`compare`](PositionTracker::compare).
     pub(super) fn resume(&mut self, compared: Compared) {
         self.state = compared.state;
     }
@@ -172,7 +172,8 @@ impl PositionTracker {
         }
     }
 
-    /// A commit that moves the position to `to` is about to be sent. In doubt from here on.
+    /// Notes that a commit that moves the position to `to` is about to be sent. It is in doubt from here
+    /// on.
     pub(super) fn committing(&mut self, to: Option<Checkpoint>) {
         debug_assert!(!self.must_read_row(), "a commit to {to:?} in {:?}", self.state);
         self.state = State::InDoubt { at: self.state.at(), to };

@@ -14,7 +14,7 @@ const SIMULATIONS: u64 = 20_000;
 /// A planted defect is found within this many seeds.
 const SEEDS_TO_FIND_MAX: u64 = 2_000;
 const STEPS_MAX: u32 = 60;
-/// Where nothing fails any more, a batch is durable after so many writes.
+/// Once nothing fails any more, a batch is durable after this many writes.
 const QUIET_WRITES_MAX: u32 = 3;
 
 /// The table of rows and the position's row.
@@ -126,7 +126,7 @@ impl World {
     /// A new process takes the row over, and begins behind the position that it finds.
     fn open(&mut self) {
         if self.tampered {
-            // Whoever moved the position by hand puts it back where the rows end.
+            // An operator who moved the position puts it back to where the rows end.
             let rows = self.database.rows.iter().filter(|row| row.0 == self.incarnation);
             self.database.position = rows.map(|row| row.1).max();
         }
@@ -170,7 +170,7 @@ impl World {
         self.database.epoch += 1;
         let compared = self.tracker.compare(self.database.position.map(at));
         let compared = compared.map_err(|_| Failed::Moved)?;
-        // What was found is not durable yet.
+        // The row that was read is not durable yet.
         if self.chance(10) {
             return Err(Failed::Transient);
         }
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    /// Whether it went well. A sink that failed for good is opened anew.
+    /// Whether it succeeded. A sink that failed for good is opened again.
     fn succeeded(&mut self, result: Result<(), Failed>) -> bool {
         match result {
             Ok(()) => return true,

@@ -1,10 +1,10 @@
-//! Exactly once, whatever happens and whenever: the log on a file system that forgets, tears and
-//! fails.
+//! Exactly once, whatever fails and whenever: the log on a simulated file system that loses, tears and
+//! refuses writes.
 //!
-//! A life of the log goes as a consumer's would: find the position, take the records behind it from
-//! the stream, in batches cut anew at random, write them, try again what failed. Lives end by
-//! `kill -9` or power loss at a step. After each start what is visible must be exactly the records
-//! up to the position, and the position must not have gone back behind what was acknowledged.
+//! In each life the log is used as by a consumer: it finds the position, takes the records behind it from
+//! the stream in random batches, writes them, and retries what failed. A life ends by `kill -9` or power
+//! loss at some step. After each start the visible records must be exactly those up to the position, and
+//! the position must not be lower than the acknowledged one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use crate::sink::conformance::{BAD_MESSAGE, STREAM, message, part};
 use crate::sink::format::Format;
 use crate::types::{Offset, Reference, StreamName, Timestamp};
 
-/// More lives than this means that the log does not get on.
+/// With more lives than this, the log makes no progress.
 const LIVES_MAX: usize = 1_000;
 const TRIES_MAX: usize = 1_000;
 
-/// The stream: what a broker would deliver.
+/// The stream, as a broker would deliver it.
 struct Source {
     /// Offset and body; `None` for a record that cannot be decoded.
     records: Vec<(u64, Option<String>)>,
 }
 
 impl Source {
-    /// `count` records with gaps, sizes and bad ones at random.
+    /// `count` records with random gaps and sizes, and some bad ones.
     fn random(count: usize, random: &mut fastrand::Rng) -> Source {
         let mut offset = random.u64(..3);
-        // Where nearly all are bad, whole batches come to nothing but a new position.
+        // If nearly all are bad, whole batches change only the position.
         let bad_per_mille = [40, 100, 900][random.usize(..3)];
         let mut records = Vec::new();
         for _ in 0..count {
@@ -68,7 +68,7 @@ impl Source {
         bad.map(|(offset, _)| Offset(*offset)).collect()
     }
 
-    /// What a file must hold once everything up to `position` is in it.
+    /// The content that the files must have once everything up to `position` is written.
     fn expected(&self, position: Option<Offset>) -> String {
         let records = self.records.iter();
         records
@@ -78,7 +78,7 @@ impl Source {
     }
 }
 
-/// How the log of a run is set up.
+/// Set-up of the log for a run.
 #[derive(Clone, Copy)]
 struct Shape {
     compression: Compression,
@@ -120,7 +120,7 @@ impl Shape {
     }
 }
 
-/// All that a reader of the segments finds.
+/// Everything that a reader of the segments finds.
 fn visible(model: &Model) -> Result<String, String> {
     let mut text = Vec::new();
     for (name, bytes) in model.files() {
@@ -129,7 +129,7 @@ fn visible(model: &Model) -> Result<String, String> {
         }
         match segment::parse(&name) {
             None => {}
-            // No frame at all: a segment that was begun, but got no batch yet.
+            // No frame at all: a segment that was created, but got no batch yet.
             Some(_) if bytes.is_empty() => {}
             Some((_, "raw.zst")) => {
                 text.extend(zstd::stream::decode_all(&*bytes).map_err(|e| format!("{name}: {e}"))?);
@@ -145,7 +145,7 @@ fn visible(model: &Model) -> Result<String, String> {
     String::from_utf8(text).map_err(|e| format!("torn: {e}"))
 }
 
-/// One run of the log over a source, life after life.
+/// One run of the log over a source, through many lives.
 struct Run {
     model: Model,
     source: Source,
@@ -154,7 +154,7 @@ struct Run {
     acknowledged: Option<Offset>,
 }
 
-/// How a life came to its end.
+/// The end of a life.
 enum End {
     /// The whole source is in the files.
     Complete,
@@ -170,7 +170,7 @@ impl Run {
         Run { model: Model::new(random.u64(..)), source, shape, random, acknowledged: None }
     }
 
-    /// What is visible is what the position says, and what was acknowledged is there.
+    /// Checks that the visible records match the position, and include everything acknowledged.
     fn check(&self, position: Option<Offset>) -> Result<(), String> {
         if position < self.acknowledged {
             let acknowledged = self.acknowledged;
@@ -190,7 +190,7 @@ impl Run {
         loop {
             let size = self.random.usize(1..12);
             let Some(batch) = self.source.batch(position, size) else { return Ok(End::Complete) };
-            // A policy may have taken the bad ones out before.
+            // A policy may have removed the bad ones before.
             let filtered = self.random.bool();
             let batch = if filtered { batch.without(self.source.bad()) } else { batch };
             if !self.write(&mut log, batch.clone())? {
@@ -205,7 +205,7 @@ impl Run {
         }
     }
 
-    /// Opens the log; `None` where the process died over it.
+    /// Opens the log; `None` if the process died while opening it.
     fn begin(&mut self) -> Result<Option<Log<Model>>, String> {
         for _ in 0..TRIES_MAX {
             match self.shape.open(&self.model) {
@@ -218,7 +218,7 @@ impl Run {
         Err("opening never succeeds".to_owned())
     }
 
-    /// Writes the batch as a consumer does; `false` where the process died over it.
+    /// Writes the batch as a consumer does; `false` if the process died while writing.
     fn write(&mut self, log: &mut Log<Model>, mut batch: Batch) -> Result<bool, String> {
         for _ in 0..TRIES_MAX {
             match log.write(&batch, Timestamp(self.model.steps() as i64)) {
@@ -238,7 +238,7 @@ impl Run {
         if self.random.bool() { self.model.after_kill() } else { self.model.after_power_loss() }
     }
 
-    /// Lives until everything is written, each with deaths and failures planned by `plan`.
+    /// Repeats lives until everything is written, each with deaths and failures planned by `plan`.
     fn run(&mut self, mut plan: impl FnMut(&Model, &mut fastrand::Rng)) -> Result<(), String> {
         for _ in 0..LIVES_MAX {
             plan(&self.model, &mut self.random);
@@ -272,7 +272,7 @@ fn random_lives_are_exactly_once() {
     }
 }
 
-/// One event at each step of a run, from the first to the last: none is left out.
+/// One event at each step of a run, from the first to the last: no step is left out.
 fn at_every_step(event: Event, seeds: u64) -> u64 {
     let mut tried = 0;
     for seed in 0..seeds {
@@ -308,10 +308,10 @@ fn a_failure_at_every_step_is_exactly_once() {
     assert!(at_every_step(Event::Fail, 6) > 1_000);
 }
 
-/// The kernel forgets a commit whose sync failed, yet the next process reads it from the cache;
-/// then the power fails, early in that process's life.
+/// The kernel loses a commit whose sync failed, but the next process still reads it from the cache; then
+/// the power fails, early in that process's life.
 #[test]
-fn a_commit_that_stands_in_the_cache_alone_is_not_built_upon() {
+fn a_commit_that_is_only_in_the_cache_is_not_trusted() {
     for seed in 0..120 {
         let mut run = Run::new(seed, 12);
         run.run(|_, _| {}).unwrap();
@@ -334,7 +334,7 @@ fn a_commit_that_stands_in_the_cache_alone_is_not_built_upon() {
     }
 }
 
-/// A start-up that dies again and again, at any of its steps, gets there in the end.
+/// A start-up that dies again and again, at any of its steps, succeeds in the end.
 #[test]
 fn deaths_during_recovery_are_exactly_once() {
     for seed in 0..300 {
@@ -350,7 +350,7 @@ fn deaths_during_recovery_are_exactly_once() {
     }
 }
 
-/// The tests above are worth nothing if they would not notice: each of these lies must be found.
+/// A check of the tests above: they must find each of these planted lies.
 #[test]
 fn the_model_finds_a_missing_sync() {
     for lie in [Lie::Segment, Lie::Position, Lie::Folder, Lie::Cut] {
@@ -364,12 +364,12 @@ fn the_model_finds_a_missing_sync() {
 }
 
 #[test]
-fn what_lies_in_the_folder_is_handled_by_table() {
-    /// What a case expects of the next start.
+fn files_in_the_folder_are_handled_by_table() {
+    /// The expected result of the next start.
     enum Expect {
-        /// It goes on, and these files are there.
+        /// It continues, and these files exist.
         Files(&'static [&'static str]),
-        /// It refuses, and says this.
+        /// It refuses, with this text.
         Fatal(&'static str),
     }
     use Expect::{Fatal, Files};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+use crate::files;
 use crate::sink::SinkError;
 
 /// Failures for which a retry is useless before an operator acts, with what to do. All others are
@@ -40,12 +41,12 @@ pub(super) fn failed(action: &str, path: &Path, error: &io::Error) -> SinkError 
     let hint = |table: &'static [(Errno, &'static str)]| {
         table.iter().find(|(e, _)| Some(*e) == errno).map(|(_, hint)| *hint)
     };
-    let path = path.display();
+    let what = format!("could not {action} {}: {}", path.display(), files::unwritten(path, error));
     match hint(FATAL) {
-        Some(hint) => SinkError::Fatal(format!("could not {action} {path}: {error}. {hint}")),
+        Some(hint) => SinkError::Fatal(format!("{what}. {hint}")),
         None => {
             let hint = hint(TRANSIENT).unwrap_or("The batch is retried.");
-            SinkError::transient(format!("could not {action} {path}: {error}. {hint}"))
+            SinkError::transient(format!("{what}. {hint}"))
         }
     }
 }

@@ -118,7 +118,7 @@ async fn a_folder_that_is_gone_is_waited_for() {
     copy(&dir.path().join("backup"), &folder);
     sink.write(&Arc::new(batch(3..6))).await.unwrap();
     assert_eq!(offsets(&folder), [0, 1, 2, 3, 4, 5]);
-    // It holds the folder that came back, too.
+    // It also locks the folder that came back.
     assert!(transient(open(FileOptions::new(dir.path())).await).contains("in use"));
 }
 

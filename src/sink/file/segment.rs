@@ -22,9 +22,9 @@ const FOLDER_BYTES_MAX: usize = 200;
 /// All extensions of segments.
 const EXTENSIONS: [&str; 6] = ["ndjson", "ndjson.zst", "ndjson.gz", "raw", "raw.zst", "raw.gz"];
 
-/// Name of a stream's folder: the stream's own name, percent-encoded except letters, digits, `-`,
-/// `_` and `.` (which is encoded at the beginning). A name that becomes too long keeps its
-/// beginning, followed by `~` and a hash.
+/// Name of a stream's folder: the stream's own name, percent-encoded except letters, digits, `-`, `_` and
+/// `.` (a `.` at the beginning is encoded too). A name that becomes too long is cut, and `~` and a hash
+/// are appended.
 pub(super) fn folder(stream: &StreamName) -> String {
     let stream = stream.as_str();
     let mut name = utf8_percent_encode(stream, UNSAFE).to_string();
@@ -32,9 +32,9 @@ pub(super) fn folder(stream: &StreamName) -> String {
         name.replace_range(..1, "%2E");
     }
     if name.is_empty() {
-        name.push('%'); // No name is encoded so.
+        name.push('%'); // No encoded name can end like this.
     }
-    // A collision is noticed by the position file, which holds the stream's whole name.
+    // The position file, which holds the stream's whole name, shows a collision.
     fitted(name, stream, FOLDER_BYTES_MAX)
 }
 
@@ -81,10 +81,10 @@ impl Rotation {
             return true;
         };
         if extension != self.extension {
-            return true; // Format or compression were configured anew.
+            return true; // The configured format or compression has changed.
         }
         if tail.bytes == 0 {
-            return tail_first != first; // An empty segment is never full, but it may be misnamed.
+            return tail_first != first; // An empty segment is never full, but may be misnamed.
         }
         let age = Duration::from_secs_f64(tail.started.seconds_until(now));
         self.bytes.is_some_and(|limit| tail.bytes >= limit)

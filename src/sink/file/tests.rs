@@ -229,7 +229,7 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
         let mut child =
             child("file::tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Killed after so many acknowledgements, and a random moment more.
+        // Killed after this many acknowledgements, and a random moment more.
         let (mut left, more) = (random.usize(0..12), random.u32(0..200_000));
         loop {
             let line = lines.next().unwrap().unwrap();
@@ -253,7 +253,7 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_history_begins_at_any_offset_and_the_former_one_stays() {
+async fn a_new_incarnation_begins_at_any_offset_and_the_old_one_stays() {
     let files = Files::new(Compression::None, None);
     let mut sink = open(files.options.clone()).await.unwrap();
     sink.write(&Arc::new(batch(100..105))).await.unwrap();
@@ -272,7 +272,7 @@ async fn a_new_history_begins_at_any_offset_and_the_former_one_stays() {
 }
 
 #[tokio::test]
-async fn a_look_tells_the_position_and_changes_nothing() {
+async fn an_inspection_returns_the_position_and_changes_nothing() {
     let files = Files::new(Compression::None, None);
     let look = || committed(&files.options, &STREAM.into(), &"archiver".into());
     assert_eq!(look().unwrap(), None);

@@ -1,51 +1,51 @@
 //! What a service's answer means for the records that were sent.
 //!
-//! | status | it means |
+//! | status | meaning |
 //! |---|---|
 //! | 2xx | accepted |
 //! | 413 | too large: the request is halved; a single record is bad |
 //! | 400, 422 | this content is refused: the request is halved; a single record is bad |
-//! | 401, 403, 404, 407 | not the records' fault, and often passes: a token or a route that is being replaced. Tried again for as long as it takes: nothing is lost by that, the consumer says so all the while, and it goes on by itself when the service is right again |
-//! | 408, 409, 421, 423, 425, 429, 5xx | later, when `Retry-After` says so |
-//! | 3xx | where requests go is for a person to decide, the credentials in them above all |
-//! | other 4xx | this request can never work: a person has to change the configuration |
+//! | 401, 403, 404, 407 | not the records' fault, and often temporary: a token or a route that is being replaced. Tried again indefinitely: nothing is lost, the consumer shows the reason, and it continues by itself once the service works again |
+//! | 408, 409, 421, 423, 425, 429, 5xx | tried again later, after `Retry-After` if given |
+//! | 3xx | fatal: an operator has to decide where requests go, because they contain credentials |
+//! | other 4xx | fatal: this request can never work, so an operator has to change the configuration |
 //!
-//! Pure: a status, a header and some text in, a verdict out.
+//! Pure: takes a status, a header and some text; returns a verdict.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
-/// The most of an answer's body that is quoted.
+/// Longest quote from an answer's body.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// The longest wait that a service may ask for.
+/// Longest wait that a service may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// What became of a request.
+/// The meaning of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The records are the service's now.
+    /// The service has accepted the records.
     Accepted,
-    /// The service does not take so much at once.
+    /// The request is too large for the service.
     TooLarge(String),
-    /// The service does not take this content.
+    /// The service refuses the content.
     Refused(String),
-    /// It may work later.
+    /// It may succeed later.
     Later {
         /// What was tried, and what came back.
         what: String,
-        /// How long the service asked to be left alone.
+        /// How long the service asked to wait.
         retry_after: Option<Duration>,
     },
-    /// It will not work until a person acts.
+    /// It fails until an operator acts.
     Never(String),
 }
 
-/// What is known of an answer.
+/// The parts of an answer that count.
 pub(super) struct Answer<'a> {
     pub(super) status: StatusCode,
-    /// `Retry-After`, as it came.
+    /// `Retry-After`, as it was received.
     pub(super) retry_after: Option<&'a str>,
     /// `Location`, without what may be secret.
     pub(super) location: Option<String>,
@@ -53,7 +53,7 @@ pub(super) struct Answer<'a> {
     pub(super) quote: String,
 }
 
-/// Judges an answer. `request` says what was sent where: `POST http://… with 5 records (…)`.
+/// Judges an answer. `request` says what was sent, and where: `POST http://… with 5 records (…)`.
 pub(super) fn judge(request: &str, answer: &Answer<'_>, now_ms: i64) -> Verdict {
     let status = answer.status;
     let said = format!("{request} was answered with {status}{}", answer.quote);
@@ -80,7 +80,7 @@ pub(super) fn judge(request: &str, answer: &Answer<'_>, now_ms: i64) -> Verdict 
             ". The service does not let us in: check what these credentials may do. It is tried \
              again",
         ),
-        404 => later(". Nothing is there: check the sink's `url`. It is tried again"),
+        404 => later(". Nothing is found there: check the sink's `url`. It is tried again"),
         408 | 409 | 421 | 423 | 425 | 429 => later(""),
         400..=499 => Verdict::Never(format!(
             "{said}. No request of this kind will be accepted: check the sink's `url`, `method`, \
@@ -90,7 +90,7 @@ pub(super) fn judge(request: &str, answer: &Answer<'_>, now_ms: i64) -> Verdict 
     }
 }
 
-/// How long to wait: seconds, or until a date as HTTP writes it.
+/// How long to wait: a number of seconds, or until a date in HTTP's form.
 fn retry_after(text: &str, now_ms: i64) -> Option<Duration> {
     let text = text.trim();
     let wait = match text.parse::<u64>() {
@@ -104,8 +104,8 @@ fn retry_after(text: &str, now_ms: i64) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// The beginning of an answer's body, for people: on one line, without the secrets that a service
-/// may send back.
+/// The beginning of an answer's body, readable: on one line, and without the secrets that a service may
+/// send back.
 pub(super) fn quote(body: &[u8], secrets: &[String]) -> String {
     let mut text = String::from_utf8_lossy(body).into_owned();
     for secret in secrets {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_say_what_was_sent_and_what_came_back() {
+    fn the_text_says_what_was_sent_and_what_came_back() {
         let Verdict::Refused(text) = verdict(422, None) else { panic!() };
         assert_eq!(
             text,
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        // The date of RFC 9110's own example, and the wait from the moment above.
+        // The date of RFC 9110's own example; the waits count from the moment above.
         for (text, seconds) in [
             ("0", Some(0)),
             ("120", Some(120)),

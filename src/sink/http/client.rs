@@ -1,9 +1,9 @@
-//! The HTTP client: sends one request and brings home a verdict.
+//! The HTTP client: sends one request and returns a verdict.
 //!
-//! Invariants: no redirection is followed, no proxy is used (the environment's neither: where
-//! messages go stands in the configuration alone), nothing is sent twice by itself; a request has one
-//! time limit, from connecting to the last byte of its answer; no text that leaves here holds a
-//! header's value, the URL's user, password or query, or a message.
+//! Invariants: no redirection is followed; no proxy is used, not even the environment's, so that only the
+//! configuration says where messages go; the client repeats nothing by itself. A request has one time
+//! limit, from connecting to the last byte of its answer. No error text contains a header's value, a
+//! message, or the URL's user, password or query.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -27,23 +27,24 @@ use super::pieces::Range;
 use crate::sink::SinkError;
 use crate::types::{Secret, StreamName};
 
-/// So much of an answer is read, for its connection to be used again. A longer one is cut off.
+/// Bytes of an answer that are read, so that its connection can be used again. A longer answer is cut
+/// off.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// So much of it is kept, to be quoted.
+/// Bytes of an answer that are kept to be quoted.
 const ANSWER_KEEP_BYTES: usize = 4 << 10;
 
-/// A service that cannot be reached within this is tried again later, whatever the time limit.
+/// Time limit for connecting, whatever the limit of a request; then it is tried again later.
 pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a connection may wait for its next request. Shorter than what servers allow, so that
-/// few requests meet a connection that is just being closed.
+/// How long an idle connection is kept for the next request. Shorter than what servers allow, so that few
+/// requests meet a connection that is just being closed.
 const IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// Secrets shorter than this are not looked for in answers: they would be found everywhere.
+/// Shorter secrets are not removed from answers: they would match everywhere.
 const SECRET_CHARS_MIN: usize = 4;
 
-/// What is not left as it is in a header's value.
+/// Characters that are escaped in a header's value.
 const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'\\');
 
 /// Sends requests to one URL.
@@ -54,18 +55,18 @@ pub(super) struct Client {
     headers: HeaderMap,
     gzip: bool,
     timeout: Duration,
-    /// The stream's name, fit for a header.
+    /// The stream's name, escaped for a header.
     stream: String,
-    /// `POST http://host/path`: what may be shown.
+    /// `POST http://host/path`: the part that may be shown.
     shown: String,
     secrets: Vec<String>,
 }
 
 impl Client {
-    /// Builds the client; connects to nothing.
+    /// Builds the client; does not connect.
     ///
     /// # Errors
-    /// Fatal where the options cannot work.
+    /// Fatal if the options cannot work.
     pub(super) async fn new(
         options: &HttpOptions,
         stream: &StreamName,
@@ -108,7 +109,7 @@ impl Client {
     pub(super) async fn send(&self, range: &Range, body: Bytes) -> Verdict {
         let what = self.describe(range);
         let body = match self.gzip {
-            // A whole body is some milliseconds of work, which the runtime should not wait for.
+            // A whole body takes some milliseconds to compress, which would block the runtime.
             true => {
                 let done = tokio::task::spawn_blocking(move || compressed(&body)).await;
                 match done.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
@@ -153,7 +154,8 @@ impl Client {
                     body.extend_from_slice(&piece[..room]);
                 }
                 Ok(None) => break,
-                // Whether it was accepted is not known for sure: an answer counts when it is whole.
+                // An answer counts only when it is whole: until then it is not certain that the records
+                // were accepted.
                 Err(error) => {
                     let status = response.status();
                     return self
@@ -172,7 +174,7 @@ impl Client {
         judge(what, &answer, now_ms())
     }
 
-    /// There is no whole answer.
+    /// The verdict if there is no whole answer.
     fn failed(&self, what: &str, error: reqwest::Error) -> Verdict {
         if error.is_connect() {
             let what = format!(
@@ -256,7 +258,7 @@ fn headers(options: &HttpOptions) -> Result<HeaderMap, SinkError> {
     Ok(headers)
 }
 
-/// What must not be shown should an answer repeat it, the longest first.
+/// The secrets to remove from answers, the longest first.
 fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
     let mut secrets: Vec<String> = Vec::new();
     for value in options.headers.iter().map(|(_, value)| Secret::reveal(value)) {
@@ -267,7 +269,7 @@ fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
     secrets.extend(credentials(url));
     secrets.extend(url.query().map(str::to_owned));
     secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-    // As they stand in JSON, too: some write `/` as `\/` there.
+    // Also in their JSON forms: some services write `/` as `\/` there.
     let escaped: Vec<String> = secrets
         .iter()
         .map(|secret| secret.replace('\\', "\\\\").replace('"', "\\\""))
@@ -280,8 +282,8 @@ fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
     secrets
 }
 
-/// The URL's user and password in every form that a service may send back: as they stand in the
-/// URL, decoded, and as the `Authorization: Basic …` that the client makes of them.
+/// The URL's user and password in every form that a service may send back: as in the URL, decoded, and as
+/// the `Authorization: Basic …` header that the client makes of them.
 fn credentials(url: &Url) -> Vec<String> {
     let (user, password) = (url.username(), url.password().unwrap_or_default());
     if user.is_empty() && password.is_empty() {
@@ -307,7 +309,7 @@ async fn with_tls(
     encrypted: bool,
 ) -> Result<reqwest::ClientBuilder, SinkError> {
     if !encrypted {
-        // Without this the system's certificates would be wanted, and a system may have none.
+        // Otherwise the client would need the system's certificates, and a system may have none.
         return Ok(builder.tls_certs_only([]));
     }
     let mut builder = builder;
@@ -327,6 +329,11 @@ async fn with_tls(
         let identity = Identity::from_pem(&pem).map_err(|error| unusable(cert, &chain(error)))?;
         builder = builder.identity(identity);
     }
+    if tls.insecure_skip_verify {
+        tracing::warn!(
+            "insecure_skip_verify = true: this http sink sends to anybody, whatever the certificate"
+        );
+    }
     Ok(builder.tls_danger_accept_invalid_certs(tls.insecure_skip_verify))
 }
 
@@ -338,7 +345,7 @@ fn unusable(path: &Path, why: &str) -> SinkError {
     fatal(format!("cannot use {}: {why}", path.display()))
 }
 
-/// Fast rather than small: JSON shrinks well at any level.
+/// Fast rather than small: JSON compresses well at any level.
 fn compressed(body: &[u8]) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body)?;

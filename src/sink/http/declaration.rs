@@ -1,4 +1,4 @@
-//! What the `http` sink says of itself.
+//! Declaration of the `http` sink.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -40,8 +40,8 @@ impl Declaration for HttpSettings {
         None
     }
 
-    /// The bodies that are in flight, plain and compressed, the one that is being made, and what
-    /// each connection buffers.
+    /// The bodies in flight, plain and compressed, the body that is being built, and the buffers of each
+    /// connection.
     fn overhead_bytes(&self) -> u64 {
         let bodies = match self.compression {
             HttpCompression::None => 1,
@@ -59,7 +59,7 @@ impl Declaration for HttpSettings {
     }
 
     fn bad_records_max(&self, batch_messages: u64) -> u64 {
-        // What the other side refuses it refuses by the request, and several of these are in flight.
+        // The service refuses whole requests, and several of them are in flight.
         let own = 2 * BAD_RECORDS_MAX as u64;
         at_most_of_joined(own.saturating_add(self.in_flight_records()), batch_messages)
     }

@@ -1,4 +1,4 @@
-//! Whether the web service can be reached at all, for `rillway check`. Nothing is sent.
+//! Whether the web service can be reached, for `rillway check`. Nothing is sent.
 
 use tokio::net::TcpStream;
 use url::Url;
@@ -8,11 +8,11 @@ use super::options::HttpOptions;
 use crate::sink::SinkError;
 use crate::types::{Checkpoint, StreamName};
 
-/// Connects to the service's host and port, and closes the connection. The answer is the position of the
-/// sink, which has none.
+/// Connects to the service's host and port, and closes the connection. Returns the sink's position, which
+/// is always `None`.
 ///
 /// # Errors
-/// Fatal where the options cannot work; transient where nothing answers.
+/// Fatal if the options cannot work; transient if nothing answers.
 pub async fn examine(
     options: &HttpOptions,
     stream: &StreamName,
@@ -25,7 +25,7 @@ pub async fn examine(
         return Err(SinkError::Fatal("`url` names no host".to_owned()));
     };
     let limit = options.timeout.min(CONNECT_TIMEOUT_MAX);
-    // An IPv6 address stands in brackets in a URL, and without them here.
+    // In a URL an IPv6 address has brackets; here it has none.
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match tokio::time::timeout(limit, TcpStream::connect((bare, port))).await {
         Ok(Ok(_)) => Ok(None),

@@ -1,34 +1,33 @@
-//! The `http` sink: records to a web service, several requests at a time, at least once.
+//! The `http` sink: sends records to a web service, several requests at a time, at least once.
 //!
-//! Why "at least once" holds: [`Sink::write`] answers `Durable` only when every record of the batch
-//! stood in a request that was answered with 2xx, to the end of the answer; and `Part` with an offset
-//! below which that holds. The requests fly on between two calls. Whatever else comes
-//! back (another status, silence, a connection that breaks off) counts as not written, so it is sent
-//! again: it may have been taken all the same, and only the answer was lost. Hence the headers:
+//! Why "at least once" holds: [`Sink::write`] returns `Durable` only when every record of the batch was
+//! in a request whose answer was 2xx and arrived whole. It returns `Part` with an offset below which that
+//! holds. Requests continue between two calls. Any other result (another status, no answer, a broken
+//! connection) counts as not written, so the records are sent again. They may have been accepted all the
+//! same, with only the answer lost. Hence the headers:
 //!
 //! - `Idempotency-Key`: `STREAM/FIRST-LAST/TIME`, of the records in the request; TIME is that of the
-//!   first one's chunk, so that a stream created anew does not repeat the keys of the former one.
+//!   first one's chunk, so that a re-created stream does not repeat the keys of its old incarnation.
 //! - `Rillway-Stream`, `Rillway-First-Offset`, `Rillway-Last-Offset`, `Rillway-Records`.
 //!
-//! Requests are cut by the offsets, not by the clock ([`pieces`]): at multiples of `max_records`, and
-//! by halving where that is too much. So a repeat has the same keys, but for those at the edges of a
-//! batch, which are where time put them. That rest is the receiver's: it knows every record by its
+//! Requests are cut by offset, not by the clock ([`pieces`]): at multiples of `max_records`, and by
+//! halving if that is too much. So a repeat has the same keys, except at the edges of a batch, which
+//! depend on timing. The receiver has to detect those duplicates itself: it knows every record by its
 //! stream and offset.
 //!
-//! What a service has taken cannot be taken back. So this sink differs from others where a batch
-//! fails in the middle: what was accepted stays, is remembered ([`progress`]), and is not sent again
-//! when the same batch comes back, nor when it comes back without its bad records. Only a new
-//! process knows nothing of it.
+//! What a service has accepted cannot be taken back. So this sink differs from others when a batch fails
+//! in the middle: the accepted records stay, are remembered ([`progress`]), and are not sent again when
+//! the same batch returns, with or without its bad records. Only a new process knows nothing of them.
 //!
-//! Bad records are named all at once, in order of offset: those that cannot be encoded are found
-//! first and are left out of the requests, but are named only with those that the service refuses,
-//! when all others are accepted. Named before, they would be set aside before a refused one that
-//! stands in front of them. Where they are very many, the batch is sent up to the last one that is
-//! still kept; these are named, and the batch comes back without them.
+//! Bad records are reported all at once, in order of offset. Those that cannot be encoded are found first
+//! and left out of the requests, but are reported only together with those that the service refuses, when
+//! all others are accepted. If they were reported earlier, they would become dead letters before a
+//! refused record with a lower offset. If there are very many, the batch is sent only up to the last one
+//! that can be kept; these are reported, and the batch returns without them.
 //!
-//! A request that the service refuses for its content is halved until the refusal is of a single
-//! record: that is the bad one. A service that refuses everything is not taken for a stream of
-//! nothing but bad records: see [`HttpOptions::refusals_max`].
+//! A request that the service refuses for its content is halved until a single record is refused: that is
+//! the bad one. A service that refuses everything does not make every record a bad one: see
+//! [`HttpOptions::refusals_max`].
 //!
 //! Knows nothing of metrics, and repeats nothing by itself.
 
@@ -64,10 +63,10 @@ use crate::sink::{
 };
 use crate::types::{Checkpoint, Guarantee, Offset, StreamName};
 
-/// What was accepted is told to the caller after so long, if no more answers come.
+/// How long an accepted part waits to be reported, if no more answers arrive.
 const NEWS_WAIT: Duration = Duration::from_millis(100);
 
-/// After so long the caller gets its turn, whether or not anything was accepted.
+/// Time after which `write` returns, whether or not anything was accepted.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Sends records to a web service.
@@ -79,20 +78,20 @@ pub struct HttpSink {
     in_flight: usize,
     in_flight_bytes_max: usize,
     refusals_max: Option<u64>,
-    /// Records refused since one was accepted.
+    /// Records refused since the last accepted one.
     refusals: u64,
     /// Requests for the batch at hand, between two calls.
     sending: Option<Sending>,
-    /// What stopped them, to be told after what was accepted before.
+    /// The error that stopped them, to be returned after the part that was accepted before it.
     owed: Option<SinkError>,
 }
 
-/// What is sent of a batch.
+/// The part of a batch that is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aim {
     /// All of it.
     All,
-    /// What lies before a record that was accepted.
+    /// The records before one that was accepted.
     Gaps,
 }
 
@@ -100,28 +99,28 @@ type Answered = (Verdict, Range, usize);
 
 /// Requests under way for one batch.
 struct Sending {
-    /// Which batch: its last offset.
+    /// The batch, by its last offset.
     last: Offset,
-    /// The part of it that is sent, where behind that more records are bad than are kept.
+    /// The part that is sent, if more records behind it are bad than can be kept.
     scope: Option<Batch>,
     todo: Todo,
     /// Cut, and not sent yet.
     waiting: Option<Piece>,
     flying: FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>,
     flying_bytes: usize,
-    /// Why nothing more is sent.
+    /// The error after which nothing more is sent.
     stop: Option<SinkError>,
     /// How many records the service has refused, and the last one of them.
     refused: (usize, Option<Offset>),
-    /// Since when something is accepted that the caller was not told of.
+    /// Time since which an accepted part was not reported to the caller.
     news: Option<Instant>,
 }
 
 impl HttpSink {
-    /// A sink for records of `stream`. Connects to nothing yet.
+    /// A sink for records of `stream`. Does not connect yet.
     ///
     /// # Errors
-    /// Fatal where the options cannot work: a URL, a header or a certificate that is none.
+    /// Fatal if the options cannot work: an invalid URL, header or certificate.
     pub async fn open(options: HttpOptions, stream: StreamName) -> Result<HttpSink, SinkError> {
         Ok(HttpSink {
             client: Some(Arc::new(Client::new(&options, &stream).await?)),
@@ -136,8 +135,9 @@ impl HttpSink {
         })
     }
 
-    /// Sends what of the batch is not settled. `Part` where something was accepted that the caller does
-    /// not know of, or after a while; an `Ok` else says that each record was accepted, or is known as bad.
+    /// Sends the records of the batch that are not settled. `Part` if something was accepted that the
+    /// caller does not know of, or after a while. Any other `Ok` means that each record was accepted, or
+    /// is known to be bad.
     async fn send(&mut self, batch: &Batch, aim: Aim) -> Result<Durability, SinkError> {
         let Some(client) = self.client.clone() else {
             return Err(used_after_close("the http sink"));
@@ -149,7 +149,7 @@ impl HttpSink {
         let turn_ends = Instant::now() + TURN;
         loop {
             self.fill(&mut sending, &client, batch, aim);
-            // What was accepted becomes known soon, however long the next answer takes.
+            // The caller learns soon what was accepted, however long the next answer takes.
             let turn_ends = (aim == Aim::All).then_some(turn_ends);
             let due =
                 sending.news.map(|since| since + NEWS_WAIT).into_iter().chain(turn_ends).min();
@@ -191,7 +191,7 @@ impl HttpSink {
     fn begin(&mut self, batch: &Batch) -> Sending {
         self.progress.begin(batch);
         let unreadable = self.cutter.unreadable(batch);
-        // What lies behind the last of so many was not looked at.
+        // Nothing behind the last kept bad record was examined.
         let looked_at = unreadable.last().filter(|_| unreadable.len() >= BAD_RECORDS_MAX);
         let looked_at = looked_at.map(|bad| Offset(bad.offset.0.saturating_add(1)));
         let refused = self.progress.refused_but(&unreadable);
@@ -211,7 +211,7 @@ impl HttpSink {
         }
     }
 
-    /// Has as many requests fly as may.
+    /// Sends as many requests as may be in flight.
     fn fill(&mut self, sending: &mut Sending, client: &Arc<Client>, batch: &Batch, aim: Aim) {
         while sending.stop.is_none() && sending.flying.len() < self.in_flight {
             let next = match sending.waiting.take() {
@@ -228,7 +228,7 @@ impl HttpSink {
                 Aim::All => sending.enough().is_none_or(|last| piece.range.first < last),
                 Aim::Gaps => self.progress.highest().is_some_and(|end| piece.range.first < end),
             };
-            // One that is larger than all may be waits until it is alone.
+            // A body that is larger than the whole limit waits until it is alone.
             let bytes = piece.body.len();
             let is_crowded = !sending.flying.is_empty()
                 && sending.flying_bytes + bytes > self.in_flight_bytes_max;
@@ -245,7 +245,7 @@ impl HttpSink {
         }
     }
 
-    /// Takes in what became of a request.
+    /// Handles the result of a request.
     fn take(&mut self, verdict: Verdict, range: &Range, sending: &mut Sending) {
         match verdict {
             Verdict::Accepted => {
@@ -268,14 +268,14 @@ impl HttpSink {
         }
     }
 
-    /// The last record of those at the batch's beginning that were all accepted.
+    /// The last of the accepted records at the batch's beginning.
     fn prefix(&self, batch: &Batch) -> Option<Offset> {
         let accepted =
             batch.records().take_while(|record| self.progress.is_accepted(record.offset));
         accepted.last().map(|record| record.offset)
     }
 
-    /// A record was refused, and it was alone.
+    /// Handles the refusal of a single record.
     fn refuse(&mut self, offset: Offset, reason: BadReason, detail: String, sending: &mut Sending) {
         self.refusals += 1;
         let (count, last) = &mut sending.refused;
@@ -285,27 +285,26 @@ impl HttpSink {
             && !matches!(stop, Some(SinkError::Fatal(_)))
         {
             *stop = Some(SinkError::Fatal(format!(
-                "{detail}. It has refused {} messages one after the other and accepted none in \
-                 between, so this is hardly the messages' fault, and none of this batch is given \
-                 up for it. Put the service right, or raise refusals_max, and start the consumer \
-                 again",
+                "{detail}. It has refused {} messages in a row and accepted none in between, so the \
+                 service is more likely wrong than the messages, and no message of this batch is \
+                 left out. Repair the service, or raise refusals_max, and start the consumer again",
                 self.refusals
             )));
         }
-        self.progress.refused(BadRecord { offset, reason, detail });
+        self.progress.refused(BadRecord { about: None, offset, reason, detail });
     }
 }
 
 impl Sending {
-    /// The last record that the service refused, once it has refused as many as are kept: nothing behind
-    /// it is sent before these are named.
+    /// The last refused record, once as many are refused as can be kept: nothing behind it is sent before
+    /// these are reported.
     fn enough(&self) -> Option<Offset> {
         let (count, last) = self.refused;
         last.filter(|_| count >= BAD_RECORDS_MAX)
     }
 }
 
-/// Something did not work that may work later. Fatal errors stay; the longest wait counts.
+/// Merges two errors: a fatal one stays; of two transient ones the longest wait counts.
 fn later(stop: &mut Option<SinkError>, what: String, retry_after: Option<Duration>) {
     match stop {
         Some(SinkError::Transient { retry_after: earlier, .. }) => {
@@ -338,7 +337,7 @@ impl Sink for HttpSink {
             Durability::Durable => {}
             part => return Ok(part),
         }
-        // Complete: whatever of the batch is not in here was accepted.
+        // Complete: every record of the batch that is not in here was accepted.
         let bad = self.progress.take_refused();
         if !bad.is_empty() {
             return Err(SinkError::Poison(bad));
@@ -348,8 +347,8 @@ impl Sink for HttpSink {
         Ok(Durability::Durable)
     }
 
-    /// Requests under way are waited for. What lies before an accepted record is sent all the same:
-    /// else that one would be repeated.
+    /// Waits for the requests under way. Records before an accepted one are sent all the same: otherwise
+    /// the accepted one would be repeated.
     async fn wind_up(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         if let Some(error) = self.owed.take() {
             return Err(error);
@@ -358,12 +357,13 @@ impl Sink for HttpSink {
             return Ok(Durability::Part(None));
         }
         match self.send(batch, Aim::Gaps).await? {
-            // Only here: what was refused stays known until it is named, or it would pass for accepted.
+            // Only here: a refused record stays known until it is reported, or it would pass for
+            // accepted.
             Durability::Part(None) => match self.progress.take_refused_within() {
                 bad if bad.is_empty() => Ok(Durability::Part(None)),
                 bad => Err(SinkError::Poison(bad)),
             },
-            // All of it: what is left has nothing to send.
+            // The whole batch: nothing is left to send.
             Durability::Part(Some(upto)) if upto >= batch.last_offset() => Ok(Durability::Durable),
             part => Ok(part),
         }

@@ -1,44 +1,44 @@
-//! What an http sink is opened with.
+//! Options of an http sink.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::types::Secret;
 
-/// What an http sink needs to know.
+/// Options of an http sink.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// Where requests go. Its user, password and query are never shown; its path is.
     pub url: Secret,
-    /// How they are sent.
+    /// Method of the requests.
     pub method: Method,
-    /// How records stand in a body.
+    /// Format of a body.
     pub format: BodyFormat,
     /// Whether bodies are compressed by gzip.
     pub gzip: bool,
     /// Further headers; they replace `Content-Type`.
     pub headers: Vec<(String, Secret)>,
-    /// The most requests at a time; at least 1.
+    /// Most requests at a time; at least 1.
     pub in_flight: usize,
-    /// The most records in a request; at least 1.
+    /// Most records in a request; at least 1.
     pub max_records: u64,
-    /// The most bytes of a body, before compression; a record larger than that goes alone.
+    /// Most bytes of a body, before compression; a larger record goes alone.
     pub max_bytes: usize,
-    /// The time for a request, from connecting to the last byte of the answer.
+    /// Time limit for a request, from connecting to the last byte of the answer.
     pub timeout: Duration,
-    /// So many records refused one after the other, with none accepted in between, and it is the
-    /// service that is wrong and not the records: the sink stops. `None`: never.
+    /// The sink stops after this many refused records in a row: then the service is wrong, and not the
+    /// records. `None`: never.
     pub refusals_max: Option<u64>,
-    /// How an `https` service is known.
+    /// TLS settings for an `https` service.
     pub tls: HttpTls,
 }
 
-/// Whom to trust, and who we are.
+/// Trusted authorities, and the client's own certificate.
 #[derive(Clone, Debug, Default)]
 pub struct HttpTls {
-    /// The authorities, in PEM; the system's where it is absent.
+    /// The authorities, in PEM; the system's if absent.
     pub ca: Option<PathBuf>,
-    /// The certificate chain of ours and its key, in PEM.
+    /// The client's certificate chain and its key, in PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Accepts any certificate.
     pub insecure_skip_verify: bool,
@@ -55,7 +55,7 @@ pub enum Method {
     Patch,
 }
 
-/// How records stand in a body. Each is the object that a line of NDJSON has.
+/// Format of a body. Each record is the object of a line of NDJSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
     /// One JSON array.

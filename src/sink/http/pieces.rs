@@ -1,14 +1,13 @@
-//! Which records go into one request: a function of their offsets and sizes, and of nothing else.
+//! Which records go into one request: a function of their offsets and sizes only.
 //!
-//! Offsets fall into windows of `max_records`, aligned at its multiples. What a batch holds of a
-//! window is one request. Where that is larger than `max_bytes`, or the service finds it too large
-//! or partly bad, the window is halved at its middle, again and again. So wherever a batch happens to
-//! begin and end, the requests within are the same when its records come again, and have the same
-//! `Idempotency-Key`.
+//! Offsets fall into windows of `max_records`, aligned at its multiples. The records of a batch in one
+//! window are one request. If that is larger than `max_bytes`, or the service finds it too large or
+//! partly bad, the window is halved at its middle, repeatedly. So wherever a batch begins and ends, the
+//! requests inside it are the same when its records are sent again, and have the same `Idempotency-Key`.
 //!
-//! Invariants: every record of the batch that is not settled goes into exactly one request at a
-//! time; pieces come in order of offset, but for halves of what was sent before. A piece's memory is
-//! its body; the buffer that is kept between pieces is one body large.
+//! Invariants: every record of the batch that is not settled is in exactly one request at a time; pieces
+//! are made in order of offset, except halves of what was sent before. A piece's memory is its body; the
+//! buffer that is kept between pieces has the size of one body.
 //!
 //! Knows nothing of HTTP.
 
@@ -22,7 +21,7 @@ use crate::sink::{BAD_RECORDS_MAX, BadRecord};
 use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::single_data;
 
-/// A run of offsets, first and last within.
+/// A range of offsets, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     first: u64,
@@ -44,7 +43,7 @@ impl Window {
     }
 
     /// The two halves of the smallest part of this window, got by halving, that holds both offsets.
-    /// `None` where they are the same.
+    /// `None` if they are the same.
     fn halves_around(self, first: Offset, last: Offset) -> Option<(Window, Window)> {
         let mut window = self;
         loop {
@@ -58,7 +57,7 @@ impl Window {
     }
 }
 
-/// What a request carries, but for its body.
+/// What a request carries, except its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     window: Window,
@@ -72,24 +71,24 @@ pub(super) struct Range {
     pub(super) timestamp: Timestamp,
 }
 
-/// A request to be.
+/// A request to be sent.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) range: Range,
     pub(super) body: Bytes,
 }
 
-/// What of a batch is still to be cut.
+/// The part of a batch that is still to be cut.
 #[derive(Debug)]
 pub(super) struct Todo {
     /// Windows to be cut next, the lowest on top.
     windows: Vec<Window>,
-    /// From where on no window was opened yet; `None` at the end of all offsets.
+    /// The first offset whose window was not opened yet; `None` at the end of all offsets.
     from: Option<Offset>,
 }
 
 impl Todo {
-    /// What was sent has to be sent in halves.
+    /// Puts a sent range back, to be sent in halves.
     pub(super) fn halve(&mut self, range: &Range) {
         if let Some((left, right)) = range.window.halves_around(range.first, range.last) {
             let place = self.windows.partition_point(|window| window.first > left.first);
@@ -97,12 +96,12 @@ impl Todo {
         }
     }
 
-    /// Whether something lower is to be cut: halves of what was sent before this was cut.
+    /// Whether something lower is to be cut: halves of a range that was sent before this one was cut.
     pub(super) fn has_below(&self, range: &Range) -> bool {
         self.windows.last().is_some_and(|next| next.first < range.window.first)
     }
 
-    /// What was cut is not sent now, and is cut again in its turn.
+    /// Puts a range back that was cut and not sent.
     pub(super) fn put_back(&mut self, range: &Range) {
         let place = self.windows.partition_point(|window| window.first > range.window.first);
         self.windows.insert(place, range.window);
@@ -115,9 +114,9 @@ pub(super) struct Cutter {
     format: BodyFormat,
     max_records: u64,
     max_bytes: usize,
-    /// The body that is being made.
+    /// The body that is being built.
     plain: Vec<u8>,
-    /// Where each of its records ends.
+    /// The end of each of its records.
     ends: Vec<(Offset, usize)>,
 }
 
@@ -141,7 +140,7 @@ impl Cutter {
     /// Every record that cannot be encoded, or the first [`BAD_RECORDS_MAX`] of them.
     pub(super) fn unreadable(&mut self, batch: &Batch) -> Vec<BadRecord> {
         let mut bad = Vec::new();
-        // What is nothing but data can always be encoded, and is most of what there is.
+        // A record with only a body can always be encoded, and most are of that kind.
         for record in batch.records().filter(|record| single_data(record.message).is_none()) {
             self.plain.clear();
             bad.extend(self.envelope.append(record, &mut self.plain).err());
@@ -157,7 +156,7 @@ impl Cutter {
         Todo { windows: Vec::new(), from: Some(batch.first_offset()) }
     }
 
-    /// The next request; `None` where nothing is left to be sent.
+    /// The next request; `None` if nothing is left to send.
     pub(super) fn next(
         &mut self,
         batch: &Batch,
@@ -181,7 +180,7 @@ impl Cutter {
         }
     }
 
-    /// What the window holds, or as much of it as a body takes.
+    /// The records of the window, or as many as fit into a body.
     fn cut(
         &mut self,
         batch: &Batch,
@@ -204,8 +203,8 @@ impl Cutter {
             }
         }
         let (first, _) = *self.ends.first()?;
-        // Down to the half that fits, as often as it takes. What is left out comes next: also what
-        // was not even looked at.
+        // Halves until it fits. What is left out comes next, including records that were not even
+        // examined.
         while self.plain.len() > self.max_bytes && self.ends.len() > 1 {
             let Some((left, right)) = window.halves() else { break };
             if first.0 > left.last {
@@ -232,12 +231,12 @@ impl Cutter {
         Some(Piece { range, body })
     }
 
-    /// Appends a record: behind `[` or `,` where it is an array, and with a `,` behind it.
+    /// Appends a record: behind `[` or `,` in an array, and with a `,` behind it.
     fn push(&mut self, record: crate::wire::block::Record<'_>) {
         if self.format == BodyFormat::Json && self.plain.is_empty() {
             self.plain.push(b'[');
         }
-        // It could be encoded a moment ago, and what can be once can be always.
+        // It could be encoded a moment ago, and a record that can be encoded once always can.
         if self.envelope.append(record, &mut self.plain).is_ok() {
             if self.format == BodyFormat::Json
                 && let Some(end) = self.plain.last_mut()

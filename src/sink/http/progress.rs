@@ -1,34 +1,34 @@
-//! How far the batch at hand has got: what the service accepted of it, and what it refused.
+//! Progress of the batch at hand: what the service accepted of it, and what it refused.
 //!
-//! A batch comes back after an error, whole or without its bad records, or only what stands before
-//! the first of them. What was accepted by then is not sent again.
+//! After an error a batch returns, whole, or without its bad records, or only up to the first of them.
+//! What was accepted by then is not sent again.
 //!
-//! Invariants: intervals are sorted, apart from each other, and never cover an offset that was not
-//! answered for. It is empty before a batch that begins behind all of it, so it is bounded by the
-//! number of requests that one batch makes.
+//! Invariants: intervals are sorted and apart from each other, and cover only offsets that the service
+//! answered for. A batch that begins behind all of them empties the list, so it is bounded by the number
+//! of requests that one batch makes.
 
 use crate::flow::batch::Batch;
 use crate::sink::BadRecord;
 use crate::types::Offset;
 
-/// What is known of the batch at hand.
+/// Progress of the batch at hand.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// First and last, both within.
+    /// First and last offset, both inclusive.
     accepted: Vec<(Offset, Offset)>,
     /// What the service refused, and what cannot be encoded, in order of offset.
     refused: Vec<BadRecord>,
 }
 
 impl Progress {
-    /// A batch comes: what is below it is of no more interest.
+    /// Begins a batch: forgets everything below it.
     pub(super) fn begin(&mut self, batch: &Batch) {
         let first = batch.first_offset();
         self.accepted.retain(|(_, last)| *last >= first);
         self.refused.retain(|bad| bad.offset >= first);
     }
 
-    /// All is done.
+    /// Forgets everything: the batch is done.
     pub(super) fn clear(&mut self) {
         self.accepted.clear();
         self.refused.clear();
@@ -44,7 +44,7 @@ impl Progress {
             last = last.max(end);
         }
         self.accepted.insert(at, (first, last));
-        // Neighbours that touch become one, so that a long batch done in order is one interval.
+        // Neighbours that touch are merged, so that a long batch done in order is one interval.
         let next_of = |end: Offset| end.0.checked_add(1).map(Offset);
         if let Some((start, _)) = self.accepted.get(at + 1).copied()
             && next_of(last) == Some(start)
@@ -68,25 +68,25 @@ impl Progress {
         }
     }
 
-    /// How many are bad apart from these, which are in order, and the last one.
+    /// How many bad records there are apart from these, which are sorted, and the last one of them.
     pub(super) fn refused_but(&self, others: &[BadRecord]) -> (usize, Option<Offset>) {
         let is_other = |at: Offset| others.binary_search_by_key(&at, |bad| bad.offset).is_ok();
         let refused = self.refused.iter().filter(|bad| !is_other(bad.offset));
         refused.fold((0, None), |(count, _), bad| (count + 1, Some(bad.offset)))
     }
 
-    /// What is bad behind this offset is found again.
+    /// Forgets the refused records behind this offset: they are found again.
     pub(super) fn forget_refused_behind(&mut self, last: Offset) {
         self.refused.retain(|bad| bad.offset <= last);
     }
 
-    /// What is bad; it is the caller's business from now on.
+    /// Takes the bad records: the caller handles them from now on.
     pub(super) fn take_refused(&mut self) -> Vec<BadRecord> {
         std::mem::take(&mut self.refused)
     }
 
     /// Whether the service has accepted the record at this offset. A bad one may lie between the first
-    /// and the last record of a request that was.
+    /// and the last record of a request that was accepted.
     pub(super) fn is_accepted(&self, offset: Offset) -> bool {
         self.is_covered(offset) && !self.is_refused(offset)
     }
@@ -100,19 +100,19 @@ impl Progress {
         self.refused.binary_search_by_key(&offset, |bad| bad.offset).is_ok()
     }
 
-    /// The highest offset that the service has accepted.
+    /// The highest accepted offset.
     pub(super) fn highest(&self) -> Option<Offset> {
         self.accepted.last().map(|(_, last)| *last)
     }
 
-    /// What is bad in front of something that was accepted, of which it holds up the settling.
+    /// Takes the bad records below an accepted one: they delay its settling.
     pub(super) fn take_refused_within(&mut self) -> Vec<BadRecord> {
         let Some(highest) = self.highest() else { return Vec::new() };
         let within = self.refused.partition_point(|bad| bad.offset < highest);
         self.refused.drain(..within).collect()
     }
 
-    /// Whether there is nothing to be sent of this offset.
+    /// Whether nothing is to be sent for this offset.
     pub(super) fn is_settled(&self, offset: Offset) -> bool {
         self.is_covered(offset) || self.is_refused(offset)
     }
@@ -138,6 +138,7 @@ mod tests {
         progress.accepted(Offset(0), Offset(4));
         progress.accepted(Offset(8), Offset(9));
         progress.refused(BadRecord {
+            about: None,
             offset: Offset(6),
             reason: BadReason::Refused,
             detail: String::new(),
@@ -163,7 +164,7 @@ mod tests {
     fn a_bad_record_amid_a_request_is_not_accepted_with_it() {
         let mut progress = Progress::default();
         let (reason, detail) = (BadReason::Undecodable, String::new());
-        progress.refused(BadRecord { offset: Offset(6), reason, detail });
+        progress.refused(BadRecord { about: None, offset: Offset(6), reason, detail });
         progress.accepted(Offset(4), Offset(9));
         assert!(progress.is_accepted(Offset(5)) && progress.is_settled(Offset(6)));
         assert!(!progress.is_accepted(Offset(6)));

@@ -1,4 +1,4 @@
-//! The keys of `{ type = "http" }`: defaults, and what is wrong with a value.
+//! The keys of `{ type = "http" }`: defaults and validation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::settings::secret::{self, SecretText};
 use crate::settings::units::{ByteSize, HumanDuration, OrNever};
 use crate::types::Secret;
 
-/// No request may take longer.
+/// Longest time limit of a request.
 const TIMEOUT_MAX: HumanDuration = HumanDuration::secs(3600);
 
 const IN_FLIGHT_MAX: u32 = 64;
@@ -21,7 +21,7 @@ const RECORDS_MAX: u64 = 1_000_000;
 const BYTES_MIN: ByteSize = ByteSize(1 << 10);
 const BYTES_MAX: ByteSize = ByteSize::mib(256);
 
-/// Headers that are the sink's own, or the connection's.
+/// Headers that belong to the sink itself, or to the connection.
 const OWN_HEADERS: [&str; 9] = [
     "connection",
     "content-encoding",
@@ -38,19 +38,19 @@ const OWN_HEADERS: [&str; 9] = [
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct HttpSettings {
-    /// Where requests go: `http://…` or `https://…`. What it holds as user, password and query is
-    /// never shown, its path is.
+    /// Where requests go: `http://…` or `https://…`. Its user, password and query are never shown;
+    /// its path is.
     #[serde(deserialize_with = "secret::deserialize")]
     #[schemars(with = "SecretText")]
     pub url: Secret,
     /// The method of the requests.
     #[serde(default)]
     pub method: HttpMethod,
-    /// `json`: a body is one array. `ndjson`: one line a message. Either way each message is an
-    /// object with everything that it holds.
+    /// `json`: a body is one array. `ndjson`: one line per message. Either way each message is a
+    /// complete object.
     #[serde(default)]
     pub format: HttpFormat,
-    /// How bodies are compressed. Few services expect it unless they say so.
+    /// How bodies are compressed. Few services accept gzip unless their documentation says so.
     #[serde(default)]
     pub compression: HttpCompression,
     /// Further headers, as in `{ Authorization = { env = "TOKEN" } }`. `Content-Type` may be set
@@ -58,23 +58,23 @@ pub struct HttpSettings {
     #[serde(default, deserialize_with = "secret::table")]
     #[schemars(with = "BTreeMap<String, SecretText>")]
     pub headers: BTreeMap<String, Secret>,
-    /// The most requests at a time. 1 keeps them in the order of the stream.
+    /// Most requests at a time. 1 keeps them in the order of the stream.
     #[serde(default = "in_flight")]
     pub in_flight: u32,
-    /// The most messages in a request.
+    /// Most messages in a request.
     #[serde(default = "max_records")]
     pub max_records: u64,
-    /// The most bytes of a body, before compression. A message that is larger goes alone.
+    /// Most bytes of a body, before compression. A larger message goes alone.
     #[serde(default = "max_bytes")]
     pub max_bytes: ByteSize,
     /// How long a request may take, from connecting to the end of the answer.
     #[serde(default = "timeout")]
     pub timeout: HumanDuration,
-    /// The consumer halts when the service has refused so many messages one after the other and
-    /// accepted none in between: then it is hardly the messages' fault. Or `never`.
+    /// The consumer halts when the service has refused this many messages in a row and accepted
+    /// none in between: then the service is more likely wrong than the messages. Or `never`.
     #[serde(default = "refusals_max")]
     pub refusals_max: OrNever<u64>,
-    /// How an `https` service is known.
+    /// TLS settings for an `https` service.
     #[serde(default)]
     pub tls: Option<HttpTlsSettings>,
 }
@@ -92,7 +92,7 @@ pub enum HttpMethod {
     Patch,
 }
 
-/// How messages stand in a request's body.
+/// Format of a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "BodyFormat")]
@@ -115,18 +115,18 @@ pub enum HttpCompression {
     Gzip,
 }
 
-/// `sink.tls`: how an `https` service is known.
+/// `sink.tls`: TLS settings for an `https` service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "HttpTls")]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct HttpTlsSettings {
-    /// A PEM file with the authorities to trust; the system's own where it is absent.
+    /// A PEM file with the trusted authorities; the system's if absent.
     pub ca: Option<PathBuf>,
     /// A PEM file with the client's certificate chain.
     pub cert: Option<PathBuf>,
     /// A PEM file with the client's private key.
     pub key: Option<PathBuf>,
-    /// Takes any certificate. Whoever sits on the line can then read and change everything.
+    /// Accepts any certificate. Anyone on the network path can then read and change everything.
     pub insecure_skip_verify: bool,
 }
 
@@ -193,6 +193,13 @@ impl HttpSettings {
             bad("refusals_max", "0 is out of range: expected at least 1, or \"never\"".to_owned());
         }
         if let Some(tls) = &self.tls
+            && tls.insecure_skip_verify
+            && tls.ca.is_some()
+        {
+            let what = "`insecure_skip_verify` accepts any certificate, so `ca` has no effect: remove insecure_skip_verify to have certificates checked, or `ca`";
+            bad("tls", what.to_owned());
+        }
+        if let Some(tls) = &self.tls
             && tls.cert.is_some() != tls.key.is_some()
         {
             bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());
@@ -204,14 +211,14 @@ impl HttpSettings {
         u64::from(self.in_flight).saturating_mul(self.max_records)
     }
 
-    /// Where requests go, without what is secret of it: no user, password or query.
+    /// Where requests go, without its secrets: no user, password or query.
     pub(super) fn shown_url(&self) -> Option<String> {
         let url = Url::parse(self.url.reveal()).ok()?;
         url.host_str()?;
         Some(format!("{}{}", url.origin().ascii_serialization(), url.path()))
     }
 
-    /// What is wrong with a URL is said without showing it.
+    /// Validates the URL, without showing it in an error.
     fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
         if is_ambiguous(self.url.reveal()) {
             return bad(
@@ -229,7 +236,7 @@ impl HttpSettings {
             return bad("url", "expected http://HOST… or https://HOST…".to_owned());
         }
         if self.tls.is_some() && url.scheme() != "https" {
-            // Taken silently, this would let somebody believe that the line is safe.
+            // If this were accepted, an operator would believe that the connection is encrypted.
             bad("tls", "the URL's scheme is not https, so nothing is encrypted".to_owned());
         }
         let named = !url.username().is_empty() || url.password().is_some();
@@ -239,8 +246,8 @@ impl HttpSettings {
     }
 }
 
-/// Whether what is taken for `HOST:PORT` may be a user, and the beginning of a password that is not
-/// percent-encoded: host and path are shown.
+/// Whether the part taken for `HOST:PORT` may be a user and the beginning of a password that is not
+/// percent-encoded. Host and path are shown, so that would reveal it.
 fn is_ambiguous(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

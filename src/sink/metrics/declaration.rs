@@ -93,6 +93,10 @@ impl Declaration for MetricsSettings {
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let options: Vec<MetricOptions> = self.metrics.iter().map(options).collect();
         let (settings, opening) = (self.clone(), opening.clone());
+        if opening.by_broker {
+            // On the page from the start: the labels are not to change when more partitions become active.
+            drop(opening.services.recorder(&settings, &opening));
+        }
         let open = opens(move || {
             let recorder = opening.services.recorder(&settings, &opening);
             let sink = MetricsSink::new(opening.stream.clone(), options.clone(), recorder);

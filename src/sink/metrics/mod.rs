@@ -162,8 +162,9 @@ impl MetricsSink {
             let value = match reading.sample(row) {
                 Ok(Some(value)) => value,
                 Ok(None) => continue,
-                Err(detail) => {
-                    return Err(BadRecord { offset, reason: BadReason::Misfit, detail });
+                Err(what) => {
+                    let about = format!("metric {:?}", reading.options.name);
+                    return Err(BadRecord::about(about, offset, BadReason::Misfit, what));
                 }
             };
             let labels: Vec<&str> = reading.labels(row).iter().map(text).collect();
@@ -188,9 +189,9 @@ impl MetricsSink {
 }
 
 impl Reading {
-    /// The record's sample; `None` if it has none.
+    /// The record's sample; `None` if it has none. The error says what is wrong with its value.
     fn sample(&self, row: &[Value<'_>]) -> Result<Option<f64>, String> {
-        let MetricOptions { name, kind, value: from, labels, when, on_misfit } = &self.options;
+        let MetricOptions { kind, value: from, labels, when, on_misfit, .. } = &self.options;
         let rest = row.get(self.first..).unwrap_or_default();
         let behind = usize::from(from.is_some()) + labels.len();
         let wanted = rest
@@ -213,7 +214,7 @@ impl Reading {
             _ => format!("there is no number at {:?}", from.to_string()),
         };
         match on_misfit {
-            OnMisfit::BadMessage => Err(format!("metric {name:?}: {what}")),
+            OnMisfit::BadMessage => Err(what),
             OnMisfit::Null => Ok(None),
         }
     }

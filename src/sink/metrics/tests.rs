@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::sink::conformance::{self, Medium, STREAM, batch, message, part};
 
-/// What was counted, by metric and label values.
+/// The counts, by metric and label values.
 #[derive(Default)]
 struct Kept {
     max_series: usize,
@@ -88,7 +88,7 @@ impl Medium for Counted {
         Ok(Box::new(MetricsSink::new(StreamName::from(STREAM), metrics, recorder)))
     }
 
-    /// What was added up cannot be told apart.
+    /// Counts that were added up cannot be told apart.
     async fn visible(&mut self) -> Option<Vec<u64>> {
         None
     }
@@ -128,7 +128,7 @@ async fn samples_are_summed_up_by_label_set() {
     assert_eq!(
         kept.of(0),
         [
-            // What is no text, or not there, is empty.
+            // A missing value, or one that is no text, is empty.
             named("eu|", Change::Add(2.0)),
             named("us|true", Change::Add(1.0)),
             named("|", Change::Add(1.0))

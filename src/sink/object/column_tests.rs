@@ -1,4 +1,5 @@
-//! `columns` that change between runs: what one query can still read goes on, and the rest is refused.
+//! `columns` that change between runs: the sink continues if one query can still read all, and refuses
+//! otherwise.
 
 use super::*;
 use crate::sink::conformance::{STREAM, batch};
@@ -45,7 +46,7 @@ async fn a_type_that_changes_is_refused_and_columns_come_and_go() {
         let columns = columns.iter().map(|(name, kind)| column(name, *kind)).collect();
         options(dir.path(), ParquetColumns::Named(columns))
     };
-    // What was never written is no promise.
+    // A column that was never written promises nothing.
     open(&with(&[("a", Float)])).await.unwrap();
     write(&with(&[("a", Text), ("b", Integer)]), 0).await;
     let why = refused(&with(&[("a", Integer), ("b", Integer)])).await;
@@ -53,7 +54,7 @@ async fn a_type_that_changes_is_refused_and_columns_come_and_go() {
     assert!(why.contains("another name") && why.contains("checkpoint.json"), "{why}");
     // Text is text; a column comes, and one goes.
     write(&with(&[("a", Json), ("c", Boolean)]), 1).await;
-    // What went is still in the objects.
+    // A removed column is still in the objects.
     let why = refused(&with(&[("b", Float)])).await;
     assert!(why.contains("\"b\" is float now and was integer"), "{why}");
     write(&with(&[("b", Integer)]), 2).await;

@@ -29,7 +29,7 @@ use crate::types::column::{Column, ColumnType, Source};
 use crate::types::file_name::fitted;
 use crate::types::{StreamName, Timestamp};
 
-/// What is not left as it is in a key.
+/// Characters that are escaped in a key.
 const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// The columns that stand in the path.
@@ -52,7 +52,7 @@ pub enum Format {
     Ndjson(Packing),
 }
 
-/// Which columns a Parquet object has.
+/// The columns of a Parquet object.
 #[derive(Clone, Debug)]
 pub enum ParquetColumns {
     /// `message_id`, `subject`, `application_properties`, `body`.
@@ -208,7 +208,7 @@ fn ending(key: &str) -> Option<&str> {
     key.rsplit('/').next()?.split_once('.').map(|(_, ending)| ending)
 }
 
-/// What the keys of a store's objects begin with, by its URL.
+/// Prefix of the keys of a store's objects, by its URL.
 pub(super) fn prefix(url: &Url) -> String {
     let path = url.path().trim_matches('/');
     percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
@@ -242,7 +242,7 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
     crate::sink::envelope::rfc3339(time.0)
 }
 
-/// What readers find in a column for such values.
+/// Type that readers find in a column for such values.
 fn stored_as(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Text | ColumnType::Json | ColumnType::Numeric => "text",

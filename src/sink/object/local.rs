@@ -280,7 +280,7 @@ fn writing_to(path: &Path) -> String {
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
-    let what = format!("could not {what} {}: {error}", path.display());
+    let what = format!("could not {what} {}: {}", path.display(), files::unwritten(path, error));
     match error.kind() {
         ErrorKind::PermissionDenied => {
             SinkError::Fatal(format!("{what}. Allow the user that Rillway runs as to write there."))
@@ -410,7 +410,7 @@ mod tests {
     /// The sync fails and the process dies at once; another takes over the content of the page
     /// cache, and then the power fails.
     #[tokio::test]
-    async fn what_a_dead_owner_left_in_the_page_cache_is_not_built_upon() {
+    async fn unsynced_data_of_a_dead_owner_is_not_trusted() {
         let mut tried = 0;
         for nth in 1.. {
             let dir = tempfile::tempdir().unwrap();

@@ -6,29 +6,29 @@
 //! ```
 //!
 //! # Why this is exactly-once
-//! A reader of the table reads every object in it, so an object counts as soon as it exists: its
-//! creation has to be the commit. A claim makes it so. For each object:
+//! A reader of the table reads every object in it, so an object counts as soon as it exists. Therefore
+//! its creation has to be the commit, and a claim makes that possible. For each object:
 //! 1. *claim*: the checkpoint is replaced, by compare-and-swap, by one with the key, size and
 //!    checksum of the object, and the position after it;
 //! 2. *create*: the object is created under that key, only if there is none;
 //! 3. *settle*: the checkpoint takes over that position, with the next claim or at the end of the
 //!    flush.
 //!
-//! A key contains the number of its claim, so it is claimed once. A sink that starts and finds an
-//! unsettled claim looks at the key. If the claimed bytes are there, the object counts, and the
-//! position is after it. If nothing is there, it creates an object *without records*. Either that
-//! succeeds, and the claimed object can never be created by anyone; or it fails, because the
-//! claimed object was faster, and that counts. So:
+//! A key contains the number of its claim, so it is claimed only once. A sink that starts and finds an
+//! unsettled claim examines the key. If the claimed bytes are there, the object counts, and the position
+//! is after it. If nothing is there, the sink creates an object *without records*. Either that succeeds,
+//! and nobody can create the claimed object any more; or it fails because the claimed object was created
+//! first, and then that one counts. So:
 //! - *(a)* the first creation decides a claimed key, finally;
 //! - *(b)* no checkpoint moves beyond a claim before its key is decided;
-//! - *(c)* so the objects with records are those of successful claims, each begins after the
-//!   position of the one before it, and the last position tells where to continue. Nothing is
-//!   duplicated or missing for any reader at any time.
+//! - *(c)* so the objects with records are those of successful claims, each begins after the position of
+//!   the one before it, and the last position tells where to continue. Every reader sees each record
+//!   once, at any time.
 //!
-//! *Fencing.* A sink that starts replaces the checkpoint by one that names itself as the owner. An
-//! old owner (a frozen process, a request that hangs in the network) can then claim nothing more;
-//! at most one object is left for it to create, and (a) covers that one. It notices with its next
-//! step, and ends with a fatal error. So the last one to start wins.
+//! *Fencing.* A sink that starts replaces the checkpoint by one that names itself as the owner. After
+//! that, an old owner (a frozen process, a request that hangs in the network) cannot claim anything. At
+//! most one claimed object is left for it to create, and (a) covers that one. The old owner notices at
+//! its next step, and ends with a fatal error. So the last one to start wins.
 //!
 //! [ADR 9](../../../docs/adr/0009-objects-are-claimed-first.md) has the table of crash points and
 //! the rejected alternatives; `simulation.rs` searches the interleavings of owners that freeze and
@@ -40,16 +40,16 @@
 //! states are the same.
 //!
 //! # Memory
-//! Held records are encoded and compressed. A whole batch is read before any of it is accepted,
-//! because its bad records have to be found first; a batch that is large when decoded is read
-//! twice, and processed in pieces. An object that is full within a batch is made durable before
-//! more of the batch is accepted. At the end of an object its columns are concatenated, which
-//! briefly takes twice its memory. Encoding has its own thread.
+//! Held records are encoded and compressed. A whole batch is read before any of it is accepted, because
+//! its bad records have to be found first; a batch that is large when decoded is read twice, and
+//! processed in pieces. If an object becomes full within a batch, it is made durable before more of the
+//! batch is accepted. At the end of an object its columns are concatenated, which briefly doubles its
+//! memory. Encoding has its own thread.
 //!
 //! # Limits of the guarantee
-//! A store that violates its conditional writes (it is tested when an archive is begun); someone
-//! who deletes or edits objects under `_rillway`, or deletes an empty object of the table while a
-//! frozen process may still create the full one.
+//! A store that violates its conditional writes (this is tested when an archive is begun); an operator
+//! who deletes or edits objects under `_rillway`, or deletes an empty object of the table while a frozen
+//! process may still create the full one.
 //!
 //! Knows nothing of brokers, retries or metrics.
 
@@ -273,7 +273,7 @@ impl Sink for ObjectSink {
                 }
             }
         };
-        // Objects that a flush has left do not wait for the next one.
+        // Objects that an earlier flush has left do not wait for the next one.
         self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
         Ok(Durability::Held)
     }
@@ -286,7 +286,7 @@ impl Sink for ObjectSink {
         if self.flush_at.is_none() {
             return Ok(());
         }
-        // Including what came after a failed flush.
+        // Including objects that were added after a failed flush.
         let Sealed { objects, taken } = self.run(Shaper::seal).await??;
         self.objects.extend(objects);
         self.reached = taken;

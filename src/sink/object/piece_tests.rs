@@ -90,7 +90,7 @@ async fn a_batch_may_become_several_objects_whatever_fails_amid_them() {
             assert!(matches!(error, SinkError::Transient { .. }), "{error}");
             failed += 1;
         }
-        // What is full is there already; the rest is held.
+        // Full objects exist already; the rest is held.
         let there: usize = objects(&dir.path().join(STREAM)).iter().map(Vec::len).sum();
         assert!(there as u64 > first + 800, "{there} after {first}");
     }

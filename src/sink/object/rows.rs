@@ -105,6 +105,7 @@ impl Rows {
         layout.columns.read(record, row)?;
         for (nth, (cells, value)) in self.cells.iter_mut().zip(row.drain(..)).enumerate() {
             self.bytes += cells.push(value, nth >= 3).map_err(|detail| BadRecord {
+                about: None,
                 offset: record.offset,
                 reason: BadReason::Refused,
                 detail: format!("{detail} (in column {})", nth + 1),
@@ -217,7 +218,7 @@ mod tests {
 
     const ROWS: u64 = 1_000;
 
-    /// An array of so many nulls among the application properties, and a body.
+    /// An array of this many nulls in the application properties, and a body.
     fn nulls(count: u32) -> Vec<u8> {
         let array = [&[0xf0][..], &5u32.to_be_bytes(), &count.to_be_bytes(), &[0x40]].concat();
         let map = [&[0x00, 0x53, 0x74, 0xc1, 14, 2, 0xa1, 1, b'n'][..], &array].concat();
@@ -274,7 +275,7 @@ mod tests {
                 for offset in 0..ROWS {
                     let (offset, timestamp) = (Offset(offset), Timestamp(1_700_000_000_000));
                     let record = Record { offset, timestamp, message: &bytes };
-                    // What is no JSON has no row in typed columns.
+                    // A body that is no JSON has no row in typed columns.
                     if rows.push(&layout, record, &mut Vec::new()).is_err() {
                         rows.clear();
                         break;

@@ -1,6 +1,6 @@
-//! The checkpoint object: whose the archive is, how far it goes, and which object is being written.
+//! The checkpoint object: the archive's owner, its position, and the object that is being written.
 //!
-//! JSON on lines, for people to read. No two states of one archive are the same: the sequence only
+//! Readable JSON on several lines. No two states of one archive are the same, because the sequence only
 //! grows.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::types::{Checkpoint, Offset, Reference, StreamName, Timestamp};
 
 const LAYOUT: u32 = 1;
 
-/// What the checkpoint object holds.
+/// Content of the checkpoint object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     layout: u32,
@@ -22,35 +22,35 @@ pub(super) struct State {
     pub(super) stream: StreamName,
     /// The reference that reads it.
     pub(super) reference: Reference,
-    /// Grows by one whenever the checkpoint is replaced.
+    /// Incremented whenever the checkpoint is replaced.
     pub(super) sequence: u64,
-    /// Grows by one with each owner.
+    /// Incremented with each owner.
     pub(super) epoch: u64,
-    /// Grows by one whenever the stream's history was replaced.
+    /// Incremented with each new incarnation of the stream.
     pub(super) history: u64,
-    /// Who may replace it.
+    /// The only process that may replace it.
     pub(super) owner: Owner,
-    /// Where the reference stands without the claim; `None` before the first record.
+    /// Position of the reference without the claim; `None` before the first record.
     pub(super) checkpoint: Option<Checkpoint>,
     /// The one object that its owner may create.
     pub(super) claim: Option<Claim>,
-    /// The columns that the objects have had so far, each with the type that readers find. Not there in
-    /// archives of versions before this, and for lines.
+    /// The columns of all objects so far, each with the type that readers find. Missing in archives of
+    /// earlier versions, and for NDJSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     columns: BTreeMap<String, String>,
-    /// The names of those that the last object has, where it does not have all.
+    /// The columns of the last object, if it does not have all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     latest: Option<BTreeSet<String>>,
 }
 
-/// A sink that took hold of the archive.
+/// A sink that took over the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owner {
-    /// Random: a process that starts anew is another owner.
+    /// Random, so that a restarted process is another owner.
     pub(super) id: String,
-    /// Its process, on a host that is not known here.
+    /// Its process id, on an unknown host.
     pub(super) process: u32,
-    /// When it took hold.
+    /// When it took over.
     pub(super) since: Timestamp,
 }
 
@@ -61,7 +61,7 @@ impl Owner {
     }
 }
 
-/// An object that may be created under one key, with one content only.
+/// An object that may be created under one key, with only this content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claim {
     /// Never used before or after.
@@ -82,7 +82,7 @@ impl Claim {
 }
 
 impl State {
-    /// Of an archive that is begun.
+    /// The state of a new archive.
     pub(super) fn begin(stream: StreamName, reference: Reference, owner: Owner) -> State {
         State {
             layout: LAYOUT,
@@ -99,9 +99,9 @@ impl State {
         }
     }
 
-    /// Sees to it that objects with these columns can lie beside those that are there.
+    /// Checks that objects with these columns fit those that exist.
     ///
-    /// # Errors
+    /// If one of them had another type before: no query could read both.
     /// Where one of them had another type: one query could not read both.
     pub(super) fn check_columns(
         &self,
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether the last object has other columns than these.
+    /// Whether these columns differ from those of the last object.
     fn differ_from_the_last(&self, columns: &BTreeMap<String, String>) -> bool {
         let known = !self.columns.is_empty() && !columns.is_empty();
         known
@@ -143,7 +143,7 @@ impl State {
             }
     }
 
-    /// Notes that an object with these columns may be there from now on. Lines have none.
+    /// Records that objects with these columns may exist from now on. NDJSON has none.
     pub(super) fn note_columns(&mut self, columns: &BTreeMap<String, String>) {
         if columns.is_empty() {
             return;
@@ -153,9 +153,9 @@ impl State {
         self.latest = (!has_all).then(|| columns.keys().cloned().collect());
     }
 
-    /// The same archive in other hands.
+    /// The same archive with another owner.
     pub(super) fn taken_over_by(mut self, owner: Owner) -> State {
-        // Saturating: a checkpoint that others wrote may hold any number.
+        // Saturating: a checkpoint that another program wrote may hold any number.
         self.sequence = self.sequence.saturating_add(1);
         self.epoch = self.epoch.saturating_add(1);
         self.owner = owner;
@@ -169,7 +169,7 @@ impl State {
         })
     }
 
-    /// Reads it, and sees to it that it speaks of this stream and this reference.
+    /// Reads it, and checks that it is of this stream and this reference.
     pub(super) fn decode(
         bytes: &[u8],
         place: &str,
@@ -207,7 +207,7 @@ impl State {
     }
 }
 
-/// Takes the bytes for a checkpoint.
+/// Parses a checkpoint.
 #[doc(hidden)]
 pub fn fuzz_state(data: &[u8]) {
     let (stream, reference) = (StreamName::from("s"), Reference::from("r"));
@@ -242,12 +242,12 @@ mod tests {
         ] {
             let columns = columns(names);
             assert_eq!(state.differ_from_the_last(&columns), is_news, "{names:?}");
-            // As it stands in the checkpoint after a restart.
+            // As it is read from the checkpoint after a restart.
             state.note_columns(&columns);
             let written = state.encode().unwrap();
             state = State::decode(&written, "it", (&"s".into(), &"r".into())).unwrap();
         }
-        // Written by a version before this, which did not tell the last object's columns.
+        // Written by an earlier version, which did not store the last object's columns.
         let mut json = serde_json::to_value(&state).unwrap();
         json.as_object_mut().unwrap().remove("latest");
         let state: State = serde_json::from_value(json).unwrap();

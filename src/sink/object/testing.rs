@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::store::{Created, Digest, Store, Swapped, Version};
 use crate::sink::SinkError;
 
-/// What a test does to every operation of a store.
+/// The fault that a test injects into every operation of a store.
 pub(super) trait Interference: Send + Sync {
     /// Runs the operation, or not, and returns its result, or an error in its place.
     fn around<R: Send>(

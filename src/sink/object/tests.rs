@@ -297,7 +297,7 @@ async fn a_second_owner_ends_the_first() {
 }
 
 #[tokio::test]
-async fn an_archive_whose_checkpoint_is_gone_is_not_begun_anew() {
+async fn an_archive_without_its_checkpoint_is_not_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = sink_in(dir.path(), |_| {}).await;
     write(&mut sink, 0..10).await;
@@ -315,7 +315,7 @@ async fn an_archive_whose_checkpoint_is_gone_is_not_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_replaced_history_starts_anywhere() {
+async fn a_new_incarnation_starts_anywhere() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = sink_in(dir.path(), |_| {}).await;
     write(&mut sink, 100..110).await;

@@ -5,39 +5,40 @@
 //! rillway_positions(stream, reference, owner, epoch, backend, …, "offset", chunk_…)
 //! ```
 //!
-//! A process takes the row over when it first opens the sink, whoever had it: the newcomer is the
-//! one that somebody has just started. Each take-over, and each connection that the owner makes
-//! after it, raises the epoch. A transaction that writes ends with an UPDATE of the row that names
-//! owner and epoch of its own connection, and the position from which it moves on; where that meets no
-//! row, the transaction is rolled back.
+//! A process takes the row over when it first opens the sink, whoever the owner was: the newest process
+//! is the one that was just started. Each take-over raises the epoch, and so does each later connection
+//! of the owner. A transaction that writes ends with an UPDATE of the row. The UPDATE requires the owner
+//! and epoch of its own connection, and the position from which it moves on; if it matches no row, the
+//! transaction is rolled back.
 //! So at most one connection can commit at any time:
-//! - UPDATE and take-over change the same row, so one waits for the other. If the take-over comes
-//!   first, the UPDATE finds another epoch. If the UPDATE does, the take-over waits for the COMMIT,
-//!   and its RETURNING yields the position after it.
-//! - The row is locked from the UPDATE to the COMMIT only, not while data flows: a process that
-//!   freezes in the midst of a COPY holds up nobody here.
-//! - One that freezes between UPDATE and COMMIT does: the row tells its server process, which the
-//!   newcomer ends (`pg_terminate_backend`, which a role may do to its own sessions) after
-//!   [`PATIENCE`]. Where it may not (another role), the session's own
+//! - UPDATE and take-over change the same row, so one waits for the other. If the take-over is first, the
+//!   UPDATE finds another epoch. If the UPDATE is first, the take-over waits for the COMMIT, and its
+//!   RETURNING yields the position after it.
+//! - The row is locked only from the UPDATE to the COMMIT, not while data flows: a process that freezes
+//!   during a COPY blocks nobody here.
+//! - A process that freezes between UPDATE and COMMIT does block the row. The row names its server
+//!   process, which the new owner ends after [`PATIENCE`] (`pg_terminate_backend`, which a role may do to
+//!   its own sessions). If it may not (another role), the session's own
 //!   `idle_in_transaction_session_timeout` ends it.
-//! - After a take-over the former owner's session is ended in any case: a COPY that stands still
-//!   holds locks in unique indexes, which the newcomer's rows would wait for.
-//! - The owner's own new connection raises the epoch too, so that what its former connection had
-//!   under way is over before the position is read: a COMMIT whose answer was lost has either
-//!   counted by then, or never will.
+//! - After a take-over the former owner's session is ended in any case: a COPY that stands still holds
+//!   locks in unique indexes, for which the new owner's rows would wait.
+//! - The owner's own new connection raises the epoch too. So every transaction of its former connection
+//!   is over before the position is read: a COMMIT whose answer was lost has either counted by then, or
+//!   never will.
 //!
-//! Two daemons with one configuration do not take the row from each other for ever: a process
-//! takes it over once. When it finds that somebody else has it, it stops for good; and a sink that
-//! is opened again in the same process goes on with the claim of the first ([`Claim`]).
+//! Two daemons with one configuration do not take the row from each other forever: a process takes it
+//! over only once. When it finds that another process has it, it stops for good. A sink that is opened
+//! again in the same process continues with the existing claim ([`Claim`]). Where the broker chooses the
+//! active daemon, each opening is a new claim.
 //!
-//! A row also names the table that its rows go to. A newcomer that finds another reference there, for
-//! the same stream and table, does not take its own row: every message would be there twice. Two
-//! that are new at the same time cannot miss each other, for an advisory lock lets one of them look
-//! at a time. (Rows of versions before this do not name a table; they do once they were taken again.)
-//! The table's name stands in a column of its own, and behind the owner's: a table of positions that
-//! an older version made has no such column, and the role may not be allowed to add it.
+//! A row also names the table that its rows go to. If a new process finds another reference there, for
+//! the same stream and table, it does not take its own row: every message would be in the table twice.
+//! Two processes that are new at the same time cannot miss each other, because an advisory lock lets only
+//! one of them look at a time. (Rows of earlier versions do not name a table; they do once they are taken
+//! again.) The table's name is in a column of its own, and also behind the owner's name: a table of
+//! positions that an earlier version made has no such column, and the role may not be allowed to add it.
 //!
-//! Must not know: what is written.
+//! Must not know: the data that is written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,15 +53,16 @@ use crate::types::{Checkpoint, ChunkId, Offset, Reference, Timestamp};
 /// The table's name, in the schema of the table that is written to.
 pub(super) const TABLE: &str = "rillway_positions";
 
-/// Stands between an owner and the table that it writes into; no regular expression reads it otherwise.
+/// Separates the owner from the table that it writes into. Has no characters that are special in a
+/// regular expression.
 const WRITES_INTO: &str = ", writing into the table ";
 
-/// How long a newcomer waits for a commit that is under way, before it ends the owner's session.
+/// How long a new process waits for a running commit, before it ends the owner's session.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What makes the table, with its quoted name in place of `{}`.
+/// Statement that creates the table, with `{}` for its quoted name.
 pub(super) fn create(name: &str) -> String {
-    // Room in each page, so that updates stay in place.
+    // Leaves room in each page, so that updates stay in place.
     format!(
         "CREATE TABLE IF NOT EXISTS {name} (\
          stream text NOT NULL, reference text NOT NULL, \
@@ -85,12 +87,12 @@ pub struct Claim(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     owner: String,
-    /// Whether the row was taken over once, and is not to be again.
+    /// True if the row was taken over once. It is not taken over again.
     taken: AtomicBool,
 }
 
 impl Claim {
-    /// A claim that nobody has made yet: one for each consumer and process.
+    /// A claim not yet made: one for each consumer and process.
     #[must_use]
     pub fn new() -> Claim {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -106,22 +108,22 @@ impl Default for Claim {
     }
 }
 
-/// The row of one stream and reference, and what may be done to it.
+/// The row of one stream and reference, and the operations on it.
 pub(super) struct Rows<'a> {
     pub(super) client: &'a Client,
     /// The table's quoted name.
     pub(super) table: &'a str,
     pub(super) stream: &'a str,
     pub(super) reference: &'a str,
-    /// The bare name of the table that the rows go into.
+    /// Unquoted name of the table that the rows go into.
     pub(super) into: &'a str,
 }
 
-/// What came of asking for the row.
+/// Result of asking for the row.
 pub(super) enum Taken {
-    /// It is ours, in this epoch; the position is what counts.
+    /// This connection has it, in this epoch; the position counts.
     Ours { epoch: i64, position: Option<Checkpoint> },
-    /// Somebody else has it, in words; or it is gone.
+    /// Another process has it, as this text says; or it was deleted.
     Lost(String),
     /// It was not taken: another reference writes the stream into the same table.
     Shared(Other),
@@ -129,13 +131,13 @@ pub(super) enum Taken {
 
 /// Why the position was not moved.
 pub(super) enum NotMoved {
-    /// Somebody else has the row, in words; or it is gone.
+    /// Another process has the row, as this text says; or it was deleted.
     Lost(String),
-    /// The row is ours, and holds this.
+    /// The row is still this connection's, and holds this position.
     Holds(Option<Checkpoint>),
 }
 
-/// What another reference has written of the stream.
+/// Progress of another reference on the stream.
 #[derive(Debug)]
 pub(super) struct Other {
     pub(super) reference: String,
@@ -144,15 +146,15 @@ pub(super) struct Other {
     pub(super) same_table: bool,
 }
 
-/// What came of trying to take the row.
+/// Result of trying to take the row.
 enum Tried {
     Row(Option<Row>),
     Shared(Other),
 }
 
 impl Rows<'_> {
-    /// Takes the row over, or, where this claim has it already, makes it this connection's. `named`:
-    /// whether there is a column for the table's name.
+    /// Takes the row over, or moves it to this connection if this claim has it already. `named`: whether
+    /// there is a column for the table's name.
     pub(super) async fn take(&self, claim: &Claim, named: bool) -> Result<Taken, Error> {
         let former = self.former().await?;
         let taken = match self.try_take(claim, named).await {
@@ -195,8 +197,8 @@ impl Rows<'_> {
         Ok(tried)
     }
 
-    /// Another reference that has written the stream into this table, or may have. Replays of a
-    /// reference's own dead letters are not others.
+    /// Another reference that has written the stream into this table, or may have. Replays of this
+    /// reference's own dead letters do not count.
     pub(super) async fn other(&self, named: bool) -> Result<Option<Other>, Error> {
         let own_column = if named { "table_name, " } else { "" };
         let sql = format!(
@@ -219,7 +221,7 @@ impl Rows<'_> {
                 others.push(Other { reference, offset: row.try_get(1)?, same_table });
             }
         }
-        // One that has a row itself is as old as the others whose table is not known.
+        // A reference that has a row already is as old as those whose table is not known.
         others.retain(|other| other.same_table || is_new);
         others.sort_by_key(|other| !other.same_table);
         Ok(others.into_iter().next())
@@ -263,12 +265,12 @@ impl Rows<'_> {
         self.client.query_opt(&sql, &values).await
     }
 
-    /// The owner as it stands in the row.
+    /// The owner, as it is in the row.
     fn owner(&self, claim: &Claim) -> String {
         format!("{}{WRITES_INTO}{}", claim.0.owner, self.into)
     }
 
-    /// The server process of whoever has the row now, and when that began.
+    /// The server process of the present owner, and its start time.
     async fn former(&self) -> Result<Option<(i32, Option<String>)>, Error> {
         let sql = format!(
             "SELECT backend, backend_start::text FROM {} WHERE stream = $1 AND reference = $2",
@@ -278,11 +280,11 @@ impl Rows<'_> {
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
 
-    /// Ends a session, if it is still the same; where the role may not, the session's own time limits
-    /// have to.
+    /// Ends a session, if it is still the same. If the role may not, the session's own time limits end
+    /// it.
     async fn end(&self, former: &Option<(i32, Option<String>)>) {
         let Some((backend, Some(since))) = former else { return };
-        // A process id is used again: its start tells one from the other.
+        // Process ids are reused: the start time identifies the process.
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 \
                    AND backend_start = $2::text::timestamptz AND pid <> pg_backend_pid()";
         match self.client.query(sql, &[backend, since]).await {
@@ -316,7 +318,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Who has the row, in words.
+    /// The present owner, as text.
     async fn winner(&self) -> Result<String, Error> {
         let sql = format!(
             "SELECT owner, taken_at::text FROM {} WHERE stream = $1 AND reference = $2",
@@ -339,7 +341,7 @@ impl Rows<'_> {
         row.map_or(Ok(None), |row| position(&row))
     }
 
-    /// What [`advance`] executes.
+    /// The statement that [`advance`] executes.
     pub(super) async fn prepare(&self) -> Result<Statement, Error> {
         let sql = format!(
             "UPDATE {} SET \"offset\" = $5::text::numeric, \
@@ -352,8 +354,8 @@ impl Rows<'_> {
         self.client.prepare(&sql).await
     }
 
-    /// Moves the position, in the transaction that is open. False: the row is no longer ours, or no longer
-    /// holds `from`, and the transaction must not be committed.
+    /// Moves the position, in the open transaction. False: the row is no longer this connection's, or no
+    /// longer holds `from`; the transaction must not be committed.
     pub(super) async fn advance(
         &self,
         statement: &Statement,
@@ -391,7 +393,7 @@ impl Rows<'_> {
     }
 }
 
-/// What [`POSITION`] holds. That it is an offset, where there is one, the table itself checks.
+/// Reads the columns of [`POSITION`]. The table itself checks that the offset is one.
 fn position(row: &Row) -> Result<Option<Checkpoint>, Error> {
     let number = |at: usize| -> Result<Option<u64>, Error> {
         Ok(row.try_get::<_, Option<String>>(at)?.and_then(|text| text.parse().ok()))

@@ -15,10 +15,10 @@ use super::target::Target;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord};
 use crate::wire::block::Record;
 
-/// So much is encoded before it is handed to the connection. Two such pieces wait there at the most.
+/// Bytes that are encoded before they are handed to the connection, where at most two such pieces wait.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
-/// What a transaction is done with.
+/// What is needed for a transaction.
 pub(super) struct Open<'a> {
     pub(super) session: &'a Session,
     pub(super) shape: &'a Shape,
@@ -30,8 +30,8 @@ pub(super) struct Open<'a> {
     pub(super) epoch: i64,
 }
 
-/// Copies records, but for the bad ones, behind the statements in `before`; none behind the last bad one
-/// that is still told of. What the server has to say of them it says in the end.
+/// Copies records, except the bad ones, after the statements in `before`. Stops at the last bad record
+/// that can be reported. The server reports refused rows only at the end.
 pub(super) async fn copy<'r>(
     open: &Open<'_>,
     before: &str,

@@ -1,4 +1,4 @@
-//! What the `postgres` sink says of itself.
+//! Declaration of the `postgres` sink.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -81,10 +81,12 @@ impl Declaration for PostgresSettings {
                 async move { examine(&options, &stream, &reference).await }
             })
         };
-        // One for as long as the process lives: what it lost to another, it does not take back.
-        let claim = Claim::new();
+        // One for as long as the process lives: what it lost to another, it does not take back. Where the
+        // broker says whose turn it is, one for each turn.
+        let (claim, by_broker) = (Claim::new(), opening.by_broker);
         let open = opens(move || {
-            PostgresSink::open(options.clone(), stream.clone(), reference.clone(), claim.clone())
+            let claim = if by_broker { Claim::new() } else { claim.clone() };
+            PostgresSink::open(options.clone(), stream.clone(), reference.clone(), claim)
         });
         (open, look)
     }

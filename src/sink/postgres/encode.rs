@@ -1,12 +1,12 @@
-//! Rows in the binary form of COPY: for each its number of fields, and each field behind its length.
+//! Rows in the binary form of COPY: the number of fields of each row, and each field after its length.
 //!
-//! Binary, because it leaves the server less to do: no escapes to look for, no digits and dates to
-//! parse, bytes as they are. `psql` copied 300,000 rows of the default table (bodies of 256 bytes) in
-//! 0.82 s of binary, 1.24 s of text and 1.75 s of CSV, medians of five in turns. The types have to be
-//! those of the table to the letter, so they are looked up with each connection (`table.rs`).
+//! Binary, because it is less work for the server: no escapes, digits or dates to parse. `psql` copied
+//! 300,000 rows of the default table (bodies of 256 bytes) in 0.82 s as binary, 1.24 s as text and 1.75 s
+//! as CSV (medians of five, in turns). The types have to be exactly those of the table, so they are
+//! looked up with each connection (`table.rs`).
 //!
-//! What the server would refuse, and what can be told here, is told here: a NUL in text, `\u0000` in
-//! `jsonb`, a number beyond the column's type. Must not know: connections.
+//! Values that the server would refuse are refused here, where they can be recognised: a NUL in text,
+//! `\u0000` in `jsonb`, a number beyond the column's type. Must not know: connections.
 
 use bytes::{BufMut, BytesMut};
 
@@ -14,18 +14,18 @@ use super::numeric;
 use crate::sink::columns::Value;
 use crate::types::column::ColumnType;
 
-/// What a COPY in binary form begins with: the signature, no flags, no extension.
+/// Start of a COPY in binary form: the signature, no flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// And what it ends with.
+/// End of a COPY in binary form.
 pub(super) const TRAILER: &[u8] = &[0xff, 0xff];
 
-/// From 1970, where our times begin, to 2000, where the server's do.
+/// Time from 1970, the epoch of our times, to 2000, the server's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// The times that the server holds, counted from 2000: from 4714 BC to 294276.
+/// Range of the server's times, counted from 2000: from 4714 BC to 294276.
 const TIMES: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
 
-/// A type of the server's, of which the binary form is known here.
+/// A server type whose binary form is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PgType {
     Text,
@@ -45,7 +45,7 @@ pub(super) enum PgType {
 }
 
 impl PgType {
-    /// By the server's own name for it.
+    /// Type by the server's own name.
     pub(super) fn of(name: &str) -> Option<PgType> {
         Some(match name {
             "text" | "varchar" | "bpchar" | "citext" => PgType::Text,
@@ -95,7 +95,7 @@ pub(super) fn names(values: ColumnType) -> &'static [&'static str] {
     }
 }
 
-/// Appends one field. On an error, which says why in words, what was appended of it stays: the
+/// Appends one field. On an error, whose text gives the reason, a part of the field stays in `out`: the
 /// caller drops the whole row.
 pub(super) fn field(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), String> {
     let at = out.len();
@@ -148,11 +148,11 @@ fn content(out: &mut BytesMut, value: &Value<'_>, to: PgType) -> Result<(), Stri
             if let Some(what) = not_for_jsonb(text) {
                 return Err(format!("the server's jsonb takes no {what}"));
             }
-            out.put_u8(1); // The version of the form.
+            out.put_u8(1); // Version of the binary form.
             out.put_slice(no_nul(text)?);
         }
         (Value::Bytes(bytes), PgType::Bytea) => out.put_slice(bytes),
-        // `takes` was asked when the table was looked at.
+        // `takes` was checked when the table was looked up.
         (value, to) => {
             let kind = std::mem::discriminant(value);
             return Err(format!(
@@ -171,7 +171,7 @@ fn decimal(out: &mut BytesMut, digits: &str) -> Result<(), String> {
     numeric::put(out, digits).ok_or_else(|| "a number of too many digits".to_owned())
 }
 
-/// Encodes the value for every type, and sees that the length in front is that of the field.
+/// Encodes the value for every type, and checks that the length prefix is that of the field.
 #[doc(hidden)]
 pub fn fuzz_field(out: &mut BytesMut, value: &Value<'_>) {
     use PgType::*;
@@ -199,8 +199,7 @@ fn no_nul(text: &str) -> Result<&[u8], String> {
     }
 }
 
-/// What escapes of this JSON, which is well-formed, name that `jsonb` cannot hold: a NUL, or half of a
-/// surrogate pair.
+/// Finds escapes in this well-formed JSON that `jsonb` cannot hold: a NUL, or half of a surrogate pair.
 fn not_for_jsonb(json: &str) -> Option<&'static str> {
     let mut rest = json;
     let mut high = false;
@@ -216,7 +215,7 @@ fn not_for_jsonb(json: &str) -> Option<&'static str> {
             Some(0xd800..=0xdbff) => high = true,
             _ => {}
         }
-        // Behind the escape, so that an escaped backslash begins no other.
+        // Continues after the escape, so that an escaped backslash begins no other.
         rest = behind.get(if code.is_some() { 5 } else { 1 }..).unwrap_or_default();
     }
     high.then_some(LONE)
@@ -224,8 +223,8 @@ fn not_for_jsonb(json: &str) -> Option<&'static str> {
 
 const LONE: &str = "half of a surrogate pair";
 
-/// 32 hexadecimal digits, with or without hyphens between groups, in braces or not, as the server
-/// takes them.
+/// Parses a UUID as the server does: 32 hexadecimal digits, with or without hyphens between groups, in
+/// braces or not.
 fn uuid(text: &str) -> Result<[u8; 16], String> {
     let bad = || format!("{:?} is not a uuid", text.chars().take(40).collect::<String>());
     let bare = match text.strip_prefix('{') {

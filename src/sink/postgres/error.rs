@@ -1,15 +1,15 @@
-//! What the server's answers mean: which are about the records, and what a person can do about the
-//! others.
+//! What the server's errors mean: which of them are about single records, and what an operator can do
+//! about the others.
 //!
-//! | SQLSTATE | taken for |
+//! | SQLSTATE | meaning |
 //! |---|---|
 //! | 22… (data), 23… (constraints), 44000 (a view's check), 54… (a value beyond a limit), P0001 (a trigger that refuses) | a matter of single records, which are then found out |
 //! | of these, 22P03 and 22P04 (rows of another form than the columns take), 23514 without a constraint's name (there is no partition for the row) | transient |
 //! | everything else | transient |
 //!
-//! Nothing that the server says is fatal: a wrong password, a missing table, a missing grant, a full
-//! disk are all mended on the server, by somebody who need not be able to restart this process.
-//! What is fatal is found out elsewhere: that another process has taken over.
+//! No error of the server is fatal: a wrong password, a missing table, a missing grant or a full disk is
+//! repaired on the server, perhaps by someone who cannot restart this process. Fatal conditions are
+//! detected elsewhere: another process has taken over, for example.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use tokio_postgres::error::{DbError, Error, SqlState};
 
 use crate::sink::SinkError;
 
-/// Servers quote values in their messages.
+/// Errors whose messages quote values.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Whether the error is about what is in a record, and not about the server.
+/// Whether the error is about the content of a record, and not about the server.
 pub(super) fn is_about_records(error: &Error) -> bool {
     let Some(error) = error.as_db_error() else { return false };
     let code = error.code().code();
@@ -38,14 +38,14 @@ pub(super) fn is_lock_timeout(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// Whether the rows were not of the form that the columns take: the table may no longer be what was
-/// looked up. (What the server says before it takes any row, such as that a column is missing, is not
-/// asked for here: after that, the client loses count of the answers, and the connection is no good.)
+/// Whether the rows did not fit the columns' types: the table may no longer be the one that was looked
+/// up. (Errors before the server takes any row, such as a missing column, are not handled here: after
+/// such an error the client loses count of the answers, and the connection is unusable.)
 pub(super) fn is_about_the_form(error: &Error) -> bool {
     matches!(error.code().map_or("", SqlState::code), "22P03" | "22P04")
 }
 
-/// Whether the error is about a value, and does not say in which column.
+/// Whether the error is about a value, and does not name the column.
 pub(super) fn names_no_column(error: &Error) -> bool {
     error
         .as_db_error()
@@ -63,14 +63,14 @@ pub(super) fn refusal(error: &Error) -> String {
     words
 }
 
-/// `COPY events, line 3, column amount`, in any language.
+/// Parses `COPY events, line 3, column amount`, in any language.
 fn column_of(context: &str) -> Option<&str> {
     let first = context.lines().next()?.strip_prefix("COPY ")?;
     let part = first.split(", ").nth(2)?;
     part.split_once(' ').map(|(_column, name)| name.split(':').next().unwrap_or(name))
 }
 
-/// The line in the COPY's data that the error speaks of, counted from 1. Only a hint.
+/// The line of the COPY's data that the error names, counted from 1. Only a hint.
 pub(super) fn line_of(error: &Error) -> Option<usize> {
     let context = error.as_db_error()?.where_()?;
     let first = context.lines().next()?.strip_prefix("COPY ")?;
@@ -80,7 +80,7 @@ pub(super) fn line_of(error: &Error) -> Option<usize> {
     digits(first.split(", ").nth(1)?).parse().ok()
 }
 
-/// A failure that may pass: what was tried, on what, what came back, and what to do.
+/// A transient failure: what was tried, on what, what came back, and what to do.
 pub(super) fn transient(tried: &str, place: &str, error: &Error) -> SinkError {
     let advice = error.as_db_error().and_then(advice).map(|words| format!(". {words}"));
     SinkError::transient(format!(
@@ -90,7 +90,7 @@ pub(super) fn transient(tried: &str, place: &str, error: &Error) -> SinkError {
     ))
 }
 
-/// It took too long.
+/// A timeout.
 pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
     SinkError::transient(format!(
         "could not {tried} at {place}: not done within {limit:?}. The connection is given up. If the \
@@ -98,7 +98,7 @@ pub(super) fn late(tried: &str, place: &str, limit: Duration) -> SinkError {
     ))
 }
 
-/// What came back.
+/// The server's answer, as text.
 fn said(error: &Error) -> String {
     match error.as_db_error() {
         Some(error) => message(error),
@@ -122,13 +122,13 @@ fn message(error: &DbError) -> String {
 fn advice(error: &DbError) -> Option<&'static str> {
     Some(match error.code().code() {
         "28P01" | "28000" => {
-            "Mend the user and password in `url`, the role's password, or pg_hba.conf"
+            "Correct the user and password in `url`, the role's password, or pg_hba.conf"
         }
         "3D000" => "Create the database, or name another one in `url`",
         "3F000" => "Create the schema, or set `schema`",
         "42501" => "Grant the role what it lacks; docs/guides/postgres.md lists what Rillway needs",
         "42P01" | "42703" => {
-            "The table was changed or dropped while it was written to; it is looked up again"
+            "The table was changed or dropped while rows were written to it; it is looked up again"
         }
         "22P03" | "22P04" => "The table's columns were changed; they are looked up again",
         "23514" => "Create a partition for these rows, or a default partition",
@@ -139,10 +139,10 @@ fn advice(error: &DbError) -> Option<&'static str> {
         "53200" => "The server is out of memory",
         "53300" => "Raise max_connections, or the role's or database's connection limit",
         "55P03" => {
-            "Somebody holds a lock on the table; pg_locks and pg_stat_activity show who. `lock_timeout` is how long it was waited for"
+            "Another session holds a lock on the table; pg_locks and pg_stat_activity show which one. It was waited for as long as `lock_timeout` says"
         }
         "57014" => {
-            "The server cancelled it: it took longer than `write_timeout`, or a person did it"
+            "The server cancelled it: it took longer than `write_timeout`, or somebody cancelled it"
         }
         "57P01" | "57P02" => "The server is stopping, or somebody ended this session",
         "57P03" => "The server is starting or stopping",

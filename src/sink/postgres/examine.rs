@@ -1,5 +1,5 @@
-//! `rillway check --connect`: where the sink stands, and whether it could write, without taking anything
-//! over, and with nothing made or changed: all of it is asked in a transaction that only reads.
+//! `rillway check --connect`: the sink's position, and whether it could write. Takes nothing over and
+//! changes nothing: everything is asked in a read-only transaction.
 
 use tokio_postgres::{Client, Error};
 
@@ -16,8 +16,8 @@ use crate::types::{Checkpoint, Reference, StreamName};
 /// The position that a sink with these options has committed.
 ///
 /// # Errors
-/// Where the server cannot be reached, or does not answer; and where such a sink could not write: all
-/// that is wrong with the tables and with what the role may do.
+/// If the server cannot be reached or does not answer; or if such a sink could not write, with everything
+/// that is wrong with the tables and with the role's rights.
 pub async fn examine(
     options: &PostgresOptions,
     stream: &StreamName,
@@ -59,14 +59,14 @@ pub async fn examine(
     found
 }
 
-/// What is there, and what the role may do where it is not.
+/// Which tables exist, and whether the role may create the others.
 struct Places {
     role: String,
     is_standby: bool,
     schema: bool,
-    /// Whether the role may enter the schema.
+    /// Whether the role may use the schema.
     usage: bool,
-    /// Whether the role may make tables in the schema, or the schema itself.
+    /// Whether the role may create tables in the schema, or the schema itself.
     create: bool,
     table: bool,
     positions: bool,

@@ -2,47 +2,45 @@
 //!
 //! # Why this is exactly-once
 //! A batch is one transaction: `BEGIN`, a COPY of its rows, an UPDATE of the position in
-//! `rillway_positions`, `COMMIT`. Rows and position become durable together or not at all, and the
-//! next start resumes behind the position. Whatever fails before the COMMIT leaves nothing. Where
-//! the answer to the COMMIT does not come, the transaction counts or it does not, and this is looked
-//! up before anything else is written: a new connection first puts an end to what the former one
-//! still had under way (`claim.rs`), and then reads the position, by which
-//! [`exactly_once`](super::exactly_once) decides.
+//! `rillway_positions`, `COMMIT`. Rows and position become durable together or not at all, and the next
+//! start resumes behind the position. A failure before the COMMIT leaves nothing. If the answer to the
+//! COMMIT is lost, the transaction either counts or not, and this is looked up before anything else is
+//! written. A new connection first ends every transaction of the former one (`claim.rs`), and then reads
+//! the position, by which [`exactly_once`](super::exactly_once) decides.
 //!
 //! # Why only one process writes
-//! The position's row names an owner and an epoch, and the UPDATE of the position requires both to
-//! be those of this connection. A process that slept while another one took over finds that they are
-//! not, rolls back, and stops for good. `claim.rs` has the argument, also for a process that froze
-//! with its transaction open.
+//! The position's row names an owner and an epoch, and the UPDATE of the position requires both to be
+//! those of this connection. A process that slept while another one took over finds other values, rolls
+//! back, and stops for good. `claim.rs` has the argument, also for a process that froze with its
+//! transaction open.
 //!
 //! # After a failure
-//! The connection is dropped and made anew, with everything looked up again: the tables, the types of
-//! the columns, the position. All failures of the server's are transient (`error.rs` says why). Fatal
-//! is:
+//! The connection is dropped and made again, and everything is looked up again: the tables, the types of
+//! the columns, the position. All of the server's errors are transient (`error.rs` says why). Fatal is:
 //! - that another process took over;
-//! - that the position is not where this process had it confirmed: the server has lost what it had
-//!   committed (a backup was restored, an asynchronous standby was promoted), or somebody changed the row.
-//!   Each transaction asks for that, and each new connection. Started again, the
-//!   consumer resumes at the server's position, and writes what was lost once more.
+//! - that the position is not the last one that was confirmed to this process: the server has lost
+//!   transactions that it had committed (a backup was restored, an asynchronous standby was promoted), or
+//!   somebody changed the row. Each transaction and each new connection checks this. When started again,
+//!   the consumer resumes at the server's position, and writes again what was lost.
 //!
 //! # Bad records
-//! What the server is known to refuse is found before it is sent; what only the server can tell
-//! (lengths, constraints, triggers) is found by asking it for parts of the batch (`probe.rs`), with
-//! nothing left behind.
+//! Records that the server is known to refuse are found before they are sent. What only the server can
+//! tell (lengths, constraints, triggers) is found by trying parts of the batch (`probe.rs`), which leaves
+//! nothing behind.
 //!
 //! # A table that is changed meanwhile
-//! Each transaction sees to it, under COPY's own lock, that the table is the one that was looked up,
-//! with columns of the same types (`target.rs`). If not, it is rolled back, and the table looked up
-//! again: no value lands as another, and no record is called bad for it.
+//! Each transaction checks, under COPY's own lock, that the table is the one that was looked up, with
+//! columns of the same types (`target.rs`). If not, it is rolled back, and the table is looked up again:
+//! no value is stored as another one, and no record counts as bad because of it.
 //!
 //! # Memory
-//! Rows are encoded into pieces of 256 KiB (or one row, where that is larger), of which the
-//! connection holds two and one as it is written. A batch is never held twice.
+//! Rows are encoded into pieces of 256 KiB (or one row, if that is larger). At most two pieces wait in
+//! the connection while the next is built. A batch is never held twice.
 //!
 //! # What it cannot see
-//! A server that says COMMIT and forgets (`fsync = off`, asynchronous standbys), other than by the
-//! check above; rows that somebody else deletes or changes; connection poolers that give each
-//! transaction another session (`pool_mode = transaction`), which must not stand in between.
+//! A server that confirms a COMMIT and loses it (`fsync = off`, asynchronous standbys), except by the
+//! check above; rows that somebody else deletes or changes; connection poolers that give each transaction
+//! another session (`pool_mode = transaction`), which must not be used.
 //!
 //! Must not know: brokers, retries, metrics.
 
@@ -91,7 +89,7 @@ use self::table::Names;
 use self::target::Target;
 use self::transaction::{Done, Trouble};
 
-/// How often in a row the table may turn out to be another one, before the batch waits.
+/// How often in a row the table may have changed before the batch has to wait.
 const CHANGES_MAX: u32 = 3;
 
 /// Writes one stream's records into a table, exactly once.
@@ -118,12 +116,12 @@ struct Ready {
 }
 
 impl PostgresSink {
-    /// Connects, makes the tables where that is allowed, and takes over from whoever wrote before.
-    /// The claim is the process's own, the same for each sink that it opens for this consumer.
+    /// Connects, creates the tables if allowed, and takes over from the former owner. The claim is the
+    /// process's own, the same for each sink that it opens for this consumer.
     ///
     /// # Errors
-    /// Fatal where the URL is wrong, or this claim was lost to another process; transient
-    /// everywhere else.
+    /// Fatal if the URL is wrong, or if this claim was lost to another process; transient for every other
+    /// error.
     pub async fn open(
         options: PostgresOptions,
         stream: StreamName,
@@ -147,7 +145,7 @@ impl PostgresSink {
         Ok(sink)
     }
 
-    /// Has a connection, and has no doubt.
+    /// Makes the connection ready, and resolves a doubt about the position.
     async fn get_ready(&mut self) -> Result<(), SinkError> {
         if self.closed {
             return Err(used_after_close(&format!("the postgres sink on {}", self.door.place)));
@@ -209,9 +207,9 @@ impl PostgresSink {
 
     fn fenced(&self, who: &str) -> SinkError {
         SinkError::Fatal(format!(
-            "{}/{} at {} is no longer this process's to write: {who}. Nothing more is written here, so \
-             that no message comes twice. Run one daemon for a stream and reference; restart this one \
-             only where it shall take over in turn.",
+            "{}/{} at {} no longer belongs to this process: {who}. It writes nothing more, so that no \
+             message is duplicated. Run one daemon for a stream and reference; restart this one only \
+             if it has to take over again.",
             self.stream, self.reference, self.door.place
         ))
     }
@@ -225,7 +223,7 @@ impl PostgresSink {
             NotMoved::Lost(who) => self.fenced(&who),
             NotMoved::Holds(found) => match self.tracker.compare(found) {
                 Err(moved) => self.moved(names, moved),
-                // Somebody has put it back in between.
+                // Somebody has restored it in the meantime.
                 Ok(_) => self.not_ready(),
             },
         }
@@ -238,8 +236,8 @@ impl PostgresSink {
         SinkError::Fatal(format!(
             "the position of {}/{} in {} at {} is {}, where {} had been committed: the database \
              has lost transactions (was a backup restored, or another standby promoted?), or \
-             somebody changed the row. Started again, this consumer resumes behind what stands \
-             there now.",
+             somebody changed the row. When restarted, this consumer resumes behind the position \
+             that is there now.",
             self.stream,
             self.reference,
             names.positions,
@@ -256,11 +254,11 @@ impl PostgresSink {
         ))
     }
 
-    /// One transaction, on the connection that was made ready; and another one, where the table turned
-    /// out to be no longer what was looked up.
+    /// Runs one transaction on the ready connection; repeats it if the table was no longer the one that
+    /// was looked up.
     async fn transact(&mut self, batch: &Batch) -> Result<(), SinkError> {
         for _ in 0..CHANGES_MAX {
-            // Only a transaction that ends well puts it back.
+            // Only a transaction that ends well puts the connection back.
             let Some(mut ready) = self.ready.take() else { return Err(self.not_ready()) };
             match self.try_transact(&ready, batch).await? {
                 Tried::Committed => {
@@ -299,7 +297,7 @@ impl PostgresSink {
             claim: &self.claim,
             epoch: ready.epoch,
         };
-        // The sink's own tracker: the doubt stays, should the caller go away.
+        // The sink's own tracker: the doubt remains if the caller drops the future.
         match transaction::run(&open, batch, self.options.write_timeout, &mut self.tracker).await {
             Done::Committed => Ok(Tried::Committed),
             Done::Refused(bad) => Ok(Tried::Refused(bad)),
@@ -316,7 +314,7 @@ impl PostgresSink {
         }
     }
 
-    /// Looks the table up, which was changed since.
+    /// Looks the table up again, because it was changed.
     async fn look_again(&self, ready: &Ready) -> Result<Target, SinkError> {
         let (client, place) = (&ready.session.client, &self.door.place);
         let names = ready.target.names.clone();
@@ -330,7 +328,7 @@ impl PostgresSink {
     }
 }
 
-/// What came of one transaction.
+/// Result of one transaction.
 enum Tried {
     Committed,
     Refused(Vec<BadRecord>),
@@ -368,13 +366,13 @@ impl Sink for PostgresSink {
         Ok(Durability::Durable)
     }
 
-    /// The rows stay; only the position is forgotten. Where the table has a unique key over offsets,
-    /// the rows have to be put aside by whoever made the key.
+    /// The rows stay; only the position is forgotten. If the table has a unique key over offsets, whoever
+    /// made that key has to move the rows away.
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
         tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
         let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
-        // A statement of its own is a transaction of its own.
+        // A single statement is a transaction of its own.
         let from = self.tracker.committed();
         self.tracker.committing(None);
         let rows = self.rows(&ready.session, &ready.target.names);

@@ -1,19 +1,19 @@
-//! Decimal digits to PostgreSQL's binary `numeric`: groups of four digits, the weight of the first
-//! group, a sign, and how many digits are shown behind the point.
+//! Converts decimal digits to PostgreSQL's binary `numeric`: groups of four digits, the weight of the
+//! first group, a sign, and the number of digits behind the point.
 
 use bytes::{BufMut, BytesMut};
 
 /// Digits in a group, which is one 16-bit number below 10,000.
 const GROUP: usize = 4;
-/// What the type holds at the most: digits before the point, and behind it.
+/// Limits of the type: digits before the point, and behind it.
 const INTEGER_DIGITS_MAX: usize = 131_072;
 const FRACTION_DIGITS_MAX: usize = 16_383;
-/// More groups the server does not take in this form, whatever the type could hold.
+/// Most groups that the server takes in this form, whatever the type could hold.
 const GROUPS_MAX: usize = 3_000;
 
 const NEGATIVE: u16 = 0x4000;
 
-/// Appends the number, without a length in front. `None`, and nothing appended, where the text is not
+/// Appends the number, without a length prefix. `None`, with nothing appended, if the text is not
 /// `[-]DIGITS[.DIGITS][e[±]DIGITS]`, or has more digits than the type takes.
 pub(super) fn put(out: &mut BytesMut, text: &str) -> Option<()> {
     let (negative, text) = match text.strip_prefix('-') {
@@ -32,7 +32,7 @@ pub(super) fn put(out: &mut BytesMut, text: &str) -> Option<()> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // Where the point stands, counted from the first digit; and how many digits follow it.
+    // Position of the point, counted from the first digit; and the number of digits after it.
     let point = i64::try_from(integer.len()).ok()? + i64::from(exponent);
     let scale = (i64::try_from(fraction.len()).ok()? - i64::from(exponent)).max(0);
     let scale = usize::try_from(scale).ok().filter(|scale| *scale <= FRACTION_DIGITS_MAX)?;
@@ -47,7 +47,7 @@ pub(super) fn put(out: &mut BytesMut, text: &str) -> Option<()> {
     if point > i64::try_from(INTEGER_DIGITS_MAX).ok()? {
         return None;
     }
-    // Groups are counted from the point, so the first one may have to be filled up in front.
+    // Groups are counted from the point, so the first one may need leading zeros.
     let weight = (point - 1).div_euclid(GROUP as i64);
     let lead = usize::try_from((weight + 1) * GROUP as i64 - point).ok()?;
     let padded = std::iter::repeat_n(&b'0', lead).chain(significant);
@@ -89,7 +89,7 @@ fn header(
 mod tests {
     use super::*;
 
-    /// What the server sends for these, as it was read from one: count, weight, sign, scale, groups.
+    /// Values as a server sent them: count, weight, sign, scale, groups.
     #[test]
     fn as_the_server_has_it() {
         for (text, expected) in [

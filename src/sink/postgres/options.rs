@@ -1,4 +1,4 @@
-//! What a postgres sink is opened with.
+//! Options of a postgres sink.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::tls::TlsOptions;
 use crate::types::column::Column;
 use crate::types::{Reference, Secret};
 
-/// What a postgres sink needs to know.
+/// Options of a postgres sink.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with libpq's parameters behind a `?`.
@@ -21,13 +21,13 @@ pub struct PostgresOptions {
     pub table: String,
     /// Typed columns behind stream, offset and timestamp; `None`: those of the envelope.
     pub columns: Option<Vec<Column>>,
-    /// Whether tables that are not there are made.
+    /// Whether missing tables are created.
     pub create: bool,
-    /// How long a connection with its handshake may take.
+    /// Time limit for a connection with its handshake.
     pub connect_timeout: Duration,
-    /// How long one transaction may take.
+    /// Time limit for one transaction.
     pub write_timeout: Duration,
-    /// How long a lock that somebody else holds is waited for.
+    /// Time limit for a lock that another session holds.
     pub lock_timeout: Duration,
 }
 

@@ -1,24 +1,24 @@
-//! Which records of a batch the server refuses, exactly, though it names one at a time at the most.
+//! Finds exactly the records of a batch that the server refuses, although it names at most one at a time.
 //!
-//! In one transaction, which is rolled back in the end:
-//! - *Ranges.* A range of records is copied under a savepoint. Where the server takes it, it stays, so
-//!   that a later record that repeats an earlier one's key is found. Where it refuses, the good ones
-//!   before the line that the error names are copied again, or the half of them, where it names none
-//!   (as the check of a foreign key does). The line is only a hint.
-//! - *Row by row.* The records from there on are each inserted by themselves, some [`WINDOW`] in a
-//!   single round trip (`window.rs`): what is called bad was refused alone, behind all good ones
-//!   before it. While many are refused, this goes on; else ranges are tried again.
+//! In one transaction, which is rolled back at the end:
+//! - *Ranges.* A range of records is copied under a savepoint. If the server takes it, it stays, so that
+//!   a later record with the key of an earlier one is found. If the server refuses it, the good records
+//!   before the line that the error names are copied again; or half of the range, if the error names no
+//!   line (as with a foreign key). The line is only a hint.
+//! - *Row by row.* From there on, records are inserted one by one, [`WINDOW`] of them in a single round
+//!   trip (`window.rs`): a record counts as bad only if it was refused alone, after all good ones before
+//!   it. While many are refused, this continues; otherwise ranges are tried again.
 //!
-//! So a batch of which all are bad takes one round trip for each [`WINDOW`] records. Where the time or
-//! [`BAD_RECORDS_MAX`] is used up all the same, the answer is what was found so far, which is all that is bad
-//! up to there: without these records the batch is given again, and gets further each time.
+//! So a batch of only bad records takes one round trip for each [`WINDOW`] records. When the time or
+//! [`BAD_RECORDS_MAX`] is used up before the end, the answer is everything bad up to some record: without
+//! these, the batch is given again, and gets further each time.
 //!
-//! Constraints that wait for the commit wait for the end of the search, as a later record may meet
-//! them. Only where they refuse something then, the search begins again, with each of them made to
-//! speak at once; a record that only a later one would have met is refused then, too.
+//! Deferred constraints wait for the end of the search, because a later record may satisfy them. Only if
+//! one of them is violated then, the search begins again with all constraints immediate; a record that
+//! only a later one would have satisfied is then refused, too.
 //!
-//! The table is what was looked up, or the answer is [`Found::Changed`]: no record is called bad for
-//! what it is written into. An empty COPY takes the lock that keeps it so.
+//! The table is the one that was looked up, or the answer is [`Found::Changed`]: no record counts as bad
+//! because its table was changed. An empty COPY takes the lock that prevents a change.
 
 use std::time::{Duration, Instant};
 
@@ -31,19 +31,19 @@ use crate::flow::batch::Batch;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord};
 use crate::types::Offset;
 
-/// How many records are tried row by row, at the most, before it is looked at what came of them.
+/// Most records that are tried row by row before the results are read.
 pub(super) const WINDOW: usize = 100;
 
-/// Of so many, ranges are made as soon as fewer are refused in a window.
+/// Ranges are tried again when fewer than this many records of a window are refused.
 const MANY: usize = WINDOW / 8;
 
-/// What was found out.
+/// Result of the search.
 pub(super) enum Found {
-    /// The table is no longer what was looked up.
+    /// The table is no longer the one that was looked up.
     Changed,
-    /// All that are refused, in order.
+    /// All refused records, in order.
     All(Vec<BadRecord>),
-    /// All that are refused below this offset.
+    /// All refused records below this offset.
     Until(Offset, Vec<BadRecord>),
 }
 
@@ -54,11 +54,11 @@ enum Constraints {
     Immediate,
 }
 
-/// Finds the records that are refused; not all of them, where it takes longer than `slice`. An error
-/// is about the server, not about a record.
+/// Finds the refused records; not all of them, if that takes longer than `slice`. An error is about the
+/// server, not about a record.
 ///
-/// Rolls back, whatever is open on the connection. No record of the batch is bad in the client's own
-/// eyes any more.
+/// Rolls back whatever is open on the connection. Records that cannot be encoded were left out of the
+/// batch before.
 pub(super) async fn refused(
     open: &Open<'_>,
     batch: &Batch,
@@ -89,23 +89,23 @@ pub(super) async fn refused(
     Ok(found)
 }
 
-/// Begins the transaction; `false` where the table is no longer what was looked up.
+/// Begins the transaction; `false` if the table is no longer the one that was looked up.
 async fn begin(open: &Open<'_>, constraints: Constraints) -> Result<bool, Error> {
     let begin = match constraints {
         Constraints::Deferred => "ROLLBACK; BEGIN",
         Constraints::Immediate => "ROLLBACK; BEGIN; SET CONSTRAINTS ALL IMMEDIATE",
     };
-    // Before any savepoint: what is locked behind one is let go with it.
+    // Before any savepoint: a lock taken after one is released with it.
     copy(open, begin, std::iter::empty(), &mut Vec::new()).await?;
     open.target.definition.holds(&open.session.client).await
 }
 
-/// What is tried next.
+/// The next try.
 #[derive(Clone, Copy)]
 enum Step {
-    /// So many at once.
+    /// A range of this many records.
     Range(usize),
-    /// So many good ones, as it seems, before one that is not.
+    /// This many records that seem good, before one that is not.
     Prefix(usize),
     /// One by one.
     Rows,
@@ -116,12 +116,12 @@ struct Search<'a> {
     batch: &'a Batch,
     insert: Option<Statement>,
     bad: Vec<BadRecord>,
-    /// The first record that was not decided yet.
+    /// The first record that is not decided yet.
     at: Offset,
     left: usize,
     /// The size of the next range.
     range: usize,
-    /// Control statements, which go out with what is tried next.
+    /// Control statements, which are sent with the next try.
     before: &'static str,
 }
 
@@ -143,7 +143,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Until all are decided, or some are bad and the time is over; then tells where it has got.
+    /// Runs until all are decided, or until some are bad and the time is over; then returns how far it
+    /// got.
     async fn run(&mut self, slice: Duration) -> Result<Option<Offset>, Error> {
         let began = Instant::now();
         // The range with everything was refused already.
@@ -162,7 +163,7 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Tries a range at once, and says what to try next.
+    /// Tries a range at once, and returns what to try next.
     async fn copy(&mut self, count: usize, is_prefix: bool) -> Result<Step, Error> {
         let count = count.clamp(1, self.left);
         let records = self.batch.records_from(self.at).take(count);
@@ -177,7 +178,7 @@ impl<'a> Search<'a> {
             Err(error) => return Err(error),
         };
         self.before = GIVEN_BACK;
-        // The server is silent until it has been sent a whole range.
+        // The server does not answer before the whole range was sent.
         self.range = (count / 4).max(WINDOW);
         let good = line_of(&error).and_then(|line| line.checked_sub(1)).filter(|n| *n < count);
         Ok(match good {
@@ -188,7 +189,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Tries the next ones by themselves.
+    /// Tries the next records one by one.
     async fn rows(&mut self) -> Result<Step, Error> {
         let (open, batch) = (self.open, self.batch);
         let records = batch.records_from(self.at).take(WINDOW);
@@ -196,7 +197,7 @@ impl<'a> Search<'a> {
             Some(insert) => window::try_rows(open, self.before, insert, records).await?,
             None => self.rows_by_copy().await?,
         };
-        // What was taken stays, and what was refused is undone already.
+        // Accepted rows stay, and refused ones are undone already.
         self.before = TAKEN;
         let many = refusals.len() >= MANY;
         for (offset, mut error) in refusals {
@@ -204,17 +205,17 @@ impl<'a> Search<'a> {
                 error = self.in_more_words(offset, error).await?;
             }
             let detail = format!("PostgreSQL refused it: {}", refusal(&error));
-            self.bad.push(BadRecord { offset, reason: BadReason::Refused, detail });
+            self.bad.push(BadRecord { about: None, offset, reason: BadReason::Refused, detail });
         }
         self.pass(tried);
         Ok(if many { Step::Rows } else { Step::Range(self.range) })
     }
 
-    /// What a COPY says of a record that was refused: of a value, also the column.
+    /// The server's refusal of a record by COPY; if it is about a value, with the column.
     async fn in_more_words(&mut self, offset: Offset, error: Error) -> Result<Error, Error> {
         let record = self.batch.records_from(offset).take(1);
         let said = copy(self.open, self.before, record, &mut Vec::new()).await;
-        // Nothing of it stays, whatever became of it.
+        // Nothing of it stays, whatever the result.
         self.open.session.client.batch_execute(GIVEN_BACK).await?;
         self.before = GIVEN_BACK;
         match said {
@@ -244,14 +245,14 @@ impl<'a> Search<'a> {
         Ok((tried, refusals))
     }
 
-    /// So many are decided.
+    /// Marks this many records as decided.
     fn pass(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count);
         let next = self.batch.records_from(self.at).nth(count).map(|record| record.offset);
         self.at = next.unwrap_or(Offset(self.batch.last_offset().0.saturating_add(1)));
     }
 
-    /// Whether constraints that wait for the commit are met by what was taken.
+    /// Whether the accepted rows satisfy the deferred constraints.
     async fn meets_deferred(&self) -> Result<bool, Error> {
         let client = &self.open.session.client;
         client.batch_execute(self.before).await?;

@@ -1,8 +1,8 @@
-//! From a record to a row of the table: which columns there are, and what each takes.
+//! Makes a row of the table from a record: which columns there are, and what each takes.
 //!
-//! Without `columns` there are those of the envelope, of which the body has two: `body` for what is
-//! text, and `body_raw` for what is not, or what the server cannot hold as text (a NUL). So no message is
-//! refused for being what it is.
+//! Without `columns` there are those of the envelope, with two for the body: `body` if it is text, and
+//! `body_raw` if it is not, or if the server cannot hold it as text (a NUL). So no message is refused for
+//! its content.
 
 use bytes::{BufMut, BytesMut};
 
@@ -13,14 +13,14 @@ use crate::types::StreamName;
 use crate::types::column::{Column, ColumnType};
 use crate::wire::block::Record;
 
-/// The last column of a table of our own.
+/// The last column of the default table.
 const BODY_RAW: &str = "body_raw";
 
-/// What the columns are, whatever the table.
+/// The columns, independent of the table.
 #[derive(Debug)]
 pub(super) struct Shape {
     columns: Columns,
-    /// Whether the last one, the body, is two.
+    /// Whether the last column, the body, is two.
     splits_body: bool,
 }
 
@@ -43,7 +43,7 @@ impl Shape {
         self.columns.names_and_types().chain(raw)
     }
 
-    /// Appends the record as a row for columns of these types. On an error `out` is as it was.
+    /// Appends the record as a row for columns of these types. On an error `out` is unchanged.
     pub(super) fn append<'a>(
         &'a self,
         record: Record<'a>,
@@ -74,12 +74,8 @@ impl Shape {
             if let Err(why) = field(out, value, *kind) {
                 out.truncate(start);
                 let name = self.columns().nth(nth).map_or("", |(name, _)| name);
-                let detail = format!("column {name:?}: {why}");
-                return Err(BadRecord {
-                    offset: record.offset,
-                    reason: BadReason::Refused,
-                    detail,
-                });
+                let about = format!("column {name:?}");
+                return Err(BadRecord::about(about, record.offset, BadReason::Refused, why));
             }
         }
         Ok(())

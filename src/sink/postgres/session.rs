@@ -1,17 +1,17 @@
-//! One connection to the server: made within a time limit, set up, and gone when it is dropped.
+//! One connection to the server: made within a time limit, set up, and closed when dropped.
 //!
-//! The connection is driven by a task of its own, which ends with the [`Session`]: the socket is
-//! closed at once, whatever was under way, and the server rolls back what was open.
+//! A task of its own drives the connection, and ends with the [`Session`]: the socket is closed at once,
+//! and the server rolls back every open transaction.
 //!
-//! What is set on it, and why:
-//! - `lock_timeout`, `statement_timeout`: the server itself gives up, so that nothing of ours waits on
-//!   when we have stopped waiting for it.
-//! - `idle_in_transaction_session_timeout` and TCP keepalives of the server's: a session whose process
-//!   was frozen, or whose machine is gone, does not hold its locks for ever.
-//! - `synchronous_commit` is raised to `on` where a role or database has it `off`: a commit that is
-//!   confirmed has to be durable. Other settings, such as `remote_apply`, stay.
-//! - READ COMMITTED: what decides whether a transaction of ours still counts (`claim.rs`) is looked at
-//!   anew after a wait for a lock.
+//! Settings, with the reasons:
+//! - `lock_timeout`, `statement_timeout`: the server itself gives up, so that no statement waits on after
+//!   we have stopped waiting for it.
+//! - `idle_in_transaction_session_timeout` and the server's TCP keepalives: a session whose process was
+//!   frozen, or whose machine is gone, does not hold its locks forever.
+//! - `synchronous_commit` is raised to `on` if a role or database has it `off`: a confirmed commit has to
+//!   be durable. Other values, such as `remote_apply`, stay.
+//! - READ COMMITTED: whether a transaction of ours still counts (`claim.rs`) is looked up again after a
+//!   wait for a lock.
 
 use std::future::Future;
 use std::time::Duration;
@@ -28,22 +28,22 @@ use crate::sink::SinkError;
 use crate::tls::{self, TlsOptions};
 use crate::types::Secret;
 
-/// How long a session that is closed in good order may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Time limit for a graceful close.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// What it takes to connect.
+/// Parameters of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
     config: Config,
     tls: Option<TlsOptions>,
     timeout: Duration,
-    /// The server and database, in words without a secret.
+    /// The server and database as text, without a secret.
     pub(super) place: String,
 }
 
 impl Door {
     /// # Errors
-    /// What is wrong with the URL, in words.
+    /// If the URL is wrong; the text says why.
     pub(super) fn new(
         url: &Secret,
         tls: Option<TlsOptions>,
@@ -57,7 +57,7 @@ impl Door {
         let encrypted = tls.is_some() || config.get_ssl_mode() == SslMode::Require;
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
         config.connect_timeout(timeout);
-        // A server that is gone without a word is noticed within a minute.
+        // A server that disappeared is noticed within a minute.
         config.keepalives_idle(Duration::from_secs(30));
         config.keepalives_interval(Duration::from_secs(10));
         config.keepalives_retries(3);
@@ -73,13 +73,13 @@ impl Door {
     /// Connects and logs in.
     pub(super) async fn open(&self) -> Result<Session, SinkError> {
         let Some(tls) = &self.tls else { return self.connect(NoTls).await };
-        let config = tls::client_config(tls).map_err(|error| {
+        let config = tls::current(tls).map_err(|error| {
             SinkError::transient(format!(
                 "could not connect to PostgreSQL at {}: tls: {error}",
                 self.place
             ))
         })?;
-        let inner = MakeRustlsConnect::new(config);
+        let inner = MakeRustlsConnect::new((*config).clone());
         self.connect(Named { inner, name: tls.server_name.clone() }).await
     }
 
@@ -132,7 +132,7 @@ fn place(config: &Config) -> String {
     format!("{}/{database}", hosts.join(","))
 }
 
-/// TLS that asks for another name than the host's, where one is set.
+/// TLS that verifies another name than the host's, if one is set.
 struct Named {
     inner: MakeRustlsConnect,
     name: Option<String>,
@@ -165,7 +165,7 @@ impl Drop for Task {
 }
 
 impl Session {
-    /// Sets what was argued above.
+    /// Applies the settings that the module's documentation explains.
     pub(super) async fn set_up(&self, lock: Duration, whole: Duration) -> Result<(), Error> {
         let (lock, whole) = (lock.as_millis(), whole.as_millis());
         self.client
@@ -181,16 +181,16 @@ impl Session {
             .await
     }
 
-    /// Says goodbye to the server, and waits for the connection to end.
+    /// Closes the session gracefully, and waits for the connection to end.
     pub(super) async fn close(self) {
         let Session { client, mut task } = self;
         drop(client);
-        // One that does not end in time is cut.
-        drop(tokio::time::timeout(GOODBYE, &mut task.0).await);
+        // A connection that does not end in time is cut.
+        drop(tokio::time::timeout(CLOSE_MAX, &mut task.0).await);
     }
 }
 
-/// Gives what is asked of the server a time limit.
+/// Adds a time limit to a request.
 pub(super) async fn within<T>(
     limit: Duration,
     place: &str,

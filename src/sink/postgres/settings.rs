@@ -1,4 +1,4 @@
-//! The keys of `{ type = "postgres" }`: defaults, and what is wrong with a value.
+//! The keys of `{ type = "postgres" }`: defaults and validation.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::settings::secret::{self, SecretText};
 use crate::settings::{HumanDuration, TlsConfig};
 use crate::types::Secret;
 
-/// PostgreSQL's own limit for the columns of a table, without those that come first.
+/// PostgreSQL's own limit for the columns of a table, less the fixed ones.
 const COLUMNS_MAX: usize = 1600 - 3;
 
-/// Longer names the server cuts off, and would then not find again.
+/// The server truncates longer names, and would then not find them.
 const NAME_BYTES_MAX: usize = 63;
 
-/// No wait on the server may be longer.
+/// Longest wait on the server.
 const WAIT_MAX: HumanDuration = HumanDuration::secs(3600);
 
 /// A sink that writes rows into a table of a PostgreSQL database.
@@ -40,10 +40,10 @@ pub struct PostgresSettings {
     /// are `message_id`, `subject`, `application_properties`, `body` and `body_raw`.
     #[serde(default)]
     pub columns: Option<ColumnsConfig>,
-    /// Whether tables are made where they are missing.
+    /// Whether missing tables are created.
     #[serde(default = "create")]
     pub create: bool,
-    /// Encrypts the connection, and says who is trusted.
+    /// Encrypts the connection and verifies the server.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
     /// How long a connection, with its handshake, may take.
@@ -52,7 +52,7 @@ pub struct PostgresSettings {
     /// How long the transaction of one batch may take.
     #[serde(default = "write_timeout")]
     pub write_timeout: HumanDuration,
-    /// How long a lock that somebody else holds is waited for, before the batch is tried again.
+    /// How long to wait for a lock that another session holds, before the batch is tried again.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: HumanDuration,
 }
@@ -135,13 +135,16 @@ impl PostgresSettings {
             let (lock, write) = (self.lock_timeout, self.write_timeout);
             bad("lock_timeout", format!("{lock} is not below write_timeout, which is {write}"));
         }
+        if let Some(what) = self.tls.as_ref().and_then(TlsConfig::contradiction) {
+            bad("tls", what.to_owned());
+        }
         if self.tls.as_ref().is_some_and(TlsConfig::is_half_an_identity) {
             bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());
         }
         self.check_columns(bad);
     }
 
-    /// Without a word of the URL itself.
+    /// Does not show the URL itself.
     fn check_url(&self, bad: &mut impl FnMut(&str, String)) {
         if is_ambiguous(self.url.reveal()) {
             return bad(
@@ -186,8 +189,8 @@ impl PostgresSettings {
     }
 }
 
-/// Whether a character of the user or password that is not percent-encoded may be taken for the end of
-/// it: parts of the password would be taken for the host or the database, which are no secrets.
+/// Whether the user or password may contain a character that should be percent-encoded and ends it early.
+/// Then parts of the password would be taken for the host or the database, which are shown.
 fn is_ambiguous(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     let Some((credentials, place)) = rest.split_once('@') else { return false };

@@ -1,4 +1,4 @@
-//! Two references that write one stream into one table.
+//! The error for two references that write one stream into one table.
 
 use super::claim::{Other, Rows};
 use super::table::Names;
@@ -15,17 +15,17 @@ pub(super) fn shared(rows: &Rows<'_>, names: &Names, place: &str, other: &Other)
         return SinkError::Fatal(format!(
             "the table {table} at {place} already takes the stream {stream:?}, under the reference \
              {former:?} (up to {upto}): under {reference:?} every message would be in it twice. Was \
-             this consumer renamed? Then set reference = {former:?}, and it goes on where that one \
-             ended. Are there two? Give this one a `table` of its own. Are the rows of {former:?} \
-             gone? Then DELETE FROM {positions} WHERE {row}"
+             this consumer renamed? Then set reference = {former:?}, and it continues where that one \
+             ended. Are these two consumers? Give this one a `table` of its own. Were the rows of \
+             {former:?} deleted? Then DELETE FROM {positions} WHERE {row}"
         ));
     }
     SinkError::transient(format!(
         "the reference {former:?} has written the stream {stream:?} (up to {upto}) into a table at \
-         {place}, and {positions}, which is of an older version, does not say into which. If it was \
-         {table}, then under {reference:?} every message would be in it twice: set reference = \
-         {former:?}. If it was another one, this passes once its consumer has been started with this \
-         version, or with: ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS table_name text; UPDATE \
+         {place}, and {positions}, which an older version created, does not say into which table. If it \
+         was {table}, then under {reference:?} every message would be in it twice: set reference = \
+         {former:?}. If it was another table, this error ends once the other consumer has been started \
+         with this version, or with: ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS table_name text; UPDATE \
          {positions} SET table_name = 'THE OTHER TABLE' WHERE {row}"
     ))
 }

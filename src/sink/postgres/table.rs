@@ -1,8 +1,8 @@
-//! The tables: made where that is allowed, and looked at with each connection, for somebody may have
-//! changed them in between.
+//! The tables: created if allowed, and looked up with each connection, because they may have been changed
+//! in between.
 //!
-//! What is wrong with them is said all at once, and is transient: whoever mends the table need not
-//! start the consumer again.
+//! Everything that is wrong with them is reported at once, and is transient: whoever repairs the table
+//! need not restart the consumer.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
@@ -14,24 +14,24 @@ use super::rows::Shape;
 use crate::sink::SinkError;
 use crate::types::column::ColumnType;
 
-/// Where the tables are.
+/// Names of the tables.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     /// Quoted, with the schema.
     pub(super) table: String,
-    /// The same of the table of positions.
+    /// The same for the table of positions.
     pub(super) positions: String,
     pub(super) schema: String,
     pub(super) bare: String,
 }
 
-/// A name as it stands in a statement.
+/// A name as it is written in a statement.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Names {
-    /// In the schema that is given, or in the first one of the role's `search_path`.
+    /// In the given schema, or in the first one of the role's `search_path`.
     pub(super) async fn find(
         client: &Client,
         place: &str,
@@ -60,9 +60,9 @@ impl Names {
     }
 }
 
-/// Whether the table of positions has a column that tells which table a row is about. It is made, where
-/// that is allowed: a version before this has made the table without. Where it is not, the owner's name
-/// tells it (`claim.rs`).
+/// Whether the table of positions has a column that names the table of each row. It is added, if allowed:
+/// an earlier version created the table without it. Otherwise the text behind the owner's name tells it
+/// (`claim.rs`).
 pub(super) async fn positions_name_tables(
     client: &Client,
     names: &Names,
@@ -75,7 +75,7 @@ pub(super) async fn positions_name_tables(
     if create {
         match client.batch_execute(&alter).await {
             Ok(()) => return Ok(true),
-            // It belongs to another role.
+            // The table belongs to another role.
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
             Err(error) => return Err(error),
         }
@@ -95,14 +95,14 @@ pub(super) async fn exists(client: &Client, name: &str) -> Result<bool, Error> {
     row.try_get(0)
 }
 
-/// Maps a failure to what was tried on the two tables.
+/// Adds to an error what was tried on the two tables.
 fn failed(what: &str, names: &Names, place: &str) -> impl Fn(Error) -> SinkError + use<> {
     let tried = format!("{what} {} and {}", names.table, names.positions);
     let place = place.to_owned();
     move |error: Error| transient(&tried, &place, &error)
 }
 
-/// Makes what is missing, if that is allowed.
+/// Creates missing tables, if allowed.
 pub(super) async fn make(
     client: &Client,
     place: &str,
@@ -115,7 +115,7 @@ pub(super) async fn make(
         (&names.positions, claim::TABLE, claim::create(&names.positions)),
         (&names.table, names.bare.as_str(), create_table(names, shape)),
     ] {
-        // Looked first: even "IF NOT EXISTS" takes the right to create.
+        // Looks first: even "IF NOT EXISTS" needs the right to create.
         if exists(client, name).await.map_err(&looking)? {
             continue;
         }
@@ -132,14 +132,15 @@ pub(super) async fn make(
     Ok(())
 }
 
-/// Creates a table, while no other session of rillway creates one of the same name: of two that do so at
-/// once PostgreSQL lets one fail, "IF NOT EXISTS" or not. `false` if it exists by then.
+/// Creates a table, under a lock against other sessions of Rillway that create one of the same name: if
+/// two do so at once, PostgreSQL lets one fail, "IF NOT EXISTS" or not. `false` if the table exists by
+/// then.
 async fn create_alone(
     client: &Client,
     (schema, bare): (&str, &str),
     sql: &str,
 ) -> Result<bool, Error> {
-    // Not `to_regclass`, whose cache does not show what was created while this session waited.
+    // Not `to_regclass`, whose cache does not show tables that were created while this session waited.
     const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n \
          ON n.oid = relnamespace WHERE nspname = $1::text AND relname = $2::text)";
     client.batch_execute("BEGIN").await?;
@@ -161,10 +162,10 @@ async fn create_alone(
     Ok(created)
 }
 
-/// The types of the columns of the table, which is there.
+/// The types of the existing table's columns.
 ///
 /// # Errors
-/// All that is wrong with the table, and with what the role may do to it.
+/// Everything that is wrong with the table, and with the role's rights.
 pub(super) async fn fit(
     client: &Client,
     place: &str,
@@ -196,7 +197,7 @@ pub(super) fn create_table(names: &Names, shape: &Shape) -> String {
             format!("{} {}{always}", quoted(name), created(kind))
         })
         .collect();
-    // Rows come in the order of time, for which an index of a few pages is enough.
+    // Rows are appended in the order of time, for which an index of a few pages is enough.
     format!(
         "CREATE TABLE IF NOT EXISTS {table} ({columns}); \
          CREATE INDEX ON {table} USING brin (\"timestamp\", \"offset\")",
@@ -205,7 +206,7 @@ pub(super) fn create_table(names: &Names, shape: &Shape) -> String {
     )
 }
 
-/// The type of a column that is made here.
+/// The type of a column that is created here.
 fn created(kind: ColumnType) -> &'static str {
     names(kind).first().copied().unwrap_or("text")
 }
@@ -213,16 +214,16 @@ fn created(kind: ColumnType) -> &'static str {
 /// A column as the server has it.
 struct Found {
     name: String,
-    /// As a person writes it, with its length or precision.
+    /// The type as it is written in SQL, with its length or precision.
     shown: String,
     kind: Option<PgType>,
-    /// NOT NULL, and nothing that fills it.
+    /// NOT NULL, without a default or identity.
     must_be_given: bool,
     generated: bool,
 }
 
 async fn columns(client: &Client, table: &str) -> Result<Vec<Found>, Error> {
-    // A domain goes by the type beneath it.
+    // A domain counts as the type beneath it.
     const SQL: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
          coalesce(b.typname, t.typname)::text, \
          a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', \
@@ -245,7 +246,7 @@ async fn columns(client: &Client, table: &str) -> Result<Vec<Found>, Error> {
         .collect()
 }
 
-/// The types of the columns, in the order of a row; and in `wrong`, what does not fit.
+/// The types of the columns, in the order of a row; adds to `wrong` whatever does not fit.
 fn check(names: &Names, shape: &Shape, found: &[Found], wrong: &mut Vec<String>) -> Vec<PgType> {
     let mut types = Vec::new();
     let mut missing = Vec::new();
@@ -285,14 +286,14 @@ fn check(names: &Names, shape: &Shape, found: &[Found], wrong: &mut Vec<String>)
     types
 }
 
-/// What the role lacks.
+/// The role's missing rights.
 async fn grants(
     client: &Client,
     names: &Names,
     has_positions: bool,
     wrong: &mut Vec<String>,
 ) -> Result<(), Error> {
-    // Of the table only the columns that are written count, but a COPY into all of them is the rule.
+    // Only the written columns of the table matter, but usually a COPY writes all of them.
     const SQL: &str = "SELECT current_user::text, \
          has_any_column_privilege($1::text, 'INSERT'), \
          has_table_privilege(p, 'SELECT') AND has_table_privilege(p, 'INSERT') \
@@ -317,14 +318,14 @@ async fn grants(
     Ok(())
 }
 
-/// The statement that takes one row.
+/// The statement that inserts one row.
 pub(super) fn insert(names: &Names, shape: &Shape) -> String {
     let columns: Vec<String> = shape.columns().map(|(name, _)| quoted(name)).collect();
     let values: Vec<String> = (1..=columns.len()).map(|nth| format!("${nth}")).collect();
     format!("INSERT INTO {} ({}) VALUES ({})", names.table, columns.join(", "), values.join(", "))
 }
 
-/// The statement that takes rows.
+/// The statement that copies rows.
 pub(super) fn copy(names: &Names, shape: &Shape) -> String {
     let columns: Vec<String> = shape.columns().map(|(name, _)| quoted(name)).collect();
     format!("COPY {} ({}) FROM STDIN (FORMAT binary)", names.table, columns.join(", "))

@@ -1,16 +1,16 @@
-//! The table as it was looked up, and whether it still is.
+//! The table as it was looked up, and whether it is still the same.
 //!
-//! A COPY in binary form means what it should only while the columns are of the types that were
-//! looked up: 8 bytes are a `bigint` and a `double precision`, and the server cannot tell. So each
-//! transaction asks for the table's [definition](Definition) once more, behind its COPY. From there
-//! to the end of the transaction COPY's own lock (ROW EXCLUSIVE) keeps everybody from changing it.
-//! The question goes out together with the update of the position, so it costs no round trip. Where
-//! the answer is another, the transaction is rolled back, and the table looked up again.
+//! A COPY in binary form is correct only while the columns have the types that were looked up: 8 bytes
+//! may be a `bigint` or a `double precision`, and the server cannot tell. So each transaction reads the
+//! table's [definition](Definition) again, after its COPY. From there to the end of the transaction
+//! COPY's own lock (ROW EXCLUSIVE) prevents every change. The query is sent together with the update of
+//! the position, so it costs no round trip. If the definition differs, the transaction is rolled back,
+//! and the table is looked up again.
 //!
-//! Not by LOCK TABLE: that needs rights on the whole table where columns would do, locks every
-//! partition, and takes no foreign tables.
+//! LOCK TABLE would not do: it needs rights on the whole table even if only columns are granted, locks
+//! every partition, and does not take foreign tables.
 //!
-//! The definition is read before the types are: a change in between makes a difference, too.
+//! The definition is read before the types: so a change in between shows as a difference, too.
 
 use tokio_postgres::{Client, Error, Statement};
 
@@ -20,8 +20,9 @@ use super::rows::Shape;
 use super::table::{self, Names};
 use crate::sink::SinkError;
 
-/// The table with this name as it is now: which one it is (also by the schema's row, which another
-/// schema of that name has not), what kind of relation, and all of its columns. The rules tell
+/// The table of this name as it is now: its identity (with the schema's row, because another schema may
+/// get this name), the kind of relation, and all of its columns. The rules tell whether an INSERT does
+/// what a COPY does. NULL if there is no such table.
 /// whether an INSERT does what a COPY does. NULL where there is none.
 const DEFINITION: &str = "SELECT concat_ws(' ', c.oid, c.relkind, c.relhasrules, n.oid, n.xmin, (\
        SELECT string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, \
@@ -30,7 +31,7 @@ const DEFINITION: &str = "SELECT concat_ws(' ', c.oid, c.relkind, c.relhasrules,
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.oid = to_regclass($1::text)";
 
-/// What a table is, as far as the rows that are copied into it depend on that.
+/// Properties of a table on which the meaning of copied rows depends.
 #[derive(Debug)]
 pub(super) struct Definition {
     table: String,
@@ -51,30 +52,30 @@ impl Definition {
         row.map_or(Ok(None), |row| row.try_get(0))
     }
 
-    /// Whether the table is what was looked up. Says so for the whole transaction only once that has
-    /// copied into it.
+    /// Whether the table is still the one that was looked up. This is certain for the whole transaction
+    /// only after it has copied into the table.
     pub(super) async fn holds(&self, client: &Client) -> Result<bool, Error> {
         let now = self.now(client).await?;
         Ok(now.is_some() && now == self.known)
     }
 }
 
-/// A table that fits, and how rows are written into it.
+/// A suitable table, and how rows are written into it.
 pub(super) struct Target {
     pub(super) names: Names,
-    /// Of the columns, in the order of a row.
+    /// Types of the columns, in the order of a row.
     pub(super) types: Vec<PgType>,
     pub(super) definition: Definition,
-    /// The statement that takes rows.
+    /// The statement that copies rows.
     pub(super) copy: Statement,
-    /// The text of the one that takes a single row.
+    /// Text of the statement that inserts a single row.
     pub(super) insert: String,
-    /// Whether that one is not rewritten by a rule.
+    /// Whether no rule rewrites that statement.
     pub(super) inserts_as_copied: bool,
 }
 
 impl Target {
-    /// Looks the table up, and makes it where it is missing and `create` allows that.
+    /// Looks the table up; creates it if it is missing and `create` allows that.
     pub(super) async fn find(
         client: &Client,
         place: &str,

@@ -1,4 +1,4 @@
-//! One batch, one transaction: COPY, the position, COMMIT.
+//! One batch in one transaction: COPY, the position, COMMIT.
 
 use std::time::Duration;
 
@@ -18,27 +18,27 @@ use crate::types::Offset;
 /// How many times longer than a write the search for bad records may take.
 const SORTING_FACTOR: u32 = 10;
 
-/// What came of a transaction. After all but the last, nothing is open on the connection.
+/// Result of a transaction. After all but the last, nothing is open on the connection.
 pub(super) enum Done {
     Committed,
-    /// Rolled back, for these: all that are bad, or all up to the last of them.
+    /// Rolled back because of these records: all the bad ones, or all up to the last of them.
     Refused(Vec<BadRecord>),
-    /// Rolled back, for the table is no longer what was looked up.
+    /// Rolled back, because the table is no longer the one that was looked up.
     Changed,
-    /// Rolled back, for the position could not be moved.
+    /// Rolled back, because the position could not be moved.
     NotMoved(NotMoved),
     /// What was tried, and why it failed. The connection cannot be used any more.
     Broken(&'static str, Trouble),
 }
 
-/// Why something failed.
+/// Reason of a failure.
 pub(super) enum Trouble {
     Error(Error),
     /// It took longer than this.
     Late(Duration),
 }
 
-/// What the first look at a batch came to.
+/// Result of the first try.
 enum Looked {
     Done(Done),
     /// The server refuses some of it. These were found to be bad before.
@@ -47,8 +47,8 @@ enum Looked {
 
 type Failure = (&'static str, Error);
 
-/// Writes the batch, its position with it. The tracker is told before the COMMIT is sent and when its
-/// answer is there.
+/// Writes the batch together with its position. The tracker is told before the COMMIT is sent, and when
+/// its answer has arrived.
 pub(super) async fn run(
     open: &Open<'_>,
     batch: &Batch,
@@ -70,9 +70,9 @@ pub(super) async fn run(
     }
 }
 
-/// Four round trips: `BEGIN` with the start of the COPY, its end, all that stands between it and the
-/// commit, `COMMIT`. What is sent together is sent in this order, and what comes behind something
-/// that fails fails with it.
+/// Four round trips: `BEGIN` with the start of the COPY, the COPY's end, everything between that and the
+/// commit, `COMMIT`. Statements that are sent together are executed in this order, and after a failed one
+/// the rest fail too.
 async fn write(
     open: &Open<'_>,
     batch: &Batch,
@@ -98,7 +98,7 @@ async fn write(
             _ => open.target.definition.holds(client).await,
         }
     };
-    // Else a COMMIT would refuse an earlier record than those that were found to be bad.
+    // Otherwise a COMMIT would refuse an earlier record than those that were found to be bad.
     let constraints = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE");
     let position = async {
         match bad.is_empty() {
@@ -130,7 +130,7 @@ async fn write(
             tracker.confirmed();
             Ok(Looked::Done(Done::Committed))
         }
-        // A constraint that spoke only now: the server has rolled back.
+        // A deferred constraint was violated: the server has rolled back.
         Err(error) if is_about_records(&error) => {
             tracker.rolled_back();
             Ok(Looked::Unsorted(Vec::new(), error))
@@ -139,12 +139,12 @@ async fn write(
     }
 }
 
-/// Whether it failed because the table is no longer what was looked up.
+/// Whether it failed because the table is no longer the one that was looked up.
 async fn changed_or(open: &Open<'_>, tried: &'static str, error: Error) -> Result<Looked, Failure> {
     if is_about_the_form(&error) {
         let client = &open.session.client;
         client.batch_execute("ROLLBACK").await.map_err(|error| ("roll back", error))?;
-        // An error here says less than the one that came first.
+        // An error here says less than the first one.
         if open.target.definition.holds(client).await.is_ok_and(|holds| !holds) {
             return Ok(Looked::Done(Done::Changed));
         }
@@ -157,8 +157,8 @@ async fn roll_back(open: &Open<'_>, done: Done) -> Result<Looked, Failure> {
     Ok(Looked::Done(done))
 }
 
-/// Finds the bad records: those that were found here, and those that the server refuses. All of them,
-/// or, where that takes longer than `slice`, all up to some record.
+/// Finds the bad records: those that were found here, and those that the server refuses. Either all of
+/// them, or, if that takes longer than `slice`, all up to some record.
 async fn sort_out(
     open: &Open<'_>,
     batch: &Batch,
@@ -180,13 +180,13 @@ async fn sort_out(
     bad.sort_by_key(|bad| bad.offset);
     bad.truncate(BAD_RECORDS_MAX);
     match bad.is_empty() {
-        // Taken one by one, all are good: it was somebody else's row, which is gone.
+        // Tried one by one, all are good: the conflict was with another session's row, which is gone.
         true => Err(("copy rows", error)),
         false => Ok(Done::Refused(bad)),
     }
 }
 
-/// The records that [`copy`] has looked at: it ends where enough of them are bad.
+/// The records that [`copy`] has examined: it stops when enough of them are bad.
 fn looked_through(batch: &Batch, bad: &[BadRecord]) -> Batch {
     let last = bad.last().filter(|_| bad.len() >= BAD_RECORDS_MAX);
     let looked_at = last.and_then(|last| batch.before(Offset(last.offset.0.saturating_add(1))));

@@ -1,9 +1,9 @@
 //! Rows that are tried one by one, all in one round trip.
 //!
-//! The server goes on after a row that it refuses, without a word from here: behind each INSERT a
-//! savepoint is set, which has the name of the one before it, and the transaction goes back to the
-//! savepoint of that name. Where the INSERT was taken, that is the one behind it, and the row stays.
-//! Where it was refused, the transaction takes no new savepoint, and goes back to the one before it.
+//! How the server continues after a refused row without waiting for us: after each INSERT a savepoint of
+//! the same name is set, and then the transaction goes back to the savepoint of that name. If the INSERT
+//! was accepted, that is the new one, and the row stays. If it was refused, the transaction sets no new
+//! savepoint, and goes back to the one before the row.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,9 +19,9 @@ use super::error::is_about_records;
 use crate::types::Offset;
 use crate::wire::block::Record;
 
-/// Tries these records, or as many of them as fill a piece, behind the statements in `before`, the last
-/// of which sets a savepoint or goes back to one. Returns how many were tried, and which of them were
-/// refused and why. The others stay, above that savepoint.
+/// Tries these records, or as many of them as fill a piece, after the statements in `before`. The last of
+/// those sets a savepoint or goes back to one. Returns how many were tried, and which of them were
+/// refused and why. The others stay, after that savepoint.
 pub(super) async fn try_rows<'r>(
     open: &Open<'_>,
     before: &str,
@@ -38,7 +38,7 @@ pub(super) async fn try_rows<'r>(
     for record in records {
         tried += 1;
         let offset = record.offset;
-        // None is bad in our own eyes: those were left out before.
+        // Records that cannot be encoded were left out before.
         if open.shape.append(record, &open.target.types, &mut row, &mut out).is_ok() {
             bytes += out.len();
             let mut asked = Box::pin(maybe_done(one(client, insert, fields(out.split().freeze()))));
@@ -60,7 +60,7 @@ pub(super) async fn try_rows<'r>(
     Ok((tried, refused))
 }
 
-/// One row. `Some`: it was refused, for what is in it.
+/// Inserts one row. `Some`: its content was refused.
 async fn one(
     client: &Client,
     insert: &Statement,
@@ -83,12 +83,12 @@ async fn one(
     }
 }
 
-/// Has what is asked sent, without waiting for the answer: a request is sent when it is polled first.
+/// Sends a request without waiting for the answer: it is sent when its future is first polled.
 async fn send<F: Future>(mut asked: Pin<&mut MaybeDone<F>>) {
     poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_ready())).await;
 }
 
-/// The answer to what was sent.
+/// Waits for the answer to a sent request.
 async fn answer<T: Default, F: Future<Output = Result<T, Error>>>(
     mut asked: Pin<Box<MaybeDone<F>>>,
 ) -> Result<T, Error> {
@@ -100,7 +100,7 @@ async fn answer<T: Default, F: Future<Output = Result<T, Error>>>(
 #[derive(Debug)]
 struct Field(Option<Bytes>);
 
-/// The fields of a row as a COPY has them: their number, and each behind its length.
+/// The fields of a row as in a COPY: their number, and each after its length.
 fn fields(mut row: Bytes) -> Vec<Field> {
     row.advance(2);
     let mut fields = Vec::new();

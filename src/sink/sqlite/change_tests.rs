@@ -1,4 +1,4 @@
-//! A database that others change while the sink writes, and tables that more than one wants to write.
+//! A database that others change while the sink writes, and tables that two references want to write.
 
 use super::tests::{Place, fatal, of, offsets, open, poison, transient};
 use super::*;
@@ -16,7 +16,7 @@ fn bodies(first: u64, bodies: &[&str]) -> Arc<Batch> {
     of(first, &bodies.iter().map(|body| message(body.as_bytes())).collect::<Vec<_>>())
 }
 
-/// As another program does.
+/// A change by another program.
 fn run(place: &Place, sql: &str) {
     let database = rusqlite::Connection::open(&place.options.path).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -28,7 +28,7 @@ async fn open_as(options: &SqliteOptions, reference: &str) -> Result<SqliteSink,
 }
 
 #[tokio::test]
-async fn a_table_that_is_changed_is_looked_at_again() {
+async fn a_changed_table_is_checked_again() {
     let swap = |columns: &str| {
         format!(
             "BEGIN; ALTER TABLE events RENAME TO former; CREATE TABLE events ({columns}); \
@@ -86,8 +86,8 @@ async fn a_table_that_is_changed_is_looked_at_again() {
     }
 }
 
-/// A foreign key that waits for the commit: its records are named, together with what is bad behind
-/// them, and neither halts the consumer nor comes too late for its letter.
+/// A deferred foreign key: its records are reported together with the bad ones behind them. They do not
+/// halt the consumer, and none of them becomes a dead letter too late.
 #[tokio::test]
 async fn a_deferred_foreign_key_is_a_matter_of_records() {
     for (last, expected) in [(r#"{"id":1}"#, vec![1]), ("no JSON", vec![1, 3])] {
@@ -133,12 +133,12 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
     }
     // Nothing was taken over meanwhile.
     first.write(&Arc::new(batch(3..4))).await.unwrap();
-    // Other tables, other streams and replays are no repetitions.
+    // Other tables, other streams and replays repeat nothing.
     let beside = SqliteOptions { table: "beside".into(), ..place.options.clone() };
     open_as(&beside, "renamed").await.unwrap();
     open_as(&place.options, "analytics.replay-1").await.unwrap();
     SqliteSink::open(place.options.clone(), "other".into(), "renamed".into()).await.unwrap();
-    // The way out that the error names.
+    // The remedy that the error names.
     run(
         &place,
         "DELETE FROM events; DELETE FROM rillway_positions WHERE stream = 'events' AND reference LIKE 'analytics%'",
@@ -149,7 +149,7 @@ async fn two_references_do_not_write_one_stream_into_one_table() {
 }
 
 #[tokio::test]
-async fn a_look_says_what_could_not_be_written() {
+async fn an_inspection_reports_unwritable_tables() {
     let place = Place::prepared(
         "CREATE VIEW events AS SELECT 1 AS stream; CREATE TABLE other (a NOT NULL)",
     );
@@ -173,7 +173,7 @@ async fn a_look_says_what_could_not_be_written() {
     assert!(transient(look(&dir.join("none.db"), "events", false)).contains("`create` is false"));
     assert_eq!(look(&dir.join("new/deep/none.db"), "events", true).unwrap(), None);
     assert!(!dir.join("new").exists(), "a look made a folder");
-    // And so it says at the start.
+    // A start says the same.
     let folder = SqliteOptions { path: dir.to_owned(), ..place.options.clone() };
     let why = fatal(open(&folder).await.map(drop));
     assert!(why.contains("it is a folder"), "{why}");

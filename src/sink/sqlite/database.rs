@@ -1,11 +1,11 @@
-//! The connection: how it is opened, and whether the file behind it is still the one with the name.
+//! The connection: how it is opened, and whether the name still leads to the file that it has open.
 //!
-//! SQLite writes on into a file that was removed or replaced, and nobody would ever read that. So
-//! the files are looked at before each batch and after its commit, and a batch counts only where the
-//! names still lead to the files that it went into.
+//! SQLite continues to write into a file that was removed or replaced, and nobody would ever read that.
+//! So the files are compared before each batch and after its commit: a batch counts only if the names
+//! still lead to the files that it was written into.
 //!
-//! Must not do: open the database's files itself, for whatever purpose. Closing them would end the
-//! POSIX locks that every connection of this process has on them.
+//! Must not do: open the database's files itself, for any purpose. Closing them would release the POSIX
+//! locks that all connections of this process have on them.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -21,28 +21,28 @@ use crate::sink::SinkError;
 
 use super::error::Tried;
 
-/// How long to wait for another writer to end its transaction before the attempt is given up.
+/// How long to wait for another writer's transaction before the attempt is given up.
 const BUSY_WAIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
 
-/// What the connection may keep of the database in memory. A larger transaction goes to the -wal
-/// file early, which costs nothing here: its pages are written once.
+/// Cache of the connection. A larger transaction goes to the -wal file early, which costs nothing here:
+/// its pages are written only once.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// Pages of a database that is made here: fewer of them for rows of some hundred bytes.
+/// Page size of a database that is created here: larger than the default, for rows of some hundred bytes.
 const PAGE_BYTES: u32 = 8192;
 
-/// What a large transaction may leave of the -wal file.
+/// Size to which the -wal file is truncated after a large transaction.
 const WAL_KEEP_BYTES: u32 = 64 << 20;
 
 /// An open database.
 pub(super) struct Database {
     pub(super) connection: Connection,
     path: PathBuf,
-    /// The -wal file, which stands beside the file itself, not beside a link to it.
+    /// The -wal file, which is beside the file itself, not beside a link to it.
     wal: PathBuf,
 }
 
-/// Which files the names lead to, by device and inode.
+/// Identity of the files that the names lead to, by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     database: (u64, u64),
@@ -50,7 +50,7 @@ pub(super) struct Files {
 }
 
 impl Database {
-    /// Opens the file, which is made where `create` says so.
+    /// Opens the file; creates it if `create` says so.
     pub(super) fn open(path: &Path, create: bool) -> Result<Database, SinkError> {
         is_file(path)?;
         if create {
@@ -65,21 +65,21 @@ impl Database {
         Ok(Database { connection, path: path.to_owned(), wal })
     }
 
-    /// Opens the file anew that `files` names, and no other in its place.
+    /// Opens the same files again, and no others that replaced them.
     pub(super) fn open_again(path: &Path, files: Files) -> Result<Database, SinkError> {
         same(path, identity(path)?, files.database)?;
         Database::open(path, false)
     }
 
-    /// Opens it to read only, and changes nothing, nor makes any file beside it. `None` where there
-    /// is no such file.
+    /// Opens the file read-only, changes nothing, and creates no file beside it. `None` if there is no
+    /// such file.
     pub(super) fn look(path: &Path) -> Result<Option<Connection>, SinkError> {
         is_file(path)?;
         if !path.exists() {
             return Ok(None);
         }
-        // A database that is not in use has no log; without the word `immutable`, SQLite would make
-        // one to read it, and could not remove it.
+        // A database that is not in use has no log. Without `immutable`, SQLite would create a log to
+        // read it, and could not remove it.
         let closed = std::fs::canonicalize(path).is_ok_and(|path| !log_of(path).exists());
         let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = if closed {
@@ -100,12 +100,12 @@ impl Database {
         &self.path
     }
 
-    /// The files as they are now. To be asked once a transaction was committed: then all exist.
+    /// The files as they are now. Only after a committed transaction: then all of them exist.
     pub(super) fn files(&self) -> Result<Files, SinkError> {
         Ok(Files { database: identity(&self.path)?, wal: identity(&self.wal)? })
     }
 
-    /// Fails where the names no longer lead to these files.
+    /// Fails if the names no longer lead to these files.
     pub(super) fn check(&self, files: Files) -> Result<(), SinkError> {
         let now = self.files()?;
         same(&self.path, now.database, files.database)?;
@@ -120,20 +120,20 @@ impl Database {
     }
 }
 
-/// SQLite would take the log that is still there for the new file's, and mix the two.
+/// SQLite would use the remaining log for the new file, and mix the two.
 fn same(path: &Path, now: (u64, u64), then: (u64, u64)) -> Result<(), SinkError> {
     if now == then {
         return Ok(());
     }
     Err(SinkError::Fatal(format!(
-        "{0} was replaced by another file while it was in use, and nothing is written to that. Remove \
-         {0}-wal and {0}-shm, which belong to the former one, and start again: the consumer goes on \
-         after the position that the new one holds",
+        "{0} was replaced by another file while it was in use, and nothing is written to the new one. Remove \
+         {0}-wal and {0}-shm, which belong to the former file, and restart: the consumer continues \
+         after the position in the new file",
         path.display()
     )))
 }
 
-/// SQLite opens a folder, too, and then speaks of the disk.
+/// SQLite opens a folder, too, and then reports a disk error.
 fn is_file(path: &Path) -> Result<(), SinkError> {
     let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
     if found.is_file() {
@@ -147,13 +147,12 @@ fn is_file(path: &Path) -> Result<(), SinkError> {
     )))
 }
 
-/// Whether the database could be written, or made where it is missing, as far as the rights tell.
+/// Whether the database could be written, or created if it is missing, as far as the file rights tell.
 pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
     is_file(path)?;
     let folder = folder_of(path);
     if path.exists() {
-        return may(path, Access::READ_OK | Access::WRITE_OK)
-            .and_then(|()| may(folder, Access::WRITE_OK | Access::EXEC_OK));
+        return may_be_written(path);
     }
     if !create {
         return Err(SinkError::transient(format!(
@@ -170,10 +169,13 @@ pub(super) fn could_write(path: &Path, create: bool) -> Result<(), SinkError> {
     })
 }
 
-fn may(path: &Path, wanted: Access) -> Result<(), SinkError> {
-    access(path, wanted).map_err(|error| {
+fn may_be_written(path: &Path) -> Result<(), SinkError> {
+    let may = access(path, Access::READ_OK | Access::WRITE_OK)
+        .and_then(|()| access(folder_of(path), Access::WRITE_OK | Access::EXEC_OK));
+    may.map_err(|error| {
+        let what = files::lacking_to_write(path).unwrap_or_else(|| error.to_string());
         SinkError::Fatal(format!(
-            "could not write to {}: {error}. Let the user that rillway runs as write to the database \
+            "could not write to {}: {what}. Let the user that rillway runs as write to the database \
              and to its folder, in which SQLite keeps files ending in -wal and -shm",
             path.display()
         ))
@@ -197,8 +199,8 @@ fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
             let hint = match error.kind() {
                 ErrorKind::NotFound => {
                     "It was removed, or unmounted, while it was in use. Bring it back, together with \
-                     its -wal file, and the batch is tried again; or start again, and the consumer \
-                     goes on after the offset that is stored on the broker"
+                     its -wal file, and the batch is tried again; or restart, and the consumer \
+                     continues after the offset that is stored on the broker"
                 }
                 _ => "The batch is tried again",
             };
@@ -210,11 +212,11 @@ fn identity(path: &Path) -> Result<(u64, u64), SinkError> {
     }
 }
 
-/// Why `FULL`: with `NORMAL`, a commit in WAL mode syncs nothing. It would survive `kill -9`, but a
-/// power loss would take the last batches back, after the broker was told that they are durable and
-/// may have dropped them.
+/// Why `FULL`: with `NORMAL`, a commit in WAL mode syncs nothing. It would survive `kill -9`, but a power
+/// loss would take the last batches back. The broker may have dropped them by then, because they were
+/// reported as durable.
 fn set_up(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), SinkError>> {
-    // Has an effect on an empty database only.
+    // Only has an effect on an empty database.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -226,7 +228,7 @@ fn set_up(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), S
         ))));
     }
     connection.pragma_update(None, "synchronous", "full")?;
-    // Where fsync does not reach the medium (macOS), the one that does; elsewhere nothing.
+    // Syncs to the disk itself where fsync does not (macOS); no effect elsewhere.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "cache_size", -((CACHE_BYTES >> 10).cast_signed()))?;
@@ -234,14 +236,15 @@ fn set_up(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), S
     Ok(Ok(()))
 }
 
-/// Makes the folder where it is missing, durably. The file's own name is made durable by SQLite,
-/// which syncs the folder with the first commit.
+/// Creates a missing folder durably. SQLite makes the file's own name durable: it syncs the folder with
+/// the first commit.
 fn make_folder(path: &Path) -> Result<(), SinkError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
     let failed = |error: std::io::Error| {
-        let what = format!("could not create the folder {}: {error}", folder.display());
+        let error_in_words = files::unwritten(folder, &error);
+        let what = format!("could not create the folder {}: {error_in_words}", folder.display());
         match error.kind() {
             ErrorKind::AlreadyExists
             | ErrorKind::PermissionDenied

@@ -1,4 +1,4 @@
-//! What the `sqlite` sink says of itself.
+//! Declaration of the `sqlite` sink.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ impl Declaration for SqliteSettings {
         self.locate(check.folder());
     }
 
-    /// Two streams may come to one table by default, unless both consumers say so.
+    /// Two streams may get the same table by default, unless both consumers name it.
     fn validate_together(
         uses: &[Use<'_, Self>],
         _: Option<&BrokerConfig>,
@@ -67,7 +67,7 @@ impl Declaration for SqliteSettings {
         Some(Exclusive { key: "table", place })
     }
 
-    /// The cache, and as much again for a row in the making and the log's index.
+    /// The cache, and as much again for a row that is being built and the log's index.
     fn overhead_bytes(&self) -> u64 {
         16 << 20
     }
@@ -95,7 +95,7 @@ impl Declaration for SqliteSettings {
         names.fill_path(&mut self.path);
         match (&mut self.table, &names.super_stream) {
             (Some(table), _) => names.fill_table(table),
-            // All partitions share it.
+            // All partitions share the file.
             (None, Some(super_stream)) => self.table = Some(table_name::of(super_stream)),
             (None, None) => {}
         }

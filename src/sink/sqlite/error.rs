@@ -1,14 +1,15 @@
-//! What a failure of SQLite means: whether to try again, and what a person can do.
+//! What a failure of SQLite means: whether to try again, and what an operator can do.
 
 use std::path::Path;
 
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
+use crate::files;
 use crate::sink::SinkError;
 
-/// The failures after which trying again is senseless until a person acts, and what to do. All
-/// others pass by themselves, or when a person acts, and are tried again.
+/// Failures after which trying again is useless until an operator acts, and what to do. All others end by
+/// themselves, or when an operator acts, and are tried again.
 const FATAL: &[(ErrorCode, &str)] = &[
     (ErrorCode::ReadOnly, WRITABLE),
     (ErrorCode::PermissionDenied, WRITABLE),
@@ -16,8 +17,8 @@ const FATAL: &[(ErrorCode, &str)] = &[
     (
         ErrorCode::DatabaseCorrupt,
         "The file is damaged. Restore it from a backup together with its -wal file, or save what can be \
-         saved with `sqlite3 FILE .recover`; the consumer goes on after the position that the restored \
-         file holds.",
+         saved with `sqlite3 FILE .recover`; the consumer continues after the position in the restored \
+         file.",
     ),
     (
         ErrorCode::NotADatabase,
@@ -29,7 +30,7 @@ const FATAL: &[(ErrorCode, &str)] = &[
         "A constraint that is checked at the end of a transaction forbids the batch: change the table.",
     ),
     // SQLITE_ERROR: the statement does not fit the database.
-    (ErrorCode::Unknown, "The table is not what it was at the start: mend it, and start again."),
+    (ErrorCode::Unknown, "The table was changed since the start: repair it, and restart."),
     (ErrorCode::ApiMisuse, INTERNAL),
     (ErrorCode::InternalMalfunction, INTERNAL),
     (ErrorCode::ParameterOutOfRange, INTERNAL),
@@ -51,12 +52,12 @@ const TRANSIENT: &[(ErrorCode, &str)] = &[
     (ErrorCode::DiskFull, "Free some space there; the batch is tried again until it fits."),
     (
         ErrorCode::SystemIoFailure,
-        "See the kernel's log: the medium may be failing, or a quota or a limit of the file's size is \
+        "See the kernel's log: the disk may be failing, or a quota or a limit of the file's size is \
          reached. The batch is tried again.",
     ),
 ];
 
-/// The error for `action` ("write to", …) on the database at `path` that came back with `error`.
+/// The error for `action` ("write to", …) on the database at `path` that failed with `error`.
 pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError {
     let code = error.sqlite_error_code();
     if code == Some(ErrorCode::CannotOpen) {
@@ -67,8 +68,9 @@ pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> Sink
     };
     let what = format!("could not {action} {}: {}", path.display(), words(error));
     match hint(FATAL) {
+        Some(WRITABLE) => SinkError::Fatal(format!("{what}{}. {WRITABLE}", lacking(path))),
         Some(hint) => SinkError::Fatal(format!("{what}. {hint}")),
-        // What did not come from SQLite came from this module.
+        // An error that is not SQLite's is one of this module.
         None if code.is_none() => SinkError::Fatal(format!("{what}. {INTERNAL}")),
         None => SinkError::transient(format!(
             "{what}. {}",
@@ -77,8 +79,8 @@ pub(super) fn failed(action: &str, path: &Path, error: &rusqlite::Error) -> Sink
     }
 }
 
-/// SQLite does not say why it could not open a file. It is not opened here to find out: closing it
-/// would end the locks that other connections of this process have on it (see POSIX, fcntl).
+/// SQLite does not say why it could not open a file. The file is not opened here to find out: closing it
+/// would release the locks that other connections of this process have on it (see POSIX, fcntl).
 fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let what = format!("could not {action} {}: {}", path.display(), words(error));
@@ -92,12 +94,12 @@ fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError 
         )
     };
     if denied(path, Access::READ_OK | Access::WRITE_OK) || denied(folder, Access::WRITE_OK) {
-        return SinkError::Fatal(format!("{what}. {WRITABLE}"));
+        return SinkError::Fatal(format!("{what}{}. {WRITABLE}", lacking(path)));
     }
     let hint = if path.exists() {
         "It is tried again."
     } else if folder.is_dir() {
-        "The file is not there: bring it back, or let `create` be true and start again. It is tried \
+        "The file is not there: bring it back, or set `create = true` and restart. It is tried \
          again."
     } else {
         "The folder is not there: was it removed, or its file system unmounted? It is tried again."
@@ -105,7 +107,12 @@ fn cannot_open(action: &str, path: &Path, error: &rusqlite::Error) -> SinkError 
     SinkError::transient(format!("{what}. {hint}"))
 }
 
-/// SQLite's own words, with its number, by which its documentation tells more.
+/// Which right on the database or its folder is missing, after a colon; empty if none is.
+fn lacking(path: &Path) -> String {
+    files::lacking_to_write(path).map_or_else(String::new, |what| format!(": {what}"))
+}
+
+/// SQLite's own text with its error number, by which its documentation can be searched.
 pub(super) fn words(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(code, Some(text)) => {
@@ -115,7 +122,7 @@ pub(super) fn words(error: &rusqlite::Error) -> String {
     }
 }
 
-/// Whether a row was refused for what is in it: without it, the others can be written.
+/// Whether a row was refused for its content: without it, the others can be written.
 pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -123,13 +130,13 @@ pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// SQLITE_ERROR: what has no number of its own. Of a statement that is prepared, that it does not fit
-/// the database; of one that runs, that an expression in it has failed.
+/// SQLITE_ERROR: everything without a number of its own. When a statement is prepared: it does not fit
+/// the database. When it runs: an expression in it has failed.
 pub(super) fn is_unspecific(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
-/// Adds what was tried, and on what, to the result of an operation of SQLite.
+/// Adds what was tried, and on what, to the result of a SQLite operation.
 pub(super) trait Tried<T> {
     /// See [`failed`].
     fn tried(self, action: &str, path: &Path) -> Result<T, SinkError>;
@@ -165,13 +172,17 @@ mod tests {
             (ffi::SQLITE_ERROR, true),
             (ffi::SQLITE_MISUSE, true),
         ];
+        // Where everything is allowed: the error names no missing right.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
         for (code, fatal) in cases {
             let error =
                 rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("so it is".into()));
-            let error = failed("write to", Path::new("/data/x.db"), &error);
+            let error = failed("write to", &path, &error);
             assert_eq!(matches!(error, SinkError::Fatal(_)), fatal, "{code}: {error}");
             let text = error.to_string();
-            let begin = format!("could not write to /data/x.db: so it is (SQLite error {code}). ");
+            let shown = path.display();
+            let begin = format!("could not write to {shown}: so it is (SQLite error {code}). ");
             assert!(text.starts_with(&begin) && text.len() > begin.len(), "{text}");
         }
     }

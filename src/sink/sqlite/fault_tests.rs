@@ -1,4 +1,4 @@
-//! The sqlite sink where things go wrong: other writers, files that vanish, full disks, kills.
+//! The sqlite sink in adverse conditions: other writers, files that vanish, full disks, kills.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -26,14 +26,14 @@ async fn a_locked_database_is_waited_for() {
     transient(open(&place.options).await);
     other.execute_batch("COMMIT").unwrap();
     sink.write(&next).await.unwrap();
-    // A reader is in nobody's way, however long it reads.
+    // A reader blocks nobody, however long it reads.
     other.execute_batch("BEGIN; SELECT * FROM events").unwrap();
     sink.write(&Arc::new(batch(3..5))).await.unwrap();
     assert_eq!(offsets(&place.options), [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
-async fn who_comes_second_takes_over_and_the_first_writes_nothing_more() {
+async fn the_second_process_takes_over_and_the_first_writes_nothing_more() {
     let place = Place::new();
     let mut first = open(&place.options).await.unwrap();
     first.write(&Arc::new(batch(0..3))).await.unwrap();
@@ -53,7 +53,7 @@ async fn who_comes_second_takes_over_and_the_first_writes_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_position_that_somebody_changed_is_not_built_upon() {
+async fn a_changed_position_is_not_used() {
     let place = Place::new();
     let mut sink = open(&place.options).await.unwrap();
     sink.write(&Arc::new(batch(0..3))).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_file_that_is_gone_is_missed_and_found_again() {
     sink.write(&next).await.unwrap();
     assert_eq!(offsets(&place.options), [0, 1, 2, 3, 4]);
 
-    // Another one in its place, beside the log of the former.
+    // Another file in its place, beside the log of the former one.
     let copy = place.dir.path().join("copy.db");
     Connection::open(&copy).unwrap().execute_batch("CREATE TABLE x (a)").unwrap();
     std::fs::rename(&copy, path).unwrap();
@@ -112,7 +112,7 @@ async fn a_commit_whose_answer_was_lost_is_found_to_have_come_through() {
     sink.write(&Arc::new(batch(0..3))).await.unwrap();
     let next = Arc::new(batch(3..8));
     for came_through in [true, false] {
-        // As after a failure in or behind COMMIT.
+        // As after a failure in COMMIT or after it.
         let doubted = Arc::clone(&next);
         sink.run(move |writer| writer.doubt(&doubted, came_through)).await.unwrap();
         if !came_through {
@@ -172,7 +172,7 @@ async fn a_full_file_system_is_transient_and_a_read_only_one_fatal() {
         eprintln!("full: {why}");
     }
     std::fs::remove_file(&ballast).unwrap();
-    // Larger than all of the file system: it fails amid the batch.
+    // Larger than the whole file system: it fails in the middle of the batch.
     let why = transient(sink.write(&Arc::new(batch(100..400_000))).await);
     assert!(why.contains("full"), "{why}");
     assert_eq!(offsets(&options), (0..100).collect::<Vec<_>>());
@@ -186,7 +186,7 @@ async fn a_full_file_system_is_transient_and_a_read_only_one_fatal() {
     assert!(why.contains("Let the user that rillway runs as write"), "{why}");
 }
 
-/// Writes batches from its position on for as long as it lives, and tells what was acknowledged.
+/// Writes batches from its position on until it is killed, and prints what was acknowledged.
 async fn write_until_killed(options: &SqliteOptions) {
     let mut sink = open(options).await.unwrap();
     let mut next = sink.position().await.unwrap().map_or(0, |at| at.offset.0 + 1);
@@ -213,7 +213,7 @@ async fn kill_9_under_load_loses_and_repeats_nothing() {
         let mut child =
             child("sqlite::fault_tests::kill_9_under_load_loses_and_repeats_nothing", dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Killed after so many acknowledgements, and a random moment more.
+        // Killed after this many acknowledgements, and a random moment more.
         let (mut left, more) = (random.usize(0..8), random.u32(0..400_000));
         loop {
             let line = lines.next().unwrap().unwrap();

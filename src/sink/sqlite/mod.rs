@@ -7,49 +7,49 @@
 //! ```
 //!
 //! # Why this is exactly-once
-//! A batch and the position behind it are one transaction: SQLite makes both visible, or neither, at
-//! a crash at any point. The caller is told `Ok` only after COMMIT, which in WAL mode with
-//! `synchronous = FULL` returns when the log is synced. With `NORMAL`, COMMIT syncs nothing: a power
-//! loss would take back batches that were acknowledged, and that the broker may have dropped since.
+//! A batch and the position behind it are one transaction: after a crash at any point, SQLite shows both
+//! or neither. The sink returns `Ok` only after COMMIT, which in WAL mode with `synchronous = FULL`
+//! returns when the log is synced. With `NORMAL`, COMMIT syncs nothing: a power loss would take back
+//! acknowledged batches that the broker may have dropped since.
 //!
-//! The position is moved by one UPDATE that names whose it is, where it stood, and the owner's number
-//! (`positions.rs`). It changes one row, or the transaction is given up:
-//! - *Two processes.* Whoever opens the sink becomes the owner, by a transaction of its own; the
-//!   number grows with each. A former owner that still lives, or wakes from a long sleep, finds
+//! The position is moved by one UPDATE that requires the stream and reference, the previous position, and
+//! the owner's number (`positions.rs`). It changes exactly one row, or the transaction is given up:
+//! - *Two processes.* Each process that opens the sink becomes the owner, by a transaction of its own;
+//!   the number grows with each. A former owner that still lives, or wakes from a long sleep, finds
 //!   another number at its next batch, writes nothing, and halts with the new owner's pid. SQLite
-//!   serialises the transactions, so there is no moment at which both could write. A lock file would
-//!   be weaker: it would keep a frozen owner's successor waiting for ever, and says nothing of a
-//!   database that was put in the place of another. What SQLite cannot do is to break the lock of a
-//!   process that is frozen *within* a transaction: a successor then waits until it wakes or ends.
-//! - *A batch that comes again* is refused before anything is written.
-//! - *An older copy of the database*, put in its place while we work, stands elsewhere, and is
-//!   refused.
+//!   serialises the transactions, so the two can never write at the same time. A lock file would be
+//!   weaker: a frozen owner would keep its successor waiting forever, and the lock would not notice a
+//!   replaced database. SQLite cannot break the lock of a process that is frozen *within* a transaction:
+//!   a successor then waits until that process continues or ends.
+//! - *A batch that is repeated* is refused before anything is written.
+//! - *An older copy of the database*, restored while the sink runs, has another position, and is refused.
 //!
 //! # After a failure
-//! The connection is closed, and opened anew before the next attempt. Where COMMIT itself failed, it may
-//! count all the same: [`exactly_once`](super::exactly_once) decides by the position that is found. One
+//! The connection is closed, and opened again before the next attempt. If COMMIT itself failed, it may
+//! still count: [`exactly_once`](super::exactly_once) decides by the position that is found. A commit
 //! that counted is durable once the log was copied into the database and that was synced (after a failed
-//! sync, what the kernel shows may not be on the medium). Whatever may pass (a full disk, a quota, I/O errors, another
-//! program's lock, a file that was removed) is transient; `error.rs` has the table.
+//! sync, the kernel may show data that is not on the disk). Every failure that may end (a full disk, a
+//! quota, I/O errors, another program's lock, a file that was removed) is transient; `error.rs` has the
+//! table.
 //!
-//! SQLite does not notice when its file is removed or replaced. So the names are looked at before
-//! each batch and after its commit (`database.rs`).
+//! SQLite does not notice when its file is removed or replaced. So the names are checked before each
+//! batch and after its commit (`database.rs`).
 //!
 //! # A table that is changed meanwhile
-//! Each transaction compares SQLite's count of changes to the schema (`PRAGMA schema_version`) with the
-//! last one that was looked at. Where it is another, the table is looked at again, before anything is
-//! written: one that no longer fits is waited for, and no record is called bad for it.
+//! Each transaction compares SQLite's count of schema changes (`PRAGMA schema_version`) with its value at
+//! the last check of the table. If it differs, the table is checked again before anything is written. If
+//! the table no longer fits, the sink waits until it does, and no record counts as bad because of it.
 //!
 //! # Rows
-//! `table.rs` says how columns are declared and which existing tables are taken; `row.rs` what
-//! becomes of a value. A row that a constraint of the table refuses makes the record bad; the whole
-//! batch is tried all the same, so that all of them are found at once, and then rolled back.
+//! `table.rs` says how columns are declared and which existing tables are accepted; `row.rs` says how
+//! values are converted. A row that a constraint of the table refuses makes its record bad. The whole
+//! batch is tried all the same, so that all bad records are found at once, and then rolled back.
 //!
-//! There is no index: a row is appended to the end of a B-tree, which is what makes this fast. Who
-//! wants one creates it, and pays for it with each row.
+//! There is no index: a row is appended to the end of a B-tree, which makes this fast. An index can be
+//! created by hand, and costs time with each row.
 //!
 //! # What it cannot see
-//! Media that lie about having synced; file systems of networks whose locks do not work; someone who
+//! Disks that report a sync before it is done; network file systems whose locks do not work; somebody who
 //! changes rows.
 //!
 //! Must not know: brokers, retries, metrics.
@@ -104,8 +104,8 @@ impl SqliteSink {
     /// Opens the database, creates what is missing, and takes the position.
     ///
     /// # Errors
-    /// Fatal where the table does not fit, or the file is no database, or not ours to write;
-    /// transient where trying again may help.
+    /// Fatal if the table does not fit, or if the file is no database or may not be written; transient if
+    /// trying again may help.
     pub async fn open(
         options: SqliteOptions,
         stream: StreamName,
@@ -133,8 +133,8 @@ impl SqliteSink {
 /// The position that a sink with these options has committed, without taking it or changing anything.
 ///
 /// # Errors
-/// Where the database is damaged or cannot be read; and where such a sink could not write, as far as
-/// that can be told without writing.
+/// If the database is damaged or cannot be read; or if such a sink could not write, as far as that can be
+/// told without writing.
 pub fn examine(
     options: &SqliteOptions,
     stream: &StreamName,
@@ -173,7 +173,7 @@ impl Sink for SqliteSink {
         self.run(Writer::position).await?
     }
 
-    /// One sync a transaction, however many rows.
+    /// One sync per transaction, however many rows.
     fn joins_batches(&self) -> bool {
         true
     }
@@ -189,8 +189,8 @@ impl Sink for SqliteSink {
         self.run(Writer::restart).await?
     }
 
-    /// Closes the database, once a write that was abandoned is through: the caller sets the time
-    /// limit. Closing twice is no error.
+    /// Closes the database after an abandoned write has ended; the caller sets the time limit. Closing
+    /// twice is no error.
     async fn close(&mut self) -> Result<(), SinkError> {
         let Some(worker) = self.worker.take() else { return Ok(()) };
         worker.end().await;

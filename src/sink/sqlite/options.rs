@@ -1,25 +1,25 @@
-//! What a sqlite sink is opened with.
+//! Options of a sqlite sink.
 
 use std::path::PathBuf;
 
 use crate::types::column::Column;
 use crate::types::{StreamName, table_name};
 
-/// What a sqlite sink needs to know.
+/// Options of a sqlite sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SqliteOptions {
     /// The database's file.
     pub path: PathBuf,
     /// The table that takes the records.
     pub table: String,
-    /// Its columns behind `stream`, `offset` and `timestamp`; without, those of the whole envelope.
+    /// Columns behind `stream`, `offset` and `timestamp`; by default those of the whole envelope.
     pub columns: Option<Vec<Column>>,
-    /// Whether file and table are made where they are missing.
+    /// Whether a missing file or table is created.
     pub create: bool,
 }
 
 impl SqliteOptions {
-    /// The whole envelope, into a table that is named after the stream, all of it made where missing.
+    /// The whole envelope, into a table that is named after the stream; missing parts are created.
     pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
         let table = table_name::of(stream);
         SqliteOptions { path: path.into(), table, columns: None, create: true }

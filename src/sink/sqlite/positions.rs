@@ -1,8 +1,8 @@
 //! The table that holds the positions, `rillway_positions`: one row for each stream and reference.
 //!
-//! A row also names its owner, by a number that grows with each taking: who opens the sink takes the
-//! row by adding one, and every later write names the number that it took. So a former owner, however
-//! long it slept, changes nothing any more; and a row that somebody else moved is never overwritten.
+//! A row also names its owner, by a number: opening the sink takes the row by adding one, and every later
+//! write requires the number that it took. So a former owner, however long it slept, changes nothing any
+//! more; and a row that somebody else changed is never overwritten.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -11,7 +11,7 @@ use crate::types::{Checkpoint, ChunkId, Offset, Reference, StreamName, Timestamp
 /// The table's name.
 pub(super) const NAME: &str = crate::types::table_name::POSITIONS;
 
-/// Integers of SQLite have 63 bits and a sign; what is unsigned here is stored by its bits.
+/// SQLite's integers have 63 bits and a sign; unsigned values are stored by their bits.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS rillway_positions (
     stream TEXT NOT NULL,
     reference TEXT NOT NULL,
@@ -47,7 +47,7 @@ const MOVE: &str = "UPDATE rillway_positions SET \"offset\" = ?1, chunk_first_of
     chunk_epoch = ?3, chunk_timestamp = ?4, chunk_crc = ?5
     WHERE stream = ?6 AND reference = ?7 AND owner = ?8 AND \"offset\" IS ?9";
 
-/// Whose position.
+/// The stream and reference of a position.
 #[derive(Clone, Debug)]
 pub(super) struct Whose {
     pub(super) stream: StreamName,
@@ -68,7 +68,7 @@ pub(super) fn create(database: &Connection) -> rusqlite::Result<()> {
     database.execute_batch(CREATE)
 }
 
-/// What the table holds; `None` where it, or the row, is not there.
+/// The row; `None` if there is no table or no row.
 pub(super) fn look(database: &Connection, whose: &Whose) -> rusqlite::Result<Option<Held>> {
     let known = "SELECT 1 FROM sqlite_schema WHERE name = 'rillway_positions'";
     if database.query_row(known, [], |_| Ok(())).optional()?.is_none() {
@@ -78,8 +78,8 @@ pub(super) fn look(database: &Connection, whose: &Whose) -> rusqlite::Result<Opt
     database.query_row(LOOK, key, held).optional()
 }
 
-/// Another reference that has written the stream into this table, with its position. Replays of a
-/// reference's own dead letters are not others.
+/// Another reference that has written the stream into this table, with its position. Replays of this
+/// reference's own dead letters do not count.
 pub(super) fn other(
     database: &Connection,
     whose: &Whose,
@@ -102,14 +102,14 @@ pub(super) fn other(
     Ok(None)
 }
 
-/// Makes this process the owner of the row, which it creates where there is none.
+/// Makes this process the owner of the row; creates the row if there is none.
 pub(super) fn take(database: &Connection, whose: &Whose, table: &str) -> rusqlite::Result<Held> {
     let (stream, reference) = (whose.stream.as_str(), whose.reference.as_str());
     database.execute(TAKE, params![stream, reference, table, std::process::id()])?;
     database.query_row(LOOK, params![stream, reference], held)
 }
 
-/// Moves the position, where `owner` still owns it and it stands at `from`; says whether it did.
+/// Moves the position if `owner` still owns it and it is at `from`; returns whether it did.
 pub(super) fn move_on(
     database: &Connection,
     whose: &Whose,

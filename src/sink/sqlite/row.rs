@@ -1,5 +1,5 @@
-//! From a record to the parameters of the insert statement. Slices of the message are handed to
-//! SQLite as they are; what stays the same from row to row is bound once.
+//! Binds a record to the parameters of the insert statement. Slices of the message are passed to SQLite
+//! without a copy; values that stay the same from row to row are bound once.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
@@ -14,20 +14,20 @@ use crate::wire::block::Record;
 
 use super::{error, table};
 
-/// How many columns come before those that [`Columns`] reads: stream, offset, timestamp.
+/// Number of columns before those that [`Columns`] reads: stream, offset, timestamp.
 const OWN: usize = 3;
 
-/// What the rows of a table are made of.
+/// The columns of a row.
 pub(super) struct Rows {
     stream: StreamName,
     columns: Columns,
-    /// The columns are those of the envelope: a message that is nothing but a body has a short way.
+    /// The columns are those of the envelope: a message with only a body takes a shorter path.
     envelope: bool,
     insert: String,
 }
 
 impl Rows {
-    /// These columns, or without them those of the envelope.
+    /// These columns, or by default those of the envelope.
     pub(super) fn new(stream: StreamName, table: &str, columns: Option<Vec<Column>>) -> Rows {
         let envelope = columns.is_none();
         let all = match columns {
@@ -42,7 +42,7 @@ impl Rows {
         self.columns.names_and_types()
     }
 
-    /// Inserts every record, and returns those that cannot be.
+    /// Inserts every record; returns the bad ones.
     pub(super) fn insert(
         &self,
         database: &Connection,
@@ -64,12 +64,13 @@ impl Rows {
                 Err(Refused::Row(error)) => {
                     let detail = format!("SQLite refuses the row: {}", error::words(&error));
                     bad.push(BadRecord {
+                        about: None,
                         offset: record.offset,
                         reason: BadReason::Refused,
                         detail,
                     });
-                    // A trigger of the table's owner may end the whole transaction: then this is
-                    // all that can be found out at once.
+                    // A trigger of the table's owner may end the whole transaction: then no more bad
+                    // records can be found in this one.
                     if database.is_autocommit() {
                         break;
                     }
@@ -86,7 +87,7 @@ impl Rows {
 
 enum Refused {
     Record(BadRecord),
-    /// For what is in it, by SQLite.
+    /// SQLite refused it for its content.
     Row(rusqlite::Error),
     Sql(rusqlite::Error),
 }
@@ -100,7 +101,7 @@ impl From<rusqlite::Error> for Refused {
 struct Insert<'r, 'c> {
     rows: &'r Rows,
     statement: Statement<'c>,
-    /// The timestamp that is bound.
+    /// The timestamp that is bound now.
     stamp: Option<Timestamp>,
     /// Whether all columns between timestamp and body are bound to NULL.
     nothing_but_body: bool,
@@ -143,9 +144,9 @@ impl<'r> Insert<'r, '_> {
             self.stamp = Some(record.timestamp);
         }
         self.statement.raw_execute().map_err(|error| {
-            // The statement was prepared within this transaction, so the table is what it was: an
-            // error that names nothing else is one of an expression (an index, a CHECK, a trigger)
-            // over this row.
+            // The statement was prepared within this transaction, so the table is unchanged. An error
+            // without a more specific number is then the failure of an expression over this row (in an
+            // index, a CHECK or a trigger).
             if error::is_unspecific(&error) { Refused::Row(error) } else { error.into() }
         })?;
         Ok(())
@@ -170,15 +171,16 @@ impl<'r> Insert<'r, '_> {
                     (None, Some(column))
                         if column.required || column.on_misfit != OnMisfit::Null =>
                     {
-                        return Err(Refused::Record(BadRecord {
+                        let why = format!(
+                            "SQLite has no number of so many digits as {digits}; as type = \"text\" they \
+                             would all be kept"
+                        );
+                        return Err(Refused::Record(BadRecord::about(
+                            format!("column {:?}", column.name),
                             offset,
-                            reason: BadReason::Misfit,
-                            detail: format!(
-                                "column {:?}: SQLite has no number of so many digits as {digits}; as type \
-                             = \"text\" they would all be kept",
-                                column.name
-                            ),
-                        }));
+                            BadReason::Misfit,
+                            why,
+                        )));
                     }
                     (None, _) => self.bind(at, ValueRef::Null)?,
                 }
@@ -199,9 +201,8 @@ impl<'r> Insert<'r, '_> {
     }
 }
 
-/// As SQLite's own functions write it, so that it compares with what they return:
-/// `2026-01-31 23:59:59.123`, with six digits where there are microseconds. `None` where the year has
-/// not four digits.
+/// The time in the form of SQLite's own functions, so that it compares with their results: `2026-01-31
+/// 23:59:59.123`, with six digits if there are microseconds. `None` if the year has not four digits.
 fn point_in_time(ms: i64, micros: i64) -> Option<String> {
     let text = envelope::rfc3339(ms);
     let mut text = text.strip_suffix('Z')?.replace('T', " ");
@@ -211,8 +212,8 @@ fn point_in_time(ms: i64, micros: i64) -> Option<String> {
     Some(text)
 }
 
-/// A NUL ends a text for many of SQLite's functions, and for its shell: such a text is kept as bytes,
-/// of which nothing is hidden.
+/// A NUL ends a text for many of SQLite's functions, and in its shell: such a text is stored as bytes, so
+/// that nothing of it is hidden.
 fn text_or_blob(text: &str) -> ValueRef<'_> {
     let bytes = text.as_bytes();
     if bytes.contains(&0) { ValueRef::Blob(bytes) } else { ValueRef::Text(bytes) }
@@ -222,8 +223,8 @@ fn text_or_bytes(bytes: &[u8]) -> ValueRef<'_> {
     std::str::from_utf8(bytes).map_or(ValueRef::Blob(bytes), text_or_blob)
 }
 
-/// The decimal number as one of SQLite's own, where one stands for just these digits: a whole number
-/// of 64 bits, or the binary64 whose shortest spelling they are.
+/// The decimal number as a number of SQLite, if one has exactly these digits: an integer of 64 bits, or
+/// the binary64 whose shortest form they are.
 fn number<'a>(digits: &str) -> Option<ValueRef<'a>> {
     if let Ok(whole) = digits.parse() {
         return Some(ValueRef::Integer(whole));
@@ -232,7 +233,7 @@ fn number<'a>(digits: &str) -> Option<ValueRef<'a>> {
     (plain(&float.to_string()) == plain(digits)).then_some(ValueRef::Real(float))
 }
 
-/// What a value is for SQLite.
+/// A value as SQLite stores it.
 #[doc(hidden)]
 pub fn fuzz_value(value: &Value<'_>) {
     match value {
@@ -244,7 +245,7 @@ pub fn fuzz_value(value: &Value<'_>) {
     }
 }
 
-/// Without zeros that say nothing.
+/// Without leading and trailing zeros.
 fn plain(digits: &str) -> (bool, &str, &str) {
     let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));

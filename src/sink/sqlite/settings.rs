@@ -1,4 +1,4 @@
-//! The keys of `{ type = "sqlite" }`: defaults, and what is wrong with a value.
+//! The keys of `{ type = "sqlite" }`: defaults and validation.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::columns::{ColumnsConfig, OWN};
 
-/// SQLite's own limit for the columns of a table, without those that come first.
+/// SQLite's own limit for the columns of a table, less the fixed ones.
 const COLUMNS_MAX: usize = 2000 - 3;
 
 /// A sink that writes rows into a table of a SQLite database.
@@ -16,15 +16,15 @@ const COLUMNS_MAX: usize = 2000 - 3;
 pub struct SqliteSettings {
     /// The database's file.
     pub path: PathBuf,
-    /// The table that takes the records; by default the stream's name, with an underscore for what
-    /// is no letter, digit or underscore.
+    /// The table that takes the records; by default the stream's name, with an underscore in place of
+    /// every other character than letters, digits and underscores.
     #[serde(default)]
     pub table: Option<String>,
     /// Columns that take typed values, behind `stream`, `offset` and `timestamp`; by default there
     /// are `message_id`, `subject`, `application_properties` and `body`.
     #[serde(default)]
     pub columns: Option<ColumnsConfig>,
-    /// Whether the file and the table are made where they are missing.
+    /// Whether a missing file or table is created.
     #[serde(default = "create")]
     pub create: bool,
 }

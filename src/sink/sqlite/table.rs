@@ -1,15 +1,15 @@
-//! The table that takes the records: its name, its making, and whether an existing one fits.
+//! The table that takes the records: its name, its creation, and whether an existing one fits.
 //!
-//! SQLite converts what is stored into a column by the column's *affinity*, which follows from the
-//! words of its declared type. A column that would change a value (a text `0012` in an INTEGER column
-//! becomes 12) is refused at the start, and not found out by an analyst in a year.
+//! SQLite converts a stored value by the column's *affinity*, which follows from the words of its
+//! declared type. A column that would change a value (a text `0012` becomes 12 in an INTEGER column) is
+//! refused at the start, so that nobody discovers it in the data a year later.
 
 use rusqlite::Connection;
 
 use crate::types::Offset;
 use crate::types::column::ColumnType;
 
-/// What a column is declared as.
+/// The declared type of a column.
 fn declared(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Text | ColumnType::Json | ColumnType::Timestamp => "TEXT",
@@ -21,7 +21,7 @@ fn declared(kind: ColumnType) -> &'static str {
     }
 }
 
-/// What SQLite makes of a declared type: <https://sqlite.org/datatype3.html>, 3.1.
+/// The affinity of a declared type: <https://sqlite.org/datatype3.html>, 3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Affinity {
     Integer,
@@ -43,8 +43,8 @@ fn affinity(declared: &str) -> Affinity {
     }
 }
 
-/// Whether a column of this affinity keeps the values as they are. A point in time is never taken
-/// for a number, and bytes are never converted.
+/// Whether a column of this affinity stores the values unchanged. A point in time never becomes a number,
+/// and bytes are never converted.
 fn keeps(affinity: Affinity, kind: ColumnType) -> bool {
     match kind {
         ColumnType::Text | ColumnType::Json => matches!(affinity, Affinity::Text | Affinity::Blob),
@@ -54,8 +54,8 @@ fn keeps(affinity: Affinity, kind: ColumnType) -> bool {
     }
 }
 
-/// Whether a column of a STRICT table, which refuses what it cannot convert, takes the values as they
-/// are.
+/// Whether a column of a STRICT table, which refuses values that it cannot convert, stores the values
+/// unchanged.
 fn takes_strictly(declared: &str, kind: ColumnType) -> bool {
     let names: &[&str] = match kind {
         ColumnType::Text | ColumnType::Json | ColumnType::Timestamp => &["TEXT", "ANY"],
@@ -67,7 +67,7 @@ fn takes_strictly(declared: &str, kind: ColumnType) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(declared))
 }
 
-/// What a column of a STRICT table is declared as.
+/// The declared type of a column in a STRICT table.
 fn declared_strictly(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Numeric => "ANY",
@@ -91,8 +91,8 @@ pub(super) fn create_statement<'c>(
     format!("CREATE TABLE {} ({})", quoted(table), list.join(", "))
 }
 
-/// The statement that inserts one row. `OR ABORT`: whatever a constraint of the table itself says,
-/// a row that is refused is reported, never dropped in silence and never put in another's place.
+/// The statement that inserts one row. `OR ABORT`: whatever a constraint of the table itself says, a
+/// refused row is reported, and never dropped silently or written over another one.
 pub(super) fn insert_statement<'c>(table: &str, columns: impl Iterator<Item = &'c str>) -> String {
     let (mut names, mut marks) = (String::new(), String::new());
     for (nth, name) in columns.enumerate() {
@@ -103,15 +103,14 @@ pub(super) fn insert_statement<'c>(table: &str, columns: impl Iterator<Item = &'
     format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", quoted(table))
 }
 
-/// Whether the table is there.
+/// Whether the table exists.
 pub(super) fn exists(database: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql =
         "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
     database.query_row(sql, [table], |row| Ok(row.get::<_, i64>(0)? > 0))
 }
 
-/// What keeps the existing table from taking rows of these columns, in words; empty where nothing
-/// does.
+/// Reasons why the existing table cannot take rows of these columns; empty if it can.
 pub(super) fn misfits<'c>(
     database: &Connection,
     table: &str,
@@ -179,8 +178,8 @@ pub(super) fn has_deferred_keys(database: &Connection, table: &str) -> rusqlite:
     database.query_row(sql, [table], |row| Ok(row.get::<_, i64>(0)? > 0))
 }
 
-/// The rows of this stream whose foreign keys are not met, by offset, each with the table that lacks
-/// the row. Reads the whole table. A table without row ids cannot be asked.
+/// The rows of this stream that violate foreign keys, by offset, each with the table that lacks the
+/// referenced row. Reads the whole table. Not possible for a table without row ids.
 pub(super) fn unmet_keys(
     database: &Connection,
     table: &str,
@@ -230,7 +229,7 @@ mod tests {
             ("DECIMAL(10,5)", Affinity::Numeric),
             ("BOOLEAN", Affinity::Numeric),
             ("DATETIME", Affinity::Numeric),
-            // The manual's own warning: by the order of its rules.
+            // The manual's own warning: the order of its rules decides.
             ("CHARINT", Affinity::Integer),
             ("FLOATING POINT", Affinity::Integer),
         ] {

@@ -1,4 +1,4 @@
-//! The sqlite sink as its users meet it: real files, through the trait, asked by a connection of the
+//! The sqlite sink as its users meet it: real files, through the trait, queried by a connection of the
 //! test's own.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Place {
         place
     }
 
-    /// Runs statements before any sink does.
+    /// Runs statements before the first sink is opened.
     pub(super) fn prepared(sql: &str) -> Place {
         let place = Place::new();
         std::fs::create_dir(place.dir.path().join("a")).unwrap();
@@ -60,7 +60,7 @@ impl Place {
     }
 }
 
-/// The answer to a question, by a connection of the test's own.
+/// The result of a query, by a connection of the test's own.
 pub(super) fn ask(path: &Path, sql: &str) -> Vec<Vec<Sql>> {
     let database = Connection::open(path).unwrap();
     let mut statement = database.prepare(sql).unwrap();
@@ -184,7 +184,7 @@ async fn the_default_table_holds_the_envelope() {
             row(11, only(text(""))),
         ]
     );
-    // As SQLite's own functions have it.
+    // In the form of SQLite's own functions.
     let within = "SELECT count(*), min(strftime('%s', timestamp)) FROM events
                   WHERE timestamp >= datetime(1700000000, 'unixepoch')
                   AND timestamp < datetime(1700000001, 'unixepoch')";
@@ -255,7 +255,7 @@ async fn bad_records_are_named_and_the_rest_lands() {
 
 #[tokio::test]
 async fn rows_that_the_table_refuses_are_bad_and_none_is_dropped_in_silence() {
-    // IGNORE and REPLACE would drop a row without a word.
+    // IGNORE and REPLACE would drop a row silently.
     let place = Place::prepared(
         "CREATE TABLE events (stream TEXT, offset INTEGER, timestamp TEXT, message_id TEXT,
             subject TEXT, application_properties TEXT,
@@ -347,7 +347,7 @@ async fn several_consumers_and_other_tables_live_in_one_file() {
 }
 
 #[tokio::test]
-async fn tables_that_do_not_fit_are_told_what_is_wrong() {
+async fn unsuitable_tables_are_reported_with_every_reason() {
     const REST: &str = "message_id TEXT, subject, application_properties TEXT, body BLOB";
     let cases = [
         (
@@ -386,7 +386,7 @@ async fn tables_that_do_not_fit_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn nothing_is_made_where_nothing_may_be_made() {
+async fn nothing_is_created_unless_allowed() {
     let place = Place::prepared("CREATE TABLE x (a)");
     let options = SqliteOptions { create: false, ..place.options.clone() };
     let why = fatal(open(&options).await);
@@ -401,7 +401,7 @@ async fn nothing_is_made_where_nothing_may_be_made() {
 }
 
 #[tokio::test]
-async fn a_look_tells_the_position_and_changes_nothing() {
+async fn an_inspection_returns_the_position_and_changes_nothing() {
     let place = Place::new();
     let look = || examine(&place.options, &STREAM.into(), &REFERENCE.into()).unwrap();
     assert_eq!(look(), None);
@@ -421,7 +421,7 @@ async fn a_look_tells_the_position_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_history_begins_at_any_offset_and_the_rows_stay() {
+async fn a_new_incarnation_begins_at_any_offset_and_the_rows_stay() {
     let place = Place::new();
     let mut sink = open(&place.options).await.unwrap();
     sink.write(&Arc::new(batch(10..12))).await.unwrap();

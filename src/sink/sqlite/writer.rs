@@ -1,4 +1,4 @@
-//! What the sink's thread owns: the connection, and what this process knows of its position.
+//! State of the sink's thread: the connection, and what this process knows of its position.
 
 use std::path::{Path, PathBuf};
 
@@ -23,20 +23,20 @@ pub(super) struct Writer {
     table: String,
     whose: Whose,
     rows: Rows,
-    /// `None` after a failure: it is opened anew before the next attempt.
+    /// `None` after a failure: it is opened again before the next attempt.
     database: Option<Database>,
-    /// The files that it was in.
+    /// The files of the last connection.
     files: Files,
-    /// The number under which this process owns the position.
+    /// The number with which this process owns the position.
     owner: i64,
     /// What is known of the position, and what may be done next.
     tracker: PositionTracker,
-    /// SQLite's count of changes to the schema, as of the last look at the table.
+    /// SQLite's count of schema changes at the last check of the table.
     schema: i64,
 }
 
 impl Writer {
-    /// Opens the database, has everything there that is needed, and takes the position.
+    /// Opens the database, creates what is needed, and takes the position.
     pub(super) fn open(
         options: SqliteOptions,
         stream: StreamName,
@@ -77,7 +77,7 @@ impl Writer {
         })
     }
 
-    /// What the database holds, as far as this process knows.
+    /// The position in the database, as far as this process knows.
     pub(super) fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
         self.get_ready()?;
         Ok(self.tracker.committed())
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Forgets the position. The rows stay: nothing forbids that the same offset comes again.
+    /// Forgets the position. The rows stay: the table may hold the same offset again.
     pub(super) fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready()?;
         self.commit(None, None)
@@ -147,7 +147,7 @@ impl Writer {
         database.check(self.files).map_err(Failed::Broken)?;
         let within = |error: rusqlite::Error| error::failed("write to", path, &error);
         let transaction = begin(database).map_err(Failed::Broken)?;
-        // First, so that a former owner finds out before it has worked.
+        // First, so that a former owner notices it before it does any work.
         let moved =
             positions::move_on(&transaction, &self.whose, self.owner, self.tracker.committed(), to);
         if !moved.map_err(within).map_err(Failed::Broken)? {
@@ -161,7 +161,7 @@ impl Writer {
             if !bad.is_empty() {
                 let bad = with_unmet(&transaction, &self.table, batch, bad);
                 let bad = bad.map_err(within).map_err(Failed::Broken)?;
-                // A trigger may have done it already.
+                // A trigger may have rolled back already.
                 if !transaction.is_autocommit() {
                     transaction.rollback().map_err(within).map_err(Failed::Broken)?;
                 }
@@ -173,7 +173,7 @@ impl Writer {
         self.tracker.committing(to);
         match transaction.execute_batch("COMMIT") {
             Ok(()) => {}
-            // A foreign key that waited for the commit. The transaction is still open.
+            // A deferred foreign key was violated. The transaction is still open.
             Err(error) if error::is_of_the_row(&error) && !transaction.is_autocommit() => {
                 let found = batch.map(|batch| unmet(&transaction, &self.table, batch));
                 let bad = found.transpose().map_err(within).map_err(Failed::Broken)?;
@@ -188,8 +188,8 @@ impl Writer {
         database.check(self.files).map_err(Failed::Broken)
     }
 
-    /// Whether the table still fits, where anybody has changed the schema since the last look. Within
-    /// a transaction that writes, nobody else can.
+    /// Checks that the table still fits, if the schema has changed since the last check. Within a write
+    /// transaction, nobody else can change it.
     fn look_again(&mut self, transaction: &Transaction<'_>) -> Result<(), SinkError> {
         let path = &self.path;
         let schema = schema_version(transaction).tried("read", path)?;
@@ -204,7 +204,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the database anew where the last attempt failed, and reads the position's row.
+    /// Opens the database again if the last attempt failed, and reads the position's row.
     fn get_ready(&mut self) -> Result<(), SinkError> {
         if self.database.is_some() && !self.tracker.must_read_row() {
             return Ok(());
@@ -220,7 +220,7 @@ impl Writer {
             held => return Err(self.lost(held)),
         };
         let Ok(compared) = self.tracker.compare(found) else { return Err(self.lost(held)) };
-        // A commit of our own: it syncs the log, which holds whatever was found here.
+        // A commit of this connection: it syncs the log, which holds everything that was found here.
         positions::move_on(&transaction, &self.whose, self.owner, found, found)
             .tried("write to", path)?;
         transaction.commit().tried("write to", path)?;
@@ -233,15 +233,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Why the position is not ours to move.
+    /// The error for a position that another process took or changed.
     fn lost(&self, held: Option<Held>) -> SinkError {
         let (path, whose) = (self.path.display(), &self.whose);
         let Whose { stream, reference } = whose;
         SinkError::Fatal(match held {
             None => format!(
                 "{path} no longer has the position of reference {reference:?} on stream {stream:?} \
-                 (table {}): its row was removed, or another database put in its place. Nothing more \
-                 is written. Start again to go on with what is there now.",
+                 (table {}): its row was removed, or the file was replaced by another database. Nothing \
+                 more is written. Restart to continue with the present database.",
                 positions::NAME
             ),
             Some(held) if held.owner != self.owner => format!(
@@ -252,8 +252,8 @@ impl Writer {
             ),
             Some(held) => format!(
                 "{path} holds another position than this process left there ({} instead of {}): an \
-                 older copy was put in its place, or the table {} was changed. Nothing more is \
-                 written. Start again to go on after the position that it holds now.",
+                 older copy was restored, or the table {} was changed. Nothing more is written. \
+                 Restart to continue after the position that it holds now.",
                 shown(held.position),
                 shown(self.tracker.committed()),
                 positions::NAME
@@ -262,24 +262,25 @@ impl Writer {
     }
 }
 
-/// What a failure leaves of the connection.
+/// State of the connection after a failure.
 enum Failed {
-    /// The transaction is rolled back, and the connection is as it was.
+    /// The transaction is rolled back, and the connection is as before.
     Cleanly(SinkError),
     /// The connection is not used any more.
     Broken(SinkError),
 }
 
-/// Begins to write: the lock is had from here on, so that what is read is what is changed.
+/// `BEGIN IMMEDIATE`: takes the write lock before reading, so that nobody changes the position in
+/// between.
 fn begin(database: &mut Database) -> Result<Transaction<'_>, SinkError> {
     let path = database.path().to_owned();
     let begun = database.connection.transaction_with_behavior(TransactionBehavior::Immediate);
     begun.tried("begin to write to", &path)
 }
 
-/// What was found behind a commit that had failed may stand in the kernel's memory only, in pages
-/// that a failed sync has marked as clean. Copied into the database they are written anew and
-/// synced, and then it is durable.
+/// Makes a commit durable that had failed and is found to count. Its pages may be only in the kernel's
+/// memory, where a failed sync has marked them as clean. Copied into the database they are written again
+/// and synced.
 fn settle(database: &Database) -> Result<(), SinkError> {
     let path = database.path();
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -297,12 +298,12 @@ fn settle(database: &Database) -> Result<(), SinkError> {
     )))
 }
 
-/// SQLite's count of changes to the schema, by whomever.
+/// SQLite's count of changes to the schema, by any program.
 fn schema_version(database: &Connection) -> rusqlite::Result<i64> {
     database.query_row("PRAGMA schema_version", [], |row| row.get(0))
 }
 
-/// Whether the table takes the rows; if not, why, and what to do.
+/// Checks that the table takes the rows; the error says why not, and what to do.
 pub(super) fn fits(
     database: &Connection,
     path: &Path,
@@ -327,7 +328,7 @@ pub(super) fn fits(
     )))
 }
 
-/// Why the position is not taken: another reference writes the stream into the table.
+/// The error if another reference writes the stream into the table.
 pub(super) fn shared(
     path: &Path,
     table: &str,
@@ -342,14 +343,14 @@ pub(super) fn shared(
     SinkError::Fatal(format!(
         "the table {table:?} in {path} already takes the stream {stream:?}, under the reference \
          {former:?} (up to {upto}): under {reference:?} every message would be in it twice. Was this consumer \
-         renamed? Then set reference = {former:?}, and it goes on where that one ended. Are there two? \
-         Give this one a `table` of its own. Are the rows of {former:?} gone? Then DELETE FROM \
-         {positions} WHERE stream = '{stream}' AND reference = '{former}'"
+         renamed? Then set reference = {former:?}, and it continues where that one ended. Are these two \
+         consumers? Give this one a `table` of its own. Were the rows of {former:?} deleted? Then DELETE \
+         FROM {positions} WHERE stream = '{stream}' AND reference = '{former}'"
     ))
 }
 
-/// The bad records, and those before them that only the commit would refuse: letters are written in
-/// order. Asked only where the table has such constraints, for it reads the table.
+/// The bad records, with those before them that only the commit would refuse: dead letters are written in
+/// order. Checked only if the table has such constraints, because it reads the table.
 fn with_unmet(
     database: &Connection,
     table: &str,
@@ -364,13 +365,14 @@ fn with_unmet(
     Ok(bad)
 }
 
-/// The records of the batch whose foreign keys are not met.
+/// The records of the batch that violate foreign keys.
 fn unmet(database: &Connection, table: &str, batch: &Batch) -> rusqlite::Result<Vec<BadRecord>> {
     let range = batch.first_offset()..=batch.last_offset();
     let mut bad: Vec<BadRecord> = table::unmet_keys(database, table, batch.stream().as_str())?
         .into_iter()
         .filter(|(offset, _)| range.contains(offset))
         .map(|(offset, parent)| BadRecord {
+            about: None,
             offset,
             reason: BadReason::Refused,
             detail: format!(
@@ -408,7 +410,7 @@ impl Writer {
         database.connection.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, bytes).unwrap();
     }
 
-    /// Commits the batch, or only its position by another's hand, and forgets the answer.
+    /// Commits the batch, or only its position (on another connection), and forgets the answer.
     pub(super) fn doubt(&mut self, batch: &Batch, by_us: bool) {
         let known = self.tracker.committed();
         if by_us {

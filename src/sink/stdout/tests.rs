@@ -10,9 +10,9 @@ struct Kept(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     bytes: Vec<u8>,
-    /// So many bytes more are taken; then one error.
+    /// This many more bytes are accepted; then one error.
     fails_after: Option<usize>,
-    /// True if whoever reads takes its time for each piece.
+    /// True if the reader takes a while for each piece.
     trickles: bool,
 }
 
@@ -20,7 +20,7 @@ impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut inner = self.0.lock().unwrap();
         if inner.trickles {
-            // That it is slow is the point; this is the sink's own thread.
+            // The slowness is part of the test; this is the sink's own thread.
             std::thread::sleep(Duration::from_millis(60));
         }
         let n = match &mut inner.fails_after {
@@ -86,7 +86,7 @@ async fn conforms() {
 
 #[tokio::test]
 async fn a_torn_line_stays_alone_and_the_batch_comes_again() {
-    // Wherever the failure falls, every line but at the most one can be read, and none is missing.
+    // Wherever the failure happens, every line except at most one can be read, and none is missing.
     for fails_after in (0..400).step_by(7) {
         let mut kept = Kept::default();
         kept.0.lock().unwrap().fails_after = Some(fails_after);
@@ -102,7 +102,7 @@ async fn a_torn_line_stays_alone_and_the_batch_comes_again() {
         let lines = kept.lines();
         let readable: Vec<u64> = lines.iter().filter_map(|line| offset_of(line)).collect();
         assert!(lines.len() - readable.len() <= 1, "failed after {fails_after}: {lines:?}");
-        // What is out as a whole is not written again.
+        // A line that was printed completely is not written again.
         assert_eq!(readable, [0, 1, 2, 3, 4], "failed after {fails_after}: {lines:?}");
     }
 }
@@ -130,7 +130,7 @@ async fn a_full_device_is_tried_again() {
     }
 }
 
-/// The runtime goes on, another task too, and the runtime can be dropped, while nobody reads.
+/// While nobody reads, the runtime and other tasks continue, and the runtime can be dropped.
 #[test]
 fn a_reader_that_does_not_read_blocks_nobody_else() {
     let (mut reader, writer) = io::pipe().unwrap();

@@ -276,7 +276,7 @@ impl StreamSink {
                     }
                     Err(error) => (BadReason::Undecodable, error.to_string()),
                 };
-                Some(BadRecord { offset: record.offset, reason, detail })
+                Some(BadRecord { about: None, offset: record.offset, reason, detail })
             })
             .take(BAD_RECORDS_MAX)
             .collect();

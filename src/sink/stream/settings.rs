@@ -5,7 +5,9 @@ use serde::Deserialize;
 
 use super::publisher::NAME_BYTES_MAX;
 use crate::settings::secret::{self, SecretText};
-use crate::settings::{BrokerAddress, BrokerConfig, BrokerKeys, HumanDuration, TlsConfig};
+use crate::settings::{
+    BrokerAddress, BrokerConfig, BrokerKeys, HumanDuration, OauthKeys, TlsConfig,
+};
 use crate::sink::declaration::Check;
 use crate::types::{Reference, Secret, StreamName};
 
@@ -26,6 +28,9 @@ pub struct StreamSettings {
     /// Encryption of the connection to `uri`, if that is `rabbitmq-stream+tls`.
     #[serde(default)]
     pub tls: Option<Box<TlsConfig>>,
+    /// Access tokens for the broker of `uri`, instead of a password.
+    #[serde(default)]
+    pub oauth: Option<Box<OauthKeys>>,
     /// Name by which that broker recognises repeated messages, at most 244 bytes. Default: made
     /// from the source stream and the reference. Never change it, and never use it twice.
     #[serde(default)]
@@ -90,8 +95,10 @@ impl StreamSettings {
         if self.timeout.0.is_zero() {
             bad("timeout", "0s is out of range: expected more".to_owned());
         }
-        if self.tls.is_some() && self.uri.is_none() {
-            bad("tls", "it has no effect without `uri`: [broker] has its own".to_owned());
+        for (key, is_given) in [("tls", self.tls.is_some()), ("oauth", self.oauth.is_some())] {
+            if is_given && self.uri.is_none() {
+                bad(key, "it has no effect without `uri`: [broker] has its own".to_owned());
+            }
         }
     }
 
@@ -101,6 +108,7 @@ impl StreamSettings {
             let keys = BrokerKeys {
                 uri: Some(uri),
                 tls: self.tls.as_deref().cloned(),
+                oauth: self.oauth.as_deref().cloned(),
                 ..BrokerKeys::default()
             };
             let (at, folder) = (check.at(), check.folder());

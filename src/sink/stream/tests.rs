@@ -12,7 +12,7 @@ struct Leader {
     messages: Vec<u64>,
     sequences: HashMap<String, u64>,
     offsets: HashMap<Reference, Offset>,
-    /// So many more messages are taken; the connection breaks instead of the next.
+    /// This many more messages are accepted; the connection breaks instead of the next.
     takes: Option<usize>,
     /// Takes messages, and breaks before it confirms them.
     breaks_at_confirm: bool,
@@ -195,7 +195,7 @@ async fn a_sequence_that_went_back_is_fatal() {
     assert_eq!(kept(&publisher), [] as [u64; 0]);
 }
 
-/// A leader took the batch under way and showed it, and is lost with it before it confirmed.
+/// A leader took the batch in flight and showed it, and is lost with it before it confirmed.
 #[tokio::test]
 async fn what_was_never_confirmed_may_go_back() {
     let publisher = Scripted::default();
@@ -233,7 +233,7 @@ async fn a_position_that_went_back_is_fatal() {
 /// The number of a history is on the target before the sink says that it has begun, and is written
 /// again for as long as no message stands for it.
 #[tokio::test]
-async fn a_new_history_is_written_down_before_it_begins() {
+async fn a_new_incarnation_is_recorded_before_it_begins() {
     let publisher = Scripted::default();
     let mut one = sink(&publisher).await;
     one.write(&Arc::new(batch(0..9))).await.unwrap();
@@ -252,7 +252,7 @@ async fn a_new_history_is_written_down_before_it_begins() {
 }
 
 #[tokio::test]
-async fn the_highest_history_counts_though_the_broker_forgot_some() {
+async fn the_highest_incarnation_counts_though_the_broker_forgot_some() {
     let publisher = Scripted::default();
     let sequences = [("p", 0), ("p~3", 7), ("p~6", 4)].map(|(n, s)| (n.to_owned(), s));
     publisher.leader.lock().unwrap().sequences = sequences.into();

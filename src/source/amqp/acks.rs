@@ -1,49 +1,172 @@
-//! Acknowledgements: which deliveries are done, and how far the broker may be told so.
+//! What the broker may send on the consumer's channel: acknowledgements, each of which asks for another
+//! delivery, and a consumer with a larger prefetch count in place of one that has become too small.
+//!
+//! The broker takes a prefetch count only with a new consumer (`rabbit_stream_queue:consume`; it refuses
+//! one for the whole channel). So after messages that were far larger than those that follow, the consumer
+//! is cancelled, and a new one begins on the same channel behind the last delivery. Deliveries of the former
+//! one are acknowledged as before; they ask for nothing then.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::connection::MAIN;
 use crate::broker::{Budget, Held};
 use crate::sync::lock;
+use crate::types::Offset;
+use crate::wire::amqp091::{self as amqp, StartAt};
 
-/// Deliveries of one channel, which are numbered from 1. All up to a number are acknowledged at once.
+/// A new consumer is worth its exchange if it may have so many times as much under way.
+const WORTHWHILE: u64 = 4;
+
+/// Messages that are asked for one by one after the broker ended a connection by an error of its own: as many
+/// as it may have been about to deliver.
+const CAREFUL: u64 = 1024;
+
+/// Request for a consumer that begins there.
+pub(super) type Consume = Box<dyn Fn(StartAt) -> Vec<u8> + Send + Sync>;
+
+/// Deliveries of one channel, numbered from 1. An acknowledgement covers all deliveries up to a number.
 pub(super) struct Acks {
     state: Mutex<State>,
     budget: Arc<Budget>,
     wake: Arc<Notify>,
+    consume: Consume,
+    /// See [`Acks::is_careful`].
+    careful: Arc<AtomicBool>,
 }
 
 struct State {
-    /// First number that is not done.
+    /// First number that is not finished.
     next: u64,
-    /// Done above it: last numbers by first ones.
+    /// Finished ranges above it: last numbers by first ones.
     done: BTreeMap<u64, u64>,
-    /// Last number told to the broker.
+    /// Last number that was acknowledged.
     told: u64,
     is_open: bool,
+    /// First number of the present consumer's deliveries.
+    first: u64,
+    prefetch: u16,
+    stage: Stage,
+}
+
+/// The consumer's replacement by one with a larger prefetch count.
+enum Stage {
+    /// The broker has not confirmed the consumer yet, asked at this time.
+    Beginning(Instant),
+    /// The consumer has this tag.
+    Consuming(Vec<u8>),
+    /// It was cancelled at this time.
+    Cancelling(Instant),
+    /// Nothing more comes of it; the next one is to begin here.
+    Cancelled(Offset),
 }
 
 impl Acks {
-    pub(super) fn new(budget: &Arc<Budget>, wake: &Arc<Notify>) -> Arc<Acks> {
-        let state = State { next: 1, done: BTreeMap::new(), told: 0, is_open: true };
-        let (budget, wake) = (Arc::clone(budget), Arc::clone(wake));
-        Arc::new(Acks { state: Mutex::new(state), budget, wake })
+    /// For a consumer that is about to be requested with this prefetch count.
+    pub(super) fn new(
+        budget: &Arc<Budget>,
+        wake: &Arc<Notify>,
+        prefetch: u16,
+        careful: &Arc<AtomicBool>,
+        consume: Consume,
+    ) -> Arc<Acks> {
+        let state = State {
+            next: 1,
+            done: BTreeMap::new(),
+            told: 0,
+            is_open: true,
+            first: 1,
+            prefetch,
+            stage: Stage::Beginning(Instant::now()),
+        };
+        let (budget, wake, careful) = (Arc::clone(budget), Arc::clone(wake), Arc::clone(careful));
+        Arc::new(Acks { state: Mutex::new(state), budget, wake, consume, careful })
     }
 
-    /// The number up to which to acknowledge now, once.
-    pub(super) fn take(&self) -> Option<u64> {
+    /// True if messages are asked for one by one, on all connections of this source, as one of them may be one
+    /// that the broker cannot deliver.
+    pub(super) fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Relaxed)
+    }
+
+    /// Asks for messages one by one from the next connection on.
+    pub(super) fn be_careful(&self) {
+        self.careful.store(true, Ordering::Relaxed);
+    }
+
+    /// Request for a consumer that begins there.
+    pub(super) fn request(&self, start: StartAt) -> Vec<u8> {
+        (self.consume)(start)
+    }
+
+    /// The broker has confirmed the consumer, which has this tag.
+    pub(super) fn confirmed(&self, tag: &[u8]) {
+        lock(&self.state).stage = Stage::Consuming(tag.to_vec());
+    }
+
+    /// The broker has cancelled the consumer: the next one begins at this offset, and its first delivery has
+    /// this number.
+    pub(super) fn cancelled(&self, at: Offset, first: u64) {
         let mut state = lock(&self.state);
-        let last = state.next - 1;
-        let is_due = state.is_open && last > state.told;
-        is_due.then(|| {
-            state.told = last;
-            last
-        })
+        (state.stage, state.first) = (Stage::Cancelled(at), first);
+        drop(state);
+        self.wake.notify_one();
     }
 
-    /// Nothing is acknowledged any more; later deliveries belong to another channel.
+    /// True if the broker has not answered a request for a consumer, or for its end, for so long.
+    pub(super) fn is_overdue(&self, limit: Duration) -> bool {
+        let state = lock(&self.state);
+        match &state.stage {
+            Stage::Beginning(since) | Stage::Cancelling(since) => {
+                state.is_open && since.elapsed() > limit
+            }
+            Stage::Consuming(_) | Stage::Cancelled(_) => false,
+        }
+    }
+
+    /// Appends the frames that are to be sent now.
+    pub(super) fn put_due(&self, out: &mut Vec<u8>) {
+        let mut state = lock(&self.state);
+        if !state.is_open {
+            return;
+        }
+        let last = state.next - 1;
+        if last > state.told {
+            state.told = last;
+            out.extend(amqp::ack(MAIN, last));
+        }
+        match &state.stage {
+            Stage::Consuming(_) if self.is_careful() => {
+                self.careful.store(last < CAREFUL, Ordering::Relaxed);
+            }
+            Stage::Consuming(tag) => {
+                if self.budget.affordable() >= u64::from(state.prefetch) * WORTHWHILE {
+                    out.extend(amqp::cancel(MAIN, tag));
+                    state.stage = Stage::Cancelling(Instant::now());
+                }
+            }
+            Stage::Cancelled(at) => {
+                let at = *at;
+                state.prefetch = u16::try_from(self.budget.affordable()).unwrap_or(u16::MAX);
+                state.stage = Stage::Beginning(Instant::now());
+                self.budget.open(state.prefetch);
+                tracing::debug!(
+                    prefetch = state.prefetch,
+                    at = at.0,
+                    "a consumer that may have more messages under way begins"
+                );
+                out.extend(amqp::qos(MAIN, state.prefetch));
+                out.extend((self.consume)(StartAt::Offset(at)));
+            }
+            Stage::Beginning(_) | Stage::Cancelling(_) => {}
+        }
+    }
+
+    /// Stops all acknowledgements; later deliveries belong to another channel.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.is_open, false) {
@@ -63,9 +186,9 @@ impl Acks {
             next = last + 1;
         }
         state.next = next;
-        let credits = state.next - before;
-        if credits > 0 {
-            self.budget.returned(credits);
+        if next > before {
+            // Those of a former consumer ask for nothing.
+            self.budget.returned(next.saturating_sub(before.max(state.first)));
             drop(state);
             self.wake.notify_one();
         }
@@ -82,7 +205,7 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // The memory first: what the credit brings needs it.
+        // The memory first: the deliveries that the credit allows need it.
         drop(self.held.take());
         self.acks.done(self.first, self.last);
     }
@@ -92,18 +215,70 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn acks(budget: &Arc<Budget>, prefetch: u16) -> Arc<Acks> {
+        budget.open(prefetch);
+        let consume: Consume = Box::new(|start| amqp::consume(MAIN, "q", start, (&[], false)));
+        let careful = Arc::default();
+        let acks = Acks::new(budget, &Arc::new(Notify::new()), prefetch, &careful, consume);
+        acks.confirmed(b"first");
+        acks
+    }
+
+    fn due(acks: &Acks) -> Vec<u8> {
+        let mut out = Vec::new();
+        acks.put_due(&mut out);
+        out
+    }
+
     #[test]
     fn only_what_is_done_without_a_gap_is_acknowledged() {
-        let budget = Budget::new(1 << 20);
-        budget.open(10);
-        let acks = Acks::new(&budget, &Arc::new(Notify::new()));
+        let acks = acks(&Budget::new(1 << 20), 1024);
         acks.done(3, 4);
-        assert_eq!(acks.take(), None);
+        assert!(due(&acks).is_empty());
         acks.done(1, 2);
-        assert_eq!(acks.take(), Some(4));
-        assert_eq!(acks.take(), None);
+        assert_eq!(due(&acks), amqp::ack(MAIN, 4));
+        assert!(due(&acks).is_empty());
         acks.done(5, 5);
         acks.close();
-        assert_eq!(acks.take(), None, "nothing on a channel that is gone");
+        assert!(due(&acks).is_empty(), "nothing on a channel that is gone");
+    }
+
+    #[test]
+    fn after_an_error_of_the_broker_messages_are_asked_for_one_by_one_for_a_while() {
+        let acks = acks(&Budget::new(1 << 20), 1);
+        acks.be_careful();
+        acks.done(1, CAREFUL - 1);
+        assert_eq!(due(&acks), amqp::ack(MAIN, CAREFUL - 1));
+        assert!(acks.is_careful());
+        acks.done(CAREFUL, CAREFUL);
+        assert_eq!(due(&acks), amqp::ack(MAIN, CAREFUL));
+        assert!(!acks.is_careful());
+        assert_eq!(due(&acks), amqp::cancel(MAIN, b"first"));
+    }
+
+    #[test]
+    fn a_consumer_that_has_become_too_small_is_replaced_behind_its_last_delivery() {
+        let budget = Budget::new(1 << 20);
+        let acks = acks(&budget, 2);
+        assert_eq!(due(&acks), amqp::cancel(MAIN, b"first"), "nothing was seen that forbids more");
+        assert!(due(&acks).is_empty(), "once");
+        assert!(!acks.is_overdue(Duration::from_secs(60)) && acks.is_overdue(Duration::ZERO));
+        acks.done(1, 1);
+        assert_eq!(due(&acks), amqp::ack(MAIN, 1), "what comes meanwhile is acknowledged");
+        acks.cancelled(Offset(77), 3);
+        let wanted = [amqp::qos(MAIN, 1024), acks.request(StartAt::Offset(Offset(77)))].concat();
+        assert_eq!(due(&acks), wanted);
+        acks.confirmed(b"second");
+        assert!(due(&acks).is_empty(), "it is large enough");
+        // The former one's last delivery asks for nothing; what the new one may send stays the same.
+        for _ in 0..1024 {
+            assert!(budget.has_credit());
+            drop(budget.reserve(1));
+        }
+        assert!(!budget.has_credit());
+        acks.done(2, 2);
+        assert!(!budget.has_credit());
+        acks.done(3, 3);
+        assert!(budget.has_credit());
     }
 }

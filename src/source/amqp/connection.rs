@@ -1,11 +1,10 @@
 //! One connection: handshake, requests with time limits, heartbeats, and the tasks that read and
 //! write.
 //!
-//! The reader never waits for a consumer: what it delivers has been admitted by the budget before its
-//! body is read, and the queue has room for all that the budget admits.
+//! The reader never waits for a consumer: the budget has admitted a message before its body is read, and
+//! the queue has room for everything that the budget admits.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,15 +14,19 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::acks::Acks;
-use super::error::closed;
+use super::channels::Channels;
+use super::error::{closed, login_refused};
+use super::probe::Probe;
 use super::reader::{Main, Reader};
-use crate::broker::{Endpoint, Mechanism, ReadHalf, WriteHalf, dial};
+use crate::broker::{Endpoint, Identity, ReadHalf, WriteHalf, dial};
+use crate::oauth::Renewals;
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::sync::lock;
-use crate::types::{Offset, StreamName};
-use crate::wire::amqp091::{self as amqp, FrameKind, Method, PROTOCOL_HEADER};
+use crate::tls;
+use crate::types::StreamName;
+use crate::wire::amqp091::{self as amqp, Closed, FrameKind, Method, PROTOCOL_HEADER};
 
-/// Largest frame that is offered, and read before the limits are agreed.
+/// Largest frame that this client proposes, and accepts before the limits are agreed.
 pub(super) const FRAME_MAX: u32 = 128 << 10;
 
 /// Channel of the consumer; probes use those after it.
@@ -32,16 +35,15 @@ pub(super) const MAIN: u16 = 1;
 /// Time limit of a write if there are no heartbeats.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 
-/// Where the answer to a request goes.
+/// Where the answer to a request is sent.
 pub(super) type Answer = oneshot::Sender<Result<Method, SourceError>>;
 
-/// What waits for something on a channel.
+/// A request that waits on a channel.
 #[derive(Default)]
 pub(super) struct Slot {
     /// Waits for this method.
     pub(super) waiting: Option<(u16, u16, Answer)>,
-    /// First and last offset that a probe has seen.
-    pub(super) seen: Option<watch::Sender<Option<(Offset, Offset)>>>,
+    pub(super) probe: Option<Probe>,
     pub(super) main: Option<Main>,
 }
 
@@ -51,6 +53,7 @@ pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) stream: StreamName,
     pub(super) slots: Mutex<HashMap<u16, Slot>>,
+    channels: Mutex<Channels>,
     pub(super) acks: Mutex<Option<Arc<Acks>>>,
     pub(super) wake: Arc<Notify>,
     out: mpsc::Sender<Vec<u8>>,
@@ -58,6 +61,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// This channel is closed on both sides.
+    pub(super) fn freed(&self, channel: u16) {
+        lock(&self.channels).freed(channel);
+    }
+
     /// Ends the connection; the first reason counts.
     pub(super) fn end(&self, why: SourceError) {
         self.ended.send_if_modified(|ended| {
@@ -80,7 +88,38 @@ impl Shared {
         SourceError::new(kind, format!("broker {}: {what}", self.endpoint))
     }
 
-    /// Sends without waiting; a full queue means that the socket is stuck, which the writer notices.
+    /// Sends a request and waits for its answer, within the time limit of a request.
+    pub(super) async fn call(
+        &self,
+        channel: u16,
+        frame: Vec<u8>,
+        answer: (u16, u16),
+    ) -> Result<Method, SourceError> {
+        let (sender, answered) = oneshot::channel();
+        lock(&self.slots).entry(channel).or_default().waiting = Some((answer.0, answer.1, sender));
+        if self.ended.borrow().is_some() {
+            return Err(self.reason());
+        }
+        let limit = self.options.request_timeout;
+        let exchange = async {
+            self.out.send(frame).await.map_err(|_| self.reason())?;
+            answered.await.map_err(|_| self.reason())?
+        };
+        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+            Err(self.error(ErrorKind::Connection, format_args!("no answer within {limit:?}")))
+        })
+    }
+
+    /// Waits for the end of the connection, and returns the reason.
+    pub(super) async fn ended(&self) -> SourceError {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this.
+        drop(ended.wait_for(Option::is_some).await);
+        self.reason()
+    }
+
+    /// Queues a frame without waiting. If the queue is full, the socket is stuck, which the writer
+    /// notices.
     pub(super) fn send_now(&self, frame: Vec<u8>) {
         self.out.try_send(frame).unwrap_or_default();
     }
@@ -90,9 +129,6 @@ impl Shared {
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) version: String,
-    channels: AtomicU16,
-    /// Highest id of a channel.
-    channel_max: u16,
     tasks: [AbortHandle; 2],
 }
 
@@ -110,8 +146,11 @@ impl Connection {
         options: &ConnectOptions,
         stream: &StreamName,
     ) -> Result<Connection, SourceError> {
+        // Before the time limit of the connection begins: it has one of its own.
+        let identity = Identity::of(options).await?;
         let limit = options.connect_timeout;
-        let opened = tokio::time::timeout(limit, Self::open_slowly(endpoint, options, stream));
+        let opening = Self::open_slowly(endpoint, options, &identity, stream);
+        let opened = tokio::time::timeout(limit, opening);
         opened.await.unwrap_or_else(|_| {
             let what = format!("broker {endpoint}: no AMQP 0.9.1 connection within {limit:?}");
             Err(SourceError::new(ErrorKind::Connection, what))
@@ -121,6 +160,7 @@ impl Connection {
     async fn open_slowly(
         endpoint: &Endpoint,
         options: &ConnectOptions,
+        identity: &Identity<'_>,
         stream: &StreamName,
     ) -> Result<Connection, SourceError> {
         let (read, write) = dial(endpoint, options).await?;
@@ -130,13 +170,12 @@ impl Connection {
             Method::Start { version, .. } => version,
             other => return Err(hand.unexpected(&other)),
         };
-        let login = match &options.mechanism {
-            Mechanism::Plain { username, password } => Some((username.as_str(), password)),
-            Mechanism::External => None,
+        hand.send(&amqp::start_ok(&options.name, identity.plain())).await?;
+        let answer = match hand.next_or_closed().await? {
+            Ok(answer) => answer,
+            Err(why) => return Err(login_refused(&why, endpoint, identity, options, stream)),
         };
-        hand.send(&amqp::start_ok(&options.name, login)).await?;
-        let Method::Tune { channels, frame_max, heartbeat } = hand.next(options, stream).await?
-        else {
+        let Method::Tune { channels, frame_max, heartbeat } = answer else {
             return Err(hand.error("it asks for a login in several steps, which is not supported"));
         };
         let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
@@ -159,6 +198,7 @@ impl Connection {
             options: options.clone(),
             stream: stream.clone(),
             slots: Mutex::default(),
+            channels: Mutex::new(Channels::new(if channels == 0 { u16::MAX } else { channels })),
             acks: Mutex::default(),
             wake: Arc::new(Notify::new()),
             out,
@@ -169,8 +209,11 @@ impl Connection {
         let writing = write_all(Arc::clone(&shared), write, queue, heartbeat);
         let tasks =
             [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
-        let channel_max = if channels == 0 { u16::MAX } else { channels };
-        Ok(Connection { shared, version, channels: AtomicU16::new(MAIN + 1), channel_max, tasks })
+        if let Some(renewals) = identity.renewals() {
+            // It ends with the connection.
+            tokio::spawn(renew(renewals, Arc::clone(&shared)));
+        }
+        Ok(Connection { shared, version, tasks })
     }
 
     /// Opens the consumer's channel; once.
@@ -180,11 +223,11 @@ impl Connection {
 
     /// Opens a new channel.
     pub(super) async fn channel(&self) -> Result<Channel<'_>, SourceError> {
-        let id = self.channels.fetch_add(1, Ordering::Relaxed);
-        if id >= self.channel_max {
-            let what = "the connection has used all its channels";
+        let unused = lock(&self.shared.channels).take();
+        let Some(id) = unused else {
+            let what = "all channels of the connection are in use";
             return Err(self.shared.error(ErrorKind::Connection, what));
-        }
+        };
         self.open_channel(id).await
     }
 
@@ -195,40 +238,14 @@ impl Connection {
     }
 
     pub(super) async fn ended(&self) -> SourceError {
-        let mut ended = self.shared.ended.subscribe();
-        // The sender lives as long as this connection.
-        drop(ended.wait_for(Option::is_some).await);
-        self.shared.reason()
+        self.shared.ended().await
     }
 
-    /// Closes in good order, within the time limit of a request.
+    /// Closes gracefully, within the time limit of a request.
     pub(super) async fn close(&self) {
         let close = amqp::call(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0]);
-        drop(self.call(0, close, (10, 51)).await);
+        drop(self.shared.call(0, close, (10, 51)).await);
         self.shared.end(SourceError::new(ErrorKind::Connection, "the connection was closed"));
-    }
-
-    async fn call(
-        &self,
-        channel: u16,
-        frame: Vec<u8>,
-        answer: (u16, u16),
-    ) -> Result<Method, SourceError> {
-        let shared = &self.shared;
-        let (sender, answered) = oneshot::channel();
-        lock(&shared.slots).entry(channel).or_default().waiting =
-            Some((answer.0, answer.1, sender));
-        if shared.ended.borrow().is_some() {
-            return Err(shared.reason());
-        }
-        let limit = shared.options.request_timeout;
-        let exchange = async {
-            shared.out.send(frame).await.map_err(|_| shared.reason())?;
-            answered.await.map_err(|_| shared.reason())?
-        };
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
-            Err(shared.error(ErrorKind::Connection, format_args!("no answer within {limit:?}")))
-        })
     }
 }
 
@@ -244,7 +261,7 @@ impl Channel<'_> {
         frame: Vec<u8>,
         answer: (u16, u16),
     ) -> Result<Method, SourceError> {
-        self.connection.call(self.id, frame, answer).await
+        self.connection.shared.call(self.id, frame, answer).await
     }
 }
 
@@ -253,7 +270,11 @@ impl Drop for Channel<'_> {
         if self.id == MAIN {
             return;
         }
-        lock(&self.connection.shared.slots).remove(&self.id);
+        if lock(&self.connection.shared.slots).remove(&self.id).is_none() {
+            // The broker has closed it, or the connection.
+            self.connection.shared.freed(self.id);
+            return;
+        }
         self.connection.shared.send_now(amqp::call(self.id, 20, 40, &[0, 200, 0, 0, 0, 0, 0]));
     }
 }
@@ -277,9 +298,9 @@ impl Handshake<'_> {
 
     async fn send(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         let sent = self.write.write_all(frame).await;
-        sent.map_err(|e| self.error(e))?;
+        sent.map_err(|e| self.broken(&e))?;
         let flushed = self.write.flush().await;
-        flushed.map_err(|e| self.error(e))
+        flushed.map_err(|e| self.broken(&e))
     }
 
     async fn next(
@@ -287,6 +308,11 @@ impl Handshake<'_> {
         options: &ConnectOptions,
         stream: &StreamName,
     ) -> Result<Method, SourceError> {
+        self.next_or_closed().await?.map_err(|why| closed(&why, options, stream))
+    }
+
+    /// The next method; the inner error if it is the broker's Close.
+    async fn next_or_closed(&mut self) -> Result<Result<Method, Closed>, SourceError> {
         loop {
             if self.buffer.starts_with(b"AMQP") {
                 return Err(self.error("it speaks another version of AMQP than 0.9.1"));
@@ -299,18 +325,50 @@ impl Handshake<'_> {
                     let frame = self.buffer.split_to(head.bytes);
                     let payload = frame.get(head.payload()).unwrap_or_default();
                     let method = Method::parse(payload).map_err(|e| self.error(e))?;
-                    return match method {
-                        Method::ConnectionClose(why) => Err(closed(&why, options, stream)),
+                    return Ok(match method {
+                        Method::ConnectionClose(why) => Err(why),
                         other => Ok(other),
-                    };
+                    });
                 }
                 Some(head) => drop(self.buffer.split_to(head.bytes)),
                 None => {
                     let read = self.read.read_buf(&mut self.buffer).await;
-                    if read.map_err(|e| self.error(e))? == 0 {
+                    if read.map_err(|e| self.broken(&e))? == 0 {
                         return Err(self.error("it closed the connection during the login. Is it the port of AMQP 0.9.1 (5672, or 5671 with TLS)?"));
                     }
                 }
+            }
+        }
+    }
+
+    fn broken(&self, error: &std::io::Error) -> SourceError {
+        match tls::is_of_tls(error) {
+            true => self.error(format_args!("TLS handshake: {}", tls::in_words(error))),
+            false => self.error(error),
+        }
+    }
+}
+
+/// Gives the broker each newer token, until the connection ends.
+async fn renew(mut renewals: Renewals, shared: Arc<Shared>) {
+    loop {
+        let token = tokio::select! {
+            _ = shared.ended() => return renewals.ended(),
+            token = renewals.newer() => token,
+        };
+        let frame = amqp::update_secret(token.secret());
+        match shared.call(0, frame, (10, 71)).await {
+            Ok(_) => {
+                tracing::debug!(node = %shared.endpoint, "the broker has the new access token");
+            }
+            Err(error) => {
+                // It closes the connection where it refuses a token.
+                let what = match error.kind() {
+                    ErrorKind::Refused => format!("{error}: {}", renewals.refused()),
+                    _ => error.to_string(),
+                };
+                tracing::warn!(node = %shared.endpoint, what, "the access token was not renewed");
+                return shared.end(error);
             }
         }
     }
@@ -327,6 +385,9 @@ async fn write_all(
         seconds => Duration::from_secs(seconds.into()) / 2,
     };
     let limit = if heartbeat == 0 { WRITE_MAX } else { every * 4 };
+    let answer_max = shared.options.request_timeout;
+    // So often, too, it is asked whether an answer is overdue.
+    let every = every.min(answer_max);
     loop {
         let mut bytes = tokio::select! {
             frame = queue.recv() => match frame {
@@ -339,9 +400,13 @@ async fn write_all(
         while let Ok(frame) = queue.try_recv() {
             bytes.extend(frame);
         }
-        let done = lock(&shared.acks).as_ref().and_then(|acks| acks.take());
-        if let Some(tag) = done {
-            bytes.extend(amqp::ack(MAIN, tag));
+        let acks = lock(&shared.acks).clone();
+        if let Some(acks) = acks {
+            if acks.is_overdue(answer_max) {
+                let what = format!("no answer to a consumer within {answer_max:?}");
+                return shared.end(shared.error(ErrorKind::Connection, what));
+            }
+            acks.put_due(&mut bytes);
         }
         if bytes.is_empty() {
             continue;

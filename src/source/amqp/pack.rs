@@ -1,17 +1,18 @@
-//! Deliveries as chunks: those that are there together, with consecutive offsets and one time.
+//! Makes chunks of deliveries: those that have arrived together, with consecutive offsets and one time.
 //!
-//! The first delivery of a subscription is a chunk of its own: its identity is that of its record,
-//! and is compared with the one that was durable.
+//! The first delivery of a subscription is a chunk of its own: the chunk's identity is that of its
+//! record, and is compared with the identity of the durable position.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::acks::{Acks, Permit};
+use super::encoding::Encoding;
 use crate::broker::{Budget, Held};
 use crate::source::{Delivery, ErrorKind, SourceError};
 use crate::types::{ChunkId, Offset, Timestamp};
-use crate::wire::amqp091::{self as amqp, Delivered, Incoming, Style, begin_message};
+use crate::wire::amqp091::{Delivered, Incoming};
 use crate::wire::chunk::HEADER_BYTES;
 
 /// Most bytes of a chunk that holds several messages.
@@ -27,19 +28,18 @@ const ALONE_BYTES_MIN: u64 = 32 << 10;
 pub(super) struct Pack {
     pub(super) budget: Arc<Budget>,
     pub(super) acks: Arc<Acks>,
-    pub(super) queue: String,
-    pub(super) style: Style,
-    /// Form in which its messages are encoded ([`ChunkId::epoch_of_record`]).
-    form: u16,
+    encoding: Encoding,
     bytes: Vec<u8>,
     filled: Option<Filled>,
     open: Option<Open>,
     /// Number of the last delivery on the channel.
     last_tag: u64,
+    /// Offset after the last message that is complete.
+    next: Option<Offset>,
     is_first: bool,
 }
 
-/// Messages that are complete.
+/// Complete messages.
 struct Filled {
     first: Offset,
     count: u16,
@@ -60,15 +60,26 @@ struct Open {
 }
 
 impl Pack {
-    /// An empty chunk, for messages from a broker of this version.
-    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, queue: String, version: &str) -> Pack {
-        let (style, form) = (Style::of(version), amqp::form(version));
-        let (filled, open) = (None, None);
+    /// An empty chunk.
+    pub(super) fn new(budget: Arc<Budget>, acks: Arc<Acks>, encoding: Encoding) -> Pack {
+        let (filled, open, next) = (None, None, None);
         let (bytes, last_tag) = (Vec::new(), 0);
-        Pack { budget, acks, queue, style, form, bytes, filled, open, last_tag, is_first: true }
+        Pack { budget, acks, encoding, bytes, filled, open, last_tag, next, is_first: true }
     }
 
-    /// Begins a message whose memory is taken. Returns the chunk that it does not go into.
+    /// Offset after the last message that is complete, and number of the delivery after it. `None` before the first one, and
+    /// within a message.
+    pub(super) fn ahead(&self) -> Option<(Offset, u64)> {
+        self.next.filter(|_| self.open.is_none()).map(|next| (next, self.last_tag + 1))
+    }
+
+    /// Offset after the last message that is complete.
+    pub(super) fn next(&self) -> Option<Offset> {
+        self.next
+    }
+
+    /// Begins a message whose memory was admitted. Returns the open chunk if the message does not fit
+    /// into it.
     pub(super) fn begin(
         &mut self,
         delivered: &Delivered,
@@ -98,14 +109,7 @@ impl Pack {
         }
         let start = self.bytes.len();
         self.bytes.extend([0; 4]);
-        let begun = begin_message(
-            &mut self.bytes,
-            properties,
-            body_bytes,
-            delivered,
-            &self.queue,
-            self.style,
-        );
+        let begun = self.encoding.begin(&mut self.bytes, properties, body_bytes, delivered);
         let incoming = begun.map_err(|error| {
             SourceError::new(
                 ErrorKind::Violation,
@@ -116,7 +120,7 @@ impl Pack {
         Ok(done)
     }
 
-    /// Takes a part of the body. Returns the chunks that are complete with it.
+    /// Takes a part of the body. Returns the chunks that it completes.
     pub(super) fn body(&mut self, part: &[u8]) -> Result<[Option<Delivery>; 2], SourceError> {
         let Some(open) = &mut self.open else {
             return Err(SourceError::new(
@@ -131,13 +135,14 @@ impl Pack {
         Ok(if open.left == 0 { self.complete() } else { [None, None] })
     }
 
-    /// Completes the message, if all of it is there.
+    /// Completes the message, if all of it has arrived.
     pub(super) fn complete(&mut self) -> [Option<Delivery>; 2] {
         let Some(open) = self.open.take_if(|open| open.left == 0) else { return [None, None] };
         let length = u32::try_from(self.bytes.len() - open.start - 4).unwrap_or(u32::MAX);
         if let Some(prefix) = self.bytes.get_mut(open.start..open.start + 4) {
             prefix.copy_from_slice(&length.to_be_bytes());
         }
+        self.next = Some(open.incoming.offset.next());
         let now = || Timestamp::now().0;
         let joins = self.filled.as_mut().filter(|filled| {
             open.incoming.offset.0 == filled.first.0 + u64::from(filled.count)
@@ -176,20 +181,20 @@ impl Pack {
         [before, after]
     }
 
-    /// The messages that are complete, as a chunk. One that is being received goes on.
+    /// The complete messages, as a chunk. A message that is being received continues.
     pub(super) fn flush(&mut self) -> Option<Delivery> {
         let Filled { first, count, timestamp, bytes, first_tag, last_tag, held } =
             self.filled.take()?;
         let tail = self.bytes.split_off(bytes);
         let mut chunk = std::mem::replace(&mut self.bytes, tail);
         if let Some(open) = &mut self.open {
-            // It begins a chunk of its own now.
+            // That message begins a chunk of its own now.
             self.bytes.splice(0..0, [0; HEADER_BYTES]);
             open.start = HEADER_BYTES;
         }
-        let epoch = ChunkId::epoch_of_record(self.form);
+        let epoch = ChunkId::epoch_of_record(self.encoding.form);
         put_header(&mut chunk, first, count, timestamp, epoch);
-        // A large message is not copied: its memory was taken once.
+        // A large message is not copied: its memory was admitted only once.
         let chunk = match chunk.capacity() > chunk.len() + chunk.len() / 8 + 64 {
             true => Bytes::copy_from_slice(&chunk),
             false => Bytes::from(chunk),

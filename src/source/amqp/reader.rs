@@ -1,19 +1,21 @@
-//! Reads frames, and hands on what they bring.
+//! Reads frames, and passes on their content.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::acks::Acks;
 use super::connection::{FRAME_MAX, MAIN, Shared, Slot};
-use super::error::closed;
+use super::error::{closed, undeliverable};
 use super::pack::Pack;
 use crate::broker::{Admission, ReadHalf};
 use crate::source::{Delivery, ErrorKind, Event, SourceError};
 use crate::sync::lock;
+use crate::types::Offset;
 use crate::wire::amqp091::{self as amqp, Delivered, FrameHead, FrameKind, Method};
 
 /// The consumer's subscription.
@@ -21,6 +23,8 @@ pub(super) struct Main {
     pub(super) sender: mpsc::Sender<Event>,
     pub(super) pack: Pack,
     pub(super) acks: Arc<Acks>,
+    /// Offset from which on it reads, if it is known.
+    pub(super) from: Option<Offset>,
 }
 
 impl Drop for Main {
@@ -35,11 +39,11 @@ pub(super) struct Reader {
     buffer: BytesMut,
     frame_max: usize,
     silence: Option<Duration>,
-    /// What was announced on the main channel, and its message has not begun.
+    /// A message that was announced on the main channel and has not begun.
     announced: Option<Delivered>,
 }
 
-/// Also after a panic: nobody waits for a reader that is gone.
+/// Also runs after a panic, so that nobody waits for a reader that has ended.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared
@@ -95,71 +99,107 @@ impl Reader {
         }
     }
 
-    /// Takes all frames that are complete, and delivers what is complete with them.
+    /// Takes all complete frames, and delivers the messages that they complete.
     fn take_frames(&mut self) -> Result<(), SourceError> {
-        let violation = |shared: &Shared, what: &dyn std::fmt::Display| {
+        let shared = Arc::clone(&self.shared);
+        let violation = |what: &dyn std::fmt::Display| {
             shared.error(ErrorKind::Violation, format_args!("it violates the protocol: {what}"))
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        // Once for all frames that are there: there are three to a message.
+        let mut slots = lock(&shared.slots);
+        let mut taken = 0;
         loop {
-            let head = amqp::frame(&self.buffer, self.frame_max);
-            let Some(head) = head.map_err(|e| violation(&self.shared, &e))? else { break };
-            let frame = self.buffer.split_to(head.bytes);
-            let payload = frame.get(head.payload()).unwrap_or_default();
+            let rest = buffer.get(taken..).unwrap_or_default();
+            let head = amqp::frame(rest, self.frame_max);
+            let Some(head) = head.map_err(|e| violation(&e))? else { break };
+            taken += head.bytes;
+            let payload = rest.get(head.payload()).unwrap_or_default();
             match head.kind {
                 FrameKind::Heartbeat => {}
                 FrameKind::Method => {
                     let method = Method::parse(payload);
-                    self.method(head, method.map_err(|e| violation(&self.shared, &e))?)?;
+                    self.method(&mut slots, head, method.map_err(|e| violation(&e))?)?;
                 }
-                FrameKind::Header => self.header(head, payload)?,
-                FrameKind::Body => {
-                    if let Some(main) = main_of(&mut lock(&self.shared.slots), head.channel) {
+                FrameKind::Header => self.header(&mut slots, head, payload)?,
+                FrameKind::Body => match slots.get_mut(&head.channel) {
+                    Some(Slot { main: Some(main), .. }) => {
                         let done = main.pack.body(payload)?;
                         done.into_iter().flatten().try_for_each(|d| main.deliver(d))?;
                     }
-                }
+                    Some(Slot { probe: Some(probe), .. }) => probe.body(payload),
+                    Some(_) | None => {}
+                },
             }
         }
-        if let Some(main) = main_of(&mut lock(&self.shared.slots), MAIN)
+        if let Some(Slot { main: Some(main), .. }) = slots.get_mut(&MAIN)
             && let Some(delivery) = main.pack.flush()
         {
             main.deliver(delivery)?;
         }
+        buffer.advance(taken);
+        self.buffer = buffer;
         Ok(())
     }
 
-    fn method(&mut self, head: FrameHead, method: Method) -> Result<(), SourceError> {
-        let shared = Arc::clone(&self.shared);
+    fn method(
+        &mut self,
+        slots: &mut HashMap<u16, Slot>,
+        head: FrameHead,
+        method: Method,
+    ) -> Result<(), SourceError> {
+        let shared = &self.shared;
         let channel = head.channel;
         match method {
             Method::ConnectionClose(why) => {
                 shared.send_now(amqp::call(0, 10, 51, &[]));
-                Err(closed(&why, &shared.options, &shared.stream))
+                let mut main = slots.get_mut(&MAIN).and_then(|slot| slot.main.as_mut());
+                if let Some(main) = &mut main
+                    && let Some(delivery) = main.pack.flush()
+                {
+                    main.deliver(delivery)?;
+                }
+                let main = main.filter(|_| why.code == amqp::INTERNAL_ERROR);
+                let at = main.and_then(|main| main.crashed());
+                Err(match at {
+                    Some(at) => undeliverable(at, &why, &shared.stream),
+                    None => closed(&why, &shared.options, &shared.stream),
+                })
             }
             Method::ChannelClose(why) => {
                 shared.send_now(amqp::call(channel, 20, 41, &[]));
-                self.end_channel(channel, closed(&why, &shared.options, &shared.stream));
+                end_channel(slots, channel, closed(&why, &shared.options, &shared.stream));
                 Ok(())
             }
             Method::Cancel => {
                 let what = "the broker ended the subscription: the stream was deleted, or its member on this node went away";
-                self.end_channel(channel, SourceError::unavailable(&shared.stream, what));
+                end_channel(slots, channel, SourceError::unavailable(&shared.stream, what));
                 Ok(())
             }
             Method::Deliver(delivered) => {
                 if channel == MAIN {
                     self.announced = Some(delivered);
+                } else if let Some(probe) = slots.get_mut(&channel).and_then(|s| s.probe.as_mut()) {
+                    probe.announce(delivered);
                 }
                 Ok(())
             }
+            Method::Other(20, 41) => {
+                shared.freed(channel);
+                Ok(())
+            }
+            Method::Other(60, 31) if channel == MAIN => self.cancelled(slots),
             other => {
                 let code = match &other {
                     Method::Declared { .. } => (50, 11),
+                    Method::Consuming { .. } => (60, 21),
                     Method::Other(class, method) => (*class, *method),
                     _ => return Ok(()),
                 };
-                let mut slots = lock(&shared.slots);
                 let Some(slot) = slots.get_mut(&channel) else { return Ok(()) };
+                if let (Some(main), Method::Consuming { tag }) = (&slot.main, &other) {
+                    main.acks.confirmed(tag);
+                }
                 let waited = slot.waiting.take_if(|(class, method, _)| (*class, *method) == code);
                 if let Some((_, _, waiting)) = waited {
                     // The caller may have stopped waiting.
@@ -170,33 +210,31 @@ impl Reader {
         }
     }
 
-    fn end_channel(&self, channel: u16, why: SourceError) {
-        let Some(mut slot) = lock(&self.shared.slots).remove(&channel) else { return };
-        if let Some((_, _, waiting)) = slot.waiting.take() {
-            drop(waiting.send(Err(why.clone())));
-        }
-        if let Some(mut main) = slot.main.take() {
-            if let Some(delivery) = main.pack.flush() {
-                drop(main.deliver(delivery));
-            }
-            // There is always a slot for this event; the consumer may be gone.
-            drop(main.sender.try_send(Event::Unavailable(why)));
-        }
+    /// The consumer has ended, and another one begins where it was.
+    fn cancelled(&self, slots: &HashMap<u16, Slot>) -> Result<(), SourceError> {
+        let Some(main) = slots.get(&MAIN).and_then(|slot| slot.main.as_ref()) else {
+            return Ok(());
+        };
+        let Some((at, first)) = main.pack.ahead() else {
+            let what = "it ended a consumer within a message, or before the first one";
+            return Err(self.shared.error(ErrorKind::Violation, what));
+        };
+        main.acks.cancelled(at, first);
+        Ok(())
     }
 
-    fn header(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), SourceError> {
-        let shared = Arc::clone(&self.shared);
+    fn header(
+        &mut self,
+        slots: &mut HashMap<u16, Slot>,
+        head: FrameHead,
+        payload: &[u8],
+    ) -> Result<(), SourceError> {
+        let shared = &self.shared;
         let read = amqp::content_header(payload);
         let (body, properties) = read.map_err(|e| shared.error(ErrorKind::Violation, e))?;
-        let mut slots = lock(&shared.slots);
         let Some(slot) = slots.get_mut(&head.channel) else { return Ok(()) };
-        if let Some(seen) = &slot.seen {
-            let offset =
-                amqp::offset_of(properties).map_err(|e| shared.error(ErrorKind::Violation, e))?;
-            seen.send_modify(|seen| {
-                *seen = Some(seen.map_or((offset, offset), |(first, _)| (first, offset)));
-            });
-            return Ok(());
+        if let Some(probe) = &mut slot.probe {
+            return probe.header(properties, body);
         }
         let (Some(main), Some(delivered)) = (&mut slot.main, self.announced.take()) else {
             return Ok(());
@@ -228,11 +266,29 @@ impl Reader {
     }
 }
 
-fn main_of(slots: &mut std::collections::HashMap<u16, Slot>, channel: u16) -> Option<&mut Main> {
-    slots.get_mut(&channel)?.main.as_mut()
+fn end_channel(slots: &mut HashMap<u16, Slot>, channel: u16, why: SourceError) {
+    let Some(mut slot) = slots.remove(&channel) else { return };
+    if let Some((_, _, waiting)) = slot.waiting.take() {
+        drop(waiting.send(Err(why.clone())));
+    }
+    if let Some(mut main) = slot.main.take() {
+        if let Some(delivery) = main.pack.flush() {
+            drop(main.deliver(delivery));
+        }
+        // There is always a slot for this event; the consumer may be gone.
+        drop(main.sender.try_send(Event::Unavailable(why)));
+    }
 }
 
 impl Main {
+    /// The broker has failed. Next time it is asked for one message at a time; if it was already, this is the
+    /// offset of the one that it could not deliver.
+    fn crashed(&self) -> Option<Offset> {
+        let was_careful = self.acks.is_careful();
+        self.acks.be_careful();
+        self.pack.next().or(self.from).filter(|_| was_careful)
+    }
+
     fn deliver(&self, delivery: Delivery) -> Result<(), SourceError> {
         match self.sender.try_send(Event::Chunk(delivery)) {
             // The consumer may have dropped the subscription.

@@ -1,4 +1,4 @@
-//! Any sequence of edits, ends and waits: what runs comes to be what is desired, by the rules.
+//! Any sequence of edits, ends and waits: by the rules, what runs becomes what is desired.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::*;
 const GRACE: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// A plan that is nothing but its key.
+/// A plan that consists of its key.
 #[derive(Clone, Debug)]
 struct Bare(ConsumerKey);
 
@@ -37,7 +37,7 @@ enum Told {
     Abort,
 }
 
-/// Tasks, as they really run, with what the rules say of each.
+/// Tasks as they really run, with the facts that the rules must respect.
 #[derive(Default)]
 struct World {
     tasks: BTreeMap<ConsumerKey, Told>,
@@ -87,7 +87,7 @@ impl World {
 #[derive(Clone, Debug)]
 enum Step {
     Edit(u8, u8),
-    /// The task of this consumer ends so, if it can.
+    /// Ends the consumer's task in this way, if that is possible.
     Ends(u8, u8),
     Wait(u64),
 }
@@ -159,7 +159,7 @@ impl Play {
                         Edit::Stop { by }
                     }
                 };
-                // Of one that is not there: an error, and nothing else.
+                // For a consumer that does not exist: an error, and no other effect.
                 self.desired.edit(edit).unwrap_or_default();
             }
             Step::Ends(of, how) => self.ends(&key(of), how),
@@ -167,7 +167,7 @@ impl Play {
         }
     }
 
-    /// No more edits, and nothing fails any more: but drains hang, where `hang`.
+    /// No more edits, and no more failures; but drains hang if `hang` is set.
     fn settle(&mut self, hang: bool) {
         for _ in 0..100 {
             let due = self.turn();
@@ -192,7 +192,7 @@ impl Play {
         panic!("it does not come to rest: {:?}", self.actual.phases().collect::<Vec<_>>());
     }
 
-    /// What runs is what is desired, but for what has halted.
+    /// What runs is what is desired, except what has halted.
     fn assert_converged(&self) {
         let wanted: Vec<_> = self.desired.keys().collect();
         let there: BTreeSet<_> = self.actual.phases().map(|(key, _)| key).collect();
@@ -229,7 +229,7 @@ proptest! {
         let mut play = Play::new();
         for (step, looked) in &steps {
             play.step(step);
-            // Several things may happen before the loop comes round.
+            // Several things may happen before the loop's next turn.
             if *looked {
                 play.turn();
             }
@@ -239,7 +239,7 @@ proptest! {
     }
 }
 
-/// Plays one consumer; what was done is told in words.
+/// Plays one consumer; returns the actions as text.
 fn one(steps: &[Step]) -> (Play, Vec<&'static str>) {
     let mut play = Play::new();
     let mut done = Vec::new();

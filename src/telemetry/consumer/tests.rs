@@ -6,12 +6,16 @@ use super::*;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
+use crate::telemetry::{WatchMetrics, identity};
 
 /// Runs `f` with a recorder of its own, and yields every line of the scrape that holds a figure.
 fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
     let recorder = prometheus::recorder().unwrap();
     metrics::with_local_recorder(&recorder, || {
         prometheus::describe();
+        identity::tls_in_use();
+        identity::token_in_use("t");
+        WatchMetrics::new(&"r".into(), &"s".into());
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
         let made = Definition {
@@ -42,7 +46,10 @@ fn name_of(series: &str) -> &str {
 
 #[test]
 fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
-    let series = scrape(|m| m.show_dead_letters());
+    let series = scrape(|m| {
+        m.show_dead_letters();
+        m.show_filtered();
+    });
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
         "rillway_stream_first_offset",
@@ -56,9 +63,12 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         "rillway_offset_store_age_seconds",
         "rillway_last_durable_timestamp_seconds",
         "rillway_last_contact_timestamp_seconds",
+        "rillway_tls_unverified",
+        "rillway_token_expiry_timestamp_seconds",
     ];
-    let expected: BTreeSet<&str> =
-        ALL.iter().map(|m| m.name).filter(|name| !late.contains(name)).collect();
+    // Nothing of a reference of others is shown before it is known.
+    let is_late = |name: &&str| late.contains(name) || name.starts_with("rillway_watch_");
+    let expected: BTreeSet<&str> = ALL.iter().map(|m| m.name).filter(|n| !is_late(n)).collect();
     assert_eq!(present, expected);
     for (name, value) in &series {
         let one = name.contains("state=\"starting\"") || name.starts_with("rillway_build_info");
@@ -77,6 +87,9 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
 fn every_series_carries_the_labels_of_the_table() {
     let series = scrape(|m| {
         m.show_dead_letters();
+        identity::tls_unverified();
+        identity::token_expiry("t", Some(7));
+        m.show_filtered();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,
@@ -96,6 +109,10 @@ fn every_series_carries_the_labels_of_the_table() {
         ] {
             gauge.set_count(7);
         }
+        WatchMetrics::new(&"r".into(), &"s".into())
+            .all()
+            .iter()
+            .for_each(|gauge| gauge.set_count(7));
     });
     for metric in ALL {
         let own: Vec<_> = series.keys().filter(|s| name_of(s) == metric.name).collect();
@@ -105,7 +122,7 @@ fn every_series_carries_the_labels_of_the_table() {
             let labels: BTreeSet<&str> = inside
                 .split(',')
                 .filter_map(|pair| pair.split('=').next())
-                .filter(|label| *label != "le")
+                .filter(|label| !label.is_empty() && *label != "le")
                 .collect();
             assert_eq!(labels, metric.labels.iter().copied().collect(), "{one}");
         }

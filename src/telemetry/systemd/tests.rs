@@ -59,7 +59,7 @@ fn nobody_listens() {
     silent.ready();
     assert_eq!(silent.watchdog_period(), None);
     let (dir, manager, name) = on_path();
-    drop((manager, dir)); // The socket's file is gone: a warning, and life goes on.
+    drop((manager, dir)); // The socket's file is gone: a warning, and the daemon continues.
     notifier(&name, None, None).ready();
 }
 

@@ -1,7 +1,7 @@
 //! IEEE 754-2008 decimal floating point, to exact text.
 //!
 //! AMQP 1.0 (part 1, 1.6.13 to 1.6.15) prescribes the Binary Integer Decimal encoding: the
-//! coefficient is a plain binary integer. After the sign bit stands either the biased exponent and
+//! coefficient is a plain binary integer. After the sign bit comes either the biased exponent and
 //! the coefficient, or, where the next two bits are both set, two bits further on the exponent and
 //! a coefficient with the bits 100 put in front; 11110 is infinity and 11111 is not a number. A
 //! coefficient with more digits than the format has counts as zero.

@@ -18,7 +18,7 @@ pub enum AmqpError {
     /// A format code that AMQP 1.0 does not define.
     #[error("malformed AMQP 1.0 at byte {at}: 0x{code:02x} is not a type's format code")]
     UnknownType {
-        /// Byte at which the code stands.
+        /// Position of the code in bytes.
         at: usize,
         /// The code.
         code: u8,
@@ -34,7 +34,7 @@ pub enum AmqpError {
     /// A well-formed value of a type that is not allowed here.
     #[error("malformed AMQP 1.0 at byte {at}: {what} must be {expected}, it is {found}")]
     Unexpected {
-        /// Byte at which the value stands.
+        /// Position of the value in bytes.
         at: usize,
         /// Field that the value belongs to.
         what: &'static str,

@@ -46,7 +46,7 @@ fn release(version: &str) -> (u32, u32) {
     (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX))
 }
 
-/// What is known of a message before its body.
+/// Properties of a message that are known before its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Its offset in the stream.
@@ -291,6 +291,19 @@ fn uuid(id: &[u8]) -> Option<[u8; 16]> {
 
 fn put_properties(out: &mut Vec<u8>, basic: &Basic<'_>, style: Style) {
     let group = basic.app_id.filter(|_| style == Style::Container);
+    let all = [
+        basic.message_id,
+        basic.user_id,
+        basic.reply_to,
+        basic.correlation_id,
+        basic.content_type,
+        basic.content_encoding,
+        basic.timestamp,
+        group,
+    ];
+    if all.iter().all(Option::is_none) {
+        return;
+    }
     let mut items = Vec::new();
     let (mut count, mut last) = (0, 0);
     let mut written = 0;

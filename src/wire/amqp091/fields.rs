@@ -7,7 +7,7 @@ use crate::wire::error::{Problem, WireError};
 /// here, so a message with deeper ones is a bad message, like any other.
 const DEPTH_MAX: u8 = crate::wire::amqp::DEPTH_MAX + 4;
 
-/// A value as it stands in a table.
+/// A value as it is encoded in a table.
 pub(super) struct Field<'a> {
     pub(super) name: &'a [u8],
     pub(super) kind: u8,

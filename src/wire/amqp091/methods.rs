@@ -31,6 +31,11 @@ pub enum Method {
     Deliver(Delivered),
     /// The broker ends the consumer: its queue is gone.
     Cancel,
+    /// A consumer has begun.
+    Consuming {
+        /// Its tag.
+        tag: Vec<u8>,
+    },
     /// Number of messages in a queue.
     Declared {
         /// As the broker counts them.
@@ -49,7 +54,7 @@ pub struct Closed {
     pub text: String,
 }
 
-/// What comes before a message.
+/// Announcement of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// Number on its channel, from 1.
@@ -87,6 +92,7 @@ impl Method {
                 let exchange = short(&mut c)?.to_vec();
                 Method::Deliver(Delivered { tag, exchange, routing_key: short(&mut c)?.to_vec() })
             }
+            (60, 21) => Method::Consuming { tag: short(&mut c)?.to_vec() },
             (60, 30) => Method::Cancel,
             (50, 11) => {
                 short(&mut c)?;
@@ -160,6 +166,14 @@ pub fn start_ok(name: &str, login: Option<(&str, &Secret)>) -> Vec<u8> {
     call(0, 10, 11, &out)
 }
 
+/// Replaces the secret of the login, on an open connection. Answered by (10, 71).
+pub fn update_secret(secret: &Secret) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_long(&mut out, secret.reveal().as_bytes());
+    put_short(&mut out, b"renewed");
+    call(0, 10, 70, &out)
+}
+
 /// The agreed limits.
 pub fn tune_ok(channels: u16, frame_max: u32, heartbeat: u16) -> Vec<u8> {
     let arguments =
@@ -190,6 +204,14 @@ pub fn ack(channel: u16, tag: u64) -> Vec<u8> {
     call(channel, 60, 80, &out)
 }
 
+/// Ends a consumer.
+pub fn cancel(channel: u16, tag: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_short(&mut out, tag);
+    out.push(0);
+    call(channel, 60, 30, &out)
+}
+
 /// Asks whether a queue exists.
 pub fn passive_declare(channel: u16, queue: &str) -> Vec<u8> {
     let mut out = vec![0, 0];
@@ -210,9 +232,23 @@ pub enum StartAt {
     Seconds(u64),
 }
 
-/// Begins to consume, with acknowledgements.
-pub fn consume(channel: u16, queue: &str, start: StartAt) -> Vec<u8> {
+/// Begins to consume, with acknowledgements. `filter` has the filter values that the broker selects by,
+/// and whether it also selects what has none; without values there is no filter.
+pub fn consume(channel: u16, queue: &str, start: StartAt, filter: (&[String], bool)) -> Vec<u8> {
     let mut arguments = Vec::new();
+    let (values, match_unfiltered) = filter;
+    if !values.is_empty() {
+        let mut items = Vec::new();
+        for value in values {
+            items.push(b'S');
+            put_long(&mut items, value.as_bytes());
+        }
+        put_short(&mut arguments, b"x-stream-filter");
+        arguments.push(b'A');
+        put_long(&mut arguments, &items);
+        put_short(&mut arguments, b"x-stream-match-unfiltered");
+        arguments.extend([b't', u8::from(match_unfiltered)]);
+    }
     put_short(&mut arguments, b"x-stream-offset");
     match start {
         StartAt::Word(word) => {

@@ -9,21 +9,25 @@
 
 mod convert;
 mod fields;
+pub(super) mod fuzzing;
 mod methods;
 #[cfg(test)]
 mod tests;
 
 pub use convert::{Incoming, Style, begin_message, bound, form, offset_of};
 pub use methods::{
-    Closed, Delivered, Method, StartAt, ack, call, consume, open_connection, passive_declare, qos,
-    start_ok, tune_ok,
+    Closed, Delivered, Method, StartAt, ack, call, cancel, consume, open_connection,
+    passive_declare, qos, start_ok, tune_ok, update_secret,
 };
 
 use super::cursor::Cursor;
 use super::error::WireError;
 
-/// What a client sends first.
+/// The first bytes that a client sends.
 pub const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+
+/// Code with which a broker closes a connection after an error of its own.
+pub const INTERNAL_ERROR: u16 = 541;
 
 /// Bytes of a frame around its payload.
 pub const FRAME_OVERHEAD: usize = 8;
@@ -81,7 +85,7 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
-    /// Where the payload stands in the frame.
+    /// Position of the payload in the frame.
     pub fn payload(&self) -> std::ops::Range<usize> {
         FRAME_HEAD..self.bytes - 1
     }

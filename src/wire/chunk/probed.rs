@@ -1,8 +1,8 @@
 //! A chunk that is read and not kept: its header, and whether its data matches the header.
 //!
 //! The CRC does not cover the header, so a header alone proves nothing: a flipped bit in its number of
-//! records would move the end of a stream by two thousand million offsets. What is read past is
-//! therefore walked as it comes, in a few bytes of memory, whatever the chunk's size.
+//! records would move the end of a stream by two thousand million offsets. Therefore the data of a
+//! skipped chunk is parsed as it arrives, in a few bytes of memory, whatever the chunk's size.
 
 use super::header::{ChunkHeader, HEADER_BYTES};
 use super::{BATCH_HEAD_BYTES, BatchHead};
@@ -12,9 +12,9 @@ use crate::wire::error::WireError;
 /// Header of a chunk that was read and not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbedChunk {
-    /// Its header, as it came.
+    /// Its header, unchanged.
     pub header: ChunkHeader,
-    /// True if its CRC is right, and its entries add up to what the header says.
+    /// True if its CRC is right, and its entries match the header.
     pub sound: bool,
 }
 
@@ -24,7 +24,7 @@ impl ProbedChunk {
         if self.sound { self.header.records } else { 0 }
     }
 
-    /// The offset after its last record, or a lower bound of it where the chunk is damaged.
+    /// The offset after its last record, or a lower bound of it if the chunk is damaged.
     pub fn next_offset(&self) -> Offset {
         Offset(self.header.first_offset.0.saturating_add(self.records().into()))
     }
@@ -34,23 +34,23 @@ impl ProbedChunk {
         self.header.first_offset
     }
 
-    /// What tells it from any other chunk.
+    /// The chunk's identity.
     pub fn id(&self) -> ChunkId {
         self.header.id()
     }
 }
 
-/// Walks a chunk that comes in pieces of any size.
+/// Parses a chunk that arrives in pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Watcher {
     head: Vec<u8>,
     header: Option<Result<ChunkHeader, WireError>>,
     crc: crc32fast::Hasher,
-    /// Bytes of the data section that have not come yet.
+    /// Bytes of the data section that have not arrived yet.
     data_left: u64,
-    /// The head of the entry that has begun.
+    /// Header of the current entry.
     entry: Vec<u8>,
-    /// Bytes of the entry under way that have not come yet.
+    /// Bytes of the current entry that have not arrived yet.
     entry_left: u64,
     entries: u64,
     records: u64,
@@ -85,7 +85,7 @@ impl Watcher {
         self.walk(data);
     }
 
-    /// Returns what follows the header.
+    /// Returns the bytes after the header.
     fn feed_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let missing = HEADER_BYTES.saturating_sub(self.head.len()).min(bytes.len());
         let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
@@ -134,11 +134,11 @@ impl Watcher {
         self.entries += 1;
     }
 
-    /// All of it has come.
+    /// The whole chunk has arrived.
     pub fn finish(self) -> Result<ProbedChunk, WireError> {
         let header = match self.header {
             Some(header) => header?,
-            // Too short to have one: the parser says so in its own words.
+            // Too short for a header: the parser returns its own error.
             None => ChunkHeader::parse(&self.head)?,
         };
         let sound = self.data_left == 0
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_a_header_is_believed_that_the_data_does_not_confirm() {
+    fn header_numbers_count_only_if_the_data_confirms_them() {
         // Entries, records, CRC, bytes of data: every bit of each.
         for at in (2..8).chain(32..40) {
             for bit in 0..8 {
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_is_no_chunk() {
+    fn too_few_bytes_are_no_chunk() {
         assert!(Watcher::default().finish().is_err());
         assert!(!seen(&whole()[..whole().len() - 1], 20).sound);
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_is_walked_to_its_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_to_their_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let data: Vec<u8> = whole().iter().take(48).copied().chain(bytes).collect();
             seen(&data, 7);
         }

@@ -88,7 +88,7 @@ pub(crate) fn number(codec: Codec) -> u8 {
 pub(crate) const CODECS: [Codec; 5] =
     [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-/// What each codec's own encoder writes.
+/// Output of each codec's own encoder.
 pub(crate) fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {
         Codec::None => plain.to_vec(),

@@ -31,7 +31,7 @@ pub struct StreamMetadata {
     /// `Ok`, or why nothing more is known: 0x02 (no such stream), 0x06 (not available: ask again),
     /// 0x10 (not allowed).
     pub code: ResponseCode,
-    /// Where its leader is; `None` while there is none.
+    /// Address of its leader; `None` while there is none.
     pub leader: Option<Node>,
     /// Where its replicas are. In an election the list can be short.
     pub replicas: Vec<Node>,
@@ -47,7 +47,7 @@ pub struct MetadataResponse {
 }
 
 impl MetadataResponse {
-    /// What was said about one stream.
+    /// The answer about one stream.
     pub fn stream(&self, name: &StreamName) -> Option<&StreamMetadata> {
         self.streams.iter().find(|s| s.stream == *name)
     }

@@ -171,10 +171,10 @@ fn a_bomb_is_cut_off() {
     for codec in COMPRESSED {
         let packed = Bytes::from(compress(codec, &vec![0; 64 * MIB]));
         assert!(packed.len() < 4 * MIB, "{codec}: not much of a bomb");
-        // It says what it is: refused unseen.
+        // It states its true size: refused without inflating.
         let error = inflate(codec, &packed, 64 * MIB, MIB).unwrap_err();
         assert_eq!(error, InflateError::OverLimit { wanted: 64 << 20, limit: 1 << 20 });
-        // It lies: cut off at the size that it stated.
+        // It states a wrong size: cut off at that size.
         assert!(inflate(codec, &packed, MIB, MIB).is_err(), "{codec}");
         // A length that no memory holds.
         let error = inflate(codec, &packed, usize::MAX, MIB).unwrap_err();

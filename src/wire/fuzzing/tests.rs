@@ -1,6 +1,6 @@
 //! The fuzz functions on mutated seeds, for toolchains without a fuzzer; and the seeds themselves.
 //!
-//! `RILLWAY_WRITE_SEEDS=1 cargo test --lib wire::fuzzing` writes fuzz/corpus anew.
+//! `RILLWAY_WRITE_SEEDS=1 cargo test --lib wire::fuzzing` writes fuzz/corpus again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -140,9 +140,79 @@ fn message_seeds() -> Vec<(String, Vec<u8>)> {
     all.filter(|(_, bytes)| bytes.len() <= 512).collect()
 }
 
+fn amqp091_seeds() -> Vec<(String, Vec<u8>)> {
+    let short = |text: &[u8]| [&[u8::try_from(text.len()).unwrap()], text].concat();
+    let long = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let frame = |kind: u8, payload: &[u8]| [&[kind, 0, 1][..], &long(payload), &[0xce]].concat();
+    let method = |class: u8, number: u8, arguments: &[u8]| {
+        frame(1, &[&[0, class, 0, number], arguments].concat())
+    };
+    let field =
+        |name: &str, kind: u8, value: &[u8]| [&short(name.as_bytes())[..], &[kind], value].concat();
+    let text = |name: &str, value: &str| field(name, b'S', &long(value.as_bytes()));
+    let offset = field("x-stream-offset", b'l', &7_u64.to_be_bytes());
+    let inner = [text("k", "v"), field("n", b'I', &[0, 0, 0, 1])].concat();
+    let table = [
+        offset.clone(),
+        text("x-note", "seen"),
+        field("CC", b'A', &long(&[&b"S"[..], &long(b"key")].concat())),
+        field("x-deep", b'F', &long(&inner)),
+        field("when", b'T', &1_700_000_000_u64.to_be_bytes()),
+        field("price", b'D', &[2, 0, 0, 0, 100]),
+        field("blob", b'x', &long(b"\xff\x00")),
+        field("none", b'V', &[]),
+        field("yes", b't', &[1]),
+    ]
+    .concat();
+    let head = |bytes: u64, flags: u16, properties: &[u8]| {
+        let fixed = [&[0, 60, 0, 0][..], &bytes.to_be_bytes(), &flags.to_be_bytes()].concat();
+        frame(2, &[&fixed, properties].concat())
+    };
+    let every = [
+        short(b"text/plain"),
+        short(b"gzip"),
+        long(&table),
+        vec![2, 5],
+        short(b"urn:uuid:01020304-0506-0708-090a-0b0c0d0e0f10"),
+        short(b"reply"),
+        short(b"60000"),
+        short(b"m-1"),
+        1_700_000_000_u64.to_be_bytes().to_vec(),
+        short(b"kind"),
+        short(b"guest"),
+        short(b"app"),
+    ]
+    .concat();
+    let deliver =
+        method(60, 60, &[&short(b"tag")[..], &7_u64.to_be_bytes(), &[0, 0], &short(b"q")].concat());
+    let close = [&404_u16.to_be_bytes()[..], &short(b"NOT_FOUND"), &[0, 50, 0, 10]].concat();
+    let start =
+        [&[0, 9][..], &long(&text("version", "4.3.6")), &long(b"PLAIN EXTERNAL"), &long(b"en_US")];
+    let mut seeds = vec![
+        ("start", method(10, 10, &start.concat())),
+        ("tune", method(10, 30, &[7, 255, 0, 2, 0, 0, 0, 60])),
+        ("connection-close", method(10, 50, &close)),
+        ("channel-close", method(20, 40, &close)),
+        ("consuming", method(60, 21, &short(b"tag"))),
+        ("cancel", method(60, 30, &[&short(b"tag")[..], &[1]].concat())),
+        ("declared", method(50, 11, &[&short(b"q")[..], &[0, 0, 0, 9, 0, 0, 0, 1]].concat())),
+        ("plain", [deliver.clone(), head(5, 1 << 13, &long(&offset)), frame(3, b"hello")].concat()),
+        ("every-property", [deliver, head(2, 0xfff8, &every), frame(3, b"{}")].concat()),
+        ("heartbeat", crate::wire::amqp091::HEARTBEAT.to_vec()),
+    ];
+    let all = seeds.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    seeds.push(("all", all));
+    seeds.into_iter().map(|(name, bytes)| (format!("{name}.bin"), bytes)).collect()
+}
+
 #[test]
 fn the_corpus_holds_the_seeds_that_are_built_here() {
-    let all = [("frame", frame_seeds()), ("chunk", chunk_seeds()), ("message", message_seeds())];
+    let all = [
+        ("frame", frame_seeds()),
+        ("chunk", chunk_seeds()),
+        ("message", message_seeds()),
+        ("amqp091", amqp091_seeds()),
+    ];
     for (target, built) in all {
         if std::env::var_os("RILLWAY_WRITE_SEEDS").is_some() {
             std::fs::create_dir_all(corpus(target)).unwrap();
@@ -169,6 +239,10 @@ fn every_seed_reaches_what_it_stands_for() {
         assert!(chunk.into_blocks(&INFLATE_LIMITS).is_ok(), "{name}");
     }
     seeds("message").into_values().for_each(|bytes| message(&bytes));
+    for (name, bytes) in seeds("amqp091") {
+        amqp091(&bytes);
+        assert!(crate::wire::amqp091::fuzzing::reads(&bytes), "{name}");
+    }
     for (name, bytes) in seeds("frame") {
         frame(&bytes);
         let mut buf = BytesMut::from(&bytes[..]);
@@ -250,6 +324,11 @@ proptest! {
     #[test]
     fn mutated_chunks_break_no_promise(bytes in mutated("chunk")) {
         chunk(&bytes);
+    }
+
+    #[test]
+    fn mutated_frames_of_amqp091_break_no_promise(bytes in mutated("amqp091")) {
+        amqp091(&bytes);
     }
 
     #[test]

@@ -15,20 +15,20 @@ use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, Second, quoted};
 use crate::torture::outage::outages;
 
-struct Files {
+pub(super) struct Files {
     disk: Disk,
-    /// Compressed, and soon full.
+    /// Compressed, with small segments.
     small: bool,
 }
 
 enum Disk {
     Usual(TempDir),
-    /// That can be filled.
+    /// A file system that can be filled.
     Small(SmallDisk),
 }
 
 impl Files {
-    fn new(small: bool) -> Files {
+    pub(super) fn new(small: bool) -> Files {
         Files { disk: Disk::Usual(tempfile::tempdir().unwrap()), small }
     }
 

@@ -1,4 +1,4 @@
-//! The `http` sink, to a service that keeps what it is sent and now and then loses an answer.
+//! The `http` sink, to a service that keeps what it receives and sometimes loses an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,12 +20,12 @@ const HANGS: u8 = 2;
 
 struct Service {
     web: Web,
-    /// Those that were there before it, at the same address.
+    /// Its earlier instances, at the same address.
     former: Vec<Web>,
     health: Arc<AtomicU8>,
 }
 
-/// What the service does: now and then also something odd.
+/// The service's behaviour, with occasional failures.
 fn script(health: &Arc<AtomicU8>) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     let health = Arc::clone(health);
     move |_| match (health.load(Ordering::SeqCst), fastrand::u32(0..40)) {
@@ -44,7 +44,7 @@ impl Service {
         Service { web, former: Vec::new(), health }
     }
 
-    /// Starts it anew at the address where it was stopped.
+    /// Starts it again at the address where it was stopped.
     async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.web.address).await.unwrap();
         let web = Web::on(listener, script(&self.health));

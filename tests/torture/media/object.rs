@@ -24,7 +24,7 @@ const SMALL: &str = "rotate_records = 200, rotate_age = \"100ms\"";
 
 struct Folder {
     dir: TempDir,
-    /// One that can be filled.
+    /// A file system that can be filled.
     disk: Option<SmallDisk>,
 }
 
@@ -65,11 +65,11 @@ impl Oracle for Folder {
         format!("{{ type = \"object\", url = {}, {SMALL} }}", quoted(self.path()))
     }
 
-    /// By the names of the objects, which begin with their first offset.
+    /// In the order of the objects' names, which begin with their first offset.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
         let files = archive::files(&self.path().join(stream)).into_iter();
         let objects = files.filter(|path| path.extension().is_some_and(|e| e == "parquet"));
-        // One that is not whole fails the test.
+        // An incomplete object fails the test.
         let records = objects.flat_map(|path| rows(std::fs::read(path).unwrap())).collect();
         Landed { records, torn: 0 }
     }
@@ -111,7 +111,7 @@ impl Oracle for Bucket {
         )
     }
 
-    /// Not by way of the gate.
+    /// Without the gate.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
         let objects = archive::objects(self.server.port, &format!("torture/{stream}")).await;
         let mut records = Vec::new();

@@ -1,5 +1,5 @@
-//! The `postgres` sink: on the shared server, or, where that is to fail, on one of its own, with the
-//! table on a disk that can be filled.
+//! The `postgres` sink: on the shared server, or, if it has to fail, on a private one, whose table is on
+//! a disk that can be filled.
 
 use async_trait::async_trait;
 
@@ -32,7 +32,7 @@ impl Database {
         Ok(Database { server: Server::Shared(server), schema, disk: None, locking: None })
     }
 
-    /// On a server of its own, whose tables are on a disk of so many MiB.
+    /// On a private server, whose tables are on a disk of this many MiB.
     async fn on_a_small_disk() -> Result<Database, Unavailable> {
         let disk = SmallDisk::new(128)?;
         let server = Postgres::private(&[]).await?;
@@ -54,7 +54,7 @@ impl Database {
     }
 }
 
-/// So that the server's user may go through.
+/// So that the server's user may enter the folder.
 fn open_up(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -75,8 +75,8 @@ impl Oracle for Database {
         )
     }
 
-    /// All rows, by one statement and so by one view of the table. By offset: the server puts rows into
-    /// the room that aborted ones have left.
+    /// All rows, by one statement and so of one snapshot. Sorted by offset, because the server reuses the
+    /// space of aborted rows.
     async fn landed(&mut self, _home: &Home, stream: &str) -> Landed {
         let sql = format!("SELECT \"offset\", body FROM {}.\"{stream}\" ORDER BY 1", self.schema);
         let rows = self.server().client().await.query(&sql, &[]).await.unwrap();
@@ -98,7 +98,7 @@ impl Oracle for Database {
             },
             Failure::Hangs if on => {
                 let client = self.server().client().await;
-                // Not the positions: two locks, taken the other way round, would be a deadlock.
+                // Not the positions: two locks, taken in the opposite order, would be a deadlock.
                 let tables = "SELECT format('LOCK TABLE %I.%I', schemaname, tablename) \
                               FROM pg_tables WHERE schemaname = $1 \
                               AND tablename <> 'rillway_positions'";

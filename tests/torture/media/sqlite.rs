@@ -15,9 +15,9 @@ use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, Second, number_in, quoted};
 use crate::torture::outage::outages;
 
-struct Database {
+pub(super) struct Database {
     dir: TempDir,
-    /// One that can be filled.
+    /// A file system that can be filled.
     disk: Option<SmallDisk>,
     /// The last stream asked for.
     path: std::sync::Mutex<PathBuf>,
@@ -26,7 +26,7 @@ struct Database {
 }
 
 impl Database {
-    fn new() -> Database {
+    pub(super) fn new() -> Database {
         let dir = tempfile::tempdir().unwrap();
         Database { dir, disk: None, path: Default::default(), locking: None }
     }
@@ -41,7 +41,7 @@ impl Database {
     }
 }
 
-/// All rows, and a look at the position, by one view of the database.
+/// All rows, and the position, of one snapshot of the database.
 fn rows(path: &Path) -> rusqlite::Result<Vec<(u64, u64)>> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     database.execute_batch("BEGIN")?;
@@ -75,7 +75,7 @@ impl Oracle for Database {
         Landed { records: rows(&self.path(stream)).unwrap(), torn: 0 }
     }
 
-    /// Nothing breaks the lock of a process that is frozen within a transaction.
+    /// Nothing can break the lock of a process that is frozen within a transaction.
     fn second(&self, frozen_at: Option<Point>) -> Second {
         match frozen_at {
             Some(Point::Written | Point::Flushed) => Second::WaitsForTheFirstToWake,

@@ -11,7 +11,7 @@ use crate::common::skip::or_skip;
 use crate::torture::kills::killed;
 use crate::torture::oracle::{Landed, Oracle};
 
-struct Lines;
+pub(super) struct Lines;
 
 #[async_trait]
 impl Oracle for Lines {
@@ -40,13 +40,13 @@ impl Oracle for Lines {
         true
     }
 
-    /// What is printed counts at once.
+    /// A printed line counts at once.
     fn points(&self) -> &'static [Point] {
         &[Point::Received, Point::Committed, Point::OffsetStored]
     }
 
-    /// A killed daemon's last line may be torn. Whoever reads a stream of lines begins anew with a
-    /// new writer; so does this.
+    /// A killed daemon's last line may be torn. A reader of lines starts a new line with each new writer;
+    /// so does this.
     async fn after_kill(&mut self, home: &Home, _stream: &str) -> u64 {
         let path = home.path("stdout");
         let mut file = std::fs::File::options().read(true).append(true).open(path).unwrap();

@@ -1,4 +1,4 @@
-//! The `stream` sink, to a stream of the same broker, by way of a proxy.
+//! The `stream` sink, to a stream of the same broker, through a proxy.
 
 use async_trait::async_trait;
 use rillway::faults::Point;
@@ -30,7 +30,7 @@ fn target(stream: &str) -> String {
     format!("{stream}-copy")
 }
 
-/// The source's offset, by the annotation, and the number.
+/// The source's offset, from the annotation, and the number.
 fn record(message: &[u8]) -> (u64, u64) {
     let parsed = Message::parse(message).unwrap();
     let annotations = parsed.message_annotations().unwrap();

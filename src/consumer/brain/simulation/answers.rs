@@ -1,5 +1,4 @@
-//! How the world answers what was begun: openings, connections, questions and stores end late, and not
-//! always well.
+//! Results of what was begun: openings, connections, questions and stores end late, and sometimes fail.
 
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::types::{Checkpoint, Offset};
 
 impl World {
     pub(super) fn end_opening(&mut self, fails: bool) {
-        if !std::mem::take(&mut self.is_opening) {
+        if self.never_opens || !std::mem::take(&mut self.is_opening) {
             return;
         }
         if fails {
@@ -57,9 +56,11 @@ impl World {
         let mut link = ModelLink {
             incarnation: self.source.state().incarnation,
             from: None,
+            arrived: Default::default(),
             has_ended: false,
             awaits_answer: false,
             yields_since: None,
+            activates_since: None,
             is_stopped: false,
         };
         let linked = match connect {
@@ -87,7 +88,7 @@ impl World {
         Ok(Linked::Storing { is_confirmed: true })
     }
 
-    /// A beginning is on the broker and in the state file before anything is read.
+    /// A beginning is stored on the broker and in the state file before anything is read.
     fn keep(
         &mut self,
         looked: Result<Outlook, SessionError>,
@@ -95,14 +96,14 @@ impl World {
         let Outlook { plan, mut stored, bounds, .. } = looked?;
         if let Some(beginning) = plan.begins {
             let is_idle = self.task.as_ref().is_none_or(Task::is_idle) && self.flying.is_none();
-            assert!(is_idle, "a beginning is kept before what was accepted is durable");
+            assert!(is_idle, "a beginning is stored before the accepted records are durable");
             let mut state = self.source.state();
             if let Some(mirror) = beginning.mirror().filter(|mirror| stored != Some(*mirror)) {
                 state.held = Some(mirror.0);
                 stored = Some(mirror);
             }
             self.remembered = Some(Memory::Beginning(beginning));
-            // Where it begins is where the configuration or a policy says.
+            // It begins where the configuration or a policy says.
             let before = state.chunks.iter().flat_map(|c| (c.first()..).zip(c.ids.iter().copied()));
             let before = before.filter(|(at, _)| *at < beginning.at.0).map(|(_, id)| id);
             self.exempt.extend(before);
@@ -111,7 +112,7 @@ impl World {
                 self.exempt.extend(evicted.map(|(id, _)| id));
             }
         }
-        // The brain knows it from here too.
+        // From here on the brain knows it too.
         self.confirmed = self.confirmed.max(stored.map(|offset| offset.0));
         let (node, version) = (String::new(), String::new());
         Ok(Box::new(Resumption { plan, stored, bounds, node, version, is_hearsay: false }))
@@ -131,6 +132,41 @@ impl World {
         let asked =
             crate::consumer::brain::Asked { from, to, bounds, there, is_blind: false, again };
         self.tell(Event::Asked(Ok(asked)));
+    }
+
+    pub(super) fn end_passing(&mut self) {
+        let Some((question, waiting)) = self.passing.take() else { return };
+        if self.link.as_ref().is_none_or(|link| link.has_ended) {
+            return self.tell(Event::Passed(Err(refused().into())));
+        }
+        let source = self.source.clone();
+        let passed = session::passed(&source, question, waiting).now_or_never().unwrap();
+        self.tell(Event::Passed(passed));
+    }
+
+    /// Some chunks arrive, and wait to be taken; returns how many wait.
+    pub(super) fn arrive(&mut self) -> usize {
+        let some = self.random.usize(0..3);
+        let state = self.source.state();
+        let Some(link) = self.link.as_mut().filter(|link| !link.has_ended) else { return 0 };
+        for _ in 0..some {
+            let from = link.from.filter(|_| link.incarnation == state.incarnation);
+            let Some(chunk) = from.and_then(|from| state.reaching(from)) else { break };
+            link.from = Some(chunk.next());
+            link.arrived.push_back(chunk.clone());
+        }
+        link.arrived.len()
+    }
+
+    /// Something is published.
+    pub(super) fn grow(&mut self, messages: u64) {
+        let mut state = self.source.state();
+        let ids = state.publish(messages);
+        let is_selected = state.chunks.last().is_none_or(|chunk| chunk.is_selected);
+        drop(state);
+        if !is_selected {
+            self.exempt.extend(ids);
+        }
     }
 
     pub(super) fn end_store(&mut self, trouble: u32) {

@@ -1,5 +1,5 @@
-//! The model's broker: one stream that grows, is truncated, deleted and created again, and keeps an offset.
-//! The consumer's real search for its position runs on it.
+//! The simulated broker: one stream that grows, is truncated, deleted and re-created, and one stored
+//! offset. The consumer's real search for its position runs on it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
 
-/// What no other message has.
+/// Unique to this message.
 pub(super) type Id = u64;
 
 /// A chunk, and its messages.
@@ -25,6 +25,10 @@ pub(super) struct Stored {
     pub(super) probed: ProbedChunk,
     pub(super) bytes: Bytes,
     pub(super) ids: Vec<Id>,
+    /// It is damaged on the broker's disk, and so each time that it is delivered.
+    pub(super) is_rotten: bool,
+    /// The broker's filter selects it.
+    pub(super) is_selected: bool,
 }
 
 impl Stored {
@@ -40,18 +44,20 @@ impl Stored {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) chunks: Vec<Stored>,
-    /// The offset of what is published next.
+    /// Offset of the next published message.
     pub(super) next: u64,
     pub(super) held: Option<u64>,
     pub(super) exists: bool,
-    /// Counts how often it was created.
+    /// Number of times the stream was created.
     pub(super) incarnation: u64,
     /// Messages of all incarnations.
     pub(super) published: Id,
     /// No node can be reached.
     pub(super) is_away: bool,
-    /// The node that answers lacks the last chunks.
+    /// The answering node lacks the last chunks.
     pub(super) is_behind: bool,
+    /// Subscriptions get some of the chunks only.
+    pub(super) is_filtered: bool,
 }
 
 impl State {
@@ -65,13 +71,15 @@ impl State {
         watcher.feed(&bytes);
         let probed = watcher.finish().unwrap();
         self.next += messages;
-        self.chunks.push(Stored { probed, bytes, ids: ids.clone() });
+        let is_selected = !self.is_filtered || self.published.is_multiple_of(3);
+        let stored = Stored { probed, bytes, ids: ids.clone(), is_rotten: false, is_selected };
+        self.chunks.push(stored);
         ids
     }
 
-    /// The first chunk that reaches this offset.
+    /// The first chunk that reaches this offset, and that a subscription gets.
     pub(super) fn reaching(&self, from: u64) -> Option<&Stored> {
-        self.chunks.iter().find(|chunk| chunk.next() > from)
+        self.chunks.iter().find(|chunk| chunk.next() > from && chunk.is_selected)
     }
 
     fn seen(&self) -> &[Stored] {
@@ -88,7 +96,7 @@ impl State {
         }
     }
 
-    /// The offset from which on a subscription gets chunks.
+    /// The offset from which a subscription gets chunks.
     pub(super) fn start(&self, start: Start) -> u64 {
         let first = |found: Option<&Stored>| found.map_or(self.next, Stored::first);
         match start {
@@ -102,13 +110,13 @@ impl State {
         }
     }
 
-    /// What a look at this offset shows.
+    /// The answer to a probe at this offset.
     pub(super) fn look(&self, from: u64) -> Option<ProbedChunk> {
         self.seen().iter().find(|chunk| chunk.next() > from).map(|chunk| chunk.probed)
     }
 }
 
-/// The builder's chunks have one epoch and one first offset.
+/// The test chunks all have one epoch and one first offset: sets others.
 fn with_header(built: &Bytes, incarnation: u64, first: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(built.len());
     out.put_slice(&built[..8]);
@@ -160,6 +168,10 @@ impl Source for ModelSource {
     fn activation(&self) -> Activation {
         self.activation
     }
+
+    fn is_filtered(&self) -> bool {
+        self.state().is_filtered
+    }
 }
 
 #[async_trait]
@@ -189,8 +201,15 @@ impl Link for ModelSource {
         Ok(state.look(from))
     }
 
+    async fn nothing_selected(&self, from: Offset) -> Result<Option<ProbedChunk>, SourceError> {
+        let state = self.check()?;
+        let mut selected = state.seen().iter().filter(|chunk| chunk.is_selected);
+        let is_selected = selected.any(|chunk| chunk.next() > from.0);
+        Ok(state.seen().last().filter(|_| !is_selected).map(|chunk| chunk.probed))
+    }
+
     async fn feed(&self, _: Start, _: &Arc<Budget>) -> Result<Box<dyn Feed>, SourceError> {
-        unreachable!("the model delivers")
+        unreachable!("the simulation delivers")
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
@@ -198,19 +217,19 @@ impl Link for ModelSource {
     }
 
     async fn store(&self, _: Offset) -> Result<Option<Offset>, SourceError> {
-        unreachable!("the model stores")
+        unreachable!("the simulation stores")
     }
 
     async fn ended(&self) -> SourceError {
-        unreachable!("the model says so")
+        unreachable!("the simulation says so")
     }
 
     fn reason(&self) -> SourceError {
-        unreachable!("the model says so")
+        unreachable!("the simulation says so")
     }
 
     async fn close(&self) {}
 }
 
-/// The time of the whole world.
+/// The time of the whole simulation.
 pub(super) const WALL: Timestamp = Timestamp(0);

@@ -1,9 +1,9 @@
-//! Seeded interleavings of everything that can happen to a consumer, against a model that knows what must
-//! hold.
+//! Seeded interleavings of everything that can happen to a consumer, with the promises as invariants.
 //!
-//! [`world`] drives the whole brain: a stream that grows, is truncated, deleted and created again; a sink
-//! that fails, holds and is stuck; lost connections, commands, crashes and ends at every step. [`storing`]
-//! drives the part that stores offsets by itself, for it meets more cases in less time.
+//! [`world`] drives the whole brain: a stream that grows, is truncated, deleted and re-created; a sink
+//! that fails, holds batches back and gets stuck; lost connections, commands, crashes and ends at every
+//! step. [`storing`] drives the part that stores offsets alone, because that meets more cases in less
+//! time.
 //!
 //! Run more of them with `RILLWAY_SIMULATIONS=1000000 cargo test --lib simulation`. A failure prints
 //! its seed; `RILLWAY_SEED=SEED` runs that one alone, and with
@@ -18,8 +18,10 @@ mod world;
 
 use std::time::Duration;
 
+use self::broker::Stored;
 use self::world::{ModelLink, World};
 use super::defect::Defect;
+use super::linking::Link;
 use super::{Caller, Event, Outcome, TICK};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::OnLost;
@@ -28,7 +30,7 @@ use crate::source::{Activation, ErrorKind, SourceError};
 
 const SIMULATIONS: u64 = 6_000;
 const STEPS_MAX: u32 = 250;
-/// The end comes within this many steps, each of which makes progress or moves the clock.
+/// The consumer ends within this many steps, each of which makes progress or moves the clock.
 const SETTLING_STEPS_MAX: u32 = 3_000;
 const STUCK_STEPS: u32 = 100;
 
@@ -52,7 +54,10 @@ impl World {
                 let fails = self.is_troubled && self.random.u32(0..8) == 0;
                 self.end_opening(fails);
             }
-            660..720 => self.end_asking(),
+            660..720 => {
+                self.end_asking();
+                self.end_passing();
+            }
             720..790 => {
                 let trouble = if self.is_troubled { self.random.u32(0..6) } else { 0 };
                 self.end_store(trouble);
@@ -70,7 +75,7 @@ impl World {
             966..986 => self.activate(),
             986..990 => self.run_anew(),
             990..993 => self.tell(Event::Drain),
-            993..995 => self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck,
+            993..995 => self.get_stuck(),
             995..997 => self.is_taken_over(),
             _ => self.another_consumes(),
         }
@@ -78,11 +83,16 @@ impl World {
         self.begin_again_after_an_end();
     }
 
+    /// The sink does nothing any more, or works again.
+    fn get_stuck(&mut self) {
+        self.is_stuck = self.spec.source_is_by_broker() && !self.is_stuck;
+        self.never_opens = self.is_stuck && self.random.bool();
+    }
+
     fn publish(&mut self) {
         let messages = self.random.u64(1..=5);
-        let mut state = self.source.state();
-        if state.exists {
-            state.publish(messages);
+        if self.source.state().exists {
+            self.grow(messages);
         }
     }
 
@@ -90,7 +100,7 @@ impl World {
         self.link.iter_mut().for_each(|link| link.has_ended = true);
     }
 
-    /// The broker says of this stream that it cannot be served, and the connection goes on.
+    /// The broker ends the subscription to this stream; the connection remains.
     fn unavailable(&mut self) {
         let is_heard = self.brain.takes_events() || self.spec.source_is_by_broker();
         if self.link.as_ref().is_some_and(|link| !link.has_ended) && is_heard {
@@ -105,8 +115,8 @@ impl World {
         self.was_behind |= state.is_behind;
     }
 
-    /// Retention drops the oldest chunks; not of a stream that was created again and of which nothing is
-    /// durable: one that now begins right behind the position cannot be told from the former one.
+    /// Retention drops the oldest chunks. Not of a re-created stream of which nothing is durable: if that
+    /// began right behind the old position, it could not be told from the old incarnation.
     fn truncate(&mut self) {
         if !self.has_read_this_incarnation() {
             return;
@@ -126,8 +136,8 @@ impl World {
         }
     }
 
-    /// Not before the position has the identity of a chunk: without one, a stream that was created again
-    /// cannot be told from the former one (docs/guarantees.md).
+    /// Not before the position has the identity of a chunk: without one, a re-created stream cannot be
+    /// told from its old incarnation (docs/guarantees.md).
     fn delete_or_create(&mut self) {
         let is_identified = match self.remembered {
             None => self.medium.rows.is_empty() && self.brain.view().durable.is_none(),
@@ -140,7 +150,7 @@ impl World {
             return;
         }
         if state.exists {
-            // Nobody can have what was in it any more.
+            // Nobody can read what was in it any more.
             self.exempt.extend(state.chunks.drain(..).flat_map(|chunk| chunk.ids));
             self.exempt.extend(self.evicted.keys());
             (state.exists, state.held, state.next) = (false, None, 0);
@@ -150,26 +160,30 @@ impl World {
         }
         state.exists = true;
         state.incarnation += 1;
+        drop(state);
         for _ in 0..self.random.usize(0..8) {
-            state.publish(5);
+            self.grow(5);
         }
     }
 
-    /// The broker has this consumer, or another one, become the active one.
+    /// The broker makes this consumer active or passive.
     fn activate(&mut self) {
         let by_broker = self.spec.source_is_by_broker();
-        let is_subscribed = |link: &&mut ModelLink| !link.has_ended && !link.is_stopped;
+        let is_subscribed =
+            |link: &&mut ModelLink| !(link.has_ended || link.is_stopped && link.awaits_answer);
         let Some(link) = self.link.as_mut().filter(|_| by_broker).filter(is_subscribed) else {
             return;
         };
-        // It may think better of it before there is an answer.
+        // The broker may change its mind before it has an answer.
         let active = match (link.awaits_answer, link.yields_since) {
-            (false, _) => link.from.is_none(),
+            // One that is ending has been the active one.
+            (false, _) => link.from.is_none() && !link.is_stopped,
             (true, None) => false,
             (true, Some(_)) => return,
         };
         link.awaits_answer = true;
         link.yields_since = Some(self.now).filter(|_| !active);
+        link.activates_since = Some(self.now).filter(|_| active);
         self.tell(Event::Activation { active });
     }
 
@@ -182,8 +196,8 @@ impl World {
         }
     }
 
-    /// The connection is lost without notice, as when the process is frozen: another instance takes
-    /// over the sink, and reads on.
+    /// The connection is lost without notice, as when the process is frozen: another instance takes over
+    /// the sink, and reads on.
     fn is_taken_over(&mut self) {
         let is_active = self.link.as_ref().is_some_and(|l| l.from.is_some() && !l.has_ended);
         let has_sink = self.task.as_ref().is_some_and(|task| !task.is_over && !task.is_closing);
@@ -216,7 +230,7 @@ impl World {
         true
     }
 
-    /// What the supervisor, or a person, does.
+    /// What the supervisor, or an operator, does.
     fn begin_again_after_an_end(&mut self) {
         let Some(outcome) = self.brain.finished().cloned() else { return };
         let at_once = self.spec.source.activation() == Activation::AtOnce;
@@ -227,7 +241,7 @@ impl World {
             let is_stored = held >= durable.map(|checkpoint| checkpoint.offset.0);
             assert!(
                 is_stored || !self.source.state().exists,
-                "drained, and {durable:?} is not stored"
+                "drained, but {durable:?} is not stored"
             );
         }
         self.check_end(&outcome);
@@ -242,7 +256,7 @@ impl World {
         assert!(self.waiting.is_empty(), "no answer for {:?}", self.waiting);
         if let Outcome::Halted(reason) = outcome {
             let is_for_the_sink = reason.starts_with("full");
-            // Offsets that retention took may have been the broker's own: nobody can tell.
+            // Missing offsets at the beginning may have been the broker's own: nobody can tell.
             let is_for_a_loss =
                 self.has_truncated || self.source.state().incarnation > 1 || self.was_behind;
             let is_damage = reason.contains("times in a row");
@@ -259,16 +273,17 @@ impl World {
             state.incarnation += 1;
         }
         drop(state);
-        (self.is_troubled, self.is_stuck) = (false, false);
+        (self.is_troubled, self.is_stuck, self.never_opens) = (false, false, false);
     }
 
-    /// One step in which whatever is under way ends well, or the time passes to the next deadline.
+    /// One step in which every running operation succeeds, or the time moves to the next deadline.
     fn settle_step(&mut self) {
         let before = self.now;
         self.notice_end();
         self.end_opening(false);
         self.end_attempt(false);
         self.end_asking();
+        self.end_passing();
         self.deliver();
         self.sink_step();
         self.end_store(0);
@@ -276,11 +291,12 @@ impl World {
         if passive {
             self.activate();
         }
-        self.now = self.now.max(self.brain.deadline(self.now)).max(before);
+        let due = self.brain.deadline().map_or(self.now + TICK, |due| due.min(self.now + TICK));
+        self.now = self.now.max(due).max(before);
         self.due();
     }
 
-    /// Messages that are there, and that somebody may expect, and that are not in the sink.
+    /// Messages that the stream holds, that must arrive, and that are not in the sink.
     fn missing(&self) -> Option<u64> {
         let durable = self.durable();
         let state = self.source.state();
@@ -292,16 +308,17 @@ impl World {
     /// The broker and the sink work again: everything arrives, and a drain ends with all of it stored.
     fn finish(mut self) {
         if self.is_stuck {
-            // Long enough for everything that has a limit.
+            // Long enough for every time limit.
             for _ in 0..STUCK_STEPS {
                 self.now += TICK;
                 self.settle_step();
             }
         }
         self.heal();
-        // How far a chunk reached that was damaged again and again is known with the next one.
+        // How far a repeatedly damaged chunk reached is known only with the next one.
         let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
-        if reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+        let is_rotten = self.source.state().chunks.iter().any(|chunk| chunk.is_rotten);
+        if is_rotten || reads.into_iter().flatten().any(|(_, times)| times >= 3) {
             self.publish();
         }
         self.due();
@@ -311,7 +328,7 @@ impl World {
             if let Some(outcome) = self.brain.finished().cloned() {
                 self.check_end(&outcome);
                 if matches!(outcome, Outcome::Halted(_)) && may_halt {
-                    return; // A person has to act.
+                    return; // An operator has to act.
                 }
                 self.run_anew();
             }
@@ -321,14 +338,15 @@ impl World {
             }
         }
         assert_eq!(self.missing(), None, "a message is not in the sink");
-        assert!(self.brain.view().is_reading, "it does not connect again");
+        assert!(self.brain.view().is_reading, "the consumer does not connect again");
         assert!(self.waiting.is_empty(), "no answer for {:?}", self.waiting);
         if self.medium.keeps_position() && !self.has_new_history {
             let rows = &self.medium.rows;
             assert_eq!(self.durable().len(), rows.len(), "a message is in the sink twice");
         }
         (0..20).for_each(|_| self.settle_step());
-        // Something is accepted still, and not written.
+        self.check_passed();
+        // Something is still accepted and not written.
         self.publish();
         self.deliver();
         let accepted = self.brain.reading.own.position.map(|(_, position)| position.offset);
@@ -349,6 +367,15 @@ impl World {
         panic!("the drain does not end");
     }
 
+    /// The position is at the end of the stream, also behind what the broker's filter leaves out.
+    fn check_passed(&self) {
+        let state = self.source.state();
+        let Link::Up(up) = &self.brain.link else { return };
+        let Some(end) = state.chunks.last().map(Stored::next) else { return };
+        let is_there = up.intake.wanted().is_none_or(|wanted| wanted.0 >= end);
+        assert!(is_there || up.intake.damaged().is_some(), "the position does not reach {end}");
+    }
+
     fn check_drained(&mut self, outcome: &Outcome, is_sure: bool) {
         self.check_end(outcome);
         let durable = self.brain.view().durable;
@@ -356,7 +383,7 @@ impl World {
             let held = self.source.state().held;
             let is_news = durable != self.opened_at;
             let is_stored = held >= durable.map(|checkpoint| checkpoint.offset.0);
-            assert!(is_stored || !is_news, "drained, and the offset is not stored");
+            assert!(is_stored || !is_news, "drained, but the offset is not stored");
         }
         assert_eq!(self.held_bytes(), 0, "memory is held after the end");
     }

@@ -1,4 +1,4 @@
-//! The model's sink and its task: what it was told, what it holds, and what would survive a crash.
+//! The simulated sink and its task: what it was told, what it holds, and what would survive a crash.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::flow::ledger::Ticket;
 use crate::sink::{BadReason, BadRecord};
 use crate::types::{Checkpoint, Offset};
 
-/// A record, as it is in the medium.
+/// A record, as the destination holds it.
 pub(super) type Row = (u64, Id);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Commits its position with the data.
     KeepsPosition,
-    /// Knows none, and may repeat after a crash.
+    /// Has no position, and may repeat after a crash.
     AtLeastOnce,
-    /// Keeps its position, and holds batches until it is flushed.
+    /// Keeps its position, and holds batches back until a flush.
     Holds,
 }
 
@@ -32,17 +32,17 @@ pub(super) struct Medium {
     pub(super) skipped: BTreeSet<Id>,
 }
 
-/// The task of one run.
+/// The sink's task in one run.
 pub(super) struct Task {
     pub(super) queue: VecDeque<Message>,
     held: Vec<Order>,
     is_stopping: bool,
-    /// Another process has taken the medium over.
+    /// Another process has taken the sink over.
     pub(super) is_fenced: bool,
-    /// The last report has come.
+    /// The last report was taken.
     pub(super) is_over: bool,
     pub(super) is_closing: bool,
-    /// The greatest age is far away.
+    /// Batches are held back for a long time.
     pub(super) holds_until_asked: bool,
 }
 
@@ -88,7 +88,7 @@ impl Task {
             return Some(Report::Stopped(Stopped::by_itself("taken over".to_owned())));
         }
         if self.queue.is_empty() && !self.held.is_empty() && !self.is_closing {
-            // What is held has a greatest age.
+            // Batches are not held back for longer than a limit.
             let is_due = !self.holds_until_asked && random.u32(0..8) == 0;
             return is_due.then(|| self.settle(medium));
         }
@@ -136,7 +136,7 @@ impl Task {
         }
     }
 
-    /// Everything that is held is durable.
+    /// Everything that is held becomes durable.
     fn settle(&mut self, medium: &mut Medium) -> Report {
         let held = std::mem::take(&mut self.held);
         for order in &held {
@@ -167,7 +167,7 @@ impl Task {
         Report::Part { written, bytes: 0, oldest, skipped: Vec::new() }
     }
 
-    /// One record is bad, and left out by policy.
+    /// One record is bad, and is left out by policy.
     fn write_without_one(
         &mut self,
         order: Order,
@@ -181,11 +181,12 @@ impl Task {
         medium.take(&batch);
         medium.position = Some(batch.checkpoint()).filter(|_| medium.keeps_position());
         let detail = "on purpose".to_owned();
-        let skipped = vec![BadRecord { offset: bad, reason: BadReason::Refused, detail }];
+        let skipped =
+            vec![BadRecord { about: None, offset: bad, reason: BadReason::Refused, detail }];
         settled(vec![order.ticket], batch.messages(), skipped)
     }
 
-    /// It ends in the midst of a batch, of which only the beginning is durable.
+    /// It stops within a batch, of which only the beginning is durable.
     fn stop_for_good(&mut self, order: Order, medium: &mut Medium) -> Report {
         let tickets: Vec<Ticket> = self.held.iter().map(|order| order.ticket).collect();
         for held in std::mem::take(&mut self.held) {

@@ -1,5 +1,5 @@
 //! Seeded interleavings of batches, settlements, stores, lost connections, waiters, re-created streams
-//! and endings against [`Storing`], with a model of the broker that loses, delays and misreports.
+//! and endings against [`Storing`], with a simulated broker that loses, delays and misreports.
 //!
 //! Run more of them with `RILLWAY_SIMULATIONS=1000000 cargo test --lib simulation`. A failure prints
 //! its seed; `RILLWAY_SEED=SEED` runs that one alone.
@@ -18,7 +18,7 @@ const SIMULATIONS: u64 = 20_000;
 /// A planted defect is found within this many seeds.
 const SEEDS_TO_FIND_MAX: u64 = 2_000;
 const STEPS_MAX: u32 = 60;
-/// The end comes within this many steps, each of which makes progress or moves the clock.
+/// The consumer ends within this many steps, each of which makes progress or moves the clock.
 const ENDING_STEPS_MAX: u32 = 1_000;
 
 const POLICY: Policy = Policy { every_messages: 20, every: Duration::from_secs(5) };
@@ -29,7 +29,7 @@ struct Batch {
     settled: bool,
 }
 
-/// A store on its way: what is stored, and whether it belongs to the present incarnation.
+/// A running store: the offset, and whether it is of the present incarnation.
 struct Flying {
     offset: u64,
     outdated: bool,
@@ -40,15 +40,15 @@ struct World {
     now: Instant,
     brain: Storing<u32>,
     connected: bool,
-    /// What the broker holds.
+    /// The offset that the broker holds.
     held: Option<u64>,
     flying: Option<Flying>,
     /// Every batch of this incarnation, in order.
     batches: Vec<Batch>,
-    /// Durable within the oldest open batch, by a part.
+    /// Durable part of the oldest open batch.
     part: Option<u64>,
     next: u64,
-    /// What the brain was told in this incarnation that the broker holds.
+    /// The offset that the broker holds, as far as the brain was told in this incarnation.
     known: Option<u64>,
     suspended: bool,
     /// The stream was re-created, and nothing of the new incarnation is stored yet.
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// The model's own reckoning of what is durable: the settled prefix, and a part behind it.
+    /// Independent calculation of what is durable: the settled prefix, and a part behind it.
     fn durable(&self) -> Option<u64> {
         let settled = self.batches.iter().take_while(|batch| batch.settled).last();
         settled.map(|batch| batch.end).max(self.part)
@@ -123,7 +123,7 @@ impl World {
         self.next = end + 1;
         let ticket = self.brain.open(at(end), messages, Timestamp(0));
         self.batches.push(Batch { ticket: ticket.unwrap(), end, settled: false });
-        // A chunk of the stream came: it confirms the position.
+        // A chunk of the stream has arrived: it confirms the position.
         self.brain.resume();
         self.suspended = false;
     }
@@ -155,7 +155,7 @@ impl World {
         self.connected = true;
         if self.ending.is_none() {
             self.brain.observed(self.held.map(Offset));
-            // Until something of the new incarnation is stored, the broker speaks of the old one.
+            // Until something of the new incarnation is stored, the broker reports the old one.
             if !self.superseded {
                 self.known = self.held;
             }
@@ -198,12 +198,12 @@ impl World {
     fn brain_stored(&mut self, flying: Flying, read_back: ReadBack) {
         let end = self.brain.stored(read_back, self.now);
         if flying.outdated {
-            assert_eq!(end, StoreEnd::Outdated, "a store of the old incarnation was believed");
+            assert_eq!(end, StoreEnd::Outdated, "a store of the old incarnation counted");
             return;
         }
         match (end, read_back) {
             (StoreEnd::Stored(offset), ReadBack::Held(held)) => {
-                assert_eq!(held, Some(offset), "a wrong read-back was believed");
+                assert_eq!(held, Some(offset), "a wrong read-back counted as success");
                 self.known = Some(offset.0);
                 self.superseded = false;
             }
@@ -226,7 +226,7 @@ impl World {
             .insert(self.asked, self.batches.last().map(|batch| batch.end).max(self.durable()));
     }
 
-    /// The stream is re-created: everything open settles first, then the brain begins anew.
+    /// The stream is re-created: first everything open settles, then the brain begins anew.
     fn re_create(&mut self) {
         if self.ending.is_some() {
             return;
@@ -248,11 +248,11 @@ impl World {
         self.batches.clear();
         (self.part, self.next, self.known, self.suspended) = (None, 0, None, false);
         self.superseded = true;
-        // The new beginning replaces what the broker held.
+        // The new beginning replaces the offset that the broker held.
         self.held = None;
     }
 
-    /// The stream is missing: nothing is stored before a chunk comes.
+    /// The stream is missing: nothing is stored before a chunk arrives.
     fn lose_faith(&mut self) {
         if self.ending.is_none() {
             self.disconnect();
@@ -300,7 +300,8 @@ impl World {
         self.flying = Some(Flying { offset, outdated: false });
     }
 
-    /// The sink and the broker work again, or the broker stays away: the end comes all the same.
+    /// Either the sink and the broker work again, or the broker stays away: the consumer ends in both
+    /// cases.
     fn finish(mut self) {
         if self.ending.is_none() && self.rng.bool() {
             self.quiesce();
@@ -356,7 +357,7 @@ impl World {
         }
     }
 
-    /// Everything settles, and only deadlines wake the brain: what is durable gets stored.
+    /// Everything settles, and only deadlines wake the brain: the durable offset gets stored.
     fn quiesce(&mut self) {
         for _ in 0..ENDING_STEPS_MAX {
             self.settle_one();

@@ -1,4 +1,4 @@
-//! Events and actions in words, for `RILLWAY_TRACE=1 RILLWAY_SEED=N`.
+//! Events and actions as text, for `RILLWAY_TRACE=1 RILLWAY_SEED=N`.
 
 use crate::consumer::brain::{Action, Event, Linked, Note};
 use crate::consumer::orders::Report;
@@ -30,6 +30,7 @@ pub(super) fn event(event: &Event<u32>) -> String {
         Event::LinkEnded(error) => format!("link ended: {error}"),
         Event::Asked(Ok(asked)) => format!("asked: {:?} {:?}", asked.there, asked.again),
         Event::Asked(Err(error)) => format!("asked: {error}"),
+        Event::Passed(passed) => format!("passed: {passed:?}"),
     }
 }
 
@@ -62,6 +63,7 @@ pub(super) fn action(action: &Action<u32>) -> String {
         Action::Disconnect => "disconnect".to_owned(),
         Action::AnswerActivation(start) => format!("answer: {start:?}"),
         Action::Ask { from, to } => format!("ask: {from} {to}"),
+        Action::Pass(question) => format!("ask: {question:?}"),
         Action::Store(checkpoint) => format!("store: {checkpoint:?}"),
         Action::Answer(caller, result) => format!("answer to {caller}: {result:?}"),
         Action::Note(note) => match note {

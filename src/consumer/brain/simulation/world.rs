@@ -1,16 +1,18 @@
-//! One consumer in a world of failures: carries out the brain's actions, late and not always well, and
-//! checks each of them against what must hold.
+//! One consumer among failures: carries out the brain's actions late, lets some of them fail, and checks
+//! the invariants at each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::broker::{Id, ModelSource, WALL};
+use super::broker::{Id, ModelSource, Stored, WALL};
 use super::sink::{Kind, Medium, Task};
 use crate::consumer::brain::defect::Defect;
-use crate::consumer::brain::{Action, Brain, Connect, Event, Moment, Note, StoreEnd, Surroundings};
+use crate::consumer::brain::{
+    Action, Brain, Connect, Event, Moment, Note, Question, StoreEnd, Surroundings,
+};
 use crate::consumer::intake::Inflated;
 use crate::consumer::orders::Message;
 use crate::consumer::resumption::Own;
@@ -24,7 +26,10 @@ use crate::types::{Checkpoint, Offset};
 pub(super) const ORDERS_MAX: usize = 3;
 const BUDGET_BYTES: u64 = 600;
 
-/// Something that was begun and ends later.
+/// A damaged chunk must be read at least this often before it is given up.
+const READS_WANTED: usize = 3;
+
+/// A running operation.
 pub(super) enum Attempt {
     Connect(Connect),
     Resume(Own),
@@ -33,18 +38,22 @@ pub(super) enum Attempt {
 
 pub(super) struct ModelLink {
     pub(super) incarnation: u64,
-    /// From which offset on chunks come.
+    /// The offset from which chunks arrive.
     pub(super) from: Option<u64>,
+    /// Chunks that have arrived.
+    pub(super) arrived: VecDeque<Stored>,
     pub(super) has_ended: bool,
     /// The broker waits for an answer.
     pub(super) awaits_answer: bool,
-    /// Since when it waits for a consumer that is to become passive.
+    /// Time since which it waits for a consumer that is to become passive.
     pub(super) yields_since: Option<Instant>,
+    /// Since when it waits for one that is to become active.
+    pub(super) activates_since: Option<Instant>,
     /// The brain wants no more events of it.
     pub(super) is_stopped: bool,
 }
 
-/// A broker that waits longer than this for an answer closes the connection after 60 s, and the next
+/// If the broker waits longer than this for an answer, it closes the connection after 60 s, and the next
 /// active consumer begins that late.
 const ANSWER_MAX: Duration = Duration::from_secs(50);
 
@@ -67,6 +76,8 @@ pub(super) struct World {
     pub(super) remembered: Option<Memory>,
     pub(super) attempt: Option<Attempt>,
     pub(super) asking: Option<(Offset, Offset)>,
+    /// A question about the filter, and how many chunks had arrived.
+    pub(super) passing: Option<(Question, usize)>,
     pub(super) flying: Option<Flying>,
     pub(super) link: Option<ModelLink>,
     pub(super) waiting: BTreeSet<u32>,
@@ -74,25 +85,30 @@ pub(super) struct World {
     held_bytes: Arc<AtomicU64>,
     /// The sink fails at times.
     pub(super) is_troubled: bool,
-    /// The sink does nothing at all.
+    /// The sink is stuck.
     pub(super) is_stuck: bool,
+    /// Nor does it open.
+    pub(super) never_opens: bool,
     /// The sink's position when it was opened.
     pub(super) opened_at: Option<Checkpoint>,
-    /// Rows before this one were written by a run before.
+    /// Rows before this one were written by an earlier run.
     pub(super) run_began_at: usize,
     /// Dropped by retention before they were durable.
     pub(super) evicted: BTreeMap<Id, u64>,
-    /// Nobody may expect these: they were left out by policy, or their stream was deleted.
+    /// Chunks that were delivered damaged and not taken since, one entry for each delivery: first offset, and
+    /// the one after the last.
+    pub(super) damaged: Vec<(u64, u64)>,
+    /// These need not arrive: they were left out by policy, or their stream was deleted.
     pub(super) exempt: BTreeSet<Id>,
     pub(super) has_truncated: bool,
     pub(super) was_behind: bool,
-    /// A policy had it read a stream from the first message, which may have been read before.
+    /// A policy had the stream read from its first message, which may have been read before.
     pub(super) has_new_history: bool,
-    /// What the brain knows to be stored by this run.
+    /// The highest offset that the brain knows to be stored in this run.
     pub(super) confirmed: Option<u64>,
-    /// There may be nothing to store the offset for.
+    /// A store may be needless: nothing new is durable.
     pub(super) may_give_up: bool,
-    /// No offset of that was stored yet.
+    /// No offset of the new beginning is stored yet.
     may_store_lower: bool,
     defect: Option<Defect>,
     /// Every event and action is printed.
@@ -121,6 +137,7 @@ impl World {
             [Activation::AtOnce, Activation::AtOnce, Activation::ByBroker][random.usize(0..3)];
         let source = ModelSource::new(activation);
         (source.state().exists, source.state().incarnation) = (true, 1);
+        source.state().is_filtered = random.u32(0..3) == 0;
         let second = Duration::from_secs(1);
         let spec = Arc::new(Spec {
             begin: Begin::At([Start::First, Start::First, Start::Next][random.usize(0..3)]),
@@ -147,6 +164,7 @@ impl World {
             remembered: None,
             attempt: None,
             asking: None,
+            passing: None,
             flying: None,
             link: None,
             waiting: BTreeSet::new(),
@@ -154,9 +172,11 @@ impl World {
             held_bytes: Arc::default(),
             is_troubled: false,
             is_stuck: false,
+            never_opens: false,
             opened_at: None,
             run_began_at: 0,
             evicted: BTreeMap::new(),
+            damaged: Vec::new(),
             has_new_history: false,
             confirmed: None,
             may_give_up: false,
@@ -172,21 +192,22 @@ impl World {
     /// Begins a new run, after the end or a crash of the one before.
     pub(super) fn run_anew(&mut self) {
         (self.task, self.attempt, self.asking, self.link) = (None, None, None, None);
-        self.flying = None;
+        (self.flying, self.passing) = (None, None);
         (self.may_give_up, self.opened_at) = (false, self.medium.position);
         self.confirmed = None;
+        self.damaged.clear();
         self.is_opening = false;
         self.waiting.clear();
         let seed = self.random.u64(..);
         self.brain = brain_of(&self.spec, seed, self.now, self.defect);
-        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held by nobody");
+        assert_eq!(self.held_bytes.load(Ordering::Relaxed), 0, "memory is held after a run");
     }
 
     pub(super) fn durable(&self) -> BTreeSet<Id> {
         self.medium.rows.iter().map(|(_, id)| *id).collect()
     }
 
-    /// Whether something of the stream as it is now is durable, or it is the first of its name.
+    /// Whether something of this incarnation is durable, or the stream is the first of its name.
     pub(super) fn has_read_this_incarnation(&self) -> bool {
         let durable = self.durable();
         let state = self.source.state();
@@ -208,19 +229,23 @@ impl World {
 
     fn next_chunk(&self) -> Option<u64> {
         let link = self.link.as_ref().filter(|link| !link.has_ended)?;
+        let from = link.from?;
+        if let Some(arrived) = link.arrived.front() {
+            return Some(arrived.first()).filter(|_| self.has_credit());
+        }
         let state = self.source.state();
-        let found = state.reaching(link.from?).filter(|_| state.incarnation == link.incarnation);
+        let found = state.reaching(from).filter(|_| state.incarnation == link.incarnation);
         found.filter(|_| self.has_credit()).map(|chunk| chunk.first())
     }
 
     /// One turn of the loop around the brain.
     pub(super) fn due(&mut self) {
-        let yields_since = self.link.as_ref().and_then(|link| link.yields_since);
-        if let Some(since) = yields_since.filter(|_| self.brain.leaving.outcome().is_none()) {
-            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
-        }
         let waiting = self.next_chunk().is_some();
         self.tell(Event::Due(Surroundings { credit: self.has_credit(), waiting }));
+        let since = self.link.as_ref().and_then(|link| link.yields_since.or(link.activates_since));
+        if let Some(since) = since {
+            assert!(self.now - since < ANSWER_MAX, "the broker waits for an answer");
+        }
     }
 
     pub(super) fn tell(&mut self, event: Event<u32>) {
@@ -228,7 +253,9 @@ impl World {
         if self.is_traced && !matches!(event, Event::Due(_)) {
             eprintln!("{}", super::trace::event(&event));
         }
-        for action in self.brain.apply(event, now) {
+        let mut actions = Vec::new();
+        self.brain.apply(event, now, &mut actions);
+        for action in actions {
             if self.is_traced {
                 eprintln!("    {}", super::trace::action(&action));
             }
@@ -268,12 +295,12 @@ impl World {
             Action::StopSink => self.task.iter_mut().for_each(Task::stop),
             Action::Connect(connect) => {
                 self.disconnect();
-                self.attempt = Some(Attempt::Connect(connect));
+                self.attempt = Some(Attempt::Connect(*connect));
             }
-            Action::Resume(own) => self.attempt = Some(Attempt::Resume(own)),
+            Action::Resume(own) => self.attempt = Some(Attempt::Resume(*own)),
             Action::Verify(position) => self.attempt = Some(Attempt::Verify(position)),
             Action::StopReading => {
-                self.asking = None;
+                (self.asking, self.passing) = (None, None);
                 if let Some(link) = &mut self.link {
                     (link.from, link.is_stopped) = (None, true);
                 }
@@ -281,6 +308,10 @@ impl World {
             Action::Disconnect => self.disconnect(),
             Action::AnswerActivation(start) => self.on_answer(start),
             Action::Ask { from, to } => self.asking = Some((from, to)),
+            Action::Pass(question) => {
+                let waiting = self.arrive();
+                self.passing = Some((question, waiting));
+            }
             Action::Store(checkpoint) => self.begin_store(checkpoint),
             Action::Answer(caller, _) => {
                 assert!(self.waiting.remove(&caller), "caller {caller} was answered twice");
@@ -291,11 +322,12 @@ impl World {
 
     fn disconnect(&mut self) {
         (self.attempt, self.asking, self.link) = (None, None, None);
+        self.passing = None;
         let Some(flying) = self.flying.as_mut().filter(|flying| !flying.is_lost) else { return };
         flying.is_lost = true;
         let mut state = self.source.state();
         if flying.incarnation == state.incarnation && state.exists && self.random.bool() {
-            // It was on its way.
+            // It was already sent.
             state.held = Some(flying.checkpoint.offset.0);
         }
     }
@@ -303,7 +335,8 @@ impl World {
     fn on_answer(&mut self, start: Option<Start>) {
         let link = self.link.as_mut().expect("an answer is for a connection");
         assert!(link.awaits_answer, "an answer that nobody waits for");
-        (link.awaits_answer, link.yields_since, link.is_stopped) = (false, None, false);
+        (link.awaits_answer, link.is_stopped) = (false, false);
+        (link.yields_since, link.activates_since) = (None, None);
         match start {
             Some(start) => link.from = Some(self.source.state().start(start)),
             None => {
@@ -313,7 +346,7 @@ impl World {
         }
     }
 
-    /// Everything up to the offset is durable, or nobody may expect it.
+    /// Everything up to the offset is durable, or need not arrive.
     fn begin_store(&mut self, checkpoint: Checkpoint) {
         assert!(self.flying.is_none(), "two stores at once");
         let link = self.link.as_ref().expect("an offset is stored on a connection");
@@ -321,14 +354,14 @@ impl World {
         let state = self.source.state();
         if link.incarnation == state.incarnation && !link.has_ended {
             let offset = checkpoint.offset.0;
-            // The same one again, where there was no answer.
+            // The same offset again is allowed after a missing answer.
             let is_higher = Some(offset) >= state.held || self.may_store_lower;
             assert!(is_higher, "{offset} is stored over {:?}", state.held);
             let chunks = state.chunks.iter().take_while(|chunk| chunk.first() <= offset);
             for (chunk, index) in chunks.flat_map(|c| (0..c.ids.len()).map(move |i| (c, i))) {
                 let (at, id) = (chunk.first() + index as u64, chunk.ids[index]);
                 let is_settled = durable.contains(&id) || self.is_exempt(id);
-                assert!(at > offset || is_settled, "{offset} is stored, and {at} is not durable");
+                assert!(at > offset || is_settled, "{offset} is stored, but {at} is not durable");
             }
         }
         drop(state);
@@ -355,6 +388,9 @@ impl World {
             Note::Unconfirmed => self.may_give_up = true,
             Note::Restarted => self.run_began_at = self.medium.rows.len(),
             Note::LeftOut { from, to, .. } => {
+                let reads = self.damaged.iter().filter(|(a, b)| *a < to.0 && *b > from.0).count();
+                assert!(reads >= READS_WANTED, "{from} to {to} left out after {reads} reads");
+                self.damaged.clear();
                 self.exempt.extend(offsets(from.0, to.0));
                 let evicted = self.evicted.iter().filter(|(_, at)| (from.0..to.0).contains(at));
                 self.exempt.extend(evicted.map(|(id, _)| id));
@@ -363,8 +399,9 @@ impl World {
                 (self.may_store_lower, self.confirmed) = (false, Some(offset.0));
             }
             Note::Store(StoreEnd::Higher { ours, theirs }, _) => {
-                panic!("{theirs} is stored where {ours} was")
+                panic!("{theirs} is stored, which is not of the same stream as {ours}")
             }
+            Note::Taken { last, .. } => self.damaged.retain(|(_, next)| *next > last.0 + 1),
             Note::Internal(what) => panic!("{what}"),
             _ => {}
         }
@@ -375,14 +412,26 @@ impl World {
             return;
         }
         let link = self.link.as_mut().unwrap();
-        let chunk = self.source.state().reaching(link.from.unwrap()).unwrap().clone();
-        link.from = Some(chunk.next());
+        let chunk = match link.arrived.pop_front() {
+            Some(chunk) => chunk,
+            None => {
+                let chunk = self.source.state().reaching(link.from.unwrap()).unwrap().clone();
+                link.from = Some(chunk.next());
+                chunk
+            }
+        };
         let mut bytes = chunk.bytes.to_vec();
         // A damaged chunk cannot confirm which stream this is.
         let may_be_damaged = self.is_troubled && self.has_read_this_incarnation();
-        if may_be_damaged && self.random.u32(0..20) == 0 {
-            // The last byte of the last message: the CRC tells.
+        if chunk.is_rotten || may_be_damaged && self.random.u32(0..20) == 0 {
+            // Damages the last byte of the last message, which the CRC detects.
             *bytes.last_mut().unwrap() ^= 1;
+            self.damaged.push((chunk.first(), chunk.next()));
+            if self.random.u32(0..4) == 0 {
+                let mut state = self.source.state();
+                let same = state.chunks.iter_mut().find(|c| c.first() == chunk.first());
+                same.into_iter().for_each(|chunk| chunk.is_rotten = true);
+            }
         }
         let size = bytes.len() as u64;
         self.held_bytes.fetch_add(size, Ordering::Relaxed);
@@ -403,7 +452,7 @@ impl World {
         self.check_rows();
     }
 
-    /// In one run each record comes once, in order.
+    /// Within one run each record is written once, in order.
     fn check_rows(&self) {
         let rows = &self.medium.rows[self.run_began_at..];
         let tail = &rows[rows.len().saturating_sub(20)..];
@@ -416,7 +465,7 @@ impl World {
         self.tell(Event::Commit(self.asked));
     }
 
-    /// The brain hears of a connection that ended when it listens to it.
+    /// The brain is told of an ended connection when it listens to it.
     pub(super) fn notice_end(&mut self) {
         if self.attempt.is_none()
             && let Some(link) = &self.link

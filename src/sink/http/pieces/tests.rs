@@ -8,7 +8,7 @@ fn cutter(format: BodyFormat, max_records: u64, max_bytes: usize) -> Cutter {
     Cutter::new(&StreamName::from(STREAM), format, max_records, max_bytes)
 }
 
-/// All requests that a batch makes where nothing is settled and all is accepted.
+/// All requests that a batch makes if nothing is settled and all is accepted.
 fn cut_all(cutter: &mut Cutter, batch: &Batch) -> Vec<Piece> {
     let (mut todo, progress) = (cutter.start(batch), Progress::default());
     std::iter::from_fn(|| cutter.next(batch, &mut todo, &progress)).collect()
@@ -100,8 +100,8 @@ fn only_what_cannot_be_encoded_is_unreadable() {
 }
 
 proptest! {
-    /// The same records, cut into batches elsewhere: the requests within are the same, byte for
-    /// byte, but for those that touch a batch's edge.
+    /// The same records, cut into batches elsewhere: the requests inside are the same, byte for byte,
+    /// except those that touch a batch's edge.
     #[test]
     fn requests_do_not_depend_on_where_batches_are_cut(
         sizes in proptest::collection::vec(0usize..400, 1..120),
@@ -134,7 +134,7 @@ proptest! {
         }
         let all: Vec<u64> = seen.iter().flat_map(|piece| offsets(&piece.body)).collect();
         prop_assert_eq!(all, (first..first + sizes.len() as u64).collect::<Vec<_>>());
-        edges.pop(); // The end of all of them is no edge between two.
+        edges.pop(); // The end of the last batch is no edge between two.
         for piece in &expected {
             let window = Window::of(piece.range.first, max_records);
             let across = edges.iter().any(|edge| (window.first..window.last).contains(&edge.0));

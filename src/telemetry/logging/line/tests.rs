@@ -30,7 +30,7 @@ impl<'a> MakeWriter<'a> for Sheet {
     }
 }
 
-/// What is logged meanwhile.
+/// The lines that are logged meanwhile.
 fn logged(lines: Lines, filter: &str, log: impl FnOnce()) -> String {
     let sheet = Sheet::default();
     let subscriber = tracing_subscriber::fmt()

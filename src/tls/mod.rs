@@ -1,15 +1,20 @@
 //! TLS settings for outgoing connections: trusted certificates, client certificate, server name.
 //!
-//! Reads certificate and key files each time, so that a renewed one is used by the next connection.
+//! [`current`] looks at the files for each connection, so that replaced ones are used by the next
+//! connection. Files that cannot be used do not replace those that can
+//! ([ADR 22](../../docs/adr/0022-certificates-and-tokens.md)).
 //! Knows nothing of the peers.
 
-use std::io;
+mod kept;
+mod words;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -17,9 +22,13 @@ use tokio_rustls::rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    crypto,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
 };
+
+use self::kept::Files;
+pub use self::kept::current;
+pub use self::words::{in_words, is_of_tls};
+use crate::files;
 
 /// TLS options of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +50,8 @@ pub struct TlsOptions {
 #[error("{0}")]
 pub struct TlsError(pub String);
 
-/// Builds the TLS configuration of these options.
-///
-/// # Errors
-/// If a file cannot be read or has the wrong content.
-pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+/// Builds the TLS configuration of these options, from the contents of their files.
+fn build(options: &TlsOptions, files: &Files) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -53,72 +59,42 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     let builder = if options.insecure_skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     } else {
-        builder.with_root_certificates(roots(options.ca.as_deref())?)
+        builder.with_root_certificates(roots(options, files)?)
     };
-    match (&options.cert, &options.key) {
-        (Some(cert), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable("key", key, &e))?;
-            builder
-                .with_client_auth_cert(certificates("certificate", cert)?, key)
-                .map_err(|error| TlsError(format!("client certificate: {error}")))
+    let mut config = match (&options.cert, &files.cert, &options.key, &files.key) {
+        (Some(cert_path), Some(cert), Some(key_path), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key)
+                .map_err(|error| unusable("key", key_path, &error))?;
+            let chain = certificates("certificate", cert_path, cert)?;
+            // Also refuses a key that belongs to another certificate.
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                TlsError(format!(
+                    "cannot use certificate {} with key {}: {error}",
+                    cert_path.display(),
+                    key_path.display()
+                ))
+            })?
         }
-        (None, None) => Ok(builder.with_no_client_auth()),
-        _ => Err(TlsError("tls.cert and tls.key go together".into())),
-    }
-}
-
-/// Text of a failed handshake, with an explanation and what to do where a certificate was refused.
-pub fn in_words(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    let Some(Error::InvalidCertificate(problem)) = inner else { return error.to_string() };
-    let what = match problem {
-        CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = presented.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-            let names = if names.is_empty() { "no name" } else { &names };
-            format!("the certificate is valid for {names}, not for {}", expected.to_str())
-        }
-        _ => error.to_string(),
+        (None, _, None, _) => builder.with_no_client_auth(),
+        _ => return Err(TlsError("tls.cert and tls.key go together".into())),
     };
-    format!("{what}{}", remedy(problem))
+    // A resumed session would not check the peer's certificate again.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
-/// The name in a text such as `DnsName("localhost")`.
-fn quoted(name: &str) -> &str {
-    name.split('"').nth(1).unwrap_or(name)
-}
-
-/// Explanation of a refused certificate, and what to do; empty for any other reason.
-fn remedy(problem: &CertificateError) -> &'static str {
-    match problem {
-        CertificateError::UnknownIssuer => {
-            ": the certificate is not signed by a trusted authority. Set tls.ca to the certificate of the authority that signed it"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            ": the certificate is for another host name. Connect to a name that it contains, or set tls.server_name"
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            ": the certificate has expired, or the clock here is wrong"
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            ": the certificate is not valid yet, or the clock here is wrong"
-        }
-        _ => "",
-    }
-}
-
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
+fn roots(options: &TlsOptions, files: &Files) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates("CA certificate", path)? {
+    match (&options.ca, &files.ca) {
+        (Some(path), Some(pem)) => {
+            for certificate in certificates("CA certificate", path, pem)? {
                 store.add(certificate).map_err(|error| {
                     TlsError(format!("CA certificate in {}: {error}", path.display()))
                 })?;
             }
         }
-        None => {
-            let system = rustls_native_certs::load_native_certs();
-            store.add_parsable_certificates(system.certs);
+        _ => {
+            store.add_parsable_certificates(files.system.clone());
             if store.is_empty() {
                 return Err(TlsError("this system has no trusted certificates; install ca-certificates or set tls.ca".into()));
             }
@@ -127,10 +103,12 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
-fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| unusable(what, path, &error))?
-        .collect();
+fn certificates(
+    what: &str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| unusable(what, path, &error))?;
     if found.is_empty() {
         return Err(TlsError(format!("no {what} in {}", path.display())));
@@ -138,7 +116,11 @@ fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     Ok(found)
 }
 
-fn unusable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> TlsError {
+fn unusable(what: &str, path: &Path, error: &pem::Error) -> TlsError {
+    let error = match error {
+        pem::Error::Io(error) => files::unread(path, error),
+        other => other.to_string(),
+    };
     TlsError(format!("cannot use {what} {}: {error}", path.display()))
 }
 

@@ -1,10 +1,13 @@
-//! Is a connection over TLS as good as a plain one? With a certificate that is trusted, a name that
-//! has to fit, and a client that proves itself by its own certificate (SASL EXTERNAL).
+//! Does a TLS connection work like a plain one? With a trusted certificate, a name that has to fit, and a
+//! client that authenticates by its own certificate (SASL EXTERNAL).
+
+pub(crate) mod authority;
+mod refusals;
+mod rotation;
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
+use self::authority::{Authority, Pair};
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Options, Version, streams};
@@ -12,30 +15,17 @@ use crate::common::{Broker, Options, Version, streams};
 pub(crate) struct Certificates {
     pub(crate) ca: String,
     /// Certificate and key of the broker, on the name `localhost`.
-    broker: (String, String),
+    broker: Pair,
     /// Certificate and key of the client, on the common name `guest`.
-    client: (String, String),
+    pub(crate) client: Pair,
 }
 
 pub(crate) fn certificates() -> Certificates {
-    let named = |name: &str, hosts: Vec<String>| {
-        let mut params = CertificateParams::new(hosts).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = named("test authority", Vec::new());
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let signed = |params: CertificateParams| {
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
-    };
+    let authority = Authority::new("test authority");
     Certificates {
-        ca: ca_pem,
-        broker: signed(named("broker", vec!["localhost".to_owned()])),
-        client: signed(named("guest", Vec::new())),
+        broker: authority.broker(&["localhost"]),
+        client: authority.guest("test"),
+        ca: authority.ca,
     }
 }
 
@@ -47,13 +37,58 @@ pub(crate) fn free_port() -> u16 {
 
 /// A node that has these certificates.
 pub(crate) fn certified(certificates: &Certificates) -> Options {
+    with_pair(&certificates.ca, &certificates.broker)
+}
+
+/// A node that trusts these authorities, and has this certificate.
+fn with_pair(authorities: &str, (certificate, key): &Pair) -> Options {
     Options::default()
-        .file("ca.pem", &certificates.ca)
-        .file("cert.pem", &certificates.broker.0)
-        .file("key.pem", &certificates.broker.1)
+        .file("ca.pem", authorities)
+        .file("cert.pem", certificate)
+        .file("key.pem", key)
         .conf("ssl_options.cacertfile = /node/ca.pem")
         .conf("ssl_options.certfile = /node/cert.pem")
         .conf("ssl_options.keyfile = /node/key.pem")
+}
+
+/// The ports of a node for both protocols over TLS.
+#[derive(Clone, Copy)]
+struct Ports {
+    stream: u16,
+    amqp: u16,
+}
+
+/// A node that wants a certificate of every client, and takes the user from its common name.
+async fn demanding(
+    version: Version,
+    authorities: &str,
+    pair: &Pair,
+) -> Result<(Broker, Ports), Unavailable> {
+    let ports = Ports { stream: free_port(), amqp: free_port() };
+    let options = with_pair(authorities, pair)
+        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
+        .conf("ssl_options.verify = verify_peer")
+        .conf("ssl_options.fail_if_no_peer_cert = true")
+        .conf("ssl_cert_login_from = common_name")
+        .conf("auth_mechanisms.1 = PLAIN")
+        .conf("auth_mechanisms.2 = EXTERNAL")
+        .conf(&format!("stream.listeners.ssl.1 = 127.0.0.1:{}", ports.stream))
+        .conf(&format!("listeners.ssl.1 = 127.0.0.1:{}", ports.amqp));
+    Ok((Broker::private_with(version, options).await?, ports))
+}
+
+/// Gives the node another certificate, for all connections from now on.
+async fn certify(broker: &Broker, (certificate, key): &Pair) {
+    std::fs::write(broker.dir.join("cert.pem"), certificate).unwrap();
+    std::fs::write(broker.dir.join("key.pem"), key).unwrap();
+    broker.ctl(&["rabbitmqctl", "eval", "ssl:clear_pem_cache()."]).await;
+}
+
+/// Lines of `[broker]` for this port: of the stream protocol or of AMQP.
+fn settings(scheme: &str, user: &str, port: u16, rest: &str) -> String {
+    format!(
+        "uri = \"{scheme}://{user}localhost:{port}/%2f\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false\n{rest}"
+    )
 }
 
 async fn tls(version: Version) -> Result<(), Unavailable> {
@@ -74,12 +109,8 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
     let consumer = format!(
         "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"file\", dir = \"out\" }}\n"
     );
-    // The broker advertises its plain port, so the given address has to do.
-    let settings = |user: &str, rest: &str| {
-        format!(
-            "uri = \"rabbitmq-stream+tls://{user}localhost:{port}/%2f\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false\n{rest}"
-        )
-    };
+    // The broker advertises its plain port, so the configured address is used.
+    let settings = |user: &str, rest: &str| settings("rabbitmq-stream+tls", user, port, rest);
     let plain = settings("guest:guest@", "tls = { ca = \"ca.pem\" }");
     let home = Home::with_broker(&plain, &consumer);
     for (name, content) in [
@@ -104,7 +135,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
         home.lines("out", &stream).iter().map(|line| line["body"].as_u64().unwrap()).collect();
     assert_eq!(bodies, (0..600).collect::<Vec<_>>());
 
-    // An authority that is not trusted, and a name that does not fit: refused, and said so.
+    // An untrusted authority, and a name that does not fit: both are refused, with the reason.
     for (rest, words) in [
         ("", "certificate"),
         (
