@@ -59,6 +59,8 @@ pub enum Declared {
     Different(String),
     /// It exists. Its arguments are not known, because the user may not configure it.
     Unknown,
+    /// It exists. Its arguments could not be compared, for this reason.
+    NotCompared(String),
 }
 
 /// Looks for the stream or super stream, and creates it if it is absent and `may_create`.
@@ -147,7 +149,8 @@ impl Declaring<'_> {
                 Ok(Some(ResponseCode::StreamAlreadyExists)) => return Ok(Declared::Same),
                 Ok(Some(_)) => {}
                 Err(BrokerError::WriteRefused { .. }) => return Ok(Declared::Unknown),
-                Err(error) => return Err(error),
+                // It is there: that nobody tells its arguments keeps nobody from reading it.
+                Err(error) => return Ok(Declared::NotCompared(error.to_string())),
             }
         }
         let which = match is_partition {

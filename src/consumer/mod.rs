@@ -31,6 +31,7 @@ mod sinking;
 mod spec;
 mod state_file;
 mod status;
+mod stood_by;
 mod worker;
 
 pub use brain::{NotCommitted, Outcome};
@@ -67,7 +68,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
         anew: None,
         prefer: Prefer::Replica,
     };
-    let creation = spec.source.foresee(own.has_begun()).await?;
+    let creation = spec.source.foresee(stood_by::has_begun(spec, &own).await).await?;
     if matches!(creation, Foreseen::Creates(_)) {
         return Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation });
     }

@@ -9,6 +9,7 @@ use super::brain::{Passed, Question};
 use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
 use super::spec::Spec;
 use super::state_file::StateFile;
+use super::stood_by;
 use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::resume::{
     self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
@@ -34,7 +35,7 @@ pub(super) async fn establish(
     own: Own,
     budget: &Arc<Budget>,
 ) -> Result<(Subscription, Resumption), SessionError> {
-    spec.source.prepare(own.has_begun()).await?;
+    spec.source.prepare(stood_by::has_begun(spec, &own).await).await?;
     let outlook = kept(spec, look(spec, own).await?).await?;
     let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
     Ok((subscription, outlook.into_resumption()))

@@ -141,8 +141,9 @@ pub struct Watch {
     /// There is no message between the last known offset and this one.
     clear_to: Option<Offset>,
     waiting: Option<Waiting>,
-    /// Number of times in a row that the offset after this position was asked for without result.
-    vain: Option<(Option<Offset>, u32)>,
+    /// Number of times in a row that the offset after this position was asked for without result, and the
+    /// end as it was at the last time.
+    vain: Option<(Option<Offset>, u32, Option<Offset>)>,
 }
 
 impl Watch {
@@ -222,11 +223,13 @@ impl Watch {
             self.vain = None;
             return;
         }
-        let before = self.vain.filter(|(at, _)| *at == position).map_or(0, |(_, times)| times);
-        self.vain = Some((position, before + 1));
-        if before + 1 >= VAIN_MAX && view.all_durable() {
-            self.clear_to = self.clear_to.max(self.end(view));
-            self.vain = None;
+        let before = self.vain.filter(|(at, ..)| *at == position);
+        let (times, seen) =
+            before.map_or((1, None), |(_, times, seen)| (times.saturating_add(1), seen));
+        self.vain = Some((position, times, self.end(view)));
+        if times >= VAIN_MAX && view.all_durable() {
+            // What was observed before this question; the rest may have been published since.
+            self.clear_to = self.clear_to.max(seen);
         }
     }
 

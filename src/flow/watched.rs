@@ -167,6 +167,10 @@ impl Watched {
     }
 }
 
+/// Number of times in a row that the last message is asked for without an answer, before the stream
+/// counts as one without messages.
+const SILENT_MAX: u32 = 3;
+
 /// The end of a stream at rest, without the broker's own chunks after the last message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
@@ -174,6 +178,8 @@ pub struct Ends {
     seen: Option<Tail>,
     /// An end as observed, and what it is without those chunks.
     resolved: Option<(Tail, Tail)>,
+    /// An end as observed, and how often the last message did not come.
+    silent: Option<(Tail, u32)>,
 }
 
 impl Ends {
@@ -182,14 +188,25 @@ impl Ends {
         let is_at_rest = self.seen.replace(tail) == Some(tail);
         match self.resolved.filter(|(observed, _)| *observed == tail) {
             Some((_, end)) => (end, false),
-            None => (tail, is_at_rest && tail != Tail::Empty),
+            None => {
+                let is_silent =
+                    self.silent.is_some_and(|(of, times)| of == tail && times >= SILENT_MAX);
+                let end = if is_silent { Tail::Empty } else { tail };
+                // Silence is never final: it is asked for again.
+                (end, is_at_rest && tail != Tail::Empty)
+            }
         }
     }
 
-    /// Records that the last message has this offset, while the end was observed as `tail`. `None` if there
-    /// is no message.
+    /// Records that the last message has this offset, while the end was observed as `tail`. `None` if none
+    /// came: there is none, or the broker is slow.
     pub fn resolve(&mut self, tail: Tail, last: Option<Offset>) {
-        self.resolved = Some((tail, last.map_or(Tail::Empty, Tail::Offset)));
+        if let Some(last) = last {
+            (self.resolved, self.silent) = (Some((tail, Tail::Offset(last))), None);
+            return;
+        }
+        let before = self.silent.filter(|(of, _)| *of == tail).map_or(0, |(_, times)| times);
+        self.silent = Some((tail, before.saturating_add(1)));
     }
 }
 
@@ -317,5 +334,36 @@ mod tests {
         assert_eq!(ends.looked(busy), (busy, false));
         assert_eq!(ends.looked(Tail::Empty), (Tail::Empty, false));
         assert_eq!(ends.looked(Tail::Empty), (Tail::Empty, false));
+    }
+
+    /// A broker that is slow must not make an owner that is stuck look as if it had caught up.
+    #[test]
+    fn a_slow_answer_is_no_empty_stream() {
+        let mut ends = Ends::default();
+        let rest = Tail::Chunk(Offset(1000));
+        assert_eq!(ends.looked(rest), (rest, false));
+        for _ in 0..2 {
+            assert_eq!(ends.looked(rest), (rest, true));
+            ends.resolve(rest, None);
+        }
+        assert_eq!(ends.looked(rest), (rest, true));
+        ends.resolve(rest, None);
+        assert_eq!(ends.looked(rest), (Tail::Empty, true), "as a stream without messages");
+        ends.resolve(rest, Some(Offset(998)));
+        assert_eq!(ends.looked(rest), (Tail::Offset(Offset(998)), false));
+    }
+
+    /// What is published while it is asked must not count as seen.
+    #[test]
+    fn only_what_was_there_before_the_question_belongs_to_the_broker() {
+        let mut stage = Stage::new();
+        stage.look(0, 99);
+        stage.stored(Some(49));
+        let wall = stage.wall();
+        stage.watched.written(Offset(50), None, wall);
+        assert_eq!(stage.messages(), Some(50));
+        stage.look(0, 109);
+        stage.watched.written(Offset(50), None, wall);
+        assert_eq!(stage.messages(), Some(10));
     }
 }

@@ -87,7 +87,7 @@ where
     let response = sender.send_request(request(endpoint, url)?).await.map_err(broken)?;
     let status = response.status();
     if status.is_redirection() {
-        return Err(redirected(&response));
+        return Err(redirected(endpoint, &response));
     }
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| format!("its answer cannot be read ({error})"))?;
@@ -102,10 +102,7 @@ fn request(endpoint: &TokenEndpoint, url: &Url) -> Result<Request<Full<Bytes>>, 
             form.append_pair(name, value);
         }
     }
-    // Encoded before they are put together (RFC 6749, 2.3.1).
-    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    let (id, secret) = (encoded(&endpoint.client_id), encoded(endpoint.client_secret.reveal()));
-    let login = BASE64_STANDARD.encode(format!("{id}:{secret}"));
+    let login = login(endpoint);
     let mut login = HeaderValue::try_from(format!("Basic {login}")).map_err(|e| e.to_string())?;
     login.set_sensitive(true);
     let path = match url.query() {
@@ -124,12 +121,34 @@ fn request(endpoint: &TokenEndpoint, url: &Url) -> Result<Request<Full<Bytes>>, 
         .map_err(|error| error.to_string())
 }
 
-fn redirected<B>(response: &Response<B>) -> String {
+fn encoded(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect()
+}
+
+/// Name and secret as they are sent.
+fn login(endpoint: &TokenEndpoint) -> String {
+    // Encoded before they are put together (RFC 6749, 2.3.1).
+    let (id, secret) = (encoded(&endpoint.client_id), encoded(endpoint.client_secret.reveal()));
+    BASE64_STANDARD.encode(format!("{id}:{secret}"))
+}
+
+/// A quotation without the secret in any form in which it was sent.
+fn hidden(endpoint: &TokenEndpoint, text: &str) -> String {
+    let (login, secret) = (login(endpoint), endpoint.client_secret.reveal());
+    // The longest first: a part that is replaced before would break it up.
+    let mut text = text.to_owned();
+    for form in [login.trim_end_matches('='), &encoded(secret), secret] {
+        text = text.replace(form, "***");
+    }
+    quote(&text)
+}
+
+fn redirected<B>(endpoint: &TokenEndpoint, response: &Response<B>) -> String {
     let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
     format!(
         "it answers {} and leads to {}. Redirections are not followed: set token_url to the address itself",
         response.status(),
-        quote(to)
+        hidden(endpoint, to)
     )
 }
 
@@ -137,7 +156,7 @@ fn redirected<B>(response: &Response<B>) -> String {
 fn read(endpoint: &TokenEndpoint, status: StatusCode, body: &[u8]) -> Result<Token, String> {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let text = |key: &str| json.as_ref()?.get(key)?.as_str();
-    let hidden = |text: &str| quote(&text.replace(endpoint.client_secret.reveal(), "***"));
+    let hidden = |text: &str| hidden(endpoint, text);
     if !status.is_success() {
         let said = match (text("error"), text("error_description")) {
             (Some(error), Some(more)) => hidden(&format!("{error}: {more}")),
@@ -258,5 +277,11 @@ mod tests {
             let error = read(status, body).unwrap_err();
             assert!(error.contains(says) && !error.contains("hunter2"), "{body}: {error}");
         }
+        let login = login(&endpoint());
+        let body = format!("invalid: Basic {login}, hunter2%2F%26");
+        let error = read(401, &body).unwrap_err();
+        assert!(error.contains("invalid: Basic ***") && error.contains(", ***)"), "{error}");
+        let never = read(200, r#"{"access_token":"x","expires_in":1e19}"#).unwrap();
+        assert_eq!((never.lifetime, never.expires_at()), (None, None));
     }
 }

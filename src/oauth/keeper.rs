@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::endpoint;
 use super::file;
@@ -55,6 +55,9 @@ pub struct Keeper {
     name: String,
     state: watch::Sender<State>,
     wanted: Notify,
+    /// A reading of the file that has not ended. On a file system that hangs it takes a thread, and there is
+    /// never more than this one.
+    reading: tokio::sync::Mutex<Option<JoinHandle<Result<Token, TokenError>>>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -71,6 +74,7 @@ impl Keeper {
             name: options.to_string(),
             state: watch::Sender::new(State::default()),
             wanted: Notify::new(),
+            reading: tokio::sync::Mutex::new(None),
             task: Mutex::new(None),
         });
         identity::token_in_use(&keeper.name);
@@ -211,10 +215,15 @@ impl Keeper {
 
     async fn read(&self, path: &Path) -> Result<Duration, TokenError> {
         let limit = self.options.timeout;
-        let read = tokio::time::timeout(limit, file::read(path)).await;
-        let token = read.map_err(|_| {
+        let mut reading = self.reading.lock().await;
+        let of = path.to_owned();
+        let task =
+            reading.get_or_insert_with(|| tokio::task::spawn_blocking(move || file::read(&of)));
+        let read = tokio::time::timeout(limit, task).await.map_err(|_| {
             TokenError(format!("the token in {} was not read within {limit:?}", self.name))
-        })??;
+        })?;
+        *reading = None;
+        let token = read.map_err(|error| TokenError(error.to_string()))??;
         let left = token.left();
         if left == Some(Duration::ZERO) {
             let error = TokenError(format!(
@@ -279,5 +288,43 @@ impl Renewals {
         if let Some(why) = self.keeper.expiry_of(&self.token) {
             tracing::warn!(why, "the connection has ended, and its access token has expired");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// A pipe that nobody writes into hangs as a file system may.
+    #[tokio::test]
+    async fn a_file_that_hangs_takes_one_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let timeout = Duration::from_millis(50);
+        let options = TokenOptions { origin: TokenOrigin::File(path.clone()), timeout };
+        let keeper = Keeper {
+            name: options.to_string(),
+            options,
+            state: watch::Sender::new(State::default()),
+            wanted: Notify::new(),
+            reading: tokio::sync::Mutex::new(None),
+            task: Mutex::new(None),
+        };
+        let mut readings = Vec::new();
+        for _ in 0..3 {
+            assert!(keeper.read(&path).await.unwrap_err().0.contains("was not read within"));
+            readings.push(keeper.reading.lock().await.as_ref().unwrap().id());
+        }
+        assert!(readings.iter().all(|id| *id == readings[0]), "{readings:?}");
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        pipe.write_all(b"opaque").unwrap();
+        drop(pipe);
+        while keeper.read(&path).await.is_err() {
+            assert!(keeper.reading.lock().await.is_some(), "it is the same reading still");
+        }
+        assert_eq!(keeper.state.borrow().token.as_ref().unwrap().secret().reveal(), "opaque");
     }
 }

@@ -47,7 +47,41 @@ impl fmt::Display for TokenOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             TokenOrigin::File(path) => write!(f, "{}", path.display()),
-            TokenOrigin::Endpoint(at) => write!(f, "{} at {}", at.client_id, at.url),
+            TokenOrigin::Endpoint(at) => {
+                write!(f, "{} at {}", at.client_id, at.url)?;
+                // Two that differ in these alone are two tokens.
+                for (key, value) in [("scope", &at.scope), ("audience", &at.audience)] {
+                    if let Some(value) = value {
+                        write!(f, ", {key} {value}")?;
+                    }
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each has a gauge of its own.
+    #[test]
+    fn two_tokens_of_one_client_have_two_names() {
+        let name = |scope: Option<&str>, audience: Option<&str>| {
+            let endpoint = TokenEndpoint {
+                url: "https://x/token".to_owned(),
+                client_id: "me".to_owned(),
+                client_secret: Secret::new("hunter2"),
+                scope: scope.map(str::to_owned),
+                audience: audience.map(str::to_owned),
+                tls: TlsOptions::default(),
+            };
+            let origin = TokenOrigin::Endpoint(Box::new(endpoint));
+            TokenOptions { origin, timeout: Duration::from_secs(1) }.to_string()
+        };
+        assert_eq!(name(None, None), "me at https://x/token");
+        assert_eq!(name(Some("a b"), None), "me at https://x/token, scope a b");
+        assert_eq!(name(Some("a"), Some("c")), "me at https://x/token, scope a, audience c");
     }
 }

@@ -8,6 +8,9 @@ use crate::types::Secret;
 /// Longest token in bytes.
 pub(super) const TOKEN_BYTES_MAX: usize = 64 << 10;
 
+/// Longest lifetime in seconds that is taken for one: 100 years. More means that it does not expire.
+const LIFETIME_S_MAX: i64 = 100 * 365 * 24 * 3600;
+
 /// Reason why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -61,7 +64,7 @@ impl Token {
     /// Reads its lifetime from its own expiry, by this machine's clock.
     pub(super) fn by_the_clock(mut self) -> Token {
         let left_s = self.expires_at().map(|at| at.saturating_sub(now_s()));
-        self.lifetime = left_s.map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0)));
+        self.lifetime = left_s.and_then(lifetime);
         self
     }
 
@@ -74,10 +77,7 @@ impl Token {
             (a, b) => a.or(b),
         };
         match lifetime_s {
-            Some(s) => {
-                let lifetime = Some(Duration::from_secs(u64::try_from(s).unwrap_or(0)));
-                Token { lifetime, ..self }
-            }
+            Some(s) => Token { lifetime: lifetime(s), ..self },
             None => self.by_the_clock(),
         }
     }
@@ -88,7 +88,7 @@ impl Token {
             return Some(at);
         }
         let lifetime = i64::try_from(self.lifetime?.as_secs()).ok()?;
-        Some(now_s() - seconds(self.acquired.elapsed()) + lifetime)
+        Some(now_s().saturating_sub(seconds(self.acquired.elapsed())).saturating_add(lifetime))
     }
 
     /// Time that is left; zero if it has expired, `None` if that is not known.
@@ -102,11 +102,11 @@ impl Token {
 
     /// What is known of it, without the token itself.
     pub(super) fn facts(&self) -> String {
-        let left_s = self.expires_at().map(|at| at - now_s());
+        let left_s = self.expires_at().map(|at| at.saturating_sub(now_s()));
         let expiry = match left_s {
             None => "without a known expiry".to_owned(),
             Some(s) if s > 0 => format!("expires in {s} s by the clock here"),
-            Some(s) => format!("expired {} s ago by the clock here", -s),
+            Some(s) => format!("expired {} s ago by the clock here", s.saturating_neg()),
         };
         match self.claims.as_ref().map(Claims::text) {
             None => format!("no JWT, {expiry}"),
@@ -114,6 +114,12 @@ impl Token {
             Some(claims) => format!("{claims}, {expiry}"),
         }
     }
+}
+
+/// `None` if it never expires.
+fn lifetime(seconds: i64) -> Option<Duration> {
+    let seconds = Some(seconds).filter(|seconds| *seconds <= LIFETIME_S_MAX)?;
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 fn now_s() -> i64 {
@@ -150,6 +156,22 @@ mod tests {
         assert!(token(claims).by_the_clock().has_expired());
         let later = format!("{{\"exp\":{}}}", now_s() + 100);
         assert!((99..=100).contains(&s(token(&later).by_the_clock()).unwrap()));
+    }
+
+    /// Whatever an issuer writes: no number ends the keeper.
+    #[test]
+    fn no_number_is_too_large_or_too_small() {
+        for number in [i64::MAX, i64::MAX - 1, i64::MIN, 0] {
+            let opaque = Token::new("opaque").unwrap().just_issued(Some(number));
+            assert_eq!(opaque.lifetime.is_none(), number > 0);
+            let claims = format!("{{\"exp\":{number}}}");
+            for token in [opaque, token(&claims).by_the_clock(), token(&claims).just_issued(None)] {
+                assert_eq!(token.has_expired(), number <= 0, "{}", token.facts());
+                token.expires_at();
+            }
+        }
+        let token = token(r#"{"exp":-1e300,"iat":1e300}"#).just_issued(Some(i64::MAX));
+        assert!(token.facts().contains("expired"), "{}", token.facts());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Creates what a consumer reads, if it is absent when the consumer first starts.
 //!
-//! Invariant: a stream that the consumer has read, or has seen in this process, is never created: if it
-//! is gone, so are its messages, and an operator has to be told.
+//! Invariant: a stream that the consumer has read, or has stood by for, is never created: if it is gone, so
+//! are its messages, and an operator has to be told.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{ConnectOptions, ErrorKind, SourceError};
-use crate::broker::{Declared, Layout, declare};
+use crate::broker::{BrokerError, Declared, Layout, declare};
 
 /// A stream or super stream that is created if it is absent.
 #[derive(Debug)]
@@ -43,7 +43,16 @@ impl Creating {
             return Ok(());
         }
         let (name, kind) = (self.layout.name.as_str(), self.kind());
-        match declare(&self.options, &self.layout, !has_begun).await? {
+        let declared = match declare(&self.options, &self.layout, !has_begun).await {
+            // As while one node of a cluster is frozen. A stream that exists can be found all the same, and a
+            // missing one is told when it is connected to: then this is tried again.
+            Err(error @ BrokerError::Timeout { .. }) if self.layout.partitions.is_none() => {
+                tracing::debug!(name, %error, "whether the {kind} exists is not told");
+                return Ok(());
+            }
+            declared => declared?,
+        };
+        match declared {
             Declared::Absent => return Err(self.gone()),
             Declared::Created => {
                 let with = self.layout.to_string();
@@ -56,9 +65,17 @@ impl Creating {
             Declared::Unknown => {
                 tracing::info!(name, "{}", self.unknown());
             }
+            Declared::NotCompared(why) => {
+                tracing::debug!(name, why, "the {kind} exists, and was not compared with `create`");
+            }
         }
-        self.settled.store(true, Ordering::Relaxed);
+        self.settle();
         Ok(())
+    }
+
+    /// It was found: it is not created any more.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 
     /// See [`Source::foresee`](super::Source::foresee).
@@ -72,6 +89,10 @@ impl Creating {
             Declared::Created | Declared::Same => Foreseen::Nothing,
             Declared::Different(what) => Foreseen::Differs(format!("{}: {what}", self.unchanged())),
             Declared::Unknown => Foreseen::Differs(self.unknown()),
+            Declared::NotCompared(why) => Foreseen::Differs(format!(
+                "the {} exists. Whether its arguments are those in `create` is not told: {why}",
+                self.kind()
+            )),
         })
     }
 

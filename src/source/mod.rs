@@ -75,6 +75,11 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// True if [`Source::prepare`] may create the stream.
+    fn creates(&self) -> bool {
+        false
+    }
+
     /// What [`Source::prepare`] would do.
     ///
     /// # Errors

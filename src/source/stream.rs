@@ -169,6 +169,7 @@ impl Source for StreamSource {
                 }
                 (error, _) => error.into(),
             })?;
+        self.creating.iter().for_each(|creating| creating.settle());
         self.check_version(&connection)?;
         self.last.store(connection.number().unwrap_or(0), Ordering::Relaxed);
         let (stream, reference) = (self.stream.clone(), self.reference.clone());
@@ -201,6 +202,10 @@ impl Source for StreamSource {
             Some(creating) => creating.prepare(has_begun).await,
             None => Ok(()),
         }
+    }
+
+    fn creates(&self) -> bool {
+        self.creating.is_some()
     }
 
     async fn foresee(&self, has_begun: bool) -> Result<Foreseen, SourceError> {

@@ -16,6 +16,7 @@ use crate::config::{Config, WatchConfig};
 use crate::consumer::observe::{WatchedReference, Watching};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
+use crate::source::{ErrorKind, SourceError};
 use crate::sync::lock;
 use crate::telemetry::{Heartbeats, Pulse};
 use crate::types::{Offset, Reference, StreamName, Timestamp};
@@ -36,6 +37,8 @@ pub(super) struct Watch {
     config: WatchConfig,
     connect: ConnectOptions,
     rows: Mutex<IndexMap<StreamName, Vec<Row>>>,
+    /// The references by the super stream's own name, shown while it has no row. Empty for a stream.
+    whole: Mutex<Vec<WatchedReference>>,
     /// Why the partitions are not known; `None` if they are, or for a stream.
     unknown: Mutex<Option<String>>,
     /// Held here, so that a task that panicked counts as stuck. `None` for a stream, and once it is told to
@@ -61,10 +64,13 @@ impl Watch {
                 Some("asking for the partitions".to_owned()),
             ),
         };
+        let whole = watch.references.iter().filter(|_| watch.is_super_stream);
+        let whole = whole.map(|reference| WatchedReference::new(reference, &watch.stream));
         let new = Watch {
             config: watch.clone(),
             connect: connect_options(&config.broker, "rillway watch"),
             rows: Mutex::default(),
+            whole: Mutex::new(whole.collect()),
             unknown: Mutex::new(unknown),
             pulse: Mutex::new(pulse),
         };
@@ -99,7 +105,9 @@ impl Watch {
             let asked =
                 tokio::time::timeout(ASK_MAX, broker::partitions(&self.connect, name)).await;
             let unknown = match asked {
-                Ok(Ok(partitions)) if partitions.is_empty() => Some(empty(name)),
+                Ok(Ok(partitions)) if partitions.is_empty() => {
+                    Some(SourceError::new(ErrorKind::Missing, empty(name)))
+                }
                 Ok(Ok(partitions)) => {
                     let Changes { new, gone } = present.answered(&partitions);
                     for partition in gone {
@@ -112,9 +120,16 @@ impl Watch {
                     }
                     None
                 }
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {ASK_MAX:?}")),
+                Ok(Err(error)) => Some(error.into()),
+                Err(_) => {
+                    let what = format!("no answer within {ASK_MAX:?}");
+                    Some(SourceError::new(ErrorKind::Connection, what))
+                }
             };
+            if let Some(error) = &unknown {
+                lock(&self.whole).iter().for_each(|reference| reference.failed(error));
+            }
+            let unknown = unknown.map(|error| error.to_string());
             let now = std::time::Instant::now();
             match &unknown {
                 Some(reason) if trouble.failed(reason, now) => {
@@ -136,6 +151,7 @@ impl Watch {
     pub(super) fn end(&self) {
         *lock(&self.pulse) = None;
         lock(&self.rows).clear();
+        lock(&self.whole).clear();
     }
 
     fn references(&self) -> Vec<Arc<WatchedReference>> {
@@ -143,7 +159,12 @@ impl Watch {
     }
 
     pub(super) fn refresh_gauges(&self) {
-        self.references().iter().for_each(|reference| reference.refresh_gauges());
+        let references = self.references();
+        references.iter().for_each(|reference| reference.refresh_gauges());
+        lock(&self.whole).iter().for_each(|reference| match references.is_empty() {
+            true => reference.refresh_gauges(),
+            false => reference.hide_gauges(),
+        });
     }
 
     /// What is shown: a row for each reference and partition, or one for the whole while there is none.

@@ -125,7 +125,7 @@ metrics! {
     WATCH_STORED_OFFSET = "rillway_watch_stored_offset", Gauge, Count, WATCH,
         "The last offset that the owner of a watched reference has stored on the broker.";
     WATCH_OFFSET_KNOWN = "rillway_watch_offset_known", Gauge, Count, WATCH,
-        "1 while the broker holds an offset of the watched reference, else 0.";
+        "1 while the broker holds an offset of the watched reference, else 0; also 0 if the stream is missing or refused.";
     WATCH_LAG_MESSAGES = "rillway_watch_lag_messages", Gauge, Count, WATCH,
         "Offsets between the one that the owner of a watched reference has stored and the end of the \
          stream; an upper bound of the waiting messages.";

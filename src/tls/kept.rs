@@ -8,8 +8,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::{CertificateDer, pem};
 use tokio_rustls::rustls::ClientConfig;
@@ -21,6 +21,12 @@ use crate::telemetry::identity::{self, ReloadResult};
 
 /// Largest file in bytes. A bundle of all public authorities has about 250 kB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// How long a reading of the files may take before others do not wait for it any more.
+const READING_MAX: Duration = Duration::from_secs(2);
+
+/// Told when a reading has ended.
+static READ: Condvar = Condvar::new();
 
 /// The configurations of this process; one for each set of options.
 static KEPT: Mutex<Vec<(TlsOptions, Kept)>> = Mutex::new(Vec::new());
@@ -79,6 +85,58 @@ struct Kept {
     /// `None` until the files could be used once.
     good: Option<(u64, Arc<ClientConfig>)>,
     trouble: Trouble,
+    /// Since when the files are being read. On a file system that hangs this takes a thread, and there is
+    /// never more than one.
+    reading: Option<Instant>,
+}
+
+/// A reading of the files of these options; it ends with this.
+struct Reading<'a>(&'a TlsOptions);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if let Some(kept) = kept(&mut lock(&KEPT), self.0) {
+            kept.reading = None;
+        }
+        READ.notify_all();
+    }
+}
+
+fn kept<'a>(all: &'a mut Vec<(TlsOptions, Kept)>, options: &TlsOptions) -> Option<&'a mut Kept> {
+    let at = all.iter().position(|(of, _)| of == options).unwrap_or_else(|| {
+        all.push((options.clone(), Kept::default()));
+        all.len() - 1
+    });
+    all.get_mut(at).map(|(_, kept)| kept)
+}
+
+/// Begins to read, after those who do so now. Otherwise what is to be used in its place, or why nothing is.
+fn begin(options: &TlsOptions) -> Result<Reading<'_>, Result<Arc<ClientConfig>, TlsError>> {
+    let mut all = lock(&KEPT);
+    let since = Instant::now();
+    loop {
+        let Some(kept) = kept(&mut all, options) else { return Err(Err(internal())) };
+        let Some(other) = kept.reading else {
+            kept.reading = Some(since);
+            drop(all);
+            return Ok(Reading(options));
+        };
+        let left = READING_MAX.saturating_sub(other.elapsed());
+        if left.is_zero() {
+            return Err(match &kept.good {
+                Some((_, config)) => Ok(Arc::clone(config)),
+                None => Err(TlsError(format!(
+                    "the certificate files are being read for {} s: does their file system hang?",
+                    other.elapsed().as_secs()
+                ))),
+            });
+        }
+        all = READ.wait_timeout(all, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+fn internal() -> TlsError {
+    TlsError("internal error: no TLS configuration".into())
 }
 
 /// The TLS configuration of these options, made from what the files hold now; or else, where that
@@ -87,16 +145,17 @@ struct Kept {
 /// # Errors
 /// If the files cannot be used and never could.
 pub fn current(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+    let reading = match begin(options) {
+        Ok(reading) => reading,
+        Err(instead) => return instead,
+    };
     let files = Files::read(options);
-    let mut all = lock(&KEPT);
-    let at = all.iter().position(|(of, _)| of == options).unwrap_or_else(|| {
-        all.push((options.clone(), Kept::default()));
-        all.len() - 1
-    });
-    match all.get_mut(at) {
-        Some((_, kept)) => kept.take(options, files),
-        None => Err(TlsError("internal error: no TLS configuration".into())),
-    }
+    let taken = match kept(&mut lock(&KEPT), options) {
+        Some(kept) => kept.take(options, files),
+        None => Err(internal()),
+    };
+    drop(reading);
+    taken
 }
 
 impl Kept {
@@ -227,6 +286,40 @@ mod tests {
         let second = current(&options).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &current(&options).unwrap()));
+    }
+
+    /// A pipe that nobody writes into hangs as such a file system does: one thread, and not one for each
+    /// connection.
+    #[test]
+    fn files_that_hang_take_one_thread() {
+        use std::io::Write as _;
+        let folder = Folder(tempfile::tempdir().unwrap());
+        let options = TlsOptions { ca: folder.options().ca, ..TlsOptions::default() };
+        let path = folder.0.path().join("ca");
+        folder.write("ca", &pair().0);
+        let first = current(&options).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let hangs = std::thread::spawn({
+            let options = options.clone();
+            move || current(&options)
+        });
+        while kept(&mut lock(&KEPT), &options).unwrap().reading.is_none() {
+            std::thread::yield_now();
+        }
+        for _ in 0..3 {
+            assert!(Arc::ptr_eq(&first, &current(&options).unwrap()), "the former one is used");
+        }
+        let (cert, _) = pair();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all(cert.as_bytes())
+            .unwrap();
+        let second = hangs.join().unwrap().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
     }
 
     /// As Kubernetes replaces a mounted secret: by one link, whatever the time of the files is.

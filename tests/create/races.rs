@@ -124,7 +124,7 @@ async fn a_stream_that_was_read_is_not_created_again_on_rabbitmq_4_3() {
     or_skip!(deleted(Version::V4_3).await);
 }
 
-/// One that stands by never had a position. In its process it knows that the stream was there.
+/// One that stands by never had a position. It knows all the same that the stream was there.
 async fn deleted_before_one_that_stands_by() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::unique("created-standby");
@@ -145,8 +145,18 @@ async fn deleted_before_one_that_stands_by() -> Result<(), Unavailable> {
             })
             .await;
     }
-    assert!(arguments(broker, &stream).await.is_empty());
     first.terminate().await;
+    second.terminate().await;
+    // Nor in another process.
+    let mut second = homes[1].start();
+    second
+        .until("c", "it still says that its stream is gone", LONG, |c| {
+            c["reason"].as_str().is_some_and(|r| r.contains("does not create it again"))
+        })
+        .await;
+    let (code, said) = check(&homes[1]);
+    assert_eq!(code, Some(69), "{said}");
+    assert!(arguments(broker, &stream).await.is_empty());
     second.terminate().await;
     Ok(())
 }

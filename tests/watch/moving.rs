@@ -26,6 +26,8 @@ async fn deleted(version: Version) -> Result<(), Unavailable> {
     .await;
     assert!(is_unknown(&gone), "{gone}");
     assert_eq!(metric(&daemon, "lag_messages", &stream, "billing").await, None);
+    // The alert is about this.
+    assert_eq!(metric(&daemon, "offset_known", &stream, "billing").await, Some(0.0));
 
     // A new one of the same name, with nothing stored.
     streams::create_named(broker, &stream, &[]).await;
@@ -98,13 +100,19 @@ async fn partitions(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let rstream = Rstream::at(broker).await?;
     let (orders, mut partitions) = streams::create_super(broker, "watched-super", 3).await;
+    let missing = format!("{orders}-missing");
     for (nth, partition) in (1..).zip(&partitions) {
         streams::publish(broker, partition, (0..100).map(body)).await;
         rstream.store_offset(partition, "billing", 99 - nth * 10).await;
     }
-    let home =
-        Home::new(&broker.uri(), &watch(&format!("super_stream = \"{orders}\""), &["billing"]));
+    let watches = [&orders, &missing].map(|name| format!("super_stream = \"{name}\""));
+    let watches = watches.map(|source| watch(&source, &["billing"]));
+    let home = Home::new(&broker.uri(), &watches.concat());
     let daemon = home.start();
+    let told = || async { metric(&daemon, "offset_known", &missing, "billing").await };
+    let known = eventually("a missing super stream has a metric", LONG, told).await;
+    assert_eq!(known, 0.0);
+    assert!(metric(&daemon, "last_contact_timestamp_seconds", &missing, "billing").await.is_some());
     for (nth, partition) in (1..).zip(&partitions) {
         let row = until(&daemon, (partition, "billing"), "its lag is known", |row| {
             row["lag_messages"] == nth * 10
@@ -112,6 +120,7 @@ async fn partitions(version: Version) -> Result<(), Unavailable> {
         .await;
         assert_eq!(row["super_stream"], orders);
     }
+    assert_eq!(metric(&daemon, "offset_known", &orders, "billing").await, None);
 
     // One more, and one less.
     let late = format!("{orders}-late");

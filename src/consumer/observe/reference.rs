@@ -62,7 +62,8 @@ impl WatchedReference {
         lock(&self.inner).refusal = Some(error.to_string());
     }
 
-    pub(super) fn failed(&self, error: &SourceError) {
+    /// Records that the stream cannot be observed.
+    pub fn failed(&self, error: &SourceError) {
         let mut seen = lock(&self.inner);
         let heard = error.is_an_answer().then(Timestamp::now);
         seen.watched.failed(error.kind() == ErrorKind::Missing, heard);
@@ -85,13 +86,8 @@ impl WatchedReference {
         let (watched, metrics) = (&seen.watched, &self.metrics);
         let offset = |offset: Option<Offset>| offset.map(|offset| offset.0);
         let lag = watched.lag(now);
-        let is_known = match watched.standing() {
-            Standing::Unknown => None,
-            Standing::Stored => Some(1),
-            Standing::Nothing | Standing::Evicted => Some(0),
-        };
         metrics.stored_offset.show_count(offset(watched.stored()));
-        metrics.offset_known.show_count(is_known);
+        metrics.offset_known.show_count(seen.is_known());
         metrics.lag_messages.show_count(lag.map(|lag| lag.messages));
         metrics.lag_seconds.show(lag.map(|lag| lag.seconds));
         metrics.headroom_messages.show(watched.headroom().map(|headroom| headroom as f64));
@@ -102,13 +98,32 @@ impl WatchedReference {
     }
 }
 
-impl Drop for WatchedReference {
-    fn drop(&mut self) {
+impl WatchedReference {
+    /// Shows no value any more, until they are updated again.
+    pub fn hide_gauges(&self) {
         self.metrics.hide();
     }
 }
 
+impl Drop for WatchedReference {
+    fn drop(&mut self) {
+        self.hide_gauges();
+    }
+}
+
 impl Seen {
+    /// 1 if the broker holds an offset of it, 0 if not; `None` if the broker has not said yet. A stream that
+    /// is missing or refused is an answer: there is nothing to wait for.
+    fn is_known(&self) -> Option<u64> {
+        let is_refused = self.failure.is_some() || self.refusal.is_some();
+        match self.watched.standing() {
+            Standing::Unknown if is_refused => self.watched.last_heard().map(|_| 0),
+            Standing::Unknown => None,
+            Standing::Stored => Some(1),
+            Standing::Nothing | Standing::Evicted => Some(0),
+        }
+    }
+
     /// Why there is no lag, or what is worth knowing about it; `None` if all is known.
     pub fn problem(&self) -> Option<String> {
         if let Some(failure) = self.failure.as_ref().or(self.refusal.as_ref()) {
@@ -125,5 +140,26 @@ impl Seen {
             }
         };
         Some(words.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: ErrorKind) -> Seen {
+        let watched = WatchedReference::new(&Reference::from("r"), &StreamName::from("s"));
+        assert_eq!(watched.seen().is_known(), None, "not asked yet");
+        watched.failed(&SourceError::new(kind, "x"));
+        watched.seen()
+    }
+
+    /// Of the two, an alert is raised about the first, and the second is up to another alert.
+    #[test]
+    fn a_missing_stream_is_an_answer_and_a_broker_that_is_away_is_none() {
+        for kind in [ErrorKind::Missing, ErrorKind::Refused] {
+            assert_eq!(failed(kind).is_known(), Some(0));
+        }
+        assert_eq!(failed(ErrorKind::Connection).is_known(), None);
     }
 }

@@ -15,10 +15,11 @@ use crate::flow::backoff::Backoff;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::flow::watched::Ends;
-use crate::source::SourceError;
 use crate::source::lookout::{StreamLookout, StreamView};
+use crate::source::{ErrorKind, SourceError};
 use crate::telemetry::State;
 use crate::types::{Offset, Reference, StreamName, Timestamp};
+use crate::wire::chunk::ProbedChunk;
 
 /// Interval of observations if the broker reports statistics.
 const EVERY: Duration = Duration::from_secs(1);
@@ -94,10 +95,36 @@ enum Question {
 }
 
 enum Answer {
-    Written(Offset, Option<Timestamp>),
+    Written(Offset, Written),
     Stored(Reference, Option<Offset>),
-    Others(Reference, Option<Offset>, Option<Option<Timestamp>>),
+    Others(Reference, Option<Offset>, Option<Written>),
     End(Tail, Option<Offset>),
+}
+
+/// When the first message from an offset on was written.
+#[derive(Clone, Copy)]
+enum Written {
+    At(Timestamp),
+    /// There is none: the stream's last message is before it.
+    Nothing,
+    /// No message came in time, and not the stream's last one either. So it looks where there is none, and
+    /// also where the broker is slow.
+    Silence,
+}
+
+impl Written {
+    /// `None` if silence counts for nothing.
+    fn proven(self) -> Option<Option<Timestamp>> {
+        match self {
+            Written::At(time) => Some(Some(time)),
+            Written::Nothing => Some(None),
+            Written::Silence => None,
+        }
+    }
+
+    fn time(self) -> Option<Timestamp> {
+        self.proven().flatten()
+    }
 }
 
 type Asking = BoxFuture<'static, (Question, Result<Answer, SourceError>)>;
@@ -320,10 +347,12 @@ impl Looking {
         for reference in self.watchers.references() {
             match &answer {
                 Answer::Written(from, written) => {
-                    reference.update(|watched| watched.written(*from, *written, Timestamp::now()));
+                    // Its owner may be stuck: it must not seem to have caught up because the broker is slow.
+                    let Some(written) = written.proven() else { continue };
+                    reference.update(|watched| watched.written(*from, written, Timestamp::now()));
                 }
                 Answer::Others(name, stored, written) if *name == reference.reference => {
-                    reference.answered(*stored, *written);
+                    reference.answered(*stored, written.and_then(Written::proven));
                 }
                 Answer::Others(..) | Answer::Stored(..) | Answer::End(..) => {}
             }
@@ -333,7 +362,7 @@ impl Looking {
                 Answer::Written(from, written) => status.update(|facts| {
                     let view = facts.view();
                     if facts.positioned && view.position.map_or(Offset(0), Offset::next) == *from {
-                        facts.watch.answered(&view, *written, Timestamp::now());
+                        facts.watch.answered(&view, written.time(), Timestamp::now());
                     }
                 }),
                 Answer::Stored(reference, stored) if *reference == spec.reference => {
@@ -351,8 +380,21 @@ impl Looking {
     }
 }
 
-/// Time at which the first message from this offset on was written; `None` if no message comes.
-async fn written_at(view: &StreamView, from: Offset) -> Result<Option<Timestamp>, SourceError> {
-    let chunk = view.chunk_at(Start::Offset(from)).await?;
-    Ok(chunk.filter(|c| c.next_offset() > from).map(|c| c.header.timestamp))
+/// When the first message from this offset on was written.
+///
+/// # Errors
+/// If it cannot be asked, or if there is one that did not come.
+async fn written_at(view: &StreamView, from: Offset) -> Result<Written, SourceError> {
+    let is_wanted = |chunk: &ProbedChunk| chunk.next_offset() > from;
+    if let Some(chunk) = view.chunk_at(Start::Offset(from)).await?.filter(is_wanted) {
+        return Ok(Written::At(chunk.header.timestamp));
+    }
+    match view.chunk_at(Start::Last).await? {
+        None => Ok(Written::Silence),
+        Some(last) if is_wanted(&last) || !last.sound => {
+            let what = format!("the message at offset {from} did not arrive in time");
+            Err(SourceError::new(ErrorKind::Unavailable, what))
+        }
+        Some(_) => Ok(Written::Nothing),
+    }
 }

@@ -12,6 +12,7 @@ use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
+use crate::consumer::stood_by;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
 use crate::source::{
@@ -266,8 +267,9 @@ async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
 async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
     // Where it cannot be read, nothing is known: then nothing is created either.
     let has_begun = opening::read_state_file(&spec).await.map_or(true, |memory| memory.is_some());
-    spec.source.prepare(has_begun).await?;
+    spec.source.prepare(has_begun || stood_by::is_marked(&spec).await).await?;
     let link = spec.source.connect(prefer).await?;
+    stood_by::mark(&spec).await?;
     // Where to begin is answered when the broker makes this consumer the active one.
     let subscription = source::begin(&link, Start::Next, &budget).await?;
     let connected = Connected::Subscribed { subscription, is_stopped: false };

@@ -73,12 +73,20 @@ impl Door {
     /// Connects and logs in.
     pub(super) async fn open(&self) -> Result<Session, SinkError> {
         let Some(tls) = &self.tls else { return self.connect(NoTls).await };
-        let config = tls::current(tls).map_err(|error| {
+        let failed = |what: &dyn std::fmt::Display| {
             SinkError::transient(format!(
-                "could not connect to PostgreSQL at {}: tls: {error}",
+                "could not connect to PostgreSQL at {}: tls: {what}",
                 self.place
             ))
+        };
+        let options = tls.clone();
+        // On a thread of its own: the files may be on a file system that hangs.
+        let reading = tokio::task::spawn_blocking(move || tls::current(&options));
+        let read = tokio::time::timeout(self.timeout, reading).await;
+        let read = read.map_err(|_| {
+            failed(&format_args!("the certificate files were not read within {:?}", self.timeout))
         })?;
+        let config = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let inner = MakeRustlsConnect::new((*config).clone());
         self.connect(Named { inner, name: tls.server_name.clone() }).await
     }

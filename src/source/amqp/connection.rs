@@ -5,6 +5,7 @@
 //! the queue has room for everything that the budget admits.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub(super) wake: Arc<Notify>,
     out: mpsc::Sender<Vec<u8>>,
     ended: watch::Sender<Option<SourceError>>,
+    /// It is being closed: nothing else is asked on channel 0.
+    closing: AtomicBool,
 }
 
 impl Shared {
@@ -203,6 +206,7 @@ impl Connection {
             wake: Arc::new(Notify::new()),
             out,
             ended: watch::Sender::new(None),
+            closing: AtomicBool::new(false),
         });
         let silence = (heartbeat > 0).then(|| Duration::from_secs(u64::from(heartbeat) * 2));
         let reader = Reader::new(Arc::clone(&shared), read, buffer, frame_max, silence);
@@ -243,6 +247,7 @@ impl Connection {
 
     /// Closes gracefully, within the time limit of a request.
     pub(super) async fn close(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         let close = amqp::call(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0]);
         drop(self.shared.call(0, close, (10, 51)).await);
         self.shared.end(SourceError::new(ErrorKind::Connection, "the connection was closed"));
@@ -356,11 +361,16 @@ async fn renew(mut renewals: Renewals, shared: Arc<Shared>) {
             _ = shared.ended() => return renewals.ended(),
             token = renewals.newer() => token,
         };
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
         let frame = amqp::update_secret(token.secret());
         match shared.call(0, frame, (10, 71)).await {
             Ok(_) => {
                 tracing::debug!(node = %shared.endpoint, "the broker has the new access token");
             }
+            // Close took its place on channel 0.
+            Err(_) if shared.closing.load(Ordering::Relaxed) => return,
             Err(error) => {
                 // It closes the connection where it refuses a token.
                 let what = match error.kind() {
