@@ -2,11 +2,13 @@
 //!
 //! - [`torture`]: nodes are killed, frozen, drained and restarted; is anything lost or duplicated, and how
 //!   soon do consumers go on?
+//! - [`leader`]: what counts as the leader, by a scripted broker
 //! - [`losses`]: retention takes messages while the leader is out of reach
 //! - [`moving_back`]: consumers leave the leader again
 //! - [`ways`]: load balancers, mapped addresses
 //! - [`siblings`]: what the partitions of a super stream notice of a frozen node
 
+mod leader;
 mod losses;
 mod moving_back;
 mod siblings;

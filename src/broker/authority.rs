@@ -58,7 +58,9 @@ async fn oldest_member(options: &ConnectOptions, stream: &StreamName) -> Option<
     } else {
         // Where nodes share an address, each connection may lead to another one.
         let is_any_good = options.follow_advertised_hosts;
-        let mut search = Search::new(options, &fleet);
+        // No name tells which of these a shared connection leads to.
+        let sharing = options.sharing.filter(|_| !is_any_good);
+        let mut search = Search::new(&ConnectOptions { sharing, ..options.clone() }, &fleet);
         while let Some(connection) = search.next(is_any_good).await {
             consider(connection, stream, &mut oldest).await;
         }

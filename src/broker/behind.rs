@@ -5,12 +5,15 @@
 //! - with a load balancer, a stream is read only from a node that says that it is the wanted one;
 //! - the number of connections that are opened for it is limited (see [`search`](super::search)).
 
+use std::sync::Arc;
+
 use super::connection::Connection;
 use super::error::BrokerError;
 use super::locate::{Looking, Prefer, no_seed};
 use super::members::{Members, out_of_reach, unavailable};
 use super::options::Endpoint;
-use super::pool;
+use super::pool::{self, Pool};
+use super::race::Failures;
 use super::search::{Search, close};
 use crate::wire::commands::Metadata;
 
@@ -63,11 +66,16 @@ impl Looking<'_> {
             (_, None) => return Err(self.no_leader(&members)),
         };
         let pool = self.options.sharing.as_ref().and_then(pool::of);
-        if let Some(known) = pool.and_then(|pool| pool.known(&wanted)) {
-            return Ok(known);
-        }
+        // What one search finds serves the streams that wait for it.
+        let _turn = match &pool {
+            Some(pool) if pool.known(&wanted).is_none() => pool.turn().await,
+            _ => None,
+        };
         let mut second_best = None;
         loop {
+            if let Some(known) = pool.as_ref().and_then(|pool| pool.known(&wanted)) {
+                return Ok(known);
+            }
             let connection = match next.take() {
                 Some(connection) => connection,
                 None => match search.next(false).await {
@@ -88,10 +96,14 @@ impl Looking<'_> {
         if let Some(leader) = second_best {
             return Ok(leader);
         }
+        if let Some(refusal) = search.refusal() {
+            return Err(refusal);
+        }
         let names = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         let why = format!(
-            "the configured addresses (broker.load_balancer) led to {}, and not to {names}",
-            search.seen()
+            "the configured addresses (broker.load_balancer) led to {}, and not to {names}{}",
+            search.seen(),
+            search.last_failure()
         );
         Err(match prefer {
             Prefer::Leader => out_of_reach(self.stream, why),
@@ -106,15 +118,10 @@ impl Looking<'_> {
         prefer: Prefer,
     ) -> Result<(Members, Option<Connection>), BrokerError> {
         let asked = match &self.hub {
-            None => search.next(true).await,
-            Some(hub) => match hub.any() {
-                Some(open) => Some(open),
-                None => Search::new(&self.asking(), self.fleet).next(true).await,
-            },
+            None => search.next(true).await.ok_or_else(|| std::mem::take(&mut search.failures)),
+            Some(hub) => self.asked_in(hub).await,
         };
-        let Some(asked) = asked else {
-            return Err(no_seed(std::mem::take(&mut search.failures), self.options));
-        };
+        let asked = asked.map_err(|failures| no_seed(failures, self.options))?;
         if let Some(answer) = self.ask(&asked, prefer).await? {
             let members = Members::of(&answer, self.stream, self.options)?;
             self.fleet.learn(self.stream, &members, answer.nodes.len());
@@ -126,9 +133,23 @@ impl Looking<'_> {
         known.map(|members| (members, None)).ok_or_else(|| unavailable(self.stream, what))
     }
 
+    /// A shared connection for asking.
+    async fn asked_in(&self, hub: &Arc<Pool>) -> Result<Connection, Failures> {
+        if let Some(open) = hub.any() {
+            return Ok(open);
+        }
+        let _turn = hub.turn().await;
+        if let Some(open) = hub.any() {
+            return Ok(open);
+        }
+        let mut search = Search::new(&self.asking(), self.fleet);
+        search.next(true).await.ok_or(search.failures)
+    }
+
     /// Only the given addresses may be used: the leader has to be behind one of them.
     pub(super) async fn leader_among_seeds(&self) -> Result<Connection, BrokerError> {
-        let mut search = Search::new(self.options, self.fleet);
+        // The answer may take long, and the connection does nothing else before it.
+        let mut search = Search::new(&self.asking(), self.fleet);
         let mut has_answered = false;
         while let Some(connection) = search.next(false).await {
             has_answered = true;
@@ -139,8 +160,19 @@ impl Looking<'_> {
             let is_leader =
                 members.leader.is_some() && members.leader.as_ref() == connection.advertised();
             let is_certain = !self.is_strict || members.shared_address().is_none();
-            if (is_leader && is_certain) || answer.nodes.len() == 1 {
-                return Ok(connection);
+            // One address in the answer does not mean one node: addresses that several nodes share are
+            // listed once, and nodes that are drained or do not answer are left out.
+            let is_alone = answer.nodes.len() == 1
+                && members.replicas.is_empty()
+                && members.leader.is_some()
+                && connection.advertised().is_none();
+            if (is_leader && is_certain) || is_alone {
+                if self.hub.is_none() {
+                    return Ok(connection);
+                }
+                let at = connection.endpoint().clone();
+                close(connection);
+                return self.leader_to_read_from(&at, members.leader.filter(|_| is_leader)).await;
             }
             close(connection);
         }
@@ -150,6 +182,44 @@ impl Looking<'_> {
         let why = format!(
             "the configured addresses lead to {} (broker.follow_advertised_hosts is false, so no other node is tried): add an address of the leader's node",
             search.seen()
+        );
+        Err(out_of_reach(self.stream, why))
+    }
+
+    /// A connection for reading to the leader that was found behind this address, by the name that it
+    /// gives itself.
+    async fn leader_to_read_from(
+        &self,
+        at: &Endpoint,
+        leader: Option<Endpoint>,
+    ) -> Result<Connection, BrokerError> {
+        let Some(leader) = leader else { return Connection::open(at, self.options).await };
+        let wanted = [leader];
+        let pool = self.options.sharing.as_ref().and_then(pool::of);
+        let _turn = match &pool {
+            Some(pool) if pool.known(&wanted).is_none() => pool.turn().await,
+            _ => None,
+        };
+        let mut search = Search::new(self.options, self.fleet).beginning_with(at);
+        loop {
+            if let Some(known) = pool.as_ref().and_then(|pool| pool.known(&wanted)) {
+                return Ok(known);
+            }
+            match search.next(false).await {
+                Some(connection) if connection.advertised() == wanted.first() => {
+                    return Ok(connection);
+                }
+                Some(other) => close(other),
+                None => break,
+            }
+        }
+        if let Some(refusal) = search.refusal() {
+            return Err(refusal);
+        }
+        let [leader] = wanted;
+        let why = format!(
+            "{at} led to its node {leader}, and does not any more{}",
+            search.last_failure()
         );
         Err(out_of_reach(self.stream, why))
     }

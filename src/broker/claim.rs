@@ -91,12 +91,16 @@ impl Drop for Claim {
         drop(slots);
         let unsubscribing = async move {
             let answer = shared.call(&Unsubscribe { subscription: id }, limit).await;
-            // Not before: an answer would make a consumer active that is not there any more.
-            for correlation in unanswered {
-                shared.reply(&consumer_update_response(correlation, ResponseCode::Ok, None));
-            }
+            let mut slots = lock(&shared.slots);
+            // Requests that came meanwhile.
+            let late = slots.get_mut(&id).map(Slot::end).unwrap_or_default();
             if is_over(&answer) {
-                lock(&shared.slots).remove(&id);
+                slots.remove(&id);
+            }
+            drop(slots);
+            // Not before: an answer would make a consumer active that is not there any more.
+            for correlation in unanswered.into_iter().chain(late) {
+                shared.reply(&consumer_update_response(correlation, ResponseCode::Ok, None));
             }
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -10,9 +10,11 @@ use tokio::task::AbortHandle;
 use super::error::{BrokerError, Missing};
 use super::feature::Feature;
 use super::lease::Lease;
-use super::options::{ConnectOptions, Endpoint};
+use super::options::{ConnectOptions, Endpoint, Mechanism};
 use super::shared::Shared;
+use super::slot::Slot;
 use crate::sync::lock;
+use crate::tls::TlsOptions;
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::{self, Close, CommandVersions, QueryOffset, Request, ResponseCode};
 
@@ -33,6 +35,8 @@ struct Inner {
     peer: OnceLock<Peer>,
     vhost: String,
     user: String,
+    mechanism: Mechanism,
+    tls: Option<TlsOptions>,
     request_timeout: Duration,
     reader: AbortHandle,
 }
@@ -77,6 +81,8 @@ impl Connection {
             peer: OnceLock::new(),
             vhost: options.vhost.clone(),
             user: options.user().to_owned(),
+            mechanism: options.mechanism.clone(),
+            tls: options.tls.clone(),
             request_timeout: options.request_timeout,
             reader,
         };
@@ -254,9 +260,16 @@ impl Connection {
         &self.0.user
     }
 
-    /// True if it has this user and virtual host.
+    /// True if it has this identity and virtual host. Names of users alone do not tell: a token or a
+    /// certificate has its own.
     pub(super) fn is_of(&self, options: &ConnectOptions) -> bool {
-        self.0.user == options.user() && self.0.vhost == options.vhost
+        let Inner { mechanism, tls, vhost, .. } = &*self.0;
+        (mechanism, tls, vhost) == (&options.mechanism, &options.tls, &options.vhost)
+    }
+
+    /// True if a stream is read from it: then it is neither a publisher's nor one for asking.
+    pub(super) fn is_read_from(&self) -> bool {
+        lock(&self.0.shared.slots).values().any(|slot| matches!(slot, Slot::Main(_)))
     }
 
     /// Number of subscriptions and probes on it.

@@ -315,6 +315,12 @@ fn list(errors: &[BrokerError]) -> String {
 }
 
 impl BrokerError {
+    /// True if the node may not be there, or not work.
+    pub(super) fn is_silence(&self) -> bool {
+        use BrokerError::{Broken, Connect, Silent, Timeout};
+        matches!(self, Connect { .. } | Broken { .. } | Silent { .. } | Timeout { .. })
+    }
+
     /// True if a retry is useless before an operator acts.
     pub fn is_fatal(&self) -> bool {
         matches!(self, BrokerError::ChunkTooLarge { .. })

@@ -167,7 +167,11 @@ impl Fleet {
         let node = state.nodes.get(endpoint)?;
         node.full.filter(|at| at.elapsed() < FULL_FOR)?;
         let open = node.open.iter().filter_map(Held::connection);
-        let fits = |c: &Connection| c.is_of(options) && c.is_sound() && c.users() < USERS_MAX;
+        // Those on which nothing is read are closed by their owners after a short use, or are publishers',
+        // which RabbitMQ may stop reading.
+        let fits = |c: &Connection| {
+            c.is_of(options) && c.is_sound() && c.is_read_from() && c.users() < USERS_MAX
+        };
         open.filter(fits).min_by_key(Connection::users)
     }
 

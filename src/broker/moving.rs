@@ -15,11 +15,16 @@ use super::fleet::Fleet;
 use super::locate::{Prefer, connect_to_stream};
 use super::options::ConnectOptions;
 use super::race::race;
+use super::tail::stream_bounds;
 use crate::flow::resume::Start;
 use crate::types::StreamName;
 
 /// Most readers of the process that look for a replica at the same time.
 const MOVES_MAX: usize = 4;
+
+/// How often a replica is asked whether it has what the leader has, and the waits between.
+const CATCHING_UP_MAX: usize = 5;
+const CATCHING_UP: Duration = Duration::from_millis(500);
 
 static MOVES: Semaphore = Semaphore::const_new(MOVES_MAX);
 
@@ -58,11 +63,27 @@ pub async fn replica_in_place_of(
     }
 }
 
-/// True if the connection leads to another node, which serves the stream.
+/// True if the connection leads to another node, which serves the stream, and is not behind.
 async fn is_other(found: &Connection, here: &Connection, stream: &StreamName) -> bool {
     found.advertised().is_some()
         && found.advertised() != here.advertised()
         && found.probe(stream, Start::Next, Duration::ZERO).await.is_ok()
+        && has_caught_up(found, here, stream).await
+}
+
+/// True if the node has what the leader had a moment ago. One that is behind would be left again at once
+/// for the leader, and for good: only the leader's word counts where a position is missing.
+async fn has_caught_up(found: &Connection, here: &Connection, stream: &StreamName) -> bool {
+    let Ok(leader) = stream_bounds(here, stream).await else { return false };
+    for _ in 0..CATCHING_UP_MAX {
+        match stream_bounds(found, stream).await {
+            Ok(bounds) if bounds.tail.at_least() >= leader.tail.at_least() => return true,
+            // A member learns a little later than the leader what is committed.
+            Ok(_) => tokio::time::sleep(CATCHING_UP).await,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 async fn any_replica(options: &ConnectOptions, stream: &StreamName) -> Option<Connection> {

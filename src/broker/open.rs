@@ -73,10 +73,12 @@ impl Connection {
             Err(error) => error,
         };
         let is_refused = matches!(error, BrokerError::VirtualHost { .. });
-        if !is_refused && !is_silence(&error) {
+        if !is_refused && !error.is_silence() {
             return Err(error);
         }
-        if let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
+        // Behind a load balancer, another connection tells nothing about a node that was silent.
+        let is_told = is_refused || !options.routing.load_balancer;
+        if is_told && let Some(limit) = is_full(endpoint, options, &fleet, &error).await {
             // One that is out of file descriptors ends a connection on which one more subscribes:
             // what is shared would be lost for all.
             if is_refused {
@@ -104,12 +106,6 @@ pub async fn explain_loss(
         return error;
     }
     is_full(connection.endpoint(), options, &fleet, &error).await.unwrap_or(error)
-}
-
-/// True if the node may not be there, or not work.
-fn is_silence(error: &BrokerError) -> bool {
-    use BrokerError::{Broken, Connect, Silent, Timeout};
-    matches!(error, Connect { .. } | Broken { .. } | Silent { .. } | Timeout { .. })
 }
 
 /// The error for a node that lets no more connections in: what it says, or its silence, would mean
@@ -149,7 +145,7 @@ async fn open(
         async move {
             reader::run(read, Arc::clone(&shared)).await;
             let reason = shared.reason();
-            if is_silence(&reason) {
+            if reason.is_silence() {
                 fleet.failed(&shared.endpoint, &reason);
             }
         }

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -30,6 +31,9 @@ type Opening = Shared<BoxFuture<'static, Result<Connection, BrokerError>>>;
 /// The pools of this process, by number. Connection options are plain data, so they hold only the number.
 static POOLS: Mutex<Vec<(u64, Weak<Pool>)>> = Mutex::new(Vec::new());
 
+/// Longest wait for a search of another stream.
+const TURN_MAX: Duration = Duration::from_secs(5);
+
 /// The next pool's number.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
@@ -39,6 +43,8 @@ pub struct Pool {
     /// Connections on which nodes are asked where streams are; `None` in that pool itself.
     asking: Option<Arc<Pool>>,
     inner: Mutex<Inner>,
+    /// Searches behind addresses that lead to any node, one after the other.
+    searching: tokio::sync::Mutex<()>,
 }
 
 /// The pool of this number; `None` once all its owners have dropped it.
@@ -92,7 +98,12 @@ impl Pool {
 
     fn numbered(asking: Option<Arc<Pool>>) -> Arc<Pool> {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let pool = Arc::new(Pool { number, asking, inner: Mutex::default() });
+        let pool = Arc::new(Pool {
+            number,
+            asking,
+            inner: Mutex::default(),
+            searching: Default::default(),
+        });
         lock(&POOLS).push((number, Arc::downgrade(&pool)));
         pool
     }
@@ -106,6 +117,12 @@ impl Pool {
     /// A use of the pool, for connection options.
     pub fn sharing(&self) -> Sharing {
         Sharing { pool: self.number, avoid: None }
+    }
+
+    /// Waits for another stream's search for a node, which may find the wanted one; not for long, as it may
+    /// also fail slowly.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        tokio::time::timeout(TURN_MAX, self.searching.lock()).await.ok()
     }
 
     fn lease(self: &Arc<Self>, number: u64) -> Lease {

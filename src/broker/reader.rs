@@ -257,7 +257,7 @@ fn dispatch(frame: ServerFrame, frame_bytes: u64, shared: &Shared) -> Result<boo
                 shared.broken("the broker changed the active consumer again and again without waiting for an answer")
             })?;
             if !is_told {
-                // A subscription that has ended, or never asked to be a single active consumer.
+                // One that is gone, or never asked to be a single active consumer.
                 let none = commands::consumer_update_response(correlation, ResponseCode::Ok, None);
                 shared.reply(&none);
             }

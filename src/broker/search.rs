@@ -5,9 +5,10 @@
 //! opened that it is not there, or hides behind a load balancer that does not take turns.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::error::BrokerError;
 use super::fleet::Fleet;
 use super::options::{ConnectOptions, Endpoint, Sharing};
 use super::race::Failures;
@@ -26,6 +27,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Time for attempts that fail: a load balancer may lead to a frozen node again and again.
+const FAILING_MAX: Duration = Duration::from_secs(20);
+
 /// A search, connection by connection.
 pub(super) struct Search {
     options: ConnectOptions,
@@ -36,7 +40,9 @@ pub(super) struct Search {
     backoff: Backoff,
     /// Nodes that have answered, by the addresses that they advertise.
     seen: Vec<Endpoint>,
-    /// Errors of the addresses that cannot be used.
+    /// Time that failed attempts have taken.
+    failing: Duration,
+    /// Last errors of the addresses that cannot be used.
     pub(super) failures: Failures,
 }
 
@@ -54,6 +60,7 @@ impl Search {
             addresses,
             backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
             seen: Vec::new(),
+            failing: Duration::ZERO,
             failures: Failures::new(),
         }
     }
@@ -68,6 +75,7 @@ impl Search {
                 Some(rest) => self.at_once = rest,
                 None => tokio::time::sleep(self.backoff.next(fastrand::f64())).await,
             }
+            let began = Instant::now();
             match Connection::open(&address, &self.options).await {
                 Ok(connection) => {
                     self.addresses.push_back(address);
@@ -79,11 +87,27 @@ impl Search {
                 }
                 Err(error) => {
                     tracing::debug!(node = %address, %error, "this address cannot be used");
+                    self.failing += began.elapsed();
+                    let leads_elsewhere_too = self.options.routing.load_balancer
+                        && error.is_silence()
+                        && self.failing < FAILING_MAX;
+                    if leads_elsewhere_too {
+                        self.addresses.push_back(address.clone());
+                    }
+                    self.failures.retain(|(failed, _)| *failed != address);
                     self.failures.push((address, error));
                 }
             }
         }
         None
+    }
+
+    /// The same with this address first.
+    pub(super) fn beginning_with(mut self, first: &Endpoint) -> Search {
+        if let Some(at) = self.addresses.iter().position(|address| address == first) {
+            self.addresses.swap(0, at);
+        }
+        self
     }
 
     /// Notes the node behind a connection; false if it has answered before.
@@ -94,6 +118,20 @@ impl Search {
             self.seen.push(node.clone());
         }
         is_new
+    }
+
+    /// What an operator has to change, if a node refused a connection.
+    pub(super) fn refusal(&mut self) -> Option<BrokerError> {
+        let at = self.failures.iter().position(|(_, error)| !error.is_silence())?;
+        Some(self.failures.swap_remove(at).1)
+    }
+
+    /// The last failure, for an error.
+    pub(super) fn last_failure(&self) -> String {
+        let failed = |(address, error): &(Endpoint, BrokerError)| {
+            format!("; {address} last failed: {error}")
+        };
+        self.failures.last().map(failed).unwrap_or_default()
     }
 
     /// The nodes that answered, for an error.

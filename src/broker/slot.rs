@@ -172,24 +172,32 @@ impl Slot {
         }
     }
 
-    /// Passes on that the broker makes the consumer active or passive; false if nobody waits for
-    /// that.
+    /// Passes on that the broker makes the consumer active or passive; false if it is to be answered at
+    /// once. Not for a subscription that is ending: until the broker has confirmed that, an answer would
+    /// make it active, so that waits for the end too.
     pub(super) fn update(
         &mut self,
         active: bool,
         correlation: u32,
     ) -> Result<bool, UpdatesExceeded> {
-        let Slot::Main(main) = self else { return Ok(false) };
+        let main = match self {
+            Slot::Main(main) => main,
+            Slot::Over(unanswered) if unanswered.len() < UPDATES_MAX => {
+                unanswered.push(correlation);
+                return Ok(true);
+            }
+            Slot::Over(_) | Slot::Probe(_) => return Ok(false),
+        };
         if !main.is_single_active {
             return Ok(false);
         }
         match main.sender.try_send(Received::Update { active, correlation }) {
-            Ok(()) => {
+            // Nobody takes events any more: the claim of the id ends next.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {
                 main.unanswered.push(correlation);
                 Ok(true)
             }
             Err(mpsc::error::TrySendError::Full(_)) => Err(UpdatesExceeded),
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(false),
         }
     }
 
@@ -261,6 +269,11 @@ mod tests {
         assert!(slot.answered(9) && !slot.answered(9), "also when it is over");
         assert_eq!(slot.end(), [7], "the end of the subscription answers the rest");
         assert!(!slot.answered(7), "and nobody else");
+        assert!(
+            matches!(slot.update(true, 10), Ok(true)),
+            "not before the broker confirms the end"
+        );
+        assert_eq!(slot.end(), [10]);
         let received = std::iter::from_fn(|| events.try_recv().ok()).count();
         assert_eq!(received, 4, "three requests and one end");
     }

@@ -114,7 +114,10 @@ impl Roster {
         }
         let failed = |what: String| RosterError { path: self.path.clone(), what };
         let text = serde_json::to_vec_pretty(&content).map_err(|e| failed(e.to_string()))?;
-        let next = self.path.with_extension(format!("{EXTENSION}{NEXT}"));
+        // Daemons that share the folder may write at the same time, each under a name of its own.
+        let mark = format!(".{:04x}", fastrand::u16(..));
+        debug_assert_eq!(mark.len(), NEXT.len(), "room was left for that");
+        let next = self.path.with_extension(format!("{EXTENSION}{mark}"));
         files::replace(&self.path, &next, &text).map_err(|error| {
             let what = files::unwritten(&self.path, &error);
             failed(format!("cannot be written: {what}. Free space in this folder, or allow the user that Rillway runs as to write there, or set another `state_dir`"))
@@ -145,6 +148,29 @@ mod tests {
         let late = [&first, &second, &third].map(|partition| again.is_late(partition));
         assert_eq!(late, [false, false, true]);
         assert!(again.is_late(&"orders-3".into()));
+    }
+
+    /// As where daemons share the folder.
+    #[test]
+    fn writers_of_different_lists_never_mix_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let partitions: Vec<_> =
+            (0..200).map(|n| StreamName::from(format!("orders-{n}").as_str())).collect();
+        std::thread::scope(|scope| {
+            for count in [1, 60, 130, 200] {
+                let (folder, partitions) = (folder.path(), &partitions[..count]);
+                scope.spawn(move || {
+                    for _ in 0..25 {
+                        let mut roster = read(folder);
+                        (roster.has_begun, roster.content.partitions) = Default::default();
+                        roster.add(partitions).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(read(folder.path()).has_any());
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1, "nothing else is left");
     }
 
     #[test]

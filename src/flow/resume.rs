@@ -246,6 +246,8 @@ pub enum Lost {
         position: Offset,
         /// The last offset of the stream, if it has any record.
         last: Option<Offset>,
+        /// True if a chunk proves that this is another log than the one that was read.
+        is_another_log: bool,
     },
     /// The chunk at the position is not the one that was read.
     #[error(
@@ -286,11 +288,12 @@ impl Lost {
 impl Lost {
     /// True if a member of the stream that is behind, or cut off, would not say so: what it has dropped
     /// does not come back; what it holds was committed, so it holds for the whole stream; and which offset
-    /// is stored, each node asks the leader's process. `false` for an end that is too low: it may rise.
+    /// is stored, each node asks the leader's process. `false` for an end that is merely too low: it may
+    /// rise, also after the broker said that there is no such stream, as it does while it starts.
     pub fn is_proved_by_any_member(&self) -> bool {
         match self {
             Lost::Evicted { .. } | Lost::Rewritten { .. } | Lost::Forgotten { .. } => true,
-            Lost::PastEnd { .. } => false,
+            Lost::PastEnd { is_another_log, .. } => *is_another_log,
         }
     }
 
@@ -316,7 +319,7 @@ pub struct Doubt {
 
 impl From<Doubt> for Lost {
     fn from(Doubt { position, last }: Doubt) -> Lost {
-        Lost::PastEnd { position, last }
+        Lost::PastEnd { position, last, is_another_log: false }
     }
 }
 
@@ -429,7 +432,8 @@ pub fn confirm(position: Checkpoint, evidence: Evidence) -> Result<(), Unconfirm
     let doubt = Doubt { position: position.offset, last: last_offset };
     match (position.chunk, last) {
         (Some(known), Some(last)) if is_of_another_incarnation(known, last.id) => {
-            Err(Lost::from(doubt).into())
+            let Doubt { position, last } = doubt;
+            Err(Lost::PastEnd { position, last, is_another_log: true }.into())
         }
         _ => Err(doubt.into()),
     }
@@ -460,7 +464,10 @@ pub fn after_loss(policy: OnLost) -> Option<Start> {
 pub fn verify(position: Checkpoint, chunk: ChunkExtent) -> Result<(), Lost> {
     if chunk.end() <= position.offset {
         // For an offset past its end, the broker sends the next published chunk.
-        return Err(Lost::PastEnd { position: position.offset, last: chunk.last_offset() });
+        let is_another_log =
+            position.chunk.is_some_and(|known| is_of_another_incarnation(known, chunk.id));
+        let last = chunk.last_offset();
+        return Err(Lost::PastEnd { position: position.offset, last, is_another_log });
     }
     let holds_it = chunk.id.first_offset <= position.offset;
     match position.chunk {

@@ -32,7 +32,8 @@ impl std::fmt::Debug for Found {
 /// The look for a replica. Dropping it ends it.
 pub(super) struct Moving {
     looking: AbortHandle,
-    found: oneshot::Receiver<Connection>,
+    /// `None` once it has ended: a receiver must not be polled after that.
+    found: Option<oneshot::Receiver<Connection>>,
     into: Found,
 }
 
@@ -52,20 +53,27 @@ impl Moving {
         let replica = replica_in_place_of(here.clone(), options.clone(), stream.clone(), after);
         // The reader may be gone by then; the connection is dropped with the message.
         let looking = tokio::spawn(async move { drop(sender.send(replica.await)) });
-        Some(Moving { looking: looking.abort_handle(), found, into: into.clone() })
+        Some(Moving { looking: looking.abort_handle(), found: Some(found), into: into.clone() })
     }
 
     /// True once a replica was found; its connection is kept for the next subscription.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
-        match self.found.poll_unpin(context) {
-            Poll::Ready(Ok(connection)) => self.keep(connection),
-            Poll::Ready(Err(_)) | Poll::Pending => false,
-        }
+        let Some(found) = &mut self.found else { return false };
+        let Poll::Ready(found) = found.poll_unpin(context) else { return false };
+        self.found = None;
+        found.is_ok_and(|connection| self.keep(connection))
     }
 
     /// The same, without being woken later.
     pub(super) fn has_found(&mut self) -> bool {
-        self.found.try_recv().is_ok_and(|connection| self.keep(connection))
+        let Some(found) = &mut self.found else { return false };
+        match found.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => false,
+            found => {
+                self.found = None;
+                found.is_ok_and(|connection| self.keep(connection))
+            }
+        }
     }
 
     fn keep(&self, connection: Connection) -> bool {
@@ -77,5 +85,23 @@ impl Moving {
 impl Drop for Moving {
     fn drop(&mut self) {
         self.looking.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_ended_without_a_replica_is_not_polled_again() {
+        let (sender, found) = oneshot::channel();
+        let looking = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let mut moving = Moving { looking, found: Some(found), into: Found::default() };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(!moving.poll(&mut context) && !moving.has_found());
+        drop(sender);
+        for _ in 0..3 {
+            assert!(!moving.poll(&mut context) && !moving.has_found());
+        }
     }
 }

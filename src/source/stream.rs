@@ -124,23 +124,13 @@ impl StreamSource {
         }
         let certain = |connection| Authority { connection, no_leader: None };
         match (prefer, self.found.take()) {
-            (Prefer::Replica, Some(found)) => return Ok(certain(found)),
+            (Prefer::Replica, Some(found)) => Ok(certain(found)),
             (Prefer::Replica, None) => {
-                return connect_to_stream(&options, &self.stream, prefer).await.map(certain);
+                connect_to_stream(&options, &self.stream, prefer).await.map(certain)
             }
-            (Prefer::Leader, _) => {}
+            // Also with shared connections: no other node may be taken for the leader.
+            (Prefer::Leader, _) => connect_to_authority(&options, &self.stream).await,
         }
-        if !options.follow_advertised_hosts && options.sharing.is_some() {
-            match connect_to_stream(&options, &self.stream, prefer).await {
-                // Nothing decides to which nodes the shared connections lead: the leader is searched with
-                // new ones.
-                Err(
-                    BrokerError::StreamUnavailable { .. } | BrokerError::LeaderOutOfReach { .. },
-                ) => options.sharing = None,
-                connected => return connected.map(certain),
-            }
-        }
-        connect_to_authority(&options, &self.stream).await
     }
 
     /// An older broker ignores these properties: it would have every consumer active, and send

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connect::connect_options;
-use crate::broker::ConnectOptions;
+use crate::broker::{ConnectOptions, Routing};
 use crate::config::{BrokerConfig, SinkConfig};
 use crate::consumer::Spec;
 use crate::republish::{Republisher, Target};
@@ -39,13 +39,15 @@ pub(super) fn connect(
     let name = format!("{} to {stream}", own.name);
     match broker {
         None => ConnectOptions { name, ..own.clone() },
-        // The time limits are the same for both.
+        // The time limits are the same for both. How nodes are reached is not: the nodes of another
+        // cluster may have the same names, and must not be taken for those of our own.
         Some(broker) => ConnectOptions {
             heartbeat: own.heartbeat,
             connect_timeout: own.connect_timeout,
             request_timeout: own.request_timeout,
-            follow_advertised_hosts: own.follow_advertised_hosts,
-            routing: own.routing.clone(),
+            // Behind a load balancer it is false because of that alone.
+            follow_advertised_hosts: own.follow_advertised_hosts || own.routing.load_balancer,
+            routing: Routing::default(),
             ..connect_options(broker, &name)
         },
     }
@@ -118,5 +120,40 @@ impl Recorder for Page {
         if let Some(metric) = self.0.get(metric) {
             metric.dropped(reason, samples);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{Config, Env};
+
+    /// The nodes of two clusters may have the same names.
+    #[test]
+    fn ways_to_our_own_nodes_are_no_ways_to_those_of_another_broker() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rillway.toml");
+        let load = |key: &str| {
+            let text = format!(
+                "state_dir = \"state\"\n[broker]\nuri = \"rabbitmq-stream://guest:guest@here:5552/%2f\"\n{key}\n\
+                 [[consumer]]\nname = \"c\"\nstream = \"s\"\nstart = \"first\"\n\
+                 sink = {{ type = \"null\" }}\n"
+            );
+            fs::write(&path, text).unwrap();
+            Config::load(Some(path.as_path()), &Env::default()).unwrap()
+        };
+        let map = "address_map = { \"rabbit-1:5552\" = \"localhost:15552\" }";
+        for key in [map, "load_balancer = true"] {
+            let config = load(key);
+            let own = connect_options(&config.broker, "own");
+            let there = connect("t", Some(&config.broker), &own);
+            assert_eq!(there.routing, Routing::default(), "{key}");
+            assert!(there.follow_advertised_hosts, "{key}");
+            assert_eq!(connect("t", None, &own).routing, own.routing, "{key}");
+        }
+        let own = connect_options(&load("follow_advertised_hosts = false").broker, "own");
+        assert!(!connect("t", Some(&load(map).broker), &own).follow_advertised_hosts);
     }
 }

@@ -46,17 +46,15 @@ impl<W: Caller> Brain<W> {
 
     /// A node that is not the leader says that the position is lost, and the leader is out of reach.
     pub(super) fn on_hearsay(&mut self, lost: Lost, of: Option<Origin>, why: &str, now: Moment) {
-        // What is there now under the name of a stream that was deleted is another stream.
-        let is_proved = lost.is_proved_by_any_member() || self.reading.doubts.is_of_another();
         let what = format!("{lost}, says a node that is not the leader, and {why}");
-        if !is_proved {
+        if !lost.is_proved_by_any_member() {
             self.reading.doubts.interrupted();
             let what = format!(
                 "{what}. That node may be behind, so nothing is decided before the leader can be asked"
             );
             return self.try_again(what, RestartReason::Stream, now);
         }
-        if self.reading.doubts.lasted_for(now.at, HEARSAY_MAX) {
+        if self.reading.doubts.hearsay_lasted(now.at, &lost) {
             return self.on_lost(lost, of, now);
         }
         let limit = HEARSAY_MAX.as_secs();

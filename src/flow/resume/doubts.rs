@@ -1,8 +1,10 @@
-//! How long a position has been in doubt: no chunk arrived for it, and no node has said that it is gone.
+//! How long a position has been in doubt: no chunk arrived for it, and no node has said that it is gone;
+//! or a node says so that is not the leader.
 
+use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
-use super::{DOUBT_MAX, DOUBT_OF_ANOTHER_MAX};
+use super::{DOUBT_MAX, DOUBT_OF_ANOTHER_MAX, HEARSAY_MAX, Lost};
 
 /// Time since which a position has continuously been in doubt.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,6 +12,8 @@ pub struct Doubts {
     since: Option<Instant>,
     /// Time of the last look.
     looked: Option<Instant>,
+    /// What another node than the leader says; `None` for a doubt of the leader's. Each has its own time.
+    hearsay: Option<Discriminant<Lost>>,
     missing: bool,
 }
 
@@ -17,15 +21,28 @@ impl Doubts {
     /// Records one more look without the position. Returns true if the doubt has lasted long
     /// enough.
     pub fn lasted(&mut self, now: Instant) -> bool {
-        self.lasted_for(now, self.limit())
+        self.lasted_for(now, None, self.limit())
     }
 
-    /// The same with another limit.
-    pub fn lasted_for(&mut self, now: Instant, limit: Duration) -> bool {
+    /// The same for what another node than the leader says. The time begins anew whenever it says
+    /// something else, and whenever the leader was asked.
+    pub fn hearsay_lasted(&mut self, now: Instant, lost: &Lost) -> bool {
+        self.lasted_for(now, Some(discriminant(lost)), HEARSAY_MAX)
+    }
+
+    fn lasted_for(
+        &mut self,
+        now: Instant,
+        hearsay: Option<Discriminant<Lost>>,
+        limit: Duration,
+    ) -> bool {
         let before = self.looked.replace(now);
         if before.is_some_and(|at| now.saturating_duration_since(at) > DOUBT_MAX) {
             // Of an earlier time: what was not looked for has not stayed away.
             *self = Doubts { looked: Some(now), ..Doubts::default() };
+        }
+        if self.hearsay != hearsay {
+            (self.hearsay, self.since) = (hearsay, None);
         }
         let since = *self.since.get_or_insert(now);
         now.saturating_duration_since(since) >= limit
@@ -60,6 +77,7 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Offset;
 
     /// A single-active consumer that stood by has not looked: its old doubt says nothing.
     #[test]
@@ -72,5 +90,23 @@ mod tests {
         doubts.missing();
         assert!(!doubts.lasted(t0 + 2 * hour) && doubts.is_of_another());
         assert!(!doubts.lasted(t0 + 3 * hour) && !doubts.is_of_another());
+    }
+
+    #[test]
+    fn what_others_say_has_a_time_of_its_own() {
+        let evicted = Lost::Evicted { wanted: Offset(1), first: Offset(5) };
+        let rewritten = Lost::Rewritten { position: Offset(0) };
+        let t0 = Instant::now();
+        let after = |seconds| t0 + Duration::from_secs(seconds);
+        let mut doubts = Doubts::default();
+        assert!(!doubts.lasted(t0), "the leader is in doubt");
+        assert!(!doubts.hearsay_lasted(after(40), &evicted), "and then out of reach");
+        assert!(!doubts.hearsay_lasted(after(60), &rewritten), "that is something else");
+        assert!(!doubts.hearsay_lasted(after(89), &rewritten));
+        assert!(doubts.hearsay_lasted(after(90), &rewritten));
+        doubts.missing();
+        assert!(!doubts.hearsay_lasted(after(91), &evicted));
+        assert!(!doubts.lasted(after(101)), "the leader's time begins with its answer");
+        assert!(doubts.lasted(after(111)) && doubts.is_of_another());
     }
 }

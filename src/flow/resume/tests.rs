@@ -109,7 +109,8 @@ fn counters_can_confirm_a_position_but_never_refute_it() {
 
 #[test]
 fn the_chunk_that_is_there_decides() {
-    let past = Lost::PastEnd { position: Offset(100), last: Some(Offset(89)) };
+    let past =
+        Lost::PastEnd { position: Offset(100), last: Some(Offset(89)), is_another_log: false };
     let position = at(100, 95);
     let came = |chunk, records| confirm(position, Evidence::Chunk(extent(chunk, records)));
     assert_eq!(came(chunk(95), 10), Ok(()));
@@ -166,7 +167,7 @@ fn the_first_chunk_confirms_the_position_or_not() {
     assert_eq!(verify(unknown, extent(other, 10)), Ok(()));
     assert_eq!(
         verify(at(70, 65), extent(chunk(5), 10)),
-        Err(Lost::PastEnd { position: Offset(70), last: Some(Offset(14)) })
+        Err(Lost::PastEnd { position: Offset(70), last: Some(Offset(14)), is_another_log: false })
     );
 }
 
@@ -175,4 +176,23 @@ fn a_start_is_shown_as_a_place() {
     let at = Start::Timestamp(Timestamp(4_070_908_800_000));
     assert_eq!(at.to_string(), "the first chunk written at 2099-01-01T00:00:00Z or later");
     assert_eq!(Start::Next.to_string(), "what is published next");
+}
+
+/// Only the leader's end is the stream's end; a chunk of another log is proof, whoever has it.
+#[test]
+fn an_end_that_is_too_low_is_believed_from_any_member_only_with_a_chunk_of_another_log() {
+    let position = at(70, 65);
+    let lost = |evidence| match confirm(position, evidence).unwrap_err() {
+        Unconfirmed::Lost(lost) => lost,
+        Unconfirmed::Doubt(doubt) => doubt.into(),
+    };
+    let newer = ChunkId { epoch: chunk(5).epoch + 1, ..chunk(5) };
+    for (last, is_proved) in [(chunk(5), false), (newer, true)] {
+        for evidence in
+            [Evidence::Chunk(extent(last, 10)), Evidence::NoChunk(Some(extent(last, 10)))]
+        {
+            assert_eq!(lost(evidence).is_proved_by_any_member(), is_proved, "{evidence:?}");
+        }
+    }
+    assert!(!lost(Evidence::NoChunk(None)).is_proved_by_any_member());
 }
