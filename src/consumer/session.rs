@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::begin;
 use super::brain::{Passed, Question};
-use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
+use super::resumption::{Own, Resumption, STORES_MAX, SessionError, check_jump};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use crate::flow::beginning::{Beginning, Memory};
 use crate::flow::resume::{
     self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
 };
-use crate::source::{self, Bounds, Budget, Link, Prefer, SourceError, Subscription};
+use crate::source::{self, Bounds, Budget, ErrorKind, Link, Prefer, SourceError, Subscription};
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::ProbedChunk;
 
@@ -56,7 +56,7 @@ pub(super) async fn resume(
 /// # Errors
 /// If it does not, or this node does not know. A node that is not the leader may be behind.
 pub(super) async fn confirm(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
-    confirm_by(link, position, None, None).await
+    confirm_by(link, position, None, None).await.map(drop)
 }
 
 /// Answers a question about what the broker's filter leaves out. `waiting` chunks had arrived when it was
@@ -66,8 +66,13 @@ pub(super) async fn passed(
     question: Question,
     waiting: usize,
 ) -> Result<Passed, SessionError> {
-    if let Some(position) = question.position {
-        confirm(link, position).await?;
+    let mut given = None;
+    if let Some(position) = question.position
+        && let Evidence::Chunk(chunk) = confirm_by(link, position, None, None).await?
+        // A chunk of the stream protocol may be one that AMQP 0.9.1 does not deliver.
+        && position.chunk.is_some_and(|known| known.is_of_record() || !chunk.id.is_of_record())
+    {
+        given = Some((position, chunk.id.first_offset));
     }
     let (mut upto, mut tail) = (None, None);
     if question.to.is_none() {
@@ -92,6 +97,14 @@ pub(super) async fn passed(
 /// does not hold it.
 pub(super) async fn for_storing(
     spec: &Spec,
+    if question.to.is_some() && stream_first.is_none() {
+        // The chunk behind the gap has arrived, so a missing answer proves nothing.
+        let what = "no message came in time that shows where the stream begins; asking again";
+        return Err(SourceError::new(ErrorKind::Unavailable, what).into());
+    }
+    if let Some((position, first)) = given {
+        check_jump(position, first, stream_first)?;
+    }
     position: Option<Checkpoint>,
 ) -> Result<(Arc<dyn Link>, bool), SessionError> {
     let link = spec.source.connect(Prefer::Replica).await?;
@@ -267,22 +280,23 @@ fn origin_of(known: &Known) -> Option<Origin> {
 }
 
 /// Checks that the stream holds the position: by its counters, if they are given, or else by the
-/// chunk at the position. `of` is the position's source, for the error.
+/// chunk at the position. Returns what it saw. `of` is the position's source, for the error.
 async fn confirm_by(
     link: &dyn Link,
     position: Checkpoint,
     counters: Option<Bounds>,
     of: Option<Origin>,
-) -> Result<(), SessionError> {
+) -> Result<Evidence, SessionError> {
     let end = counters.and_then(|bounds| bounds.tail.at_least());
     let evidence = match end.is_some_and(|end| end >= position.offset) {
         true => Evidence::Nothing,
         false => look_for(link, position.offset).await?,
     };
-    resume::confirm(position, evidence).map_err(|why| match why {
-        Unconfirmed::Lost(lost) => SessionError::Lost { lost, of },
-        Unconfirmed::Doubt(doubt) => SessionError::Doubt { doubt, of },
-    })
+    match resume::confirm(position, evidence) {
+        Ok(()) => Ok(evidence),
+        Err(Unconfirmed::Lost(lost)) => Err(SessionError::Lost { lost, of }),
+        Err(Unconfirmed::Doubt(doubt)) => Err(SessionError::Doubt { doubt, of }),
+    }
 }
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {

@@ -83,6 +83,7 @@ impl<W: Caller> Brain<W> {
         if !self.is_read_in_vain(wanted, &error.to_string(), "it", now) {
             return false;
         }
+            up.passing.give_up_position();
         match self.spec.on_bad {
             OnBad::Skip => true,
             // A chunk that cannot be read has no message that could become a dead letter.
