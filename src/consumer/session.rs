@@ -10,6 +10,7 @@ use super::resumption::{Own, Resumption, STORES_MAX, SessionError, check_jump};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use crate::flow::beginning::{Beginning, Memory};
+use crate::flow::lag::Tail;
 use crate::flow::resume::{
     self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
 };
@@ -82,21 +83,20 @@ pub(super) async fn passed(
         tail = link.bounds().await?.map(|bounds| bounds.tail);
         let is_news = tail.is_some() && tail != question.seen;
         if is_news && let Some(chunk) = link.nothing_selected(question.from).await? {
-            // No checksum covers the header: beyond the end it is wrong.
-            let end = link.bounds().await?.and_then(|bounds| bounds.tail.at_least());
+            // No checksum covers the header: a wrong one is not given for its own first offset, or reaches
+            // beyond the end.
+            let again = link.chunk_at(Start::Offset(chunk.first_offset())).await?;
+            let end = link.bounds().await?.map(|bounds| bounds.tail);
             let last = chunk.next_offset().prev().filter(|last| *last >= question.from);
-            let last = last.filter(|_| Some(chunk.first_offset()) <= end);
+            let last = last.filter(|last| match end {
+                _ if again != Some(chunk) => false,
+                Some(Tail::Offset(end)) => *last <= end,
+                end => Some(chunk.first_offset()) <= end.and_then(Tail::at_least),
+            });
             upto = last.map(|offset| Checkpoint { offset, chunk: Some(chunk.id()) });
         }
     }
     let stream_first = link.oldest().await?;
-    Ok(Passed { question, stream_first, waiting, upto, tail })
-}
-
-/// Connects for storing the offset of this position alone; `false` where the leader says that the stream
-/// does not hold it.
-pub(super) async fn for_storing(
-    spec: &Spec,
     if question.to.is_some() && stream_first.is_none() {
         // The chunk behind the gap has arrived, so a missing answer proves nothing.
         let what = "no message came in time that shows where the stream begins; asking again";
@@ -105,6 +105,13 @@ pub(super) async fn for_storing(
     if let Some((position, first)) = given {
         check_jump(position, first, stream_first)?;
     }
+    Ok(Passed { question, stream_first, waiting, upto, tail })
+}
+
+/// Connects for storing the offset of this position alone; `false` where the leader says that the stream
+/// does not hold it.
+pub(super) async fn for_storing(
+    spec: &Spec,
     position: Option<Checkpoint>,
 ) -> Result<(Arc<dyn Link>, bool), SessionError> {
     let link = spec.source.connect(Prefer::Replica).await?;
