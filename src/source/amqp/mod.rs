@@ -363,7 +363,8 @@ impl Link for AmqpLink {
             Start::Offset(offset) => Some(offset),
             Start::First | Start::Last | Start::Next | Start::Timestamp(_) => None,
         };
-        let main = Main { sender, pack, acks, from };
+        let is_filtered = self.selection.is_some();
+        let main = Main { sender, pack, acks, from, is_filtered };
         lock(&shared.slots).entry(MAIN).or_default().main = Some(main);
         let feed = AmqpFeed { connection: Arc::clone(&self.connection), events };
         channel.call(request, (60, 21)).await?;
