@@ -22,7 +22,9 @@ pub(crate) fn all_pass(default: u64, tests: &str, simulate: impl Fn(u64)) {
     }
 }
 
-/// True if the simulation fails for one of the first `most` seeds.
+/// True if the simulation fails for one of the first `most` seeds; `--nocapture` shows for which.
 pub(crate) fn one_fails(most: u64, simulate: impl Fn(u64)) -> bool {
-    (0..most).any(|seed| catch_unwind(AssertUnwindSafe(|| simulate(seed))).is_err())
+    let found = (0..most).find(|seed| catch_unwind(AssertUnwindSafe(|| simulate(*seed))).is_err());
+    eprintln!("the first seed that fails: {found:?}");
+    found.is_some()
 }

@@ -62,7 +62,7 @@ impl Feature {
     }
 
     /// What to do with an older broker.
-    fn instead(self) -> &'static str {
+    pub fn instead(self) -> &'static str {
         match self {
             Feature::SuperStream => "read each partition with a consumer of its own, with `stream`",
             Feature::SingleActive => {

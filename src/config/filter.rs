@@ -8,8 +8,10 @@ use serde::Deserialize;
 use crate::settings::{ByteSize, Problem, join};
 use crate::types::column::Source;
 
-/// Bytes of all values: they are in one request, and over AMQP 0.9.1 in one frame.
+/// Bytes of all values in a request: over AMQP 0.9.1 it has to fit into one frame, which has 128 KiB by default.
 const VALUES_BYTES_MAX: usize = 64 << 10;
+/// Bytes that a value takes there besides its own: 5 over AMQP 0.9.1, and its key in the stream protocol.
+const VALUE_BYTES: usize = 20;
 
 /// Bytes for the offset of a message that is left out, in two lists.
 const OFFSETS_BYTES: u64 = 16;
@@ -64,10 +66,15 @@ impl FilterKeys {
                 "\"\" is no filter value: to get messages without one, set match_unfiltered = true";
             bad("values", what.to_owned());
         }
-        let bytes: usize = values.iter().map(String::len).sum();
+        let bytes: usize = values.iter().map(|value| value.len() + VALUE_BYTES).sum();
         if bytes > VALUES_BYTES_MAX {
             let most = ByteSize(VALUES_BYTES_MAX as u64);
-            bad("values", format!("they have {bytes} bytes in all: expected at most {most}"));
+            bad(
+                "values",
+                format!(
+                    "they take {bytes} bytes in a request, {VALUE_BYTES} for each value besides its own: expected at most {most}: give fewer or shorter ones"
+                ),
+            );
         }
         let by = by.and_then(|text| match text.parse() {
             Ok(Source::Stream | Source::Offset | Source::Timestamp | Source::ApplicationProperties) => {
@@ -162,6 +169,8 @@ mod tests {
         }
         let long = format!("values = [\"{}\"]", "x".repeat(VALUES_BYTES_MAX + 1));
         assert!(check(&long).unwrap_err().contains("at most 64KiB"));
+        let many = format!("values = [{}]", "\"abcd\", ".repeat(15_000));
+        assert!(check(&many).unwrap_err().contains("at most 64KiB"));
     }
 
     #[test]

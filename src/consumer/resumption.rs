@@ -3,7 +3,7 @@
 use super::state_file::StateError;
 use crate::flow::beginning::Memory;
 use crate::flow::resume::{Doubt, Lost, Origin, Plan, Start};
-use crate::source::{Bounds, Prefer, SourceError};
+use crate::source::{Bounds, ErrorKind, Prefer, SourceError};
 use crate::types::{Checkpoint, Offset};
 
 /// Most attempts to store a beginning on the broker and read it back, before the connection attempt
@@ -72,6 +72,32 @@ pub(super) struct Resumption {
     pub(super) version: String,
     /// The leader was wanted, and this is not it.
     pub(super) is_hearsay: bool,
+}
+
+/// Checks the first chunk that a new reader was given for a position, against where the stream begins.
+///
+/// Retention deletes segments before it moves the stream's first offset (`osiris_retention`), and a new
+/// reader goes by the segments that are there. So it may pass over messages while the stream still seems to
+/// hold them. A position with the identity of a chunk is that of a record, which the stream has to give
+/// as long as it begins at or below it.
+///
+/// # Errors
+/// If the reader has jumped. It does not last: either the first offset moves, and this is a loss, or
+/// another reader finds the position.
+pub(super) fn check_jump(
+    position: Checkpoint,
+    given: Offset,
+    stream_first: Option<Offset>,
+) -> Result<(), SourceError> {
+    let is_record = position.chunk.is_some();
+    if !is_record || given <= position.offset || stream_first.is_none_or(|f| f > position.offset) {
+        return Ok(());
+    }
+    let what = format!(
+        "the stream is said to begin at or below the position (offset {}), but gives messages only from offset {given} on: retention is deleting at this moment. Nothing is read until it is clear what it takes",
+        position.offset
+    );
+    Err(SourceError::new(ErrorKind::Unavailable, what))
 }
 
 /// Why there is no subscription.

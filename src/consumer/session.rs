@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use super::begin;
 use super::brain::{Passed, Question};
-use super::resumption::{Own, Resumption, STORES_MAX, SessionError};
+use super::resumption::{Own, Resumption, STORES_MAX, SessionError, check_jump};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use super::stood_by;
 use crate::flow::beginning::{Beginning, Memory};
+use crate::flow::lag::Tail;
 use crate::flow::resume::{
     self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
 };
-use crate::source::{self, Bounds, Budget, Link, Prefer, SourceError, Subscription};
+use crate::source::{self, Bounds, Budget, ErrorKind, Link, Prefer, SourceError, Subscription};
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::ProbedChunk;
 
@@ -57,7 +58,7 @@ pub(super) async fn resume(
 /// # Errors
 /// If it does not, or this node does not know. A node that is not the leader may be behind.
 pub(super) async fn confirm(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
-    confirm_by(link, position, None, None).await
+    confirm_by(link, position, None, None).await.map(drop)
 }
 
 /// Answers a question about what the broker's filter leaves out. `waiting` chunks had arrived when it was
@@ -67,8 +68,13 @@ pub(super) async fn passed(
     question: Question,
     waiting: usize,
 ) -> Result<Passed, SessionError> {
-    if let Some(position) = question.position {
-        confirm(link, position).await?;
+    let mut given = None;
+    if let Some(position) = question.position
+        && let Evidence::Chunk(chunk) = confirm_by(link, position, None, None).await?
+        // A chunk of the stream protocol may be one that AMQP 0.9.1 does not deliver.
+        && position.chunk.is_some_and(|known| known.is_of_record() || !chunk.id.is_of_record())
+    {
+        given = Some((position, chunk.id.first_offset));
     }
     let (mut upto, mut tail) = (None, None);
     if question.to.is_none() {
@@ -78,14 +84,28 @@ pub(super) async fn passed(
         tail = link.bounds().await?.map(|bounds| bounds.tail);
         let is_news = tail.is_some() && tail != question.seen;
         if is_news && let Some(chunk) = link.nothing_selected(question.from).await? {
-            // No checksum covers the header: beyond the end it is wrong.
-            let end = link.bounds().await?.and_then(|bounds| bounds.tail.at_least());
+            // No checksum covers the header: a wrong one is not given for its own first offset, or reaches
+            // beyond the end.
+            let again = link.chunk_at(Start::Offset(chunk.first_offset())).await?;
+            let end = link.bounds().await?.map(|bounds| bounds.tail);
             let last = chunk.next_offset().prev().filter(|last| *last >= question.from);
-            let last = last.filter(|_| Some(chunk.first_offset()) <= end);
+            let last = last.filter(|last| match end {
+                _ if again != Some(chunk) => false,
+                Some(Tail::Offset(end)) => *last <= end,
+                end => Some(chunk.first_offset()) <= end.and_then(Tail::at_least),
+            });
             upto = last.map(|offset| Checkpoint { offset, chunk: Some(chunk.id()) });
         }
     }
     let stream_first = link.oldest().await?;
+    if question.to.is_some() && stream_first.is_none() {
+        // The chunk behind the gap has arrived, so a missing answer proves nothing.
+        let what = "no message came in time that shows where the stream begins; asking again";
+        return Err(SourceError::new(ErrorKind::Unavailable, what).into());
+    }
+    if let Some((position, first)) = given {
+        check_jump(position, first, stream_first)?;
+    }
     Ok(Passed { question, stream_first, waiting, upto, tail })
 }
 
@@ -268,22 +288,23 @@ fn origin_of(known: &Known) -> Option<Origin> {
 }
 
 /// Checks that the stream holds the position: by its counters, if they are given, or else by the
-/// chunk at the position. `of` is the position's source, for the error.
+/// chunk at the position. Returns what it saw. `of` is the position's source, for the error.
 async fn confirm_by(
     link: &dyn Link,
     position: Checkpoint,
     counters: Option<Bounds>,
     of: Option<Origin>,
-) -> Result<(), SessionError> {
+) -> Result<Evidence, SessionError> {
     let end = counters.and_then(|bounds| bounds.tail.at_least());
     let evidence = match end.is_some_and(|end| end >= position.offset) {
         true => Evidence::Nothing,
         false => look_for(link, position.offset).await?,
     };
-    resume::confirm(position, evidence).map_err(|why| match why {
-        Unconfirmed::Lost(lost) => SessionError::Lost { lost, of },
-        Unconfirmed::Doubt(doubt) => SessionError::Doubt { doubt, of },
-    })
+    match resume::confirm(position, evidence) {
+        Ok(()) => Ok(evidence),
+        Err(Unconfirmed::Lost(lost)) => Err(SessionError::Lost { lost, of }),
+        Err(Unconfirmed::Doubt(doubt)) => Err(SessionError::Doubt { doubt, of }),
+    }
 }
 
 async fn look_for(link: &dyn Link, position: Offset) -> Result<Evidence, SourceError> {

@@ -17,6 +17,8 @@ pub struct SourceError {
 pub enum ErrorKind {
     /// There is no connection, or it broke or fell silent.
     Connection,
+    /// The broker did not answer in time; the connection may be alive.
+    Overdue,
     /// The broker lets no more connections in.
     Full,
     /// The broker refused a login, a permission or a request.

@@ -418,8 +418,8 @@ impl From<BrokerError> for SourceError {
             | BrokerError::NoNode(_)
             | BrokerError::Lost(_)
             | BrokerError::Closed
-            | BrokerError::Timeout { .. }
             | BrokerError::Unconfirmed { .. } => ErrorKind::Connection,
+            BrokerError::Timeout { .. } => ErrorKind::Overdue,
             BrokerError::Login { .. }
             | BrokerError::TokenRefused { .. }
             | BrokerError::VirtualHost { .. }

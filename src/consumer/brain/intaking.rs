@@ -31,6 +31,7 @@ impl<W: Caller> Brain<W> {
                 self.on_filtered(first, first, checked, began, now);
             }
             Examined::Good(checked) => {
+                self.is_confirmed_by(&checked);
                 self.storing.resume();
                 if planted!(self, NotesPositionEarly) {
                     let at = Checkpoint { offset: last_of(checked.header()), chunk: None };
@@ -68,6 +69,7 @@ impl<W: Caller> Brain<W> {
         }
     }
 
+    /// Whether this chunk shows that the stream holds the position, or that was shown before.
     fn is_confirmed_by(&mut self, checked: &Checked) -> bool {
         let first = checked.header().first_offset;
         match &mut self.link {
@@ -121,7 +123,14 @@ impl<W: Caller> Brain<W> {
         }
         match classify(from, to, stream_first, there) {
             GapKind::Undelivered => return self.on_undelivered(from, to, now),
-            GapKind::Internal => self.note(Note::GapOfChunks { from, to }),
+            GapKind::Internal => {
+                if let Link::Up(up) = &self.link
+                    && let Err(error) = up.passing.check_jump(from, to, stream_first)
+                {
+                    return self.unlink(error, now);
+                }
+                self.note(Note::GapOfChunks { from, to });
+            }
             GapKind::Truncated { records } => {
                 if !self.is_truncation_accepted(from, to, stream_first, records, now) {
                     return;

@@ -247,7 +247,7 @@ impl<W: Caller> Brain<W> {
     /// The connection was lost, or could not be made: connect again later.
     pub(super) fn unlink(&mut self, error: SourceError, now: Moment) {
         let why = match error.kind() {
-            ErrorKind::Connection => RestartReason::Connection,
+            ErrorKind::Connection | ErrorKind::Overdue => RestartReason::Connection,
             ErrorKind::Full => RestartReason::ConnectionLimit,
             ErrorKind::Refused
             | ErrorKind::TooLarge
@@ -287,7 +287,10 @@ impl<W: Caller> Brain<W> {
         }
         // Errors that an operator has to fix are retried rarely.
         let mut wait = match error.kind() {
-            ErrorKind::Connection | ErrorKind::Missing | ErrorKind::Unavailable => None,
+            ErrorKind::Connection
+            | ErrorKind::Overdue
+            | ErrorKind::Missing
+            | ErrorKind::Unavailable => None,
             _ => Some(self.reading.backoff.next(self.random.f64())),
         };
         match error.kind() {

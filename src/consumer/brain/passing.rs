@@ -15,7 +15,7 @@ use super::linking::Link;
 use super::sinking::Restarting;
 use super::{Action, Brain, Caller, Moment, Note, Surroundings};
 use crate::consumer::intake::Checked;
-use crate::consumer::resumption::SessionError;
+use crate::consumer::resumption::{SessionError, check_jump};
 use crate::flow::batch::Batch;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Origin;
@@ -34,7 +34,8 @@ pub(in crate::consumer) struct Question {
     pub(in crate::consumer) from: Offset,
     /// First offset of the chunk that waits behind a gap; `None` in silence.
     pub(in crate::consumer) to: Option<Offset>,
-    /// The position, if the stream has not shown on this connection that it holds it.
+    /// The position, if the stream has not shown on this connection that it holds it, or is to show it
+    /// again before something is passed over.
     pub(in crate::consumer) position: Option<Checkpoint>,
     /// The stream's end at the last look.
     pub(in crate::consumer) seen: Option<Tail>,
@@ -65,6 +66,8 @@ pub(super) struct Passing {
     seen: Option<Tail>,
     /// From the first offset up to this position the filter selects nothing, by the last look.
     proven: Option<(Offset, Checkpoint)>,
+    /// What was passed over on this connection, from the first offset to before the second one.
+    passed: Option<(Offset, Offset)>,
 }
 
 impl Passing {
@@ -76,6 +79,7 @@ impl Passing {
             is_looking: false,
             seen: None,
             proven: None,
+            passed: None,
         }
     }
 
@@ -91,6 +95,28 @@ impl Passing {
     pub(super) fn is_confirmed_by(&mut self, first: Offset) -> bool {
         self.unconfirmed.take_if(|position| first <= position.offset);
         self.unconfirmed.is_none()
+    }
+
+    /// The chunk that holds the position is damaged, and left out: nothing will confirm it.
+    pub(super) fn give_up_position(&mut self) {
+        self.unconfirmed = None;
+    }
+
+    /// Whether the first chunk behind the position, which begins at `to`, was given because a reader
+    /// jumped over the position.
+    pub(super) fn check_jump(
+        &self,
+        from: Offset,
+        to: Offset,
+        stream_first: Option<Offset>,
+    ) -> Result<(), SourceError> {
+        let position = self.unconfirmed.filter(|position| position.offset.next() == from);
+        position.map_or(Ok(()), |position| check_jump(position, to, stream_first))
+    }
+
+    /// The range with this offset that was passed over.
+    pub(super) fn passed_with(&self, offset: Offset) -> Option<(Offset, Offset)> {
+        self.passed.filter(|(from, next)| (*from..*next).contains(&offset))
     }
 }
 
@@ -136,7 +162,11 @@ impl<W: Caller> Brain<W> {
         }
         let Some(from) = up.intake.wanted() else { return };
         up.passing.is_looking = true;
-        let (position, seen) = (up.passing.unconfirmed, up.passing.seen);
+        // What the stream holds now, it also held at the look that showed what is passed over next.
+        let own = self.reading.own.position.map(|(_, position)| position);
+        let own = own.filter(|own| own.chunk.is_some() && own.offset.next() == from);
+        let own = own.filter(|_| up.passing.proven.is_some());
+        let (position, seen) = (up.passing.unconfirmed.or(own), up.passing.seen);
         self.act(Action::Pass(Question { from, to: None, position, seen }));
     }
 
@@ -218,6 +248,8 @@ impl<W: Caller> Brain<W> {
             let later = passed.upto.filter(|later| later.offset > upto.offset);
             up.passing.proven = later.map(|later| (next, later));
             up.passing.seen = None;
+            let began = up.passing.passed_with(Offset(from.0.saturating_sub(1)));
+            up.passing.passed = Some((began.map_or(from, |(began, _)| began), next));
         }
         self.note(Note::Passed { from, upto: upto.offset });
     }

@@ -6,8 +6,8 @@ use super::*;
 use crate::consumer::spec::{Begin, OnBad, testing};
 use crate::flow::resume::Lost;
 use crate::source::scripted::{ABLE, Scripted};
-use crate::source::{Abilities, ErrorKind, Event};
-use crate::types::{StreamName, Timestamp};
+use crate::source::{Abilities, ErrorKind, Event, Source as _};
+use crate::types::{ChunkId, StreamName, Timestamp};
 
 /// A transport that only delivers.
 const UNABLE: Abilities =
@@ -169,4 +169,28 @@ async fn a_stored_offset_has_to_be_confirmed() {
     let missing = establish_on(&Scripted::missing(), Start::First, own(None)).await.err();
     let is_missing = |e: &SourceError| e.kind() == crate::source::ErrorKind::Missing;
     assert!(matches!(&missing, Some(SessionError::Broker(e)) if is_missing(e)), "{missing:?}");
+}
+
+#[tokio::test]
+async fn no_answer_to_where_the_stream_begins_is_no_loss() {
+    let link = thirty(UNABLE).connect(Prefer::Replica).await.unwrap();
+    let (from, to) = (Offset(10), Some(Offset(20)));
+    let question = Question { from, to, position: None, seen: None };
+    let answer = passed(&*link, question, 0).await.err();
+    let is_retried = |e: &SourceError| e.kind() == ErrorKind::Unavailable;
+    assert!(matches!(&answer, Some(SessionError::Broker(e)) if is_retried(e)), "{answer:?}");
+}
+
+#[test]
+fn a_stream_gives_the_record_at_a_position_or_begins_behind_it() {
+    let id = ChunkId { first_offset: Offset(10), epoch: 1, timestamp: Timestamp(0), crc: 0 };
+    let known = Checkpoint { offset: Offset(14), chunk: Some(id) };
+    let unknown = Checkpoint { offset: Offset(14), chunk: None };
+    let check = |position, given, first: Option<u64>| {
+        check_jump(position, Offset(given), first.map(Offset)).is_ok()
+    };
+    assert!(check(known, 10, Some(0)), "it holds the position");
+    assert!(check(known, 20, Some(20)), "retention is done: that is a gap like others");
+    assert!(!check(known, 20, Some(0)) && !check(known, 20, Some(14)), "retention is at work");
+    assert!(check(unknown, 20, Some(0)), "it may be an offset of the broker's own");
 }

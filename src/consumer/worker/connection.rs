@@ -153,16 +153,28 @@ impl Connection {
         }));
     }
 
-    /// Asks about what the broker's filter leaves out.
+    /// Asks about what the broker's filter leaves out. At a gap, for as long as the connection lives: the
+    /// broker answers after it has looked for all the chunks for which it has credit, which may take it
+    /// longer than a request may, and the chunk behind the gap would only be requested again.
     pub(super) fn pass(&mut self, question: Question) {
         let waiting = match &self.connected {
             Connected::Subscribed { subscription, .. } => subscription.waiting(),
             Connected::No | Connected::Bare(_) => 0,
         };
-        let link = self.link().cloned();
+        let (name, link) = (self.spec.name.clone(), self.link().cloned());
         self.passing = Some(Box::pin(async move {
             let link = link.ok_or_else(no_connection)?;
-            session::passed(&*link, question, waiting).await
+            loop {
+                match session::passed(&*link, question, waiting).await {
+                    // Nothing more is answered once the connection has ended, and with another error.
+                    Err(SessionError::Broker(error))
+                        if question.to.is_some() && error.kind() == ErrorKind::Overdue =>
+                    {
+                        tracing::info!(consumer = %name, %error, "the broker is still looking for what the filter selects; asking again");
+                    }
+                    answered => return answered,
+                }
+            }
         }));
     }
 

@@ -132,6 +132,8 @@ impl Shared {
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) version: String,
+    /// Most bytes of a frame, in both directions.
+    pub(super) frame_max: usize,
     tasks: [AbortHandle; 2],
 }
 
@@ -217,7 +219,7 @@ impl Connection {
             // It ends with the connection.
             tokio::spawn(renew(renewals, Arc::clone(&shared)));
         }
-        Ok(Connection { shared, version, tasks })
+        Ok(Connection { shared, version, frame_max: frame_max as usize, tasks })
     }
 
     /// Opens the consumer's channel; once.

@@ -1,6 +1,6 @@
 //! The broker's reply codes as errors of a source.
 
-use crate::broker::{Endpoint, Identity};
+use crate::broker::{Endpoint, Feature, Identity};
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
 use crate::types::{Offset, StreamName};
 use crate::wire::amqp091::{Closed, INTERNAL_ERROR};
@@ -61,6 +61,13 @@ pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName
                 "the broker failed while it read stream {stream:?} ({said}). If it does so again and again, there is a message that it cannot convert to AMQP 0.9.1: read the stream by rabbitmq-stream:// then"
             ),
         ),
+        406 if why.text.contains("Filtering is not supported") => (
+            ErrorKind::Unsupported,
+            format!(
+                "the broker does not filter stream {stream:?} ({said}): {}",
+                Feature::Filter.instead()
+            ),
+        ),
         406 => (
             ErrorKind::Unavailable,
             format!("stream {stream:?} cannot be read on this node at the moment ({said})"),
@@ -70,13 +77,59 @@ pub(super) fn closed(why: &Closed, options: &ConnectOptions, stream: &StreamName
     SourceError::new(kind, what)
 }
 
-/// Error for a message at which the broker fails, whenever it is to deliver it.
-pub(super) fn undeliverable(at: Offset, why: &Closed, stream: &StreamName) -> SourceError {
+/// Error for a message at which the broker fails, whenever it is to deliver it. With a filter, the message is
+/// in the next chunk that the filter selects.
+pub(super) fn undeliverable(
+    at: Offset,
+    is_filtered: bool,
+    why: &Closed,
+    stream: &StreamName,
+) -> SourceError {
+    let place = if is_filtered { "at or behind" } else { "at" };
     let what = format!(
-        "stream {:?}: the broker fails instead of delivering what follows at offset {at} ({} {}). Most likely it cannot convert that message to AMQP 0.9.1 (RabbitMQ 3.10 fails at compressed batches too). All before it is read; to read on, use rabbitmq-stream://",
+        "stream {:?}: the broker fails instead of delivering what follows {place} offset {at} ({} {}). Most likely it cannot convert that message to AMQP 0.9.1 (RabbitMQ 3.10 fails at compressed batches too). All before it is read; to read on, use rabbitmq-stream://",
         stream.as_str(),
         why.code,
         why.text
     );
     SourceError::new(ErrorKind::Unavailable, what)
+}
+
+/// The same for one that it was asked for besides, at the beginning or the end of the stream.
+pub(super) fn unanswerable(why: &Closed, stream: &StreamName) -> SourceError {
+    let what = format!(
+        "stream {:?}: the broker fails while it is asked for the first message, or another one that shows where the stream stands ({} {}). If it does so again and again, it cannot convert that message to AMQP 0.9.1. Use rabbitmq-stream:// then, or wait until retention has taken that message",
+        stream.as_str(),
+        why.code,
+        why.text
+    );
+    SourceError::new(ErrorKind::Unavailable, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_whose_feature_flag_is_off_is_told_with_what_to_do() {
+        let second = std::time::Duration::from_secs(1);
+        let options = ConnectOptions {
+            seeds: Vec::new(),
+            vhost: String::new(),
+            mechanism: crate::source::Mechanism::External,
+            tls: None,
+            heartbeat: second,
+            connect_timeout: second,
+            request_timeout: second,
+            follow_advertised_hosts: false,
+            routing: Default::default(),
+            name: String::new(),
+            sharing: None,
+        };
+        let text = "PRECONDITION_FAILED - Filtering is not supported".to_owned();
+        let why = Closed { code: 406, text };
+        let error = closed(&why, &options, &StreamName::from("s"));
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("enable_feature_flag stream_filtering"), "{error}");
+    }
 }

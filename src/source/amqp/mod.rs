@@ -346,6 +346,13 @@ impl Link for AmqpLink {
         };
         let acks = Acks::new(budget, &shared.wake, prefetch, &self.careful, Box::new(consume));
         let request = acks.request(start_at(start));
+        let (bytes, most) = (request.len(), self.connection.frame_max);
+        if bytes > most {
+            let what = format!(
+                "filter.values do not fit into a frame: the request has {bytes} bytes, and the broker takes {most} (frame_max). Give fewer values, raise frame_max, or set filter.client_side = true"
+            );
+            return Err(SourceError::new(ErrorKind::Unsupported, what));
+        }
         let (sender, events) = mpsc::channel(queue_max(budget));
         let encoding = Encoding::new(queue, &self.connection.version);
         let pack = Pack::new(Arc::clone(budget), Arc::clone(&acks), encoding);
@@ -356,7 +363,8 @@ impl Link for AmqpLink {
             Start::Offset(offset) => Some(offset),
             Start::First | Start::Last | Start::Next | Start::Timestamp(_) => None,
         };
-        let main = Main { sender, pack, acks, from };
+        let is_filtered = self.selection.is_some();
+        let main = Main { sender, pack, acks, from, is_filtered };
         lock(&shared.slots).entry(MAIN).or_default().main = Some(main);
         let feed = AmqpFeed { connection: Arc::clone(&self.connection), events };
         channel.call(request, (60, 21)).await?;

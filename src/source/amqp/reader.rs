@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::acks::Acks;
 use super::connection::{FRAME_MAX, MAIN, Shared, Slot};
-use super::error::{closed, undeliverable};
+use super::error::{closed, unanswerable, undeliverable};
 use super::pack::Pack;
 use crate::broker::{Admission, ReadHalf};
 use crate::source::{Delivery, ErrorKind, Event, SourceError};
@@ -25,6 +25,8 @@ pub(super) struct Main {
     pub(super) acks: Arc<Acks>,
     /// Offset from which on it reads, if it is known.
     pub(super) from: Option<Offset>,
+    /// The broker leaves chunks out.
+    pub(super) is_filtered: bool,
 }
 
 impl Drop for Main {
@@ -160,9 +162,12 @@ impl Reader {
                     main.deliver(delivery)?;
                 }
                 let main = main.filter(|_| why.code == amqp::INTERNAL_ERROR);
-                let at = main.and_then(|main| main.crashed());
-                Err(match at {
-                    Some(at) => undeliverable(at, &why, &shared.stream),
+                let crashed = main.and_then(|main| Some((main.crashed()?, main.is_filtered)));
+                let is_asked = slots.values().any(|slot| slot.probe.is_some());
+                Err(match crashed {
+                    // With one message at a time nothing else comes while a chunk waits for an answer.
+                    Some(_) if is_asked => unanswerable(&why, &shared.stream),
+                    Some((at, filtered)) => undeliverable(at, filtered, &why, &shared.stream),
                     None => closed(&why, &shared.options, &shared.stream),
                 })
             }

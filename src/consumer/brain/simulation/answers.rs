@@ -42,7 +42,11 @@ impl World {
                 let link = Arc::new(self.source.clone());
                 let proof = session::Proof::Chunk;
                 let looked = session::look_on(&self.spec, own, link, proof).now_or_never();
-                self.keep(looked.unwrap()).map(Linked::Reading)
+                let resumption = self.keep(looked.unwrap());
+                if let Ok(resumption) = &resumption {
+                    self.ends_deletion_unless_told_by(resumption.plan.verify);
+                }
+                resumption.map(Linked::Reading)
             }
             Attempt::Verify(position) => self.verify(position),
         };
@@ -67,6 +71,7 @@ impl World {
             Connect::Read(own) => {
                 let looked = session::look(&self.spec, own).now_or_never().unwrap();
                 let resumption = self.keep(looked)?;
+                self.ends_deletion_unless_told_by(resumption.plan.verify);
                 link.from = Some(self.source.state().start(resumption.plan.subscribe));
                 Linked::Reading(resumption)
             }
@@ -81,6 +86,15 @@ impl World {
         };
         self.link = Some(link);
         Ok(linked)
+    }
+
+    /// Only a position in a chunk that the stream held before can tell that retention is deleting
+    /// (docs/guarantees.md).
+    fn ends_deletion_unless_told_by(&self, position: Option<Checkpoint>) {
+        let mut state = self.source.state();
+        let position = position.filter(|position| position.chunk.is_some());
+        state.lagging =
+            state.lagging.filter(|first| position.is_some_and(|p| p.offset.0 >= *first));
     }
 
     fn verify(&mut self, position: Checkpoint) -> Result<Linked, SessionError> {
@@ -139,6 +153,8 @@ impl World {
         if self.link.as_ref().is_none_or(|link| link.has_ended) {
             return self.tell(Event::Passed(Err(refused().into())));
         }
+        let own = self.brain.reading.own.position.map(|(_, position)| position);
+        self.ends_deletion_unless_told_by(question.position.or(own));
         let source = self.source.clone();
         let passed = session::passed(&source, question, waiting).now_or_never().unwrap();
         self.tell(Event::Passed(passed));

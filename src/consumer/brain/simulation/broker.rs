@@ -56,6 +56,9 @@ pub(super) struct State {
     pub(super) is_away: bool,
     /// The answering node lacks the last chunks.
     pub(super) is_behind: bool,
+    /// The first offset while retention deletes: it moves afterwards, and until then readers that are
+    /// under way find nothing behind a deleted chunk.
+    pub(super) lagging: Option<u64>,
     /// Subscriptions get some of the chunks only.
     pub(super) is_filtered: bool,
 }
@@ -79,6 +82,10 @@ impl State {
 
     /// The first chunk that reaches this offset, and that a subscription gets.
     pub(super) fn reaching(&self, from: u64) -> Option<&Stored> {
+        let first = self.chunks.first().map_or(0, Stored::first);
+        if self.lagging.is_some_and(|lagging| (lagging..first).contains(&from)) {
+            return None;
+        }
         self.chunks.iter().find(|chunk| chunk.next() > from && chunk.is_selected)
     }
 
@@ -91,7 +98,7 @@ impl State {
         let seen = self.seen();
         let last = seen.last().map(|chunk| Offset(chunk.next() - 1));
         Bounds {
-            first: seen.first().map(|chunk| Offset(chunk.first())),
+            first: seen.first().map(|chunk| Offset(self.lagging.unwrap_or(chunk.first()))),
             tail: last.map_or(Tail::Empty, Tail::Offset),
         }
     }
@@ -103,7 +110,7 @@ impl State {
             Start::First => first(self.chunks.first()),
             Start::Last => first(self.chunks.last()),
             Start::Next => self.next,
-            Start::Offset(offset) => offset.0.min(self.next),
+            Start::Offset(offset) => offset.0.max(first(self.chunks.first())).min(self.next),
             Start::Timestamp(at) => {
                 first(self.chunks.iter().find(|c| c.probed.header.timestamp >= at))
             }

@@ -63,7 +63,12 @@ impl World {
                 self.end_store(trouble);
             }
             790..830 => self.notice_end(),
-            830..900 => self.now += Duration::from_millis(self.random.u64(0..2_000)),
+            830..900 => {
+                self.now += Duration::from_millis(self.random.u64(0..2_000));
+                if self.random.bool() {
+                    self.source.state().lagging = None;
+                }
+            }
             900..910 => self.cut(),
             910..918 => self.source.state().is_away ^= true,
             918..926 => self.fall_behind(),
@@ -126,6 +131,9 @@ impl World {
         let most = state.chunks.len().saturating_sub(1);
         let some = if self.random.bool() { most } else { self.random.usize(0..3).min(most) };
         self.has_truncated |= some > 0;
+        let lags = some > 0 && self.random.bool();
+        let first = state.chunks.first().map(Stored::first);
+        state.lagging = state.lagging.or(first).filter(|_| lags);
         for chunk in state.chunks.drain(..some) {
             let rows = chunk.ids.iter().copied().zip(chunk.first()..);
             self.evicted.extend(rows.filter(|(id, _)| !durable.contains(id)));
@@ -153,7 +161,7 @@ impl World {
             // Nobody can read what was in it any more.
             self.exempt.extend(state.chunks.drain(..).flat_map(|chunk| chunk.ids));
             self.exempt.extend(self.evicted.keys());
-            (state.exists, state.held, state.next) = (false, None, 0);
+            (state.exists, state.held, state.next, state.lagging) = (false, None, 0, None);
             drop(state);
             self.cut();
             return;
@@ -267,7 +275,7 @@ impl World {
     /// Everything works from now on.
     fn heal(&mut self) {
         let mut state = self.source.state();
-        (state.is_away, state.is_behind) = (false, false);
+        (state.is_away, state.is_behind, state.lagging) = (false, false, None);
         if !state.exists {
             state.exists = true;
             state.incarnation += 1;
@@ -315,11 +323,14 @@ impl World {
             }
         }
         self.heal();
-        // How far a repeatedly damaged chunk reached is known only with the next one.
+        // How far a repeatedly damaged chunk reached is known only with the next one that is delivered.
         let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
         let is_rotten = self.source.state().chunks.iter().any(|chunk| chunk.is_rotten);
         if is_rotten || reads.into_iter().flatten().any(|(_, times)| times >= 3) {
             self.publish();
+            while self.source.state().chunks.last().is_some_and(|chunk| !chunk.is_selected) {
+                self.publish();
+            }
         }
         self.due();
         let may_halt = self.spec.on_lost == OnLost::Halt;
