@@ -29,12 +29,12 @@ const SUPER: &str = "super";
 
 const PARTITIONS: usize = 3;
 
-/// So soon after a node froze, its consumers go on elsewhere. Promised are 15 s; the machine of a test has
-/// other things to do.
-const AFTER_FREEZE: Duration = Duration::from_secs(25);
+/// Time limit for the consumers of a frozen node to continue on another one. Promised are 15 s, which
+/// `make torture-cluster` measures; beside other tests on two cores, it takes as long as they let it.
+const AFTER_FREEZE: Duration = Duration::from_secs(60);
 
-/// So soon after a stream takes messages again, its consumers go on. Promised are 10 s.
-const AFTER_RETURN: Duration = Duration::from_secs(20);
+/// Time limit for consumers to continue once their stream accepts messages again. Promised are 10 s.
+const AFTER_RETURN: Duration = Duration::from_secs(40);
 
 /// The longest that the broker itself may take to serve a stream again.
 const RETURN_MAX: Duration = Duration::from_secs(180);

@@ -44,8 +44,16 @@ async fn until_row(
     wanted: impl Fn(&Value) -> bool,
 ) -> Value {
     let what = format!("{name} on {stream}: {what}");
+    let seen = std::cell::Cell::new(String::new());
     eventually(&what, LONG, || async {
         let found = row(daemon, name, stream).await;
+        // Shown where it is waited for in vain.
+        let state = found
+            .as_ref()
+            .map_or_else(String::new, |row| format!("{} {}", row["state"], row["reason"]));
+        if seen.replace(state.clone()) != state {
+            println!("{what}: {state}");
+        }
         found.filter(|row| wanted(row))
     })
     .await

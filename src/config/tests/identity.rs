@@ -15,7 +15,7 @@ fn where_tokens_come_from() {
     let config = load(&with(&format!("oauth = {{ {ENDPOINT}, scope = \"a b\" }}"))).unwrap();
     assert_eq!(config.broker.username, "rillway");
     let tokens = config.broker.oauth.as_ref().unwrap();
-    assert_eq!(tokens.to_string(), "rillway at https://idp.example/token");
+    assert_eq!(tokens.to_string(), "rillway at https://idp.example/token, scope a b");
     assert!(!format!("{config:?}").contains("hunter2"));
 
     let text = with(

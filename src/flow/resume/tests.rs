@@ -122,7 +122,9 @@ fn the_chunk_that_is_there_decides() {
     for earlier in
         [ChunkId { epoch: 2, ..chunk(80) }, ChunkId { timestamp: Timestamp(8), ..chunk(80) }]
     {
-        assert_eq!(no_chunk(position, extent(earlier, 10)), Err(past.into()));
+        let another =
+            Lost::PastEnd { position: Offset(100), last: Some(Offset(89)), is_another_log: true };
+        assert_eq!(no_chunk(position, extent(earlier, 10)), Err(another.into()));
     }
     let shorter = no_chunk(position, extent(other, 2));
     assert!(matches!(shorter, Err(Unconfirmed::Lost(_))), "the same place, another chunk");

@@ -60,6 +60,11 @@ async fn slow() -> Result<(), Unavailable> {
     let slow = Connection::open(folder.path().join("rows-1.db")).unwrap();
     slow.busy_timeout(LONG).unwrap();
     slow.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Without anything to write, it would yield at once.
+    until_row(&first, (NAME, &partitions[1]), "it has something to write", |row| {
+        row["received_offset"].as_u64() > row["durable_offset"].as_u64()
+    })
+    .await;
     let second = homes[1].start();
     // The broker gives it every other partition.
     until_row(&second, (NAME, &partitions[3]), "it is handed over", |row| {

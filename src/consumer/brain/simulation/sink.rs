@@ -128,7 +128,9 @@ impl Task {
             (Kind::AtLeastOnce, 0..4) if order.batch.messages() > 1 => {
                 self.write_part(order, medium, random)
             }
-            (_, 4) if trouble => self.write_without_one(order, medium, random),
+            (_, 4) if trouble && order.batch.messages() > 0 => {
+                self.write_without_one(order, medium, random)
+            }
             _ => {
                 self.held.push(order);
                 self.settle(medium)
