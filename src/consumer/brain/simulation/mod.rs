@@ -192,6 +192,8 @@ impl World {
         link.awaits_answer = true;
         link.yields_since = Some(self.now).filter(|_| !active);
         link.activates_since = Some(self.now).filter(|_| active);
+        // As a subscription does with chunks that wait before a change.
+        link.arrived.clear();
         self.tell(Event::Activation { active });
     }
 
