@@ -11,7 +11,7 @@ use crate::daemon;
 use crate::options::{Job, Options};
 use crate::streams::Stream;
 
-/// How much longer than its time limit a peer's process may live.
+/// Extra time for a peer's process to end after its time limit, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

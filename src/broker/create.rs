@@ -46,18 +46,18 @@ pub struct Layout {
     pub partitions: Option<Vec<(StreamName, String)>>,
 }
 
-/// How a stream was found, or what was done.
+/// Result of looking for a stream that a consumer may create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Declared {
-    /// It is absent, and was not to be created.
+    /// The stream is absent; only a check was requested, so it was not created.
     Absent,
-    /// It was absent, and is created.
+    /// The stream was absent and has been created.
     Created,
-    /// It exists as it is wanted.
+    /// The stream exists with the requested arguments and partitions.
     Same,
-    /// It exists with other arguments or partitions: what differs.
+    /// The stream exists with other arguments or partitions; the text says which differ.
     Different(String),
-    /// It exists. Its arguments are not known, because the user may not configure it.
+    /// The stream exists. Its arguments are unknown, because the user lacks the configure permission.
     Unknown,
     /// It exists. Its arguments could not be compared, for this reason.
     NotCompared(String),
