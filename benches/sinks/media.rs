@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 /// One destination with its sink and its loaders.
 pub(crate) struct Medium {
     pub(crate) name: &'static str,
-    /// True if the destination's server and loader are installed on this machine.
+    /// Fails if the destination's server or its loader is not installed on this machine.
     pub(crate) ready: fn() -> anyhow::Result<()>,
     /// Empties the destination, as before the first run.
     pub(crate) reset: fn(&Place<'_>) -> anyhow::Result<()>,

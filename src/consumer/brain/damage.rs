@@ -12,6 +12,9 @@ use crate::wire::chunk::ChunkError;
 /// Failed reads of the same offset in a row, after which `on_bad_message` decides.
 const READS_MAX: u32 = 3;
 
+/// Most offsets that have a count.
+const COUNTED_MAX: usize = 64;
+
 impl<W: Caller> Brain<W> {
     /// Handles a chunk that begins below the end of the one before it. One of the two headers is damaged,
     /// and nothing tells which. So neither chunk is dropped as already read.
@@ -78,7 +81,7 @@ impl<W: Caller> Brain<W> {
     /// never halts the consumer. It is requested again all the same: on a quiet stream, no next chunk
     /// would show what it held.
     fn on_unreadable_position(&mut self, wanted: Offset, error: ChunkError, now: Moment) {
-        let times = count(&mut self.reading.position_unreadable, wanted);
+        let times = self.reading.position_unreadable.count(wanted);
         if times < READS_MAX {
             return self.ask_again(&error.to_string(), "it", times, now);
         }
@@ -112,7 +115,7 @@ impl<W: Caller> Brain<W> {
     /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that, it
     /// is requested again on a new connection.
     fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
-        let times = count(&mut self.reading.unreadable, at);
+        let times = self.reading.unreadable.count(at);
         let is_enough = times >= READS_MAX && !planted!(self, AsksAgainForEver);
         if is_enough || planted!(self, LeavesOutAtOnce) {
             return true;
@@ -164,12 +167,54 @@ impl<W: Caller> Brain<W> {
     }
 }
 
-/// Counts one more failed read at this offset; returns how many there were in a row.
-fn count(reads: &mut Option<(Offset, u32)>, at: Offset) -> u32 {
-    let times = match *reads {
-        Some((offset, times)) if offset == at => times.saturating_add(1),
-        _ => 1,
-    };
-    *reads = Some((at, times));
-    times
+/// Failed reads in a row, by offset. There may be several: the count of a chunk has to survive that a damaged
+/// one before it is read again.
+#[derive(Default)]
+pub(super) struct FailedReads(Vec<(Offset, u32)>);
+
+impl FailedReads {
+    /// Counts one more failed read at this offset; returns how many there were in a row.
+    fn count(&mut self, at: Offset) -> u32 {
+        if let Some((_, times)) = self.0.iter_mut().find(|(offset, _)| *offset == at) {
+            *times = times.saturating_add(1);
+            return *times;
+        }
+        if self.0.len() == COUNTED_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((at, 1));
+        1
+    }
+
+    /// Drops the counts of offsets that were read after all, or left out.
+    pub(super) fn forget(&mut self, is_read: impl Fn(Offset) -> bool) {
+        self.0.retain(|(at, _)| !is_read(*at));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_any_in_vain(&self) -> bool {
+        self.0.iter().any(|(_, times)| *times >= READS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_offset_has_its_own_count_until_it_is_passed() {
+        let mut reads = FailedReads::default();
+        assert_eq!([36, 36, 38, 36].map(|at| reads.count(Offset(at))), [1, 2, 1, 3]);
+        reads.forget(|at| at < Offset(38));
+        assert_eq!([38, 36].map(|at| reads.count(Offset(at))), [2, 1]);
+    }
+
+    #[test]
+    fn the_oldest_counts_make_room() {
+        let mut reads = FailedReads::default();
+        let many = COUNTED_MAX as u64 + 1;
+        assert!((0..many).all(|at| reads.count(Offset(at)) == 1));
+        assert_eq!(reads.0.len(), COUNTED_MAX);
+        assert_eq!([many - 1, 0].map(|at| reads.count(Offset(at))), [2, 1]);
+    }
 }

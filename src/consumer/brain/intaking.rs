@@ -249,13 +249,10 @@ impl<W: Caller> Brain<W> {
     fn chunk_taken(&mut self, checked: Option<Checked>) {
         let Some(checked) = checked else { return };
         let header = checked.header();
-        if self.reading.unreadable.is_some_and(|(at, _)| header.next_offset() > at) {
-            self.reading.unreadable = None;
-        }
+        let next = header.next_offset();
+        self.reading.unreadable.forget(|at| at < next);
         // The chunk that holds the position may end right before the first wanted offset.
-        if self.reading.position_unreadable.is_some_and(|(at, _)| header.next_offset() >= at) {
-            self.reading.position_unreadable = None;
-        }
+        self.reading.position_unreadable.forget(|at| at <= next);
         let seen = Seen {
             first: header.first_offset,
             records: header.records,

@@ -52,6 +52,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::damage::FailedReads;
 pub(super) use self::event::{
     Action, Asked, Connect, Event, Linked, Moment, Opened, Surroundings, TICK, View,
 };
@@ -71,7 +72,6 @@ use crate::flow::cutter::Cutter;
 use crate::flow::pace::Pace;
 use crate::flow::resume::Doubts;
 use crate::source::{Activation, Prefer};
-use crate::types::Offset;
 
 /// Longest back-off while a broker or a stream is away, and so the longest delay once it is back. An
 /// attempt costs little, and few of them reach one node at the same time.
@@ -114,10 +114,10 @@ struct Reading {
     backoff_away: Backoff,
     /// Whether the stream still holds the position.
     doubts: Doubts,
-    /// How often in a row the chunk at this offset could not be read.
-    unreadable: Option<(Offset, u32)>,
+    /// Failed reads of the chunks at these offsets.
+    unreadable: FailedReads,
     /// The same for the chunk that holds the position, keyed by the first offset wanted after it.
-    position_unreadable: Option<(Offset, u32)>,
+    position_unreadable: FailedReads,
 }
 
 impl Own {
@@ -155,8 +155,8 @@ impl<W: Caller> Brain<W> {
                 backoff: Backoff::new(spec.backoff_min, spec.backoff_max),
                 backoff_away: Backoff::new(spec.backoff_min, spec.backoff_max.min(AWAY_MAX)),
                 doubts: Doubts::default(),
-                unreadable: None,
-                position_unreadable: None,
+                unreadable: FailedReads::default(),
+                position_unreadable: FailedReads::default(),
             },
             leaving: Leaving::No,
             active_by: None,

@@ -326,9 +326,10 @@ impl World {
         }
         self.heal();
         // How far a repeatedly damaged chunk reached is known only with the next one that is delivered.
-        let reads = [self.brain.reading.unreadable, self.brain.reading.position_unreadable];
+        let reading = &self.brain.reading;
         let is_rotten = self.source.state().chunks.iter().any(|chunk| chunk.is_rotten);
-        if is_rotten || reads.into_iter().flatten().any(|(_, times)| times >= 3) {
+        let is_in_vain = reading.unreadable.is_any_in_vain();
+        if is_rotten || is_in_vain || reading.position_unreadable.is_any_in_vain() {
             self.publish();
             while self.source.state().chunks.last().is_some_and(|chunk| !chunk.is_selected) {
                 self.publish();

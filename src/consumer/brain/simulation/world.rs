@@ -391,7 +391,8 @@ impl World {
                 // Where the filter leaves out what follows, nothing tells how far the damaged chunk reached.
                 let reads = self.damaged.iter().filter(|(a, b)| *a < to.0 && *b >= from.0).count();
                 assert!(reads >= READS_WANTED, "{from} to {to} left out after {reads} reads");
-                self.damaged.clear();
+                // The reads of a chunk behind it still count.
+                self.damaged.retain(|(first, _)| *first >= to.0);
                 self.exempt.extend(offsets(from.0, to.0));
                 let evicted = self.evicted.iter().filter(|(_, at)| (from.0..to.0).contains(at));
                 self.exempt.extend(evicted.map(|(id, _)| id));
