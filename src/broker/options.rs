@@ -124,3 +124,24 @@ impl ConnectOptions {
         }
     }
 }
+
+#[cfg(test)]
+impl ConnectOptions {
+    /// Options that lead nowhere, for tests that do not connect.
+    pub(crate) fn testing() -> ConnectOptions {
+        let second = Duration::from_secs(1);
+        ConnectOptions {
+            seeds: Vec::new(),
+            vhost: String::new(),
+            mechanism: Mechanism::External,
+            tls: None,
+            heartbeat: second,
+            connect_timeout: second,
+            request_timeout: second,
+            follow_advertised_hosts: false,
+            routing: Routing::default(),
+            name: String::new(),
+            sharing: None,
+        }
+    }
+}

@@ -201,19 +201,7 @@ pub(super) mod testing {
             backoff_min: second,
             backoff_max: second,
             source: std::sync::Arc::new(Scripted::missing()),
-            connect: ConnectOptions {
-                seeds: Vec::new(),
-                vhost: String::new(),
-                mechanism: crate::source::Mechanism::External,
-                tls: None,
-                heartbeat: second,
-                connect_timeout: second,
-                request_timeout: second,
-                follow_advertised_hosts: false,
-                routing: Default::default(),
-                name: String::new(),
-                sharing: None,
-            },
+            connect: ConnectOptions::testing(),
             state_dir: state_dir.to_owned(),
         }
     }

@@ -7,19 +7,13 @@ use super::{consumer, into_file};
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
-use crate::tls::{certificates, certified, free_port};
+use crate::tls::{by_certificate, certificates, certified, free_port};
 
 async fn tls(version: Version) -> Result<(), Unavailable> {
     let (ours, others) = (certificates(), certificates());
     let port = free_port();
-    let options = certified(&ours)
-        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
-        .conf("ssl_options.verify = verify_peer")
-        .conf("ssl_options.fail_if_no_peer_cert = false")
-        .conf("ssl_cert_login_from = common_name")
-        .conf("auth_mechanisms.1 = PLAIN")
-        .conf("auth_mechanisms.2 = EXTERNAL")
-        .conf(&format!("listeners.ssl.1 = {port}"));
+    let options =
+        by_certificate(certified(&ours), false).conf(&format!("listeners.ssl.1 = {port}"));
     let broker = Broker::private_with(version, options).await?;
     let stream = streams::create(&broker, "amqp-tls").await;
     streams::publish(&broker, &stream, (0..500).map(|i| i.to_string())).await;

@@ -58,6 +58,17 @@ struct Ports {
     amqp: u16,
 }
 
+/// Takes the user from the common name of a client's certificate; `is_demanded` if every client needs one.
+pub(crate) fn by_certificate(options: Options, is_demanded: bool) -> Options {
+    options
+        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
+        .conf("ssl_options.verify = verify_peer")
+        .conf(&format!("ssl_options.fail_if_no_peer_cert = {is_demanded}"))
+        .conf("ssl_cert_login_from = common_name")
+        .conf("auth_mechanisms.1 = PLAIN")
+        .conf("auth_mechanisms.2 = EXTERNAL")
+}
+
 /// A node that wants a certificate of every client, and takes the user from its common name.
 async fn demanding(
     version: Version,
@@ -65,13 +76,7 @@ async fn demanding(
     pair: &Pair,
 ) -> Result<(Broker, Ports), Unavailable> {
     let ports = Ports { stream: free_port(), amqp: free_port() };
-    let options = with_pair(authorities, pair)
-        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
-        .conf("ssl_options.verify = verify_peer")
-        .conf("ssl_options.fail_if_no_peer_cert = true")
-        .conf("ssl_cert_login_from = common_name")
-        .conf("auth_mechanisms.1 = PLAIN")
-        .conf("auth_mechanisms.2 = EXTERNAL")
+    let options = by_certificate(with_pair(authorities, pair), true)
         .conf(&format!("stream.listeners.ssl.1 = 127.0.0.1:{}", ports.stream))
         .conf(&format!("listeners.ssl.1 = 127.0.0.1:{}", ports.amqp));
     Ok((Broker::private_with(version, options).await?, ports))
@@ -94,13 +99,7 @@ fn settings(scheme: &str, user: &str, port: u16, rest: &str) -> String {
 async fn tls(version: Version) -> Result<(), Unavailable> {
     let certificates = certificates();
     let port = free_port();
-    let options = certified(&certificates)
-        .plugins("rabbitmq_stream,rabbitmq_auth_mechanism_ssl")
-        .conf("ssl_options.verify = verify_peer")
-        .conf("ssl_options.fail_if_no_peer_cert = false")
-        .conf("ssl_cert_login_from = common_name")
-        .conf("auth_mechanisms.1 = PLAIN")
-        .conf("auth_mechanisms.2 = EXTERNAL")
+    let options = by_certificate(certified(&certificates), false)
         .conf(&format!("stream.listeners.ssl.1 = {port}"));
     let broker = Broker::private_with(version, options).await?;
     let stream = streams::create(&broker, "tls").await;

@@ -112,20 +112,7 @@ mod tests {
 
     #[test]
     fn a_broker_whose_feature_flag_is_off_is_told_with_what_to_do() {
-        let second = std::time::Duration::from_secs(1);
-        let options = ConnectOptions {
-            seeds: Vec::new(),
-            vhost: String::new(),
-            mechanism: crate::source::Mechanism::External,
-            tls: None,
-            heartbeat: second,
-            connect_timeout: second,
-            request_timeout: second,
-            follow_advertised_hosts: false,
-            routing: Default::default(),
-            name: String::new(),
-            sharing: None,
-        };
+        let options = ConnectOptions::testing();
         let text = "PRECONDITION_FAILED - Filtering is not supported".to_owned();
         let why = Closed { code: 406, text };
         let error = closed(&why, &options, &StreamName::from("s"));
