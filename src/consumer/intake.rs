@@ -104,6 +104,8 @@ pub(super) struct Damaged {
     pub(super) error: ChunkError,
     /// It arrived for the position, so all of it may have been read before.
     pub(super) at_position: bool,
+    /// Number of chunks left out, without that of the position.
+    pub(super) chunks: u32,
 }
 
 impl Intake {
@@ -230,7 +232,8 @@ impl Intake {
 
     /// Leaves out the last chunk, which cannot be read.
     pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
-        self.damaged.get_or_insert(Damaged { error, at_position });
+        let damaged = self.damaged.get_or_insert(Damaged { error, at_position, chunks: 0 });
+        damaged.chunks += u32::from(!at_position);
     }
 
     /// Whether the chunk that holds the position has not arrived yet.

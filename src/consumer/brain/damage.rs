@@ -34,7 +34,7 @@ impl<W: Caller> Brain<W> {
             "stream {:?} gave a chunk at offset {first} after one that ends before {reached}: the header of one of them is damaged",
             self.spec.stream.as_str()
         );
-        if !self.is_read_in_vain(reached, &what, "them", now) {
+        if !self.is_read_in_vain((reached, 0), &what, "them", now) {
             return;
         }
         self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row. Messages from there on may have been written under wrong offsets. If another replica holds the chunks whole, restart")), now);
@@ -48,7 +48,7 @@ impl<W: Caller> Brain<W> {
             self.spec.stream.as_str(),
             to.0 - 1
         );
-        if !self.is_read_in_vain(from, &what, "them", now) {
+        if !self.is_read_in_vain((from, 0), &what, "them", now) {
             return;
         }
         self.end(Outcome::Halted(format!("{what}, {READS_MAX} times in a row: this is a fault of the broker or of rillway; please report it with the broker's version")), now);
@@ -60,15 +60,14 @@ impl<W: Caller> Brain<W> {
             return;
         }
         let Link::Up(up) = &mut self.link else { return };
-        // The offsets in a damaged header are not trusted: this chunk is the one that was expected next.
+        // The offsets in a damaged header are not trusted: this chunk is the one that was expected next, or one
+        // of those behind it that are damaged too.
         let wanted = up.intake.wanted().unwrap_or(Offset(0));
-        if up.intake.damaged().is_some_and(|damaged| !damaged.at_position) {
-            return; // Left out together with the chunk before it.
-        }
+        let nth = up.intake.damaged().map_or(0, |damaged| damaged.chunks);
         if at_position {
             return self.on_unreadable_position(wanted, error, now);
         }
-        if !self.is_given_up(wanted, &error, now) {
+        if !self.is_given_up((wanted, nth), &error, now) {
             return;
         }
         if let Link::Up(up) = &mut self.link {
@@ -81,7 +80,7 @@ impl<W: Caller> Brain<W> {
     /// never halts the consumer. It is requested again all the same: on a quiet stream, no next chunk
     /// would show what it held.
     fn on_unreadable_position(&mut self, wanted: Offset, error: ChunkError, now: Moment) {
-        let times = self.reading.position_unreadable.count(wanted);
+        let times = self.reading.position_unreadable.count((wanted, 0));
         if times < READS_MAX {
             return self.ask_again(&error.to_string(), "it", times, now);
         }
@@ -92,10 +91,9 @@ impl<W: Caller> Brain<W> {
         self.note(Note::DamagedAtPosition(error));
     }
 
-    /// Whether the chunk that holds this offset may be left out. If not, it is requested again, or the
-    /// consumer halts.
-    fn is_given_up(&mut self, wanted: Offset, error: &ChunkError, now: Moment) -> bool {
-        if !self.is_read_in_vain(wanted, &error.to_string(), "it", now) {
+    /// Whether this chunk may be left out. If not, it is requested again, or the consumer halts.
+    fn is_given_up(&mut self, at: Place, error: &ChunkError, now: Moment) -> bool {
+        if !self.is_read_in_vain(at, &error.to_string(), "it", now) {
             return false;
         }
         match self.spec.on_bad {
@@ -112,9 +110,9 @@ impl<W: Caller> Brain<W> {
         }
     }
 
-    /// True once something at this offset could not be read [`READS_MAX`] times in a row. Before that, it
+    /// True once something at this place could not be read [`READS_MAX`] times in a row. Before that, it
     /// is requested again on a new connection.
-    fn is_read_in_vain(&mut self, at: Offset, what: &str, it: &str, now: Moment) -> bool {
+    fn is_read_in_vain(&mut self, at: Place, what: &str, it: &str, now: Moment) -> bool {
         let times = self.reading.unreadable.count(at);
         let is_enough = times >= READS_MAX && !planted!(self, AsksAgainForEver);
         if is_enough || planted!(self, LeavesOutAtOnce) {
@@ -149,8 +147,8 @@ impl<W: Caller> Brain<W> {
         damaged: Damaged,
         now: Moment,
     ) {
-        let Damaged { error, at_position } = damaged;
-        if at_position && !self.is_given_up(from, &error, now) {
+        let Damaged { error, at_position, .. } = damaged;
+        if at_position && !self.is_given_up((from, 0), &error, now) {
             return;
         }
         let reason = match error {
@@ -167,15 +165,19 @@ impl<W: Caller> Brain<W> {
     }
 }
 
-/// Failed reads in a row, by offset. There may be several: the count of a chunk has to survive that a damaged
+/// The first wanted offset, and the number of damaged chunks from there on that come before the one that is
+/// meant.
+type Place = (Offset, u32);
+
+/// Failed reads in a row, by place. There may be several: the count of a chunk has to survive that a damaged
 /// one before it is read again.
 #[derive(Default)]
-pub(super) struct FailedReads(Vec<(Offset, u32)>);
+pub(super) struct FailedReads(Vec<(Place, u32)>);
 
 impl FailedReads {
-    /// Counts one more failed read at this offset; returns how many there were in a row.
-    fn count(&mut self, at: Offset) -> u32 {
-        if let Some((_, times)) = self.0.iter_mut().find(|(offset, _)| *offset == at) {
+    /// Counts one more failed read; returns how many there were in a row.
+    fn count(&mut self, at: Place) -> u32 {
+        if let Some((_, times)) = self.0.iter_mut().find(|(place, _)| *place == at) {
             *times = times.saturating_add(1);
             return *times;
         }
@@ -188,7 +190,7 @@ impl FailedReads {
 
     /// Drops the counts of offsets that were read after all, or left out.
     pub(super) fn forget(&mut self, is_read: impl Fn(Offset) -> bool) {
-        self.0.retain(|(at, _)| !is_read(*at));
+        self.0.retain(|((at, _), _)| !is_read(*at));
     }
 
     #[cfg(test)]
@@ -202,19 +204,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_offset_has_its_own_count_until_it_is_passed() {
+    fn each_place_has_its_own_count_until_it_is_passed() {
         let mut reads = FailedReads::default();
-        assert_eq!([36, 36, 38, 36].map(|at| reads.count(Offset(at))), [1, 2, 1, 3]);
+        let places = [(36, 0), (36, 0), (38, 0), (36, 1), (36, 0)];
+        let counted = places.map(|(at, nth)| reads.count((Offset(at), nth)));
+        assert_eq!(counted, [1, 2, 1, 1, 3]);
         reads.forget(|at| at < Offset(38));
-        assert_eq!([38, 36].map(|at| reads.count(Offset(at))), [2, 1]);
+        assert_eq!([38, 36].map(|at| reads.count((Offset(at), 0))), [2, 1]);
     }
 
     #[test]
     fn the_oldest_counts_make_room() {
         let mut reads = FailedReads::default();
         let many = COUNTED_MAX as u64 + 1;
-        assert!((0..many).all(|at| reads.count(Offset(at)) == 1));
+        assert!((0..many).all(|at| reads.count((Offset(at), 0)) == 1));
         assert_eq!(reads.0.len(), COUNTED_MAX);
-        assert_eq!([many - 1, 0].map(|at| reads.count(Offset(at))), [2, 1]);
+        assert_eq!([many - 1, 0].map(|at| reads.count((Offset(at), 0))), [2, 1]);
     }
 }

@@ -114,6 +114,11 @@ impl Passing {
         position.map_or(Ok(()), |position| check_jump(position, to, stream_first))
     }
 
+    #[cfg(test)]
+    pub(super) fn unconfirmed(&self) -> Option<Checkpoint> {
+        self.unconfirmed
+    }
+
     /// The range with this offset that was passed over.
     pub(super) fn passed_with(&self, offset: Offset) -> Option<(Offset, Offset)> {
         self.passed.filter(|(from, next)| (*from..*next).contains(&offset))

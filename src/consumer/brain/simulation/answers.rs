@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::sink::Task;
 use super::world::{Attempt, Flying, ModelLink, ORDERS_MAX, World, refused};
-use crate::consumer::brain::{Connect, Event, Linked, Opened, Outcome};
+use crate::consumer::brain::{Connect, Event, Link, Linked, Opened, Outcome};
 use crate::consumer::resumption::{Resumption, SessionError};
 use crate::consumer::session::{self, Outlook};
 use crate::flow::beginning::Memory;
@@ -137,6 +137,12 @@ impl World {
         if self.link.as_ref().is_none_or(|link| link.has_ended) {
             return self.tell(Event::Asked(Err(refused())));
         }
+        let unconfirmed = match &self.brain.link {
+            Link::Up(up) => up.passing.unconfirmed(),
+            _ => None,
+        };
+        let own = self.brain.reading.own.position.map(|(_, position)| position);
+        self.ends_deletion_unless_told_by(unconfirmed.or(own));
         let state = self.source.state();
         let first = |at: Offset| state.look(at.0).map(|chunk| chunk.first_offset());
         let there = first(from);
