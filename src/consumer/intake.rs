@@ -104,7 +104,7 @@ pub(super) struct Damaged {
     pub(super) error: ChunkError,
     /// It arrived for the position, so all of it may have been read before.
     pub(super) at_position: bool,
-    /// Number of chunks left out, without that of the position.
+    /// Number of chunks left out in a row.
     pub(super) chunks: u32,
 }
 
@@ -233,7 +233,7 @@ impl Intake {
     /// Leaves out the last chunk, which cannot be read.
     pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
         let damaged = self.damaged.get_or_insert(Damaged { error, at_position, chunks: 0 });
-        damaged.chunks += u32::from(!at_position);
+        damaged.chunks += 1;
     }
 
     /// Whether the chunk that holds the position has not arrived yet.

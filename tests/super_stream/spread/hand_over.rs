@@ -40,6 +40,15 @@ impl Stage {
         until_moving(daemons, &names, &self.partitions).await;
     }
 
+    /// Two daemons that share the partitions.
+    async fn two(&self, homes: &[Home; 2]) -> (Daemon, Daemon) {
+        let first = homes[0].start();
+        self.until_spread(&[&first]).await;
+        let second = homes[1].start();
+        self.until_spread(&[&first, &second]).await;
+        (first, second)
+    }
+
     async fn until_all_written(&self, daemons: &[&Daemon], totals: &BTreeMap<String, u64>) {
         until_all_written(daemons, &self.places.names(), totals).await;
     }
@@ -99,10 +108,7 @@ async fn killed(version: Version, kinds: &[Kind]) -> Result<(), Unavailable> {
     let stage = Stage::new(version, kinds).await?;
     let homes = [(); 2].map(|()| stage.home());
     let loads = loads(stage.broker, &stage.partitions);
-    let first = homes[0].start();
-    stage.until_spread(&[&first]).await;
-    let second = homes[1].start();
-    stage.until_spread(&[&first, &second]).await;
+    let (first, second) = stage.two(&homes).await;
     first.kill();
     stage.until_spread(&[&second]).await;
     let totals = stop(loads, &stage.partitions).await;
@@ -132,10 +138,7 @@ async fn frozen(version: Version, kinds: &[Kind]) -> Result<(), Unavailable> {
     let stage = Stage::new(version, kinds).await?;
     let homes = [(); 2].map(|()| stage.home());
     let loads = loads(stage.broker, &stage.partitions);
-    let first = homes[0].start();
-    stage.until_spread(&[&first]).await;
-    let second = homes[1].start();
-    stage.until_spread(&[&first, &second]).await;
+    let (first, second) = stage.two(&homes).await;
     freeze(&first, &stage).await;
     stage.until_spread(&[&second]).await;
     first.signal("CONT");
