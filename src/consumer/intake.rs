@@ -233,7 +233,7 @@ impl Intake {
     /// Leaves out the last chunk, which cannot be read.
     pub(super) fn leave_out(&mut self, error: ChunkError, at_position: bool) {
         let damaged = self.damaged.get_or_insert(Damaged { error, at_position, chunks: 0 });
-        damaged.chunks += 1;
+        damaged.chunks = damaged.chunks.saturating_add(1);
     }
 
     /// Whether the chunk that holds the position has not arrived yet.
