@@ -146,6 +146,7 @@ const RULES: &[Rule] = &[
             "oauth",
             "sink",
             "supervisor",
+            "sync",
             "telemetry",
             "types",
             "wire",

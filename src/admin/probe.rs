@@ -50,11 +50,22 @@ pub(super) fn probe_within(
     address: SocketAddr,
     path: &str,
 ) -> Result<(u16, String), ProbeError> {
+    call(address, "GET", path, "", limit)
+}
+
+/// The same with any method, and with a body.
+pub fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    limit: Duration,
+) -> Result<(u16, String), ProbeError> {
     if !path.starts_with('/') || path.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return Err(ProbeError::Path(path.to_owned()));
     }
     let address = reachable(address);
-    let answer = exchange(Instant::now() + limit, address, path)
+    let answer = exchange(Instant::now() + limit, address, (method, path, body))
         .map_err(|source| ProbeError::Io { address, path: path.to_owned(), source })?;
     parse(&answer).ok_or(ProbeError::NotHttp { address })
 }
@@ -69,12 +80,18 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn exchange(deadline: Instant, address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(
+    deadline: Instant,
+    address: SocketAddr,
+    (method, path, body): (&str, &str, &str),
+) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
     // HTTP/1.0, so that the answer is not chunked and ends with the connection.
-    let request =
-        format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nUser-Agent: rillway-health\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nUser-Agent: rillway-health\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut limited = stream.take(ANSWER_BYTES_MAX);

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::control::Control;
 use super::limits::{HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 use super::overview::Overview;
 use super::routes::{self, Site};
@@ -72,10 +73,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 pub async fn serve(
     listener: TcpListener,
     overview: Arc<dyn Overview>,
+    control: Arc<dyn Control>,
     metrics: PrometheusHandle,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_within(Limits::default(), listener, Site { overview, metrics }, shutdown).await;
+    serve_within(Limits::default(), listener, Site { overview, control, metrics }, shutdown).await;
 }
 
 pub(super) async fn serve_within(
@@ -141,7 +143,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request| async move {
         activity.set(true);
-        let answer = routes::answer(site, &request).await;
+        let answer = routes::answer(site, request).await;
         activity.set(false);
         Ok::<_, Infallible>(answer)
     });
