@@ -2,29 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
-use hyper::header::{CONNECTION, ORIGIN, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use serde_json::json;
 
+use super::answer::{Answer, HTML, PROMETHEUS, TEXT, error, json, respond};
+use super::body::{self, Unread};
+use super::door::{Door, Errand, Refusal, Sight};
 use super::limits::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
 use super::overview::{CommitError, ConsumerView, Overview};
 use super::page;
 use crate::telemetry;
-
-/// A complete response: bodies are small, or rendered at once.
-pub(super) type Answer = Response<Full<Bytes>>;
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const HTML: &str = "text/html; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Allows nothing from other hosts, no script, no frame.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
@@ -43,6 +34,7 @@ const ROUTES: &[&str] = &[
 pub(super) struct Site {
     pub(super) overview: Arc<dyn Overview>,
     pub(super) metrics: PrometheusHandle,
+    pub(super) door: Door,
 }
 
 /// A known path.
@@ -83,31 +75,56 @@ impl Route<'_> {
     }
 
     fn allows(&self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// What a request of this method is for: everything but GET and HEAD may change something.
+    fn errand(&self, method: &Method) -> Errand {
         match self {
-            Route::Commit(_) => method == Method::POST,
-            _ => method == Method::GET || method == Method::HEAD,
+            _ if !matches!(*method, Method::GET | Method::HEAD) => Errand::Change,
+            Route::Live | Route::Ready => Errand::Health,
+            _ => Errand::Read,
         }
+    }
+
+    /// Most bytes of a body.
+    fn body_bytes_max(&self) -> usize {
+        BODY_BYTES_MAX
     }
 }
 
 /// Answers a request. HEAD is answered like GET; hyper leaves out the body.
-pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer {
-    if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        let text =
-            format!("no route accepts a body, and one over {BODY_BYTES_MAX} bytes is refused");
-        let mut answer = error(StatusCode::PAYLOAD_TOO_LARGE, &text);
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return answer;
+pub(super) async fn answer<B>(site: &Site, request: Request<B>) -> Answer
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let route = Route::find(head.uri.path());
+    let bytes_max = route.as_ref().map_or(BODY_BYTES_MAX, Route::body_bytes_max);
+    if body::is_announced_over(&body, bytes_max) {
+        return unread(body::too_large(bytes_max));
     }
-    let Some(route) = Route::find(request.uri().path()) else {
+    let Some(route) = route else {
         let body = json!({ "error": "there is nothing at this path", "routes": ROUTES });
         return json(StatusCode::NOT_FOUND, &body);
     };
-    if !route.allows(request.method()) {
+    if !route.allows(&head.method) {
         let text = format!("this path accepts {}", route.allow());
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &text);
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
         return answer;
+    }
+    let errand = route.errand(&head.method);
+    let sight = match site.door.admit(&head, errand).await {
+        Ok(sight) => sight,
+        Err(refusal) => return refused(&refusal),
+    };
+    // After the door, so that only who may send a command makes the server read one.
+    if errand == Errand::Change
+        && let Err(problem) = body::read(body, bytes_max).await
+    {
+        return unread(problem);
     }
     match route {
         Route::Page => {
@@ -123,33 +140,26 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
         }
         Route::Live => match site.overview.live() {
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
+            Err(_) if sight == Sight::Health => {
+                respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "a loop is stuck\n")
+            }
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => ready(&site.overview.consumers()),
+        Route::Ready => ready(&site.overview.consumers(), sight),
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
         Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
-        Route::Commit(name) => {
-            if sent_by_a_page(request) {
-                let text = "commands from web pages are refused: use a tool such as curl";
-                return error(StatusCode::FORBIDDEN, text);
-            }
-            commit(site, name).await
-        }
+        Route::Commit(name) => commit(site, name).await,
     }
 }
 
-/// True for a request sent by a web page: browsers add these headers, and a page cannot remove
-/// them.
-fn sent_by_a_page<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
-}
-
-fn ready(consumers: &[ConsumerView]) -> Answer {
+fn ready(consumers: &[ConsumerView], sight: Sight) -> Answer {
     let all = consumers.iter().all(|c| c.ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if sight == Sight::Health {
+        return json(status, &json!({ "ready": all }));
+    }
     let each: Vec<_> = consumers
         .iter()
         .map(|c| {
@@ -188,24 +198,17 @@ async fn commit(site: &Site, name: &str) -> Answer {
     }
 }
 
-fn error(status: StatusCode, text: &str) -> Answer {
-    json(status, &json!({ "error": text }))
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    match serde_json::to_string(body) {
-        Ok(text) => respond(status, JSON, text + "\n"),
-        // A snapshot of names and numbers always has a JSON form; this covers a future change.
-        Err(e) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("no JSON: {e}\n")),
+fn refused(refusal: &Refusal) -> Answer {
+    let mut answer = error(refusal.status, refusal.text);
+    if let Some(challenge) = refusal.challenge() {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
+    answer
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// The rest of the body is not read, so the connection cannot be used again.
+fn unread((status, text): Unread) -> Answer {
+    let mut answer = error(status, &text);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -6,6 +6,7 @@
 pub mod check;
 mod completions;
 mod dead_letters;
+mod door;
 mod exit;
 #[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
@@ -88,7 +89,9 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
-        Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
+        Command::Health(args) => {
+            health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
+        }
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::oneshot;
 
+use super::door;
 use super::exit::Failure;
 use crate::admin;
 use crate::config::{Config, LogFormat};
@@ -39,7 +40,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Checked now: a closed terminal no longer counts as one.
     let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {
-        true => Some(admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?),
+        true => Some((
+            door::entrance(&config.admin)?,
+            admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?,
+        )),
         false => None,
     };
     let notifier = Arc::new(Notifier::from_env()?);
@@ -51,9 +55,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::spawn(async move { systemd::watch(&notifier, &heartbeats).await })
     };
     let (stop_admin, stopped) = oneshot::channel::<()>();
-    let server = listener.map(|listener| {
+    let server = listener.map(|(entrance, listener)| {
         let shutdown = async { drop(stopped.await) };
-        tokio::spawn(admin::serve(listener, supervisor.overview(), recorder, shutdown))
+        tokio::spawn(admin::serve(listener, entrance, supervisor.overview(), recorder, shutdown))
     });
     notifier.ready();
     notifier.status(&match (count, watches) {

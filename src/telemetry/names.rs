@@ -152,6 +152,8 @@ metrics! {
         "Time at which the access token in use expires, if it tells.";
     TOKEN_RENEWALS = "rillway_token_renewals_total", Counter, Count, &["token", "result"],
         "New access tokens, and failed attempts to have one, by result.";
+    ADMIN_REFUSED = "rillway_admin_refused_requests_total", Counter, Count, &["reason"],
+        "Requests that the admin server refused because of who sent them, by reason.";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -176,6 +178,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 42);
+        assert_eq!(seen.len(), 43);
     }
 }
