@@ -25,37 +25,42 @@
 //! `?stream=STREAM`, for one partition of a super stream. Another key is refused with 400.
 //!
 //! HEAD works wherever GET does. Another method: 405 with `Allow`. Another path: 404 with the
-//! list of routes. Errors are JSON: `{"error": "…"}`.
+//! list of routes. Without the token that it needs: 401; refused whatever it presents: 403. Errors are
+//! JSON: `{"error": "…"}`.
 //!
-//! Access: there is no password, so `listen` is the loopback address by default, and no answer
-//! holds a secret. A POST that a browser sent for a web page (it has an `Origin` or
-//! `Sec-Fetch-Site` header, even for its own host or under DNS rebinding) is refused with 403.
-//! Anyone who reaches the port may read names and figures.
+//! Access: [`door`]. Commands need the token of the configuration, or the loopback interface; reading is
+//! open, unless the configuration says otherwise. No answer holds a secret. The connection may be encrypted
+//! ([`Tls`]).
 //!
 //! Limits, all named in [`limits`]: number of connections (one more closes the one that has waited
-//! longest for its client), time for a request's head and between two requests, size of the head
-//! and of the body, duration of a connection, time for a command's effect.
+//! longest for its client), time for a TLS handshake, for a request's head and between two requests, for its
+//! body, size of the head and of the body, duration of a connection, time for a command's effect.
 //!
 //! The admin server knows the consumers only through an [`Overview`], and changes them through a
 //! [`Control`].
 
 mod answer;
+mod body;
+mod client;
 mod commands;
 mod control;
+mod door;
 pub mod limits;
 mod overview;
 mod page;
-mod probe;
 mod routes;
 mod server;
+mod tls;
 
+pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
     ProblemView, Reloaded, StreamState, Target, Verb,
 };
+pub use door::Door;
 pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
-pub use probe::{PROBE_TIME_MAX, ProbeError, call, probe};
-pub use server::{ListenError, bind, serve};
+pub use server::{Entrance, ListenError, bind, serve};
+pub use tls::Tls;
 
 #[cfg(test)]
 mod tests;

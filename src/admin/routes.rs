@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, ORIGIN};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
 use super::answer::{Answer, HTML, PROMETHEUS, TEXT, error, json, respond};
+use super::body::{self, Unread};
 use super::commands::{self, Ordered};
 use super::control::{Control, Verb};
-use super::limits::{BODY_BYTES_MAX, BODY_TIME_MAX};
+use super::door::{Door, Errand, Refusal, Sight};
+use super::limits::BODY_BYTES_MAX;
 use super::overview::{ConsumerView, Overview};
 use super::page;
 use crate::telemetry;
@@ -44,6 +45,7 @@ pub(super) struct Site {
     pub(super) overview: Arc<dyn Overview>,
     pub(super) control: Arc<dyn Control>,
     pub(super) metrics: PrometheusHandle,
+    pub(super) door: Door,
 }
 
 /// A known path.
@@ -102,6 +104,20 @@ impl Route<'_> {
     fn allows(&self, method: &Method) -> bool {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
+
+    /// What a request of this method is for: everything but GET and HEAD may change something.
+    fn errand(&self, method: &Method) -> Errand {
+        match self {
+            _ if !matches!(*method, Method::GET | Method::HEAD) => Errand::Change,
+            Route::Live | Route::Ready => Errand::Health,
+            _ => Errand::Read,
+        }
+    }
+
+    /// Most bytes of a body.
+    fn body_bytes_max(&self) -> usize {
+        BODY_BYTES_MAX
+    }
 }
 
 /// Answers a request. HEAD is answered like GET; hyper leaves out the body.
@@ -111,13 +127,12 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    if body.size_hint().lower() > BODY_BYTES_MAX {
-        let text = format!("a body over {BODY_BYTES_MAX} bytes is refused");
-        let mut answer = error(StatusCode::PAYLOAD_TOO_LARGE, &text);
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return answer;
+    let route = Route::find(head.uri.path());
+    let bytes_max = route.as_ref().map_or(BODY_BYTES_MAX, Route::body_bytes_max);
+    if body::is_announced_over(&body, bytes_max) {
+        return unread(body::too_large(bytes_max));
     }
-    let Some(route) = Route::find(head.uri.path()) else {
+    let Some(route) = route else {
         let body = json!({ "error": "there is nothing at this path", "routes": ROUTES });
         return json(StatusCode::NOT_FOUND, &body);
     };
@@ -127,11 +142,20 @@ where
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
         return answer;
     }
-    let is_read = matches!(head.method, Method::GET | Method::HEAD);
-    if !is_read && sent_by_a_page(&head.headers) {
-        let text = "commands from web pages are refused: use a tool such as curl";
-        return error(StatusCode::FORBIDDEN, text);
-    }
+    let errand = route.errand(&head.method);
+    let sight = match site.door.admit(&head, errand).await {
+        Ok(sight) => sight,
+        Err(refusal) => return refused(&refusal),
+    };
+    // After the door, so that only who may send a command makes the server read one.
+    let body = match errand {
+        Errand::Change => body::read(body, bytes_max).await,
+        Errand::Read | Errand::Health => Ok(Bytes::new()),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(problem) => return unread(problem),
+    };
     let query = head.uri.query();
     let control = &*site.control;
     match route {
@@ -148,18 +172,20 @@ where
         }
         Route::Live => match site.overview.live() {
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
+            Err(_) if sight == Sight::Health => {
+                respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "a loop is stuck\n")
+            }
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => ready(&site.overview.consumers()),
+        Route::Ready => ready(&site.overview.consumers(), sight),
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
         Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
         Route::Config => json(StatusCode::OK, &control.configuration()),
-        Route::LogLevel if is_read => commands::log_filter(control),
-        Route::LogLevel => match read(body).await {
-            Ok(body) => commands::set_log_filter(control, &body),
-            Err(answer) => answer,
+        Route::LogLevel => match errand {
+            Errand::Change => commands::set_log_filter(control, &body),
+            Errand::Read | Errand::Health => commands::log_filter(control),
         },
         Route::Change(verb, name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::change(control, verb, &ordered).await,
@@ -174,27 +200,12 @@ where
     }
 }
 
-async fn read<B>(body: B) -> Result<Bytes, Answer>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let most = usize::try_from(BODY_BYTES_MAX).unwrap_or(usize::MAX);
-    match tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, most).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        _ => Err(error(StatusCode::BAD_REQUEST, "the body did not arrive, or is too large")),
-    }
-}
-
-/// True for a request sent by a web page: browsers add these headers, and a page cannot remove
-/// them.
-fn sent_by_a_page(headers: &HeaderMap) -> bool {
-    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
-}
-
-fn ready(consumers: &[ConsumerView]) -> Answer {
+fn ready(consumers: &[ConsumerView], sight: Sight) -> Answer {
     let all = consumers.iter().all(|c| c.ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if sight == Sight::Health {
+        return json(status, &json!({ "ready": all }));
+    }
     let each: Vec<_> = consumers
         .iter()
         .map(|c| {
@@ -205,4 +216,19 @@ fn ready(consumers: &[ConsumerView]) -> Answer {
         })
         .collect();
     json(status, &json!({ "ready": all, "consumers": each }))
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let mut answer = error(refusal.status, refusal.text);
+    if let Some(challenge) = refusal.challenge() {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+/// The rest of the body is not read, so the connection cannot be used again.
+fn unread((status, text): Unread) -> Answer {
+    let mut answer = error(status, &text);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }

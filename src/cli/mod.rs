@@ -7,6 +7,7 @@ pub mod check;
 mod completions;
 mod control;
 mod dead_letters;
+mod door;
 mod exit;
 #[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
@@ -103,7 +104,9 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
-        Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
+        Command::Health(args) => {
+            health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
+        }
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),

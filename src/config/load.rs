@@ -55,7 +55,7 @@ impl Config {
         let (keys, mut problems) = layers.keys(&mut value);
         let lost = lost_variables(layers.env, &layers.tree);
         problems.extend(lost.into_iter().map(|lost| lost.problem));
-        let config = keys.and_then(|keys| layers.config(keys, &mut problems));
+        let config = keys.and_then(|keys| layers.config(keys, &value, &mut problems));
         if let (Some(config), Some(running)) = (&config, running) {
             problems.append(&mut config.fixed_keys_that_differ(running));
         }
@@ -117,6 +117,10 @@ impl<'a> Layers<'a> {
         self.path.and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
+    fn places(&self) -> Places<'_> {
+        Places { env: self.env, folder: self.folder() }
+    }
+
     /// Reads the keys into their types. Unknown or unreadable ones are removed and reported.
     fn keys(&self, value: &mut Value) -> (Option<RootKeys>, Vec<Problem>) {
         let mut problems = mend_brackets(value, &self.tree);
@@ -124,7 +128,7 @@ impl<'a> Layers<'a> {
         for problem in &mut problems {
             problem.variable = self.overlay.variable_of(&problem.path, true).map(str::to_owned);
         }
-        let places = Places { env: self.env, folder: self.folder() };
+        let places = self.places();
         let mut typed_value = value.clone();
         self.tree.each_secret(&mut typed_value, &mut |at, value| {
             if let Err(message) = places.resolve(value) {
@@ -153,7 +157,7 @@ impl<'a> Layers<'a> {
         broker
     }
 
-    fn config(&self, keys: RootKeys, problems: &mut Vec<Problem>) -> Option<Config> {
+    fn config(&self, keys: RootKeys, value: &Value, problems: &mut Vec<Problem>) -> Option<Config> {
         let broker = self.broker(keys.broker, problems);
         if keys.shutdown_grace.0.is_zero() {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
@@ -180,6 +184,9 @@ impl<'a> Layers<'a> {
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
         let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
+        let token = value.pointer("/admin/token");
+        let token_file = token.and_then(|token| self.places().file_of(token));
+        let admin = keys.admin.finish(self.folder(), token_file, problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -188,7 +195,7 @@ impl<'a> Layers<'a> {
             path: self.path.map(Path::to_owned),
             sha256: self.sha256.clone(),
             broker: broker?,
-            admin: keys.admin,
+            admin,
             log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,

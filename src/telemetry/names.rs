@@ -161,6 +161,8 @@ metrics! {
          /api/v1/config say why.";
     CONFIG_LAST_RELOAD = "rillway_config_last_reload_timestamp_seconds", Gauge, Seconds, &[],
         "Time at which a configuration was last loaded with success, at the start or later.";
+    ADMIN_REFUSED = "rillway_admin_refused_requests_total", Counter, Count, &["reason"],
+        "Requests that the admin server refused because of who sent them, by reason.";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -185,6 +187,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 46);
+        assert_eq!(seen.len(), 47);
     }
 }

@@ -7,8 +7,9 @@ use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::admin;
+use crate::admin::Client;
 use crate::cli::Shared;
+use crate::cli::door;
 use crate::cli::exit::Failure;
 use crate::config::Env;
 
@@ -29,7 +30,7 @@ pub(super) struct At {
 
 /// A daemon that can be asked.
 pub(super) struct Daemon {
-    address: SocketAddr,
+    client: Client,
 }
 
 /// An answer to an order that was accepted.
@@ -43,12 +44,15 @@ impl Daemon {
     /// The daemon at the URL, or else the one that runs with this configuration.
     pub(super) fn of(at: &At, shared: &Shared, env: &Env) -> anyhow::Result<Daemon> {
         let given = at.url.as_deref().map(address_of).transpose()?;
-        let from_env = || env.get("RILLWAY__ADMIN__LISTEN")?.parse().ok();
-        let address = match given.or_else(from_env) {
-            Some(address) => address,
-            None => shared.load(env)?.admin.listen,
+        let address = given.or_else(|| door::address_in(env));
+        let configured = shared.load(env).and_then(|config| door::client(&config.admin, address));
+        let client = match (configured, address) {
+            (Ok(client), _) => client,
+            // The daemon may run with another configuration.
+            (Err(_), Some(address)) => Client::new(address),
+            (Err(error), None) => return Err(error),
         };
-        Ok(Daemon { address })
+        Ok(Daemon { client })
     }
 
     /// Sends an order for whose effect the daemon waits this long.
@@ -62,8 +66,8 @@ impl Daemon {
         body: &str,
         wait: Duration,
     ) -> anyhow::Result<Answer> {
-        let (status, text) = admin::call(self.address, method, path, body, wait + MARGIN)
-            .map_err(Failure::unavailable)?;
+        let answered = self.client.call(method, path, body, wait + MARGIN);
+        let (status, text) = answered.map_err(Failure::unavailable)?;
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
         let is_done = match status {
             200 => true,
@@ -86,7 +90,7 @@ impl Daemon {
 
     /// Whether anything answers there.
     pub(super) fn is_there(&self) -> bool {
-        admin::probe(self.address, "/livez").is_ok()
+        self.client.get("/livez").is_ok()
     }
 }
 

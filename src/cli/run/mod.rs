@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use self::operator::Operator;
 use self::reload::Reloader;
+use super::door;
 use super::exit::Failure;
 use crate::admin;
 use crate::config::{Config, Env, LogFormat};
@@ -55,7 +56,10 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
     // Checked now: a closed terminal no longer counts as one.
     let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {
-        true => Some(admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?),
+        true => Some((
+            door::entrance(&config.admin)?,
+            admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?,
+        )),
         false => None,
     };
     let notifier = Arc::new(Notifier::from_env()?);
@@ -72,10 +76,10 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
         tokio::spawn(async move { systemd::watch(&notifier, &heartbeats).await })
     };
     let (stop_admin, stopped) = oneshot::channel::<()>();
-    let server = listener.map(|listener| {
+    let server = listener.map(|(entrance, listener)| {
         let shutdown = async { drop(stopped.await) };
         let (overview, control) = (supervisor.overview(), Arc::<Operator>::clone(&operator));
-        tokio::spawn(admin::serve(listener, overview, control, recorder, shutdown))
+        tokio::spawn(admin::serve(listener, entrance, overview, control, recorder, shutdown))
     });
     let watching =
         args.watch_config.then(|| tokio::spawn(watch::watch(Arc::clone(&reloader))).abort_handle());
