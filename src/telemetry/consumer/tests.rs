@@ -89,6 +89,8 @@ fn every_series_carries_the_labels_of_the_table() {
         m.show_dead_letters();
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
+        reloads::started(Timestamp(7000));
+        reloads::reloaded(ConfigResult::Failed, Timestamp(8000));
         m.show_filtered();
         for gauge in [
             &m.stream_first_offset,
