@@ -150,6 +150,7 @@ const RULES: &[Rule] = &[
             "oauth",
             "sink",
             "supervisor",
+            "sync",
             "telemetry",
             "tls",
             "types",

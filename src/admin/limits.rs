@@ -16,8 +16,10 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024;
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time limit for a TLS handshake.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Time limit for a forced commit.
-pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a command waits for its effect, unless the request says otherwise.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest time that a command may wait for its effect.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest duration of a connection: a client that does not read its answers blocks a slot no
 /// longer.
 pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(120);

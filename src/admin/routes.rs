@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::answer::{Answer, HTML, PROMETHEUS, TEXT, error, json, respond};
 use super::body::{self, Unread};
+use super::commands::{self, Ordered};
+use super::control::{Control, Verb};
 use super::door::{Door, Errand, Refusal, Sight};
-use super::limits::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
-use super::overview::{CommitError, ConsumerView, Overview};
+use super::limits::BODY_BYTES_MAX;
+use super::overview::{ConsumerView, Overview};
 use super::page;
 use crate::telemetry;
 
@@ -27,12 +29,21 @@ const ROUTES: &[&str] = &[
     "GET /readyz",
     "GET /api/v1/consumers",
     "GET /api/v1/watches",
+    "GET /api/v1/config",
+    "GET /api/v1/log-level",
+    "PUT /api/v1/log-level",
+    "POST /api/v1/consumers/{name}/pause",
+    "POST /api/v1/consumers/{name}/resume",
+    "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/reload",
+    "POST /api/v1/drain",
 ];
 
 /// Data that answers are made from.
 pub(super) struct Site {
     pub(super) overview: Arc<dyn Overview>,
+    pub(super) control: Arc<dyn Control>,
     pub(super) metrics: PrometheusHandle,
     pub(super) door: Door,
 }
@@ -45,7 +56,12 @@ enum Route<'a> {
     Ready,
     Consumers,
     Watches,
+    Config,
+    LogLevel,
+    Change(Verb, &'a str),
     Commit(&'a str),
+    Reload,
+    Drain,
 }
 
 impl Route<'_> {
@@ -57,19 +73,30 @@ impl Route<'_> {
             "/readyz" => Route::Ready,
             "/api/v1/consumers" => Route::Consumers,
             "/api/v1/watches" => Route::Watches,
+            "/api/v1/config" => Route::Config,
+            "/api/v1/log-level" => Route::LogLevel,
+            "/api/v1/reload" => Route::Reload,
+            "/api/v1/drain" => Route::Drain,
             _ => {
-                let name = path.strip_prefix("/api/v1/consumers/")?.strip_suffix("/commit")?;
-                if name.is_empty() || name.contains('/') {
+                let (name, verb) = path.strip_prefix("/api/v1/consumers/")?.split_once('/')?;
+                if name.is_empty() {
                     return None;
                 }
-                Route::Commit(name)
+                match verb {
+                    "pause" => Route::Change(Verb::Pause, name),
+                    "resume" => Route::Change(Verb::Resume, name),
+                    "restart" => Route::Change(Verb::Restart, name),
+                    "commit" => Route::Commit(name),
+                    _ => return None,
+                }
             }
         })
     }
 
     fn allow(&self) -> &'static str {
         match self {
-            Route::Commit(_) => "POST",
+            Route::Change(..) | Route::Commit(_) | Route::Reload | Route::Drain => "POST",
+            Route::LogLevel => "GET, HEAD, PUT",
             _ => "GET, HEAD",
         }
     }
@@ -121,11 +148,16 @@ where
         Err(refusal) => return refused(&refusal),
     };
     // After the door, so that only who may send a command makes the server read one.
-    if errand == Errand::Change
-        && let Err(problem) = body::read(body, bytes_max).await
-    {
-        return unread(problem);
-    }
+    let body = match errand {
+        Errand::Change => body::read(body, bytes_max).await,
+        Errand::Read | Errand::Health => Ok(Bytes::new()),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(problem) => return unread(problem),
+    };
+    let query = head.uri.query();
+    let control = &*site.control;
     match route {
         Route::Page => {
             let page = page::render(&site.overview.consumers(), &site.overview.watches());
@@ -150,7 +182,21 @@ where
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
         Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
-        Route::Commit(name) => commit(site, name).await,
+        Route::Config => json(StatusCode::OK, &control.configuration()),
+        Route::LogLevel => match errand {
+            Errand::Change => commands::set_log_filter(control, &body),
+            Errand::Read | Errand::Health => commands::log_filter(control),
+        },
+        Route::Change(verb, name) => match Ordered::read(name, query) {
+            Ok(ordered) => commands::change(control, verb, &ordered).await,
+            Err(answer) => answer,
+        },
+        Route::Commit(name) => match Ordered::read(name, query) {
+            Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
+            Err(answer) => answer,
+        },
+        Route::Reload => commands::reload(control, query).await,
+        Route::Drain => commands::drain(control),
     }
 }
 
@@ -170,32 +216,6 @@ fn ready(consumers: &[ConsumerView], sight: Sight) -> Answer {
         })
         .collect();
     json(status, &json!({ "ready": all, "consumers": each }))
-}
-
-async fn commit(site: &Site, name: &str) -> Answer {
-    let Ok(name) = percent_decode_str(name).decode_utf8() else {
-        return error(StatusCode::BAD_REQUEST, "the consumer's name in the path is not UTF-8");
-    };
-    let Ok(result) = tokio::time::timeout(COMMIT_TIME_MAX, site.overview.commit(&name)).await
-    else {
-        let text = format!(
-            "consumer {name:?} did not confirm the commit within {} s; /api/v1/consumers shows \
-             what it is doing",
-            COMMIT_TIME_MAX.as_secs()
-        );
-        return error(StatusCode::SERVICE_UNAVAILABLE, &text);
-    };
-    match result {
-        Ok(answer) => json(StatusCode::OK, &answer),
-        Err(problem) => {
-            let status = match problem {
-                CommitError::Unknown(_) => StatusCode::NOT_FOUND,
-                CommitError::Nothing(_) => StatusCode::CONFLICT,
-                CommitError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            error(status, &problem.to_string())
-        }
-    }
 }
 
 fn refused(refusal: &Refusal) -> Answer {

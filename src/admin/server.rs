@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::control::Control;
 use super::door::{Caller, Door};
 use super::limits::{HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 use super::overview::Overview;
@@ -89,10 +90,11 @@ pub async fn serve(
     listener: TcpListener,
     Entrance { door, tls }: Entrance,
     overview: Arc<dyn Overview>,
+    control: Arc<dyn Control>,
     metrics: PrometheusHandle,
     shutdown: impl Future<Output = ()>,
 ) {
-    let site = Site { overview, metrics, door };
+    let site = Site { overview, control, metrics, door };
     serve_within(Limits::default(), listener, tls, site, shutdown).await;
 }
 

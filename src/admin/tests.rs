@@ -1,8 +1,8 @@
 //! Raw TCP against a real listener on a free port.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,9 +16,10 @@ use super::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Limits};
 use super::routes::Site;
 use super::server::serve_within;
 use super::*;
-use crate::telemetry::State;
+use crate::telemetry::{ConfigResult, State};
 use crate::types::{Guarantee, Offset};
 
+mod commands;
 mod door;
 mod encrypted;
 mod limits;
@@ -31,6 +32,8 @@ struct Scripted {
     stuck: Option<String>,
     commit_never_ends: bool,
     commits: AtomicUsize,
+    /// The orders, as text.
+    orders: Mutex<Vec<String>>,
 }
 
 const NAME: &str = "arch<i>ver & \"co\"";
@@ -69,7 +72,8 @@ impl Overview for Scripted {
 
     fn refresh_gauges(&self) {}
 
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError> {
+        let name = target.consumer;
         self.commits.fetch_add(1, Ordering::SeqCst);
         if self.commit_never_ends {
             std::future::pending::<()>().await;
@@ -118,7 +122,8 @@ impl Server {
             metrics::counter!("rillway_probe_total").increment(3);
         });
         let (stop, stopped) = oneshot::channel();
-        let site = Site { overview: Arc::<Scripted>::clone(&overview), metrics, door };
+        let control = Arc::<Scripted>::clone(&overview);
+        let site = Site { overview: Arc::<Scripted>::clone(&overview), control, metrics, door };
         let task = tokio::spawn(async move {
             serve_within(limits, listener, tls, site, async { drop(stopped.await) }).await;
         });

@@ -15,6 +15,8 @@ use crate::settings::{BrokerConfig, HumanDuration};
 pub struct Config {
     /// The file that it was read from; `None` if there was none.
     pub path: Option<PathBuf>,
+    /// SHA-256 of that file's content, in hexadecimal.
+    pub sha256: String,
     /// Connection to the broker.
     pub broker: BrokerConfig,
     /// The HTTP server for metrics, health and status.

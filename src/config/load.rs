@@ -10,6 +10,7 @@ use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
 use super::error::ConfigError;
 use super::keys::RootKeys;
+use super::replacing::sha256;
 use super::schema::Tree;
 use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
@@ -29,19 +30,35 @@ impl Config {
     /// Reads and checks the whole configuration: the file, if one is given, overridden by the
     /// environment.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
-        Config::of(Layers::read(path, env)?)
+        Config::of(Layers::read(path, env)?, None)
+    }
+
+    /// The same, to replace a configuration that is in use: a key that cannot change while the daemon runs
+    /// is reported as a problem.
+    pub fn load_anew(
+        path: Option<&Path>,
+        env: &Env,
+        running: &Config,
+    ) -> Result<Config, ConfigError> {
+        Config::of(Layers::read(path, env)?, Some(running))
     }
 
     /// The same, of the bytes of a file at this path.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>, env: &Env) -> Result<Config, ConfigError> {
-        Config::of(Layers::of(Some(path), text::parse(path, bytes)?, env)?)
+        Config::of(Layers::of(Some(path), text::parse(path, bytes)?, env)?, None)
     }
 
-    fn of((layers, mut value): (Layers<'_>, Value)) -> Result<Config, ConfigError> {
+    fn of(
+        (layers, mut value): (Layers<'_>, Value),
+        running: Option<&Config>,
+    ) -> Result<Config, ConfigError> {
         let (keys, mut problems) = layers.keys(&mut value);
         let lost = lost_variables(layers.env, &layers.tree);
         problems.extend(lost.into_iter().map(|lost| lost.problem));
         let config = keys.and_then(|keys| layers.config(keys, &value, &mut problems));
+        if let (Some(config), Some(running)) = (&config, running) {
+            problems.append(&mut config.fixed_keys_that_differ(running));
+        }
         layers.outcome(config, problems, &value)
     }
 
@@ -67,6 +84,8 @@ struct Layers<'a> {
     overlay: Overlay,
     tree: Tree,
     lines: Lines,
+    /// Of the file's content.
+    sha256: String,
 }
 
 impl<'a> Layers<'a> {
@@ -86,7 +105,8 @@ impl<'a> Layers<'a> {
         let file = config::File::from_str(&text, FileFormat::Toml);
         let builder = config::Config::builder().add_source(file);
         let built = builder.add_source(overlay.clone()).build();
-        let layers = Layers { path, env, overlay, tree, lines };
+        let sha256 = sha256(text.as_bytes());
+        let layers = Layers { path, env, overlay, tree, lines, sha256 };
         match built.and_then(|merged| merged.try_deserialize()) {
             Ok(value) => Ok((layers, value)),
             Err(error) => Err(unmerged(path, &error)),
@@ -173,6 +193,7 @@ impl<'a> Layers<'a> {
             .find(|text| !text.is_empty());
         Some(Config {
             path: self.path.map(Path::to_owned),
+            sha256: self.sha256.clone(),
             broker: broker?,
             admin,
             log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },

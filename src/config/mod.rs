@@ -28,6 +28,7 @@ mod keys;
 mod load;
 mod names;
 mod policies;
+mod replacing;
 mod schema;
 mod secrets;
 mod shape;
@@ -48,6 +49,7 @@ pub use daemon::{Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
+pub use replacing::sha256;
 pub use watch::WatchConfig;
 
 pub use crate::settings::{

@@ -166,6 +166,18 @@ labels! {
 }
 
 labels! {
+    /// Result of an attempt to reload the configuration.
+    ConfigResult {
+        /// It differs from the one before, and is in use.
+        Applied = "applied",
+        /// It is the one that is in use.
+        Unchanged = "unchanged",
+        /// It cannot be used; the one before stays in use.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// Reason why the admin server refused a request.
     RefusedReason {
         /// It needs a token, and there was none.
@@ -229,6 +241,7 @@ mod tests {
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
         check::<ReloadResult>(2);
+        check::<ConfigResult>(3);
         check::<RefusedReason>(5);
         check::<TokenResult>(3);
     }

@@ -132,13 +132,21 @@ async fn other_methods_and_paths() {
         ("POST", "/api/v1/consumers/a/b/commit", 404, None),
         ("POST", "/api/v1/consumers/commit", 404, None),
         ("GET", "/../etc/passwd", 404, None),
+        ("GET", "/api/v1/consumers/a/pause", 405, Some("post")),
+        ("PUT", "/api/v1/consumers/a/restart", 405, Some("post")),
+        ("POST", "/api/v1/consumers//pause", 404, None),
+        ("POST", "/api/v1/consumers/a/stop", 404, None),
+        ("POST", "/api/v1/log-level", 405, Some("get, head, put")),
+        ("POST", "/api/v1/config", 405, Some("get, head")),
+        ("GET", "/api/v1/reload", 405, Some("post")),
+        ("GET", "/api/v1/drain", 405, Some("post")),
     ];
     for (method, path, status, allow) in table {
         let got = server.ask(method, path).await;
         assert_eq!((got.status, got.header("allow")), (status, allow), "{method} {path}");
     }
     let routes = server.ask("GET", "/nothing").await.json();
-    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(7));
+    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(15));
     assert_eq!(server.overview.commits.load(Ordering::SeqCst), 0);
     server.stop().await;
 }
