@@ -14,6 +14,7 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod offsets;
 pub mod publish;
 pub mod run;
 mod schema;
@@ -65,6 +66,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Count a consumer's dead letters, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
+    Offsets(offsets::OffsetsArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -96,6 +99,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
+        }
+        Command::Offsets(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(offsets::offsets(config, args, shared.json))
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
