@@ -25,6 +25,7 @@ fn env(credentials: &Path) -> Env {
         ("S3_SECRET", "x".to_owned()),
         ("RABBITMQ_URI", "rabbitmq-stream://h".to_owned()),
         ("INGEST_TOKEN", "x".to_owned()),
+        ("RILLWAY_ADMIN_TOKEN", "x".repeat(64)),
         ("CREDENTIALS_DIRECTORY", credentials.display().to_string()),
     ])
 }
