@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::seek::{Seek, SeekError, Sought};
 use crate::telemetry::{ConfigResult, State};
 use crate::types::{ConsumerName, Offset, StreamName};
 
@@ -21,6 +22,11 @@ pub trait Control: Send + Sync {
         target: Target<'_>,
         wait: Duration,
     ) -> Result<Changed, ControlError>;
+
+    /// Moves the positions of a consumer together, or says what that would do.
+    ///
+    /// Dropped when the caller goes away; a move that has begun is brought to its end all the same.
+    async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError>;
 
     /// Ends the daemon as SIGTERM does. Returns at once.
     fn drain(&self) -> Draining;

@@ -11,7 +11,7 @@ use crate::common::{Broker, Version};
 /// Moves it, and dies there; `None` if the move does not come by.
 fn set_and_die(bench: &Bench, to: &str, point: Point) -> Option<()> {
     let fault = format!("die@{}:1", point.name());
-    let output = offsets(&bench.home, &["set", "c", "--to", to], Some(&fault));
+    let output = offsets(&bench.home, &["set", "c", "--to", to, "--yes"], Some(&fault));
     if output.status.success() {
         return None;
     }

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use crate::admin;
+use crate::cli::door;
 use crate::cli::exit::Failure;
 use crate::config::Config;
 use crate::supervisor::Plan;
@@ -33,9 +33,8 @@ pub(super) fn refuse_running(config: &Config, plans: &[Plan]) -> Result<(), Fail
         return Ok(());
     }
     // No daemon, another one's answer, or one that wants a token: the lock decides.
-    let Ok((200, body)) = admin::probe(config.admin.listen, "/api/v1/consumers") else {
-        return Ok(());
-    };
+    let Ok(client) = door::client(&config.admin, None) else { return Ok(()) };
+    let Ok((200, body)) = client.get("/api/v1/consumers") else { return Ok(()) };
     let Ok(answer) = serde_json::from_str::<Answer>(&body) else { return Ok(()) };
     let running = answer.consumers.iter().find(|view| {
         let is_one = plans.iter().any(|plan| {

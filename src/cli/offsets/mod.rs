@@ -3,7 +3,7 @@
 mod daemon;
 mod moving;
 mod show;
-mod to;
+pub(super) mod to;
 mod transfer;
 
 use clap::{Args, Subcommand};

@@ -4,7 +4,7 @@ use crate::config::Start;
 use crate::types::{Offset, Timestamp};
 
 /// The forms, for the help.
-pub(super) const FORMS: &str = "first|last|next|offset:N|time:T";
+pub(in crate::cli) const FORMS: &str = "first|last|next|offset:N|time:T";
 
 const EXPECTED: &str = "expected first, last, next, offset:N (as offset:1000) or time:T (RFC 3339 with a zone, as \
                         time:2026-01-01T00:00:00Z)";
@@ -13,7 +13,7 @@ const EXPECTED: &str = "expected first, last, next, offset:N (as offset:1000) or
 ///
 /// # Errors
 /// If it is none; the text says what is expected.
-pub(super) fn target(text: &str) -> Result<Start, String> {
+pub(in crate::cli) fn target(text: &str) -> Result<Start, String> {
     match text {
         "first" => return Ok(Start::First),
         "last" => return Ok(Start::Last),

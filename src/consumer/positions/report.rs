@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Next, Planned};
 use crate::types::{ConsumerName, Offset, StreamName};
 
 /// A move that was made, or would be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The consumer.
     pub consumer: ConsumerName,
@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 /// Offsets of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// Number of messages; an upper bound if they were not counted.
     pub messages: u64,
