@@ -105,9 +105,7 @@ impl Desk {
     ) -> Result<Option<Offset>, BrokerError> {
         match offset {
             None => connection.query_offset(&self.stream, &self.reference).await,
-            Some(offset) => {
-                connection.store_offset(&self.stream, &self.reference, offset).await
-            }
+            Some(offset) => connection.store_offset(&self.stream, &self.reference, offset).await,
         }
     }
 

@@ -13,9 +13,9 @@ use super::{
     Source, SourceError,
 };
 use crate::broker::{
-    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Desk, Feature, Layout,
-    Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss,
-    nothing_selected, stream_bounds,
+    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Desk, Feature,
+    Layout, Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream,
+    explain_loss, nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};

@@ -22,7 +22,7 @@ fn home(broker: &Broker, stream: &str, admin: &str) -> Home {
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, after) = text.split_once("[admin]\n").unwrap();
     let consumer = format!(
-        "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"file\", path = \"c\" }}\n"
+        "[[consumer]]\nname = \"c\"\nstream = \"{stream}\"\nsink = {{ type = \"file\", dir = \"c\" }}\n"
     );
     std::fs::write(&path, format!("{before}[admin]\n{admin}\n{after}{consumer}")).unwrap();
     home
