@@ -5,10 +5,12 @@
 //! - [`moved`]: every target, with every sink and version
 //! - [`killed`]: kills between the writes of a move
 //! - [`refused`]: moves that are refused whole
+//! - [`sought`]: moves of a running daemon's consumers
 
 mod killed;
 mod moved;
 mod refused;
+mod sought;
 
 use std::path::Path;
 use std::process::Output;

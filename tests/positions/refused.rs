@@ -141,6 +141,8 @@ async fn while_another_is_active() -> Result<(), Unavailable> {
     let told = refusal(&offsets(&elsewhere, &["set", "c", "--to", "first"], None), 69);
     assert!(told.contains("another daemon is the active consumer"), "{told}");
     daemon.terminate().await;
+    let told = refusal(&offsets(&elsewhere, &["set", "c", "--to", "first"], None), 69);
+    assert!(told.contains("offset:1"), "{told}");
     let moved =
         super::json(&offsets(&elsewhere, &["set", "c", "--to", "offset:5", "--json"], None));
     assert_eq!(moved["moves"][0]["to_offset"], 5, "{moved}");

@@ -8,7 +8,7 @@ use super::super::spec::Spec;
 use super::{Seen, Subject, count, see};
 use crate::flow::beginning::Beginning;
 use crate::flow::resume::{Plan, Start};
-use crate::source::{Bounds, Link, Prefer};
+use crate::source::{Activation, Bounds, Link, Prefer};
 use crate::types::{ChunkId, Offset, Timestamp};
 
 /// Where a position is to be moved.
@@ -71,6 +71,14 @@ pub async fn plan(subject: &Subject, target: Target) -> anyhow::Result<Planned> 
             return Err(error);
         }
     };
+    if to.mirror().is_none() && seen.stored.is_some() && is_shared(spec) {
+        link.close().await;
+        anyhow::bail!(
+            "with single_active a consumer that has stored an offset cannot be moved to offset 0: nothing can be \
+             stored on the broker for that, and only this state_dir would know. Move it to offset:1, which leaves \
+             out the message at offset 0; or give it another `reference`, with which it begins at `start`"
+        );
+    }
     let planned = Planned { seen, to, messages: None };
     let messages = match planned.again().or(planned.skipped()) {
         Some(range) => count::messages_between(spec, &link, range, planned.seen.last).await,
@@ -78,6 +86,11 @@ pub async fn plan(subject: &Subject, target: Target) -> anyhow::Result<Planned> 
     };
     link.close().await;
     Ok(Planned { messages, ..planned })
+}
+
+/// True if other daemons with other state files may go on from the position.
+fn is_shared(spec: &Spec) -> bool {
+    spec.source.activation() == Activation::ByBroker
 }
 
 async fn find(spec: &Spec, link: &dyn Link, target: Target) -> anyhow::Result<Beginning> {
