@@ -92,6 +92,8 @@ mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod move_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
