@@ -60,11 +60,10 @@ mod tls;
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
-    ProblemView, Reloaded, StreamState, Target, Verb,
+    ProblemView, Reloaded, Seek, SeekError, SeekTo, Sought, StreamState, Target, Verb,
 };
 pub use door::Door;
 pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
-pub use seek::{Seek, SeekError, SeekTo, Sought};
 pub use server::{Entrance, ListenError, bind, serve};
 pub use tls::Tls;
 

@@ -3,69 +3,14 @@
 //! The body is JSON: `{"to": "first" | "last" | "next" | {"offset": N} | {"timestamp": "2026-01-01T00:00:00Z"},
 //! "stream": "…", "dry_run": true}`. Only `to` is required.
 
-use std::time::Duration;
-
 use hyper::StatusCode;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::answer::{Answer, error, json};
 use super::commands::Ordered;
-use super::control::{Control, ControlError};
-use crate::types::{ConsumerName, Offset, Timestamp};
-
-/// Where a consumer is to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SeekTo {
-    /// The first message that the stream holds.
-    First,
-    /// The first message of the last chunk.
-    Last,
-    /// The next message that is published.
-    Next,
-    /// This one.
-    Offset(Offset),
-    /// The first one of the first chunk that was written at this time or later.
-    Timestamp(Timestamp),
-}
-
-/// A move that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seek {
-    /// Where to.
-    pub to: SeekTo,
-    /// Only say what it would do.
-    pub dry_run: bool,
-    /// How long the caller waits.
-    pub wait: Duration,
-}
-
-/// A move that was made, or would be.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sought {
-    /// The consumer's name.
-    pub consumer: ConsumerName,
-    /// True if nothing was moved.
-    pub dry_run: bool,
-    /// False if it is not done yet: then it is done later.
-    pub finished: bool,
-    /// For each stream what is read again or skipped, as `rillway offsets set --json` prints it.
-    pub moves: Vec<Value>,
-}
-
-/// Why a consumer was not moved.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SeekError {
-    /// There is no such consumer or stream, or the daemon ends.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// It cannot be moved there. Nothing was moved.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be moved; the text says how far it came.
-    #[error("{0}")]
-    Failed(String),
-}
+use super::control::{Control, ControlError, Seek, SeekError, SeekTo, Target};
+use crate::types::{Offset, Timestamp};
 
 /// The body of a request.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -129,7 +74,7 @@ pub(super) async fn seek(control: &dyn Control, ordered: Ordered<'_>, body: &[u8
         let text = "the body and the query name different streams";
         return error(StatusCode::BAD_REQUEST, text);
     }
-    let target = super::control::Target { stream: stream.as_deref().or(target.stream), ..target };
+    let target = Target { stream: stream.as_deref().or(target.stream), ..target };
     let seek = Seek { to, dry_run, wait: ordered.wait() };
     match control.seek(target, seek).await {
         Ok(sought) if sought.finished => json(StatusCode::OK, &sought),

@@ -18,7 +18,7 @@ use super::verbs::find;
 use crate::admin::{ControlError, Seek, SeekError, SeekTo, Sought, Target};
 use crate::consumer::positions::{self, Planned, Report};
 use crate::flow::resume::Start;
-use crate::types::{ConsumerKey, ConsumerName};
+use crate::types::{ConsumerKey, ConsumerName, Offset};
 
 /// Moves the target, or says what that would do.
 pub(super) async fn seek(
@@ -31,9 +31,15 @@ pub(super) async fn seek(
         return Err(ControlError::Ending.into());
     }
     let found = find(shared, roll, target)?;
-    let plans: Vec<Plan> = {
+    let (plans, durable): (Vec<Plan>, Vec<Option<Offset>>) = {
         let set = shared.set();
-        found.keys.iter().filter_map(|key| Some(set.member(key)?.plan.clone())).collect()
+        let of = |key: &ConsumerKey| {
+            let member = set.member(key)?;
+            let runs = set.phase(key).is_some_and(Phase::has_task);
+            let durable = member.status.facts().durable.filter(|_| runs);
+            Some((member.plan.clone(), durable))
+        };
+        found.keys.iter().filter_map(of).unzip()
     };
     let consumer = found.consumer;
     if plans.is_empty() {
@@ -48,7 +54,7 @@ pub(super) async fn seek(
     }
     let to = positions::Target::To(start_of(order.to));
     // Before anything stops: a target that cannot be had disturbs nobody.
-    let would = plan_all(&plans, to).await.map_err(SeekError::Refused)?;
+    let would = plan_all(&plans, to, &durable).await.map_err(SeekError::Refused)?;
     let sought = |moves, finished| Sought {
         consumer: consumer.clone(),
         dry_run: order.dry_run,
@@ -77,10 +83,16 @@ fn start_of(to: SeekTo) -> Start {
     }
 }
 
-async fn plan_all(plans: &[Plan], to: positions::Target) -> Result<Vec<Planned>, String> {
+/// Finds the offset in each stream. `durable` is how far each has come that runs.
+async fn plan_all(
+    plans: &[Plan],
+    to: positions::Target,
+    durable: &[Option<Offset>],
+) -> Result<Vec<Planned>, String> {
     let mut planned = Vec::new();
-    for plan in plans {
-        let one = positions::plan(&plan.subject(), to).await;
+    let durable = durable.iter().copied().chain(std::iter::repeat(None));
+    for (plan, durable) in plans.iter().zip(durable) {
+        let one = positions::plan_from(&plan.subject(), to, durable).await;
         planned.push(one.map_err(|error| format!("{}: {error:#}", plan.spec.key()))?);
     }
     Ok(planned)
@@ -158,7 +170,7 @@ impl Moving {
         let held = Held::new(&shared, &plans);
         held.ended().await;
         // Again: while they ran, they went on.
-        let planned = plan_all(&plans, to).await?;
+        let planned = plan_all(&plans, to, &[]).await?;
         for (nth, (plan, planned)) in plans.iter().zip(&planned).enumerate() {
             let key = plan.spec.key();
             if let Err(error) = positions::move_to(&plan.subject(), planned.to).await {

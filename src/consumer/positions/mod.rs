@@ -38,7 +38,7 @@ pub use self::explain::{Explained, Mark, explain};
 pub use self::moving::{MoveError, move_to};
 pub(super) use self::moving::{interrupted, move_sink};
 pub use self::report::{Range, Report};
-pub use self::target::{Planned, Target, plan};
+pub use self::target::{Planned, Target, plan, plan_from};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use super::{Forecast, forecast};

@@ -5,9 +5,9 @@ use std::fmt;
 use super::super::begin;
 use super::super::resumption::Anew;
 use super::super::spec::Spec;
-use super::{Seen, Subject, count, see};
+use super::{Next, Seen, Subject, count, see};
 use crate::flow::beginning::Beginning;
-use crate::flow::resume::{Plan, Start};
+use crate::flow::resume::{Origin, Plan, Start};
 use crate::source::{Activation, Bounds, Link, Prefer};
 use crate::types::{ChunkId, Offset, Timestamp};
 
@@ -60,7 +60,23 @@ impl Planned {
 /// # Errors
 /// If it does not, or something cannot be read. The text says what to do.
 pub async fn plan(subject: &Subject, target: Target) -> anyhow::Result<Planned> {
-    let seen = see(subject).await?;
+    plan_from(subject, target, None).await
+}
+
+/// The same of a consumer that runs, and has made everything up to `durable` durable: it will store that before
+/// it is moved.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn plan_from(
+    subject: &Subject,
+    target: Target,
+    durable: Option<Offset>,
+) -> anyhow::Result<Planned> {
+    let mut seen = see(subject).await?;
+    if let Some(durable) = durable {
+        seen.next = Next::At(durable.next(), Some(Origin::Session));
+    }
     let spec = &subject.spec;
     let link = spec.source.connect(Prefer::Leader).await?;
     let found = find(spec, &*link, target).await;
