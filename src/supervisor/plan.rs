@@ -27,6 +27,8 @@ pub struct Plan {
     pub dead_letters: Option<SinkFactory>,
     /// Inspects its sink's position, for `rillway check`.
     pub look: Look,
+    /// The super stream that its stream is a partition of.
+    pub super_stream: Option<StreamName>,
     /// The sink's kind, as in the configuration.
     pub sink_kind: &'static str,
     /// Guarantee of the sink.
@@ -183,6 +185,7 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         dead_letters,
         look,
         spec: Arc::new(spec),
+        super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),
         memory_bound_bytes: consumer.memory_bound().0,
