@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
 
-use crate::config::{Config, Env};
+use crate::config::{AdminConfig, Config, Env};
 
 /// Carries RabbitMQ streams into sinks, and never loses a message.
 #[derive(Debug, Parser)]
@@ -138,6 +138,12 @@ impl Shared {
     fn load(&self, env: &Env) -> anyhow::Result<Config> {
         let path = locate::required(self.config.as_deref())?;
         Ok(Config::load(Some(&path), env)?)
+    }
+
+    /// Reads `[admin]` alone, for commands that ask a running daemon.
+    fn load_admin(&self, env: &Env) -> anyhow::Result<AdminConfig> {
+        let path = locate::required(self.config.as_deref())?;
+        Ok(Config::load_admin(Some(&path), env)?)
     }
 }
 

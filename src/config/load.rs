@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use config::FileFormat;
 use serde_json::Value;
 
+use super::admin::AdminConfig;
 use super::consumer::ConsumerConfig;
 use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
@@ -74,6 +75,20 @@ impl Config {
         problems.extend(of_broker.map(|lost| lost.problem));
         let broker = keys.and_then(|keys| layers.broker(keys.broker, &mut problems));
         layers.outcome(broker, problems, &value)
+    }
+}
+
+impl Config {
+    /// Reads `[admin]` alone, for commands that ask a running daemon. The rest is not checked: it may be what
+    /// the daemon is asked about.
+    pub fn load_admin(path: Option<&Path>, env: &Env) -> Result<AdminConfig, ConfigError> {
+        let (layers, mut value) = Layers::read(path, env)?;
+        if let Some(table) = value.as_object_mut() {
+            table.retain(|key, _| key == "admin");
+        }
+        let (keys, mut problems) = layers.keys(&mut value);
+        let admin = keys.map(|keys| layers.admin(keys.admin, &value, &mut problems));
+        layers.outcome(admin, problems, &value)
     }
 }
 
@@ -184,9 +199,7 @@ impl<'a> Layers<'a> {
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
         let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
-        let token = value.pointer("/admin/token");
-        let token_file = token.and_then(|token| self.places().file_of(token));
-        let admin = keys.admin.finish(self.folder(), token_file, problems);
+        let admin = self.admin(keys.admin, value, problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -202,6 +215,12 @@ impl<'a> Layers<'a> {
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
             watches,
         })
+    }
+
+    fn admin(&self, keys: AdminConfig, value: &Value, problems: &mut Vec<Problem>) -> AdminConfig {
+        let token = value.pointer("/admin/token");
+        let token_file = token.and_then(|token| self.places().file_of(token));
+        keys.finish(self.folder(), token_file, problems)
     }
 
     fn state_dir(&self, given: Option<PathBuf>) -> PathBuf {

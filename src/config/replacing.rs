@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::daemon::{AdminConfig, Config};
+use super::admin::AdminConfig;
+use super::daemon::Config;
 use crate::settings::{Problem, join};
 
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
@@ -49,18 +50,21 @@ impl Config {
 
 /// The keys of `[admin]` that differ, each with its running value.
 fn differing(new: &AdminConfig, running: &AdminConfig) -> Vec<(String, Option<String>)> {
-    if new == running {
-        return Vec::new();
-    }
     let table = |admin: &AdminConfig| match serde_json::to_value(admin) {
         Ok(Value::Object(table)) => table,
         _ => serde_json::Map::new(),
     };
-    let (new, running) = (table(new), table(running));
+    let (shown_new, shown_running) = (table(new), table(running));
     let differs = |(key, now): (&String, &Value)| {
-        (new.get(key) != Some(now)).then(|| (key.clone(), Some(now.to_string())))
+        (shown_new.get(key) != Some(now)).then(|| (key.clone(), Some(now.to_string())))
     };
-    running.iter().filter_map(differs).collect()
+    let mut keys: Vec<_> = shown_running.iter().filter_map(differs).collect();
+    // It is not shown. One in a file is read again by the server itself.
+    let is_another_text = new.token_file.is_none() && new.token != running.token;
+    if new.token_file != running.token_file || is_another_text {
+        keys.push(("token".to_owned(), None));
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -109,6 +113,11 @@ mod tests {
             (
                 "state_dir = \"a\"\n[admin]\nlisten = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\n",
                 "line 5: log.format: it cannot change",
+            ),
+            (
+                "state_dir = \"a\"\n[admin]\nlisten = \"127.0.0.1:1\"\ntoken = \"0123456789abcdef\"\n",
+                "line 4: admin.token: it cannot change while the daemon runs: restart rillway to change it, or \
+                 restore the value that is in use and",
             ),
         ] {
             let told = anew(text).unwrap_err();

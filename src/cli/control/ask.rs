@@ -45,7 +45,7 @@ impl Daemon {
     pub(super) fn of(at: &At, shared: &Shared, env: &Env) -> anyhow::Result<Daemon> {
         let given = at.url.as_deref().map(address_of).transpose()?;
         let address = given.or_else(|| door::address_in(env));
-        let configured = shared.load(env).and_then(|config| door::client(&config.admin, address));
+        let configured = shared.load_admin(env).and_then(|admin| door::client(&admin, address));
         let client = match (configured, address) {
             (Ok(client), _) => client,
             // The daemon may run with another configuration.
