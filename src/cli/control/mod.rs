@@ -13,7 +13,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::ask::{Answer, At, Daemon};
+use self::ask::Answer;
+pub(super) use self::ask::{At, Daemon};
 use super::Shared;
 use super::exit::Failure;
 use super::schema::write;
