@@ -11,7 +11,7 @@ use super::difference::{Difference, exclude_each_other, named};
 use super::plan::{Plan, plan_of};
 use super::roll::Roll;
 use super::set::{Set, Shared};
-use super::super_stream::SuperPlan;
+use super::super_stream::{Group, SuperPlan};
 use super::watches::Watch;
 use crate::config::{Config, ConsumerConfig};
 use crate::telemetry::Heartbeats;
@@ -49,13 +49,12 @@ pub(super) fn apply(
     let plans: Vec<_> =
         of_streams.into_iter().map(|consumer| (consumer, plan_of(new, consumer))).collect();
     // From here on they add no partitions, so the keys below are all that there are.
-    roll.end_groups(|group| difference.ends(group.name()));
+    let ended = roll.end_groups(|group| difference.ends(group.name()));
+    let ending = Ending { difference: &difference, old, groups: &ended };
     let (touched, afters) = shared.edit_together(|set| {
-        let afters: Vec<After> = of_super_streams
-            .iter()
-            .map(|consumer| after(set, &difference, old, consumer))
-            .collect();
-        (edit(set, &difference, old, plans), afters)
+        let afters: Vec<After> =
+            of_super_streams.iter().map(|consumer| ending.before(set, consumer)).collect();
+        (edit(set, &ending, plans), afters)
     });
     for (consumer, after) in of_super_streams.into_iter().zip(afters) {
         roll.add(SuperPlan::of(new, consumer).after(after), shared, heartbeats);
@@ -76,15 +75,14 @@ pub(super) fn order(config: &Config) -> Vec<ConsumerName> {
 /// Puts the consumers of one stream, and removes what is gone. Returns the streams of all of these.
 fn edit(
     set: &mut Set,
-    difference: &Difference,
-    old: &Config,
+    ending: &Ending<'_>,
     plans: Vec<(&ConsumerConfig, Plan)>,
 ) -> Vec<ConsumerKey> {
-    let ending = difference.removed.iter().chain(&difference.changed);
-    let mut touched: Vec<_> = ending.flat_map(|name| set.streams_of(name.as_str())).collect();
+    let mut touched: Vec<_> =
+        ending.names().flat_map(|name| set.streams_of(name.as_str())).collect();
     let puts: Vec<_> = plans
         .into_iter()
-        .map(|(consumer, plan)| (plan.spec.key(), plan, after(set, difference, old, consumer)))
+        .map(|(consumer, plan)| (plan.spec.key(), plan, ending.before(set, consumer)))
         .collect();
     for key in &touched {
         if !puts.iter().any(|(put, ..)| put == key) {
@@ -92,7 +90,7 @@ fn edit(
             set.edit(Edit::Remove(key.clone())).unwrap_or_default();
         }
     }
-    for name in &difference.removed {
+    for name in &ending.difference.removed {
         // Another consumer that gets this name later is another one.
         set.edit(Edit::ResumeAll(name.clone())).unwrap_or_default();
     }
@@ -106,11 +104,28 @@ fn edit(
     touched
 }
 
-/// The tasks that have to end before this consumer starts.
-fn after(set: &Set, difference: &Difference, old: &Config, consumer: &ConsumerConfig) -> After {
-    let is_in_the_way = |name: &&ConsumerName| {
-        named(old, name).is_some_and(|before| exclude_each_other(before, consumer))
-    };
-    let ending = difference.removed.iter().chain(&difference.changed).filter(is_in_the_way);
-    set.after(ending.flat_map(|name| set.streams_of(name.as_str())))
+/// The consumers whose tasks end.
+struct Ending<'a> {
+    difference: &'a Difference,
+    old: &'a Config,
+    /// Those of super streams.
+    groups: &'a [Arc<Group>],
+}
+
+impl Ending<'_> {
+    fn names(&self) -> impl Iterator<Item = &ConsumerName> {
+        self.difference.removed.iter().chain(&self.difference.changed)
+    }
+
+    /// The tasks that have to end before this consumer starts.
+    fn before(&self, set: &Set, consumer: &ConsumerConfig) -> After {
+        let is_in_the_way = |name: &&ConsumerName| {
+            named(self.old, name).is_some_and(|before| exclude_each_other(before, consumer))
+        };
+        let in_the_way: Vec<_> = self.names().filter(is_in_the_way).collect();
+        let keys = in_the_way.iter().flat_map(|name| set.streams_of(name.as_str())).collect();
+        // Partitions that were not known yet would have waited, too.
+        let groups = self.groups.iter().filter(|group| in_the_way.contains(&group.name()));
+        groups.fold(set.after(keys), |after, group| after.and(group.awaits()))
+    }
 }

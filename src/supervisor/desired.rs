@@ -26,23 +26,35 @@ pub(super) trait Planned {
 }
 
 /// Consumers whose tasks have to end before another one starts: it takes over a reference or a
-/// destination from them. Only tasks by the plans that they had at that time count.
+/// destination from them. Only tasks by the plans that they had at that time count, and those have to be told
+/// to end.
+#[derive(Clone, Debug, Default)]
+pub struct After(Vec<Part>);
+
+/// Consumers that were asked about at the same time.
 #[derive(Clone, Debug)]
-pub struct After {
+struct Part {
     keys: Arc<[ConsumerKey]>,
-    /// The newest of those plans.
+    /// The newest of their plans.
     newest: Generation,
 }
 
 impl After {
-    /// The consumers.
-    pub(super) fn keys(&self) -> &[ConsumerKey] {
-        &self.keys
+    /// All of both.
+    #[must_use]
+    pub(super) fn and(mut self, other: &After) -> After {
+        self.0.extend(other.0.iter().cloned());
+        self
     }
 
-    /// Whether a task by a plan of this generation counts.
-    pub(super) fn counts(&self, generation: Generation) -> bool {
-        generation <= self.newest
+    /// Leaves out what has ended. `runs` says whether a consumer has a task by a plan up to a generation.
+    pub(super) fn retain(&mut self, runs: impl Fn(&ConsumerKey, Generation) -> bool) {
+        self.0.retain(|part| part.keys.iter().any(|key| runs(key, part.newest)));
+    }
+
+    /// Whether one of them has not ended; `runs` as above.
+    pub(super) fn is_pending(&self, runs: impl Fn(&ConsumerKey, Generation) -> bool) -> bool {
+        self.0.iter().any(|part| part.keys.iter().any(|key| runs(key, part.newest)))
     }
 }
 
@@ -102,7 +114,7 @@ struct Entry<P> {
     /// Generation in which this plan was added.
     put: Generation,
     generation: Generation,
-    after: Option<After>,
+    after: After,
 }
 
 /// The desired consumers, in the order in which they were added.
@@ -121,8 +133,8 @@ impl<P: Planned> Desired<P> {
 
     pub(super) fn edit(&mut self, edit: Edit<P>) -> Result<(), NoSuchConsumer> {
         match edit {
-            Edit::Put(plan) => self.put(plan, None),
-            Edit::PutAfter(plan, after) => self.put(plan, Some(after)),
+            Edit::Put(plan) => self.put(plan, After::default()),
+            Edit::PutAfter(plan, after) => self.put(plan, after),
             Edit::StartAnew(key) => {
                 let generation = self.next_generation();
                 self.entry(key)?.generation = generation;
@@ -142,8 +154,13 @@ impl<P: Planned> Desired<P> {
         Ok(())
     }
 
-    fn put(&mut self, plan: P, after: Option<After>) {
+    fn put(&mut self, plan: P, after: After) {
         let (key, generation) = (plan.key(), self.next_generation());
+        // A plan that has not run yet may still wait.
+        let after = match self.entries.get(&key) {
+            Some(before) => after.and(&before.after),
+            None => after,
+        };
         self.entries.insert(key, Entry { plan, put: generation, generation, after });
     }
 
@@ -155,9 +172,17 @@ impl<P: Planned> Desired<P> {
         Ok(())
     }
 
-    /// The end of all tasks that these consumers may have now.
-    pub(super) fn after(&self, keys: impl IntoIterator<Item = ConsumerKey>) -> After {
-        After { keys: keys.into_iter().collect(), newest: Generation(self.generations) }
+    /// The end of all tasks that these consumers may have now, and of those that they wait for themselves.
+    pub(super) fn after(&self, keys: Vec<ConsumerKey>) -> After {
+        let own = keys.iter().filter_map(|key| self.entries.get(key));
+        let after = own.fold(After::default(), |after, entry| after.and(&entry.after));
+        let newest = Generation(self.generations);
+        after.and(&After(vec![Part { keys: keys.into(), newest }]))
+    }
+
+    /// Forgets what nobody has to wait for any more.
+    pub(super) fn forget_ended(&mut self, runs: impl Fn(&ConsumerKey, Generation) -> bool) {
+        self.entries.values_mut().for_each(|entry| entry.after.retain(&runs));
     }
 
     fn next_generation(&mut self) -> Generation {
@@ -186,9 +211,9 @@ impl<P: Planned> Desired<P> {
         self.entries.get(key).map(|entry| (&entry.plan, entry.put))
     }
 
-    /// Tasks that have to end before this consumer starts; `None` if it need not wait.
+    /// Tasks that have to end before this consumer starts; `None` if there is no such consumer.
     pub(super) fn awaits(&self, key: &ConsumerKey) -> Option<&After> {
-        self.entries.get(key)?.after.as_ref()
+        self.entries.get(key).map(|entry| &entry.after)
     }
 
     /// Whether this consumer is paused.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::desired::{After, Desired, Generation, Planned, Want, Wanted};
+use super::desired::{Desired, Generation, Planned, Want, Wanted};
 use crate::types::ConsumerKey;
 
 /// State of a consumer's task, or the reason why there is none.
@@ -119,7 +119,9 @@ impl Actual {
         for key in keys {
             let wanted = desired.wanted(&key);
             // Nothing of another consumer changes in between.
-            let must_wait = desired.awaits(&key).is_some_and(|after| self.is_awaited(after));
+            let must_wait = desired
+                .awaits(&key)
+                .is_some_and(|after| after.is_pending(|key, newest| self.runs(key, newest)));
             let decide = |slot: Option<&Slot>| decide(wanted, slot, desired.stop_by(), now);
             while let Some(action) = decide(self.slots.get(&key)) {
                 if action == Action::Start && must_wait {
@@ -155,10 +157,10 @@ impl Actual {
         };
     }
 
-    /// Whether one of these tasks has not ended yet.
-    fn is_awaited(&self, after: &After) -> bool {
-        let runs = |slot: &Slot| slot.phase.has_task() && after.counts(slot.generation);
-        after.keys().iter().filter_map(|key| self.slots.get(key)).any(runs)
+    /// Whether this consumer has a task by a plan up to this generation.
+    pub(super) fn runs(&self, key: &ConsumerKey, newest: Generation) -> bool {
+        let runs = |slot: &Slot| slot.phase.has_task() && slot.generation <= newest;
+        self.slots.get(key).is_some_and(runs)
     }
 
     /// Records the end of this consumer's task.

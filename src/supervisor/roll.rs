@@ -80,18 +80,19 @@ impl Roll {
         inner.groups.push(Running { it: group, asking: Some(asking.abort_handle()) });
     }
 
-    /// Ends the consumers of super streams for which `is_gone` is true. Their partitions stay as they are,
-    /// but none is added any more.
-    pub(super) fn end_groups(&self, is_gone: impl Fn(&Group) -> bool) {
-        lock(&self.inner).groups.retain(|group| {
-            let stays = !is_gone(&group.it);
-            if !stays {
-                group.abort();
-                group.it.end();
-                group.it.retire();
-            }
-            stays
-        });
+    /// Ends the consumers of super streams for which `is_gone` is true, and returns them. Their partitions stay
+    /// as they are, but none is added any more.
+    pub(super) fn end_groups(&self, is_gone: impl Fn(&Group) -> bool) -> Vec<Arc<Group>> {
+        let mut inner = lock(&self.inner);
+        let all = std::mem::take(&mut inner.groups);
+        let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|group| is_gone(&group.it));
+        inner.groups = stay;
+        for group in &gone {
+            group.abort();
+            group.it.end();
+            group.it.retire();
+        }
+        gone.into_iter().map(|group| group.it).collect()
     }
 
     /// Brings the watches to these: one that is there already, and `stays`, is kept; `make` makes the

@@ -150,8 +150,8 @@ impl Set {
         self.desired.keys().filter(|key| key.consumer.as_str() == consumer).cloned().collect()
     }
 
-    /// The end of all tasks that these consumers may have now.
-    pub(super) fn after(&self, keys: impl IntoIterator<Item = ConsumerKey>) -> After {
+    /// The end of all tasks that these consumers may have now, and of those that they wait for themselves.
+    pub(super) fn after(&self, keys: Vec<ConsumerKey>) -> After {
         self.desired.after(keys)
     }
 
@@ -202,6 +202,7 @@ impl Set {
     /// Does what is due; returns the time of the next due action.
     fn turn(&mut self, tasks: &mut Tasks, now: Instant) -> Option<Instant> {
         let Set { desired, actual, members, observers, changed } = self;
+        desired.forget_ended(|key, newest| actual.runs(key, newest));
         let due = actual.turn(desired, now, |key, action| {
             changed.insert(key.clone());
             match action {

@@ -58,7 +58,7 @@ pub struct SuperPlan {
     creating: Option<Creating>,
     plan: PlanOf,
     /// Tasks that have to end before its partitions start.
-    after: Option<After>,
+    after: After,
 }
 
 /// Plan of a partition; the second argument is true if it appeared after the consumer had begun.
@@ -85,13 +85,13 @@ impl SuperPlan {
             creating: layout_of(consumer).map(|layout| Creating::new(connect.clone(), layout)),
             connect,
             plan: Box::new(plan),
-            after: None,
+            after: After::default(),
         }
     }
 
     /// The same; its partitions start only when these tasks have ended.
     pub(super) fn after(self, after: After) -> SuperPlan {
-        SuperPlan { after: Some(after), ..self }
+        SuperPlan { after, ..self }
     }
 }
 
@@ -176,6 +176,11 @@ impl Group {
 
     pub(super) fn reference(&self) -> &Reference {
         &self.plan.reference
+    }
+
+    /// Tasks that its partitions wait for.
+    pub(super) fn awaits(&self) -> &After {
+        &self.plan.after
     }
 
     pub(super) fn sink_kind(&self) -> &'static str {
@@ -350,13 +355,7 @@ impl Group {
             tracing::info!(consumer = %name, %super_stream, %partition, late, "a partition: it is read");
             present.add(partition);
             let plan = (self.plan.plan)(partition, late);
-            self.edit(
-                shared,
-                match self.plan.after.clone() {
-                    Some(after) => Edit::PutAfter(plan, after),
-                    None => Edit::Put(plan),
-                },
-            );
+            self.edit(shared, Edit::PutAfter(plan, self.plan.after.clone()));
         }
         Ok(())
     }

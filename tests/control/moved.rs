@@ -51,7 +51,7 @@ async fn repaired() -> Result<(), Unavailable> {
     assert_eq!(daemon.consumer("beside").await.unwrap()["restarts"], 0);
     daemon.terminate().await;
     let database = rusqlite::Connection::open(home.path("rows.db")).unwrap();
-    let sum: (u64, u64) = database
+    let sum: (i64, i64) = database
         .query_row("SELECT count(*), sum(i) FROM rows", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
     assert_eq!(sum, (100, 99 * 100 / 2));

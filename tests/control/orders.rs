@@ -142,7 +142,7 @@ async fn logged() -> Result<(), Unavailable> {
     let (code, said) = told(&home, &["restart", "a"]).await;
     assert_eq!(code, Some(0), "{said}");
     let quiet = home.log()[before..].to_owned();
-    assert_eq!(quiet, "", "only warnings and the daemon's own lines");
+    assert!(!quiet.contains(" INFO ") && !quiet.contains("DEBUG"), "{quiet}");
     let (code, said) = told(&home, &["log-level", "info,rillway::consumer=debug"]).await;
     assert_eq!((code, said.trim_end()), (Some(0), "info,rillway::consumer=debug"));
     told(&home, &["restart", "a"]).await;
