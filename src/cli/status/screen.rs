@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use console::{Term, truncate_str};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::table::{self, Look};
 use super::EVERY;
+use super::table::{self, Look};
 use crate::admin::status::Status;
 
 /// Escape sequences: the alternate screen without a cursor; and back.

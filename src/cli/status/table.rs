@@ -160,7 +160,8 @@ fn aligned(head: &[&str], lines: Vec<Line>, look: &Look) -> Vec<String> {
     };
     let mut out = vec![look.dim(&cut(format!("  {}", row(&|column| head[column].to_owned()))))];
     for line in &lines {
-        let text = cut(format!("{} {}", mark(line.level), row(&|column| line.cells[column].clone())));
+        let text =
+            cut(format!("{} {}", mark(line.level), row(&|column| line.cells[column].clone())));
         out.push(look.paint(line.level, &text));
         if let Some(why) = &line.why {
             let room = look.width.map(|width| width.saturating_sub(4));

@@ -6,7 +6,8 @@ fn row(level: Level, state: &str) -> Row {
         level,
         state: state.to_owned(),
         state_age_seconds: 65.0,
-        reason: (level <= Level::Warn).then(|| format!("it is {state}, and somebody has to look at it")),
+        reason: (level <= Level::Warn)
+            .then(|| format!("it is {state}, and somebody has to look at it")),
         lag_messages: Some(1_234_567),
         lag_seconds: Some(90.0),
         received_messages_per_second: Some(512.3),
@@ -37,7 +38,8 @@ fn group(name: &str, sum: Row, partitions: Vec<Row>) -> Group {
 }
 
 fn status() -> Status {
-    let partition = |name: &str, level, state| Row { partition: Some(name.into()), ..row(level, state) };
+    let partition =
+        |name: &str, level, state| Row { partition: Some(name.into()), ..row(level, state) };
     Status {
         version: "0.1.0".to_owned(),
         level: Level::Bad,
@@ -47,7 +49,10 @@ fn status() -> Status {
             group(
                 "orders",
                 row(Level::Warn, "1 of 2 paused"),
-                vec![partition("orders-1", Level::Warn, "paused"), partition("orders-0", Level::Ok, "running")],
+                vec![
+                    partition("orders-1", Level::Warn, "paused"),
+                    partition("orders-0", Level::Ok, "running"),
+                ],
             ),
             group(
                 "a-name-that-is-longer-than-most-and-does-not-fit",
@@ -73,7 +78,9 @@ fn into_a_pipe_goes_everything() {
 ✗ archiver                                          events                 halted 1 min 5 s         1.23 M  1 min 30 s  512/s 65 kB/s
 ";
     let columns = |text: &str| {
-        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
     };
     assert_eq!(columns(&text)[..4], columns(expected)[..4]);
     for part in [
@@ -101,7 +108,10 @@ fn no_line_is_wider_than_the_terminal() {
         }
     }
     let narrow = table(&status(), &look(Some(60)));
-    assert!(narrow.contains("halted") && narrow.contains("1.23 M") && !narrow.contains("512"), "{narrow}");
+    assert!(
+        narrow.contains("halted") && narrow.contains("1.23 M") && !narrow.contains("512"),
+        "{narrow}"
+    );
     assert!(table(&status(), &look(Some(100))).contains("512/s"));
 }
 
