@@ -42,6 +42,7 @@ mod moving_set;
 mod oauth;
 mod object;
 mod odd_messages;
+mod page;
 mod postgres;
 mod publish;
 mod refusals;

@@ -10,6 +10,7 @@
 //! | GET | `/api/v1/consumers` | `{"consumers": [`[`ConsumerView`]`…]}` |
 //! | GET | `/api/v1/status` | the [`Status`](status::Status): everything in order, what is wrong first |
 //! | GET | `/api/v1/history` | the last hour of each consumer: `{"every_seconds", "consumers": [{"name", "stream", "age_seconds": […], …}]}` |
+//! | GET | `/api/v1/openapi.json` | the [description](../../../docs/openapi.json) of all this, in OpenAPI 3.1 |
 //! | GET | `/api/v1/watches` | `{"watches": [`[`WatchView`]`…]}` |
 //! | GET | `/api/v1/config` | the configuration in use: [`ConfigurationView`] |
 //! | GET, PUT | `/api/v1/log-level` | the filter of the log, `{"filter": "…"}`; PUT replaces it by the one in the

@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
-use super::answer::{Answer, HTML, PROMETHEUS, TEXT, error, json, respond};
+use super::answer::{Answer, HTML, JSON, PROMETHEUS, TEXT, error, json, respond};
 use super::body::{self, Unread};
 use super::commands::{self, Ordered};
 use super::control::{Control, Verb};
@@ -20,7 +20,10 @@ use super::page;
 use super::status::Status;
 use crate::telemetry;
 
-const ROUTES: &[&str] = &[
+/// Description of the API.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
+pub(super) const ROUTES: &[&str] = &[
     "GET /",
     "GET /metrics",
     "GET /livez",
@@ -29,6 +32,7 @@ const ROUTES: &[&str] = &[
     "GET /api/v1/watches",
     "GET /api/v1/status",
     "GET /api/v1/history",
+    "GET /api/v1/openapi.json",
     "GET /api/v1/config",
     "GET /api/v1/log-level",
     "PUT /api/v1/log-level",
@@ -58,6 +62,7 @@ enum Route<'a> {
     Watches,
     Status,
     History,
+    OpenApi,
     Config,
     LogLevel,
     Change(Verb, &'a str),
@@ -77,6 +82,7 @@ impl Route<'_> {
             "/api/v1/watches" => Route::Watches,
             "/api/v1/status" => Route::Status,
             "/api/v1/history" => Route::History,
+            "/api/v1/openapi.json" => Route::OpenApi,
             "/api/v1/config" => Route::Config,
             "/api/v1/log-level" => Route::LogLevel,
             "/api/v1/reload" => Route::Reload,
@@ -193,6 +199,7 @@ where
             let all: Vec<_> = histories.iter().map(HistoryView::json).collect();
             json(StatusCode::OK, &json!({ "consumers": all }))
         }
+        Route::OpenApi => respond(StatusCode::OK, JSON, OPENAPI),
         Route::Config => json(StatusCode::OK, &control.configuration()),
         Route::LogLevel => match errand {
             Errand::Change => commands::set_log_filter(control, &body),

@@ -137,7 +137,7 @@ async fn other_methods_and_paths() {
         assert_eq!((got.status, got.header("allow")), (status, allow), "{method} {path}");
     }
     let routes = server.ask("GET", "/nothing").await.json();
-    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(17));
+    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(18));
     assert_eq!(server.overview.commits.load(Ordering::SeqCst), 0);
     server.stop().await;
 }
@@ -164,4 +164,20 @@ fn the_probe_takes_no_path_that_would_break_the_request() {
     for path in ["livez", "", "/a b", "/a\r\nx: y"] {
         assert!(matches!(Client::new(nobody).get(path), Err(ProbeError::Path(_))), "{path:?}");
     }
+}
+
+#[tokio::test]
+async fn the_description_has_every_route_and_no_other() {
+    let server = server().await;
+    let described = server.ask("GET", "/api/v1/openapi.json").await.json();
+    let mut all: Vec<String> = Vec::new();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let methods = methods.as_object().unwrap().keys();
+        all.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+    }
+    all.sort();
+    let mut routes: Vec<_> = super::super::routes::ROUTES.iter().map(ToString::to_string).collect();
+    routes.sort();
+    assert_eq!(all, routes);
+    server.stop().await;
 }
