@@ -33,9 +33,10 @@
     const text = await answer.text();
     lastSeen = Date.now();
     if (lost) { lost = false; tell(''); }
-    const fresh = new DOMParser().parseFromString(text, 'text/html');
-    document.title = fresh.title;
-    const status = fresh.getElementById('status');
+    document.title = (/<title>(.*?)<\/title>/.exec(text) || [])[1] || document.title;
+    // Only that part: the style and the script of the answer have another nonce.
+    const part = text.slice(text.indexOf('<main'), text.indexOf('</main>') + 7);
+    const status = new DOMParser().parseFromString(part, 'text/html').getElementById('status');
     if (!status || status.outerHTML === shown) return;
     // Text that somebody is selecting stays.
     const selection = getSelection();
