@@ -298,6 +298,7 @@ fn working(groups: &[(Kind, Group)], all: &str) -> String {
     let ended = groups.iter().filter(|(kind, _)| *kind == Kind::Ended).count();
     let mut text = match (by, ended) {
         (0, 0) => format!("{all} {verb}"),
+        (1, 0) if groups.len() == 1 => format!("{all} stands by for another instance"),
         (by, 0) if by == groups.len() => format!("{all} stand by for another instance"),
         (1, 0) => format!("{all} {verb}, of which 1 stands by"),
         (by, 0) => format!("{all} {verb}, of which {by} stand by"),
@@ -371,7 +372,11 @@ impl Row {
         Row {
             partition: Some(view.stream.to_string()),
             level: Kind::of(view).level(),
-            state: view.state.to_string(),
+            state: match Kind::of(view) {
+                Kind::Lagging => format!("{}, lagging", view.state),
+                Kind::Losing => format!("{}, losing messages", view.state),
+                _ => view.state.to_string(),
+            },
             state_age_seconds: view.state_age_seconds,
             reason: view.reason.clone(),
             lag_messages: view.lag_messages,

@@ -130,7 +130,7 @@ def shows(browser):
     assert levels == sorted(levels, key=order.index), levels
     assert [levels.count(level) for level in order] == [1, 1, 27, 1], levels
     rows = browser.js("[...document.querySelectorAll('ul.list>li summary')].map(s => s.innerText)")
-    assert "halted" in rows[0] and "lagging" in rows[1] and "passive" in rows[-1], (rows[0], rows[1], rows[-1])
+    assert "halted" in rows[0] and "running, lagging" in rows[1] and "passive" in rows[-1], (rows[0], rows[1], rows[-1])
     verdict = browser.js("document.querySelector('.verdict').innerText")
     assert verdict == "2 of 30 consumers need attention: 1 has halted and 1 lags.", verdict
     assert browser.js("document.title") == "(2) rillway: 2 of 30 need attention"

@@ -69,6 +69,7 @@ fn what_is_wrong_comes_first() {
         ]
     );
     assert_eq!(status.level, Level::Bad);
+    assert_eq!(status.consumers[5].sum.state, "running, lagging");
     assert_eq!(
         status.verdict,
         "9 of 13 consumers need attention: 1 has halted, 2 fail, 1 cannot start, 1 has lost messages to \
