@@ -151,7 +151,7 @@ def loads_in_one_request(browser):
 
 
 def looks(browser):
-    for width, height, device in [(1280, 900, "desktop"), (360, 740, "phone")]:
+    for width, height, device in [(1280, 640, "desktop"), (360, 740, "phone")]:
         for scheme in ["light", "dark"]:
             browser.open(width, height, scheme)
             shows(browser)
@@ -231,14 +231,17 @@ def commands(browser):
 
 def without_script(browser):
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    # To somewhere else first: what is read below is the page that was loaded without a script.
+    browser.call("Page.navigate", url="about:blank")
     browser.call("Page.navigate", url=URL)
-    began = time.monotonic()
-    while True:
-        root = browser.call("DOM.getDocument", depth=1)["root"]["nodeId"]
-        text = browser.call("DOM.getOuterHTML", nodeId=root)["outerHTML"]
-        if "consumer-29" in text and "</html>" in text:
-            break
+    began, text = time.monotonic(), ""
+    while "consumer-27" not in text or "</html>" not in text:
         assert time.monotonic() - began < LONG, text
+        try:
+            root = browser.call("DOM.getDocument", depth=1)["root"]["nodeId"]
+            text = browser.call("DOM.getOuterHTML", nodeId=root)["outerHTML"]
+        except AssertionError:
+            pass  # The document was replaced in between.
     assert "2 of 30 consumers need attention" in text
     assert 'class="js"' not in text, "buttons that do nothing would be shown"
     browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
@@ -96,14 +97,13 @@ impl Scene {
         std::fs::write(&path, text).unwrap();
         let mut daemon = home.start();
         daemon.until_halted("halted").await;
-        let is =
-            |state: &'static str| move |consumer: &serde_json::Value| consumer["state"] == state;
+        let is = |state: &'static str| move |consumer: &Value| consumer["state"] == state;
         for nth in 1..=27 {
             let name = format!("consumer-{nth:02}");
             daemon.until(&name, "it runs", Duration::from_secs(60), is("running")).await;
         }
         daemon.until("passive", "it stands by", Duration::from_secs(60), is("passive")).await;
-        let lags = |consumer: &serde_json::Value| {
+        let lags = |consumer: &Value| {
             consumer["state"] == "running" && consumer["lag_seconds"].as_f64() >= Some(60.0)
         };
         // Its messages are as old as that by then.
@@ -139,10 +139,38 @@ fn chromium() -> Result<PathBuf, Unavailable> {
     found.ok_or_else(|| Unavailable("there is no Chromium".to_owned()))
 }
 
+/// What the page is made from: errors, rates and the last hour, of consumers that work and of one that does not.
+async fn figures(daemon: &Daemon) {
+    let halted = daemon.consumer("halted").await.unwrap();
+    assert!(
+        halted["last_error"].is_string() && halted["last_error"] == halted["reason"],
+        "{halted}"
+    );
+    let ages =
+        ["state_age_seconds", "last_error_age_seconds"].map(|key| halted[key].as_f64().unwrap());
+    assert!(ages[0] >= 10.0 && ages[1] >= 10.0, "since it halted: {halted}");
+    let works = daemon.consumer("consumer-01").await.unwrap();
+    assert_eq!(
+        (&works["last_error"], &works["last_error_age_seconds"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(works["received_messages_per_second"], 0.0, "{works}");
+    let (_, text) = daemon.http("GET", "/api/v1/history").await.unwrap();
+    let history: Value = serde_json::from_str(&text).unwrap();
+    let all = history["consumers"].as_array().unwrap();
+    assert_eq!(all.len(), 30);
+    let lagging = all.iter().find(|one| one["name"] == "lagging").unwrap();
+    let lags = lagging["lag_seconds"].as_array().unwrap();
+    // One at the start, and then one for every half a minute.
+    assert!((2..=6).contains(&lags.len()), "{lagging}");
+    assert!(lags.last().unwrap().as_f64() >= Some(20.0), "{lagging}");
+}
+
 async fn in_a_browser() -> Result<(), Unavailable> {
     let python = python::of("browser")?;
     let chromium = chromium()?;
     let scene = Scene::set("page").await?;
+    figures(scene.daemon()).await;
     let url = format!("http://{}/", scene.daemon().admin_address());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/browser.py");
     let folder = pictures(&scene.home);
