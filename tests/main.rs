@@ -26,6 +26,7 @@ mod control;
 mod create;
 mod crowd;
 mod dead_letters;
+mod docs;
 mod every_test_runs;
 mod faults;
 mod filters;
