@@ -43,6 +43,7 @@ mod moving_set;
 mod oauth;
 mod object;
 mod odd_messages;
+mod page;
 mod positions;
 mod postgres;
 mod publish;

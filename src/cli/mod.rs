@@ -20,6 +20,7 @@ mod offsets;
 pub mod publish;
 pub mod run;
 mod schema;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +65,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
+    /// Show the state of a running daemon, what is wrong first
+    Status(status::StatusArgs),
     /// Pause a consumer of a running daemon: it finishes what it has read, and stores its offset
     Pause(control::ConsumerArgs),
     /// Resume a paused consumer
@@ -112,6 +115,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Health(args) => {
             health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
         }
+        Command::Status(args) => status::show(&args, &shared, &env),
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),

@@ -42,7 +42,7 @@ pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile};
-pub use status::{Facts, Status};
+pub use status::{Facts, Failure, Status};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};

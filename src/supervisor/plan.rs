@@ -32,6 +32,8 @@ pub struct Plan {
     pub look_at_sink: Look,
     /// What becomes of messages that the sink is given again.
     pub read_again: &'static str,
+    /// The super stream that its stream is a partition of.
+    pub super_stream: Option<StreamName>,
     /// The sink's kind, as in the configuration.
     pub sink_kind: &'static str,
     /// Guarantee of the sink.
@@ -208,6 +210,7 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         look_at_sink,
         read_again: consumer.sink.read_again(),
         spec: Arc::new(spec),
+        super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),
         memory_bound_bytes: consumer.memory_bound().0,
