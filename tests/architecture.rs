@@ -96,7 +96,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "source",
-        may_use: &["broker", "flow::lag", "flow::resume", "oauth", "sync", "tls", "types", "wire"],
+        may_use: &[
+            "broker",
+            "flow::batch",
+            "flow::lag",
+            "flow::resume",
+            "oauth",
+            "sync",
+            "tls",
+            "types",
+            "wire",
+        ],
         never: &["metrics"],
     },
     Rule {
@@ -117,9 +127,15 @@ const RULES: &[Rule] = &[
         never: &["rabbitmq_stream_client"],
     },
     Rule {
+        module: "audit",
+        may_use: &["consumer", "flow", "sink", "source", "types"],
+        never: &["metrics", "std::fs"],
+    },
+    Rule {
         module: "supervisor",
         may_use: &[
             "admin",
+            "audit",
             "broker",
             "config",
             "consumer",
@@ -138,6 +154,7 @@ const RULES: &[Rule] = &[
         module: "cli",
         may_use: &[
             "admin",
+            "audit",
             "broker",
             "config",
             "consumer",

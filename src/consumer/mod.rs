@@ -35,7 +35,7 @@ mod stood_by;
 mod worker;
 
 pub use brain::{NotCommitted, Outcome};
-pub use filter::Filter;
+pub use filter::{Filter, Sieved};
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};

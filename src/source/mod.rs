@@ -35,6 +35,7 @@ mod creating;
 mod error;
 pub mod lookout;
 mod moving;
+pub mod range;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;

@@ -38,7 +38,7 @@ pub use self::create::{created_with, foresee};
 use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::set::{Loop, Set, Shared};
 use self::super_stream::Group;

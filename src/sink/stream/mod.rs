@@ -58,6 +58,7 @@
 //!
 //! Knows nothing of connections (it has a [`Publisher`]), retries or metrics.
 
+mod audit;
 mod conflicts;
 mod declaration;
 mod publisher;
@@ -71,6 +72,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::audit::{StreamAudit, TargetJudge};
 pub use self::publisher::{Destination, Limits, PublishError, Publisher};
 pub use self::settings::StreamSettings;
 use crate::faults::{self, Point};
@@ -90,6 +92,10 @@ const GENERATIONS_AHEAD: u32 = 4;
 /// Offset of incarnation 0 in the stored mark.
 const GENERATIONS_FROM: u64 = 1 << 62;
 
+/// Annotations that tell where a message comes from.
+const SOURCE_STREAM: &str = "x-rillway-source-stream";
+const SOURCE_OFFSET: &str = "x-rillway-source-offset";
+
 /// Options of a stream sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -99,6 +105,20 @@ pub struct StreamOptions {
     pub publisher: String,
     /// Adds the source's name and the offset to the message annotations.
     pub annotate: bool,
+}
+
+impl StreamOptions {
+    /// The message as it is published.
+    fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
+        if !self.annotate {
+            return Ok(Cow::Borrowed(record.message));
+        }
+        let annotations = [
+            (SOURCE_STREAM, Annotation::Text(self.source.as_str())),
+            (SOURCE_OFFSET, Annotation::Number(record.offset.0)),
+        ];
+        annotate(record.message, &annotations).map(Cow::Owned)
+    }
 }
 
 /// Publishes records to a stream, each once.
@@ -242,25 +262,13 @@ impl StreamSink {
         Ok(())
     }
 
-    /// The message as it is published.
-    fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
-        if !self.options.annotate {
-            return Ok(Cow::Borrowed(record.message));
-        }
-        let annotations = [
-            ("x-rillway-source-stream", Annotation::Text(self.options.source.as_str())),
-            ("x-rillway-source-offset", Annotation::Number(record.offset.0)),
-        ];
-        annotate(record.message, &annotations).map(Cow::Owned)
-    }
-
     /// Refuses the batch if it holds records that the target would not accept.
     fn check(&self, batch: &Batch) -> Result<(), SinkError> {
         let most = self.limits.message_bytes_max;
         let bad: Vec<BadRecord> = batch
             .records()
             .filter_map(|record| {
-                let (reason, detail) = match self.outgoing(&record) {
+                let (reason, detail) = match self.options.outgoing(&record) {
                     Ok(message) if message.len() <= most => return None,
                     Ok(message) => (
                         BadReason::Refused,
@@ -291,7 +299,7 @@ impl StreamSink {
         // At least one is sent: its confirmation proves all before it.
         let from = self.since.min(last);
         for record in batch.records().filter(|record| id_of(record.offset) >= from) {
-            let message = self.outgoing(&record).map_err(|error| {
+            let message = self.options.outgoing(&record).map_err(|error| {
                 PublishError::Fatal(format!("internal error: {error} after it was checked"))
             })?;
             while !self.publisher.push(id_of(record.offset), &message)? {
