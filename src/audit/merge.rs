@@ -46,8 +46,8 @@ pub(super) enum Need {
 }
 
 /// Pairs, and bytes of them, that are judged at once.
-const PAIRS_MAX: usize = 500;
-const PAIR_BYTES_MAX: usize = 4 << 20;
+pub(super) const PAIRS_MAX: usize = 500;
+pub(super) const PAIR_BYTES_MAX: usize = 4 << 20;
 
 /// Records that may wait for their turn.
 const EARLY_MAX: usize = 10_000;
@@ -74,6 +74,10 @@ pub struct Tally {
     pub extra: Ranges,
     /// Why some of them should not.
     pub extra_because: Vec<(Offset, String)>,
+    /// Places in the sink of messages that the stream never had, where offsets are not known.
+    pub foreign: Vec<u64>,
+    /// Number of such messages.
+    pub foreign_count: u64,
     /// What cannot be read in the sink.
     pub unreadable: Vec<String>,
     /// Number of such places.
@@ -90,6 +94,22 @@ pub struct Tally {
     pub reached: Option<Offset>,
 }
 
+impl Tally {
+    pub(super) fn add_unreadable(&mut self, place: String) {
+        self.unreadable_count += 1;
+        if self.unreadable.len() < EXAMPLES_MAX {
+            self.unreadable.push(place);
+        }
+    }
+
+    pub(super) fn add_foreign(&mut self, place: Offset) {
+        self.foreign_count += 1;
+        if self.foreign.len() < EXAMPLES_MAX {
+            self.foreign.push(place.0);
+        }
+    }
+}
+
 /// Dead letters of the consumer.
 #[derive(Debug, Default)]
 pub enum Letters {
@@ -100,6 +120,46 @@ pub enum Letters {
     At(Ranges),
     /// It has some, which cannot be read.
     Unknown,
+}
+
+/// A comparison of both sides, which are handed over in pieces.
+pub(super) trait Join: Send {
+    /// Adds what should be there; nothing at its end.
+    fn expect(&mut self, more: Option<Vec<Expected>>);
+
+    /// Adds what is there; nothing at its end.
+    fn find(&mut self, more: Option<Vec<Found>>);
+
+    /// Goes on as far as possible.
+    fn run(&mut self) -> Need;
+
+    /// Takes the pairs to be judged.
+    fn take_pairs(&mut self) -> Vec<Pair>;
+
+    /// The result so far.
+    fn tally(&mut self) -> &mut Tally;
+}
+
+/// Counts what is expected where the sink holds nothing.
+pub(super) fn without_record(tally: &mut Tally, letters: &Letters, expected: Expected) {
+    let at = expected.offset();
+    let reached = if let Expected::Unknown(_, to) = expected { to } else { at };
+    tally.reached = tally.reached.max(Some(reached));
+    let lettered = matches!(letters, Letters::At(letters) if letters.has(at));
+    match expected {
+        Expected::Record(_) | Expected::Refused(..) if lettered => tally.dead_letters.add(at),
+        Expected::Record(_) => tally.missing.add(at),
+        Expected::Refused(_, why) if matches!(letters, Letters::At(_)) => {
+            tally.missing.add(at);
+            if tally.missing_because.len() < EXAMPLES_MAX {
+                let why = format!("the sink cannot write it, and it is no dead letter: {why}");
+                tally.missing_because.push((at, why));
+            }
+        }
+        Expected::Refused(..) => tally.left_out.add(at),
+        Expected::Unwanted(_) => tally.unwanted += 1,
+        Expected::Unknown(from, to) => tally.unknown.add_all(from, to),
+    }
 }
 
 /// Both sides, as far as they were read.
@@ -124,60 +184,6 @@ impl Merge {
     /// A merge of a consumer with these dead letters.
     pub(super) fn new(letters: Letters) -> Merge {
         Merge { letters, ..Merge::default() }
-    }
-
-    /// Adds what should be there; nothing at its end.
-    pub(super) fn expect(&mut self, more: Option<Vec<Expected>>) {
-        self.expected_ended |= more.is_none();
-        self.expected.extend(more.into_iter().flatten());
-    }
-
-    /// Adds what is there; nothing at its end.
-    pub(super) fn find(&mut self, more: Option<Vec<Found>>) {
-        self.found_ended |= more.is_none();
-        self.found.extend(more.into_iter().flatten());
-    }
-
-    /// Takes the pairs to be judged.
-    pub(super) fn take_pairs(&mut self) -> Vec<Pair> {
-        self.pair_bytes = 0;
-        std::mem::take(&mut self.pairs)
-    }
-
-    /// Goes on as far as possible.
-    pub(super) fn run(&mut self) -> Need {
-        loop {
-            if self.pairs.len() >= PAIRS_MAX || self.pair_bytes >= PAIR_BYTES_MAX {
-                return Need::Judging;
-            }
-            if self.expected.is_empty() && !self.expected_ended {
-                return Need::Expected;
-            }
-            // Whether a record comes too early is told by the one after it.
-            if self.found.len() < 2 && !self.found_ended {
-                return Need::Found;
-            }
-            let Some(found) = self.found.pop_front() else {
-                match self.expected.pop_front() {
-                    Some(expected) => self.without_record(expected),
-                    None if !self.pairs.is_empty() => return Need::Judging,
-                    None => {
-                        self.end();
-                        return Need::Nothing;
-                    }
-                }
-                continue;
-            };
-            match found {
-                Found::Unreadable(place) => {
-                    self.tally.unreadable_count += 1;
-                    if self.tally.unreadable.len() < EXAMPLES_MAX {
-                        self.tally.unreadable.push(place);
-                    }
-                }
-                Found::Record(entry) => self.record(entry),
-            }
-        }
     }
 
     /// Places a record of the sink.
@@ -286,30 +292,14 @@ impl Merge {
 
     /// The sink holds nothing at this offset, in its turn.
     fn without_record(&mut self, expected: Expected) {
-        let at = expected.offset();
-        let reached = if let Expected::Unknown(_, to) = expected { to } else { at };
-        self.tally.reached = self.tally.reached.max(Some(reached));
-        let lettered = matches!(&self.letters, Letters::At(letters) if letters.has(at));
         match expected {
-            Expected::Record(entry) => match self.early.remove(&at) {
-                Some(content) => {
-                    self.tally.misplaced.add(at);
-                    self.compare(entry, content);
-                }
-                None if lettered => self.tally.dead_letters.add(at),
-                None => self.tally.missing.add(at),
-            },
-            Expected::Refused(..) if lettered => self.tally.dead_letters.add(at),
-            Expected::Refused(_, why) if matches!(self.letters, Letters::At(_)) => {
-                self.tally.missing.add(at);
-                if self.tally.missing_because.len() < EXAMPLES_MAX {
-                    let why = format!("the sink cannot write it, and it is no dead letter: {why}");
-                    self.tally.missing_because.push((at, why));
-                }
+            Expected::Record(entry) if self.early.contains_key(&entry.offset) => {
+                let content = self.early.remove(&entry.offset).unwrap_or_default();
+                self.tally.reached = self.tally.reached.max(Some(entry.offset));
+                self.tally.misplaced.add(entry.offset);
+                self.compare(entry, content);
             }
-            Expected::Refused(..) => self.tally.left_out.add(at),
-            Expected::Unwanted(_) => self.tally.unwanted += 1,
-            Expected::Unknown(from, to) => self.tally.unknown.add_all(from, to),
+            expected => without_record(&mut self.tally, &self.letters, expected),
         }
     }
 
@@ -321,6 +311,57 @@ impl Merge {
         self.pair_bytes += expected.content.len() + found.len();
         let Entry { offset, content } = expected;
         self.pairs.push(Pair { offset, expected: content, found });
+    }
+}
+
+impl Join for Merge {
+    fn expect(&mut self, more: Option<Vec<Expected>>) {
+        self.expected_ended |= more.is_none();
+        self.expected.extend(more.into_iter().flatten());
+    }
+
+    fn find(&mut self, more: Option<Vec<Found>>) {
+        self.found_ended |= more.is_none();
+        self.found.extend(more.into_iter().flatten());
+    }
+
+    fn take_pairs(&mut self) -> Vec<Pair> {
+        self.pair_bytes = 0;
+        std::mem::take(&mut self.pairs)
+    }
+
+    fn run(&mut self) -> Need {
+        loop {
+            if self.pairs.len() >= PAIRS_MAX || self.pair_bytes >= PAIR_BYTES_MAX {
+                return Need::Judging;
+            }
+            if self.expected.is_empty() && !self.expected_ended {
+                return Need::Expected;
+            }
+            // Whether a record comes too early is told by the one after it.
+            if self.found.len() < 2 && !self.found_ended {
+                return Need::Found;
+            }
+            let Some(found) = self.found.pop_front() else {
+                match self.expected.pop_front() {
+                    Some(expected) => self.without_record(expected),
+                    None if !self.pairs.is_empty() => return Need::Judging,
+                    None => {
+                        self.end();
+                        return Need::Nothing;
+                    }
+                }
+                continue;
+            };
+            match found {
+                Found::Unreadable(place) => self.tally.add_unreadable(place),
+                Found::Record(entry) => self.record(entry),
+            }
+        }
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 

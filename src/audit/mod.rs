@@ -11,6 +11,7 @@
 //!   does not count;
 //! - memory is bounded: both sides come in pages, and what differs is kept as ranges.
 
+mod align;
 mod merge;
 pub mod ranges;
 mod target;
@@ -22,7 +23,8 @@ use futures_util::future::{Either, select};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use self::merge::{Expected, Merge, Need};
+use self::align::{Align, Skips};
+use self::merge::{Expected, Join, Merge, Need};
 pub use self::merge::{Letters, Tally};
 use self::ranges::Ranges;
 pub use self::target::TargetAuditor;
@@ -30,7 +32,7 @@ use crate::consumer::{Begin, Sieved, Spec, StateFile};
 use crate::flow::batch::{Batch, Part};
 use crate::flow::resume::Start;
 use crate::sink::SinkError;
-use crate::sink::audit::{AuditError, Auditor, Difference, Entry, Maker, Sides, Span};
+use crate::sink::audit::{AuditError, Auditor, Difference, Entry, Maker, Order, Sides, Span};
 use crate::sink::discreet::hide;
 use crate::source::range::{RangeReader, Read};
 use crate::source::{Prefer, SourceError};
@@ -81,7 +83,9 @@ impl Findings {
     pub fn is_same(&self) -> bool {
         let Tally { missing, doubled, misplaced, extra, unreadable_count, .. } = &self.tally;
         let found = [missing, doubled, misplaced, extra, &self.altered];
-        found.iter().all(|found| found.count() == 0) && *unreadable_count == 0
+        found.iter().all(|found| found.count() == 0)
+            && *unreadable_count == 0
+            && self.tally.foreign_count == 0
     }
 }
 
@@ -126,19 +130,32 @@ pub async fn audit(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<Findings, Failed> {
     let mut notes = Vec::new();
-    let span = span_of(&subject, request, &mut notes).await?;
+    let (span, begins_later) = span_of(&subject, request, &mut notes).await?;
     progress(span, span.from);
     let sides = subject.auditor.open(span).await?;
-    let Sides { kept: mut found, maker, mut judge, notes: of_sink } = sides;
+    let Sides { kept: mut found, maker, mut judge, order, notes: of_sink } = sides;
     notes.extend(of_sink);
     let mut expecting = Expecting::start(&subject, span, maker);
-    let mut merge = Merge::new(subject.letters);
+    let letters = subject.letters;
+    let begins_somewhere = request.from.is_none()
+        && !matches!(subject.spec.begin, Begin::At(Start::First | Start::Offset(_)));
+    let mut merge: Box<dyn Join> = match order {
+        Order::ByOffset => Box::new(Merge::new(letters)),
+        Order::Alone { lost_beginning } => {
+            let skips = match (lost_beginning || begins_somewhere, begins_later) {
+                (true, _) => Skips::Expected,
+                (false, true) => Skips::Found,
+                (false, false) => Skips::Nothing,
+            };
+            Box::new(Align::new(letters, skips))
+        }
+    };
     let (mut altered, mut examples) = (Ranges::default(), Vec::new());
     let mut stop = Box::pin(stop);
     let mut was_stopped = false;
     loop {
         let need = merge.run();
-        if let Some(reached) = merge.tally.reached {
+        if let Some(reached) = merge.tally().reached {
             progress(span, reached);
         }
         let stopped = match need {
@@ -161,7 +178,7 @@ pub async fn audit(
                 let pairs = merge.take_pairs();
                 for (pair, differences) in pairs.iter().zip(judge.judge(&pairs).await?) {
                     if differences.is_empty() {
-                        merge.tally.same += 1;
+                        merge.tally().same += 1;
                         continue;
                     }
                     altered.add(pair.offset);
@@ -191,7 +208,8 @@ pub async fn audit(
             }
         }
     }
-    Ok(Findings { span, tally: merge.tally, altered, examples, notes, was_stopped })
+    let tally = std::mem::take(merge.tally());
+    Ok(Findings { span, tally, altered, examples, notes, was_stopped })
 }
 
 const HIDDEN: &str = "not shown";
@@ -207,12 +225,12 @@ async fn or_stop<T>(
     }
 }
 
-/// The offsets to be compared.
+/// The offsets to be compared, and whether the sink may hold some before them.
 async fn span_of(
     subject: &Subject,
     request: Request,
     notes: &mut Vec<String>,
-) -> Result<Span, Failed> {
+) -> Result<(Span, bool), Failed> {
     let Subject { spec, auditor, .. } = subject;
     let stream = spec.stream.as_str();
     let Some(position) = auditor.position().await? else {
@@ -249,6 +267,7 @@ async fn span_of(
         ));
     }
     let from = begun.max(oldest);
+    let begins_later = request.from.is_some() || begun < oldest;
     if from > to {
         return Err(Failed::Nothing(format!(
             "there is nothing to compare between offset {from} and {to}: stream {stream:?} begins at {oldest}, \
@@ -256,7 +275,7 @@ async fn span_of(
             position.offset
         )));
     }
-    Ok(Span { from, to })
+    Ok((Span { from, to }, begins_later))
 }
 
 /// The offset with which the consumer began, as far as it is known.

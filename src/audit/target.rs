@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::sink::SinkError;
-use crate::sink::audit::{AuditError, Auditor, Found, Kept, Page, Sides, Span};
+use crate::sink::audit::{AuditError, Auditor, Found, Kept, Order, Page, Sides, Span};
 use crate::sink::stream::{StreamAudit, TargetJudge};
 use crate::source::range::{self, RangeReader, Read};
 use crate::source::{ErrorKind, Prefer, Source, SourceError};
@@ -55,11 +55,14 @@ impl Auditor for TargetAuditor {
     }
 
     async fn first(&self) -> Result<Option<Offset>, SinkError> {
+        if !self.audit.is_annotated() {
+            return Ok(None);
+        }
         let Some((mut reader, _)) = self.reader().await.map_err(failed)? else { return Ok(None) };
         while let Some(read) = reader.next().await.map_err(failed)? {
             let Read::Records(parts) = read else { continue };
             let mut all = parts.iter().flat_map(|part| part.block.records());
-            if let Some(entry) = all.find_map(|record| self.audit.entry(record.message)) {
+            if let Some(entry) = all.find_map(|record| self.audit.entry(record)) {
                 reader.close().await;
                 return Ok(Some(entry.offset));
             }
@@ -68,21 +71,31 @@ impl Auditor for TargetAuditor {
     }
 
     async fn open(&self, span: Span) -> Result<Sides, AuditError> {
-        let maker = self.audit.maker()?;
+        let maker = self.audit.maker();
         let mut notes = Vec::new();
         let reader = self.reader().await.map_err(failed)?;
         let (reader, oldest) = match reader {
             Some((reader, oldest)) => (Some(reader), oldest),
             None => (None, Offset(0)),
         };
-        if oldest > Offset(0) {
+        let mut order = Order::ByOffset;
+        if !self.audit.is_annotated() {
+            order = Order::Alone { lost_beginning: oldest > Offset(0) };
+            notes.push(
+                "the messages of the target do not tell their offsets (annotate = false), so they are compared by \
+                 their order: what others published there is foreign, and what stands behind the last message is \
+                 not compared"
+                    .to_owned(),
+            );
+        } else if oldest > Offset(0) {
             notes.push(format!(
                 "the target begins at its offset {oldest}: what its retention has taken before that counts as \
                  missing. Name the first source offset that it still holds with --from"
             ));
         }
+        let span = self.audit.is_annotated().then_some(span);
         let kept = Box::new(Target { audit: self.audit.clone(), reader, span });
-        Ok(Sides { kept, maker, judge: Box::new(TargetJudge), notes })
+        Ok(Sides { kept, maker, judge: Box::new(TargetJudge), order, notes })
     }
 }
 
@@ -90,7 +103,8 @@ impl Auditor for TargetAuditor {
 struct Target {
     audit: StreamAudit,
     reader: Option<RangeReader>,
-    span: Span,
+    /// The wanted offsets; `None` if the messages do not tell them.
+    span: Option<Span>,
 }
 
 #[async_trait]
@@ -105,8 +119,9 @@ impl Kept for Target {
             }
             Some(Read::Records(parts)) => {
                 let records = parts.iter().flat_map(|part| part.block.records());
-                let own = records.filter_map(|record| self.audit.entry(record.message));
-                let within = own.filter(|entry| self.span.holds(entry.offset));
+                let own = records.filter_map(|record| self.audit.entry(record));
+                let is_wanted = |offset| self.span.is_none_or(|span| span.holds(offset));
+                let within = own.filter(|entry| is_wanted(entry.offset));
                 Some(within.map(Found::Record).collect())
             }
             Some(Read::Evicted(from, to)) => {

@@ -95,6 +95,7 @@ async fn any_message() -> Result<(), Unavailable> {
                 "type = \"stream\", stream = \"{stream}-copy\", create = true, annotate = true"
             ),
         ),
+        ("bare", format!("type = \"stream\", stream = \"{stream}-bare\", create = true")),
     ];
     let text: String = sinks
         .iter()
@@ -122,7 +123,7 @@ async fn any_message() -> Result<(), Unavailable> {
         assert_eq!(sum, MESSAGES, "{name}: {report:#}");
         if name.ends_with("typed") {
             assert!(same.as_u64() > Some(MESSAGES / 5), "{name}: {report:#}");
-        } else if *name != "copy" {
+        } else if !["copy", "bare"].contains(name) {
             assert_eq!(*same, decodable, "{name}: {report:#}");
         }
     }
@@ -267,7 +268,7 @@ async fn refused() -> Result<(), Unavailable> {
         (&["nothing"][..], 64, "keeps nothing"),
         (&["printed"], 64, "cannot be read back"),
         (&["raw"], 64, "format = \"ndjson\""),
-        (&["bare"], 64, "annotate = true"),
+        (&["bare"], 0, ""),
         (&["unwritten"], 69, "no position"),
         (&["nobody"], 64, "there is no consumer \"nobody\""),
         (&["raw", "--stream", "other"], 64, "reads stream"),

@@ -147,6 +147,10 @@ impl StreamReport {
                     "unreadable",
                     json!({ "count": tally.unreadable_count, "places": tally.unreadable }),
                 ),
+                (
+                    "foreign",
+                    json!({ "count": tally.foreign_count, "target_offsets": tally.foreign }),
+                ),
                 ("dead_letters", ranges(&tally.dead_letters)),
                 ("left_out", ranges(&tally.left_out)),
                 ("filtered", json!(tally.unwanted)),
@@ -192,6 +196,15 @@ impl StreamReport {
             for (at, why) in because.iter().take(show) {
                 writeln!(out, "    {at}: {why}")?;
             }
+        }
+        if tally.foreign_count > 0 {
+            let places: Vec<_> = tally.foreign.iter().take(show).map(ToString::to_string).collect();
+            let places = places.join(", ");
+            let count = tally.foreign_count;
+            writeln!(
+                out,
+                "  foreign: {count} (not from this stream), at the target's offsets: {places}"
+            )?;
         }
         if tally.unreadable_count > 0 {
             writeln!(out, "  unreadable: {}", tally.unreadable_count)?;

@@ -100,8 +100,22 @@ pub struct Sides {
     pub maker: Box<dyn Maker>,
     /// Says what differs.
     pub judge: Box<dyn Judge>,
+    /// How the two belong together.
+    pub order: Order,
     /// What a reader of the result must know.
     pub notes: Vec<String>,
+}
+
+/// How the records of a sink belong to the expected ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Each tells its offset.
+    ByOffset,
+    /// Only their order tells it: the offsets of the records are places in the sink.
+    Alone {
+        /// True if the sink has lost its first records.
+        lost_beginning: bool,
+    },
 }
 
 /// The records that a sink holds.

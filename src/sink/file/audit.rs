@@ -8,7 +8,7 @@ use super::read::{Segment, segments};
 use super::{FileOptions, position, recover, segment};
 use crate::sink::SinkError;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
-use crate::sink::audit::{AuditError, Auditor, Found, Sides, Span, Stop, turning_blocking};
+use crate::sink::audit::{AuditError, Auditor, Found, Order, Sides, Span, Stop, turning_blocking};
 use crate::sink::format::Format;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -64,7 +64,13 @@ impl Auditor for FileAuditor {
             Ok::<(), Stop>(())
         });
         let maker = Box::new(LineMaker::new(&self.stream));
-        Ok(Sides { kept, maker, judge: Box::new(LineJudge), notes: Vec::new() })
+        Ok(Sides {
+            kept,
+            maker,
+            judge: Box::new(LineJudge),
+            order: Order::ByOffset,
+            notes: Vec::new(),
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sink::SinkError;
 use crate::sink::audit::cells::RowJudge;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
-    AuditError, Auditor, Found, Judge, Maker, Sides, Span, Stop, Turner, turning,
+    AuditError, Auditor, Found, Judge, Maker, Order, Sides, Span, Stop, Turner, turning,
 };
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -105,7 +105,7 @@ impl Auditor for ObjectAuditor {
             }
         };
         let kept = turning(move |turner| read(store, items, decoder, span, turner));
-        Ok(Sides { kept, maker, judge, notes: Vec::new() })
+        Ok(Sides { kept, maker, judge, order: Order::ByOffset, notes: Vec::new() })
     }
 }
 

@@ -26,8 +26,8 @@ use super::session::{Door, Session, within};
 use super::table::{self, Names, quoted};
 use crate::flow::batch::Batch;
 use crate::sink::audit::{
-    AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Pair, Sides, Span, Stop, Turner,
-    shown, turning,
+    AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Order, Pair, Sides, Span, Stop,
+    Turner, shown, turning,
 };
 use crate::sink::columns::Value;
 use crate::sink::{BadRecord, SinkError};
@@ -172,7 +172,13 @@ impl Auditor for PostgresAuditor {
             let read = reading.run(span, &mut to).await;
             (to, read)
         });
-        Ok(Sides { kept, maker: Box::new(maker), judge: Box::new(judge), notes: Vec::new() })
+        Ok(Sides {
+            kept,
+            maker: Box::new(maker),
+            judge: Box::new(judge),
+            order: Order::ByOffset,
+            notes: Vec::new(),
+        })
     }
 }
 

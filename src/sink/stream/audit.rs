@@ -1,14 +1,14 @@
 //! Recognises the messages of a `stream` sink in its target, for `rillway verify`.
 //!
 //! A message in a stream does not show its publishing id. So its source is known only if the sink
-//! annotates it.
+//! annotates it; else the order of the messages has to tell it.
 
 use async_trait::async_trait;
 
 use super::{SOURCE_OFFSET, SOURCE_STREAM, StreamOptions};
 use crate::flow::batch::Batch;
 use crate::settings::BrokerConfig;
-use crate::sink::audit::{AuditError, Difference, Entry, Judge, Maker, Pair, lines, shown};
+use crate::sink::audit::{Difference, Entry, Judge, Maker, Pair, lines, shown};
 use crate::sink::envelope::Envelope;
 use crate::sink::factory::Look;
 use crate::sink::{BadRecord, SinkError, undecodable};
@@ -29,33 +29,31 @@ pub struct StreamAudit {
 }
 
 impl StreamAudit {
-    /// The record in a message of the target; `None` if it comes from elsewhere.
-    pub fn entry(&self, message: &[u8]) -> Option<Entry> {
-        let parsed = Message::parse(message).ok()?;
+    /// True if the messages tell their source.
+    pub fn is_annotated(&self) -> bool {
+        self.options.annotate
+    }
+
+    /// The record in a message of the target; `None` if it says that it comes from elsewhere. If messages
+    /// do not tell their source, its offset is the one in the target.
+    pub fn entry(&self, record: Record<'_>) -> Option<Entry> {
+        let content = record.message.to_vec();
+        if !self.options.annotate {
+            return Some(Entry { offset: record.offset, content });
+        }
+        let parsed = Message::parse(record.message).ok()?;
         let annotations = parsed.message_annotations()?;
         let value = |key: &str| annotations.get(key).ok().flatten();
         if value(SOURCE_STREAM)?.as_str() != Some(self.options.source.as_str()) {
             return None;
         }
         let Some(Value::Ulong(offset)) = value(SOURCE_OFFSET) else { return None };
-        Some(Entry { offset: Offset(offset), content: message.to_vec() })
+        Some(Entry { offset: Offset(offset), content })
     }
 
     /// Makes the messages as they are published.
-    ///
-    /// # Errors
-    /// If they do not tell where they come from.
-    pub fn maker(&self) -> Result<Box<dyn Maker>, AuditError> {
-        if self.options.annotate {
-            return Ok(Box::new(TargetMaker(self.options.clone())));
-        }
-        Err(AuditError::Cannot(format!(
-            "the messages in stream {:?} do not tell their offsets in {:?}, so that a missing one cannot be \
-             told from an altered one. With `annotate = true` in the sink, what is published from then on can \
-             be verified",
-            self.stream.as_str(),
-            self.options.source.as_str()
-        )))
+    pub fn maker(&self) -> Box<dyn Maker> {
+        Box::new(TargetMaker(self.options.clone()))
     }
 }
 
