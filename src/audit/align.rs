@@ -314,7 +314,7 @@ mod tests {
                     all.insert(100, entry(0, "content 150"));
                     all.remove(0);
                 },
-                "same 297, missing 100, 350, doubled  by 0, altered [300], unknown , foreign [0]",
+                "same 297, missing 100, 350, doubled 150 by 1, altered [300], unknown , foreign []",
             ),
             (
                 |all| drop(all.drain(50..90)),

@@ -130,9 +130,12 @@ pub async fn audit(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<Findings, Failed> {
     let mut notes = Vec::new();
-    let (span, begins_later) = span_of(&subject, request, &mut notes).await?;
+    let mut stop = Box::pin(stop);
+    let stopped = || Failed::Nothing("it was stopped before anything was compared".to_owned());
+    let spanning = or_stop(span_of(&subject, request, &mut notes), &mut stop).await;
+    let (span, begins_later) = spanning.ok_or_else(stopped)??;
     progress(span, span.from);
-    let sides = subject.auditor.open(span).await?;
+    let sides = or_stop(subject.auditor.open(span), &mut stop).await.ok_or_else(stopped)??;
     let Sides { kept: mut found, maker, mut judge, order, notes: of_sink } = sides;
     notes.extend(of_sink);
     let mut expecting = Expecting::start(&subject, span, maker);
@@ -151,7 +154,6 @@ pub async fn audit(
         }
     };
     let (mut altered, mut examples) = (Ranges::default(), Vec::new());
-    let mut stop = Box::pin(stop);
     let mut was_stopped = false;
     loop {
         let need = merge.run();

@@ -129,13 +129,16 @@ impl RangeReader {
                     if self.source.is_filtered() {
                         let ended = link.nothing_selected(self.next).await?;
                         if ended.is_some_and(|chunk| chunk.next_offset() > self.last) {
-                            return self.end().await;
+                            self.end();
+                            self.next = self.last.next();
+                            return Ok(());
                         }
                     }
                     if let Some(end) = end_of(&*link).await?
                         && end <= self.next
                     {
-                        return self.end().await;
+                        self.end();
+                        return Ok(());
                     }
                     if silent >= SILENCE_MAX {
                         return Err(SourceError::given_up(format_args!(
@@ -171,12 +174,11 @@ impl RangeReader {
         Ok(())
     }
 
-    async fn end(&mut self) -> Result<(), SourceError> {
+    fn end(&mut self) {
         if let Some(why) = self.damaged.take() {
             self.waiting.push(Read::Damaged(self.next, self.last, why));
         }
         self.has_ended = true;
-        Ok(())
     }
 
     /// Takes one event. What has to be returned before its records goes to `waiting`, behind the records

@@ -4,6 +4,7 @@
 mod altered;
 mod letters;
 mod same;
+mod stopped;
 mod streams_of;
 
 use std::process::Output;

@@ -147,7 +147,7 @@ async fn one(
             Either::Left((found, _)) => Some(found),
             Either::Right((_, auditing)) => {
                 drop(stop);
-                // What it waits for may never come: the second signal ends it.
+                // It ends with what it has, unless a disk hangs: then the second signal ends it.
                 match select(auditing, pin!(signals.next())).await {
                     Either::Left((found, _)) => Some(found),
                     Either::Right(_) => None,
