@@ -96,17 +96,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "source",
-        may_use: &[
-            "broker",
-            "flow::batch",
-            "flow::lag",
-            "flow::resume",
-            "oauth",
-            "sync",
-            "tls",
-            "types",
-            "wire",
-        ],
+        may_use: &["broker", "flow::lag", "flow::resume", "oauth", "sync", "tls", "types", "wire"],
         never: &["metrics"],
     },
     Rule {
@@ -128,7 +118,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "audit",
-        may_use: &["consumer", "flow", "sink", "source", "types"],
+        may_use: &["consumer", "flow", "sink", "source", "types", "wire"],
         never: &["metrics", "std::fs"],
     },
     Rule {

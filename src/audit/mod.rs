@@ -13,6 +13,7 @@
 
 mod align;
 mod merge;
+mod range;
 pub mod ranges;
 mod target;
 
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use self::align::{Align, Skips};
 use self::merge::{Expected, Join, Merge, Need};
 pub use self::merge::{Letters, Tally};
+use self::range::{RangeReader, Read};
 use self::ranges::Ranges;
 pub use self::target::TargetAuditor;
 use crate::consumer::{Begin, Sieved, Spec, StateFile};
@@ -34,7 +36,6 @@ use crate::flow::resume::Start;
 use crate::sink::SinkError;
 use crate::sink::audit::{AuditError, Auditor, Difference, Entry, Maker, Order, Sides, Span};
 use crate::sink::discreet::hide;
-use crate::source::range::{RangeReader, Read};
 use crate::source::{Prefer, SourceError};
 use crate::types::Offset;
 
@@ -133,11 +134,17 @@ pub async fn audit(
     let mut stop = Box::pin(stop);
     let stopped = || Failed::Nothing("it was stopped before anything was compared".to_owned());
     let spanning = or_stop(span_of(&subject, request, &mut notes), &mut stop).await;
-    let (span, begins_later) = spanning.ok_or_else(stopped)??;
+    let (span, begins_later, shows_times) = spanning.ok_or_else(stopped)??;
     progress(span, span.from);
     let sides = or_stop(subject.auditor.open(span), &mut stop).await.ok_or_else(stopped)??;
-    let Sides { kept: mut found, maker, mut judge, order, notes: of_sink } = sides;
+    let Sides { kept: mut found, maker, mut judge, order, times, notes: of_sink } = sides;
     notes.extend(of_sink);
+    if !shows_times {
+        notes.push(
+            "AMQP 0.9.1 does not show when a message was written, so that time is not compared"
+                .to_owned(),
+        );
+    }
     let mut expecting = Expecting::start(&subject, span, maker);
     let letters = subject.letters;
     let begins_somewhere = request.from.is_none()
@@ -178,7 +185,8 @@ pub async fn audit(
             },
             Need::Judging => {
                 let pairs = merge.take_pairs();
-                for (pair, differences) in pairs.iter().zip(judge.judge(&pairs).await?) {
+                for (pair, mut differences) in pairs.iter().zip(judge.judge(&pairs).await?) {
+                    differences.retain(|one| shows_times || !times.contains(&one.part));
                     if differences.is_empty() {
                         merge.tally().same += 1;
                         continue;
@@ -227,12 +235,13 @@ async fn or_stop<T>(
     }
 }
 
-/// The offsets to be compared, and whether the sink may hold some before them.
+/// The offsets to be compared; whether the sink may hold some before them; and whether the source tells
+/// when messages were written.
 async fn span_of(
     subject: &Subject,
     request: Request,
     notes: &mut Vec<String>,
-) -> Result<(Span, bool), Failed> {
+) -> Result<(Span, bool, bool), Failed> {
     let Subject { spec, auditor, .. } = subject;
     let stream = spec.stream.as_str();
     let Some(position) = auditor.position().await? else {
@@ -249,7 +258,7 @@ async fn span_of(
         ));
     }
     let link = spec.source.connect(Prefer::Replica).await?;
-    let oldest = link.oldest().await;
+    let (oldest, shows_times) = (link.oldest().await, link.abilities().probes);
     link.close().await;
     let oldest = oldest?;
     let Some(oldest) = oldest else {
@@ -277,7 +286,7 @@ async fn span_of(
             position.offset
         )));
     }
-    Ok((Span { from, to }, begins_later))
+    Ok((Span { from, to }, begins_later, shows_times))
 }
 
 /// The offset with which the consumer began, as far as it is known.

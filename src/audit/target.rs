@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::range::{self, RangeReader, Read};
 use crate::sink::SinkError;
 use crate::sink::audit::{AuditError, Auditor, Found, Kept, Order, Page, Sides, Span};
 use crate::sink::stream::{StreamAudit, TargetJudge};
-use crate::source::range::{self, RangeReader, Read};
 use crate::source::{ErrorKind, Prefer, Source, SourceError};
 use crate::types::{Checkpoint, Offset};
 
@@ -95,7 +95,7 @@ impl Auditor for TargetAuditor {
         }
         let span = self.audit.is_annotated().then_some(span);
         let kept = Box::new(Target { audit: self.audit.clone(), reader, span });
-        Ok(Sides { kept, maker, judge: Box::new(TargetJudge), order, notes })
+        Ok(Sides { kept, maker, judge: Box::new(TargetJudge), order, times: Vec::new(), notes })
     }
 }
 

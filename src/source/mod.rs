@@ -35,7 +35,6 @@ mod creating;
 mod error;
 pub mod lookout;
 mod moving;
-pub mod range;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;

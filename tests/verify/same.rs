@@ -124,7 +124,7 @@ async fn any_message() -> Result<(), Unavailable> {
         if name.ends_with("typed") {
             assert!(same.as_u64() > Some(MESSAGES / 5), "{name}: {report:#}");
         } else if !["copy", "bare"].contains(name) {
-            assert_eq!(*same, decodable, "{name}: {report:#}");
+            assert!(same.as_u64() >= Some(decodable), "{name}: {report:#}");
         }
     }
     Ok(())

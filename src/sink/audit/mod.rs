@@ -21,6 +21,7 @@ pub(crate) use self::pages::turning;
 pub(crate) use self::pages::{Stop, Turner, turning_blocking};
 use super::{BadRecord, SinkError};
 use crate::flow::batch::Batch;
+use crate::types::column::{Column, Source};
 use crate::types::{Checkpoint, Offset};
 
 /// A record in the form in which two of them are compared, byte by byte.
@@ -102,6 +103,8 @@ pub struct Sides {
     pub judge: Box<dyn Judge>,
     /// How the two belong together.
     pub order: Order,
+    /// The parts of a record that hold the time at which its chunk was written.
+    pub times: Vec<String>,
     /// What a reader of the result must know.
     pub notes: Vec<String>,
 }
@@ -165,6 +168,14 @@ pub enum Auditing {
     Stream(Box<super::stream::StreamAudit>),
     /// Not at all, for this reason.
     Not(String),
+}
+
+/// The columns that hold the time at which a chunk was written: the table's own, and configured ones.
+pub(crate) fn times(columns: Option<&[Column]>) -> Vec<String> {
+    let configured = columns.unwrap_or_default().iter();
+    let configured = configured.filter(|column| column.from == Source::Timestamp);
+    let own = std::iter::once("timestamp".to_owned());
+    own.chain(configured.map(|column| column.name.clone())).collect()
 }
 
 /// Longest value that is shown.

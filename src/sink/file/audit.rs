@@ -8,7 +8,9 @@ use super::read::{Segment, segments};
 use super::{FileOptions, position, recover, segment};
 use crate::sink::SinkError;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
-use crate::sink::audit::{AuditError, Auditor, Found, Order, Sides, Span, Stop, turning_blocking};
+use crate::sink::audit::{
+    AuditError, Auditor, Found, Order, Sides, Span, Stop, times, turning_blocking,
+};
 use crate::sink::format::Format;
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -64,11 +66,13 @@ impl Auditor for FileAuditor {
             Ok::<(), Stop>(())
         });
         let maker = Box::new(LineMaker::new(&self.stream));
+        let times = times(None);
         Ok(Sides {
             kept,
             maker,
             judge: Box::new(LineJudge),
             order: Order::ByOffset,
+            times,
             notes: Vec::new(),
         })
     }

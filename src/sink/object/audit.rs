@@ -17,7 +17,7 @@ use crate::sink::SinkError;
 use crate::sink::audit::cells::RowJudge;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
-    AuditError, Auditor, Found, Judge, Maker, Order, Sides, Span, Stop, Turner, turning,
+    AuditError, Auditor, Found, Judge, Maker, Order, Sides, Span, Stop, Turner, times, turning,
 };
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -85,6 +85,10 @@ impl Auditor for ObjectAuditor {
         let (store, items) = self.items().await?;
         let items = within(items, span);
         let is_parquet = matches!(layout, Layout::Parquet(_));
+        let times = match &layout {
+            Layout::Parquet(parquet) => times(Some(parquet.columns.columns())),
+            Layout::Ndjson { .. } => times(None),
+        };
         if let Some(other) = items.iter().find(|item| (item.kind == Kind::Parquet) != is_parquet) {
             return Err(AuditError::Cannot(format!(
                 "{} is of another format than the configuration has now. Verify the offsets before and after \
@@ -105,7 +109,7 @@ impl Auditor for ObjectAuditor {
             }
         };
         let kept = turning(move |turner| read(store, items, decoder, span, turner));
-        Ok(Sides { kept, maker, judge, order: Order::ByOffset, notes: Vec::new() })
+        Ok(Sides { kept, maker, judge, order: Order::ByOffset, times, notes: Vec::new() })
     }
 }
 

@@ -27,7 +27,7 @@ use super::table::{self, Names, quoted};
 use crate::flow::batch::Batch;
 use crate::sink::audit::{
     AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Order, Pair, Sides, Span, Stop,
-    Turner, shown, turning,
+    Turner, shown, times, turning,
 };
 use crate::sink::columns::Value;
 use crate::sink::{BadRecord, SinkError};
@@ -172,11 +172,13 @@ impl Auditor for PostgresAuditor {
             let read = reading.run(span, &mut to).await;
             (to, read)
         });
+        let times = times(self.options.columns.as_deref());
         Ok(Sides {
             kept,
             maker: Box::new(maker),
             judge: Box::new(judge),
             order: Order::ByOffset,
+            times,
             notes: Vec::new(),
         })
     }

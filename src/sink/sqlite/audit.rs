@@ -21,7 +21,8 @@ use super::{SqliteOptions, table, writer};
 use crate::flow::batch::Batch;
 use crate::sink::audit::cells::{self, BYTES, FLOAT, INTEGER, NULL, RowJudge, TEXT};
 use crate::sink::audit::{
-    AuditError, Auditor, Entry, Found, Maker, Order, Sides, Span, Stop, Turner, turning_blocking,
+    AuditError, Auditor, Entry, Found, Maker, Order, Sides, Span, Stop, Turner, times,
+    turning_blocking,
 };
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
@@ -98,7 +99,15 @@ impl Auditor for SqliteAuditor {
         };
         let kept = turning_blocking(move |to| reading.run(span, to));
         let judge = Box::new(RowJudge(names.into()));
-        Ok(Sides { kept, maker: Box::new(maker), judge, order: Order::ByOffset, notes: Vec::new() })
+        let times = times(self.options.columns.as_deref());
+        Ok(Sides {
+            kept,
+            maker: Box::new(maker),
+            judge,
+            order: Order::ByOffset,
+            times,
+            notes: Vec::new(),
+        })
     }
 }
 

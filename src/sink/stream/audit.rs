@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::{SOURCE_OFFSET, SOURCE_STREAM, StreamOptions};
+use super::options::{SOURCE_OFFSET, SOURCE_STREAM, StreamOptions};
 use crate::flow::batch::Batch;
 use crate::settings::BrokerConfig;
 use crate::sink::audit::{Difference, Entry, Judge, Maker, Pair, lines, shown};

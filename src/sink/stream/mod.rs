@@ -61,27 +61,26 @@
 mod audit;
 mod conflicts;
 mod declaration;
+mod options;
 mod publisher;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use self::audit::{StreamAudit, TargetJudge};
+pub use self::options::StreamOptions;
 pub use self::publisher::{Destination, Limits, PublishError, Publisher};
 pub use self::settings::StreamSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
-use crate::wire::amqp::{AmqpError, Annotation, annotate};
-use crate::wire::block::Record;
+use crate::types::{Checkpoint, Guarantee, Offset, Reference};
 
 use self::publisher::{GENERATION_BYTES, NAME_BYTES_MAX, PUBLISHER_BYTES_MAX};
 
@@ -91,35 +90,6 @@ const GENERATIONS_AHEAD: u32 = 4;
 
 /// Offset of incarnation 0 in the stored mark.
 const GENERATIONS_FROM: u64 = 1 << 62;
-
-/// Annotations that tell where a message comes from.
-const SOURCE_STREAM: &str = "x-rillway-source-stream";
-const SOURCE_OFFSET: &str = "x-rillway-source-offset";
-
-/// Options of a stream sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// The stream that the records come from.
-    pub source: StreamName,
-    /// Name of the publisher; at most 244 bytes, so that the number of an incarnation fits behind it.
-    pub publisher: String,
-    /// Adds the source's name and the offset to the message annotations.
-    pub annotate: bool,
-}
-
-impl StreamOptions {
-    /// The message as it is published.
-    fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
-        if !self.annotate {
-            return Ok(Cow::Borrowed(record.message));
-        }
-        let annotations = [
-            (SOURCE_STREAM, Annotation::Text(self.source.as_str())),
-            (SOURCE_OFFSET, Annotation::Number(record.offset.0)),
-        ];
-        annotate(record.message, &annotations).map(Cow::Owned)
-    }
-}
 
 /// Publishes records to a stream, each once.
 pub struct StreamSink {

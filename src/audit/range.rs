@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Budget, Event, Link, Prefer, Source, SourceError, Subscription, begin};
 use crate::flow::batch::{Part, Permit};
+use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
+use crate::source::{Budget, Event, Link, Prefer, Source, SourceError, Subscription, begin};
 use crate::types::Offset;
 use crate::wire::chunk::{Chunk, ChunkKind, Piece};
 use crate::wire::compression::InflateLimits;
@@ -28,7 +29,7 @@ const MESSAGES_MAX: u64 = 5_000;
 const BYTES_MAX: usize = 1 << 20;
 
 /// Something that was read, in the order of the stream.
-pub enum Read {
+pub(super) enum Read {
     /// Records of consecutive chunks.
     Records(Vec<Part>),
     /// Offsets that retention has taken, both included.
@@ -38,7 +39,7 @@ pub enum Read {
 }
 
 /// Reads a range of a stream.
-pub struct RangeReader {
+pub(super) struct RangeReader {
     source: Arc<dyn Source>,
     budget: Arc<Budget>,
     /// `None` after a failure.
@@ -55,7 +56,7 @@ pub struct RangeReader {
 
 impl RangeReader {
     /// A reader from `from` to `last`, both included. It connects on demand.
-    pub fn new(
+    pub(super) fn new(
         source: Arc<dyn Source>,
         from: Offset,
         last: Offset,
@@ -76,7 +77,7 @@ impl RangeReader {
 
     /// The next offset to be read; everything below it was returned. After the end, it is the one after
     /// the range or, if the stream ends before that, the one after the stream's last record.
-    pub fn next_offset(&self) -> Offset {
+    pub(super) fn next_offset(&self) -> Offset {
         self.next
     }
 
@@ -84,7 +85,7 @@ impl RangeReader {
     ///
     /// # Errors
     /// If the stream cannot be read, also after several attempts.
-    pub async fn next(&mut self) -> Result<Option<Read>, SourceError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Read>, SourceError> {
         loop {
             if !self.waiting.is_empty() {
                 return Ok(Some(self.waiting.remove(0)));
@@ -105,7 +106,7 @@ impl RangeReader {
     }
 
     /// Closes the connection.
-    pub async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         if let Some(subscription) = self.subscription.take() {
             subscription.link().close().await;
         }
@@ -282,12 +283,12 @@ impl RangeReader {
 ///
 /// # Errors
 /// If the broker cannot be asked.
-pub async fn end_of(link: &dyn Link) -> Result<Option<Offset>, SourceError> {
+pub(super) async fn end_of(link: &dyn Link) -> Result<Option<Offset>, SourceError> {
     if !link.abilities().bounds {
         return link.resolve(Start::Next).await;
     }
     let tail = link.bounds().await?.map(|bounds| bounds.tail);
-    let Some(last) = tail.map(crate::flow::lag::Tail::at_least) else { return Ok(None) };
+    let Some(last) = tail.map(Tail::at_least) else { return Ok(None) };
     let Some(last) = last else { return Ok(Some(Offset(0))) };
     // The last chunk tells where it ends; without an answer, at least one record is in it.
     Ok(match link.chunk_at(Start::Last).await? {
