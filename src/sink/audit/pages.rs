@@ -1,7 +1,5 @@
 //! Pages of records that are read ahead, on a task or thread of their own.
 
-use std::future::Future;
-
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
