@@ -316,7 +316,7 @@ async fn parquet() -> Result<(), Unavailable> {
                 "SELECT * FROM read_parquet('{from}', hive_partitioning = false) WHERE \"offset\" = {DOUBLED}"
             );
             duckdb::ask(&format!(
-                "COPY (SELECT * FROM ({rows} UNION ALL {copies}) ORDER BY \"offset\") TO '{}' (FORMAT parquet)",
+                "COPY (SELECT * FROM ({rows} UNION ALL {copies}) ORDER BY \"offset\") TO '{}' (FORMAT parquet, COMPRESSION zstd)",
                 to.display()
             ))?;
             std::fs::rename(to, path).unwrap();

@@ -153,10 +153,11 @@ impl Auditor for PostgresAuditor {
         let reader = self.reader().await?;
         let shape = self.shape();
         let columns: Arc<[Column]> = reader.columns(&shape).await?.into();
-        let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
+        let names: Vec<String> =
+            columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect();
         let select = format!(
-            "SELECT {}, \"offset\"::int8 FROM {} WHERE stream = $1::text AND \"offset\" >= $2::int8 AND \
-             \"offset\" <= $3::int8 ORDER BY \"offset\"",
+            "SELECT {}, t.\"offset\"::int8 FROM {} AS t WHERE t.stream = $1::text \
+             AND t.\"offset\" >= $2::int8 AND t.\"offset\" <= $3::int8 ORDER BY t.\"offset\"",
             names.join(", "),
             reader.names.table
         );
