@@ -287,12 +287,13 @@ pub(super) async fn end_of(link: &dyn Link) -> Result<Option<Offset>, SourceErro
     if !link.abilities().bounds {
         return link.resolve(Start::Next).await;
     }
-    let tail = link.bounds().await?.map(|bounds| bounds.tail);
-    let Some(last) = tail.map(Tail::at_least) else { return Ok(None) };
-    let Some(last) = last else { return Ok(Some(Offset(0))) };
-    // The last chunk tells where it ends; without an answer, at least one record is in it.
-    Ok(match link.chunk_at(Start::Last).await? {
-        Some(chunk) => Some(chunk.next_offset().max(last.min(chunk.first_offset()).next())),
-        None => None,
-    })
+    match link.bounds().await?.map(|bounds| bounds.tail) {
+        None => Ok(None),
+        Some(Tail::Empty) => Ok(Some(Offset(0))),
+        // The last chunk tells where it ends; a damaged one holds at least one record.
+        Some(Tail::Offset(_) | Tail::Chunk(_)) => {
+            let last = link.chunk_at(Start::Last).await?;
+            Ok(last.map(|chunk| chunk.next_offset().max(chunk.first_offset().next())))
+        }
+    }
 }
