@@ -6,6 +6,7 @@
 pub mod column;
 pub mod file_name;
 pub mod table_name;
+pub mod upsert;
 
 use std::fmt;
 use std::sync::Arc;

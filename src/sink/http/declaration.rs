@@ -36,6 +36,10 @@ impl Declaration for HttpSettings {
         self.shown_url().map(PathBuf::from)
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
+use crate::settings::upsert::missing;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
@@ -33,6 +34,10 @@ impl Declaration for PostgresSettings {
 
     fn place(&self) -> Option<PathBuf> {
         Some(format!("table {:?}", self.table).into())
+    }
+
+    fn rows(&self) -> Option<String> {
+        self.upsert_keys().in_words()
     }
 
     fn exclusive(&self) -> Option<Exclusive> {
@@ -101,6 +106,8 @@ impl PostgresSettings {
             table: self.table.clone(),
             columns: self.columns.as_ref().map(|columns| columns.0.clone()),
             create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
             connect_timeout: self.connect_timeout.0,
             write_timeout: self.write_timeout.0,
             lock_timeout: self.lock_timeout.0,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
 use crate::settings::paths::plain;
+use crate::settings::upsert::missing;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
@@ -60,6 +61,10 @@ impl Declaration for SqliteSettings {
         Some(self.path.clone())
     }
 
+    fn rows(&self) -> Option<String> {
+        self.upsert_keys().in_words()
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let path = plain(&self.path);
         let table = self.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
@@ -112,6 +117,8 @@ impl Declaration for SqliteSettings {
             table: self.table.clone().unwrap_or_else(|| table_name::of(&stream)),
             columns: self.columns.as_ref().map(|columns| columns.0.clone()),
             create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
         };
         let look = {
             let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
