@@ -25,7 +25,8 @@ pub(super) async fn add_missing(
         return Ok(());
     }
     let sql = statement(names, &missing);
-    match client.batch_execute(&sql).await {
+    // Another session may add them at the same time.
+    match client.batch_execute(&adding(names, &missing, "IF NOT EXISTS ")).await {
         Ok(()) => {
             tracing::info!(table = %names.table, %sql, "columns added");
             Ok(())
@@ -52,11 +53,15 @@ pub(super) async fn missing(
     Ok(missing.map(|(name, kind)| format!("{} {}", quoted(name), table::created(kind))).collect())
 }
 
-/// The statement that adds these columns. Another session may have added some of them.
+/// The statement that adds these columns.
 pub(super) fn statement(names: &Names, missing: &[String]) -> String {
-    let adding: Vec<String> =
-        missing.iter().map(|column| format!("ADD COLUMN IF NOT EXISTS {column}")).collect();
-    format!("ALTER TABLE {} {}", names.table, adding.join(", "))
+    adding(names, missing, "")
+}
+
+fn adding(names: &Names, missing: &[String], how: &str) -> String {
+    let all: Vec<String> =
+        missing.iter().map(|column| format!("ADD COLUMN {how}{column}")).collect();
+    format!("ALTER TABLE {} {}", names.table, all.join(", "))
 }
 
 /// Whether the role may add columns to the table.
