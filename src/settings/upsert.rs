@@ -118,8 +118,14 @@ impl JsonSchema for DeleteWhen {
                 {
                     "type": "object",
                     "properties": {
-                        "from": { "type": "string" },
-                        "equals": { "type": ["string", "integer", "boolean"] },
+                        "from": {
+                            "type": "string",
+                            "description": "Source of the value, as in `columns`: \"/op\".",
+                        },
+                        "equals": {
+                            "type": ["string", "integer", "boolean"],
+                            "description": "The value that deletes.",
+                        },
                     },
                     "required": ["from", "equals"],
                     "additionalProperties": false,
