@@ -55,6 +55,10 @@ pub trait Declaration: Send + Sync {
     /// Path that it writes to, for `rillway check`; `None` if it has none. Without secrets.
     fn place(&self) -> Option<PathBuf>;
 
+    /// The rows that it makes of messages, for `rillway check`; `None` if each message is one, or if it makes
+    /// none.
+    fn rows(&self) -> Option<String>;
+
     /// The destination that accepts each stream only once; `None` if there is no such rule.
     fn exclusive(&self) -> Option<Exclusive>;
 

@@ -29,6 +29,10 @@ impl Declaration for NullSettings {
         None
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

@@ -46,6 +46,10 @@ impl Declaration for ObjectSettings {
         })
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let place = match self.parsed_url().ok()? {
             ObjectPlace::Folder(path) => plain(&path).display().to_string(),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
 use crate::settings::paths::plain;
+use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
@@ -62,6 +63,10 @@ impl Declaration for SqliteSettings {
         Some(self.path.clone())
     }
 
+    fn rows(&self) -> Option<String> {
+        self.upsert_keys().in_words()
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let path = plain(&self.path);
         let table = self.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
@@ -108,11 +113,17 @@ impl Declaration for SqliteSettings {
     }
 
     fn read_again(&self) -> &'static str {
+        if self.upsert_keys().upsert().is_some() {
+            return AGAIN;
+        }
         "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
          messages, for on_bad_message"
     }
 
     fn audit(&self, opening: &Opening) -> Auditing {
+        if self.upsert_keys().upsert().is_some() {
+            return Auditing::Not(NOT_AUDITED.to_owned());
+        }
         Auditing::By(Box::new(SqliteAuditor {
             options: self.options(&opening.stream),
             stream: opening.stream.clone(),
@@ -140,6 +151,8 @@ impl SqliteSettings {
             table: self.table.clone().unwrap_or_else(|| table_name::of(stream)),
             columns: self.columns.as_ref().map(|columns| columns.0.clone()),
             create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
         }
     }
 }
