@@ -2,12 +2,15 @@
 //!
 //! | method | path | answer |
 //! |---|---|---|
-//! | GET | `/` | a status page for people: plain HTML, nothing loaded from other hosts |
+//! | GET | `/` | a status page for people: one document, nothing loaded from other hosts |
 //! | GET | `/metrics` | every metric, in Prometheus' text format 0.0.4 |
 //! | GET | `/livez` | 200 `ok` while every loop makes progress; 503 and a sentence that names the
 //! stuck one |
 //! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}` |
 //! | GET | `/api/v1/consumers` | `{"consumers": [`[`ConsumerView`]`…]}` |
+//! | GET | `/api/v1/status` | the [`Status`](status::Status): everything in order, what is wrong first |
+//! | GET | `/api/v1/history` | the last hour of each consumer: `{"every_seconds", "consumers": [{"name", "stream", "age_seconds": […], …}]}` |
+//! | GET | `/api/v1/openapi.json` | the [description](../../../docs/openapi.json) of all this, in OpenAPI 3.1 |
 //! | GET | `/api/v1/watches` | `{"watches": [`[`WatchView`]`…]}` |
 //! | GET | `/api/v1/config` | the configuration in use: [`ConfigurationView`] |
 //! | GET, PUT | `/api/v1/log-level` | the filter of the log, `{"filter": "…"}`; PUT replaces it by the one in the
@@ -55,7 +58,9 @@ mod page;
 mod routes;
 mod seek;
 mod server;
+pub mod status;
 mod tls;
+pub mod units;
 
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
@@ -63,7 +68,10 @@ pub use control::{
     ProblemView, Reloaded, Seek, SeekError, SeekTo, Sought, StreamState, Target, Verb,
 };
 pub use door::Door;
-pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
+pub use overview::{
+    CommitAnswer, CommitError, ConsumerView, HistoryView, Overview, PointView, StoredOffset,
+    WatchView,
+};
 pub use server::{Entrance, ListenError, bind, serve};
 pub use tls::Tls;
 

@@ -9,6 +9,7 @@
 //! - [`watches`]: references of other programs, of which only the lag is shown;
 //! - [`roll`]: all of these two, which change with the configuration;
 //! - [`difference`] and [`applying`]: from one configuration to another while everything runs;
+//! - [`sampler`]: rates, and the last hour;
 //! - [`verbs`]: what an operator orders; [`seeking`]: a position that is moved; [`pauses`]: what is paused;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
@@ -30,6 +31,7 @@ mod pauses;
 mod plan;
 mod reconcile;
 mod roll;
+mod sampler;
 mod seeking;
 mod set;
 mod sinks;
@@ -49,7 +51,7 @@ use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
 pub use self::difference::Difference;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::roll::Roll;
 use self::set::{Loop, Set, Shared};
@@ -75,6 +77,7 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     heartbeats: Heartbeats,
     reconciling: AbortHandle,
+    sampling: AbortHandle,
     roll: Arc<Roll>,
 }
 
@@ -102,7 +105,8 @@ impl Supervisor {
         // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
-        Supervisor { shared, heartbeats, reconciling, roll: Arc::default() }
+        let sampling = sampler::start(&shared);
+        Supervisor { shared, heartbeats, reconciling, sampling, roll: Arc::default() }
     }
 
     /// Starts all consumers of the configuration.
@@ -277,6 +281,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.roll.end();
         self.reconciling.abort();
+        self.sampling.abort();
         self.shared.set().end_watching();
     }
 }

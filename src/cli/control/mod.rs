@@ -14,7 +14,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::ask::{Answer, At, Daemon};
+use self::ask::Answer;
+pub(super) use self::ask::{At, Daemon};
 pub(super) use self::seek::{SeekArgs, seek};
 use super::Shared;
 use super::exit::Failure;
