@@ -20,6 +20,10 @@
 //! | POST | `/api/v1/consumers/{name}/commit` | stores the durable offset now: 200 and
 //! [`CommitAnswer`]; 404 unknown name or stream; 409 nothing to store; 503 and the reason why it could not be
 //! stored |
+//! | POST | `/api/v1/consumers/{name}/seek` | moves the consumer's position ([`SeekTo`]); the body is JSON: `{"to":
+//! "first" \| "last" \| "next" \| {"offset": N} \| {"timestamp": "…"}, "stream": "…", "dry_run": bool}`. 200 and
+//! [`Sought`]; 202 if it is not done within `wait`; 400 no such request; 404 unknown name or stream; 409 it cannot be
+//! moved there; 503 and the reason why it was not |
 //! | POST | `/api/v1/reload` | reads the configuration again: 200 and [`Reloaded`], 202 if not all consumers are
 //! replaced within `wait`; 422 with every problem if it cannot be used; 409 the daemon shuts down |
 //! | POST | `/api/v1/drain` | ends the daemon as SIGTERM does: 202 |
@@ -52,6 +56,7 @@ pub mod limits;
 mod overview;
 mod page;
 mod routes;
+mod seek;
 mod server;
 pub mod status;
 mod tls;
@@ -60,7 +65,7 @@ pub mod units;
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
-    ProblemView, Reloaded, StreamState, Target, Verb,
+    ProblemView, Reloaded, Seek, SeekError, SeekTo, Sought, StreamState, Target, Verb,
 };
 pub use door::Door;
 pub use overview::{

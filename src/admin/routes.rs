@@ -17,6 +17,7 @@ use super::door::{Door, Errand, Refusal, Sight};
 use super::limits::BODY_BYTES_MAX;
 use super::overview::{ConsumerView, HistoryView, Overview};
 use super::page;
+use super::seek;
 use super::status::Status;
 use crate::telemetry;
 
@@ -40,6 +41,7 @@ pub(super) const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/resume",
     "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/seek",
     "POST /api/v1/reload",
     "POST /api/v1/drain",
 ];
@@ -67,6 +69,7 @@ enum Route<'a> {
     LogLevel,
     Change(Verb, &'a str),
     Commit(&'a str),
+    Seek(&'a str),
     Reload,
     Drain,
 }
@@ -97,6 +100,7 @@ impl Route<'_> {
                     "resume" => Route::Change(Verb::Resume, name),
                     "restart" => Route::Change(Verb::Restart, name),
                     "commit" => Route::Commit(name),
+                    "seek" => Route::Seek(name),
                     _ => return None,
                 }
             }
@@ -105,7 +109,11 @@ impl Route<'_> {
 
     fn allow(&self) -> &'static str {
         match self {
-            Route::Change(..) | Route::Commit(_) | Route::Reload | Route::Drain => "POST",
+            Route::Change(..)
+            | Route::Commit(_)
+            | Route::Seek(_)
+            | Route::Reload
+            | Route::Drain => "POST",
             Route::LogLevel => "GET, HEAD, PUT",
             _ => "GET, HEAD",
         }
@@ -211,6 +219,10 @@ where
         },
         Route::Commit(name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
+            Err(answer) => answer,
+        },
+        Route::Seek(name) => match Ordered::read(name, query) {
+            Ok(ordered) => seek::seek(control, ordered, &body).await,
             Err(answer) => answer,
         },
         Route::Reload => commands::reload(control, query).await,

@@ -16,17 +16,20 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod offsets;
+mod progress;
 pub mod publish;
 pub mod run;
 mod schema;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
 
 use crate::config::{AdminConfig, Config, Env};
 
@@ -34,8 +37,8 @@ use crate::config::{AdminConfig, Config, Env};
 #[derive(Debug, Parser)]
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
-                        70 internal error, 78 bad configuration."
+    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
+                        69 something is unavailable, 70 internal error, 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -74,6 +77,8 @@ enum Command {
     Restart(control::ConsumerArgs),
     /// Make a consumer store its durable offset now
     Commit(control::ConsumerArgs),
+    /// Have the running daemon move a consumer's position, and go on from there
+    Seek(control::SeekArgs),
     /// Make a running daemon read its configuration again, and replace the consumers that have changed
     Reload(control::ReloadArgs),
     /// End a running daemon as SIGTERM does
@@ -82,8 +87,12 @@ enum Command {
     LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
-    /// Count a consumer's dead letters, or replay them through its sink
+    /// Count a consumer's dead letters, print them, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
+    Offsets(offsets::OffsetsArgs),
+    /// Compare what a consumer's sink holds with the stream
+    Verify(verify::VerifyArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -115,6 +124,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
         Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
+        Command::Seek(args) => control::seek(&args, &shared, &env),
         Command::Reload(args) => control::reload(&args, &shared, &env),
         Command::Drain(args) => control::drain(&args, &shared, &env),
         Command::LogLevel(args) => control::log_level(&args, &shared, &env),
@@ -125,6 +135,18 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
+        }
+        Command::Offsets(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(offsets::offsets(config, args, shared.json))
+        }
+        Command::Verify(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(verify::verify(config, args, shared.json));
+            // A read that hangs (a dead disk) must not keep the process alive.
+            runtime.shutdown_background();
+            result
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
@@ -185,6 +207,8 @@ mod tests {
             "rillway publish",
             "rillway dead-letters",
             "rillway dead-letters replay",
+            "rillway verify",
+            "rillway verify c --from x",
             "rillway publish s --lines --ndjson",
             "rillway publish s --generate 5 --lines",
             "rillway publish s --generate 5 input.txt",

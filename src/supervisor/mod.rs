@@ -10,7 +10,7 @@
 //! - [`roll`]: all of these two, which change with the configuration;
 //! - [`difference`] and [`applying`]: from one configuration to another while everything runs;
 //! - [`sampler`]: rates, and the last hour;
-//! - [`verbs`]: what an operator orders; [`pauses`]: what is paused;
+//! - [`verbs`]: what an operator orders; [`seeking`]: a position that is moved; [`pauses`]: what is paused;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -32,6 +32,7 @@ mod plan;
 mod reconcile;
 mod roll;
 mod sampler;
+mod seeking;
 mod set;
 mod sinks;
 mod super_stream;
@@ -50,14 +51,14 @@ use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
 pub use self::difference::Difference;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::roll::Roll;
 use self::set::{Loop, Set, Shared};
 pub use self::super_stream::{SuperPlan, partitions_of};
 use self::watches::Watch;
 pub use self::watches::{Stored, stored_of};
-use crate::admin::{Changed, ControlError, Target, Verb};
+use crate::admin::{Changed, ControlError, Seek, SeekError, Sought, Target, Verb};
 use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
@@ -159,6 +160,14 @@ impl Supervisor {
         wait: Duration,
     ) -> Result<Changed, ControlError> {
         verbs::change(&self.shared, &self.roll, verb, target, wait).await
+    }
+
+    /// Moves the positions of a consumer, or of one of its streams, together; or says what that would do.
+    ///
+    /// # Errors
+    /// If there is no such consumer, or it cannot be moved there.
+    pub async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
+        seeking::seek(&self.shared, &self.roll, target, seek).await
     }
 
     /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows

@@ -53,6 +53,7 @@
 //!
 //! Knows nothing of brokers, retries or metrics.
 
+mod audit;
 mod committer;
 #[cfg(feature = "object-stores")]
 mod connect;
@@ -61,6 +62,7 @@ mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
+mod parquet_read;
 mod place;
 #[cfg(feature = "object-stores")]
 mod remote;
@@ -182,6 +184,15 @@ impl ObjectSink {
             self.objects.pop_front();
         }
         Ok(())
+    }
+
+    /// Moves the position, and drops everything held.
+    async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
+        self.committer.move_to(to).await?;
+        self.objects.clear();
+        self.amid_batch = false;
+        self.flush_at = None;
+        self.run(move |shaper| shaper.move_to(to)).await
     }
 
     async fn run<R: Send + 'static>(
@@ -306,11 +317,12 @@ impl Sink for ObjectSink {
         tracing::warn!(
             "the stream was re-created: its records are added beside those of the old incarnation"
         );
-        self.committer.restart().await?;
-        self.objects.clear();
-        self.amid_batch = false;
-        self.flush_at = None;
-        self.run(Shaper::restart).await
+        self.shift(None).await
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.shift(to).await?;
+        self.position().await
     }
 
     /// Drops everything held. Closing twice is no error.
