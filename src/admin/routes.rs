@@ -215,15 +215,15 @@ where
         },
         Route::Change(verb, name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::change(control, verb, &ordered).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Commit(name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Seek(name) => match Ordered::read(name, query) {
             Ok(ordered) => seek::seek(control, ordered, &body).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Reload => commands::reload(control, query).await,
         Route::Drain => commands::drain(control),
