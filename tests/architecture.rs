@@ -43,6 +43,12 @@ const RULES: &[Rule] = &[
         may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
         never: &["metrics"],
     },
+    // Programs are functions of one message.
+    Rule {
+        module: "transform",
+        may_use: &[],
+        never: &["tokio", "std::net", "std::fs", "std::env", "std::time", "tracing", "metrics"],
+    },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
     Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
     Rule {
@@ -85,6 +91,7 @@ const RULES: &[Rule] = &[
             "sink::declaration",
             "sink::placeholders",
             "sink::registry",
+            "transform",
             "types",
         ],
         never: &["tokio"],
@@ -111,6 +118,7 @@ const RULES: &[Rule] = &[
             "source",
             "sync",
             "telemetry",
+            "transform",
             "types",
             "wire",
         ],
@@ -147,6 +155,7 @@ const RULES: &[Rule] = &[
             "sink",
             "supervisor",
             "telemetry",
+            "transform",
             "types",
             "wire",
         ],

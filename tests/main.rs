@@ -60,6 +60,7 @@ mod super_stream;
 mod systemd;
 mod tls;
 mod torture;
+mod transforms;
 mod versions;
 mod watch;
 mod words;

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod cases;
 pub mod check;
 mod completions;
 mod dead_letters;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
 
 use crate::config::{Config, Env};
 
@@ -59,6 +60,8 @@ enum Command {
     Run,
     /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
+    /// Run the cases of the configuration file ([[test]]) through the programs of their consumers
+    Test(cases::TestArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
@@ -88,6 +91,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
+        Command::Test(args) => cases::test(&shared.load(&env)?, &args, shared.json),
         Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;

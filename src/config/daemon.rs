@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::consumer::ConsumerConfig;
+use super::cases::TestConfig;
 use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub consumers: Vec<ConsumerConfig>,
     /// References of other programs, of which the lag is shown.
     pub watches: Vec<WatchConfig>,
+    /// Cases of the consumers' programs.
+    pub tests: Vec<TestConfig>,
 }
 
 /// `[admin]`: the HTTP server for metrics, health and status.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::consumer::ConsumerKeys;
 use super::daemon::{AdminConfig, LogConfig};
+use super::cases::TestKeys;
 use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};
 
@@ -41,6 +42,9 @@ pub(super) struct RootKeys {
     /// References of other programs, of which the lag is shown.
     #[schemars(with = "Vec<WatchKeys>")]
     pub(super) watch: Vec<Value>,
+    /// Cases of the consumers' programs, for `rillway test`.
+    #[schemars(with = "Vec<TestKeys>")]
+    pub(super) test: Vec<Value>,
 }
 
 impl Default for RootKeys {
@@ -53,6 +57,7 @@ impl Default for RootKeys {
             shutdown_grace: HumanDuration::secs(10),
             consumer: Vec::new(),
             watch: Vec::new(),
+            test: Vec::new(),
         }
     }
 }

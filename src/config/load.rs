@@ -15,6 +15,7 @@ use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
 use super::validate::check_together;
+use super::cases::TestConfig;
 use super::watch::WatchConfig;
 use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
@@ -151,6 +152,7 @@ impl<'a> Layers<'a> {
             ));
         }
         let mut consumers = Vec::new();
+        let configured = keys.consumer.len();
         for (i, value) in keys.consumer.into_iter().enumerate() {
             let at = format!("consumer[{i}]");
             if let Some(consumer) = ConsumerConfig::from_value(value, &at, self.folder(), problems)
@@ -160,6 +162,8 @@ impl<'a> Layers<'a> {
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
         let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
+        let all_were_read = consumers.len() == configured;
+        let tests = TestConfig::all(keys.test, &consumers, all_were_read, problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -173,6 +177,7 @@ impl<'a> Layers<'a> {
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
             watches,
+            tests,
         })
     }
 

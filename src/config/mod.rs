@@ -15,6 +15,7 @@
 //! secrets, [`secrets`] resolves the references, and the types of [`keys`], [`consumer`] and the
 //! sinks' registry read the tree.
 
+mod cases;
 pub mod consumer;
 mod create;
 mod daemon;
@@ -27,6 +28,7 @@ mod keys;
 mod load;
 mod names;
 mod policies;
+mod program;
 mod schema;
 mod secrets;
 mod shape;
@@ -41,6 +43,7 @@ pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
     RestartConfig,
 };
+pub use cases::{Expected, TestConfig};
 pub use create::CreateConfig;
 pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;

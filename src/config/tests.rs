@@ -2,6 +2,7 @@
 
 mod files;
 mod identity;
+mod programs;
 mod secrets;
 mod shapes;
 mod sinks;

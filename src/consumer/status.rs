@@ -9,6 +9,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::skips::Skips;
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
 use crate::flow::trouble::{Past, Trouble};
@@ -28,6 +29,8 @@ const FLOWING_MAX: Duration = Duration::from_millis(500);
 pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
+    /// The message at which it has halted, and an order to leave that out.
+    pub skips: Skips,
     inner: Mutex<Facts>,
     /// Runs in a row that failed.
     starts: Mutex<Trouble>,
@@ -114,7 +117,8 @@ impl Status {
             restarts: 0,
             turned: Timestamp::now(),
         };
-        Status { metrics, inner: Mutex::new(facts), starts: Mutex::default() }
+        let skips = Skips::default();
+        Status { metrics, skips, inner: Mutex::new(facts), starts: Mutex::default() }
     }
 
     /// A copy of the current facts.

@@ -226,6 +226,8 @@ pub enum BadReason {
     Misfit,
     /// The destination refuses this value.
     Refused,
+    /// The consumer's own program (`where`, `map`) fails on it.
+    Program,
 }
 
 impl BadReason {
@@ -236,6 +238,7 @@ impl BadReason {
             BadReason::OverLimit => "over_limit",
             BadReason::Misfit => "misfit",
             BadReason::Refused => "refused",
+            BadReason::Program => "program",
         }
     }
 }

@@ -41,4 +41,5 @@ mod odd_tests;
 mod tests;
 
 pub use self::declared::{BodyAs, Columns};
-pub use self::value::Value;
+pub use self::lookup::json_of_body;
+pub use self::value::{Value, value_as_json};

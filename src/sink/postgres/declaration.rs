@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::TlsConfig;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
@@ -57,6 +58,10 @@ impl Declaration for PostgresSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         vec![("table", self.table.as_str().into())]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
@@ -85,6 +86,10 @@ impl Declaration for SqliteSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let table = self.table.iter().map(|table| ("table", table.into()));

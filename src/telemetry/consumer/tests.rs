@@ -49,6 +49,7 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     let series = scrape(|m| {
         m.show_dead_letters();
         m.show_filtered();
+        m.show_dropped();
     });
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
@@ -90,6 +91,7 @@ fn every_series_carries_the_labels_of_the_table() {
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
         m.show_filtered();
+        m.show_dropped();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,
