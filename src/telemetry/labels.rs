@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_set_is_closed_and_without_doubles() {
-        check::<LostReason>(7);
+        check::<LostReason>(8);
         check::<StoreResult>(3);
         check::<State>(10);
         check::<RestartReason>(10);

@@ -105,6 +105,9 @@ impl ValT for Value {
                 }
             }
             Value::Str(text) => {
+                if !take(text.len() as u64) {
+                    return Ok(Value::Null);
+                }
                 let (from, to) = bounds(&range, text.chars().count())?;
                 let part: String = text.chars().skip(from).take(to - from).collect();
                 Ok(Value::text(part))
@@ -264,13 +267,16 @@ pub(super) fn indices(value: &Value, what: &Value) -> ValR<Value> {
         }
         (Value::Arr(list), Value::Arr(part)) => {
             let (items, part) = (list.items(), part.items());
-            if part.is_empty() {
+            if part.is_empty() || !take(8 * (items.len() * part.len()) as u64) {
                 return Ok(Value::list(Vec::new()));
             }
             let windows = items.windows(part.len()).enumerate();
             windows.filter(|(_, window)| *window == part).map(|(nth, _)| Value::from(nth)).collect()
         }
         (Value::Arr(list), item) => {
+            if !take(8 * list.items().len() as u64) {
+                return Ok(Value::list(Vec::new()));
+            }
             let items = list.items().iter().enumerate();
             items.filter(|(_, one)| *one == item).map(|(nth, _)| Value::from(nth)).collect()
         }

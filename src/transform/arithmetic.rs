@@ -43,6 +43,9 @@ impl Sub for Value {
                 Value::Num(a.calculate(&b, i64::checked_sub, |a, b| a - b))
             }
             (Value::Arr(a), Value::Arr(b)) => {
+                if !take(16 * (a.items().len() + b.items().len()) as u64) {
+                    return Ok(Value::Null);
+                }
                 let mut items = Array::into_items(a);
                 let mut out: Vec<&Value> = b.items().iter().collect();
                 out.sort();

@@ -82,17 +82,18 @@ pub(super) fn spend(limit: Limit) {
     if REACHED.get().is_none() {
         REACHED.set(Some(limit));
     }
+    LEFT.set(0);
 }
 
 /// Counts memory. False if there is not that much left.
 #[inline]
 pub(super) fn take(bytes: u64) -> bool {
     match LEFT.get().checked_sub(bytes) {
-        Some(left) if !is_spent() => {
+        Some(left) => {
             LEFT.set(left);
             true
         }
-        _ => {
+        None => {
             spend(Limit::Work);
             false
         }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jaq_core::load::{self, Arena, File, Loader, lex, parse};
+use jaq_core::load::{self, Arena, File, Loader, parse};
 use jaq_core::{Compiler, Ctx, DataT, Exn, Filter, Lut, Vars, compile, data::HasLut};
 
 use super::budget::{self, Limit};
@@ -129,10 +129,7 @@ fn of_load(text: &str, error: load::Error<&str>) -> NoProgram {
         load::Error::Lex(errors) => {
             let error = errors.into_iter().next();
             error.map_or_else(|| NoProgram::at(text, 0, "it cannot be read"), |(expected, rest)| {
-                let what = match expected {
-                    lex::Expect::Delim(_) => format!("a {} is missing for this", expected.as_str()),
-                    _ => format!("a {} is expected{}", expected.as_str(), instead(rest)),
-                };
+                let what = format!("a {} is expected{}", expected.as_str(), instead(rest));
                 NoProgram::at(text, byte_of(text, rest), what)
             })
         }

@@ -148,6 +148,7 @@ fn has(value: &Value, key: &Value) -> ValR<Value> {
 
 fn from_json(value: Value) -> ValR<Value> {
     match &value {
+        Value::Str(text) if !take(text.len() as u64) => Ok(Value::Null),
         Value::Str(text) => read::read(text.as_bytes(), &read::Wanted::All)
             .map_err(|error| Error::str(format_args!("{value} is not JSON: {error}"))),
         _ => Err(Error::typ(value, "a string")),
@@ -157,6 +158,7 @@ fn from_json(value: Value) -> ValR<Value> {
 fn to_number(value: Value) -> ValR<Value> {
     match &value {
         Value::Num(_) => Ok(value),
+        Value::Str(text) if !take(text.len() as u64) => Ok(Value::Null),
         Value::Str(text) => match read::read(text.trim().as_bytes(), &read::Wanted::All) {
             Ok(number @ Value::Num(_)) => Ok(number),
             _ => Err(Error::str(format_args!("{value} is not a number"))),

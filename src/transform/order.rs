@@ -10,7 +10,11 @@ impl Ord for Value {
     fn cmp(&self, other: &Value) -> Ordering {
         match (self, other) {
             (Value::Num(left), Value::Num(right)) => left.order(right),
-            (Value::Str(left), Value::Str(right)) => left.cmp(right),
+            (Value::Str(left), Value::Str(right)) => {
+                // When nothing is left, the result is not used.
+                take(left.len().min(right.len()) as u64 / 16);
+                left.cmp(right)
+            }
             (Value::Arr(left), Value::Arr(right)) => {
                 if Rc::ptr_eq(left, right) || !may_look(self, other) {
                     return Ordering::Equal;

@@ -55,7 +55,7 @@ fn cases_that_make_no_sense_are_refused() {
         ("consumer = \"a\"\nbody = 1\ndropped = true\nexpect_row = { a = 1 }", "has no row"),
         ("consumer = \"a\"\nbody = 1\ndropped = true\ntimestamp = \"noon\"", "expected as in"),
         ("consumer = \"a\"\nbody = 1\ndroped = true", "did you mean `dropped`?"),
-        ("consumer = \"a\"\ndropped = true", "missing field `body`"),
+        ("consumer = \"a\"\ndropped = true", "the key `body` is missing"),
     ] {
         let said = problems(&with("", &format!("[[test]]\n{keys}\n")), &Env::default());
         assert!(said.iter().any(|said| said.contains(says)), "{keys}: {said:?}");

@@ -39,7 +39,12 @@ impl Sink for Noting {
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         let bodies = batch.records().map(|record| {
             let message = Amqp::parse(record.message).unwrap();
-            let body = carried(&message).unwrap();
+            let mut body = carried(&message).unwrap().into_owned();
+            if self.0 == "letters" {
+                // The message as it was published.
+                let published = Amqp::parse(&body).unwrap();
+                body = carried(&published).unwrap().into_owned();
+            }
             let body = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
             (record.offset.0, body)
         });

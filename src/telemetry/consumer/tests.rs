@@ -76,8 +76,8 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         assert_eq!(*value, f64::from(u8::from(one)), "{name}");
     }
     for (reason, count) in [
-        ("rillway_lost_messages_total", 7),
-        ("rillway_dead_letter_messages_total", 4),
+        ("rillway_lost_messages_total", 8),
+        ("rillway_dead_letter_messages_total", 5),
         ("rillway_restarts_total", 10),
     ] {
         assert_eq!(series.keys().filter(|s| name_of(s) == reason).count(), count);
