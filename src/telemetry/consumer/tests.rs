@@ -6,7 +6,7 @@ use super::*;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
-use crate::telemetry::{WatchMetrics, identity};
+use crate::telemetry::{WatchMetrics, access, identity};
 
 /// Runs `f` with a recorder of its own, and yields every line of the scrape that holds a figure.
 fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
@@ -15,6 +15,7 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
         prometheus::describe();
         identity::tls_in_use();
         identity::token_in_use("t");
+        access::in_use();
         WatchMetrics::new(&"r".into(), &"s".into());
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
@@ -90,6 +91,8 @@ fn every_series_carries_the_labels_of_the_table() {
         m.show_dead_letters();
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
+        reloads::started(Timestamp(7000));
+        reloads::reloaded(ConfigResult::Failed, Timestamp(8000));
         m.show_filtered();
         m.show_dropped();
         for gauge in [
