@@ -43,12 +43,7 @@ const RULES: &[Rule] = &[
         may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
         never: &["metrics"],
     },
-    // Programs are functions of one message.
-    Rule {
-        module: "transform",
-        may_use: &[],
-        never: &["tokio", "std::net", "std::fs", "std::env", "std::time", "tracing", "metrics"],
-    },
+    Rule { module: "transform", may_use: &[], never: &["tokio", "std::fs", "std::env", "tracing"] },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
     Rule {
         module: "admin",

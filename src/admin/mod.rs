@@ -17,6 +17,9 @@
 //! | POST | `/api/v1/consumers/{name}/commit` | stores the durable offset now: 200 and
 //! [`CommitAnswer`]; 404 unknown name or stream; 409 nothing to store; 503 and the reason why it could not be
 //! stored |
+//! | POST | `/api/v1/consumers/{name}/skip` | leaves out the message at which the consumer has halted, once, and starts
+//! it. The body is `{"offset": 7, "stream": "s", "dead_letter": true}`, of which only the offset is needed. 200 and
+//! [`Changed`], 202 if it does not work again within `wait`; 409 if it has not halted there |
 //! | POST | `/api/v1/reload` | reads the configuration again: 200 and [`Reloaded`], 202 if not all consumers are
 //! replaced within `wait`; 422 with every problem if it cannot be used; 409 the daemon shuts down |
 //! | POST | `/api/v1/drain` | ends the daemon as SIGTERM does: 202 |
@@ -55,7 +58,7 @@ mod tls;
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
-    ProblemView, Reloaded, StreamState, Target, Verb,
+    ProblemView, Reloaded, SkipOrder, StreamState, Target, Verb,
 };
 pub use door::Door;
 pub use overview::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};

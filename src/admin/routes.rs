@@ -36,6 +36,7 @@ const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/resume",
     "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/skip",
     "POST /api/v1/reload",
     "POST /api/v1/drain",
 ];
@@ -60,6 +61,7 @@ enum Route<'a> {
     LogLevel,
     Change(Verb, &'a str),
     Commit(&'a str),
+    Skip(&'a str),
     Reload,
     Drain,
 }
@@ -87,6 +89,7 @@ impl Route<'_> {
                     "resume" => Route::Change(Verb::Resume, name),
                     "restart" => Route::Change(Verb::Restart, name),
                     "commit" => Route::Commit(name),
+                    "skip" => Route::Skip(name),
                     _ => return None,
                 }
             }
@@ -95,7 +98,11 @@ impl Route<'_> {
 
     fn allow(&self) -> &'static str {
         match self {
-            Route::Change(..) | Route::Commit(_) | Route::Reload | Route::Drain => "POST",
+            Route::Change(..)
+            | Route::Commit(_)
+            | Route::Skip(_)
+            | Route::Reload
+            | Route::Drain => "POST",
             Route::LogLevel => "GET, HEAD, PUT",
             _ => "GET, HEAD",
         }
@@ -195,6 +202,7 @@ where
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
             Err(answer) => answer,
         },
+        Route::Skip(name) => commands::skip(control, name, query, &body).await,
         Route::Reload => commands::reload(control, query).await,
         Route::Drain => commands::drain(control),
     }

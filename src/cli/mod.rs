@@ -72,6 +72,8 @@ enum Command {
     Resume(control::ConsumerArgs),
     /// Restart a consumer; also one that has halted
     Restart(control::ConsumerArgs),
+    /// Leave out the one message at which a consumer has halted, and restart the consumer
+    Skip(control::SkipArgs),
     /// Make a consumer store its durable offset now
     Commit(control::ConsumerArgs),
     /// Make a running daemon read its configuration again, and replace the consumers that have changed
@@ -114,6 +116,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
+        Command::Skip(args) => control::skip(&args, &shared, &env),
         Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
         Command::Reload(args) => control::reload(&args, &shared, &env),
         Command::Drain(args) => control::drain(&args, &shared, &env),

@@ -101,7 +101,8 @@ impl TestConfig {
                 }
             };
             let consumer = consumers.iter().find(|(_, one)| one.name.as_str() == keys.consumer);
-            let mut bad = |key: &str, what: String| problems.push(Problem::new(join(&at, key), what));
+            let mut bad =
+                |key: &str, what: String| problems.push(Problem::new(join(&at, key), what));
             match consumer {
                 None if all_were_read => {
                     bad("consumer", format!("there is no consumer {:?}", keys.consumer));
@@ -138,7 +139,10 @@ impl TestConfig {
             (None, None, Some(part)) => Expected::Bad(part),
             (None, None, None) if keys.expect_row.is_some() => Expected::Kept,
             (None, None, None) => {
-                bad("expect", "the case expects nothing: give `expect`, `dropped` or `bad`".to_owned());
+                bad(
+                    "expect",
+                    "the case expects nothing: give `expect`, `dropped` or `bad`".to_owned(),
+                );
                 return None;
             }
             _ => {

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::admin::AdminConfig;
-use super::consumer::ConsumerConfig;
 use super::cases::TestConfig;
+use super::consumer::ConsumerConfig;
 use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
 

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::AdminConfig;
-use super::consumer::ConsumerKeys;
 use super::cases::TestKeys;
+use super::consumer::ConsumerKeys;
 use super::daemon::LogConfig;
 use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};

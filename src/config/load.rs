@@ -6,6 +6,7 @@ use config::FileFormat;
 use serde_json::Value;
 
 use super::admin::AdminConfig;
+use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
 use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
@@ -17,7 +18,6 @@ use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
 use super::validate::check_together;
-use super::cases::TestConfig;
 use super::watch::WatchConfig;
 use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};

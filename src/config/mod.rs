@@ -42,11 +42,11 @@ mod watch;
 mod tests;
 
 pub use admin::{AdminConfig, AdminTls};
+pub use cases::{Expected, TestConfig};
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
     RestartConfig,
 };
-pub use cases::{Expected, TestConfig};
 pub use create::CreateConfig;
 pub use daemon::{Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;

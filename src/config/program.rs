@@ -10,7 +10,10 @@ use crate::transform::Program;
 
 /// A program, as it is written.
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a program in the language jq, as in '.region == \"eu\"', or { file = \"PATH\" }")]
+#[serde(
+    untagged,
+    expecting = "a program in the language jq, as in '.region == \"eu\"', or { file = \"PATH\" }"
+)]
 pub(super) enum ProgramKeys {
     /// The program itself, in the language jq.
     Text(String),
@@ -41,7 +44,8 @@ impl ProgramKeys {
                 match std::fs::read_to_string(&path) {
                     Ok(text) => (text, format!("{}: ", path.display())),
                     Err(error) => {
-                        let what = format!("cannot read the program in {}: {error}", path.display());
+                        let what =
+                            format!("cannot read the program in {}: {error}", path.display());
                         problems.push(Problem::new(at, what));
                         return None;
                     }
@@ -58,7 +62,8 @@ impl ProgramKeys {
     }
 }
 
-#[cfg(all(test, feature = "transform"))]
+#[cfg(test)]
+#[cfg(feature = "transform")]
 mod tests {
     use super::*;
 
@@ -71,7 +76,10 @@ mod tests {
             ("\".a == 1\"", None),
             ("{\"file\": \"good.jq\"}", None),
             ("\".a ==\"", Some("line 1, column 6 of the program: a term is expected")),
-            ("{\"file\": \"bad.jq\"}", Some("bad.jq: line 2, column 3 of the program: there is no function")),
+            (
+                "{\"file\": \"bad.jq\"}",
+                Some("bad.jq: line 2, column 3 of the program: there is no function"),
+            ),
             ("{\"file\": \"none.jq\"}", Some("cannot read the program in")),
         ] {
             let keys: ProgramKeys = serde_json::from_str(keys).unwrap();
@@ -79,7 +87,10 @@ mod tests {
             let program = keys.compile("consumer[0].map", folder.path(), &mut problems);
             let said = problems.first().map(ToString::to_string);
             assert_eq!(program.is_some(), says.is_none());
-            assert!(said.as_deref().unwrap_or_default().contains(says.unwrap_or_default()), "{said:?}");
+            assert!(
+                said.as_deref().unwrap_or_default().contains(says.unwrap_or_default()),
+                "{said:?}"
+            );
         }
         assert!(serde_json::from_str::<ProgramKeys>("{\"fil\": \"x\"}").is_err());
     }

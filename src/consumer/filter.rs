@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use crate::wire::block::Record;
 use crate::sink::columns::{Columns, Value};
 use crate::sink::{BadRecord, discreet};
-use crate::types::column::{Column, ColumnType, OnMisfit, Source};
 use crate::types::StreamName;
+use crate::types::column::{Column, ColumnType, OnMisfit, Source};
+use crate::wire::block::Record;
 
 /// Name of the value in the report of a bad message.
 const NAME: &str = "filter.by";

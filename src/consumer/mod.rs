@@ -27,8 +27,8 @@ mod orders;
 mod resumption;
 mod roster;
 mod session;
-mod sinking;
 mod sifting;
+mod sinking;
 mod skips;
 mod spec;
 mod state_file;
@@ -39,15 +39,15 @@ mod worker;
 
 pub use brain::{NotCommitted, Outcome};
 pub use filter::Filter;
-pub use sifting::{Sifted, Sifter};
-pub use skips::{NotThere, Skips};
-pub use transform::{Transform, Verdict};
 pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
+pub use sifting::{Sifted, Sifter};
+pub use skips::{NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile};
 pub use status::{Facts, Status};
+pub use transform::{Transform, Verdict};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};

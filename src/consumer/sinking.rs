@@ -379,7 +379,8 @@ mod letter_tests;
 mod order_tests;
 #[cfg(test)]
 mod part_tests;
-#[cfg(all(test, feature = "transform"))]
+#[cfg(test)]
+#[cfg(feature = "transform")]
 mod program_tests;
 #[cfg(test)]
 mod tests;

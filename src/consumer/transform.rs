@@ -99,7 +99,8 @@ impl Transform {
 
 /// Everything of a message but its body, as JSON.
 fn of_message(about: &Mutex<About>, record: Record<'_>) -> Result<Vec<u8>, BadRecord> {
-    let without = with_body(record.message, b"").map_err(|error| undecodable(record.offset, &error))?;
+    let without =
+        with_body(record.message, b"").map_err(|error| undecodable(record.offset, &error))?;
     let mut line = Vec::new();
     lock(about).0.append(Record { message: &without, ..record }, &mut line)?;
     // Of no bytes the body is the last member, and the line's end.

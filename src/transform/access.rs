@@ -57,7 +57,9 @@ impl ValT for Value {
                     .map(|(index, item)| Ok((Value::from(index), item))),
             ),
             Value::Obj(object) => Box::new(
-                Object::into_entries(object).into_iter().map(|(key, item)| Ok((Value::Str(key), item))),
+                Object::into_entries(object)
+                    .into_iter()
+                    .map(|(key, item)| Ok((Value::Str(key), item))),
             ),
             other => once(Err(no_parts(other))),
         }
@@ -75,7 +77,9 @@ impl ValT for Value {
 
     fn index(self, index: &Self) -> ValR<Self> {
         match (&self, index) {
-            (Value::Null, Value::Null | Value::Str(_) | Value::Num(_) | Value::Obj(_)) => Ok(Value::Null),
+            (Value::Null, Value::Null | Value::Str(_) | Value::Num(_) | Value::Obj(_)) => {
+                Ok(Value::Null)
+            }
             (Value::Obj(object), Value::Str(key)) => {
                 Ok(object.entries().get(key).cloned().unwrap_or_default())
             }
@@ -142,9 +146,7 @@ impl ValT for Value {
         f: impl Fn(Self) -> I,
     ) -> ValX<'a, Self> {
         match (self, index) {
-            (Value::Null, Value::Str(_)) => {
-                Value::Obj(Rc::default()).map_index(index, opt, f)
-            }
+            (Value::Null, Value::Str(_)) => Value::Obj(Rc::default()).map_index(index, opt, f),
             (Value::Null, Value::Num(_)) => Value::Arr(Rc::default()).map_index(index, opt, f),
             (Value::Obj(object), Value::Str(key)) => {
                 let old = object.entries().get(key).cloned().unwrap_or_default();
@@ -192,7 +194,8 @@ impl ValT for Value {
             Value::Arr(array) => array,
             Value::Null => Rc::default(),
             other => {
-                return opt.fail(other, |v| Exn::from(Error::typ(v, "a list, whose slices can be set")));
+                return opt
+                    .fail(other, |v| Exn::from(Error::typ(v, "a list, whose slices can be set")));
             }
         };
         let (from, to) = match bounds(&range, array.items().len()) {

@@ -10,7 +10,10 @@ use super::needs;
 use super::read::{Wanted, read};
 use super::value::Value;
 use super::write::{Unwritable, write};
-use super::{BODY_BYTES_MAX, Failure, Input, MESSAGE, NoProgram, PROGRAM_BYTES_MAX, RESULT_BYTES_MAX, natives};
+use super::{
+    BODY_BYTES_MAX, Failure, Input, MESSAGE, NoProgram, PROGRAM_BYTES_MAX, RESULT_BYTES_MAX,
+    natives,
+};
 
 /// The kind of data that the interpreter works on.
 pub(super) struct Jq;
@@ -58,7 +61,10 @@ const LEFT_OUT: &[&str] = &[
 
 /// Functions of jq that a user may look for, and that are not here on purpose.
 const REFUSED: &[(&str, &str)] = &[
-    ("now", "a result depends on the message alone: `$message.timestamp` is the time at which it was stored"),
+    (
+        "now",
+        "a result depends on the message alone: `$message.timestamp` is the time at which it was stored",
+    ),
     ("localtime", "times are in UTC: use gmtime"),
     ("strflocaltime", "times are in UTC: use strftime"),
     ("input", "a program has one message"),
@@ -124,26 +130,36 @@ fn of_load(text: &str, error: load::Error<&str>) -> NoProgram {
     match error {
         load::Error::Io(modules) => {
             let at = modules.first().map_or(0, |(name, _)| byte_of(text, name));
-            NoProgram::at(text, at, "modules are not available here: write the definitions into the program")
+            NoProgram::at(
+                text,
+                at,
+                "modules are not available here: write the definitions into the program",
+            )
         }
         load::Error::Lex(errors) => {
             let error = errors.into_iter().next();
-            error.map_or_else(|| NoProgram::at(text, 0, "it cannot be read"), |(expected, rest)| {
-                let what = format!("a {} is expected{}", expected.as_str(), instead(rest));
-                NoProgram::at(text, byte_of(text, rest), what)
-            })
+            error.map_or_else(
+                || NoProgram::at(text, 0, "it cannot be read"),
+                |(expected, rest)| {
+                    let what = format!("a {} is expected{}", expected.as_str(), instead(rest));
+                    NoProgram::at(text, byte_of(text, rest), what)
+                },
+            )
         }
         load::Error::Parse(errors) => {
             let error = errors.into_iter().next();
-            error.map_or_else(|| NoProgram::at(text, 0, "it cannot be parsed"), |(expected, found)| {
-                let expected = match expected {
-                    parse::Expect::Just(what) => format!("`{what}`"),
-                    parse::Expect::Nothing => "the end".to_owned(),
-                    other => format!("a {}", other.as_str()),
-                };
-                let what = format!("{expected} is expected{}", instead(found));
-                NoProgram::at(text, byte_of(text, found), what)
-            })
+            error.map_or_else(
+                || NoProgram::at(text, 0, "it cannot be parsed"),
+                |(expected, found)| {
+                    let expected = match expected {
+                        parse::Expect::Just(what) => format!("`{what}`"),
+                        parse::Expect::Nothing => "the end".to_owned(),
+                        other => format!("a {}", other.as_str()),
+                    };
+                    let what = format!("{expected} is expected{}", instead(found));
+                    NoProgram::at(text, byte_of(text, found), what)
+                },
+            )
         }
     }
 }
@@ -167,7 +183,9 @@ fn of_compile(text: &str, (name, undefined): compile::Error<&str>) -> NoProgram 
             format!("there is no function `{name}` with {arity} arguments")
         }
         (None, compile::Undefined::Var) => {
-            format!("there is no variable `{name}`: besides those that the program binds there is {MESSAGE}")
+            format!(
+                "there is no variable `{name}`: besides those that the program binds there is {MESSAGE}"
+            )
         }
         (None, other) => format!("there is no {} `{name}`", other.as_str()),
     };
@@ -180,8 +198,10 @@ impl Compiled {
     }
 
     pub(super) fn keeps(&self, input: Input<'_>) -> Result<bool, Failure> {
-        let several = "it has more than one result, and a message is kept or not: use any(…) or all(…)";
-        self.run(input, several, |result| Ok(jaq_core::ValT::as_bool(&result))).map(Option::unwrap_or_default)
+        let several =
+            "it has more than one result, and a message is kept or not: use any(…) or all(…)";
+        self.run(input, several, |result| Ok(jaq_core::ValT::as_bool(&result)))
+            .map(Option::unwrap_or_default)
     }
 
     pub(super) fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
@@ -189,12 +209,12 @@ impl Compiled {
                        list, as in [ … ], or use first(…)";
         self.run(input, several, |result| {
             write(&result, RESULT_BYTES_MAX).map_err(|why| match why {
-                Unwritable::TooLong => over_limit(format!(
-                    "its result is longer than {RESULT_BYTES_MAX} bytes"
-                )),
-                Unwritable::NotFinite => {
-                    failed("its result holds a number that JSON cannot write (nan or infinite)".to_owned())
+                Unwritable::TooLong => {
+                    over_limit(format!("its result is longer than {RESULT_BYTES_MAX} bytes"))
                 }
+                Unwritable::NotFinite => failed(
+                    "its result holds a number that JSON cannot write (nan or infinite)".to_owned(),
+                ),
             })
         })
     }
@@ -218,8 +238,9 @@ impl Compiled {
                 .map_err(|error| failed(format!("the body is not JSON: {error}")))?;
             let message = match input.message.filter(|_| self.wants_message) {
                 // It is our own.
-                Some(message) => read(message, &Wanted::All)
-                    .map_err(|error| failed(format!("internal error: {MESSAGE} is not JSON: {error}")))?,
+                Some(message) => read(message, &Wanted::All).map_err(|error| {
+                    failed(format!("internal error: {MESSAGE} is not JSON: {error}"))
+                })?,
                 None => Value::Null,
             };
             let ctx = Ctx::<Jq>::new(Counted(&self.filter.lut), Vars::new([message]));
@@ -237,9 +258,9 @@ impl Compiled {
         match (budget::reached(), ran) {
             (Some(limit), _) => Err(over_limit(of_limit(limit))),
             (None, Ok(result)) => result,
-            (None, Err(_)) => {
-                Err(failed("internal error: the interpreter has failed; please report it".to_owned()))
-            }
+            (None, Err(_)) => Err(failed(
+                "internal error: the interpreter has failed; please report it".to_owned(),
+            )),
         }
     }
 }

@@ -47,7 +47,8 @@ use without as language;
 
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(all(test, feature = "transform"))]
+#[cfg(test)]
+#[cfg(feature = "transform")]
 mod tests;
 
 use std::fmt;
@@ -125,9 +126,9 @@ pub struct Input<'a> {
 pub fn on_large_stack<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, String> {
     let thread = std::thread::Builder::new().stack_size(THREAD_STACK_BYTES);
     std::thread::scope(|scope| match thread.spawn_scoped(scope, job) {
-        Ok(thread) => {
-            thread.join().map_err(|_| "internal error: its thread has ended; please report it".to_owned())
-        }
+        Ok(thread) => thread
+            .join()
+            .map_err(|_| "internal error: its thread has ended; please report it".to_owned()),
         Err(error) => Err(format!("no thread can be started: {error}")),
     })
 }

@@ -105,7 +105,9 @@ fn contains(whole: &Value, part: &Value) -> Result<bool, Failed> {
         return Ok(false);
     }
     Ok(match (whole, part) {
-        (Value::Str(whole), Value::Str(part)) => take(whole.len() as u64) && whole.contains(&**part),
+        (Value::Str(whole), Value::Str(part)) => {
+            take(whole.len() as u64) && whole.contains(&**part)
+        }
         (Value::Arr(whole), Value::Arr(part)) => {
             for item in part.items() {
                 let mut is_in = false;
@@ -222,14 +224,17 @@ fn texts() -> Vec<Native> {
     vec![
         ("escape_html", v(0), |cv| {
             bome(of_text(&cv.1, |text| {
-                let escaped = HTML.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+                let escaped =
+                    HTML.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
                 Ok(escaped)
             }))
         }),
         ("unescape_html", v(0), |cv| {
             bome(of_text(&cv.1, |text| {
-                let plain =
-                    HTML.iter().rev().fold(text.to_owned(), |text, (to, from)| text.replace(from, to));
+                let plain = HTML
+                    .iter()
+                    .rev()
+                    .fold(text.to_owned(), |text, (to, from)| text.replace(from, to));
                 Ok(plain)
             }))
         }),
@@ -237,7 +242,9 @@ fn texts() -> Vec<Native> {
             bome(of_text(&cv.1, |text| Ok(utf8_percent_encode(text, URI).to_string())))
         }),
         ("decode_uri", v(0), |cv| {
-            bome(of_text(&cv.1, |text| Ok(percent_decode_str(text).decode_utf8_lossy().into_owned())))
+            bome(of_text(&cv.1, |text| {
+                Ok(percent_decode_str(text).decode_utf8_lossy().into_owned())
+            }))
         }),
         ("encode_base64", v(0), |cv| bome(of_text(&cv.1, |text| Ok(STANDARD.encode(text))))),
         ("decode_base64", v(0), |cv| {

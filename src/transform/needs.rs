@@ -12,7 +12,8 @@ use jaq_core::path::{Opt, Part};
 use super::read::Wanted;
 
 /// Functions whose arguments get the same input, and that do not look at it themselves.
-const TRANSPARENT: &[(&str, usize)] = &[("select", 1), ("true", 0), ("false", 0), ("null", 0), ("empty", 0)];
+const TRANSPARENT: &[(&str, usize)] =
+    &[("select", 1), ("true", 0), ("false", 0), ("null", 0), ("empty", 0)];
 
 /// What a program needs.
 pub(super) fn of(text: &str) -> Wanted {
@@ -53,7 +54,9 @@ fn see(term: &Term<&str>, ignored: bool, keys: &mut Vec<String>) -> bool {
                 true => see(left, true, keys) && see(right, ignored, keys),
                 false => see(left, false, keys),
             },
-            BinaryOp::Comma | BinaryOp::Alt => see(left, ignored, keys) && see(right, ignored, keys),
+            BinaryOp::Comma | BinaryOp::Alt => {
+                see(left, ignored, keys) && see(right, ignored, keys)
+            }
             BinaryOp::Or | BinaryOp::And | BinaryOp::Math(_) | BinaryOp::Cmp(_) => {
                 see(left, false, keys) && see(right, false, keys)
             }
@@ -70,7 +73,8 @@ fn see(term: &Term<&str>, ignored: bool, keys: &mut Vec<String>) -> bool {
             let mut parts = path.0.iter();
             // `.key?` of what is no object is nothing, as of all of it.
             let first = parts.next();
-            let Some((Part::Index(Term::Str(None, text)), Opt::Essential | Opt::Optional)) = first else {
+            let Some((Part::Index(Term::Str(None, text)), Opt::Essential | Opt::Optional)) = first
+            else {
                 return false;
             };
             let Some(key) = literal(text) else { return false };

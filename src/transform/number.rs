@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_digits() {
-        for text in ["0", "-0", "1.0", "1e2", "9223372036854775808", "0.10000000000000000001", "-1E+9"]
+        for text in
+            ["0", "-0", "1.0", "1e2", "9223372036854775808", "0.10000000000000000001", "-1E+9"]
         {
             assert_eq!(Number::of_text(text).to_string(), text);
         }

@@ -165,7 +165,11 @@ fn compiled(regex: &str, letters: &str) -> Result<(Flags, Regex), Failed> {
             'p' => {
                 builder.multi_line(true).dot_matches_new_line(true);
             }
-            _ => return Err(Error::str(format_args!("{letter:?} is no flag of a regular expression"))),
+            _ => {
+                return Err(Error::str(format_args!(
+                    "{letter:?} is no flag of a regular expression"
+                )));
+            }
         }
     }
     let key = format!("{letters}/{regex}");

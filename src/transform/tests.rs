@@ -60,7 +60,10 @@ fn what_is_not_touched_stays_as_it_is() {
     }
     assert_eq!(reshape(".", "{\"a\":1,\"b\":2,\"a\":3}"), Ok(Some("{\"a\":3,\"b\":2}".to_owned())));
     assert_eq!(reshape(".", "\"\\ud834\\udd1e\""), Ok(Some("\"𝄞\"".to_owned())));
-    assert_eq!(reshape("del(.b)", "{\"a\":1.0,\"b\":2,\"c\":3}"), Ok(Some("{\"a\":1.0,\"c\":3}".to_owned())));
+    assert_eq!(
+        reshape("del(.b)", "{\"a\":1.0,\"b\":2,\"c\":3}"),
+        Ok(Some("{\"a\":1.0,\"c\":3}".to_owned()))
+    );
 }
 
 #[test]
@@ -111,7 +114,11 @@ fn the_language_is_jq() {
         ("length", "\"äbc\"", "3"),
         ("[.[] | isnan]", "[1]", "[false]"),
         ("{($message.stream): $message.offset}", "null", "{\"s\":7}"),
-        ("walk(if type == \"string\" then ascii_upcase else . end)", "{\"a\":[\"b\"]}", "{\"a\":[\"B\"]}"),
+        (
+            "walk(if type == \"string\" then ascii_upcase else . end)",
+            "{\"a\":[\"b\"]}",
+            "{\"a\":[\"B\"]}",
+        ),
         ("input_line_number? // 1", "null", ""),
     ] {
         let several = made.is_empty();
@@ -122,7 +129,10 @@ fn the_language_is_jq() {
         drop(compiled);
         let found = reshape(text, body);
         match several {
-            true => assert!(found.clone().unwrap_err().contains("more than one result"), "{text}: {found:?}"),
+            true => assert!(
+                found.clone().unwrap_err().contains("more than one result"),
+                "{text}: {found:?}"
+            ),
             false => assert_eq!(found, Ok(Some(made.to_owned())), "{text} of {body}"),
         }
     }
@@ -236,7 +246,8 @@ fn every_program_ends() {
 #[test]
 fn a_limit_is_not_caught_and_the_next_message_has_its_own() {
     let compiled = program("if . == 1 then try (def f: f; f) catch 2 else . end");
-    let (over, fine) = on_large_stack(|| (compiled.reshape(input("1")), compiled.reshape(input("3")))).unwrap();
+    let (over, fine) =
+        on_large_stack(|| (compiled.reshape(input("1")), compiled.reshape(input("3")))).unwrap();
     let over = over.unwrap_err();
     assert!(over.is_over_limit && over.what.contains("more steps or memory"), "{over}");
     assert_eq!(fine, Ok(Some(b"3".to_vec())));
@@ -258,7 +269,8 @@ fn programs_of_any_shape_are_compiled_and_dropped() {
         "\"\\(".repeat(n / 5) + "1" + &")\"".repeat(n / 5),
         format!("def w(f): {}f; {}1{}", "-".repeat(n / 2), "w(".repeat(n / 8), ")".repeat(n / 8)),
     ] {
-        let ran = on_large_stack(|| Program::compile(&text).map(|program| program.reshape(input("1"))));
+        let ran =
+            on_large_stack(|| Program::compile(&text).map(|program| program.reshape(input("1"))));
         assert!(ran.is_ok(), "{}…", text.get(..20).unwrap());
     }
 }

@@ -2,10 +2,10 @@
 
 use jaq_core::native::{bome, unary, v};
 use jaq_core::{Bind, Error, RunPtr};
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 
 use super::access::Failed;
 use super::language::Jq;
@@ -106,7 +106,10 @@ fn broken_down(at: Timestamp) -> Value {
 
 fn of_list(value: &Value) -> Result<Timestamp, Failed> {
     let Value::Arr(list) = value else {
-        return Err(Error::typ(value.clone(), "a list: year, month from 0, day, hour, minute, second"));
+        return Err(Error::typ(
+            value.clone(),
+            "a list: year, month from 0, day, hour, minute, second",
+        ));
     };
     let item = |nth: usize| match list.items().get(nth) {
         Some(Value::Num(number)) => Some(number.floor()),
@@ -119,7 +122,9 @@ fn of_list(value: &Value) -> Result<Timestamp, Failed> {
         Some(DateTime::new(year, month, small(2)?, small(3)?, small(4)?, small(5)?, 0))
     })();
     let made = made.ok_or_else(|| {
-        Error::str(format_args!("{value} is not a time: expected [year, month from 0, day, hour, minute, second]"))
+        Error::str(format_args!(
+            "{value} is not a time: expected [year, month from 0, day, hour, minute, second]"
+        ))
     })?;
     made.and_then(|at| TimeZone::UTC.to_timestamp(at)).map_err(|error| not_a_time(value, error))
 }

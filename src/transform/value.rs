@@ -153,7 +153,9 @@ impl Object {
     pub(super) fn into_entries(this: Rc<Object>) -> Entries {
         match Rc::try_unwrap(this) {
             Ok(object) => object.entries,
-            Err(shared) if take(ENTRY_BYTES * shared.entries.len() as u64) => shared.entries.clone(),
+            Err(shared) if take(ENTRY_BYTES * shared.entries.len() as u64) => {
+                shared.entries.clone()
+            }
             Err(_) => Entries::default(),
         }
     }

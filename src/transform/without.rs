@@ -10,7 +10,8 @@ pub(super) fn memory_max(_: u64) -> u64 {
 }
 
 pub(super) fn compile(_: &str) -> Result<Compiled, NoProgram> {
-    let what = "this rillway was built without `where` and `map`: build it with the feature `transform`";
+    let what =
+        "this rillway was built without `where` and `map`: build it with the feature `transform`";
     Err(NoProgram { line: 1, column: 1, what: what.to_owned() })
 }
 

@@ -109,7 +109,9 @@ impl Writer<'_> {
     fn string(&mut self, text: &str) {
         self.out.push(b'"');
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        while let Some(at) =
+            rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+        {
             let (plain, special) = rest.split_at(at);
             self.push(plain.as_bytes());
             match special.as_bytes().first() {

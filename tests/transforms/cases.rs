@@ -71,7 +71,10 @@ fn cases_that_pass_and_cases_that_fail() {
     assert!(err.contains("3 of 3 cases failed"), "{err}");
     let (code, out, _) = run(&home, &["test", "--json"]);
     let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["failed"], &report["cases"][0]["name"]), (65, &3.into(), &"of the EU".into()));
+    assert_eq!(
+        (code, &report["failed"], &report["cases"][0]["name"]),
+        (65, &3.into(), &"of the EU".into())
+    );
     // By the name of one.
     let (code, out, _) = run(&home, &["test", "of the"]);
     assert_eq!(code, 65);
@@ -99,11 +102,17 @@ fn check_shows_programs_and_refuses_what_is_none() {
     std::fs::write(home.path("x.jq"), "{id,\n  nope}").unwrap();
     let (code, _, err) = run(&home, &["check"]);
     assert_eq!(code, 0, "an assignment is a program: {err}");
-    let broken = CONSUMERS.replace(".region == \"eu\"", ".region == eu").replace("map = '{id, subject", "map = '{id; subject");
+    let broken = CONSUMERS
+        .replace(".region == \"eu\"", ".region == eu")
+        .replace("map = '{id, subject", "map = '{id; subject");
     let home = Home::new("rabbitmq-stream://nowhere.example", &broken);
     let (code, _, err) = run(&home, &["check"]);
     assert_eq!(code, 78);
-    for says in ["line ", "consumer[0].where (consumer \"eu\"): line 1, column 12 of the program: there is no function `eu`", "consumer[0].map (consumer \"eu\"): line 1, column 4 of the program"] {
+    for says in [
+        "line ",
+        "consumer[0].where (consumer \"eu\"): line 1, column 12 of the program: there is no function `eu`",
+        "consumer[0].map (consumer \"eu\"): line 1, column 4 of the program",
+    ] {
         assert!(err.contains(says), "{says}: {err}");
     }
 }

@@ -34,7 +34,8 @@ async fn every_kind() -> Result<(), Unavailable> {
         ("print", "type = \"stdout\"".to_owned()),
     ];
     let keys = format!("{PROGRAMS}start = \"first\"");
-    let consumers = sinks.map(|(name, sink)| consumer(name, &stream, &keys, &format!("{{ {sink} }}")));
+    let consumers =
+        sinks.map(|(name, sink)| consumer(name, &stream, &keys, &format!("{{ {sink} }}")));
     let home = Home::new(&broker.uri(), &consumers.concat());
     let mut daemon = home.start();
     for name in ["lite", "pg", "copy", "http", "count", "print"] {
@@ -42,7 +43,9 @@ async fn every_kind() -> Result<(), Unavailable> {
     }
     let sum: u64 = kept(TOTAL).iter().sum();
     assert_eq!(daemon.metric("kept_total", &[]).await, Some(sum as f64));
-    daemon.until("lines", "all read", LONG, |c| c["received_offset"].as_u64() == Some(TOTAL - 1)).await;
+    daemon
+        .until("lines", "all read", LONG, |c| c["received_offset"].as_u64() == Some(TOTAL - 1))
+        .await;
     daemon.terminate().await;
 
     let lite = rusqlite::Connection::open(home.path("lite.db")).unwrap();
@@ -66,7 +69,10 @@ async fn every_kind() -> Result<(), Unavailable> {
     let client = postgres.client().await;
     let sql = format!("SELECT count(*), sum(n)::bigint, min(price)::text FROM {schema}.t");
     let row = client.query_one(&sql, &[]).await.unwrap();
-    assert_eq!((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64), (kept(TOTAL).len() as u64, sum));
+    assert_eq!(
+        (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64),
+        (kept(TOTAL).len() as u64, sum)
+    );
     assert_eq!(row.get::<_, String>(2), "1.10000000000000000001");
 
     let copied = messages(broker, &copy).await;
@@ -85,7 +91,8 @@ async fn every_kind() -> Result<(), Unavailable> {
     assert_eq!(sent[0]["body"], record(1));
 
     let printed = std::fs::read_to_string(home.path("stdout")).unwrap();
-    let printed: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let printed: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(printed.len(), kept(TOTAL).len());
     assert_eq!(printed[1]["body"], record(4));
     assert!(home.path("lines").is_dir());
@@ -127,7 +134,10 @@ async fn partitions_and_amqp() {
             let stream = streams::create(broker, "by-amqp").await;
             put(broker, &stream, &all(100)).await;
             let sink = "{ type = \"file\", dir = \"amqp\" }";
-            let home = Home::new(&format!("amqp://guest:guest@localhost:{}/%2f", broker.amqp_port), &consumer("amqp", &stream, PROGRAMS, sink));
+            let home = Home::new(
+                &format!("amqp://guest:guest@localhost:{}/%2f", broker.amqp_port),
+                &consumer("amqp", &stream, PROGRAMS, sink),
+            );
             for total in [100, 200] {
                 let mut daemon = home.start();
                 daemon.until_durable("amqp", total - 1).await;

@@ -3,8 +3,9 @@
 //! a program without an end?
 
 mod cases;
-mod kinds;
 mod kills;
+mod kinds;
+mod skipping;
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use rillway::sink::conformance::message;
 
 const LONG: Duration = Duration::from_secs(60);
 
-const PROGRAMS: &str = "where = '.region == \"eu\"'\nmap = '{n, price: .price, at: $message.offset}'\n";
+const PROGRAMS: &str =
+    "where = '.region == \"eu\"'\nmap = '{n, price: .price, at: $message.offset}'\n";
 
 /// A consumer of this sink, in small batches.
 fn consumer(name: &str, stream: &str, keys: &str, sink: &str) -> String {
@@ -35,7 +37,9 @@ fn is_kept(offset: u64) -> bool {
 /// Every third is of the region that is kept. The price has digits that no float has.
 fn nth(offset: u64) -> Vec<u8> {
     let region = if is_kept(offset) { "eu" } else { "us" };
-    let body = format!("{{\"region\":{region:?},\"n\":{offset},\"price\":{offset}.10000000000000000001,\"x\":[1]}}");
+    let body = format!(
+        "{{\"region\":{region:?},\"n\":{offset},\"price\":{offset}.10000000000000000001,\"x\":[1]}}"
+    );
     message(body.as_bytes())
 }
 
@@ -78,7 +82,10 @@ async fn policies_for_what_a_program_fails_on() {
                 daemon.until_durable(name, 19).await;
             }
             let reason = daemon.until_halted("halts").await;
-            assert!(reason.contains("offset 7 cannot be written: `where`: the body is not JSON"), "{reason}");
+            assert!(
+                reason.contains("offset 7 cannot be written: `where`: the body is not JSON"),
+                "{reason}"
+            );
             let wanted = [1, 4, 13, 16, 19];
             assert_eq!(home.offsets("skips", &stream), wanted);
             assert_eq!(home.offsets("letters", &stream), wanted);
@@ -95,7 +102,10 @@ async fn policies_for_what_a_program_fails_on() {
                 })
                 .collect();
             assert_eq!(says[0].0, 7);
-            assert!(says[0].1.contains("no JSON") && says[0].2.starts_with("`where`: the body is not JSON"));
+            assert!(
+                says[0].1.contains("no JSON")
+                    && says[0].2.starts_with("`where`: the body is not JSON")
+            );
             assert_eq!(says[1].0, 10);
             assert_eq!(says[1].2, "`map`: cannot calculate \"ten\" + 1");
             let dropped = "rillway_where_dropped_messages_total";

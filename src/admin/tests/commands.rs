@@ -36,6 +36,16 @@ impl Control for Scripted {
         }
     }
 
+    async fn skip(&self, order: SkipOrder<'_>, wait: Duration) -> Result<Changed, ControlError> {
+        let Target { consumer, stream } = order.target;
+        let (offset, letter) = (order.offset, order.to_dead_letters);
+        self.note(format!("skip {consumer} {stream:?} {offset} {letter} {wait:?}"));
+        match offset.0 {
+            9 => Err(ControlError::NotSkipped("it has halted at offset 7".to_owned())),
+            _ => self.change(Verb::Skip, order.target, wait).await,
+        }
+    }
+
     fn drain(&self) -> Draining {
         self.note("drain".to_owned());
         Draining { draining: true, grace_seconds: 10.0 }

@@ -63,7 +63,11 @@ mod tests {
 
     #[test]
     fn only_lines_that_differ_are_marked() {
-        let problem = Problem::differs("the body differs", &json!({"b": 1, "a": [1]}), &json!({"a": [1], "b": 2}));
+        let problem = Problem::differs(
+            "the body differs",
+            &json!({"b": 1, "a": [1]}),
+            &json!({"a": [1], "b": 2}),
+        );
         let text = problem.text(false);
         let marked: Vec<&str> = text.lines().filter(|line| line.starts_with(['-', '+'])).collect();
         assert_eq!(marked, ["-   \"b\": 1", "+   \"b\": 2"], "{text}");

@@ -41,9 +41,11 @@ pub(super) fn test(config: &Config, args: &TestArgs, json: bool) -> anyhow::Resu
     if cases.is_empty() {
         let what = match &args.filter {
             Some(filter) => format!("no case has {filter:?} in its name or its consumer's"),
-            None => "the configuration has no [[test]]: add one, with `consumer`, `body`, and one of \
+            None => {
+                "the configuration has no [[test]]: add one, with `consumer`, `body`, and one of \
                      `expect`, `dropped` and `bad`"
-                .to_owned(),
+                    .to_owned()
+            }
         };
         return Err(Failure::Usage(what).into());
     }
@@ -55,7 +57,9 @@ pub(super) fn test(config: &Config, args: &TestArgs, json: bool) -> anyhow::Resu
     })?;
     match failed {
         0 => Ok(()),
-        _ => Err(Failure::Differs(format!("{failed} of {} cases failed", report.cases.len())).into()),
+        _ => {
+            Err(Failure::Differs(format!("{failed} of {} cases failed", report.cases.len())).into())
+        }
     }
 }
 
@@ -65,7 +69,8 @@ impl Report {
         let mut text = String::new();
         for case in &self.cases {
             let (mark, colour) = if case.passed { ("ok", "32") } else { ("FAILED", "31") };
-            let mark = if coloured { format!("\x1b[{colour}m{mark}\x1b[0m") } else { mark.to_owned() };
+            let mark =
+                if coloured { format!("\x1b[{colour}m{mark}\x1b[0m") } else { mark.to_owned() };
             text.push_str(&format!("{mark:<6} {}: {}\n", case.consumer, case.name));
             for problem in &case.problems {
                 for line in problem.text(coloured).lines() {

@@ -61,7 +61,8 @@ fn problems(config: &Config, case: &TestConfig) -> Result<Vec<Problem>, Problem>
         }
         (expected, Became::Written(message)) => {
             let body = body(message).map_err(Problem::told)?;
-            problems.push(Problem::told(format!("{}, but it is written as {body}", wish(expected))));
+            problems
+                .push(Problem::told(format!("{}, but it is written as {body}", wish(expected))));
         }
         (expected, Became::Dropped) => {
             problems.push(Problem::told(format!("{}, but it is left out", wish(expected))));
@@ -84,7 +85,11 @@ fn wish(expected: &Expected) -> &'static str {
     }
 }
 
-fn became(consumer: &ConsumerConfig, case: &TestConfig, message: Vec<u8>) -> Result<Became, String> {
+fn became(
+    consumer: &ConsumerConfig,
+    case: &TestConfig,
+    message: Vec<u8>,
+) -> Result<Became, String> {
     let (keep, reshape) = (consumer.keep.clone(), consumer.reshape.clone());
     let transform = Transform::new(consumer.stream.clone(), keep, reshape, true);
     let Some(transform) = transform else { return Ok(Became::Written(message)) };
@@ -125,7 +130,10 @@ fn row(
     expected: &Map<String, Value>,
 ) -> Vec<Problem> {
     let Some(columns) = consumer.sink.columns() else {
-        let what = format!("`expect_row` needs a sink with columns, and {:?} has none", consumer.sink.kind());
+        let what = format!(
+            "`expect_row` needs a sink with columns, and {:?} has none",
+            consumer.sink.kind()
+        );
         return vec![Problem::told(what)];
     };
     let columns = Columns::typed(consumer.stream.clone(), columns.0.iter().cloned());
@@ -140,10 +148,8 @@ fn row(
     let row = columns.names_and_types().map(|(name, _)| name).zip(&row);
     let row: Map<String, Value> =
         row.map(|(name, value)| (name.to_owned(), value_as_json(value))).collect();
-    let found: Map<String, Value> = expected
-        .keys()
-        .filter_map(|name| Some((name.clone(), row.get(name)?.clone())))
-        .collect();
+    let found: Map<String, Value> =
+        expected.keys().filter_map(|name| Some((name.clone(), row.get(name)?.clone()))).collect();
     match found == *expected {
         true => Vec::new(),
         false => vec![Problem::differs("the row differs", &expected.clone().into(), &found.into())],

@@ -1,4 +1,4 @@
-//! `rillway pause`, `resume`, `restart`, `commit`, `reload`, `drain` and `log-level`: orders for a running
+//! `rillway pause`, `resume`, `restart`, `skip`, `commit`, `reload`, `drain` and `log-level`: orders for a running
 //! daemon, through its admin server.
 //!
 //! Each prints one line, or with `--json` the daemon's answer. It fails with 64 for a name or a value that
@@ -6,7 +6,10 @@
 //! the order is not carried out yet.
 
 mod ask;
+mod skip;
 mod text;
+
+pub(super) use self::skip::{SkipArgs, skip};
 
 use std::time::Duration;
 

@@ -145,8 +145,7 @@ pub(super) async fn replay(
 
 fn sifter(consumer: &ConsumerConfig) -> Sifter {
     let (keep, reshape) = (consumer.keep.clone(), consumer.reshape.clone());
-    let transform =
-        Transform::new(consumer.stream.clone(), keep, reshape, consumer.show_values);
+    let transform = Transform::new(consumer.stream.clone(), keep, reshape, consumer.show_values);
     Sifter { filter: None, transform: transform.map(Arc::new) }
 }
 

@@ -249,7 +249,9 @@ fn every_key_of_the_schema_is_described() {
                     let at = format!("{at}/{key}");
                     match value.as_object().filter(|_| key == "properties") {
                         // One of them may have this name too.
-                        Some(keys) => keys.values().for_each(|schema| undescribed(schema, &at, out)),
+                        Some(keys) => {
+                            keys.values().for_each(|schema| undescribed(schema, &at, out))
+                        }
                         None => undescribed(value, &at, out),
                     }
                 }

@@ -12,7 +12,9 @@ fn with(consumer: &str, tests: &str) -> String {
 fn programs_are_compiled_and_their_errors_have_a_place() {
     let config = load(&with("where = '.a == 1'\nmap = '''\n# why\n{a}'''", "")).unwrap();
     assert_eq!(config.consumers[0].keep.as_ref().unwrap().text(), ".a == 1");
-    assert!(config.consumers[0].memory_bound().0 > load(MINIMAL).unwrap().consumers[0].memory_bound().0);
+    assert!(
+        config.consumers[0].memory_bound().0 > load(MINIMAL).unwrap().consumers[0].memory_bound().0
+    );
     let said = problems(&with("where = '.a =='\nmap = 'now'", ""), &Env::default());
     let expected = [
         "consumer[0].map (consumer \"a\"): line 1, column 1 of the program: `now` is not available here: ",
@@ -48,7 +50,10 @@ fn cases_are_read() {
 #[test]
 fn cases_that_make_no_sense_are_refused() {
     for (keys, says) in [
-        ("consumer = \"b\"\nbody = 1\ndropped = true", "test[0].consumer: there is no consumer \"b\""),
+        (
+            "consumer = \"b\"\nbody = 1\ndropped = true",
+            "test[0].consumer: there is no consumer \"b\"",
+        ),
         ("consumer = \"a\"\nbody = 1", "the case expects nothing"),
         ("consumer = \"a\"\nbody = 1\nbad = \"x\"\ndropped = true", "give one of"),
         ("consumer = \"a\"\nbody = 1\nexpect = \"x\"", "the text is not JSON"),

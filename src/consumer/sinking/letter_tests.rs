@@ -135,9 +135,8 @@ impl Case {
             holds: None,
             encoded: Arc::default(),
         };
-        let sieve = self
-            .filter
-            .map(|filter| Sieve::new(Some(Arc::new(filter)), None, Counted::noop()));
+        let sieve =
+            self.filter.map(|filter| Sieve::new(Some(Arc::new(filter)), None, Counted::noop()));
         let (orders, receive) = mpsc::channel(10);
         let (send, mut reports) = mpsc::channel(100);
         let mut ledger = Ledger::starting_at(None);

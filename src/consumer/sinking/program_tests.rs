@@ -123,10 +123,8 @@ fn texts(of: &[(u64, &str)]) -> Vec<(u64, String)> {
 
 #[tokio::test]
 async fn what_is_kept_is_written_as_it_was_made_and_the_rest_moves_the_position() {
-    let batches: [&[&str]; 2] = [
-        &["{\"a\":1,\"b\":1.50}", "{\"a\":2}", "{\"a\":1}"],
-        &["{\"a\":3}", "{\"a\":4}"],
-    ];
+    let batches: [&[&str]; 2] =
+        [&["{\"a\":1,\"b\":1.50}", "{\"a\":2}", "{\"a\":1}"], &["{\"a\":3}", "{\"a\":4}"]];
     let programs = (Some(".a == 1"), Some("{b, at: $message.offset}"));
     let ran = run_on(programs, &batches, OnBad::Halt, Stop::default()).await;
     let expected = [
@@ -150,10 +148,10 @@ async fn a_message_on_which_a_program_fails_follows_the_policy_as_it_was_publish
         _ => None,
     });
     let bad = bad.unwrap();
-    assert_eq!(bad.iter().map(|bad| (bad.offset.0, bad.reason)).collect::<Vec<_>>(), [
-        (1, BadReason::Program),
-        (2, BadReason::Program)
-    ]);
+    assert_eq!(
+        bad.iter().map(|bad| (bad.offset.0, bad.reason)).collect::<Vec<_>>(),
+        [(1, BadReason::Program), (2, BadReason::Program)]
+    );
     assert!(bad[0].detail.starts_with("`map`: the body is not JSON: "), "{}", bad[0].detail);
     assert_eq!(bad[1].detail, "`map`: cannot calculate \"x\" + 1");
 
@@ -168,7 +166,11 @@ async fn a_message_on_which_a_program_fails_follows_the_policy_as_it_was_publish
     let mut halted = run_on(programs, &[bodies], OnBad::Halt, Stop::default()).await;
     assert_eq!(halted.journal, [("sink", texts(&good[..1]), 0)]);
     let Some(Report::Stopped(stopped)) = halted.reports.pop() else { panic!("it goes on") };
-    assert!(stopped.reason.contains("offset 1 cannot be written: `map`: the body"), "{}", stopped.reason);
+    assert!(
+        stopped.reason.contains("offset 1 cannot be written: `map`: the body"),
+        "{}",
+        stopped.reason
+    );
 }
 
 #[tokio::test]
@@ -218,7 +220,9 @@ async fn a_stop_comes_between_two_messages() {
 #[tokio::test]
 async fn one_message_is_left_out_by_order() {
     let bodies: &[&str] = &["1", "\"x\"", "2", "\"y\"", "3"];
-    for (to_dead_letters, letters) in [(false, None), (true, Some(("letters", texts(&[(1, "\"x\"")]), 1)))] {
+    for (to_dead_letters, letters) in
+        [(false, None), (true, Some(("letters", texts(&[(1, "\"x\"")]), 1)))]
+    {
         let (programs, skips) = ((None, Some(". + 1")), Skips::default());
         let halted = run_with(programs, &[bodies], (OnBad::Halt, &skips), Stop::default()).await;
         assert_eq!(halted.journal, [("sink", texts(&[(0, "2")]), 0)]);

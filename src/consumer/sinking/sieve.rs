@@ -17,12 +17,12 @@ use tokio::sync::OnceCell;
 use super::Stop;
 use crate::consumer::filter::Filter;
 use crate::consumer::joined::Members;
-use crate::consumer::spec::OnBad;
 use crate::consumer::sifting::{Sifted, Sifter};
+use crate::consumer::spec::OnBad;
 use crate::consumer::transform::Transform;
 use crate::flow::batch::Batch;
-use crate::sink::thread::{SinkThread, Unavailable};
 use crate::sink::BadRecord;
+use crate::sink::thread::{SinkThread, Unavailable};
 use crate::transform::THREAD_STACK_BYTES;
 use crate::types::Offset;
 
@@ -93,7 +93,8 @@ impl Sieve {
         }
         let start = || async {
             let thread = std::thread::Builder::new().name("transform".to_owned());
-            let started = SinkThread::build(thread.stack_size(THREAD_STACK_BYTES), || Ok::<(), ()>(()));
+            let started =
+                SinkThread::build(thread.stack_size(THREAD_STACK_BYTES), || Ok::<(), ()>(()));
             started.await?.map_err(|()| Unavailable::Gone)
         };
         let thread = self.thread.get_or_try_init(start).await?;
@@ -145,7 +146,9 @@ impl Sieving {
                 None if self.is_complete => Next::Write,
                 _ if stop.is_set() => Next::WoundUp,
                 Some(done) => batch.before(done.next()).map_or(Next::Write, Next::WriteBefore),
-                None => Next::Failed("internal error: no message was looked at; please report it".to_owned()),
+                None => Next::Failed(
+                    "internal error: no message was looked at; please report it".to_owned(),
+                ),
             };
         };
         if on_bad != OnBad::DeadLetter {
@@ -162,7 +165,11 @@ impl Sieving {
 
     /// Bad messages that were not handled.
     pub(super) fn put_back(&mut self, bad: Vec<BadRecord>) {
-        debug_assert!(self.bad.is_empty() || bad.is_empty() || bad.last().map(|b| b.offset) < self.bad.first().map(|b| b.offset));
+        debug_assert!(
+            self.bad.is_empty()
+                || bad.is_empty()
+                || bad.last().map(|b| b.offset) < self.bad.first().map(|b| b.offset)
+        );
         self.bad.splice(..0, bad);
     }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
-use crate::settings::columns::ColumnsConfig;
 use crate::settings::TlsConfig;
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
