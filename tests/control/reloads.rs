@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{LONG, SMALL, broker_lines, command, filer, post};
 use crate::common::daemon::{Daemon, Home};
 use crate::common::load::{Load, Pace, assert_exact, body};
+use crate::common::postgres::Postgres;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, env_or, eventually, streams};
 
@@ -40,7 +41,7 @@ async fn reload(home: &Home, daemon: &Daemon, round: u64) -> Value {
 
 /// The configuration of one round: one consumer never changes, and one each has other settings, comes and
 /// goes, has another name, or exchanges its destination with another one.
-fn consumers(stream: &str, round: u64) -> String {
+fn consumers(stream: &str, postgres: &str, round: u64) -> String {
     let even = round % 2 == 0;
     let memory = if even { "memory = \"8MiB\"" } else { "memory = \"9MiB\"" };
     let name = if even { "left" } else { "right" };
@@ -50,6 +51,9 @@ fn consumers(stream: &str, round: u64) -> String {
         format!(
             "[[consumer]]\nname = \"rows\"\nstream = \"{stream}\"\n{SMALL}\n{memory}\n\
              sink = {{ type = \"sqlite\", path = \"rows.db\", table = \"rows\" }}\n"
+        ),
+        format!(
+            "[[consumer]]\nname = \"server\"\nstream = \"{stream}\"\n{SMALL}\n{memory}\nsink = {postgres}\n"
         ),
         // Another name, and the same reference and destination: the two must not overlap.
         filer(name, stream, "moved", "reference = \"mover\""),
@@ -65,8 +69,14 @@ fn consumers(stream: &str, round: u64) -> String {
 async fn under_load() -> Result<(), Unavailable> {
     let rounds = env_or("RILLWAY_RELOADS", 50);
     let broker = Broker::shared(Version::V4_3).await?;
+    let postgres = Postgres::shared().await?;
+    let schema = postgres.schema().await;
+    let sink = format!(
+        "{{ type = \"postgres\", url = \"{}\", schema = \"{schema}\", table = \"rows\" }}",
+        postgres.url()
+    );
     let stream = streams::create(broker, "reloads").await;
-    let home = Home::new(&broker.uri(), &consumers(&stream, 0));
+    let home = Home::new(&broker.uri(), &consumers(&stream, &sink, 0));
     let load = Load::on(broker, &stream, Pace::BRISK);
     let mut daemon = home.start();
     let began = Instant::now();
@@ -75,7 +85,7 @@ async fn under_load() -> Result<(), Unavailable> {
     let ready_since = began.elapsed();
     let mut durable = steady["durable_offset"].as_u64();
     for round in 1..=rounds {
-        home.configure(&broker_lines(&broker.uri()), &consumers(&stream, round));
+        home.configure(&broker_lines(&broker.uri()), &consumers(&stream, &sink, round));
         let answer = reload(&home, &daemon, round).await;
         if answer != Value::Null {
             let sets = |key: &str| -> Vec<String> {
@@ -92,7 +102,7 @@ async fn under_load() -> Result<(), Unavailable> {
             assert_eq!(sets("removed"), went, "round {round}");
             let mut changed = sets("changed");
             changed.sort();
-            assert_eq!(changed, ["changing", "rows"], "round {round}");
+            assert_eq!(changed, ["changing", "rows", "server"], "round {round}");
             assert_eq!(answer["unchanged"], 1, "round {round}");
             assert_eq!(answer["finished"], true, "round {round}: {answer}");
         }
@@ -106,7 +116,7 @@ async fn under_load() -> Result<(), Unavailable> {
     let name = if rounds % 2 == 0 { "left" } else { "right" };
     let mut exact = vec!["steady", "changing", name];
     exact.extend((rounds % 2 == 0).then_some("coming"));
-    for name in exact.iter().chain(&["rows"]) {
+    for name in exact.iter().chain(&["rows", "server"]) {
         daemon.until_durable(name, total - 1).await;
     }
     // It was never started again, and never lost its connection or its readiness.
@@ -135,6 +145,11 @@ async fn under_load() -> Result<(), Unavailable> {
         .unwrap();
     let all = i64::try_from(total).unwrap();
     assert_eq!(counted, (all, all, all), "0 lost, 0 doubled");
+    let sql =
+        format!("SELECT count(*), count(DISTINCT \"offset\"), max(\"offset\") FROM {schema}.rows");
+    let row = postgres.client().await.query_one(&sql, &[]).await.unwrap();
+    let counted: (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(counted, (all, all), "0 lost, 0 doubled in PostgreSQL");
     let log = home.log();
     for word in ["panicked", "has taken over", "is locked", "in use by"] {
         assert!(!log.contains(word), "{word}: two of one reference or destination overlapped");
