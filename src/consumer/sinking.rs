@@ -214,6 +214,13 @@ impl Job<'_> {
                     }
                     match on_bad {
                         OnBad::Halt => {
+                            // One that was left out by order is told before the halt at the next one.
+                            if !skipped.is_empty() {
+                                let report = Report::Held { batches: 0, skipped };
+                                if self.retry.reports.send(report).await.is_err() {
+                                    return Report::Stopped(Stopped::by_itself(GONE.to_owned()));
+                                }
+                            }
                             let reason = describe(&bad);
                             return self.halt_at(members, &batch, bad, reason).await;
                         }

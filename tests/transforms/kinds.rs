@@ -22,11 +22,17 @@ async fn every_kind() -> Result<(), Unavailable> {
     let web = Web::start(|_| Reply::Keep).await;
     let stream = streams::create(broker, "kinds").await;
     put(broker, &stream, &all(TOTAL)).await;
-    let columns = "columns = { n = { from = \"/n\", type = \"integer\" }, price = { from = \"/price\", type = \"numeric\" } }";
+    let columns = |price: &str| {
+        format!(
+            "columns = {{ n = {{ from = \"/n\", type = \"integer\" }}, price = {{ from = \"/price\", type = {price:?} }} }}"
+        )
+    };
+    // SQLite has no number of so many digits.
+    let (text, numeric) = (columns("text"), columns("numeric"));
     let (url, copy) = (postgres.url(), format!("{stream}-copy"));
     let sinks = [
-        ("lite", format!("type = \"sqlite\", path = \"lite.db\", table = \"t\", {columns}")),
-        ("pg", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"t\", {columns}")),
+        ("lite", format!("type = \"sqlite\", path = \"lite.db\", table = \"t\", {text}")),
+        ("pg", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"t\", {numeric}")),
         ("lines", "type = \"object\", url = \"lines\", format = \"ndjson\", compression = \"none\"".to_owned()),
         ("copy", format!("type = \"stream\", stream = \"{copy}\", create = true")),
         ("http", format!("type = \"http\", url = \"{}\"", web.url())),
