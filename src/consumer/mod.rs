@@ -24,6 +24,7 @@ mod joined;
 pub mod observe;
 mod opening;
 mod orders;
+pub mod positions;
 mod resumption;
 mod roster;
 mod session;
@@ -39,14 +40,14 @@ mod worker;
 
 pub use brain::{NotCommitted, Outcome};
 pub use filter::Filter;
-pub use hold::{Hold, HoldError};
+pub use hold::{Hold, HoldError, NotAlone};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use sifting::{Sifted, Sifter};
 pub use skips::{NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile};
-pub use status::{Facts, Status};
+pub use status::{Facts, Failure, Status};
 pub use transform::{Transform, Verdict};
 pub use worker::{Command, run};
 

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::reload::Reloader;
 use crate::admin::{
-    Changed, ConfigurationView, Control, ControlError, Draining, NotReloaded, Reloaded, SkipOrder,
-    Target, Verb,
+    Changed, ConfigurationView, Control, ControlError, Draining, NotReloaded, Reloaded, Seek,
+    SeekError, SkipOrder, Sought, Target, Verb,
 };
 use crate::supervisor::Supervisor;
 use crate::telemetry::logging::{self, LoggingError};
@@ -50,6 +50,10 @@ impl Control for Operator {
 
     async fn skip(&self, order: SkipOrder<'_>, wait: Duration) -> Result<Changed, ControlError> {
         self.supervisor.skip(order, wait).await
+    }
+
+    async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
+        self.supervisor.seek(target, seek).await
     }
 
     fn drain(&self) -> Draining {
