@@ -10,8 +10,6 @@ mod seek;
 mod skip;
 mod text;
 
-pub(super) use self::skip::{SkipArgs, skip};
-
 use std::time::Duration;
 
 use clap::Args;
@@ -20,6 +18,7 @@ use serde_json::{Value, json};
 use self::ask::Answer;
 pub(super) use self::ask::{At, Daemon};
 pub(super) use self::seek::{SeekArgs, seek};
+pub(super) use self::skip::{SkipArgs, skip};
 use super::Shared;
 use super::exit::Failure;
 use super::schema::write;
