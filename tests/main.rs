@@ -64,6 +64,7 @@ mod super_stream;
 mod systemd;
 mod tls;
 mod torture;
+mod transforms;
 mod upsert;
 mod verify;
 mod versions;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer::{Answer, error, json};
-use super::control::{Control, ControlError, NotReloaded, Target, Verb};
+use super::control::{Control, ControlError, NotReloaded, SkipOrder, Target, Verb};
 use super::limits::{WAIT_DEFAULT, WAIT_MAX};
 use super::overview::{CommitError, Overview};
+use crate::types::Offset;
 
 /// What the path and the query of a request for a consumer say.
 pub(super) struct Ordered<'a> {
@@ -82,14 +83,58 @@ fn wait(text: &str) -> Result<Duration, String> {
 
 /// Pauses, resumes or restarts.
 pub(super) async fn change(control: &dyn Control, verb: Verb, ordered: &Ordered<'_>) -> Answer {
-    match control.change(verb, ordered.target(), ordered.wait).await {
+    changed(control.change(verb, ordered.target(), ordered.wait).await)
+}
+
+/// Body of a request to leave out a message.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Skip {
+    offset: u64,
+    #[serde(default)]
+    stream: Option<String>,
+    #[serde(default)]
+    dead_letter: bool,
+}
+
+/// Leaves out the message that the body names.
+pub(super) async fn skip(
+    control: &dyn Control,
+    name: &str,
+    query: Option<&str>,
+    body: &[u8],
+) -> Answer {
+    let (consumer, wait) =
+        match (decoded(name, "the consumer's name in the path"), Query::read(query, &["wait"])) {
+            (Ok(consumer), Ok(query)) => (consumer, query.wait),
+            (Err(text), _) | (_, Err(text)) => return error(StatusCode::BAD_REQUEST, &text),
+        };
+    let skip: Skip = match serde_json::from_slice(body) {
+        Ok(skip) => skip,
+        Err(why) => {
+            let text = format!(
+                "the body is not the message to leave out: {why}. Expected {{\"offset\": 7}}, perhaps with                  \"stream\" and \"dead_letter\""
+            );
+            return error(StatusCode::BAD_REQUEST, &text);
+        }
+    };
+    let order = SkipOrder {
+        target: Target { consumer: &consumer, stream: skip.stream.as_deref() },
+        offset: Offset(skip.offset),
+        to_dead_letters: skip.dead_letter,
+    };
+    changed(control.skip(order, wait).await)
+}
+
+fn changed(result: Result<super::control::Changed, ControlError>) -> Answer {
+    match result {
         Ok(changed) => json(done_or_accepted(changed.finished), &changed),
         Err(problem) => {
             let status = match problem {
                 ControlError::Unknown(_) | ControlError::UnknownStream { .. } => {
                     StatusCode::NOT_FOUND
                 }
-                ControlError::Ending => StatusCode::CONFLICT,
+                ControlError::Ending | ControlError::NotSkipped(_) => StatusCode::CONFLICT,
             };
             error(status, &problem.to_string())
         }

@@ -20,6 +20,9 @@
 //! | POST | `/api/v1/consumers/{name}/commit` | stores the durable offset now: 200 and
 //! [`CommitAnswer`]; 404 unknown name or stream; 409 nothing to store; 503 and the reason why it could not be
 //! stored |
+//! | POST | `/api/v1/consumers/{name}/skip` | leaves out the message at which the consumer has halted, once, and starts
+//! it. The body is `{"offset": 7, "stream": "s", "dead_letter": true}`, of which only the offset is needed. 200 and
+//! [`Changed`], 202 if it does not work again within `wait`; 409 if it has not halted there |
 //! | POST | `/api/v1/consumers/{name}/seek` | moves the consumer's position ([`SeekTo`]); the body is JSON: `{"to":
 //! "first" \| "last" \| "next" \| {"offset": N} \| {"timestamp": "…"}, "stream": "…", "dry_run": bool}`. 200 and
 //! [`Sought`]; 202 if it is not done within `wait`; 400 no such request; 404 unknown name or stream; 409 it cannot be
@@ -65,7 +68,7 @@ pub mod units;
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
-    ProblemView, Reloaded, Seek, SeekError, SeekTo, Sought, StreamState, Target, Verb,
+    ProblemView, Reloaded, Seek, SeekError, SeekTo, SkipOrder, Sought, StreamState, Target, Verb,
 };
 pub use door::Door;
 pub use overview::{

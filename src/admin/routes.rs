@@ -41,6 +41,7 @@ pub(super) const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/resume",
     "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/skip",
     "POST /api/v1/consumers/{name}/seek",
     "POST /api/v1/reload",
     "POST /api/v1/drain",
@@ -69,6 +70,7 @@ enum Route<'a> {
     LogLevel,
     Change(Verb, &'a str),
     Commit(&'a str),
+    Skip(&'a str),
     Seek(&'a str),
     Reload,
     Drain,
@@ -100,6 +102,7 @@ impl Route<'_> {
                     "resume" => Route::Change(Verb::Resume, name),
                     "restart" => Route::Change(Verb::Restart, name),
                     "commit" => Route::Commit(name),
+                    "skip" => Route::Skip(name),
                     "seek" => Route::Seek(name),
                     _ => return None,
                 }
@@ -111,6 +114,7 @@ impl Route<'_> {
         match self {
             Route::Change(..)
             | Route::Commit(_)
+            | Route::Skip(_)
             | Route::Seek(_)
             | Route::Reload
             | Route::Drain => "POST",
@@ -221,6 +225,7 @@ where
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
             Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
+        Route::Skip(name) => commands::skip(control, name, query, &body).await,
         Route::Seek(name) => match Ordered::read(name, query) {
             Ok(ordered) => seek::seek(control, ordered, &body).await,
             Err(why) => error(StatusCode::BAD_REQUEST, &why),

@@ -235,6 +235,12 @@ pub struct ConsumerPlan {
     pub reference: String,
     /// The messages that it wants; `None` for all.
     pub filter: Option<String>,
+    /// Its program `where`; `None` if it has none.
+    #[serde(rename = "where")]
+    pub keep: Option<String>,
+    /// Its program `map`; `None` if it has none.
+    #[serde(rename = "map")]
+    pub reshape: Option<String>,
     /// True if the broker has one active consumer among all daemons with this reference.
     pub single_active: bool,
     /// Start position if it has never stored an offset.
@@ -340,6 +346,8 @@ impl ConsumerPlan {
             partitions,
             reference: consumer.reference.to_string(),
             filter: consumer.filter.as_ref().map(ToString::to_string),
+            keep: consumer.keep.as_ref().map(|program| program.text().to_owned()),
+            reshape: consumer.reshape.as_ref().map(|program| program.text().to_owned()),
             single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),

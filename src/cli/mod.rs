@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod cases;
 pub mod check;
 mod completions;
 mod control;
@@ -65,6 +66,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
+    /// Run the cases of the configuration file ([[test]]) through the programs of their consumers
+    Test(cases::TestArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
     /// Show the state of a running daemon, what is wrong first
@@ -75,6 +78,8 @@ enum Command {
     Resume(control::ConsumerArgs),
     /// Restart a consumer; also one that has halted
     Restart(control::ConsumerArgs),
+    /// Leave out the one message at which a consumer has halted, and restart the consumer
+    Skip(control::SkipArgs),
     /// Make a consumer store its durable offset now
     Commit(control::ConsumerArgs),
     /// Have the running daemon move a consumer's position, and go on from there
@@ -116,6 +121,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
+        Command::Test(args) => cases::test(&shared.load(&env)?, &args, shared.json),
         Command::Health(args) => {
             health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
         }
@@ -123,6 +129,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
+        Command::Skip(args) => control::skip(&args, &shared, &env),
         Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
         Command::Seek(args) => control::seek(&args, &shared, &env),
         Command::Reload(args) => control::reload(&args, &shared, &env),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::skips::Skips;
 use crate::flow::history::{Counts, History, Point, Rate};
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
@@ -30,6 +31,8 @@ const FLOWING_MAX: Duration = Duration::from_millis(500);
 pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
+    /// The message at which it has halted, and an order to leave that out.
+    pub skips: Skips,
     inner: Mutex<Facts>,
     /// Runs in a row that failed.
     starts: Mutex<Trouble>,
@@ -140,8 +143,10 @@ impl Status {
             turned: Timestamp::now(),
             entered: Timestamp::now(),
         };
+        let skips = Skips::default();
         Status {
             metrics,
+            skips,
             inner: Mutex::new(facts),
             starts: Mutex::default(),
             received: Received::default(),

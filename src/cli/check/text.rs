@@ -84,6 +84,13 @@ impl fmt::Display for ConsumerPlan {
         if let Some(filter) = &self.filter {
             writeln!(f, "  filter:     {filter}")?;
         }
+        for (key, program) in [("where", &self.keep), ("map", &self.reshape)] {
+            if let Some(program) = program {
+                // Indented, where it has several lines.
+                let program = program.trim().replace('\n', "\n              ");
+                writeln!(f, "  {:<11} {program}", format!("{key}:"))?;
+            }
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::audit::PostgresAuditor;
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
@@ -64,6 +65,10 @@ impl Declaration for PostgresSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         vec![("table", self.table.as_str().into())]

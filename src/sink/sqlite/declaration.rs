@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
 use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
@@ -92,6 +93,10 @@ impl Declaration for SqliteSettings {
     }
 
     fn turn_to_replay(&mut self, _: &str) {}
+
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let table = self.table.iter().map(|table| ("table", table.into()));
