@@ -58,6 +58,7 @@ mod stdout_settling;
 mod stream_sink;
 mod super_stream;
 mod systemd;
+mod tail;
 mod tls;
 mod torture;
 mod versions;

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod broker;
 pub mod check;
 mod completions;
 mod dead_letters;
@@ -14,9 +15,13 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod point;
+mod print;
 pub mod publish;
 pub mod run;
 mod schema;
+mod tail;
+mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +68,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
+    /// Print what a stream contains, from any position; leaves no offset behind
+    Tail(tail::TailArgs),
     /// Count a consumer's dead letters, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the JSON Schema of the configuration file
@@ -92,6 +99,13 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
+        }
+        Command::Tail(args) => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(tail::tail(args, &shared, &env));
+            // Printing may be blocked by a reader that does not read.
+            runtime.shutdown_background();
+            result
         }
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
@@ -159,6 +173,13 @@ mod tests {
             "rillway publish s --in-flight 0",
             "rillway publish s --generate 1 --size 1TB",
             "rillway completions klingon",
+            "rillway tail",
+            "rillway tail s --from yesterday",
+            "rillway tail s --until next",
+            "rillway tail s --limit 0",
+            "rillway tail s --filter error",
+            "rillway tail s --match-unfiltered",
+            "rillway tail s --format xml",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(usage(&error), ExitCode::from(EXIT_USAGE), "{line}");

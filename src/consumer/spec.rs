@@ -25,7 +25,8 @@ pub enum Begin {
 }
 
 impl Begin {
-    fn of(start: settings::Start) -> Begin {
+    /// The start in the configuration.
+    pub fn of(start: settings::Start) -> Begin {
         Begin::At(match start {
             settings::Start::First => Start::First,
             settings::Start::Last => Start::Last,
@@ -96,6 +97,8 @@ pub struct Spec {
     pub connect: ConnectOptions,
     /// Folder of its state files.
     pub state_dir: PathBuf,
+    /// False if it leaves no state file behind: the next run begins where `begin` says.
+    pub keeps_state: bool,
 }
 
 /// Everything that a consumer needs besides its own keys.
@@ -146,6 +149,7 @@ impl Spec {
             source,
             connect,
             state_dir,
+            keeps_state: true,
         }
     }
 
@@ -203,6 +207,7 @@ pub(super) mod testing {
             source: std::sync::Arc::new(Scripted::missing()),
             connect: ConnectOptions::testing(),
             state_dir: state_dir.to_owned(),
+            keeps_state: true,
         }
     }
 }

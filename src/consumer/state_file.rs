@@ -48,6 +48,8 @@ pub struct StateFile {
     stream: StreamName,
     reference: Reference,
     path: PathBuf,
+    /// False if nothing is read or written: see [`Spec::keeps_state`].
+    is_kept: bool,
 }
 
 impl StateFile {
@@ -57,6 +59,7 @@ impl StateFile {
             stream: spec.stream.clone(),
             reference: spec.reference.clone(),
             path: file_of(spec, "json", NEXT),
+            is_kept: spec.keeps_state,
         }
     }
 
@@ -67,6 +70,9 @@ impl StateFile {
 
     /// The stored content; `None` if there is no file.
     pub fn read(&self) -> Result<Option<Memory>, StateError> {
+        if !self.is_kept {
+            return Ok(None);
+        }
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -93,6 +99,9 @@ impl StateFile {
 
     /// Replaces the content atomically.
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
+        if !self.is_kept {
+            return Ok(());
+        }
         let text = self.text(memory)?;
         self.replace(&text).map_err(|error| {
             let what = files::unwritten(&self.path, &error);
@@ -127,6 +136,7 @@ pub(super) fn fuzz(data: &[u8]) {
         stream: StreamName::from("s"),
         reference: Reference::from("r"),
         path: PathBuf::from("state"),
+        is_kept: true,
     };
     match file.parse(data) {
         Ok(memory) => {

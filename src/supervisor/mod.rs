@@ -7,6 +7,7 @@
 //! - [`super_stream`]: a consumer of a super stream, which edits the desired state by what
 //!   [`partitions`] makes of the broker's answers;
 //! - [`watches`]: references of other programs, of which only the lag is shown;
+//! - [`guest`]: a reader that is no consumer, and leaves nothing behind;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -17,6 +18,7 @@
 mod connect;
 mod create;
 mod desired;
+mod guest;
 mod keeper;
 mod member;
 mod overview;
@@ -37,6 +39,7 @@ use tracing::Instrument;
 pub use self::create::{created_with, foresee};
 use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
+pub use self::guest::Guest;
 use self::member::NotStored;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
