@@ -9,7 +9,7 @@ use crate::common::streams;
 
 const NAME: &str = "siblings";
 
-const PARTITIONS: usize = 4;
+const PARTITIONS: usize = 6;
 
 /// Time for which the node is frozen and the partitions are watched.
 const WATCHED: Duration = Duration::from_secs(25);
@@ -48,14 +48,15 @@ pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
     .await;
     let from: Vec<_> =
         partitions.iter().map(|p| read_from(&home, cluster, p).expect("it subscribed")).collect();
-    // A node that leaves something to watch, and that as many of the others as can be are read from.
+    // A node that leaves something to watch, leads others of the partitions, whose stored offsets it keeps,
+    // and that as many as can be are read from.
     let disturbed = |node: usize| from.iter().filter(|at| **at == node).count();
     let innocent = |node: usize| {
         let both = leaders.iter().zip(&from);
         both.filter(|(leader, at)| **leader != node && **at != node).count()
     };
     let node = (0..cluster.nodes.len())
-        .max_by_key(|node| (innocent(*node) > 0, disturbed(*node)))
+        .max_by_key(|node| (innocent(*node) > 0, leaders.contains(node), disturbed(*node)))
         .expect("a cluster has nodes");
     println!(
         "leaders {leaders:?}, read from {from:?}; node {node} freezes ({} subscriptions so far)",

@@ -412,8 +412,7 @@ async fn nothing_is_lost_or_duplicated_by_faults_of_nodes_on_4_3() {
 
 #[tokio::test]
 async fn nothing_is_lost_or_duplicated_by_faults_of_nodes_on_4_0() {
-    // All at once comes last: RabbitMQ 4.0, killed so, forgets streams that were declared shortly before, and
-    // stopped so, it may wait for itself without an end.
+    // All at once comes last: RabbitMQ 4.0, stopped so, may wait for itself without an end.
     let faults = match std::env::var_os("FAULTS") {
         None => vec![LeaderIsKilled],
         Some(_) => vec![

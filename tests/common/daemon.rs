@@ -452,3 +452,13 @@ fn unchunk(mut body: &str) -> String {
     }
     whole
 }
+
+/// True if a daemon that was frozen at that time is to stay so: for `FREEZE_SECONDS`, as the duration is part of
+/// those tests, and no longer than its test needs without them.
+pub(crate) async fn is_to_stay_frozen(since: Instant) -> bool {
+    let is_early = since.elapsed() < Duration::from_secs(super::env_or("FREEZE_SECONDS", 0));
+    if is_early {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    is_early
+}
