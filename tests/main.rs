@@ -44,6 +44,7 @@ mod odd_messages;
 mod postgres;
 mod publish;
 mod refusals;
+mod replay;
 mod resume;
 mod rights;
 mod shutdown;

@@ -15,9 +15,12 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod locked;
 mod point;
 mod print;
+mod progress;
 pub mod publish;
+mod replay;
 pub mod run;
 mod schema;
 mod tail;
@@ -70,6 +73,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Print what a stream contains, from any position; leaves no offset behind
     Tail(tail::TailArgs),
+    /// Write a range of a stream through a consumer's sink once more, beside the consumer
+    Replay(replay::ReplayArgs),
     /// Count a consumer's dead letters, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the JSON Schema of the configuration file
@@ -104,6 +109,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let runtime = runtime()?;
             let result = runtime.block_on(tail::tail(args, &shared, &env));
             // Printing may be blocked by a reader that does not read.
+            runtime.shutdown_background();
+            result
+        }
+        Command::Replay(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(replay::replay(config, args, shared.json));
+            // A blocked write must not keep the process alive.
             runtime.shutdown_background();
             result
         }
@@ -180,6 +193,9 @@ mod tests {
             "rillway tail s --filter error",
             "rillway tail s --match-unfiltered",
             "rillway tail s --format xml",
+            "rillway replay",
+            "rillway replay c --from first",
+            "rillway replay c --from first --to next",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(usage(&error), ExitCode::from(EXIT_USAGE), "{line}");

@@ -40,7 +40,7 @@ pub use hold::{Hold, HoldError};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
-pub use state_file::{StateError, StateFile};
+pub use state_file::{StateError, StateFile, forget};
 pub use status::{Facts, Status};
 pub use worker::{Command, run};
 

@@ -13,7 +13,7 @@ use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::settings;
 use crate::source::{ConnectOptions, Source};
-use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{ConsumerKey, ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// Start of a reference that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub struct Spec {
     pub filter: Option<Arc<Filter>>,
     /// Start without a position.
     pub begin: Begin,
+    /// The last offset whose message is wanted; `None` for all. Reading goes on behind it.
+    pub upto: Option<Offset>,
     /// Policy for a lost position.
     pub on_lost: OnLost,
     /// Policy for bad records.
@@ -123,6 +125,7 @@ impl Spec {
             reference: keys.reference.clone(),
             filter: filter_of(keys),
             begin: Begin::of(keys.start),
+            upto: None,
             on_lost: match keys.on_offset_lost {
                 OnOffsetLost::Halt => OnLost::Halt,
                 OnOffsetLost::First => OnLost::First,
@@ -196,6 +199,7 @@ pub(super) mod testing {
             reference: "r".into(),
             filter: None,
             begin: Begin::At(Start::First),
+            upto: None,
             on_lost: OnLost::Halt,
             on_bad: OnBad::DeadLetter,
             commit: commit::Policy { every_messages: 1, every: second },

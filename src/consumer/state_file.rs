@@ -25,6 +25,24 @@ pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
     spec.state_dir.join(of_two(reference, stream, extension, suffix))
 }
 
+/// Removes everything that is remembered of a reference that is not used again.
+///
+/// # Errors
+/// If a file cannot be removed.
+pub fn forget(spec: &Spec) -> io::Result<()> {
+    for extension in ["json", "dead-letters"] {
+        let path = file_of(spec, extension, NEXT);
+        // What a process that died was about to rename is left too.
+        for path in [path.with_extension(format!("{extension}{NEXT}")), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The state file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("state file {}: {what}", path.display())]

@@ -82,6 +82,8 @@ pub struct Facts {
     pub watch: Watch,
     /// Number of restarts and reconnections.
     pub restarts: u64,
+    /// Number of messages that were left out as a policy says, dead letters included.
+    pub skipped: u64,
     /// Time at which it became ready, or not ready.
     turned: Timestamp,
 }
@@ -112,6 +114,7 @@ impl Status {
             bounds: None,
             watch: Watch::default(),
             restarts: 0,
+            skipped: 0,
             turned: Timestamp::now(),
         };
         Status { metrics, inner: Mutex::new(facts), starts: Mutex::default() }

@@ -86,6 +86,7 @@ impl Guest {
             reference: NAME.into(),
             filter: None,
             begin,
+            upto: None,
             // Whoever looks into a stream sees what there is, and reads in the log what there is not.
             on_lost: OnLost::First,
             on_bad: OnBad::Skip,

@@ -8,6 +8,7 @@
 //!   [`partitions`] makes of the broker's answers;
 //! - [`watches`]: references of other programs, of which only the lag is shown;
 //! - [`guest`]: a reader that is no consumer, and leaves nothing behind;
+//! - [`replay`]: a range of messages through a consumer's sink, beside it;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -25,6 +26,7 @@ mod overview;
 mod partitions;
 mod plan;
 mod reconcile;
+mod replay;
 mod set;
 mod sinks;
 mod super_stream;
@@ -43,6 +45,7 @@ pub use self::guest::Guest;
 use self::member::NotStored;
 pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
+pub use self::replay::{RangeArgs, RangeReplay, range_replay, replay_source, replaying};
 use self::set::{Loop, Set, Shared};
 use self::super_stream::Group;
 pub use self::super_stream::{SuperPlan, partitions_of};

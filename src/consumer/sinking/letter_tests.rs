@@ -159,7 +159,7 @@ impl Case {
             Some(letters),
             receive,
             send,
-            Rules { on_bad: OnBad::DeadLetter, sieve },
+            Rules { on_bad: OnBad::DeadLetter, upto: None, sieve },
             (backoff, Stop::default()),
         )
         .await;

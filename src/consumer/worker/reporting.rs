@@ -267,6 +267,7 @@ impl Reporter {
         let Some(first) = skipped.first() else { return };
         let (name, stream, metrics) = (&self.spec.name, &self.spec.stream, &self.status.metrics);
         metrics.sink_errors(SinkErrorReason::Poison).increment(skipped.len() as u64);
+        self.status.update(|facts| facts.skipped += skipped.len() as u64);
         let (messages, first_offset, detail) = (skipped.len(), first.offset.0, &first.detail);
         if self.spec.on_bad == OnBad::DeadLetter {
             for bad in skipped {

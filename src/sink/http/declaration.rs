@@ -8,7 +8,7 @@ use super::{BodyFormat, HttpOptions, HttpSettings, HttpSink, HttpTls, Method, ex
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::BAD_RECORDS_MAX;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     at_most_of_joined,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -66,6 +66,10 @@ impl Declaration for HttpSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

@@ -13,7 +13,7 @@ use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::SinkError;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -69,6 +69,10 @@ impl Declaration for ObjectSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {

@@ -7,7 +7,7 @@ use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_of_both_sides,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -54,6 +54,10 @@ impl Declaration for PostgresSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

@@ -8,7 +8,7 @@ use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
@@ -82,6 +82,10 @@ impl Declaration for SqliteSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

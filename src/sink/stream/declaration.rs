@@ -7,7 +7,8 @@ use super::publisher::NAME_BYTES_MAX;
 use super::{Destination, StreamOptions, StreamSettings, StreamSink, committed, conflicts};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+    bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
@@ -60,6 +61,10 @@ impl Declaration for StreamSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {
