@@ -22,6 +22,7 @@ mod check;
 mod cluster;
 mod codecs;
 mod commits;
+mod control;
 mod create;
 mod crowd;
 mod dead_letters;
