@@ -23,6 +23,10 @@ async fn what_is_not_there_is_said() {
             let run = tail(&broker.uri(), &missing, &["--super"]).await;
             assert_eq!(run.code, Some(69));
             assert!(run.err.contains("super stream") && run.err.contains("add_super_stream"));
+            let filtered = ["--until", "end", "--filter-value", "eu"];
+            let run = tail(&amqp_uri(broker), &missing, &filtered).await;
+            assert_eq!(run.code, Some(64));
+            assert!(run.err.contains("use --filter in place"), "{}", run.err);
             let run = tail("rabbitmq-stream://guest:guest@localhost:1/%2f", &missing, &[]).await;
             assert_eq!(run.code, Some(69), "{}", run.err);
             let run = tail(&broker.uri().replace(":guest@", ":wrong@"), &missing, &[]).await;

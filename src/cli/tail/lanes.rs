@@ -43,6 +43,13 @@ pub(super) enum End {
 /// If there is no such stream, it cannot be read, or the arguments do not fit it.
 pub(super) async fn find(guest: &Guest, args: &TailArgs) -> Result<Lanes, Failure> {
     let name = StreamName::from(args.stream.as_str());
+    if guest.is_amqp() && args.until.is_some() && args.selection()?.is_some() {
+        return Err(Failure::Usage(
+            "AMQP 0.9.1 does not tell where the broker's filter selects nothing more, so --until might not \
+             end: use --filter in place of --filter-value, or --broker rabbitmq-stream://…"
+                .to_owned(),
+        ));
+    }
     if args.is_super {
         return of_super_stream(guest, &name, args).await;
     }
