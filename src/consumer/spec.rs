@@ -25,7 +25,7 @@ pub enum Begin {
 }
 
 impl Begin {
-    /// The start in the configuration.
+    /// The start that the configuration, or an operator, names.
     pub fn of(start: settings::Start) -> Begin {
         Begin::At(match start {
             settings::Start::First => Start::First,

@@ -155,6 +155,7 @@ mod tests {
                 offset: Offset(offset),
                 timestamp: Timestamp(at),
                 reason: "misfit".to_owned(),
+                error: None,
                 message: Vec::new(),
             });
         }
