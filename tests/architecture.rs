@@ -162,6 +162,7 @@ const RULES: &[Rule] = &[
             "flow",
             "oauth",
             "sink",
+            "source",
             "supervisor",
             "sync",
             "telemetry",

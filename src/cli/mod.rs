@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod broker;
 mod cases;
 pub mod check;
 mod completions;
@@ -17,12 +18,18 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod locked;
 mod offsets;
+mod point;
+mod print;
 mod progress;
 pub mod publish;
+mod replay;
 pub mod run;
 mod schema;
 mod status;
+mod tail;
+mod value;
 mod verify;
 
 use std::path::PathBuf;
@@ -92,6 +99,10 @@ enum Command {
     LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
+    /// Print what a stream contains, from any position; leaves no offset behind
+    Tail(tail::TailArgs),
+    /// Write a range of a stream through a consumer's sink once more, beside the consumer
+    Replay(replay::ReplayArgs),
     /// Count a consumer's dead letters, print them, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
@@ -138,6 +149,21 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
+        }
+        Command::Tail(args) => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(tail::tail(args, &shared, &env));
+            // Printing may be blocked by a reader that does not read.
+            runtime.shutdown_background();
+            result
+        }
+        Command::Replay(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(replay::replay(config, args, shared.json));
+            // A blocked write must not keep the process alive.
+            runtime.shutdown_background();
+            result
         }
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
@@ -225,6 +251,16 @@ mod tests {
             "rillway publish s --in-flight 0",
             "rillway publish s --generate 1 --size 1TB",
             "rillway completions klingon",
+            "rillway tail",
+            "rillway tail s --from yesterday",
+            "rillway tail s --until next",
+            "rillway tail s --limit 0",
+            "rillway tail s --filter error",
+            "rillway tail s --match-unfiltered",
+            "rillway tail s --format xml",
+            "rillway replay",
+            "rillway replay c --from first",
+            "rillway replay c --from first --to next",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(usage(&error), ExitCode::from(EXIT_USAGE), "{line}");

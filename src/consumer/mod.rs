@@ -48,7 +48,7 @@ pub use sieved::Sieved;
 pub use sifting::{Sifted, Sifter};
 pub use skips::{NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
-pub use state_file::{StateError, StateFile};
+pub use state_file::{StateError, StateFile, forget};
 pub use status::{Facts, Failure, Status};
 pub use transform::{Transform, Verdict};
 pub use worker::{Command, run};

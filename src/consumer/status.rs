@@ -105,6 +105,8 @@ pub struct Facts {
     pub watch: Watch,
     /// Number of restarts and reconnections.
     pub restarts: u64,
+    /// Number of messages that were left out as a policy says, dead letters included.
+    pub skipped: u64,
     /// The last error, whether or not it is over.
     pub last_error: Option<Failure>,
     /// Time at which it became ready, or not ready.
@@ -139,6 +141,7 @@ impl Status {
             bounds: None,
             watch: Watch::default(),
             restarts: 0,
+            skipped: 0,
             last_error: None,
             turned: Timestamp::now(),
             entered: Timestamp::now(),

@@ -76,7 +76,10 @@ pub trait Declaration: Send + Sync {
     /// Default start position of its consumer.
     fn start(&self) -> Start;
 
-    /// Turns it into the sink for a replay of dead letters. If the consumer's own destination
+    /// Where a replay writes.
+    fn replay_place(&self) -> ReplayPlace;
+
+    /// Turns it into the sink for a replay. If the consumer's own destination
     /// accepts nothing else, that is a separate place beside it; other sinks distinguish the two by
     /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
@@ -104,6 +107,19 @@ pub trait Declaration: Send + Sync {
 
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);
+}
+
+/// Where a replay through a sink writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayPlace {
+    /// To a place of its own, or where nothing is kept.
+    Apart,
+    /// Among what the consumer itself has written: a message that is there already is there once more.
+    Among,
+    /// To standard output: what else is to be said goes elsewhere.
+    Printed,
+    /// Nowhere: what it makes lives in the daemon's process.
+    Nowhere,
 }
 
 /// Largest growth of a message as JSON: six bytes for a control character, three to four for each

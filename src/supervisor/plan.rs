@@ -119,16 +119,20 @@ pub fn stream_sink_options(
 
 /// The super stream that a stream is a partition of.
 #[derive(Clone, Copy)]
-struct Whole<'a> {
+pub(super) struct Whole<'a> {
     name: &'a StreamName,
     /// Connections that its partitions share.
     pool: &'a Arc<Pool>,
 }
 
-fn spec_of(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Spec {
+pub(super) fn spec_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    whole: Option<Whole<'_>>,
+) -> Spec {
     let connect = connect_options(&config.broker, &connection_name(consumer));
     let surroundings = Surroundings {
-        source: source(config, consumer, &connect, whole),
+        source: source(config, consumer, &connect, whole, true),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -137,7 +141,7 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>)
     Spec::new(consumer, surroundings)
 }
 
-fn connection_name(consumer: &ConsumerConfig) -> String {
+pub(super) fn connection_name(consumer: &ConsumerConfig) -> String {
     format!("rillway {}", consumer.name)
 }
 
@@ -175,11 +179,12 @@ pub(super) fn sharing(
     }
 }
 
-fn source(
+pub(super) fn source(
     config: &Config,
     consumer: &ConsumerConfig,
     connect: &ConnectOptions,
     whole: Option<Whole<'_>>,
+    stores_offsets: bool,
 ) -> Arc<dyn Source> {
     let (connect, stream) = (connect.clone(), consumer.stream.clone());
     let filter = consumer.filter.as_ref().filter(|filter| filter.is_at_broker());
@@ -197,6 +202,9 @@ fn source(
         }
         config::Protocol::Stream => {
             let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
+            if !stores_offsets {
+                source = source.without_offsets();
+            }
             if let Some(whole) = whole {
                 source = source.sharing(whole.pool);
             }

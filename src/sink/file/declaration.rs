@@ -11,7 +11,7 @@ use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
@@ -62,6 +62,10 @@ impl Declaration for FileSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {

@@ -9,7 +9,7 @@ use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::BAD_RECORDS_MAX;
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     at_most_of_joined,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -71,6 +71,10 @@ impl Declaration for HttpSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

@@ -8,7 +8,8 @@ use super::{MetricKind, MetricOptions, MetricsSettings, MetricsSink};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+    bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
@@ -81,6 +82,10 @@ impl Declaration for MetricsSettings {
     fn start(&self) -> Start {
         // Messages from before the start are not current events.
         Start::Next
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Nowhere
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use super::{NullSettings, NullSink};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
-use crate::sink::declaration::{About, Check, Declaration, Exclusive, Opening, Readable, Use};
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+};
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
@@ -51,6 +53,10 @@ impl Declaration for NullSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

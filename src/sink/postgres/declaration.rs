@@ -11,7 +11,7 @@ use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_of_both_sides,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -62,6 +62,10 @@ impl Declaration for PostgresSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

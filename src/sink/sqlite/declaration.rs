@@ -12,7 +12,7 @@ use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
@@ -90,6 +90,10 @@ impl Declaration for SqliteSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

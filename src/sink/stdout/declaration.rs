@@ -7,7 +7,7 @@ use super::{StdoutOptions, StdoutSettings, StdoutSink};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
@@ -57,6 +57,10 @@ impl Declaration for StdoutSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Printed
     }
 
     fn turn_to_replay(&mut self, _: &str) {}

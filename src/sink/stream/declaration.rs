@@ -10,7 +10,8 @@ use super::{
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+    bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
@@ -67,6 +68,10 @@ impl Declaration for StreamSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {
