@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::limits::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
-use super::overview::{CommitError, ConsumerView, Overview};
-use super::page;
+use super::overview::{CommitError, Overview};
+use super::{page, ready};
 use crate::telemetry;
 
 /// A complete response: bodies are small, or rendered at once.
@@ -125,7 +125,11 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => ready(&site.overview.consumers()),
+        Route::Ready => match ready::ready(&site.overview.consumers(), request.uri().query()) {
+            Ok((true, body)) => json(StatusCode::OK, &body),
+            Ok((false, body)) => json(StatusCode::SERVICE_UNAVAILABLE, &body),
+            Err(text) => error(StatusCode::BAD_REQUEST, &text),
+        },
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
@@ -145,21 +149,6 @@ pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer
 fn sent_by_a_page<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
-}
-
-fn ready(consumers: &[ConsumerView]) -> Answer {
-    let all = consumers.iter().all(|c| c.ready);
-    let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let each: Vec<_> = consumers
-        .iter()
-        .map(|c| {
-            json!({
-                "name": c.name, "stream": c.stream, "state": c.state,
-                "ready": c.ready, "ready_age_seconds": c.ready_age_seconds, "reason": c.reason,
-            })
-        })
-        .collect();
-    json(status, &json!({ "ready": all, "consumers": each }))
 }
 
 async fn commit(site: &Site, name: &str) -> Answer {

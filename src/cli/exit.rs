@@ -6,6 +6,9 @@ use crate::config::{ConfigError, EXIT_BAD_CONFIG};
 pub const EXIT_USAGE: u8 = 64;
 /// Something required is unavailable (`EX_UNAVAILABLE`).
 pub const EXIT_UNAVAILABLE: u8 = 69;
+/// Told to stop, and stopped before every consumer had finished (`EX_TEMPFAIL`). Nothing is lost: what was not
+/// stored is read again at the next start.
+pub const EXIT_UNFINISHED: u8 = 75;
 /// An error in the program (`EX_SOFTWARE`).
 pub const EXIT_INTERNAL: u8 = 70;
 
@@ -21,6 +24,9 @@ pub enum Failure {
     /// Something required is unavailable: a broker, a stream, a destination.
     #[error("{0}")]
     Unavailable(String),
+    /// Told to stop, and stopped before every consumer had finished.
+    #[error("{0}")]
+    Unfinished(String),
 }
 
 impl Failure {
@@ -40,6 +46,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::Usage(_) => EXIT_USAGE,
             Failure::Config(_) => EXIT_BAD_CONFIG,
             Failure::Unavailable(_) => EXIT_UNAVAILABLE,
+            Failure::Unfinished(_) => EXIT_UNFINISHED,
         })
     };
     error.chain().find_map(code).unwrap_or(EXIT_INTERNAL)
@@ -57,6 +64,7 @@ mod tests {
         };
         assert_eq!(nested(Failure::Usage(String::new())), Err(64));
         assert_eq!(nested(Failure::Unavailable(String::new())), Err(69));
+        assert_eq!(nested(Failure::Unfinished(String::new())), Err(75));
         assert_eq!(nested(Failure::Config(String::new())), Err(78));
         assert_eq!(exit_code(&anyhow::anyhow!("?")), 70);
         let missing = crate::config::Config::load(

@@ -14,6 +14,7 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod man;
 pub mod publish;
 pub mod run;
 mod schema;
@@ -23,7 +24,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{
+    EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
+};
 
 use crate::config::{Config, Env};
 
@@ -32,7 +35,8 @@ use crate::config::{Config, Env};
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
-                        70 internal error, 78 bad configuration."
+                        70 internal error, 75 stopped before everything was stored (nothing is lost), \
+                        78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -69,6 +73,8 @@ enum Command {
     Schema,
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(man::ManArgs),
 }
 
 /// Runs the command line.
@@ -99,6 +105,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => man::print(&args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Notifies the service manager: READY, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
+//! Notifies the service manager: READY, RELOADING, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
 //!
 //! Without `NOTIFY_SOCKET` every call is a no-op. The watchdog is notified only while every loop
 //! makes progress ([`super::heartbeat`]). So a stuck service is restarted, and the log names the
@@ -88,6 +88,13 @@ impl Notifier {
     /// Reports that start-up is complete and consumers run.
     pub fn ready(&self) {
         self.send("READY=1");
+    }
+
+    /// Reports that the configuration is being read again. [`Notifier::ready`] ends it, whatever the result.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
     /// Reports that the drain has begun.

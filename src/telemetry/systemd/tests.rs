@@ -46,6 +46,15 @@ fn what_arrives_on_a_path() {
 }
 
 #[test]
+fn a_reload_has_its_time() {
+    let (_dir, manager, name) = on_path();
+    notifier(&name, None, None).reloading();
+    let received = manager.received();
+    let usec = received[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(usec.parse::<u64>().unwrap() > 0, "{received:?}");
+}
+
+#[test]
 fn what_arrives_on_an_abstract_name() {
     let unique = format!("rillway-test-{}", std::process::id());
     let manager = Manager::at(&SocketAddr::from_abstract_name(&unique).unwrap());
