@@ -26,7 +26,9 @@ done
 binary=${RILLWAY_BINARY:-}
 if [[ ! $binary ]]; then
   target=${CARGO_TARGET_DIR:-target}
-  binary=$(ls -t "$target"/{release,debug}/rillway 2>/dev/null | head -n 1 || true)
+  for built in "$target"/{release,debug}/rillway; do
+    if [[ -x $built && (! $binary || $built -nt $binary) ]]; then binary=$built; fi
+  done
   if [[ ! $binary ]]; then
     scripts/setup.sh rust-build
     cargo build --locked --bin rillway

@@ -50,7 +50,7 @@ VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside
 VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
 VENV_WHY[kubernetes]='validates the Kubernetes manifests, with schemas of its own'
-VENV_PACKAGES[kubernetes]='kubernetes-validate==1.37.0 pyyaml==6.0.3'
+VENV_PACKAGES[kubernetes]='kubernetes-validate==1.37.0 PyYAML==6.0.3 jsonschema==4.26.0'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -226,6 +226,8 @@ debian_build() {
     as_root rm -rf "$root"
     unavailable "debootstrap could not make a clean Debian"
   }
+  # The folder was made for one user only, and is the root of many.
+  as_root chmod 755 "$root"
   as_root chroot "$root" apt-get clean
   as_root tar -C "$root" --one-file-system -cf "$archive.part" .
   as_root rm -rf "$root" "$root.log"

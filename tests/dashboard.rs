@@ -100,7 +100,7 @@ async fn each_query_finds_something() -> Result<(), Unavailable> {
                 "stuck",
                 &large,
                 &format!("type = \"http\", url = \"http://{nobody}\""),
-                "memory = \"1MiB\"",
+                "memory = \"1MiB\"\nbatch = { max_bytes = \"256KiB\" }",
             ),
             format!("[[watch]]\nstream = \"{busy}\"\nreferences = [\"of-another-program\"]\n"),
         ]

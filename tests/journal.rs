@@ -6,11 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// The command with this folder in place of `/run`.
 fn with_run(dir: &Path, command: &Command) -> Result<Command, Unavailable> {
@@ -60,7 +62,7 @@ async fn fields_arrive() -> Result<(), Unavailable> {
     let run = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(run.path().join("systemd/journal")).unwrap();
     let journald = UnixDatagram::bind(run.path().join("systemd/journal/socket")).unwrap();
-    journald.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    journald.set_read_timeout(Some(SOON)).unwrap();
     let errors = std::fs::File::create(home.path("errors")).unwrap();
     let identity = errors.metadata().unwrap();
     let mut command = with_run(run.path(), &home.command(&["run"]))?;
@@ -68,21 +70,25 @@ async fn fields_arrive() -> Result<(), Unavailable> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
 
-    let event_of = |consumer: &str, priority: &str| loop {
+    // Of each consumer, the first event at a level. Both come in any order, among others.
+    let mut wanted: BTreeMap<(&str, &str), Option<BTreeMap<String, String>>> =
+        [(("archiver", "6"), None), (("lost", "4"), None)].into();
+    let began = Instant::now();
+    while wanted.values().any(Option::is_none) {
+        assert!(began.elapsed() < SOON, "some did not come: {wanted:?}\n{:?}", child.try_wait());
         let event = received(&journald);
         assert_eq!(event["SYSLOG_IDENTIFIER"], "rillway", "{event:?}");
-        let is_there = |name: &str, value: &str| event.get(name).is_some_and(|v| v == value);
-        if is_there("CONSUMER", consumer) && is_there("PRIORITY", priority) {
-            return event;
+        let consumer = event.get("CONSUMER").map_or("", String::as_str);
+        if let Some(place) = wanted.get_mut(&(consumer, event["PRIORITY"].as_str())) {
+            *place = Some(event.clone());
         }
-    };
-    let running = event_of("archiver", "6");
+    }
+    let running = wanted[&("archiver", "6")].as_ref().unwrap();
     assert_eq!(running["STREAM"], stream);
     assert!(running["TARGET"].starts_with("rillway::"), "{running:?}");
     let message = &running["MESSAGE"];
     assert!(message.contains(&format!("consumer=archiver stream={stream}")), "{message}");
-    let failing = event_of("lost", "4");
-    assert_eq!(failing["STREAM"], "journal-none");
+    assert_eq!(wanted[&("lost", "4")].as_ref().unwrap()["STREAM"], "journal-none");
 
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

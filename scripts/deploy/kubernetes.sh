@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 binary=${1:-}
 
 # The oldest and the newest that are checked. An unknown key is an error.
-VERSIONS=(1.27 1.34)
+VERSIONS=(1.27 1.37)
 
 venv=$(scripts/setup.sh kubernetes --where)
 for version in "${VERSIONS[@]}"; do
@@ -31,11 +31,12 @@ done_+=('names, ports, probes and selectors fit each other')
 if have npm && have node; then
   crds=$(scripts/setup.sh podmonitor --where)
   "$venv/bin/python" -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))' \
-    deploy/kubernetes/podmonitor.yaml | NODE_PATH="$crds/node_modules" node -e '
-      const { PodMonitor } = require("@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor");
-      new PodMonitor(JSON.parse(require("fs").readFileSync(0, "utf8"))).validate();'
+    deploy/kubernetes/podmonitor.yaml | node --input-type=module -e "
+      import { readFileSync } from 'node:fs';
+      import { PodMonitor } from '$crds/node_modules/@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor.js';
+      new PodMonitor(JSON.parse(readFileSync(0, 'utf8'))).validate();"
   done_+=('the PodMonitor fits the schema of the Prometheus operator')
 else
   done_+=('SKIPPED the PodMonitor: there is no npm')
 fi
-(IFS=';' && echo "${done_[*]}" | sed 's/;/; /g')
+printf '%s; ' "${done_[@]:0:${#done_[@]}-1}" && echo "${done_[-1]}"

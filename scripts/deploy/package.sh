@@ -35,7 +35,7 @@ done_=()
 expect() { "${@:2}" || die "$1 (${*:2})"; }
 inside() { chroot "$root" "$@"; }
 apt() { inside env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >"$work/apt" 2>&1 || { tail -n 20 "$work/apt" >&2; die "apt-get $*"; }; }
-mode() { stat -c '%U:%G %a' "$root$1"; }
+mode() { chroot "$root" stat -c '%U:%G %a' "$1"; }
 is() { [[ $1 == "$2" ]]; }
 
 apt update
@@ -74,6 +74,7 @@ if [[ $booted ]]; then
 else
   apt install /tmp/newer.deb
 fi
+# shellcheck disable=SC2016 # dpkg's own
 expect 'the new version is there' is "$(inside dpkg-query -W -f '${Version}' rillway)" "$version"
 expect 'the edited configuration is kept' grep -q '^# mine' "$root/etc/rillway/rillway.toml"
 expect 'and the new defaults are beside it' test -e "$root/etc/rillway/rillway.toml.dpkg-dist"
@@ -93,4 +94,4 @@ expect 'and that is said' grep -q 'stays in /var/lib/rillway' "$work/apt"
 done_+=('removed, purged, and what it wrote is kept')
 
 [[ $booted ]] || done_+=("SKIPPED a real systemd: $(machine_obstacle)")
-(IFS=';' && echo "${done_[*]}" | sed 's/;/; /g')
+printf '%s; ' "${done_[@]:0:${#done_[@]}-1}" && echo "${done_[-1]}"

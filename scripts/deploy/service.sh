@@ -33,7 +33,7 @@ TOML
 drop_in secret <<<$'[Service]\nLoadCredential=broker_password:/etc/rillway/broker_password'
 machine systemctl enable --now --quiet rillway || { machine journalctl -u rillway -n 20 --no-pager >&2; die 'the service did not start'; }
 expect 'it is active, and has said that it is ready' is "$(machine systemctl is-active rillway)" active
-expect 'it runs as its user' is "$(machine ps -o user= -p "$(machine systemctl show -p MainPID --value rillway)")" rillway
+expect 'it runs as its user' is "$(machine stat -c %U "/proc/$(machine systemctl show -p MainPID --value rillway)")" rillway
 expect 'its folder is for its group to read' is "$(mode /var/lib/rillway)" 'rillway:rillway 750'
 service_done+=('started with a secret of its own,')
 
@@ -45,11 +45,13 @@ service_done+=('found in the journal by CONSUMER= and STREAM=,')
 
 pid=$(machine systemctl show -p MainPID --value rillway)
 machine systemctl reload rillway
+hung_up() { machine journalctl -u rillway -o cat --no-pager | grep -qiE 'SIGHUP|reload'; }
+until_ 'the process has received SIGHUP' hung_up
 expect 'a reload keeps the process' shows MainPID "$pid"
 expect 'and it is active' is "$(machine systemctl is-active rillway)" active
 service_done+=('reloaded,')
 
-machine kill -KILL "$pid"
+machine systemctl kill --signal=KILL rillway
 restarted() { shows ActiveState active && ! shows MainPID "$pid" && ! shows MainPID 0; }
 until_ 'it is started again after a crash' restarted
 service_done+=('restarted after a crash,')

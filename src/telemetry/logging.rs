@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use journal::{JOURNALD, Journal, Output};
+use journal::{JOURNALD, Output};
 use line::Lines;
 
 use crate::types::{ConsumerName, StreamName};

@@ -68,7 +68,7 @@ async fn readers() -> Result<(), Unavailable> {
     daemon.until_durable("analytics", 19).await;
     daemon.terminate().await;
     let refused = count(&home, DATABASE).unwrap_err();
-    assert!(refused.contains("unable to open database file"), "{refused}");
+    assert!(refused.contains("readonly database"), "{refused}");
     assert_eq!(count(&home, "file:data/analytics.db?immutable=1"), Ok(20), "after a normal end");
 
     // No reader left anything behind that would stop the daemon.

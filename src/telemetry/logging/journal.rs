@@ -9,8 +9,8 @@
 //! Invariant: an event that journald does not take (it is not there, or the event is too large for a datagram)
 //! goes to standard error, which the journal reads too, with its priority and without fields.
 
-use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::fmt;
+use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -145,6 +145,8 @@ fn field_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
