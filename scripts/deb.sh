@@ -26,5 +26,5 @@ objcopy --strip-debug "$binary" "$stage/release/rillway" 2>/dev/null || cp "$bin
 "$binary" completions bash >"$stage/completions/rillway.bash"
 "$binary" completions zsh >"$stage/completions/_rillway"
 "$binary" completions fish >"$stage/completions/rillway.fish"
-CARGO_TARGET_DIR=$stage cargo deb --quiet --no-build --no-strip --output "$PWD/$stage/" >&2
+CARGO_TARGET_DIR=$stage cargo deb --quiet --no-build --no-strip ${RILLWAY_DEB_FAST:+--fast} --output "$PWD/$stage/" >&2
 for package in "$PWD/$stage"/*.deb; do echo "$package"; done

@@ -78,9 +78,11 @@ async fn fields_arrive() -> Result<(), Unavailable> {
         assert!(began.elapsed() < SOON, "some did not come: {wanted:?}\n{:?}", child.try_wait());
         let event = received(&journald);
         assert_eq!(event["SYSLOG_IDENTIFIER"], "rillway", "{event:?}");
-        let consumer = event.get("CONSUMER").map_or("", String::as_str);
-        if let Some(place) = wanted.get_mut(&(consumer, event["PRIORITY"].as_str())) {
-            *place = Some(event.clone());
+        let has = |name: &str, value: &str| event.get(name).is_some_and(|v| v == value);
+        for ((consumer, priority), place) in &mut wanted {
+            if has("CONSUMER", consumer) && has("PRIORITY", priority) {
+                *place = Some(event.clone());
+            }
         }
     }
     let running = wanted[&("archiver", "6")].as_ref().unwrap();

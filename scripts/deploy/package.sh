@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 binary=$1
 [[ $(root_by || true) == direct ]] || unavailable 'a package is installed in a clean Debian as root'
 archive=$(scripts/setup.sh debian --where)
-package=$(scripts/deb.sh "$binary")
+package=$(RILLWAY_DEB_FAST=yes scripts/deb.sh "$binary")
 version=$(dpkg-deb -f "$package" Version)
 
 work=$(mktemp -d)
@@ -28,8 +28,8 @@ dpkg-deb -R "$package" "$older"
 sed -i "s/^Version: .*/Version: 0.0.1-1/" "$older/DEBIAN/control"
 sed -i '1s/.*/# The defaults of an older version./' "$older/etc/rillway/rillway.toml"
 (cd "$older" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | xargs -0 md5sum >DEBIAN/md5sums)
-dpkg-deb --root-owner-group -b "$older" "$root/tmp/older.deb" >/dev/null
-cp "$package" "$root/tmp/newer.deb"
+dpkg-deb --root-owner-group -b "$older" "$root/srv/older.deb" >/dev/null
+cp "$package" "$root/srv/newer.deb"
 
 done_=()
 expect() { "${@:2}" || die "$1 (${*:2})"; }
@@ -39,10 +39,10 @@ mode() { chroot "$root" stat -c '%U:%G %a' "$1"; }
 is() { [[ $1 == "$2" ]]; }
 
 apt update
-apt install /tmp/older.deb
+apt install /srv/older.deb
 expect 'the user is there' inside id rillway >/dev/null
 expect 'the configuration is readable' is "$(mode /etc/rillway/rillway.toml)" 'root:root 644'
-expect 'the unit is not enabled' is "$(inside systemctl is-enabled rillway 2>&1 || true)" disabled
+expect 'the unit is not enabled' is "$(inside systemctl is-enabled rillway 2>/dev/null || true)" disabled
 expect 'the program runs' inside rillway --version >/dev/null
 for page in rillway rillway-run rillway-check; do
   expect "there is a manual page $page(1)" test -e "$root/usr/share/man/man1/$page.1.gz"
@@ -67,12 +67,12 @@ echo '# mine' >>"$root/etc/rillway/rillway.toml"
 if [[ $booted ]]; then
   machine systemctl start rillway
   before=$(machine systemctl show -p MainPID --value rillway)
-  machine env DEBIAN_FRONTEND=noninteractive apt-get -y -o Dpkg::Options::=--force-confold install /tmp/newer.deb >"$work/apt" 2>&1 ||
+  machine env DEBIAN_FRONTEND=noninteractive apt-get -y -o Dpkg::Options::=--force-confold install /srv/newer.deb >"$work/apt" 2>&1 ||
     { tail -n 20 "$work/apt" >&2; die 'the upgrade failed'; }
   expect 'an upgrade restarts a service that runs' test "$(machine systemctl show -p MainPID --value rillway)" != "$before"
   expect 'and it is active' is "$(machine systemctl is-active rillway)" active
 else
-  apt install /tmp/newer.deb
+  apt install /srv/newer.deb
 fi
 # shellcheck disable=SC2016 # dpkg's own
 expect 'the new version is there' is "$(inside dpkg-query -W -f '${Version}' rillway)" "$version"

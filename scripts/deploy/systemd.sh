@@ -19,7 +19,4 @@ rating=$(systemd-analyze security --offline=yes "$unit" 2>/dev/null | sed -n 's/
 [[ $rating ]] || unavailable "$(systemd-analyze --version | head -n 1) cannot rate a unit that is not loaded"
 awk -v is="$rating" -v most="$EXPOSURE_MAX" 'BEGIN { exit !(is <= most) }' ||
   die "systemd-analyze security: $rating, and at most $EXPOSURE_MAX is allowed"
-if have systemd-sysusers; then
-  systemd-sysusers --replace=/usr/lib/sysusers.d/rillway.conf --dry-run deploy/systemd/rillway.sysusers >"$work/users" 2>&1 || true
-fi
 echo "systemd accepts the unit, and rates its exposure $rating"
