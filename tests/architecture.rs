@@ -29,13 +29,13 @@ const RULES: &[Rule] = &[
     Rule { module: "sync", may_use: &[], never: IMPURE },
     Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
-    Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
+    Rule { module: "files", may_use: &["flow::trouble", "sync"], never: &["tokio", "tracing"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
     Rule {
         module: "tls",
-        may_use: &["files", "flow::trouble", "sync", "telemetry::identity"],
+        may_use: &["files", "sync", "telemetry::identity"],
         never: &["tokio", "metrics"],
     },
     Rule {
@@ -44,7 +44,11 @@ const RULES: &[Rule] = &[
         never: &["metrics"],
     },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
-    Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
+    Rule {
+        module: "admin",
+        may_use: &["files", "flow::trouble", "sync", "telemetry", "tls", "types"],
+        never: &[],
+    },
     Rule {
         module: "broker",
         may_use: &[
@@ -146,7 +150,9 @@ const RULES: &[Rule] = &[
             "oauth",
             "sink",
             "supervisor",
+            "sync",
             "telemetry",
+            "tls",
             "types",
             "wire",
         ],

@@ -101,7 +101,7 @@ def rillway(binary, uri, stream, messages, limit):
                 raise SystemExit(open(f"{home.name}/log").read())
             try:
                 last = look()
-            except (ConnectionRefusedError, http.client.CannotSendRequest):
+            except (ConnectionError, http.client.HTTPException):
                 connection.close()
             if first is None and last[1] > 0:
                 first = last
@@ -147,7 +147,7 @@ def main(binary, lapin, amqp_port, stream_port, rounds, seconds, *cases):
         stream = f"bench-amqp-{size}-{os.getpid()}"
         print(f"# publishing {messages} messages of {size} B", file=sys.stderr)
         publish(binary, stream_port, stream, size, messages)
-        amqp, own = f"amqp://guest:guest@localhost:{amqp_port}/%2f", f"rabbitmq-stream://guest:guest@localhost:{stream_port}/%2f"
+        amqp = f"amqp://guest:guest@localhost:{amqp_port}/%2f"
         limit = float(seconds)
         peers = {"rillway, `amqp://`": lambda: rillway(binary, amqp, stream, messages, limit)}
         for name, command in [("lapin", [lapin]), ("pika", pika)]:
@@ -155,7 +155,6 @@ def main(binary, lapin, amqp_port, stream_port, rounds, seconds, *cases):
                 how = f"{name}, prefetch {prefetch:,}" + (f", acks of {every}" if every > 1 else "")
                 call = command + [amqp_port, stream, str(messages), str(prefetch), str(every), seconds]
                 peers[how] = lambda call=call: peer(call, messages)
-        peers["rillway, `rabbitmq-stream://`"] = lambda: rillway(binary, own, stream, messages, limit)
         runs = {name: [] for name in peers}
         for number in range(int(rounds)):
             for name, run in peers.items():

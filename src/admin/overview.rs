@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::control::Target;
 use crate::telemetry::State;
 use crate::types::{ConsumerName, Guarantee, Offset, Reference, StreamName};
 
@@ -22,10 +23,15 @@ pub trait Overview: Send + Sync {
     /// Updates the gauges of every consumer for a scrape. Returns at once, from memory.
     fn refresh_gauges(&self);
 
-    /// Stores the durable offset of every stream of this consumer, and reads it back.
+    /// Stores the durable offset of a consumer, for all of its streams or for one, and reads it back.
     ///
     /// Dropped when it takes too long; a dropped call leaves a consistent state.
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError>;
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError>;
+
+    /// The same for all of its streams.
+    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
+        self.commit_of(Target { consumer: name, stream: None }).await
+    }
 
     /// `Ok` while every loop makes progress; otherwise the stuck one, as a sentence.
     fn live(&self) -> Result<(), String>;
@@ -149,6 +155,9 @@ pub enum CommitError {
     /// No consumer has this name.
     #[error("no consumer is named {0:?}")]
     Unknown(String),
+    /// The consumer does not read this stream.
+    #[error("{0}")]
+    UnknownStream(String),
     /// Nothing is durable yet, so there is no offset to store.
     #[error("consumer {0:?} has nothing durable yet, so there is nothing to store")]
     Nothing(String),

@@ -84,6 +84,11 @@ impl Node {
     fn open(&self) -> usize {
         self.open.iter().filter(|held| held.is_open()).count()
     }
+
+    /// The same, and those that are just being opened: consumers that start together spread over the nodes.
+    fn open_soon(&self) -> usize {
+        self.open() + HANDSHAKES_MAX.saturating_sub(self.gate.available_permits())
+    }
 }
 
 impl Fleet {
@@ -207,7 +212,7 @@ impl Fleet {
         let state = lock(&self.0);
         endpoints.sort_by_cached_key(|endpoint| {
             let node = state.nodes.get(endpoint);
-            node.map_or((false, 0), |node| (node.is_suspect(now), node.open()))
+            node.map_or((false, 0), |node| (node.is_suspect(now), node.open_soon()))
         });
         endpoints
     }

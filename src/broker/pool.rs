@@ -40,8 +40,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// Connections of one consumer, one for each node.
 pub struct Pool {
     number: u64,
-    /// Connections on which nodes are asked where streams are; `None` in that pool itself.
-    asking: Option<Arc<Pool>>,
+    /// Connections for other purposes than reading; `None` in those pools themselves.
+    aside: Option<Aside>,
     inner: Mutex<Inner>,
     /// Searches behind addresses that lead to any node, one after the other.
     searching: tokio::sync::Mutex<()>,
@@ -51,6 +51,12 @@ pub struct Pool {
 pub(super) fn of(sharing: &Sharing) -> Option<Arc<Pool>> {
     let pools = lock(&POOLS);
     pools.iter().find(|(number, _)| *number == sharing.pool)?.1.upgrade()
+}
+
+/// Connections on which a node may do nothing else for long, because it waits for another one.
+struct Aside {
+    asking: Arc<Pool>,
+    offsets: Arc<Pool>,
 }
 
 #[derive(Default)]
@@ -92,15 +98,15 @@ impl Berth {
 impl Pool {
     /// An empty pool.
     pub fn new() -> Arc<Pool> {
-        let asking = Pool::numbered(None);
-        Pool::numbered(Some(asking))
+        let (asking, offsets) = (Pool::numbered(None), Pool::numbered(None));
+        Pool::numbered(Some(Aside { asking, offsets }))
     }
 
-    fn numbered(asking: Option<Arc<Pool>>) -> Arc<Pool> {
+    fn numbered(aside: Option<Aside>) -> Arc<Pool> {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let pool = Arc::new(Pool {
             number,
-            asking,
+            aside,
             inner: Mutex::default(),
             searching: Default::default(),
         });
@@ -111,7 +117,13 @@ impl Pool {
     /// The pool of connections on which nodes are asked where streams are: a node may take 40 s for the
     /// answer, and does nothing else on that connection. They are closed once nobody asks.
     pub(super) fn asking(&self) -> Option<&Arc<Pool>> {
-        self.asking.as_ref()
+        self.aside.as_ref().map(|aside| &aside.asking)
+    }
+
+    /// The pool of connections on which offsets are stored and asked for: the node passes both on to the
+    /// stream's leader.
+    pub(super) fn offsets(&self) -> Option<&Arc<Pool>> {
+        self.aside.as_ref().map(|aside| &aside.offsets)
     }
 
     /// A use of the pool, for connection options.

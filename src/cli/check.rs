@@ -206,6 +206,8 @@ pub struct Plan {
     pub insecure: bool,
     /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
+    /// What an operator should know about the access to it.
+    pub admin_concerns: Vec<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
@@ -299,6 +301,7 @@ impl Plan {
             tls: config.broker.tls.is_some(),
             insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
+            admin_concerns: config.admin.concerns(),
             state_dir: config.state_dir.clone(),
             state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),

@@ -5,7 +5,9 @@
 
 pub mod check;
 mod completions;
+mod control;
 mod dead_letters;
+mod door;
 mod exit;
 #[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
@@ -28,7 +30,7 @@ pub use exit::{
     EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
 };
 
-use crate::config::{Config, Env};
+use crate::config::{AdminConfig, Config, Env};
 
 /// Carries RabbitMQ streams into sinks, and never loses a message.
 #[derive(Debug, Parser)]
@@ -60,11 +62,25 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon until a signal ends it
-    Run,
+    Run(run::RunArgs),
     /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
+    /// Pause a consumer of a running daemon: it finishes what it has read, and stores its offset
+    Pause(control::ConsumerArgs),
+    /// Resume a paused consumer
+    Resume(control::ConsumerArgs),
+    /// Restart a consumer; also one that has halted
+    Restart(control::ConsumerArgs),
+    /// Make a consumer store its durable offset now
+    Commit(control::ConsumerArgs),
+    /// Make a running daemon read its configuration again, and replace the consumers that have changed
+    Reload(control::ReloadArgs),
+    /// End a running daemon as SIGTERM does
+    Drain(control::DrainArgs),
+    /// Show or change what a running daemon logs
+    LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
     /// Count a consumer's dead letters, or replay them through its sink
@@ -82,10 +98,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { shared, command } = cli;
     let env = Env::of_process();
     match command {
-        Command::Run => {
+        Command::Run(args) => {
             let config = shared.load(&env)?;
             let runtime = runtime()?;
-            let result = runtime.block_on(run::run(config));
+            let result = runtime.block_on(run::run(config, env, &args));
             // A blocked write (a full pipe, a dead disk) must not keep the process alive.
             runtime.shutdown_background();
             result
@@ -94,7 +110,16 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
-        Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
+        Command::Health(args) => {
+            health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
+        }
+        Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
+        Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
+        Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
+        Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
+        Command::Reload(args) => control::reload(&args, &shared, &env),
+        Command::Drain(args) => control::drain(&args, &shared, &env),
+        Command::LogLevel(args) => control::log_level(&args, &shared, &env),
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
@@ -120,6 +145,12 @@ impl Shared {
     fn load(&self, env: &Env) -> anyhow::Result<Config> {
         let path = locate::required(self.config.as_deref())?;
         Ok(Config::load(Some(&path), env)?)
+    }
+
+    /// Reads `[admin]` alone, for commands that ask a running daemon.
+    fn load_admin(&self, env: &Env) -> anyhow::Result<AdminConfig> {
+        let path = locate::required(self.config.as_deref())?;
+        Ok(Config::load_admin(Some(&path), env)?)
     }
 }
 

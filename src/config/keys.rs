@@ -7,8 +7,9 @@ use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::admin::AdminConfig;
 use super::consumer::ConsumerKeys;
-use super::daemon::{AdminConfig, LogConfig};
+use super::daemon::LogConfig;
 use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};
 
@@ -22,7 +23,7 @@ use crate::settings::{BrokerKeys, HumanDuration};
 pub(super) struct RootKeys {
     /// Connection to the broker, and login.
     pub(super) broker: BrokerKeys,
-    /// The HTTP server for metrics, health and status.
+    /// The HTTP server for metrics, health, status and commands.
     pub(super) admin: AdminConfig,
     /// Format and level of the log.
     pub(super) log: LogConfig,

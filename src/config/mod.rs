@@ -15,6 +15,7 @@
 //! secrets, [`secrets`] resolves the references, and the types of [`keys`], [`consumer`] and the
 //! sinks' registry read the tree.
 
+mod admin;
 pub mod consumer;
 mod create;
 mod daemon;
@@ -27,6 +28,7 @@ mod keys;
 mod load;
 mod names;
 mod policies;
+mod replacing;
 mod schema;
 mod secrets;
 mod shape;
@@ -37,15 +39,17 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{AdminConfig, AdminTls};
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
     RestartConfig,
 };
 pub use create::CreateConfig;
-pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
+pub use daemon::{Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
+pub use replacing::sha256;
 pub use watch::WatchConfig;
 
 pub use crate::settings::{

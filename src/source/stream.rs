@@ -13,9 +13,9 @@ use super::{
     Source, SourceError,
 };
 use crate::broker::{
-    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Feature, Layout,
-    Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream, explain_loss,
-    nothing_selected, stream_bounds,
+    self, Authority, Bounds, BrokerError, Budget, ConnectOptions, Connection, Desk, Feature,
+    Layout, Pool, Prefer, SINGLE_ACTIVE, chunk_at, connect_to_authority, connect_to_stream,
+    explain_loss, nothing_selected, stream_bounds,
 };
 use crate::flow::resume::Start;
 use crate::types::{Offset, Reference, StreamName};
@@ -168,12 +168,13 @@ impl Source for StreamSource {
         let node = node_name(&connection, &self.options);
         // Who wanted the leader stays there.
         let found = (prefer == Prefer::Replica).then(|| self.found.clone());
+        let desk = Desk::new(connection.clone(), &self.options, stream.clone(), reference);
         Ok(Arc::new(StreamLink {
             connection,
+            desk,
             node,
             no_leader,
             stream,
-            reference,
             properties,
             filter,
             is_single_active: self.single_active.is_some(),
@@ -216,12 +217,13 @@ impl Source for StreamSource {
 /// A connection for one stream and reference. Other streams may share it.
 struct StreamLink {
     connection: Connection,
+    /// Where its offset is stored.
+    desk: Desk,
     /// The node, for the log.
     node: String,
     /// Why this is not the leader, although that was wanted.
     no_leader: Option<String>,
     stream: StreamName,
-    reference: Reference,
     /// Properties of a subscription.
     properties: Vec<(String, String)>,
     /// Those of them that filter.
@@ -305,11 +307,11 @@ impl Link for StreamLink {
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
-        Ok(self.connection.query_offset(&self.stream, &self.reference).await?)
+        Ok(self.desk.stored().await?)
     }
 
     async fn store(&self, offset: Offset) -> Result<Option<Offset>, SourceError> {
-        Ok(self.connection.store_offset(&self.stream, &self.reference, offset).await?)
+        Ok(self.desk.store(offset).await?)
     }
 
     async fn ended(&self) -> SourceError {
@@ -326,6 +328,7 @@ impl Link for StreamLink {
     }
 
     async fn close(&self) {
+        self.desk.close().await;
         self.connection.close().await;
     }
 }

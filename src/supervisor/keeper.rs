@@ -52,7 +52,7 @@ pub(super) async fn run(
     match ended {
         Run::Drained => (Ended::Drained, Carried::default()),
         Run::Halted(reason) => {
-            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: an operator has to act, and then restart rillway");
+            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: an operator has to act, and then `rillway restart NAME` or an edited configuration and a reload starts it again");
             (Ended::Halted(reason), Carried::default())
         }
         Run::Failed(reason, _) if told => {

@@ -13,7 +13,10 @@ use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::Offset;
 
 /// Reason that a paused consumer shows.
-const PAUSED: &str = "paused, until it is resumed";
+const PAUSED: &str = "paused by an operator, until it is resumed";
+/// Reason of a consumer that may not start yet.
+const WAITS: &str =
+    "waiting for the end of the consumer that had its reference or its destination before";
 
 /// Most commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
@@ -88,6 +91,7 @@ impl Member {
     /// Shows others why no task runs. A running task shows its own state.
     pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
         let want = wanted.map(|wanted| wanted.want);
+        self.status.metrics.paused.set(f64::from(u8::from(want == Some(Want::Pause))));
         let (state, reason) = match phase {
             Phase::Running | Phase::Draining { .. } | Phase::Aborting => return,
             Phase::Backoff { reason, .. } => match want {
@@ -95,6 +99,8 @@ impl Member {
                 _ => idle(&Last::Failed(reason.clone()), want),
             },
             Phase::Halted { reason } => (State::Halted, Some(reason.clone())),
+            // Otherwise it would have been started.
+            Phase::Idle(_) if want == Some(Want::Run) => (State::Starting, Some(WAITS.to_owned())),
             Phase::Idle(last) => idle(last, want),
         };
         self.status.update(|facts| {

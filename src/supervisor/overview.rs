@@ -7,10 +7,11 @@ use async_trait::async_trait;
 
 use super::member::Member;
 use super::plan::Plan;
+use super::roll::Roll;
 use super::set::Shared;
 use super::super_stream::Group;
-use super::watches::Watch;
-use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
+use super::verbs;
+use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, Target, WatchView};
 use crate::consumer::Status;
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
@@ -18,10 +19,7 @@ use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
-    pub(super) groups: Vec<Arc<Group>>,
-    pub(super) watches: Vec<Arc<Watch>>,
-    /// Consumers in the order in which they are shown; others come after them.
-    pub(super) order: Vec<ConsumerName>,
+    pub(super) roll: Arc<Roll>,
 }
 
 impl View {
@@ -34,65 +32,38 @@ impl View {
 #[async_trait]
 impl Overview for View {
     fn consumers(&self) -> Vec<ConsumerView> {
-        let rows = self.groups.iter().filter_map(|group| {
+        let groups = self.roll.groups();
+        let rows = groups.iter().filter_map(|group| {
             let status = group.row()?;
             Some(row_of(group, &status))
         });
         let mut all: Vec<_> = rows.collect();
         all.extend(self.members().iter().map(|member| view(member)));
-        if !self.order.is_empty() {
-            // The sort is stable: the partitions of a consumer keep their order.
-            let place = |name: &ConsumerName| self.order.iter().position(|other| other == name);
+        let order = self.roll.order();
+        if !order.is_empty() {
+            // The sort is stable: the partitions of a consumer keep their order. Others come last.
+            let place = |name: &ConsumerName| order.iter().position(|other| other == name);
             all.sort_by_cached_key(|view| place(&view.name).unwrap_or(usize::MAX));
         }
         all
     }
 
     fn watches(&self) -> Vec<WatchView> {
-        self.watches.iter().flat_map(|watch| watch.views()).collect()
+        self.roll.watches().iter().flat_map(|watch| watch.views()).collect()
     }
 
     fn refresh_gauges(&self) {
-        self.watches.iter().for_each(|watch| watch.refresh_gauges());
+        self.roll.watches().iter().for_each(|watch| watch.refresh_gauges());
         for member in self.members() {
             member.status.refresh_gauges();
         }
-        for row in self.groups.iter().filter_map(|group| group.row()) {
+        for row in self.roll.groups().iter().filter_map(|group| group.row()) {
             row.refresh_gauges();
         }
     }
 
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
-        let mut named = self.members();
-        named.retain(|member| member.plan.spec.name.as_str() == name);
-        let Some(first) = named.first() else {
-            let group = self.groups.iter().find(|group| group.name().as_str() == name);
-            let why = group.map(|group| group.row().and_then(|row| row.facts().why_not_ready()));
-            return Err(match why {
-                Some(why) => CommitError::Unavailable(format!(
-                    "consumer {name:?} has no partitions yet: {}",
-                    why.unwrap_or_else(|| "they are being started".to_owned())
-                )),
-                None => CommitError::Unknown(name.to_owned()),
-            });
-        };
-        let (mut stored, mut failed) = (Vec::new(), None);
-        // One that fails does not keep the others from storing.
-        for member in &named {
-            let stream = &member.plan.spec.stream;
-            match member.commit().await {
-                Ok(Some(offset)) => stored.push(StoredOffset { stream: stream.clone(), offset }),
-                Ok(None) => {}
-                Err(error) => drop(failed.get_or_insert(format!("stream {stream}: {error}"))),
-            }
-        }
-        if let Some(why) = failed {
-            return Err(CommitError::Unavailable(why));
-        }
-        if stored.is_empty() {
-            return Err(CommitError::Nothing(name.to_owned()));
-        }
-        Ok(CommitAnswer { name: first.plan.spec.name.clone(), stored })
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError> {
+        verbs::commit(&self.shared, &self.roll, target).await
     }
 
     fn live(&self) -> Result<(), String> {

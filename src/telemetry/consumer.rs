@@ -55,6 +55,8 @@ pub struct ConsumerMetrics {
     pub last_contact: LateGauge,
     /// 1 while the consumer works normally.
     pub ready: Gauge,
+    /// 1 while an operator has paused it.
+    pub paused: Gauge,
     /// Bytes received and not yet durable.
     pub buffered_bytes: Gauge,
     /// Most bytes that may be buffered.
@@ -105,6 +107,7 @@ impl ConsumerMetrics {
             last_durable: late(&names::LAST_DURABLE),
             last_contact: late(&names::LAST_CONTACT),
             ready: gauge(&names::CONSUMER_READY, &own),
+            paused: gauge(&names::CONSUMER_PAUSED, &own),
             buffered_bytes: gauge(&names::BUFFERED_BYTES, &own),
             buffer_limit_bytes: gauge(&names::BUFFER_LIMIT_BYTES, &own),
             backpressure: SecondsCounter::new(counter(&names::BACKPRESSURE_SECONDS, &own)),

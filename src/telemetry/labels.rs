@@ -166,6 +166,34 @@ labels! {
 }
 
 labels! {
+    /// Result of an attempt to reload the configuration.
+    ConfigResult {
+        /// It differs from the one before, and is in use.
+        Applied = "applied",
+        /// It is the one that is in use.
+        Unchanged = "unchanged",
+        /// It cannot be used; the one before stays in use.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Reason why the admin server refused a request.
+    RefusedReason {
+        /// It needs a token, and there was none.
+        NoToken = "no_token",
+        /// It presented another token.
+        WrongToken = "wrong_token",
+        /// It was a command, for a server without a token that other machines can reach.
+        NoneConfigured = "none_configured",
+        /// It was a command that a web page of another site had sent.
+        OtherSite = "other_site",
+        /// It was a command that needs no token, under a name that is not of the loopback interface.
+        OtherHost = "other_host",
+    }
+}
+
+labels! {
     /// Result of an attempt to have a new access token.
     TokenResult {
         /// There is a new one.
@@ -213,6 +241,8 @@ mod tests {
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
         check::<ReloadResult>(2);
+        check::<ConfigResult>(3);
+        check::<RefusedReason>(5);
         check::<TokenResult>(3);
     }
 

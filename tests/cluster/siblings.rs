@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{durable, subscribed};
+use super::{durable, read_from, subscribed};
 use crate::common::cluster::{Cluster, SteadyLoad, within};
 use crate::common::daemon::Home;
 use crate::common::streams;
 
 const NAME: &str = "siblings";
 
-const PARTITIONS: usize = 4;
+const PARTITIONS: usize = 6;
 
 /// Time for which the node is frozen and the partitions are watched.
 const WATCHED: Duration = Duration::from_secs(25);
@@ -17,14 +17,6 @@ const WATCHED: Duration = Duration::from_secs(25);
 /// Longest pause of a partition that has nothing to do with the frozen node. A node that is asked where a
 /// stream is, while another one is frozen, does nothing else on that connection for 10 to 40 s.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
-
-/// The port in the last line about a subscription to this stream.
-fn read_from(home: &Home, cluster: &Cluster, stream: &str) -> Option<usize> {
-    let log = home.log();
-    let line = log.lines().rfind(|l| l.contains("subscribed") && l.contains(stream))?;
-    let at = |port: u16| line.contains(&format!("localhost:{port}"));
-    cluster.nodes.iter().position(|node| at(node.stream_port))
-}
 
 pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
     let (super_stream, partitions) =
@@ -46,16 +38,18 @@ pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
         partitions.iter().all(|p| rows.get(&key(p)).is_some_and(|at| *at > 500)).then_some(())
     })
     .await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.stream_port).collect();
     let from: Vec<_> =
-        partitions.iter().map(|p| read_from(&home, cluster, p).expect("it subscribed")).collect();
-    // A node that leaves something to watch, and that as many of the others as can be are read from.
+        partitions.iter().map(|p| read_from(&home, &ports, p).expect("it subscribed")).collect();
+    // A node that leaves something to watch, leads others of the partitions, whose stored offsets it keeps,
+    // and that as many as can be are read from.
     let disturbed = |node: usize| from.iter().filter(|at| **at == node).count();
     let innocent = |node: usize| {
         let both = leaders.iter().zip(&from);
         both.filter(|(leader, at)| **leader != node && **at != node).count()
     };
     let node = (0..cluster.nodes.len())
-        .max_by_key(|node| (innocent(*node) > 0, disturbed(*node)))
+        .max_by_key(|node| (innocent(*node) > 0, leaders.contains(node), disturbed(*node)))
         .expect("a cluster has nodes");
     println!(
         "leaders {leaders:?}, read from {from:?}; node {node} freezes ({} subscriptions so far)",

@@ -82,9 +82,6 @@ pub(super) async fn lead_to_the_wanted_nodes(cluster: &Cluster) {
     println!("by mapped addresses: {on:?} subscriptions, {leader} leads");
     assert_eq!(on.iter().sum::<usize>(), CONSUMERS.len(), "{}", home.log_tail());
     assert_eq!(on[leader], 0, "{}", home.log_tail());
-    for (node, proxy) in proxies.iter().enumerate() {
-        assert!(node == leader || proxy.accepted() > 0, "a replica was reached another way");
-    }
 }
 
 /// Where the leader's address leads to another node, that one is not taken for the leader; a load balancer

@@ -2,12 +2,12 @@
 //! the next one continue where the former stopped, with nothing lost or duplicated?
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::common::daemon::{Daemon, Home};
+use crate::common::daemon::{Daemon, Home, is_to_stay_frozen};
 use crate::common::load::{Load, Pace, assert_exact, assert_none_lost, number};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
@@ -149,10 +149,14 @@ async fn disorderly(signal: &str) -> Result<(), Unavailable> {
     until_state(&mut second, "passive").await;
     until_it_moves(&mut first).await;
     first.signal(signal);
+    let since = Instant::now();
     let moved = |c: &Value| c["state"] == "running" && durable(c).is_some();
     second.until("rows", "the second takes over", LONG, moved).await;
     second.until("out", "the second takes over", LONG, moved).await;
     if signal == "STOP" {
+        while is_to_stay_frozen(since).await {
+            second.until("rows", "the second still runs", LONG, moved).await;
+        }
         // The frozen daemon locks the folder of files until it wakes up.
         first.signal("CONT");
         first.until("rows", "it stands by", LONG, |c| c["state"] == "passive").await;

@@ -1,4 +1,4 @@
-//! Do the partitions share one connection, and does a failure of one partition, or of the connection,
+//! Do the partitions share connections, and does a failure of one partition, or of a connection,
 //! stay limited to it?
 
 use super::{LONG, consumer, publish, row, rows, until_row, until_written};
@@ -9,6 +9,9 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
 const PARTITIONS: usize = 6;
+
+/// Connections of two consumers: each has one for reading, and one for stored offsets.
+const OF_TWO: usize = 4;
 
 async fn until_all_run(daemon: &Daemon, name: &str) {
     eventually("all partitions run", LONG, || async {
@@ -45,8 +48,7 @@ async fn one_for_all() -> Result<(), Unavailable> {
     for name in ["one", "two"] {
         until_all_run(&daemon, name).await;
     }
-    // One for each consumer.
-    until_connected(&proxy, 2).await;
+    until_connected(&proxy, OF_TWO).await;
     for partition in &partitions {
         publish(broker, partition, 0, 500).await;
     }
@@ -67,7 +69,7 @@ async fn one_for_all() -> Result<(), Unavailable> {
         .await;
         until_all_run(&daemon, name).await;
     }
-    until_connected(&proxy, 2).await;
+    until_connected(&proxy, OF_TWO).await;
     for partition in &partitions {
         publish(broker, partition, 500, 1000).await;
     }
@@ -86,7 +88,7 @@ async fn one_for_all() -> Result<(), Unavailable> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_share_one_connection_also_after_it_was_lost() {
+async fn partitions_share_connections_also_after_they_were_lost() {
     or_skip!(one_for_all().await);
 }
 

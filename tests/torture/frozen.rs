@@ -11,10 +11,10 @@ use rillway::faults::Point;
 
 use super::oracle::{Oracle, Second, Tally};
 use super::{LONG, NAME, all_landed, consumer, durable, home, table, until_progress};
-use crate::common::daemon::Daemon;
+use crate::common::daemon::{Daemon, is_to_stay_frozen};
 use crate::common::load::{Load, Pace};
 use crate::common::skip::Unavailable;
-use crate::common::{Broker, Version, env_or, eventually, streams};
+use crate::common::{Broker, Version, eventually, streams};
 
 const PACE: Pace = Pace { messages: 20, pause: Duration::from_millis(12) };
 
@@ -101,11 +101,9 @@ async fn freeze(broker: &Broker, oracle: &mut impl Oracle, point: Option<Point>)
     tally
 }
 
-/// Waits as long as requested: the duration is part of the test.
+/// Waits as long as requested, and the heir answers meanwhile.
 async fn stay_frozen(heir: &mut Daemon, since: Instant) {
-    let frozen = Duration::from_secs(env_or("FREEZE_SECONDS", 0));
-    while since.elapsed() < frozen {
+    while is_to_stay_frozen(since).await {
         heir.until(NAME, "the second answers", LONG, |c| c["state"].is_string()).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -44,6 +44,9 @@ impl fmt::Display for Plan {
             )?;
         }
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
+        for concern in &self.admin_concerns {
+            writeln!(f, "         NOTE: {concern}")?;
+        }
         if self.consumers.is_empty() {
             return self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"));
         }

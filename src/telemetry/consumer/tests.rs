@@ -6,7 +6,8 @@ use super::*;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
-use crate::telemetry::{WatchMetrics, identity};
+use crate::telemetry::{WatchMetrics, access, identity, reloads};
+use crate::types::Timestamp;
 
 /// Runs `f` with a recorder of its own, and yields every line of the scrape that holds a figure.
 fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
@@ -15,6 +16,9 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
         prometheus::describe();
         identity::tls_in_use();
         identity::token_in_use("t");
+        access::in_use();
+        // One second after 1970.
+        reloads::started(Timestamp(1000));
         WatchMetrics::new(&"r".into(), &"s".into());
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
@@ -71,7 +75,11 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     let expected: BTreeSet<&str> = ALL.iter().map(|m| m.name).filter(|n| !is_late(n)).collect();
     assert_eq!(present, expected);
     for (name, value) in &series {
-        let one = name.contains("state=\"starting\"") || name.starts_with("rillway_build_info");
+        let loaded =
+            ["rillway_config_reload_success", "rillway_config_last_reload_timestamp_seconds"];
+        let one = name.contains("state=\"starting\"")
+            || name.starts_with("rillway_build_info")
+            || loaded.contains(&name.as_str());
         assert_eq!(*value, f64::from(u8::from(one)), "{name}");
     }
     for (reason, count) in [

@@ -48,10 +48,12 @@ fn what_arrives_on_a_path() {
 #[test]
 fn a_reload_has_its_time() {
     let (_dir, manager, name) = on_path();
-    notifier(&name, None, None).reloading();
+    let notifier = notifier(&name, None, None);
+    drop(notifier.reloading());
     let received = manager.received();
     let usec = received[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
     assert!(usec.parse::<u64>().unwrap() > 0, "{received:?}");
+    assert_eq!(received[1..], ["READY=1"]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Daemons that come, end, die and freeze: who reads which partition then, and what landed?
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
 use super::places::{Kind, Places};
 use super::{loads, stop, until_all_written, until_moving, until_spread};
-use crate::common::daemon::{Daemon, Home};
+use crate::common::daemon::{Daemon, Home, is_to_stay_frozen};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 use crate::super_stream::{LONG, rows, until_row};
@@ -133,14 +134,18 @@ async fn the_other_one_takes_over_from_one_that_is_killed_on_4_0() {
 }
 
 /// The first of two is frozen until the broker has given its partitions away, and then wakes: nothing of
-/// it lands where the next one is fenced off from it.
+/// it lands where the next one is fenced off from it. `FREEZE_SECONDS=180` is the long form.
 async fn frozen(version: Version, kinds: &[Kind]) -> Result<(), Unavailable> {
     let stage = Stage::new(version, kinds).await?;
     let homes = [(); 2].map(|()| stage.home());
     let loads = loads(stage.broker, &stage.partitions);
     let (first, second) = stage.two(&homes).await;
     freeze(&first, &stage).await;
+    let since = Instant::now();
     stage.until_spread(&[&second]).await;
+    while is_to_stay_frozen(since).await {
+        stage.until_spread(&[&second]).await;
+    }
     first.signal("CONT");
     // The broker gives it its share again.
     stage.until_spread(&[&first, &second]).await;

@@ -2,30 +2,47 @@
 //!
 //! Signals: SIGINT and SIGTERM start a graceful shutdown within `shutdown_grace`; a second one, at
 //! least [`SECOND_SIGNAL_AFTER`] later, stops at once. SIGUSR1 stores every durable offset now.
-//! SIGHUP is sent by a terminal that closes: if the log goes to a terminal, it starts a graceful
-//! shutdown; otherwise it is ignored, like SIGUSR2, because there is no reload yet.
+//! SIGHUP reloads the configuration. It is also what a terminal that closes sends: if the log goes to a
+//! terminal, it starts a graceful shutdown instead. SIGUSR2 is ignored.
+
+mod operator;
+mod reload;
+mod watch;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
+use self::operator::Operator;
+use self::reload::Reloader;
+use super::door;
 use super::exit::Failure;
 use crate::admin;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Env, LogFormat};
 use crate::supervisor::{Drained, Supervisor};
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::systemd::{self, Notifier};
 use crate::telemetry::{self, prometheus};
 use crate::types::ConsumerKey;
 
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Reload the configuration whenever its file changes
+    #[arg(long)]
+    watch_config: bool,
+}
+
 /// Runs all consumers until a signal ends them.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()> {
     // First of all: an earlier signal kills the process or, if this is process 1, is lost.
     let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(taken).context("cannot take signals")?;
@@ -39,53 +56,71 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Checked now: a closed terminal no longer counts as one.
     let on_terminal = std::io::stderr().is_terminal();
     let listener = match config.admin.enabled {
-        true => Some(admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?),
+        true => Some((
+            door::entrance(&config.admin)?,
+            admin::bind(config.admin.listen).await.map_err(Failure::unavailable)?,
+        )),
         false => None,
     };
     let notifier = Arc::new(Notifier::from_env()?);
     let (count, watches) = (config.consumers.len(), config.watches.len());
-    let mut supervisor = Supervisor::start_all(&config);
+    let admin = config.admin.enabled.then(|| config.admin.listen.to_string());
+    let summary = reload::summary(&config);
+    let supervisor = Arc::new(Supervisor::start_all(&config));
+    let reloader = Reloader::new(config, env, Arc::clone(&supervisor), Arc::clone(&notifier));
+    let reloader = Arc::new(reloader);
+    let operator = Arc::new(Operator::new(&supervisor, &reloader));
 
     let watchdog = {
         let (notifier, heartbeats) = (Arc::clone(&notifier), supervisor.heartbeats().clone());
         tokio::spawn(async move { systemd::watch(&notifier, &heartbeats).await })
     };
     let (stop_admin, stopped) = oneshot::channel::<()>();
-    let server = listener.map(|listener| {
+    let server = listener.map(|(entrance, listener)| {
         let shutdown = async { drop(stopped.await) };
-        tokio::spawn(admin::serve(listener, supervisor.overview(), recorder, shutdown))
+        let (overview, control) = (supervisor.overview(), Arc::<Operator>::clone(&operator));
+        tokio::spawn(admin::serve(listener, entrance, overview, control, recorder, shutdown))
     });
+    let watching =
+        args.watch_config.then(|| tokio::spawn(watch::watch(Arc::clone(&reloader))).abort_handle());
     notifier.ready();
-    notifier.status(&match (count, watches) {
-        (_, 0) => format!("running {count} consumers"),
-        (0, _) => format!("watching the references of {watches} [[watch]] tables"),
-        _ => format!("running {count} consumers, and watching others"),
-    });
+    notifier.status(&summary);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         consumers = count,
         watches,
-        admin = config.admin.enabled.then(|| config.admin.listen.to_string()),
+        admin,
+        config = %reloader.path().display(),
+        watched = args.watch_config,
         "running"
     );
 
-    let grace = config.shutdown_grace.0;
-    let Some(signal) = until_told(&mut signals, &mut supervisor, on_terminal).await else {
-        supervisor.drain(grace).await;
-        let what = "the reader of standard output has closed it, and no consumer has another sink; everything \
-                    that was written is stored";
-        return Err(Failure::unavailable(what).into());
+    let end = until_told(&mut signals, &supervisor, &operator, &reloader, on_terminal).await;
+    let grace = reloader.config().shutdown_grace.0;
+    watching.iter().for_each(AbortHandle::abort);
+    let signal = match end {
+        End::Signal(signal) => Some(signal),
+        End::Drain => None,
+        End::NobodyReads => {
+            supervisor.drain(grace).await;
+            let what = "the reader of standard output has closed it, and no consumer has another sink; everything \
+                        that was written is stored";
+            return Err(Failure::unavailable(what).into());
+        }
     };
-    tracing::info!(
-        signal,
-        grace_ms = grace.as_millis(),
-        "graceful shutdown; the same signal again, at least one second later, stops at once"
-    );
+    match signal {
+        Some(signal) => tracing::info!(
+            signal,
+            grace_ms = grace.as_millis(),
+            "graceful shutdown; the same signal again, at least one second later, stops at once"
+        ),
+        None => tracing::info!(grace_ms = grace.as_millis(), "graceful shutdown, by an operator"),
+    }
     notifier.stopping();
     let began = Instant::now();
     let drained = tokio::select! {
         drained = supervisor.drain(grace) => drained,
-        () = again(&mut signals, began) => {
+        () = again(&mut signals, signal.map(|_| began)) => {
             tracing::error!("stopped at once; messages after the stored offsets are read again at the next start");
             let what = "stopped at once by a second signal, before all offsets were stored";
             return Err(Failure::Unfinished(what.to_owned()).into());
@@ -110,50 +145,69 @@ fn is_second(since_the_first: Duration) -> bool {
     since_the_first >= SECOND_SIGNAL_AFTER
 }
 
-/// Handles signals until one ends the daemon, and returns its name; `None` if the reader of
-/// standard output has closed it.
+/// Why the daemon ends.
+enum End {
+    /// A signal, by its name.
+    Signal(&'static str),
+    /// An operator told it to.
+    Drain,
+    /// The reader of standard output has closed it.
+    NobodyReads,
+}
+
+/// Handles signals until something ends the daemon.
 async fn until_told(
     signals: &mut Signals,
-    supervisor: &mut Supervisor,
+    supervisor: &Arc<Supervisor>,
+    operator: &Operator,
+    reloader: &Arc<Reloader>,
     on_terminal: bool,
-) -> Option<&'static str> {
+) -> End {
     loop {
         let signal = tokio::select! {
             signal = signals.next() => signal,
-            () = supervisor.nobody_reads() => return None,
+            () = operator.drains() => return End::Drain,
+            () = supervisor.nobody_reads() => return End::NobodyReads,
         };
         match signal {
             Some(SIGUSR1) => {
                 tracing::info!("SIGUSR1: storing every durable offset now");
                 supervisor.commit_all();
             }
-            Some(SIGHUP) if on_terminal => return Some("SIGHUP"),
-            Some(signal @ (SIGHUP | SIGUSR2)) => ignored(signal),
-            Some(SIGINT) => return Some("SIGINT"),
-            Some(SIGTERM) => return Some("SIGTERM"),
+            Some(SIGHUP) if on_terminal => return End::Signal("SIGHUP"),
+            Some(SIGHUP) => {
+                let reloader = Arc::clone(reloader);
+                // Signals are handled meanwhile. It logs its result.
+                tokio::spawn(async move { reloader.reload("SIGHUP", Duration::ZERO).await });
+            }
+            Some(SIGUSR2) => tracing::warn!(signal = "SIGUSR2", "ignored: it has no meaning"),
+            Some(SIGINT) => return End::Signal("SIGINT"),
+            Some(SIGTERM) => return End::Signal("SIGTERM"),
             Some(_) => {}
-            None => return Some("none: the signals ended"),
+            None => return End::Signal("none: the signals ended"),
         }
     }
 }
 
-fn ignored(signal: i32) {
-    let signal = if signal == SIGHUP { "SIGHUP" } else { "SIGUSR2" };
-    tracing::warn!(
-        signal,
-        "ignored: Rillway reads its configuration only at the start. Restart it to apply changes"
-    );
-}
-
-/// Waits for the second signal; the first one came when the drain began.
-async fn again(signals: &mut Signals, began: Instant) {
+/// Waits for the second signal. The first one came at that time; `None` if the daemon was told to end in
+/// another way, so that one which follows (as in a Kubernetes `preStop`) is the first.
+async fn again(signals: &mut Signals, mut first: Option<Instant>) {
     while let Some(signal) = signals.next().await {
         match signal {
-            SIGINT | SIGTERM if is_second(began.elapsed()) => return,
-            SIGINT | SIGTERM => tracing::info!(
-                "a second signal within {SECOND_SIGNAL_AFTER:?} counts as the first; still draining"
-            ),
-            SIGHUP | SIGUSR2 => ignored(signal),
+            SIGINT | SIGTERM => match first {
+                Some(first) if is_second(first.elapsed()) => return,
+                Some(_) => tracing::info!(
+                    "a second signal within {SECOND_SIGNAL_AFTER:?} counts as the first; still draining"
+                ),
+                None => {
+                    first = Some(Instant::now());
+                    tracing::info!("already draining; another signal stops at once");
+                }
+            },
+            SIGHUP | SIGUSR2 => {
+                let signal = if signal == SIGHUP { "SIGHUP" } else { "SIGUSR2" };
+                tracing::warn!(signal, "ignored: the daemon is shutting down");
+            }
             _ => {}
         }
     }
