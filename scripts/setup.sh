@@ -192,7 +192,8 @@ podmonitor_build() {
   announce "installing @kubernetes-models/prometheus-operator into $dir (the schemas of the Prometheus operator)"
   rm -rf "$dir"
   mkdir -p "$dir"
-  npm install --prefix "$dir" --no-save --ignore-scripts --silent @kubernetes-models/prometheus-operator@6.0.0 >&2
+  npm install --prefix "$dir" --no-save --ignore-scripts --silent @kubernetes-models/prometheus-operator@6.0.0 >&2 ||
+    unavailable "npm could not install the schemas of the Prometheus operator"
   touch "$dir/complete"
 }
 
@@ -207,7 +208,8 @@ setup_cargo_deb() {
   if have cargo-deb; then return; fi
   have dpkg-shlibdeps || { announce "installing dpkg-dev (finds the libraries that the package depends on)"; apt_install dpkg-dev; }
   announce "installing cargo-deb $CARGO_DEB_VERSION (builds the Debian package; minutes)"
-  nice cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION" >&2
+  nice cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION" >&2 ||
+    unavailable "cargo could not install cargo-deb"
 }
 
 # A clean Debian with systemd, as it is before anything of ours is installed.

@@ -64,9 +64,14 @@ fn consumer(name: &str, stream: &str, sink: &str, more: &str) -> String {
     )
 }
 
-/// Draws it into the file that `RILLWAY_DASHBOARD_PICTURE` names, from what was scraped so far.
-fn picture(prometheus: &Prometheus) {
+/// Draws it into the file that `RILLWAY_DASHBOARD_PICTURE` names, once a minute has been scraped.
+async fn picture(prometheus: &Prometheus) {
     let Some(file) = std::env::var_os("RILLWAY_DASHBOARD_PICTURE") else { return };
+    let scraped = || async {
+        let samples = prometheus.query("count_over_time(up[2m]) > 290", "job").await;
+        (!samples.is_empty()).then_some(())
+    };
+    eventually("a minute is scraped", SOON * 2, scraped).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut draw = std::process::Command::new("python3");
     draw.arg(root.join("scripts/lib/dashboard.py")).arg(root.join("deploy/grafana/rillway.json"));
@@ -87,7 +92,8 @@ async fn each_query_finds_something() -> Result<(), Unavailable> {
     streams::publish(broker, &large, (0..8000).map(|_| text.clone())).await;
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let file = |name: &str| format!("type = \"file\", dir = \"{name}\"");
-    let letters = "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"file\", dir = \"letters\" }";
+    let letters =
+        "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"file\", dir = \"letters\" }";
     let home = Home::new(
         &broker.uri(),
         &[
@@ -130,7 +136,7 @@ async fn each_query_finds_something() -> Result<(), Unavailable> {
         let values = prometheus.query(&query, &label).await;
         assert!(values.iter().any(|(value, _)| !value.is_empty()), "{label} of {query}");
     }
-    picture(&prometheus);
+    picture(&prometheus).await;
     load.stop().await;
     daemon.kill();
     Ok(())

@@ -38,7 +38,7 @@ apt() { inside env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recomm
 mode() { chroot "$root" stat -c '%U:%G %a' "$1"; }
 is() { [[ $1 == "$2" ]]; }
 
-apt update
+inside apt-get update >"$work/apt" 2>&1 || unavailable 'the clean Debian cannot reach its packages'
 apt install /srv/older.deb
 expect 'the user is there' inside id rillway >/dev/null
 expect 'the configuration is readable' is "$(mode /etc/rillway/rillway.toml)" 'root:root 644'

@@ -177,12 +177,12 @@ where
             }
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => match ready::ready(&site.overview.consumers(), request.uri().query()) {
+        Route::Ready => match ready::ready(&site.overview.consumers(), query) {
             Ok((all, body)) => {
                 let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 match sight {
                     Sight::Health => json(status, &json!({ "ready": all })),
-                    _ => json(status, &body),
+                    Sight::All => json(status, &body),
                 }
             }
             Err(text) => error(StatusCode::BAD_REQUEST, &text),

@@ -22,7 +22,9 @@ pub(super) fn print(args: &ManArgs) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
-        .map_err(|error| Failure::unavailable(format!("cannot write to {}: {error}", dir.display())))?;
+        .map_err(|error| {
+            Failure::unavailable(format!("cannot write to {}: {error}", dir.display()))
+        })?;
     Ok(())
 }
 

@@ -26,9 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{
-    EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
-};
+pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code};
 
 use crate::config::{AdminConfig, Config, Env};
 
