@@ -99,7 +99,8 @@ fn every_page_is_in_the_table_of_contents_once() {
 #[test]
 fn every_link_leads_somewhere() {
     let mut all = pages(&root().join("docs"));
-    let others = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"];
+    let others =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"];
     all.extend(others.map(|name| root().join(name)));
     let (mut dead, mut count) = (Vec::new(), 0);
     for page in all {

@@ -45,6 +45,8 @@ mod moving_set;
 mod oauth;
 mod object;
 mod odd_messages;
+mod page;
+mod positions;
 mod postgres;
 mod publish;
 mod refusals;

@@ -28,8 +28,13 @@ impl<'a> Ordered<'a> {
         Ok(Ordered { consumer, stream, wait })
     }
 
-    fn target(&self) -> Target<'_> {
+    pub(super) fn target(&self) -> Target<'_> {
         Target { consumer: &self.consumer, stream: self.stream.as_deref() }
+    }
+
+    /// How long the caller waits.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::telemetry::{ConfigResult, State};
-use crate::types::{ConsumerName, Offset, StreamName};
+use crate::types::{ConsumerName, Offset, StreamName, Timestamp};
 
 /// Carries out the orders of an operator.
 #[async_trait]
@@ -21,6 +22,11 @@ pub trait Control: Send + Sync {
         target: Target<'_>,
         wait: Duration,
     ) -> Result<Changed, ControlError>;
+
+    /// Moves the positions of a consumer together, or says what that would do.
+    ///
+    /// Dropped when the caller goes away; a move that has begun is brought to its end all the same.
+    async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError>;
 
     /// Ends the daemon as SIGTERM does. Returns at once.
     fn drain(&self) -> Draining;
@@ -129,6 +135,59 @@ fn list(known: &[StreamName]) -> String {
         true => ": its partitions are not known yet".to_owned(),
         false => format!(": it reads {}{more}", shown.join(", ")),
     }
+}
+
+/// Where a consumer is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTo {
+    /// The first message that the stream holds.
+    First,
+    /// The first message of the last chunk.
+    Last,
+    /// The next message that is published.
+    Next,
+    /// This one.
+    Offset(Offset),
+    /// The first one of the first chunk that was written at this time or later.
+    Timestamp(Timestamp),
+}
+
+/// A move that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seek {
+    /// Where to.
+    pub to: SeekTo,
+    /// Only say what it would do.
+    pub dry_run: bool,
+    /// How long the caller waits.
+    pub wait: Duration,
+}
+
+/// A move that was made, or would be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sought {
+    /// The consumer's name.
+    pub consumer: ConsumerName,
+    /// True if nothing was moved.
+    pub dry_run: bool,
+    /// False if it is not done yet: then it is done later.
+    pub finished: bool,
+    /// For each stream what is read again or skipped, as `rillway offsets set --json` prints it.
+    pub moves: Vec<Value>,
+}
+
+/// Why a consumer was not moved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeekError {
+    /// There is no such consumer or stream, or the daemon ends.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// It cannot be moved there. Nothing was moved.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be moved; the text says how far it came.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// The daemon ends.

@@ -9,26 +9,31 @@ use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
-use super::answer::{Answer, HTML, PROMETHEUS, TEXT, error, json, respond};
+use super::answer::{Answer, HTML, JSON, PROMETHEUS, TEXT, error, json, respond};
 use super::body::{self, Unread};
 use super::commands::{self, Ordered};
 use super::control::{Control, Verb};
 use super::door::{Door, Errand, Refusal, Sight};
 use super::limits::BODY_BYTES_MAX;
-use super::overview::Overview;
+use super::overview::{HistoryView, Overview};
+use super::seek;
+use super::status::Status;
 use super::{page, ready};
 use crate::telemetry;
 
-/// Allows nothing from other hosts, no script, no frame.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+/// Description of the API.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
-const ROUTES: &[&str] = &[
+pub(super) const ROUTES: &[&str] = &[
     "GET /",
     "GET /metrics",
     "GET /livez",
     "GET /readyz",
     "GET /api/v1/consumers",
     "GET /api/v1/watches",
+    "GET /api/v1/status",
+    "GET /api/v1/history",
+    "GET /api/v1/openapi.json",
     "GET /api/v1/config",
     "GET /api/v1/log-level",
     "PUT /api/v1/log-level",
@@ -36,6 +41,7 @@ const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/resume",
     "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/seek",
     "POST /api/v1/reload",
     "POST /api/v1/drain",
 ];
@@ -56,10 +62,14 @@ enum Route<'a> {
     Ready,
     Consumers,
     Watches,
+    Status,
+    History,
+    OpenApi,
     Config,
     LogLevel,
     Change(Verb, &'a str),
     Commit(&'a str),
+    Seek(&'a str),
     Reload,
     Drain,
 }
@@ -73,6 +83,9 @@ impl Route<'_> {
             "/readyz" => Route::Ready,
             "/api/v1/consumers" => Route::Consumers,
             "/api/v1/watches" => Route::Watches,
+            "/api/v1/status" => Route::Status,
+            "/api/v1/history" => Route::History,
+            "/api/v1/openapi.json" => Route::OpenApi,
             "/api/v1/config" => Route::Config,
             "/api/v1/log-level" => Route::LogLevel,
             "/api/v1/reload" => Route::Reload,
@@ -87,6 +100,7 @@ impl Route<'_> {
                     "resume" => Route::Change(Verb::Resume, name),
                     "restart" => Route::Change(Verb::Restart, name),
                     "commit" => Route::Commit(name),
+                    "seek" => Route::Seek(name),
                     _ => return None,
                 }
             }
@@ -95,7 +109,11 @@ impl Route<'_> {
 
     fn allow(&self) -> &'static str {
         match self {
-            Route::Change(..) | Route::Commit(_) | Route::Reload | Route::Drain => "POST",
+            Route::Change(..)
+            | Route::Commit(_)
+            | Route::Seek(_)
+            | Route::Reload
+            | Route::Drain => "POST",
             Route::LogLevel => "GET, HEAD, PUT",
             _ => "GET, HEAD",
         }
@@ -145,6 +163,13 @@ where
     let errand = route.errand(&head.method);
     let sight = match site.door.admit(&head, errand).await {
         Ok(sight) => sight,
+        Err(refusal) if matches!(route, Route::Page) => {
+            let mut answer = refused(&refusal);
+            let page = page(page::locked);
+            *answer.body_mut() = page.body().clone();
+            answer.headers_mut().extend(page.headers().clone());
+            return answer;
+        }
         Err(refusal) => return refused(&refusal),
     };
     // After the door, so that only who may send a command makes the server read one.
@@ -159,13 +184,7 @@ where
     let query = head.uri.query();
     let control = &*site.control;
     match route {
-        Route::Page => {
-            let page = page::render(&site.overview.consumers(), &site.overview.watches());
-            let mut answer = respond(StatusCode::OK, HTML, page);
-            let policy = HeaderValue::from_static(PAGE_POLICY);
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-            answer
-        }
+        Route::Page => page(|nonce| page::render(&status(site), &site.overview.histories(), nonce)),
         Route::Metrics => {
             site.overview.refresh_gauges();
             respond(StatusCode::OK, PROMETHEUS, telemetry::page::render(&site.metrics))
@@ -191,6 +210,13 @@ where
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
         Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
+        Route::Status => json(StatusCode::OK, &status(site)),
+        Route::History => {
+            let histories = site.overview.histories();
+            let all: Vec<_> = histories.iter().map(HistoryView::json).collect();
+            json(StatusCode::OK, &json!({ "consumers": all }))
+        }
+        Route::OpenApi => respond(StatusCode::OK, JSON, OPENAPI),
         Route::Config => json(StatusCode::OK, &control.configuration()),
         Route::LogLevel => match errand {
             Errand::Change => commands::set_log_filter(control, &body),
@@ -204,9 +230,28 @@ where
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
             Err(answer) => answer,
         },
+        Route::Seek(name) => match Ordered::read(name, query) {
+            Ok(ordered) => seek::seek(control, ordered, &body).await,
+            Err(answer) => answer,
+        },
         Route::Reload => commands::reload(control, query).await,
         Route::Drain => commands::drain(control),
     }
+}
+
+fn status(site: &Site) -> Status {
+    Status::new(&site.overview.consumers(), &site.overview.watches())
+}
+
+/// A page, which makes it with its nonce.
+fn page(render: impl FnOnce(&str) -> String) -> Answer {
+    let made = page::nonce().and_then(|nonce| Some((page::policy(&nonce)?, render(&nonce))));
+    let Some((policy, page)) = made else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "this system has no random numbers");
+    };
+    let mut answer = respond(StatusCode::OK, HTML, page);
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    answer
 }
 
 fn refused(refusal: &Refusal) -> Answer {

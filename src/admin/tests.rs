@@ -23,12 +23,16 @@ mod commands;
 mod door;
 mod encrypted;
 mod limits;
+mod page;
 mod routes;
+mod status;
 
 /// A supervisor of one consumer, that answers as it is told.
 #[derive(Default)]
 struct Scripted {
     not_ready: Option<String>,
+    /// Text in place of every name, reason and error.
+    hostile: Option<String>,
     stuck: Option<String>,
     commit_never_ends: bool,
     commits: AtomicUsize,
@@ -42,10 +46,12 @@ fn view(reason: Option<&str>) -> ConsumerView {
     ConsumerView {
         name: NAME.into(),
         stream: "events".into(),
+        super_stream: None,
         reference: "archiver".into(),
         sink: "file",
         guarantee: Guarantee::ExactlyOnce,
         state: if reason.is_none() { State::Running } else { State::Halted },
+        state_age_seconds: 4000.0,
         ready: reason.is_none(),
         reason: reason.map(str::to_owned),
         ready_age_seconds: 4000.0,
@@ -57,7 +63,11 @@ fn view(reason: Option<&str>) -> ConsumerView {
         stream_seen_age_seconds: Some(0.5),
         lag_messages: Some(9),
         lag_seconds: Some(1.5),
+        received_messages_per_second: Some(12.5),
+        received_bytes_per_second: Some(1250.0),
         headroom_messages: None,
+        last_error: Some("it was <b>away</b>".into()),
+        last_error_age_seconds: Some(60.0),
         restarts: 2,
         memory_bound_bytes: 33_554_432,
         buffered_bytes: 100,
@@ -67,7 +77,25 @@ fn view(reason: Option<&str>) -> ConsumerView {
 #[async_trait]
 impl Overview for Scripted {
     fn consumers(&self) -> Vec<ConsumerView> {
-        vec![view(self.not_ready.as_deref())]
+        let mut view = view(self.not_ready.as_deref());
+        if let Some(text) = self.hostile.as_deref() {
+            (view.name, view.stream) = (text.into(), text.into());
+            view.reference = text.into();
+            (view.reason, view.last_error) = (Some(text.to_owned()), Some(text.to_owned()));
+        }
+        vec![view]
+    }
+
+    fn histories(&self) -> Vec<HistoryView> {
+        let point = |age: i32, lag: Option<f64>| PointView {
+            age_seconds: f64::from(age),
+            lag_messages: lag,
+            lag_seconds: lag,
+            received_messages_per_second: Some(1.0),
+            received_bytes_per_second: None,
+        };
+        let points = vec![point(60, Some(3.0)), point(30, None), point(0, Some(9.0))];
+        vec![HistoryView { name: NAME.into(), stream: "events".into(), points }]
     }
 
     fn refresh_gauges(&self) {}

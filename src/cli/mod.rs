@@ -17,9 +17,11 @@ pub mod fuzzing;
 pub mod health;
 mod locate;
 mod man;
+mod offsets;
 pub mod publish;
 pub mod run;
 mod schema;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
+    /// Show the state of a running daemon, what is wrong first
+    Status(status::StatusArgs),
     /// Pause a consumer of a running daemon: it finishes what it has read, and stores its offset
     Pause(control::ConsumerArgs),
     /// Resume a paused consumer
@@ -73,6 +77,8 @@ enum Command {
     Restart(control::ConsumerArgs),
     /// Make a consumer store its durable offset now
     Commit(control::ConsumerArgs),
+    /// Have the running daemon move a consumer's position, and go on from there
+    Seek(control::SeekArgs),
     /// Make a running daemon read its configuration again, and replace the consumers that have changed
     Reload(control::ReloadArgs),
     /// End a running daemon as SIGTERM does
@@ -81,8 +87,10 @@ enum Command {
     LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
-    /// Count a consumer's dead letters, or replay them through its sink
+    /// Count a consumer's dead letters, print them, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
+    Offsets(offsets::OffsetsArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -111,10 +119,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Health(args) => {
             health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
         }
+        Command::Status(args) => status::show(&args, &shared, &env),
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
         Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
+        Command::Seek(args) => control::seek(&args, &shared, &env),
         Command::Reload(args) => control::reload(&args, &shared, &env),
         Command::Drain(args) => control::drain(&args, &shared, &env),
         Command::LogLevel(args) => control::log_level(&args, &shared, &env),
@@ -125,6 +135,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
+        }
+        Command::Offsets(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(offsets::offsets(config, args, shared.json))
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),

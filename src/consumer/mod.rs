@@ -24,6 +24,7 @@ mod joined;
 pub mod observe;
 mod opening;
 mod orders;
+pub mod positions;
 mod resumption;
 mod roster;
 mod session;
@@ -36,12 +37,12 @@ mod worker;
 
 pub use brain::{NotCommitted, Outcome};
 pub use filter::Filter;
-pub use hold::{Hold, HoldError};
+pub use hold::{Hold, HoldError, NotAlone};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile};
-pub use status::{Facts, Status};
+pub use status::{Facts, Failure, Status};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};

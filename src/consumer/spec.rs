@@ -25,7 +25,8 @@ pub enum Begin {
 }
 
 impl Begin {
-    fn of(start: settings::Start) -> Begin {
+    /// The start that the configuration, or an operator, names.
+    pub fn of(start: settings::Start) -> Begin {
         Begin::At(match start {
             settings::Start::First => Start::First,
             settings::Start::Last => Start::Last,

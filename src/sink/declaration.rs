@@ -85,6 +85,9 @@ pub trait Declaration: Send + Sync {
     /// Where dead letters that it wrote can be read back from; `None` if they cannot.
     fn readable(&self) -> Option<Readable>;
 
+    /// What becomes of messages that it is given again, after the position was moved back. Follows "they ".
+    fn read_again(&self) -> &'static str;
+
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);
 }

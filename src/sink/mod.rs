@@ -113,6 +113,14 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Moves the position on an operator's request: the next batch begins behind `to`, or anywhere for
+    /// `None`. Existing data stays, and is set aside if it is in the way: it may be written again. Nothing
+    /// is in flight when this is called. A sink whose position follows from its data gives up a higher one,
+    /// and keeps a lower one. Returns the position that it then has.
+    async fn move_to(&mut self, _to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
+    }
+
     /// Closes the sink. Batches that are still held are dropped: they are read again.
     async fn close(&mut self) -> Result<(), SinkError>;
 }

@@ -4,6 +4,7 @@
 //! an [`Edit`]; nothing here starts or stops anything. [`reconcile`](super::reconcile) compares it
 //! with what runs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,11 @@ pub enum Edit<P> {
     PauseAll(ConsumerName),
     /// Continues every stream of this consumer after a pause.
     ResumeAll(ConsumerName),
+    /// Has the consumer end its run, and not start again before it is released: its position is moved. No
+    /// pause of an operator.
+    Hold(ConsumerKey),
+    /// Lets the consumer go on.
+    Release(ConsumerKey),
     /// Drains the consumer and removes it. If it is added again, it is paused as before.
     Remove(ConsumerKey),
     /// Drains all consumers within the time limit. Nothing is started any more.
@@ -121,14 +127,16 @@ struct Entry<P> {
 pub(super) struct Desired<P> {
     entries: IndexMap<ConsumerKey, Entry<P>>,
     pauses: Pauses,
+    /// Consumers whose positions are being moved, as often as they are held.
+    held: HashMap<ConsumerKey, u32>,
     stop_by: Option<Instant>,
     generations: u64,
 }
 
 impl<P: Planned> Desired<P> {
     pub(super) fn new() -> Desired<P> {
-        let (entries, pauses) = Default::default();
-        Desired { entries, pauses, stop_by: None, generations: 0 }
+        let (entries, pauses, held) = Default::default();
+        Desired { entries, pauses, held, stop_by: None, generations: 0 }
     }
 
     pub(super) fn edit(&mut self, edit: Edit<P>) -> Result<(), NoSuchConsumer> {
@@ -143,6 +151,11 @@ impl<P: Planned> Desired<P> {
             Edit::Resume(key) => self.pause(key, false)?,
             Edit::PauseAll(consumer) => self.pauses.set_all(&consumer, true),
             Edit::ResumeAll(consumer) => self.pauses.set_all(&consumer, false),
+            Edit::Hold(key) => *self.held.entry(key).or_default() += 1,
+            Edit::Release(key) => match self.held.get_mut(&key) {
+                Some(times) if *times > 1 => *times -= 1,
+                _ => drop(self.held.remove(&key)),
+            },
             Edit::Remove(key) => {
                 // The others keep their order.
                 self.entries.shift_remove(&key).map(drop).ok_or(NoSuchConsumer(key))?;
@@ -197,7 +210,7 @@ impl<P: Planned> Desired<P> {
     /// Desired state of this consumer; `None` if it should not exist.
     pub(super) fn wanted(&self, key: &ConsumerKey) -> Option<Wanted> {
         let entry = self.entries.get(key)?;
-        let want = match (self.stop_by, self.pauses.has(key)) {
+        let want = match (self.stop_by, self.pauses.has(key) || self.held.contains_key(key)) {
             (Some(_), _) => Want::Stop,
             (None, true) => Want::Pause,
             (None, false) => Want::Run,

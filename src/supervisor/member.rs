@@ -54,9 +54,7 @@ impl Member {
         }
         let status = Status::new(metrics);
         if let Some(before) = before {
-            // The time counts from the start of the daemon.
-            let restarts = before.status.facts().restarts;
-            status.update(|facts| facts.restarts = restarts);
+            status.follow(&before.status);
         }
         Member { plan, status: Arc::new(status), commands: Mutex::new(None) }
     }

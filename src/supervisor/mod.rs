@@ -9,7 +9,8 @@
 //! - [`watches`]: references of other programs, of which only the lag is shown;
 //! - [`roll`]: all of these two, which change with the configuration;
 //! - [`difference`] and [`applying`]: from one configuration to another while everything runs;
-//! - [`verbs`]: what an operator orders; [`pauses`]: what is paused;
+//! - [`sampler`]: rates, and the last hour;
+//! - [`verbs`]: what an operator orders; [`seeking`]: a position that is moved; [`pauses`]: what is paused;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -30,6 +31,8 @@ mod pauses;
 mod plan;
 mod reconcile;
 mod roll;
+mod sampler;
+mod seeking;
 mod set;
 mod sinks;
 mod super_stream;
@@ -55,7 +58,7 @@ use self::set::{Loop, Set, Shared};
 pub use self::super_stream::{SuperPlan, partitions_of};
 use self::watches::Watch;
 pub use self::watches::{Stored, stored_of};
-use crate::admin::{Changed, ControlError, Target, Verb};
+use crate::admin::{Changed, ControlError, Seek, SeekError, Sought, Target, Verb};
 use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
@@ -74,6 +77,7 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     heartbeats: Heartbeats,
     reconciling: AbortHandle,
+    sampling: AbortHandle,
     roll: Arc<Roll>,
 }
 
@@ -101,7 +105,8 @@ impl Supervisor {
         // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
-        Supervisor { shared, heartbeats, reconciling, roll: Arc::default() }
+        let sampling = sampler::start(&shared);
+        Supervisor { shared, heartbeats, reconciling, sampling, roll: Arc::default() }
     }
 
     /// Starts all consumers of the configuration.
@@ -155,6 +160,14 @@ impl Supervisor {
         wait: Duration,
     ) -> Result<Changed, ControlError> {
         verbs::change(&self.shared, &self.roll, verb, target, wait).await
+    }
+
+    /// Moves the positions of a consumer, or of one of its streams, together; or says what that would do.
+    ///
+    /// # Errors
+    /// If there is no such consumer, or it cannot be moved there.
+    pub async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
+        seeking::seek(&self.shared, &self.roll, target, seek).await
     }
 
     /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows
@@ -268,6 +281,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.roll.end();
         self.reconciling.abort();
+        self.sampling.abort();
         self.shared.set().end_watching();
     }
 }

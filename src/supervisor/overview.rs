@@ -11,8 +11,11 @@ use super::roll::Roll;
 use super::set::Shared;
 use super::super_stream::Group;
 use super::verbs;
-use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, Target, WatchView};
+use crate::admin::{
+    CommitAnswer, CommitError, ConsumerView, HistoryView, Overview, PointView, Target, WatchView,
+};
 use crate::consumer::Status;
+use crate::flow::history::Point;
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
@@ -52,6 +55,16 @@ impl Overview for View {
         self.roll.watches().iter().flat_map(|watch| watch.views()).collect()
     }
 
+    fn histories(&self) -> Vec<HistoryView> {
+        let now = Timestamp::now();
+        let history = |member: &Arc<Member>| HistoryView {
+            name: member.plan.spec.name.clone(),
+            stream: member.plan.spec.stream.clone(),
+            points: member.status.history().iter().map(|point| point_of(point, now)).collect(),
+        };
+        self.members().iter().map(history).collect()
+    }
+
     fn refresh_gauges(&self) {
         self.roll.watches().iter().for_each(|watch| watch.refresh_gauges());
         for member in self.members() {
@@ -76,6 +89,7 @@ fn row_of(group: &Group, status: &Status) -> ConsumerView {
     let shown = Shown {
         name: group.name(),
         stream: group.super_stream(),
+        super_stream: None,
         reference: group.reference(),
         sink: group.sink_kind(),
         guarantee: group.guarantee(),
@@ -85,10 +99,11 @@ fn row_of(group: &Group, status: &Status) -> ConsumerView {
 }
 
 fn view(member: &Member) -> ConsumerView {
-    let Plan { spec, sink_kind, guarantee, memory_bound_bytes, .. } = &member.plan;
+    let Plan { spec, super_stream, sink_kind, guarantee, memory_bound_bytes, .. } = &member.plan;
     let shown = Shown {
         name: &spec.name,
         stream: &spec.stream,
+        super_stream: super_stream.as_ref(),
         reference: &spec.reference,
         sink: sink_kind,
         guarantee: *guarantee,
@@ -101,6 +116,7 @@ fn view(member: &Member) -> ConsumerView {
 struct Shown<'a> {
     name: &'a ConsumerName,
     stream: &'a StreamName,
+    super_stream: Option<&'a StreamName>,
     reference: &'a Reference,
     sink: &'static str,
     guarantee: Guarantee,
@@ -111,13 +127,17 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
     let facts = status.facts();
     let now = Timestamp::now();
     let lag = facts.lag(now);
+    let rate = status.rate(Instant::now());
+    let error = facts.last_error.as_ref();
     ConsumerView {
         name: shown.name.clone(),
         stream: shown.stream.clone(),
+        super_stream: shown.super_stream.cloned(),
         reference: shown.reference.clone(),
         sink: shown.sink,
         guarantee: shown.guarantee,
         state: facts.shown_state(),
+        state_age_seconds: facts.seconds_in_state(now),
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
         ready_age_seconds: facts.seconds_so(now),
@@ -129,9 +149,24 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
         stream_seen_age_seconds: facts.watch.last_look().map(|seen| seen.seconds_until(now)),
         lag_messages: lag.map(|lag| lag.messages),
         lag_seconds: lag.map(|lag| lag.seconds),
+        received_messages_per_second: rate.map(|rate| rate.messages),
+        received_bytes_per_second: rate.map(|rate| rate.bytes),
         headroom_messages: facts.headroom(),
+        last_error: error.map(|error| error.text.to_string()),
+        last_error_age_seconds: error.map(|error| error.at.seconds_until(now)),
         restarts: facts.restarts,
         memory_bound_bytes: shown.memory_bound_bytes,
         buffered_bytes: facts.buffered_bytes,
+    }
+}
+
+fn point_of(point: &Point, now: Timestamp) -> PointView {
+    let known = |value: Option<f32>| value.map(f64::from);
+    PointView {
+        age_seconds: point.at.seconds_until(now),
+        lag_messages: known(point.lag_messages),
+        lag_seconds: known(point.lag_seconds),
+        received_messages_per_second: known(point.messages),
+        received_bytes_per_second: known(point.bytes),
     }
 }

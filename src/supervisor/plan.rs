@@ -9,6 +9,7 @@ use super::desired::Planned;
 use super::sinks;
 use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
+use crate::consumer::positions::Subject;
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::amqp::AmqpSource;
@@ -27,6 +28,12 @@ pub struct Plan {
     pub dead_letters: Option<SinkFactory>,
     /// Inspects its sink's position, for `rillway check`.
     pub look: Look,
+    /// Inspects the sink's position, and nothing of the dead letters.
+    pub look_at_sink: Look,
+    /// What becomes of messages that the sink is given again.
+    pub read_again: &'static str,
+    /// The super stream that its stream is a partition of.
+    pub super_stream: Option<StreamName>,
     /// The sink's kind, as in the configuration.
     pub sink_kind: &'static str,
     /// Guarantee of the sink.
@@ -35,6 +42,23 @@ pub struct Plan {
     pub memory_bound_bytes: u64,
     /// Time limit for finishing when it is paused, replaced or removed.
     pub drain_grace: Duration,
+}
+
+impl Plan {
+    /// True if the sink keeps its position with the data. Such a sink keeps a second process out by itself.
+    pub fn keeps_position(&self) -> bool {
+        matches!(self.guarantee, Guarantee::ExactlyOnce | Guarantee::EffectivelyOnce)
+    }
+
+    /// What the position of this consumer is, and where it is kept.
+    pub fn subject(&self) -> Subject {
+        Subject {
+            spec: Arc::clone(&self.spec),
+            sink: Arc::clone(&self.sink),
+            look: Arc::clone(&self.look_at_sink),
+            keeps_position: self.keeps_position(),
+        }
+    }
 }
 
 impl Planned for Plan {
@@ -168,6 +192,7 @@ fn source(
 fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Plan {
     let spec = spec_of(config, consumer, whole);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
+    let look_at_sink = Arc::clone(&look);
     if !consumer.show_values {
         sink = factory::discreet(sink);
     }
@@ -182,7 +207,10 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         sink,
         dead_letters,
         look,
+        look_at_sink,
+        read_again: consumer.sink.read_again(),
         spec: Arc::new(spec),
+        super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),
         memory_bound_bytes: consumer.memory_bound().0,

@@ -135,7 +135,9 @@ impl Set {
         match &edit {
             // The effect of these actions shows by itself.
             Edit::Put(_) | Edit::PutAfter(..) | Edit::StartAnew(_) | Edit::Remove(_) => {}
-            Edit::Pause(key) | Edit::Resume(key) => drop(self.changed.insert(key.clone())),
+            Edit::Pause(key) | Edit::Resume(key) | Edit::Hold(key) | Edit::Release(key) => {
+                self.changed.insert(key.clone());
+            }
             Edit::PauseAll(consumer) | Edit::ResumeAll(consumer) => {
                 let keys = self.members.keys().filter(|key| key.consumer == *consumer);
                 self.changed.extend(keys.cloned());
@@ -168,6 +170,13 @@ impl Set {
     /// Whether this consumer is paused.
     pub(super) fn is_paused(&self, key: &ConsumerKey) -> bool {
         self.desired.is_paused(key)
+    }
+
+    /// Drops what a failed run has kept for the next one, such as the lock of its reference.
+    pub(super) fn let_go(&mut self, key: &ConsumerKey) {
+        if let Some(kept) = self.members.get_mut(key).filter(|kept| kept.task.is_none()) {
+            kept.carried = Carried::default();
+        }
     }
 
     /// Those who look at the streams.

@@ -23,10 +23,10 @@ use crate::types::{ConsumerKey, ConsumerName, StreamName};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The streams that an order is for, and the consumer's name.
-struct Found {
-    consumer: ConsumerName,
+pub(super) struct Found {
+    pub(super) consumer: ConsumerName,
     /// Empty for a consumer of a super stream that has no partitions yet.
-    keys: Vec<ConsumerKey>,
+    pub(super) keys: Vec<ConsumerKey>,
     /// True if the order is for the whole consumer.
     is_whole: bool,
 }
@@ -105,7 +105,12 @@ fn members(shared: &Shared, keys: &[ConsumerKey]) -> Vec<Arc<Member>> {
     keys.iter().filter_map(|key| set.member(key).cloned()).collect()
 }
 
-fn find(shared: &Shared, roll: &Roll, target: Target<'_>) -> Result<Found, ControlError> {
+/// The streams of the target.
+pub(super) fn find(
+    shared: &Shared,
+    roll: &Roll,
+    target: Target<'_>,
+) -> Result<Found, ControlError> {
     let name = target.consumer;
     let mut keys = shared.set().streams_of(name);
     if keys.is_empty() && roll.group(name).is_none() {

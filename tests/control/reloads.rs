@@ -207,6 +207,49 @@ async fn destinations_are_exchanged_without_an_overlap() {
     or_skip!(exchanged().await);
 }
 
+/// The former owner of a reference is stuck: its successor waits for its end, however often it is changed
+/// meanwhile, and does not run into its lock.
+async fn waited_for() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "waited-for").await;
+    streams::publish(broker, &stream, (0..20_000).map(body)).await;
+    let of = |name: &str, rest: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nreference = \"one\"\n{SMALL}\n{rest}\n"
+        )
+    };
+    let home = Home::new(&broker.uri(), &of("former", "sink = { type = \"stdout\" }"));
+    home.set("shutdown_grace = \"8s\"");
+    let (mut daemon, pipe) = home.start_piped();
+    let is_stuck = |c: &Value| c["durable_offset"].is_u64() && c["lag_messages"].as_u64() > Some(0);
+    daemon.until("former", "it has printed something", LONG, is_stuck).await;
+    for memory in ["8MiB", "9MiB"] {
+        let rest = format!("memory = \"{memory}\"\nsink = {{ type = \"null\" }}");
+        home.configure(&broker_lines(&broker.uri()), &of("later", &rest));
+        home.set("shutdown_grace = \"8s\"");
+        let (status, answer) = post(&daemon, "reload?wait=0s").await;
+        assert_eq!((status, &answer["finished"]), (202, &json!(false)), "{answer}");
+        let waits = |c: &Value| {
+            c["state"] == "starting"
+                && c["reason"].as_str().is_some_and(|reason| reason.contains("waiting for the end"))
+        };
+        daemon.until("later", "it says what it waits for", LONG, waits).await;
+        assert_eq!(daemon.consumer("former").await.unwrap()["state"], "draining");
+    }
+    daemon.until_durable("later", 19_999).await;
+    assert_eq!(daemon.consumer("later").await.unwrap()["restarts"], 0, "{}", home.log_tail());
+    assert_eq!(daemon.consumer("former").await, None);
+    assert!(!home.log().contains("is in use by"), "{}", home.log_tail());
+    drop(pipe);
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_owner_that_is_stuck_is_waited_for() {
+    or_skip!(waited_for().await);
+}
+
 /// What changes for all consumers, what changes for none, and what is shown of it.
 async fn inherited() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;

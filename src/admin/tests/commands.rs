@@ -36,6 +36,24 @@ impl Control for Scripted {
         }
     }
 
+    async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
+        let Seek { to, dry_run, wait } = seek;
+        let (consumer, stream) = (target.consumer, target.stream);
+        self.note(format!("seek {consumer} {stream:?} {to:?} {dry_run} {wait:?}"));
+        match consumer {
+            "nobody" => Err(ControlError::Unknown(consumer.to_owned()).into()),
+            "ending" => Err(ControlError::Ending.into()),
+            "beyond" => Err(SeekError::Refused("beyond the end".to_owned())),
+            "broken" => Err(SeekError::Failed("no broker".to_owned())),
+            name => Ok(Sought {
+                consumer: name.into(),
+                dry_run,
+                finished: name != "slow",
+                moves: vec![serde_json::json!({ "to_offset": 5 })],
+            }),
+        }
+    }
+
     fn drain(&self) -> Draining {
         self.note("drain".to_owned());
         Draining { draining: true, grace_seconds: 10.0 }
@@ -147,6 +165,45 @@ async fn orders_for_a_consumer() {
             "durable_offset": 5, "stored_offset": null }],
     });
     assert_eq!(answer, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn positions_that_are_moved() {
+    let server = server().await;
+    let first = r#"{"to":"first"}"#;
+    // (consumer and query, body, status, part of the answer, what reached the daemon)
+    for (path, body, status, part, order) in [
+        ("a/seek", first, 200, "\"to_offset\":5", "seek a None First false 10s"),
+        (
+            "a/seek?wait=1s",
+            r#"{"to":{"offset":0},"stream":"s-1","dry_run":true}"#,
+            200,
+            "\"dry_run\":true",
+            "seek a Some(\"s-1\") Offset(Offset(0)) true 1s",
+        ),
+        ("a/seek?stream=s-1", first, 200, "", "seek a Some(\"s-1\") First false 10s"),
+        ("slow/seek?wait=0s", first, 202, "\"finished\":false", "seek slow None First false 0ns"),
+        ("nobody/seek", first, 404, "no consumer is named", "seek nobody None First false 10s"),
+        ("ending/seek", first, 409, "shutting down", "seek ending None First false 10s"),
+        ("beyond/seek", first, 409, "beyond the end", "seek beyond None First false 10s"),
+        ("broken/seek", first, 503, "no broker", "seek broken None First false 10s"),
+        ("a/seek", "", 400, "no request to move a position", ""),
+        ("a/seek", r#"{"to":"there"}"#, 400, "expected", ""),
+        ("a/seek?stream=s", r#"{"to":"first","stream":"t"}"#, 400, "different streams", ""),
+        ("a/seek?x=y", first, 400, "unknown key", ""),
+    ] {
+        let head = format!(
+            "POST /api/v1/consumers/{path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            server.address,
+            body.len()
+        );
+        let got = Reply::of(&server.raw((head + body).as_bytes()).await);
+        assert_eq!(got.status, status, "{path} {body}: {}", got.body);
+        assert!(got.body.contains(part), "{path} {body}: {}", got.body);
+        let orders = std::mem::take(&mut *server.overview.orders.lock().unwrap());
+        assert_eq!(orders.join(";"), order, "{path} {body}");
+    }
     server.stop().await;
 }
 

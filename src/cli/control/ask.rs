@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 300;
 
 /// Where the daemon is.
 #[derive(Debug, Args)]
-pub(super) struct At {
+pub(in crate::cli) struct At {
     /// URL of the daemon's admin server, as in http://127.0.0.1:9552 [default: from the environment or the
     /// configuration]
     #[arg(long, value_name = "URL")]
@@ -29,20 +29,20 @@ pub(super) struct At {
 }
 
 /// A daemon that can be asked.
-pub(super) struct Daemon {
+pub(in crate::cli) struct Daemon {
     client: Client,
 }
 
 /// An answer to an order that was accepted.
-pub(super) struct Answer {
+pub(in crate::cli) struct Answer {
     /// False if its effect is still to come.
-    pub(super) is_done: bool,
-    pub(super) body: Value,
+    pub(in crate::cli) is_done: bool,
+    pub(in crate::cli) body: Value,
 }
 
 impl Daemon {
     /// The daemon at the URL, or else the one that runs with this configuration.
-    pub(super) fn of(at: &At, shared: &Shared, env: &Env) -> anyhow::Result<Daemon> {
+    pub(in crate::cli) fn of(at: &At, shared: &Shared, env: &Env) -> anyhow::Result<Daemon> {
         let given = at.url.as_deref().map(address_of).transpose()?;
         let address = given.or_else(|| door::address_in(env));
         let configured = shared.load_admin(env).and_then(|admin| door::client(&admin, address));
@@ -59,7 +59,7 @@ impl Daemon {
     ///
     /// # Errors
     /// If there is no answer, or it is a refusal.
-    pub(super) fn order(
+    pub(in crate::cli) fn order(
         &self,
         method: &str,
         path: &str,

@@ -1,4 +1,4 @@
-//! `rillway pause`, `resume`, `restart`, `commit`, `reload`, `drain` and `log-level`: orders for a running
+//! `rillway pause`, `resume`, `restart`, `commit`, `seek`, `reload`, `drain` and `log-level`: orders for a running
 //! daemon, through its admin server.
 //!
 //! Each prints one line, or with `--json` the daemon's answer. It fails with 64 for a name or a value that
@@ -6,6 +6,7 @@
 //! the order is not carried out yet.
 
 mod ask;
+mod seek;
 mod text;
 
 use std::time::Duration;
@@ -13,7 +14,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::ask::{Answer, At, Daemon};
+use self::ask::Answer;
+pub(super) use self::ask::{At, Daemon};
+pub(super) use self::seek::{SeekArgs, seek};
 use super::Shared;
 use super::exit::Failure;
 use super::schema::write;

@@ -31,6 +31,8 @@ pub(super) struct Letter {
     pub(super) offset: Offset,
     pub(super) timestamp: Timestamp,
     pub(super) reason: String,
+    /// Why it is bad; `None` if that is missing.
+    pub(super) error: Option<String>,
     /// The message as its publisher encoded it.
     pub(super) message: Vec<u8>,
 }
@@ -198,6 +200,7 @@ fn from_message(
         offset: Offset(offset),
         timestamp: Timestamp(timestamp),
         reason: reason.to_owned(),
+        error: text("x-rillway-error").map(str::to_owned),
         message: carried(&message).map_err(|error| error.to_string())?.into_owned(),
     }))
 }
@@ -217,6 +220,8 @@ struct Line<'a> {
 struct Annotations<'a> {
     #[serde(rename = "x-rillway-reason")]
     reason: Cow<'a, str>,
+    #[serde(rename = "x-rillway-error", default)]
+    error: Option<String>,
     #[serde(rename = "x-rillway-consumer")]
     consumer: Cow<'a, str>,
     #[serde(rename = "x-rillway-timestamp", borrow)]
@@ -242,6 +247,7 @@ fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, Stri
         offset: Offset(line.offset),
         timestamp: timestamp(why.timestamp.get())?,
         reason: why.reason.into_owned(),
+        error: why.error,
         message,
     }))
 }

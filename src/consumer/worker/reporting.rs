@@ -115,11 +115,8 @@ impl Reporter {
             Note::FirstMessage => {
                 tracing::info!(consumer = %name, %stream, "the first message has arrived");
             }
-            Note::Received { bytes } => {
-                metrics.received_chunks.increment(1);
-                metrics.received_bytes.increment(bytes);
-            }
-            Note::Accepted { records } => metrics.received_messages.increment(records.into()),
+            Note::Received { bytes } => self.status.count_chunk(bytes),
+            Note::Accepted { records } => self.status.count_messages(records.into()),
             Note::Taken { seen, last } => self.status.update(|facts| {
                 facts.news = Some(last) > facts.received.max(facts.position);
                 facts.received = facts.received.max(Some(last));

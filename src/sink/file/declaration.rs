@@ -76,6 +76,11 @@ impl Declaration for FileSettings {
         Some(Readable::Files(self.dir.clone()))
     }
 
+    fn read_again(&self) -> &'static str {
+        "are written again: segments that begin at the new position or behind it are renamed to NAME.aside and stay; of \
+         the segment before them, the messages from the new position on are in the folder twice"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
         let options = self.options();

@@ -26,9 +26,7 @@ pub struct Segment {
 pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkError> {
     let folder = dir.join(segment::folder(stream));
     let Some(state) = position::look(&folder)? else { return Ok(Vec::new()) };
-    let (Some(checkpoint), Some(tail)) = (state.checkpoint, state.tail) else {
-        return Ok(Vec::new());
-    };
+    let Some(checkpoint) = state.checkpoint else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).tried("list", || folder.clone())? {
         let name = entry.tried("list", || folder.clone())?.file_name();
@@ -40,7 +38,9 @@ pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkErr
     }
     names.sort();
     let segment = |name: String| {
-        let bytes = (name == tail.segment).then_some(tail.bytes);
+        // None is the tail right after the position was moved.
+        let tail = state.tail.as_ref().filter(|tail| tail.segment == name);
+        let bytes = tail.map(|tail| tail.bytes);
         Segment { path: folder.join(name), bytes }
     };
     Ok(names.into_iter().map(segment).collect())

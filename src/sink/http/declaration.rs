@@ -80,6 +80,10 @@ impl Declaration for HttpSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "are sent again, with the same stream and offset: an upsert on both makes that harmless"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let options = self.options();
         let stream = opening.stream.clone();

@@ -90,6 +90,10 @@ impl Declaration for MetricsSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "are counted again"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let options: Vec<MetricOptions> = self.metrics.iter().map(options).collect();
         let (settings, opening) = (self.clone(), opening.clone());

@@ -60,6 +60,10 @@ impl Declaration for NullSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "are counted again"
+    }
+
     fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {
         (opens(|| async { Ok(NullSink::new()) }), looks_nowhere())
     }

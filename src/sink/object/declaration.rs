@@ -88,6 +88,11 @@ impl Declaration for ObjectSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "become new objects beside those that hold them already: they are in the archive twice, until you delete the \
+         older objects"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
         let options = self.options();

@@ -184,6 +184,15 @@ impl ObjectSink {
         Ok(())
     }
 
+    /// Moves the position, and drops everything held.
+    async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
+        self.committer.move_to(to).await?;
+        self.objects.clear();
+        self.amid_batch = false;
+        self.flush_at = None;
+        self.run(move |shaper| shaper.move_to(to)).await
+    }
+
     async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Shaper) -> R + Send + 'static,
@@ -306,11 +315,12 @@ impl Sink for ObjectSink {
         tracing::warn!(
             "the stream was re-created: its records are added beside those of the old incarnation"
         );
-        self.committer.restart().await?;
-        self.objects.clear();
-        self.amid_batch = false;
-        self.flush_at = None;
-        self.run(Shaper::restart).await
+        self.shift(None).await
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.shift(to).await?;
+        self.position().await
     }
 
     /// Drops everything held. Closing twice is no error.

@@ -70,6 +70,11 @@ impl Declaration for PostgresSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
+         messages, for on_bad_message"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
         let options = self.options();

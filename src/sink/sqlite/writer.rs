@@ -108,10 +108,10 @@ impl Writer {
         }
     }
 
-    /// Forgets the position. The rows stay: the table may hold the same offset again.
-    pub(super) fn restart(&mut self) -> Result<(), SinkError> {
+    /// Moves the position, or forgets it. The rows stay: the table may hold the same offset again.
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.get_ready()?;
-        self.commit(None, None)
+        self.commit(to, None)
     }
 
     fn not_open(&self) -> SinkError {

@@ -66,6 +66,10 @@ impl Declaration for StdoutSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        "are printed again"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let options = StdoutOptions { format: Format::of(self.format, &self.delimiter) };
         let stream = opening.stream.clone();

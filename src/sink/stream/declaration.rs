@@ -85,6 +85,11 @@ impl Declaration for StreamSettings {
         Some(Readable::Stream { stream, broker: self.broker.clone() })
     }
 
+    fn read_again(&self) -> &'static str {
+        "are published again, by a publisher with another name (NAME~1, NAME~2, …), because the target would drop them \
+         from the old one: they are in the target twice"
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let services = opening.services.clone();
         let options = StreamOptions {

@@ -361,9 +361,18 @@ impl Sink for StreamSink {
         tracing::warn!(
             target = self.publisher.target(),
             publisher = name,
-            "the source stream was re-created: publishing under another name"
+            "publishing under another name: offsets of the source begin anew, or are published again"
         );
         Ok(())
+    }
+
+    /// A lower sequence cannot be set, but another name has none. A higher one comes with the next message.
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        let at = self.position().await?.map(|at| at.offset);
+        if at > to.map(|to| to.offset) {
+            self.restart().await?;
+        }
+        self.position().await
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {
