@@ -66,6 +66,7 @@ mod super_stream;
 mod systemd;
 mod tls;
 mod torture;
+mod verify;
 mod versions;
 mod watch;
 mod words;

@@ -51,7 +51,7 @@ use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
 pub use self::difference::Difference;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 use self::roll::Roll;
 use self::set::{Loop, Set, Shared};

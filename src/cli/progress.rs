@@ -11,9 +11,11 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Number of times per second that a bar is redrawn.
 const DRAWS_PER_SECOND: u8 = 10;
 
-/// Shows how many messages are confirmed.
+/// Shows how many messages are done.
 pub(super) struct Progress {
     total: Option<u64>,
+    /// What is done with them, as in "confirmed".
+    done: &'static str,
     view: View,
 }
 
@@ -24,28 +26,30 @@ enum View {
 }
 
 impl Progress {
-    pub(super) fn new(total: Option<u64>, quiet: bool) -> Progress {
+    /// Progress to `total` messages, if that is known; nothing is shown if it is `quiet`.
+    pub(super) fn new(total: Option<u64>, done: &'static str, quiet: bool) -> Progress {
         let view = if quiet {
             View::Nothing
         } else if std::io::stderr().is_terminal() {
-            View::Bar(bar(total))
+            View::Bar(bar(total, done))
         } else {
             View::Lines { next: Cell::new(Instant::now() + LINE_EVERY) }
         };
-        Progress { total, view }
+        Progress { total, done, view }
     }
 
-    /// Reports the number of confirmed messages.
-    pub(super) fn confirmed(&self, confirmed: u64) {
+    /// Reports the number of messages that are done.
+    pub(super) fn at(&self, count: u64) {
+        let done = self.done;
         match &self.view {
-            View::Bar(bar) => bar.set_position(confirmed),
+            View::Bar(bar) => bar.set_position(count),
             View::Lines { next } => {
                 let now = Instant::now();
                 if now >= next.get() {
                     next.set(now + LINE_EVERY);
                     match self.total {
-                        Some(total) => eprintln!("{confirmed} of {total} confirmed"),
-                        None => eprintln!("{confirmed} confirmed"),
+                        Some(total) => eprintln!("{count} of {total} {done}"),
+                        None => eprintln!("{count} {done}"),
                     }
                 }
             }
@@ -61,6 +65,7 @@ impl Progress {
         }
     }
 
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         if let View::Bar(bar) = &self.view {
             bar.finish_and_clear();
@@ -68,16 +73,20 @@ impl Progress {
     }
 }
 
-fn bar(total: Option<u64>) -> ProgressBar {
+fn bar(total: Option<u64>, done: &str) -> ProgressBar {
     let (bar, template) = match total {
         Some(total) => (
             ProgressBar::new(total),
-            "{wide_bar} {human_pos} of {human_len} confirmed, {per_sec}, {eta} to go",
+            format!(
+                "{{wide_bar}} {{human_pos}} of {{human_len}} {done}, {{per_sec}}, {{eta}} to go"
+            ),
         ),
-        None => (ProgressBar::no_length(), "{spinner} {human_pos} confirmed, {per_sec}"),
+        None => {
+            (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {done}, {{per_sec}}"))
+        }
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
-    // The template is a constant; if it were wrong, the default bar would be used.
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+    // If the template were wrong, the default bar would be used.
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or(ProgressStyle::default_bar()));
     bar
 }
