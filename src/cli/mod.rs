@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod health;
 mod locate;
 mod locked;
+mod man;
 mod offsets;
 mod point;
 mod print;
@@ -37,7 +38,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{
+    EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
+};
 
 use crate::config::{AdminConfig, Config, Env};
 
@@ -46,7 +49,8 @@ use crate::config::{AdminConfig, Config, Env};
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
-                        69 something is unavailable, 70 internal error, 78 bad configuration."
+                        69 something is unavailable, 70 internal error, 75 stopped before everything was \
+                        stored (nothing is lost), 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -113,6 +117,8 @@ enum Command {
     Schema,
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(man::ManArgs),
 }
 
 /// Runs the command line.
@@ -183,6 +189,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => man::print(&args),
     }
 }
 
