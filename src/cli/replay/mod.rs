@@ -369,7 +369,8 @@ impl Reader {
         dead_letters: Option<SinkFactory>,
         status: &Arc<Status>,
     ) -> Reader {
-        let resources = Resources { sink: Arc::clone(sink), dead_letters, hold: None };
+        let resources =
+            Resources { sink: Arc::clone(sink), dead_letters, hold: None, shares_hold: false };
         let (commands, receive) = mpsc::channel(1);
         let (spec, status) = (Arc::clone(spec), Arc::clone(status));
         let span = consumer_span(&spec.name, &spec.stream);
