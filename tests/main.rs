@@ -66,6 +66,7 @@ mod systemd;
 mod tail;
 mod tls;
 mod torture;
+mod verify;
 mod versions;
 mod watch;
 mod words;

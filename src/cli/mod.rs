@@ -29,13 +29,14 @@ mod schema;
 mod status;
 mod tail;
 mod value;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
 
 use crate::config::{AdminConfig, Config, Env};
 
@@ -43,8 +44,8 @@ use crate::config::{AdminConfig, Config, Env};
 #[derive(Debug, Parser)]
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
-                        70 internal error, 78 bad configuration."
+    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
+                        69 something is unavailable, 70 internal error, 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -101,6 +102,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
     Offsets(offsets::OffsetsArgs),
+    /// Compare what a consumer's sink holds with the stream
+    Verify(verify::VerifyArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -163,6 +166,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(offsets::offsets(config, args, shared.json))
         }
+        Command::Verify(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(verify::verify(config, args, shared.json));
+            // A read that hangs (a dead disk) must not keep the process alive.
+            runtime.shutdown_background();
+            result
+        }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
     }
@@ -222,6 +233,8 @@ mod tests {
             "rillway publish",
             "rillway dead-letters",
             "rillway dead-letters replay",
+            "rillway verify",
+            "rillway verify c --from x",
             "rillway publish s --lines --ndjson",
             "rillway publish s --generate 5 --lines",
             "rillway publish s --generate 5 input.txt",

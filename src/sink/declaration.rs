@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::audit::Auditing;
 use super::factory::{Look, SinkFactory};
 use super::metrics::{MetricsSettings, Recorder};
 use super::placeholders::Names;
@@ -90,6 +91,9 @@ pub trait Declaration: Send + Sync {
 
     /// What becomes of messages that it is given again, after the position was moved back. Follows "they ".
     fn read_again(&self) -> &'static str;
+
+    /// How `rillway verify` compares what it holds with the stream. Does no I/O itself.
+    fn audit(&self, opening: &Opening) -> Auditing;
 
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);

@@ -56,7 +56,7 @@ pub use self::desired::NoSuchConsumer;
 pub use self::difference::Difference;
 pub use self::guest::Guest;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
 pub use self::replay::{RangeArgs, RangeReplay, range_replay, replay_source, replaying};
 use self::roll::Roll;

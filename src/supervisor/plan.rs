@@ -7,10 +7,12 @@ use super::connect::connect_options;
 use super::create::layout_of;
 use super::desired::Planned;
 use super::sinks;
+use crate::audit::TargetAuditor;
 use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::positions::Subject;
 use crate::consumer::{Spec, Surroundings};
+use crate::sink::audit::{Auditing, Auditor};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
@@ -79,6 +81,30 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     let spec = Spec { reference, ..spec_of(config, consumer, None) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
     if consumer.show_values { open } else { factory::discreet(open) }
+}
+
+/// The consumer of one stream, and the auditor of its sink. Its source takes part in no group and creates
+/// nothing, and nobody stores an offset by it.
+///
+/// # Errors
+/// If the sink cannot be audited; the text says why.
+pub fn audit_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+) -> Result<(Spec, Box<dyn Auditor>), String> {
+    let bystander = ConsumerConfig { single_active: false, create: None, ..consumer.clone() };
+    let spec = spec_of(config, &bystander, None);
+    match consumer.sink.audit(&sinks::opening(&spec)) {
+        Auditing::By(auditor) => Ok((spec, auditor)),
+        Auditing::Not(why) => Err(why),
+        Auditing::Stream(audit) => {
+            let (stream, broker) = (audit.stream.clone(), audit.broker.as_deref());
+            let connect = stream_sink_options(config, stream.as_str(), broker);
+            let target = StreamSource::new(connect, stream, spec.reference.clone());
+            let auditor = TargetAuditor::new(*audit, Arc::new(target));
+            Ok((spec, Box::new(auditor)))
+        }
+    }
 }
 
 /// Connection options of the stream that a sink publishes to: on this broker or, without one, on

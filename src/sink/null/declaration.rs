@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{NullSettings, NullSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
 };
@@ -68,6 +69,10 @@ impl Declaration for NullSettings {
 
     fn read_again(&self) -> &'static str {
         "are counted again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not("the sink `null` keeps nothing, so there is nothing to compare".to_owned())
     }
 
     fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {

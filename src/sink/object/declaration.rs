@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use super::audit::ObjectAuditor;
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
     Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
@@ -12,6 +13,7 @@ use crate::settings::format::Compression;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::SinkError;
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
@@ -95,6 +97,14 @@ impl Declaration for ObjectSettings {
     fn read_again(&self) -> &'static str {
         "become new objects beside those that hold them already: they are in the archive twice, until you delete the \
          older objects"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(ObjectAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use super::audit::PostgresAuditor;
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_of_both_sides,
@@ -77,6 +79,14 @@ impl Declaration for PostgresSettings {
     fn read_again(&self) -> &'static str {
         "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
          messages, for on_bad_message"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(PostgresAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -44,6 +44,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod audit;
 mod claim;
 mod copy;
 mod declaration;

@@ -212,17 +212,17 @@ fn created(kind: ColumnType) -> &'static str {
 }
 
 /// A column as the server has it.
-struct Found {
-    name: String,
+pub(super) struct Found {
+    pub(super) name: String,
     /// The type as it is written in SQL, with its length or precision.
-    shown: String,
-    kind: Option<PgType>,
+    pub(super) shown: String,
+    pub(super) kind: Option<PgType>,
     /// NOT NULL, without a default or identity.
     must_be_given: bool,
     generated: bool,
 }
 
-async fn columns(client: &Client, table: &str) -> Result<Vec<Found>, Error> {
+pub(super) async fn columns(client: &Client, table: &str) -> Result<Vec<Found>, Error> {
     // A domain counts as the type beneath it.
     const SQL: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
          coalesce(b.typname, t.typname)::text, \

@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
 use crate::sink::placeholders::Names;
-use crate::types::{Guarantee, table_name};
+use crate::types::{Guarantee, StreamName, table_name};
 
 impl Declaration for SqliteSettings {
     fn about() -> &'static About {
@@ -114,14 +116,17 @@ impl Declaration for SqliteSettings {
          messages, for on_bad_message"
     }
 
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(SqliteAuditor {
+            options: self.options(&opening.stream),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
-        let options = SqliteOptions {
-            path: self.path.clone(),
-            table: self.table.clone().unwrap_or_else(|| table_name::of(&stream)),
-            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
-            create: self.create,
-        };
+        let options = self.options(&stream);
         let look = {
             let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
             looks_blocking(move || examine(&options, &stream, &reference))
@@ -129,5 +134,16 @@ impl Declaration for SqliteSettings {
         let open =
             opens(move || SqliteSink::open(options.clone(), stream.clone(), reference.clone()));
         (open, look)
+    }
+}
+
+impl SqliteSettings {
+    fn options(&self, stream: &StreamName) -> SqliteOptions {
+        SqliteOptions {
+            path: self.path.clone(),
+            table: self.table.clone().unwrap_or_else(|| table_name::of(stream)),
+            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
+            create: self.create,
+        }
     }
 }

@@ -54,6 +54,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod audit;
 mod database;
 mod declaration;
 mod error;
