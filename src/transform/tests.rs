@@ -176,7 +176,7 @@ fn a_text_that_is_no_program_is_told_with_its_place() {
         ("input", (1, 1), "a program has one message"),
         ("import \"a\" as a; 1", (1, 9), "modules are not available"),
         (".a & 1", (1, 4), "expected"),
-        ("\"abc", (1, 1), "closing quote"),
+        ("\"abc", (1, 5), "closing quote"),
     ] {
         let error = Program::compile(text).unwrap_err();
         if (error.line, error.column) != at || !error.what.contains(says) {
