@@ -1,6 +1,7 @@
 //! Rillway carries RabbitMQ streams into sinks, and never loses a message.
 
 pub mod admin;
+pub mod audit;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -22,8 +22,8 @@ pub(super) struct Ordered<'a> {
 }
 
 impl<'a> Ordered<'a> {
-    /// Reads the name in the path, and the keys `stream` and `wait` of the query.
-    pub(super) fn read(name: &'a str, query: Option<&'a str>) -> Result<Ordered<'a>, Answer> {
+    /// Reads the name in the path, and the keys `stream` and `wait` of the query. The error is for the caller.
+    pub(super) fn read(name: &'a str, query: Option<&'a str>) -> Result<Ordered<'a>, String> {
         let consumer = decoded(name, "the consumer's name in the path")?;
         let Query { stream, wait } = Query::read(query, &["stream", "wait"])?;
         Ok(Ordered { consumer, stream, wait })
@@ -46,7 +46,7 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn read(query: Option<&'a str>, allowed: &[&str]) -> Result<Query<'a>, Answer> {
+    fn read(query: Option<&'a str>, allowed: &[&str]) -> Result<Query<'a>, String> {
         let mut read = Query { stream: None, wait: WAIT_DEFAULT };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -56,8 +56,7 @@ impl<'a> Query<'a> {
                 "wait" if allowed.contains(&key) => read.wait = wait(&value)?,
                 _ => {
                     let keys = allowed.join(", ");
-                    let text = format!("the query has an unknown key {key:?}: expected {keys}");
-                    return Err(error(StatusCode::BAD_REQUEST, &text));
+                    return Err(format!("the query has an unknown key {key:?}: expected {keys}"));
                 }
             }
         }
@@ -65,14 +64,12 @@ impl<'a> Query<'a> {
     }
 }
 
-fn decoded<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Answer> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| error(StatusCode::BAD_REQUEST, &format!("{what} is not UTF-8")))
+fn decoded<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, String> {
+    percent_decode_str(text).decode_utf8().map_err(|_| format!("{what} is not UTF-8"))
 }
 
 /// A time to wait: `10s`, `500ms`, or a number of seconds.
-fn wait(text: &str) -> Result<Duration, Answer> {
+fn wait(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, Duration::from_millis(1)),
         None => (text.strip_suffix('s').unwrap_or(text), Duration::from_secs(1)),
@@ -80,9 +77,7 @@ fn wait(text: &str) -> Result<Duration, Answer> {
     let wait = number.parse::<u32>().ok().and_then(|number| unit.checked_mul(number));
     wait.filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
         let most = WAIT_MAX.as_secs();
-        let text =
-            format!("{text:?} is not a time to wait: expected 0s to {most}s, as in wait=10s");
-        error(StatusCode::BAD_REQUEST, &text)
+        format!("{text:?} is not a time to wait: expected 0s to {most}s, as in wait=10s")
     })
 }
 
@@ -112,7 +107,7 @@ pub(super) async fn skip(
     let (consumer, wait) =
         match (decoded(name, "the consumer's name in the path"), Query::read(query, &["wait"])) {
             (Ok(consumer), Ok(query)) => (consumer, query.wait),
-            (Err(answer), _) | (_, Err(answer)) => return answer,
+            (Err(text), _) | (_, Err(text)) => return error(StatusCode::BAD_REQUEST, &text),
         };
     let skip: Skip = match serde_json::from_slice(body) {
         Ok(skip) => skip,
@@ -204,7 +199,7 @@ struct LogFilter {
 pub(super) async fn reload(control: &dyn Control, query: Option<&str>) -> Answer {
     let wait = match Query::read(query, &["wait"]) {
         Ok(query) => query.wait,
-        Err(answer) => return answer,
+        Err(why) => return error(StatusCode::BAD_REQUEST, &why),
     };
     match control.reload(wait).await {
         Ok(reloaded) => json(done_or_accepted(reloaded.finished), &reloaded),

@@ -6,7 +6,7 @@
 //! | GET | `/metrics` | every metric, in Prometheus' text format 0.0.4 |
 //! | GET | `/livez` | 200 `ok` while every loop makes progress; 503 and a sentence that names the
 //! stuck one |
-//! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}` |
+//! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}`. `?exclude=halted` leaves out consumers in a state |
 //! | GET | `/api/v1/consumers` | `{"consumers": [`[`ConsumerView`]`…]}` |
 //! | GET | `/api/v1/status` | the [`Status`](status::Status): everything in order, what is wrong first |
 //! | GET | `/api/v1/history` | the last hour of each consumer: `{"every_seconds", "consumers": [{"name", "stream", "age_seconds": […], …}]}` |
@@ -58,6 +58,7 @@ mod door;
 pub mod limits;
 mod overview;
 mod page;
+mod ready;
 mod routes;
 mod seek;
 mod server;

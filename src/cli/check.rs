@@ -249,6 +249,9 @@ pub struct ConsumerPlan {
     pub sink: &'static str,
     /// Path that the sink writes to; `None` if it has none.
     pub to: Option<PathBuf>,
+    /// The rows that the sink makes of messages; `None` if that is one of each, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
     /// Delivery guarantee of the sink.
     pub guarantee: Guarantee,
     /// Kind of the dead letters' sink, and the path that it writes to.
@@ -349,6 +352,7 @@ impl ConsumerPlan {
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
+            rows: shown.sink.rows(),
             dead_letters: shown.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0.saturating_mul(count),

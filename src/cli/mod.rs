@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod broker;
 mod cases;
 pub mod check;
 mod completions;
@@ -17,18 +18,29 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod locked;
+mod man;
 mod offsets;
+mod point;
+mod print;
+mod progress;
 pub mod publish;
+mod replay;
 pub mod run;
 mod schema;
 mod status;
+mod tail;
+mod value;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{
+    EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
+};
 
 use crate::config::{AdminConfig, Config, Env};
 
@@ -36,8 +48,9 @@ use crate::config::{AdminConfig, Config, Env};
 #[derive(Debug, Parser)]
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
-                        70 internal error, 78 bad configuration."
+    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
+                        69 something is unavailable, 70 internal error, 75 stopped before everything was \
+                        stored (nothing is lost), 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -90,14 +103,22 @@ enum Command {
     LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
+    /// Print what a stream contains, from any position; leaves no offset behind
+    Tail(tail::TailArgs),
+    /// Write a range of a stream through a consumer's sink once more, beside the consumer
+    Replay(replay::ReplayArgs),
     /// Count a consumer's dead letters, print them, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
     Offsets(offsets::OffsetsArgs),
+    /// Compare what a consumer's sink holds with the stream
+    Verify(verify::VerifyArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(man::ManArgs),
 }
 
 /// Runs the command line.
@@ -135,6 +156,21 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
         }
+        Command::Tail(args) => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(tail::tail(args, &shared, &env));
+            // Printing may be blocked by a reader that does not read.
+            runtime.shutdown_background();
+            result
+        }
+        Command::Replay(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(replay::replay(config, args, shared.json));
+            // A blocked write must not keep the process alive.
+            runtime.shutdown_background();
+            result
+        }
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
@@ -143,8 +179,17 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(offsets::offsets(config, args, shared.json))
         }
+        Command::Verify(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(verify::verify(config, args, shared.json));
+            // A read that hangs (a dead disk) must not keep the process alive.
+            runtime.shutdown_background();
+            result
+        }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => man::print(&args),
     }
 }
 
@@ -202,6 +247,8 @@ mod tests {
             "rillway publish",
             "rillway dead-letters",
             "rillway dead-letters replay",
+            "rillway verify",
+            "rillway verify c --from x",
             "rillway publish s --lines --ndjson",
             "rillway publish s --generate 5 --lines",
             "rillway publish s --generate 5 input.txt",
@@ -211,6 +258,16 @@ mod tests {
             "rillway publish s --in-flight 0",
             "rillway publish s --generate 1 --size 1TB",
             "rillway completions klingon",
+            "rillway tail",
+            "rillway tail s --from yesterday",
+            "rillway tail s --until next",
+            "rillway tail s --limit 0",
+            "rillway tail s --filter error",
+            "rillway tail s --match-unfiltered",
+            "rillway tail s --format xml",
+            "rillway replay",
+            "rillway replay c --from first",
+            "rillway replay c --from first --to next",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(usage(&error), ExitCode::from(EXIT_USAGE), "{line}");

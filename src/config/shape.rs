@@ -9,7 +9,8 @@ use crate::settings::Problem;
 use crate::settings::read::nearest;
 
 /// Variables with one underscore that are not keys of the configuration.
-const OTHERS: [&str; 4] = ["RILLWAY_CONFIG", "RILLWAY_FAULT", "RILLWAY_LOG", "RILLWAY_PUBLISH_URI"];
+const OTHERS: [&str; 5] =
+    ["RILLWAY_BROKER", "RILLWAY_CONFIG", "RILLWAY_FAULT", "RILLWAY_LOG", "RILLWAY_PUBLISH_URI"];
 
 /// Gives tables the right shape, so that their content is checked too, and reports the wrong ones.
 pub(super) fn mend_brackets(value: &mut Value, tree: &Tree) -> Vec<Problem> {

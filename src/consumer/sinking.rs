@@ -46,6 +46,8 @@ use crate::types::Offset;
 /// What is left out of batches, and how.
 pub(super) struct Rules {
     pub(super) on_bad: OnBad,
+    /// The last offset whose message is wanted; `None` for all.
+    pub(super) upto: Option<Offset>,
     /// `None` if every message is wanted.
     pub(super) sieve: Option<Sieve>,
     /// One message that is left out by order.
@@ -54,7 +56,7 @@ pub(super) struct Rules {
 
 impl From<OnBad> for Rules {
     fn from(on_bad: OnBad) -> Rules {
-        Rules { on_bad, sieve: None, skips: Skips::default() }
+        Rules { on_bad, upto: None, sieve: None, skips: Skips::default() }
     }
 }
 
@@ -145,7 +147,16 @@ impl Job<'_> {
     async fn carry_out(&mut self, joined: Joined) -> Report {
         let (mut members, batch) = joined.into_parts();
         let mut skipped = Vec::new();
-        let mut batch = Arc::new(batch);
+        // Before anything looks at them: what is not wanted is not bad either.
+        let mut batch = Arc::new(match self.rules.upto {
+            Some(upto) if batch.last_offset() > upto => {
+                let behind = batch.records().map(|record| record.offset);
+                let behind: Vec<Offset> = behind.filter(|offset| *offset > upto).collect();
+                members.leave_out(behind.iter().copied());
+                batch.without(behind)
+            }
+            _ => batch,
+        });
         let (sieve, on_bad) = (self.rules.sieve.as_ref(), self.rules.on_bad);
         let mut sieving = Sieving::default();
         self.retry.backoff.reset();

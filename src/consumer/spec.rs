@@ -14,7 +14,7 @@ use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::settings;
 use crate::source::{ConnectOptions, Source};
-use crate::types::{ConsumerKey, ConsumerName, Reference, StreamName, Timestamp};
+use crate::types::{ConsumerKey, ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// Start of a reference that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Spec {
     pub transform: Option<Arc<Transform>>,
     /// Start without a position.
     pub begin: Begin,
+    /// The last offset whose message is wanted; `None` for all. Reading goes on behind it.
+    pub upto: Option<Offset>,
     /// Policy for a lost position.
     pub on_lost: OnLost,
     /// Policy for bad records.
@@ -100,6 +102,8 @@ pub struct Spec {
     pub connect: ConnectOptions,
     /// Folder of its state files.
     pub state_dir: PathBuf,
+    /// False if it leaves no state file behind: the next run begins where `begin` says.
+    pub keeps_state: bool,
 }
 
 /// Everything that a consumer needs besides its own keys.
@@ -125,6 +129,7 @@ impl Spec {
             filter: filter_of(keys),
             transform: transform_of(keys),
             begin: Begin::of(keys.start),
+            upto: None,
             on_lost: match keys.on_offset_lost {
                 OnOffsetLost::Halt => OnLost::Halt,
                 OnOffsetLost::First => OnLost::First,
@@ -151,6 +156,7 @@ impl Spec {
             source,
             connect,
             state_dir,
+            keeps_state: true,
         }
     }
 
@@ -204,6 +210,7 @@ pub(super) mod testing {
             filter: None,
             transform: None,
             begin: Begin::At(Start::First),
+            upto: None,
             on_lost: OnLost::Halt,
             on_bad: OnBad::DeadLetter,
             commit: commit::Policy { every_messages: 1, every: second },
@@ -215,6 +222,7 @@ pub(super) mod testing {
             source: std::sync::Arc::new(Scripted::missing()),
             connect: ConnectOptions::testing(),
             state_dir: state_dir.to_owned(),
+            keeps_state: true,
         }
     }
 }

@@ -25,6 +25,24 @@ pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {
     spec.state_dir.join(of_two(reference, stream, extension, suffix))
 }
 
+/// Removes everything that is remembered of a reference that is not used again.
+///
+/// # Errors
+/// If a file cannot be removed.
+pub fn forget(spec: &Spec) -> io::Result<()> {
+    for extension in ["json", "dead-letters"] {
+        let path = file_of(spec, extension, NEXT);
+        // What a process that died was about to rename is left too.
+        for path in [path.with_extension(format!("{extension}{NEXT}")), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The state file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("state file {}: {what}", path.display())]
@@ -48,6 +66,8 @@ pub struct StateFile {
     stream: StreamName,
     reference: Reference,
     path: PathBuf,
+    /// False if nothing is read or written: see [`Spec::keeps_state`].
+    is_kept: bool,
 }
 
 impl StateFile {
@@ -57,6 +77,7 @@ impl StateFile {
             stream: spec.stream.clone(),
             reference: spec.reference.clone(),
             path: file_of(spec, "json", NEXT),
+            is_kept: spec.keeps_state,
         }
     }
 
@@ -67,6 +88,9 @@ impl StateFile {
 
     /// The stored content; `None` if there is no file.
     pub fn read(&self) -> Result<Option<Memory>, StateError> {
+        if !self.is_kept {
+            return Ok(None);
+        }
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -93,6 +117,9 @@ impl StateFile {
 
     /// Replaces the content atomically.
     pub fn write(&self, memory: Memory) -> Result<(), StateError> {
+        if !self.is_kept {
+            return Ok(());
+        }
         let text = self.text(memory)?;
         self.replace(&text).map_err(|error| {
             let what = files::unwritten(&self.path, &error);
@@ -127,6 +154,7 @@ pub(super) fn fuzz(data: &[u8]) {
         stream: StreamName::from("s"),
         reference: Reference::from("r"),
         path: PathBuf::from("state"),
+        is_kept: true,
     };
     match file.parse(data) {
         Ok(memory) => {

@@ -52,7 +52,7 @@ struct Received {
 pub struct Failure {
     /// Its text.
     pub text: Arc<str>,
-    /// Time at which it was last seen for the first time.
+    /// Time at which the consumer failed with it.
     pub at: Timestamp,
 }
 
@@ -105,6 +105,8 @@ pub struct Facts {
     pub watch: Watch,
     /// Number of restarts and reconnections.
     pub restarts: u64,
+    /// Number of messages that were left out as a policy says, dead letters included.
+    pub skipped: u64,
     /// The last error, whether or not it is over.
     pub last_error: Option<Failure>,
     /// Time at which it became ready, or not ready.
@@ -139,6 +141,7 @@ impl Status {
             bounds: None,
             watch: Watch::default(),
             restarts: 0,
+            skipped: 0,
             last_error: None,
             turned: Timestamp::now(),
             entered: Timestamp::now(),
@@ -225,7 +228,7 @@ impl Status {
             facts.entered = Timestamp::now();
         }
         if matches!(state, State::Degraded | State::Backoff | State::Halted) {
-            facts.note_error();
+            facts.note_error(state != was);
         }
         let view = facts.view();
         facts.watch.note(&view);
@@ -319,10 +322,10 @@ impl Facts {
         since.unwrap_or_else(|| self.entered.seconds_until(now))
     }
 
-    /// Remembers the reason of a bad state, unless it is the one that is remembered.
-    fn note_error(&mut self) {
+    /// Remembers the reason of a bad state: if the state is a new one, or the reason is.
+    fn note_error(&mut self, is_anew: bool) {
         let Some(text) = self.reason.as_deref().or(self.sink_trouble.as_deref()) else { return };
-        if self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
+        if is_anew || self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
             self.last_error = Some(Failure { text: text.into(), at: Timestamp::now() });
         }
     }
@@ -443,3 +446,6 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,11 +141,20 @@ impl Default for BrokerKeys {
 }
 
 impl BrokerConfig {
-    /// The broker at this URI, with defaults for the rest.
+    /// The broker at this URI, with defaults for the rest, to publish to.
     pub fn from_uri(uri: Secret) -> Result<BrokerConfig, Problem> {
+        Self::at_uri(uri, "")
+    }
+
+    /// The same to read from: also over AMQP 0.9.1.
+    pub fn from_uri_to_read(uri: Secret) -> Result<BrokerConfig, Problem> {
+        Self::at_uri(uri, "broker")
+    }
+
+    fn at_uri(uri: Secret, at: &str) -> Result<BrokerConfig, Problem> {
         let keys = BrokerKeys { uri: Some(uri), ..BrokerKeys::default() };
         let mut problems = Vec::new();
-        match Self::from_keys(keys, "", Path::new(""), &mut problems) {
+        match Self::from_keys(keys, at, Path::new(""), &mut problems) {
             Some(config) => Ok(config),
             None => Err(problems.swap_remove(0)),
         }

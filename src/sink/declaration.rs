@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::audit::Auditing;
 use super::factory::{Look, SinkFactory};
 use super::metrics::{MetricsSettings, Recorder};
 use super::placeholders::Names;
@@ -55,6 +56,10 @@ pub trait Declaration: Send + Sync {
     /// Path that it writes to, for `rillway check`; `None` if it has none. Without secrets.
     fn place(&self) -> Option<PathBuf>;
 
+    /// The rows that it makes of messages, for `rillway check`; `None` if each message is one, or if it makes
+    /// none.
+    fn rows(&self) -> Option<String>;
+
     /// The destination that accepts each stream only once; `None` if there is no such rule.
     fn exclusive(&self) -> Option<Exclusive>;
 
@@ -71,7 +76,10 @@ pub trait Declaration: Send + Sync {
     /// Default start position of its consumer.
     fn start(&self) -> Start;
 
-    /// Turns it into the sink for a replay of dead letters. If the consumer's own destination
+    /// Where a replay writes.
+    fn replay_place(&self) -> ReplayPlace;
+
+    /// Turns it into the sink for a replay. If the consumer's own destination
     /// accepts nothing else, that is a separate place beside it; other sinks distinguish the two by
     /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
@@ -94,8 +102,24 @@ pub trait Declaration: Send + Sync {
     /// What becomes of messages that it is given again, after the position was moved back. Follows "they ".
     fn read_again(&self) -> &'static str;
 
+    /// How `rillway verify` compares what it holds with the stream. Does no I/O itself.
+    fn audit(&self, opening: &Opening) -> Auditing;
+
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);
+}
+
+/// Where a replay through a sink writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayPlace {
+    /// To a place of its own, or where nothing is kept.
+    Apart,
+    /// Among what the consumer itself has written: a message that is there already is there once more.
+    Among,
+    /// To standard output: what else is to be said goes elsewhere.
+    Printed,
+    /// Nowhere: what it makes lives in the daemon's process.
+    Nowhere,
 }
 
 /// Largest growth of a message as JSON: six bytes for a control character, three to four for each

@@ -20,6 +20,7 @@
 //!   batch at once, or the first [`BAD_RECORDS_MAX`]. The policy, not the sink, decides about them.
 //! - A sink knows nothing of brokers, retries or metrics.
 
+pub mod audit;
 pub mod columns;
 #[doc(hidden)]
 pub mod conformance;

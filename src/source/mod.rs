@@ -35,6 +35,7 @@ mod creating;
 mod error;
 pub mod lookout;
 mod moving;
+pub mod points;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
@@ -135,6 +136,11 @@ pub trait Link: Send + Sync {
     /// nodes that can be reached; what it lacks at its end, it may get yet.
     fn no_leader(&self) -> Option<&str> {
         None
+    }
+
+    /// Checks that there is such a stream, where connecting has not.
+    async fn check(&self) -> Result<(), SourceError> {
+        Ok(())
     }
 
     /// First offset and end of the stream. `None` without [`Abilities::bounds`].

@@ -39,6 +39,8 @@ pub struct StreamSource {
     creating: Option<Arc<Creating>>,
     /// A connection to a replica that was found while the leader was read from.
     found: Found,
+    /// False if no offset is stored under the reference, or asked for.
+    stores_offsets: bool,
 }
 
 /// The broker chooses one active consumer among those with the same reference.
@@ -62,7 +64,14 @@ impl StreamSource {
             last: Arc::default(),
             creating: None,
             found: Found::default(),
+            stores_offsets: true,
         }
+    }
+
+    /// The same for a reader that leaves no offset behind on the broker.
+    #[must_use]
+    pub fn without_offsets(self) -> StreamSource {
+        StreamSource { stores_offsets: false, ..self }
     }
 
     /// The same, but with connections that are shared with the other streams of the pool.
@@ -181,6 +190,7 @@ impl Source for StreamSource {
             failed,
             options: self.options.clone(),
             found,
+            stores_offsets: self.stores_offsets,
         }))
     }
 
@@ -234,6 +244,7 @@ struct StreamLink {
     options: ConnectOptions,
     /// For what the look for a replica finds; `None` if the leader was wanted.
     found: Option<Found>,
+    stores_offsets: bool,
 }
 
 impl StreamLink {
@@ -257,7 +268,7 @@ impl Link for StreamLink {
             bounds: true,
             emptiness: has_statistics(&self.connection),
             probes: true,
-            offsets: true,
+            offsets: self.stores_offsets,
         }
     }
 
@@ -307,10 +318,16 @@ impl Link for StreamLink {
     }
 
     async fn stored(&self) -> Result<Option<Offset>, SourceError> {
+        if !self.stores_offsets {
+            return Ok(None);
+        }
         Ok(self.desk.stored().await?)
     }
 
     async fn store(&self, offset: Offset) -> Result<Option<Offset>, SourceError> {
+        if !self.stores_offsets {
+            return Ok(None);
+        }
         Ok(self.desk.store(offset).await?)
     }
 

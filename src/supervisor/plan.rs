@@ -7,10 +7,12 @@ use super::connect::connect_options;
 use super::create::layout_of;
 use super::desired::Planned;
 use super::sinks;
+use crate::audit::TargetAuditor;
 use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::positions::Subject;
 use crate::consumer::{Spec, Surroundings};
+use crate::sink::audit::{Auditing, Auditor};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
@@ -81,6 +83,30 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     if consumer.show_values { open } else { factory::discreet(open) }
 }
 
+/// The consumer of one stream, and the auditor of its sink. Its source takes part in no group and creates
+/// nothing, and nobody stores an offset by it.
+///
+/// # Errors
+/// If the sink cannot be audited; the text says why.
+pub fn audit_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+) -> Result<(Spec, Box<dyn Auditor>), String> {
+    let bystander = ConsumerConfig { single_active: false, create: None, ..consumer.clone() };
+    let spec = spec_of(config, &bystander, None);
+    match consumer.sink.audit(&sinks::opening(&spec)) {
+        Auditing::By(auditor) => Ok((spec, auditor)),
+        Auditing::Not(why) => Err(why),
+        Auditing::Stream(audit) => {
+            let (stream, broker) = (audit.stream.clone(), audit.broker.as_deref());
+            let connect = stream_sink_options(config, stream.as_str(), broker);
+            let target = StreamSource::new(connect, stream, spec.reference.clone());
+            let auditor = TargetAuditor::new(*audit, Arc::new(target));
+            Ok((spec, Box::new(auditor)))
+        }
+    }
+}
+
 /// Connection options of the stream that a sink publishes to: on this broker or, without one, on
 /// our own.
 pub fn stream_sink_options(
@@ -93,16 +119,20 @@ pub fn stream_sink_options(
 
 /// The super stream that a stream is a partition of.
 #[derive(Clone, Copy)]
-struct Whole<'a> {
+pub(super) struct Whole<'a> {
     name: &'a StreamName,
     /// Connections that its partitions share.
     pool: &'a Arc<Pool>,
 }
 
-fn spec_of(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Spec {
+pub(super) fn spec_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    whole: Option<Whole<'_>>,
+) -> Spec {
     let connect = connect_options(&config.broker, &connection_name(consumer));
     let surroundings = Surroundings {
-        source: source(config, consumer, &connect, whole),
+        source: source(config, consumer, &connect, whole, true),
         connect,
         state_dir: config.state_dir.clone(),
         // The other half is for batches in flight at that time.
@@ -111,7 +141,7 @@ fn spec_of(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>)
     Spec::new(consumer, surroundings)
 }
 
-fn connection_name(consumer: &ConsumerConfig) -> String {
+pub(super) fn connection_name(consumer: &ConsumerConfig) -> String {
     format!("rillway {}", consumer.name)
 }
 
@@ -149,11 +179,12 @@ pub(super) fn sharing(
     }
 }
 
-fn source(
+pub(super) fn source(
     config: &Config,
     consumer: &ConsumerConfig,
     connect: &ConnectOptions,
     whole: Option<Whole<'_>>,
+    stores_offsets: bool,
 ) -> Arc<dyn Source> {
     let (connect, stream) = (connect.clone(), consumer.stream.clone());
     let filter = consumer.filter.as_ref().filter(|filter| filter.is_at_broker());
@@ -171,6 +202,9 @@ fn source(
         }
         config::Protocol::Stream => {
             let mut source = StreamSource::new(connect, stream, consumer.reference.clone());
+            if !stores_offsets {
+                source = source.without_offsets();
+            }
             if let Some(whole) = whole {
                 source = source.sharing(whole.pool);
             }

@@ -7,6 +7,7 @@ pub mod bearer;
 pub mod column;
 pub mod file_name;
 pub mod table_name;
+pub mod upsert;
 
 use std::fmt;
 use std::sync::Arc;
@@ -121,12 +122,25 @@ impl Reference {
         format!("{REPLAY}{round}")
     }
 
-    /// The consumer's own reference: this one without the suffix of a dead-letter replay, if it has
-    /// one.
+    /// Suffix of a reference for a replay of a range that began at this time: `.replay-` and the time
+    /// as `20260101T000000Z`.
+    #[must_use]
+    pub fn range_suffix(begun: Timestamp) -> String {
+        let text = begun.to_string();
+        let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
+        format!("{REPLAY}{}Z", seconds.replace(['-', ':'], ""))
+    }
+
+    /// The consumer's own reference: this one without the suffix of a replay, if it has one.
     #[must_use]
     pub fn without_replay(&self) -> &str {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let is_time = |text: &str| {
+            let parts = text.strip_suffix('Z').and_then(|text| text.split_once('T'));
+            parts.is_some_and(|(day, time)| is_number(day) && is_number(time))
+        };
         match self.0.rsplit_once(REPLAY) {
-            Some((own, round)) if round.parse::<u32>().is_ok() => own,
+            Some((own, round)) if round.parse::<u32>().is_ok() || is_time(round) => own,
             _ => &self.0,
         }
     }
@@ -249,5 +263,26 @@ impl fmt::Display for Guarantee {
             Guarantee::EffectivelyOnce => "effectively-once",
             Guarantee::ExactlyOnce => "exactly-once",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_is_of_the_reference_without_its_suffix() {
+        let range = Reference::range_suffix(Timestamp(1_767_225_600_250));
+        assert_eq!(range, ".replay-20260101T000000Z");
+        for (reference, own) in [
+            (format!("r{range}"), "r"),
+            (format!("r{}", Reference::replay_suffix(12)), "r"),
+            (format!("r.dead-letters{range}"), "r.dead-letters"),
+            ("r.replay-x".to_owned(), "r.replay-x"),
+            ("r.replay-TZ".to_owned(), "r.replay-TZ"),
+            ("r".to_owned(), "r"),
+        ] {
+            assert_eq!(Reference::from(reference.as_str()).without_replay(), own, "{reference}");
+        }
     }
 }

@@ -95,6 +95,9 @@ impl fmt::Display for ConsumerPlan {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,
         }
+        if let Some(rows) = &self.rows {
+            writeln!(f, "  rows:       {rows}")?;
+        }
         writeln!(f, "  guarantee:  {}", self.guarantee)?;
         match &self.dead_letters {
             Some((kind, Some(to))) => writeln!(f, "  dead:       {kind}, {}", to.display())?,

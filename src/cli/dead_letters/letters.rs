@@ -26,9 +26,9 @@ const AHEAD: usize = 64;
 
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Letter {
+pub(in crate::cli) struct Letter {
     /// Offset of the original message.
-    pub(super) offset: Offset,
+    pub(in crate::cli) offset: Offset,
     pub(super) timestamp: Timestamp,
     pub(super) reason: String,
     /// Why it is bad; `None` if that is missing.
@@ -39,7 +39,7 @@ pub(super) struct Letter {
 
 /// Destination of a consumer's dead letters.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(in crate::cli) struct Source {
     consumer: ConsumerName,
     stream: StreamName,
     place: Place,
@@ -63,7 +63,10 @@ impl fmt::Display for Source {
 type Read = Result<Letter, Failure>;
 
 impl Source {
-    pub(super) fn of(config: &Config, consumer: &ConsumerConfig) -> Result<Source, Failure> {
+    pub(in crate::cli) fn of(
+        config: &Config,
+        consumer: &ConsumerConfig,
+    ) -> Result<Source, Failure> {
         let name = consumer.name.as_str();
         let Some(sink) = &consumer.dead_letter else {
             return Err(Failure::Usage(format!(
@@ -89,7 +92,7 @@ impl Source {
     }
 
     /// The dead letters, in the order in which they were written. The last item may be an error.
-    pub(super) fn read(&self) -> mpsc::Receiver<Read> {
+    pub(in crate::cli) fn read(&self) -> mpsc::Receiver<Read> {
         let (to, letters) = mpsc::channel(AHEAD);
         let source = self.clone();
         match source.place.clone() {

@@ -80,13 +80,18 @@ pub(super) async fn dead_letters(
     }
 }
 
+/// The consumer of this name.
+pub(super) fn named<'a>(config: &'a Config, name: &str) -> Result<&'a ConsumerConfig, Failure> {
+    config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
+        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
+        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
+    })
+}
+
 /// The consumer, of the one stream whose dead letters are meant.
 fn find(config: &Config, of: &Of) -> Result<ConsumerConfig, Failure> {
     let name = of.consumer.as_str();
-    let consumer = config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
-        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
-        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
-    })?;
+    let consumer = named(config, name)?;
     match (&of.partition, consumer.is_super_stream) {
         (Some(partition), true) => Ok(consumer.of_stream(Some(&partition.as_str().into()))),
         (None, false) => Ok(consumer.of_stream(None)),

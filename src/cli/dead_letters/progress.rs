@@ -5,15 +5,13 @@
 //! the next one. The file is locked while a replay runs.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::letters::Summary;
 use crate::cli::exit::Failure;
-use crate::files;
+use crate::cli::locked::{self, Locked};
 use crate::types::file_name::of_two;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
@@ -76,10 +74,7 @@ impl Rounds {
 }
 
 /// The progress file, locked.
-pub(super) struct Progress {
-    path: PathBuf,
-    _lock: File,
-}
+pub(super) struct Progress(Locked);
 
 impl Progress {
     /// Opens, locks and reads the file of this consumer.
@@ -91,68 +86,46 @@ impl Progress {
     ) -> Result<(Progress, Rounds), Failure> {
         let path =
             state_dir.join(of_two(consumer.as_str(), stream.as_str(), "replay.json", ".next"));
-        let failed = |what: &dyn std::fmt::Display| {
-            Failure::Unavailable(format!("{}: {what}", path.display()))
-        };
-        let locked = path.with_extension("lock");
-        let made = files::make_folder(state_dir).and_then(|()| File::create(&locked));
-        let lock = made.map_err(|error| {
-            let what = files::unwritten(&locked, &error);
-            failed(&format!("cannot be written: {what}. The user who replays must be allowed to write in `state_dir`"))
-        })?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(failed(&"another replay of this consumer is running"));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed(&error)),
-        }
+        let file = Locked::open(path, "another replay of this consumer")?;
         let fresh = Rounds {
             stream: stream.to_string(),
             reference: reference.to_string(),
             ..Rounds::default()
         };
-        let read = |path: &Path| -> Result<Option<Rounds>, Failure> {
-            match fs::read(path) {
-                Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| failed(&e)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(failed(&error)),
-            }
+        let parsed = |text: Option<Vec<u8>>| -> Result<Option<Rounds>, Failure> {
+            let parsed = text.map(|text| serde_json::from_slice(&text)).transpose();
+            parsed.map_err(|error| file.error(error))
         };
         // Earlier versions had one file for each consumer, which names the stream in it.
-        let before = || read(&state_dir.join(format!("{consumer}.replay.json")));
-        let rounds = match read(&path)? {
+        let before = || locked::read(&state_dir.join(format!("{consumer}.replay.json")));
+        let rounds = match parsed(file.read()?)? {
             Some(rounds) => rounds,
             None => {
-                let before = before()?.filter(|rounds| rounds.stream == fresh.stream);
+                let before = parsed(before()?)?.filter(|rounds| rounds.stream == fresh.stream);
                 before.unwrap_or_else(|| fresh.clone())
             }
         };
         if (&rounds.stream, &rounds.reference) != (&fresh.stream, &fresh.reference) {
             let (stream, reference) = (&rounds.stream, &rounds.reference);
-            return Err(failed(&format!(
+            return Err(file.error(format!(
                 "it belongs to stream {stream:?} and reference {reference:?}; if they no longer exist, \
                  delete it"
             )));
         }
-        Ok((Progress { path, _lock: lock }, rounds))
+        Ok((Progress(file), rounds))
     }
 
     /// Replaces the content atomically.
     pub(super) fn write(&self, rounds: &Rounds) -> Result<(), Failure> {
-        self.replace(rounds).map_err(|error| {
-            Failure::Unavailable(format!("{} cannot be written: {error}", self.path.display()))
-        })
-    }
-
-    fn replace(&self, rounds: &Rounds) -> io::Result<()> {
-        let next = self.path.with_extension("json.next");
-        files::replace(&self.path, &next, &serde_json::to_vec_pretty(rounds)?).map(drop)
+        let content = serde_json::to_vec_pretty(rounds).map_err(|error| self.0.error(error))?;
+        self.0.write(&content)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::cli::dead_letters::letters::Letter;
 

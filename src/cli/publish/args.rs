@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, value_parser};
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use crate::cli::{Failure, Shared, locate};
-use crate::config::{BrokerConfig, ByteSize, Config, Env, HumanDuration, Protocol};
+use crate::cli::broker::{self, uri};
+use crate::cli::value::{read, time as duration};
+use crate::cli::{Failure, Shared};
+use crate::config::{BrokerConfig, ByteSize, Env, HumanDuration, Protocol};
 use crate::types::Secret;
 
 /// Largest body that is generated: RabbitMQ accepts no larger message, whatever its frame_max.
@@ -84,8 +83,7 @@ impl PublishArgs {
             let parsed = BrokerConfig::from_uri(uri.clone());
             return parsed.map_err(|p| Failure::Usage(format!("--uri: {}", p.message)).into());
         }
-        let path = locate::optional(shared.config.as_deref());
-        let broker = Config::load_broker(path.as_deref(), env)?;
+        let broker = broker::configured(shared, env)?;
         if broker.protocol == Protocol::Amqp {
             return Err(Failure::Config(
                 "publishing needs the stream protocol, and `broker.uri` says AMQP 0.9.1: give \
@@ -98,28 +96,10 @@ impl PublishArgs {
     }
 }
 
-fn uri(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
-}
-
 fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = read(text)?;
     if size > SIZE_MAX {
         return Err(format!("{size} is out of range: at most {SIZE_MAX}"));
     }
     Ok(size)
-}
-
-fn duration(text: &str) -> Result<HumanDuration, String> {
-    let time: HumanDuration = read(text)?;
-    if time.0.is_zero() {
-        return Err("0s is out of range: expected more".to_owned());
-    }
-    Ok(time)
-}
-
-/// Reads a value as the configuration does.
-fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
-    let from: StrDeserializer<'de, ValueError> = text.into_deserializer();
-    T::deserialize(from).map_err(|e| e.to_string())
 }

@@ -281,6 +281,7 @@ impl Reporter {
     fn skipped(&self, skipped: &[BadRecord]) {
         let (name, stream, metrics) = (&self.spec.name, &self.spec.stream, &self.status.metrics);
         metrics.sink_errors(SinkErrorReason::Poison).increment(skipped.len() as u64);
+        self.status.update(|facts| facts.skipped += skipped.len() as u64);
         let mut by_policy = Vec::new();
         for bad in skipped {
             let ordered = self.status.skips.done_with(bad.offset);

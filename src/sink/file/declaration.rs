@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::audit::FileAuditor;
 use super::{Compression, FileOptions, FileSettings, FileSink, committed};
 use crate::settings::format::Compression as Choice;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
@@ -38,6 +40,10 @@ impl Declaration for FileSettings {
         Some(self.dir.clone())
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         Some(Exclusive { key: "dir", place: plain(&self.dir).display().to_string() })
     }
@@ -56,6 +62,10 @@ impl Declaration for FileSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {
@@ -79,6 +89,14 @@ impl Declaration for FileSettings {
     fn read_again(&self) -> &'static str {
         "are written again: segments that begin at the new position or behind it are renamed to NAME.aside and stay; of \
          the segment before them, the messages from the new position on are in the folder twice"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(FileAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -74,6 +74,7 @@
 //!
 //! Knows nothing of brokers, retries or metrics.
 
+mod audit;
 mod compression;
 mod declaration;
 mod disk;

@@ -7,8 +7,9 @@ use super::settings::{HttpCompression, HttpFormat, HttpMethod};
 use super::{BodyFormat, HttpOptions, HttpSettings, HttpSink, HttpTls, Method, examine};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::BAD_RECORDS_MAX;
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     at_most_of_joined,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -34,6 +35,10 @@ impl Declaration for HttpSettings {
 
     fn place(&self) -> Option<PathBuf> {
         self.shown_url().map(PathBuf::from)
+    }
+
+    fn rows(&self) -> Option<String> {
+        None
     }
 
     fn exclusive(&self) -> Option<Exclusive> {
@@ -68,6 +73,10 @@ impl Declaration for HttpSettings {
         Start::First
     }
 
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
+    }
+
     fn turn_to_replay(&mut self, _: &str) {}
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
@@ -82,6 +91,13 @@ impl Declaration for HttpSettings {
 
     fn read_again(&self) -> &'static str {
         "are sent again, with the same stream and offset: an upsert on both makes that harmless"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "a web service does not show what it holds: compare on its side, by the stream and offset of each message"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

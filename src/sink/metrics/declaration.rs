@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use super::settings::{MetricSettings, MetricType};
 use super::{MetricKind, MetricOptions, MetricsSettings, MetricsSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+    bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
@@ -53,6 +55,10 @@ impl Declaration for MetricsSettings {
         None
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }
@@ -78,6 +84,10 @@ impl Declaration for MetricsSettings {
         Start::Next
     }
 
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Nowhere
+    }
+
     fn turn_to_replay(&mut self, _: &str) {}
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
@@ -92,6 +102,13 @@ impl Declaration for MetricsSettings {
 
     fn read_again(&self) -> &'static str {
         "are counted again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "the sink `metrics` keeps sums, not messages, and forgets them with the process"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use super::{NullSettings, NullSink};
 use crate::settings::{BrokerConfig, Problem, Start};
-use crate::sink::declaration::{About, Check, Declaration, Exclusive, Opening, Readable, Use};
+use crate::sink::audit::Auditing;
+use crate::sink::declaration::{
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+};
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
@@ -25,6 +28,10 @@ impl Declaration for NullSettings {
     fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
 
     fn place(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn rows(&self) -> Option<String> {
         None
     }
 
@@ -48,6 +55,10 @@ impl Declaration for NullSettings {
         Start::First
     }
 
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
+    }
+
     fn turn_to_replay(&mut self, _: &str) {}
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
@@ -62,6 +73,10 @@ impl Declaration for NullSettings {
 
     fn read_again(&self) -> &'static str {
         "are counted again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not("the sink `null` keeps nothing, so there is nothing to compare".to_owned())
     }
 
     fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {

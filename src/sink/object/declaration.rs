@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use super::audit::ObjectAuditor;
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
     Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
@@ -13,8 +14,9 @@ use crate::settings::format::Compression;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::SinkError;
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
@@ -45,6 +47,10 @@ impl Declaration for ObjectSettings {
         })
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let place = match self.parsed_url().ok()? {
             ObjectPlace::Folder(path) => plain(&path).display().to_string(),
@@ -72,6 +78,10 @@ impl Declaration for ObjectSettings {
         Start::First
     }
 
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Apart
+    }
+
     fn turn_to_replay(&mut self, suffix: &str) {
         let (url, below) = (self.url.trim_end_matches('/'), suffix.trim_matches('.'));
         self.url = format!("{url}/{below}");
@@ -96,6 +106,14 @@ impl Declaration for ObjectSettings {
     fn read_again(&self) -> &'static str {
         "become new objects beside those that hold them already: they are in the archive twice, until you delete the \
          older objects"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(ObjectAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -53,6 +53,7 @@
 //!
 //! Knows nothing of brokers, retries or metrics.
 
+mod audit;
 mod committer;
 #[cfg(feature = "object-stores")]
 mod connect;
@@ -61,6 +62,7 @@ mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
+mod parquet_read;
 mod place;
 #[cfg(feature = "object-stores")]
 mod remote;

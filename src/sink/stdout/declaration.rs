@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::{StdoutOptions, StdoutSettings, StdoutSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
+    About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
@@ -34,6 +35,10 @@ impl Declaration for StdoutSettings {
         None
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }
@@ -54,6 +59,10 @@ impl Declaration for StdoutSettings {
         Start::First
     }
 
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Printed
+    }
+
     fn turn_to_replay(&mut self, _: &str) {}
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
@@ -68,6 +77,13 @@ impl Declaration for StdoutSettings {
 
     fn read_again(&self) -> &'static str {
         "are printed again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "what was written to standard output cannot be read back: verify where it went to, or give the stream another consumer with a sink that can be read"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

@@ -4,10 +4,14 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::publisher::NAME_BYTES_MAX;
-use super::{Destination, StreamOptions, StreamSettings, StreamSink, committed, conflicts};
+use super::{
+    Destination, StreamAudit, StreamOptions, StreamSettings, StreamSink, committed, conflicts,
+};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
+    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
+    bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
@@ -41,6 +45,10 @@ impl Declaration for StreamSettings {
         Some(format!("stream {:?}", self.stream).into())
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }
@@ -60,6 +68,10 @@ impl Declaration for StreamSettings {
 
     fn start(&self) -> Start {
         Start::First
+    }
+
+    fn replay_place(&self) -> ReplayPlace {
+        ReplayPlace::Among
     }
 
     fn turn_to_replay(&mut self, suffix: &str) {
@@ -90,13 +102,18 @@ impl Declaration for StreamSettings {
          from the old one: they are in the target twice"
     }
 
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::Stream(Box::new(StreamAudit {
+            options: self.options(opening),
+            look: self.prepare(opening).1,
+            stream: StreamName::from(self.stream.as_str()),
+            broker: self.broker.clone(),
+        }))
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let services = opening.services.clone();
-        let options = StreamOptions {
-            source: opening.stream.clone(),
-            publisher: shortened(self.publisher_name(&opening.stream, &opening.reference)),
-            annotate: self.annotate,
-        };
+        let options = self.options(opening);
         let destination = Destination {
             broker: self.broker.clone(),
             stream: StreamName::from(self.stream.as_str()),
@@ -121,6 +138,16 @@ impl Declaration for StreamSettings {
         let open =
             opens(move || StreamSink::open(options.clone(), services.publisher(&destination)));
         (open, look)
+    }
+}
+
+impl StreamSettings {
+    fn options(&self, opening: &Opening) -> StreamOptions {
+        StreamOptions {
+            source: opening.stream.clone(),
+            publisher: shortened(self.publisher_name(&opening.stream, &opening.reference)),
+            annotate: self.annotate,
+        }
     }
 }
 

@@ -275,6 +275,10 @@ impl Link for AmqpLink {
         self.connection.version.clone()
     }
 
+    async fn check(&self) -> Result<(), SourceError> {
+        self.count().await.map(drop)
+    }
+
     async fn bounds(&self) -> Result<Option<Bounds>, SourceError> {
         Ok(None)
     }
