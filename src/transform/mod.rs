@@ -34,6 +34,8 @@ mod read;
 #[cfg(feature = "transform")]
 mod regexes;
 #[cfg(feature = "transform")]
+mod simple;
+#[cfg(feature = "transform")]
 mod times;
 #[cfg(feature = "transform")]
 mod value;

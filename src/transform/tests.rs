@@ -176,7 +176,7 @@ fn a_text_that_is_no_program_is_told_with_its_place() {
         ("input", (1, 1), "a program has one message"),
         ("import \"a\" as a; 1", (1, 9), "modules are not available"),
         (".a & 1", (1, 4), "expected"),
-        ("\"abc", (1, 1), "closing quote"),
+        ("\"abc", (1, 5), "closing quote"),
     ] {
         let error = Program::compile(text).unwrap_err();
         if (error.line, error.column) != at || !error.what.contains(says) {
@@ -331,6 +331,20 @@ proptest! {
             (Ok(_), Err(failure)) => prop_assert!(false, "{}", failure),
             (Err(_), Err(_)) => {}
         }
+    }
+
+    /// A test without the interpreter has the result that it has with it, also where that is an error.
+    #[test]
+    fn simple_tests_are_what_they_are_in_the_language(
+        body in json(),
+        text in proptest::sample::select(vec![
+            ".a", ".a == .b", ".a != null", ".a > 1 and .b", ".a.b == \"c\"", "(.a | not) or .b < .c",
+            ".a == 1.50", ".\"b\" >= \"a\"", ".a and .b.c", ".a or .b.c", "true", "1 == .a", ".b.c.d",
+        ]),
+    ) {
+        let body = body.to_string();
+        let with = format!("def whole: .; {text}");
+        prop_assert_eq!(is_kept(text, &body), is_kept(&with, &body));
     }
 
     /// What a program does not need of a body makes no difference.
