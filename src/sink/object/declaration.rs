@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
-    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
-    committed,
+    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Part, Partitioning,
+    Place, Rotation, committed,
 };
 use crate::settings::format::Compression;
 use crate::settings::paths::plain;
@@ -19,6 +19,9 @@ use crate::sink::declaration::{
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
+
+/// Memory of a column that holds nothing.
+const OPEN_COLUMN_BYTES: u64 = 64 << 10;
 
 impl Declaration for ObjectSettings {
     fn about() -> &'static About {
@@ -45,7 +48,8 @@ impl Declaration for ObjectSettings {
     }
 
     fn rows(&self) -> Option<String> {
-        None
+        let parts: Vec<&str> = self.partition_by.as_ref()?.iter().map(Part::name).collect();
+        Some(format!("one of each message, in folders by {}", parts.join(", ")))
     }
 
     fn exclusive(&self) -> Option<Exclusive> {
@@ -60,7 +64,10 @@ impl Declaration for ObjectSettings {
     fn overhead_bytes(&self) -> u64 {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
-        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20)
+        // Empty buffers of the columns of each open object.
+        let open = self.partition_by.as_ref().map_or(0, |_| u64::from(self.open_partitions));
+        let buffers = open * columns_mib * OPEN_COLUMN_BYTES;
+        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20) + buffers
     }
 
     fn growth_max(&self) -> u64 {
@@ -142,6 +149,10 @@ impl ObjectSettings {
             bytes: self.rotate_bytes.0,
             age: self.rotate_age.0,
         };
-        Ok(ObjectOptions { place, format, rotation })
+        let partition_by = self.partition_by.as_ref().map(|parts| Partitioning {
+            parts: parts.clone(),
+            open_max: usize::try_from(self.open_partitions).unwrap_or(usize::MAX),
+        });
+        Ok(ObjectOptions { place, format, partition_by, rotation })
     }
 }
