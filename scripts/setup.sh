@@ -15,6 +15,9 @@
 #     pyarrow          its Parquet writer is what the object sink is measured beside
 #     pika             a client for AMQP 0.9.1: what reading over it is measured beside
 #     sqlite3        the program, whose .import the sqlite sink is measured beside
+#     browser          Chromium without a window (64 MB to fetch, 230 MB), and what drives it: the tests
+#                      of the status page
+#     schemathesis     a fuzzer that checks the API against its description
 #     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
 #                      --where after it, prints the folder that they are in
 #
@@ -38,6 +41,10 @@ VENV_WHY[s3]='moto, an S3 server with conditional writes: the tests of the objec
 VENV_PACKAGES[s3]='moto==5.2.5 flask==3.1.3 flask-cors==6.0.5'
 VENV_WHY[pika]='a client for AMQP 0.9.1, beside which reading over it is measured'
 VENV_PACKAGES[pika]='pika==1.4.4'
+VENV_WHY[browser]='drives a browser over the DevTools protocol: the tests of the status page'
+VENV_PACKAGES[browser]='websocket-client==1.9.2'
+VENV_WHY[schemathesis]='a fuzzer that checks the API against its description'
+VENV_PACKAGES[schemathesis]='schemathesis==4.32.5 anyio==4.16.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3 click==8.5.1 graphql-core==3.3.2 harfile==0.6.0 hypothesis==6.170.17 hypothesis-graphql==0.13.5 idna==3.20 iniconfig==2.3.1 jsonschema_rs==0.60.3 markdown-it-py==4.3.0 MarkupSafe==3.0.4 mdurl==0.1.2 packaging==26.4 pluggy==1.7.0 Pygments==2.21.0 pyrate-limiter==4.5.1 pytest==9.2.0 PyYAML==6.0.4 requests==2.34.2 rich==15.0.0 sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9'
 VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
 VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
@@ -172,6 +179,21 @@ setup_prometheus() {
   with_lock prometheus prometheus_build
 }
 
+# A browser that is there is as good.
+chromium_install() {
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    if have "$name"; then return; fi
+  done
+  announce "installing chromium-headless-shell and fonts-dejavu-core (the tests look at the status page in a real browser; 64 MB)"
+  apt_install chromium-headless-shell fonts-dejavu-core
+}
+
+setup_browser() {
+  with_lock chromium chromium_install
+  setup_venv browser
+}
+
 setup_sqlite3() {
   if have sqlite3; then return; fi
   announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
@@ -185,6 +207,7 @@ setup() {
   prometheus) setup_prometheus ;;
   sqlite3) setup_sqlite3 ;;
   postgres) setup_postgres ;;
+  browser) setup_browser ;;
   *)
     [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
     setup_venv "$1"

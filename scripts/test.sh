@@ -39,7 +39,7 @@ scripts/setup.sh rust-build
 
 step 'setting up and starting brokers, in the background (a minute the first time, else seconds)'
 {
-  scripts/setup.sh rstream duckdb s3 prometheus postgres || true
+  scripts/setup.sh rstream duckdb s3 prometheus postgres browser schemathesis || true
   scripts/test-brokers.sh up "$run/brokers" --owner $$ || true
 } >"$run/preparing" 2>&1 &
 preparing=$!

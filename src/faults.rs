@@ -19,12 +19,24 @@ pub enum Point {
     Committed,
     /// The offset is stored on the broker; nothing else knows of it.
     OffsetStored,
+    /// A move of the position stands in the state file, and nothing else is moved.
+    MoveNoted,
+    /// The sink's position is moved, and the state file does not say so.
+    SinkMoved,
+    /// All is moved but the broker's offset.
+    MoveKept,
+    /// The broker's offset is moved, and the state file does not say so.
+    OffsetMoved,
 }
 
 impl Point {
-    /// All of them, in processing order.
+    /// Those of a message, in processing order.
     pub const ALL: [Point; 5] =
         [Point::Received, Point::Written, Point::Flushed, Point::Committed, Point::OffsetStored];
+
+    /// Those of a move of the position, in order.
+    pub const OF_A_MOVE: [Point; 4] =
+        [Point::MoveNoted, Point::SinkMoved, Point::MoveKept, Point::OffsetMoved];
 
     /// Its name in `RILLWAY_FAULT`.
     pub fn name(self) -> &'static str {
@@ -34,6 +46,10 @@ impl Point {
             Point::Flushed => "flushed",
             Point::Committed => "committed",
             Point::OffsetStored => "offset_stored",
+            Point::MoveNoted => "move_noted",
+            Point::SinkMoved => "sink_moved",
+            Point::MoveKept => "move_kept",
+            Point::OffsetMoved => "offset_moved",
         }
     }
 }
@@ -89,7 +105,8 @@ mod armed {
             "freeze" => Signal::STOP,
             _ => return None,
         };
-        let point = Point::ALL.into_iter().find(|point| point.name() == name)?;
+        let mut all = Point::ALL.into_iter().chain(Point::OF_A_MOVE);
+        let point = all.find(|point| point.name() == name)?;
         Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
     }
 

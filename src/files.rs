@@ -11,7 +11,9 @@
 
 mod atomic;
 mod folders;
+mod keep;
 mod rights;
+mod secret;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,4 +23,6 @@ pub(crate) use self::atomic::{rename, write_synced};
 #[cfg(feature = "object")]
 pub(crate) use self::folders::sync_folder;
 pub(crate) use self::folders::{could_write_in, make_folder};
+pub(crate) use self::keep::{Keep, News};
 pub(crate) use self::rights::{lacking_to_write, unread, unwritten};
+pub(crate) use self::secret::read_secret;

@@ -1,6 +1,7 @@
 //! Rillway carries RabbitMQ streams into sinks, and never loses a message.
 
 pub mod admin;
+pub mod audit;
 pub mod broker;
 pub mod cli;
 pub mod config;
@@ -19,5 +20,6 @@ pub mod supervisor;
 pub(crate) mod sync;
 pub mod telemetry;
 pub mod tls;
+pub mod transform;
 pub mod types;
 pub mod wire;

@@ -1,5 +1,9 @@
 //! Idle clients of the built binary's admin server: is `/livez` still served, so that nobody restarts a
 //! healthy daemon?
+//!
+//! [`door`]: who may send commands, and a flood of connections.
+
+mod door;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

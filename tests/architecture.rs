@@ -6,9 +6,12 @@
 
 mod circles;
 mod links;
+mod paths;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use self::paths::{is_start_of_path, listed, uses};
 
 /// A file is split before it reaches this.
 const LINES_MAX: usize = 500;
@@ -29,13 +32,13 @@ const RULES: &[Rule] = &[
     Rule { module: "sync", may_use: &[], never: IMPURE },
     Rule { module: "seeds", may_use: &[], never: IMPURE },
     Rule { module: "faults", may_use: &[], never: &["tokio"] },
-    Rule { module: "files", may_use: &["sync"], never: &["tokio", "tracing"] },
+    Rule { module: "files", may_use: &["flow::trouble", "sync"], never: &["tokio", "tracing"] },
     Rule { module: "wire", may_use: &["types"], never: IMPURE },
     Rule { module: "flow", may_use: &["types", "wire::block"], never: IMPURE },
     Rule { module: "telemetry", may_use: &["sync", "types"], never: &[] },
     Rule {
         module: "tls",
-        may_use: &["files", "flow::trouble", "sync", "telemetry::identity"],
+        may_use: &["files", "sync", "telemetry::identity"],
         never: &["tokio", "metrics"],
     },
     Rule {
@@ -43,8 +46,13 @@ const RULES: &[Rule] = &[
         may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry::identity", "tls", "types"],
         never: &["metrics"],
     },
+    Rule { module: "transform", may_use: &[], never: &["tokio", "std::fs", "std::env", "tracing"] },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
-    Rule { module: "admin", may_use: &["sync", "telemetry", "types"], never: &[] },
+    Rule {
+        module: "admin",
+        may_use: &["files", "flow::trouble", "sync", "telemetry", "tls", "types"],
+        never: &[],
+    },
     Rule {
         module: "broker",
         may_use: &[
@@ -85,6 +93,7 @@ const RULES: &[Rule] = &[
             "sink::declaration",
             "sink::placeholders",
             "sink::registry",
+            "transform",
             "types",
         ],
         never: &["tokio"],
@@ -111,15 +120,22 @@ const RULES: &[Rule] = &[
             "source",
             "sync",
             "telemetry",
+            "transform",
             "types",
             "wire",
         ],
         never: &["rabbitmq_stream_client"],
     },
     Rule {
+        module: "audit",
+        may_use: &["consumer", "flow", "sink", "source", "types", "wire"],
+        never: &["metrics", "std::fs"],
+    },
+    Rule {
         module: "supervisor",
         may_use: &[
             "admin",
+            "audit",
             "broker",
             "config",
             "consumer",
@@ -138,6 +154,7 @@ const RULES: &[Rule] = &[
         module: "cli",
         may_use: &[
             "admin",
+            "audit",
             "broker",
             "config",
             "consumer",
@@ -146,7 +163,10 @@ const RULES: &[Rule] = &[
             "oauth",
             "sink",
             "supervisor",
+            "sync",
             "telemetry",
+            "tls",
+            "transform",
             "types",
             "wire",
         ],
@@ -255,76 +275,6 @@ fn without_comment_and_strings(line: &str) -> String {
         }
     }
     out
-}
-
-/// The crate's modules that a line of code of `module` uses, as paths: `flow::lag`.
-fn uses(line: &str, module: &[String]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (at, _) in line.match_indices("crate::") {
-        if is_start_of_path(line, at) {
-            found.extend(heads(&line[at + "crate::".len()..]));
-        }
-    }
-    for (at, _) in line.match_indices("super::") {
-        if !is_start_of_path(line, at) {
-            continue;
-        }
-        let mut rest = &line[at..];
-        let mut base = module.to_vec();
-        while let Some(next) = rest.strip_prefix("super::") {
-            rest = next;
-            base.pop();
-        }
-        if base.is_empty() {
-            found.extend(heads(rest));
-        }
-    }
-    found
-}
-
-fn is_start_of_path(line: &str, at: usize) -> bool {
-    !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
-}
-
-/// The path itself, or those in `{a::b, c::{d, e}}`.
-fn listed(path: &str) -> Vec<String> {
-    let Some(list) = path.strip_prefix('{') else { return vec![path.to_owned()] };
-    let mut depth = 0;
-    let mut parts = vec![String::new()];
-    for c in list.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        parts.last_mut().unwrap().push(c);
-    }
-    parts.iter().map(|part| part.trim().to_owned()).collect()
-}
-
-/// The first two names of each path in `a::b::C`, or in `{a::b, c::{d, e}}`.
-fn heads(path: &str) -> Vec<String> {
-    match path.starts_with('{') {
-        true => listed(path).iter().flat_map(|part| heads(part)).collect(),
-        false => head(path).into_iter().collect(),
-    }
-}
-
-fn head(path: &str) -> Option<String> {
-    let name = |text: &str| -> String {
-        text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
-    };
-    let first = name(path);
-    if first.is_empty() {
-        return None;
-    }
-    let second = path[first.len()..].strip_prefix("::").map(name).unwrap_or_default();
-    Some(if second.is_empty() { first } else { format!("{first}::{second}") })
 }
 
 /// The violations in one file, and the number of its arrows.

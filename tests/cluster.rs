@@ -6,8 +6,10 @@
 //! - [`losses`]: retention takes messages while the leader is out of reach
 //! - [`moving_back`]: consumers leave the leader again
 //! - [`ways`]: load balancers, mapped addresses
+//! - [`going_on`]: over AMQP 0.9.1, and one active of two daemons, while nodes are killed
 //! - [`siblings`]: what the partitions of a super stream notice of a frozen node
 
+mod going_on;
 mod leader;
 mod losses;
 mod moving_back;
@@ -43,6 +45,13 @@ fn subscribed(home: &Home, port: u16) -> usize {
     home.log().lines().filter(|l| l.contains("subscribed") && l.contains(&node)).count()
 }
 
+/// Index of the node in the last line about a subscription to this stream, or of this consumer.
+fn read_from(home: &Home, ports: &[u16], of: &str) -> Option<usize> {
+    let log = home.log();
+    let line = log.lines().rfind(|line| line.contains("subscribed") && line.contains(of))?;
+    ports.iter().position(|port| line.contains(&format!("localhost:{port}")))
+}
+
 /// All with one cluster: starting one takes longer than most of this.
 #[tokio::test]
 async fn nodes_are_reached_and_losses_decided_whatever_can_be_reached() {
@@ -52,4 +61,11 @@ async fn nodes_are_reached_and_losses_decided_whatever_can_be_reached() {
     moving_back::is_orderly(&cluster).await;
     losses::are_decided_without_the_leader(&cluster).await;
     siblings::go_on_while_a_node_is_frozen(&cluster).await;
+}
+
+#[tokio::test]
+async fn consumers_go_on_at_another_node_over_amqp_and_as_the_active_one() {
+    let cluster = or_skip!(Cluster::start(Version::V4_3).await);
+    going_on::over_amqp(&cluster).await;
+    going_on::as_single_active(&cluster).await;
 }

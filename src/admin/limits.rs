@@ -10,10 +10,16 @@ pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields in a head.
 pub const HEADERS_MAX: usize = 64;
-/// Announced body size, in bytes, above which a request is refused. No body is ever read.
-pub const BODY_BYTES_MAX: u64 = 4 * 1024;
-/// Time limit for a forced commit.
-pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most bytes of a body, for a route that says nothing else.
+pub const BODY_BYTES_MAX: usize = 4 * 1024;
+/// Time limit for a request's body.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time limit for a TLS handshake.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a command waits for its effect, unless the request says otherwise.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest time that a command may wait for its effect.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest duration of a connection: a client that does not read its answers blocks a slot no
 /// longer.
 pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(120);

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::control::Target;
 use crate::telemetry::State;
 use crate::types::{ConsumerName, Guarantee, Offset, Reference, StreamName};
 
@@ -19,13 +20,23 @@ pub trait Overview: Send + Sync {
         Vec::new()
     }
 
+    /// The last hour of every consumer (of each of its partitions). Returns at once, from memory.
+    fn histories(&self) -> Vec<HistoryView> {
+        Vec::new()
+    }
+
     /// Updates the gauges of every consumer for a scrape. Returns at once, from memory.
     fn refresh_gauges(&self);
 
-    /// Stores the durable offset of every stream of this consumer, and reads it back.
+    /// Stores the durable offset of a consumer, for all of its streams or for one, and reads it back.
     ///
     /// Dropped when it takes too long; a dropped call leaves a consistent state.
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError>;
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError>;
+
+    /// The same for all of its streams.
+    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
+        self.commit_of(Target { consumer: name, stream: None }).await
+    }
 
     /// `Ok` while every loop makes progress; otherwise the stuck one, as a sentence.
     fn live(&self) -> Result<(), String>;
@@ -38,6 +49,8 @@ pub struct ConsumerView {
     pub name: ConsumerName,
     /// The stream to read.
     pub stream: StreamName,
+    /// The super stream that the stream is a partition of.
+    pub super_stream: Option<StreamName>,
     /// Name under which its offsets are stored.
     pub reference: Reference,
     /// Kind of its sink.
@@ -46,6 +59,8 @@ pub struct ConsumerView {
     pub guarantee: Guarantee,
     /// State of the consumer.
     pub state: State,
+    /// Time in seconds since it came into that state.
+    pub state_age_seconds: f64,
     /// True while it works normally.
     pub ready: bool,
     /// Reason why it does not, with what to do; `None` if it is ready.
@@ -68,14 +83,67 @@ pub struct ConsumerView {
     pub lag_messages: Option<u64>,
     /// Age in seconds of the oldest message that is not durable; 0 when caught up.
     pub lag_seconds: Option<f64>,
+    /// Messages received per second, over the last 10 s.
+    pub received_messages_per_second: Option<f64>,
+    /// Bytes received per second, over the last 10 s.
+    pub received_bytes_per_second: Option<f64>,
     /// Offsets that retention may drop before messages are lost. Negative: that many are lost.
     pub headroom_messages: Option<i64>,
+    /// The last error, whether or not it is over.
+    pub last_error: Option<String>,
+    /// Time in seconds since the last error.
+    pub last_error_age_seconds: Option<f64>,
     /// Number of restarts and reconnections since the daemon started.
     pub restarts: u64,
     /// Upper bound of its memory for messages, in bytes.
     pub memory_bound_bytes: u64,
     /// Bytes of messages in memory now.
     pub buffered_bytes: u64,
+}
+
+/// The last hour of a consumer: a point for every half a minute.
+#[derive(Clone, Debug)]
+pub struct HistoryView {
+    /// Name in the configuration.
+    pub name: ConsumerName,
+    /// The stream.
+    pub stream: StreamName,
+    /// The points, the oldest first.
+    pub points: Vec<PointView>,
+}
+
+/// A consumer at a time in the last hour. Unknown values are `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointView {
+    /// Time in seconds since then.
+    pub age_seconds: f64,
+    /// Messages that were not durable.
+    pub lag_messages: Option<f64>,
+    /// Age in seconds of the oldest of them.
+    pub lag_seconds: Option<f64>,
+    /// Messages received per second since the point before.
+    pub received_messages_per_second: Option<f64>,
+    /// Bytes received per second since the point before.
+    pub received_bytes_per_second: Option<f64>,
+}
+
+impl HistoryView {
+    /// As JSON: a list for each value, so that names are not repeated for each point.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let list = |value: fn(&PointView) -> Option<f64>| {
+            let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+            self.points.iter().map(|point| value(point).map(rounded)).collect::<Vec<_>>()
+        };
+        serde_json::json!({
+            "name": self.name,
+            "stream": self.stream,
+            "age_seconds": list(|point| Some(point.age_seconds)),
+            "lag_messages": list(|point| point.lag_messages),
+            "lag_seconds": list(|point| point.lag_seconds),
+            "received_messages_per_second": list(|point| point.received_messages_per_second),
+            "received_bytes_per_second": list(|point| point.received_bytes_per_second),
+        })
+    }
 }
 
 /// A reference that another program owns, at one point in time. Unknown values are `None`, and `null` in
@@ -149,6 +217,9 @@ pub enum CommitError {
     /// No consumer has this name.
     #[error("no consumer is named {0:?}")]
     Unknown(String),
+    /// The consumer does not read this stream.
+    #[error("{0}")]
+    UnknownStream(String),
     /// Nothing is durable yet, so there is no offset to store.
     #[error("consumer {0:?} has nothing durable yet, so there is nothing to store")]
     Nothing(String),

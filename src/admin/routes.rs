@@ -3,46 +3,56 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
-use hyper::header::{CONNECTION, ORIGIN, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use serde_json::json;
 
-use super::limits::{BODY_BYTES_MAX, COMMIT_TIME_MAX};
-use super::overview::{CommitError, ConsumerView, Overview};
+use super::answer::{Answer, HTML, JSON, PROMETHEUS, TEXT, error, json, respond};
+use super::body::{self, Unread};
+use super::commands::{self, Ordered};
+use super::control::{Control, Verb};
+use super::door::{Door, Errand, Refusal, Sight};
+use super::limits::BODY_BYTES_MAX;
+use super::overview::{ConsumerView, HistoryView, Overview};
 use super::page;
+use super::seek;
+use super::status::Status;
 use crate::telemetry;
 
-/// A complete response: bodies are small, or rendered at once.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// Description of the API.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const HTML: &str = "text/html; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Allows nothing from other hosts, no script, no frame.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-
-const ROUTES: &[&str] = &[
+pub(super) const ROUTES: &[&str] = &[
     "GET /",
     "GET /metrics",
     "GET /livez",
     "GET /readyz",
     "GET /api/v1/consumers",
     "GET /api/v1/watches",
+    "GET /api/v1/status",
+    "GET /api/v1/history",
+    "GET /api/v1/openapi.json",
+    "GET /api/v1/config",
+    "GET /api/v1/log-level",
+    "PUT /api/v1/log-level",
+    "POST /api/v1/consumers/{name}/pause",
+    "POST /api/v1/consumers/{name}/resume",
+    "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/skip",
+    "POST /api/v1/consumers/{name}/seek",
+    "POST /api/v1/reload",
+    "POST /api/v1/drain",
 ];
 
 /// Data that answers are made from.
 pub(super) struct Site {
     pub(super) overview: Arc<dyn Overview>,
+    pub(super) control: Arc<dyn Control>,
     pub(super) metrics: PrometheusHandle,
+    pub(super) door: Door,
 }
 
 /// A known path.
@@ -53,7 +63,17 @@ enum Route<'a> {
     Ready,
     Consumers,
     Watches,
+    Status,
+    History,
+    OpenApi,
+    Config,
+    LogLevel,
+    Change(Verb, &'a str),
     Commit(&'a str),
+    Skip(&'a str),
+    Seek(&'a str),
+    Reload,
+    Drain,
 }
 
 impl Route<'_> {
@@ -65,91 +85,177 @@ impl Route<'_> {
             "/readyz" => Route::Ready,
             "/api/v1/consumers" => Route::Consumers,
             "/api/v1/watches" => Route::Watches,
+            "/api/v1/status" => Route::Status,
+            "/api/v1/history" => Route::History,
+            "/api/v1/openapi.json" => Route::OpenApi,
+            "/api/v1/config" => Route::Config,
+            "/api/v1/log-level" => Route::LogLevel,
+            "/api/v1/reload" => Route::Reload,
+            "/api/v1/drain" => Route::Drain,
             _ => {
-                let name = path.strip_prefix("/api/v1/consumers/")?.strip_suffix("/commit")?;
-                if name.is_empty() || name.contains('/') {
+                let (name, verb) = path.strip_prefix("/api/v1/consumers/")?.split_once('/')?;
+                if name.is_empty() {
                     return None;
                 }
-                Route::Commit(name)
+                match verb {
+                    "pause" => Route::Change(Verb::Pause, name),
+                    "resume" => Route::Change(Verb::Resume, name),
+                    "restart" => Route::Change(Verb::Restart, name),
+                    "commit" => Route::Commit(name),
+                    "skip" => Route::Skip(name),
+                    "seek" => Route::Seek(name),
+                    _ => return None,
+                }
             }
         })
     }
 
     fn allow(&self) -> &'static str {
         match self {
-            Route::Commit(_) => "POST",
+            Route::Change(..)
+            | Route::Commit(_)
+            | Route::Skip(_)
+            | Route::Seek(_)
+            | Route::Reload
+            | Route::Drain => "POST",
+            Route::LogLevel => "GET, HEAD, PUT",
             _ => "GET, HEAD",
         }
     }
 
     fn allows(&self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// What a request of this method is for: everything but GET and HEAD may change something.
+    fn errand(&self, method: &Method) -> Errand {
         match self {
-            Route::Commit(_) => method == Method::POST,
-            _ => method == Method::GET || method == Method::HEAD,
+            _ if !matches!(*method, Method::GET | Method::HEAD) => Errand::Change,
+            Route::Live | Route::Ready => Errand::Health,
+            _ => Errand::Read,
         }
+    }
+
+    /// Most bytes of a body.
+    fn body_bytes_max(&self) -> usize {
+        BODY_BYTES_MAX
     }
 }
 
 /// Answers a request. HEAD is answered like GET; hyper leaves out the body.
-pub(super) async fn answer<B: Body>(site: &Site, request: &Request<B>) -> Answer {
-    if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        let text =
-            format!("no route accepts a body, and one over {BODY_BYTES_MAX} bytes is refused");
-        let mut answer = error(StatusCode::PAYLOAD_TOO_LARGE, &text);
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return answer;
+pub(super) async fn answer<B>(site: &Site, request: Request<B>) -> Answer
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let route = Route::find(head.uri.path());
+    let bytes_max = route.as_ref().map_or(BODY_BYTES_MAX, Route::body_bytes_max);
+    if body::is_announced_over(&body, bytes_max) {
+        return unread(body::too_large(bytes_max));
     }
-    let Some(route) = Route::find(request.uri().path()) else {
+    let Some(route) = route else {
         let body = json!({ "error": "there is nothing at this path", "routes": ROUTES });
         return json(StatusCode::NOT_FOUND, &body);
     };
-    if !route.allows(request.method()) {
+    if !route.allows(&head.method) {
         let text = format!("this path accepts {}", route.allow());
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &text);
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
         return answer;
     }
-    match route {
-        Route::Page => {
-            let page = page::render(&site.overview.consumers(), &site.overview.watches());
-            let mut answer = respond(StatusCode::OK, HTML, page);
-            let policy = HeaderValue::from_static(PAGE_POLICY);
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-            answer
+    let errand = route.errand(&head.method);
+    let sight = match site.door.admit(&head, errand).await {
+        Ok(sight) => sight,
+        Err(refusal) if matches!(route, Route::Page) => {
+            let mut answer = refused(&refusal);
+            let page = page(page::locked);
+            *answer.body_mut() = page.body().clone();
+            answer.headers_mut().extend(page.headers().clone());
+            return answer;
         }
+        Err(refusal) => return refused(&refusal),
+    };
+    // After the door, so that only who may send a command makes the server read one.
+    let body = match errand {
+        Errand::Change => body::read(body, bytes_max).await,
+        Errand::Read | Errand::Health => Ok(Bytes::new()),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(problem) => return unread(problem),
+    };
+    let query = head.uri.query();
+    let control = &*site.control;
+    match route {
+        Route::Page => page(|nonce| page::render(&status(site), &site.overview.histories(), nonce)),
         Route::Metrics => {
             site.overview.refresh_gauges();
             respond(StatusCode::OK, PROMETHEUS, telemetry::page::render(&site.metrics))
         }
         Route::Live => match site.overview.live() {
             Ok(()) => respond(StatusCode::OK, TEXT, "ok\n"),
+            Err(_) if sight == Sight::Health => {
+                respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "a loop is stuck\n")
+            }
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => ready(&site.overview.consumers()),
+        Route::Ready => ready(&site.overview.consumers(), sight),
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
         Route::Watches => json(StatusCode::OK, &json!({ "watches": site.overview.watches() })),
-        Route::Commit(name) => {
-            if sent_by_a_page(request) {
-                let text = "commands from web pages are refused: use a tool such as curl";
-                return error(StatusCode::FORBIDDEN, text);
-            }
-            commit(site, name).await
+        Route::Status => json(StatusCode::OK, &status(site)),
+        Route::History => {
+            let histories = site.overview.histories();
+            let all: Vec<_> = histories.iter().map(HistoryView::json).collect();
+            json(StatusCode::OK, &json!({ "consumers": all }))
         }
+        Route::OpenApi => respond(StatusCode::OK, JSON, OPENAPI),
+        Route::Config => json(StatusCode::OK, &control.configuration()),
+        Route::LogLevel => match errand {
+            Errand::Change => commands::set_log_filter(control, &body),
+            Errand::Read | Errand::Health => commands::log_filter(control),
+        },
+        Route::Change(verb, name) => match Ordered::read(name, query) {
+            Ok(ordered) => commands::change(control, verb, &ordered).await,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        },
+        Route::Commit(name) => match Ordered::read(name, query) {
+            Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        },
+        Route::Skip(name) => commands::skip(control, name, query, &body).await,
+        Route::Seek(name) => match Ordered::read(name, query) {
+            Ok(ordered) => seek::seek(control, ordered, &body).await,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        },
+        Route::Reload => commands::reload(control, query).await,
+        Route::Drain => commands::drain(control),
     }
 }
 
-/// True for a request sent by a web page: browsers add these headers, and a page cannot remove
-/// them.
-fn sent_by_a_page<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+fn status(site: &Site) -> Status {
+    Status::new(&site.overview.consumers(), &site.overview.watches())
 }
 
-fn ready(consumers: &[ConsumerView]) -> Answer {
+/// A page, which makes it with its nonce.
+fn page(render: impl FnOnce(&str) -> String) -> Answer {
+    let made = page::nonce().and_then(|nonce| Some((page::policy(&nonce)?, render(&nonce))));
+    let Some((policy, page)) = made else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "this system has no random numbers");
+    };
+    let mut answer = respond(StatusCode::OK, HTML, page);
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    answer
+}
+
+fn ready(consumers: &[ConsumerView], sight: Sight) -> Answer {
     let all = consumers.iter().all(|c| c.ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if sight == Sight::Health {
+        return json(status, &json!({ "ready": all }));
+    }
     let each: Vec<_> = consumers
         .iter()
         .map(|c| {
@@ -162,50 +268,17 @@ fn ready(consumers: &[ConsumerView]) -> Answer {
     json(status, &json!({ "ready": all, "consumers": each }))
 }
 
-async fn commit(site: &Site, name: &str) -> Answer {
-    let Ok(name) = percent_decode_str(name).decode_utf8() else {
-        return error(StatusCode::BAD_REQUEST, "the consumer's name in the path is not UTF-8");
-    };
-    let Ok(result) = tokio::time::timeout(COMMIT_TIME_MAX, site.overview.commit(&name)).await
-    else {
-        let text = format!(
-            "consumer {name:?} did not confirm the commit within {} s; /api/v1/consumers shows \
-             what it is doing",
-            COMMIT_TIME_MAX.as_secs()
-        );
-        return error(StatusCode::SERVICE_UNAVAILABLE, &text);
-    };
-    match result {
-        Ok(answer) => json(StatusCode::OK, &answer),
-        Err(problem) => {
-            let status = match problem {
-                CommitError::Unknown(_) => StatusCode::NOT_FOUND,
-                CommitError::Nothing(_) => StatusCode::CONFLICT,
-                CommitError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            error(status, &problem.to_string())
-        }
+fn refused(refusal: &Refusal) -> Answer {
+    let mut answer = error(refusal.status, refusal.text);
+    if let Some(challenge) = refusal.challenge() {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
+    answer
 }
 
-fn error(status: StatusCode, text: &str) -> Answer {
-    json(status, &json!({ "error": text }))
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    match serde_json::to_string(body) {
-        Ok(text) => respond(status, JSON, text + "\n"),
-        // A snapshot of names and numbers always has a JSON form; this covers a future change.
-        Err(e) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("no JSON: {e}\n")),
-    }
-}
-
-fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// The rest of the body is not read, so the connection cannot be used again.
+fn unread((status, text): Unread) -> Answer {
+    let mut answer = error(status, &text);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -5,20 +5,29 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::limits::{HEAD_BYTES_MAX, HEADERS_MAX, Limits};
+use super::control::Control;
+use super::door::{Caller, Door};
+use super::limits::{HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 use super::overview::Overview;
 use super::routes::{self, Site};
+use super::tls::Tls;
 use crate::sync::lock;
 
 /// Pause after a failed accept (without file descriptors, for example), which would fail again at
@@ -66,25 +75,37 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     })
 }
 
+/// What a caller has to pass before it is answered.
+pub struct Entrance {
+    /// Access of callers.
+    pub door: Door,
+    /// Encryption; `None` for plain HTTP.
+    pub tls: Option<Tls>,
+}
+
 /// Serves until `shutdown` is ready, then lets current requests finish, for at most
 /// [`STOP_TIME_MAX`](super::limits::STOP_TIME_MAX). Dropping the future ends every connection at
 /// once.
 pub async fn serve(
     listener: TcpListener,
+    Entrance { door, tls }: Entrance,
     overview: Arc<dyn Overview>,
+    control: Arc<dyn Control>,
     metrics: PrometheusHandle,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_within(Limits::default(), listener, Site { overview, metrics }, shutdown).await;
+    let site = Site { overview, control, metrics, door };
+    serve_within(Limits::default(), listener, tls, site, shutdown).await;
 }
 
 pub(super) async fn serve_within(
     limits: Limits,
     listener: TcpListener,
+    tls: Option<Tls>,
     site: Site,
     shutdown: impl Future<Output = ()>,
 ) {
-    let site = Arc::new(site);
+    let shared = Arc::new((site, tls));
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut open = HashMap::new();
@@ -101,13 +122,21 @@ pub(super) async fn serve_within(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, caller)) => {
                 make_room(limits.connections, &mut connections, &mut open).await;
                 let activity = Arc::new(Activity::new());
-                let (site, stopping, seen) =
-                    (Arc::clone(&site), stopping.clone(), Arc::clone(&activity));
+                let (shared, stopping, seen) =
+                    (Arc::clone(&shared), stopping.clone(), Arc::clone(&activity));
                 let task = connections.spawn(async move {
-                    connection(limits, stream, &site, &seen, stopping).await;
+                    let (site, tls) = &*shared;
+                    let (of, seen) = ((site, Caller(caller)), &*seen);
+                    let Some(tls) = tls else {
+                        return connection(limits, stream, of, seen, stopping).await;
+                    };
+                    // One that takes too long, or fails, has nobody to be told.
+                    if let Some(stream) = handshake(stream, tls).await {
+                        connection(limits, stream, of, seen, stopping).await;
+                    }
                 });
                 open.insert(task.id(), Open { task, activity });
             }
@@ -132,16 +161,32 @@ pub(super) async fn serve_within(
     }
 }
 
+async fn handshake(stream: TcpStream, tls: &Tls) -> Option<impl AsyncRead + AsyncWrite + Unpin> {
+    match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake of an admin connection failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake of an admin connection took too long");
+            None
+        }
+    }
+}
+
 async fn connection(
     limits: Limits,
-    stream: TcpStream,
-    site: &Site,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    (site, caller): (&Site, Caller),
     activity: &Activity,
     mut stopping: watch::Receiver<()>,
 ) {
-    let service = service_fn(move |request| async move {
+    let service = service_fn(move |mut request: Request<Incoming>| async move {
         activity.set(true);
-        let answer = routes::answer(site, &request).await;
+        request.extensions_mut().insert(caller);
+        let request = request.map(|body| Awaited { body, activity });
+        let answer = routes::answer(site, request).await;
         activity.set(false);
         Ok::<_, Infallible>(answer)
     });
@@ -186,9 +231,42 @@ impl Activity {
         *lock(&self.0) = (at_work, Instant::now());
     }
 
+    /// It works on a request, or waits for the rest of one; which does not make its client a quicker one.
+    fn works(&self, at_work: bool) {
+        lock(&self.0).0 = at_work;
+    }
+
     /// True if it works on a request; and the time since which it does or does not.
     fn now(&self) -> (bool, Instant) {
         *lock(&self.0)
+    }
+}
+
+/// A body, for which the connection waits for its client.
+struct Awaited<'a> {
+    body: Incoming,
+    activity: &'a Activity,
+}
+
+impl Body for Awaited<'_> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.activity.works(polled.is_ready());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

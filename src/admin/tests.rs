@@ -1,8 +1,8 @@
 //! Raw TCP against a real listener on a free port.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,19 +16,28 @@ use super::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Limits};
 use super::routes::Site;
 use super::server::serve_within;
 use super::*;
-use crate::telemetry::State;
+use crate::telemetry::{ConfigResult, State};
 use crate::types::{Guarantee, Offset};
 
+mod commands;
+mod door;
+mod encrypted;
 mod limits;
+mod page;
 mod routes;
+mod status;
 
 /// A supervisor of one consumer, that answers as it is told.
 #[derive(Default)]
 struct Scripted {
     not_ready: Option<String>,
+    /// Text in place of every name, reason and error.
+    hostile: Option<String>,
     stuck: Option<String>,
     commit_never_ends: bool,
     commits: AtomicUsize,
+    /// The orders, as text.
+    orders: Mutex<Vec<String>>,
 }
 
 const NAME: &str = "arch<i>ver & \"co\"";
@@ -37,10 +46,12 @@ fn view(reason: Option<&str>) -> ConsumerView {
     ConsumerView {
         name: NAME.into(),
         stream: "events".into(),
+        super_stream: None,
         reference: "archiver".into(),
         sink: "file",
         guarantee: Guarantee::ExactlyOnce,
         state: if reason.is_none() { State::Running } else { State::Halted },
+        state_age_seconds: 4000.0,
         ready: reason.is_none(),
         reason: reason.map(str::to_owned),
         ready_age_seconds: 4000.0,
@@ -52,7 +63,11 @@ fn view(reason: Option<&str>) -> ConsumerView {
         stream_seen_age_seconds: Some(0.5),
         lag_messages: Some(9),
         lag_seconds: Some(1.5),
+        received_messages_per_second: Some(12.5),
+        received_bytes_per_second: Some(1250.0),
         headroom_messages: None,
+        last_error: Some("it was <b>away</b>".into()),
+        last_error_age_seconds: Some(60.0),
         restarts: 2,
         memory_bound_bytes: 33_554_432,
         buffered_bytes: 100,
@@ -62,12 +77,31 @@ fn view(reason: Option<&str>) -> ConsumerView {
 #[async_trait]
 impl Overview for Scripted {
     fn consumers(&self) -> Vec<ConsumerView> {
-        vec![view(self.not_ready.as_deref())]
+        let mut view = view(self.not_ready.as_deref());
+        if let Some(text) = self.hostile.as_deref() {
+            (view.name, view.stream) = (text.into(), text.into());
+            view.reference = text.into();
+            (view.reason, view.last_error) = (Some(text.to_owned()), Some(text.to_owned()));
+        }
+        vec![view]
+    }
+
+    fn histories(&self) -> Vec<HistoryView> {
+        let point = |age: i32, lag: Option<f64>| PointView {
+            age_seconds: f64::from(age),
+            lag_messages: lag,
+            lag_seconds: lag,
+            received_messages_per_second: Some(1.0),
+            received_bytes_per_second: None,
+        };
+        let points = vec![point(60, Some(3.0)), point(30, None), point(0, Some(9.0))];
+        vec![HistoryView { name: NAME.into(), stream: "events".into(), points }]
     }
 
     fn refresh_gauges(&self) {}
 
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError> {
+        let name = target.consumer;
         self.commits.fetch_add(1, Ordering::SeqCst);
         if self.commit_never_ends {
             std::future::pending::<()>().await;
@@ -98,6 +132,15 @@ struct Server {
 
 impl Server {
     async fn start(overview: Scripted, limits: Limits) -> Server {
+        let entrance = Entrance { door: Door::at(([127, 0, 0, 1], 0).into()), tls: None };
+        Server::behind(entrance, overview, limits).await
+    }
+
+    async fn behind(
+        Entrance { door, tls }: Entrance,
+        overview: Scripted,
+        limits: Limits,
+    ) -> Server {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let overview = Arc::new(overview);
@@ -107,9 +150,10 @@ impl Server {
             metrics::counter!("rillway_probe_total").increment(3);
         });
         let (stop, stopped) = oneshot::channel();
-        let site = Site { overview: Arc::<Scripted>::clone(&overview), metrics };
+        let control = Arc::<Scripted>::clone(&overview);
+        let site = Site { overview: Arc::<Scripted>::clone(&overview), control, metrics, door };
         let task = tokio::spawn(async move {
-            serve_within(limits, listener, site, async { drop(stopped.await) }).await;
+            serve_within(limits, listener, tls, site, async { drop(stopped.await) }).await;
         });
         Server { address, overview, stop: Some(stop), task }
     }
@@ -130,8 +174,14 @@ impl Server {
     }
 
     async fn ask_with(&self, method: &str, path: &str, headers: &str) -> Reply {
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        self.ask_at(&self.address.to_string(), method, path, headers).await
+    }
+
+    /// The same under another name of the host.
+    async fn ask_at(&self, host: &str, method: &str, path: &str, headers: &str) -> Reply {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n"
+        );
         Reply::of(&self.raw(request.as_bytes()).await)
     }
 
@@ -139,6 +189,16 @@ impl Server {
         self.stop.take().unwrap().send(()).unwrap();
         self.task.await.unwrap();
     }
+}
+
+/// Asks until the answer is yes.
+async fn eventually(mut ask: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("within 20 s");
 }
 
 /// All that comes until the connection ends; a reset ends it too.

@@ -206,6 +206,8 @@ pub struct Plan {
     pub insecure: bool,
     /// Address of the HTTP server; `None` if it is disabled.
     pub admin: Option<String>,
+    /// What an operator should know about the access to it.
+    pub admin_concerns: Vec<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
@@ -233,6 +235,12 @@ pub struct ConsumerPlan {
     pub reference: String,
     /// The messages that it wants; `None` for all.
     pub filter: Option<String>,
+    /// Its program `where`; `None` if it has none.
+    #[serde(rename = "where")]
+    pub keep: Option<String>,
+    /// Its program `map`; `None` if it has none.
+    #[serde(rename = "map")]
+    pub reshape: Option<String>,
     /// True if the broker has one active consumer among all daemons with this reference.
     pub single_active: bool,
     /// Start position if it has never stored an offset.
@@ -302,6 +310,7 @@ impl Plan {
             tls: config.broker.tls.is_some(),
             insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
+            admin_concerns: config.admin.concerns(),
             state_dir: config.state_dir.clone(),
             state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),
@@ -337,6 +346,8 @@ impl ConsumerPlan {
             partitions,
             reference: consumer.reference.to_string(),
             filter: consumer.filter.as_ref().map(ToString::to_string),
+            keep: consumer.keep.as_ref().map(|program| program.text().to_owned()),
+            reshape: consumer.reshape.as_ref().map(|program| program.text().to_owned()),
             single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),

@@ -4,6 +4,8 @@ use crate::config::{ConfigError, EXIT_BAD_CONFIG};
 
 /// Wrong usage, or invalid input (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
+/// A sink does not hold what its stream does (`EX_DATAERR`).
+pub const EXIT_DIFFERS: u8 = 65;
 /// Something required is unavailable (`EX_UNAVAILABLE`).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 /// An error in the program (`EX_SOFTWARE`).
@@ -15,6 +17,9 @@ pub enum Failure {
     /// The arguments or the input are invalid.
     #[error("{0}")]
     Usage(String),
+    /// A sink does not hold what its stream does.
+    #[error("{0}")]
+    Differs(String),
     /// The configuration could not be loaded.
     #[error("{0}")]
     Config(String),
@@ -38,6 +43,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         cause.downcast_ref::<Failure>().map(|failure| match failure {
             Failure::Usage(_) => EXIT_USAGE,
+            Failure::Differs(_) => EXIT_DIFFERS,
             Failure::Config(_) => EXIT_BAD_CONFIG,
             Failure::Unavailable(_) => EXIT_UNAVAILABLE,
         })
@@ -56,6 +62,7 @@ mod tests {
             Err::<(), _>(failure).context("one").context("two").map_err(|e| exit_code(&e))
         };
         assert_eq!(nested(Failure::Usage(String::new())), Err(64));
+        assert_eq!(nested(Failure::Differs(String::new())), Err(65));
         assert_eq!(nested(Failure::Unavailable(String::new())), Err(69));
         assert_eq!(nested(Failure::Config(String::new())), Err(78));
         assert_eq!(exit_code(&anyhow::anyhow!("?")), 70);

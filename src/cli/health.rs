@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
+use super::door;
 use super::exit::Failure;
 use super::schema::write;
-use crate::admin;
+use crate::admin::Client;
 use crate::config::Env;
 
 /// Arguments of `health`.
@@ -21,18 +22,23 @@ pub struct HealthArgs {
     address: Option<SocketAddr>,
 }
 
-/// Asks, prints the answer, and fails if it is not a good one.
+/// Asks, prints the answer, and fails if it is not a good one. `configured` is a client by the
+/// configuration, at this address if there is one.
+///
+/// Where an address is given, a configuration that is missing is done without: the daemon may run with
+/// another one.
 pub fn ask(
     args: &HealthArgs,
-    configured: impl FnOnce() -> anyhow::Result<SocketAddr>,
+    configured: impl FnOnce(Option<SocketAddr>) -> anyhow::Result<Client>,
     env: &Env,
 ) -> anyhow::Result<()> {
-    let from_env = env.get("RILLWAY__ADMIN__LISTEN").and_then(|text| text.parse().ok());
-    let address = match args.address.or(from_env) {
-        Some(address) => address,
-        None => configured()?,
+    let address = args.address.or_else(|| door::address_in(env));
+    let client = match (configured(address), address) {
+        (Ok(client), _) => client,
+        (Err(_), Some(address)) => Client::new(address),
+        (Err(error), None) => return Err(error),
     };
-    let answer = run(address, args.question).map_err(Failure::Unavailable)?;
+    let answer = run(&client, args.question).map_err(Failure::Unavailable)?;
     write(&format!("{answer}\n"))
 }
 
@@ -55,11 +61,11 @@ impl Question {
     }
 }
 
-/// Asks the daemon whose admin server listens on `address`. `Ok` holds its answer; `Err` holds the
+/// Asks the daemon. `Ok` holds its answer; `Err` holds the
 /// reason why it is unhealthy or could not be asked (exit code 69; a HEALTHCHECK takes any code but
 /// 0 for "unhealthy").
-pub fn run(address: SocketAddr, question: Question) -> Result<String, String> {
-    match admin::probe(address, question.path()) {
+pub fn run(client: &Client, question: Question) -> Result<String, String> {
+    match client.get(question.path()) {
         Ok((200, body)) => Ok(body.trim_end().to_owned()),
         Ok((status, body)) => {
             Err(format!("{} answered {status}: {}", question.path(), body.trim_end()))
@@ -88,7 +94,7 @@ mod tests {
             stream.write_all(head.as_bytes()).unwrap();
             String::from_utf8(asked).unwrap()
         });
-        (run(address, Question::Ready), peer.join().unwrap())
+        (run(&Client::new(address), Question::Ready), peer.join().unwrap())
     }
 
     #[test]

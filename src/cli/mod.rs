@@ -3,9 +3,12 @@
 //! Results go to standard output, everything else to standard error. A command fails with an error,
 //! whose kind decides the exit code (see [`exit_code`]).
 
+mod cases;
 pub mod check;
 mod completions;
+mod control;
 mod dead_letters;
+mod door;
 mod exit;
 #[cfg(all(feature = "object", feature = "postgres"))]
 #[cfg(test)]
@@ -14,25 +17,29 @@ mod fuzz_tests;
 pub mod fuzzing;
 pub mod health;
 mod locate;
+mod offsets;
+mod progress;
 pub mod publish;
 pub mod run;
 mod schema;
+mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
 
-use crate::config::{Config, Env};
+use crate::config::{AdminConfig, Config, Env};
 
 /// Carries RabbitMQ streams into sinks, and never loses a message.
 #[derive(Debug, Parser)]
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 69 something is unavailable, \
-                        70 internal error, 78 bad configuration."
+    after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
+                        69 something is unavailable, 70 internal error, 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -56,15 +63,41 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon until a signal ends it
-    Run,
+    Run(run::RunArgs),
     /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
+    /// Run the cases of the configuration file ([[test]]) through the programs of their consumers
+    Test(cases::TestArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
+    /// Show the state of a running daemon, what is wrong first
+    Status(status::StatusArgs),
+    /// Pause a consumer of a running daemon: it finishes what it has read, and stores its offset
+    Pause(control::ConsumerArgs),
+    /// Resume a paused consumer
+    Resume(control::ConsumerArgs),
+    /// Restart a consumer; also one that has halted
+    Restart(control::ConsumerArgs),
+    /// Leave out the one message at which a consumer has halted, and restart the consumer
+    Skip(control::SkipArgs),
+    /// Make a consumer store its durable offset now
+    Commit(control::ConsumerArgs),
+    /// Have the running daemon move a consumer's position, and go on from there
+    Seek(control::SeekArgs),
+    /// Make a running daemon read its configuration again, and replace the consumers that have changed
+    Reload(control::ReloadArgs),
+    /// End a running daemon as SIGTERM does
+    Drain(control::DrainArgs),
+    /// Show or change what a running daemon logs
+    LogLevel(control::LogLevelArgs),
     /// Publish messages to a stream, and wait until the broker has confirmed them
     Publish(publish::PublishArgs),
-    /// Count a consumer's dead letters, or replay them through its sink
+    /// Count a consumer's dead letters, print them, or replay them through its sink
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show the positions of consumers: on the broker, in the state file, in the sink; or move them
+    Offsets(offsets::OffsetsArgs),
+    /// Compare what a consumer's sink holds with the stream
+    Verify(verify::VerifyArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print the completions for a shell
@@ -76,10 +109,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { shared, command } = cli;
     let env = Env::of_process();
     match command {
-        Command::Run => {
+        Command::Run(args) => {
             let config = shared.load(&env)?;
             let runtime = runtime()?;
-            let result = runtime.block_on(run::run(config));
+            let result = runtime.block_on(run::run(config, env, &args));
             // A blocked write (a full pipe, a dead disk) must not keep the process alive.
             runtime.shutdown_background();
             result
@@ -88,7 +121,20 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
-        Command::Health(args) => health::ask(&args, || Ok(shared.load(&env)?.admin.listen), &env),
+        Command::Test(args) => cases::test(&shared.load(&env)?, &args, shared.json),
+        Command::Health(args) => {
+            health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
+        }
+        Command::Status(args) => status::show(&args, &shared, &env),
+        Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
+        Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
+        Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
+        Command::Skip(args) => control::skip(&args, &shared, &env),
+        Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
+        Command::Seek(args) => control::seek(&args, &shared, &env),
+        Command::Reload(args) => control::reload(&args, &shared, &env),
+        Command::Drain(args) => control::drain(&args, &shared, &env),
+        Command::LogLevel(args) => control::log_level(&args, &shared, &env),
         Command::Publish(args) => {
             let broker = args.broker(&shared, &env)?;
             runtime()?.block_on(publish::publish(broker, args, shared.json))
@@ -96,6 +142,18 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::DeadLetters(args) => {
             let config = shared.load(&env)?;
             runtime()?.block_on(dead_letters::dead_letters(config, args, shared.json))
+        }
+        Command::Offsets(args) => {
+            let config = shared.load(&env)?;
+            runtime()?.block_on(offsets::offsets(config, args, shared.json))
+        }
+        Command::Verify(args) => {
+            let config = shared.load(&env)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(verify::verify(config, args, shared.json));
+            // A read that hangs (a dead disk) must not keep the process alive.
+            runtime.shutdown_background();
+            result
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
@@ -113,6 +171,12 @@ impl Shared {
     fn load(&self, env: &Env) -> anyhow::Result<Config> {
         let path = locate::required(self.config.as_deref())?;
         Ok(Config::load(Some(&path), env)?)
+    }
+
+    /// Reads `[admin]` alone, for commands that ask a running daemon.
+    fn load_admin(&self, env: &Env) -> anyhow::Result<AdminConfig> {
+        let path = locate::required(self.config.as_deref())?;
+        Ok(Config::load_admin(Some(&path), env)?)
     }
 }
 
@@ -150,6 +214,8 @@ mod tests {
             "rillway publish",
             "rillway dead-letters",
             "rillway dead-letters replay",
+            "rillway verify",
+            "rillway verify c --from x",
             "rillway publish s --lines --ndjson",
             "rillway publish s --generate 5 --lines",
             "rillway publish s --generate 5 input.txt",

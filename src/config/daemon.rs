@@ -1,11 +1,12 @@
 //! Configuration of the whole daemon, as validated values.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use super::admin::AdminConfig;
+use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
 use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
@@ -15,6 +16,8 @@ use crate::settings::{BrokerConfig, HumanDuration};
 pub struct Config {
     /// The file that it was read from; `None` if there was none.
     pub path: Option<PathBuf>,
+    /// SHA-256 of that file's content, in hexadecimal.
+    pub sha256: String,
     /// Connection to the broker.
     pub broker: BrokerConfig,
     /// The HTTP server for metrics, health and status.
@@ -29,38 +32,8 @@ pub struct Config {
     pub consumers: Vec<ConsumerConfig>,
     /// References of other programs, of which the lag is shown.
     pub watches: Vec<WatchConfig>,
-}
-
-/// `[admin]`: the HTTP server for metrics, health and status.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct AdminConfig {
-    /// Starts the HTTP server.
-    pub enabled: bool,
-    /// Address and port to listen on; an empty text means the default. The server has no
-    /// authentication: open it to other hosts only if the network is trusted.
-    #[serde(deserialize_with = "listen_address")]
-    #[schemars(with = "String")]
-    pub listen: SocketAddr,
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9552)) }
-    }
-}
-
-fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.is_empty() {
-        return Ok(AdminConfig::default().listen);
-    }
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not an address to listen on: expected IP:PORT, as in \"127.0.0.1:9552\", \
-             \"0.0.0.0:9552\" or \"[::1]:9552\""
-        ))
-    })
+    /// Cases of the consumers' programs.
+    pub tests: Vec<TestConfig>,
 }
 
 /// `[log]`: format and level of the log.

@@ -7,8 +7,10 @@ use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::admin::AdminConfig;
+use super::cases::TestKeys;
 use super::consumer::ConsumerKeys;
-use super::daemon::{AdminConfig, LogConfig};
+use super::daemon::LogConfig;
 use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};
 
@@ -22,7 +24,7 @@ use crate::settings::{BrokerKeys, HumanDuration};
 pub(super) struct RootKeys {
     /// Connection to the broker, and login.
     pub(super) broker: BrokerKeys,
-    /// The HTTP server for metrics, health and status.
+    /// The HTTP server for metrics, health, status and commands.
     pub(super) admin: AdminConfig,
     /// Format and level of the log.
     pub(super) log: LogConfig,
@@ -41,6 +43,9 @@ pub(super) struct RootKeys {
     /// References of other programs, of which the lag is shown.
     #[schemars(with = "Vec<WatchKeys>")]
     pub(super) watch: Vec<Value>,
+    /// Cases of the consumers' programs, for `rillway test`.
+    #[schemars(with = "Vec<TestKeys>")]
+    pub(super) test: Vec<Value>,
 }
 
 impl Default for RootKeys {
@@ -53,6 +58,7 @@ impl Default for RootKeys {
             shutdown_grace: HumanDuration::secs(10),
             consumer: Vec::new(),
             watch: Vec::new(),
+            test: Vec::new(),
         }
     }
 }

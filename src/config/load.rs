@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use config::FileFormat;
 use serde_json::Value;
 
+use super::admin::AdminConfig;
+use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
 use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
 use super::error::ConfigError;
 use super::keys::RootKeys;
+use super::replacing::sha256;
 use super::schema::Tree;
 use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
@@ -29,19 +32,35 @@ impl Config {
     /// Reads and checks the whole configuration: the file, if one is given, overridden by the
     /// environment.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
-        Config::of(Layers::read(path, env)?)
+        Config::of(Layers::read(path, env)?, None)
+    }
+
+    /// The same, to replace a configuration that is in use: a key that cannot change while the daemon runs
+    /// is reported as a problem.
+    pub fn load_anew(
+        path: Option<&Path>,
+        env: &Env,
+        running: &Config,
+    ) -> Result<Config, ConfigError> {
+        Config::of(Layers::read(path, env)?, Some(running))
     }
 
     /// The same, of the bytes of a file at this path.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>, env: &Env) -> Result<Config, ConfigError> {
-        Config::of(Layers::of(Some(path), text::parse(path, bytes)?, env)?)
+        Config::of(Layers::of(Some(path), text::parse(path, bytes)?, env)?, None)
     }
 
-    fn of((layers, mut value): (Layers<'_>, Value)) -> Result<Config, ConfigError> {
+    fn of(
+        (layers, mut value): (Layers<'_>, Value),
+        running: Option<&Config>,
+    ) -> Result<Config, ConfigError> {
         let (keys, mut problems) = layers.keys(&mut value);
         let lost = lost_variables(layers.env, &layers.tree);
         problems.extend(lost.into_iter().map(|lost| lost.problem));
-        let config = keys.and_then(|keys| layers.config(keys, &mut problems));
+        let config = keys.and_then(|keys| layers.config(keys, &value, &mut problems));
+        if let (Some(config), Some(running)) = (&config, running) {
+            problems.append(&mut config.fixed_keys_that_differ(running));
+        }
         layers.outcome(config, problems, &value)
     }
 
@@ -60,6 +79,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Reads `[admin]` alone, for commands that ask a running daemon. The rest is not checked: it may be what
+    /// the daemon is asked about.
+    pub fn load_admin(path: Option<&Path>, env: &Env) -> Result<AdminConfig, ConfigError> {
+        let (layers, mut value) = Layers::read(path, env)?;
+        if let Some(table) = value.as_object_mut() {
+            table.retain(|key, _| key == "admin");
+        }
+        let (keys, mut problems) = layers.keys(&mut value);
+        let admin = keys.map(|keys| layers.admin(keys.admin, &value, &mut problems));
+        layers.outcome(admin, problems, &value)
+    }
+}
+
 /// The layers of the configuration.
 struct Layers<'a> {
     path: Option<&'a Path>,
@@ -67,6 +100,8 @@ struct Layers<'a> {
     overlay: Overlay,
     tree: Tree,
     lines: Lines,
+    /// Of the file's content.
+    sha256: String,
 }
 
 impl<'a> Layers<'a> {
@@ -86,7 +121,8 @@ impl<'a> Layers<'a> {
         let file = config::File::from_str(&text, FileFormat::Toml);
         let builder = config::Config::builder().add_source(file);
         let built = builder.add_source(overlay.clone()).build();
-        let layers = Layers { path, env, overlay, tree, lines };
+        let sha256 = sha256(text.as_bytes());
+        let layers = Layers { path, env, overlay, tree, lines, sha256 };
         match built.and_then(|merged| merged.try_deserialize()) {
             Ok(value) => Ok((layers, value)),
             Err(error) => Err(unmerged(path, &error)),
@@ -97,6 +133,10 @@ impl<'a> Layers<'a> {
         self.path.and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
+    fn places(&self) -> Places<'_> {
+        Places { env: self.env, folder: self.folder() }
+    }
+
     /// Reads the keys into their types. Unknown or unreadable ones are removed and reported.
     fn keys(&self, value: &mut Value) -> (Option<RootKeys>, Vec<Problem>) {
         let mut problems = mend_brackets(value, &self.tree);
@@ -104,7 +144,7 @@ impl<'a> Layers<'a> {
         for problem in &mut problems {
             problem.variable = self.overlay.variable_of(&problem.path, true).map(str::to_owned);
         }
-        let places = Places { env: self.env, folder: self.folder() };
+        let places = self.places();
         let mut typed_value = value.clone();
         self.tree.each_secret(&mut typed_value, &mut |at, value| {
             if let Err(message) = places.resolve(value) {
@@ -133,7 +173,7 @@ impl<'a> Layers<'a> {
         broker
     }
 
-    fn config(&self, keys: RootKeys, problems: &mut Vec<Problem>) -> Option<Config> {
+    fn config(&self, keys: RootKeys, value: &Value, problems: &mut Vec<Problem>) -> Option<Config> {
         let broker = self.broker(keys.broker, problems);
         if keys.shutdown_grace.0.is_zero() {
             problems.push(Problem::new("shutdown_grace", "0s is out of range: expected more"));
@@ -151,6 +191,7 @@ impl<'a> Layers<'a> {
             ));
         }
         let mut consumers = Vec::new();
+        let configured = keys.consumer.len();
         for (i, value) in keys.consumer.into_iter().enumerate() {
             let at = format!("consumer[{i}]");
             if let Some(consumer) = ConsumerConfig::from_value(value, &at, self.folder(), problems)
@@ -160,20 +201,31 @@ impl<'a> Layers<'a> {
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
         let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
+        let all_were_read = consumers.len() == configured;
+        let tests = TestConfig::all(keys.test, &consumers, all_were_read, problems);
+        let admin = self.admin(keys.admin, value, problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
             .find(|text| !text.is_empty());
         Some(Config {
             path: self.path.map(Path::to_owned),
+            sha256: self.sha256.clone(),
             broker: broker?,
-            admin: keys.admin,
+            admin,
             log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
             watches,
+            tests,
         })
+    }
+
+    fn admin(&self, keys: AdminConfig, value: &Value, problems: &mut Vec<Problem>) -> AdminConfig {
+        let token = value.pointer("/admin/token");
+        let token_file = token.and_then(|token| self.places().file_of(token));
+        keys.finish(self.folder(), token_file, problems)
     }
 
     fn state_dir(&self, given: Option<PathBuf>) -> PathBuf {

@@ -15,6 +15,8 @@
 //! secrets, [`secrets`] resolves the references, and the types of [`keys`], [`consumer`] and the
 //! sinks' registry read the tree.
 
+mod admin;
+mod cases;
 pub mod consumer;
 mod create;
 mod daemon;
@@ -27,6 +29,8 @@ mod keys;
 mod load;
 mod names;
 mod policies;
+mod program;
+mod replacing;
 mod schema;
 mod secrets;
 mod shape;
@@ -37,15 +41,18 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{AdminConfig, AdminTls};
+pub use cases::{Expected, TestConfig};
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
     RestartConfig,
 };
 pub use create::CreateConfig;
-pub use daemon::{AdminConfig, Config, LogConfig, LogFormat, LogLevel};
+pub use daemon::{Config, LogConfig, LogFormat, LogLevel};
 pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
+pub use replacing::sha256;
 pub use watch::WatchConfig;
 
 pub use crate::settings::{

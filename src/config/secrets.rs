@@ -8,9 +8,6 @@ use super::env::Env;
 use crate::files;
 use crate::settings::secret::ALLOWED;
 
-/// Largest secret in bytes; a larger one is a mistake (a key store, or an endless device).
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
-
 /// Variable in which systemd passes the folder of the unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -32,6 +29,16 @@ impl Places<'_> {
         Ok(())
     }
 
+    /// The file that a reference to a secret names; `None` if the secret is elsewhere.
+    pub(super) fn file_of(&self, value: &Value) -> Option<PathBuf> {
+        let name = |key: &str| value.get(key)?.as_str();
+        let file = name("file").map(|path| self.folder.join(path));
+        file.or_else(|| {
+            let folder = self.env.get(CREDENTIALS_DIRECTORY)?;
+            Some(PathBuf::from(folder).join(name("credential")?))
+        })
+    }
+
     fn fetch(&self, place: &Map<String, Value>) -> Result<String, String> {
         let mut entries = place.iter();
         let (Some((key, Value::String(name))), None) = (entries.next(), entries.next()) else {
@@ -42,7 +49,7 @@ impl Places<'_> {
                 Some(text) => Ok(text.to_owned()),
                 None => Err(format!("the environment variable {name} is not set")),
             },
-            "file" => read(&self.folder.join(name)),
+            "file" => files::read_secret(&self.folder.join(name)),
             "credential" => self.credential(name),
             _ => Err(format!("not a reference to a secret: expected {ALLOWED}")),
         }
@@ -53,32 +60,11 @@ impl Places<'_> {
             return Err(format!("{name:?} is not the name of a credential: expected a file name"));
         }
         match self.env.get(CREDENTIALS_DIRECTORY) {
-            Some(folder) => read(&PathBuf::from(folder).join(name)),
+            Some(folder) => files::read_secret(&PathBuf::from(folder).join(name)),
             None => Err(format!(
                 "there is no credential {name:?}: {CREDENTIALS_DIRECTORY} is not set. systemd sets \
                  it for a unit with LoadCredential={name}:PATH"
             )),
         }
     }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let failed = |what: &dyn std::fmt::Display| {
-        format!("cannot read the secret from {}: {what}", path.display())
-    };
-    let file = std::fs::File::open(path).map_err(|e| failed(&files::unread(path, &e)))?;
-    let mut bytes = Vec::new();
-    let limited = std::io::Read::take(file, SECRET_BYTES_MAX + 1);
-    std::io::Read::read_to_end(&mut { limited }, &mut bytes).map_err(|e| failed(&e))?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(failed(&format!("it is longer than {SECRET_BYTES_MAX} bytes")));
-    }
-    let mut text = String::from_utf8(bytes).map_err(|_| failed(&"it is not UTF-8"))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
 }

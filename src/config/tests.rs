@@ -1,7 +1,9 @@
 //! Whole files, loaded: the results, and the refusals.
 
+mod admin;
 mod files;
 mod identity;
+mod programs;
 mod secrets;
 mod shapes;
 mod sinks;
@@ -216,6 +218,18 @@ fn wrong_types_and_values_say_where_what_and_what_is_allowed() {
             "`cert` and `key`",
         ),
         (root("[admin]\nlisten = \"9552\""), "admin.listen", "\"127.0.0.1:9552\""),
+        (root("[admin]\ntoken = \"secret\""), "admin.token", "openssl rand -hex 32"),
+        (root("[admin]\ntoken = \"\""), "admin.token", "fewer than 16"),
+        (root("[admin]\ntoken = \"a token with blanks in it\""), "admin.token", "no blanks"),
+        (root("[admin]\ntoken = 12345678901234567"), "admin.token", "not a text"),
+        (root("[admin]\ntoken = { file = \"nowhere\" }"), "admin.token", "nowhere"),
+        (root("[admin]\nprotect_reads = true"), "admin.protect_reads", "set `token` too"),
+        (root("[admin]\ntls = { cert = \"x\" }"), "admin.tls", "`key`"),
+        (
+            root("[admin]\ntls = { cert = \"x\", key = \"y\", ca = \"z\" }"),
+            "admin.tls.ca",
+            "client_ca",
+        ),
         (root("[log]\nlevel = \"loud\""), "log.level", "`trace`"),
         (root("shutdown_grace = \"0s\""), "shutdown_grace", "out of range"),
         (String::new(), "consumer", "at least one"),

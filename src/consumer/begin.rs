@@ -57,7 +57,7 @@ async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, Ses
     Ok(match found {
         Some(at) => {
             let behind = identity_before(link, at).await?;
-            Plan::begin(Beginning { at, behind, instead_of: None })
+            Plan::begin(Beginning { at, behind, instead_of: None, moved: None })
         }
         None => match start {
             Start::Timestamp(time) if time > now => Plan::awaiting(start, Some(time)),
@@ -73,7 +73,10 @@ async fn blindly(spec: &Spec, link: &dyn Link, start: Start) -> Result<Plan, Ses
 
 /// Identity of the record before a beginning, by which a re-created stream is recognised before
 /// anything was read. `None` if there is no such record, or if it is not shown.
-async fn identity_before(link: &dyn Link, at: Offset) -> Result<Option<ChunkId>, SourceError> {
+pub(super) async fn identity_before(
+    link: &dyn Link,
+    at: Offset,
+) -> Result<Option<ChunkId>, SourceError> {
     let Some(before) = at.prev() else { return Ok(None) };
     Ok(match link.evidence(before).await? {
         Evidence::Chunk(chunk) if chunk.id.first_offset == before => Some(chunk.id),
@@ -98,7 +101,7 @@ pub(super) async fn anew(
     let plan = match anew.from {
         Some(at) => {
             let at = at.min(first_unread(link, bounds, &anew));
-            Plan::begin(Beginning { at, behind: None, instead_of: None })
+            Plan::begin(Beginning { at, behind: None, instead_of: None, moved: None })
         }
         None => resolve(spec, link, bounds, anew.start, false).await?,
     };
@@ -125,7 +128,8 @@ async fn resolve(
     start: Start,
     is_past: bool,
 ) -> Result<Plan, SourceError> {
-    let begin = |at, behind| Ok(Plan::begin(Beginning { at, behind, instead_of: None }));
+    let begin =
+        |at, behind| Ok(Plan::begin(Beginning { at, behind, instead_of: None, moved: None }));
     match (start, bounds.first) {
         (Start::Offset(at), _) | (Start::First, Some(at)) => begin(at, None),
         (Start::First, None) if link.abilities().emptiness => begin(Offset(0), None),
@@ -165,7 +169,7 @@ fn identity(end: Option<ProbedChunk>) -> Option<ChunkId> {
 
 /// The last chunk; `None` if the stream is empty. Of a damaged one only the first offset is used: it is
 /// read, and left to `on_bad_message`.
-async fn end_of(
+pub(super) async fn end_of(
     spec: &Spec,
     link: &dyn Link,
     bounds: &Bounds,

@@ -1,15 +1,18 @@
-//! The lock of a reference in `state_dir`: a second process with the same reference waits.
+//! The lock of a reference in `state_dir`: a second process with the same reference waits, and nobody moves
+//! the position of a consumer that runs.
 //!
-//! Only for sinks that cannot exclude a second writer themselves (`stdout`, `http`, `metrics`,
-//! `null`). The others have their own rule, and with most of them the last one to start may write:
-//! a lock here would reverse that, and a frozen process would keep its successor waiting. The lock
-//! is for a reference and not for the folder, because several daemons with different consumers may
-//! share the default folder.
+//! Sinks that cannot exclude a second writer themselves (`stdout`, `http`, `metrics`, `null`) hold it
+//! alone. The others have their own rule, and with most of them the last one to start may write: a lock of
+//! one would reverse that, and a frozen process would keep its successor waiting. Their consumers share it,
+//! so that it tells only that one of them runs. Whoever moves the position ([`positions`](super::positions))
+//! holds it alone. The lock is for a reference and not for the folder, because several daemons with
+//! different consumers may share the default folder.
 //!
 //! It is an `flock`, which the kernel releases when the process ends, however it ends. The file is
 //! never removed, and contains the pid for the error message of a second process. If nothing can be
 //! locked in the folder (read-only, or a network file system without locks), the consumer runs
-//! anyway: that is logged, and a second daemon is noticed only by the broker's higher offset.
+//! anyway: that is logged, and a second daemon is noticed only by the broker's higher offset. A position is
+//! not moved without the lock.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -29,9 +32,7 @@ pub struct Hold {
 /// The reference is in use.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "reference {reference:?} of stream {stream:?} is in use by {holder}, which holds the lock {}. Two \
-     daemons on one reference would each deliver every message, so this one waits: stop the other \
-     one, or give this consumer another `reference`",
+    "reference {reference:?} of stream {stream:?} is in use by {holder}, which holds the lock {}. {advice}",
     path.display()
 )]
 pub struct HoldError {
@@ -39,23 +40,81 @@ pub struct HoldError {
     stream: StreamName,
     holder: String,
     path: PathBuf,
+    advice: &'static str,
+}
+
+const TWO_DAEMONS: &str = "Two daemons on one reference would each deliver every message, so this one waits: stop \
+     the other one, or give this consumer another `reference`";
+const MOVING: &str = "It moves the position of this consumer, which waits until that is done";
+const RUNNING: &str = "The position of a consumer that runs is moved by the daemon itself, with `rillway seek`; or \
+     pause the consumer, or stop the daemon, and try again";
+
+/// How a reference is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Alone,
+    Shared,
+}
+
+/// Why the position cannot be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAlone {
+    /// A consumer has it.
+    #[error(transparent)]
+    InUse(#[from] HoldError),
+    /// Nothing can be locked.
+    #[error(
+        "{path} cannot be locked: {error}. Run this as the user that Rillway runs as, where its `state_dir` is"
+    )]
+    Failed {
+        /// The lock's file.
+        path: String,
+        /// The system's error.
+        error: io::Error,
+    },
 }
 
 impl Hold {
-    /// Locks this reference.
+    /// Locks this reference for one consumer alone.
     ///
     /// # Errors
     /// If another process, or another consumer of this one, holds the lock.
     pub fn take(spec: &Spec) -> Result<Hold, HoldError> {
+        Hold::locked(spec, Mode::Alone, TWO_DAEMONS)
+    }
+
+    /// Shows that a consumer runs whose sink keeps out a second one by itself.
+    ///
+    /// # Errors
+    /// If its position is being moved.
+    pub fn share(spec: &Spec) -> Result<Hold, HoldError> {
+        Hold::locked(spec, Mode::Shared, MOVING)
+    }
+
+    /// Locks this reference to move its position.
+    ///
+    /// # Errors
+    /// If a consumer runs, or nothing can be locked.
+    pub fn to_move(spec: &Spec) -> Result<Hold, NotAlone> {
         let path = state_file::file_of(spec, "lock", "");
-        match lock(&path) {
+        match lock(&path, Mode::Alone) {
             Ok(file) => Ok(Hold { _file: Some(file) }),
-            Err(Refused::Held(holder)) => Err(HoldError {
-                reference: spec.reference.clone(),
-                stream: spec.stream.clone(),
-                holder,
-                path,
-            }),
+            Err(Refused::Held(holder)) => Err(in_use(spec, holder, path, RUNNING).into()),
+            Err(Refused::Failed(error)) => {
+                Err(NotAlone::Failed { path: path.display().to_string(), error })
+            }
+        }
+    }
+
+    fn locked(spec: &Spec, mode: Mode, advice: &'static str) -> Result<Hold, HoldError> {
+        let path = state_file::file_of(spec, "lock", "");
+        match lock(&path, mode) {
+            Ok(file) => Ok(Hold { _file: Some(file) }),
+            Err(Refused::Held(holder)) => Err(in_use(spec, holder, path, advice)),
+            Err(Refused::Failed(error)) if mode == Mode::Shared => {
+                tracing::debug!(path = %path.display(), %error, "the reference could not be locked: `rillway offsets set` cannot tell that this consumer runs");
+                Ok(Hold { _file: None })
+            }
             Err(Refused::Failed(error)) => {
                 tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "the reference could not be locked: a second daemon with the same reference will not be detected");
                 Ok(Hold { _file: None })
@@ -64,18 +123,27 @@ impl Hold {
     }
 }
 
+fn in_use(spec: &Spec, holder: String, path: PathBuf, advice: &'static str) -> HoldError {
+    let (reference, stream) = (spec.reference.clone(), spec.stream.clone());
+    HoldError { reference, stream, holder, path, advice }
+}
+
 enum Refused {
     Held(String),
     Failed(io::Error),
 }
 
-fn lock(path: &Path) -> Result<File, Refused> {
+fn lock(path: &Path, mode: Mode) -> Result<File, Refused> {
     let open = || {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
     };
     let mut file = open().map_err(Refused::Failed)?;
-    match file.try_lock() {
+    let locked = match mode {
+        Mode::Alone => file.try_lock(),
+        Mode::Shared => file.try_lock_shared(),
+    };
+    match locked {
         Ok(()) => {
             let note = file.set_len(0);
             let note = note.and_then(|()| {

@@ -12,6 +12,7 @@ use super::brain::Outcome;
 use super::dead_letter_index::DeadLetterIndex;
 use super::dead_letters::DeadLetters;
 use super::hold::Hold;
+use super::positions;
 use super::spec::Spec;
 use super::state_file::StateFile;
 use crate::flow::beginning::Memory;
@@ -31,8 +32,11 @@ pub struct Resources {
     pub sink: SinkFactory,
     /// Opens the sink of the dead letters, where the policy wants one.
     pub dead_letters: Option<SinkFactory>,
-    /// The lock of the reference; `None` for a sink that keeps a second process out by itself.
+    /// The lock of the reference; `None` without one.
     pub hold: Option<HoldSlot>,
+    /// True for a sink that keeps a second process out by itself: then the lock is shared, and only tells
+    /// that the consumer runs.
+    pub shares_hold: bool,
 }
 
 /// The opened sink, and its position.
@@ -68,7 +72,7 @@ fn panicked(error: &JoinError) -> Outcome {
 
 async fn open_all(spec: Arc<Spec>, resources: Resources) -> Result<OpenSinks, Outcome> {
     if let Some(slot) = &resources.hold {
-        take_hold(&spec, slot).await?;
+        take_hold(&spec, slot, resources.shares_hold).await?;
     }
     let mut sink = (resources.sink)().await.map_err(outcome_of)?;
     match open_rest(&spec, &resources, &mut *sink).await {
@@ -98,12 +102,31 @@ async fn open_rest(
 ) -> Result<Rest, Outcome> {
     let position = position_of(sink, "sink").await?;
     let remembered = read_state_file(spec).await?;
+    let (position, remembered) = complete_move(spec, sink, position, remembered).await?;
     // The last one: nothing can fail behind it, and leave it open.
     let letters = match &resources.dead_letters {
         None => None,
         Some(open) => Some(open_letters(spec, open).await?),
     };
     Ok((letters, position, remembered))
+}
+
+/// Completes a move of the position that was interrupted.
+async fn complete_move(
+    spec: &Spec,
+    sink: &mut dyn Sink,
+    position: Option<Checkpoint>,
+    remembered: Option<Memory>,
+) -> Result<(Option<Checkpoint>, Option<Memory>), Outcome> {
+    let told = |error| with_prefix("a move of the position is not complete: ", error);
+    match positions::interrupted(position, remembered) {
+        None => Ok((position, remembered)),
+        Some(beginning) => {
+            let moved = positions::move_sink(spec, sink, &beginning).await;
+            let (position, memory) = moved.map_err(|error| told(outcome_of(error)))?;
+            Ok((position, Some(memory)))
+        }
+    }
 }
 
 async fn open_letters(spec: &Arc<Spec>, open: &SinkFactory) -> Result<DeadLetters, Outcome> {
@@ -123,13 +146,14 @@ async fn open_letters(spec: &Arc<Spec>, open: &SinkFactory) -> Result<DeadLetter
 }
 
 /// Takes hold of the reference, unless a run before has it still.
-async fn take_hold(spec: &Arc<Spec>, slot: &HoldSlot) -> Result<(), Outcome> {
+async fn take_hold(spec: &Arc<Spec>, slot: &HoldSlot, shares: bool) -> Result<(), Outcome> {
     if lock(slot).is_some() {
         return Ok(());
     }
     let spec = Arc::clone(spec);
     // A disk that hangs delays this consumer only.
-    match tokio::task::spawn_blocking(move || Hold::take(&spec)).await {
+    let take = move || if shares { Hold::share(&spec) } else { Hold::take(&spec) };
+    match tokio::task::spawn_blocking(take).await {
         Ok(Ok(hold)) => *lock(slot) = Some(hold),
         Ok(Err(error)) => return Err(Outcome::Locked(error.to_string())),
         Err(error) => return Err(panicked(&error)),
@@ -262,6 +286,7 @@ mod tests {
                 sink: factory(&sink, fails == "position"),
                 dead_letters: Some(factory(&letters, fails == "letters' position")),
                 hold: None,
+                shares_hold: false,
             };
             let taken = match fails {
                 "state file" => StateFile::of(&spec).path().to_owned(),

@@ -178,7 +178,10 @@ async fn keep(
 }
 
 /// A store has no answer, so it is read back, and sent again where it did not arrive.
-async fn store_beginning(link: &dyn Link, wanted: Offset) -> Result<Offset, SessionError> {
+pub(super) async fn store_beginning(
+    link: &dyn Link,
+    wanted: Offset,
+) -> Result<Offset, SessionError> {
     let mut held = None;
     for attempt in 0..STORES_MAX {
         if attempt > 0 {

@@ -6,9 +6,12 @@
 //! All shown values are computed from one snapshot when they are asked for, so they are consistent,
 //! and ages grow even while nothing happens.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::skips::Skips;
+use crate::flow::history::{Counts, History, Point, Rate};
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
 use crate::flow::trouble::{Past, Trouble};
@@ -28,9 +31,29 @@ const FLOWING_MAX: Duration = Duration::from_millis(500);
 pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
+    /// The message at which it has halted, and an order to leave that out.
+    pub skips: Skips,
     inner: Mutex<Facts>,
     /// Runs in a row that failed.
     starts: Mutex<Trouble>,
+    received: Received,
+    history: Mutex<History>,
+}
+
+/// Messages and bytes received.
+#[derive(Default)]
+struct Received {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// An error that was shown as a reason.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its text.
+    pub text: Arc<str>,
+    /// Time at which the consumer failed with it.
+    pub at: Timestamp,
 }
 
 /// All facts at one point in time.
@@ -82,8 +105,12 @@ pub struct Facts {
     pub watch: Watch,
     /// Number of restarts and reconnections.
     pub restarts: u64,
+    /// The last error, whether or not it is over.
+    pub last_error: Option<Failure>,
     /// Time at which it became ready, or not ready.
     turned: Timestamp,
+    /// Time at which it came into its state.
+    entered: Timestamp,
 }
 
 impl Status {
@@ -112,9 +139,72 @@ impl Status {
             bounds: None,
             watch: Watch::default(),
             restarts: 0,
+            last_error: None,
             turned: Timestamp::now(),
+            entered: Timestamp::now(),
         };
-        Status { metrics, inner: Mutex::new(facts), starts: Mutex::default() }
+        let skips = Skips::default();
+        Status {
+            metrics,
+            skips,
+            inner: Mutex::new(facts),
+            starts: Mutex::default(),
+            received: Received::default(),
+            history: Mutex::default(),
+        }
+    }
+
+    /// Goes on with what another status has seen: of the same consumer, with another plan.
+    pub fn follow(&self, before: &Status) {
+        let former = before.facts();
+        self.update(|facts| {
+            // The time counts from the start of the daemon.
+            facts.restarts = former.restarts;
+            facts.last_error = former.last_error;
+        });
+        let counts = before.counts();
+        self.received.messages.store(counts.messages, Ordering::Relaxed);
+        self.received.bytes.store(counts.bytes, Ordering::Relaxed);
+        *lock(&self.history) = std::mem::take(&mut *lock(&before.history));
+    }
+
+    /// Counts messages at or above the wanted offset.
+    pub(super) fn count_messages(&self, messages: u64) {
+        self.metrics.received_messages.increment(messages);
+        self.received.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Counts a chunk of so many bytes.
+    pub(super) fn count_chunk(&self, bytes: u64) {
+        self.metrics.received_chunks.increment(1);
+        self.metrics.received_bytes.increment(bytes);
+        self.received.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> Counts {
+        let Received { messages, bytes } = &self.received;
+        Counts { messages: messages.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Notes what was received, for the rate and the last hour. Called every
+    /// [`COUNT_EVERY`](crate::flow::history::COUNT_EVERY) for all consumers in one go.
+    pub fn note_history(&self, now: Instant, wall: Timestamp) {
+        let counts = self.counts();
+        let is_due = lock(&self.history).count(counts, now);
+        if is_due {
+            let lag = self.facts().lag(wall);
+            lock(&self.history).add(counts, lag, now, wall);
+        }
+    }
+
+    /// What was received per second, over the last seconds; `None` while too little is known.
+    pub fn rate(&self, now: Instant) -> Option<Rate> {
+        lock(&self.history).rate(self.counts(), now)
+    }
+
+    /// The last hour, the oldest point first.
+    pub fn history(&self) -> Vec<Point> {
+        lock(&self.history).points().collect()
     }
 
     /// A copy of the current facts.
@@ -125,10 +215,17 @@ impl Status {
     /// Changes the facts.
     pub fn update<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
         let mut facts = lock(&self.inner);
-        let was_ready = facts.is_ready();
+        let (was_ready, was) = (facts.is_ready(), facts.shown_state());
         let changed = change(&mut facts);
         if facts.is_ready() != was_ready {
             facts.turned = Timestamp::now();
+        }
+        let state = facts.shown_state();
+        if state != was {
+            facts.entered = Timestamp::now();
+        }
+        if matches!(state, State::Degraded | State::Backoff | State::Halted) {
+            facts.note_error(state != was);
         }
         let view = facts.view();
         facts.watch.note(&view);
@@ -212,6 +309,22 @@ impl Facts {
         let silent = self.sink_silence().filter(|_| self.sink_trouble.is_none());
         let silent = silent.filter(|_| self.state == State::Running);
         silent.map_or_else(|| self.turned.seconds_until(now), |silence| silence.as_secs_f64())
+    }
+
+    /// Seconds since it came into its state.
+    pub fn seconds_in_state(&self, now: Timestamp) -> f64 {
+        let silent = self.sink_silence().filter(|_| self.sink_trouble.is_none());
+        let silent = silent.filter(|_| self.state == State::Running);
+        let since = silent.map(|silence| silence.saturating_sub(SINK_SILENCE_MAX).as_secs_f64());
+        since.unwrap_or_else(|| self.entered.seconds_until(now))
+    }
+
+    /// Remembers the reason of a bad state: if the state is a new one, or the reason is.
+    fn note_error(&mut self, is_anew: bool) {
+        let Some(text) = self.reason.as_deref().or(self.sink_trouble.as_deref()) else { return };
+        if is_anew || self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
+            self.last_error = Some(Failure { text: text.into(), at: Timestamp::now() });
+        }
     }
 
     /// Reason why it is not ready; `None` if it is.
@@ -330,3 +443,6 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

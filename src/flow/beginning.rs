@@ -22,6 +22,22 @@ pub struct Beginning {
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Checkpoint>,
+    /// What an operator's move of the position has not moved yet; `None` for any other beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// What a move has not moved yet, or cannot move. The move counts all the same, from the moment at which this
+/// is in the state file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The offset that the broker held. It counts for nothing for as long as the broker still holds it: a
+    /// stored offset cannot be deleted, so nothing can be stored for a beginning at offset 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Offset>,
+    /// True until the sink's own position, `instead_of`, was moved too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sink_is_behind: bool,
 }
 
 impl Beginning {
@@ -95,7 +111,7 @@ mod tests {
     }
 
     fn beginning(at: u64, instead_of: Option<Checkpoint>) -> Beginning {
-        Beginning { at: Offset(at), behind: None, instead_of }
+        Beginning { at: Offset(at), behind: None, instead_of, moved: None }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! and on request (hand-over, drain, operator).
 //!
 //! A store appends to the stream, so an unchanged offset is never stored. A stored offset never
-//! goes backwards: a consumer that replays stores nothing until it has passed it. The exception is
-//! a re-created stream that a policy accepted: the offset on the broker then belongs to the old
-//! incarnation.
+//! goes backwards: a consumer that replays stores nothing until it has passed it. The exceptions are
+//! a re-created stream that a policy accepted, because the offset on the broker then belongs to the old
+//! incarnation; and a position that an operator has moved back.
 //!
 //! A position that the stream does not confirm is not stored: storing is suspended until it does.
 
@@ -128,6 +128,12 @@ impl Commit {
         if !self.superseded {
             self.stored = stored;
         }
+    }
+
+    /// The offset on the broker does not count, because the position was moved: lower ones may be stored.
+    pub fn supersede(&mut self) {
+        self.superseded = true;
+        self.stored = None;
     }
 
     /// Stores nothing until the stream confirms the position: it may belong to another incarnation.
@@ -286,5 +292,21 @@ mod tests {
         assert_eq!(commit.pending(), None);
         commit.durable(Offset(3), 4);
         assert_eq!(commit.pending(), Some(Offset(3)));
+    }
+
+    /// A position that was moved back is stored below the offset that the broker holds, also after a
+    /// reconnection; and from then on none goes backwards.
+    #[test]
+    fn what_was_moved_over_does_not_count() {
+        let start = Instant::now();
+        let mut commit = Commit::new(POLICY, Some(Offset(900)), start);
+        commit.supersede();
+        commit.observed(Some(Offset(900)));
+        commit.durable(Offset(10), 10);
+        assert_eq!(commit.pending(), Some(Offset(10)));
+        commit.confirmed(Offset(10), start);
+        commit.observed(Some(Offset(20)));
+        commit.durable(Offset(15), 5);
+        assert_eq!(commit.pending(), None);
     }
 }

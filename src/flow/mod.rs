@@ -11,6 +11,7 @@ pub mod commit;
 pub mod continuity;
 pub mod credit;
 pub mod cutter;
+pub mod history;
 pub mod lag;
 pub mod ledger;
 pub mod pace;

@@ -349,7 +349,9 @@ pub fn stand(known: &Known) -> Result<Standing, Lost> {
         (None, None, Some(Memory::Beginning(began))) => {
             // The offset on the broker was stored before the state file was written. Retention
             // drops it once it lies below the first offset; otherwise the stream is another one.
-            if let (Some(mirror), Some(first)) = (began.mirror(), known.stream_first)
+            // Of a move, it may not be there yet.
+            if began.moved.is_none()
+                && let (Some(mirror), Some(first)) = (began.mirror(), known.stream_first)
                 && first <= mirror
             {
                 return Err(Lost::Forgotten { remembered: mirror });
@@ -368,7 +370,8 @@ pub fn stand(known: &Known) -> Result<Standing, Lost> {
 /// other offset could be stored since.
 fn is_mirrored(began: &Beginning, stored: Offset) -> bool {
     let replaced = began.mirror().is_none() && began.instead_of.is_some_and(|c| c.offset == stored);
-    began.mirror() == Some(stored) || replaced
+    let is_moved_over = began.moved.is_some_and(|moved| moved.over == Some(stored));
+    began.mirror() == Some(stored) || replaced || is_moved_over
 }
 
 /// Adds the chunk identity from the state file, if it is for the same offset.

@@ -17,6 +17,14 @@ use super::columns::ColumnsConfig;
 use crate::types::column::{ColumnType, Property, Source};
 use crate::types::upsert::{Missing, Upsert};
 
+/// What becomes of messages that are written again where rows are replaced by their key. Follows "they ".
+pub const AGAIN: &str = "change no row that a later message of their stream has written; a row that was deleted since \
+     comes back, until its delete is read again";
+
+/// Why such a table is not compared with the stream, message by message.
+pub const NOT_AUDITED: &str = "its rows are the latest of each key (mode = \"upsert\"), not one for each message: compare the \
+     table with what another consumer makes of the stream, into a table of its own";
+
 /// Most columns of a key.
 const KEY_COLUMNS_MAX: usize = 16;
 

@@ -12,11 +12,13 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::audit::Auditing;
 use super::factory::{Look, SinkFactory};
 use super::metrics::{MetricsSettings, Recorder};
 use super::placeholders::Names;
 use super::stream::{Destination, Publisher};
 use super::{BAD_RECORDS_MAX, JOINED_MAX};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::{BrokerConfig, Problem, Start, join};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
@@ -79,6 +81,11 @@ pub trait Declaration: Send + Sync {
     /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
 
+    /// The typed columns that are configured; `None` for a sink without them.
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        None
+    }
+
     /// The values in which placeholders may stand, each with its key.
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)>;
 
@@ -88,6 +95,12 @@ pub trait Declaration: Send + Sync {
 
     /// Where dead letters that it wrote can be read back from; `None` if they cannot.
     fn readable(&self) -> Option<Readable>;
+
+    /// What becomes of messages that it is given again, after the position was moved back. Follows "they ".
+    fn read_again(&self) -> &'static str;
+
+    /// How `rillway verify` compares what it holds with the stream. Does no I/O itself.
+    fn audit(&self, opening: &Opening) -> Auditing;
 
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);

@@ -26,7 +26,7 @@ pub fn hide(bad: BadRecord) -> BadRecord {
         BadReason::Undecodable => bad.detail,
         // This, too, may come from a server.
         BadReason::OverLimit => without_quotes(&bad.detail),
-        BadReason::Misfit | BadReason::Refused => match &bad.about {
+        BadReason::Misfit | BadReason::Refused | BadReason::Program => match &bad.about {
             Some(about) => format!("{about}: {HIDDEN}"),
             None => HIDDEN.to_owned(),
         },
@@ -95,6 +95,10 @@ impl Sink for Discreet {
         self.0.restart().await
     }
 
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.0.move_to(to).await
+    }
+
     async fn close(&mut self) -> Result<(), SinkError> {
         self.0.close().await
     }
@@ -147,6 +151,13 @@ mod tests {
             Err(SinkError::Fatal("restart".to_owned()))
         }
 
+        async fn move_to(
+            &mut self,
+            _: Option<Checkpoint>,
+        ) -> Result<Option<Checkpoint>, SinkError> {
+            Err(SinkError::Fatal("move".to_owned()))
+        }
+
         async fn close(&mut self) -> Result<(), SinkError> {
             Err(SinkError::Fatal("close".to_owned()))
         }
@@ -164,6 +175,7 @@ mod tests {
         for (answer, name) in [
             (sink.flush().await, "flush"),
             (sink.restart().await, "restart"),
+            (sink.move_to(None).await.map(drop), "move"),
             (sink.close().await, "close"),
         ] {
             assert_eq!(answer.unwrap_err().to_string(), name);

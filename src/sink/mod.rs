@@ -20,6 +20,7 @@
 //!   batch at once, or the first [`BAD_RECORDS_MAX`]. The policy, not the sink, decides about them.
 //! - A sink knows nothing of brokers, retries or metrics.
 
+pub mod audit;
 pub mod columns;
 #[doc(hidden)]
 pub mod conformance;
@@ -111,6 +112,14 @@ pub trait Sink: Send {
     /// flight when this is called.
     async fn restart(&mut self) -> Result<(), SinkError> {
         Ok(())
+    }
+
+    /// Moves the position on an operator's request: the next batch begins behind `to`, or anywhere for
+    /// `None`. Existing data stays, and is set aside if it is in the way: it may be written again. Nothing
+    /// is in flight when this is called. A sink whose position follows from its data gives up a higher one,
+    /// and keeps a lower one. Returns the position that it then has.
+    async fn move_to(&mut self, _to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        Ok(None)
     }
 
     /// Closes the sink. Batches that are still held are dropped: they are read again.
@@ -226,6 +235,8 @@ pub enum BadReason {
     Misfit,
     /// The destination refuses this value.
     Refused,
+    /// The consumer's own program (`where`, `map`) fails on it.
+    Program,
 }
 
 impl BadReason {
@@ -236,6 +247,7 @@ impl BadReason {
             BadReason::OverLimit => "over_limit",
             BadReason::Misfit => "misfit",
             BadReason::Refused => "refused",
+            BadReason::Program => "program",
         }
     }
 }

@@ -68,6 +68,11 @@ impl SourceError {
         matches!(self.kind, ErrorKind::TooLarge | ErrorKind::Unsupported)
     }
 
+    /// True if a command that reads once need not try again: an operator has to act first.
+    pub fn is_final(&self) -> bool {
+        matches!(self.kind, ErrorKind::Refused | ErrorKind::Missing)
+    }
+
     /// True if the broker itself answered, so it can be reached.
     pub fn is_an_answer(&self) -> bool {
         matches!(self.kind, ErrorKind::Refused | ErrorKind::Missing | ErrorKind::Unavailable)

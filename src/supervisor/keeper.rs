@@ -15,7 +15,6 @@ use crate::consumer::{self, HoldSlot, Outcome, Resources};
 use crate::flow::backoff::Backoff;
 use crate::source::Activation;
 use crate::telemetry::{Heartbeats, RestartReason};
-use crate::types::Guarantee;
 
 /// State that a consumer keeps from a failed run to the next one.
 #[derive(Default)]
@@ -52,7 +51,7 @@ pub(super) async fn run(
     match ended {
         Run::Drained => (Ended::Drained, Carried::default()),
         Run::Halted(reason) => {
-            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: an operator has to act, and then restart rillway");
+            tracing::error!(consumer = %member.plan.spec.name, %reason, "halted: an operator has to act, and then `rillway restart NAME` or an edited configuration and a reload starts it again");
             (Ended::Halted(reason), Carried::default())
         }
         Run::Failed(reason, _) if told => {
@@ -148,14 +147,13 @@ async fn told(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
 }
 
-/// What the consumer opens when it becomes active. Its reference is locked, unless the sink itself keeps
-/// a second process out.
+/// What the consumer opens when it becomes active.
 fn resources(plan: &Plan, carried: &Carried) -> Resources {
-    let is_unguarded = matches!(plan.guarantee, Guarantee::AtLeastOnce | Guarantee::None);
     Resources {
         sink: Arc::clone(&plan.sink),
         dead_letters: plan.dead_letters.clone(),
-        hold: is_unguarded.then(|| Arc::clone(&carried.hold)),
+        hold: Some(Arc::clone(&carried.hold)),
+        shares_hold: plan.keeps_position(),
     }
 }
 

@@ -13,7 +13,10 @@ use crate::telemetry::{ConsumerMetrics, State};
 use crate::types::Offset;
 
 /// Reason that a paused consumer shows.
-const PAUSED: &str = "paused, until it is resumed";
+const PAUSED: &str = "paused by an operator, until it is resumed";
+/// Reason of a consumer that may not start yet.
+const WAITS: &str =
+    "waiting for the end of the consumer that had its reference or its destination before";
 
 /// Most commands that wait for a consumer's loop.
 const COMMANDS_MAX: usize = 16;
@@ -49,11 +52,12 @@ impl Member {
         if plan.spec.filter.is_some() {
             metrics.show_filtered();
         }
+        if plan.spec.transform.is_some() {
+            metrics.show_dropped();
+        }
         let status = Status::new(metrics);
         if let Some(before) = before {
-            // The time counts from the start of the daemon.
-            let restarts = before.status.facts().restarts;
-            status.update(|facts| facts.restarts = restarts);
+            status.follow(&before.status);
         }
         Member { plan, status: Arc::new(status), commands: Mutex::new(None) }
     }
@@ -88,6 +92,7 @@ impl Member {
     /// Shows others why no task runs. A running task shows its own state.
     pub(super) fn show(&self, phase: &Phase, wanted: Option<Wanted>) {
         let want = wanted.map(|wanted| wanted.want);
+        self.status.metrics.paused.set(f64::from(u8::from(want == Some(Want::Pause))));
         let (state, reason) = match phase {
             Phase::Running | Phase::Draining { .. } | Phase::Aborting => return,
             Phase::Backoff { reason, .. } => match want {
@@ -95,6 +100,8 @@ impl Member {
                 _ => idle(&Last::Failed(reason.clone()), want),
             },
             Phase::Halted { reason } => (State::Halted, Some(reason.clone())),
+            // Otherwise it would have been started.
+            Phase::Idle(_) if want == Some(Want::Run) => (State::Starting, Some(WAITS.to_owned())),
             Phase::Idle(last) => idle(last, want),
         };
         self.status.update(|facts| {

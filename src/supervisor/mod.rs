@@ -7,6 +7,10 @@
 //! - [`super_stream`]: a consumer of a super stream, which edits the desired state by what
 //!   [`partitions`] makes of the broker's answers;
 //! - [`watches`]: references of other programs, of which only the lag is shown;
+//! - [`roll`]: all of these two, which change with the configuration;
+//! - [`difference`] and [`applying`]: from one configuration to another while everything runs;
+//! - [`sampler`]: rates, and the last hour;
+//! - [`verbs`]: what an operator orders; [`seeking`]: a position that is moved; [`pauses`]: what is paused;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
 //!
 //! Invariants: each consumer and stream has its own task and its own back-off, and never two tasks
@@ -14,18 +18,25 @@
 //! panic in one ends only that one, which is restarted from its sink's position; a halted consumer
 //! stays halted, with its reason and its lag still shown, and the others continue.
 
+mod applying;
 mod connect;
 mod create;
 mod desired;
+mod difference;
 mod keeper;
 mod member;
 mod overview;
 mod partitions;
+mod pauses;
 mod plan;
 mod reconcile;
+mod roll;
+mod sampler;
+mod seeking;
 mod set;
 mod sinks;
 mod super_stream;
+mod verbs;
 mod watches;
 
 use std::sync::Arc;
@@ -34,23 +45,26 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
+pub use self::applying::Applied;
 pub use self::create::{created_with, foresee};
 use self::desired::Edit as EditOf;
 pub use self::desired::NoSuchConsumer;
+pub use self::difference::Difference;
 use self::member::NotStored;
-pub use self::plan::{Plan, plan_of, replay_sink, stream_sink_options};
+pub use self::plan::{Plan, audit_of, plan_of, replay_sink, stream_sink_options};
 use self::reconcile::{Last, Phase};
+use self::roll::Roll;
 use self::set::{Loop, Set, Shared};
-use self::super_stream::Group;
 pub use self::super_stream::{SuperPlan, partitions_of};
 use self::watches::Watch;
 pub use self::watches::{Stored, stored_of};
+use crate::admin::{Changed, ControlError, Seek, SeekError, SkipOrder, Sought, Target, Verb};
 use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
 use crate::telemetry::Heartbeats;
 use crate::telemetry::logging::consumer_span;
-use crate::types::{ConsumerKey, ConsumerName};
+use crate::types::ConsumerKey;
 
 /// One change of the desired state.
 pub type Edit = EditOf<Plan>;
@@ -63,13 +77,8 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     heartbeats: Heartbeats,
     reconciling: AbortHandle,
-    groups: Vec<Arc<Group>>,
-    /// References of others, of which the lag is shown.
-    watches: Vec<Arc<Watch>>,
-    /// Tasks that ask for partitions.
-    asking: Vec<AbortHandle>,
-    /// Consumers in the order of the configuration, for showing them.
-    order: Vec<ConsumerName>,
+    sampling: AbortHandle,
+    roll: Arc<Roll>,
 }
 
 /// Result of a drain.
@@ -96,8 +105,8 @@ impl Supervisor {
         // At once, so that all are shown from the first request on.
         reconciling.turn();
         let reconciling = tokio::spawn(reconciling.run()).abort_handle();
-        let (groups, watches, asking, order) = Default::default();
-        Supervisor { shared, heartbeats, reconciling, groups, watches, asking, order }
+        let sampling = sampler::start(&shared);
+        Supervisor { shared, heartbeats, reconciling, sampling, roll: Arc::default() }
     }
 
     /// Starts all consumers of the configuration.
@@ -105,32 +114,71 @@ impl Supervisor {
         let (of_super_streams, of_streams): (Vec<_>, Vec<_>) =
             config.consumers.iter().partition(|consumer| consumer.is_super_stream);
         let plans = of_streams.into_iter().map(|consumer| plan_of(config, consumer)).collect();
-        let mut supervisor = Supervisor::start(plans);
-        supervisor.order = config.consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        let supervisor = Supervisor::start(plans);
+        supervisor.roll.set_order(applying::order(config));
         for consumer in of_super_streams {
             supervisor.add(SuperPlan::of(config, consumer));
         }
-        for watch in &config.watches {
-            supervisor.watch(Watch::new(config, watch, &supervisor.shared, &supervisor.heartbeats));
-        }
+        let Supervisor { roll, shared, heartbeats, .. } = &supervisor;
+        roll.set_watches(&config.watches, shared, false, |watch| {
+            Watch::new(config, watch, shared, heartbeats)
+        });
         supervisor
     }
 
     /// Starts a consumer of a super stream.
-    pub fn add(&mut self, plan: SuperPlan) {
-        let group = Arc::new(Group::new(plan, &self.heartbeats));
-        let asking = tokio::spawn(Arc::clone(&group).run(Arc::clone(&self.shared)));
-        self.groups.push(group);
-        self.asking.push(asking.abort_handle());
+    pub fn add(&self, plan: SuperPlan) {
+        self.roll.add(plan, &self.shared, &self.heartbeats);
     }
 
-    fn watch(&mut self, watch: Watch) {
-        let watch = Arc::new(watch);
-        if watch.is_of_super_stream() {
-            let asking = tokio::spawn(Arc::clone(&watch).run(Arc::clone(&self.shared)));
-            self.asking.push(asking.abort_handle());
+    /// Changes what runs from one configuration to another. What does not differ is left alone. The change
+    /// takes effect gradually: [`Supervisor::settled`] waits for it. `None` if it was told to drain: nothing
+    /// changes then.
+    pub fn apply(&self, old: &Config, new: &Config) -> Option<Applied> {
+        if self.roll.has_ended() {
+            return None;
         }
-        self.watches.push(watch);
+        Some(applying::apply((&self.roll, &self.shared, &self.heartbeats), old, new))
+    }
+
+    /// Waits until nothing runs by the former configuration any more, and everything that can run does by the
+    /// new one, or has a reason why not. A super stream's partitions that are not known yet do not count.
+    ///
+    /// Cancel-safe.
+    pub async fn settled(&self, applied: &Applied) {
+        self.shared.until(|set| applied.touched.iter().all(|key| set.is_settled(key))).await;
+    }
+
+    /// Leaves out the message at which a consumer has halted, once, and starts it.
+    ///
+    /// The order is kept in memory until the position has passed the message.
+    pub async fn skip(
+        &self,
+        order: SkipOrder<'_>,
+        wait: Duration,
+    ) -> Result<Changed, ControlError> {
+        verbs::skip(&self.shared, &self.roll, order, wait).await
+    }
+
+    /// Carries out an operator's order, and waits for its effect for at most `wait`.
+    ///
+    /// # Errors
+    /// If there is no such consumer, or all drain.
+    pub async fn change(
+        &self,
+        verb: Verb,
+        target: Target<'_>,
+        wait: Duration,
+    ) -> Result<Changed, ControlError> {
+        verbs::change(&self.shared, &self.roll, verb, target, wait).await
+    }
+
+    /// Moves the positions of a consumer, or of one of its streams, together; or says what that would do.
+    ///
+    /// # Errors
+    /// If there is no such consumer, or it cannot be moved there.
+    pub async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
+        seeking::seek(&self.shared, &self.roll, target, seek).await
     }
 
     /// Changes the desired state. The change takes effect gradually: [`Supervisor::overview`] shows
@@ -147,9 +195,7 @@ impl Supervisor {
         Arc::new(overview::View {
             shared: Arc::clone(&self.shared),
             heartbeats: self.heartbeats.clone(),
-            groups: self.groups.clone(),
-            watches: self.watches.clone(),
-            order: self.order.clone(),
+            roll: Arc::clone(&self.roll),
         })
     }
 
@@ -191,22 +237,33 @@ impl Supervisor {
     /// then nothing is left to do. Never ready otherwise.
     ///
     /// Cancel-safe.
-    pub async fn nobody_reads(&mut self) {
-        if self.groups.iter().any(|group| group.sink_kind() != "stdout") {
-            return std::future::pending().await;
-        }
+    pub async fn nobody_reads(&self) {
         tokio::select! {
-            () = self.shared.until(prints_in_vain) => return,
+            () = self.prints_in_vain() => return,
             () = stdout::reader_goes() => {}
         }
         // The set may change later.
-        self.shared.until(prints_in_vain).await;
+        self.prints_in_vain().await;
+    }
+
+    async fn prints_in_vain(&self) {
+        let mut turns = self.shared.turns();
+        loop {
+            // Consumers of super streams are not in the set before their partitions are known. Looked at one
+            // after the other: neither lock is taken while the other one is held.
+            let in_vain = prints_in_vain(&self.shared.set());
+            if in_vain && self.roll.groups().iter().all(|group| group.sink_kind() == "stdout") {
+                return;
+            }
+            // The sender lives as long as the set.
+            turns.changed().await.unwrap_or_default();
+        }
     }
 
     /// Drains every consumer: it reads nothing new, finishes, stores its offset, and ends. After
     /// `grace` the rest is dropped (and read again at the next start).
-    pub async fn drain(self, grace: Duration) -> Drained {
-        self.end_asking();
+    pub async fn drain(&self, grace: Duration) -> Drained {
+        self.roll.end();
         let by = Instant::now() + grace;
         let ran = self.shared.stop(by);
         let at_rest = self.shared.until(Set::is_at_rest);
@@ -231,18 +288,11 @@ impl Supervisor {
     }
 }
 
-impl Supervisor {
-    fn end_asking(&self) {
-        self.asking.iter().for_each(AbortHandle::abort);
-        self.groups.iter().for_each(|group| group.end());
-        self.watches.iter().for_each(|watch| watch.end());
-    }
-}
-
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.end_asking();
+        self.roll.end();
         self.reconciling.abort();
+        self.sampling.abort();
         self.shared.set().end_watching();
     }
 }

@@ -7,21 +7,22 @@ use async_trait::async_trait;
 
 use super::member::Member;
 use super::plan::Plan;
+use super::roll::Roll;
 use super::set::Shared;
 use super::super_stream::Group;
-use super::watches::Watch;
-use crate::admin::{CommitAnswer, CommitError, ConsumerView, Overview, StoredOffset, WatchView};
+use super::verbs;
+use crate::admin::{
+    CommitAnswer, CommitError, ConsumerView, HistoryView, Overview, PointView, Target, WatchView,
+};
 use crate::consumer::Status;
+use crate::flow::history::Point;
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
 pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) heartbeats: Heartbeats,
-    pub(super) groups: Vec<Arc<Group>>,
-    pub(super) watches: Vec<Arc<Watch>>,
-    /// Consumers in the order in which they are shown; others come after them.
-    pub(super) order: Vec<ConsumerName>,
+    pub(super) roll: Arc<Roll>,
 }
 
 impl View {
@@ -34,65 +35,48 @@ impl View {
 #[async_trait]
 impl Overview for View {
     fn consumers(&self) -> Vec<ConsumerView> {
-        let rows = self.groups.iter().filter_map(|group| {
+        let groups = self.roll.groups();
+        let rows = groups.iter().filter_map(|group| {
             let status = group.row()?;
             Some(row_of(group, &status))
         });
         let mut all: Vec<_> = rows.collect();
         all.extend(self.members().iter().map(|member| view(member)));
-        if !self.order.is_empty() {
-            // The sort is stable: the partitions of a consumer keep their order.
-            let place = |name: &ConsumerName| self.order.iter().position(|other| other == name);
+        let order = self.roll.order();
+        if !order.is_empty() {
+            // The sort is stable: the partitions of a consumer keep their order. Others come last.
+            let place = |name: &ConsumerName| order.iter().position(|other| other == name);
             all.sort_by_cached_key(|view| place(&view.name).unwrap_or(usize::MAX));
         }
         all
     }
 
     fn watches(&self) -> Vec<WatchView> {
-        self.watches.iter().flat_map(|watch| watch.views()).collect()
+        self.roll.watches().iter().flat_map(|watch| watch.views()).collect()
+    }
+
+    fn histories(&self) -> Vec<HistoryView> {
+        let now = Timestamp::now();
+        let history = |member: &Arc<Member>| HistoryView {
+            name: member.plan.spec.name.clone(),
+            stream: member.plan.spec.stream.clone(),
+            points: member.status.history().iter().map(|point| point_of(point, now)).collect(),
+        };
+        self.members().iter().map(history).collect()
     }
 
     fn refresh_gauges(&self) {
-        self.watches.iter().for_each(|watch| watch.refresh_gauges());
+        self.roll.watches().iter().for_each(|watch| watch.refresh_gauges());
         for member in self.members() {
             member.status.refresh_gauges();
         }
-        for row in self.groups.iter().filter_map(|group| group.row()) {
+        for row in self.roll.groups().iter().filter_map(|group| group.row()) {
             row.refresh_gauges();
         }
     }
 
-    async fn commit(&self, name: &str) -> Result<CommitAnswer, CommitError> {
-        let mut named = self.members();
-        named.retain(|member| member.plan.spec.name.as_str() == name);
-        let Some(first) = named.first() else {
-            let group = self.groups.iter().find(|group| group.name().as_str() == name);
-            let why = group.map(|group| group.row().and_then(|row| row.facts().why_not_ready()));
-            return Err(match why {
-                Some(why) => CommitError::Unavailable(format!(
-                    "consumer {name:?} has no partitions yet: {}",
-                    why.unwrap_or_else(|| "they are being started".to_owned())
-                )),
-                None => CommitError::Unknown(name.to_owned()),
-            });
-        };
-        let (mut stored, mut failed) = (Vec::new(), None);
-        // One that fails does not keep the others from storing.
-        for member in &named {
-            let stream = &member.plan.spec.stream;
-            match member.commit().await {
-                Ok(Some(offset)) => stored.push(StoredOffset { stream: stream.clone(), offset }),
-                Ok(None) => {}
-                Err(error) => drop(failed.get_or_insert(format!("stream {stream}: {error}"))),
-            }
-        }
-        if let Some(why) = failed {
-            return Err(CommitError::Unavailable(why));
-        }
-        if stored.is_empty() {
-            return Err(CommitError::Nothing(name.to_owned()));
-        }
-        Ok(CommitAnswer { name: first.plan.spec.name.clone(), stored })
+    async fn commit_of(&self, target: Target<'_>) -> Result<CommitAnswer, CommitError> {
+        verbs::commit(&self.shared, &self.roll, target).await
     }
 
     fn live(&self) -> Result<(), String> {
@@ -105,6 +89,7 @@ fn row_of(group: &Group, status: &Status) -> ConsumerView {
     let shown = Shown {
         name: group.name(),
         stream: group.super_stream(),
+        super_stream: None,
         reference: group.reference(),
         sink: group.sink_kind(),
         guarantee: group.guarantee(),
@@ -114,10 +99,11 @@ fn row_of(group: &Group, status: &Status) -> ConsumerView {
 }
 
 fn view(member: &Member) -> ConsumerView {
-    let Plan { spec, sink_kind, guarantee, memory_bound_bytes, .. } = &member.plan;
+    let Plan { spec, super_stream, sink_kind, guarantee, memory_bound_bytes, .. } = &member.plan;
     let shown = Shown {
         name: &spec.name,
         stream: &spec.stream,
+        super_stream: super_stream.as_ref(),
         reference: &spec.reference,
         sink: sink_kind,
         guarantee: *guarantee,
@@ -130,6 +116,7 @@ fn view(member: &Member) -> ConsumerView {
 struct Shown<'a> {
     name: &'a ConsumerName,
     stream: &'a StreamName,
+    super_stream: Option<&'a StreamName>,
     reference: &'a Reference,
     sink: &'static str,
     guarantee: Guarantee,
@@ -140,13 +127,17 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
     let facts = status.facts();
     let now = Timestamp::now();
     let lag = facts.lag(now);
+    let rate = status.rate(Instant::now());
+    let error = facts.last_error.as_ref();
     ConsumerView {
         name: shown.name.clone(),
         stream: shown.stream.clone(),
+        super_stream: shown.super_stream.cloned(),
         reference: shown.reference.clone(),
         sink: shown.sink,
         guarantee: shown.guarantee,
         state: facts.shown_state(),
+        state_age_seconds: facts.seconds_in_state(now),
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
         ready_age_seconds: facts.seconds_so(now),
@@ -158,9 +149,24 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
         stream_seen_age_seconds: facts.watch.last_look().map(|seen| seen.seconds_until(now)),
         lag_messages: lag.map(|lag| lag.messages),
         lag_seconds: lag.map(|lag| lag.seconds),
+        received_messages_per_second: rate.map(|rate| rate.messages),
+        received_bytes_per_second: rate.map(|rate| rate.bytes),
         headroom_messages: facts.headroom(),
+        last_error: error.map(|error| error.text.to_string()),
+        last_error_age_seconds: error.map(|error| error.at.seconds_until(now)),
         restarts: facts.restarts,
         memory_bound_bytes: shown.memory_bound_bytes,
         buffered_bytes: facts.buffered_bytes,
+    }
+}
+
+fn point_of(point: &Point, now: Timestamp) -> PointView {
+    let known = |value: Option<f32>| value.map(f64::from);
+    PointView {
+        age_seconds: point.at.seconds_until(now),
+        lag_messages: known(point.lag_messages),
+        lag_seconds: known(point.lag_seconds),
+        received_messages_per_second: known(point.messages),
+        received_bytes_per_second: known(point.bytes),
     }
 }

@@ -7,9 +7,12 @@ use super::connect::connect_options;
 use super::create::layout_of;
 use super::desired::Planned;
 use super::sinks;
+use crate::audit::TargetAuditor;
 use crate::broker::{ConnectOptions, Pool};
 use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
+use crate::consumer::positions::Subject;
 use crate::consumer::{Spec, Surroundings};
+use crate::sink::audit::{Auditing, Auditor};
 use crate::sink::factory::{self, Look, SinkFactory};
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
@@ -27,6 +30,12 @@ pub struct Plan {
     pub dead_letters: Option<SinkFactory>,
     /// Inspects its sink's position, for `rillway check`.
     pub look: Look,
+    /// Inspects the sink's position, and nothing of the dead letters.
+    pub look_at_sink: Look,
+    /// What becomes of messages that the sink is given again.
+    pub read_again: &'static str,
+    /// The super stream that its stream is a partition of.
+    pub super_stream: Option<StreamName>,
     /// The sink's kind, as in the configuration.
     pub sink_kind: &'static str,
     /// Guarantee of the sink.
@@ -35,6 +44,23 @@ pub struct Plan {
     pub memory_bound_bytes: u64,
     /// Time limit for finishing when it is paused, replaced or removed.
     pub drain_grace: Duration,
+}
+
+impl Plan {
+    /// True if the sink keeps its position with the data. Such a sink keeps a second process out by itself.
+    pub fn keeps_position(&self) -> bool {
+        matches!(self.guarantee, Guarantee::ExactlyOnce | Guarantee::EffectivelyOnce)
+    }
+
+    /// What the position of this consumer is, and where it is kept.
+    pub fn subject(&self) -> Subject {
+        Subject {
+            spec: Arc::clone(&self.spec),
+            sink: Arc::clone(&self.sink),
+            look: Arc::clone(&self.look_at_sink),
+            keeps_position: self.keeps_position(),
+        }
+    }
 }
 
 impl Planned for Plan {
@@ -55,6 +81,30 @@ pub fn replay_sink(config: &Config, consumer: &ConsumerConfig, round: u32) -> Si
     let spec = Spec { reference, ..spec_of(config, consumer, None) };
     let open = sinks::factory(&consumer.sink.for_replay(&suffix), &spec).0;
     if consumer.show_values { open } else { factory::discreet(open) }
+}
+
+/// The consumer of one stream, and the auditor of its sink. Its source takes part in no group and creates
+/// nothing, and nobody stores an offset by it.
+///
+/// # Errors
+/// If the sink cannot be audited; the text says why.
+pub fn audit_of(
+    config: &Config,
+    consumer: &ConsumerConfig,
+) -> Result<(Spec, Box<dyn Auditor>), String> {
+    let bystander = ConsumerConfig { single_active: false, create: None, ..consumer.clone() };
+    let spec = spec_of(config, &bystander, None);
+    match consumer.sink.audit(&sinks::opening(&spec)) {
+        Auditing::By(auditor) => Ok((spec, auditor)),
+        Auditing::Not(why) => Err(why),
+        Auditing::Stream(audit) => {
+            let (stream, broker) = (audit.stream.clone(), audit.broker.as_deref());
+            let connect = stream_sink_options(config, stream.as_str(), broker);
+            let target = StreamSource::new(connect, stream, spec.reference.clone());
+            let auditor = TargetAuditor::new(*audit, Arc::new(target));
+            Ok((spec, Box::new(auditor)))
+        }
+    }
 }
 
 /// Connection options of the stream that a sink publishes to: on this broker or, without one, on
@@ -168,6 +218,7 @@ fn source(
 fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Plan {
     let spec = spec_of(config, consumer, whole);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
+    let look_at_sink = Arc::clone(&look);
     if !consumer.show_values {
         sink = factory::discreet(sink);
     }
@@ -182,7 +233,10 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         sink,
         dead_letters,
         look,
+        look_at_sink,
+        read_again: consumer.sink.read_again(),
         spec: Arc::new(spec),
+        super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),
         memory_bound_bytes: consumer.memory_bound().0,

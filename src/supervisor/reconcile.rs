@@ -19,7 +19,9 @@
 //! - a drain is not cancelled. After its time limit the task is aborted, and the set still waits
 //!   for its end;
 //! - a halted consumer stays halted until its plan has a new generation;
-//! - a failed one is not started before its back-off is over, unless it gets another plan.
+//! - a failed one is not started before its back-off is over, unless it gets another plan;
+//! - one that takes over a reference or a destination is not started before the former owner's task has
+//!   ended.
 
 use std::time::{Duration, Instant};
 
@@ -116,7 +118,15 @@ impl Actual {
         let mut next: Option<Instant> = None;
         for key in keys {
             let wanted = desired.wanted(&key);
-            while let Some(action) = decide(wanted, self.slots.get(&key), desired.stop_by(), now) {
+            // Nothing of another consumer changes in between.
+            let must_wait = desired
+                .awaits(&key)
+                .is_some_and(|after| after.is_pending(|key, newest| self.runs(key, newest)));
+            let decide = |slot: Option<&Slot>| decide(wanted, slot, desired.stop_by(), now);
+            while let Some(action) = decide(self.slots.get(&key)) {
+                if action == Action::Start && must_wait {
+                    break;
+                }
                 self.note(&key, wanted, action, now);
                 act(&key, action);
             }
@@ -147,6 +157,12 @@ impl Actual {
         };
     }
 
+    /// Whether this consumer has a task by a plan up to this generation.
+    pub(super) fn runs(&self, key: &ConsumerKey, newest: Generation) -> bool {
+        let runs = |slot: &Slot| slot.phase.has_task() && slot.generation <= newest;
+        self.slots.get(key).is_some_and(runs)
+    }
+
     /// Records the end of this consumer's task.
     pub(super) fn ended(&mut self, key: &ConsumerKey, ended: Ended, now: Instant) {
         let Some(slot) = self.slots.get_mut(key) else { return };
@@ -166,6 +182,24 @@ impl Actual {
 
     pub(super) fn phase(&self, key: &ConsumerKey) -> Option<&Phase> {
         self.slots.get(key).map(|slot| &slot.phase)
+    }
+
+    /// Whether this consumer is as it is desired: its current plan is in use, no drain is left, and it has
+    /// a task or a reason to have none.
+    pub(super) fn is_settled(&self, key: &ConsumerKey, wanted: Option<Wanted>) -> bool {
+        let (slot, wanted) = match (self.slots.get(key), wanted) {
+            (None, None) => return true,
+            (Some(slot), Some(wanted)) => (slot, wanted),
+            _ => return false,
+        };
+        let by_this_plan = slot.generation == wanted.generation;
+        by_this_plan
+            && match slot.phase {
+                Phase::Running => wanted.want == Want::Run,
+                Phase::Draining { .. } | Phase::Aborting => false,
+                Phase::Idle(_) => wanted.want != Want::Run,
+                Phase::Backoff { .. } | Phase::Halted { .. } => true,
+            }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::Instrument;
 
-use super::desired::{Desired, Edit, Generation, NoSuchConsumer};
+use super::desired::{After, Desired, Edit, Generation, NoSuchConsumer};
 use super::keeper::{self, Carried};
 use super::member::Member;
 use super::plan::Plan;
@@ -95,6 +95,13 @@ impl Shared {
         edited
     }
 
+    /// Makes several changes at once: the loop sees all of them, or none.
+    pub(super) fn edit_together<T>(&self, change: impl FnOnce(&mut Set) -> T) -> T {
+        let done = change(&mut self.set());
+        self.edited.notify_one();
+        done
+    }
+
     /// Drains all consumers within the time limit. Returns those that run: one that ended earlier is not
     /// late.
     pub(super) fn stop(&self, by: Instant) -> HashSet<ConsumerKey> {
@@ -107,25 +114,69 @@ impl Shared {
         running
     }
 
+    /// Changes after every turn of the loop.
+    pub(super) fn turns(&self) -> watch::Receiver<u64> {
+        self.turned.subscribe()
+    }
+
     /// Waits until the condition is true of the set.
     ///
     /// Cancel-safe.
     pub(super) async fn until(&self, mut is_so: impl FnMut(&Set) -> bool) {
-        let mut turned = self.turned.subscribe();
+        let mut turned = self.turns();
         // The sender lives as long as `self`.
         while !is_so(&self.set()) && turned.changed().await.is_ok() {}
     }
 }
 
 impl Set {
-    fn edit(&mut self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
+    /// Changes the desired state. The caller wakes the loop.
+    pub(super) fn edit(&mut self, edit: Edit<Plan>) -> Result<(), NoSuchConsumer> {
         match &edit {
             // The effect of these actions shows by itself.
-            Edit::Put(_) | Edit::StartAnew(_) | Edit::Remove(_) => {}
-            Edit::Pause(key) | Edit::Resume(key) => drop(self.changed.insert(key.clone())),
+            Edit::Put(_) | Edit::PutAfter(..) | Edit::StartAnew(_) | Edit::Remove(_) => {}
+            Edit::Pause(key) | Edit::Resume(key) | Edit::Hold(key) | Edit::Release(key) => {
+                self.changed.insert(key.clone());
+            }
+            Edit::PauseAll(consumer) | Edit::ResumeAll(consumer) => {
+                let keys = self.members.keys().filter(|key| key.consumer == *consumer);
+                self.changed.extend(keys.cloned());
+            }
             Edit::Stop { .. } => self.changed.extend(self.members.keys().cloned()),
         }
         self.desired.edit(edit)
+    }
+
+    /// The desired streams of a consumer.
+    pub(super) fn streams_of(&self, consumer: &str) -> Vec<ConsumerKey> {
+        self.desired.keys().filter(|key| key.consumer.as_str() == consumer).cloned().collect()
+    }
+
+    /// The end of all tasks that these consumers may have now, and of those that they wait for themselves.
+    pub(super) fn after(&self, keys: Vec<ConsumerKey>) -> After {
+        self.desired.after(keys)
+    }
+
+    /// Whether this consumer is as it is desired.
+    pub(super) fn is_settled(&self, key: &ConsumerKey) -> bool {
+        self.actual.is_settled(key, self.desired.wanted(key))
+    }
+
+    /// The phase of this consumer.
+    pub(super) fn phase(&self, key: &ConsumerKey) -> Option<&Phase> {
+        self.actual.phase(key)
+    }
+
+    /// Whether this consumer is paused.
+    pub(super) fn is_paused(&self, key: &ConsumerKey) -> bool {
+        self.desired.is_paused(key)
+    }
+
+    /// Drops what a failed run has kept for the next one, such as the lock of its reference.
+    pub(super) fn let_go(&mut self, key: &ConsumerKey) {
+        if let Some(kept) = self.members.get_mut(key).filter(|kept| kept.task.is_none()) {
+            kept.carried = Carried::default();
+        }
     }
 
     /// Those who look at the streams.
@@ -160,6 +211,7 @@ impl Set {
     /// Does what is due; returns the time of the next due action.
     fn turn(&mut self, tasks: &mut Tasks, now: Instant) -> Option<Instant> {
         let Set { desired, actual, members, observers, changed } = self;
+        desired.forget_ended(|key, newest| actual.runs(key, newest));
         let due = actual.turn(desired, now, |key, action| {
             changed.insert(key.clone());
             match action {

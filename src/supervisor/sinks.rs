@@ -20,13 +20,18 @@ use crate::telemetry::samples::{self, Definition, Metric};
 
 /// Functions that open the consumer's sink, and that inspect its position.
 pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
-    sink.prepare(&Opening {
+    sink.prepare(&opening(spec))
+}
+
+/// What a sink is opened for, and its services.
+pub(super) fn opening(spec: &Spec) -> Opening {
+    Opening {
         consumer: spec.name.clone(),
         stream: spec.stream.clone(),
         reference: spec.reference.clone(),
         by_broker: spec.source.activation() == Activation::ByBroker,
         services: Arc::new(Process { connect: spec.connect.clone() }),
-    })
+    }
 }
 
 /// Connection options of the broker that a sink publishes to; `own` are those of the consumer's

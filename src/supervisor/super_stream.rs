@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::connect_options;
 use super::create::layout_of;
-use super::desired::Edit;
+use super::desired::{After, Edit};
 use super::partitions::{Changes, Present};
 use super::plan::{Plan, plan_of_partition, sharing};
 use super::set::Shared;
@@ -57,6 +57,8 @@ pub struct SuperPlan {
     /// Creates it if it is absent; `None` if it is never created.
     creating: Option<Creating>,
     plan: PlanOf,
+    /// Tasks that have to end before its partitions start.
+    after: After,
 }
 
 /// Plan of a partition; the second argument is true if it appeared after the consumer had begun.
@@ -83,7 +85,13 @@ impl SuperPlan {
             creating: layout_of(consumer).map(|layout| Creating::new(connect.clone(), layout)),
             connect,
             plan: Box::new(plan),
+            after: After::default(),
         }
+    }
+
+    /// The same; its partitions start only when these tasks have ended.
+    pub(super) fn after(self, after: After) -> SuperPlan {
+        SuperPlan { after, ..self }
     }
 }
 
@@ -124,6 +132,8 @@ pub(super) struct Group {
     row: Mutex<Option<Arc<Status>>>,
     /// Held here, so that a task that panicked counts as stuck. `None` once it is told to end.
     pulse: Mutex<Option<Pulse>>,
+    /// True once it is told to end. Held over every edit, so that none follows.
+    has_ended: Mutex<bool>,
 }
 
 /// Partitions that are written down.
@@ -150,7 +160,8 @@ impl Unknown {
 impl Group {
     pub(super) fn new(plan: SuperPlan, heartbeats: &Heartbeats) -> Group {
         let pulse = heartbeats.register(format!("partitions of {}", plan.name), SILENCE_MAX);
-        let group = Group { plan, row: Mutex::default(), pulse: Mutex::new(Some(pulse)) };
+        let (row, has_ended, pulse) = (Mutex::default(), Mutex::default(), Mutex::new(Some(pulse)));
+        let group = Group { plan, row, pulse, has_ended };
         group.show(State::Connecting, "asking for the partitions".to_owned());
         group
     }
@@ -167,6 +178,11 @@ impl Group {
         &self.plan.reference
     }
 
+    /// Tasks that its partitions wait for.
+    pub(super) fn awaits(&self) -> &After {
+        &self.plan.after
+    }
+
     pub(super) fn sink_kind(&self) -> &'static str {
         self.plan.sink_kind
     }
@@ -175,9 +191,26 @@ impl Group {
         self.plan.guarantee
     }
 
-    /// Marks the consumer as one that no longer asks.
+    /// Marks the consumer as one that no longer asks. After this it edits nothing.
     pub(super) fn end(&self) {
+        *lock(&self.has_ended) = true;
         *lock(&self.pulse) = None;
+    }
+
+    /// Removes its own row. Its partitions are not touched.
+    pub(super) fn retire(&self) {
+        if lock(&self.row).take().is_some() {
+            telemetry::retire(&self.key(&self.plan.super_stream));
+        }
+    }
+
+    /// Edits the desired state, unless it was told to end.
+    fn edit(&self, shared: &Shared, edit: Edit<Plan>) {
+        let has_ended = lock(&self.has_ended);
+        if !*has_ended {
+            // Adding one always succeeds, and what is removed was added before.
+            shared.edit(edit).unwrap_or_default();
+        }
     }
 
     /// Its own row; `None` while its partitions say everything.
@@ -186,6 +219,10 @@ impl Group {
     }
 
     fn show(&self, state: State, reason: String) {
+        let has_ended = lock(&self.has_ended);
+        if *has_ended {
+            return;
+        }
         let mut row = lock(&self.row);
         let status = row.get_or_insert_with(|| {
             let SuperPlan { name, super_stream, sink_kind, .. } = &self.plan;
@@ -308,8 +345,7 @@ impl Group {
                     tracing::warn!(consumer = %name, %super_stream, %partition, unread, "no longer a partition, and not read to its end: what is unread stays in its stream. Bind it again, or read it as a `stream` under the same reference");
                 }
             }
-            // It was added above, so it exists.
-            shared.edit(Edit::Remove(self.key(&partition))).unwrap_or_default();
+            self.edit(shared, Edit::Remove(self.key(&partition)));
         }
         if new.is_empty() {
             return Ok(());
@@ -318,8 +354,8 @@ impl Group {
         for (partition, late) in new.iter().zip(lates) {
             tracing::info!(consumer = %name, %super_stream, %partition, late, "a partition: it is read");
             present.add(partition);
-            // Adding one always succeeds.
-            shared.edit(Edit::Put((self.plan.plan)(partition, late))).unwrap_or_default();
+            let plan = (self.plan.plan)(partition, late);
+            self.edit(shared, Edit::PutAfter(plan, self.plan.after.clone()));
         }
         Ok(())
     }

@@ -80,6 +80,10 @@ impl Watch {
         new
     }
 
+    pub(super) fn config(&self) -> &WatchConfig {
+        &self.config
+    }
+
     pub(super) fn is_of_super_stream(&self) -> bool {
         self.config.is_super_stream
     }

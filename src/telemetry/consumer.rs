@@ -55,6 +55,8 @@ pub struct ConsumerMetrics {
     pub last_contact: LateGauge,
     /// 1 while the consumer works normally.
     pub ready: Gauge,
+    /// 1 while an operator has paused it.
+    pub paused: Gauge,
     /// Bytes received and not yet durable.
     pub buffered_bytes: Gauge,
     /// Most bytes that may be buffered.
@@ -65,6 +67,7 @@ pub struct ConsumerMetrics {
     lost: Vec<Counter>,
     dead_letters: OnceLock<Vec<Counter>>,
     filtered: OnceLock<Counter>,
+    dropped: OnceLock<Counter>,
     own: [Pair; 2],
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
@@ -105,6 +108,7 @@ impl ConsumerMetrics {
             last_durable: late(&names::LAST_DURABLE),
             last_contact: late(&names::LAST_CONTACT),
             ready: gauge(&names::CONSUMER_READY, &own),
+            paused: gauge(&names::CONSUMER_PAUSED, &own),
             buffered_bytes: gauge(&names::BUFFERED_BYTES, &own),
             buffer_limit_bytes: gauge(&names::BUFFER_LIMIT_BYTES, &own),
             backpressure: SecondsCounter::new(counter(&names::BACKPRESSURE_SECONDS, &own)),
@@ -116,6 +120,7 @@ impl ConsumerMetrics {
             }),
             dead_letters: OnceLock::new(),
             filtered: OnceLock::new(),
+            dropped: OnceLock::new(),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -165,6 +170,16 @@ impl ConsumerMetrics {
     /// Messages that the consumer's own filter left out.
     pub fn filtered(&self) -> &Counter {
         self.filtered.get_or_init(|| counter(&names::FILTERED_MESSAGES, &self.own))
+    }
+
+    /// Shows the counter of [`ConsumerMetrics::dropped`] from now on, at 0.
+    pub fn show_dropped(&self) {
+        self.dropped();
+    }
+
+    /// Messages that the consumer's own programs left out.
+    pub fn dropped(&self) -> &Counter {
+        self.dropped.get_or_init(|| counter(&names::DROPPED_MESSAGES, &self.own))
     }
 
     /// Offsets sent to the broker, by this result.

@@ -61,6 +61,8 @@ labels! {
         Misfit = "misfit",
         /// The sink refuses them.
         Refused = "refused",
+        /// The consumer's own program (`where`, `map`) fails on them.
+        Program = "program",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
         /// new one were skipped by `on_offset_lost = "next"`.
         Recreated = "recreated",
@@ -78,6 +80,8 @@ labels! {
         Misfit = "misfit",
         /// The sink refuses them.
         Refused = "refused",
+        /// The consumer's own program (`where`, `map`) fails on them.
+        Program = "program",
     }
 }
 
@@ -166,6 +170,34 @@ labels! {
 }
 
 labels! {
+    /// Result of an attempt to reload the configuration.
+    ConfigResult {
+        /// It differs from the one before, and is in use.
+        Applied = "applied",
+        /// It is the one that is in use.
+        Unchanged = "unchanged",
+        /// It cannot be used; the one before stays in use.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Reason why the admin server refused a request.
+    RefusedReason {
+        /// It needs a token, and there was none.
+        NoToken = "no_token",
+        /// It presented another token.
+        WrongToken = "wrong_token",
+        /// It was a command, for a server without a token that other machines can reach.
+        NoneConfigured = "none_configured",
+        /// It was a command that a web page of another site had sent.
+        OtherSite = "other_site",
+        /// It was a command that needs no token, under a name that is not of the loopback interface.
+        OtherHost = "other_host",
+    }
+}
+
+labels! {
     /// Result of an attempt to have a new access token.
     TokenResult {
         /// There is a new one.
@@ -206,13 +238,15 @@ mod tests {
 
     #[test]
     fn every_set_is_closed_and_without_doubles() {
-        check::<LostReason>(7);
+        check::<LostReason>(8);
         check::<StoreResult>(3);
         check::<State>(10);
         check::<RestartReason>(10);
         check::<DropReason>(2);
         check::<SinkErrorReason>(3);
         check::<ReloadResult>(2);
+        check::<ConfigResult>(3);
+        check::<RefusedReason>(5);
         check::<TokenResult>(3);
     }
 

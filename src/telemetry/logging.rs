@@ -8,6 +8,7 @@
 mod line;
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock};
 
 use tracing::{Level, Span};
 use tracing_subscriber::EnvFilter;
@@ -16,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use line::Lines;
 
+use crate::sync::lock;
 use crate::types::{ConsumerName, StreamName};
 
 /// Variable that overrides the configured level, with a level or a list such as
@@ -49,6 +51,9 @@ pub enum LoggingError {
         /// Description of the error.
         problem: String,
     },
+    /// The filter could not be replaced.
+    #[error("the log's filter cannot be changed: {0}")]
+    Fixed(String),
     /// Logging was already set up.
     #[error("logging was set up twice in this process: {0}")]
     Twice(String),
@@ -65,20 +70,54 @@ pub fn filter_from_env(otherwise: &str) -> String {
 /// Sets up logging for the whole process, including panics. `filter` is a level, or a list of
 /// levels for parts of the program. Does not read the environment.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
-    let filter = parse(filter)?;
+    let directives = parse(filter)?;
     let lines = Lines { format, colours: colours(), priorities: is_journal() };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(directives)
         .with_writer(std::io::stderr)
         // The reader of the log may be gone (`rillway run 2>&1 | head`). Reporting that on the same
         // closed pipe would panic.
         .log_internal_errors(false)
         .fmt_fields(JsonFields::new())
         .event_format(lines)
-        .finish()
-        .try_init()
-        .map_err(|e| LoggingError::Twice(e.to_string()))?;
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.finish().try_init().map_err(|e| LoggingError::Twice(e.to_string()))?;
+    let replace =
+        move |filter| handle.reload(filter).map_err(|error| LoggingError::Fixed(error.to_string()));
+    let filter = Mutex::new(filter.to_owned());
+    // Set once: a second subscriber is refused above.
+    CURRENT.get_or_init(|| Current { filter, replace: Box::new(replace) });
     log_panics();
+    Ok(())
+}
+
+/// The filter in use, and what replaces it.
+struct Current {
+    filter: Mutex<String>,
+    replace: Box<dyn Fn(EnvFilter) -> Result<(), LoggingError> + Send + Sync>,
+}
+
+static CURRENT: OnceLock<Current> = OnceLock::new();
+
+/// The filter in use, as it was given; empty if logging is not set up.
+pub fn filter() -> String {
+    CURRENT.get().map(|current| lock(&current.filter).clone()).unwrap_or_default()
+}
+
+/// Replaces the filter while the program runs.
+///
+/// # Errors
+/// If it is no filter, or logging is not set up.
+pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
+    let directives = parse(filter)?;
+    let Some(current) = CURRENT.get() else {
+        return Err(LoggingError::Fixed("logging is not set up".to_owned()));
+    };
+    // Held over the change: the text is that of the filter in use.
+    let mut text = lock(&current.filter);
+    (current.replace)(directives)?;
+    *text = filter.to_owned();
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! - [`labels`]: the closed sets of label values.
 //! - [`consumer`]: one consumer's metrics as handles, made once, so that the hot path needs no
 //!   lookup. [`watch`]: the same for a reference that another program owns.
-//! - [`identity`]: metrics of certificates and access tokens.
+//! - [`identity`]: metrics of certificates and access tokens. [`access`]: of the admin server's callers.
+//!   [`reloads`]: of the configuration.
 //! - [`prometheus`]: the recorder from which `/metrics` is rendered.
 //! - [`page`]: all metrics as one page, without removed consumers.
 //! - [`process`]: CPU, memory and other values of the process, as `process_*`.
@@ -18,6 +19,7 @@
 //!
 //! It knows nothing of brokers, sinks or batches: it receives numbers.
 
+pub mod access;
 pub mod consumer;
 pub mod heartbeat;
 pub mod identity;
@@ -27,12 +29,14 @@ pub mod names;
 pub mod page;
 pub mod process;
 pub mod prometheus;
+pub mod reloads;
 pub mod samples;
 pub mod systemd;
 pub mod watch;
 
 pub use consumer::ConsumerMetrics;
 pub use heartbeat::{Heartbeats, Pulse};
+pub use labels::ConfigResult;
 pub use labels::{DeadReason, LostReason, RestartReason, SinkErrorReason, State, StoreResult};
 pub use page::retire;
 pub use prometheus::install;

@@ -71,6 +71,8 @@ metrics! {
     FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
         "Messages received that the consumer's own filter left out. What the broker's filter left out \
          is not received, and not counted.";
+    DROPPED_MESSAGES = "rillway_where_dropped_messages_total", Counter, Count, CONSUMER,
+        "Messages that the consumer's own programs left out: `where` was false or null, or `map` had no result.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,
@@ -112,6 +114,8 @@ metrics! {
         "Time at which the broker last answered or sent a chunk.";
     CONSUMER_READY = "rillway_consumer_ready", Gauge, Count, CONSUMER,
         "1 while the consumer works normally, else 0: /readyz gives the reason.";
+    CONSUMER_PAUSED = "rillway_consumer_paused", Gauge, Count, CONSUMER,
+        "1 while an operator has paused the consumer, else 0.";
     CONSUMER_STATE = "rillway_consumer_state", Gauge, Count, STATE,
         "1 for the state that the consumer is in, 0 for the others.";
     RESTARTS = "rillway_restarts_total", Counter, Count, REASON,
@@ -152,6 +156,15 @@ metrics! {
         "Time at which the access token in use expires, if it tells.";
     TOKEN_RENEWALS = "rillway_token_renewals_total", Counter, Count, &["token", "result"],
         "New access tokens, and failed attempts to have one, by result.";
+    CONFIG_RELOADS = "rillway_config_reloads_total", Counter, Count, &["result"],
+        "Attempts to reload the configuration, by result; with `failed`, nothing has changed.";
+    CONFIG_RELOAD_SUCCESS = "rillway_config_reload_success", Gauge, Count, &[],
+        "1 if the last attempt to load the configuration succeeded, else 0: the log and \
+         /api/v1/config say why.";
+    CONFIG_LAST_RELOAD = "rillway_config_last_reload_timestamp_seconds", Gauge, Seconds, &[],
+        "Time at which a configuration was last loaded with success, at the start or later.";
+    ADMIN_REFUSED = "rillway_admin_refused_requests_total", Counter, Count, &["reason"],
+        "Requests that the admin server refused because of who sent them, by reason.";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -176,6 +189,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 42);
+        assert_eq!(seen.len(), 48);
     }
 }

@@ -1,35 +1,26 @@
 //! TLS configurations in use, each with the contents of the files that it was made from.
 //!
-//! The files are read for each connection and compared by their contents: that notices every kind
-//! of replacement, also a symbolic link that leads elsewhere and a file that is written in place.
-//!
 //! Invariant: contents that make no usable configuration never replace one that does.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::io::Read;
-use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, pem};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{TlsError, TlsOptions, build};
-use crate::flow::trouble::Trouble;
+use crate::files::{Keep, News};
 use crate::sync::lock;
 use crate::telemetry::identity::{self, ReloadResult};
 
 /// Largest file in bytes. A bundle of all public authorities has about 250 kB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// How long a reading of the files may take before others do not wait for it any more.
-const READING_MAX: Duration = Duration::from_secs(2);
-
-/// Told when a reading has ended.
-static READ: Condvar = Condvar::new();
-
 /// The configurations of this process; one for each set of options.
-static KEPT: Mutex<Vec<(TlsOptions, Kept)>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<(TlsOptions, Arc<Keep<ClientConfig>>)>> = Mutex::new(Vec::new());
 
 /// Contents of the files of one set of options.
 pub(super) struct Files {
@@ -42,12 +33,8 @@ pub(super) struct Files {
 
 impl Files {
     fn read(options: &TlsOptions) -> Result<Files, TlsError> {
-        let content = |what: &str, path: Option<&std::path::PathBuf>| {
-            path.map(|path| {
-                read(path).map_err(|error| super::unusable(what, path, &pem::Error::Io(error)))
-            })
-            .transpose()
-        };
+        let content =
+            |what: &str, path: Option<&PathBuf>| path.map(|path| content(what, path)).transpose();
         let system = match options.ca.is_none() && !options.insecure_skip_verify {
             true => rustls_native_certs::load_native_certs().certs,
             false => Vec::new(),
@@ -59,14 +46,18 @@ impl Files {
             system,
         })
     }
+}
 
-    /// Number by which the same contents are recognised.
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&self.ca, &self.cert, &self.key).hash(&mut hasher);
-        self.system.iter().for_each(|certificate| certificate.as_ref().hash(&mut hasher));
-        hasher.finish()
+impl Hash for Files {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.ca, &self.cert, &self.key).hash(hasher);
+        self.system.iter().for_each(|certificate| certificate.as_ref().hash(hasher));
     }
+}
+
+/// The bytes of a file of this kind.
+pub(super) fn content(what: &str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    read(path).map_err(|error| super::unusable(what, path, &pem::Error::Io(error)))
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -79,64 +70,23 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// What is in use for one set of options.
-#[derive(Default)]
-struct Kept {
-    /// `None` until the files could be used once.
-    good: Option<(u64, Arc<ClientConfig>)>,
-    trouble: Trouble,
-    /// Since when the files are being read. On a file system that hangs this takes a thread, and there is
-    /// never more than one.
-    reading: Option<Instant>,
-}
-
-/// A reading of the files of these options; it ends with this.
-struct Reading<'a>(&'a TlsOptions);
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        if let Some(kept) = kept(&mut lock(&KEPT), self.0) {
-            kept.reading = None;
-        }
-        READ.notify_all();
-    }
-}
-
-fn kept<'a>(all: &'a mut Vec<(TlsOptions, Kept)>, options: &TlsOptions) -> Option<&'a mut Kept> {
-    let at = all.iter().position(|(of, _)| of == options).unwrap_or_else(|| {
-        all.push((options.clone(), Kept::default()));
-        all.len() - 1
-    });
-    all.get_mut(at).map(|(_, kept)| kept)
-}
-
-/// Begins to read, after those who do so now. Otherwise what is to be used in its place, or why nothing is.
-fn begin(options: &TlsOptions) -> Result<Reading<'_>, Result<Arc<ClientConfig>, TlsError>> {
+/// What is in use for these options.
+fn kept(options: &TlsOptions) -> Arc<Keep<ClientConfig>> {
     let mut all = lock(&KEPT);
-    let since = Instant::now();
-    loop {
-        let Some(kept) = kept(&mut all, options) else { return Err(Err(internal())) };
-        let Some(other) = kept.reading else {
-            kept.reading = Some(since);
-            drop(all);
-            return Ok(Reading(options));
-        };
-        let left = READING_MAX.saturating_sub(other.elapsed());
-        if left.is_zero() {
-            return Err(match &kept.good {
-                Some((_, config)) => Ok(Arc::clone(config)),
-                None => Err(TlsError(format!(
-                    "the certificate files are being read for {} s: does their file system hang?",
-                    other.elapsed().as_secs()
-                ))),
-            });
-        }
-        all = READ.wait_timeout(all, left).unwrap_or_else(PoisonError::into_inner).0;
+    if let Some((_, keep)) = all.iter().find(|(of, _)| of == options) {
+        return Arc::clone(keep);
     }
+    let keep = Arc::<Keep<ClientConfig>>::default();
+    all.push((options.clone(), Arc::clone(&keep)));
+    keep
 }
 
-fn internal() -> TlsError {
-    TlsError("internal error: no TLS configuration".into())
+/// The error where the files are read for ever.
+pub(super) fn hangs(since: Duration) -> TlsError {
+    TlsError(format!(
+        "the certificate files are being read for {} s: does their file system hang?",
+        since.as_secs()
+    ))
 }
 
 /// The TLS configuration of these options, made from what the files hold now; or else, where that
@@ -145,76 +95,43 @@ fn internal() -> TlsError {
 /// # Errors
 /// If the files cannot be used and never could.
 pub fn current(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
-    let reading = match begin(options) {
-        Ok(reading) => reading,
-        Err(instead) => return instead,
-    };
-    let files = Files::read(options);
-    let taken = match kept(&mut lock(&KEPT), options) {
-        Some(kept) => kept.take(options, files),
-        None => Err(internal()),
-    };
-    drop(reading);
-    taken
+    let read = || Files::read(options);
+    let (config, news) = kept(options).look(read, |files| build(options, files), hangs)?;
+    tell(&news);
+    if matches!(news, News::First) && options.insecure_skip_verify {
+        identity::tls_unverified();
+        tracing::warn!(
+            "insecure_skip_verify = true: any certificate is accepted, so whoever can redirect the \
+             connection reads and changes everything, the login included. Set tls.ca to the \
+             authority that signed the peer's certificate, and remove insecure_skip_verify"
+        );
+    }
+    Ok(config)
 }
 
-impl Kept {
-    fn take(
-        &mut self,
-        options: &TlsOptions,
-        files: Result<Files, TlsError>,
-    ) -> Result<Arc<ClientConfig>, TlsError> {
-        let print = files.as_ref().map_or(0, Files::fingerprint);
-        if let (Ok(_), Some((known, config))) = (&files, &self.good)
-            && *known == print
-        {
-            if self.trouble.over(Instant::now()).is_some() {
-                tracing::info!("the certificate files are again as they were when last used");
-            }
-            return Ok(Arc::clone(config));
+/// Logs and counts what a look at certificate files has found.
+pub(super) fn tell(news: &News<TlsError>) {
+    match news {
+        News::Same => {}
+        News::First => identity::tls_in_use(),
+        News::Restored => {
+            tracing::info!("the certificate files are again as they were when last used");
         }
-        let error = match files.and_then(|files| build(options, &files)) {
-            Ok(config) => return Ok(self.replace(options, print, config)),
-            Err(error) => error,
-        };
-        let Some((_, former)) = &self.good else { return Err(error) };
-        identity::tls_reload(ReloadResult::Failed);
-        if self.trouble.failed(&error.0, Instant::now()) {
-            tracing::warn!(
-                %error,
-                "the certificate files have changed and cannot be used: connections are made with their \
-                 former content. The files are read again for each connection; a restart before they \
-                 are mended would fail"
-            );
-        }
-        Ok(Arc::clone(former))
-    }
-
-    fn replace(
-        &mut self,
-        options: &TlsOptions,
-        print: u64,
-        config: ClientConfig,
-    ) -> Arc<ClientConfig> {
-        let config = Arc::new(config);
-        let is_first = self.good.replace((print, Arc::clone(&config))).is_none();
-        self.trouble.over(Instant::now());
-        if !is_first {
+        News::Changed => {
             identity::tls_reload(ReloadResult::Loaded);
             tracing::info!("the certificate files have changed: new connections use them");
         }
-        if is_first {
-            identity::tls_in_use();
+        News::Unusable { error, say } => {
+            identity::tls_reload(ReloadResult::Failed);
+            if *say {
+                tracing::warn!(
+                    %error,
+                    "the certificate files have changed and cannot be used: connections are made with \
+                     their former content. The files are read again for each connection; a restart \
+                     before they are mended would fail"
+                );
+            }
         }
-        if is_first && options.insecure_skip_verify {
-            identity::tls_unverified();
-            tracing::warn!(
-                "insecure_skip_verify = true: any certificate is accepted, so whoever can redirect the \
-                 connection reads and changes everything, the login included. Set tls.ca to the \
-                 authority that signed the peer's certificate, and remove insecure_skip_verify"
-            );
-        }
-        config
     }
 }
 
@@ -305,7 +222,7 @@ mod tests {
             let options = options.clone();
             move || current(&options)
         });
-        while kept(&mut lock(&KEPT), &options).unwrap().reading.is_none() {
+        while !kept(&options).is_being_read() {
             std::thread::yield_now();
         }
         for _ in 0..3 {

@@ -1,4 +1,5 @@
-//! TLS settings for outgoing connections: trusted certificates, client certificate, server name.
+//! TLS settings: of outgoing connections (trusted certificates, client certificate, server name), and of
+//! those that others open ([`ServerTls`]).
 //!
 //! [`current`] looks at the files for each connection, so that replaced ones are used by the next
 //! connection. Files that cannot be used do not replace those that can
@@ -6,6 +7,8 @@
 //! Knows nothing of the peers.
 
 mod kept;
+mod pinned;
+mod server;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +25,14 @@ use tokio_rustls::rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, crypto,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    crypto,
 };
 
 use self::kept::Files;
 pub use self::kept::current;
+pub use self::pinned::pinned;
+pub use self::server::{ServerOptions, ServerTls};
 pub use self::words::{in_words, is_of_tls};
 use crate::files;
 
@@ -57,23 +63,17 @@ fn build(options: &TlsOptions, files: &Files) -> Result<ClientConfig, TlsError> 
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError(error.to_string()))?;
     let builder = if options.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        let any = AnyCertificate { provider, only: None };
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(any))
     } else {
         builder.with_root_certificates(roots(options, files)?)
     };
     let mut config = match (&options.cert, &files.cert, &options.key, &files.key) {
         (Some(cert_path), Some(cert), Some(key_path), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_slice(key)
-                .map_err(|error| unusable("key", key_path, &error))?;
-            let chain = certificates("certificate", cert_path, cert)?;
+            let (chain, key) = identity((cert_path, cert), (key_path, key))?;
             // Also refuses a key that belongs to another certificate.
-            builder.with_client_auth_cert(chain, key).map_err(|error| {
-                TlsError(format!(
-                    "cannot use certificate {} with key {}: {error}",
-                    cert_path.display(),
-                    key_path.display()
-                ))
-            })?
+            let set = builder.with_client_auth_cert(chain, key);
+            set.map_err(|error| do_not_fit(cert_path, key_path, &error))?
         }
         (None, _, None, _) => builder.with_no_client_auth(),
         _ => return Err(TlsError("tls.cert and tls.key go together".into())),
@@ -83,22 +83,42 @@ fn build(options: &TlsOptions, files: &Files) -> Result<ClientConfig, TlsError> 
     Ok(config)
 }
 
+/// A certificate chain and its key, out of the contents of these files.
+fn identity(
+    (cert_path, cert): (&Path, &[u8]),
+    (key_path, key): (&Path, &[u8]),
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(key);
+    let key = key.map_err(|error| unusable("key", key_path, &error))?;
+    Ok((certificates("certificate", cert_path, cert)?, key))
+}
+
+fn do_not_fit(cert: &Path, key: &Path, error: &Error) -> TlsError {
+    let (cert, key) = (cert.display(), key.display());
+    TlsError(format!("cannot use certificate {cert} with key {key}: {error}"))
+}
+
 fn roots(options: &TlsOptions, files: &Files) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     match (&options.ca, &files.ca) {
-        (Some(path), Some(pem)) => {
-            for certificate in certificates("CA certificate", path, pem)? {
-                store.add(certificate).map_err(|error| {
-                    TlsError(format!("CA certificate in {}: {error}", path.display()))
-                })?;
-            }
-        }
+        (Some(path), Some(pem)) => return authorities(path, pem),
         _ => {
             store.add_parsable_certificates(files.system.clone());
             if store.is_empty() {
                 return Err(TlsError("this system has no trusted certificates; install ca-certificates or set tls.ca".into()));
             }
         }
+    }
+    Ok(store)
+}
+
+/// The authorities in the contents of this file.
+fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates("CA certificate", path, pem)? {
+        store
+            .add(certificate)
+            .map_err(|error| TlsError(format!("CA certificate in {}: {error}", path.display())))?;
     }
     Ok(store)
 }
@@ -124,20 +144,29 @@ fn unusable(what: &str, path: &Path, error: &pem::Error) -> TlsError {
     TlsError(format!("cannot use {what} {}: {error}", path.display()))
 }
 
-/// For `insecure_skip_verify`: accepts any certificate, but the peer must hold its key.
+/// Accepts any certificate, for `insecure_skip_verify`; or only one, whatever its names and its dates are.
+/// The peer must hold its key.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    only: Option<CertificateDer<'static>>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        presented: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: rustls_pki_types::UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        match &self.only {
+            Some(only) if only != presented => {
+                Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -146,7 +175,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -155,10 +184,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of the rest of the crate. Newtypes keep a bare `u64` or `String` from being passed
 //! as the wrong argument.
 
+pub mod bearer;
 pub mod column;
 pub mod file_name;
 pub mod table_name;

@@ -18,7 +18,7 @@ pub(super) fn neighbour(offset: u64) -> Vec<u8> {
 }
 
 /// The message at this offset.
-pub(super) fn message(seed: u64, offset: u64) -> Vec<u8> {
+pub(crate) fn message(seed: u64, offset: u64) -> Vec<u8> {
     if is_neighbour(offset) {
         return neighbour(offset);
     }

@@ -8,7 +8,7 @@
 //! ANY_MESSAGES=80000 cargo test --test all any_message:: -- --nocapture
 //! ```
 
-mod generate;
+pub(crate) mod generate;
 mod old_protocol;
 
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{durable, subscribed};
+use super::{durable, read_from, subscribed};
 use crate::common::cluster::{Cluster, SteadyLoad, within};
 use crate::common::daemon::Home;
 use crate::common::streams;
@@ -17,14 +17,6 @@ const WATCHED: Duration = Duration::from_secs(25);
 /// Longest pause of a partition that has nothing to do with the frozen node. A node that is asked where a
 /// stream is, while another one is frozen, does nothing else on that connection for 10 to 40 s.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
-
-/// The port in the last line about a subscription to this stream.
-fn read_from(home: &Home, cluster: &Cluster, stream: &str) -> Option<usize> {
-    let log = home.log();
-    let line = log.lines().rfind(|l| l.contains("subscribed") && l.contains(stream))?;
-    let at = |port: u16| line.contains(&format!("localhost:{port}"));
-    cluster.nodes.iter().position(|node| at(node.stream_port))
-}
 
 pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
     let (super_stream, partitions) =
@@ -46,8 +38,9 @@ pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
         partitions.iter().all(|p| rows.get(&key(p)).is_some_and(|at| *at > 500)).then_some(())
     })
     .await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.stream_port).collect();
     let from: Vec<_> =
-        partitions.iter().map(|p| read_from(&home, cluster, p).expect("it subscribed")).collect();
+        partitions.iter().map(|p| read_from(&home, &ports, p).expect("it subscribed")).collect();
     // A node that leaves something to watch, leads others of the partitions, whose stored offsets it keeps,
     // and that as many as can be are read from.
     let disturbed = |node: usize| from.iter().filter(|at| **at == node).count();

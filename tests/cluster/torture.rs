@@ -8,6 +8,7 @@
 //! ```
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -288,7 +289,7 @@ impl Stage {
             .await;
         }
         eventually("all rows are there", Duration::from_secs(60), || async {
-            let there = rows(&home).len() as u64;
+            let there = rows(&home.path("rows.db")).len() as u64;
             println!("{there} of {total} rows");
             (there >= total).then_some(())
         })
@@ -300,7 +301,7 @@ impl Stage {
         for (partition, total) in &totals[1..] {
             exact(partition, &lines(&home, SUPER, partition), *total);
         }
-        exact(SQLITE, &rows(&home), total);
+        exact(SQLITE, &rows(&home.path("rows.db")), total);
         let messages: u64 = totals.iter().map(|(_, total)| total).sum();
         report(version, faults, messages, &measured);
         drop(cluster);
@@ -308,7 +309,7 @@ impl Stage {
 }
 
 /// Numbers of the messages in these segments, in order.
-fn lines(home: &Home, dir: &str, stream: &str) -> Vec<u64> {
+pub(super) fn lines(home: &Home, dir: &str, stream: &str) -> Vec<u64> {
     let mut numbers = Vec::new();
     for path in home.segments(dir, stream) {
         for line in BufReader::new(std::fs::File::open(path).unwrap()).lines() {
@@ -322,9 +323,8 @@ fn lines(home: &Home, dir: &str, stream: &str) -> Vec<u64> {
 }
 
 /// Numbers of the messages in the table, in order.
-fn rows(home: &Home) -> Vec<u64> {
+pub(super) fn rows(path: &Path) -> Vec<u64> {
     let read = || -> rusqlite::Result<Vec<u64>> {
-        let path = home.path("rows.db");
         let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let mut all = database.prepare("SELECT body FROM rows ORDER BY \"offset\"")?;
         let body = all.query_map([], |row| row.get::<_, String>(0))?;
@@ -340,7 +340,7 @@ fn rows(home: &Home) -> Vec<u64> {
     })
 }
 
-fn exact(what: &str, numbers: &[u64], total: u64) {
+pub(super) fn exact(what: &str, numbers: &[u64], total: u64) {
     assert_none_lost(what, numbers, total);
     let twice = numbers.len() as u64 - total;
     assert!(twice == 0, "{what}: {twice} duplicated, and none lost of {total}");

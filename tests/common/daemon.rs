@@ -250,9 +250,19 @@ impl Daemon {
 
     /// GET (or POST) on the admin server: status and body; `None` while it does not answer.
     pub(crate) async fn http(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        let (admin, request) = (
-            self.admin,
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        self.http_with(method, path, "").await
+    }
+
+    /// The same with more headers: lines that end with `\r\n`.
+    pub(crate) async fn http_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> Option<(u16, String)> {
+        let admin = self.admin;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n{headers}\r\n"
         );
         super::broker::blocking(move || {
             let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2)).ok()?;

@@ -31,9 +31,9 @@ async fn malformed_requests_do_not_reach_a_route_and_harm_nobody() {
 #[tokio::test]
 async fn large_bodies_are_refused_and_small_ones_ignored() {
     let server = Server::start(Scripted::default(), Limits::default()).await;
-    let post = |length: u64| {
+    let post = |length: usize| {
         format!(
-            "POST /api/v1/consumers/away/commit HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+            "POST /api/v1/consumers/away/commit HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
         )
     };
     // Announced, and never sent: nobody waits for it.
@@ -93,7 +93,10 @@ async fn idle_or_slow_clients_do_not_block_others() {
         ("idle after an answer", GET),
         ("in the midst of a head", b"GET /metrics HTTP/1.1\r\nhost:"),
         ("not reading its answers", &b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500)),
-        ("waiting for a commit", b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: x\r\n\r\n"),
+        (
+            "waiting for a commit",
+            b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ),
     ];
     for (what, request) in requests {
         let mut held = Vec::new();
@@ -123,7 +126,9 @@ async fn a_running_request_outlives_idle_connections() {
     let scripted = Scripted { commit_never_ends: true, ..Scripted::default() };
     let server = Server::start(scripted, limits).await;
     let mut busy = server.connect().await;
-    busy.write_all(b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    busy.write_all(b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
     while server.overview.commits.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
@@ -149,7 +154,9 @@ async fn shutdown_waits_for_no_idle_client_and_not_long_for_others() {
     let mut first = [0; 12];
     idle.read_exact(&mut first).await.unwrap();
     let mut busy = server.connect().await;
-    busy.write_all(b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    busy.write_all(b"POST /api/v1/consumers/x/commit HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
     while server.overview.commits.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
@@ -179,7 +186,7 @@ fn the_probe_waits_no_longer_than_its_limit() {
     let address = silent.local_addr().unwrap();
     let limit = Duration::from_millis(200);
     let began = Instant::now();
-    let error = probe::probe_within(limit, address, "/livez").unwrap_err().to_string();
+    let error = Client::new(address).call("GET", "/livez", "", limit).unwrap_err().to_string();
     let took = began.elapsed();
     assert!(took >= limit && took < Duration::from_secs(5), "{took:?}");
     assert!(error.contains(&address.to_string()) && error.contains("in time"), "{error}");

@@ -44,6 +44,9 @@ impl fmt::Display for Plan {
             )?;
         }
         writeln!(f, "admin:   {}", self.admin.as_deref().unwrap_or("off"))?;
+        for concern in &self.admin_concerns {
+            writeln!(f, "         NOTE: {concern}")?;
+        }
         if self.consumers.is_empty() {
             return self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"));
         }
@@ -80,6 +83,13 @@ impl fmt::Display for ConsumerPlan {
         }
         if let Some(filter) = &self.filter {
             writeln!(f, "  filter:     {filter}")?;
+        }
+        for (key, program) in [("where", &self.keep), ("map", &self.reshape)] {
+            if let Some(program) = program {
+                // Indented, where it has several lines.
+                let program = program.trim().replace('\n', "\n              ");
+                writeln!(f, "  {:<11} {program}", format!("{key}:"))?;
+            }
         }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,

@@ -26,18 +26,20 @@ const AHEAD: usize = 64;
 
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Letter {
+pub(in crate::cli) struct Letter {
     /// Offset of the original message.
-    pub(super) offset: Offset,
+    pub(in crate::cli) offset: Offset,
     pub(super) timestamp: Timestamp,
     pub(super) reason: String,
+    /// Why it is bad; `None` if that is missing.
+    pub(super) error: Option<String>,
     /// The message as its publisher encoded it.
     pub(super) message: Vec<u8>,
 }
 
 /// Destination of a consumer's dead letters.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(in crate::cli) struct Source {
     consumer: ConsumerName,
     stream: StreamName,
     place: Place,
@@ -61,11 +63,14 @@ impl fmt::Display for Source {
 type Read = Result<Letter, Failure>;
 
 impl Source {
-    pub(super) fn of(config: &Config, consumer: &ConsumerConfig) -> Result<Source, Failure> {
+    pub(in crate::cli) fn of(
+        config: &Config,
+        consumer: &ConsumerConfig,
+    ) -> Result<Source, Failure> {
         let name = consumer.name.as_str();
         let Some(sink) = &consumer.dead_letter else {
             return Err(Failure::Usage(format!(
-                "consumer {name:?} has no dead letters: its on_bad_message is not \"dead_letter\""
+                "consumer {name:?} has no dead letters: it has no `dead_letter`"
             )));
         };
         let place = match sink.readable() {
@@ -87,7 +92,7 @@ impl Source {
     }
 
     /// The dead letters, in the order in which they were written. The last item may be an error.
-    pub(super) fn read(&self) -> mpsc::Receiver<Read> {
+    pub(in crate::cli) fn read(&self) -> mpsc::Receiver<Read> {
         let (to, letters) = mpsc::channel(AHEAD);
         let source = self.clone();
         match source.place.clone() {
@@ -198,6 +203,7 @@ fn from_message(
         offset: Offset(offset),
         timestamp: Timestamp(timestamp),
         reason: reason.to_owned(),
+        error: text("x-rillway-error").map(str::to_owned),
         message: carried(&message).map_err(|error| error.to_string())?.into_owned(),
     }))
 }
@@ -217,6 +223,8 @@ struct Line<'a> {
 struct Annotations<'a> {
     #[serde(rename = "x-rillway-reason")]
     reason: Cow<'a, str>,
+    #[serde(rename = "x-rillway-error", default)]
+    error: Option<String>,
     #[serde(rename = "x-rillway-consumer")]
     consumer: Cow<'a, str>,
     #[serde(rename = "x-rillway-timestamp", borrow)]
@@ -242,6 +250,7 @@ fn from_line(line: &str, consumer: &ConsumerName) -> Result<Option<Letter>, Stri
         offset: Offset(line.offset),
         timestamp: timestamp(why.timestamp.get())?,
         reason: why.reason.into_owned(),
+        error: why.error,
         message,
     }))
 }

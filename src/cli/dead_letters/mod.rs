@@ -1,4 +1,4 @@
-//! `rillway dead-letters`: counts a consumer's dead letters, and replays them through the
+//! `rillway dead-letters`: counts a consumer's dead letters, prints them, and replays them through the
 //! consumer's sink.
 //!
 //! Dead letters are read from NDJSON files or a stream. A running daemon may write more at the same
@@ -7,6 +7,7 @@
 pub(super) mod letters;
 mod progress;
 mod replay;
+mod show;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -27,6 +28,8 @@ pub(super) struct DeadLettersArgs {
 enum Command {
     /// Count a consumer's dead letters, by reason, with the offsets of the first and the last
     List(Of),
+    /// Print a consumer's dead letters: why each is bad, and its original message
+    Show(show::ShowArgs),
     /// Write the original messages to the consumer's sink again, each once
     Replay(Of),
 }
@@ -46,11 +49,17 @@ pub(super) async fn dead_letters(
     args: DeadLettersArgs,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let (Command::List(of) | Command::Replay(of)) = &args.command;
+    let (Command::List(of) | Command::Replay(of) | Command::Show(show::ShowArgs { of, .. })) =
+        &args.command;
     let consumer = &find(&config, of)?;
     let source = Source::of(&config, consumer)?;
+    if let Command::Show(args) = &args.command {
+        return show::show(consumer, &source, args, as_json).await;
+    }
     let summary = Summary::of(&source).await?;
     match args.command {
+        // Answered above.
+        Command::Show(_) => Ok(()),
         Command::List(_) => write(&told(consumer, &source, &summary, as_json)),
         Command::Replay(_) => {
             let done = replay::replay(&config, consumer, &source, &summary).await?;
@@ -71,13 +80,18 @@ pub(super) async fn dead_letters(
     }
 }
 
+/// The consumer of this name.
+pub(super) fn named<'a>(config: &'a Config, name: &str) -> Result<&'a ConsumerConfig, Failure> {
+    config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
+        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
+        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
+    })
+}
+
 /// The consumer, of the one stream whose dead letters are meant.
 fn find(config: &Config, of: &Of) -> Result<ConsumerConfig, Failure> {
     let name = of.consumer.as_str();
-    let consumer = config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
-        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
-        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
-    })?;
+    let consumer = named(config, name)?;
     match (&of.partition, consumer.is_super_stream) {
         (Some(partition), true) => Ok(consumer.of_stream(Some(&partition.as_str().into()))),
         (None, false) => Ok(consumer.of_stream(None)),

@@ -182,6 +182,7 @@ mod tests {
                 offset: Offset(offset),
                 timestamp: Timestamp(at),
                 reason: "misfit".to_owned(),
+                error: None,
                 message: Vec::new(),
             });
         }

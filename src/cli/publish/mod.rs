@@ -10,7 +10,6 @@ mod elder;
 mod envelope;
 mod generate;
 mod input;
-mod progress;
 mod sender;
 mod session;
 
@@ -22,10 +21,10 @@ use tokio::sync::mpsc;
 pub use args::PublishArgs;
 
 use super::exit::Failure;
+use super::progress::Progress;
 use super::schema::write;
 use crate::config::BrokerConfig;
 use input::{Feed, InputError};
-use progress::Progress;
 use sender::{Limits, Sender};
 use session::Target;
 
@@ -59,7 +58,7 @@ pub async fn publish(broker: BrokerConfig, args: PublishArgs, json: bool) -> any
     let target = Target::new(broker, &args.stream)?;
     let started = Instant::now();
     let mut sender = Sender::new(target, limits(&args));
-    let progress = Progress::new(args.generate, args.quiet);
+    let progress = Progress::new(args.generate, "confirmed", args.quiet);
     // Connects before any input is read: the stream exists and can be written to.
     sender.connect(args.create).await?;
     let (to, runs) = mpsc::channel(RUNS_WAITING_MAX);

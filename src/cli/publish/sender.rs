@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::Counts;
 use super::input::{Item, Run};
-use super::progress::Progress;
 use super::session::{Event, Session, SessionError, Target};
 use crate::cli::exit::Failure;
+use crate::cli::progress::Progress;
 
 /// Largest frame in bytes, except for a single larger message. Below the usual frame_max.
 const FRAME_BYTES_MAX: usize = 512 << 10;
@@ -264,7 +264,7 @@ impl Sender {
         for id in ids {
             self.counts.confirmed += u64::from(self.settle(*id));
         }
-        progress.confirmed(self.counts.confirmed);
+        progress.at(self.counts.confirmed);
     }
 
     fn refused(&mut self, refused: Vec<(u64, ResponseCode)>, progress: &Progress) {

@@ -25,6 +25,7 @@ fn env(credentials: &Path) -> Env {
         ("S3_SECRET", "x".to_owned()),
         ("RABBITMQ_URI", "rabbitmq-stream://h".to_owned()),
         ("INGEST_TOKEN", "x".to_owned()),
+        ("ADMIN_TOKEN", "x".repeat(64)),
         ("CREDENTIALS_DIRECTORY", credentials.display().to_string()),
     ])
 }
@@ -162,7 +163,8 @@ fn the_reference_shows_the_defaults() {
                  sink = { type = \"null\" }\n";
     let sinks: String = SINKS.iter().map(|about| least(about())).collect();
     std::fs::write(file.path(), format!("{first}{sinks}")).unwrap();
-    assert_eq!(shown, file.load(&Env::default()).unwrap());
+    let defaults = file.load(&Env::default()).unwrap();
+    assert_eq!(shown, Config { sha256: shown.sha256.clone(), ..defaults });
     assert_eq!(shown.consumers.len(), 1 + SINKS.len());
 }
 
@@ -243,7 +245,16 @@ fn every_key_of_the_schema_is_described() {
                         }
                     }
                 }
-                map.iter().for_each(|(key, value)| undescribed(value, &format!("{at}/{key}"), out));
+                for (key, value) in map {
+                    let at = format!("{at}/{key}");
+                    match value.as_object().filter(|_| key == "properties") {
+                        // One of them may have this name too.
+                        Some(keys) => {
+                            keys.values().for_each(|schema| undescribed(schema, &at, out))
+                        }
+                        None => undescribed(value, &at, out),
+                    }
+                }
             }
             serde_json::Value::Array(list) => list.iter().for_each(|v| undescribed(v, at, out)),
             _ => {}

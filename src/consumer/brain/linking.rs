@@ -202,6 +202,10 @@ impl<W: Caller> Brain<W> {
             return self.begin_anew(Anew { from: None, is_new_history: true, ..anew }, now);
         }
         self.reading.doubts.clear();
+        let is_moved_back = plan.origin == Some(Origin::Beginning) && stored >= plan.wanted;
+        if stored.is_some() && is_moved_back {
+            self.storing.supersede();
+        }
         self.storing.observed(stored);
         if plan.verify.is_some() && !planted!(self, TrustsNewConnection) {
             // The chunk that holds the position arrives first, and confirms it.

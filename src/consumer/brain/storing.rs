@@ -206,6 +206,11 @@ impl<W: Caller> Storing<W> {
         self.commit.observed(stored);
     }
 
+    /// The position was moved back: the offset on the broker does not count.
+    pub(in crate::consumer) fn supersede(&mut self) {
+        self.commit.supersede();
+    }
+
     /// Stores nothing until the stream has confirmed the position.
     pub(in crate::consumer) fn suspend(&mut self) {
         if !planted!(self, StoresWhileSuspended) {

@@ -45,7 +45,7 @@ fn files_of_earlier_versions_are_read() {
     let archiver = of(dir.path(), "archiver", "events");
     let read = |spec: &Spec| StateFile::of(spec).read().unwrap();
     assert_eq!(read(&archiver), Some(Memory::Position(position)));
-    let beginning = Beginning { at: Offset(7), behind: None, instead_of: None };
+    let beginning = Beginning { at: Offset(7), behind: None, instead_of: None, moved: None };
     let other = of(dir.path(), "other", "events");
     assert_eq!(read(&other), Some(Memory::Beginning(beginning)));
     let noted = DeadLetterIndex::open(&archiver, Some(Offset(17))).unwrap();

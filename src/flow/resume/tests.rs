@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::flow::beginning::Moved;
 
 fn chunk(first: u64) -> ChunkId {
     ChunkId { first_offset: Offset(first), epoch: 1, timestamp: Timestamp(7), crc: 9 }
@@ -15,7 +16,7 @@ fn at(offset: u64, first: u64) -> Checkpoint {
 }
 
 fn began(at: u64) -> Beginning {
-    Beginning { at: Offset(at), behind: None, instead_of: None }
+    Beginning { at: Offset(at), behind: None, instead_of: None, moved: None }
 }
 
 fn stream(first: u64) -> Known {
@@ -95,6 +96,41 @@ fn a_beginning_that_replaces_a_stored_offset_goes_before_it() {
     let stored = |offset| stand(&Known { stored: Some(Offset(offset)), ..remembering(anew, 0) });
     assert_eq!(stored(19), Ok(Standing::Beginning(anew)));
     assert_eq!(stored(25).unwrap().origin(), Some(Origin::Broker));
+}
+
+/// What a move replaces counts for nothing, whatever of it is moved already; what was reached since counts.
+#[test]
+fn a_move_counts_from_its_state_file_on() {
+    for to in [0, 1, 50, 300] {
+        let over = Some(Offset(90));
+        let moving = Beginning {
+            instead_of: Some(at(100, 95)),
+            moved: Some(Moved { over, sink_is_behind: true }),
+            ..began(to)
+        };
+        let known = |own: Option<u64>, stored: Option<u64>, moving| Known {
+            own: own.map(|offset| (Origin::Sink, at(offset, 95))),
+            stored: stored.map(Offset),
+            ..remembering(moving, 0)
+        };
+        // Nothing of it is moved, then the sink, then the broker's offset; in any order.
+        let before = to.checked_sub(1);
+        for own in [Some(100), before, None] {
+            for stored in [Some(90), before.or(Some(90))] {
+                let standing = stand(&known(own, stored, moving));
+                assert_eq!(standing, Ok(Standing::Beginning(moving)), "{to} {own:?} {stored:?}");
+            }
+        }
+        // A sink without a position, and a reference without a stored offset.
+        let new = Beginning {
+            instead_of: None,
+            moved: Some(Moved { over: None, sink_is_behind: false }),
+            ..began(to)
+        };
+        assert_eq!(stand(&known(None, None, new)), Ok(Standing::Beginning(new)));
+        let reached = stand(&known(None, Some(to + 7), new)).unwrap();
+        assert_eq!(reached.wanted(), Some(Offset(to + 8)));
+    }
 }
 
 #[test]

@@ -43,4 +43,5 @@ mod tests;
 
 pub use self::changes::{Change, Changes};
 pub use self::declared::{BodyAs, Columns, POSITION_COLUMNS};
-pub use self::value::Value;
+pub use self::lookup::json_of_body;
+pub use self::value::{Value, value_as_json};

@@ -107,6 +107,10 @@ pub(super) fn keeps_position(sink: &dyn Sink) -> bool {
     matches!(sink.guarantee(), Guarantee::ExactlyOnce | Guarantee::EffectivelyOnce)
 }
 
+pub(super) async fn position_of(sink: &mut dyn Sink) -> Result<Option<Checkpoint>, String> {
+    sink.position().await.map_err(|error| format!("no position: {error}"))
+}
+
 pub(super) async fn stands_at(
     medium: &impl Medium,
     sink: &mut dyn Sink,
@@ -116,6 +120,6 @@ pub(super) async fn stands_at(
     if let Some(expected) = expected.as_mut().filter(|_| medium.takes_records_one_by_one()) {
         expected.chunk = None;
     }
-    let found = sink.position().await.map_err(|error| format!("no position: {error}"))?;
+    let found = position_of(sink).await?;
     ensure(found == expected, || format!("stands at {found:?}, not {expected:?}"))
 }

@@ -1,11 +1,11 @@
 //! Acknowledged batches are stored, with the position.
 
 use crate::flow::batch::Batch;
-use crate::types::{Offset, StreamName};
+use crate::types::{Checkpoint, Offset, StreamName};
 
 use super::{
-    Answer, Medium, Outcome, STREAM, batch, close, ensure, in_short, message, open, part, shows,
-    stands_at, write,
+    Answer, Medium, Outcome, STREAM, batch, close, ensure, in_short, keeps_position, message, open,
+    part, position_of, shows, stands_at, write,
 };
 
 /// Every acknowledged batch is visible, once, in order, and still is after a reopening.
@@ -162,4 +162,43 @@ pub async fn takes_a_new_history(medium: &mut impl Medium) -> Answer {
         }
         _ => Ok(Outcome::Yes),
     }
+}
+
+/// An operator moves the position: back, forward, and before the first message. What is written next begins
+/// there, though the sink had some of it; and so it is after it was closed.
+///
+/// # Errors
+/// The reason of a failure.
+pub async fn moves_where_it_is_told(medium: &mut impl Medium) -> Answer {
+    let mut sink = open(medium).await?;
+    write(&mut *sink, batch(10..20)).await?;
+    for (to, next) in [(Some(14), 15..22), (Some(40), 41..43), (None, 0..3), (Some(1), 2..4)] {
+        let position = to.map(|offset| Checkpoint { offset: Offset(offset), chunk: None });
+        let before = position_of(&mut *sink).await?;
+        let is_forward = before.map(|before| before.offset) < to.map(Offset);
+        let moved = sink.move_to(position).await.map_err(|error| format!("to {to:?}: {error}"))?;
+        let keeps = keeps_position(&*sink);
+        // A sink whose position follows from its data has none, or its former, lower one.
+        let follows = moved.is_none() || (moved == before && is_forward);
+        ensure(if keeps { moved == position || follows } else { moved.is_none() }, || {
+            format!("moved to {to:?}, and is at {moved:?}")
+        })?;
+        close(sink).await?;
+        sink = open(medium).await?;
+        let again = position_of(&mut *sink).await?;
+        ensure(again == moved, || format!("moved to {to:?}: at {moved:?}, then at {again:?}"))?;
+        let next = batch(next);
+        let reached = next.checkpoint();
+        write(&mut *sink, next).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
+        close(sink).await?;
+        sink = open(medium).await?;
+        stands_at(medium, &mut *sink, Some(reached)).await?;
+    }
+    close(sink).await?;
+    let found = medium.visible().await;
+    ensure(found.is_none_or(|found| (0..4).all(|offset| found.contains(&offset))), || {
+        "what was written after a move is not shown".to_owned()
+    })?;
+    Ok(Outcome::Yes)
 }

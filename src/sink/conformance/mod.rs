@@ -44,7 +44,7 @@ pub use self::abandoned::{
     is_ready, survives_abandonment, survives_being_closed_anywhere, survives_being_dropped_anywhere,
 };
 use self::asking::{
-    attempt, close, ensure, in_short, keeps_position, open, open_again, shows,
+    attempt, close, ensure, in_short, keeps_position, open, open_again, position_of, shows,
     shows_despite_trouble, stands_at, write,
 };
 pub use self::bad::{names_every_bad_record, names_so_many_at_once};
@@ -52,7 +52,7 @@ pub use self::batches::{BAD_MESSAGE, STREAM, batch, batch_of, batch_with_bad, me
 pub use self::held::{gives_up_what_is_held, holds_until_flushed, repeats_a_failed_flush};
 pub use self::keeps::{
     closes_twice, covers_excluded_records, finds_its_position_again, flushes_nothing,
-    keeps_what_it_acknowledges, takes_a_new_history, takes_gaps,
+    keeps_what_it_acknowledges, moves_where_it_is_told, takes_a_new_history, takes_gaps,
 };
 pub use self::owners::{lets_one_owner_write, lets_one_owner_write_the_same};
 pub use self::parts::{tells_of_durable_parts_in_order, winds_up_what_it_has_begun};
@@ -223,6 +223,7 @@ pub async fn all<M: Medium>(fresh: impl Fn() -> M) -> Result<Told, String> {
         finds_its_position_again
         covers_excluded_records
         takes_a_new_history
+        moves_where_it_is_told
         flushes_nothing
         closes_twice
         refuses_repeats

@@ -24,6 +24,7 @@ enum Defect {
     NeverGivesUp,
     WritesAfterATakeover,
     WritesOverTheOldHistory,
+    MovesInItsMemoryOnly,
     StopsAtTheFirstBadRecord,
     NamesAnyNumber,
     TellsOfPartsTooEarly,
@@ -215,6 +216,13 @@ impl Sink for Memory {
         Ok(())
     }
 
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        if !self.is(Defect::MovesInItsMemoryOnly) {
+            self.store().at = to;
+        }
+        Ok(to)
+    }
+
     async fn close(&mut self) -> Result<(), SinkError> {
         self.held.clear();
         Ok(())
@@ -298,6 +306,7 @@ async fn each_defect_is_caught_by_the_question_that_is_meant_for_it() {
     for (holds, defect, question) in [
         (false, Defect::ForgetsWhatItAcknowledged, "keeps_what_it_acknowledges"),
         (false, Defect::WritesOverTheOldHistory, "takes_a_new_history"),
+        (false, Defect::MovesInItsMemoryOnly, "moves_where_it_is_told"),
         (false, Defect::TakesRepeats, "refuses_repeats"),
         (false, Defect::StopsAtTheFirstBadRecord, "names_every_bad_record"),
         (false, Defect::NamesAnyNumber, "names_so_many_at_once"),

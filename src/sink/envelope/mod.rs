@@ -33,7 +33,7 @@ mod tests;
 
 use crate::flow::batch::Batch;
 use crate::sink::{BadRecord, undecodable};
-use crate::types::{StreamName, Timestamp};
+use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::{AmqpError, Body, Data, Map, Message, Sequences, Value, single_data};
 use crate::wire::block::Record;
 
@@ -95,6 +95,16 @@ impl Envelope {
             out.truncate(start);
             undecodable(record.offset, &error)
         })
+    }
+
+    /// Offset in a line that this envelope wrote; `None` for any other text, and for bare bodies.
+    pub fn offset_of(&self, line: &[u8]) -> Option<Offset> {
+        let Format::Ndjson(Line { head, .. }) = &self.format else { return None };
+        let rest = line.strip_prefix(&**head)?;
+        let digits = rest.split(|byte| !byte.is_ascii_digit()).next()?;
+        // A number that ends with the line may be torn.
+        rest.get(digits.len())?;
+        std::str::from_utf8(digits).ok()?.parse().ok().map(Offset)
     }
 
     /// Appends every record of the batch, or none: then it returns all bad records.

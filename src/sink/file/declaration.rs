@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::audit::FileAuditor;
 use super::{Compression, FileOptions, FileSettings, FileSink, committed};
 use crate::settings::format::Compression as Choice;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
     bad_records_up_to_the_limit,
@@ -78,6 +80,19 @@ impl Declaration for FileSettings {
 
     fn readable(&self) -> Option<Readable> {
         Some(Readable::Files(self.dir.clone()))
+    }
+
+    fn read_again(&self) -> &'static str {
+        "are written again: segments that begin at the new position or behind it are renamed to NAME.aside and stay; of \
+         the segment before them, the messages from the new position on are in the folder twice"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::By(Box::new(FileAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

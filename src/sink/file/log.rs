@@ -110,16 +110,16 @@ impl<S: Storage> Log<S> {
         written
     }
 
-    /// Begins a new incarnation of the stream: nothing is committed, and the old segments are
-    /// renamed. After a crash in between, the position has no checkpoint, and the next start
-    /// renames them.
-    pub(super) fn restart(&mut self) -> Result<(), SinkError> {
+    /// Moves the position. The next batch begins a new segment; those that begin behind the position are
+    /// renamed. After a crash in between, the next start renames them. With `None`, nothing is committed:
+    /// a new incarnation of the stream, or its first message again.
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         if self.open.is_none() {
             self.restore()?;
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         let mut state = open.position.durable().state().clone();
-        (state.checkpoint, state.tail) = (None, None);
+        (state.checkpoint, state.tail) = (to, None);
         let committed = open.position.commit(&mut self.storage, state);
         self.durable = open.position.durable().clone();
         let settled =

@@ -74,6 +74,7 @@
 //!
 //! Knows nothing of brokers, retries or metrics.
 
+mod audit;
 mod compression;
 mod declaration;
 mod disk;
@@ -91,6 +92,8 @@ mod storage;
 mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod move_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -292,7 +295,12 @@ impl Sink for FileSink {
 
     async fn restart(&mut self) -> Result<(), SinkError> {
         tracing::warn!(folder = %self.folder.display(), "the stream was re-created: the old segments are renamed");
-        self.run(Log::restart).await?
+        self.run(|log| log.move_to(None)).await?
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.run(move |log| log.move_to(to)).await??;
+        self.position().await
     }
 
     /// Releases the folder after the current write has ended: the caller sets the time limit.

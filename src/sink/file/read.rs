@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use super::error::Tried;
 use super::{position, segment};
 use crate::sink::SinkError;
-use crate::types::StreamName;
+use crate::types::{Offset, StreamName};
 
 /// A segment, and its number of committed bytes (`None`: all).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     path: PathBuf,
+    first: Offset,
     bytes: Option<u64>,
 }
 
@@ -26,22 +27,22 @@ pub struct Segment {
 pub fn segments(dir: &Path, stream: &StreamName) -> Result<Vec<Segment>, SinkError> {
     let folder = dir.join(segment::folder(stream));
     let Some(state) = position::look(&folder)? else { return Ok(Vec::new()) };
-    let (Some(checkpoint), Some(tail)) = (state.checkpoint, state.tail) else {
-        return Ok(Vec::new());
-    };
+    let Some(checkpoint) = state.checkpoint else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).tried("list", || folder.clone())? {
         let name = entry.tried("list", || folder.clone())?.file_name();
         let Some(name) = name.to_str().map(str::to_owned) else { continue };
-        let first = segment::parse(&name).map(|(first, _)| first);
-        if first.is_some_and(|first| first <= checkpoint.offset) {
-            names.push(name);
+        let Some((first, _)) = segment::parse(&name) else { continue };
+        if first <= checkpoint.offset {
+            names.push((name, first));
         }
     }
     names.sort();
-    let segment = |name: String| {
-        let bytes = (name == tail.segment).then_some(tail.bytes);
-        Segment { path: folder.join(name), bytes }
+    let segment = |(name, first): (String, Offset)| {
+        // None is the tail right after the position was moved.
+        let tail = state.tail.as_ref().filter(|tail| tail.segment == name);
+        let bytes = tail.map(|tail| tail.bytes);
+        Segment { path: folder.join(name), first, bytes }
     };
     Ok(names.into_iter().map(segment).collect())
 }
@@ -50,6 +51,11 @@ impl Segment {
     /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// First offset of the batch with which it begins.
+    pub fn first_offset(&self) -> Offset {
+        self.first
     }
 
     /// True if its lines are NDJSON.

@@ -7,6 +7,7 @@ use super::settings::{HttpCompression, HttpFormat, HttpMethod};
 use super::{BodyFormat, HttpOptions, HttpSettings, HttpSink, HttpTls, Method, examine};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::BAD_RECORDS_MAX;
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
     at_most_of_joined,
@@ -82,6 +83,17 @@ impl Declaration for HttpSettings {
 
     fn readable(&self) -> Option<Readable> {
         None
+    }
+
+    fn read_again(&self) -> &'static str {
+        "are sent again, with the same stream and offset: an upsert on both makes that harmless"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "a web service does not show what it holds: compare on its side, by the stream and offset of each message"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

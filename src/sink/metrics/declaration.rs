@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::settings::{MetricSettings, MetricType};
 use super::{MetricKind, MetricOptions, MetricsSettings, MetricsSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
 };
@@ -92,6 +93,17 @@ impl Declaration for MetricsSettings {
 
     fn readable(&self) -> Option<Readable> {
         None
+    }
+
+    fn read_again(&self) -> &'static str {
+        "are counted again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "the sink `metrics` keeps sums, not messages, and forgets them with the process"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

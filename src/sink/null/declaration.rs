@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{NullSettings, NullSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{About, Check, Declaration, Exclusive, Opening, Readable, Use};
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
@@ -62,6 +63,14 @@ impl Declaration for NullSettings {
 
     fn readable(&self) -> Option<Readable> {
         None
+    }
+
+    fn read_again(&self) -> &'static str {
+        "are counted again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not("the sink `null` keeps nothing, so there is nothing to compare".to_owned())
     }
 
     fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {

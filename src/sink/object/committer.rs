@@ -239,13 +239,12 @@ impl Committer {
         self.advance(|state| state.stand_at(checkpoint)).await
     }
 
-    /// Forgets the position: the stream was re-created.
-    pub(super) async fn restart(&mut self) -> Result<(), SinkError> {
+    /// Moves the position, or forgets it: what comes may be in the archive already, or mean other records.
+    pub(super) async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         let history = self.state.history.saturating_add(1);
         self.advance(|state| {
             state.history = history;
-            state.checkpoint = None;
-            state.ahead.clear();
+            state.move_to(to);
         })
         .await
     }

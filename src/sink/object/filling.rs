@@ -105,11 +105,11 @@ impl Filling {
         }
     }
 
-    /// Drops everything, and forgets what objects there are.
-    pub(super) fn clear(&mut self) {
+    /// Drops everything. These folders have objects beyond the position.
+    pub(super) fn clear(&mut self, ahead: BTreeMap<String, Offset>) {
         self.open.clear();
         self.sealed.clear();
-        self.ahead.clear();
+        self.ahead = ahead;
     }
 
     /// Whether an object of the folder holds the record, or dealt with it.

@@ -204,6 +204,28 @@ const NDJSON: &str = "ndjson";
 const NDJSON_ZSTD: &str = "ndjson.zst";
 const NDJSON_GZIP: &str = "ndjson.gz";
 
+/// Form of an object, by the ending of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Parquet,
+    Ndjson,
+    NdjsonZstd,
+    NdjsonGzip,
+}
+
+impl Kind {
+    /// `None` for an ending that the sink does not use.
+    pub(super) fn of(key: &str) -> Option<Kind> {
+        Some(match ending(key)? {
+            PARQUET => Kind::Parquet,
+            NDJSON => Kind::Ndjson,
+            NDJSON_ZSTD => Kind::NdjsonZstd,
+            NDJSON_GZIP => Kind::NdjsonGzip,
+            _ => return None,
+        })
+    }
+}
+
 fn ending(key: &str) -> Option<&str> {
     key.rsplit('/').next()?.split_once('.').map(|(_, ending)| ending)
 }

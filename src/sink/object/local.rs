@@ -114,6 +114,25 @@ impl Store for Local {
         self.run("look into", folder, |_, path| any_file(path)).await
     }
 
+    async fn list(&self, folder: &str) -> Result<Vec<String>, SinkError> {
+        let key = folder.to_owned();
+        self.run("look into", folder, move |_, path| {
+            let mut found = Vec::new();
+            all_files(path, &key, &mut found)?;
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn read_whole(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
+        self.run("read", key, |_, path| match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
         let name = name.to_owned();
         self.run("look into", above, move |_, path| match any_file(&path.join(name)) {
@@ -245,6 +264,25 @@ fn any_file(folder: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The keys of all files below a folder, whose own key is `at`.
+fn all_files(folder: &Path, at: &str, into: &mut Vec<String>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let key = format!("{at}/{name}");
+        match entry.file_type()?.is_dir() {
+            true => all_files(&entry.path(), &key, into)?,
+            false => into.push(key),
+        }
+    }
+    Ok(())
 }
 
 /// Gives the file its name, if that still belongs to this version. Returns false if not.

@@ -63,6 +63,7 @@
 //!
 //! Knows nothing of brokers, retries or metrics.
 
+mod audit;
 mod committer;
 #[cfg(feature = "object-stores")]
 mod connect;
@@ -72,6 +73,7 @@ mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
+mod parquet_read;
 mod partitions;
 mod place;
 #[cfg(feature = "object-stores")]
@@ -208,6 +210,16 @@ impl ObjectSink {
         Ok(())
     }
 
+    /// Moves the position, and drops everything held.
+    async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
+        self.committer.move_to(to).await?;
+        self.objects.clear();
+        self.amid_batch = false;
+        self.flush_at = None;
+        let ahead = self.committer.ahead();
+        self.run(move |shaper| shaper.move_to(to, ahead)).await
+    }
+
     async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Shaper) -> R + Send + 'static,
@@ -338,11 +350,12 @@ impl Sink for ObjectSink {
         tracing::warn!(
             "the stream was re-created: its records are added beside those of the old incarnation"
         );
-        self.committer.restart().await?;
-        self.objects.clear();
-        (self.amid_batch, self.before_next) = (false, false);
-        self.flush_at = None;
-        self.run(Shaper::restart).await
+        self.shift(None).await
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.shift(to).await?;
+        self.position().await
     }
 
     /// Drops everything held. Closing twice is no error.

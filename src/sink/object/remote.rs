@@ -206,6 +206,36 @@ impl Store for Remote {
         }
     }
 
+    async fn list(&self, folder: &str) -> Result<Vec<String>, SinkError> {
+        let path = self.path(folder)?;
+        let above =
+            if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let mut listed = self.store.list(Some(&path));
+        let mut keys = Vec::new();
+        // The time limit is for each page of the list.
+        loop {
+            match self.ask("list", folder, async { listed.next().await.transpose() }).await? {
+                Ok(None) => return Ok(keys),
+                Ok(Some(found)) => {
+                    let key = found.location.as_ref();
+                    keys.push(key.strip_prefix(&*above).unwrap_or(key).to_owned());
+                }
+                Err(error) => return Err(self.failed("list", folder, &error)),
+            }
+        }
+    }
+
+    async fn read_whole(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
+        let path = self.path(key)?;
+        let asking =
+            async { self.store.get_opts(&path, GetOptions::default()).await?.bytes().await };
+        match self.ask("read", key, asking).await? {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("read", key, &error)),
+        }
+    }
+
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
         let path = self.path(above)?;
         match self.ask("list", above, self.store.list_with_delimiter(Some(&path))).await? {

@@ -97,10 +97,10 @@ impl Shaper {
         }
     }
 
-    /// Forgets the old incarnation of the stream: the next batch may start at any offset.
-    pub(super) fn restart(&mut self) {
-        self.filling.clear();
-        (self.taken, self.under_way) = (None, None);
+    /// Drops everything held: the next batch starts behind this position, or at any offset.
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>, ahead: BTreeMap<String, Offset>) {
+        self.filling.clear(ahead);
+        (self.taken, self.under_way) = (to, None);
     }
 
     /// Accepts the batch, all of it or nothing, and returns the time at which it must be durable.

@@ -135,6 +135,20 @@ impl State {
         self.ahead.retain(|_, last| *last > checkpoint.offset);
     }
 
+    /// Moves the position, or forgets it. If it moves back, the records behind it become objects again, those of
+    /// all folders.
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) {
+        match to {
+            Some(to) if self.checkpoint.is_none_or(|at| at.offset <= to.offset) => {
+                self.stand_at(to)
+            }
+            _ => {
+                self.checkpoint = to;
+                self.ahead.clear();
+            }
+        }
+    }
+
     /// Checks that objects of these partitions can be beside those that exist. Takes over the sources of the
     /// values, if nothing depends on the former ones any more.
     pub(super) fn check_partitions(

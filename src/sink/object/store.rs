@@ -43,6 +43,12 @@ pub(super) trait Store: Send + Sync {
     /// True if there is any object whose key begins with `folder` and a slash.
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError>;
 
+    /// All objects whose keys begin with `folder` and a slash.
+    async fn list(&self, folder: &str) -> Result<Vec<String>, SinkError>;
+
+    /// A whole object of any size; `None` if there is none.
+    async fn read_whole(&self, key: &str) -> Result<Option<Bytes>, SinkError>;
+
     /// True if there is any object whose key begins with `above`, a slash, `name` and a slash.
     /// `name` is not sent to the store, which may not accept its length.
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError>;

@@ -58,6 +58,14 @@ impl<I: Interference> Store for Disturbed<I> {
         self.interference.around(self.inner.any_below(folder)).await
     }
 
+    async fn list(&self, folder: &str) -> Result<Vec<String>, SinkError> {
+        self.interference.around(self.inner.list(folder)).await
+    }
+
+    async fn read_whole(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
+        self.interference.around(self.inner.read_whole(key)).await
+    }
+
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
         self.interference.around(self.inner.has_folder(above, name)).await
     }

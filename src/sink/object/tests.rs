@@ -458,6 +458,14 @@ impl Store for Careless {
         self.store.any_below(folder).await
     }
 
+    async fn list(&self, folder: &str) -> Result<Vec<String>, SinkError> {
+        self.store.list(folder).await
+    }
+
+    async fn read_whole(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
+        self.store.read_whole(key).await
+    }
+
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError> {
         self.store.has_folder(above, name).await
     }

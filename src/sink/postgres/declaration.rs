@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use super::audit::PostgresAuditor;
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
-use crate::settings::upsert::missing;
+use crate::settings::columns::ColumnsConfig;
+use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
     bad_records_of_both_sides,
@@ -63,6 +66,10 @@ impl Declaration for PostgresSettings {
 
     fn turn_to_replay(&mut self, _: &str) {}
 
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
+
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         vec![("table", self.table.as_str().into())]
     }
@@ -73,6 +80,25 @@ impl Declaration for PostgresSettings {
 
     fn readable(&self) -> Option<Readable> {
         None
+    }
+
+    fn read_again(&self) -> &'static str {
+        if self.upsert_keys().upsert().is_some() {
+            return AGAIN;
+        }
+        "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
+         messages, for on_bad_message"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        if self.upsert_keys().upsert().is_some() {
+            return Auditing::Not(NOT_AUDITED.to_owned());
+        }
+        Auditing::By(Box::new(PostgresAuditor {
+            options: self.options(),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

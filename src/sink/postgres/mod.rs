@@ -48,6 +48,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod audit;
 mod claim;
 mod copy;
 mod declaration;
@@ -395,19 +396,46 @@ impl Sink for PostgresSink {
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
         tracing::warn!(place = %self.door.place, stream = %self.stream, "the stream was re-created: the rows so far stay in the table");
+        self.shift(None).await
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.get_ready().await?;
+        self.shift(to).await?;
+        self.position().await
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.closed = true;
+        if let Some(ready) = self.ready.take() {
+            ready.session.close().await;
+        }
+        Ok(())
+    }
+}
+
+impl PostgresSink {
+    /// Moves the position alone. The rows stay; if it is forgotten, and rows are replaced by their key, every
+    /// message may replace them.
+    async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
         let from = self.tracker.committed();
-        self.tracker.committing(None);
+        self.tracker.committing(to);
         let rows = self.rows(&ready.session, &ready.target.names);
-        let forgetting = async {
-            let own = (&rows, &ready.target.names, &self.shape);
+        let moving = async {
             let owned = (&self.claim, ready.epoch);
-            restart::forget(own, &ready.advance, owned, from)
-                .await
-                .map_err(|error| transient("forget the position", &self.door.place, &error))
+            let failed = |error| transient("move the position", &self.door.place, &error);
+            if to.is_none() {
+                let own = (&rows, &ready.target.names, &self.shape);
+                return restart::forget(own, &ready.advance, owned, from).await.map_err(failed);
+            }
+            match rows.advance(&ready.advance, owned, from, to).await.map_err(failed)? {
+                true => Ok(None),
+                false => rows.why_not_moved(owned).await.map(Some).map_err(failed),
+            }
         };
         let limit = self.options.write_timeout;
-        match within(limit, &self.door.place, "forget the position", forgetting).await? {
+        match within(limit, &self.door.place, "move the position", moving).await? {
             None => {
                 self.tracker.confirmed();
                 self.ready = Some(ready);
@@ -418,13 +446,5 @@ impl Sink for PostgresSink {
                 Err(self.not_moved(&ready.target.names, why))
             }
         }
-    }
-
-    async fn close(&mut self) -> Result<(), SinkError> {
-        self.closed = true;
-        if let Some(ready) = self.ready.take() {
-            ready.session.close().await;
-        }
-        Ok(())
     }
 }

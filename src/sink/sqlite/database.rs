@@ -81,7 +81,7 @@ impl Database {
         }
         // A database that is not in use has no log. Without `immutable`, SQLite would create a log to
         // read it, and could not remove it.
-        let closed = std::fs::canonicalize(path).is_ok_and(|path| !log_of(path).exists());
+        let closed = !is_in_use(path);
         let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = if closed {
             flags |= OpenFlags::SQLITE_OPEN_URI;
@@ -197,6 +197,11 @@ fn log_of(path: PathBuf) -> PathBuf {
     let mut path = path.into_os_string();
     path.push("-wal");
     path.into()
+}
+
+/// True if a process has the database open, or left its log behind.
+pub(super) fn is_in_use(path: &Path) -> bool {
+    std::fs::canonicalize(path).map_or(true, |path| log_of(path).exists())
 }
 
 fn identity(path: &Path) -> Result<(u64, u64), SinkError> {

@@ -4,17 +4,20 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
-use crate::settings::upsert::missing;
+use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
     bad_records_up_to_the_limit,
 };
 use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
 use crate::sink::placeholders::Names;
-use crate::types::{Guarantee, table_name};
+use crate::types::{Guarantee, StreamName, table_name};
 
 impl Declaration for SqliteSettings {
     fn about() -> &'static About {
@@ -91,6 +94,10 @@ impl Declaration for SqliteSettings {
 
     fn turn_to_replay(&mut self, _: &str) {}
 
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
+
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let table = self.table.iter().map(|table| ("table", table.into()));
         [("path", self.path.to_string_lossy())].into_iter().chain(table).collect()
@@ -110,16 +117,28 @@ impl Declaration for SqliteSettings {
         None
     }
 
+    fn read_again(&self) -> &'static str {
+        if self.upsert_keys().upsert().is_some() {
+            return AGAIN;
+        }
+        "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
+         messages, for on_bad_message"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        if self.upsert_keys().upsert().is_some() {
+            return Auditing::Not(NOT_AUDITED.to_owned());
+        }
+        Auditing::By(Box::new(SqliteAuditor {
+            options: self.options(&opening.stream),
+            stream: opening.stream.clone(),
+            reference: opening.reference.clone(),
+        }))
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let (stream, reference) = (opening.stream.clone(), opening.reference.clone());
-        let options = SqliteOptions {
-            path: self.path.clone(),
-            table: self.table.clone().unwrap_or_else(|| table_name::of(&stream)),
-            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
-            create: self.create,
-            upsert: self.upsert_keys().upsert(),
-            missing: missing(self.evolve),
-        };
+        let options = self.options(&stream);
         let look = {
             let (options, stream, reference) = (options.clone(), stream.clone(), reference.clone());
             looks_blocking(move || examine(&options, &stream, &reference))
@@ -127,5 +146,18 @@ impl Declaration for SqliteSettings {
         let open =
             opens(move || SqliteSink::open(options.clone(), stream.clone(), reference.clone()));
         (open, look)
+    }
+}
+
+impl SqliteSettings {
+    fn options(&self, stream: &StreamName) -> SqliteOptions {
+        SqliteOptions {
+            path: self.path.clone(),
+            table: self.table.clone().unwrap_or_else(|| table_name::of(stream)),
+            columns: self.columns.as_ref().map(|columns| columns.0.clone()),
+            create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
+        }
     }
 }

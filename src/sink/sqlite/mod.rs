@@ -61,6 +61,7 @@
 //!
 //! Must not know: brokers, retries, metrics.
 
+mod audit;
 mod database;
 mod declaration;
 mod error;
@@ -202,7 +203,12 @@ impl Sink for SqliteSink {
 
     async fn restart(&mut self) -> Result<(), SinkError> {
         tracing::warn!(database = %self.path.display(), "the stream was re-created: the rows so far stay, and offsets may come again");
-        self.run(Writer::restart).await?
+        self.run(|writer| writer.move_to(None)).await?
+    }
+
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        self.run(move |writer| writer.move_to(to)).await??;
+        self.position().await
     }
 
     /// Closes the database after an abandoned write has ended; the caller sets the time limit. Closing

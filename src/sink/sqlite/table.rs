@@ -235,6 +235,35 @@ pub(super) fn key_problem(
     )))
 }
 
+/// The statement that reads these columns.
+pub(super) fn select_statement(table: &str, columns: &[String], rest: &str) -> String {
+    let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    format!("SELECT {} FROM {} {rest}", names.join(", "), quoted(table))
+}
+
+/// The statement that creates a table in which SQLite does to values of these columns what it does in the
+/// existing one. It has no constraints, defaults or further columns.
+pub(super) fn create_like(
+    database: &Connection,
+    table: &str,
+    columns: &[String],
+    name: &str,
+) -> rusqlite::Result<String> {
+    let strict =
+        "SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let strict: bool = database.query_row(strict, [table], |row| row.get(0))?;
+    let mut declared = database.prepare(
+        "SELECT type FROM pragma_table_xinfo(?1, 'main') WHERE name = ?2 COLLATE NOCASE",
+    )?;
+    let mut list = Vec::with_capacity(columns.len());
+    for column in columns {
+        let declared: String = declared.query_row([table, column], |row| row.get(0))?;
+        list.push(format!("{} {declared}", quoted(column)));
+    }
+    let strict = if strict { " STRICT" } else { "" };
+    Ok(format!("CREATE TABLE {} ({}){strict}", quoted(name), list.join(", ")))
+}
+
 /// Whether the table exists.
 pub(super) fn exists(database: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql =

@@ -116,11 +116,11 @@ impl Writer {
         }
     }
 
-    /// Forgets the position. The rows stay: the table may hold the same offset again. Where rows are
-    /// replaced by their key, any message of the new incarnation replaces them.
-    pub(super) fn restart(&mut self) -> Result<(), SinkError> {
+    /// Moves the position, or forgets it. The rows stay: the table may hold the same offset again. Where rows
+    /// are replaced by their key, any message replaces them once the position is forgotten.
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.get_ready()?;
-        self.commit(None, None)
+        self.commit(to, None)
     }
 
     fn not_open(&self) -> SinkError {

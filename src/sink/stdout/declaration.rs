@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{StdoutOptions, StdoutSettings, StdoutSink};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, Use,
     bad_records_up_to_the_limit,
@@ -68,6 +69,17 @@ impl Declaration for StdoutSettings {
 
     fn readable(&self) -> Option<Readable> {
         None
+    }
+
+    fn read_again(&self) -> &'static str {
+        "are printed again"
+    }
+
+    fn audit(&self, _: &Opening) -> Auditing {
+        Auditing::Not(
+            "what was written to standard output cannot be read back: verify where it went to, or give the stream another consumer with a sink that can be read"
+                .to_owned(),
+        )
     }
 
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {

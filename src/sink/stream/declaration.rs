@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::publisher::NAME_BYTES_MAX;
-use super::{Destination, StreamOptions, StreamSettings, StreamSink, committed, conflicts};
+use super::{
+    Destination, StreamAudit, StreamOptions, StreamSettings, StreamSink, committed, conflicts,
+};
 use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, Use, bad_records_up_to_the_limit,
 };
@@ -89,13 +92,23 @@ impl Declaration for StreamSettings {
         Some(Readable::Stream { stream, broker: self.broker.clone() })
     }
 
+    fn read_again(&self) -> &'static str {
+        "are published again, by a publisher with another name (NAME~1, NAME~2, …), because the target would drop them \
+         from the old one: they are in the target twice"
+    }
+
+    fn audit(&self, opening: &Opening) -> Auditing {
+        Auditing::Stream(Box::new(StreamAudit {
+            options: self.options(opening),
+            look: self.prepare(opening).1,
+            stream: StreamName::from(self.stream.as_str()),
+            broker: self.broker.clone(),
+        }))
+    }
+
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look) {
         let services = opening.services.clone();
-        let options = StreamOptions {
-            source: opening.stream.clone(),
-            publisher: shortened(self.publisher_name(&opening.stream, &opening.reference)),
-            annotate: self.annotate,
-        };
+        let options = self.options(opening);
         let destination = Destination {
             broker: self.broker.clone(),
             stream: StreamName::from(self.stream.as_str()),
@@ -120,6 +133,16 @@ impl Declaration for StreamSettings {
         let open =
             opens(move || StreamSink::open(options.clone(), services.publisher(&destination)));
         (open, look)
+    }
+}
+
+impl StreamSettings {
+    fn options(&self, opening: &Opening) -> StreamOptions {
+        StreamOptions {
+            source: opening.stream.clone(),
+            publisher: shortened(self.publisher_name(&opening.stream, &opening.reference)),
+            annotate: self.annotate,
+        }
     }
 }
 

@@ -58,28 +58,29 @@
 //!
 //! Knows nothing of connections (it has a [`Publisher`]), retries or metrics.
 
+mod audit;
 mod conflicts;
 mod declaration;
+mod options;
 mod publisher;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::audit::{StreamAudit, TargetJudge};
+pub use self::options::StreamOptions;
 pub use self::publisher::{Destination, Limits, PublishError, Publisher};
 pub use self::settings::StreamSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, Durability, Sink, SinkError};
-use crate::types::{Checkpoint, Guarantee, Offset, Reference, StreamName};
-use crate::wire::amqp::{AmqpError, Annotation, annotate};
-use crate::wire::block::Record;
+use crate::types::{Checkpoint, Guarantee, Offset, Reference};
 
 use self::publisher::{GENERATION_BYTES, NAME_BYTES_MAX, PUBLISHER_BYTES_MAX};
 
@@ -89,17 +90,6 @@ const GENERATIONS_AHEAD: u32 = 4;
 
 /// Offset of incarnation 0 in the stored mark.
 const GENERATIONS_FROM: u64 = 1 << 62;
-
-/// Options of a stream sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// The stream that the records come from.
-    pub source: StreamName,
-    /// Name of the publisher; at most 244 bytes, so that the number of an incarnation fits behind it.
-    pub publisher: String,
-    /// Adds the source's name and the offset to the message annotations.
-    pub annotate: bool,
-}
 
 /// Publishes records to a stream, each once.
 pub struct StreamSink {
@@ -242,25 +232,13 @@ impl StreamSink {
         Ok(())
     }
 
-    /// The message as it is published.
-    fn outgoing<'r>(&self, record: &Record<'r>) -> Result<Cow<'r, [u8]>, AmqpError> {
-        if !self.options.annotate {
-            return Ok(Cow::Borrowed(record.message));
-        }
-        let annotations = [
-            ("x-rillway-source-stream", Annotation::Text(self.options.source.as_str())),
-            ("x-rillway-source-offset", Annotation::Number(record.offset.0)),
-        ];
-        annotate(record.message, &annotations).map(Cow::Owned)
-    }
-
     /// Refuses the batch if it holds records that the target would not accept.
     fn check(&self, batch: &Batch) -> Result<(), SinkError> {
         let most = self.limits.message_bytes_max;
         let bad: Vec<BadRecord> = batch
             .records()
             .filter_map(|record| {
-                let (reason, detail) = match self.outgoing(&record) {
+                let (reason, detail) = match self.options.outgoing(&record) {
                     Ok(message) if message.len() <= most => return None,
                     Ok(message) => (
                         BadReason::Refused,
@@ -291,7 +269,7 @@ impl StreamSink {
         // At least one is sent: its confirmation proves all before it.
         let from = self.since.min(last);
         for record in batch.records().filter(|record| id_of(record.offset) >= from) {
-            let message = self.outgoing(&record).map_err(|error| {
+            let message = self.options.outgoing(&record).map_err(|error| {
                 PublishError::Fatal(format!("internal error: {error} after it was checked"))
             })?;
             while !self.publisher.push(id_of(record.offset), &message)? {
@@ -361,9 +339,18 @@ impl Sink for StreamSink {
         tracing::warn!(
             target = self.publisher.target(),
             publisher = name,
-            "the source stream was re-created: publishing under another name"
+            "publishing under another name: offsets of the source begin anew, or are published again"
         );
         Ok(())
+    }
+
+    /// A lower sequence cannot be set, but another name has none. A higher one comes with the next message.
+    async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
+        let at = self.position().await?.map(|at| at.offset);
+        if at > to.map(|to| to.offset) {
+            self.restart().await?;
+        }
+        self.position().await
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {

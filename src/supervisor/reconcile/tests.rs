@@ -44,6 +44,8 @@ struct World {
     adopted: BTreeMap<ConsumerKey, Generation>,
     halted: BTreeSet<(ConsumerKey, Generation)>,
     not_before: BTreeMap<ConsumerKey, (Generation, Instant)>,
+    /// Tasks that have to end before a consumer starts.
+    awaited: BTreeMap<ConsumerKey, BTreeSet<(ConsumerKey, Generation)>>,
     stop_by: Option<Instant>,
 }
 
@@ -62,6 +64,11 @@ impl World {
                     assert!(*of != generation || *until <= now, "{key} starts before its time");
                 }
                 assert!(self.stop_by.is_none(), "{key} starts although all stop");
+                for (former, generation) in self.awaited.remove(key).unwrap_or_default() {
+                    let runs = self.tasks.contains_key(&former);
+                    let is_that = runs && self.adopted[&former] == generation;
+                    assert!(!is_that, "{key} starts beside {former}, from which it takes over");
+                }
                 let other = self.tasks.insert(key.clone(), Told::Nothing);
                 assert_eq!(other, None, "a second task for {key}");
             }
@@ -78,6 +85,7 @@ impl World {
             Action::Forget => {
                 assert!(!self.tasks.contains_key(key), "{key} is forgotten while it runs");
                 self.adopted.remove(key).expect("it was known");
+                self.awaited.remove(key);
                 self.not_before.remove(key);
             }
         }
@@ -87,6 +95,8 @@ impl World {
 #[derive(Clone, Debug)]
 enum Step {
     Edit(u8, u8),
+    /// The first consumer takes over from the second one, which is removed or changed.
+    TakeOver(u8, u8, bool),
     /// Ends the consumer's task in this way, if that is possible.
     Ends(u8, u8),
     Wait(u64),
@@ -159,8 +169,30 @@ impl Play {
                         Edit::Stop { by }
                     }
                 };
+                if let Edit::Remove(key) = &edit {
+                    // One that is added again is another one.
+                    self.world.awaited.remove(key);
+                }
                 // For a consumer that does not exist: an error, and no other effect.
                 self.desired.edit(edit).unwrap_or_default();
+            }
+            Step::TakeOver(one, other, stays) => {
+                let (one, other) = (key(one), key(other));
+                let after = self.desired.after(vec![other.clone()]);
+                // What the other one waits for itself, it waits for too.
+                let mut awaited = self.world.awaited.get(&other).cloned().unwrap_or_default();
+                if self.world.tasks.contains_key(&other) {
+                    awaited.insert((other.clone(), self.world.adopted[&other]));
+                }
+                if one != other {
+                    if !stays {
+                        self.world.awaited.remove(&other);
+                    }
+                    let edit = if stays { Edit::Put(Bare(other)) } else { Edit::Remove(other) };
+                    self.desired.edit(edit).unwrap_or_default();
+                }
+                self.world.awaited.entry(one.clone()).or_default().extend(awaited);
+                self.desired.edit(Edit::PutAfter(Bare(one), after)).unwrap_or_default();
             }
             Step::Ends(of, how) => self.ends(&key(of), how),
             Step::Wait(ms) => self.now += Duration::from_millis(ms),
@@ -214,6 +246,8 @@ impl Play {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (any::<u8>(), any::<u8>()).prop_map(|(what, of)| Step::Edit(what, of)),
+        2 => (any::<u8>(), any::<u8>(), any::<bool>())
+            .prop_map(|(one, other, stays)| Step::TakeOver(one, other, stays)),
         4 => (any::<u8>(), any::<u8>()).prop_map(|(of, how)| Step::Ends(of, how)),
         3 => (0u64..4000).prop_map(Step::Wait),
     ]
@@ -315,6 +349,26 @@ fn one_consumer_step_by_step() {
         ("removed and put again", &[PUT, REMOVE, PUT, ENDS], "adopt start drain adopt start"),
         ("after the stop nothing starts", &[STOP, PUT, ANEW, RESUME], "adopt"),
         ("removed", &[PUT, REMOVE, ENDS], "adopt start drain forget"),
+        (
+            "one that takes over waits",
+            &[PUT, Step::TakeOver(1, 0, false), Step::Wait(9000)],
+            "adopt start adopt drain",
+        ),
+        (
+            "and starts then",
+            &[PUT, Step::TakeOver(1, 0, false), ENDS],
+            "adopt start adopt drain start forget",
+        ),
+        (
+            "a plan of later is not waited for",
+            &[PUT, Step::Edit(0, 1), Step::TakeOver(1, 0, true), ENDS, Step::Ends(1, 0)],
+            "adopt start adopt start drain drain adopt start adopt start",
+        ),
+        (
+            "changed again meanwhile, it waits on",
+            &[PUT, Step::TakeOver(1, 0, false), Step::Edit(0, 1), ENDS],
+            "adopt start adopt drain adopt start forget",
+        ),
     ];
     for (name, steps, expected) in table {
         assert_eq!(one(steps).1.join(" "), *expected, "{name}");

@@ -6,7 +6,8 @@ use super::*;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
-use crate::telemetry::{WatchMetrics, identity};
+use crate::telemetry::{WatchMetrics, access, identity, reloads};
+use crate::types::Timestamp;
 
 /// Runs `f` with a recorder of its own, and yields every line of the scrape that holds a figure.
 fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
@@ -15,6 +16,9 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
         prometheus::describe();
         identity::tls_in_use();
         identity::token_in_use("t");
+        access::in_use();
+        // One second after 1970.
+        reloads::started(Timestamp(1000));
         WatchMetrics::new(&"r".into(), &"s".into());
         f(ConsumerMetrics::new(&"c".into(), &"s".into(), "file"));
         // Of what is made from messages, the program's own metrics tell what is left out.
@@ -49,6 +53,7 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     let series = scrape(|m| {
         m.show_dead_letters();
         m.show_filtered();
+        m.show_dropped();
     });
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
@@ -71,12 +76,16 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     let expected: BTreeSet<&str> = ALL.iter().map(|m| m.name).filter(|n| !is_late(n)).collect();
     assert_eq!(present, expected);
     for (name, value) in &series {
-        let one = name.contains("state=\"starting\"") || name.starts_with("rillway_build_info");
+        let loaded =
+            ["rillway_config_reload_success", "rillway_config_last_reload_timestamp_seconds"];
+        let one = name.contains("state=\"starting\"")
+            || name.starts_with("rillway_build_info")
+            || loaded.contains(&name.as_str());
         assert_eq!(*value, f64::from(u8::from(one)), "{name}");
     }
     for (reason, count) in [
-        ("rillway_lost_messages_total", 7),
-        ("rillway_dead_letter_messages_total", 4),
+        ("rillway_lost_messages_total", 8),
+        ("rillway_dead_letter_messages_total", 5),
         ("rillway_restarts_total", 10),
     ] {
         assert_eq!(series.keys().filter(|s| name_of(s) == reason).count(), count);
@@ -90,6 +99,7 @@ fn every_series_carries_the_labels_of_the_table() {
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
         m.show_filtered();
+        m.show_dropped();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,
