@@ -214,7 +214,7 @@ impl ObjectSink {
     async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.committer.move_to(to).await?;
         self.objects.clear();
-        self.amid_batch = false;
+        (self.amid_batch, self.before_next) = (false, false);
         self.flush_at = None;
         let ahead = self.committer.ahead();
         self.run(move |shaper| shaper.move_to(to, ahead)).await
