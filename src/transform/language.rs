@@ -8,7 +8,6 @@ use jaq_core::{Compiler, Ctx, DataT, Exn, Filter, Lut, Vars, compile, data::HasL
 use super::budget::{self, Limit};
 use super::needs;
 use super::read::{Wanted, read};
-use super::simple::{self, Test};
 use super::value::Value;
 use super::write::{Unwritable, write};
 use super::{
@@ -38,8 +37,6 @@ impl<'a> HasLut<'a, Jq> for Counted<'a> {
 
 pub(super) struct Compiled {
     filter: Filter<Jq>,
-    /// The same, if it needs no interpreter.
-    simple: Option<Test>,
     /// What it reads of the body.
     wanted: Wanted,
     wants_message: bool,
@@ -114,7 +111,7 @@ fn compile_here(text: &str) -> Result<Compiled, NoProgram> {
             first(text, errors.map(|error| of_compile(text, error)))
         })?;
     let wants_message = text.contains(MESSAGE);
-    Ok(Compiled { filter, simple: simple::of(text), wanted: needs::of(text), wants_message })
+    Ok(Compiled { filter, wanted: needs::of(text), wants_message })
 }
 
 /// The error that stands first in the text.
@@ -201,22 +198,10 @@ impl Compiled {
     }
 
     pub(super) fn keeps(&self, input: Input<'_>) -> Result<bool, Failure> {
-        if let Some(passes) = self.passes(input.body) {
-            return Ok(passes);
-        }
         let several =
             "it has more than one result, and a message is kept or not: use any(…) or all(…)";
         self.run(input, several, |result| Ok(jaq_core::ValT::as_bool(&result)))
             .map(Option::unwrap_or_default)
-    }
-
-    /// The result of a simple test. `None` if it is none, and for everything that is an error, which the
-    /// interpreter tells.
-    fn passes(&self, body: &[u8]) -> Option<bool> {
-        let test = self.simple.as_ref().filter(|_| body.len() <= BODY_BYTES_MAX)?;
-        budget::start(body.len());
-        let body = read(body, &self.wanted).ok()?;
-        test.passes(&body).filter(|_| budget::reached().is_none())
     }
 
     pub(super) fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {

@@ -34,8 +34,6 @@ mod read;
 #[cfg(feature = "transform")]
 mod regexes;
 #[cfg(feature = "transform")]
-mod simple;
-#[cfg(feature = "transform")]
 mod times;
 #[cfg(feature = "transform")]
 mod value;

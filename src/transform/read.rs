@@ -33,8 +33,7 @@ pub(super) enum Wanted {
 
 /// Reads one JSON text.
 pub(super) fn read(text: &[u8], wanted: &Wanted) -> Result<Value, NotJson> {
-    let utf8 = std::str::from_utf8(text).ok();
-    let mut reader = Reader { text, utf8, at: 0, buffer: String::new() };
+    let mut reader = Reader { text, at: 0, buffer: String::new() };
     reader.blanks();
     let value = match wanted {
         Wanted::Keys(keys) if reader.peek() == Some(b'{') => reader.object(1, Some(keys))?,
@@ -49,8 +48,6 @@ pub(super) fn read(text: &[u8], wanted: &Wanted) -> Result<Value, NotJson> {
 
 struct Reader<'t> {
     text: &'t [u8],
-    /// The same, if all of it is UTF-8: then no part has to be checked.
-    utf8: Option<&'t str>,
     at: usize,
     /// For strings with escapes.
     buffer: String,
@@ -222,24 +219,16 @@ impl<'t> Reader<'t> {
         let rest = self.text.get(start..).unwrap_or_default();
         self.at += rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
         if self.peek() == Some(b'"') {
-            let text = self.plain(start)?;
+            let text = self.text.get(start..self.at).unwrap_or_default();
+            let text = std::str::from_utf8(text).map_err(|error| NotJson {
+                at: start + error.valid_up_to(),
+                what: "a string is not UTF-8",
+            })?;
             self.at += 1;
             return Ok(text);
         }
         self.at = start;
         self.escaped(keep)
-    }
-
-    /// What was read from `start` on.
-    fn plain(&self, start: usize) -> Result<&'t str, NotJson> {
-        if let Some(text) = self.utf8.and_then(|text| text.get(start..self.at)) {
-            return Ok(text);
-        }
-        let text = self.text.get(start..self.at).unwrap_or_default();
-        std::str::from_utf8(text).map_err(|error| NotJson {
-            at: start + error.valid_up_to(),
-            what: "a string is not UTF-8",
-        })
     }
 
     fn escaped(&mut self, keep: bool) -> Result<&str, NotJson> {
@@ -249,7 +238,11 @@ impl<'t> Reader<'t> {
             let rest = self.text.get(start..).unwrap_or_default();
             let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
             self.at += rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
-            let text = self.plain(start)?;
+            let text = self.text.get(start..self.at).unwrap_or_default();
+            let text = std::str::from_utf8(text).map_err(|error| NotJson {
+                at: start + error.valid_up_to(),
+                what: "a string is not UTF-8",
+            })?;
             if keep {
                 self.buffer.push_str(text);
             }

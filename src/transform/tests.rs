@@ -333,20 +333,6 @@ proptest! {
         }
     }
 
-    /// A test without the interpreter has the result that it has with it, also where that is an error.
-    #[test]
-    fn simple_tests_are_what_they_are_in_the_language(
-        body in json(),
-        text in proptest::sample::select(vec![
-            ".a", ".a == .b", ".a != null", ".a > 1 and .b", ".a.b == \"c\"", "(.a | not) or .b < .c",
-            ".a == 1.50", ".\"b\" >= \"a\"", ".a and .b.c", ".a or .b.c", "true", "1 == .a", ".b.c.d",
-        ]),
-    ) {
-        let body = body.to_string();
-        let with = format!("def whole: .; {text}");
-        prop_assert_eq!(is_kept(text, &body), is_kept(&with, &body));
-    }
-
     /// What a program does not need of a body makes no difference.
     #[test]
     fn a_part_of_the_body_is_enough(
