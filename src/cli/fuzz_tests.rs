@@ -210,7 +210,7 @@ fn programs() {
         "label $out | foreach range(10; 0; -3) as $i (0; . + $i; if . > 12 then break $out else . end)\0null",
         "del(.a[0], .b) | .c |= (. // \"n\") | @base64 \"\\(.c)\", todate?\0{\"a\":[1,2],\"b\":1e999}",
         "walk(if type == \"object\" then with_entries(.key |= ascii_upcase) end)\0{\"a\":{\"b\":[{}]}}",
-        "limit(5; repeat(. * 2)) | select(. > 10) | @csv \"\\([.])\", strftime(\"%F\")?\0123",
+        "limit(5; repeat(. * 2)) | select(. > 10) | @csv \"\\([.])\", strftime(\"%F\")?\x00123",
         "until(. > 1e6; . * .) , ([splits(\"a\")] | group_by(.)), $message.offset\0\"3\"",
     ]);
     drive("program", 1_000, 20, &seeds, crate::transform::fuzzing::program);

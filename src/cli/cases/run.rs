@@ -31,7 +31,7 @@ enum Became {
 }
 
 pub(super) fn run(config: &Config, case: &TestConfig) -> Outcome {
-    let problems = problems(config, case).unwrap_or_else(|problem| vec![problem]);
+    let problems = problems(config, case).unwrap_or_else(|what| vec![Problem::told(what)]);
     Outcome {
         name: case.name.clone(),
         consumer: case.consumer.to_string(),
@@ -40,15 +40,15 @@ pub(super) fn run(config: &Config, case: &TestConfig) -> Outcome {
     }
 }
 
-fn problems(config: &Config, case: &TestConfig) -> Result<Vec<Problem>, Problem> {
+fn problems(config: &Config, case: &TestConfig) -> Result<Vec<Problem>, String> {
     let consumer = config.consumers.iter().find(|one| one.name == case.consumer);
-    let consumer = consumer.ok_or_else(|| Problem::told("its consumer does not exist"))?;
-    let message = message(case).map_err(Problem::told)?;
-    let became = became(consumer, case, message).map_err(Problem::told)?;
+    let consumer = consumer.ok_or("its consumer does not exist")?;
+    let message = message(case)?;
+    let became = became(consumer, case, message)?;
     let mut problems = Vec::new();
     match (&case.expected, &became) {
         (Expected::Body(expected), Became::Written(message)) => {
-            let found = body(message).map_err(Problem::told)?;
+            let found = body(message)?;
             if found != *expected {
                 problems.push(Problem::differs("the body differs", expected, &found));
             }
@@ -60,7 +60,7 @@ fn problems(config: &Config, case: &TestConfig) -> Result<Vec<Problem>, Problem>
             problems.push(Problem::told(what));
         }
         (expected, Became::Written(message)) => {
-            let body = body(message).map_err(Problem::told)?;
+            let body = body(message)?;
             problems
                 .push(Problem::told(format!("{}, but it is written as {body}", wish(expected))));
         }

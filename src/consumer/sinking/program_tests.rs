@@ -57,8 +57,11 @@ impl Sink for Noting {
     }
 }
 
+/// A write: where to, the messages, and the last offset that it covers.
+type Wrote = (&'static str, Vec<(u64, String)>, u64);
+
 struct Ran {
-    journal: Vec<(&'static str, Vec<(u64, String)>, u64)>,
+    journal: Vec<Wrote>,
     reports: Vec<Report>,
     settled: usize,
 }

@@ -216,6 +216,11 @@ impl Model {
         world.events.insert(at, event);
     }
 
+    /// Forgets what is planned and has not happened.
+    pub(super) fn cancel(&self) {
+        self.world().events.clear();
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.world().dead
     }
