@@ -125,7 +125,7 @@ mod tests {
     fn what_is_wrong_is_named_with_what_is_expected() {
         for (text, says) in [
             ("", "EOF"),
-            ("{}", "missing field `to`"),
+            ("{}", "`to`: expected"),
             (r#"{"to":"frist"}"#, "{\"offset\": N}"),
             (r#"{"to":5}"#, "{\"offset\": N}"),
             (r#"{"to":{"offset":-1}}"#, "{\"offset\": N}"),

@@ -145,7 +145,7 @@ async fn other_methods_and_paths() {
         assert_eq!((got.status, got.header("allow")), (status, allow), "{method} {path}");
     }
     let routes = server.ask("GET", "/nothing").await.json();
-    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(18));
+    assert_eq!(routes["routes"].as_array().map(Vec::len), Some(19));
     assert_eq!(server.overview.commits.load(Ordering::SeqCst), 0);
     server.stop().await;
 }
