@@ -42,7 +42,7 @@ async fn reload(home: &Home, daemon: &Daemon, round: u64) -> Value {
 /// The configuration of one round: one consumer never changes, and one each has other settings, comes and
 /// goes, has another name, or exchanges its destination with another one.
 fn consumers(stream: &str, postgres: &str, round: u64) -> String {
-    let even = round % 2 == 0;
+    let even = round.is_multiple_of(2);
     let memory = if even { "memory = \"8MiB\"" } else { "memory = \"9MiB\"" };
     let name = if even { "left" } else { "right" };
     let mut all = vec![
@@ -113,9 +113,9 @@ async fn under_load() -> Result<(), Unavailable> {
         assert_eq!((&steady["restarts"], &steady["ready"]), (&json!(0), &json!(true)));
     }
     let total = load.stop().await;
-    let name = if rounds % 2 == 0 { "left" } else { "right" };
+    let name = if rounds.is_multiple_of(2) { "left" } else { "right" };
     let mut exact = vec!["steady", "changing", name];
-    exact.extend((rounds % 2 == 0).then_some("coming"));
+    exact.extend(rounds.is_multiple_of(2).then_some("coming"));
     for name in exact.iter().chain(&["rows", "server"]) {
         daemon.until_durable(name, total - 1).await;
     }

@@ -15,7 +15,8 @@ async fn to_every_target(version: Version, kind: Kind) -> Result<(), Unavailable
     let new = bench.shown();
     assert_eq!((&new["next_offset"], &new["mark"]), (&json!(0), &json!("agree")), "{new}");
     bench.run_to_the_end().await;
-    let mut expected = vec![0..100];
+    let whole: std::ops::Range<u64> = 0..100;
+    let mut expected = vec![whole];
     assert_eq!(bench.written().await, sorted(&expected));
     let read = bench.shown();
     assert_eq!(read["next_offset"], 100, "{read}");
@@ -167,7 +168,8 @@ async fn over_amqp(version: Version, kind: Kind) -> Result<(), Unavailable> {
         (&shown["next_offset"], &shown["broker_stores_offsets"]),
         (&json!(50), &json!(false))
     );
-    let mut expected = vec![0..50];
+    let whole: std::ops::Range<u64> = 0..50;
+    let mut expected = vec![whole];
     for to in [20, 0] {
         let moved = bench.set(&["--to", &format!("offset:{to}")]);
         assert_eq!(moved["read_again"]["messages"], 50 - to, "{moved}");
