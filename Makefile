@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag deb deploy-check figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,7 +24,7 @@ lint: ## Formatting, clippy (also of the small build), shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	@scripts/lint-small.sh
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh scripts/deploy/*.sh .ci/run; \
 	else echo 'SKIPPED shellcheck: it is not installed (apt-get install shellcheck)'; fi
 
 bench: ## Speed, beside a plain socket reader and the official client (ARGS='--spin 12x400')
@@ -54,6 +54,12 @@ bench-instructions: ## Instructions per message, whatever else runs (ARGS='parqu
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)
+
+deb: ## The Debian package, in target/deploy
+	@scripts/deb.sh
+
+deploy-check: ## Unit, package, image, manifests and rules, each tried for real (ARGS='systemd package')
+	@scripts/deploy-check.sh $(ARGS)
 
 figures: ## Lengths of files and functions, comments, names used twice, crates in several versions
 	@python3 scripts/lib/figures.py

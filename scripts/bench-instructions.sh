@@ -34,10 +34,11 @@ lines() {
   more=$(instructions "$envelope" --count 3 "$1")
   tell "$1" $(((more - few) / (2 * $(cat "$scratch/out"))))
 }
-# Instructions per message of one sink, including the cost of making the message.
+# Instructions per message of one sink, including the cost of making the message. The second argument is a key
+# of the consumer, such as a program.
 fed() {
   local few more messages=20000 home=$scratch/home
-  local consumer='[[consumer]]\nname = "bench"\nstream = "events"'
+  local consumer="[[consumer]]\\nname = \"bench\"\\nstream = \"events\"\\n${2:-}"
   rm -rf "$home"
   mkdir "$home"
   printf "[broker]\nuri = \"rabbitmq-stream://localhost\"\n$consumer\nsink = %s\n" "$1" >"$home/rillway.toml"
@@ -49,19 +50,27 @@ fed() {
 making=''
 sink() {
   [[ $making ]] || making=$(fed '{ type = "null" }')
-  tell "$1" $(($(fed "$2") - making))
+  tell "$1" $(($(fed "$2" "${3:-}") - making))
 }
 # Those of the sinks benchmark.
 columns='seq = { from = "/seq", type = "integer" }, id = { from = "/user/id" }, amount = { from = "/amount", type = "numeric" }, paid = { from = "/paid", type = "boolean" }, note = { from = "/note" }'
+where="where = '.paid != null'"
 cases=("$@")
 ((${#cases[@]})) || cases=('text 12 B' 'text 256 B' 'json 256 B' 'json 64 KiB' 'binary 12 B'
-  'properties and text 12 B' chunk-to-ndjson chunk-to-columns file sqlite sqlite-columns parquet)
+  'properties and text 12 B' chunk-to-ndjson chunk-to-columns file sqlite sqlite-columns parquet
+  null-where file-where sqlite-columns-where file-map)
 printf '%-28s%10s\n' '' 'instructions per message'
 for case in "${cases[@]}"; do
   case $case in
     file) sink file '{ type = "file", dir = "out" }' ;;
     sqlite) sink sqlite '{ type = "sqlite", path = "out.db" }' ;;
     sqlite-columns) sink sqlite-columns "{ type = \"sqlite\", path = \"out.db\", columns = { $columns } }" ;;
+    null-where) sink null-where '{ type = "null" }' "$where" ;;
+    file-where) sink file-where '{ type = "file", dir = "out" }' "$where" ;;
+    sqlite-columns-where)
+      sink sqlite-columns-where "{ type = \"sqlite\", path = \"out.db\", columns = { $columns } }" "$where"
+      ;;
+    file-map) sink file-map '{ type = "file", dir = "out" }' "map = '{seq, id: .user.id, amount}'" ;;
     parquet) sink parquet '{ type = "object", url = "out" }' ;;
     *) lines "$case" ;;
   esac

@@ -14,7 +14,15 @@
 #     s3               an S3 server, for the tests
 #     pyarrow          its Parquet writer is what the object sink is measured beside
 #     pika             a client for AMQP 0.9.1: what reading over it is measured beside
-#     sqlite3        the program, whose .import the sqlite sink is measured beside
+#     sqlite3        the program, whose .import the sqlite sink is measured beside, and which reads what it wrote;
+#                      with --where after it, prints where that is
+#     kubernetes     kubernetes-validate, which has the schemas of Kubernetes
+#     podmonitor     the schemas of the Prometheus operator, from npm; with --where after it, prints the folder
+#     cargo-deb      builds the Debian package
+#     debian         a clean Debian, as an archive, to install the package and build images in; with --where after
+#                      it, prints the archive
+#     nspawn         systemd-nspawn, which starts a systemd in that Debian
+#     buildah        builds the container image where Docker does not run
 #     browser          Chromium without a window (64 MB to fetch, 230 MB), and what drives it: the tests
 #                      of the status page
 #     schemathesis     a fuzzer that checks the API against its description
@@ -47,6 +55,9 @@ VENV_WHY[schemathesis]='a fuzzer that checks the API against its description'
 VENV_PACKAGES[schemathesis]='schemathesis==4.32.5 anyio==4.16.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3 click==8.5.1 graphql-core==3.3.2 harfile==0.6.0 hypothesis==6.170.17 hypothesis-graphql==0.13.5 idna==3.20 iniconfig==2.3.1 jsonschema_rs==0.60.3 markdown-it-py==4.3.0 MarkupSafe==3.0.4 mdurl==0.1.2 packaging==26.4 pluggy==1.7.0 Pygments==2.21.0 pyrate-limiter==4.5.1 pytest==9.2.0 PyYAML==6.0.4 requests==2.34.2 rich==15.0.0 sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9'
 VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
 VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
+
+VENV_WHY[kubernetes]='validates the Kubernetes manifests, with schemas of its own'
+VENV_PACKAGES[kubernetes]='kubernetes-validate==1.37.0 PyYAML==6.0.3 jsonschema==4.26.0'
 
 # apt_install PACKAGE... : quietly, with the log shown only when it fails.
 apt_install() {
@@ -179,6 +190,76 @@ setup_prometheus() {
   with_lock prometheus prometheus_build
 }
 
+podmonitor_dir() { echo "$RILLWAY_CACHE/podmonitor"; }
+
+podmonitor_build() {
+  local dir
+  dir=$(podmonitor_dir)
+  [[ -e $dir/complete ]] && return
+  announce "installing @kubernetes-models/prometheus-operator into $dir (the schemas of the Prometheus operator)"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  npm install --prefix "$dir" --no-save --ignore-scripts --silent @kubernetes-models/prometheus-operator@6.0.0 >&2 ||
+    unavailable "npm could not install the schemas of the Prometheus operator"
+  touch "$dir/complete"
+}
+
+setup_podmonitor() {
+  have npm || unavailable "the schemas of the Prometheus operator come from npm, and there is no npm here"
+  with_lock podmonitor podmonitor_build
+}
+
+CARGO_DEB_VERSION=3.7.0
+
+setup_cargo_deb() {
+  if have cargo-deb; then return; fi
+  have dpkg-shlibdeps || { announce "installing dpkg-dev (finds the libraries that the package depends on)"; apt_install dpkg-dev; }
+  announce "installing cargo-deb $CARGO_DEB_VERSION (builds the Debian package; minutes)"
+  nice cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION" >&2 ||
+    unavailable "cargo could not install cargo-deb"
+}
+
+# A clean Debian with systemd, as it is before anything of ours is installed.
+DEBIAN_SUITE=bookworm
+debian_archive() { echo "$RILLWAY_CACHE/debian-$DEBIAN_SUITE-1.tar"; }
+
+debian_build() {
+  local archive root mirror=${RILLWAY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+  archive=$(debian_archive)
+  [[ -e $archive ]] && return
+  have debootstrap || { announce "installing debootstrap (makes a clean Debian)"; apt_install debootstrap; }
+  announce "making a clean Debian in $archive (to install the package and build images in)"
+  root=$(mktemp -d)
+  as_root debootstrap --variant=minbase --include=systemd-sysv,ca-certificates "$DEBIAN_SUITE" "$root" "$mirror" >"$root.log" 2>&1 || {
+    tail -n 20 "$root.log" >&2
+    as_root rm -rf "$root"
+    unavailable "debootstrap could not make a clean Debian"
+  }
+  # The folder was made for one user only, and is the root of many.
+  as_root chmod 755 "$root"
+  as_root chroot "$root" apt-get clean
+  as_root tar -C "$root" --one-file-system -cf "$archive.part" .
+  as_root rm -rf "$root" "$root.log"
+  mv "$archive.part" "$archive"
+}
+
+setup_debian() {
+  { have apt-get && root_by >/dev/null; } || unavailable "a clean Debian is made with apt and as root"
+  with_lock debian debian_build
+}
+
+setup_nspawn() {
+  if have systemd-nspawn; then return; fi
+  announce "installing systemd-container (starts a systemd in a clean Debian)"
+  apt_install systemd-container
+}
+
+setup_buildah() {
+  if have buildah; then return; fi
+  announce "installing buildah (builds the container image)"
+  apt_install buildah
+}
+
 # A browser that is there is as good.
 chromium_install() {
   local name
@@ -196,7 +277,7 @@ setup_browser() {
 
 setup_sqlite3() {
   if have sqlite3; then return; fi
-  announce "installing sqlite3 (its .import is what the sqlite sink is measured beside)"
+  announce "installing sqlite3 (reads what the sqlite sink wrote; its .import is what that is measured beside)"
   apt_install sqlite3
 }
 
@@ -206,6 +287,11 @@ setup() {
   broker-*) setup_broker "${1#broker-}" ;;
   prometheus) setup_prometheus ;;
   sqlite3) setup_sqlite3 ;;
+  podmonitor) setup_podmonitor ;;
+  cargo-deb) setup_cargo_deb ;;
+  debian) setup_debian ;;
+  nspawn) setup_nspawn ;;
+  buildah) setup_buildah ;;
   postgres) setup_postgres ;;
   browser) setup_browser ;;
   *)
@@ -224,6 +310,21 @@ fi
 if [[ "$*" == 'postgres --where' ]]; then
   setup postgres
   postgres_dir
+  exit
+fi
+if [[ "$*" == 'sqlite3 --where' ]]; then
+  setup sqlite3
+  command -v sqlite3
+  exit
+fi
+if [[ "$*" == 'podmonitor --where' ]]; then
+  setup podmonitor
+  podmonitor_dir
+  exit
+fi
+if [[ "$*" == 'debian --where' ]]; then
+  setup debian
+  debian_archive
   exit
 fi
 if [[ $# == 1 ]]; then

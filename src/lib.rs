@@ -20,5 +20,6 @@ pub mod supervisor;
 pub(crate) mod sync;
 pub mod telemetry;
 pub mod tls;
+pub mod transform;
 pub mod types;
 pub mod wire;

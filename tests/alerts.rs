@@ -48,6 +48,21 @@ async fn the_rules_pass_their_own_test() {
     or_skip!(judged_by_promtool().await);
 }
 
+/// Alerts without a case in which they fire, or without one in which they do not, would pass promtool.
+#[test]
+fn each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+    let rules = std::fs::read_to_string(deployed("alerts.yml")).unwrap();
+    let cases = std::fs::read_to_string(deployed("alerts.test.yml")).unwrap();
+    let alerts: Vec<_> = rules.lines().filter_map(|l| l.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 19, "{alerts:?}");
+    for alert in alerts {
+        let fires = format!("alertname: {alert}\n        exp_alerts:\n");
+        assert!(cases.contains(&fires), "no case in which {alert} fires");
+        let rests = format!("alertname: {alert} }}\n");
+        assert!(cases.contains(&rests), "no case in which {alert} does not fire");
+    }
+}
+
 /// The deployed rules with every time in them divided by the factor: `for`, ranges, and the seconds that
 /// figures are compared with.
 fn faster(rules: &str, times: f64) -> String {

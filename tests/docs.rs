@@ -50,11 +50,12 @@ fn links(text: &str) -> Vec<String> {
     targets.map(|(target, _)| target.to_owned()).collect()
 }
 
-/// The anchors of a page's headings, as GitHub and mdBook make them.
+/// The anchors of a page: its own, and those of its headings, as GitHub and mdBook make them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut is_code = false;
     let mut times: BTreeMap<String, u32> = BTreeMap::new();
-    let mut all = BTreeSet::new();
+    let own = text.split("<a id=\"").skip(1).filter_map(|rest| rest.split_once('"'));
+    let mut all: BTreeSet<String> = own.map(|(id, _)| id.to_owned()).collect();
     for line in text.lines() {
         is_code ^= line.trim_start().starts_with("```");
         let Some(title) = line.strip_prefix('#').filter(|_| !is_code) else { continue };

@@ -1,5 +1,9 @@
 //! What the user that Rillway runs as may not do: does each error name the file or folder, the user, the
 //! missing right and the remedy? And does the consumer go on once it may?
+//!
+//! - [`group`]: what others may read of what it writes
+
+mod group;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

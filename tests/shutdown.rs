@@ -124,7 +124,7 @@ async fn stuck_past_the_grace() -> Result<(), Unavailable> {
     daemon.signal("TERM");
     let status = daemon.ended(GRACE + A_MOMENT).await;
     assert!(told.elapsed() >= GRACE, "it gave up after {:?}", told.elapsed());
-    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    assert_eq!(status.code(), Some(75), "{}", home.log_tail());
     let log = home.log();
     let said = log.lines().last().unwrap();
     assert!(said.contains("not finished within shutdown_grace: printer"), "{said}");
@@ -188,7 +188,7 @@ async fn told_twice() -> Result<(), Unavailable> {
     let took = told_again.elapsed();
     let status = daemon.ended(A_MOMENT).await;
     assert!(took >= Duration::from_millis(500), "it ended {took:?} after the first signal");
-    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    assert_eq!(status.code(), Some(75), "{}", home.log_tail());
     assert!(home.log().contains("stopped at once"), "{}", home.log_tail());
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use rillway::config::{Config, Env};
+use rillway::consumer::Sifter;
+use rillway::flow::batch::Batch;
 use rillway::sink::{Durability, SinkError};
 use rillway::supervisor::plan_of;
 
@@ -36,7 +38,9 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
     let batches: Vec<_> = rows::batches(job.messages)?.into_iter().map(Arc::new).collect();
     let config = Config::load(Some(Path::new(&job.config)), &Env::of_process())?;
     let consumer = config.consumers.first().context("no consumer")?;
-    let open = plan_of(&config, consumer).sink;
+    let plan = plan_of(&config, consumer);
+    let (open, transform) = (plan.sink, plan.spec.transform.clone());
+    let sifter = transform.map(|transform| Sifter { filter: None, transform: Some(transform) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pid = std::process::id();
     let base = process::forget_memory_peak(pid)?;
@@ -45,6 +49,8 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
         .block_on(async {
             let mut sink = open().await?;
             for batch in &batches {
+                let sifted = sifter.as_ref().map(|sifter| sifted(sifter, batch)).transpose()?;
+                let batch = sifted.as_ref().unwrap_or(batch);
                 if sink.write(batch).await? == Durability::Held
                     && sink.flush_at().is_some_and(|at| at <= Instant::now())
                 {
@@ -59,4 +65,14 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
     let memory = process::memory_peak(pid)?.saturating_sub(base);
     println!("{} {} {memory}", took.as_secs_f64(), cpu.as_secs_f64());
     Ok(())
+}
+
+/// The batch as the consumer's programs make it. In the daemon this runs on a thread of its own.
+fn sifted(sifter: &Sifter, batch: &Arc<Batch>) -> Result<Arc<Batch>, SinkError> {
+    let mut sifted = sifter.sift(batch, None, || false);
+    if !sifted.is_complete || !sifted.bad.is_empty() {
+        return Err(SinkError::Fatal("the program does not go through all messages".to_owned()));
+    }
+    let changed = sifted.apply(batch).map_err(SinkError::Fatal)?;
+    Ok(changed.map_or_else(|| Arc::clone(batch), Arc::new))
 }

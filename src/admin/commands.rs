@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer::{Answer, error, json};
-use super::control::{Control, ControlError, NotReloaded, Target, Verb};
+use super::control::{Control, ControlError, NotReloaded, SkipOrder, Target, Verb};
 use super::limits::{WAIT_DEFAULT, WAIT_MAX};
 use super::overview::{CommitError, Overview};
+use crate::types::Offset;
 
 /// What the path and the query of a request for a consumer say.
 pub(super) struct Ordered<'a> {
@@ -21,8 +22,8 @@ pub(super) struct Ordered<'a> {
 }
 
 impl<'a> Ordered<'a> {
-    /// Reads the name in the path, and the keys `stream` and `wait` of the query.
-    pub(super) fn read(name: &'a str, query: Option<&'a str>) -> Result<Ordered<'a>, Answer> {
+    /// Reads the name in the path, and the keys `stream` and `wait` of the query. The error is for the caller.
+    pub(super) fn read(name: &'a str, query: Option<&'a str>) -> Result<Ordered<'a>, String> {
         let consumer = decoded(name, "the consumer's name in the path")?;
         let Query { stream, wait } = Query::read(query, &["stream", "wait"])?;
         Ok(Ordered { consumer, stream, wait })
@@ -45,7 +46,7 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn read(query: Option<&'a str>, allowed: &[&str]) -> Result<Query<'a>, Answer> {
+    fn read(query: Option<&'a str>, allowed: &[&str]) -> Result<Query<'a>, String> {
         let mut read = Query { stream: None, wait: WAIT_DEFAULT };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -55,8 +56,7 @@ impl<'a> Query<'a> {
                 "wait" if allowed.contains(&key) => read.wait = wait(&value)?,
                 _ => {
                     let keys = allowed.join(", ");
-                    let text = format!("the query has an unknown key {key:?}: expected {keys}");
-                    return Err(error(StatusCode::BAD_REQUEST, &text));
+                    return Err(format!("the query has an unknown key {key:?}: expected {keys}"));
                 }
             }
         }
@@ -64,14 +64,12 @@ impl<'a> Query<'a> {
     }
 }
 
-fn decoded<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Answer> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| error(StatusCode::BAD_REQUEST, &format!("{what} is not UTF-8")))
+fn decoded<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, String> {
+    percent_decode_str(text).decode_utf8().map_err(|_| format!("{what} is not UTF-8"))
 }
 
 /// A time to wait: `10s`, `500ms`, or a number of seconds.
-fn wait(text: &str) -> Result<Duration, Answer> {
+fn wait(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, Duration::from_millis(1)),
         None => (text.strip_suffix('s').unwrap_or(text), Duration::from_secs(1)),
@@ -79,22 +77,64 @@ fn wait(text: &str) -> Result<Duration, Answer> {
     let wait = number.parse::<u32>().ok().and_then(|number| unit.checked_mul(number));
     wait.filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
         let most = WAIT_MAX.as_secs();
-        let text =
-            format!("{text:?} is not a time to wait: expected 0s to {most}s, as in wait=10s");
-        error(StatusCode::BAD_REQUEST, &text)
+        format!("{text:?} is not a time to wait: expected 0s to {most}s, as in wait=10s")
     })
 }
 
 /// Pauses, resumes or restarts.
 pub(super) async fn change(control: &dyn Control, verb: Verb, ordered: &Ordered<'_>) -> Answer {
-    match control.change(verb, ordered.target(), ordered.wait).await {
+    changed(control.change(verb, ordered.target(), ordered.wait).await)
+}
+
+/// Body of a request to leave out a message.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Skip {
+    offset: u64,
+    #[serde(default)]
+    stream: Option<String>,
+    #[serde(default)]
+    dead_letter: bool,
+}
+
+/// Leaves out the message that the body names.
+pub(super) async fn skip(
+    control: &dyn Control,
+    name: &str,
+    query: Option<&str>,
+    body: &[u8],
+) -> Answer {
+    let (consumer, wait) =
+        match (decoded(name, "the consumer's name in the path"), Query::read(query, &["wait"])) {
+            (Ok(consumer), Ok(query)) => (consumer, query.wait),
+            (Err(text), _) | (_, Err(text)) => return error(StatusCode::BAD_REQUEST, &text),
+        };
+    let skip: Skip = match serde_json::from_slice(body) {
+        Ok(skip) => skip,
+        Err(why) => {
+            let text = format!(
+                "the body is not the message to leave out: {why}. Expected {{\"offset\": 7}}, perhaps with                  \"stream\" and \"dead_letter\""
+            );
+            return error(StatusCode::BAD_REQUEST, &text);
+        }
+    };
+    let order = SkipOrder {
+        target: Target { consumer: &consumer, stream: skip.stream.as_deref() },
+        offset: Offset(skip.offset),
+        to_dead_letters: skip.dead_letter,
+    };
+    changed(control.skip(order, wait).await)
+}
+
+fn changed(result: Result<super::control::Changed, ControlError>) -> Answer {
+    match result {
         Ok(changed) => json(done_or_accepted(changed.finished), &changed),
         Err(problem) => {
             let status = match problem {
                 ControlError::Unknown(_) | ControlError::UnknownStream { .. } => {
                     StatusCode::NOT_FOUND
                 }
-                ControlError::Ending => StatusCode::CONFLICT,
+                ControlError::Ending | ControlError::NotSkipped(_) => StatusCode::CONFLICT,
             };
             error(status, &problem.to_string())
         }
@@ -159,7 +199,7 @@ struct LogFilter {
 pub(super) async fn reload(control: &dyn Control, query: Option<&str>) -> Answer {
     let wait = match Query::read(query, &["wait"]) {
         Ok(query) => query.wait,
-        Err(answer) => return answer,
+        Err(why) => return error(StatusCode::BAD_REQUEST, &why),
     };
     match control.reload(wait).await {
         Ok(reloaded) => json(done_or_accepted(reloaded.finished), &reloaded),

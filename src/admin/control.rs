@@ -23,6 +23,9 @@ pub trait Control: Send + Sync {
         wait: Duration,
     ) -> Result<Changed, ControlError>;
 
+    /// Leaves out the message at which a consumer has halted, and starts it; waits for that for at most `wait`.
+    async fn skip(&self, order: SkipOrder<'_>, wait: Duration) -> Result<Changed, ControlError>;
+
     /// Moves the positions of a consumer together, or says what that would do.
     ///
     /// Dropped when the caller goes away; a move that has begun is brought to its end all the same.
@@ -54,6 +57,8 @@ pub enum Verb {
     Resume,
     /// Drains, and starts anew; a halted consumer too.
     Restart,
+    /// Leaves out the message at which it has halted, and starts.
+    Skip,
 }
 
 impl fmt::Display for Verb {
@@ -62,6 +67,7 @@ impl fmt::Display for Verb {
             Verb::Pause => "pause",
             Verb::Resume => "resume",
             Verb::Restart => "restart",
+            Verb::Skip => "skip",
         })
     }
 }
@@ -73,6 +79,17 @@ pub struct Target<'a> {
     pub consumer: &'a str,
     /// One of its streams; `None` for all.
     pub stream: Option<&'a str>,
+}
+
+/// One message that is to be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkipOrder<'a> {
+    /// The consumer that has halted there, and its stream.
+    pub target: Target<'a>,
+    /// The message.
+    pub offset: Offset,
+    /// True if it is to become a dead letter.
+    pub to_dead_letters: bool,
 }
 
 /// What an order has come to.
@@ -122,6 +139,9 @@ pub enum ControlError {
         /// The streams that it reads.
         known: Vec<StreamName>,
     },
+    /// It is not where the consumer has halted, or it cannot become a dead letter.
+    #[error("{0}")]
+    NotSkipped(String),
     /// The daemon shuts down.
     #[error("the daemon is shutting down")]
     Ending,

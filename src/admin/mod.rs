@@ -6,7 +6,7 @@
 //! | GET | `/metrics` | every metric, in Prometheus' text format 0.0.4 |
 //! | GET | `/livez` | 200 `ok` while every loop makes progress; 503 and a sentence that names the
 //! stuck one |
-//! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}` |
+//! | GET | `/readyz` | 200 while every consumer does its work; 503 with a reason for each that does not. JSON either way: `{"ready": bool, "consumers": [{"name", "stream", "state", "ready", "reason"}]}`. `?exclude=halted` leaves out consumers in a state |
 //! | GET | `/api/v1/consumers` | `{"consumers": [`[`ConsumerView`]`…]}` |
 //! | GET | `/api/v1/status` | the [`Status`](status::Status): everything in order, what is wrong first |
 //! | GET | `/api/v1/history` | the last hour of each consumer: `{"every_seconds", "consumers": [{"name", "stream", "age_seconds": […], …}]}` |
@@ -20,6 +20,9 @@
 //! | POST | `/api/v1/consumers/{name}/commit` | stores the durable offset now: 200 and
 //! [`CommitAnswer`]; 404 unknown name or stream; 409 nothing to store; 503 and the reason why it could not be
 //! stored |
+//! | POST | `/api/v1/consumers/{name}/skip` | leaves out the message at which the consumer has halted, once, and starts
+//! it. The body is `{"offset": 7, "stream": "s", "dead_letter": true}`, of which only the offset is needed. 200 and
+//! [`Changed`], 202 if it does not work again within `wait`; 409 if it has not halted there |
 //! | POST | `/api/v1/consumers/{name}/seek` | moves the consumer's position ([`SeekTo`]); the body is JSON: `{"to":
 //! "first" \| "last" \| "next" \| {"offset": N} \| {"timestamp": "…"}, "stream": "…", "dry_run": bool}`. 200 and
 //! [`Sought`]; 202 if it is not done within `wait`; 400 no such request; 404 unknown name or stream; 409 it cannot be
@@ -55,6 +58,7 @@ mod door;
 pub mod limits;
 mod overview;
 mod page;
+mod ready;
 mod routes;
 mod seek;
 mod server;
@@ -65,7 +69,7 @@ pub mod units;
 pub use client::{Client, PROBE_TIME_MAX, ProbeError};
 pub use control::{
     Changed, ConfigurationView, Control, ControlError, Draining, LastReload, NotReloaded,
-    ProblemView, Reloaded, Seek, SeekError, SeekTo, Sought, StreamState, Target, Verb,
+    ProblemView, Reloaded, Seek, SeekError, SeekTo, SkipOrder, Sought, StreamState, Target, Verb,
 };
 pub use door::Door;
 pub use overview::{

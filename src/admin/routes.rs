@@ -15,10 +15,10 @@ use super::commands::{self, Ordered};
 use super::control::{Control, Verb};
 use super::door::{Door, Errand, Refusal, Sight};
 use super::limits::BODY_BYTES_MAX;
-use super::overview::{ConsumerView, HistoryView, Overview};
-use super::page;
+use super::overview::{HistoryView, Overview};
 use super::seek;
 use super::status::Status;
+use super::{page, ready};
 use crate::telemetry;
 
 /// Description of the API.
@@ -41,6 +41,7 @@ pub(super) const ROUTES: &[&str] = &[
     "POST /api/v1/consumers/{name}/resume",
     "POST /api/v1/consumers/{name}/restart",
     "POST /api/v1/consumers/{name}/commit",
+    "POST /api/v1/consumers/{name}/skip",
     "POST /api/v1/consumers/{name}/seek",
     "POST /api/v1/reload",
     "POST /api/v1/drain",
@@ -69,6 +70,7 @@ enum Route<'a> {
     LogLevel,
     Change(Verb, &'a str),
     Commit(&'a str),
+    Skip(&'a str),
     Seek(&'a str),
     Reload,
     Drain,
@@ -100,6 +102,7 @@ impl Route<'_> {
                     "resume" => Route::Change(Verb::Resume, name),
                     "restart" => Route::Change(Verb::Restart, name),
                     "commit" => Route::Commit(name),
+                    "skip" => Route::Skip(name),
                     "seek" => Route::Seek(name),
                     _ => return None,
                 }
@@ -111,6 +114,7 @@ impl Route<'_> {
         match self {
             Route::Change(..)
             | Route::Commit(_)
+            | Route::Skip(_)
             | Route::Seek(_)
             | Route::Reload
             | Route::Drain => "POST",
@@ -196,7 +200,16 @@ where
             }
             Err(stuck) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, stuck + "\n"),
         },
-        Route::Ready => ready(&site.overview.consumers(), sight),
+        Route::Ready => match ready::ready(&site.overview.consumers(), query) {
+            Ok((all, body)) => {
+                let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                match sight {
+                    Sight::Health => json(status, &json!({ "ready": all })),
+                    Sight::All => json(status, &body),
+                }
+            }
+            Err(text) => error(StatusCode::BAD_REQUEST, &text),
+        },
         Route::Consumers => {
             json(StatusCode::OK, &json!({ "consumers": site.overview.consumers() }))
         }
@@ -215,15 +228,16 @@ where
         },
         Route::Change(verb, name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::change(control, verb, &ordered).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Commit(name) => match Ordered::read(name, query) {
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
+        Route::Skip(name) => commands::skip(control, name, query, &body).await,
         Route::Seek(name) => match Ordered::read(name, query) {
             Ok(ordered) => seek::seek(control, ordered, &body).await,
-            Err(answer) => answer,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Reload => commands::reload(control, query).await,
         Route::Drain => commands::drain(control),
@@ -243,24 +257,6 @@ fn page(render: impl FnOnce(&str) -> String) -> Answer {
     let mut answer = respond(StatusCode::OK, HTML, page);
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     answer
-}
-
-fn ready(consumers: &[ConsumerView], sight: Sight) -> Answer {
-    let all = consumers.iter().all(|c| c.ready);
-    let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if sight == Sight::Health {
-        return json(status, &json!({ "ready": all }));
-    }
-    let each: Vec<_> = consumers
-        .iter()
-        .map(|c| {
-            json!({
-                "name": c.name, "stream": c.stream, "state": c.state,
-                "ready": c.ready, "ready_age_seconds": c.ready_age_seconds, "reason": c.reason,
-            })
-        })
-        .collect();
-    json(status, &json!({ "ready": all, "consumers": each }))
 }
 
 fn refused(refusal: &Refusal) -> Answer {

@@ -84,9 +84,8 @@ pub(super) async fn seek(control: &dyn Control, ordered: Ordered<'_>, body: &[u8
                 SeekError::Control(
                     ControlError::Unknown(_) | ControlError::UnknownStream { .. },
                 ) => StatusCode::NOT_FOUND,
-                SeekError::Control(ControlError::Ending) | SeekError::Refused(_) => {
-                    StatusCode::CONFLICT
-                }
+                SeekError::Control(ControlError::Ending | ControlError::NotSkipped(_))
+                | SeekError::Refused(_) => StatusCode::CONFLICT,
                 SeekError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             error(status, &problem.to_string())

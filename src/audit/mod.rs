@@ -379,7 +379,8 @@ fn expected(
         }
     };
     let Some(batch) = Batch::new(spec.stream.clone(), parts) else { return Ok(Vec::new()) };
-    let Sieved { batch, unwanted, mut bad } = spec.sieve(batch);
+    let sieved = spec.sieve(batch).map_err(Failed::Cannot)?;
+    let Sieved { batch, unwanted, mut bad } = sieved;
     let mut entries: Vec<Entry> =
         Vec::with_capacity(usize::try_from(batch.messages()).unwrap_or(0));
     maker.make(&batch, &mut entries, &mut bad)?;

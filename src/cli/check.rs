@@ -235,6 +235,12 @@ pub struct ConsumerPlan {
     pub reference: String,
     /// The messages that it wants; `None` for all.
     pub filter: Option<String>,
+    /// Its program `where`; `None` if it has none.
+    #[serde(rename = "where")]
+    pub keep: Option<String>,
+    /// Its program `map`; `None` if it has none.
+    #[serde(rename = "map")]
+    pub reshape: Option<String>,
     /// True if the broker has one active consumer among all daemons with this reference.
     pub single_active: bool,
     /// Start position if it has never stored an offset.
@@ -243,6 +249,9 @@ pub struct ConsumerPlan {
     pub sink: &'static str,
     /// Path that the sink writes to; `None` if it has none.
     pub to: Option<PathBuf>,
+    /// The rows that the sink makes of messages; `None` if that is one of each, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
     /// Delivery guarantee of the sink.
     pub guarantee: Guarantee,
     /// Kind of the dead letters' sink, and the path that it writes to.
@@ -337,10 +346,13 @@ impl ConsumerPlan {
             partitions,
             reference: consumer.reference.to_string(),
             filter: consumer.filter.as_ref().map(ToString::to_string),
+            keep: consumer.keep.as_ref().map(|program| program.text().to_owned()),
+            reshape: consumer.reshape.as_ref().map(|program| program.text().to_owned()),
             single_active: consumer.single_active,
             start: consumer.start.to_string(),
             sink: consumer.sink.kind(),
             to: shown.sink.place(),
+            rows: shown.sink.rows(),
             dead_letters: shown.dead_letter.as_ref().map(|sink| (sink.kind(), sink.place())),
             guarantee: consumer.sink.guarantee(),
             memory_bound_bytes: consumer.memory_bound().0.saturating_mul(count),

@@ -8,6 +8,9 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_DIFFERS: u8 = 65;
 /// Something required is unavailable (`EX_UNAVAILABLE`).
 pub const EXIT_UNAVAILABLE: u8 = 69;
+/// Told to stop, and stopped before every consumer had finished (`EX_TEMPFAIL`). Nothing is lost: what was not
+/// stored is read again at the next start.
+pub const EXIT_UNFINISHED: u8 = 75;
 /// An error in the program (`EX_SOFTWARE`).
 pub const EXIT_INTERNAL: u8 = 70;
 
@@ -26,6 +29,9 @@ pub enum Failure {
     /// Something required is unavailable: a broker, a stream, a destination.
     #[error("{0}")]
     Unavailable(String),
+    /// Told to stop, and stopped before every consumer had finished.
+    #[error("{0}")]
+    Unfinished(String),
 }
 
 impl Failure {
@@ -46,6 +52,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::Differs(_) => EXIT_DIFFERS,
             Failure::Config(_) => EXIT_BAD_CONFIG,
             Failure::Unavailable(_) => EXIT_UNAVAILABLE,
+            Failure::Unfinished(_) => EXIT_UNFINISHED,
         })
     };
     error.chain().find_map(code).unwrap_or(EXIT_INTERNAL)
@@ -64,6 +71,7 @@ mod tests {
         assert_eq!(nested(Failure::Usage(String::new())), Err(64));
         assert_eq!(nested(Failure::Differs(String::new())), Err(65));
         assert_eq!(nested(Failure::Unavailable(String::new())), Err(69));
+        assert_eq!(nested(Failure::Unfinished(String::new())), Err(75));
         assert_eq!(nested(Failure::Config(String::new())), Err(78));
         assert_eq!(exit_code(&anyhow::anyhow!("?")), 70);
         let missing = crate::config::Config::load(

@@ -196,3 +196,22 @@ fn configurations() {
     let seeds = vec![file, small.as_bytes().to_vec(), secret.as_bytes().to_vec()];
     drive("configuration", 60, 200, &seeds, crate::config::fuzzing::configuration);
 }
+
+#[cfg(feature = "transform")]
+#[test]
+fn programs() {
+    let seeds = texts(&[
+        ".a == \"x\" and (.b | not)\0{\"a\":\"x\",\"b\":[1.50,null]}",
+        "{a, b: [.c[]? | . * 2], \"d\\(.e)\": .e?}\0{\"a\":1,\"c\":[1,2.5e3],\"e\":\"\\u00e9\"}",
+        "def f: if . > 3 then . else . + 1 | f end; [.[] | f] | sort | add\0[1,2,9007199254740993]",
+        "reduce .[] as [$k, $v] ({}; .[$k] += $v) | to_entries | map(select(.value > 1))\0[[\"a\",1],[\"a\",2]]",
+        "[.. | strings | gsub(\"(?<x>a+)\"; \"<\\(.x)>\"; \"i\")] | join(\",\")\0{\"a\":\"AaB\",\"b\":[\"c\"]}",
+        "try error(.a) catch (. | tojson | fromjson) | .[1:3], path(..)\0{\"a\":[1,2,3]}",
+        "label $out | foreach range(10; 0; -3) as $i (0; . + $i; if . > 12 then break $out else . end)\0null",
+        "del(.a[0], .b) | .c |= (. // \"n\") | @base64 \"\\(.c)\", todate?\0{\"a\":[1,2],\"b\":1e999}",
+        "walk(if type == \"object\" then with_entries(.key |= ascii_upcase) end)\0{\"a\":{\"b\":[{}]}}",
+        "limit(5; repeat(. * 2)) | select(. > 10) | @csv \"\\([.])\", strftime(\"%F\")?\0123",
+        "until(. > 1e6; . * .) , ([splits(\"a\")] | group_by(.)), $message.offset\0\"3\"",
+    ]);
+    drive("program", 1_000, 20, &seeds, crate::transform::fuzzing::program);
+}

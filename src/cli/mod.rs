@@ -4,6 +4,7 @@
 //! whose kind decides the exit code (see [`exit_code`]).
 
 mod broker;
+mod cases;
 pub mod check;
 mod completions;
 mod control;
@@ -18,6 +19,7 @@ pub mod fuzzing;
 pub mod health;
 mod locate;
 mod locked;
+mod man;
 mod offsets;
 mod point;
 mod print;
@@ -36,7 +38,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, exit_code};
+pub use exit::{
+    EXIT_DIFFERS, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_UNFINISHED, EXIT_USAGE, Failure, exit_code,
+};
 
 use crate::config::{AdminConfig, Config, Env};
 
@@ -45,7 +49,8 @@ use crate::config::{AdminConfig, Config, Env};
 #[command(name = "rillway", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 fine, 64 wrong usage or input, 65 a sink differs from its stream (verify), \
-                        69 something is unavailable, 70 internal error, 78 bad configuration."
+                        69 something is unavailable, 70 internal error, 75 stopped before everything was \
+                        stored (nothing is lost), 78 bad configuration."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -72,6 +77,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check the configuration and print what each consumer would do
     Check(check::CheckArgs),
+    /// Run the cases of the configuration file ([[test]]) through the programs of their consumers
+    Test(cases::TestArgs),
     /// Ask a running daemon for its health
     Health(health::HealthArgs),
     /// Show the state of a running daemon, what is wrong first
@@ -82,6 +89,8 @@ enum Command {
     Resume(control::ConsumerArgs),
     /// Restart a consumer; also one that has halted
     Restart(control::ConsumerArgs),
+    /// Leave out the one message at which a consumer has halted, and restart the consumer
+    Skip(control::SkipArgs),
     /// Make a consumer store its durable offset now
     Commit(control::ConsumerArgs),
     /// Have the running daemon move a consumer's position, and go on from there
@@ -108,6 +117,8 @@ enum Command {
     Schema,
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(man::ManArgs),
 }
 
 /// Runs the command line.
@@ -127,6 +138,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             let config = shared.load(&env)?;
             runtime()?.block_on(check::check(config, &args, shared.json))
         }
+        Command::Test(args) => cases::test(&shared.load(&env)?, &args, shared.json),
         Command::Health(args) => {
             health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
         }
@@ -134,6 +146,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),
         Command::Resume(args) => control::consumer("resume", &args, &shared, &env),
         Command::Restart(args) => control::consumer("restart", &args, &shared, &env),
+        Command::Skip(args) => control::skip(&args, &shared, &env),
         Command::Commit(args) => control::consumer("commit", &args, &shared, &env),
         Command::Seek(args) => control::seek(&args, &shared, &env),
         Command::Reload(args) => control::reload(&args, &shared, &env),
@@ -176,6 +189,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Schema => schema::print(),
         Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => man::print(&args),
     }
 }
 

@@ -29,13 +29,9 @@ enum View {
 }
 
 impl Progress {
-    /// Progress to `total` messages, if that is known; nothing is shown if it is `quiet`.
-    pub(super) fn new(total: Option<u64>, done: &'static str, quiet: bool) -> Progress {
-        Progress::continued(total, 0, done, quiet)
-    }
-
-    /// The same, of which `before` were done by an earlier run.
-    pub(super) fn continued(
+    /// `total` is how many there are in all, `None` if that is not known; `before` is how many were done
+    /// by an earlier run.
+    pub(super) fn new(
         total: Option<u64>,
         before: u64,
         done: &'static str,
@@ -53,7 +49,7 @@ impl Progress {
     }
 
     /// Reports the number that is done.
-    pub(super) fn at(&self, number: u64) {
+    pub(super) fn reached(&self, number: u64) {
         match &self.view {
             View::Bar(bar) => bar.set_position(number),
             View::Lines { next } => {
@@ -119,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_takes() {
-        let of = |total, before| Progress::continued(total, before, "replayed", true);
+        let of = |total, before| Progress::new(total, before, "replayed", true);
         let took = Duration::from_secs(10);
         assert_eq!(of(None, 0).line(7, took), "7 replayed");
         assert_eq!(of(Some(100), 0).line(0, took), "0 of 100 replayed");

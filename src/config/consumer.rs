@@ -14,10 +14,12 @@ pub use super::filter::FilterConfig;
 use super::filter::FilterKeys;
 use super::names::{REFERENCE_BYTES_MAX, STREAM_BYTES_MAX};
 pub use super::policies::{OnBadMessage, OnOffsetLost};
+use super::program::ProgramKeys;
 use crate::settings::read::typed;
 use crate::settings::{ByteSize, Problem, Start, join};
 use crate::sink::placeholders::{self, Names};
 use crate::sink::registry::SinkConfig;
+use crate::transform::{self, Program};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
 const NAME_CHARS_MAX: usize = 64;
@@ -42,6 +44,10 @@ pub struct ConsumerConfig {
     pub create: Option<CreateConfig>,
     /// The messages that it wants; `None` for all.
     pub filter: Option<FilterConfig>,
+    /// Program that says of each message whether it is wanted (`where`); `None` for all.
+    pub keep: Option<Program>,
+    /// Program that makes the body of each message (`map`); `None` if it stays as it is.
+    pub reshape: Option<Program>,
     /// Start position if it has never stored an offset.
     pub start: Start,
     /// When it stores its offset on the broker.
@@ -60,7 +66,8 @@ pub struct ConsumerConfig {
     pub restart: RestartConfig,
     /// Destination of its records.
     pub sink: SinkConfig,
-    /// Destination of messages that cannot be written; `Some` exactly if the policy is dead-letter.
+    /// Destination of messages that cannot be written. Always `Some` if the policy is dead-letter; if it is to
+    /// halt, for those that an operator sends there.
     pub dead_letter: Option<SinkConfig>,
 }
 
@@ -97,7 +104,11 @@ impl ConsumerConfig {
         let together = self.batch.max_messages.saturating_mul(JOINED_BATCHES_MAX);
         let together = together.min(largest / MESSAGE_BYTES_MIN);
         let filter = self.filter.as_ref().map_or(0, |filter| filter.overhead_bytes(together));
-        [self.sink.overhead_bytes(), letters, encoded, bad, filter]
+        let programs = match self.keep.is_some() || self.reshape.is_some() {
+            true => transform::memory_max(largest),
+            false => 0,
+        };
+        [self.sink.overhead_bytes(), letters, encoded, bad, filter, programs]
             .into_iter()
             .fold(self.memory, |sum, bytes| ByteSize(sum.0.saturating_add(bytes)))
     }
@@ -156,6 +167,14 @@ pub(super) struct ConsumerKeys {
     /// Reads only messages with one of these filter values.
     #[serde(default)]
     filter: Option<FilterKeys>,
+    /// Program in the language jq that keeps a message, or leaves it out if the result is false or null:
+    /// its text, or { file = "PATH" }.
+    #[serde(default, rename = "where")]
+    keep: Option<ProgramKeys>,
+    /// Program in the language jq whose result becomes the body of the message, as JSON: its text, or
+    /// { file = "PATH" }.
+    #[serde(default, rename = "map")]
+    reshape: Option<ProgramKeys>,
     /// Start position if the consumer has never stored an offset. `last` is the last chunk, not the
     /// last message; a timestamp is also exact to the chunk only. Default: `first`; for the sink
     /// `metrics`, `next`.
@@ -180,7 +199,8 @@ pub(super) struct ConsumerKeys {
     /// the sink `dead_letter` (`dead_letter`) and continue.
     #[serde(default)]
     on_bad_message: OnBadMessage,
-    /// Destination of messages that cannot be written, with `on_bad_message = "dead_letter"`.
+    /// Destination of messages that cannot be written, with `on_bad_message = "dead_letter"`; with `"halt"`, of
+    /// those that `rillway skip --to-dead-letters` sends there.
     #[serde(default)]
     #[schemars(with = "Option<SinkConfig>")]
     dead_letter: Option<Value>,
@@ -235,6 +255,10 @@ impl ConsumerConfig {
             create.check(stream, *is_super_stream, &join(at, "create"), problems);
         }
         let filter = keys.filter.map(|keys| keys.check(&join(at, "filter"), problems));
+        let mut compile = |program: Option<ProgramKeys>, key| {
+            program.and_then(|program| program.compile(&join(at, key), folder, problems))
+        };
+        let (keep, reshape) = (compile(keys.keep, "where"), compile(keys.reshape, "map"));
         let sink = SinkConfig::from_value(keys.sink, &join(at, "sink"), folder, problems)?;
         let dead_letter = dead_letter(keys.dead_letter, keys.on_bad_message, at, folder, problems);
         let start = keys.start.unwrap_or_else(|| sink.start());
@@ -269,6 +293,8 @@ impl ConsumerConfig {
             is_super_stream,
             create: keys.create,
             filter,
+            keep,
+            reshape,
             start,
             commit: keys.commit,
             batch: keys.batch,
@@ -300,12 +326,13 @@ fn dead_letter(
             problems.push(Problem::new(at, message));
             None
         }
-        (Some(_), OnBadMessage::Halt | OnBadMessage::Skip) => {
-            let message = "it has no effect without on_bad_message = \"dead_letter\"";
+        (Some(_), OnBadMessage::Skip) => {
+            let message = "it has no effect with on_bad_message = \"skip\"";
             problems.push(Problem::new(at, message));
             None
         }
-        (Some(value), OnBadMessage::DeadLetter) => {
+        // With `halt`, for single messages that an operator sends there.
+        (Some(value), OnBadMessage::Halt | OnBadMessage::DeadLetter) => {
             let sink = SinkConfig::from_value(value, &at, folder, problems)?;
             if sink.guarantee() == Guarantee::None {
                 let message = format!(

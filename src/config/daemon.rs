@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::admin::AdminConfig;
+use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
 use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
@@ -31,6 +32,8 @@ pub struct Config {
     pub consumers: Vec<ConsumerConfig>,
     /// References of other programs, of which the lag is shown.
     pub watches: Vec<WatchConfig>,
+    /// Cases of the consumers' programs.
+    pub tests: Vec<TestConfig>,
 }
 
 /// `[log]`: format and level of the log.

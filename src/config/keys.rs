@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::AdminConfig;
+use super::cases::TestKeys;
 use super::consumer::ConsumerKeys;
 use super::daemon::LogConfig;
 use super::watch::WatchKeys;
@@ -42,6 +43,9 @@ pub(super) struct RootKeys {
     /// References of other programs, of which the lag is shown.
     #[schemars(with = "Vec<WatchKeys>")]
     pub(super) watch: Vec<Value>,
+    /// Cases of the consumers' programs, for `rillway test`.
+    #[schemars(with = "Vec<TestKeys>")]
+    pub(super) test: Vec<Value>,
 }
 
 impl Default for RootKeys {
@@ -54,6 +58,7 @@ impl Default for RootKeys {
             shutdown_grace: HumanDuration::secs(10),
             consumer: Vec::new(),
             watch: Vec::new(),
+            test: Vec::new(),
         }
     }
 }

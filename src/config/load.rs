@@ -6,6 +6,7 @@ use config::FileFormat;
 use serde_json::Value;
 
 use super::admin::AdminConfig;
+use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
 use super::daemon::{Config, LogConfig};
 use super::env::{Env, Overlay};
@@ -190,6 +191,7 @@ impl<'a> Layers<'a> {
             ));
         }
         let mut consumers = Vec::new();
+        let configured = keys.consumer.len();
         for (i, value) in keys.consumer.into_iter().enumerate() {
             let at = format!("consumer[{i}]");
             if let Some(consumer) = ConsumerConfig::from_value(value, &at, self.folder(), problems)
@@ -199,6 +201,8 @@ impl<'a> Layers<'a> {
         }
         problems.append(&mut check_together(&consumers, broker.as_ref()));
         let watches = WatchConfig::all(keys.watch, broker.as_ref(), problems);
+        let all_were_read = consumers.len() == configured;
+        let tests = TestConfig::all(keys.test, &consumers, all_were_read, problems);
         let admin = self.admin(keys.admin, value, problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
@@ -214,6 +218,7 @@ impl<'a> Layers<'a> {
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
             watches,
+            tests,
         })
     }
 

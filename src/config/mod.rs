@@ -16,6 +16,7 @@
 //! sinks' registry read the tree.
 
 mod admin;
+mod cases;
 pub mod consumer;
 mod create;
 mod daemon;
@@ -28,6 +29,7 @@ mod keys;
 mod load;
 mod names;
 mod policies;
+mod program;
 mod replacing;
 mod schema;
 mod secrets;
@@ -40,6 +42,7 @@ mod watch;
 mod tests;
 
 pub use admin::{AdminConfig, AdminTls};
+pub use cases::{Expected, TestConfig};
 pub use consumer::{
     BatchConfig, CommitConfig, ConsumerConfig, FilterConfig, OnBadMessage, OnOffsetLost,
     RestartConfig,

@@ -3,6 +3,7 @@
 mod admin;
 mod files;
 mod identity;
+mod programs;
 mod secrets;
 mod shapes;
 mod sinks;

@@ -88,7 +88,8 @@ impl DeadLetters {
                 && bad.offset <= part.block.last_offset()
                 && piece.bytes < PIECE_BYTES
             {
-                let from = part.block.clone().starting_at(bad.offset);
+                // As it came, whatever a program made of it.
+                let from = part.block.original().starting_at(bad.offset);
                 match from.records().next().filter(|record| record.offset == bad.offset) {
                     Some(record) => {
                         let bytes = record.message.len();
@@ -108,7 +109,7 @@ impl DeadLetters {
     /// The dead letters of a piece, as a batch.
     pub(super) fn batch(&self, piece: &Piece) -> Option<Batch> {
         let parts = piece.records.iter().filter_map(|(bad, part)| {
-            let block = part.block.clone().starting_at(bad.offset).split_at(1).0;
+            let block = part.block.original().starting_at(bad.offset).split_at(1).0;
             let record = block.records().next()?;
             let encoded = self.letter(bad, record.timestamp, record.message);
             let mut bytes = BytesMut::with_capacity(encoded.len() + 4);

@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use crate::flow::batch::Batch;
 use crate::sink::columns::{Columns, Value};
-use crate::sink::{BAD_RECORDS_MAX, BadRecord, discreet};
+use crate::sink::{BadRecord, discreet};
+use crate::types::StreamName;
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
-use crate::types::{Offset, StreamName};
+use crate::wire::block::Record;
 
 /// Name of the value in the report of a bad message.
 const NAME: &str = "filter.by";
@@ -24,17 +24,6 @@ pub struct Filter {
     match_unfiltered: bool,
     /// True if the report of a bad message may quote its value.
     show_values: bool,
-}
-
-/// Result of looking through a batch.
-#[derive(Debug, Default)]
-pub(super) struct Sifted {
-    /// Messages that are not wanted.
-    pub(super) unwanted: Vec<Offset>,
-    /// Messages whose value cannot be read, in order.
-    pub(super) bad: Vec<BadRecord>,
-    /// True if the whole batch was looked through; false if there are too many bad ones.
-    pub(super) is_complete: bool,
 }
 
 impl Filter {
@@ -58,30 +47,19 @@ impl Filter {
         Filter { columns, values: values.iter().cloned().collect(), match_unfiltered, show_values }
     }
 
-    /// Looks through the messages of a batch.
-    pub(super) fn sift(&self, batch: &Batch) -> Sifted {
-        let mut sifted = Sifted::default();
+    /// True if this message is wanted.
+    ///
+    /// # Errors
+    /// If its value cannot be read.
+    pub(super) fn wants(&self, record: Record<'_>) -> Result<bool, BadRecord> {
         let mut row = Vec::with_capacity(1);
-        for record in batch.records() {
-            if sifted.bad.len() >= BAD_RECORDS_MAX {
-                return sifted;
-            }
-            let is_wanted = match self.columns.read(record, &mut row) {
-                Err(bad) => {
-                    sifted.bad.push(if self.show_values { bad } else { discreet::hide(bad) });
-                    continue;
-                }
-                Ok(()) => match row.first() {
-                    Some(Value::Text(text)) => self.values.contains(text.as_ref()),
-                    _ => self.match_unfiltered,
-                },
-            };
-            if !is_wanted {
-                sifted.unwanted.push(record.offset);
-            }
+        match self.columns.read(record, &mut row) {
+            Err(bad) => Err(if self.show_values { bad } else { discreet::hide(bad) }),
+            Ok(()) => Ok(match row.first() {
+                Some(Value::Text(text)) => self.values.contains(text.as_ref()),
+                _ => self.match_unfiltered,
+            }),
         }
-        sifted.is_complete = true;
-        sifted
     }
 }
 
@@ -105,10 +83,15 @@ mod tests {
 
     fn sift(filter: &Filter, bodies: &[&str]) -> (Vec<u64>, Vec<u64>) {
         let batch = batch_of(0, bodies);
-        let sifted = filter.sift(&batch);
-        assert!(sifted.is_complete);
-        let bad = sifted.bad.iter().map(|bad| bad.offset.0).collect();
-        (sifted.unwanted.iter().map(|offset| offset.0).collect(), bad)
+        let (mut unwanted, mut bad) = (Vec::new(), Vec::new());
+        for record in batch.records() {
+            match filter.wants(record) {
+                Ok(true) => {}
+                Ok(false) => unwanted.push(record.offset.0),
+                Err(_) => bad.push(record.offset.0),
+            }
+        }
+        (unwanted, bad)
     }
 
     #[test]
@@ -135,16 +118,9 @@ mod tests {
         hidden.show_values = false;
         let batch = batch_of(0, &["{\"region\":\"\\ud800 secret\"}", "no JSON"]);
         for (filter, shows) in [(filter("/region", &["eu"], false), true), (hidden, false)] {
-            let bad = filter.sift(&batch).bad;
+            let bad: Vec<_> = batch.records().filter_map(|r| filter.wants(r).err()).collect();
             assert!(bad.iter().all(|b| b.detail.contains("column \"filter.by\": ")), "{bad:?}");
             assert_eq!(bad[0].detail.contains("secret"), shows, "{bad:?}");
         }
-    }
-
-    #[test]
-    fn it_stops_at_as_many_bad_messages_as_a_report_may_have() {
-        let bodies = vec!["no JSON"; BAD_RECORDS_MAX + 1];
-        let sifted = filter("/region", &["eu"], false).sift(&batch_of(0, &bodies));
-        assert_eq!((sifted.bad.len(), sifted.is_complete), (BAD_RECORDS_MAX, false));
     }
 }

@@ -29,11 +29,14 @@ mod resumption;
 mod roster;
 mod session;
 mod sieved;
+mod sifting;
 mod sinking;
+mod skips;
 mod spec;
 mod state_file;
 mod status;
 mod stood_by;
+mod transform;
 mod worker;
 
 pub use brain::{NotCommitted, Outcome};
@@ -42,9 +45,12 @@ pub use hold::{Hold, HoldError, NotAlone};
 pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use sieved::Sieved;
+pub use sifting::{Sifted, Sifter};
+pub use skips::{NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile, forget};
 pub use status::{Facts, Failure, Status};
+pub use transform::{Transform, Verdict};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};

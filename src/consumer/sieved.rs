@@ -1,14 +1,15 @@
 //! What a consumer does with a batch before it writes it, for whoever compares a sink with its stream.
 
-use super::filter::Sifted;
+use super::sifting::Sifter;
 use super::spec::Spec;
 use crate::flow::batch::Batch;
 use crate::sink::BadRecord;
+use crate::transform::on_large_stack;
 use crate::types::Offset;
 
 /// What a consumer makes of a batch before its sink gets it.
 pub struct Sieved {
-    /// What the sink gets.
+    /// What the sink gets, as the programs made it.
     pub batch: Batch,
     /// Messages that are not wanted.
     pub unwanted: Vec<Offset>,
@@ -19,18 +20,39 @@ pub struct Sieved {
 impl Spec {
     /// Does with a batch what the consumer does before it writes it, for whoever compares a sink with its
     /// stream.
-    pub fn sieve(&self, batch: Batch) -> Sieved {
+    ///
+    /// # Errors
+    /// If the programs cannot run, or what they made is too long.
+    pub fn sieve(&self, batch: Batch) -> Result<Sieved, String> {
+        let sifter = Sifter { filter: self.filter.clone(), transform: self.transform.clone() };
         let mut sieved = Sieved { batch, unwanted: Vec::new(), bad: Vec::new() };
-        let Some(filter) = &self.filter else { return sieved };
+        if sifter.filter.is_none() && sifter.transform.is_none() {
+            return Ok(sieved);
+        }
+        let has_programs = sifter.transform.is_some();
+        let job = move || sieved.by(&sifter).map(|()| sieved);
+        if has_programs { on_large_stack(job)? } else { job() }
+    }
+}
+
+impl Sieved {
+    fn by(&mut self, sifter: &Sifter) -> Result<(), String> {
+        let mut done = None;
         loop {
-            let Sifted { mut unwanted, mut bad, is_complete } = filter.sift(&sieved.batch);
-            let left_out = unwanted.iter().copied().chain(bad.iter().map(|bad| bad.offset));
-            sieved.batch = sieved.batch.without(left_out.collect());
-            sieved.unwanted.append(&mut unwanted);
-            sieved.bad.append(&mut bad);
-            if is_complete {
-                return sieved;
+            let mut sifted = sifter.sift(&self.batch, done, || false);
+            self.unwanted.extend(&sifted.unwanted);
+            if let Some(changed) = sifted.apply(&self.batch)? {
+                self.batch = changed;
             }
+            if !sifted.bad.is_empty() {
+                let bad = sifted.bad.iter().map(|bad| bad.offset).collect();
+                self.batch = self.batch.clone().without(bad);
+                self.bad.append(&mut sifted.bad);
+            }
+            if sifted.is_complete {
+                return Ok(());
+            }
+            done = sifted.done;
         }
     }
 }

@@ -28,12 +28,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::retry::{GONE, Refusal, Retry};
-pub(super) use self::sieve::Sieve;
+pub(super) use self::sieve::{Counted, Sieve};
 use self::sieve::{Next, Sieving};
 pub(super) use self::stop::Stop;
 use super::dead_letters::DeadLetters;
 use super::joined::{Joined, Members};
 use super::orders::{Message, Report, Stopped, Written};
+use super::skips::Skips;
 use super::spec::OnBad;
 use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
@@ -49,11 +50,13 @@ pub(super) struct Rules {
     pub(super) upto: Option<Offset>,
     /// `None` if every message is wanted.
     pub(super) sieve: Option<Sieve>,
+    /// One message that is left out by order.
+    pub(super) skips: Skips,
 }
 
 impl From<OnBad> for Rules {
     fn from(on_bad: OnBad) -> Rules {
-        Rules { on_bad, upto: None, sieve: None }
+        Rules { on_bad, upto: None, sieve: None, skips: Skips::default() }
     }
 }
 
@@ -159,13 +162,17 @@ impl Job<'_> {
         self.retry.backoff.reset();
         loop {
             let started = Instant::now();
-            let next = sieving.next(sieve, &mut batch, &mut members, on_bad);
+            let stop = self.retry.stop;
+            let next = sieving.next(sieve, &mut batch, &mut members, on_bad, stop).await;
             let (messages, bytes) = (batch.messages(), batch.bytes());
+            let is_of_sieve = matches!(next, Next::Poison(_));
             let written = match next {
                 // A batch without remaining records is still written: it moves the position.
                 Next::Write => self.retry.write(self.sink, &batch).await,
                 Next::WriteBefore(before) => self.write_before(before).await,
                 Next::Poison(bad) => Err(Refusal::Poison(bad)),
+                Next::WoundUp => Err(Refusal::WoundUp),
+                Next::Failed(reason) => Err(Refusal::Fatal(reason)),
             };
             match written {
                 Ok(Durability::Part(upto)) => {
@@ -206,9 +213,25 @@ impl Job<'_> {
                 Err(Refusal::Fatal(reason)) => {
                     return Report::Stopped(Stopped::by_itself(reason));
                 }
-                Err(Refusal::Poison(bad)) => {
+                Err(Refusal::Poison(mut bad)) => {
+                    let mut on_bad = on_bad;
+                    if let Some((offset, ordered)) = self.rules.skips.ordered(&bad) {
+                        let rest = bad.extract_if(.., |bad| bad.offset != offset).collect();
+                        // The sink finds its own again.
+                        if is_of_sieve {
+                            sieving.put_back(rest);
+                        }
+                        on_bad = ordered;
+                    }
                     match on_bad {
                         OnBad::Halt => {
+                            // One that was left out by order is told before the halt at the next one.
+                            if !skipped.is_empty() {
+                                let report = Report::Held { batches: 0, skipped };
+                                if self.retry.reports.send(report).await.is_err() {
+                                    return Report::Stopped(Stopped::by_itself(GONE.to_owned()));
+                                }
+                            }
                             let reason = describe(&bad);
                             return self.halt_at(members, &batch, bad, reason).await;
                         }
@@ -347,6 +370,7 @@ impl Job<'_> {
                 Written::default()
             }
         };
+        self.rules.skips.halts(&bad);
         Report::Stopped(Stopped { written, bad, reason })
     }
 }
@@ -373,5 +397,8 @@ mod letter_tests;
 mod order_tests;
 #[cfg(test)]
 mod part_tests;
+#[cfg(test)]
+#[cfg(feature = "transform")]
+mod program_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filter::Filter;
+use super::transform::Transform;
 use crate::config::consumer::{ConsumerConfig, OnBadMessage, OnOffsetLost};
 use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
@@ -72,6 +73,8 @@ pub struct Spec {
     pub reference: Reference,
     /// The messages that are wanted; `None` for all that come.
     pub filter: Option<Arc<Filter>>,
+    /// Its programs; `None` if it has none.
+    pub transform: Option<Arc<Transform>>,
     /// Start without a position.
     pub begin: Begin,
     /// The last offset whose message is wanted; `None` for all. Reading goes on behind it.
@@ -124,6 +127,7 @@ impl Spec {
             stream: keys.stream.clone(),
             reference: keys.reference.clone(),
             filter: filter_of(keys),
+            transform: transform_of(keys),
             begin: Begin::of(keys.start),
             upto: None,
             on_lost: match keys.on_offset_lost {
@@ -181,6 +185,12 @@ fn filter_of(keys: &ConsumerConfig) -> Option<Arc<Filter>> {
     Some(Arc::new(Filter::new(&keys.stream, by, values, match_unfiltered, show_values)))
 }
 
+/// The consumer's own programs.
+fn transform_of(keys: &ConsumerConfig) -> Option<Arc<Transform>> {
+    let (keep, reshape) = (keys.keep.clone(), keys.reshape.clone());
+    Transform::new(keys.stream.clone(), keep, reshape, keys.show_values).map(Arc::new)
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use std::path::Path;
@@ -198,6 +208,7 @@ pub(super) mod testing {
             stream: STREAM.into(),
             reference: "r".into(),
             filter: None,
+            transform: None,
             begin: Begin::At(Start::First),
             upto: None,
             on_lost: OnLost::Halt,

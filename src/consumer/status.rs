@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::skips::Skips;
 use crate::flow::history::{Counts, History, Point, Rate};
 use crate::flow::lag::{self, Lag, Seen, Watch};
 use crate::flow::resume::Lost;
@@ -30,6 +31,8 @@ const FLOWING_MAX: Duration = Duration::from_millis(500);
 pub struct Status {
     /// Its metrics.
     pub metrics: ConsumerMetrics,
+    /// The message at which it has halted, and an order to leave that out.
+    pub skips: Skips,
     inner: Mutex<Facts>,
     /// Runs in a row that failed.
     starts: Mutex<Trouble>,
@@ -49,7 +52,7 @@ struct Received {
 pub struct Failure {
     /// Its text.
     pub text: Arc<str>,
-    /// Time at which it was last seen for the first time.
+    /// Time at which the consumer failed with it.
     pub at: Timestamp,
 }
 
@@ -143,8 +146,10 @@ impl Status {
             turned: Timestamp::now(),
             entered: Timestamp::now(),
         };
+        let skips = Skips::default();
         Status {
             metrics,
+            skips,
             inner: Mutex::new(facts),
             starts: Mutex::default(),
             received: Received::default(),
@@ -223,7 +228,7 @@ impl Status {
             facts.entered = Timestamp::now();
         }
         if matches!(state, State::Degraded | State::Backoff | State::Halted) {
-            facts.note_error();
+            facts.note_error(state != was);
         }
         let view = facts.view();
         facts.watch.note(&view);
@@ -317,10 +322,10 @@ impl Facts {
         since.unwrap_or_else(|| self.entered.seconds_until(now))
     }
 
-    /// Remembers the reason of a bad state, unless it is the one that is remembered.
-    fn note_error(&mut self) {
+    /// Remembers the reason of a bad state: if the state is a new one, or the reason is.
+    fn note_error(&mut self, is_anew: bool) {
         let Some(text) = self.reason.as_deref().or(self.sink_trouble.as_deref()) else { return };
-        if self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
+        if is_anew || self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
             self.last_error = Some(Failure { text: text.into(), at: Timestamp::now() });
         }
     }
@@ -441,3 +446,6 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

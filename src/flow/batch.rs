@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::types::{Checkpoint, ChunkId, Offset, StreamName, Timestamp};
 use crate::wire::block::{Block, Record};
@@ -149,6 +149,30 @@ impl Batch {
         self.messages = messages;
         self.bytes = bytes;
         self
+    }
+
+    /// The same batch with other messages in place of these, which are given in order. The originals are
+    /// kept: see [`Block::original`]. `None` if a message is too long for a block.
+    #[must_use]
+    pub fn rewritten(mut self, messages: &[(Offset, Vec<u8>)]) -> Option<Batch> {
+        let mut new = messages.iter().peekable();
+        for part in &mut self.parts {
+            let last = part.block.last_offset();
+            if new.peek().is_none_or(|(offset, _)| *offset > last) {
+                continue;
+            }
+            let mut bytes = BytesMut::with_capacity(part.block.bytes().len());
+            for record in part.block.records() {
+                let made = new.next_if(|(offset, _)| *offset == record.offset);
+                let message = made.map_or(record.message, |(_, message)| message.as_slice());
+                bytes.put_u32(u32::try_from(message.len()).ok()?);
+                bytes.put_slice(message);
+            }
+            part.block = part.block.rewritten(bytes.freeze())?;
+        }
+        debug_assert!(new.next().is_none(), "a message that is not in the batch");
+        let excluded = std::mem::take(&mut self.excluded);
+        Some(self.without(excluded))
     }
 
     /// Appends the batch that follows this one in the same stream.

@@ -22,6 +22,7 @@ pub mod secret;
 pub mod start;
 pub mod tls;
 pub mod units;
+pub mod upsert;
 mod uri;
 
 pub use broker::{BrokerConfig, BrokerKeys, Mechanism};

@@ -18,6 +18,7 @@ use super::metrics::{MetricsSettings, Recorder};
 use super::placeholders::Names;
 use super::stream::{Destination, Publisher};
 use super::{BAD_RECORDS_MAX, JOINED_MAX};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::{BrokerConfig, Problem, Start, join};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName};
 
@@ -55,6 +56,10 @@ pub trait Declaration: Send + Sync {
     /// Path that it writes to, for `rillway check`; `None` if it has none. Without secrets.
     fn place(&self) -> Option<PathBuf>;
 
+    /// The rows that it makes of messages, for `rillway check`; `None` if each message is one, or if it makes
+    /// none.
+    fn rows(&self) -> Option<String>;
+
     /// The destination that accepts each stream only once; `None` if there is no such rule.
     fn exclusive(&self) -> Option<Exclusive>;
 
@@ -78,6 +83,11 @@ pub trait Declaration: Send + Sync {
     /// accepts nothing else, that is a separate place beside it; other sinks distinguish the two by
     /// the reference.
     fn turn_to_replay(&mut self, suffix: &str);
+
+    /// The typed columns that are configured; `None` for a sink without them.
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        None
+    }
 
     /// The values in which placeholders may stand, each with its key.
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)>;

@@ -26,7 +26,7 @@ pub fn hide(bad: BadRecord) -> BadRecord {
         BadReason::Undecodable => bad.detail,
         // This, too, may come from a server.
         BadReason::OverLimit => without_quotes(&bad.detail),
-        BadReason::Misfit | BadReason::Refused => match &bad.about {
+        BadReason::Misfit | BadReason::Refused | BadReason::Program => match &bad.about {
             Some(about) => format!("{about}: {HIDDEN}"),
             None => HIDDEN.to_owned(),
         },

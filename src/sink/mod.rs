@@ -235,6 +235,8 @@ pub enum BadReason {
     Misfit,
     /// The destination refuses this value.
     Refused,
+    /// The consumer's own program (`where`, `map`) fails on it.
+    Program,
 }
 
 impl BadReason {
@@ -245,6 +247,7 @@ impl BadReason {
             BadReason::OverLimit => "over_limit",
             BadReason::Misfit => "misfit",
             BadReason::Refused => "refused",
+            BadReason::Program => "program",
         }
     }
 }

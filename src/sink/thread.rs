@@ -62,6 +62,14 @@ impl<S: 'static> SinkThread<S> {
         name: &str,
         make: impl FnOnce() -> Result<S, E> + Send + 'static,
     ) -> Result<Result<SinkThread<S>, E>, Unavailable> {
+        Self::build(std::thread::Builder::new().name(name.to_owned()), make).await
+    }
+
+    /// The same on a thread with these properties.
+    pub(crate) async fn build<E: Send + 'static>(
+        thread: std::thread::Builder,
+        make: impl FnOnce() -> Result<S, E> + Send + 'static,
+    ) -> Result<Result<SinkThread<S>, E>, Unavailable> {
         let (jobs, queue) = sync_channel::<Job<S>>(JOBS_MAX);
         let (made, ready) = oneshot::channel();
         let (alive, ended): (Alive, _) = oneshot::channel();
@@ -84,8 +92,7 @@ impl<S: 'static> SinkThread<S> {
             drop(state);
             drop(alive);
         };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-        thread.map_err(|_| Unavailable::Gone)?;
+        thread.spawn(body).map_err(|_| Unavailable::Gone)?;
         match ready.await {
             Ok(Ok(())) => Ok(Ok(SinkThread { jobs, ended })),
             Ok(Err(error)) => Ok(Err(error)),

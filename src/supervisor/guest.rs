@@ -85,6 +85,7 @@ impl Guest {
             stream: stream.clone(),
             reference: NAME.into(),
             filter: None,
+            transform: None,
             begin,
             upto: None,
             // Whoever looks into a stream sees what there is, and reads in the log what there is not.

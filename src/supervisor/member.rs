@@ -52,6 +52,9 @@ impl Member {
         if plan.spec.filter.is_some() {
             metrics.show_filtered();
         }
+        if plan.spec.transform.is_some() {
+            metrics.show_dropped();
+        }
         let status = Status::new(metrics);
         if let Some(before) = before {
             status.follow(&before.status);

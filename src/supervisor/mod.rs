@@ -64,7 +64,7 @@ use self::set::{Loop, Set, Shared};
 pub use self::super_stream::{SuperPlan, partitions_of};
 use self::watches::Watch;
 pub use self::watches::{Stored, stored_of};
-use crate::admin::{Changed, ControlError, Seek, SeekError, Sought, Target, Verb};
+use crate::admin::{Changed, ControlError, Seek, SeekError, SkipOrder, Sought, Target, Verb};
 use crate::config::Config;
 pub use crate::sink::factory::{Look, SinkFactory};
 use crate::sink::stdout;
@@ -153,6 +153,17 @@ impl Supervisor {
     /// Cancel-safe.
     pub async fn settled(&self, applied: &Applied) {
         self.shared.until(|set| applied.touched.iter().all(|key| set.is_settled(key))).await;
+    }
+
+    /// Leaves out the message at which a consumer has halted, once, and starts it.
+    ///
+    /// The order is kept in memory until the position has passed the message.
+    pub async fn skip(
+        &self,
+        order: SkipOrder<'_>,
+        wait: Duration,
+    ) -> Result<Changed, ControlError> {
+        verbs::skip(&self.shared, &self.roll, order, wait).await
     }
 
     /// Carries out an operator's order, and waits for its effect for at most `wait`.

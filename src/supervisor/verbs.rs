@@ -13,9 +13,11 @@ use super::reconcile::Phase;
 use super::roll::Roll;
 use super::set::Shared;
 use crate::admin::{
-    Changed, CommitAnswer, CommitError, ControlError, StoredOffset, StreamState, Target, Verb,
+    Changed, CommitAnswer, CommitError, ControlError, SkipOrder, StoredOffset, StreamState, Target,
+    Verb,
 };
 use crate::consumer::Status;
+use crate::telemetry::State;
 use crate::types::{ConsumerKey, ConsumerName, StreamName};
 
 /// Time between two looks at what an order has come to. A consumer's state changes without a turn of the
@@ -61,6 +63,44 @@ pub(super) async fn change(
     }
 }
 
+/// Leaves out the message at which a consumer has halted, and starts it.
+pub(super) async fn skip(
+    shared: &Shared,
+    roll: &Roll,
+    order: SkipOrder<'_>,
+    wait: Duration,
+) -> Result<Changed, ControlError> {
+    let SkipOrder { target, offset, to_dead_letters } = order;
+    let found = find(shared, roll, target)?;
+    let name = target.consumer;
+    let refused = |why: String| ControlError::NotSkipped(format!("consumer {name:?}: {why}"));
+    let members = members(shared, &found.keys);
+    // In another stream, the same offset is another message.
+    let [member] = members.as_slice() else {
+        return Err(refused(
+            "it reads several streams: name the one whose message is meant".to_owned(),
+        ));
+    };
+    let facts = member.status.facts();
+    if facts.state != State::Halted {
+        let state = facts.shown_state();
+        return Err(refused(format!(
+            "it is {state}: only the message at which a consumer has halted can be skipped"
+        )));
+    }
+    if to_dead_letters && member.plan.dead_letters.is_none() {
+        return Err(refused(
+            "it has no destination for dead letters: configure `dead_letter`".to_owned(),
+        ));
+    }
+    member.status.skips.order(offset, to_dead_letters).map_err(|why| refused(why.to_string()))?;
+    let stream = member.plan.spec.stream.clone();
+    tracing::warn!(consumer = name, %stream, offset = offset.0, to_dead_letters, "by order of an operator, this message is left out");
+    let target = Target { consumer: name, stream: Some(stream.as_str()) };
+    let changed = change(shared, roll, Verb::Restart, target, wait).await?;
+    Ok(Changed { verb: Verb::Skip, ..changed })
+}
+
 /// Stores the durable offset of every stream of the target.
 pub(super) async fn commit(
     shared: &Shared,
@@ -71,7 +111,9 @@ pub(super) async fn commit(
     let found = find(shared, roll, target).map_err(|error| match error {
         ControlError::Unknown(name) => CommitError::Unknown(name),
         ControlError::UnknownStream { .. } => CommitError::UnknownStream(error.to_string()),
-        ControlError::Ending => CommitError::Unavailable(error.to_string()),
+        ControlError::Ending | ControlError::NotSkipped(_) => {
+            CommitError::Unavailable(error.to_string())
+        }
     })?;
     if found.keys.is_empty() {
         let row = roll.group(name).and_then(|group| group.row());
@@ -135,7 +177,7 @@ fn edits(verb: Verb, found: &Found) -> Vec<Edit<super::plan::Plan>> {
         (Verb::Resume, true) => vec![Edit::ResumeAll(found.consumer.clone())],
         (Verb::Pause, false) => keys.map(Edit::Pause).collect(),
         (Verb::Resume, false) => keys.map(Edit::Resume).collect(),
-        (Verb::Restart, _) => keys.map(Edit::StartAnew).collect(),
+        (Verb::Restart | Verb::Skip, _) => keys.map(Edit::StartAnew).collect(),
     }
 }
 

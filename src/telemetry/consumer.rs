@@ -67,6 +67,7 @@ pub struct ConsumerMetrics {
     lost: Vec<Counter>,
     dead_letters: OnceLock<Vec<Counter>>,
     filtered: OnceLock<Counter>,
+    dropped: OnceLock<Counter>,
     own: [Pair; 2],
     offset_stores: Vec<Counter>,
     restarts: Vec<Counter>,
@@ -119,6 +120,7 @@ impl ConsumerMetrics {
             }),
             dead_letters: OnceLock::new(),
             filtered: OnceLock::new(),
+            dropped: OnceLock::new(),
             offset_stores: family::<StoreResult, _>(&own, "result", |pairs| {
                 counter(&names::OFFSET_STORES, pairs)
             }),
@@ -168,6 +170,16 @@ impl ConsumerMetrics {
     /// Messages that the consumer's own filter left out.
     pub fn filtered(&self) -> &Counter {
         self.filtered.get_or_init(|| counter(&names::FILTERED_MESSAGES, &self.own))
+    }
+
+    /// Shows the counter of [`ConsumerMetrics::dropped`] from now on, at 0.
+    pub fn show_dropped(&self) {
+        self.dropped();
+    }
+
+    /// Messages that the consumer's own programs left out.
+    pub fn dropped(&self) -> &Counter {
+        self.dropped.get_or_init(|| counter(&names::DROPPED_MESSAGES, &self.own))
     }
 
     /// Offsets sent to the broker, by this result.

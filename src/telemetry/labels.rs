@@ -61,6 +61,8 @@ labels! {
         Misfit = "misfit",
         /// The sink refuses them.
         Refused = "refused",
+        /// The consumer's own program (`where`, `map`) fails on them.
+        Program = "program",
         /// The stream was re-created or rewritten, and its former messages went with it; or those of the
         /// new one were skipped by `on_offset_lost = "next"`.
         Recreated = "recreated",
@@ -78,6 +80,8 @@ labels! {
         Misfit = "misfit",
         /// The sink refuses them.
         Refused = "refused",
+        /// The consumer's own program (`where`, `map`) fails on them.
+        Program = "program",
     }
 }
 
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_set_is_closed_and_without_doubles() {
-        check::<LostReason>(7);
+        check::<LostReason>(8);
         check::<StoreResult>(3);
         check::<State>(10);
         check::<RestartReason>(10);

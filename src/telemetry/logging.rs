@@ -1,10 +1,12 @@
 //! Log lines to standard error: text for people (coloured on a terminal only), or one JSON object
-//! per line. If standard error is the journal, each line begins with its priority (`<4>`).
+//! per line. If standard error is the journal, each event is sent to journald with its fields
+//! ([`journal`]) instead, so that `journalctl CONSUMER=archiver` finds it.
 //!
 //! Levels: ERROR: something was lost, or an operator must act. WARN: a failure that is being
 //! handled. INFO: events of normal operation. DEBUG, TRACE: details for troubleshooting. Standard
 //! output is reserved for the `stdout` sink and for commands.
 
+mod journal;
 mod line;
 
 use std::io::IsTerminal;
@@ -15,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use journal::{JOURNALD, Output};
 use line::Lines;
 
 use crate::sync::lock;
@@ -71,10 +74,14 @@ pub fn filter_from_env(otherwise: &str) -> String {
 /// levels for parts of the program. Does not read the environment.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
     let directives = parse(filter)?;
-    let lines = Lines { format, colours: colours(), priorities: is_journal() };
+    let output = match is_journal() {
+        true => Output::to_journald(JOURNALD),
+        false => Output::Lines,
+    };
+    let lines = Lines { format, colours: colours(), journal: output.journal() };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(directives)
-        .with_writer(std::io::stderr)
+        .with_writer(output)
         // The reader of the log may be gone (`rillway run 2>&1 | head`). Reporting that on the same
         // closed pipe would panic.
         .log_internal_errors(false)

@@ -71,6 +71,8 @@ metrics! {
     FILTERED_MESSAGES = "rillway_filtered_messages_total", Counter, Count, CONSUMER,
         "Messages received that the consumer's own filter left out. What the broker's filter left out \
          is not received, and not counted.";
+    DROPPED_MESSAGES = "rillway_where_dropped_messages_total", Counter, Count, CONSUMER,
+        "Messages that the consumer's own programs left out: `where` was false or null, or `map` had no result.";
     WRITTEN_MESSAGES = "rillway_written_messages_total", Counter, Count, SINK,
         "Messages that are durable in the sink.";
     WRITTEN_BYTES = "rillway_written_bytes_total", Counter, Bytes, SINK,
@@ -187,6 +189,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 47);
+        assert_eq!(seen.len(), 48);
     }
 }

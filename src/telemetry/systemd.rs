@@ -1,4 +1,4 @@
-//! Notifies the service manager: READY, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
+//! Notifies the service manager: READY, RELOADING, STATUS, STOPPING and WATCHDOG datagrams (sd_notify(3)).
 //!
 //! Without `NOTIFY_SOCKET` every call is a no-op. The watchdog is notified only while every loop
 //! makes progress ([`super::heartbeat`]). So a stuck service is restarted, and the log names the
@@ -90,6 +90,16 @@ impl Notifier {
         self.send("READY=1");
     }
 
+    /// Reports that the configuration is being read again, and, when the returned value is dropped, that this is
+    /// over, whatever came of it.
+    #[must_use]
+    pub fn reloading(&self) -> Reloading<'_> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+        Reloading(self)
+    }
+
     /// Reports that the drain has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
@@ -118,6 +128,15 @@ impl Notifier {
             // There is no answer, and the daemon continues; the manager acts by its own timers.
             tracing::warn!(%error, message, "the service manager could not be notified");
         }
+    }
+}
+
+/// The time in which the configuration is read again.
+pub struct Reloading<'a>(&'a Notifier);
+
+impl Drop for Reloading<'_> {
+    fn drop(&mut self) {
+        self.0.ready();
     }
 }
 

@@ -7,6 +7,7 @@ pub mod bearer;
 pub mod column;
 pub mod file_name;
 pub mod table_name;
+pub mod upsert;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! through every sink of one daemon at once, with the default columns and with typed ones, beside a
 //! bystander consumer. The daemon is a debug build, in which overflowing sums panic.
 //!
-//! By default 4,000 messages for each of 14 consumers. Over a million in all:
+//! By default 4,000 messages for each of 16 consumers. Over a million in all:
 //!
 //! ```text
 //! ANY_MESSAGES=80000 cargo test --test all any_message:: -- --nocapture
@@ -54,7 +54,8 @@ fn columns(numeric: bool) -> String {
 /// The sinks with the default columns: they take every valid message.
 const DEFAULT: [&str; 9] =
     ["file", "stdout", "null", "lite", "pg", "parquet", "parquetb", "lines", "http"];
-const TYPED: [&str; 4] = ["lite_typed", "pg_typed", "parquet_typed", "metrics"];
+const TYPED: [&str; 6] =
+    ["lite_typed", "pg_typed", "lite_keyed", "pg_keyed", "parquet_typed", "metrics"];
 
 fn configuration(
     stream: &str,
@@ -65,6 +66,7 @@ fn configuration(
 ) -> String {
     let columns = columns(true);
     let url = postgres.url();
+    let keyed = "mode = \"upsert\", key = [\"id\"], delete_when = { from = \"/n\", equals = 1 }";
     let sinks = [
         ("file", "type = \"file\", dir = \"file\"".to_owned()),
         ("stdout", "type = \"stdout\"".to_owned()),
@@ -73,6 +75,8 @@ fn configuration(
         ("lite_typed", format!("type = \"sqlite\", path = \"typed.db\", table = \"t\", columns = {columns}")),
         ("pg", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"t\"")),
         ("pg_typed", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"typed\", columns = {columns}")),
+        ("lite_keyed", format!("type = \"sqlite\", path = \"keyed.db\", table = \"t\", columns = {columns}, {keyed}")),
+        ("pg_keyed", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"keyed\", columns = {columns}, {keyed}")),
         ("parquet", "type = \"object\", url = \"parquet\"".to_owned()),
         ("parquetb", "type = \"object\", url = \"parquetb\", body = \"bytes\"".to_owned()),
         ("parquet_typed", format!("type = \"object\", url = \"parquet_typed\", columns = {columns}")),

@@ -69,6 +69,11 @@ impl Prometheus {
         Prometheus { child, address, _dir: dir }
     }
 
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// The value of each series in a query's result, with its labels.
     pub(crate) async fn series(&self, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -1,6 +1,7 @@
 //! rstream, a Python client: batches in every compression, messages of any bytes, and a second
 //! reader of stored offsets and of streams. See `rstream_tool.py` beside this file.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -181,6 +182,18 @@ impl Rstream {
                 }
             })
             .collect()
+    }
+
+    /// What the first `count` messages leave of each key, as this client sees it: the offset and the value.
+    /// Their bodies are `{"id": K, "v": V}`, or `{"id": K, "op": "d"}`.
+    pub(crate) async fn latest(&self, stream: &str, count: u64) -> BTreeMap<u64, (u64, u64)> {
+        let answer =
+            self.run(&["latest", stream, "--count", &count.to_string()], String::new()).await;
+        let left = json_of(&answer);
+        let of_key = |(key, row): (&String, &Value)| {
+            (key.parse().unwrap(), (row[0].as_u64().unwrap(), row[1].as_u64().unwrap()))
+        };
+        left.as_object().unwrap().iter().map(of_key).collect()
     }
 
     /// Reads a stream from its beginning, across restarts of its broker.

@@ -12,6 +12,9 @@ independent reader of what brokers keep.
     rstream_tool.py --port P store-offset STREAM REFERENCE OFFSET
     rstream_tool.py --port P consume STREAM --count N [--from OFFSET]
         a line {"offset": N, "timestamp_ms": N, "raw": HEX} for each message
+    rstream_tool.py --port P latest STREAM --count N
+        reads the first N messages, whose bodies are {"id": K, "v": V} or {"id": K, "op": "d"}, and prints
+        {"K": [OFFSET, V], …}: what is left of each key
     rstream_tool.py --port P watch STREAM [--from OFFSET]
         a line "OFFSET TIMESTAMP_MS" for each message as it comes, for ever; ends with exit code 4 when the
         connection does
@@ -32,7 +35,15 @@ import sys
 import cramjam
 import lz4.frame
 import zstandard
-from rstream import AMQPMessage, CompressionType, Consumer, ConsumerOffsetSpecification, OffsetType, Producer
+from rstream import (
+    AMQPMessage,
+    CompressionType,
+    Consumer,
+    ConsumerOffsetSpecification,
+    OffsetType,
+    Producer,
+    amqp_decoder,
+)
 from rstream._pyamqp.message import Properties
 from rstream.compression import GzipCompressionCodec, NoneCompressionCodec, StreamCompressionCodecs
 from rstream.exceptions import OffsetNotFound, StreamNotAvailable
@@ -220,6 +231,28 @@ async def consume(at, args):
         finish()
 
 
+async def latest(at, args):
+    seen, left, done = 0, {}, asyncio.Event()
+
+    def on_message(message, context):
+        nonlocal seen
+        if seen < args.count:
+            change = json.loads(message.body if isinstance(message.body, bytes) else b"".join(message.body))
+            if change.get("op") == "d":
+                left.pop(change["id"], None)
+            else:
+                left[change["id"]] = [context.offset, change["v"]]
+        seen += 1
+        if seen >= args.count:
+            done.set()
+
+    start = ConsumerOffsetSpecification(OffsetType.FIRST, None)
+    async with Consumer(**at) as consumer:
+        await consumer.subscribe(args.stream, on_message, decoder=amqp_decoder, offset_specification=start)
+        await done.wait()
+        finish(left)
+
+
 async def watch(at, args):
     def on_message(_raw, context):
         print(context.offset, context.timestamp)
@@ -280,6 +313,7 @@ def main():
     sub = verb("consume", consume)
     sub.add_argument("--count", type=int, required=True)
     sub.add_argument("--from", dest="start", type=int)
+    verb("latest", latest).add_argument("--count", type=int, required=True)
     verb("watch", watch).add_argument("--from", dest="start", type=int)
     verb("create", create).add_argument("--argument", action="append", default=[])
     verb("delete", delete)
@@ -288,7 +322,7 @@ def main():
     args = parser.parse_args()
     # The broker's own limit is what counts; without this, rstream asks for 1 MiB.
     at = {"host": args.host, "port": args.port, "username": "guest", "password": "guest", "frame_max": 1 << 26}
-    asyncio.run(asyncio.wait_for(args.run(at, args), None if args.run is watch else SECONDS_MAX))
+    asyncio.run(asyncio.wait_for(args.run(at, args), None if args.run in (watch, latest) else SECONDS_MAX))
 
 
 if __name__ == "__main__":

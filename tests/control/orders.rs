@@ -213,7 +213,7 @@ async fn drained() -> Result<(), Unavailable> {
     })
     .await;
     let status = daemon.ended(Duration::from_secs(20)).await;
-    assert_eq!(status.code(), Some(69), "it waited for the stuck one");
+    assert_eq!(status.code(), Some(75), "it waited for the stuck one");
     assert!(!home.log().contains("stopped at once"), "{}", home.log_tail());
     assert!(
         home.log().contains("not finished within shutdown_grace: stuck"),

@@ -373,7 +373,7 @@ async fn at_once() -> Result<(), Unavailable> {
     daemon.signal("HUP");
     assert_eq!(daemon.consumer("c").await, None, "nothing starts any more");
     let status = daemon.ended(Duration::from_secs(20)).await;
-    assert_eq!(status.code(), Some(69), "the stuck one was late");
+    assert_eq!(status.code(), Some(75), "the stuck one was late");
     drop(pipe);
     assert!(!home.path("c").exists());
     Ok(())

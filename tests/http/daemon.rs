@@ -160,7 +160,7 @@ async fn hanging() -> Result<(), Unavailable> {
     // Not a graceful end, because nothing could be written; but in time.
     daemon.signal("TERM");
     let status = daemon.ended(Duration::from_secs(15)).await;
-    assert_eq!(status.code(), Some(69), "{}", home.log_tail());
+    assert_eq!(status.code(), Some(75), "{}", home.log_tail());
     let accepted = web.seen().iter().filter(|seen| seen.kept).count();
     assert!(accepted <= answered, "{accepted} of {answered} requests");
     awake.add_permits(100_000);

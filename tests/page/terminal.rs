@@ -5,7 +5,7 @@ use std::io::Read;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,7 +32,7 @@ impl Terminal {
         run.env_remove("NO_COLOR").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = run.spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
-        let (send, output) = channel();
+        let (send, output) = sync_channel(64);
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
             while let Ok(n @ 1..) = stdout.read(&mut buffer) {

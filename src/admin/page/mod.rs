@@ -121,9 +121,9 @@ fn body(
     charts: &HashMap<&str, Vec<&HistoryView>>,
 ) -> fmt::Result {
     let level = status.level.name();
-    write!(
+    writeln!(
         out,
-        "<main id=\"status\"><p class=\"verdict {level}\">{}</p>\n",
+        "<main id=\"status\"><p class=\"verdict {level}\">{}</p>",
         Escaped(&status.verdict)
     )?;
     if !status.consumers.is_empty() {
@@ -327,11 +327,11 @@ fn watches(out: &mut String, watches: &[Watched]) -> fmt::Result {
         if let Some(problem) = &watch.problem {
             write!(out, "<p class=\"why\">{}</p>", Escaped(problem))?;
         }
-        write!(
+        writeln!(
             out,
             "</th><td data-l=\"stream\">{}</td><td data-l=\"lag\" class=\"num\">{}</td>\
              <td data-l=\"stored\" class=\"num\">{}</td><td data-l=\"end\" class=\"num\">{}</td>\
-             <td data-l=\"retention may drop\" class=\"num\">{}</td></tr>\n",
+             <td data-l=\"retention may drop\" class=\"num\">{}</td></tr>",
             Escaped(&watch.stream),
             Behind(watch.lag_messages, watch.lag_seconds),
             Offset(watch.stored_offset),

@@ -36,6 +36,16 @@ impl Control for Scripted {
         }
     }
 
+    async fn skip(&self, order: SkipOrder<'_>, wait: Duration) -> Result<Changed, ControlError> {
+        let Target { consumer, stream } = order.target;
+        let (offset, letter) = (order.offset, order.to_dead_letters);
+        self.note(format!("skip {consumer} {stream:?} {offset} {letter} {wait:?}"));
+        match offset.0 {
+            9 => Err(ControlError::NotSkipped("it has halted at offset 7".to_owned())),
+            _ => self.change(Verb::Skip, order.target, wait).await,
+        }
+    }
+
     async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
         let Seek { to, dry_run, wait } = seek;
         let (consumer, stream) = (target.consumer, target.stream);

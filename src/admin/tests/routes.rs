@@ -71,6 +71,14 @@ async fn not_ready_and_not_live_say_why() {
         "ready_age_seconds": 4000.0, "reason": "the stream was deleted",
     }]});
     assert_eq!(ready.json(), expected);
+    // For a rolling update, one that waits for an operator does not count; the rest of the answer is the same.
+    let without = server.ask("GET", "/readyz?exclude=paused,halted").await;
+    assert_eq!((without.status, &without.json()["ready"]), (200, &true.into()));
+    assert_eq!(without.json()["consumers"], expected["consumers"]);
+    assert_eq!(server.ask("GET", "/readyz?exclude=backoff").await.status, 503);
+    let misspelt = server.ask("GET", "/readyz?exclude=halt").await;
+    assert_eq!(misspelt.status, 400);
+    assert!(misspelt.body.contains("the states are starting, connecting, "), "{}", misspelt.body);
     let live = server.ask("GET", "/livez").await;
     assert_eq!(live.status, 503);
     assert_eq!(live.body, "the loop \"archiver\" made no turn for 31.0 s\n");

@@ -84,9 +84,19 @@ impl fmt::Display for ConsumerPlan {
         if let Some(filter) = &self.filter {
             writeln!(f, "  filter:     {filter}")?;
         }
+        for (key, program) in [("where", &self.keep), ("map", &self.reshape)] {
+            if let Some(program) = program {
+                // Indented, where it has several lines.
+                let program = program.trim().replace('\n', "\n              ");
+                writeln!(f, "  {:<11} {program}", format!("{key}:"))?;
+            }
+        }
         match &self.to {
             Some(to) => writeln!(f, "  sink:       {}, {}", self.sink, to.display())?,
             None => writeln!(f, "  sink:       {}", self.sink)?,
+        }
+        if let Some(rows) = &self.rows {
+            writeln!(f, "  rows:       {rows}")?;
         }
         writeln!(f, "  guarantee:  {}", self.guarantee)?;
         match &self.dead_letters {

@@ -1,4 +1,4 @@
-//! `rillway pause`, `resume`, `restart`, `commit`, `seek`, `reload`, `drain` and `log-level`: orders for a running
+//! `rillway pause`, `resume`, `restart`, `skip`, `commit`, `seek`, `reload`, `drain` and `log-level`: orders for a running
 //! daemon, through its admin server.
 //!
 //! Each prints one line, or with `--json` the daemon's answer. It fails with 64 for a name or a value that
@@ -7,6 +7,7 @@
 
 mod ask;
 mod seek;
+mod skip;
 mod text;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use self::ask::Answer;
 pub(super) use self::ask::{At, Daemon};
 pub(super) use self::seek::{SeekArgs, seek};
+pub(super) use self::skip::{SkipArgs, skip};
 use super::Shared;
 use super::exit::Failure;
 use super::schema::write;

@@ -21,6 +21,7 @@ pub(super) fn changed(body: &Value) -> String {
     let done = match text(&body["verb"]) {
         "pause" => "is paused",
         "resume" => "runs again",
+        "skip" => "has left out the message, and runs",
         _ if streams.iter().all(|stream| is_paused(&stream)) => {
             "will start anew when it is resumed"
         }

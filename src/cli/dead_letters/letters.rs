@@ -70,7 +70,7 @@ impl Source {
         let name = consumer.name.as_str();
         let Some(sink) = &consumer.dead_letter else {
             return Err(Failure::Usage(format!(
-                "consumer {name:?} has no dead letters: its on_bad_message is not \"dead_letter\""
+                "consumer {name:?} has no dead letters: it has no `dead_letter`"
             )));
         };
         let place = match sink.readable() {

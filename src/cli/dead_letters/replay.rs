@@ -16,10 +16,12 @@ use super::letters::{Letter, Source, Summary};
 use super::progress::{Progress, Rounds};
 use crate::cli::exit::Failure;
 use crate::config::{Config, ConsumerConfig};
+use crate::consumer::{Sifter, Transform};
 use crate::flow::backoff::Backoff;
 use crate::flow::batch::{Batch, Part};
-use crate::sink::{Durability, Sink, SinkError, write_whole};
+use crate::sink::{BadRecord, Durability, Sink, SinkError, write_whole};
 use crate::supervisor;
+use crate::transform::on_large_stack;
 use crate::types::{ChunkId, Offset, StreamName};
 use crate::wire::block::Block;
 
@@ -100,6 +102,7 @@ pub(super) async fn replay(
         rounds,
         progress,
         stream: stream.clone(),
+        sifter: sifter(consumer),
         sink: None,
         found: None,
         done: &mut done,
@@ -140,6 +143,12 @@ pub(super) async fn replay(
     Ok(done)
 }
 
+fn sifter(consumer: &ConsumerConfig) -> Sifter {
+    let (keep, reshape) = (consumer.keep.clone(), consumer.reshape.clone());
+    let transform = Transform::new(consumer.stream.clone(), keep, reshape, consumer.show_values);
+    Sifter { filter: None, transform: transform.map(Arc::new) }
+}
+
 async fn open(factory: &supervisor::SinkFactory) -> Result<Box<dyn Sink>, Failure> {
     factory().await.map_err(|error| {
         Failure::Unavailable(format!("the sink cannot be opened for the replay: {error}"))
@@ -151,6 +160,8 @@ struct Round<'a> {
     rounds: Rounds,
     progress: Progress,
     stream: StreamName,
+    /// The consumer's programs: a dead letter is the message as it was before them.
+    sifter: Sifter,
     /// Opened with the first dead letter.
     sink: Option<Box<dyn Sink>>,
     /// Position of an interrupted run of this round; `None` if there was none.
@@ -162,11 +173,7 @@ impl Round<'_> {
     /// Writes the messages of these dead letters, without those that are still bad.
     async fn write(&mut self, letters: Vec<Letter>) -> Result<(), Failure> {
         let parts = letters.iter().filter_map(part).collect();
-        let (Some(mut batch), Some(sink)) =
-            (Batch::new(self.stream.clone(), parts), self.sink.as_mut())
-        else {
-            return Ok(());
-        };
+        let Some(batch) = Batch::new(self.stream.clone(), parts) else { return Ok(()) };
         // A message that was bad in an interrupted run may be good now; then no later round must
         // write it again.
         let known = self.rounds.bad.len();
@@ -174,9 +181,42 @@ impl Round<'_> {
         if self.rounds.bad.len() < known {
             self.progress.write(&self.rounds)?;
         }
+        let mut rest = Some(batch);
+        while let Some(mut batch) = rest.take() {
+            let sifter = &self.sifter;
+            let sifted = on_large_stack(|| sifter.sift(&batch, None, || false));
+            let mut sifted = sifted.map_err(Failure::unavailable)?;
+            if let Some(changed) = sifted.apply(&batch).map_err(Failure::unavailable)? {
+                batch = changed;
+            }
+            if !sifted.is_complete
+                && let Some(done) = sifted.done
+            {
+                rest = batch.after(done);
+                batch = batch.before(done.next()).unwrap_or(batch);
+            }
+            if !sifted.bad.is_empty() {
+                batch = self.leave_out(batch, &sifted.bad)?;
+            }
+            self.write_sifted(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The batch without these, which are noted first: before the sink's position can pass them.
+    fn leave_out(&mut self, batch: Batch, bad: &[BadRecord]) -> Result<Batch, Failure> {
+        let first = bad.first().map(|bad| bad.detail.clone());
+        self.done.first_error = self.done.first_error.take().or(first);
+        self.rounds.bad.extend(bad.iter().map(|bad| bad.offset));
+        self.progress.write(&self.rounds)?;
+        Ok(batch.without(bad.iter().map(|bad| bad.offset).collect()))
+    }
+
+    async fn write_sifted(&mut self, mut batch: Batch) -> Result<(), Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let shared = Arc::new(batch.clone());
+            let Some(sink) = self.sink.as_mut() else { return Ok(()) };
             let written = match write_whole(&mut **sink, &shared).await {
                 Ok(Durability::Held) => sink.flush().await,
                 Ok(Durability::Durable | Durability::Part(_)) => Ok(()),
@@ -185,12 +225,7 @@ impl Round<'_> {
             match written {
                 Ok(()) => break,
                 Err(SinkError::Poison(bad)) if !bad.is_empty() => {
-                    self.done.first_error =
-                        self.done.first_error.take().or_else(|| Some(bad.first()?.detail.clone()));
-                    self.rounds.bad.extend(bad.iter().map(|bad| bad.offset));
-                    // Stored before the sink's position can pass them.
-                    self.progress.write(&self.rounds)?;
-                    batch = batch.without(bad.iter().map(|bad| bad.offset).collect());
+                    batch = self.leave_out(batch, &bad)?;
                 }
                 Err(SinkError::Transient { what, retry_after })
                     if backoff.failures() < FAILURES_MAX =>

@@ -1,7 +1,5 @@
 //! `rillway dead-letters show`: why each is bad, and its original message.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -145,15 +143,14 @@ fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     let shown = bytes.get(..HEX_MAX).unwrap_or(bytes);
     for (nth, line) in shown.chunks(HEX_LINE).enumerate() {
-        // Writing into a text cannot fail.
-        let _: std::fmt::Result = write!(text, "  {:06x} ", nth * HEX_LINE);
+        text.push_str(&format!("  {:06x} ", nth * HEX_LINE));
         for byte in line {
-            let _: std::fmt::Result = write!(text, " {byte:02x}");
+            text.push_str(&format!(" {byte:02x}"));
         }
         text.push('\n');
     }
     if bytes.len() > HEX_MAX {
-        let _: std::fmt::Result = writeln!(text, "  … {} bytes in all", bytes.len());
+        text.push_str(&format!("  … {} bytes in all\n", bytes.len()));
     }
     text
 }

@@ -1,7 +1,5 @@
 //! `rillway offsets show`: the positions side by side, and what they mean.
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -145,10 +143,9 @@ fn as_table(rows: &[Row]) -> String {
             Ok(seen) => positions::explain(seen).text,
             Err(problem) => problem.clone(),
         };
-        // Writing into a text cannot fail.
-        let _: std::fmt::Result = writeln!(text, "  {}", told.replace('\n', "\n  "));
+        text.push_str(&format!("  {}\n", told.replace('\n', "\n  ")));
         if row.reference != row.consumer {
-            let _: std::fmt::Result = writeln!(text, "  its reference is {:?}", row.reference);
+            text.push_str(&format!("  its reference is {:?}\n", row.reference));
         }
     }
     text

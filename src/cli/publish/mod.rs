@@ -58,7 +58,7 @@ pub async fn publish(broker: BrokerConfig, args: PublishArgs, json: bool) -> any
     let target = Target::new(broker, &args.stream)?;
     let started = Instant::now();
     let mut sender = Sender::new(target, limits(&args));
-    let progress = Progress::new(args.generate, "confirmed", args.quiet);
+    let progress = Progress::new(args.generate, 0, "confirmed", args.quiet);
     // Connects before any input is read: the stream exists and can be written to.
     sender.connect(args.create).await?;
     let (to, runs) = mpsc::channel(RUNS_WAITING_MAX);

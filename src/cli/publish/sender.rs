@@ -264,7 +264,7 @@ impl Sender {
         for id in ids {
             self.counts.confirmed += u64::from(self.settle(*id));
         }
-        progress.at(self.counts.confirmed);
+        progress.reached(self.counts.confirmed);
     }
 
     fn refused(&mut self, refused: Vec<(u64, ResponseCode)>, progress: &Progress) {

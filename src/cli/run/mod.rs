@@ -122,7 +122,8 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
         drained = supervisor.drain(grace) => drained,
         () = again(&mut signals, signal.map(|_| began)) => {
             tracing::error!("stopped at once; messages after the stored offsets are read again at the next start");
-            return Err(Failure::unavailable("stopped before all offsets were stored").into());
+            let what = "stopped at once by a second signal, before all offsets were stored";
+            return Err(Failure::Unfinished(what.to_owned()).into());
         }
     };
     drop(stop_admin);
@@ -229,7 +230,7 @@ fn conclude(drained: Drained, began: Instant) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    Err(Failure::unavailable(format!(
+    Err(Failure::Unfinished(format!(
         "not finished within shutdown_grace: {}; messages after their stored offsets are read again at the next start",
         names_of(&late).join(", ")
     ))

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::reload::Reloader;
 use crate::admin::{
     Changed, ConfigurationView, Control, ControlError, Draining, NotReloaded, Reloaded, Seek,
-    SeekError, Sought, Target, Verb,
+    SeekError, SkipOrder, Sought, Target, Verb,
 };
 use crate::supervisor::Supervisor;
 use crate::telemetry::logging::{self, LoggingError};
@@ -46,6 +46,10 @@ impl Control for Operator {
         wait: Duration,
     ) -> Result<Changed, ControlError> {
         self.supervisor.change(verb, target, wait).await
+    }
+
+    async fn skip(&self, order: SkipOrder<'_>, wait: Duration) -> Result<Changed, ControlError> {
+        self.supervisor.skip(order, wait).await
     }
 
     async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {

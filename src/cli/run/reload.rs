@@ -78,6 +78,7 @@ impl Reloader {
     pub(super) async fn reload(&self, by: &str, wait: Duration) -> Result<Reloaded, NotReloaded> {
         let (reloaded, applied) = {
             let _turn = self.turn.lock().await;
+            let _told = self.notifier.reloading();
             let loaded = self.load().await;
             self.conclude(by, loaded)?
         };

@@ -137,8 +137,9 @@ async fn one(
     let mut shown: Option<Progress> = None;
     let progress = |span: crate::sink::audit::Span, reached: Offset| {
         let total = (span.to.0 - span.from.0).saturating_add(1);
-        let shown = shown.get_or_insert_with(|| Progress::new(Some(total), "compared", args.quiet));
-        shown.at(reached.next().0.saturating_sub(span.from.0).min(total));
+        let shown =
+            shown.get_or_insert_with(|| Progress::new(Some(total), 0, "compared", args.quiet));
+        shown.reached(reached.next().0.saturating_sub(span.from.0).min(total));
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let found = {

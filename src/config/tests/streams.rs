@@ -79,9 +79,9 @@ fn what_is_wrong_with_dead_letters() {
     for (text, path, says) in [
         (with(policy), "consumer[0].dead_letter", "needs a sink"),
         (
-            with("dead_letter = { type = \"file\", dir = \"d\" }"),
+            with("on_bad_message = \"skip\"\ndead_letter = { type = \"file\", dir = \"d\" }"),
             "consumer[0].dead_letter",
-            "no effect without",
+            "no effect with",
         ),
         (
             with(&format!("{policy}dead_letter = {{ type = \"null\" }}")),

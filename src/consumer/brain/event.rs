@@ -129,6 +129,7 @@ pub(in crate::consumer) struct Asked {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once for each connection, and copied")]
 pub(in crate::consumer) enum Connect {
     /// To find the position and read from there.
     Read(Own),

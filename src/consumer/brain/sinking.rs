@@ -267,11 +267,16 @@ impl<W: Caller> Brain<W> {
                 Err(error) => self.note(Note::Internal(format!("internal error: {error}"))),
             }
         }
-        let hint = if bad.is_empty() || self.spec.on_bad == OnBad::DeadLetter {
-            ""
-        } else {
-            ". To leave such messages out, set on_bad_message = \"skip\"; to set them aside, \
-             \"dead_letter\""
+        let hint = match bad.iter().map(|bad| bad.offset).min() {
+            Some(first) if self.spec.on_bad != OnBad::DeadLetter => format!(
+                ". To leave out this one: rillway skip {} --offset {first}. To leave such messages out, set \
+                 on_bad_message = \"skip\"; to set them aside, \"dead_letter\"",
+                self.spec.name
+            ),
+            Some(first) => {
+                format!(". To leave out this one: rillway skip {} --offset {first}", self.spec.name)
+            }
+            None => String::new(),
         };
         let by_broker = self.activation == Activation::ByBroker;
         if by_broker && bad.is_empty() {

@@ -135,9 +135,8 @@ impl Case {
             holds: None,
             encoded: Arc::default(),
         };
-        let sieve = self
-            .filter
-            .map(|filter| Sieve { filter: Arc::new(filter), left_out: metrics::Counter::noop() });
+        let sieve =
+            self.filter.map(|filter| Sieve::new(Some(Arc::new(filter)), None, Counted::noop()));
         let (orders, receive) = mpsc::channel(10);
         let (send, mut reports) = mpsc::channel(100);
         let mut ledger = Ledger::starting_at(None);
@@ -159,7 +158,7 @@ impl Case {
             Some(letters),
             receive,
             send,
-            Rules { on_bad: OnBad::DeadLetter, upto: None, sieve },
+            Rules { on_bad: OnBad::DeadLetter, upto: None, sieve, skips: Skips::default() },
             (backoff, Stop::default()),
         )
         .await;

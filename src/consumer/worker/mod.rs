@@ -206,7 +206,8 @@ impl Worker {
         };
         self.reporter.opened();
         let sieve = self.reporter.sieve();
-        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters, sieve);
+        let skips = self.reporter.skips();
+        let (task, orders_max) = SinkTask::spawn(&self.spec, sink, letters, sieve, skips);
         self.sink = Some(task);
         Event::Opened(Ok(Opened { position, remembered, orders_max }))
     }

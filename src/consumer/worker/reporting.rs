@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::consumer::brain::{Moment, Note, StoreEnd, View};
 use crate::consumer::intake::Inflated;
 use crate::consumer::resumption::Resumption;
-use crate::consumer::sinking::Sieve;
+use crate::consumer::sinking::{Counted, Sieve};
+use crate::consumer::skips::Skips;
 use crate::consumer::spec::{OnBad, Spec};
 use crate::consumer::status::{Facts, Status};
 use crate::flow::resume::Lost;
@@ -63,6 +64,7 @@ impl Reporter {
             if let Some(Checkpoint { offset, .. }) = view.durable
                 && !facts.foreign
             {
+                self.status.skips.passed(offset);
                 facts.durable = Some(offset);
                 facts.position = Some(offset);
                 facts.positioned = true;
@@ -70,10 +72,26 @@ impl Reporter {
         });
     }
 
-    /// The consumer's own filter, with the metric that counts what it leaves out.
+    /// The consumer's own filter and programs, with the metrics that count what they leave out.
     pub(super) fn sieve(&self) -> Option<Sieve> {
-        let filter = self.spec.filter.clone()?;
-        Some(Sieve { filter, left_out: self.status.metrics.filtered().clone() })
+        let (filter, transform) = (self.spec.filter.clone(), self.spec.transform.clone());
+        if filter.is_none() && transform.is_none() {
+            return None;
+        }
+        let metrics = &self.status.metrics;
+        let mut counted = Counted::noop();
+        if filter.is_some() {
+            counted.by_filter = metrics.filtered().clone();
+        }
+        if transform.is_some() {
+            counted.by_program = metrics.dropped().clone();
+        }
+        Some(Sieve::new(filter, transform, counted))
+    }
+
+    /// The order to leave out one message.
+    pub(super) fn skips(&self) -> Skips {
+        self.status.skips.clone()
     }
 
     /// The sink is open; before, it may have failed to open.
@@ -261,23 +279,38 @@ impl Reporter {
     }
 
     fn skipped(&self, skipped: &[BadRecord]) {
-        let Some(first) = skipped.first() else { return };
         let (name, stream, metrics) = (&self.spec.name, &self.spec.stream, &self.status.metrics);
         metrics.sink_errors(SinkErrorReason::Poison).increment(skipped.len() as u64);
         self.status.update(|facts| facts.skipped += skipped.len() as u64);
-        let (messages, first_offset, detail) = (skipped.len(), first.offset.0, &first.detail);
-        if self.spec.on_bad == OnBad::DeadLetter {
-            for bad in skipped {
-                metrics.dead_letters(dead_reason(bad.reason)).increment(1);
-            }
-            tracing::warn!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; they are among the dead letters");
-            return;
-        }
+        let mut by_policy = Vec::new();
         for bad in skipped {
-            metrics.lost(bad_reason(bad.reason)).increment(1);
-            tracing::debug!(offset = bad.offset.0, detail = %bad.detail, "left out");
+            let ordered = self.status.skips.done_with(bad.offset);
+            let is_letter = ordered.unwrap_or(self.spec.on_bad) == OnBad::DeadLetter;
+            match is_letter {
+                true => metrics.dead_letters(dead_reason(bad.reason)).increment(1),
+                false => metrics.lost(bad_reason(bad.reason)).increment(1),
+            }
+            let (offset, detail) = (bad.offset.0, &bad.detail);
+            match (ordered.is_some(), is_letter) {
+                (true, true) => {
+                    tracing::warn!(consumer = %name, %stream, offset, detail, "a message cannot be written; it is among the dead letters by order of an operator");
+                }
+                (true, false) => {
+                    tracing::error!(consumer = %name, %stream, offset, detail, "a message cannot be written; left out by order of an operator");
+                }
+                (false, _) => {
+                    tracing::debug!(offset, detail, "cannot be written");
+                    by_policy.push(bad);
+                }
+            }
         }
-        tracing::error!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; left out as on_bad_message says");
+        let Some(first) = by_policy.first() else { return };
+        let (messages, first_offset, detail) = (by_policy.len(), first.offset.0, &first.detail);
+        if self.spec.on_bad == OnBad::DeadLetter {
+            tracing::warn!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; they are among the dead letters");
+        } else {
+            tracing::error!(consumer = %name, %stream, messages, first_offset, detail, "messages cannot be written; left out as on_bad_message says");
+        }
     }
 
     fn stored(&self, end: StoreEnd, error: Option<SourceError>) {
@@ -326,6 +359,7 @@ fn dead_reason(reason: BadReason) -> DeadReason {
         BadReason::OverLimit => DeadReason::OverLimit,
         BadReason::Misfit => DeadReason::Misfit,
         BadReason::Refused => DeadReason::Refused,
+        BadReason::Program => DeadReason::Program,
     }
 }
 
@@ -335,5 +369,6 @@ fn bad_reason(reason: BadReason) -> LostReason {
         BadReason::OverLimit => LostReason::OverLimit,
         BadReason::Misfit => LostReason::Misfit,
         BadReason::Refused => LostReason::Refused,
+        BadReason::Program => LostReason::Program,
     }
 }

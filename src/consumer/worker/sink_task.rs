@@ -13,6 +13,7 @@ use crate::consumer::joined::JOINED_MAX;
 pub(super) use crate::consumer::orders::Message;
 use crate::consumer::orders::Report;
 use crate::consumer::sinking::{self, Rules, Sieve, Stop};
+use crate::consumer::skips::Skips;
 use crate::consumer::spec::Spec;
 use crate::flow::backoff::Backoff;
 use crate::sink::Sink;
@@ -45,6 +46,7 @@ impl SinkTask {
         sink: Box<dyn Sink>,
         letters: Option<DeadLetters>,
         sieve: Option<Sieve>,
+        skips: Skips,
     ) -> (SinkTask, usize) {
         let orders_max = if sink.joins_batches() { JOINED_ORDERS_MAX } else { ORDERS_MAX };
         let (orders, receive_orders) = mpsc::channel(orders_max + OTHERS_MAX);
@@ -52,7 +54,7 @@ impl SinkTask {
         let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
         let stop = Stop::default();
         let limits = (backoff, stop.clone());
-        let rules = Rules { on_bad: spec.on_bad, upto: spec.upto, sieve };
+        let rules = Rules { on_bad: spec.on_bad, upto: spec.upto, sieve, skips };
         let run = sinking::run(sink, letters, receive_orders, send_reports, rules, limits);
         let task = AbortOnDrop(tokio::spawn(run.in_current_span()));
         let has_stopped = false;

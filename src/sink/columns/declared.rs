@@ -64,18 +64,25 @@ impl Columns {
     }
 
     fn new(stream: StreamName, columns: Vec<Column>) -> Columns {
-        let pointers = columns.iter().enumerate().filter_map(|(nth, column)| match &column.from {
-            Source::Json(pointer) => Some((pointer, nth)),
-            _ => None,
-        });
-        let tree = Tree::new(pointers);
+        let tree = tree(&columns);
         let (envelope, body_as, nul) = (false, BodyAs::Either, Nul::Kept);
         Columns { tree, stream, columns, envelope, body_as, nul }
     }
 
     /// True if this column must accept everything.
     pub(super) fn takes_all(&self, nth: usize) -> bool {
-        self.envelope && nth >= POSITION_COLUMNS
+        self.envelope && (POSITION_COLUMNS..ENVELOPE_COLUMNS).contains(&nth)
+    }
+
+    /// True if the columns are those of the envelope, which accept everything.
+    pub(super) fn is_envelope(&self) -> bool {
+        self.envelope
+    }
+
+    /// The same columns, and this one behind them.
+    pub(super) fn followed_by(mut self, column: Option<Column>) -> Columns {
+        self.columns.extend(column);
+        Columns { tree: tree(&self.columns), ..self }
     }
 
     /// All columns, in the order of a row.
@@ -100,7 +107,18 @@ impl Columns {
 }
 
 /// Number of columns at the beginning of every table.
-const POSITION_COLUMNS: usize = 3;
+pub const POSITION_COLUMNS: usize = 3;
+
+/// Number of columns of the envelope.
+const ENVELOPE_COLUMNS: usize = 7;
+
+/// The pointers into the body, with the places of their columns.
+fn tree(columns: &[Column]) -> Tree {
+    Tree::new(columns.iter().enumerate().filter_map(|(nth, column)| match &column.from {
+        Source::Json(pointer) => Some((pointer, nth)),
+        _ => None,
+    }))
+}
 
 /// The columns at the beginning of every table.
 fn position() -> [Column; POSITION_COLUMNS] {

@@ -174,6 +174,20 @@ fn body<'a>(message: &Message<'a>) -> Result<Option<Found<'a>>, AmqpError> {
     }
 }
 
+/// The body as JSON text, as pointers into it take it: data and strings are texts of JSON, other values are
+/// mapped to it. `None` if the message has no body. Whether it is JSON is not checked.
+///
+/// # Errors
+/// If the message cannot be decoded.
+pub fn json_of_body<'a>(message: &Message<'a>) -> Result<Option<Cow<'a, [u8]>>, AmqpError> {
+    Ok(body(message)?.map(|found| match found {
+        Found::Bytes(bytes) => bytes,
+        Found::Text(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+        Found::Text(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        other => Cow::Owned(other.into_json().into_owned().into_bytes()),
+    }))
+}
+
 fn application_properties<'a>(
     column: &Column,
     message: &Message<'a>,

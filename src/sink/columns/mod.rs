@@ -29,6 +29,7 @@
 //! Further limits of a destination (lengths, NUL in text) are checked by its sink. Knows nothing of
 //! any destination.
 
+mod changes;
 mod convert;
 mod declared;
 mod json;
@@ -40,5 +41,7 @@ mod odd_tests;
 #[cfg(test)]
 mod tests;
 
-pub use self::declared::{BodyAs, Columns};
-pub use self::value::Value;
+pub use self::changes::{Change, Changes};
+pub use self::declared::{BodyAs, Columns, POSITION_COLUMNS};
+pub use self::lookup::json_of_body;
+pub use self::value::{Value, value_as_json};

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::sink::envelope::{marked, rfc3339};
+
 /// A value of a row. Borrowed from the message if possible.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
@@ -23,4 +25,19 @@ pub enum Value<'a> {
     Json(Cow<'a, str>),
     /// Bytes.
     Bytes(Cow<'a, [u8]>),
+}
+
+/// A value as JSON, for people: a decimal number as one if JSON can write it, a time as text.
+pub fn value_as_json(value: &Value<'_>) -> serde_json::Value {
+    let parsed = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| text.into());
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Text(text) => text.as_ref().into(),
+        Value::Integer(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Numeric(text) | Value::Json(text) => parsed(text),
+        Value::Boolean(value) => (*value).into(),
+        Value::Timestamp(micros) => rfc3339(micros.div_euclid(1000)).into(),
+        Value::Bytes(bytes) => parsed(&marked(bytes)),
+    }
 }

@@ -40,6 +40,10 @@ impl Declaration for FileSettings {
         Some(self.dir.clone())
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         Some(Exclusive { key: "dir", place: plain(&self.dir).display().to_string() })
     }

@@ -37,6 +37,10 @@ impl Declaration for HttpSettings {
         self.shown_url().map(PathBuf::from)
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

@@ -55,6 +55,10 @@ impl Declaration for MetricsSettings {
         None
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

@@ -31,6 +31,10 @@ impl Declaration for NullSettings {
         None
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

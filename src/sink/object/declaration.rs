@@ -9,6 +9,7 @@ use super::{
     Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
     committed,
 };
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::format::Compression;
 use crate::settings::paths::plain;
 use crate::settings::{BrokerConfig, Problem, Start};
@@ -46,6 +47,10 @@ impl Declaration for ObjectSettings {
         })
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let place = match self.parsed_url().ok()? {
             ObjectPlace::Folder(path) => plain(&path).display().to_string(),
@@ -80,6 +85,10 @@ impl Declaration for ObjectSettings {
     fn turn_to_replay(&mut self, suffix: &str) {
         let (url, below) = (self.url.trim_end_matches('/'), suffix.trim_matches('.'));
         self.url = format!("{url}/{below}");
+    }
+
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
     }
 
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {

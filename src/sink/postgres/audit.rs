@@ -73,7 +73,7 @@ impl PostgresAuditor {
     }
 
     fn shape(&self) -> Shape {
-        Shape::new(&self.stream, self.options.columns.clone())
+        Shape::new(&self.stream, self.options.columns.clone(), None)
     }
 }
 

@@ -1,4 +1,5 @@
-//! COPY of records within a transaction.
+//! COPY of records within a transaction; where rows are replaced by their key, into a table of changes that
+//! are then merged.
 
 use std::pin::pin;
 
@@ -31,7 +32,8 @@ pub(super) struct Open<'a> {
 }
 
 /// Copies records, except the bad ones, after the statements in `before`. Stops at the last bad record
-/// that can be reported. The server reports refused rows only at the end.
+/// that can be reported. The server reports refused rows only at the end. Afterwards the table's lock is held
+/// that prevents a change of its columns.
 pub(super) async fn copy<'r>(
     open: &Open<'_>,
     before: &str,
@@ -60,5 +62,8 @@ pub(super) async fn copy<'r>(
     out.extend_from_slice(TRAILER);
     to.feed(out.freeze()).await?;
     to.finish().await?;
-    Ok(())
+    match &open.target.merge {
+        Some(merge) => client.batch_execute(merge).await,
+        None => Ok(()),
+    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::audit::PostgresAuditor;
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
+use crate::settings::columns::ColumnsConfig;
+use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
@@ -37,6 +39,10 @@ impl Declaration for PostgresSettings {
         Some(format!("table {:?}", self.table).into())
     }
 
+    fn rows(&self) -> Option<String> {
+        self.upsert_keys().in_words()
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         Some(Exclusive { key: "table", place: self.table_and_database() })
     }
@@ -64,6 +70,10 @@ impl Declaration for PostgresSettings {
 
     fn turn_to_replay(&mut self, _: &str) {}
 
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
+
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         vec![("table", self.table.as_str().into())]
     }
@@ -77,11 +87,17 @@ impl Declaration for PostgresSettings {
     }
 
     fn read_again(&self) -> &'static str {
+        if self.upsert_keys().upsert().is_some() {
+            return AGAIN;
+        }
         "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
          messages, for on_bad_message"
     }
 
     fn audit(&self, opening: &Opening) -> Auditing {
+        if self.upsert_keys().upsert().is_some() {
+            return Auditing::Not(NOT_AUDITED.to_owned());
+        }
         Auditing::By(Box::new(PostgresAuditor {
             options: self.options(),
             stream: opening.stream.clone(),
@@ -120,6 +136,8 @@ impl PostgresSettings {
             table: self.table.clone(),
             columns: self.columns.as_ref().map(|columns| columns.0.clone()),
             create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
             connect_timeout: self.connect_timeout.0,
             write_timeout: self.write_timeout.0,
             lock_timeout: self.lock_timeout.0,

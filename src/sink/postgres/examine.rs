@@ -5,6 +5,7 @@ use tokio_postgres::{Client, Error};
 
 use super::claim::Rows;
 use super::error::transient;
+use super::fit;
 use super::options::PostgresOptions;
 use super::rows::Shape;
 use super::session::within;
@@ -26,7 +27,7 @@ pub async fn examine(
     let door = options.door(reference)?;
     let session = door.open().await?;
     let place = &door.place;
-    let shape = Shape::new(stream, options.columns.clone());
+    let shape = Shape::new(stream, options.columns.clone(), options.upsert.as_ref());
     let looking = async {
         let failed = |error| transient("look at the tables", place, &error);
         let client = &session.client;
@@ -37,7 +38,8 @@ pub async fn examine(
         let there = places(client, &names).await.map_err(failed)?;
         there.check(options, place, &names, &shape)?;
         if there.table {
-            table::fit(client, place, &names, &shape, there.positions).await?;
+            let expected = (there.positions, options.missing);
+            fit::fit(client, place, &names, &shape, expected).await?;
         }
         if !there.positions {
             return Ok(None);

@@ -33,6 +33,10 @@
 //! columns of the same types (`target.rs`). If not, it is rolled back, and the table is looked up again:
 //! no value is stored as another one, and no record counts as bad because of it.
 //!
+//! # Rows that are replaced by their key
+//! With a key, the COPY goes into a temporary table, from which one statement of the same transaction deletes
+//! and upserts, the last change of each key (`merge.rs`).
+//!
 //! # Memory
 //! Rows are encoded into pieces of 256 KiB (or one row, if that is larger). At most two pieces wait in
 //! the connection while the next is built. A batch is never held twice.
@@ -50,10 +54,14 @@ mod copy;
 mod declaration;
 mod encode;
 mod error;
+mod evolve;
 mod examine;
+mod fit;
+mod merge;
 mod numeric;
 mod options;
 mod probe;
+mod restart;
 mod rows;
 mod session;
 mod settings;
@@ -73,6 +81,7 @@ use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::exactly_once::{BeforeWrite, PositionMoved, PositionTracker};
 use crate::sink::{BadRecord, Durability, Sink, SinkError, used_after_close};
+use crate::types::upsert::Missing;
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 pub use self::claim::Claim;
@@ -130,7 +139,7 @@ impl PostgresSink {
         claim: Claim,
     ) -> Result<PostgresSink, SinkError> {
         let door = options.door(&reference)?;
-        let shape = Shape::new(&stream, options.columns.clone());
+        let shape = Shape::new(&stream, options.columns.clone(), options.upsert.as_ref());
         let mut sink = PostgresSink {
             options,
             stream,
@@ -170,14 +179,14 @@ impl PostgresSink {
     }
 
     async fn look_up(&self, session: Session) -> Result<(Ready, Option<Checkpoint>), SinkError> {
-        let PostgresOptions { lock_timeout, write_timeout, create, .. } = self.options;
+        let PostgresOptions { lock_timeout, write_timeout, create, missing, .. } = self.options;
         let place = &self.door.place;
         let client = &session.client;
         let setting = |error| transient("set up a session", place, &error);
         session.set_up(PATIENCE, write_timeout).await.map_err(setting)?;
         let names =
             Names::find(client, place, self.options.schema.as_deref(), &self.options.table).await?;
-        let target = Target::find(client, place, names, &self.shape, create).await?;
+        let target = Target::find(client, place, names, &self.shape, (create, missing)).await?;
         let rows = self.rows(&session, &target.names);
         let tried = format!("take over {}", target.names.positions);
         let failed = |error| transient(&tried, place, &error);
@@ -192,8 +201,21 @@ impl PostgresSink {
         };
         let preparing = |error| transient("prepare the statements", place, &error);
         let advance = rows.prepare().await.map_err(preparing)?;
+        if position.is_none() && !self.shape.key().is_empty() && !self.is_replay() {
+            let own = (&rows, &target.names, &self.shape);
+            let begun = restart::forget(own, &advance, (&self.claim, epoch), None).await;
+            let tried = format!("begin anew in {}", target.names.table);
+            if let Some(why) = begun.map_err(|error| transient(&tried, place, &error))? {
+                return Err(self.not_moved(&target.names, why));
+            }
+        }
         session.set_up(lock_timeout, write_timeout).await.map_err(setting)?;
         Ok((Ready { session, target, advance, epoch }, position))
+    }
+
+    /// Whether this writes dead letters again, beside the consumer's own sink.
+    fn is_replay(&self) -> bool {
+        self.reference.without_replay() != self.reference.as_str()
     }
 
     fn rows<'a>(&'a self, session: &'a Session, names: &'a Names) -> Rows<'a> {
@@ -324,7 +346,8 @@ impl PostgresSink {
             "the table was changed while it was written to: nothing of the batch was kept, and the \
              columns are looked up again"
         );
-        let looking = Target::find(client, place, names, &self.shape, false);
+        let allowed = (false, Missing::Refuse);
+        let looking = Target::find(client, place, names, &self.shape, allowed);
         within(self.options.write_timeout, place, "look at the table again", looking).await
     }
 }
@@ -367,7 +390,8 @@ impl Sink for PostgresSink {
         Ok(Durability::Durable)
     }
 
-    /// The rows stay; only the position is forgotten. If the table has a unique key over offsets, whoever
+    /// The rows stay; only the position is forgotten, and, where rows are replaced by their key, their
+    /// offsets, so that the new incarnation can replace them. If the table has a unique key over offsets, whoever
     /// made that key has to move the rows away.
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.get_ready().await?;
@@ -391,16 +415,20 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
-    /// Moves the position alone. The rows stay.
+    /// Moves the position alone. The rows stay; if it is forgotten, and rows are replaced by their key, every
+    /// message may replace them.
     async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         let Some(ready) = self.ready.take() else { return Err(self.not_ready()) };
-        // A single statement is a transaction of its own.
         let from = self.tracker.committed();
         self.tracker.committing(to);
         let rows = self.rows(&ready.session, &ready.target.names);
         let moving = async {
             let owned = (&self.claim, ready.epoch);
             let failed = |error| transient("move the position", &self.door.place, &error);
+            if to.is_none() {
+                let own = (&rows, &ready.target.names, &self.shape);
+                return restart::forget(own, &ready.advance, owned, from).await.map_err(failed);
+            }
             match rows.advance(&ready.advance, owned, from, to).await.map_err(failed)? {
                 true => Ok(None),
                 false => rows.why_not_moved(owned).await.map(Some).map_err(failed),

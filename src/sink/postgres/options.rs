@@ -6,6 +6,7 @@ use super::session::Door;
 use crate::sink::SinkError;
 use crate::tls::TlsOptions;
 use crate::types::column::Column;
+use crate::types::upsert::{Missing, Upsert};
 use crate::types::{Reference, Secret};
 
 /// Options of a postgres sink.
@@ -23,6 +24,10 @@ pub struct PostgresOptions {
     pub columns: Option<Vec<Column>>,
     /// Whether missing tables are created.
     pub create: bool,
+    /// How rows are replaced by their key; `None`: each record is a row of its own.
+    pub upsert: Option<Upsert>,
+    /// What is done about columns that an existing table lacks.
+    pub missing: Missing,
     /// Time limit for a connection with its handshake.
     pub connect_timeout: Duration,
     /// Time limit for one transaction.

@@ -7,10 +7,11 @@
 use bytes::{BufMut, BytesMut};
 
 use super::encode::{PgType, field, has_nul};
-use crate::sink::columns::{BodyAs, Columns, Value};
+use crate::sink::columns::{BodyAs, Change, Changes, Columns, Value};
 use crate::sink::{BadReason, BadRecord};
 use crate::types::StreamName;
 use crate::types::column::{Column, ColumnType};
+use crate::types::upsert::Upsert;
 use crate::wire::block::Record;
 
 /// The last column of the default table.
@@ -22,19 +23,38 @@ pub(super) struct Shape {
     columns: Columns,
     /// Whether the last column, the body, is two.
     splits_body: bool,
+    /// How rows are replaced by their key; `None`: each record is a row of its own.
+    keyed: Option<Keyed>,
+}
+
+/// Rows that are replaced by their key.
+#[derive(Debug)]
+struct Keyed {
+    changes: Changes,
+    names: Vec<String>,
 }
 
 impl Shape {
-    pub(super) fn new(stream: &StreamName, columns: Option<Vec<Column>>) -> Shape {
-        match columns {
-            Some(columns) => {
-                Shape { columns: Columns::typed(stream.clone(), columns), splits_body: false }
-            }
-            None => {
-                let columns = Columns::envelope(stream.clone(), BodyAs::Either).without_nul();
-                Shape { columns, splits_body: true }
-            }
-        }
+    pub(super) fn new(
+        stream: &StreamName,
+        columns: Option<Vec<Column>>,
+        upsert: Option<&Upsert>,
+    ) -> Shape {
+        let splits_body = columns.is_none();
+        let columns = match columns {
+            Some(columns) => Columns::typed(stream.clone(), columns),
+            None => Columns::envelope(stream.clone(), BodyAs::Either).without_nul(),
+        };
+        let keyed = upsert.map(|upsert| Keyed {
+            changes: Changes::new(columns.clone(), upsert),
+            names: upsert.key.clone(),
+        });
+        Shape { columns, splits_body, keyed }
+    }
+
+    /// The columns of the key, or none if each record is a row of its own.
+    pub(super) fn key(&self) -> &[String] {
+        self.keyed.as_ref().map_or(&[], |keyed| &keyed.names)
     }
 
     /// Names and types, in the order of a row.
@@ -43,7 +63,8 @@ impl Shape {
         self.columns.names_and_types().chain(raw)
     }
 
-    /// Appends the record as a row for columns of these types. On an error `out` is unchanged.
+    /// Appends the record as a row for columns of these types. Where rows are replaced by their key, it is a
+    /// change, with a last field that tells whether it deletes. On an error `out` is unchanged.
     pub(super) fn append<'a>(
         &'a self,
         record: Record<'a>,
@@ -51,7 +72,10 @@ impl Shape {
         row: &mut Vec<Value<'a>>,
         out: &mut BytesMut,
     ) -> Result<(), BadRecord> {
-        self.columns.read(record, row)?;
+        let change = match &self.keyed {
+            Some(keyed) => Some(keyed.changes.read(record, row)?),
+            None => self.columns.read(record, row).map(|()| None)?,
+        };
         if self.splits_body {
             match row.pop() {
                 Some(Value::Text(text)) if !has_nul(&text) => {
@@ -69,7 +93,8 @@ impl Shape {
         }
         let start = out.len();
         // No table has more than 1,600 columns.
-        out.put_i16(i16::try_from(types.len()).unwrap_or(i16::MAX));
+        let fields = types.len() + usize::from(change.is_some());
+        out.put_i16(i16::try_from(fields).unwrap_or(i16::MAX));
         for (nth, (value, kind)) in row.iter().zip(types).enumerate() {
             if let Err(why) = field(out, value, *kind) {
                 out.truncate(start);
@@ -77,6 +102,10 @@ impl Shape {
                 let about = format!("column {name:?}");
                 return Err(BadRecord::about(about, record.offset, BadReason::Refused, why));
             }
+        }
+        if let Some(change) = change {
+            out.put_i32(1);
+            out.put_u8(u8::from(change == Change::Delete));
         }
         Ok(())
     }

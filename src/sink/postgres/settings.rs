@@ -9,11 +9,12 @@ use tokio_postgres::config::Host;
 
 use crate::settings::columns::{ColumnsConfig, OWN};
 use crate::settings::secret::{self, SecretText};
+use crate::settings::upsert::{DeleteWhen, Evolve, Mode, UpsertKeys};
 use crate::settings::{HumanDuration, TlsConfig};
 use crate::types::Secret;
 
-/// PostgreSQL's own limit for the columns of a table, less the fixed ones.
-const COLUMNS_MAX: usize = 1600 - 3;
+/// PostgreSQL's own limit for the columns of a table, less the fixed ones, and one that marks deletes.
+const COLUMNS_MAX: usize = 1600 - 4;
 
 /// The server truncates longer names, and would then not find them.
 const NAME_BYTES_MAX: usize = 63;
@@ -43,6 +44,21 @@ pub struct PostgresSettings {
     /// Whether missing tables are created.
     #[serde(default = "create")]
     pub create: bool,
+    /// `append`: a row for each message. `upsert`: a row for each `key`, of its latest message.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Names of the columns that tell the rows apart. With `mode = "upsert"` only, which requires it.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// Messages that delete the row of their key: `empty_body` (those without a body: the default, if the
+    /// key is not in the body), `never`, or those with a value, as in `{ from = "/op", equals = "d" }`.
+    /// With `mode = "upsert"` only.
+    #[serde(default)]
+    pub delete_when: Option<DeleteWhen>,
+    /// `add`: `columns` that an existing table lacks are added to it at the start. By default the consumer
+    /// waits until someone has added them.
+    #[serde(default)]
+    pub evolve: Option<Evolve>,
     /// Encrypts the connection and verifies the server.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
@@ -78,6 +94,15 @@ impl PostgresSettings {
     pub(super) fn locate(&mut self, folder: &Path) {
         if let Some(tls) = &mut self.tls {
             tls.locate(folder);
+        }
+    }
+
+    pub(super) fn upsert_keys(&self) -> UpsertKeys<'_> {
+        UpsertKeys {
+            mode: self.mode,
+            key: &self.key,
+            delete_when: self.delete_when.as_ref(),
+            columns: self.columns.as_ref(),
         }
     }
 
@@ -142,6 +167,7 @@ impl PostgresSettings {
             bad("tls", "`cert` and `key` go together: one of them is missing".to_owned());
         }
         self.check_columns(bad);
+        self.upsert_keys().check(bad);
     }
 
     /// Does not show the URL itself.

@@ -10,6 +10,10 @@
 //! LOCK TABLE would not do: it needs rights on the whole table even if only columns are granted, locks
 //! every partition, and does not take foreign tables.
 //!
+//! Where rows are replaced by their key, the COPY goes into a table of changes of this session, which has the
+//! types that were looked up (`merge.rs`). The merge takes the same lock on the table, and converts values
+//! by their types, so that no value is stored as another one in any case.
+//!
 //! The definition is read before the types: so a change in between shows as a difference, too.
 
 use tokio_postgres::{Client, Error, Statement};
@@ -18,12 +22,13 @@ use super::encode::PgType;
 use super::error::transient;
 use super::rows::Shape;
 use super::table::{self, Names};
+use super::{evolve, fit, merge};
 use crate::sink::SinkError;
+use crate::types::upsert::Missing;
 
 /// The table of this name as it is now: its identity (with the schema's row, because another schema may
 /// get this name), the kind of relation, and all of its columns. The rules tell whether an INSERT does
 /// what a COPY does. NULL if there is no such table.
-/// whether an INSERT does what a COPY does. NULL where there is none.
 const DEFINITION: &str = "SELECT concat_ws(' ', c.oid, c.relkind, c.relhasrules, n.oid, n.xmin, (\
        SELECT string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, \
          a.attnotnull, a.atthasdef, a.attidentity, a.attgenerated), ', ' ORDER BY a.attnum) \
@@ -70,30 +75,42 @@ pub(super) struct Target {
     pub(super) copy: Statement,
     /// Text of the statement that inserts a single row.
     pub(super) insert: String,
-    /// Whether no rule rewrites that statement.
+    /// Whether no rule rewrites that statement, and a row is all that a record does.
     pub(super) inserts_as_copied: bool,
+    /// Where rows are replaced by their key: the statements that merge the copied changes.
+    pub(super) merge: Option<String>,
 }
 
 impl Target {
-    /// Looks the table up; creates it if it is missing and `create` allows that.
+    /// Looks the table up; creates it if it is missing and `create` allows that, and adds missing columns if
+    /// `missing` says so.
     pub(super) async fn find(
         client: &Client,
         place: &str,
         names: Names,
         shape: &Shape,
-        create: bool,
+        (create, missing): (bool, Missing),
     ) -> Result<Target, SinkError> {
         table::make(client, place, &names, shape, create).await?;
+        if missing == Missing::Add {
+            evolve::add_missing(client, place, &names, shape).await?;
+        }
         let failed =
             |error| transient(&format!("look at the table {}", names.table), place, &error);
         let definition = Definition::of(client, &names).await.map_err(failed)?;
-        let types = table::fit(client, place, &names, shape, true).await?;
-        let copy = client.prepare(&table::copy(&names, shape)).await.map_err(failed)?;
+        let types = fit::fit(client, place, &names, shape, (true, missing)).await?;
+        let merge = merge::find(client, &names, shape).await.map_err(failed)?;
+        let copy = match &merge {
+            Some(merge) => &merge.copy,
+            None => &table::copy(&names, shape),
+        };
+        let copy = client.prepare(copy).await.map_err(failed)?;
         let rules = "SELECT relhasrules FROM pg_class WHERE oid = to_regclass($1::text)";
         let rules = client.query_opt(rules, &[&names.table]).await.map_err(failed)?;
-        let inserts_as_copied =
-            rules.is_some_and(|row| row.try_get::<_, bool>(0).is_ok_and(|has| !has));
+        let has_none = rules.is_some_and(|row| row.try_get::<_, bool>(0).is_ok_and(|has| !has));
+        let inserts_as_copied = merge.is_none() && has_none;
         let insert = table::insert(&names, shape);
-        Ok(Target { names, types, definition, copy, insert, inserts_as_copied })
+        let merge = merge.map(|merge| merge.apply);
+        Ok(Target { names, types, definition, copy, insert, inserts_as_copied, merge })
     }
 }

@@ -17,7 +17,7 @@ use super::database::{Database, is_in_use};
 use super::error::Tried;
 use super::positions::{self, Whose};
 use super::row::Rows;
-use super::{SqliteOptions, table, writer};
+use super::{SqliteOptions, fit, table};
 use crate::flow::batch::Batch;
 use crate::sink::audit::cells::{self, BYTES, FLOAT, INTEGER, NULL, RowJudge, TEXT};
 use crate::sink::audit::{
@@ -50,7 +50,7 @@ impl SqliteAuditor {
     }
 
     fn rows(&self, table: &str) -> Rows {
-        Rows::new(self.stream.clone(), table, self.options.columns.clone())
+        Rows::new(self.stream.clone(), table, self.options.columns.clone(), None)
     }
 }
 
@@ -77,7 +77,7 @@ impl Auditor for SqliteAuditor {
         let SqliteOptions { path, table, .. } = &self.options;
         let database = self.open()?;
         let rows = self.rows(table);
-        writer::fits(&database, path, table, &rows)?.map_err(AuditError::Cannot)?;
+        fit::fits(&database, path, table, &rows)?.map_err(AuditError::Cannot)?;
         let names: Vec<String> = rows.names_and_types().map(|(name, _)| name.to_owned()).collect();
         let create = table::create_like(&database, table, &names, SCRATCH).tried("read", path)?;
         drop(database);

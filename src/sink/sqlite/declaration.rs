@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
+use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
@@ -62,6 +64,10 @@ impl Declaration for SqliteSettings {
         Some(self.path.clone())
     }
 
+    fn rows(&self) -> Option<String> {
+        self.upsert_keys().in_words()
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         let path = plain(&self.path);
         let table = self.table.as_deref().unwrap_or("of the stream").to_ascii_lowercase();
@@ -92,6 +98,10 @@ impl Declaration for SqliteSettings {
 
     fn turn_to_replay(&mut self, _: &str) {}
 
+    fn columns(&self) -> Option<&ColumnsConfig> {
+        self.columns.as_ref()
+    }
+
     fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let table = self.table.iter().map(|table| ("table", table.into()));
         [("path", self.path.to_string_lossy())].into_iter().chain(table).collect()
@@ -112,11 +122,17 @@ impl Declaration for SqliteSettings {
     }
 
     fn read_again(&self) -> &'static str {
+        if self.upsert_keys().upsert().is_some() {
+            return AGAIN;
+        }
         "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
          messages, for on_bad_message"
     }
 
     fn audit(&self, opening: &Opening) -> Auditing {
+        if self.upsert_keys().upsert().is_some() {
+            return Auditing::Not(NOT_AUDITED.to_owned());
+        }
         Auditing::By(Box::new(SqliteAuditor {
             options: self.options(&opening.stream),
             stream: opening.stream.clone(),
@@ -144,6 +160,8 @@ impl SqliteSettings {
             table: self.table.clone().unwrap_or_else(|| table_name::of(stream)),
             columns: self.columns.as_ref().map(|columns| columns.0.clone()),
             create: self.create,
+            upsert: self.upsert_keys().upsert(),
+            missing: missing(self.evolve),
         }
     }
 }

@@ -40,6 +40,13 @@
 //! the last check of the table. If it differs, the table is checked again before anything is written. If
 //! the table no longer fits, the sink waits until it does, and no record counts as bad because of it.
 //!
+//! # Rows that are replaced by their key
+//! With a key, a row is the latest message of its key: an INSERT with ON CONFLICT DO UPDATE, or a DELETE, one
+//! after the other in the order of the stream. A row keeps the stream and the offset of its message, and no
+//! earlier message of the same stream replaces or deletes it: that matters only if messages are written
+//! again, by a replay or from a position that somebody moved back. If the stream was re-created, or the
+//! consumer begins anew, its rows get the offset -1, which every message may replace.
+//!
 //! # Rows
 //! `table.rs` says how columns are declared and which existing tables are accepted; `row.rs` says how
 //! values are converted. A row that a constraint of the table refuses makes its record bad. The whole
@@ -58,6 +65,7 @@ mod audit;
 mod database;
 mod declaration;
 mod error;
+mod fit;
 mod options;
 mod positions;
 mod row;
@@ -71,6 +79,8 @@ mod change_tests;
 mod fault_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upsert_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +93,7 @@ use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::thread::SinkThread;
 use crate::sink::{Durability, Sink, SinkError, used_after_close};
+use crate::types::upsert::Missing;
 use crate::types::{Checkpoint, Guarantee, Reference, StreamName};
 
 use self::database::Database;
@@ -141,13 +152,18 @@ pub fn examine(
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let SqliteOptions { path, table, columns, create } = options;
+    let SqliteOptions { path, table, columns, create, upsert, missing } = options;
     database::could_write(path, *create)?;
     let Some(database) = Database::look(path)? else { return Ok(None) };
     let whose = Whose { stream: stream.clone(), reference: reference.clone() };
-    let rows = Rows::new(stream.clone(), table, columns.clone());
+    let rows = Rows::new(stream.clone(), table, columns.clone(), upsert.as_ref());
     if !*create || table::exists(&database, table).tried("read", path)? {
-        writer::fits(&database, path, table, &rows)?.map_err(SinkError::Fatal)?;
+        let fits = fit::fits(&database, path, table, &rows)?;
+        if fits.is_err() && *missing == Missing::Add {
+            fit::would_fit(&database, path, table, &rows)?;
+        } else {
+            fits.map_err(SinkError::Fatal)?;
+        }
     }
     if let Some((other, held)) = positions::other(&database, &whose, table).tried("read", path)? {
         return Err(writer::shared(path, table, &whose, &other, &held));

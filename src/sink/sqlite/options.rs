@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::types::column::Column;
+use crate::types::upsert::{Missing, Upsert};
 use crate::types::{StreamName, table_name};
 
 /// Options of a sqlite sink.
@@ -16,12 +17,23 @@ pub struct SqliteOptions {
     pub columns: Option<Vec<Column>>,
     /// Whether a missing file or table is created.
     pub create: bool,
+    /// How rows are replaced by their key; `None`: each record is a row of its own.
+    pub upsert: Option<Upsert>,
+    /// What is done about columns that an existing table lacks.
+    pub missing: Missing,
 }
 
 impl SqliteOptions {
     /// The whole envelope, into a table that is named after the stream; missing parts are created.
     pub fn new(path: impl Into<PathBuf>, stream: &StreamName) -> SqliteOptions {
         let table = table_name::of(stream);
-        SqliteOptions { path: path.into(), table, columns: None, create: true }
+        SqliteOptions {
+            path: path.into(),
+            table,
+            columns: None,
+            create: true,
+            upsert: None,
+            missing: Missing::Refuse,
+        }
     }
 }

@@ -5,9 +5,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
 use crate::flow::batch::Batch;
-use crate::sink::columns::{BodyAs, Columns, Value};
+use crate::sink::columns::{BodyAs, Change, Changes, Columns, Value};
 use crate::sink::{BAD_RECORDS_MAX, BadReason, BadRecord, envelope};
 use crate::types::column::{Column, ColumnType, OnMisfit};
+use crate::types::upsert::Upsert;
 use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::single_data;
 use crate::wire::block::Record;
@@ -24,18 +25,49 @@ pub(super) struct Rows {
     /// The columns are those of the envelope: a message with only a body takes a shorter path.
     envelope: bool,
     insert: String,
+    /// How rows are replaced by their key; `None`: each record is a row of its own.
+    keyed: Option<Keyed>,
+}
+
+/// Rows that are replaced by their key.
+struct Keyed {
+    changes: Changes,
+    names: Vec<String>,
+    delete: String,
 }
 
 impl Rows {
     /// These columns, or by default those of the envelope.
-    pub(super) fn new(stream: StreamName, table: &str, columns: Option<Vec<Column>>) -> Rows {
+    pub(super) fn new(
+        stream: StreamName,
+        table: &str,
+        columns: Option<Vec<Column>>,
+        upsert: Option<&Upsert>,
+    ) -> Rows {
         let envelope = columns.is_none();
         let all = match columns {
             None => Columns::envelope(stream.clone(), BodyAs::Either),
             Some(columns) => Columns::typed(stream.clone(), columns),
         };
-        let insert = table::insert_statement(table, all.names_and_types().map(|(name, _)| name));
-        Rows { stream, columns: all, envelope, insert }
+        let names = all.names_and_types().map(|(name, _)| name);
+        let insert = match upsert {
+            Some(upsert) => table::upsert_statement(table, names, &upsert.key),
+            None => table::insert_statement(table, names),
+        };
+        let keyed = upsert.map(|upsert| {
+            let changes = Changes::new(all.clone(), upsert);
+            // In the order of the values.
+            let of_key = changes.key().iter().filter_map(|nth| all.columns().get(*nth));
+            let names: Vec<String> = of_key.map(|column| column.name.clone()).collect();
+            let delete = table::delete_statement(table, &names);
+            Keyed { changes, names, delete }
+        });
+        Rows { stream, columns: all, envelope, insert, keyed }
+    }
+
+    /// The columns of the key, or none if each record is a row of its own.
+    pub(super) fn key(&self) -> &[String] {
+        self.keyed.as_ref().map_or(&[], |keyed| &keyed.names)
     }
 
     pub(super) fn names_and_types(&self) -> impl Iterator<Item = (&str, ColumnType)> {
@@ -51,10 +83,14 @@ impl Rows {
         let mut insert = Insert {
             rows: self,
             statement: database.prepare(&self.insert)?,
+            delete: self.keyed.as_ref().map(|k| database.prepare(&k.delete)).transpose()?,
             stamp: None,
             nothing_but_body: false,
         };
         insert.statement.raw_bind_parameter(1, self.stream.as_str())?;
+        if let Some(delete) = &mut insert.delete {
+            delete.raw_bind_parameter(1, self.stream.as_str())?;
+        }
         let mut values = Vec::with_capacity(self.columns.len());
         let mut bad = Vec::new();
         for record in batch.records() {
@@ -101,6 +137,8 @@ impl From<rusqlite::Error> for Refused {
 struct Insert<'r, 'c> {
     rows: &'r Rows,
     statement: Statement<'c>,
+    /// Where rows are replaced by their key: deletes the row of a key.
+    delete: Option<Statement<'c>>,
     /// The timestamp that is bound now.
     stamp: Option<Timestamp>,
     /// Whether all columns between timestamp and body are bound to NULL.
@@ -114,7 +152,8 @@ impl<'r> Insert<'r, '_> {
         values: &mut Vec<Value<'r>>,
     ) -> Result<(), Refused> {
         let columns = &self.rows.columns;
-        let body = if self.rows.envelope { single_data(record.message) } else { None };
+        let whole = self.rows.envelope && self.rows.keyed.is_none();
+        let body = if whole { single_data(record.message) } else { None };
         match body {
             Some(body) => {
                 let last = columns.len();
@@ -129,75 +168,105 @@ impl<'r> Insert<'r, '_> {
             None => {
                 // Offset and timestamp are bound below; an offset above 2^63 is no misfit here.
                 let small = Offset(record.offset.0.min(i64::MAX.unsigned_abs()));
-                let read = columns.read(Record { offset: small, ..record }, values);
-                read.map_err(|bad| BadRecord { offset: record.offset, ..bad })
-                    .map_err(Refused::Record)?;
+                let known = Record { offset: small, ..record };
+                let read = match &self.rows.keyed {
+                    Some(keyed) => keyed.changes.read(known, values),
+                    None => columns.read(known, values).map(|()| Change::Put),
+                };
+                let change = read.map_err(|bad| BadRecord { offset: record.offset, ..bad });
                 self.nothing_but_body = false;
+                if change.map_err(Refused::Record)? == Change::Delete {
+                    return self.delete(values, record.offset);
+                }
                 for (nth, value) in values.iter().enumerate().skip(OWN) {
-                    self.value(nth, value, record.offset)?;
+                    let column = columns.columns().get(nth);
+                    bind(&mut self.statement, nth + 1, column, value, record.offset)?;
                 }
             }
         }
         self.bind(2, ValueRef::Integer(record.offset.0.cast_signed()))?;
         if self.stamp != Some(record.timestamp) {
-            self.timestamp(3, record.timestamp.0, 0)?;
+            timestamp(&mut self.statement, 3, record.timestamp.0, 0)?;
             self.stamp = Some(record.timestamp);
         }
-        self.statement.raw_execute().map_err(|error| {
-            // The statement was prepared within this transaction, so the table is unchanged. An error
-            // without a more specific number is then the failure of an expression over this row (in an
-            // index, a CHECK or a trigger).
-            if error::is_unspecific(&error) { Refused::Row(error) } else { error.into() }
-        })?;
-        Ok(())
+        execute(&mut self.statement)
     }
 
-    /// `nth` counts from 0, parameters count from 1.
-    fn value(&mut self, nth: usize, value: &Value<'_>, offset: Offset) -> Result<(), Refused> {
-        let at = nth + 1;
-        match value {
-            Value::Null => self.bind(at, ValueRef::Null)?,
-            Value::Text(text) | Value::Json(text) => self.bind(at, text_or_blob(text))?,
-            Value::Integer(number) => self.bind(at, ValueRef::Integer(*number))?,
-            Value::Float(number) => self.bind(at, ValueRef::Real(*number))?,
-            Value::Boolean(yes) => self.bind(at, ValueRef::Integer((*yes).into()))?,
-            Value::Bytes(bytes) => self.bind(at, ValueRef::Blob(bytes))?,
-            Value::Timestamp(micros) => {
-                self.timestamp(at, micros.div_euclid(1000), micros.rem_euclid(1000))?;
-            }
-            Value::Numeric(digits) => {
-                match (number(digits), self.rows.columns.columns().get(nth)) {
-                    (Some(number), _) => self.bind(at, number)?,
-                    (None, Some(column))
-                        if column.required || column.on_misfit != OnMisfit::Null =>
-                    {
-                        let why = format!(
-                            "SQLite has no number of so many digits as {digits}; as type = \"text\" they \
-                             would all be kept"
-                        );
-                        return Err(Refused::Record(BadRecord::about(
-                            format!("column {:?}", column.name),
-                            offset,
-                            BadReason::Misfit,
-                            why,
-                        )));
-                    }
-                    (None, _) => self.bind(at, ValueRef::Null)?,
-                }
+    /// Deletes the row that these values have the key of.
+    fn delete(&mut self, values: &[Value<'_>], offset: Offset) -> Result<(), Refused> {
+        let (Some(keyed), Some(delete)) = (&self.rows.keyed, &mut self.delete) else {
+            return Ok(());
+        };
+        put(delete, 2, ValueRef::Integer(offset.0.cast_signed()))?;
+        for (at, nth) in (3..).zip(keyed.changes.key()) {
+            if let Some(value) = values.get(*nth) {
+                bind(delete, at, self.rows.columns.columns().get(*nth), value, offset)?;
             }
         }
-        Ok(())
-    }
-
-    fn timestamp(&mut self, at: usize, ms: i64, micros: i64) -> Result<(), rusqlite::Error> {
-        match point_in_time(ms, micros) {
-            Some(text) => self.bind(at, ValueRef::Text(text.as_bytes())),
-            None => self.bind(at, ValueRef::Integer(ms)),
-        }
+        execute(delete)
     }
 
     fn bind(&mut self, at: usize, value: ValueRef<'_>) -> rusqlite::Result<()> {
-        self.statement.raw_bind_parameter(at, ToSqlOutput::Borrowed(value))
+        put(&mut self.statement, at, value)
+    }
+}
+
+fn execute(statement: &mut Statement<'_>) -> Result<(), Refused> {
+    statement.raw_execute().map_err(|error| {
+        // The statement was prepared within this transaction, so the table is unchanged. An error
+        // without a more specific number is then the failure of an expression over this row (in an
+        // index, a CHECK or a trigger).
+        if error::is_unspecific(&error) { Refused::Row(error) } else { error.into() }
+    })?;
+    Ok(())
+}
+
+fn put(statement: &mut Statement<'_>, at: usize, value: ValueRef<'_>) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(at, ToSqlOutput::Borrowed(value))
+}
+
+/// Binds the value of a column to a parameter. Parameters count from 1.
+fn bind(
+    to: &mut Statement<'_>,
+    at: usize,
+    column: Option<&Column>,
+    value: &Value<'_>,
+    offset: Offset,
+) -> Result<(), Refused> {
+    match value {
+        Value::Null => put(to, at, ValueRef::Null)?,
+        Value::Text(text) | Value::Json(text) => put(to, at, text_or_blob(text))?,
+        Value::Integer(number) => put(to, at, ValueRef::Integer(*number))?,
+        Value::Float(number) => put(to, at, ValueRef::Real(*number))?,
+        Value::Boolean(yes) => put(to, at, ValueRef::Integer((*yes).into()))?,
+        Value::Bytes(bytes) => put(to, at, ValueRef::Blob(bytes))?,
+        Value::Timestamp(micros) => {
+            timestamp(to, at, micros.div_euclid(1000), micros.rem_euclid(1000))?;
+        }
+        Value::Numeric(digits) => match (number(digits), column) {
+            (Some(number), _) => put(to, at, number)?,
+            (None, Some(column)) if column.required || column.on_misfit != OnMisfit::Null => {
+                let why = format!(
+                    "SQLite has no number of so many digits as {digits}; as type = \"text\" they \
+                     would all be kept"
+                );
+                return Err(Refused::Record(BadRecord::about(
+                    format!("column {:?}", column.name),
+                    offset,
+                    BadReason::Misfit,
+                    why,
+                )));
+            }
+            (None, _) => put(to, at, ValueRef::Null)?,
+        },
+    }
+    Ok(())
+}
+
+fn timestamp(to: &mut Statement<'_>, at: usize, ms: i64, micros: i64) -> rusqlite::Result<()> {
+    match point_in_time(ms, micros) {
+        Some(text) => put(to, at, ValueRef::Text(text.as_bytes())),
+        None => put(to, at, ValueRef::Integer(ms)),
     }
 }
 

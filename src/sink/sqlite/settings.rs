@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::columns::{ColumnsConfig, OWN};
+use crate::settings::upsert::{DeleteWhen, Evolve, Mode, UpsertKeys};
 
 /// SQLite's own limit for the columns of a table, less the fixed ones.
 const COLUMNS_MAX: usize = 2000 - 3;
@@ -27,6 +28,21 @@ pub struct SqliteSettings {
     /// Whether a missing file or table is created.
     #[serde(default = "create")]
     pub create: bool,
+    /// `append`: a row for each message. `upsert`: a row for each `key`, of its latest message.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Names of the columns that tell the rows apart. With `mode = "upsert"` only, which requires it.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// Messages that delete the row of their key: `empty_body` (those without a body: the default, if the
+    /// key is not in the body), `never`, or those with a value, as in `{ from = "/op", equals = "d" }`.
+    /// With `mode = "upsert"` only.
+    #[serde(default)]
+    pub delete_when: Option<DeleteWhen>,
+    /// `add`: `columns` that an existing table lacks are added to it at the start. By default the start is
+    /// refused.
+    #[serde(default)]
+    pub evolve: Option<Evolve>,
 }
 
 fn create() -> bool {
@@ -37,6 +53,15 @@ impl SqliteSettings {
     /// Relative paths start at the folder of the configuration file.
     pub(super) fn locate(&mut self, folder: &Path) {
         self.path = folder.join(&self.path);
+    }
+
+    pub(super) fn upsert_keys(&self) -> UpsertKeys<'_> {
+        UpsertKeys {
+            mode: self.mode,
+            key: &self.key,
+            delete_when: self.delete_when.as_ref(),
+            columns: self.columns.as_ref(),
+        }
     }
 
     pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
@@ -61,5 +86,6 @@ impl SqliteSettings {
             columns.check_names(&OWN, false, bad);
             columns.check_count(COLUMNS_MAX, bad);
         }
+        self.upsert_keys().check(bad);
     }
 }

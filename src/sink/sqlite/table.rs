@@ -81,14 +81,53 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The statement that creates the table.
+/// The statement that creates the table. A key of one integer is the row id itself.
 pub(super) fn create_statement<'c>(
     table: &str,
     columns: impl Iterator<Item = (&'c str, ColumnType)>,
+    key: &[String],
 ) -> String {
-    let list: Vec<String> =
-        columns.map(|(name, kind)| format!("{} {}", quoted(name), declared(kind))).collect();
+    let mut list: Vec<String> = columns
+        .map(|(name, kind)| {
+            let must = if key.iter().any(|of_key| of_key == name) { " NOT NULL" } else { "" };
+            format!("{} {}{must}", quoted(name), declared(kind))
+        })
+        .collect();
+    if !key.is_empty() {
+        list.push(format!("PRIMARY KEY ({})", names(key)));
+    }
     format!("CREATE TABLE {} ({})", quoted(table), list.join(", "))
+}
+
+/// Names in quotes, for a list.
+fn names(names: &[String]) -> String {
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The columns that the existing table lacks.
+pub(super) fn missing<'c>(
+    database: &Connection,
+    table: &str,
+    columns: impl Iterator<Item = (&'c str, ColumnType)>,
+) -> rusqlite::Result<Vec<(&'c str, ColumnType)>> {
+    let mut statement = database.prepare("SELECT name FROM pragma_table_xinfo(?1, 'main')")?;
+    let found = statement.query_map([table], |row| row.get(0))?;
+    let found: Vec<String> = found.collect::<rusqlite::Result<_>>()?;
+    Ok(columns.filter(|(name, _)| !found.iter().any(|f| f.eq_ignore_ascii_case(name))).collect())
+}
+
+/// The statement that adds a column to the existing table.
+pub(super) fn add_statement(
+    database: &Connection,
+    table: &str,
+    name: &str,
+    kind: ColumnType,
+) -> rusqlite::Result<String> {
+    let strict =
+        "SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let strict: bool = database.query_row(strict, [table], |row| row.get(0))?;
+    let kind = if strict { declared_strictly(kind) } else { declared(kind) };
+    Ok(format!("ALTER TABLE {} ADD COLUMN {} {kind}", quoted(table), quoted(name)))
 }
 
 /// The statement that inserts one row. `OR ABORT`: whatever a constraint of the table itself says, a
@@ -100,7 +139,100 @@ pub(super) fn insert_statement<'c>(table: &str, columns: impl Iterator<Item = &'
         names.push_str(&format!("{comma}{}", quoted(name)));
         marks.push_str(&format!("{comma}?{}", nth + 1));
     }
-    format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", quoted(table))
+    format!("INSERT OR ABORT INTO {} AS present ({names}) VALUES ({marks})", quoted(table))
+}
+
+/// The statement that inserts a row, or replaces the one of its key: unless that is of a later message of
+/// the same stream, which a replay must not undo.
+pub(super) fn upsert_statement<'c>(
+    table: &str,
+    columns: impl Iterator<Item = &'c str>,
+    key: &[String],
+) -> String {
+    let columns: Vec<&str> = columns.collect();
+    let sets: Vec<String> = columns
+        .iter()
+        .filter(|name| !key.iter().any(|of_key| of_key == **name))
+        .map(|name| format!("{0} = excluded.{0}", quoted(name)))
+        .collect();
+    format!(
+        "{} ON CONFLICT ({}) DO UPDATE SET {} WHERE present.stream IS NOT excluded.stream \
+         OR present.\"offset\" <= excluded.\"offset\"",
+        insert_statement(table, columns.into_iter()),
+        names(key),
+        sets.join(", ")
+    )
+}
+
+/// The statement that deletes the row of a key, with the same exception. Its parameters are the stream, the
+/// offset, and the key. Compares as the key's index does ([`key_problem`]).
+pub(super) fn delete_statement(table: &str, key: &[String]) -> String {
+    let key: Vec<String> = key
+        .iter()
+        .enumerate()
+        .map(|(nth, name)| format!("{} = ?{} COLLATE BINARY", quoted(name), nth + 3))
+        .collect();
+    format!(
+        "DELETE FROM {} WHERE {} AND (stream IS NOT ?1 OR \"offset\" <= ?2)",
+        quoted(table),
+        key.join(" AND ")
+    )
+}
+
+/// The statement after which any message of the stream may replace its rows: its offsets begin again.
+pub(super) fn forget_statement(table: &str) -> String {
+    format!("UPDATE {} SET \"offset\" = -1 WHERE stream = ?1 AND \"offset\" <> -1", quoted(table))
+}
+
+/// Why rows of the existing table cannot be replaced by this key, with the remedy; `None` if they can: then
+/// exactly these columns are its primary key, or have a unique index that compares bytes.
+pub(super) fn key_problem(
+    database: &Connection,
+    table: &str,
+    key: &[String],
+) -> rusqlite::Result<Option<String>> {
+    let is_key = |columns: &[String]| {
+        columns.len() == key.len()
+            && key.iter().all(|name| columns.iter().any(|c| c.eq_ignore_ascii_case(name)))
+    };
+    let listed = |sql: &str, of: &str| -> rusqlite::Result<Vec<String>> {
+        database.prepare(sql)?.query_map([of], |row| row.get(0))?.collect()
+    };
+    // A primary key of one integer has no index.
+    let primary = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 AND type = 'INTEGER' COLLATE NOCASE \
+                   AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')";
+    if is_key(&listed(primary, table)?) {
+        return Ok(None);
+    }
+    let indexes = "SELECT name FROM pragma_index_list(?1, 'main') WHERE \"unique\" AND NOT partial";
+    let mut compares_otherwise = false;
+    for index in listed(indexes, table)? {
+        // An expression has no name.
+        let columns = "SELECT coalesce(name, '') FROM pragma_index_xinfo(?1, 'main') WHERE \"key\"";
+        if !is_key(&listed(columns, &index)?) {
+            continue;
+        }
+        let binary =
+            "SELECT coll FROM pragma_index_xinfo(?1, 'main') WHERE \"key\" AND coll <> 'BINARY'";
+        if listed(binary, &index)?.is_empty() {
+            return Ok(None);
+        }
+        compares_otherwise = true;
+    }
+    let why = match compares_otherwise {
+        true => {
+            "the unique index over the key takes different values for the same one (a COLLATE other than BINARY)"
+        }
+        false => "the key has no unique index of exactly its columns",
+    };
+    let columns: Vec<String> =
+        key.iter().map(|name| format!("{} COLLATE BINARY", quoted(name))).collect();
+    let index = quoted(&format!("{table}_key"));
+    Ok(Some(format!(
+        "{why}: CREATE UNIQUE INDEX {index} ON {} ({})",
+        quoted(table),
+        columns.join(", ")
+    )))
 }
 
 /// The statement that reads these columns.
@@ -301,7 +433,7 @@ mod tests {
             ("b", ColumnType::Bytes),
         ];
         let database = Connection::open_in_memory().unwrap();
-        database.execute_batch(&create_statement("my \"table", columns.into_iter())).unwrap();
+        database.execute_batch(&create_statement("my \"table", columns.into_iter(), &[])).unwrap();
         assert!(exists(&database, "MY \"table").unwrap());
         assert!(misfits(&database, "my \"table", columns.into_iter()).unwrap().is_empty());
         let insert = insert_statement("my \"table", columns.iter().map(|(name, _)| *name));

@@ -127,7 +127,7 @@ impl Medium for Place {
     }
 }
 
-const NOT_ASKED: [&str; 8] = [
+pub(super) const NOT_ASKED: [&str; 8] = [
     "gives_up_what_is_held",
     "holds_until_flushed",
     "repeats_a_failed_flush",

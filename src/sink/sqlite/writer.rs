@@ -8,10 +8,12 @@ use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
 use crate::sink::exactly_once::{BeforeWrite, PositionTracker};
 use crate::sink::{BadReason, BadRecord, SinkError};
+use crate::types::upsert::Missing;
 use crate::types::{Checkpoint, Reference, StreamName};
 
 use super::database::{Database, Files};
 use super::error::{self, Tried};
+use super::fit::{self, fits};
 use super::options::SqliteOptions;
 use super::positions::{self, Held, Whose};
 use super::row::Rows;
@@ -42,15 +44,17 @@ impl Writer {
         stream: StreamName,
         reference: Reference,
     ) -> Result<Writer, SinkError> {
-        let SqliteOptions { path, table, columns, create } = options;
-        let rows = Rows::new(stream.clone(), &table, columns);
+        let SqliteOptions { path, table, columns, create, upsert, missing } = options;
+        let rows = Rows::new(stream.clone(), &table, columns, upsert.as_ref());
         let whose = Whose { stream, reference };
         let mut database = Database::open(&path, create)?;
         let transaction = begin(&mut database)?;
         positions::create(&transaction).tried("set up", &path)?;
         if create && !table::exists(&transaction, &table).tried("read", &path)? {
-            let sql = table::create_statement(&table, rows.names_and_types());
+            let sql = table::create_statement(&table, rows.names_and_types(), rows.key());
             transaction.execute_batch(&sql).tried("create the table in", &path)?;
+        } else if missing == Missing::Add {
+            fit::add_missing(&transaction, &path, &table, &rows)?;
         }
         fits(&transaction, &path, &table, &rows)?.map_err(SinkError::Fatal)?;
         let other = positions::other(&transaction, &whose, &table).tried("read", &path)?;
@@ -61,6 +65,10 @@ impl Writer {
         let before = positions::look(&transaction, &whose).tried("read the position in", &path)?;
         let held =
             positions::take(&transaction, &whose, &table).tried("take the position in", &path)?;
+        let is_replay = whose.reference.without_replay() != whose.reference.as_str();
+        if held.position.is_none() && !is_replay {
+            forget(&transaction, &table, &whose, &rows).tried("write to", &path)?;
+        }
         transaction.commit().tried("take the position in", &path)?;
         let files = database.files()?;
         report(&path, before.as_ref(), &held);
@@ -108,7 +116,8 @@ impl Writer {
         }
     }
 
-    /// Moves the position, or forgets it. The rows stay: the table may hold the same offset again.
+    /// Moves the position, or forgets it. The rows stay: the table may hold the same offset again. Where rows
+    /// are replaced by their key, any message replaces them once the position is forgotten.
     pub(super) fn move_to(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.get_ready()?;
         self.commit(to, None)
@@ -153,6 +162,12 @@ impl Writer {
         if !moved.map_err(within).map_err(Failed::Broken)? {
             let held = positions::look(&transaction, &self.whose).map_err(within);
             return Err(Failed::Cleanly(self.lost(held.map_err(Failed::Broken)?)));
+        }
+        if to.is_none() && !self.rows.key().is_empty() {
+            self.look_again(&transaction).map_err(Failed::Cleanly)?;
+            forget(&transaction, &self.table, &self.whose, &self.rows)
+                .map_err(within)
+                .map_err(Failed::Broken)?;
         }
         if let Some(batch) = batch {
             self.look_again(&transaction).map_err(Failed::Cleanly)?;
@@ -303,29 +318,13 @@ fn schema_version(database: &Connection) -> rusqlite::Result<i64> {
     database.query_row("PRAGMA schema_version", [], |row| row.get(0))
 }
 
-/// Checks that the table takes the rows; the error says why not, and what to do.
-pub(super) fn fits(
-    database: &Connection,
-    path: &Path,
-    name: &str,
-    rows: &Rows,
-) -> Result<Result<(), String>, SinkError> {
-    if !table::exists(database, name).tried("read", path)? {
-        return Ok(Err(format!(
-            "{} has no table {name:?}. Create it: {};",
-            path.display(),
-            table::create_statement(name, rows.names_and_types())
-        )));
+/// Where rows are replaced by their key: lets every message replace the rows of the stream, whose offsets
+/// begin again.
+fn forget(database: &Connection, table: &str, whose: &Whose, rows: &Rows) -> rusqlite::Result<()> {
+    if rows.key().is_empty() {
+        return Ok(());
     }
-    let wrong = table::misfits(database, name, rows.names_and_types()).tried("read", path)?;
-    if wrong.is_empty() {
-        return Ok(Ok(()));
-    }
-    Ok(Err(format!(
-        "the table {name:?} in {} does not fit: {}. Change it, or set another `table`.",
-        path.display(),
-        wrong.join("; ")
-    )))
+    database.execute(&table::forget_statement(table), [whose.stream.as_str()]).map(drop)
 }
 
 /// The error if another reference writes the stream into the table.

@@ -45,6 +45,10 @@ impl Declaration for StreamSettings {
         Some(format!("stream {:?}", self.stream).into())
     }
 
+    fn rows(&self) -> Option<String> {
+        None
+    }
+
     fn exclusive(&self) -> Option<Exclusive> {
         None
     }

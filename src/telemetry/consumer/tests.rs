@@ -53,6 +53,7 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
     let series = scrape(|m| {
         m.show_dead_letters();
         m.show_filtered();
+        m.show_dropped();
     });
     let present: BTreeSet<&str> = series.keys().map(|s| name_of(s)).collect();
     let late = [
@@ -83,8 +84,8 @@ fn before_the_first_event_counters_are_zero_and_unknown_figures_are_absent() {
         assert_eq!(*value, f64::from(u8::from(one)), "{name}");
     }
     for (reason, count) in [
-        ("rillway_lost_messages_total", 7),
-        ("rillway_dead_letter_messages_total", 4),
+        ("rillway_lost_messages_total", 8),
+        ("rillway_dead_letter_messages_total", 5),
         ("rillway_restarts_total", 10),
     ] {
         assert_eq!(series.keys().filter(|s| name_of(s) == reason).count(), count);
@@ -98,6 +99,7 @@ fn every_series_carries_the_labels_of_the_table() {
         identity::tls_unverified();
         identity::token_expiry("t", Some(7));
         m.show_filtered();
+        m.show_dropped();
         for gauge in [
             &m.stream_first_offset,
             &m.stream_last_offset,

@@ -17,6 +17,7 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Format;
+use super::journal::{self, Journal};
 
 /// Field in which tracing passes an event's message.
 const MESSAGE: &str = "message";
@@ -26,8 +27,8 @@ const MESSAGE: &str = "message";
 pub(super) struct Lines {
     pub(super) format: Format,
     pub(super) colours: bool,
-    /// True if each line begins with its priority, as journald reads it: `<4>`.
-    pub(super) priorities: bool,
+    /// The journal's form, if the log goes there.
+    pub(super) journal: Option<Journal>,
 }
 
 impl<S> FormatEvent<S, JsonFields> for Lines
@@ -55,8 +56,10 @@ where
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let (level, target) = (*event.metadata().level(), event.metadata().target());
-        if self.priorities {
-            write!(writer, "<{}>", priority(level))?;
+        match self.journal {
+            None => {}
+            Some(Journal::Line) => write!(writer, "<{}>", priority(level))?,
+            Some(Journal::Fields) => write!(writer, "MESSAGE=")?,
         }
         let message = fields.0.shift_remove(MESSAGE).unwrap_or_default();
         match self.format {
@@ -65,24 +68,33 @@ where
                 line.insert("timestamp".to_owned(), time.into());
                 line.insert("level".to_owned(), level.as_str().into());
                 line.insert(MESSAGE.to_owned(), message);
-                line.extend(fields.0);
+                line.extend(fields.0.clone());
                 line.insert("target".to_owned(), target.into());
-                writeln!(writer, "{}", Value::Object(line))
+                writeln!(writer, "{}", Value::Object(line))?;
             }
             Format::Text => {
                 let (dim, colour, reset) = match self.colours {
                     true => ("\x1b[2m", colour(level), "\x1b[0m"),
                     false => ("", "", ""),
                 };
-                write!(writer, "{dim}{time}{reset} {colour}{level:>5}{reset} ")?;
-                write!(writer, "{dim}{target}:{reset} ")?;
+                // journald has its own time and level, and shows them.
+                if self.journal != Some(Journal::Fields) {
+                    write!(writer, "{dim}{time}{reset} {colour}{level:>5}{reset} ")?;
+                    write!(writer, "{dim}{target}:{reset} ")?;
+                }
                 write_value(&mut writer, &message)?;
                 for (name, value) in &fields.0 {
                     write!(writer, " {dim}{name}={reset}")?;
                     write_value(&mut writer, value)?;
                 }
-                writeln!(writer)
+                writeln!(writer)?;
             }
+        }
+        match self.journal {
+            Some(Journal::Fields) => {
+                journal::write_fields(&mut writer, priority(level), target, &fields.0, write_value)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -107,7 +119,7 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-fn write_value(writer: &mut Writer<'_>, value: &Value) -> fmt::Result {
+fn write_value(writer: &mut dyn fmt::Write, value: &Value) -> fmt::Result {
     match value {
         Value::String(text) => text.chars().try_for_each(|c| match c.is_control() {
             true => write!(writer, "{}", c.escape_default()),

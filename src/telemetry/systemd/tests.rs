@@ -46,6 +46,17 @@ fn what_arrives_on_a_path() {
 }
 
 #[test]
+fn a_reload_has_its_time() {
+    let (_dir, manager, name) = on_path();
+    let notifier = notifier(&name, None, None);
+    drop(notifier.reloading());
+    let received = manager.received();
+    let usec = received[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(usec.parse::<u64>().unwrap() > 0, "{received:?}");
+    assert_eq!(received[1..], ["READY=1"]);
+}
+
+#[test]
 fn what_arrives_on_an_abstract_name() {
     let unique = format!("rillway-test-{}", std::process::id());
     let manager = Manager::at(&SocketAddr::from_abstract_name(&unique).unwrap());

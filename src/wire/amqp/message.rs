@@ -219,12 +219,12 @@ impl<'a> Sequences<'a> {
 pub(super) const HEADER: u64 = 0x70;
 pub(super) const DELIVERY_ANNOTATIONS: u64 = 0x71;
 pub(super) const MESSAGE_ANNOTATIONS: u64 = 0x72;
-const PROPERTIES: u64 = 0x73;
-const APPLICATION_PROPERTIES: u64 = 0x74;
+pub(super) const PROPERTIES: u64 = 0x73;
+pub(super) const APPLICATION_PROPERTIES: u64 = 0x74;
 pub(super) const DATA: u64 = 0x75;
-const SEQUENCE: u64 = 0x76;
+pub(super) const SEQUENCE: u64 = 0x76;
 pub(super) const VALUE: u64 = 0x77;
-const FOOTER: u64 = 0x78;
+pub(super) const FOOTER: u64 = 0x78;
 
 /// The next section of this kind. All were read without error when the message was parsed.
 fn next<'a, T>(

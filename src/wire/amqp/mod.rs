@@ -20,6 +20,7 @@
 //! lists may be shorter than their fields, symbols may hold UTF-8, strings and symbols may hold
 //! bytes that are not UTF-8, a descriptor may be numeric or symbolic.
 
+mod compose;
 mod cursor;
 mod decimal;
 mod error;
@@ -33,6 +34,7 @@ mod write;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use compose::{Plain, compose};
 pub use decimal::{Decimal, DecimalParts};
 pub use error::AmqpError;
 pub use items::{Array, Described, Entries, Items, List, Map};
@@ -41,7 +43,7 @@ pub use properties::{Header, MessageId, Properties};
 pub use value::Value;
 #[doc(hidden)]
 pub use walk::fuzz_message;
-pub use write::{Annotation, annotate, carried, carrying};
+pub use write::{Annotation, annotate, carried, carrying, with_body};
 
 /// Most lists, maps, arrays and descriptors that may be nested in one another. Each takes at most
 /// two levels in JSON, so that any value stays below the 128 levels at which common JSON parsers

@@ -4,7 +4,7 @@
 //! [`Message::parse`](super::Message::parse) reads whatever is written here, which the tests check.
 
 use super::message::{self, spans};
-use super::{AmqpError, Message};
+use super::{AmqpError, Message, single_data};
 
 /// The value of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,33 @@ pub fn annotate(
     Ok(out)
 }
 
-fn section(out: &mut Vec<u8>, code: u64) {
+/// The message with these bytes as its body, in one data section. Everything else stays as it is.
+///
+/// # Errors
+/// If the sections are not well-formed.
+pub fn with_body(encoded: &[u8], body: &[u8]) -> Result<Vec<u8>, AmqpError> {
+    let mut out = Vec::with_capacity(encoded.len() + body.len() + 16);
+    if single_data(encoded).is_none() {
+        let mut footer = None;
+        for (code, span) in spans(encoded)? {
+            let bytes = encoded.get(span).unwrap_or_default();
+            match code {
+                message::DATA | message::SEQUENCE | message::VALUE => {}
+                message::FOOTER => footer = Some(bytes),
+                _ => out.extend_from_slice(bytes),
+            }
+        }
+        section(&mut out, message::DATA);
+        sized(&mut out, 0xa0, body);
+        out.extend_from_slice(footer.unwrap_or_default());
+        return Ok(out);
+    }
+    section(&mut out, message::DATA);
+    sized(&mut out, 0xa0, body);
+    Ok(out)
+}
+
+pub(super) fn section(out: &mut Vec<u8>, code: u64) {
     // The codes of all sections take one byte.
     out.extend([0x00, 0x53, u8::try_from(code).unwrap_or(u8::MAX)]);
 }
@@ -120,7 +146,7 @@ fn map(out: &mut Vec<u8>, kept: &[&[u8]], annotations: &[(&str, Annotation<'_>)]
 }
 
 /// A value whose narrow constructor is `code`; the wide one is 16 above.
-fn sized(out: &mut Vec<u8>, code: u8, bytes: &[u8]) {
+pub(super) fn sized(out: &mut Vec<u8>, code: u8, bytes: &[u8]) {
     match u8::try_from(bytes.len()) {
         Ok(size) => out.extend([code, size]),
         Err(_) => {
@@ -190,6 +216,31 @@ mod tests {
             prop_assert_eq!(count(&after), count(&before) + 3);
             // Once more: ours are replaced, not repeated.
             prop_assert_eq!(annotate(&annotated, &OURS).unwrap(), annotated);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn another_body_leaves_everything_else_as_it_was(
+            message in any_message(),
+            body in proptest::collection::vec(any::<u8>(), 0..700),
+        ) {
+            let changed = with_body(&message, &body).unwrap();
+            let after = Message::parse(&changed).unwrap();
+            prop_assert!(after.validate().is_ok());
+            prop_assert_eq!(&*carried(&after).unwrap(), &body[..]);
+            let others = |m: &[u8]| -> Vec<(u64, Vec<u8>)> {
+                let bodies = [message::DATA, message::SEQUENCE, message::VALUE];
+                let mut others: Vec<_> = spans(m)
+                    .unwrap()
+                    .into_iter()
+                    .filter(|(code, _)| !bodies.contains(code))
+                    .map(|(code, span)| (code, m[span].to_vec()))
+                    .collect();
+                others.sort();
+                others
+            };
+            prop_assert_eq!(others(&message), others(&changed));
         }
     }
 

@@ -43,7 +43,7 @@ fn logged(lines: Lines, filter: &str, log: impl FnOnce()) -> String {
     String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap()
 }
 
-const TEXT: Lines = Lines { format: Format::Text, colours: false, priorities: false };
+const TEXT: Lines = Lines { format: Format::Text, colours: false, journal: None };
 const JSON: Lines = Lines { format: Format::Json, ..TEXT };
 
 fn in_a_consumer() {
@@ -79,7 +79,7 @@ fn the_consumer_is_named_whatever_the_filter_lets_through() {
 
 #[test]
 fn the_journal_gets_the_priority_of_each_line_first() {
-    let lines = Lines { priorities: true, ..TEXT };
+    let lines = Lines { journal: Some(Journal::Line), ..TEXT };
     let log = logged(lines, "trace", || {
         tracing::error!("e");
         tracing::warn!("w");
@@ -91,4 +91,20 @@ fn the_journal_gets_the_priority_of_each_line_first() {
     assert_eq!(priorities, ["<3>", "<4>", "<6>", "<7>", "<7>"]);
     let json = logged(Lines { format: Format::Json, ..lines }, "info", in_a_consumer);
     assert!(json.starts_with("<4>{"), "{json}");
+}
+
+#[test]
+fn the_journal_gets_each_field() {
+    let lines = Lines { journal: Some(Journal::Fields), ..TEXT };
+    assert_eq!(
+        logged(lines, "info", in_a_consumer),
+        "MESSAGE=a\\nb wait_ms=1500 offset=7 consumer=archiver stream=events\n\
+         PRIORITY=4\nSYSLOG_IDENTIFIER=rillway\nTARGET=rillway::telemetry::logging::line::tests\n\
+         WAIT_MS=1500\nOFFSET=7\nCONSUMER=archiver\nSTREAM=events\n"
+    );
+    let json = logged(Lines { format: Format::Json, ..lines }, "info", in_a_consumer);
+    let (message, fields) = json.split_once('\n').unwrap();
+    let message: Value = serde_json::from_str(message.strip_prefix("MESSAGE=").unwrap()).unwrap();
+    assert_eq!((&message["level"], &message["message"]), (&"WARN".into(), &"a\nb".into()));
+    assert!(fields.ends_with("CONSUMER=archiver\nSTREAM=events\n"), "{fields}");
 }
