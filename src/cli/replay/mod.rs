@@ -251,8 +251,7 @@ impl Replay {
         signals: &mut Signals,
     ) -> Result<(), Failure> {
         let total = range.upto.0.saturating_sub(range.from.0).saturating_add(1);
-        let progress =
-            Progress::continued(Some(total), range.reached(), "replayed", self.args.quiet);
+        let progress = Progress::new(Some(total), range.reached(), "replayed", self.args.quiet);
         let ended = self.until_done(replay, (range, status), &progress, signals).await;
         progress.finish();
         ended
@@ -397,7 +396,7 @@ impl Reader {
                     is_told = true;
                     self.drain();
                 }
-                _ = look.tick() => progress.at(range.reached()),
+                _ = look.tick() => progress.reached(range.reached()),
             }
         }
     }
