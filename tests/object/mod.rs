@@ -3,5 +3,4 @@
 
 pub(crate) mod archive;
 mod daemon;
-mod partitions;
 mod store;

@@ -58,7 +58,7 @@ impl ObjectAuditor {
     async fn items(&self) -> Result<(Arc<dyn Store>, Vec<Item>), SinkError> {
         let options = self.options()?;
         let store = options.place.open().await?;
-        let names = find_names(&*store, options, &self.stream, &self.reference).await?;
+        let names = find_names(&*store, &options.place, &self.stream, &self.reference).await?;
         let keys = store.list(&names.table).await?;
         let mut items: Vec<Item> = keys.into_iter().filter_map(item).collect();
         items.sort_by_key(|item| (item.first, item.claim));
@@ -72,7 +72,7 @@ impl Auditor for ObjectAuditor {
         let options = self.options()?;
         let store = options.place.open().await?;
         let layout = Layout::new(&options.format, &self.stream)?;
-        let names = find_names(&*store, options, &self.stream, &self.reference).await?;
+        let names = find_names(&*store, &options.place, &self.stream, &self.reference).await?;
         committer::look(&*store, &names, &layout).await
     }
 

@@ -3,7 +3,6 @@
 //! See the [module](super) for the proof, and `simulation.rs` for the search through the
 //! interleavings of two owners and crashes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,8 +29,6 @@ pub(super) struct Names {
     pub(super) checkpoint: String,
     /// Key for testing the store.
     pub(super) probe: String,
-    /// With `partition_by`: its parts, as they are kept with the position.
-    pub(super) partition_by: Option<Vec<String>>,
 }
 
 /// An object to be created.
@@ -46,8 +43,8 @@ pub(super) struct Object {
     pub(super) first_offset: Offset,
     pub(super) last_offset: Offset,
     pub(super) records: u64,
-    /// Position once the object exists; `None`: as before.
-    pub(super) checkpoint: Option<Checkpoint>,
+    /// Position once the object exists.
+    pub(super) checkpoint: Checkpoint,
 }
 
 /// Result of a claim. Both are final: the object is created once, with either content.
@@ -89,9 +86,7 @@ impl Committer {
             let (state, from) = match read(&*store, &names).await? {
                 Some((mut state, version)) => {
                     let columns = layout.columns();
-                    let place = store.place(&names.checkpoint);
-                    state.check_columns(&columns, &place)?;
-                    state.check_partitions(names.partition_by.as_ref(), &place)?;
+                    state.check_columns(&columns, &store.place(&names.checkpoint))?;
                     if let Some(claim) = &state.claim
                         && store.digest(&claim.key).await?.is_none()
                     {
@@ -103,8 +98,7 @@ impl Committer {
                 None => {
                     try_out(&*store, &names).await?;
                     let (stream, reference) = (names.stream.clone(), names.reference.clone());
-                    let parts = names.partition_by.clone();
-                    (State::begin(stream, reference, owner.clone(), parts), None)
+                    (State::begin(stream, reference, owner.clone()), None)
                 }
             };
             let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
@@ -134,32 +128,20 @@ impl Committer {
     /// The position; `None` before the first object.
     pub(super) fn position(&self) -> Option<Checkpoint> {
         match (&self.state.claim, self.fate) {
-            (Some(claim), Some(Fate::Landed)) => claim.checkpoint.or(self.state.checkpoint),
+            (Some(claim), Some(Fate::Landed)) => Some(claim.checkpoint),
             _ => self.state.checkpoint,
         }
-    }
-
-    /// Partitions of which objects hold records above the position, with the offset of the last one.
-    pub(super) fn ahead(&self) -> BTreeMap<String, Offset> {
-        let mut state = self.state.clone();
-        if let (Some(claim), Some(Fate::Landed)) = (state.claim.take(), self.fate) {
-            state.landed(claim);
-        }
-        state.ahead
     }
 
     /// Creates the object, so that it counts. Called again after a transient error, it continues.
     pub(super) async fn commit(&mut self, object: &Object) -> Result<(), SinkError> {
         let is_claimed = |state: &State| {
             state.claim.as_ref().is_some_and(|claim| {
-                claim.digest() == object.digest
-                    && claim.first_offset == object.first_offset
-                    && claim.partition.as_ref().is_none_or(|partition| *partition == object.folder)
+                claim.digest() == object.digest && claim.first_offset == object.first_offset
             })
         };
         if !is_claimed(&self.state) {
             let (table, columns) = (self.names.table.clone(), self.layout.columns());
-            let partition = self.names.partition_by.is_some().then(|| object.folder.clone());
             let claim = |state: &mut State| {
                 state.note_columns(&columns);
                 let key = format!(
@@ -174,7 +156,6 @@ impl Committer {
                     last_offset: object.last_offset,
                     records: object.records,
                     checkpoint: object.checkpoint,
-                    partition: partition.clone(),
                 });
             };
             self.advance(claim).await?;
@@ -236,7 +217,7 @@ impl Committer {
 
     /// Moves the position over offsets without records.
     pub(super) async fn pass_over(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
-        self.advance(|state| state.stand_at(checkpoint)).await
+        self.advance(|state| state.checkpoint = Some(checkpoint)).await
     }
 
     /// Moves the position, or forgets it: what comes may be in the archive already, or mean other records.
@@ -244,7 +225,7 @@ impl Committer {
         let history = self.state.history.saturating_add(1);
         self.advance(|state| {
             state.history = history;
-            state.move_to(to);
+            state.checkpoint = to;
         })
         .await
     }
@@ -265,7 +246,7 @@ impl Committer {
                 };
                 self.fate = Some(fate);
                 if fate == Fate::Landed {
-                    next.landed(claim);
+                    next.checkpoint = Some(claim.checkpoint);
                 }
             }
             change(&mut next);
@@ -346,13 +327,11 @@ pub(super) async fn look(
     names: &Names,
     layout: &Layout,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let Some((mut state, _)) = read(store, names).await? else { return Ok(None) };
-    let place = store.place(&names.checkpoint);
-    state.check_columns(&layout.columns(), &place)?;
-    state.check_partitions(names.partition_by.as_ref(), &place)?;
+    let Some((state, _)) = read(store, names).await? else { return Ok(None) };
+    state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
     let Some(claim) = state.claim else { return Ok(state.checkpoint) };
     Ok(match found(store, &claim).await? {
-        Found::Settled(Fate::Landed) => claim.checkpoint.or(state.checkpoint),
+        Found::Settled(Fate::Landed) => Some(claim.checkpoint),
         _ => state.checkpoint,
     })
 }

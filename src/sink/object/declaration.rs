@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::audit::ObjectAuditor;
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
-    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Part, Partitioning,
-    Place, Rotation, committed,
+    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
+    committed,
 };
 use crate::settings::columns::ColumnsConfig;
 use crate::settings::format::Compression;
@@ -22,14 +22,6 @@ use crate::sink::declaration::{
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
-
-/// Why an archive with `partition_by` is not compared.
-const NOT_AUDITED: &str = "the objects of an archive with `partition_by` overlap in their offsets, and are compared only in \
-     the order of the stream. Ask the archive itself, as docs/guides/archive.md shows: count(*), count(DISTINCT offset), \
-     min(offset) and max(offset)";
-
-/// Memory of a column that holds nothing.
-const OPEN_COLUMN_BYTES: u64 = 64 << 10;
 
 impl Declaration for ObjectSettings {
     fn about() -> &'static About {
@@ -56,8 +48,7 @@ impl Declaration for ObjectSettings {
     }
 
     fn rows(&self) -> Option<String> {
-        let parts: Vec<&str> = self.partition_by.as_ref()?.iter().map(Part::name).collect();
-        Some(format!("one of each message, in folders by {}", parts.join(", ")))
+        None
     }
 
     fn exclusive(&self) -> Option<Exclusive> {
@@ -72,10 +63,7 @@ impl Declaration for ObjectSettings {
     fn overhead_bytes(&self) -> u64 {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
-        // Empty buffers of the columns of each open object.
-        let open = self.partition_by.as_ref().map_or(0, |_| u64::from(self.open_partitions));
-        let buffers = open * columns_mib * OPEN_COLUMN_BYTES;
-        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20) + buffers
+        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20)
     }
 
     fn growth_max(&self) -> u64 {
@@ -121,9 +109,6 @@ impl Declaration for ObjectSettings {
     }
 
     fn audit(&self, opening: &Opening) -> Auditing {
-        if self.partition_by.is_some() {
-            return Auditing::Not(NOT_AUDITED.to_owned());
-        }
         Auditing::By(Box::new(ObjectAuditor {
             options: self.options(),
             stream: opening.stream.clone(),
@@ -181,10 +166,6 @@ impl ObjectSettings {
             bytes: self.rotate_bytes.0,
             age: self.rotate_age.0,
         };
-        let partition_by = self.partition_by.as_ref().map(|parts| Partitioning {
-            parts: parts.clone(),
-            open_max: usize::try_from(self.open_partitions).unwrap_or(usize::MAX),
-        });
-        Ok(ObjectOptions { place, format, partition_by, rotation })
+        Ok(ObjectOptions { place, format, rotation })
     }
 }

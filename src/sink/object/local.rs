@@ -358,7 +358,7 @@ mod tests {
             first_offset: Offset(nth),
             last_offset: Offset(nth),
             records: 1,
-            checkpoint: Some(Checkpoint { offset: Offset(nth), chunk: None }),
+            checkpoint: Checkpoint { offset: Offset(nth), chunk: None },
         }
     }
 

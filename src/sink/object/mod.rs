@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! PREFIX/STREAM/date=2026-11-23/hour=14/00000000000000481516-7.parquet   an object: the table
-//! PREFIX/STREAM/region=eu/date=2026-11-23/00000000000000481516-7.parquet the same with `partition_by`
 //! PREFIX/_rillway/STREAM/checkpoint.json                                 whose it is, and how far it goes
 //! ```
 //!
@@ -35,15 +34,6 @@
 //! the rejected alternatives; `simulation.rs` searches the interleavings of owners that freeze and
 //! die.
 //!
-//! # Several folders
-//! With `partition_by` several objects are open, and the records of one begin before the last one of another
-//! ends. They are still claimed, created and settled one after the other, and each is a commit of its own: of
-//! its records, of the position up to which *everything* is in objects, and of a mark of its folder: all
-//! records of the folder up to its last one are in objects, though the position may be below. So there is no
-//! moment at which some objects of a commit exist and others do not. A sink that starts reads again from the
-//! position on, and leaves out what is at or below the mark of its folder (`shaper.rs`). (c) then holds for
-//! each folder: its objects follow each other without gap or overlap.
-//!
 //! # Lost answers
 //! An error does not tell whether the operation took effect. A repeated create finds its own
 //! object, and recognises it by its checksum. A repeated swap finds its own state, because no two
@@ -68,13 +58,11 @@ mod committer;
 #[cfg(feature = "object-stores")]
 mod connect;
 mod declaration;
-mod filling;
 mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
 mod parquet_read;
-mod partitions;
 mod place;
 #[cfg(feature = "object-stores")]
 mod remote;
@@ -86,8 +74,6 @@ mod store;
 
 #[cfg(test)]
 mod column_tests;
-#[cfg(test)]
-mod partition_tests;
 #[cfg(test)]
 mod piece_tests;
 #[cfg(feature = "object-stores")]
@@ -105,16 +91,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-pub use self::filling::Rotation;
 pub use self::layout::{Format, PARTITION_COLUMNS, Packing, ParquetColumns};
-pub use self::partitions::{Part, Partitioning};
 pub use self::place::{Options, Place};
+pub use self::shaper::Rotation;
 #[doc(hidden)]
 pub use self::state::fuzz_state;
 
 use self::committer::{Committer, Names, Object};
 use self::layout::Layout;
-use self::partitions::Folders;
 pub use self::settings::ObjectSettings;
 use self::shaper::{Sealed, Shaper, Taken};
 use self::store::Store;
@@ -135,8 +119,6 @@ pub struct ObjectOptions {
     pub place: Place,
     /// Format of the objects.
     pub format: Format,
-    /// How records are spread over folders; `None`: by date and hour.
-    pub partition_by: Option<Partitioning>,
     /// Limits of an object.
     pub rotation: Rotation,
 }
@@ -151,8 +133,6 @@ pub struct ObjectSink {
     objects: VecDeque<Object>,
     /// True if these belong to a batch whose rest is still to come.
     amid_batch: bool,
-    /// True if these are not the last ones of a flush, but ended while others stayed open.
-    before_next: bool,
     /// Position after these objects, once a flush has begun.
     reached: Option<Checkpoint>,
 }
@@ -179,14 +159,11 @@ impl ObjectSink {
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
         let layout = Layout::new(&options.format, &stream)?;
-        let names = find_names(&*store, options, &stream, &reference).await?;
+        let names = find_names(&*store, &options.place, &stream, &reference).await?;
         let committer = Committer::take_over(store, names, layout.clone()).await?;
-        let folders = options.partition_by.as_ref().map(|by| Folders::new(&stream, by));
-        let (rotation, done) = (options.rotation, (committer.position(), committer.ahead()));
-        let make = move || {
-            let laid_out = (layout, folders);
-            Ok::<_, SinkError>(Shaper::new(stream, reference, laid_out, rotation, done))
-        };
+        let (rotation, position) = (options.rotation, committer.position());
+        let make =
+            move || Ok::<_, SinkError>(Shaper::new(stream, reference, layout, rotation, position));
         let worker = SinkThread::start("rillway-encode", make)
             .await
             .map_err(|error| error.during(ENCODING))??;
@@ -196,7 +173,6 @@ impl ObjectSink {
             flush_at: None,
             objects: VecDeque::new(),
             amid_batch: false,
-            before_next: false,
             reached: None,
         })
     }
@@ -214,10 +190,9 @@ impl ObjectSink {
     async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.committer.move_to(to).await?;
         self.objects.clear();
-        (self.amid_batch, self.before_next) = (false, false);
+        self.amid_batch = false;
         self.flush_at = None;
-        let ahead = self.committer.ahead();
-        self.run(move |shaper| shaper.move_to(to, ahead)).await
+        self.run(move |shaper| shaper.move_to(to)).await
     }
 
     async fn run<R: Send + 'static>(
@@ -251,23 +226,21 @@ pub async fn committed(
     }
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
-    let names = find_names(&*store, options, stream, reference).await?;
+    let names = find_names(&*store, &options.place, stream, reference).await?;
     committer::look(&*store, &names, &layout).await
 }
 
 /// Names of the archive. An archive that an older version began under a longer name keeps it.
 async fn find_names(
     store: &dyn Store,
-    ObjectOptions { place, partition_by, .. }: &ObjectOptions,
+    place: &Place,
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Names, SinkError> {
     let table = layout::table(stream, place.table_bytes_max());
     let former = layout::table(stream, place.former_table_bytes_max());
     let stays = former != table && store.has_folder(CHECKPOINTS, &former).await?;
-    let parts = partition_by.as_ref().map(|by| by.parts.iter().map(Part::to_string).collect());
-    let table = if stays { former } else { table };
-    Ok(Names { partition_by: parts, ..names_in(table, stream, reference) })
+    Ok(names_in(if stays { former } else { table }, stream, reference))
 }
 
 fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names {
@@ -277,7 +250,6 @@ fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names 
         checkpoint: format!("{CHECKPOINTS}/{table}/checkpoint.json"),
         probe: format!("{CHECKPOINTS}/{table}/probe"),
         table,
-        partition_by: None,
     }
 }
 
@@ -299,17 +271,13 @@ impl Sink for ObjectSink {
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
         let due = loop {
-            if self.amid_batch || self.before_next {
+            if self.amid_batch {
                 self.commit().await?;
             }
             let batch = Arc::clone(batch);
-            (self.amid_batch, self.before_next) = (false, false);
+            self.amid_batch = false;
             match self.run(move |shaper| shaper.take(&batch)).await?? {
-                Taken::Whole(due, objects) => {
-                    self.before_next = !objects.is_empty() && self.objects.is_empty();
-                    self.objects.extend(objects);
-                    break due;
-                }
+                Taken::Whole(due) => break due,
                 Taken::Part(objects) => {
                     self.objects.extend(objects);
                     self.amid_batch = true;
@@ -317,8 +285,7 @@ impl Sink for ObjectSink {
             }
         };
         // Objects that an earlier flush has left do not wait for the next one.
-        let waits = self.objects.is_empty() || self.before_next;
-        self.flush_at = Some(if waits { due } else { Instant::now() });
+        self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
         Ok(Durability::Held)
     }
 
@@ -333,7 +300,7 @@ impl Sink for ObjectSink {
         // Including objects that were added after a failed flush.
         let Sealed { objects, taken } = self.run(Shaper::seal).await??;
         self.objects.extend(objects);
-        (self.reached, self.before_next) = (taken, false);
+        self.reached = taken;
         self.commit().await?;
         match (self.reached, self.committer.position()) {
             // Offsets without records, after others or alone.

@@ -7,37 +7,18 @@ use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::partitions::{self, Part};
-use crate::settings::columns::{ColumnsConfig, OWN};
+use crate::settings::columns::ColumnsConfig;
 use crate::settings::format::Compression;
 use crate::settings::secret::{self, SecretText};
 use crate::settings::units::{ByteSize, HumanDuration};
 use crate::types::Secret;
-use crate::types::file_name::{FILE_NAME_BYTES_MAX, KEY_BYTES_MAX, KEY_REST_BYTES};
+use crate::types::file_name::{KEY_BYTES_MAX, KEY_REST_BYTES};
 
 /// URL schemes of object stores.
 const SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
 
 /// Columns that every object has, in the file or in the path.
 const TAKEN: [&str; 5] = ["stream", "offset", "timestamp", "date", "hour"];
-
-/// Columns of a line, and of a file without `columns`.
-const LINE: [&str; 10] = [
-    "stream",
-    "offset",
-    "timestamp",
-    "header",
-    "properties",
-    "application_properties",
-    "message_annotations",
-    "delivery_annotations",
-    "footer",
-    "body",
-];
-const ENVELOPE: [&str; 4] = ["message_id", "subject", "application_properties", "body"];
-
-/// Most objects that are filled at the same time.
-const OPEN_PARTITIONS_MAX: u32 = 1000;
 
 /// Largest object: it is held in memory until it is full, and sent in one request.
 const ROTATE_BYTES_MAX: u64 = 1 << 30;
@@ -71,15 +52,6 @@ pub struct ObjectSettings {
     /// `application_properties` and `body`. With `parquet` only.
     #[serde(default)]
     pub columns: Option<ColumnsConfig>,
-    /// Parts of the folders below the stream's: `date`, `hour`, the source of a value ("/region",
-    /// "application_properties.tenant"), or `{ name = "region", from = "/customer/region" }`. The values are in
-    /// the path alone. Default: `date` and `hour`.
-    #[serde(default)]
-    pub partition_by: Option<Vec<Part>>,
-    /// Most objects that are filled at the same time, with `partition_by`. For another one, the oldest is
-    /// written, full or not.
-    #[serde(default = "open_partitions")]
-    pub open_partitions: u32,
     /// Number of records at which an object is full.
     #[serde(default = "rotate_records")]
     pub rotate_records: u64,
@@ -131,10 +103,6 @@ pub(super) enum ObjectPlace {
 
 fn zstd() -> Compression {
     Compression::Zstd
-}
-
-fn open_partitions() -> u32 {
-    64
 }
 
 fn rotate_records() -> u64 {
@@ -256,7 +224,6 @@ impl ObjectSettings {
         if self.body == BodyType::Bytes && !is_parquet {
             bad("body", "it has no effect on lines: there, bytes are base64".to_owned());
         }
-        let taken = if self.partition_by.is_some() { &TAKEN[..3] } else { &TAKEN };
         if let Some(columns) = &self.columns {
             if !is_parquet {
                 bad("columns", "lines have no columns: they are for \"parquet\"".to_owned());
@@ -264,9 +231,8 @@ impl ObjectSettings {
             if self.body == BodyType::Bytes {
                 bad("body", "it has no effect with `columns`: give that column a type".to_owned());
             }
-            columns.check_names(taken, false, bad);
+            columns.check_names(&TAKEN, false, bad);
         }
-        self.check_partitions(bad);
         if self.rotate_records == 0 {
             bad("rotate_records", "0 would make an object for each batch".to_owned());
         }
@@ -279,39 +245,6 @@ impl ObjectSettings {
             if time.0.is_zero() {
                 bad(key, "0s is too short".to_owned());
             }
-        }
-    }
-
-    fn check_partitions(&self, bad: &mut impl FnMut(&str, String)) {
-        let Some(parts) = &self.partition_by else { return };
-        let named = self.columns.iter().flat_map(|columns| columns.0.iter());
-        let in_file: Vec<&str> = match (self.format, &self.columns) {
-            (ObjectFormat::Ndjson, _) => LINE.to_vec(),
-            (ObjectFormat::Parquet, None) => [&OWN[..], &ENVELOPE].concat(),
-            (ObjectFormat::Parquet, Some(_)) => {
-                OWN.into_iter().chain(named.map(|column| column.name.as_str())).collect()
-            }
-        };
-        partitions::check(parts, in_file.into_iter(), bad);
-        if self.open_partitions == 0 || self.open_partitions > OPEN_PARTITIONS_MAX {
-            bad(
-                "open_partitions",
-                format!("{} is out of range: 1 to {OPEN_PARTITIONS_MAX}", self.open_partitions),
-            );
-        }
-        let rest = KEY_BYTES_MAX - KEY_REST_BYTES - FILE_NAME_BYTES_MAX;
-        let prefix_max = rest.saturating_sub(parts.len() * (partitions::SEGMENT_BYTES_MAX + 1));
-        if let Ok(ObjectPlace::Store(url)) = self.parsed_url()
-            && url.path().len() > prefix_max
-        {
-            bad(
-                "url",
-                format!(
-                    "its prefix is too long for {} partitions, because stores take keys of {KEY_BYTES_MAX} \
-                     bytes: use a prefix of at most {prefix_max} bytes",
-                    parts.len()
-                ),
-            );
         }
     }
 }

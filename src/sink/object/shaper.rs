@@ -2,28 +2,24 @@
 //! full.
 //!
 //! A whole batch is read first, so that all of its bad records are found before any is accepted.
-//! Then each piece, the records of one folder, is appended to the object of its folder. A
+//! Then it is cut where the hour changes, and each piece is appended to the object of its hour. A
 //! batch of more than [`KEPT_BYTES`] when decoded is read twice, and processed in pieces: a message
 //! of a few bytes may be a thousand times as large as a row. If an object is full within a batch,
 //! it is returned, and the rest of the batch is processed afterwards. An object covers the offsets
 //! from the one after the previous object to its own last one, including offsets without a record,
 //! or whose record a policy excluded.
 //!
-//! # Folders
-//! With `partition_by` a batch has a piece for each folder, and several objects are open (`filling.rs`). After a
-//! crash the records above the position are read again, and those that are in an object of their folder are left
-//! out: before anything else is looked at, so that it does not matter whether they would be good now.
-//!
 //! Knows nothing of stores.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::committer::Object;
-use super::filling::{Content, Filling, Piece, Rotation};
 use super::layout::{self, Layout};
-use super::partitions::Folders;
+use super::lines_file::LinesFile;
+use super::parquet_file::ParquetFile;
 use super::rows::Rows;
+use super::store::Digest;
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
@@ -36,33 +32,70 @@ const KEPT_BYTES: usize = 4 << 20;
 /// Bytes of other batches that are decoded before they are encoded.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What a piece of a folder takes at least.
-const FOLDER_BYTES: usize = 1 << 10;
+/// Limits of an object: the first one reached counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Number of records.
+    pub records: u64,
+    /// Size of the object in bytes, as far as it is known before its end.
+    pub bytes: u64,
+    /// Time since its first record.
+    pub age: Duration,
+}
 
 /// Makes objects.
 pub(super) struct Shaper {
     stream: StreamName,
+    reference: Reference,
     layout: Layout,
-    /// The folders of records; `None`: that of the hour.
-    folders: Option<Folders>,
-    filling: Filling,
+    rotation: Rotation,
+    open: Option<Open>,
+    sealed: VecDeque<Object>,
     /// Position of everything accepted so far.
     taken: Option<Checkpoint>,
     /// Last offset of a batch of which only a part was accepted.
     under_way: Option<Offset>,
     /// Rows of an earlier batch, whose memory is reused.
     spare: Option<Rows>,
+    lines: Vec<u8>,
     envelope: Envelope,
-    /// The folder of the record that is being read, and the pieces of those that were.
-    folder: String,
-    places: HashMap<String, usize>,
+}
+
+/// The object that gets the next records of its hour.
+struct Open {
+    file: Encoder,
+    hour: i64,
+    since: Instant,
+    first_offset: Offset,
+    last_offset: Offset,
+    records: u64,
+    checkpoint: Checkpoint,
+}
+
+enum Encoder {
+    Parquet(Box<ParquetFile>),
+    Lines(LinesFile),
+}
+
+/// Records of a batch from one hour.
+struct Piece {
+    hour: i64,
+    first_offset: Offset,
+    last_offset: Offset,
+    records: u64,
+    checkpoint: Checkpoint,
+    content: Content,
+}
+
+enum Content {
+    Rows(Rows),
+    Lines(std::ops::Range<usize>),
 }
 
 /// Result of accepting a batch.
 pub(super) enum Taken {
-    /// All of it is accepted; it must be durable at this time. These objects are to be made durable before
-    /// the next batch is given, and leave others open.
-    Whole(Instant, VecDeque<Object>),
+    /// All of it is accepted; it must be durable at this time.
+    Whole(Instant),
     /// Accepted up to the end of these objects, which must be made durable first.
     Part(VecDeque<Object>),
 }
@@ -77,29 +110,29 @@ impl Shaper {
     pub(super) fn new(
         stream: StreamName,
         reference: Reference,
-        (layout, folders): (Layout, Option<Folders>),
+        layout: Layout,
         rotation: Rotation,
-        (position, ahead): (Option<Checkpoint>, BTreeMap<String, Offset>),
+        position: Option<Checkpoint>,
     ) -> Shaper {
-        let open_max = folders.as_ref().map(Folders::open_max);
-        let whose = (stream.clone(), reference);
         Shaper {
             envelope: Envelope::ndjson(&stream),
             stream,
-            filling: Filling::new(whose, layout.clone(), rotation, open_max, ahead),
+            reference,
             layout,
-            folders,
+            rotation,
+            open: None,
+            sealed: VecDeque::new(),
             taken: position,
             under_way: None,
             spare: None,
-            folder: String::new(),
-            places: HashMap::new(),
+            lines: Vec::new(),
         }
     }
 
     /// Drops everything held: the next batch starts behind this position, or at any offset.
-    pub(super) fn move_to(&mut self, to: Option<Checkpoint>, ahead: BTreeMap<String, Offset>) {
-        self.filling.clear(ahead);
+    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) {
+        self.open = None;
+        self.sealed.clear();
         (self.taken, self.under_way) = (to, None);
     }
 
@@ -126,39 +159,55 @@ impl Shaper {
         // Small batches are decoded once; for others it is now known that all records are good.
         let (pieces, whole) = if goes_on { (Vec::new(), false) } else { self.look_through(batch)? };
         if whole {
-            self.append_all(pieces)?;
+            for piece in pieces {
+                self.append(piece)?;
+            }
         } else if !self.pour(batch, from)? {
             self.under_way = Some(last);
-            return Ok(Taken::Part(std::mem::take(&mut self.filling.sealed)));
+            return Ok(Taken::Part(std::mem::take(&mut self.sealed)));
         }
         let checkpoint = batch.checkpoint();
         self.taken = Some(checkpoint);
-        self.filling.covers(checkpoint);
-        let mut objects = VecDeque::new();
-        if self.folders.is_some() {
-            self.filling.end_what_is_full(self.taken)?;
-            objects = std::mem::take(&mut self.filling.sealed);
+        if let Some(open) = &mut self.open {
+            open.checkpoint = checkpoint;
         }
-        Ok(Taken::Whole(self.filling.due(), objects))
+        Ok(Taken::Whole(self.due()))
     }
 
     /// Ends the open object, and returns everything to be written.
     pub(super) fn seal(&mut self) -> Result<Sealed, SinkError> {
-        self.filling.end_all(self.taken)?;
-        Ok(Sealed { objects: std::mem::take(&mut self.filling.sealed), taken: self.taken })
+        self.end()?;
+        Ok(Sealed { objects: std::mem::take(&mut self.sealed), taken: self.taken })
     }
 
-    /// Reads the whole batch. Returns its pieces by folder, and true if they are all of it; or all of
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        match &self.open {
+            // A move of the position without records is not urgent.
+            None if self.sealed.is_empty() => now + self.rotation.age,
+            Some(open) if self.sealed.is_empty() && !self.is_full(open) => {
+                open.since + self.rotation.age
+            }
+            _ => now,
+        }
+    }
+
+    fn is_full(&self, open: &Open) -> bool {
+        open.records >= self.rotation.records || open.file.bytes() >= self.rotation.bytes
+    }
+
+    /// Reads the whole batch. Returns its pieces by hour, and true if they are all of it; or all of
     /// its bad records.
     fn look_through(&mut self, batch: &Batch) -> Result<(Vec<Piece>, bool), SinkError> {
         let (mut pieces, mut bad, mut whole) = (Vec::new(), Vec::new(), true);
         let mut read_bytes = 0;
-        self.places.clear();
+        self.lines.clear();
         for (record, checkpoint) in records(batch, batch.first_offset()) {
             if read_bytes > KEPT_BYTES {
                 whole = false;
                 read_bytes = 0;
                 self.give_back(pieces.drain(..));
+                self.lines.clear();
             }
             match self.read(record, checkpoint, &mut pieces) {
                 Ok(bytes) => read_bytes += bytes,
@@ -179,7 +228,7 @@ impl Shaper {
     /// full before the last.
     fn pour(&mut self, batch: &Batch, from: Offset) -> Result<bool, SinkError> {
         let (mut pieces, mut read_bytes) = (Vec::new(), 0);
-        self.places.clear();
+        self.lines.clear();
         let mut records = records(batch, from).peekable();
         while let Some((record, checkpoint)) = records.next() {
             // It was valid a moment ago.
@@ -189,53 +238,31 @@ impl Shaper {
                 continue;
             }
             read_bytes = 0;
-            self.append_all(std::mem::take(&mut pieces))?;
-            self.taken = Some(checkpoint);
-            // Without folders, the one object is ended here only if it is full itself.
-            if self.folders.is_some() || self.filling.any_is_full() {
-                self.filling.end_what_is_full(self.taken)?;
+            for piece in std::mem::take(&mut pieces) {
+                self.append(piece)?;
             }
-            if !self.filling.sealed.is_empty() && records.peek().is_some() {
+            self.lines.clear();
+            self.lines.shrink_to(2 * PIECE_BYTES);
+            self.taken = Some(checkpoint);
+            if self.open.as_ref().is_some_and(|open| self.is_full(open)) {
+                self.end()?;
+            }
+            if !self.sealed.is_empty() && records.peek().is_some() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Adds the record to the piece of its folder, and returns its bytes.
+    /// Adds the record to the last piece, that of its hour, and returns its bytes.
     fn read(
         &mut self,
         record: Record<'_>,
         checkpoint: Checkpoint,
         pieces: &mut Vec<Piece>,
     ) -> Result<usize, BadRecord> {
-        let mut more = 0;
-        let at = match &self.folders {
-            None => {
-                let hour = layout::hour(record.timestamp);
-                match pieces.last() {
-                    Some(piece) if piece.hour == hour => pieces.len() - 1,
-                    _ => pieces.len(),
-                }
-            }
-            Some(folders) => {
-                folders.find(record, &mut self.folder)?;
-                // In an object already, of the last process.
-                if self.filling.has(&self.folder, record.offset) {
-                    return Ok(0);
-                }
-                self.places.get(&self.folder).copied().unwrap_or(pieces.len())
-            }
-        };
-        if at == pieces.len() {
-            let folder = match &self.folders {
-                None => layout::partition(record.timestamp),
-                Some(_) => {
-                    more = FOLDER_BYTES;
-                    self.places.insert(self.folder.clone(), at);
-                    self.folder.clone()
-                }
-            };
+        let hour = layout::hour(record.timestamp);
+        if pieces.last().is_none_or(|piece| piece.hour != hour) {
             let content = match &self.layout {
                 Layout::Parquet(parquet) => Content::Rows(match self.spare.take() {
                     Some(mut rows) => {
@@ -244,53 +271,100 @@ impl Shaper {
                     }
                     None => Rows::new(&parquet.columns, self.stream.as_str()),
                 }),
-                Layout::Ndjson { .. } => Content::Lines(Vec::new()),
+                Layout::Ndjson { .. } => Content::Lines(self.lines.len()..self.lines.len()),
             };
-            pieces.push(Piece {
-                folder,
-                hour: layout::hour(record.timestamp),
-                first_offset: record.offset,
-                last_offset: record.offset,
-                records: 0,
-                checkpoint,
-                content,
-            });
+            let (first_offset, last_offset) = (record.offset, record.offset);
+            pieces.push(Piece { hour, first_offset, last_offset, records: 0, checkpoint, content });
         }
-        let Some(piece) = pieces.get_mut(at) else { return Ok(0) };
-        let bytes = match (&mut piece.content, &self.layout) {
-            (Content::Rows(rows), Layout::Parquet(parquet)) => {
-                let before = rows.bytes;
-                rows.push(parquet, record, &mut Vec::new())?;
-                usize::try_from(rows.bytes - before).unwrap_or(usize::MAX)
-            }
-            (Content::Lines(lines), _) => {
-                let before = lines.len();
-                self.envelope.append(record, lines)?;
-                lines.len() - before
-            }
-            (Content::Rows(_), Layout::Ndjson { .. }) => 0,
-        };
+        let Some(piece) = pieces.last_mut() else { return Ok(0) };
         piece.records += 1;
         piece.last_offset = record.offset;
         piece.checkpoint = checkpoint;
-        Ok(bytes.saturating_add(more))
-    }
-
-    /// Appends the pieces of all records up to some offset.
-    fn append_all(&mut self, pieces: Vec<Piece>) -> Result<(), SinkError> {
-        self.places.clear();
-        self.filling.append_all(pieces, self.taken, &mut self.spare)
+        match (&mut piece.content, &self.layout) {
+            (Content::Rows(rows), Layout::Parquet(parquet)) => {
+                let before = rows.bytes;
+                rows.push(parquet, record, &mut Vec::new())?;
+                Ok(usize::try_from(rows.bytes - before).unwrap_or(usize::MAX))
+            }
+            (Content::Lines(lines), _) => {
+                let before = self.lines.len();
+                self.envelope.append(record, &mut self.lines)?;
+                lines.end = self.lines.len();
+                Ok(self.lines.len() - before)
+            }
+            (Content::Rows(_), Layout::Ndjson { .. }) => Ok(0),
+        }
     }
 
     /// Keeps the memory of rows for reuse.
     fn give_back(&mut self, pieces: impl Iterator<Item = Piece>) {
-        self.places.clear();
         for piece in pieces {
             if let Content::Rows(mut rows) = piece.content {
                 rows.clear();
                 self.spare = Some(rows);
             }
         }
+    }
+
+    fn append(&mut self, piece: Piece) -> Result<(), SinkError> {
+        if self.open.as_ref().is_some_and(|open| open.hour != piece.hour || self.is_full(open)) {
+            self.end()?;
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let open = Open {
+                    file: Encoder::new(&self.layout)?,
+                    hour: piece.hour,
+                    since: Instant::now(),
+                    first_offset: piece.first_offset,
+                    last_offset: piece.last_offset,
+                    records: 0,
+                    checkpoint: piece.checkpoint,
+                };
+                self.open.insert(open)
+            }
+        };
+        open.records += piece.records;
+        open.last_offset = piece.last_offset;
+        open.checkpoint = piece.checkpoint;
+        match (&mut open.file, piece.content) {
+            (Encoder::Parquet(file), Content::Rows(mut rows)) => {
+                file.append(&mut rows).map_err(broken)?;
+                self.spare = Some(rows);
+            }
+            (Encoder::Lines(file), Content::Lines(lines)) => {
+                file.append(self.lines.get(lines).unwrap_or_default()).map_err(broken)?;
+            }
+            _ => return Err(broken("records have another format than the object")),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), SinkError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let facts = vec![
+            ("rillway.stream", self.stream.to_string()),
+            ("rillway.reference", self.reference.to_string()),
+            ("rillway.first_offset", open.first_offset.to_string()),
+            ("rillway.last_offset", open.last_offset.to_string()),
+            ("rillway.records", open.records.to_string()),
+        ];
+        let bytes = match open.file {
+            Encoder::Parquet(file) => file.finish(facts).map_err(broken)?,
+            Encoder::Lines(file) => file.finish().map_err(broken)?,
+        };
+        self.sealed.push_back(Object {
+            folder: layout::partition(open.hour),
+            extension: self.layout.extension(),
+            digest: Digest::of(&bytes),
+            bytes,
+            first_offset: open.first_offset,
+            last_offset: open.last_offset,
+            records: open.records,
+            checkpoint: open.checkpoint,
+        });
+        Ok(())
     }
 }
 
@@ -305,4 +379,28 @@ fn records(batch: &Batch, from: Offset) -> impl Iterator<Item = (Record<'_>, Che
         let chunk = part.map(|part| part.chunk);
         (record, Checkpoint { offset: record.offset, chunk })
     })
+}
+
+impl Encoder {
+    fn new(layout: &Layout) -> Result<Encoder, SinkError> {
+        Ok(match layout {
+            Layout::Parquet(layout) => {
+                Encoder::Parquet(Box::new(ParquetFile::new(layout).map_err(broken)?))
+            }
+            Layout::Ndjson { packing, .. } => {
+                Encoder::Lines(LinesFile::new(*packing).map_err(broken)?)
+            }
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Encoder::Parquet(file) => file.bytes(),
+            Encoder::Lines(file) => file.bytes(),
+        }
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> SinkError {
+    SinkError::Fatal(format!("internal error: an object cannot be encoded: {error}"))
 }

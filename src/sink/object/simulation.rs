@@ -101,7 +101,7 @@ fn object(first: u64, last: u64) -> Object {
         first_offset: Offset(first),
         last_offset: Offset(last),
         records: last - first + 1,
-        checkpoint: Some(Checkpoint { offset: Offset(last), chunk: None }),
+        checkpoint: Checkpoint { offset: Offset(last), chunk: None },
     }
 }
 

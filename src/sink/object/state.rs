@@ -14,9 +14,6 @@ use crate::types::{Checkpoint, Offset, Reference, StreamName, Timestamp};
 
 const LAYOUT: u32 = 1;
 
-/// That of an archive with `partition_by`, which earlier versions do not know.
-const LAYOUT_PARTITIONED: u32 = 2;
-
 /// Content of the checkpoint object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
@@ -37,13 +34,6 @@ pub(super) struct State {
     pub(super) checkpoint: Option<Checkpoint>,
     /// The one object that its owner may create.
     pub(super) claim: Option<Claim>,
-    /// With `partition_by`: its parts. `None`: `date` and `hour`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    partition_by: Option<Vec<String>>,
-    /// With `partition_by`: partitions of which objects hold records above the position, each with the offset
-    /// of the last one. All records of the partition up to there are in objects.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) ahead: BTreeMap<String, Offset>,
     /// The columns of all objects so far, each with the type that readers find. Missing in archives of
     /// earlier versions, and for NDJSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -81,11 +71,8 @@ pub(super) struct Claim {
     pub(super) first_offset: Offset,
     pub(super) last_offset: Offset,
     pub(super) records: u64,
-    /// Position once the object exists; `None`: as before.
-    pub(super) checkpoint: Option<Checkpoint>,
-    /// With `partition_by`: the partition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) partition: Option<String>,
+    /// Position once the object exists.
+    pub(super) checkpoint: Checkpoint,
 }
 
 impl Claim {
@@ -96,16 +83,9 @@ impl Claim {
 
 impl State {
     /// The state of a new archive.
-    pub(super) fn begin(
-        stream: StreamName,
-        reference: Reference,
-        owner: Owner,
-        partition_by: Option<Vec<String>>,
-    ) -> State {
+    pub(super) fn begin(stream: StreamName, reference: Reference, owner: Owner) -> State {
         State {
-            layout: if partition_by.is_some() { LAYOUT_PARTITIONED } else { LAYOUT },
-            partition_by,
-            ahead: BTreeMap::new(),
+            layout: LAYOUT,
             stream,
             reference,
             sequence: 1,
@@ -119,77 +99,9 @@ impl State {
         }
     }
 
-    /// Takes over the position after an object that exists.
-    pub(super) fn landed(&mut self, claim: Claim) {
-        if let Some(partition) = claim.partition {
-            self.ahead.insert(partition, claim.last_offset);
-        }
-        if let Some(checkpoint) = claim.checkpoint {
-            self.stand_at(checkpoint);
-        }
-    }
-
-    /// Moves the position.
-    pub(super) fn stand_at(&mut self, checkpoint: Checkpoint) {
-        self.checkpoint = Some(checkpoint);
-        self.ahead.retain(|_, last| *last > checkpoint.offset);
-    }
-
-    /// Moves the position, or forgets it. If it moves back, the records behind it become objects again, those of
-    /// all folders.
-    pub(super) fn move_to(&mut self, to: Option<Checkpoint>) {
-        match to {
-            Some(to) if self.checkpoint.is_none_or(|at| at.offset <= to.offset) => {
-                self.stand_at(to)
-            }
-            _ => {
-                self.checkpoint = to;
-                self.ahead.clear();
-            }
-        }
-    }
-
-    /// Checks that objects of these partitions can be beside those that exist. Takes over the sources of the
-    /// values, if nothing depends on the former ones any more.
-    pub(super) fn check_partitions(
-        &mut self,
-        parts: Option<&Vec<String>>,
-        place: &str,
-    ) -> Result<(), SinkError> {
-        if self.partition_by.as_ref() == parts {
-            return Ok(());
-        }
-        let shown = |parts: Option<&Vec<String>>| match parts {
-            Some(parts) => parts.join(", "),
-            None => "date, hour (the default)".to_owned(),
-        };
-        let names = |parts: Option<&Vec<String>>| -> Option<Vec<String>> {
-            let name = |part: &String| part.split('=').next().unwrap_or_default().to_owned();
-            parts.map(|parts| parts.iter().map(name).collect())
-        };
-        let (then, now) = (shown(self.partition_by.as_ref()), shown(parts));
-        if names(self.partition_by.as_ref()) != names(parts) {
-            return Err(SinkError::Fatal(format!(
-                "the archive of {place} is partitioned by {then}, and the configuration says {now}: no reader \
-                 could read both as one table. Take the former `partition_by` back, or begin another archive \
-                 with another `url`."
-            )));
-        }
-        if !self.ahead.is_empty() {
-            return Err(SinkError::Fatal(format!(
-                "the archive of {place} was partitioned by {then} when its last process ended without closing \
-                 it, and the configuration says {now}: which of the records after offset {} it has is known by \
-                 the former sources alone. Start once with those, stop it gracefully, and then change them.",
-                self.checkpoint.map_or("none".to_owned(), |at| at.offset.to_string())
-            )));
-        }
-        self.partition_by = parts.cloned();
-        Ok(())
-    }
-
     /// Checks that objects with these columns fit those that exist.
     ///
-    /// # Errors
+    /// If one of them had another type before: no query could read both.
     /// Where one of them had another type: one query could not read both.
     pub(super) fn check_columns(
         &self,
@@ -275,9 +187,9 @@ impl State {
         };
         let Layout { layout } =
             serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        if layout != LAYOUT && layout != LAYOUT_PARTITIONED {
+        if layout != LAYOUT {
             return Err(SinkError::Fatal(format!(
-                "{place} was written by a newer rillway (layout {layout}, this one knows {LAYOUT_PARTITIONED}). \
+                "{place} was written by a newer rillway (layout {layout}, this one knows {LAYOUT}). \
                  Run the newer one."
             )));
         }
@@ -316,7 +228,7 @@ mod tests {
 
     #[test]
     fn other_columns_are_news_once() {
-        let mut state = State::begin("s".into(), "r".into(), Owner::new(), None);
+        let mut state = State::begin("s".into(), "r".into(), Owner::new());
         for (names, is_news) in [
             (&["a", "b"][..], false),
             (&["a", "b"][..], false),

@@ -26,7 +26,7 @@ fn parquet() -> Format {
 
 fn options(place: Place, format: Format) -> ObjectOptions {
     let rotation = Rotation { records: 1 << 20, bytes: 32 << 20, age: Duration::from_secs(300) };
-    ObjectOptions { place, format, rotation, partition_by: None }
+    ObjectOptions { place, format, rotation }
 }
 
 fn stream() -> StreamName {
