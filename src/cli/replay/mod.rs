@@ -251,7 +251,8 @@ impl Replay {
         signals: &mut Signals,
     ) -> Result<(), Failure> {
         let total = range.upto.0.saturating_sub(range.from.0).saturating_add(1);
-        let progress = Progress::new(Some(total), range.reached(), "replayed", self.args.quiet);
+        let progress =
+            Progress::continued(Some(total), range.reached(), "replayed", self.args.quiet);
         let ended = self.until_done(replay, (range, status), &progress, signals).await;
         progress.finish();
         ended
@@ -396,7 +397,7 @@ impl Reader {
                     is_told = true;
                     self.drain();
                 }
-                _ = look.tick() => progress.reached(range.reached()),
+                _ = look.tick() => progress.at(range.reached()),
             }
         }
     }

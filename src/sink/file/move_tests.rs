@@ -81,9 +81,6 @@ fn disturbed(to: Option<u64>, event: Event, step: u64, power_loss: bool, seed: u
         moved = log.move_to(checkpoint);
     } else if moved.is_err() {
         moved = log.move_to(checkpoint);
-    } else if !reached {
-        // Nothing happens to the write below.
-        model.after_kill();
     }
     moved.unwrap_or_else(|error| panic!("{told}: {error}"));
     assert_eq!(at(&log), to, "{told}");

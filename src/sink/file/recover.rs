@@ -77,6 +77,7 @@ pub(super) fn settle<S: Storage>(
 ) -> Result<Option<S::File>, SinkError> {
     let entries = storage.list().tried("list", || storage.path(""))?;
     let tail_name = state.tail.as_ref().map(|tail| tail.segment.as_str());
+    let mut renamed = Vec::new();
     for entry in &entries {
         let Some((first, _)) = segment::parse(&entry.name) else { continue };
         if Some(entry.name.as_str()) == tail_name {
@@ -85,7 +86,8 @@ pub(super) fn settle<S: Storage>(
         if entry.bytes == 0 {
             storage.remove(&entry.name).tried("remove", || storage.path(&entry.name))?;
         } else if state.checkpoint.is_none_or(|committed| first > committed.offset) {
-            put_aside(storage, &entries, entry)?;
+            let aside = put_aside(storage, &entries, entry)?;
+            renamed.push((entry.name.as_str(), aside));
         }
     }
     let file = state.tail.as_ref().map(|tail| {
@@ -123,7 +125,16 @@ pub(super) fn settle<S: Storage>(
         Ok(file)
     });
     let file = file.transpose()?;
-    storage.sync_dir().tried("sync", || storage.path(""))?;
+    if let Err(error) = storage.sync_dir() {
+        // A sync that failed may have forgotten what it had to write: the next attempt renames them again,
+        // before a new segment takes a name.
+        for (name, aside) in renamed.iter().rev() {
+            if let Err(error) = storage.rename(aside, name) {
+                tracing::debug!(%name, %error, "it stays renamed");
+            }
+        }
+        return Err(failed("sync", &storage.path(""), &error));
+    }
     Ok(file)
 }
 
@@ -138,12 +149,12 @@ fn reached(state: &State) -> String {
     }
 }
 
-/// Renames a segment that is not ours to delete.
+/// Renames a segment that is not ours to delete; returns its new name.
 fn put_aside<S: Storage>(
     storage: &mut S,
     entries: &[Entry],
     entry: &Entry,
-) -> Result<(), SinkError> {
+) -> Result<String, SinkError> {
     let taken = |name: &str| entries.iter().any(|e| e.name == name);
     let Some(aside) = (0..=entries.len())
         .map(|n| match n {
@@ -163,5 +174,5 @@ fn put_aside<S: Storage>(
         "renamed a segment that the position does not know: it belongs to an old incarnation \
          of the stream, or an older position file was restored without its segments"
     );
-    Ok(())
+    Ok(aside)
 }
