@@ -151,6 +151,11 @@ impl Door {
         match self.judge(request, errand).await {
             Ok(()) => Ok(Sight::All),
             Err(RefusedReason::NoToken) if errand == Errand::Health => Ok(Sight::Health),
+            // A probe with a token that was replaced must not end a healthy daemon.
+            Err(RefusedReason::WrongToken) if errand == Errand::Health => {
+                access::refused(RefusedReason::WrongToken);
+                Ok(Sight::Health)
+            }
             Err(reason) => {
                 access::refused(reason);
                 self.log(request, reason);

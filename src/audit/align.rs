@@ -222,7 +222,15 @@ impl Join for Align {
                 return Need::Found;
             }
             match (self.expected.front(), self.found.front()) {
-                (None, _) if self.pairs.is_empty() => return Need::Nothing,
+                (None, _) if self.pairs.is_empty() => {
+                    // Where the beginning was not found at all, nothing was compared.
+                    if self.skips == Skips::Expected && !self.found.is_empty() {
+                        self.skips = Skips::Nothing;
+                        let what = "no record of the target agrees with the stream, so it is not known where it begins";
+                        self.tally.add_unreadable(what.to_owned());
+                    }
+                    return Need::Nothing;
+                }
                 (None, _) => return Need::Judging,
                 (Some(Expected::Record(entry)), Some(found)) => {
                     match entry.content == found.content

@@ -80,8 +80,13 @@ impl Desk {
                 *line = Line::Shared(Connection::open(self.node(), &offsets).await?);
             }
             if let Line::Shared(shared) = &*line {
-                match tokio::time::timeout(PATIENCE, self.ask(shared, offset)).await {
-                    Ok(answer) => return answer,
+                // A question goes first: a store that was given up could be carried out later, over newer ones.
+                match tokio::time::timeout(PATIENCE, self.ask(shared, None)).await {
+                    Ok(answer) if offset.is_none() => return answer,
+                    Ok(answer) => {
+                        answer?;
+                        return self.ask(shared, offset).await;
+                    }
                     Err(_) => shared.give_up(),
                 }
             }

@@ -140,7 +140,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Test(args) => cases::test(&shared.load(&env)?, &args, shared.json),
         Command::Health(args) => {
-            health::ask(&args, |at| door::client(&shared.load(&env)?.admin, at), &env)
+            health::ask(&args, |at| door::client(&shared.load_admin(&env)?, at), &env)
         }
         Command::Status(args) => status::show(&args, &shared, &env),
         Command::Pause(args) => control::consumer("pause", &args, &shared, &env),

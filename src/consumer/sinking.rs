@@ -296,6 +296,7 @@ impl Job<'_> {
     }
 
     async fn restart(&mut self) -> Report {
+        self.rules.skips.forget();
         if let Some(letters) = &mut self.letters {
             // First: the old position would hide the dead letters of the re-created stream.
             if let Err(reason) = self.retry.restart(&mut *letters.sink).await {

@@ -71,6 +71,17 @@ impl Skips {
         }
     }
 
+    /// A run begins: it has not halted yet.
+    pub(super) fn begins(&self) {
+        lock(&self.0).halted_at = None;
+    }
+
+    /// The stream is another one: its offsets mean other messages.
+    pub(super) fn forget(&self) {
+        let mut state = lock(&self.0);
+        (state.halted_at, state.order) = (None, None);
+    }
+
     /// The consumer halts at the first of these.
     pub(super) fn halts(&self, bad: &[BadRecord]) {
         lock(&self.0).halted_at = bad.iter().map(|bad| bad.offset).min();

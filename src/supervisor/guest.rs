@@ -97,7 +97,7 @@ impl Guest {
                 max_bytes: 1 << 20,
                 max_age: Duration::from_millis(50),
             },
-            memory_bytes: memory_bytes.max(MEMORY_BYTES / 4),
+            memory_bytes: memory_bytes.max(MEMORY_BYTES / 16),
             wind_up_after: Duration::from_secs(1),
             backoff_min: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),

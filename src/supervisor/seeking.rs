@@ -174,7 +174,7 @@ impl Moving {
         for (nth, (plan, planned)) in plans.iter().zip(&planned).enumerate() {
             let key = plan.spec.key();
             if let Err(error) = positions::move_to(&plan.subject(), planned.to).await {
-                tracing::warn!(consumer = %key.consumer, stream = %key.stream, %error, "the position was not moved");
+                tracing::warn!(consumer = %key.consumer, stream = %key.stream, %error, "moving the position failed");
                 let before = match nth {
                     0 => String::new(),
                     nth => format!("; {nth} streams before it were moved"),

@@ -135,12 +135,21 @@ impl Set {
         match &edit {
             // The effect of these actions shows by itself.
             Edit::Put(_) | Edit::PutAfter(..) | Edit::StartAnew(_) | Edit::Remove(_) => {}
-            Edit::Pause(key) | Edit::Resume(key) | Edit::Hold(key) | Edit::Release(key) => {
+            Edit::Pause(key) => {
+                self.changed.insert(key.clone());
+                // One that waits to be tried again still has its lock.
+                self.let_go(key);
+            }
+            Edit::Resume(key) | Edit::Hold(key) | Edit::Release(key) => {
                 self.changed.insert(key.clone());
             }
             Edit::PauseAll(consumer) | Edit::ResumeAll(consumer) => {
                 let keys = self.members.keys().filter(|key| key.consumer == *consumer);
-                self.changed.extend(keys.cloned());
+                let keys: Vec<_> = keys.cloned().collect();
+                if matches!(edit, Edit::PauseAll(_)) {
+                    keys.iter().for_each(|key| self.let_go(key));
+                }
+                self.changed.extend(keys);
             }
             Edit::Stop { .. } => self.changed.extend(self.members.keys().cloned()),
         }

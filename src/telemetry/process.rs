@@ -1,7 +1,8 @@
 //! Metrics of the process: CPU, memory, file descriptors, threads and start time, under the names
 //! of Prometheus' own clients (`process_*`).
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics_process::Collector;
 
@@ -14,4 +15,11 @@ pub fn collect() {
         collector
     });
     collector.collect();
+    // Its own value needs /proc/stat, which a service may not see (ProcSubset=pid).
+    metrics::gauge!("process_start_time_seconds").set(*STARTED);
 }
+
+/// The first use, in seconds since 1970: at the start of the process.
+pub static STARTED: LazyLock<f64> = LazyLock::new(|| {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+});

@@ -33,6 +33,7 @@ pub struct InstallError(#[from] BuildError);
 /// handle: without it the memory of histograms grows between two scrapes, and without a scraper it
 /// never stops growing.
 pub fn install() -> Result<PrometheusHandle, InstallError> {
+    std::sync::LazyLock::force(&super::process::STARTED);
     let recorder = recorder()?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(BuildError::from)?;

@@ -274,14 +274,24 @@ fn over_limit(what: String) -> Failure {
 }
 
 fn of_run(error: Exn<'_, Value>) -> Failure {
-    failed(match error.get_err() {
+    let mut what = match error.get_err() {
         Ok(error) => match error.into_val() {
             Value::Str(text) => text.to_string(),
             other => format!("error: {other}"),
         },
         Err(_) => "`break` stands outside of its `label`".to_owned(),
-    })
+    };
+    // Reports of many bad messages are kept together, and logged.
+    let end = what.floor_char_boundary(ERROR_BYTES_MAX);
+    if end < what.len() {
+        what.truncate(end);
+        what.push('…');
+    }
+    failed(what)
 }
+
+/// Longest text of a program's error.
+const ERROR_BYTES_MAX: usize = 250;
 
 fn of_limit(limit: Limit) -> String {
     match limit {

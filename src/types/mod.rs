@@ -123,12 +123,13 @@ impl Reference {
     }
 
     /// Suffix of a reference for a replay of a range that began at this time: `.replay-` and the time
-    /// as `20260101T000000Z`.
+    /// as `20260101T000000`, its milliseconds, a number that tells apart what began at once, and `Z`.
     #[must_use]
-    pub fn range_suffix(begun: Timestamp) -> String {
+    pub fn range_suffix(begun: Timestamp, number: u32) -> String {
         let text = begun.to_string();
         let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
-        format!("{REPLAY}{}Z", seconds.replace(['-', ':'], ""))
+        let (time, millis) = (seconds.replace(['-', ':'], ""), begun.0.rem_euclid(1000));
+        format!("{REPLAY}{time}{millis:03}{number:06}Z")
     }
 
     /// The consumer's own reference: this one without the suffix of a replay, if it has one.
@@ -272,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_replay_is_of_the_reference_without_its_suffix() {
-        let range = Reference::range_suffix(Timestamp(1_767_225_600_250));
-        assert_eq!(range, ".replay-20260101T000000Z");
+        let range = Reference::range_suffix(Timestamp(1_767_225_600_250), 42);
+        assert_eq!(range, ".replay-20260101T000000250000042Z");
         for (reference, own) in [
             (format!("r{range}"), "r"),
             (format!("r{}", Reference::replay_suffix(12)), "r"),

@@ -45,7 +45,10 @@ impl Daemon {
     pub(in crate::cli) fn of(at: &At, shared: &Shared, env: &Env) -> anyhow::Result<Daemon> {
         let given = at.url.as_deref().map(address_of).transpose()?;
         let address = given.or_else(|| door::address_in(env));
-        let configured = shared.load_admin(env).and_then(|admin| door::client(&admin, address));
+        let admin = shared.load_admin(env);
+        let has_tls = admin.as_ref().is_ok_and(|admin| admin.tls.is_some());
+        at.url.as_deref().map_or(Ok(()), |url| agrees(url, has_tls))?;
+        let configured = admin.and_then(|admin| door::client(&admin, address));
         let client = match (configured, address) {
             (Ok(client), _) => client,
             // The daemon may run with another configuration.
@@ -101,6 +104,16 @@ pub(super) fn encoded(name: &str) -> String {
 
 fn beginning(text: &str) -> String {
     text.trim_end().chars().take(SHOWN_MAX).collect()
+}
+
+/// The URL's scheme says how the configuration has it: else the token would cross the network in clear.
+fn agrees(url: &str, has_tls: bool) -> Result<(), Failure> {
+    let what = match url.split_once("://") {
+        Some(("https", _)) if !has_tls => "the configuration has no [admin] tls, by which it would be encrypted",
+        Some(("http", _)) if has_tls => "the configuration has [admin] tls: write https://",
+        _ => return Ok(()),
+    };
+    Err(Failure::Usage(format!("--url {url}: {what}")))
 }
 
 fn address_of(url: &str) -> Result<SocketAddr, Failure> {

@@ -122,7 +122,7 @@ fn told(consumer: &ConsumerConfig, source: &Source, summary: &Summary, as_json: 
     }
     let mut text = format!("{} dead letters of consumer {name:?} in {source}\n", summary.letters);
     for (reason, count) in &summary.reasons {
-        text.push_str(&format!("  {reason}: {count}\n"));
+        text.push_str(&format!("  {}: {count}\n", show::printable(reason)));
     }
     if let (Some(first), Some(last)) = (summary.first, summary.last) {
         text.push_str(&format!("  offsets {first} to {last} of stream {:?}\n", consumer.stream));

@@ -98,7 +98,8 @@ fn as_value(letter: &Letter, stream: &StreamName) -> Value {
 
 fn as_text(letter: &Letter, stream: &StreamName) -> String {
     let Letter { offset, timestamp, reason, error, message } = letter;
-    let mut text = format!("offset {offset} of {stream}, written {timestamp}: {reason}\n");
+    let mut text =
+        format!("offset {offset} of {stream}, written {timestamp}: {}\n", printable(reason));
     if let Some(error) = error {
         text.extend(["  ", &printable(error), "\n"]);
     }
@@ -134,7 +135,7 @@ fn indented(text: &str) -> String {
 }
 
 /// Without what would command a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }

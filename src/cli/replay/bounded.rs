@@ -202,8 +202,15 @@ impl Sink for Bounded {
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
         let position = self.sink.position().await?;
-        if let Some(position) = position {
-            self.range.found(position.offset);
+        if let Some(at) = position.map(|position| position.offset) {
+            if at.next() < self.range.from || at > self.range.upto {
+                return Err(SinkError::Fatal(format!(
+                    "the sink holds this stream up to offset {at}, from elsewhere than this replay (offsets {} to \
+                     {}): something else writes there. Name an empty place with --sink",
+                    self.range.from, self.range.upto
+                )));
+            }
+            self.range.found(at);
         }
         Ok(position)
     }

@@ -225,7 +225,9 @@ impl Replay {
             Some(Memory::Beginning(_)) | None => None,
         };
         let Some(position) = position else {
-            if let Some(at) = remembered {
+            if let Some(at) =
+                remembered.filter(|at| at.next() >= kept.from && *at <= kept.upto)
+            {
                 range.found(at);
             }
             return Ok(());

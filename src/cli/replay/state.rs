@@ -23,6 +23,8 @@ pub(super) struct Kept {
     replays: String,
     /// When it began.
     begun: Timestamp,
+    /// Tells it apart from another one that began at the same time.
+    number: u32,
     /// First offset.
     pub(super) from: Offset,
     /// Last offset.
@@ -34,7 +36,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Suffix of everything that is named after this replay.
     pub(super) fn suffix(&self) -> String {
-        Reference::range_suffix(self.begun)
+        Reference::range_suffix(self.begun, self.number)
     }
 }
 
@@ -56,6 +58,7 @@ impl What {
             reference: self.reference.clone(),
             replays: self.replays.clone(),
             begun: Timestamp::now(),
+            number: fastrand::u32(..1_000_000),
             from,
             upto,
             missing,

@@ -42,6 +42,12 @@ pub enum MoveError {
     /// The broker cannot be asked. Nothing is moved.
     #[error("{0}")]
     Source(#[from] SourceError),
+    /// It counts, and is not finished.
+    #[error(
+        "the move counts from now on, but it is not finished: {0}. The consumer finishes it when it next opens its \
+         sink; or do the same again"
+    )]
+    Begun(String),
     /// All is moved but the broker's offset.
     #[error(
         "the state file and the sink are moved, and the consumer goes on from there; but the offset on the broker is \
@@ -143,7 +149,11 @@ async fn move_all(subject: &Subject, link: &dyn Link, to: Beginning) -> Result<(
         session::store_beginning(link, mirror).await.map_err(failed)?;
     }
     faults::reach(Point::OffsetMoved);
-    write(spec, finished(&noted, own)).await
+    write(spec, finished(&noted, own)).await.map_err(begun)
+}
+
+fn begun(error: impl Into<MoveError>) -> MoveError {
+    MoveError::Begun(error.into().to_string())
 }
 
 /// Writes the move into the state file, from which on it counts, and moves the sink; returns where that is.
@@ -155,7 +165,7 @@ async fn keep(
     write(spec, Memory::Beginning(*noted)).await?;
     faults::reach(Point::MoveNoted);
     match sink {
-        Some(sink) => Ok(move_sink(spec, sink, noted).await.map(|(own, _)| own)?),
+        Some(sink) => move_sink(spec, sink, noted).await.map(|(own, _)| own).map_err(begun),
         None => Ok(None),
     }
 }

@@ -128,6 +128,11 @@ impl Sieving {
     ) -> Next {
         let Some(sieve) = sieve else { return Next::Write };
         if self.bad.is_empty() && !self.is_complete {
+            // What was made of one piece is written before the next one is made.
+            let ready = self.done.and_then(|done| batch.before(done.next()));
+            if let Some(ready) = ready.filter(|ready| ready.messages() > 0) {
+                return Next::WriteBefore(ready);
+            }
             match sieve.sift(batch, self.done, stop).await {
                 Ok(sifted) => {
                     if let Err(reason) = self.take(sifted, sieve, batch, members) {
@@ -151,7 +156,8 @@ impl Sieving {
                 ),
             };
         };
-        if on_bad != OnBad::DeadLetter {
+        // Else the sink sees what stands before it first: it may refuse an earlier one.
+        if on_bad == OnBad::Skip {
             return Next::Poison(std::mem::take(&mut self.bad));
         }
         if let Some(before) = batch.before(first.offset).filter(|before| before.messages() > 0) {

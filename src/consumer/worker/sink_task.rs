@@ -54,6 +54,7 @@ impl SinkTask {
         let backoff = Backoff::new(spec.backoff_min, spec.backoff_max);
         let stop = Stop::default();
         let limits = (backoff, stop.clone());
+        skips.begins();
         let rules = Rules { on_bad: spec.on_bad, upto: spec.upto, sieve, skips };
         let run = sinking::run(sink, letters, receive_orders, send_reports, rules, limits);
         let task = AbortOnDrop(tokio::spawn(run.in_current_span()));

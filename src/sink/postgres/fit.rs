@@ -31,7 +31,7 @@ pub(super) async fn fit(
     let types = check(names, shape, &found, &mut wrong);
     if wrong.is_empty() && !shape.key().is_empty() {
         wrong.extend(grants_to_replace(client, names).await.map_err(&looking)?);
-        wrong.extend(merge::key_problem(client, names, shape.key()).await.map_err(&looking)?);
+        wrong.extend(merge::key_problem(client, names, shape).await.map_err(&looking)?);
     }
     let lacking = evolve::missing(client, names, shape).await.map_err(&looking)?;
     if !lacking.is_empty() {

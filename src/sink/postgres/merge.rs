@@ -100,8 +100,9 @@ pub(super) fn forget(names: &Names) -> String {
 pub(super) async fn key_problem(
     client: &Client,
     names: &Names,
-    key: &[String],
+    shape: &Shape,
 ) -> Result<Option<String>, Error> {
+    let key = shape.key();
     // An index of a part of the rows or of an expression is no help to ON CONFLICT. It has to compare as the
     // column does. A deferrable constraint is refused even beside a good index.
     const SQL: &str = "WITH over_key AS (SELECT i.indexrelid, i.indimmediate FROM pg_index AS i \
@@ -127,6 +128,31 @@ pub(super) async fn key_problem(
         (None, false) => {
             Some(format!("the key has no unique index of exactly its columns: {create}"))
         }
-        (None, true) => None,
+        (None, true) => other_index(client, names, shape).await?.map(|name| {
+            format!(
+                "the index {name} keeps other columns that Rillway writes unique. The last changes of several keys are \
+                 merged at once, in no order that it would allow: DROP INDEX {name} (or the constraint of that name), or \
+                 leave these columns out"
+            )
+        }),
     })
+}
+
+/// A unique index, or one of an exclusion constraint, that two rows with different keys can violate by columns
+/// that are written here.
+async fn other_index(
+    client: &Client,
+    names: &Names,
+    shape: &Shape,
+) -> Result<Option<String>, Error> {
+    const SQL: &str = "SELECT min(quote_ident(c.relname)) FROM pg_index AS i \
+         JOIN pg_class AS c ON c.oid = i.indexrelid \
+         CROSS JOIN LATERAL (SELECT array_agg(a.attname::text) AS names FROM pg_attribute AS a \
+           WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) AS covered \
+         WHERE i.indrelid = to_regclass($1::text) AND (i.indisunique OR i.indisexclusion) \
+         AND NOT coalesce(covered.names @> $2::text[], false) \
+         AND (i.indexprs IS NOT NULL OR coalesce(covered.names && $3::text[], false))";
+    let written: Vec<&str> = shape.columns().map(|(name, _)| name).collect();
+    let row = client.query_one(SQL, &[&names.table, &shape.key(), &written]).await?;
+    row.try_get(0)
 }
