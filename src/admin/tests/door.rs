@@ -179,8 +179,9 @@ async fn protected_reads_tell_only_whether_all_is_well() {
     let ready = server.ask_with("GET", "/readyz", &authorization).await;
     assert!(ready.status == 503 && ready.body.contains("no broker"), "{}", ready.body);
     assert_eq!(server.ask("GET", "/livez").await.body, "ok\n");
-    // A wrong token is a mistake, and not the same as none.
-    assert_eq!(server.ask_with("GET", "/livez", "authorization: Bearer x\r\n").await.status, 401);
+    // A probe with a token that was replaced: the daemon is healthy nevertheless.
+    let wrong = server.ask_with("GET", "/livez", "authorization: Bearer x\r\n").await;
+    assert_eq!((wrong.status, wrong.body.as_str()), (200, "ok\n"));
     server.stop().await;
 }
 
