@@ -80,6 +80,7 @@ pub const MESSAGE: &str = "$message";
 /// Stack that a thread needs to run programs.
 #[cfg(feature = "transform")]
 pub use budget::THREAD_STACK_BYTES;
+/// Stack of the thread that nothing runs on without the programs.
 #[cfg(not(feature = "transform"))]
 pub const THREAD_STACK_BYTES: usize = 2 << 20;
 
