@@ -177,7 +177,7 @@ async fn sink_fails() -> Result<(), Unavailable> {
         })
         .await;
     let (_, page) = daemon.http("GET", "/").await.unwrap();
-    assert!(page.contains("<td>degraded for "), "{page}");
+    assert!(page.contains("<b>degraded</b> <span class=\"soft\">for "), "{page}");
     for (state, value) in [("degraded", 1.0), ("running", 0.0)] {
         let label = format!("state=\"{state}\"");
         assert_eq!(daemon.metric("rillway_consumer_state", &["web", &label]).await, Some(value));
