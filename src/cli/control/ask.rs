@@ -109,7 +109,9 @@ fn beginning(text: &str) -> String {
 /// The URL's scheme says how the configuration has it: else the token would cross the network in clear.
 fn agrees(url: &str, has_tls: bool) -> Result<(), Failure> {
     let what = match url.split_once("://") {
-        Some(("https", _)) if !has_tls => "the configuration has no [admin] tls, by which it would be encrypted",
+        Some(("https", _)) if !has_tls => {
+            "the configuration has no [admin] tls, by which it would be encrypted"
+        }
         Some(("http", _)) if has_tls => "the configuration has [admin] tls: write https://",
         _ => return Ok(()),
     };

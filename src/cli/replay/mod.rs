@@ -225,9 +225,7 @@ impl Replay {
             Some(Memory::Beginning(_)) | None => None,
         };
         let Some(position) = position else {
-            if let Some(at) =
-                remembered.filter(|at| at.next() >= kept.from && *at <= kept.upto)
-            {
+            if let Some(at) = remembered.filter(|at| at.next() >= kept.from && *at <= kept.upto) {
                 range.found(at);
             }
             return Ok(());
