@@ -43,7 +43,8 @@ async fn one_message_in_the_way_is_skipped_or_set_aside() {
             skip(&home, &["c", "--offset", "5", "--wait", "0s"]).await;
             daemon
                 .until("c", "halted at 12", LONG, |c| {
-                    c["reason"].as_str().is_some_and(|reason| reason.contains("--offset 12"))
+                    c["state"] == "halted"
+                        && c["reason"].as_str().is_some_and(|reason| reason.contains("--offset 12"))
                 })
                 .await;
             let lost = ["consumer=\"c\"", "reason=\"program\""];
@@ -56,7 +57,8 @@ async fn one_message_in_the_way_is_skipped_or_set_aside() {
             assert_eq!(answer["verb"], "skip", "{answer}");
             daemon
                 .until("c", "halted at 20", LONG, |c| {
-                    c["reason"].as_str().is_some_and(|reason| reason.contains("--offset 20"))
+                    c["state"] == "halted"
+                        && c["reason"].as_str().is_some_and(|reason| reason.contains("--offset 20"))
                 })
                 .await;
             assert_eq!(home.offsets("dead", &stream), [12]);

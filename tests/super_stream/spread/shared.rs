@@ -180,8 +180,8 @@ async fn one_connection() -> Result<(), Unavailable> {
     let second = homes[1].start();
     until_spread(&[&first, &second], &[NAME], &partitions, true).await;
     for proxy in &proxies {
-        eventually("one connection, and one for the lag", LONG, || async {
-            (proxy.open() == 2).then_some(())
+        eventually("one connection, one for offsets, and one for the lag", LONG, || async {
+            (proxy.open() == 3).then_some(())
         })
         .await;
     }
@@ -191,8 +191,8 @@ async fn one_connection() -> Result<(), Unavailable> {
     until_row(&first, (NAME, &partitions[0]), "it is cut off", cut).await;
     until_spread(&[&first, &second], &[NAME], &partitions, true).await;
     for proxy in &proxies {
-        eventually("one connection again, and one for the lag", LONG, || async {
-            (proxy.open() == 2).then_some(())
+        eventually("one connection again, one for offsets, and one for the lag", LONG, || async {
+            (proxy.open() == 3).then_some(())
         })
         .await;
     }
@@ -204,6 +204,6 @@ async fn one_connection() -> Result<(), Unavailable> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_partitions_share_one_connection() {
+async fn the_partitions_share_their_connections() {
     or_skip!(one_connection().await);
 }
