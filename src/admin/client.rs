@@ -45,7 +45,7 @@ pub enum ProbeError {
     Tls {
         /// Address that was asked.
         address: SocketAddr,
-        /// What went wrong.
+        /// Text of the error, for a person.
         what: String,
     },
     /// The answer is not HTTP.
@@ -64,7 +64,7 @@ pub enum ProbeError {
     Path(String),
 }
 
-/// Where the admin server is, and what it wants to see.
+/// Address, token and TLS of a daemon's admin server.
 #[derive(Clone, Debug)]
 pub struct Client {
     address: SocketAddr,
@@ -215,7 +215,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(late()) } else { Ok(left) }
 }
 
-/// What the system calls a time limit.
+/// Errors of the operating system that mean a timeout.
 fn or_late(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
 }

@@ -14,7 +14,7 @@ use super::limits::{WAIT_DEFAULT, WAIT_MAX};
 use super::overview::{CommitError, Overview};
 use crate::types::Offset;
 
-/// What the path and the query of a request for a consumer say.
+/// Consumer, partition and wait of an order, from the path and the query of its request.
 pub(super) struct Ordered<'a> {
     consumer: Cow<'a, str>,
     stream: Option<Cow<'a, str>>,
@@ -33,7 +33,7 @@ impl<'a> Ordered<'a> {
         Target { consumer: &self.consumer, stream: self.stream.as_deref() }
     }
 
-    /// How long the caller waits.
+    /// Longest wait for the order's effect.
     pub(super) fn wait(&self) -> Duration {
         self.wait
     }

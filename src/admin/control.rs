@@ -92,7 +92,7 @@ pub struct SkipOrder<'a> {
     pub to_dead_letters: bool,
 }
 
-/// What an order has come to.
+/// Result of an order: whether it is finished, and the state of each stream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Changed {
     /// The consumer's name.
@@ -139,7 +139,7 @@ pub enum ControlError {
         /// The streams that it reads.
         known: Vec<StreamName>,
     },
-    /// It is not where the consumer has halted, or it cannot become a dead letter.
+    /// The skip is refused: the consumer has not halted at this offset, or has no `dead_letter`.
     #[error("{0}")]
     NotSkipped(String),
     /// The daemon shuts down.
@@ -157,7 +157,7 @@ fn list(known: &[StreamName]) -> String {
     }
 }
 
-/// Where a consumer is to go on.
+/// Target of a seek: the next message to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeekTo {
     /// The first message that the stream holds.
@@ -179,7 +179,7 @@ pub struct Seek {
     pub to: SeekTo,
     /// Only say what it would do.
     pub dry_run: bool,
-    /// How long the caller waits.
+    /// Longest wait for the order's effect.
     pub wait: Duration,
 }
 
