@@ -118,8 +118,9 @@
   const count = (range, does) => (range.is_exact ? '' : 'Up to ') + range.messages.toLocaleString('en') +
     (range.messages === 1 ? ' message ' : ' messages ') + (range.messages === 1 ? 'is ' : 'are ') + does;
   const describe = one => {
-    const says = [(one.stream + ': from ' + (one.from_offset ?? 'a position that is not known') + ' to ' + one.to_offset) + '.'];
-    if (one.from_offset === one.to_offset) says.push('That is where it is.');
+    const from = one.from_offset ?? 'a position that is not known';
+    const says = [one.stream + ': goes on at offset ' + one.to_offset +
+      (one.from_offset === one.to_offset ? ', as it does already.' : ' instead of ' + from + '.')];
     if (one.read_again) says.push(count(one.read_again, 'read again') + ': ' + one.what_is_read_again + '.');
     if (one.skipped) says.push(count(one.skipped, 'skipped, and never reach the sink') + '.');
     return says.join(' ').replaceAll('..', '.');
