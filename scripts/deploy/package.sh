@@ -28,7 +28,7 @@ dpkg-deb -R "$package" "$older"
 sed -i "s/^Version: .*/Version: 0.0.1-1/" "$older/DEBIAN/control"
 sed -i '1s/.*/# The defaults of an older version./' "$older/etc/rillway/rillway.toml"
 (cd "$older" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | xargs -0 md5sum >DEBIAN/md5sums)
-dpkg-deb --root-owner-group -b "$older" "$root/srv/older.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$older" "$root/srv/older.deb" >/dev/null
 cp "$package" "$root/srv/newer.deb"
 
 done_=()
