@@ -303,6 +303,18 @@ def moves(browser):
     browser.js("document.getElementById('move-do').click()")
     told(browser, f"{name}: seek done.")
     until("they are read again", lambda: received(name) == before + again)
+    # An offset is that of one partition.
+    browser.js("(() => { const b = document.querySelector('button[data-move][data-name=\"consumer-27\"]'); "
+               "b.closest('details').open = true; b.click(); })()")
+    partitions = browser.js("[...document.getElementById('move-stream').options].map(o => o.value)")
+    assert len(partitions) == 3 and partitions[0] == "" and partitions[1] < partitions[2], partitions
+    choose(browser, "offset", "5")
+    browser.until("it wants a partition", "document.getElementById('move-what').innerText.includes('name one')")
+    browser.js(f"document.getElementById('move-stream').value = {json.dumps(partitions[2])}")
+    choose(browser, "offset", "5")
+    browser.until("it says what would be", "document.getElementById('move-what').innerText.includes('15 messages are read again')")
+    browser.js("document.getElementById('move-do').click()")
+    told(browser, "consumer-27: seek done.")
     # What would be skipped is said on the button too; nothing happens without it.
     browser.js("document.querySelector('button[data-move][data-name=lagging]').click()")
     choose(browser, "next")

@@ -87,10 +87,14 @@ impl Scene {
         other.until_durable("passive", 999).await;
 
         let mut all = shared;
-        for nth in 1..=27 {
-            let stream = if nth == 27 { &odd } else { &events };
+        for nth in 1..=26 {
+            let stream = if nth == 26 { &odd } else { &events };
             all += &consumer(&format!("consumer-{nth:02}"), stream, "type = \"null\"", "");
         }
+        let (parts, partitions) = streams::create_super(broker, &format!("{label}-parts"), 2).await;
+        streams::publish(broker, &partitions[1], (0..20).map(body)).await;
+        all += &consumer("consumer-27", &parts, "type = \"null\"", "")
+            .replace("\nstream =", "\nsuper_stream =");
         // A service that takes a message now and then.
         let gate = Arc::new(Semaphore::new(0));
         let slow = {
@@ -178,7 +182,7 @@ async fn figures(daemon: &Daemon) {
     let (_, text) = daemon.http("GET", "/api/v1/history").await.unwrap();
     let history: Value = serde_json::from_str(&text).unwrap();
     let all = history["consumers"].as_array().unwrap();
-    assert_eq!(all.len(), 30);
+    assert_eq!(all.len(), 31, "30 consumers, of which one has two partitions");
     let lagging = all.iter().find(|one| one["name"] == "lagging").unwrap();
     let lags = lagging["lag_seconds"].as_array().unwrap();
     // One at the start, and then one for every half a minute.
