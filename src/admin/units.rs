@@ -75,7 +75,7 @@ fn round(value: f64) -> i128 {
     value.round() as i128
 }
 
-/// A time span in seconds, in its two largest units: `0.4 s`, `12 s`, `3 min 5 s`, `2 d 7 h`.
+/// A time span in seconds, in its two largest units: `0.4 s`, `12 s`, `3 min 5 s`, `26 min`, `2 d 7 h`.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(pub f64);
 
@@ -88,7 +88,7 @@ impl Display for Span {
         let seconds = span.as_secs();
         match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
             (0, 0, 0, s) => write!(f, "{s} s"),
-            (0, 0, m, 0) => write!(f, "{m} min"),
+            (0, 0, m @ 10.., _) | (0, 0, m, 0) => write!(f, "{m} min"),
             (0, 0, m, s) => write!(f, "{m} min {s} s"),
             (0, h, 0, _) => write!(f, "{h} h"),
             (0, h, m, _) => write!(f, "{h} h {m} min"),
@@ -168,6 +168,8 @@ mod tests {
             (86_400.0, "1 d"),
             (90_000.0, "1 d 1 h"),
             (1e30, "213503982334601 d 7 h"),
+            (599.0, "9 min 59 s"),
+            (1_561.0, "26 min"),
             (-5.0, "0 s"),
             (f64::NAN, "0 s"),
         ] {
