@@ -66,7 +66,8 @@ class Browser:
             if value:
                 return value
             time.sleep(0.02)
-        sys.exit(f"not within {LONG} s: {what}; the page says: {self.js('document.body.innerText')[:2000]}")
+        said = self.js("[...document.querySelectorAll('dialog[open]'), document.body].map(e => e.innerText).join('\\n')")
+        sys.exit(f"not within {LONG} s: {what}; the page says: {said[:2000]}")
 
     def open(self, width, height, scheme):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
@@ -76,11 +77,15 @@ class Browser:
         self.until("the page is loaded", "document.readyState == 'complete' && !!document.querySelector('#status li')")
 
     def shoot(self, name):
-        # The tests' streams have names of their own for each run.
+        # The tests' streams have names of their own for each run. What the page reads has to stay as it is.
         self.js("""(() => { const all = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-          while (all.nextNode()) all.currentNode.data =
-            all.currentNode.data.replace(/page-(\\w+)-\\d+-[0-9a-f]+-\\d+/g, '$1'); })()""")
+          window.changed = [];
+          while (all.nextNode()) {
+            const node = all.currentNode, text = node.data.replace(/page-(\\w+)-\\d+-[0-9a-f]+-\\d+/g, '$1');
+            if (text !== node.data) { window.changed.push([node, node.data]); node.data = text; }
+          } })()""")
         data = self.call("Page.captureScreenshot", format="png")["data"]
+        self.js("window.changed.forEach(([node, text]) => { node.data = text; })")
         (pathlib.Path(FOLDER) / f"{name}.png").write_bytes(base64.b64decode(data))
 
     def key(self, key, code):
