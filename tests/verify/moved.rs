@@ -75,12 +75,12 @@ fn done(home: &Home, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Waits until so many messages were written for each by this process.
-async fn until_written(daemon: &Daemon, cases: &[Case], total: u64) {
+/// Waits until so many messages were received for each by this process; what it has begun, it writes at its end.
+async fn until_received(daemon: &Daemon, cases: &[Case], total: u64) {
     for case in cases {
         let consumer = format!("consumer=\"{}\"", case.name);
-        eventually(&format!("{total} messages are written for {}", case.name), SOON, || async {
-            let counted = daemon.metric("rillway_written_messages_total", &[&*consumer]).await;
+        eventually(&format!("{total} messages are received for {}", case.name), SOON, || async {
+            let counted = daemon.metric("rillway_received_messages_total", &[&*consumer]).await;
             counted.filter(|counted| *counted >= total as f64)
         })
         .await;
@@ -118,11 +118,11 @@ async fn each_is_exact() -> Result<(), Unavailable> {
     let text: String = cases.iter().map(one).collect();
     let home = Home::new(&broker.uri(), &text);
     let daemon = home.start();
-    until_written(&daemon, &cases, 100).await;
+    until_received(&daemon, &cases, 100).await;
     for case in &cases {
         done(&home, &["seek", case.name, "--to", "offset:40"]);
     }
-    until_written(&daemon, &cases, 160).await;
+    until_received(&daemon, &cases, 160).await;
     daemon.terminate().await;
     assert_told(&home, &cases, 0);
     for (step, verb) in [(1, &["offsets", "reset"][..]), (2, &["offsets", "set"])] {
@@ -131,7 +131,7 @@ async fn each_is_exact() -> Result<(), Unavailable> {
             done(&home, &[verb, &[case.name], to].concat());
         }
         let daemon = home.start();
-        until_written(&daemon, &cases, 100).await;
+        until_received(&daemon, &cases, 100).await;
         daemon.terminate().await;
         assert_told(&home, &cases, step);
     }

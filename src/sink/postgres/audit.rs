@@ -197,14 +197,18 @@ impl Reading {
         client.execute(&declare, &[&self.stream.as_str()]).await.map_err(&failed)?;
         let fetch = client.prepare("FETCH 2000 FROM rillway_verify").await.map_err(&failed)?;
         loop {
-            let rows = client.query(&fetch, &[]).await.map_err(&failed)?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in &rows {
-                let mut entry = entry(row, self.width).map_err(&failed)?;
+            let none: [&(dyn ToSql + Sync); 0] = [];
+            let rows = client.query_raw(&fetch, none).await.map_err(&failed)?;
+            let mut rows = std::pin::pin!(rows);
+            let mut is_over = true;
+            while let Some(row) = rows.try_next().await.map_err(&failed)? {
+                is_over = false;
+                let mut entry = entry(&row, self.width).map_err(&failed)?;
                 latest::mark_present(&mut entry.content);
                 to.push_async(Found::Record(entry)).await?;
+            }
+            if is_over {
+                break;
             }
         }
         client.batch_execute("COMMIT").await.map_err(&failed)?;
