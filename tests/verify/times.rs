@@ -89,11 +89,11 @@ async fn bare_bodies() -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &text);
     let mut daemon = home.start();
     // Each part is a file, at least.
-    for part in 0..12 {
-        let messages: Vec<_> = (50 * part..50 * (part + 1)).map(message).collect();
+    for part in 0..6 {
+        let messages: Vec<_> = (100 * part..100 * (part + 1)).map(message).collect();
         reading::put(broker, &stream, &messages).await;
         for (name, _) in sinks {
-            daemon.until_durable(name, 50 * part + 49).await;
+            daemon.until_durable(name, 100 * part + 99).await;
         }
     }
     daemon.terminate().await;
