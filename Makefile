@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag deb deploy-check book figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-verify bench-amqp bench-instructions torture torture-cluster lag deb deploy-check book figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,9 @@ bench-sinks: ## Each sink, beside the bulk loader of its destination (ARGS='--ro
 
 bench-latency: ## From publish to durable, sink by sink (ARGS='10,1000,100000 10 file sqlite')
 	@scripts/bench-latency.sh $(ARGS)
+
+bench-verify: ## `rillway verify`, beside reading alone (ARGS='300000 3 file sqlite')
+	@scripts/bench-verify.sh $(ARGS)
 
 bench-amqp: ## Over AMQP 0.9.1, beside lapin and pika (ARGS='5 12 256x400000')
 	@scripts/bench-amqp.sh $(ARGS)

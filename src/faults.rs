@@ -27,6 +27,12 @@ pub enum Point {
     MoveKept,
     /// The broker's offset is moved, and the state file does not say so.
     OffsetMoved,
+    /// The range of a replay stands in its state, and nothing is written.
+    ReplayKept,
+    /// A stream is replayed, which stands in the replay's state; nothing else of it is forgotten.
+    StreamReplayed,
+    /// Everything is replayed and told, and only the replay's state is left.
+    ReplayTold,
 }
 
 impl Point {
@@ -37,6 +43,10 @@ impl Point {
     /// Those of a move of the position, in order.
     pub const OF_A_MOVE: [Point; 4] =
         [Point::MoveNoted, Point::SinkMoved, Point::MoveKept, Point::OffsetMoved];
+
+    /// Those of a replay, in order.
+    pub const OF_A_REPLAY: [Point; 3] =
+        [Point::ReplayKept, Point::StreamReplayed, Point::ReplayTold];
 
     /// Its name in `RILLWAY_FAULT`.
     pub fn name(self) -> &'static str {
@@ -50,6 +60,9 @@ impl Point {
             Point::SinkMoved => "sink_moved",
             Point::MoveKept => "move_kept",
             Point::OffsetMoved => "offset_moved",
+            Point::ReplayKept => "replay_kept",
+            Point::StreamReplayed => "stream_replayed",
+            Point::ReplayTold => "replay_told",
         }
     }
 }
@@ -105,7 +118,7 @@ mod armed {
             "freeze" => Signal::STOP,
             _ => return None,
         };
-        let mut all = Point::ALL.into_iter().chain(Point::OF_A_MOVE);
+        let mut all = Point::ALL.into_iter().chain(Point::OF_A_MOVE).chain(Point::OF_A_REPLAY);
         let point = all.find(|point| point.name() == name)?;
         Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
     }

@@ -7,9 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use super::merge::{
-    Expected, Join, Letters, Need, PAIR_BYTES_MAX, PAIRS_MAX, Tally, without_record,
-};
+use super::merge::{Expected, Join, Letters, Need, Tally, without_record};
+use super::queues::{Pairs, Queues};
 use crate::sink::audit::{Entry, Found, Pair};
 use crate::types::Offset;
 
@@ -35,33 +34,30 @@ pub(super) enum Skips {
 
 /// Both sides, as far as they were read.
 pub(super) struct Align {
-    expected: VecDeque<Expected>,
-    found: VecDeque<Entry>,
-    expected_ended: bool,
-    found_ended: bool,
+    queues: Queues,
     letters: Letters,
     skips: Skips,
+    /// The place of a record is the first offset of its piece.
+    in_pieces: bool,
     hasher: RandomState,
+    last_same: Option<Offset>,
     /// Hashes of the last records that agreed, and their offsets.
     recent: VecDeque<(u64, Offset)>,
-    pairs: Vec<Pair>,
-    pair_bytes: usize,
+    pairs: Pairs,
     tally: Tally,
 }
 
 impl Align {
-    pub(super) fn new(letters: Letters, skips: Skips) -> Align {
+    pub(super) fn new(letters: Letters, skips: Skips, in_pieces: bool) -> Align {
         Align {
-            expected: VecDeque::new(),
-            found: VecDeque::new(),
-            expected_ended: false,
-            found_ended: false,
+            queues: Queues::default(),
             letters,
             skips,
+            in_pieces,
             hasher: RandomState::new(),
+            last_same: None,
             recent: VecDeque::new(),
-            pairs: Vec::new(),
-            pair_bytes: 0,
+            pairs: Pairs::default(),
             tally: Tally::default(),
         }
     }
@@ -69,16 +65,21 @@ impl Align {
     /// The nearest place from which on both agree: how many records of each side come before it.
     fn agreement(&self) -> Option<(usize, usize)> {
         let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
-        for (at, expected) in self.expected.iter().take(WINDOW).enumerate() {
+        for (at, expected) in self.queues.expected.iter().take(WINDOW).enumerate() {
             if let Expected::Record(entry) = expected {
                 places.entry(&entry.content).or_default().push(at);
             }
         }
         let mut best: Option<(usize, usize)> = None;
-        for (behind, entry) in self.found.iter().take(WINDOW).enumerate() {
+        for (behind, entry) in self.queues.found.iter().take(WINDOW).enumerate() {
             for at in places.get(&*entry.content).into_iter().flatten() {
                 let is_nearer = best.is_none_or(|(a, b)| at + behind < a + b);
-                if is_nearer && self.agree_from(*at, behind) {
+                let is_before = self
+                    .queues
+                    .expected
+                    .get(*at)
+                    .is_some_and(|expected| self.is_before(expected, entry));
+                if is_nearer && !is_before && self.agree_from(*at, behind) {
                     best = Some((*at, behind));
                 }
             }
@@ -86,21 +87,41 @@ impl Align {
         best
     }
 
+    /// True if the record is in a piece that begins behind this offset.
+    fn is_before(&self, expected: &Expected, found: &Entry) -> bool {
+        self.in_pieces && expected.offset() < found.offset
+    }
+
+    /// True if the piece of the first record has ended before what is expected next.
+    fn has_ended(&self) -> bool {
+        let (Some(expected), Some(found)) =
+            (self.queues.expected.front(), self.queues.found.front())
+        else {
+            return false;
+        };
+        let next =
+            self.queues.found.iter().map(|entry| entry.offset).find(|place| *place > found.offset);
+        self.in_pieces && next.is_some_and(|next| next <= expected.offset())
+    }
+
     fn agree_from(&self, expected: usize, found: usize) -> bool {
-        let records = self.expected.iter().skip(expected).filter_map(|expected| match expected {
-            Expected::Record(entry) => Some(&entry.content),
-            _ => None,
-        });
-        let both = records.zip(self.found.iter().skip(found).map(|entry| &entry.content));
+        let records =
+            self.queues.expected.iter().skip(expected).filter_map(|expected| match expected {
+                Expected::Record(entry) => Some(&entry.content),
+                _ => None,
+            });
+        let both = records.zip(self.queues.found.iter().skip(found).map(|entry| &entry.content));
         both.take(AGREE).all(|(expected, found)| expected == found)
     }
 
     /// Both fronts are the same record.
     fn agreed(&mut self) {
-        let (expected, found) = (self.expected.pop_front(), self.found.pop_front());
+        let (expected, found) = (self.queues.expected.pop_front(), self.queues.found.pop_front());
         if let (Some(Expected::Record(entry)), Some(_)) = (expected, found) {
             self.skips = Skips::Nothing;
-            self.tally.same += 1;
+            // A message may be several records.
+            self.tally.same += u64::from(self.last_same != Some(entry.offset));
+            self.last_same = Some(entry.offset);
             self.tally.reached = Some(entry.offset);
             self.remember(&entry);
         }
@@ -115,6 +136,9 @@ impl Align {
 
     /// Both fronts differ.
     fn differ(&mut self) {
+        if self.skips == Skips::Nothing && self.has_ended() {
+            return self.surplus();
+        }
         let agreement = self.agreement();
         match (self.skips, agreement) {
             (Skips::Nothing, Some((expected, found))) => {
@@ -126,14 +150,15 @@ impl Align {
             (Skips::Nothing, None) => self.alter(),
             (Skips::Expected, place) => {
                 let count = place.map_or(WINDOW, |(expected, _)| expected);
-                for expected in self.expected.drain(..count.min(self.expected.len())) {
+                for expected in self.queues.expected.drain(..count.min(self.queues.expected.len()))
+                {
                     self.tally.unknown.add(expected.offset());
                 }
                 self.found_agreement(place);
             }
             (Skips::Found, place) => {
                 let count = place.map_or(WINDOW, |(_, found)| found);
-                self.found.drain(..count.min(self.found.len()));
+                self.queues.found.drain(..count.min(self.queues.found.len()));
                 self.found_agreement(place);
             }
         }
@@ -147,19 +172,17 @@ impl Align {
     }
 
     fn alter(&mut self) {
-        match (self.expected.pop_front(), self.found.pop_front()) {
+        match (self.queues.expected.pop_front(), self.queues.found.pop_front()) {
             (Some(Expected::Record(entry)), Some(found)) => {
                 self.tally.reached = Some(entry.offset);
                 self.remember(&entry);
-                self.pair_bytes += entry.content.len() + found.content.len();
-                let Entry { offset, content } = entry;
-                self.pairs.push(Pair { offset, expected: content, found: found.content });
+                self.pairs.add(entry, found.content);
             }
             // What is not expected to be there has no counterpart.
             (Some(other), found) => {
                 without_record(&mut self.tally, &self.letters, other);
                 if let Some(found) = found {
-                    self.found.push_front(found);
+                    self.queues.found.push_front(found);
                 }
             }
             (None, _) => {}
@@ -167,18 +190,17 @@ impl Align {
     }
 
     fn miss(&mut self) {
-        if let Some(expected) = self.expected.pop_front() {
+        if let Some(expected) = self.queues.expected.pop_front() {
             without_record(&mut self.tally, &self.letters, expected);
         }
     }
 
     fn surplus(&mut self) {
-        let Some(found) = self.found.pop_front() else { return };
+        let Some(found) = self.queues.found.pop_front() else { return };
         let hash = self.hasher.hash_one(&found.content);
         match self.recent.iter().rev().find(|(known, _)| *known == hash) {
             Some((_, at)) => {
-                self.tally.surplus += 1;
-                self.tally.doubled.add(*at);
+                self.tally.double(*at);
             }
             None => self.tally.add_foreign(found.offset),
         }
@@ -187,23 +209,15 @@ impl Align {
 
 impl Join for Align {
     fn expect(&mut self, more: Option<Vec<Expected>>) {
-        self.expected_ended |= more.is_none();
-        self.expected.extend(more.into_iter().flatten());
+        self.queues.expect(more);
     }
 
     fn find(&mut self, more: Option<Vec<Found>>) {
-        self.found_ended |= more.is_none();
-        for found in more.into_iter().flatten() {
-            match found {
-                Found::Record(entry) => self.found.push_back(entry),
-                Found::Unreadable(place) => self.tally.add_unreadable(place),
-            }
-        }
+        self.queues.find(more, &mut self.tally);
     }
 
     fn take_pairs(&mut self) -> Vec<Pair> {
-        self.pair_bytes = 0;
-        std::mem::take(&mut self.pairs)
+        self.pairs.take()
     }
 
     fn tally(&mut self) -> &mut Tally {
@@ -212,19 +226,16 @@ impl Join for Align {
 
     fn run(&mut self) -> Need {
         loop {
-            if self.pairs.len() >= PAIRS_MAX || self.pair_bytes >= PAIR_BYTES_MAX {
+            if self.pairs.are_enough() {
                 return Need::Judging;
             }
-            if self.expected.len() < 2 * WINDOW && !self.expected_ended {
-                return Need::Expected;
+            if let Some(need) = self.queues.need(2 * WINDOW) {
+                return need;
             }
-            if self.found.len() < 2 * WINDOW && !self.found_ended {
-                return Need::Found;
-            }
-            match (self.expected.front(), self.found.front()) {
+            match (self.queues.expected.front(), self.queues.found.front()) {
                 (None, _) if self.pairs.is_empty() => {
                     // Where the beginning was not found at all, nothing was compared.
-                    if self.skips == Skips::Expected && !self.found.is_empty() {
+                    if self.skips == Skips::Expected && !self.queues.found.is_empty() {
                         self.skips = Skips::Nothing;
                         let what = "no record of the target agrees with the stream, so it is not known where it begins";
                         self.tally.add_unreadable(what.to_owned());
@@ -232,6 +243,7 @@ impl Join for Align {
                     return Need::Nothing;
                 }
                 (None, _) => return Need::Judging,
+                (Some(expected), Some(found)) if self.is_before(expected, found) => self.miss(),
                 (Some(Expected::Record(entry)), Some(found)) => {
                     match entry.content == found.content
                         && (self.skips == Skips::Nothing || self.agree_from(0, 0))
@@ -269,7 +281,7 @@ mod tests {
     }
 
     fn aligned(expected: &[Expected], found: &[Entry], skips: Skips, page: usize) -> String {
-        let mut align = Align::new(Letters::None, skips);
+        let mut align = Align::new(Letters::None, skips, false);
         let found: Vec<Found> = found.iter().cloned().map(Found::Record).collect();
         let (mut expected, mut found) = (expected.chunks(page), found.chunks(page));
         let mut altered = Vec::new();
@@ -336,6 +348,39 @@ mod tests {
                 assert_eq!(aligned(&expected(), &found, Skips::Nothing, page), told, "page {page}");
             }
         }
+    }
+
+    /// Pieces of 100 records, each with its first offset.
+    #[test]
+    fn a_piece_that_is_gone_is_missing_and_the_rest_is_the_same() {
+        let all: Vec<Entry> =
+            (0..300).map(|n| entry(100 + n / 100 * 100, &format!("content {}", n + 100))).collect();
+        let told = |found: &[Entry]| {
+            let mut align = Align::new(Letters::None, Skips::Nothing, true);
+            align.expect(Some(expected()));
+            align.expect(None);
+            align.find(Some(found.iter().cloned().map(Found::Record).collect()));
+            align.find(None);
+            let mut altered = 0;
+            while let Need::Judging = align.run() {
+                altered += align.take_pairs().len();
+            }
+            let Tally { same, missing, doubled, foreign, .. } = &align.tally;
+            format!("{same} {} {} {altered} {foreign:?}", missing.text(9), doubled.text(9))
+        };
+        assert_eq!(told(&all), "300   0 []");
+        assert_eq!(told(&all[100..]), "200 100-199  0 []");
+        assert_eq!(told(&[&all[..100], &all[200..]].concat()), "200 200-299  0 []");
+        assert_eq!(told(&[&all[..40], &all[250..]].concat()), "90 140-349  0 []");
+        // Written again in the next piece; and what others have put at the end of one.
+        let again: Vec<Entry> = all[50..100]
+            .iter()
+            .map(|e| entry(150, std::str::from_utf8(&e.content).unwrap()))
+            .collect();
+        assert_eq!(told(&[&all[..100], &again, &all[100..]].concat()), "300  150-199 0 []");
+        let strange: Vec<Entry> = (0..150).map(|n| entry(100, &format!("strange {n}"))).collect();
+        assert_eq!(told(&[&all[..100], &strange[..2], &all[100..]].concat()), "300   0 [100, 100]");
+        assert!(told(&[&all[..100], &strange, &all[100..]].concat()).starts_with("300   0 [100, "));
     }
 
     #[test]

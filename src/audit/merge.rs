@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::queues::Pairs;
 use super::ranges::Ranges;
 use crate::sink::audit::{Entry, Found, Pair};
 use crate::types::Offset;
@@ -88,6 +89,9 @@ pub struct Tally {
     pub left_out: Ranges,
     /// Number of messages that the filter leaves out.
     pub unwanted: u64,
+    /// Where rows are replaced by their key: number of messages that have no row, because they or later ones
+    /// deleted it, or later ones replaced it.
+    pub superseded: u64,
     /// Offsets about which nothing is known.
     pub unknown: Ranges,
     /// The last offset that was compared.
@@ -100,6 +104,20 @@ impl Tally {
         if self.unreadable.len() < EXAMPLES_MAX {
             self.unreadable.push(place);
         }
+    }
+
+    pub(super) fn add_extra(&mut self, at: Offset, why: Option<String>) {
+        self.extra.add(at);
+        if let Some(why) = why
+            && self.extra_because.len() < EXAMPLES_MAX
+        {
+            self.extra_because.push((at, why));
+        }
+    }
+
+    pub(super) fn double(&mut self, at: Offset) {
+        self.surplus += 1;
+        self.doubled.add(at);
     }
 
     pub(super) fn add_foreign(&mut self, place: Offset) {
@@ -138,7 +156,25 @@ pub(super) trait Join: Send {
 
     /// The result so far.
     fn tally(&mut self) -> &mut Tally;
+
+    /// Why it cannot go on.
+    fn trouble(&mut self) -> Option<String> {
+        None
+    }
+
+    /// What a reader of the result must know, at its end.
+    fn notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
+
+/// Why the sink should not hold what it cannot write.
+pub(super) fn not_written(why: &str) -> String {
+    format!("the sink would not write it: {why}")
+}
+
+/// Why the sink should not hold what is not wanted.
+pub(super) const LEFT_OUT: &str = "the filter leaves it out";
 
 /// Counts what is expected where the sink holds nothing.
 pub(super) fn without_record(tally: &mut Tally, letters: &Letters, expected: Expected) {
@@ -174,8 +210,7 @@ pub(super) struct Merge {
     early: BTreeMap<Offset, Vec<u8>>,
     /// The highest offset that was found in its turn, and whether it should be there.
     highest: Option<(Offset, bool)>,
-    pairs: Vec<Pair>,
-    pair_bytes: usize,
+    pairs: Pairs,
     /// The result so far.
     pub(super) tally: Tally,
 }
@@ -197,7 +232,7 @@ impl Merge {
         let next = self.expected.front().map(Expected::offset);
         if next.is_some_and(|next| next < at) && self.is_early(at) {
             if self.early.insert(at, entry.content).is_some() {
-                self.double(at);
+                self.tally.double(at);
             }
             return;
         }
@@ -213,18 +248,18 @@ impl Merge {
             Some(expected) if expected.offset() == at => match self.expected.pop_front() {
                 Some(Expected::Record(expected)) => {
                     if self.early.remove(&at).is_some() {
-                        self.double(at);
+                        self.tally.double(at);
                     }
                     self.compare(expected, entry.content);
                     true
                 }
                 Some(Expected::Refused(_, why)) => {
-                    self.extra(at, Some(format!("the sink would not write it: {why}")));
+                    self.tally.add_extra(at, Some(not_written(&why)));
                     false
                 }
                 Some(Expected::Unwanted(_)) => {
                     self.tally.unwanted += 1;
-                    self.extra(at, Some("the filter leaves it out".to_owned()));
+                    self.tally.add_extra(at, Some(LEFT_OUT.to_owned()));
                     false
                 }
                 Some(Expected::Unknown(from, to)) => {
@@ -235,7 +270,7 @@ impl Merge {
             },
             _ if self.tally.unknown.has(at) => true,
             _ => {
-                self.extra(at, None);
+                self.tally.add_extra(at, None);
                 false
             }
         };
@@ -257,7 +292,7 @@ impl Merge {
     fn end(&mut self) {
         for at in std::mem::take(&mut self.early).into_keys() {
             if !self.tally.unknown.has(at) {
-                self.extra(at, None);
+                self.tally.add_extra(at, None);
             }
         }
     }
@@ -268,25 +303,11 @@ impl Merge {
             return;
         }
         if is_extra || self.tally.extra.has(at) {
-            self.extra(at, None);
+            self.tally.add_extra(at, None);
         } else if self.tally.missing.remove(at) {
             self.tally.misplaced.add(at);
         } else {
-            self.double(at);
-        }
-    }
-
-    fn double(&mut self, at: Offset) {
-        self.tally.surplus += 1;
-        self.tally.doubled.add(at);
-    }
-
-    fn extra(&mut self, at: Offset, why: Option<String>) {
-        self.tally.extra.add(at);
-        if let Some(why) = why
-            && self.tally.extra_because.len() < EXAMPLES_MAX
-        {
-            self.tally.extra_because.push((at, why));
+            self.tally.double(at);
         }
     }
 
@@ -308,9 +329,7 @@ impl Merge {
             self.tally.same += 1;
             return;
         }
-        self.pair_bytes += expected.content.len() + found.len();
-        let Entry { offset, content } = expected;
-        self.pairs.push(Pair { offset, expected: content, found });
+        self.pairs.add(expected, found);
     }
 }
 
@@ -326,13 +345,12 @@ impl Join for Merge {
     }
 
     fn take_pairs(&mut self) -> Vec<Pair> {
-        self.pair_bytes = 0;
-        std::mem::take(&mut self.pairs)
+        self.pairs.take()
     }
 
     fn run(&mut self) -> Need {
         loop {
-            if self.pairs.len() >= PAIRS_MAX || self.pair_bytes >= PAIR_BYTES_MAX {
+            if self.pairs.are_enough() {
                 return Need::Judging;
             }
             if self.expected.is_empty() && !self.expected_ended {

@@ -12,9 +12,13 @@
 //! - memory is bounded: both sides come in pages, and what differs is kept as ranges.
 
 mod align;
+mod keys;
+mod latest;
 mod merge;
+mod queues;
 mod range;
 pub mod ranges;
+mod span;
 mod target;
 
 use std::pin::Pin;
@@ -25,19 +29,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::align::{Align, Skips};
+use self::latest::Latest;
 use self::merge::{Expected, Join, Merge, Need};
 pub use self::merge::{Letters, Tally};
 use self::range::{RangeReader, Read};
 use self::ranges::Ranges;
+use self::span::Found;
 pub use self::target::TargetAuditor;
-use crate::consumer::{Begin, Sieved, Spec, StateFile};
+use crate::consumer::{Begin, Sieved, Spec};
 use crate::flow::batch::{Batch, Part};
 use crate::flow::resume::Start;
 use crate::sink::SinkError;
 use crate::sink::audit::{AuditError, Auditor, Difference, Entry, Maker, Order, Sides, Span};
 use crate::sink::discreet::hide;
-use crate::source::{Prefer, SourceError};
-use crate::types::Offset;
+use crate::source::SourceError;
+use crate::types::{Offset, Timestamp};
 
 /// What is to be audited.
 pub struct Subject {
@@ -45,21 +51,34 @@ pub struct Subject {
     pub spec: Spec,
     /// Reads its sink.
     pub auditor: Box<dyn Auditor>,
-    /// Its dead letters.
-    pub letters: Letters,
+    /// Reads its dead letters, and says what a reader of the result must know of that. It is asked after the
+    /// sink's position, so that every dead letter up to there is among them.
+    pub letters: Reading,
     /// True if values may be shown.
     pub show_values: bool,
 }
 
+/// Reads the dead letters of a consumer.
+pub type Reading = Pin<Box<dyn Future<Output = (Letters, Vec<String>)> + Send>>;
+
 /// What to audit of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// First offset; `None` for the one with which the consumer began.
-    pub from: Option<Offset>,
-    /// Last offset; `None` for the sink's durable position.
-    pub to: Option<Offset>,
+    /// The first message; `None` for the one with which the consumer began.
+    pub from: Option<Start>,
+    /// The last message; `None` for the sink's durable position.
+    pub to: Option<Last>,
     /// Most altered records whose differences are kept.
     pub examples_max: usize,
+}
+
+/// The last message that is audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// This one.
+    Offset(Offset),
+    /// The last one that was written at this time or earlier.
+    Time(Timestamp),
 }
 
 /// Result of an audit.
@@ -96,7 +115,7 @@ pub enum Failed {
     /// The question has no answer; with the remedy.
     #[error("{0}")]
     Cannot(String),
-    /// There is nothing to compare.
+    /// There is nothing to compare, or no room to compare it.
     #[error("{0}")]
     Nothing(String),
     /// The stream cannot be read.
@@ -133,8 +152,8 @@ pub async fn audit(
     let mut notes = Vec::new();
     let mut stop = Box::pin(stop);
     let stopped = || Failed::Nothing("it was stopped before anything was compared".to_owned());
-    let spanning = or_stop(span_of(&subject, request, &mut notes), &mut stop).await;
-    let (span, begins_later, shows_times) = spanning.ok_or_else(stopped)??;
+    let finding = or_stop(span::find(&subject, request, &mut notes), &mut stop).await;
+    let Found { mut span, begins_later, shows_times } = finding.ok_or_else(stopped)??;
     progress(span, span.from);
     let sides = or_stop(subject.auditor.open(span), &mut stop).await.ok_or_else(stopped)??;
     let Sides { kept: mut found, maker, mut judge, order, times, notes: of_sink } = sides;
@@ -145,25 +164,33 @@ pub async fn audit(
                 .to_owned(),
         );
     }
-    let mut expecting = Expecting::start(&subject, span, maker);
-    let letters = subject.letters;
-    let begins_somewhere = request.from.is_none()
-        && !matches!(subject.spec.begin, Begin::At(Start::First | Start::Offset(_)));
+    if let Order::Latest { upto, .. } = &order {
+        span.to = span::of_latest(request, *upto)?;
+    }
+    let Subject { spec, letters, show_values, .. } = subject;
+    let (letters, of_letters) = or_stop(letters, &mut stop).await.ok_or_else(stopped)?;
+    let mut expecting = Expecting::start(&spec, show_values, span, maker);
+    let begins_somewhere =
+        request.from.is_none() && !matches!(spec.begin, Begin::At(Start::First | Start::Offset(_)));
     let mut merge: Box<dyn Join> = match order {
         Order::ByOffset => Box::new(Merge::new(letters)),
-        Order::Alone { lost_beginning } => {
+        Order::Latest { keys, .. } => Box::new(Latest::new(letters, keys, span)),
+        Order::Alone { lost_beginning, in_pieces } => {
             let skips = match (lost_beginning || begins_somewhere, begins_later) {
                 (true, _) => Skips::Expected,
                 (false, true) => Skips::Found,
                 (false, false) => Skips::Nothing,
             };
-            Box::new(Align::new(letters, skips))
+            Box::new(Align::new(letters, skips, in_pieces))
         }
     };
     let (mut altered, mut examples) = (Ranges::default(), Vec::new());
     let mut was_stopped = false;
     loop {
         let need = merge.run();
+        if let Some(trouble) = merge.trouble() {
+            return Err(Failed::Nothing(trouble));
+        }
         if let Some(reached) = merge.tally().reached {
             progress(span, reached);
         }
@@ -211,7 +238,7 @@ pub async fn audit(
              its end was lost"
         ));
     }
-    if !subject.show_values {
+    if !show_values {
         for (_, differences) in &mut examples {
             for one in differences {
                 (one.expected, one.found) = (HIDDEN.to_owned(), HIDDEN.to_owned());
@@ -219,6 +246,8 @@ pub async fn audit(
         }
     }
     let tally = std::mem::take(merge.tally());
+    notes.extend(merge.notes());
+    notes.extend(of_letters);
     Ok(Findings { span, tally, altered, examples, notes, was_stopped })
 }
 
@@ -233,79 +262,6 @@ async fn or_stop<T>(
         Either::Left((done, _)) => Some(done),
         Either::Right(_) => None,
     }
-}
-
-/// The offsets to be compared; whether the sink may hold some before them; and whether the source tells
-/// when messages were written.
-async fn span_of(
-    subject: &Subject,
-    request: Request,
-    notes: &mut Vec<String>,
-) -> Result<(Span, bool, bool), Failed> {
-    let Subject { spec, auditor, .. } = subject;
-    let stream = spec.stream.as_str();
-    let Some(position) = auditor.position().await? else {
-        return Err(Failed::Nothing(format!(
-            "the sink has no position for stream {stream:?} yet: nothing was written that could be compared"
-        )));
-    };
-    let to = request.to.map_or(position.offset, |to| to.min(position.offset));
-    if let Some(asked) = request.to.filter(|asked| *asked > position.offset) {
-        notes.push(format!(
-            "offsets from {} to {asked} are not in the sink yet: its position is {}",
-            position.offset.next(),
-            position.offset
-        ));
-    }
-    let link = spec.source.connect(Prefer::Replica).await?;
-    let (oldest, shows_times) = (link.oldest().await, link.abilities().probes);
-    link.close().await;
-    let oldest = oldest?;
-    let Some(oldest) = oldest else {
-        return Err(Failed::Nothing(format!(
-            "stream {stream:?} is empty, and the sink's position is {}: there is nothing to compare with",
-            position.offset
-        )));
-    };
-    let begun = match request.from {
-        Some(from) => from,
-        None => beginning(subject, oldest).await?,
-    };
-    if begun < oldest {
-        notes.push(format!(
-            "offsets from {begun} to {} cannot be compared: retention has taken them",
-            oldest.prev().unwrap_or(oldest).min(to)
-        ));
-    }
-    let from = begun.max(oldest);
-    let begins_later = request.from.is_some() || begun < oldest;
-    if from > to {
-        return Err(Failed::Nothing(format!(
-            "there is nothing to compare between offset {from} and {to}: stream {stream:?} begins at {oldest}, \
-             and the sink's position is {}",
-            position.offset
-        )));
-    }
-    Ok((Span { from, to }, begins_later, shows_times))
-}
-
-/// The offset with which the consumer began, as far as it is known.
-async fn beginning(subject: &Subject, oldest: Offset) -> Result<Offset, Failed> {
-    let spec = &subject.spec;
-    if let Begin::At(Start::Offset(at)) = spec.begin {
-        return Ok(at);
-    }
-    // Known until the first commit; then only the sink's first record tells it.
-    let memory = StateFile::of(spec).read().ok().flatten();
-    if let Some(beginning) = memory.and_then(|memory| memory.beginning()) {
-        return Ok(beginning.at);
-    }
-    let first = subject.auditor.first().await?.unwrap_or(oldest);
-    Ok(match spec.begin {
-        // The sink's first records may be the missing ones.
-        Begin::At(Start::First) => first.min(oldest),
-        _ => first,
-    })
 }
 
 /// The expected side, made in a task of its own.
@@ -323,10 +279,9 @@ impl Drop for Expecting {
 }
 
 impl Expecting {
-    fn start(subject: &Subject, span: Span, mut maker: Box<dyn Maker>) -> Expecting {
+    fn start(spec: &Spec, show_values: bool, span: Span, mut maker: Box<dyn Maker>) -> Expecting {
         let (to, pages) = mpsc::channel(AHEAD);
-        let spec = subject.spec.clone();
-        let show_values = subject.show_values;
+        let spec = spec.clone();
         let source = Arc::clone(&spec.source);
         let mut reader = RangeReader::new(source, span.from, span.to, spec.memory_bytes);
         let making = tokio::spawn(async move {

@@ -80,7 +80,7 @@ impl Auditor for TargetAuditor {
         };
         let mut order = Order::ByOffset;
         if !self.audit.is_annotated() {
-            order = Order::Alone { lost_beginning: oldest > Offset(0) };
+            order = Order::Alone { lost_beginning: oldest > Offset(0), in_pieces: false };
             notes.push(
                 "the messages of the target do not tell their offsets (annotate = false), so they are compared by \
                  their order: what others published there is foreign, and what stands behind the last message is \

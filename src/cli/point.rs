@@ -79,6 +79,33 @@ pub(super) fn until(text: &str) -> Result<Until, String> {
     })
 }
 
+/// A start position in the past, or a bare offset.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn first(text: &str) -> Result<Start, String> {
+    if let Ok(offset) = text.parse() {
+        return Ok(Start::Offset(Offset(offset)));
+    }
+    match start(text)? {
+        Start::Next => {
+            Err(format!("what comes next is in no sink yet: expected first, last, {COMMON}"))
+        }
+        start => Ok(start),
+    }
+}
+
+/// An end position, or a bare offset.
+///
+/// # Errors
+/// As [`until`].
+pub(super) fn last(text: &str) -> Result<Until, String> {
+    match text.parse() {
+        Ok(offset) => Ok(Until::Offset(Offset(offset))),
+        Err(_) => until(text),
+    }
+}
+
 /// The time so long ago.
 pub(super) fn before(now: Timestamp, ago: HumanDuration) -> Timestamp {
     let ago_ms = i64::try_from(ago.0.as_millis()).unwrap_or(i64::MAX);
@@ -141,6 +168,17 @@ mod tests {
         ] {
             assert_eq!(until(text), Ok(is), "{text}");
         }
+    }
+
+    #[test]
+    fn a_bare_offset_is_read_where_it_is_taken() {
+        assert_eq!(first("7"), Ok(Start::Offset(Offset(7))));
+        assert_eq!(first("first"), Ok(Start::First));
+        assert_eq!(last("7"), Ok(Until::Offset(Offset(7))));
+        assert_eq!(last("end"), Ok(Until::End));
+        assert!(first("next").unwrap_err().contains("in no sink yet"));
+        assert!(first("-7").unwrap_err().contains("offset:1000"));
+        assert!(last("7.5").unwrap_err().contains("expected end"));
     }
 
     #[test]

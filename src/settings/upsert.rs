@@ -17,14 +17,6 @@ use super::columns::ColumnsConfig;
 use crate::types::column::{ColumnType, Property, Source};
 use crate::types::upsert::{Missing, Upsert};
 
-/// What becomes of messages that are written again where rows are replaced by their key. Follows "they ".
-pub const AGAIN: &str = "change no row that a later message of their stream has written; a row that was deleted since \
-     comes back, until its delete is read again";
-
-/// Why such a table is not compared with the stream, message by message.
-pub const NOT_AUDITED: &str = "its rows are the latest of each key (mode = \"upsert\"), not one for each message: compare the \
-     table with what another consumer makes of the stream, into a table of its own";
-
 /// Most columns of a key.
 const KEY_COLUMNS_MAX: usize = 16;
 
@@ -177,6 +169,20 @@ impl<'a> UpsertKeys<'a> {
         let empty_body_deletes =
             self.delete_when != Some(&DeleteWhen::Never) && self.in_the_body().is_none();
         Some(Upsert { key: self.key.to_vec(), empty_body_deletes, delete_if })
+    }
+
+    /// What becomes of messages that are written again. Follows "they ".
+    pub fn read_again(&self) -> &'static str {
+        match self.mode {
+            Mode::Append => {
+                "become rows again: they are in the table twice. If a unique key of the table refuses that, they count \
+                 as bad messages, for on_bad_message"
+            }
+            Mode::Upsert => {
+                "change no row that a later message of their stream has written; a row that was deleted since comes \
+                 back, until its delete is read again"
+            }
+        }
     }
 
     /// A sentence on what is in the table, for `rillway check`.

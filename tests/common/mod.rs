@@ -70,6 +70,20 @@ where
     }
 }
 
+/// A time after everything that was published before it, and before everything behind it: the broker's times are in
+/// milliseconds.
+pub(crate) async fn next_millisecond() -> jiff::Timestamp {
+    let now =
+        || jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let later = async |than: jiff::Timestamp| {
+        let is_later = || async { Some(now()).filter(|now| *now > than) };
+        eventually("the clock moves on", std::time::Duration::from_secs(60), is_later).await
+    };
+    let at = later(now()).await;
+    later(at).await;
+    at
+}
+
 /// What the sink answers, asked again while it says that it may work later, as its consumer does. RabbitMQ
 /// closes the socket, without a word, of a connection whose question the stream's writer does not answer
 /// within 5 s, as happens on a busy machine (`query_writers` in `osiris_writer.erl`).

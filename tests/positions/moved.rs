@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Bench, Kind, SOON, json as answer_of, offsets, sorted};
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, eventually, streams};
+use crate::common::{Broker, Version, eventually, next_millisecond, streams};
 
 /// Stages of one consumer's life: each moves it, runs the daemon to the end of the stream, and counts.
 async fn to_every_target(version: Version, kind: Kind) -> Result<(), Unavailable> {
@@ -128,22 +128,6 @@ async fn to_a_time(version: Version, kind: Kind) -> Result<(), Unavailable> {
         super::refusal(&bench.offsets(&["set", "c", "--to", "time:2999-01-01T00:00:00Z"]), 69);
     assert!(future.contains("is in the future"), "{future}");
     Ok(())
-}
-
-/// A time after everything before it, and before everything behind it.
-async fn next_millisecond() -> jiff::Timestamp {
-    let began = now_in_milliseconds();
-    let later = async |than: jiff::Timestamp| {
-        let is_later = || async { Some(now_in_milliseconds()).filter(|now| *now > than) };
-        eventually("the clock moves on", SOON, is_later).await
-    };
-    let at = later(began).await;
-    later(at).await;
-    at
-}
-
-fn now_in_milliseconds() -> jiff::Timestamp {
-    jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap()
 }
 
 #[tokio::test]

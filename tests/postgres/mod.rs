@@ -29,7 +29,7 @@ use rillway::types::{Reference, Secret, StreamName};
 
 use crate::common::postgres::Postgres;
 use crate::common::proxy::Proxy;
-use crate::common::skip::or_skip;
+use crate::common::skip::{Unavailable, or_skip};
 
 /// The sink's defaults, on this server, in this schema.
 fn options(url: &str, schema: &str) -> PostgresOptions {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rillway::sink::conformance::KeyedMedium;
 use rillway::sink::postgres::examine;
 use rillway::types::upsert::{Missing, Upsert};
 
@@ -109,70 +110,50 @@ async fn does_what_every_sink_must_with_a_key() {
     assert_eq!(told.not_asked(), WRITES_A_BATCH_AT_ONCE, "{told:?}");
 }
 
+struct Latest {
+    postgres: &'static Postgres,
+    schema: String,
+}
+
+impl Latest {
+    async fn new() -> Result<Latest, Unavailable> {
+        let postgres = Postgres::shared().await?;
+        Ok(Latest { postgres, schema: postgres.schema().await })
+    }
+}
+
+#[async_trait]
+impl KeyedMedium for Latest {
+    async fn open(&self, stream: &str, reference: &str) -> Result<Box<dyn Sink>, SinkError> {
+        let opened = open_as(&keyed(self.postgres, &self.schema), stream, reference).await;
+        opened.map(|sink| Box::new(sink) as Box<dyn Sink>)
+    }
+
+    async fn rows(&self) -> String {
+        rows(self.postgres, &self.schema).await
+    }
+
+    async fn forget(&self) {
+        self.postgres.run(&format!("DELETE FROM {}.rillway_positions", self.schema)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_row_is_the_latest_message_of_its_key() {
-    let postgres = or_skip!(Postgres::shared().await);
-    let schema = postgres.schema().await;
-    let mut sink = open(keyed(postgres, &schema)).await.unwrap();
-    let changes = [
-        r#"{"id":1,"v":"a"}"#,
-        r#"{"id":2,"v":"b"}"#,
-        r#"{"id":1,"v":"c"}"#,
-        r#"{"id":3,"v":"d"}"#,
-        r#"{"id":2,"op":"d"}"#,
-    ];
-    write(&mut sink, bodies(10, &changes)).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:c@12 3:d@13");
-    let changes =
-        [r#"{"id":3,"op":"d"}"#, r#"{"id":3,"v":"e"}"#, r#"{"id":9,"op":"d"}"#, r#"{"id":1}"#];
-    write(&mut sink, bodies(15, &changes)).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:-@18 3:e@16");
-    // Bad ones do not hinder the rest.
-    let batch = bodies(20, &[r#"{"id":1,"v":"f"}"#, r#"{"v":"g"}"#, r#"{"id":"x","op":"d"}"#, ""]);
-    let bad: Vec<_> = poison(write(&mut sink, batch.clone()).await);
-    assert_eq!(bad.iter().map(|bad| bad.offset.0).collect::<Vec<_>>(), [21, 22, 23]);
-    let rest = batch.without(bad.iter().map(|bad| bad.offset).collect());
-    write(&mut sink, rest).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:f@20 3:e@16");
+    let latest = or_skip!(Latest::new().await);
+    conformance::keeps_the_latest_of_each_key(&latest).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_earlier_message_does_not_replace_a_later_one() {
-    let postgres = or_skip!(Postgres::shared().await);
-    let schema = postgres.schema().await;
-    let options = keyed(postgres, &schema);
-    let mut sink = open(options.clone()).await.unwrap();
-    let (first, second) = ([r#"{"id":1,"v":"a"}"#], [r#"{"id":1,"v":"b"}"#]);
-    write(&mut sink, bodies(10, &first)).await.unwrap();
-    write(&mut sink, bodies(20, &second)).await.unwrap();
-    let mut replay = open_as(&options, STREAM, "r.replay-1").await.unwrap();
-    write(&mut replay, bodies(10, &first)).await.unwrap();
-    write(&mut replay, bodies(15, &[r#"{"id":1,"op":"d"}"#])).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:b@20");
-    write(&mut replay, bodies(20, &[r#"{"id":1,"v":"B"}"#])).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:B@20");
-    let mut other = open_as(&options, "other", "r").await.unwrap();
-    write(&mut other, of_other(3, r#"{"id":1,"v":"o"}"#)).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:o@3");
+    let latest = or_skip!(Latest::new().await);
+    conformance::never_goes_back(&latest).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_new_incarnation_replaces_the_rows_of_the_old_one() {
-    let postgres = or_skip!(Postgres::shared().await);
-    let schema = postgres.schema().await;
-    let options = keyed(postgres, &schema);
-    let mut sink = open(options.clone()).await.unwrap();
-    write(&mut sink, bodies(10, &[r#"{"id":1,"v":"a"}"#, r#"{"id":2,"v":"b"}"#])).await.unwrap();
-    sink.restart().await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:a@-1 2:b@-1");
-    assert_eq!(sink.position().await.unwrap(), None);
-    write(&mut sink, bodies(0, &[r#"{"id":1,"v":"c"}"#, r#"{"id":2,"op":"d"}"#])).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:c@0");
-    postgres.run(&format!("DELETE FROM {schema}.rillway_positions")).await;
-    let mut sink = open_as(&options, STREAM, "new").await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:c@-1");
-    write(&mut sink, bodies(0, &[r#"{"id":1,"v":"d"}"#])).await.unwrap();
-    assert_eq!(rows(postgres, &schema).await, "1:d@0");
+    let latest = or_skip!(Latest::new().await);
+    conformance::begins_anew(&latest).await.unwrap();
 }
 
 /// The last changes of a batch are merged at once: a value that moves from one row to another would be refused.

@@ -3,6 +3,8 @@
 
 mod places;
 mod refusals;
+mod upserted;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;

@@ -23,7 +23,7 @@ async fn what_would_double_or_hide_messages_is_refused() {
             daemon.until_durable("filer", TOTAL - 1).await;
             daemon.until_durable("it", TOTAL - 1).await;
             let all = ["--from", "first", "--to", "end"];
-            refused(&replay(&home, &all).await, 64, "would be there twice");
+            refused(&replay(&home, &all).await, 64, "in the table twice");
             let into_out = [&all[..], &["--sink", "{ type = \"file\", dir = \"out\" }"]].concat();
             // While the daemon has it, and later.
             refused(&replay(&home, &into_out).await, 69, "out");

@@ -1,7 +1,10 @@
 //! Messages that are not in the sink on purpose: dead letters, skipped ones, and those that a filter or
 //! retention took.
 
+use std::process::Stdio;
+
 use super::{assert_same, consumer, differences, report};
+use crate::common::broker::blocking;
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
@@ -62,6 +65,55 @@ async fn dead_letters() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn dead_letters_are_told_apart() {
     or_skip!(dead_letters().await);
+}
+
+/// The daemon goes on: what becomes a dead letter while the dead letters are read lies behind the position that is
+/// compared. The first of their files is a pipe that gives nothing until then.
+async fn written_meanwhile() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "letters-live").await;
+    let bodies = |n: std::ops::Range<u32>| {
+        n.map(|n| if n % 2 == 0 { format!("{{\"n\":{n}}}") } else { format!("no JSON {n}") })
+    };
+    streams::publish(broker, &stream, bodies(0..40)).await;
+    let letters = "on_bad_message = \"dead_letter\"\n\
+                   dead_letter = { type = \"file\", dir = \"dead\", rotate_bytes = \"1KiB\" }\n";
+    let text = consumer("c", &stream, &format!("{TYPED}, table = \"events\"")) + letters;
+    let home = Home::new(&broker.uri(), &text);
+    let mut daemon = home.start();
+    daemon.until_durable("c", 39).await;
+    let first = home.segments("dead", &stream).remove(0);
+    assert!(home.segments("dead", &stream).len() > 1, "the first one is written to");
+    let content = std::fs::read(&first).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &first, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut command = home.command(&["verify", "c", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Returns when the other side opens it: it has listed the files by then.
+    let mut pipe =
+        blocking(move || std::fs::OpenOptions::new().write(true).open(first)).await.unwrap();
+    streams::publish(broker, &stream, bodies(40..80)).await;
+    daemon.until_durable("c", 79).await;
+    std::io::Write::write_all(&mut pipe, &content).unwrap();
+    drop(pipe);
+    let output = blocking(move || child.wait_with_output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = &report["streams"][0];
+    assert_same(&said, found, output.status.code().unwrap());
+    assert_eq!(
+        (&found["to"], &found["dead_letters"]["count"]),
+        (&39.into(), &20.into()),
+        "{found:#}"
+    );
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_that_are_written_meanwhile_are_not_missed() {
+    or_skip!(written_meanwhile().await);
 }
 
 /// What the consumer's own filter leaves out is not missing; and it is not expected where it is.

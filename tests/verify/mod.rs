@@ -3,9 +3,13 @@
 
 mod altered;
 mod letters;
+mod moved;
+mod programs;
 mod same;
 mod stopped;
 mod streams_of;
+mod times;
+mod upserted;
 
 use std::process::Output;
 

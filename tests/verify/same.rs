@@ -272,7 +272,7 @@ async fn refused() -> Result<(), Unavailable> {
     let text = [
         ("nothing", "type = \"null\"".to_owned()),
         ("printed", "type = \"stdout\"".to_owned()),
-        ("raw", "type = \"file\", dir = \"raw\", format = \"raw\"".to_owned()),
+        ("raw", "type = \"file\", dir = \"raw\", format = \"raw\", delimiter = \"\"".to_owned()),
         ("unwritten", "type = \"file\", dir = \"unwritten\"".to_owned()),
         ("bare", format!("type = \"stream\", stream = \"{stream}-copy\", create = true")),
     ]

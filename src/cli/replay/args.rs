@@ -29,7 +29,7 @@ pub(in crate::cli) struct ReplayArgs {
     /// The last message; `end` is the end of the stream now
     #[arg(long, value_name = "end|offset:N|time:T|ago:1h", value_parser = point::until)]
     pub(super) to: Until,
-    /// The partition, if the consumer reads a super stream
+    /// One partition, if the consumer reads a super stream [default: all of them]
     #[arg(long, value_name = "PARTITION", alias = "partition")]
     pub(super) stream: Option<String>,
     /// Another sink than the consumer's own: that of another consumer, by its name; a type without

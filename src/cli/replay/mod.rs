@@ -11,96 +11,63 @@
 
 mod args;
 mod bounded;
+mod reader;
 mod report;
 mod span;
 mod state;
 mod through;
+mod whole;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tracing::Instrument;
 
 pub(super) use args::ReplayArgs;
 
 use self::bounded::{Range, bounded};
+use self::reader::Reader;
 use self::report::Done;
 use self::span::Span;
-use self::state::{Kept, StateFile, What};
+use self::state::Part;
 use self::through::Through;
+use self::whole::{Place, Whole};
 use super::exit::Failure;
 use super::progress::Progress;
 use super::schema::write;
 use crate::config::{Config, ConsumerConfig, OnBadMessage, Protocol};
-use crate::consumer::{self, Command, Outcome, Resources, Spec, Status};
+use crate::consumer::{self, Outcome, Status};
+use crate::faults::{self, Point};
 use crate::flow::backoff::Backoff;
 use crate::flow::beginning::Memory;
-use crate::sink::factory::SinkFactory;
 use crate::source::Prefer;
 use crate::supervisor::{self, RangeArgs, RangeReplay};
-use crate::telemetry::logging::{self, consumer_span};
-use crate::telemetry::{ConsumerMetrics, Heartbeats};
-use crate::types::StreamName;
+use crate::telemetry::ConsumerMetrics;
+use crate::telemetry::logging;
 
 /// Runs of the reader in a row that may fail without progress.
 const FAILURES_MAX: u32 = 8;
-
-/// How often the progress is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Replays the range.
 pub(super) async fn replay(config: Config, args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
     logging::init(logging::Format::Text, &logging::filter_from_env("warn"))?;
-    let (consumer, super_stream) = find(&config, &args)?;
-    let consumer = supervisor::replaying(&config, &consumer);
-    check_filter(&config, &consumer)?;
-    let through = Through::find(&config, &consumer, args.sink.as_deref(), super_stream.as_ref())?;
-    through.check(consumer.name.as_str(), args.append)?;
-    let prints = through.prints();
-    let done = Replay { config, consumer, args, through }.run(&mut signals).await?;
-    let told =
-        if as_json { format!("{:#}\n", serde_json::to_value(&done)?) } else { done.to_string() };
+    let whole = Whole::find(&config, &args)?;
+    let prints = whole.of(&whole.stream)?.through.prints();
+    let (state, done) = whole.run(&mut signals).await?;
+    let told = done.told(as_json)?;
     match prints {
         // Messages stand there.
         true => eprint!("{told}"),
         false => write(&told)?,
     }
+    faults::reach(Point::ReplayTold);
+    // From here on, the same command begins a new replay.
+    state.remove()?;
     Ok(())
-}
-
-/// The consumer, of the one stream that is replayed, and the super stream which that is a partition of.
-fn find(
-    config: &Config,
-    args: &ReplayArgs,
-) -> Result<(ConsumerConfig, Option<StreamName>), Failure> {
-    let name = args.consumer.as_str();
-    let consumer = config.consumers.iter().find(|c| c.name.as_str() == name).ok_or_else(|| {
-        let known: Vec<_> = config.consumers.iter().map(|c| c.name.as_str()).collect();
-        Failure::Usage(format!("there is no consumer {name:?}: there are {}", known.join(", ")))
-    })?;
-    let stream = &consumer.stream;
-    match (&args.stream, consumer.is_super_stream) {
-        (Some(partition), true) => {
-            let one = consumer.of_stream(Some(&partition.as_str().into()));
-            Ok((one, Some(stream.clone())))
-        }
-        (None, false) => Ok((consumer.of_stream(None), None)),
-        (Some(named), false) if named == stream.as_str() => Ok((consumer.of_stream(None), None)),
-        (None, true) => Err(Failure::Usage(format!(
-            "consumer {name:?} reads super stream {stream:?}, and each partition has its own offsets and its \
-             own position: name one with --stream"
-        ))),
-        (Some(named), false) => Err(Failure::Usage(format!(
-            "consumer {name:?} reads stream {stream:?}, not {named:?}: leave --stream out"
-        ))),
-    }
 }
 
 /// Over AMQP 0.9.1 the broker does not tell that nothing more is selected, so the range would not end.
@@ -116,76 +83,49 @@ fn check_filter(config: &Config, consumer: &ConsumerConfig) -> Result<(), Failur
     }
 }
 
-struct Replay {
-    config: Config,
+/// The replay of one stream.
+struct Replay<'a> {
+    config: &'a Config,
     /// What is read, as it is read.
     consumer: ConsumerConfig,
-    args: ReplayArgs,
+    args: &'a ReplayArgs,
     through: Through,
 }
 
-impl Replay {
-    async fn run(mut self, signals: &mut Signals) -> Result<Done, Failure> {
-        let began = Instant::now();
-        let what = What {
-            consumer: self.consumer.name.clone(),
-            stream: self.consumer.stream.clone(),
-            reference: self.consumer.reference.clone(),
-            replays: self.args.identity(),
-        };
-        let named = self.args.state.as_deref();
-        let (file, kept) = StateFile::open(named, &self.config.state_dir, &what)?;
-        let is_new = kept.is_none();
-        let kept = match kept {
-            Some(kept) => kept,
-            None => {
-                let Span { offsets, missing } = tokio::select! {
-                    span = self.span() => span?,
-                    _ = signals.next() => {
-                        let what = "interrupted before anything was written";
-                        return Err(Failure::unavailable(what));
-                    }
-                };
-                self.mind_missing(missing.as_deref(), offsets.is_none())?;
-                let Some((from, upto)) = offsets else {
-                    file.remove()?;
-                    return Ok(self.done(None, missing, began));
-                };
-                what.begin(from, upto, missing)
-            }
-        };
-        let suffix = kept.suffix();
+/// A part that is ready to run.
+struct Run<'a> {
+    of: Replay<'a>,
+    replay: RangeReplay,
+    range: Arc<Range>,
+    status: Arc<Status>,
+    missing: Option<String>,
+    began: Instant,
+}
+
+impl<'a> Replay<'a> {
+    /// Gets a part ready, whose place is looked at.
+    async fn ready(mut self, place: &Place, part: &Part) -> Result<Run<'a>, Failure> {
+        let Place { suffix, state_dir, is_new } = place.clone();
         self.consumer.sink = self.through.of_replay(&suffix);
-        let range_args = RangeArgs {
-            suffix,
-            from: kept.from,
-            upto: kept.upto,
-            allows_missing: self.args.allow_missing,
-            state_dir: file.folder(),
-        };
-        let replay = supervisor::range_replay(&self.config, &self.consumer, &range_args);
-        let range = Range::new(kept.from, kept.upto);
-        self.look(&replay, &range, &kept, is_new).await?;
-        if is_new {
-            file.write(&kept)?;
+        let (from, upto) = (part.from, part.upto);
+        let allows_missing = self.args.allow_missing;
+        let range_args = RangeArgs { suffix, from, upto, allows_missing, state_dir };
+        let replay = supervisor::range_replay(self.config, &self.consumer, &range_args);
+        let range = Range::new(from, upto);
+        match part.is_done {
+            true => range.found(upto),
+            false => self.look(&replay, &range, part, is_new).await?,
         }
         let metrics =
             ConsumerMetrics::new(&replay.spec.name, &replay.spec.stream, self.consumer.sink.kind());
         let status = Arc::new(Status::new(metrics));
-        if !range.is_done() {
-            self.carry_out(&replay, (&range, &status), signals).await?;
-        }
-        consumer::forget(&replay.spec).map_err(|error| {
-            Failure::Unavailable(format!("what the replay had noted cannot be removed: {error}"))
-        })?;
-        file.remove()?;
-        let ran = Some((&kept, &*range, status.facts().skipped));
-        Ok(self.done(ran, kept.missing.clone(), began))
+        let missing = part.missing.clone();
+        Ok(Run { of: self, replay, range, status, missing, began: Instant::now() })
     }
 
     /// The range in the stream now.
     async fn span(&self) -> Result<Span, Failure> {
-        let source = supervisor::replay_source(&self.config, &self.consumer);
+        let source = supervisor::replay_source(self.config, &self.consumer);
         // A replica may not have all that the stream holds now.
         let link = source.connect(Prefer::Leader).await.map_err(Failure::unavailable)?;
         link.check().await.map_err(Failure::unavailable)?;
@@ -194,25 +134,12 @@ impl Replay {
         span
     }
 
-    fn mind_missing(&self, missing: Option<&str>, is_all: bool) -> Result<(), Failure> {
-        match missing {
-            Some(missing) if !self.args.allow_missing => {
-                let rest =
-                    if is_all { "nothing is left" } else { "--allow-missing replays what is left" };
-                Err(Failure::Unavailable(format!(
-                    "a part of the range is missing: {missing}. Nothing was written; {rest}"
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Looks at the place before anything is written to it. What stands there must be this replay's.
     async fn look(
         &self,
         replay: &RangeReplay,
         range: &Range,
-        kept: &Kept,
+        part: &Part,
         is_new: bool,
     ) -> Result<(), Failure> {
         let position = (replay.look)().await.map_err(|error| {
@@ -225,18 +152,18 @@ impl Replay {
             Some(Memory::Beginning(_)) | None => None,
         };
         let Some(position) = position else {
-            if let Some(at) = remembered.filter(|at| at.next() >= kept.from && *at <= kept.upto) {
+            if let Some(at) = remembered.filter(|at| at.next() >= part.from && *at <= part.upto) {
                 range.found(at);
             }
             return Ok(());
         };
         let at = position.offset;
-        let is_within = at.next() >= kept.from && at <= kept.upto;
+        let is_within = at.next() >= part.from && at <= part.upto;
         if is_new || !is_within {
             return Err(Failure::Usage(format!(
                 "{} holds stream {:?} up to offset {at} already, from elsewhere than this replay: it would take \
                  messages up to there for written, and leave them out in silence. Name an empty place with --sink",
-                self.through.whose, kept.stream
+                self.through.whose, part.stream
             )));
         }
         range.found(at);
@@ -314,21 +241,17 @@ impl Replay {
         }
     }
 
-    fn done(
-        &self,
-        ran: Option<(&Kept, &Range, u64)>,
-        missing: Option<String>,
-        began: Instant,
-    ) -> Done {
-        let (kept, range) = (ran.map(|(kept, ..)| kept), ran.map(|(_, range, _)| range));
+    /// The result of a range with no message, or of this one.
+    fn done(&self, ran: Option<&Run<'_>>, missing: Option<String>) -> Done {
+        let range = ran.map(|run| &*run.range);
         let counts = range.map(Range::counts).unwrap_or_default();
-        let bad = ran.map_or(0, |(.., skipped)| skipped);
+        let bad = ran.map_or(0, |run| run.status.facts().skipped);
         let sink = &self.consumer.sink;
         Done {
             consumer: self.consumer.name.to_string(),
             stream: self.consumer.stream.to_string(),
-            from_offset: kept.map(|kept| kept.from.0),
-            to_offset: kept.map(|kept| kept.upto.0),
+            from_offset: range.map(|range| range.from.0),
+            to_offset: range.map(|range| range.upto.0),
             written: counts.written,
             filtered: counts.read.saturating_sub(counts.written).saturating_sub(bad),
             bad,
@@ -339,9 +262,22 @@ impl Replay {
             done_before: range.and_then(Range::before).map(|offset| offset.0),
             missing,
             through: self.through.whose.clone(),
-            into: sink.place().filter(|_| kept.is_some()).map(|place| place.display().to_string()),
-            seconds: began.elapsed().as_secs_f64(),
+            into: sink.place().filter(|_| ran.is_some()).map(|place| place.display().to_string()),
+            seconds: ran.map_or(0.0, |run| run.began.elapsed().as_secs_f64()),
         }
+    }
+}
+
+impl Run<'_> {
+    async fn carry_out(&self, signals: &mut Signals) -> Result<(), Failure> {
+        if self.range.is_done() {
+            return Ok(());
+        }
+        self.of.carry_out(&self.replay, (&self.range, &self.status), signals).await
+    }
+
+    fn done(&self) -> Done {
+        self.of.done(Some(self), self.missing.clone())
     }
 }
 
@@ -355,70 +291,4 @@ fn at(range: &Range) -> String {
 
 fn interrupted(range: &Range) -> Failure {
     Failure::Unavailable(format!("interrupted {}; the same command continues", at(range)))
-}
-
-/// A running reader.
-struct Reader {
-    tasks: JoinSet<Outcome>,
-    commands: mpsc::Sender<Command>,
-}
-
-impl Reader {
-    fn start(
-        spec: &Arc<Spec>,
-        sink: &SinkFactory,
-        dead_letters: Option<SinkFactory>,
-        status: &Arc<Status>,
-    ) -> Reader {
-        let resources =
-            Resources { sink: Arc::clone(sink), dead_letters, hold: None, shares_hold: false };
-        let (commands, receive) = mpsc::channel(1);
-        let (spec, status) = (Arc::clone(spec), Arc::clone(status));
-        let span = consumer_span(&spec.name, &spec.stream);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(
-            async move {
-                let heartbeats = Heartbeats::new();
-                consumer::run(spec, resources, status, receive, &heartbeats).await
-            }
-            .instrument(span),
-        );
-        Reader { tasks, commands }
-    }
-
-    /// Waits for its end, which it is told when the range is done.
-    async fn ended(&mut self, range: &Range, progress: &Progress) -> Outcome {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        let mut is_told = false;
-        loop {
-            tokio::select! {
-                outcome = self.tasks.join_next() => return of(outcome),
-                () = range.done(), if !is_told => {
-                    is_told = true;
-                    self.drain();
-                }
-                _ = look.tick() => progress.at(range.reached()),
-            }
-        }
-    }
-
-    /// Has it finish what it has begun, within this time.
-    async fn stop(&mut self, grace: Duration) {
-        self.drain();
-        // What is not durable by then is read again.
-        drop(tokio::time::timeout(grace, self.tasks.join_next()).await);
-    }
-
-    fn drain(&self) {
-        // It has ended if it takes no command, or has been told.
-        drop(self.commands.try_send(Command::Drain));
-    }
-}
-
-fn of(outcome: Option<Result<Outcome, tokio::task::JoinError>>) -> Outcome {
-    match outcome {
-        Some(Ok(outcome)) => outcome,
-        Some(Err(error)) => Outcome::Panicked(format!("internal error: {error}")),
-        None => Outcome::Failed("internal error: no task".to_owned()),
-    }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::types::StreamName;
+
 /// What a replay did.
 #[derive(Debug, Serialize)]
 pub(super) struct Done {
@@ -30,6 +32,36 @@ pub(super) struct Done {
     /// Where it wrote; `None` if that has no name.
     pub(super) into: Option<String>,
     pub(super) seconds: f64,
+}
+
+/// What the replay of a whole consumer did.
+pub(super) struct AllDone {
+    pub(super) super_stream: Option<StreamName>,
+    pub(super) parts: Vec<Done>,
+}
+
+impl AllDone {
+    /// The report, as text or as JSON. That of one stream is an object, that of a super stream has a list of them.
+    pub(super) fn told(&self, as_json: bool) -> serde_json::Result<String> {
+        let written: u64 = self.parts.iter().map(|part| part.written).sum();
+        match (as_json, &self.super_stream) {
+            (true, None) => Ok(format!("{:#}\n", serde_json::json!(self.parts.first()))),
+            (true, Some(name)) => Ok(format!(
+                "{:#}\n",
+                serde_json::json!({ "super_stream": name, "written": written, "streams": self.parts })
+            )),
+            (false, whole) => {
+                let mut told: String = self.parts.iter().map(ToString::to_string).collect();
+                if let Some(name) = whole {
+                    let count = self.parts.len();
+                    told.push_str(&format!(
+                        "{written} messages of {count} partitions of super stream {name:?}\n"
+                    ));
+                }
+                Ok(told)
+            }
+        }
+    }
 }
 
 impl fmt::Display for Done {

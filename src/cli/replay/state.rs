@@ -2,7 +2,8 @@
 //!
 //! It holds the range as offsets, which a time or `end` would not give a second time, and the suffix of
 //! everything that is named after this replay. It is on disk before the sink is opened, and removed when
-//! the replay is complete: the same command then begins a new one.
+//! the replay is complete: the same command then begins a new one. Each part that is done is marked before
+//! anything else of it is forgotten, so that it is not done again.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,8 @@ use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
     consumer: ConsumerName,
-    pub(super) stream: StreamName,
+    /// The stream, or the super stream of which all partitions are replayed.
+    stream: StreamName,
     reference: Reference,
     /// The range and the sink, as they were asked for.
     replays: String,
@@ -25,12 +27,22 @@ pub(super) struct Kept {
     begun: Timestamp,
     /// Tells it apart from another one that began at the same time.
     number: u32,
+    /// The range in each stream.
+    pub(super) parts: Vec<Part>,
+}
+
+/// The range in one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) stream: StreamName,
     /// First offset.
     pub(super) from: Offset,
     /// Last offset.
     pub(super) upto: Offset,
     /// Messages of the range that retention had deleted when it began, or may have.
     pub(super) missing: Option<String>,
+    /// All of it is durable. What the sink or the reader's state tells of it is not asked any more.
+    pub(super) is_done: bool,
 }
 
 impl Kept {
@@ -50,8 +62,8 @@ pub(super) struct What {
 }
 
 impl What {
-    /// A new replay of these offsets.
-    pub(super) fn begin(&self, from: Offset, upto: Offset, missing: Option<String>) -> Kept {
+    /// A new replay of these parts.
+    pub(super) fn begin(&self, parts: Vec<Part>) -> Kept {
         Kept {
             consumer: self.consumer.clone(),
             stream: self.stream.clone(),
@@ -59,9 +71,7 @@ impl What {
             replays: self.replays.clone(),
             begun: Timestamp::now(),
             number: fastrand::u32(..1_000_000),
-            from,
-            upto,
-            missing,
+            parts,
         }
     }
 
@@ -115,7 +125,7 @@ impl StateFile {
         folder.unwrap_or(Path::new(".")).to_owned()
     }
 
-    /// Writes the state of a replay that begins.
+    /// Writes the state of a replay.
     pub(super) fn write(&self, kept: &Kept) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(kept).map_err(|error| self.0.error(error))?;
         self.0.write(&text)
@@ -140,13 +150,18 @@ mod tests {
         }
     }
 
+    fn part(from: u64, upto: u64) -> Part {
+        let (from, upto) = (Offset(from), Offset(upto));
+        Part { stream: "s".into(), from, upto, missing: None, is_done: false }
+    }
+
     #[test]
     fn the_same_command_finds_its_range_again_and_another_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let hour = what("the last hour");
         let (file, none) = StateFile::open(None, dir.path(), &hour).unwrap();
         assert_eq!(none, None);
-        let kept = hour.begin(Offset(3), Offset(9), None);
+        let kept = hour.begin(vec![part(3, 9)]);
         file.write(&kept).unwrap();
         assert!(StateFile::open(None, dir.path(), &hour).is_err(), "two at once");
         let (_other, none) = StateFile::open(None, dir.path(), &what("all")).unwrap();
@@ -163,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.json");
         let (file, _) = StateFile::open(Some(&path), dir.path(), &what("all")).unwrap();
-        file.write(&what("all").begin(Offset(0), Offset(1), None)).unwrap();
+        file.write(&what("all").begin(vec![part(0, 1)])).unwrap();
         assert_eq!(file.folder(), dir.path());
         drop(file);
         let refused = StateFile::open(Some(&path), dir.path(), &what("half")).err().unwrap();

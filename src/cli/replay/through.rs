@@ -63,13 +63,13 @@ impl Through {
             ReplayPlace::Apart | ReplayPlace::Printed => Ok(()),
             ReplayPlace::Among if append || self.is_named => Ok(()),
             ReplayPlace::Among => Err(Failure::Usage(format!(
-                "{whose} writes {}, where the messages of consumer {consumer:?} are already, unless they were \
-                 deleted: each that is there would be there twice. Delete them first and give --append, or \
-                 name another place with --sink",
+                "{whose} writes {}, among the messages of consumer {consumer:?}. Those of the range that are there \
+                 already {}. Delete them first if need be and give --append, or name another place with --sink",
                 self.place().map_or("to its own place".to_owned(), |place| format!(
                     "to {}",
                     place.display()
-                ))
+                )),
+                self.sink.read_again()
             ))),
             ReplayPlace::Nowhere => Err(Failure::Usage(format!(
                 "{whose} has type {:?}: what it makes lives in the daemon, so a replay has no effect. Name \

@@ -17,25 +17,28 @@ use self::report::{Report, StreamReport};
 use super::dead_letters::letters::Source as LetterSource;
 use super::dead_letters::named;
 use super::exit::Failure;
+use super::point::{self, Until};
 use super::progress::Progress;
 use super::schema::write;
 use crate::audit::ranges::Ranges;
-use crate::audit::{Failed, Letters, Request, Subject, audit};
-use crate::config::{Config, ConsumerConfig};
+use crate::audit::{Failed, Last, Letters, Reading, Request, Subject, audit};
+use crate::config::{Config, ConsumerConfig, Start};
+use crate::consumer::Begin;
 use crate::supervisor::{audit_of, partitions_of};
-use crate::types::{Offset, StreamName};
+use crate::types::{Offset, StreamName, Timestamp};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// The consumer's name in the configuration
     consumer: String,
-    /// First offset to compare [default: the one with which the consumer began, or the stream's first]
-    #[arg(long, value_name = "OFFSET")]
-    from: Option<u64>,
-    /// Last offset to compare [default: the sink's durable position]
-    #[arg(long, value_name = "OFFSET")]
-    to: Option<u64>,
+    /// The first message to compare; N is an offset [default: the one with which the consumer began, or the
+    /// stream's first]
+    #[arg(long, value_name = "N|first|offset:N|time:T|ago:1h", value_parser = point::first)]
+    from: Option<Start>,
+    /// The last message to compare; `end` is the sink's durable position [default: end]
+    #[arg(long, value_name = "N|end|offset:N|time:T|ago:1h", value_parser = point::last)]
+    to: Option<Until>,
     /// One partition, if the consumer reads a super stream [default: all of them]
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
@@ -52,18 +55,14 @@ pub(super) struct VerifyArgs {
 /// # Errors
 /// [`Failure::Differs`] if the sink does not hold what the stream does.
 pub(super) async fn verify(config: Config, args: VerifyArgs, as_json: bool) -> anyhow::Result<()> {
-    if let (Some(from), Some(to)) = (args.from, args.to)
-        && from > to
-    {
-        return Err(Failure::Usage(format!("--from {from} is above --to {to}")).into());
-    }
+    let request = request(&args)?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let consumer = named(&config, &args.consumer)?;
     let mut report = Report::new(consumer.name.as_str());
     let mut failed = None;
     for of_stream in streams(&config, consumer, args.stream.as_deref()).await? {
         let stream = of_stream.stream.clone();
-        match one(&config, &of_stream, &args, &mut signals).await {
+        match one(&config, &of_stream, &args, request, &mut signals).await {
             Ok(found) => {
                 let was_stopped = found.was_stopped();
                 report.streams.push(found);
@@ -83,6 +82,23 @@ pub(super) async fn verify(config: Config, args: VerifyArgs, as_json: bool) -> a
         write(&if as_json { report.json()? } else { report.text(args.show) })?;
     }
     report.result(failed)
+}
+
+/// What is compared, of each stream. Times are counted back from now.
+fn request(args: &VerifyArgs) -> Result<Request, Failure> {
+    let now = Timestamp::now();
+    if let (Some(Start::Offset(from)), Some(Until::Offset(to))) = (args.from, args.to)
+        && from > to
+    {
+        return Err(Failure::Usage(format!("--from {from} is above --to {to}")));
+    }
+    let from = args.from.map(|from| Begin::of(from).resolve(now));
+    let to = match args.to {
+        None | Some(Until::End) => None,
+        Some(Until::Offset(offset)) => Some(Last::Offset(offset)),
+        Some(by_time) => by_time.time(now).map(Last::Time),
+    };
+    Ok(Request { from, to, examples_max: args.show })
 }
 
 /// The consumer, of each stream that is to be compared.
@@ -125,15 +141,13 @@ async fn one(
     config: &Config,
     consumer: &ConsumerConfig,
     args: &VerifyArgs,
+    request: Request,
     signals: &mut Signals,
 ) -> Result<StreamReport, Failure> {
     let (spec, auditor) = audit_of(config, consumer).map_err(Failure::Usage)?;
     let stream = spec.stream.clone();
-    let mut notes = Vec::new();
-    let letters = letters(config, consumer, &mut notes).await;
+    let letters = letters(config, consumer);
     let subject = Subject { spec, auditor, letters, show_values: consumer.show_values };
-    let request =
-        Request { from: args.from.map(Offset), to: args.to.map(Offset), examples_max: args.show };
     let mut shown: Option<Progress> = None;
     let progress = |span: crate::sink::audit::Span, reached: Offset| {
         let total = (span.to.0 - span.from.0).saturating_add(1);
@@ -161,35 +175,37 @@ async fn one(
     let Some(found) = found else {
         return Err(Failure::Unavailable("it was stopped before anything was compared".to_owned()));
     };
-    let mut found = found.map_err(|error| match error {
+    let found = found.map_err(|error| match error {
         Failed::Cannot(what) => Failure::Usage(what),
         error => Failure::Unavailable(error.to_string()),
     })?;
-    found.notes.append(&mut notes);
     Ok(StreamReport::new(stream.as_str(), found, args.show))
 }
 
-/// The offsets of the consumer's dead letters.
-async fn letters(config: &Config, consumer: &ConsumerConfig, notes: &mut Vec<String>) -> Letters {
+/// Reads the offsets of the consumer's dead letters.
+fn letters(config: &Config, consumer: &ConsumerConfig) -> Reading {
     if consumer.dead_letter.is_none() {
-        return Letters::None;
+        return Box::pin(std::future::ready((Letters::None, Vec::new())));
     }
-    let read = async {
-        let mut offsets = Ranges::default();
-        let mut letters = LetterSource::of(config, consumer)?.read();
-        while let Some(letter) = letters.recv().await {
-            offsets.add(letter?.offset);
+    let source = LetterSource::of(config, consumer);
+    Box::pin(async move {
+        let read = async {
+            let mut offsets = Ranges::default();
+            let mut letters = source?.read();
+            while let Some(letter) = letters.recv().await {
+                offsets.add(letter?.offset);
+            }
+            Ok::<_, Failure>(offsets)
+        };
+        match read.await {
+            Ok(offsets) => (Letters::At(offsets), Vec::new()),
+            Err(error) => {
+                let note = format!(
+                    "the dead letters cannot be looked up, so that one which the sink refused counts as missing: \
+                     {error}"
+                );
+                (Letters::Unknown, vec![note])
+            }
         }
-        Ok::<_, Failure>(offsets)
-    };
-    match read.await {
-        Ok(offsets) => Letters::At(offsets),
-        Err(error) => {
-            notes.push(format!(
-                "the dead letters cannot be looked up, so that one which the sink refused counts as missing: \
-                 {error}"
-            ));
-            Letters::Unknown
-        }
-    }
+    })
 }

@@ -154,6 +154,7 @@ impl StreamReport {
                 ("dead_letters", ranges(&tally.dead_letters)),
                 ("left_out", ranges(&tally.left_out)),
                 ("filtered", json!(tally.unwanted)),
+                ("superseded", json!(tally.superseded)),
                 ("not_compared", ranges(&tally.unknown)),
                 ("notes", json!(notes)),
             ];
@@ -203,7 +204,7 @@ impl StreamReport {
             let count = tally.foreign_count;
             writeln!(
                 out,
-                "  foreign: {count} (not from this stream), at the target's offsets: {places}"
+                "  foreign: {count} (not from this stream), at offset of the target, or in the file of offset: {places}"
             )?;
         }
         if tally.unreadable_count > 0 {
@@ -226,6 +227,13 @@ impl StreamReport {
         }
         if tally.unwanted > 0 {
             writeln!(out, "  left out by the filter: {}", tally.unwanted)?;
+        }
+        if tally.superseded > 0 {
+            let count = tally.superseded;
+            writeln!(
+                out,
+                "  without a row, as a later message has their key, or they delete it: {count}"
+            )?;
         }
         for note in notes {
             writeln!(out, "  note: {note}")?;

@@ -9,38 +9,33 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::pages::Gone;
-use super::{Difference, Entry, Found, Judge, Maker, Pair, Span, Turner, shown};
-use crate::flow::batch::Batch;
+use super::{Difference, Entry, Found, Judge, MakesEach, Pair, Span, Turner, shown};
 use crate::sink::envelope::Envelope;
 use crate::sink::{BadRecord, SinkError};
 use crate::types::{Offset, StreamName};
+use crate::wire::block::Record;
 
 /// Longest line that is read, in bytes. A message's line is at most six times as long as the message.
 const LINE_BYTES_MAX: u64 = 1 << 30;
 
 /// Makes the line of each record.
-pub(crate) struct LineMaker(Envelope);
+pub(crate) struct LineMaker {
+    envelope: Envelope,
+    /// The line that is made: its length is known only at its end.
+    line: Vec<u8>,
+}
 
 impl LineMaker {
     pub(crate) fn new(stream: &StreamName) -> LineMaker {
-        LineMaker(Envelope::ndjson(stream))
+        LineMaker { envelope: Envelope::ndjson(stream), line: Vec::new() }
     }
 }
 
-impl Maker for LineMaker {
-    fn make(
-        &mut self,
-        batch: &Batch,
-        into: &mut Vec<Entry>,
-        refused: &mut Vec<BadRecord>,
-    ) -> Result<(), SinkError> {
-        for record in batch.records() {
-            let mut content = Vec::with_capacity(record.message.len() + 100);
-            match self.0.append(record, &mut content) {
-                Ok(()) => into.push(Entry { offset: record.offset, content }),
-                Err(bad) => refused.push(bad),
-            }
-        }
+impl MakesEach for LineMaker {
+    fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord> {
+        self.line.clear();
+        self.envelope.append(record, &mut self.line)?;
+        into.push(Entry { offset: record.offset, content: self.line.clone() });
         Ok(())
     }
 }

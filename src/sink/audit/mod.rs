@@ -23,6 +23,7 @@ use super::{BadRecord, SinkError};
 use crate::flow::batch::Batch;
 use crate::types::column::{Column, Source};
 use crate::types::{Checkpoint, Offset};
+use crate::wire::block::Record;
 
 /// A record in the form in which two of them are compared, byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +111,6 @@ pub struct Sides {
 }
 
 /// How the records of a sink belong to the expected ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Each tells its offset.
     ByOffset,
@@ -118,7 +118,25 @@ pub enum Order {
     Alone {
         /// True if the sink has lost its first records.
         lost_beginning: bool,
+        /// True if a place is an offset of the stream: that of the first message of the piece of the sink that the
+        /// record is in. It belongs to no earlier message.
+        in_pieces: bool,
     },
+    /// Each tells its offset, and is the latest of its key. They come in the order of their offsets, whatever
+    /// these are, and are those of one moment.
+    Latest {
+        /// Tells the records apart.
+        keys: Box<dyn Keys>,
+        /// The sink's position at that moment.
+        upto: Offset,
+    },
+}
+
+/// Tells records apart of which the latest of each key is kept.
+pub trait Keys: Send {
+    /// Appends the key of a record, in a form in which equal keys are the same bytes. `true`: what should be
+    /// there is that the key has no record any more.
+    fn read(&self, content: &[u8], key: &mut Vec<u8>) -> bool;
 }
 
 /// The records that a sink holds.
@@ -140,6 +158,27 @@ pub trait Maker: Send {
         into: &mut Vec<Entry>,
         refused: &mut Vec<BadRecord>,
     ) -> Result<(), SinkError>;
+}
+
+/// Makes the records that a sink should hold, each by itself.
+pub(crate) trait MakesEach: Send {
+    /// Adds what the sink makes of a record.
+    ///
+    /// # Errors
+    /// If the sink cannot write it.
+    fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord>;
+}
+
+impl<M: MakesEach> Maker for M {
+    fn make(
+        &mut self,
+        batch: &Batch,
+        into: &mut Vec<Entry>,
+        refused: &mut Vec<BadRecord>,
+    ) -> Result<(), SinkError> {
+        refused.extend(batch.records().filter_map(|record| self.each(record, into).err()));
+        Ok(())
+    }
 }
 
 /// Compares records whose contents are not the same bytes.
@@ -169,6 +208,10 @@ pub enum Auditing {
     /// Not at all, for this reason.
     Not(String),
 }
+
+/// What is to be known where several streams write the latest rows of keys into one table.
+pub(crate) const SHARED_TABLE: &str = "the table has rows of other streams as well: a row that another stream has written \
+     last counts as missing, unless `stream` is in the key";
 
 /// The columns that hold the time at which a chunk was written: the table's own, and configured ones.
 pub(crate) fn times(columns: Option<&[Column]>) -> Vec<String> {

@@ -14,6 +14,7 @@
 //! - `abandoned`: a caller that goes away during a write
 //! - `trouble`: a medium that breaks off, refuses, vanishes, or is very slow
 //! - `owners`: two owners of one medium
+//! - `keyed`: tables of the latest row of each key, asked by themselves
 //!
 //! Retries, time limits around the calls, metrics and the order of calls belong to the sink's
 //! owner: `consumer::sinking` has its own tests.
@@ -24,6 +25,7 @@ mod bad;
 mod batches;
 mod held;
 mod keeps;
+mod keyed;
 mod owners;
 mod parts;
 mod repeats;
@@ -54,6 +56,7 @@ pub use self::keeps::{
     closes_twice, covers_excluded_records, finds_its_position_again, flushes_nothing,
     keeps_what_it_acknowledges, moves_where_it_is_told, takes_a_new_history, takes_gaps,
 };
+pub use self::keyed::{KeyedMedium, begins_anew, keeps_the_latest_of_each_key, never_goes_back};
 pub use self::owners::{lets_one_owner_write, lets_one_owner_write_the_same};
 pub use self::parts::{tells_of_durable_parts_in_order, winds_up_what_it_has_begun};
 pub use self::repeats::{refuses_repeats, refuses_repeats_after_a_reopening};

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 
 use super::read::{Segment, segments};
-use super::{FileOptions, position, recover, segment};
+use super::{FileOptions, position, raw, recover, segment};
 use crate::sink::SinkError;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
@@ -42,16 +42,18 @@ impl Auditor for FileAuditor {
     }
 
     async fn open(&self, span: Span) -> Result<Sides, AuditError> {
-        if let Format::Raw { .. } = self.options.format {
-            return Err(AuditError::Cannot(WITHOUT_OFFSETS.to_owned()));
-        }
         let of_span = within(self.segments()?, span);
-        if let Some(raw) = of_span.iter().find(|segment| !segment.is_ndjson()) {
+        let is_raw = matches!(self.options.format, Format::Raw { .. });
+        if let Some(other) = of_span.iter().find(|segment| segment.is_ndjson() == is_raw) {
+            let (was, is) = if is_raw { ("ndjson", "raw") } else { ("raw", "ndjson") };
             return Err(AuditError::Cannot(format!(
-                "{} was written with format = \"raw\": it holds bodies without their offsets. Verify the \
-                 offsets after it with --from",
-                raw.path().display()
+                "{} was written with format = {was:?}, and now it is {is:?}. Verify the offsets of each format by \
+                 themselves, with --from and --to",
+                other.path().display()
             )));
+        }
+        if let Format::Raw { delimiter } = &self.options.format {
+            return raw::sides(&self.stream, delimiter, of_span);
         }
         let reader = LineReader::new(&self.stream, span);
         let kept = turning_blocking(move |to| {
@@ -77,9 +79,6 @@ impl Auditor for FileAuditor {
         })
     }
 }
-
-const WITHOUT_OFFSETS: &str = "format = \"raw\" keeps the bodies without their offsets, so what is missing cannot be told \
-     from what was altered. Use format = \"ndjson\" where the files are to be verified";
 
 /// The segments that may hold offsets of the span: each ends where the next one begins.
 fn within(segments: Vec<Segment>, span: Span) -> Vec<Segment> {

@@ -82,6 +82,7 @@ mod error;
 mod log;
 mod pack;
 mod position;
+mod raw;
 mod read;
 mod recover;
 mod segment;

@@ -113,16 +113,18 @@ impl Auditor for ObjectAuditor {
     }
 }
 
-/// The objects that may hold offsets of the span.
+/// The objects that may hold offsets of the span. Where one ends is not in its name, but at the latest where the one
+/// begins that was claimed next; unless the position was moved back before that.
 fn within(items: Vec<Item>, span: Span) -> Vec<Item> {
-    let firsts: Vec<Offset> = items.iter().map(|item| item.first).collect();
-    // An object ends at the latest where a later one begins.
-    let ends_before = |nth: usize| firsts.get(nth + 1).is_some_and(|next| *next <= span.from);
-    let wanted = items.into_iter().enumerate();
-    wanted
-        .filter(|(nth, item)| item.first <= span.to && !ends_before(*nth))
-        .map(|(_, item)| item)
-        .collect()
+    let mut claims: Vec<(u64, Offset)> =
+        items.iter().map(|item| (item.claim, item.first)).collect();
+    claims.sort_unstable();
+    let ends_before = |item: &Item| {
+        let at = claims.partition_point(|(claim, _)| *claim <= item.claim);
+        claims.get(at).is_some_and(|(_, next)| *next > item.first && *next <= span.from)
+    };
+    let is_within = |item: &Item| item.first <= span.to && !ends_before(item);
+    items.into_iter().filter(is_within).collect()
 }
 
 /// How objects are decoded.
@@ -236,5 +238,26 @@ mod tests {
         assert_eq!(firsts(10, 19), [10]);
         assert_eq!(firsts(9, 20), [0, 10, 20]);
         assert_eq!(firsts(35, 36), [30]);
+    }
+
+    /// Claims 1 to 3 reach up to 60; then the position was moved back to 15.
+    #[test]
+    fn objects_of_before_a_move_reach_further() {
+        let all = items(&[
+            "s/0-1.ndjson",
+            "s/20-2.ndjson",
+            "s/40-3.ndjson",
+            "s/15-4.ndjson",
+            "s/50-5.ndjson",
+        ]);
+        let claims = |from, to| -> Vec<u64> {
+            let span = Span { from: Offset(from), to: Offset(to) };
+            within(all.clone(), span).iter().map(|item| item.claim).collect()
+        };
+        assert_eq!(claims(0, 99), [1, 2, 3, 4, 5]);
+        // Where the third one ends is not known.
+        assert_eq!(claims(55, 99), [3, 5]);
+        assert_eq!(claims(45, 49), [3, 4]);
+        assert_eq!(claims(20, 30), [2, 4]);
     }
 }

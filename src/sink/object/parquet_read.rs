@@ -10,11 +10,11 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 
 use super::layout::ParquetLayout;
 use super::rows::{Cells, Rows};
-use crate::flow::batch::Batch;
+use crate::sink::BadRecord;
 use crate::sink::audit::cells::{ABSENT, BOOLEAN, BYTES, FLOAT, INTEGER, NULL, put, values};
-use crate::sink::audit::{Entry, Found, Maker, Span, Stop, Turner};
-use crate::sink::{BadRecord, SinkError};
+use crate::sink::audit::{Entry, Found, MakesEach, Span, Stop, Turner};
 use crate::types::{Offset, StreamName};
+use crate::wire::block::Record;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 4096;
@@ -37,20 +37,15 @@ impl RowMaker {
     }
 }
 
-impl Maker for RowMaker {
-    fn make(
+impl MakesEach for RowMaker {
+    fn each(
         &mut self,
-        batch: &Batch,
+        record: Record<'_>,
         into: &mut Vec<Entry>,
-        refused: &mut Vec<BadRecord>,
-    ) -> std::result::Result<(), SinkError> {
-        for record in batch.records() {
-            self.rows.clear();
-            match self.rows.push(&self.layout, record, &mut Vec::new()) {
-                Ok(()) => into.push(Entry { offset: record.offset, content: content(&self.rows) }),
-                Err(bad) => refused.push(bad),
-            }
-        }
+    ) -> std::result::Result<(), BadRecord> {
+        self.rows.clear();
+        self.rows.push(&self.layout, record, &mut Vec::new())?;
+        into.push(Entry { offset: record.offset, content: content(&self.rows) });
         Ok(())
     }
 }

@@ -6,28 +6,32 @@
 //! Rows are compared in the binary form of COPY, in which the sink sends them. A server may store a value
 //! otherwise: `jsonb` sorts the keys, `numeric(12,2)` rounds, `char(9)` is padded. Where the bytes differ,
 //! the server is asked what it makes of the expected value.
+//!
+//! Where rows are replaced by their key, all of them are read in one transaction, in which the position is read
+//! too: what they should be is known for one moment only ([`latest`](super::latest)).
 
-use std::error::Error as StdError;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use futures_util::TryStreamExt;
-use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
 
 use super::claim::Rows;
 use super::encode::PgType;
 use super::error::transient;
+use super::latest::{self, RowKeys};
 use super::options::PostgresOptions;
+use super::raw::{Raw, RawArray};
+use super::reading::{Column, Reader, entry, fields, read_only};
 use super::rows::Shape;
 use super::session::{Door, Session, within};
 use super::table::{self, Names, quoted};
 use crate::flow::batch::Batch;
 use crate::sink::audit::{
-    AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Order, Pair, Sides, Span, Stop,
-    Turner, shown, times, turning,
+    AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Order, Pair, SHARED_TABLE, Sides,
+    Span, Stop, Turner, shown, times, turning,
 };
 use crate::sink::columns::Value;
 use crate::sink::{BadRecord, SinkError};
@@ -36,9 +40,6 @@ use crate::types::{Checkpoint, Offset, Reference, StreamName};
 /// Offsets of a window.
 const WINDOW: u64 = 1 << 16;
 
-/// Shortest time limit for a window: a table whose index is not up to date is read as a whole.
-const WINDOW_TIME_MIN: Duration = Duration::from_secs(600);
-
 /// Reads what a sink with these options has committed.
 pub(super) struct PostgresAuditor {
     pub(super) options: PostgresOptions,
@@ -46,23 +47,23 @@ pub(super) struct PostgresAuditor {
     pub(super) reference: Reference,
 }
 
-/// A column of the table.
-#[derive(Clone, Debug)]
-struct Column {
-    name: String,
-    kind: PgType,
-    /// The type as it is written in SQL, with its length or precision.
-    written: String,
-}
-
-/// A read-only session, and the names of the tables.
-struct Reader {
-    session: Session,
-    place: String,
-    names: Names,
-}
-
 impl PostgresAuditor {
+    /// The position, as the session sees it.
+    async fn position_in(&self, reader: &Reader) -> Result<Option<Checkpoint>, SinkError> {
+        let (client, names) = (&reader.session.client, &reader.names);
+        if !table::exists(client, &names.positions).await.map_err(reader.failed())? {
+            return Ok(None);
+        }
+        let rows = Rows {
+            client,
+            table: &names.positions,
+            stream: self.stream.as_str(),
+            reference: self.reference.as_str(),
+            into: &names.bare,
+        };
+        rows.look().await.map_err(reader.failed())
+    }
+
     async fn reader(&self) -> Result<Reader, SinkError> {
         let door = self.options.door(&self.reference)?;
         let session = read_only(&door, &self.options).await?;
@@ -73,47 +74,8 @@ impl PostgresAuditor {
     }
 
     fn shape(&self) -> Shape {
-        Shape::new(&self.stream, self.options.columns.clone(), None)
-    }
-}
-
-async fn read_only(door: &Door, options: &PostgresOptions) -> Result<Session, SinkError> {
-    let session = door.open().await?;
-    let failed = |error| transient("set up a session", &door.place, &error);
-    let limit = options.write_timeout.max(WINDOW_TIME_MIN);
-    session.set_up(options.lock_timeout, limit).await.map_err(failed)?;
-    let sql = "SET default_transaction_read_only = on";
-    session.client.batch_execute(sql).await.map_err(failed)?;
-    Ok(session)
-}
-
-impl Reader {
-    fn failed(&self) -> impl Fn(Error) -> SinkError + use<> {
-        let (tried, place) = (format!("read {}", self.names.table), self.place.clone());
-        move |error| transient(&tried, &place, &error)
-    }
-
-    /// The columns that the sink writes, as the table has them.
-    async fn columns(&self, shape: &Shape) -> Result<Vec<Column>, AuditError> {
-        let found = table::columns(&self.session.client, &self.names.table).await;
-        let found = found.map_err(self.failed())?;
-        let fit = |(name, kind): (&str, _)| {
-            let column = found.iter().find(|column| column.name == name);
-            let kind = column?.kind.filter(|found| found.takes(kind))?;
-            let written = column?.shown.clone();
-            Some(Column { name: name.to_owned(), kind, written })
-        };
-        let mut columns = Vec::new();
-        for (name, kind) in shape.columns() {
-            columns.push(fit((name, kind)).ok_or_else(|| {
-                AuditError::Cannot(format!(
-                    "the table {} at {} has no column {name:?} for values of this kind: its rows are not those \
-                     of this configuration",
-                    self.names.table, self.place
-                ))
-            })?);
-        }
-        Ok(columns)
+        let PostgresOptions { columns, upsert, .. } = &self.options;
+        Shape::new(&self.stream, columns.clone(), upsert.as_ref())
     }
 }
 
@@ -121,18 +83,7 @@ impl Reader {
 impl Auditor for PostgresAuditor {
     async fn position(&self) -> Result<Option<Checkpoint>, SinkError> {
         let reader = self.reader().await?;
-        let (client, names) = (&reader.session.client, &reader.names);
-        let rows = Rows {
-            client,
-            table: &names.positions,
-            stream: self.stream.as_str(),
-            reference: self.reference.as_str(),
-            into: &names.bare,
-        };
-        if !table::exists(client, &names.positions).await.map_err(reader.failed())? {
-            return Ok(None);
-        }
-        let found = rows.look().await.map_err(reader.failed())?;
+        let found = self.position_in(&reader).await?;
         reader.session.close().await;
         Ok(found)
     }
@@ -140,7 +91,9 @@ impl Auditor for PostgresAuditor {
     async fn first(&self) -> Result<Option<Offset>, SinkError> {
         let reader = self.reader().await?;
         let table = &reader.names.table;
-        let sql = format!("SELECT min(\"offset\")::int8 FROM {table} WHERE stream = $1::text");
+        let sql = format!(
+            "SELECT min(\"offset\")::int8 FROM {table} WHERE stream = $1::text AND \"offset\" >= 0"
+        );
         let stream = self.stream.as_str();
         let row = reader.session.client.query_one(&sql, &[&stream]).await;
         let first =
@@ -155,12 +108,32 @@ impl Auditor for PostgresAuditor {
         let columns: Arc<[Column]> = reader.columns(&shape).await?.into();
         let names: Vec<String> =
             columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect();
+        let within = match self.options.upsert {
+            None => "AND t.\"offset\" >= $2::int8 AND t.\"offset\" <= $3::int8",
+            Some(_) => "",
+        };
         let select = format!(
-            "SELECT {}, t.\"offset\"::int8 FROM {} AS t WHERE t.stream = $1::text \
-             AND t.\"offset\" >= $2::int8 AND t.\"offset\" <= $3::int8 ORDER BY t.\"offset\"",
+            "SELECT {}, t.\"offset\"::int8 FROM {} AS t WHERE t.stream = $1::text {within} ORDER BY t.\"offset\"",
             names.join(", "),
             reader.names.table
         );
+        let mut notes = Vec::new();
+        let mut order = Order::ByOffset;
+        if !shape.key().is_empty() {
+            let keys = RowKeys::of(&reader, &columns, shape.key()).await?;
+            if latest::has_other_streams(&reader, &self.stream, shape.key()).await? {
+                notes.push(SHARED_TABLE.to_owned());
+            }
+            latest::begin(&reader).await?;
+            let position = self.position_in(&reader).await?.ok_or_else(|| {
+                SinkError::transient(format!(
+                    "{} at {} has lost the position",
+                    reader.names.positions, reader.place
+                ))
+            })?;
+            order = Order::Latest { keys: Box::new(keys), upto: position.offset };
+        }
+        let is_latest = !shape.key().is_empty();
         let reading = Reading { reader, stream: self.stream.clone(), select, width: columns.len() };
         let maker = RowMaker { types: columns.iter().map(|column| column.kind).collect(), shape };
         let judge = RowJudge {
@@ -170,18 +143,14 @@ impl Auditor for PostgresAuditor {
             session: None,
         };
         let kept = turning(move |mut to| async move {
-            let read = reading.run(span, &mut to).await;
+            let read = match is_latest {
+                true => reading.latest(&mut to).await,
+                false => reading.run(span, &mut to).await,
+            };
             (to, read)
         });
         let times = times(self.options.columns.as_deref());
-        Ok(Sides {
-            kept,
-            maker: Box::new(maker),
-            judge: Box::new(judge),
-            order: Order::ByOffset,
-            times,
-            notes: Vec::new(),
-        })
+        Ok(Sides { kept, maker: Box::new(maker), judge: Box::new(judge), order, times, notes })
     }
 }
 
@@ -218,54 +187,34 @@ impl Reading {
         self.reader.session.close().await;
         Ok(())
     }
-}
 
-/// A value in the server's binary form.
-struct Raw<'a>(&'a [u8]);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Raw<'a>, Box<dyn StdError + Sync + Send>> {
-        Ok(Raw(raw))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-/// The row in the form in which two are compared: each field after its length, as in a COPY.
-fn entry(row: &Row, width: usize) -> Result<Entry, Error> {
-    let mut content = Vec::with_capacity(128);
-    for nth in 0..width {
-        match row.try_get::<_, Option<Raw<'_>>>(nth)? {
-            None => content.put_i32(-1),
-            Some(Raw(value)) => {
-                content.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
-                content.extend_from_slice(value);
+    /// All rows of the stream, in the open transaction. A cursor, because one long statement would run into the
+    /// time limit while the other side is waited for.
+    async fn latest(self, to: &mut Turner) -> Result<(), Stop> {
+        let failed = self.reader.failed();
+        let client = &self.reader.session.client;
+        let declare = format!("DECLARE rillway_verify NO SCROLL CURSOR FOR {}", self.select);
+        client.execute(&declare, &[&self.stream.as_str()]).await.map_err(&failed)?;
+        let fetch = client.prepare("FETCH 2000 FROM rillway_verify").await.map_err(&failed)?;
+        loop {
+            let none: [&(dyn ToSql + Sync); 0] = [];
+            let rows = client.query_raw(&fetch, none).await.map_err(&failed)?;
+            let mut rows = std::pin::pin!(rows);
+            let mut is_over = true;
+            while let Some(row) = rows.try_next().await.map_err(&failed)? {
+                is_over = false;
+                let mut entry = entry(&row, self.width).map_err(&failed)?;
+                latest::mark_present(&mut entry.content);
+                to.push_async(Found::Record(entry)).await?;
+            }
+            if is_over {
+                break;
             }
         }
+        client.batch_execute("COMMIT").await.map_err(&failed)?;
+        self.reader.session.close().await;
+        Ok(())
     }
-    let offset = row.try_get::<_, i64>(width)?;
-    Ok(Entry { offset: Offset(offset.cast_unsigned()), content })
-}
-
-/// The fields of a row; `None` for NULL.
-fn fields(mut content: &[u8]) -> Vec<Option<&[u8]>> {
-    let mut fields = Vec::new();
-    while let Some((length, rest)) = content.split_first_chunk::<4>() {
-        match usize::try_from(i32::from_be_bytes(*length)) {
-            Err(_) => {
-                fields.push(None);
-                content = rest;
-            }
-            Ok(length) => {
-                let Some((value, rest)) = rest.split_at_checked(length) else { break };
-                fields.push(Some(value));
-                content = rest;
-            }
-        }
-    }
-    fields
 }
 
 /// Makes rows as they are sent to the server.
@@ -382,41 +331,6 @@ async fn stored(
     rows.iter()
         .map(|row| Ok(row.try_get::<_, Option<Raw<'_>>>(0)?.map(|Raw(value)| value.to_vec())))
         .collect()
-}
-
-/// An array of values in the server's binary form.
-#[derive(Debug)]
-struct RawArray<'a>(Vec<Option<&'a [u8]>>);
-
-impl ToSql for RawArray<'_> {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        let Kind::Array(element) = kind.kind() else { return Err("not an array".into()) };
-        out.put_i32(1); // Dimensions.
-        out.put_i32(i32::from(self.0.contains(&None)));
-        out.put_u32(element.oid());
-        out.put_i32(i32::try_from(self.0.len())?);
-        out.put_i32(1); // Number of the first element.
-        for value in &self.0 {
-            match value {
-                None => out.put_i32(-1),
-                Some(value) => {
-                    out.put_i32(i32::try_from(value.len())?);
-                    out.put_slice(value);
-                }
-            }
-        }
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
 }
 
 /// A value for people.

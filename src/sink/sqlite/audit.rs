@@ -6,12 +6,15 @@
 //! Offsets are read in windows, each in a read transaction of its own: no writer waits for it, and the
 //! write-ahead log can be copied back in between. A table without an index on `offset` is read as a whole
 //! for each window; their number is limited.
+//!
+//! Where rows are replaced by their key, all of them are read in one transaction, in which the position is read
+//! too: what they should be is known for one moment only. The log cannot be copied back meanwhile.
 
 use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
 use super::database::{Database, is_in_use};
 use super::error::Tried;
@@ -21,8 +24,8 @@ use super::{SqliteOptions, fit, table};
 use crate::flow::batch::Batch;
 use crate::sink::audit::cells::{self, BYTES, FLOAT, INTEGER, NULL, RowJudge, TEXT};
 use crate::sink::audit::{
-    AuditError, Auditor, Entry, Found, Maker, Order, Sides, Span, Stop, Turner, times,
-    turning_blocking,
+    AuditError, Auditor, Entry, Found, Keys, Maker, Order, SHARED_TABLE, Sides, Span, Stop, Turner,
+    times, turning_blocking,
 };
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
@@ -50,8 +53,34 @@ impl SqliteAuditor {
     }
 
     fn rows(&self, table: &str) -> Rows {
-        Rows::new(self.stream.clone(), table, self.options.columns.clone(), None)
+        let SqliteOptions { columns, upsert, .. } = &self.options;
+        Rows::new(self.stream.clone(), table, columns.clone(), upsert.as_ref())
     }
+
+    fn whose(&self) -> Whose {
+        Whose { stream: self.stream.clone(), reference: self.reference.clone() }
+    }
+
+    /// The database as it is now, and the position in it.
+    fn now(&self) -> Result<(Snapshot, Offset), AuditError> {
+        let path = &self.options.path;
+        let was_in_use = is_in_use(path);
+        let database = self.open()?;
+        database.execute_batch("BEGIN").tried("read", path)?;
+        let held = positions::look(&database, &self.whose()).tried("read the position in", path)?;
+        let Some(position) = held.and_then(|held| held.position) else {
+            return Err(
+                SinkError::transient(format!("{} has lost its position", path.display())).into()
+            );
+        };
+        Ok((Snapshot { database, was_in_use }, position.offset))
+    }
+}
+
+/// An open read transaction.
+struct Snapshot {
+    database: Connection,
+    was_in_use: bool,
 }
 
 #[async_trait]
@@ -59,14 +88,16 @@ impl Auditor for SqliteAuditor {
     async fn position(&self) -> Result<Option<Checkpoint>, SinkError> {
         let path = &self.options.path;
         let Some(database) = Database::look(path)? else { return Ok(None) };
-        let whose = Whose { stream: self.stream.clone(), reference: self.reference.clone() };
-        let held = positions::look(&database, &whose).tried("read the position in", path)?;
+        let held = positions::look(&database, &self.whose()).tried("read the position in", path)?;
         Ok(held.and_then(|held| held.position))
     }
 
     async fn first(&self) -> Result<Option<Offset>, SinkError> {
         let SqliteOptions { path, table, .. } = &self.options;
-        let sql = format!("SELECT min(\"offset\") FROM {} WHERE stream = ?1", table::quoted(table));
+        let sql = format!(
+            "SELECT min(\"offset\") FROM {} WHERE stream = ?1 AND \"offset\" >= 0",
+            table::quoted(table)
+        );
         let first = self
             .open()?
             .query_row(&sql, [self.stream.as_str()], |row| row.get::<_, Option<i64>>(0));
@@ -80,35 +111,82 @@ impl Auditor for SqliteAuditor {
         fit::fits(&database, path, table, &rows)?.map_err(AuditError::Cannot)?;
         let names: Vec<String> = rows.names_and_types().map(|(name, _)| name.to_owned()).collect();
         let create = table::create_like(&database, table, &names, SCRATCH).tried("read", path)?;
-        drop(database);
+        let mut notes = Vec::new();
         let scratch = Connection::open_in_memory().tried("open a copy in memory of", path)?;
         scratch.execute_batch(&create).tried("make a copy in memory of", path)?;
         let maker = RowMaker {
             select: table::select_statement(SCRATCH, &names, "ORDER BY rowid"),
-            rows: self.rows(SCRATCH),
+            rows: self.rows(SCRATCH).with_changes(SCRATCH),
             width: names.len(),
             scratch,
         };
-        let within =
-            "WHERE stream = ?1 AND \"offset\" >= ?2 AND \"offset\" <= ?3 ORDER BY \"offset\"";
+        let within = match self.options.upsert {
+            None => {
+                "WHERE stream = ?1 AND \"offset\" >= ?2 AND \"offset\" <= ?3 ORDER BY \"offset\""
+            }
+            Some(_) => "WHERE stream = ?1 ORDER BY \"offset\"",
+        };
         let reading = Reading {
             options: self.options.clone(),
             stream: self.stream.clone(),
             select: table::select_statement(table, &names, within),
             width: names.len(),
         };
-        let kept = turning_blocking(move |to| reading.run(span, to));
+        let (kept, order) = match rows.key() {
+            [] => (turning_blocking(move |to| reading.run(span, to)), Order::ByOffset),
+            key => {
+                if !key.iter().any(|name| name == "stream") {
+                    let others = format!(
+                        "SELECT EXISTS (SELECT 1 FROM {} WHERE stream IS NOT ?1)",
+                        table::quoted(table)
+                    );
+                    let others = database
+                        .query_row(&others, [self.stream.as_str()], |row| row.get::<_, bool>(0));
+                    notes.extend(others.tried("read", path)?.then(|| SHARED_TABLE.to_owned()));
+                }
+                let (now, upto) = self.now()?;
+                let keys = Box::new(RowKeys::new(&names, key));
+                (turning_blocking(move |to| reading.latest(&now, to)), Order::Latest { keys, upto })
+            }
+        };
         let judge = Box::new(RowJudge(names.into()));
         let times = times(self.options.columns.as_deref());
-        Ok(Sides {
-            kept,
-            maker: Box::new(maker),
-            judge,
-            order: Order::ByOffset,
-            times,
-            notes: Vec::new(),
-        })
+        Ok(Sides { kept, maker: Box::new(maker), judge, order, times, notes })
     }
+}
+
+/// Tells rows apart by their keys.
+struct RowKeys(Vec<usize>);
+
+impl RowKeys {
+    fn new(names: &[String], key: &[String]) -> RowKeys {
+        let place = |of_key: &String| names.iter().position(|name| name == of_key);
+        RowKeys(key.iter().filter_map(place).collect())
+    }
+}
+
+impl Keys for RowKeys {
+    fn read(&self, content: &[u8], key: &mut Vec<u8>) -> bool {
+        let values = cells::values(content);
+        for (kind, value) in self.0.iter().filter_map(|nth| values.get(*nth)) {
+            match whole(*kind, value) {
+                // SQLite compares both kinds of numbers by what they are worth.
+                Some(number) => cells::put(INTEGER, &number.to_le_bytes(), key),
+                None => cells::put(*kind, value, key),
+            }
+        }
+        values.get(TIMESTAMP).is_none_or(|(kind, _)| *kind == NULL)
+    }
+}
+
+/// Place of the column that every message has, and a delete does not.
+const TIMESTAMP: usize = 2;
+
+/// The integer that is equal to this float.
+fn whole(kind: u8, value: &[u8]) -> Option<i64> {
+    let float = f64::from_le_bytes(*value.first_chunk().filter(|_| kind == FLOAT)?);
+    let number = float as i64;
+    (number as f64 == float && number != i64::MAX).then_some(number)
 }
 
 /// The rows of the table.
@@ -139,13 +217,30 @@ impl Reading {
         let Some(database) = Database::look(path)? else {
             return Err(SinkError::transient(format!("{} is gone", path.display())).into());
         };
-        let mut statement = database.prepare(&self.select).tried("read", path)?;
         let key = params![self.stream.as_str(), from.cast_signed(), last.cast_signed()];
-        let mut rows = statement.query(key).tried("read", path)?;
+        self.rows(&database, key, to)?;
+        self.check(was_in_use)
+    }
+
+    /// All rows of the stream, in the order of their offsets.
+    fn latest(&self, now: &Snapshot, to: &mut Turner) -> Result<(), Stop> {
+        self.rows(&now.database, params![self.stream.as_str()], to)?;
+        self.check(now.was_in_use)
+    }
+
+    fn rows(&self, database: &Connection, of: impl Params, to: &mut Turner) -> Result<(), Stop> {
+        let path: &Path = &self.options.path;
+        let mut statement = database.prepare(&self.select).tried("read", path)?;
+        let mut rows = statement.query(of).tried("read", path)?;
         while let Some(row) = rows.next().tried("read", path)? {
             to.push(Found::Record(entry(row, self.width).tried("read", path)?))?;
         }
-        // A database that nobody uses is read without its log, which may exist by now.
+        Ok(())
+    }
+
+    /// A database that nobody uses is read without its log, which may exist by now.
+    fn check(&self, was_in_use: bool) -> Result<(), Stop> {
+        let path: &Path = &self.options.path;
         if !was_in_use && is_in_use(path) {
             return Err(SinkError::transient(format!(
                 "a daemon began to write to {} while it was read: verify again",

@@ -8,7 +8,7 @@ use super::audit::SqliteAuditor;
 use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
 use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
-use crate::settings::upsert::{AGAIN, NOT_AUDITED, missing};
+use crate::settings::upsert::missing;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
@@ -122,17 +122,10 @@ impl Declaration for SqliteSettings {
     }
 
     fn read_again(&self) -> &'static str {
-        if self.upsert_keys().upsert().is_some() {
-            return AGAIN;
-        }
-        "become rows again: they are in the table twice. If a unique key of the table refuses that, they count as bad \
-         messages, for on_bad_message"
+        self.upsert_keys().read_again()
     }
 
     fn audit(&self, opening: &Opening) -> Auditing {
-        if self.upsert_keys().upsert().is_some() {
-            return Auditing::Not(NOT_AUDITED.to_owned());
-        }
         Auditing::By(Box::new(SqliteAuditor {
             options: self.options(&opening.stream),
             stream: opening.stream.clone(),

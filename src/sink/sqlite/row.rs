@@ -65,6 +65,17 @@ impl Rows {
         Rows { stream, columns: all, envelope, insert, keyed }
     }
 
+    /// Has each change become a row of its own, in a table without keys. A delete has only its key, and no
+    /// timestamp.
+    pub(super) fn with_changes(mut self, table: &str) -> Rows {
+        if let Some(keyed) = &mut self.keyed {
+            let names = self.columns.names_and_types().map(|(name, _)| name);
+            self.insert = table::insert_statement(table, names);
+            keyed.delete = table::insert_key_statement(table, &keyed.names);
+        }
+        self
+    }
+
     /// The columns of the key, or none if each record is a row of its own.
     pub(super) fn key(&self) -> &[String] {
         self.keyed.as_ref().map_or(&[], |keyed| &keyed.names)

@@ -179,6 +179,25 @@ pub(super) fn delete_statement(table: &str, key: &[String]) -> String {
     )
 }
 
+/// The statement that inserts a row of which only these are known: the stream, the offset, and the key.
+pub(super) fn insert_key_statement(table: &str, key: &[String]) -> String {
+    let (mut columns, mut values) = (String::new(), String::new());
+    let mut stream = "?1".to_owned();
+    for (nth, name) in (3..).zip(key) {
+        match name == "stream" {
+            true => stream = format!("coalesce(?{nth}, ?1)"),
+            false => {
+                columns.push_str(&format!(", {}", quoted(name)));
+                values.push_str(&format!(", ?{nth}"));
+            }
+        }
+    }
+    format!(
+        "INSERT INTO {} (stream, \"offset\"{columns}) VALUES ({stream}, ?2{values})",
+        quoted(table)
+    )
+}
+
 /// The statement after which any message of the stream may replace its rows: its offsets begin again.
 pub(super) fn forget_statement(table: &str) -> String {
     format!("UPDATE {} SET \"offset\" = -1 WHERE stream = ?1 AND \"offset\" <> -1", quoted(table))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::tests::{Place, ask, fatal, of, open, poison};
 use super::*;
-use crate::sink::conformance::{self, Medium, Owners, STREAM, message};
+use crate::sink::conformance::{self, KeyedMedium, Medium, Owners, STREAM, message};
 use crate::types::column::{Column, ColumnType, OnMisfit};
 use crate::types::upsert::Upsert;
 use rusqlite::types::Value as Sql;
@@ -41,10 +41,6 @@ fn rows(place: &Place) -> String {
         other => panic!("{other:?}"),
     });
     all.collect::<Vec<_>>().join(" ")
-}
-
-async fn open_as(place: &Place, reference: &str) -> Result<SqliteSink, SinkError> {
-    SqliteSink::open(place.options.clone(), STREAM.into(), reference.into()).await
 }
 
 struct Keyed(Place);
@@ -91,84 +87,43 @@ async fn the_contract_is_kept_with_a_key() {
     assert_eq!(told.not_asked(), super::tests::NOT_ASKED);
 }
 
+struct Latest(Place);
+
+#[async_trait]
+impl KeyedMedium for Latest {
+    async fn open(&self, stream: &str, reference: &str) -> Result<Box<dyn Sink>, SinkError> {
+        let opened =
+            SqliteSink::open(self.0.options.clone(), stream.into(), reference.into()).await;
+        opened.map(|sink| Box::new(sink) as Box<dyn Sink>)
+    }
+
+    async fn rows(&self) -> String {
+        rows(&self.0)
+    }
+
+    async fn forget(&self) {
+        let database = rusqlite::Connection::open(&self.0.options.path).unwrap();
+        database.execute_batch("DELETE FROM rillway_positions").unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_row_is_the_latest_message_of_its_key() {
-    let place = place();
-    let mut sink = open(&place.options).await.unwrap();
-    let changes = [
-        r#"{"id":1,"v":"a"}"#,
-        r#"{"id":2,"v":"b"}"#,
-        r#"{"id":1,"v":"c"}"#,
-        r#"{"id":3,"v":"d"}"#,
-        r#"{"id":2,"op":"d"}"#,
-    ];
-    sink.write(&bodies(10, &changes)).await.unwrap();
-    assert_eq!(rows(&place), "1:c@12 3:d@13");
-    // Deleted and written again; a delete of what is not there; a value that becomes null.
-    let changes =
-        [r#"{"id":3,"op":"d"}"#, r#"{"id":3,"v":"e"}"#, r#"{"id":9,"op":"d"}"#, r#"{"id":1}"#];
-    sink.write(&bodies(15, &changes)).await.unwrap();
-    assert_eq!(rows(&place), "1:-@18 3:e@16");
+    let latest = Latest(place());
+    conformance::keeps_the_latest_of_each_key(&latest).await.unwrap();
     // A key of one integer is the row's own id.
-    let primary = place.ask("SELECT count(*) FROM pragma_index_list('events')");
+    let primary = latest.0.ask("SELECT count(*) FROM pragma_index_list('events')");
     assert_eq!(primary, [[Sql::Integer(0)]]);
 }
 
 #[tokio::test]
-async fn a_message_without_a_key_is_bad_and_the_rest_lands() {
-    let place = place();
-    let mut sink = open(&place.options).await.unwrap();
-    let batch = bodies(
-        0,
-        &[r#"{"id":1,"v":"a"}"#, r#"{"v":"b"}"#, r#"{"id":null,"op":"d"}"#, r#"{"id":"x"}"#, ""],
-    );
-    let bad = poison(sink.write(&batch).await);
-    assert_eq!(bad.iter().map(|bad| bad.offset.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert!(bad[0].detail.contains("column \"id\": there is no value"), "{bad:?}");
-    let rest = Arc::unwrap_or_clone(batch).without(bad.iter().map(|bad| bad.offset).collect());
-    sink.write(&Arc::new(rest)).await.unwrap();
-    assert_eq!(rows(&place), "1:a@0");
-}
-
-/// What a replay writes again, under a reference of its own, is older than what the table holds.
-#[tokio::test]
 async fn an_earlier_message_does_not_replace_a_later_one() {
-    let place = place();
-    let mut sink = open(&place.options).await.unwrap();
-    let (first, second) = ([r#"{"id":1,"v":"a"}"#], [r#"{"id":1,"v":"b"}"#]);
-    sink.write(&bodies(10, &first)).await.unwrap();
-    sink.write(&bodies(20, &second)).await.unwrap();
-    let mut replay = open_as(&place, "analytics.replay-1").await.unwrap();
-    replay.write(&bodies(10, &first)).await.unwrap();
-    replay.write(&bodies(15, &[r#"{"id":1,"op":"d"}"#])).await.unwrap();
-    assert_eq!(rows(&place), "1:b@20");
-    // The same message again, perhaps into another column.
-    replay.write(&bodies(20, &[r#"{"id":1,"v":"B"}"#])).await.unwrap();
-    assert_eq!(rows(&place), "1:B@20");
-    // Another stream has other offsets.
-    let mut other =
-        SqliteSink::open(place.options.clone(), "other".into(), "analytics".into()).await.unwrap();
-    let part = conformance::part(3, &[message(br#"{"id":1,"v":"o"}"#)]).unwrap();
-    other.write(&Arc::new(Batch::new("other".into(), vec![part]).unwrap())).await.unwrap();
-    assert_eq!(rows(&place), "1:o@3");
+    conformance::never_goes_back(&Latest(place())).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_new_incarnation_replaces_the_rows_of_the_old_one() {
-    let place = place();
-    let mut sink = open(&place.options).await.unwrap();
-    sink.write(&bodies(10, &[r#"{"id":1,"v":"a"}"#, r#"{"id":2,"v":"b"}"#])).await.unwrap();
-    sink.restart().await.unwrap();
-    assert_eq!(rows(&place), "1:a@-1 2:b@-1");
-    sink.write(&bodies(0, &[r#"{"id":1,"v":"c"}"#, r#"{"id":2,"op":"d"}"#])).await.unwrap();
-    assert_eq!(rows(&place), "1:c@0");
-    // So does a consumer whose position was deleted.
-    let sql = "DELETE FROM rillway_positions";
-    rusqlite::Connection::open(&place.options.path).unwrap().execute_batch(sql).unwrap();
-    let mut sink = open_as(&place, "new").await.unwrap();
-    assert_eq!(rows(&place), "1:c@-1");
-    sink.write(&bodies(0, &[r#"{"id":1,"v":"d"}"#])).await.unwrap();
-    assert_eq!(rows(&place), "1:d@0");
+    conformance::begins_anew(&Latest(place())).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,9 +6,8 @@
 use async_trait::async_trait;
 
 use super::options::{SOURCE_OFFSET, SOURCE_STREAM, StreamOptions};
-use crate::flow::batch::Batch;
 use crate::settings::BrokerConfig;
-use crate::sink::audit::{Difference, Entry, Judge, Maker, Pair, lines, shown};
+use crate::sink::audit::{Difference, Entry, Judge, Maker, MakesEach, Pair, lines, shown};
 use crate::sink::envelope::Envelope;
 use crate::sink::factory::Look;
 use crate::sink::{BadRecord, SinkError, undecodable};
@@ -60,21 +59,11 @@ impl StreamAudit {
 /// Makes the messages as they are published.
 struct TargetMaker(StreamOptions);
 
-impl Maker for TargetMaker {
-    fn make(
-        &mut self,
-        batch: &Batch,
-        into: &mut Vec<Entry>,
-        refused: &mut Vec<BadRecord>,
-    ) -> Result<(), SinkError> {
-        for record in batch.records() {
-            match self.0.outgoing(&record) {
-                Ok(content) => {
-                    into.push(Entry { offset: record.offset, content: content.into_owned() });
-                }
-                Err(error) => refused.push(undecodable(record.offset, &error)),
-            }
-        }
+impl MakesEach for TargetMaker {
+    fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord> {
+        let content = self.0.outgoing(&record);
+        let content = content.map_err(|error| undecodable(record.offset, &error))?.into_owned();
+        into.push(Entry { offset: record.offset, content });
         Ok(())
     }
 }

@@ -1,0 +1,69 @@
+//! What a comparison has been handed, and what it hands over to be judged. Pure.
+
+use std::collections::VecDeque;
+
+use super::merge::{Expected, Need, PAIR_BYTES_MAX, PAIRS_MAX, Tally};
+use crate::sink::audit::{Entry, Found, Pair};
+
+/// Pairs that are to be judged.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    all: Vec<Pair>,
+    bytes: usize,
+}
+
+impl Pairs {
+    pub(super) fn add(&mut self, expected: Entry, found: Vec<u8>) {
+        self.bytes += expected.content.len() + found.len();
+        let Entry { offset, content } = expected;
+        self.all.push(Pair { offset, expected: content, found });
+    }
+
+    pub(super) fn are_enough(&self) -> bool {
+        self.all.len() >= PAIRS_MAX || self.bytes >= PAIR_BYTES_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Pair> {
+        self.bytes = 0;
+        std::mem::take(&mut self.all)
+    }
+}
+
+/// Both sides, as far as they were read and not compared.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    pub(super) expected: VecDeque<Expected>,
+    pub(super) found: VecDeque<Entry>,
+    expected_ended: bool,
+    found_ended: bool,
+}
+
+impl Queues {
+    pub(super) fn expect(&mut self, more: Option<Vec<Expected>>) {
+        self.expected_ended |= more.is_none();
+        self.expected.extend(more.into_iter().flatten());
+    }
+
+    /// What cannot be read goes into the tally.
+    pub(super) fn find(&mut self, more: Option<Vec<Found>>, tally: &mut Tally) {
+        self.found_ended |= more.is_none();
+        for found in more.into_iter().flatten() {
+            match found {
+                Found::Record(entry) => self.found.push_back(entry),
+                Found::Unreadable(place) => tally.add_unreadable(place),
+            }
+        }
+    }
+
+    /// What is needed of so many of each side; `None` if they are there, or will never be.
+    pub(super) fn need(&self, of_each: usize) -> Option<Need> {
+        if self.expected.len() < of_each && !self.expected_ended {
+            return Some(Need::Expected);
+        }
+        (self.found.len() < of_each && !self.found_ended).then_some(Need::Found)
+    }
+}
