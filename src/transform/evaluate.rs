@@ -1,0 +1,471 @@
+//! Evaluates simple programs.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::cmp::Ordering;
+
+use jaq_core::path::Opt;
+use jaq_core::{Error, Exn, ValR, ValT};
+
+use super::access::place;
+use super::budget::{DEPTH_MAX, STEP_BYTES, take};
+use super::number::Number;
+use super::parts::{Part, Step};
+use super::simple::{Change, Expr, Function, Literal, Path, Simple, Source};
+use super::value::{Entries, Value};
+use super::write::{self, Unwritable};
+use super::{Input, RESULT_BYTES_MAX, natives, regexes};
+
+/// The result is an error, or over a limit: the interpreter tells.
+pub(super) struct Undecided;
+
+type Found<T> = Result<Option<T>, Undecided>;
+
+/// What a program reads of a message.
+#[derive(Clone, Copy)]
+struct Env<'e> {
+    simple: &'e Simple,
+    body: &'e [Part],
+    message: &'e [Part],
+    body_is_true: bool,
+}
+
+thread_local! {
+    /// Kept, so that they are not allocated for each message.
+    static FOUND: Cell<(Vec<Part>, Vec<Part>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+impl Simple {
+    /// True if the result is.
+    pub(super) fn keeps(&self, input: Input<'_>) -> Result<bool, Undecided> {
+        self.with(input, |env| Ok(self.expr.truth(env, &Value::Null)?.unwrap_or_default()))
+    }
+
+    /// The result, as JSON.
+    pub(super) fn reshape(&self, input: Input<'_>) -> Found<Vec<u8>> {
+        self.with(input, |env| {
+            let mut out = Vec::with_capacity(128);
+            let is_made = self.expr.write(env, &Value::Null, &mut out, 0)?.is_some();
+            match out.len() <= RESULT_BYTES_MAX {
+                true => Ok(is_made.then_some(out)),
+                false => Err(Undecided),
+            }
+        })
+    }
+
+    fn with<T>(
+        &self,
+        input: Input<'_>,
+        use_it: impl FnOnce(&Env<'_>) -> Result<T, Undecided>,
+    ) -> Result<T, Undecided> {
+        let (mut body, mut message) = FOUND.take();
+        let body_is_true = self.body.parts.read(input.body, &mut body).map_err(|_| Undecided)?;
+        match input.message.filter(|_| !self.message.reads.is_empty()) {
+            Some(text) => {
+                self.message.parts.read(text, &mut message).map_err(|_| Undecided)?;
+            }
+            None => self.message.parts.nothing(&mut message),
+        }
+        let env = Env { simple: self, body: &body, message: &message, body_is_true };
+        let result = use_it(&env);
+        body.clear();
+        message.clear();
+        FOUND.set((body, message));
+        result
+    }
+}
+
+impl Source {
+    fn read<'e>(&'e self, nth: usize, found: &'e [Part]) -> Found<&'e Value> {
+        let read = self.reads.get(nth).ok_or(Undecided)?;
+        let Path { steps, optional } = &read.path;
+        match found.get(read.place.part).ok_or(Undecided)? {
+            Part::Found(value) => {
+                let from = read.place.depth;
+                let steps = steps.iter().zip(optional).skip(from);
+                walk(value, steps)
+            }
+            Part::Wrong(step) if optional.get(*step) == Some(&true) => Ok(None),
+            Part::Wrong(_) => Err(Undecided),
+        }
+    }
+}
+
+/// The part of a value at the end of some steps.
+fn walk<'v, 's>(
+    value: &'v Value,
+    steps: impl Iterator<Item = (&'s Step, &'s bool)>,
+) -> Found<&'v Value> {
+    let mut at = value;
+    for (step, is_optional) in steps {
+        at = match (at, step) {
+            (Value::Null, _) => &Value::Null,
+            (Value::Obj(object), Step::Key(key)) => {
+                object.entries().get(key.as_str()).unwrap_or(&Value::Null)
+            }
+            (Value::Arr(list), Step::Index(index)) => {
+                let items = list.items();
+                place(*index, items.len()).and_then(|at| items.get(at)).unwrap_or(&Value::Null)
+            }
+            _ if *is_optional => return Ok(None),
+            _ => return Err(Undecided),
+        };
+    }
+    Ok(Some(at))
+}
+
+/// The value of a term; goes on to the next term, or returns, if there is none.
+macro_rules! some {
+    ($found:expr) => {
+        match $found? {
+            Some(value) => value,
+            None => return Ok(None),
+        }
+    };
+}
+
+/// Counts a term. The interpreter counts each at least once too.
+#[inline]
+fn step() -> Result<(), Undecided> {
+    if take(STEP_BYTES) { Ok(()) } else { Err(Undecided) }
+}
+
+/// A result of a function, whose errors the interpreter tells.
+fn known(result: ValR<Value>) -> Result<Value, Undecided> {
+    result.map_err(|_| Undecided)
+}
+
+impl Expr {
+    fn value<'e>(&'e self, env: &Env<'e>, input: &'e Value) -> Found<Cow<'e, Value>> {
+        let owned = |value| Ok(Some(Cow::Owned(value)));
+        step()?;
+        match self {
+            Expr::Input => Ok(Some(Cow::Borrowed(input))),
+            Expr::Body(nth) => Ok(env.simple.body.read(*nth, env.body)?.map(Cow::Borrowed)),
+            Expr::Message(nth) => {
+                Ok(env.simple.message.read(*nth, env.message)?.map(Cow::Borrowed))
+            }
+            Expr::Part(of, Path { steps, optional }) => {
+                let steps = steps.iter().zip(optional);
+                match some!(of.value(env, input)) {
+                    Cow::Borrowed(value) => Ok(walk(value, steps)?.map(Cow::Borrowed)),
+                    Cow::Owned(value) => owned(some!(walk(&value, steps)).clone()),
+                }
+            }
+            Expr::Literal(literal) => owned(literal.value()?),
+            Expr::BodyIsTrue
+            | Expr::Compare(..)
+            | Expr::CompareLiteral(..)
+            | Expr::Logic(..)
+            | Expr::Not(_)
+            | Expr::In(..)
+            | Expr::Any(..) => owned(Value::Bool(some!(self.truth(env, input)))),
+            Expr::Alternative(left, right) => match left.value(env, input)? {
+                Some(value) if value.as_bool() => Ok(Some(value)),
+                _ => right.value(env, input),
+            },
+            Expr::If(test, then, otherwise) => {
+                let chosen = if some!(test.truth(env, input)) { then } else { otherwise };
+                chosen.value(env, input)
+            }
+            Expr::When(test, then) => match some!(test.truth(env, input)) {
+                true => then.value(env, input),
+                false => Ok(None),
+            },
+            Expr::Pipe(left, right) => {
+                let left = some!(left.value(env, input));
+                owned(some!(right.value(env, &left)).into_owned())
+            }
+            Expr::Calculate(left, op, right) => {
+                let (left, right) = some!(both(left, right, env, input));
+                owned(known(op.run(left.into_owned(), right.into_owned()))?)
+            }
+            Expr::Negate(of) => owned(known(-some!(of.value(env, input)).into_owned())?),
+            Expr::List(items) => {
+                let items = items.iter().map(|item| item.value(env, input));
+                let items = items.filter_map(|item| Some(item.transpose()?.map(Cow::into_owned)));
+                owned(Value::list(items.collect::<Result<_, Undecided>>()?))
+            }
+            Expr::Object(members) => {
+                let mut entries = Entries::default();
+                let values = some!(all(members.iter().map(|(_, value)| value), env, input));
+                for ((key, _), value) in members.iter().zip(values) {
+                    entries.insert(key.as_str().into(), value);
+                }
+                owned(Value::object(entries))
+            }
+            Expr::Text(parts) => {
+                let mut text = String::new();
+                for value in some!(all(parts.iter(), env, input)) {
+                    match value.into_string() {
+                        Value::Str(part) if take(part.len() as u64) => text.push_str(&part),
+                        _ => return Err(Undecided),
+                    }
+                }
+                owned(Value::text(text))
+            }
+            Expr::Update(of, paths, change) => {
+                let of = some!(of.value(env, input));
+                let with = match change {
+                    Change::Set(with) | Change::Calculate(_, with) | Change::Default(with) => {
+                        Some(some!(with.value(env, input)).into_owned())
+                    }
+                    Change::Map(_) | Change::Delete => None,
+                };
+                let changed = paths.iter().try_fold(of.into_owned(), |value, path| {
+                    update(value, &path.steps, &path.optional, &|part| match (change, &with) {
+                        (Change::Delete, _) => Ok(None),
+                        (Change::Map(to), _) => Ok(to.value(env, &part)?.map(Cow::into_owned)),
+                        (Change::Calculate(op, _), Some(with)) => {
+                            known(op.run(part, with.clone())).map(Some)
+                        }
+                        (Change::Default(_), Some(_)) if part.as_bool() => Ok(Some(part)),
+                        (_, with) => Ok(with.clone()),
+                    })
+                });
+                owned(changed?)
+            }
+            Expr::Call(function, of, args) => {
+                let of = some!(of.value(env, input));
+                let args = some!(all(args.iter(), env, input));
+                owned(function.call(&of, &args)?)
+            }
+            Expr::Nothing => Ok(None),
+            Expr::Error => Err(Undecided),
+        }
+    }
+
+    /// Whether the result is true, that is neither null nor false.
+    fn truth<'e>(&'e self, env: &Env<'e>, input: &'e Value) -> Found<bool> {
+        step()?;
+        Ok(Some(match self {
+            Expr::BodyIsTrue => env.body_is_true,
+            Expr::Compare(left, op, right) => {
+                let (left, right) = some!(both(left, right, env, input));
+                op.run(&*left, &*right)
+            }
+            Expr::CompareLiteral(left, op, right) => {
+                let left = some!(left.value(env, input));
+                op.run(&right.order(&left)?, &Ordering::Equal)
+            }
+            Expr::Logic(left, decides, right) => {
+                let left = some!(left.truth(env, input));
+                if left == *decides { left } else { some!(right.truth(env, input)) }
+            }
+            Expr::Not(of) => !some!(of.truth(env, input)),
+            Expr::Alternative(left, right) => match left.truth(env, input)? {
+                Some(true) => true,
+                _ => some!(right.truth(env, input)),
+            },
+            Expr::If(test, then, otherwise) => {
+                let chosen = if some!(test.truth(env, input)) { then } else { otherwise };
+                some!(chosen.truth(env, input))
+            }
+            Expr::When(test, then) => match some!(test.truth(env, input)) {
+                true => some!(then.truth(env, input)),
+                false => return Ok(None),
+            },
+            Expr::Pipe(left, right) => {
+                let left = some!(left.value(env, input));
+                some!(right.truth(env, &left))
+            }
+            Expr::In(of, ones) => {
+                let of = some!(of.value(env, input));
+                for one in ones {
+                    let is_equal = match one {
+                        Expr::Literal(literal) => literal.order(&of)? == Ordering::Equal,
+                        one => one.value(env, input)?.is_some_and(|one| one == of),
+                    };
+                    if is_equal {
+                        return Ok(Some(true));
+                    }
+                }
+                false
+            }
+            Expr::Any(items, test, wanted) => match items.value(env, input)? {
+                None => false,
+                Some(items) => match &*items {
+                    Value::Arr(list) => any(list.items().iter(), test, env, *wanted)?,
+                    Value::Obj(object) => any(object.entries().values(), test, env, *wanted)?,
+                    _ => return Err(Undecided),
+                },
+            },
+            other => some!(other.value(env, input)).as_bool(),
+        }))
+    }
+
+    /// Writes the result inside of so many objects. What is written means nothing if there is none.
+    fn write<'e>(
+        &'e self,
+        env: &Env<'e>,
+        input: &'e Value,
+        out: &mut Vec<u8>,
+        depth: u32,
+    ) -> Found<()> {
+        match self {
+            Expr::Object(members) if depth < DEPTH_MAX => {
+                out.push(b'{');
+                let mut is_whole = true;
+                for (nth, (key, value)) in members.iter().enumerate() {
+                    if nth > 0 {
+                        out.push(b',');
+                    }
+                    write::string(out, key);
+                    out.push(b':');
+                    // The others may be errors nevertheless.
+                    is_whole &= value.write(env, input, out, depth + 1)?.is_some();
+                }
+                out.push(b'}');
+                return Ok(is_whole.then_some(()));
+            }
+            Expr::If(test, then, otherwise) => {
+                let chosen = if some!(test.truth(env, input)) { then } else { otherwise };
+                return chosen.write(env, input, out, depth);
+            }
+            Expr::When(test, then) => match some!(test.truth(env, input)) {
+                true => return then.write(env, input, out, depth),
+                false => return Ok(None),
+            },
+            Expr::Pipe(left, right) => {
+                let left = some!(left.value(env, input));
+                return right.write(env, &left, out, depth);
+            }
+            _ => {}
+        }
+        let value = some!(self.value(env, input));
+        if value.weight().depth + depth > DEPTH_MAX {
+            return Err(Undecided);
+        }
+        let written = write::append(&value, out, RESULT_BYTES_MAX);
+        written.map(Some).map_err(|_: Unwritable| Undecided)
+    }
+}
+
+/// A value with a changed part, or without that part.
+fn update(
+    value: Value,
+    steps: &[Step],
+    optional: &[bool],
+    change: &dyn Fn(Value) -> Found<Value>,
+) -> Result<Value, Undecided> {
+    let (Some((step, steps)), Some((is_optional, optional))) =
+        (steps.split_first(), optional.split_first())
+    else {
+        return Err(Undecided);
+    };
+    let index = match step {
+        Step::Key(key) => Value::text(key),
+        Step::Index(index) => Value::Num(Number::Int(*index)),
+    };
+    let opt = if *is_optional { Opt::Optional } else { Opt::Essential };
+    let change = |part| -> Option<Result<Value, Exn<'_, Value>>> {
+        let changed = match steps {
+            [] => change(part).transpose()?,
+            steps => update(part, steps, optional, change),
+        };
+        Some(changed.map_err(|Undecided| Exn::from(Error::str(""))))
+    };
+    value.map_index(&index, opt, |part| change(part).into_iter()).map_err(|_| Undecided)
+}
+
+/// Both values. If there is one only, the other may be an error nevertheless.
+fn both<'e>(
+    left: &'e Expr,
+    right: &'e Expr,
+    env: &Env<'e>,
+    input: &'e Value,
+) -> Found<(Cow<'e, Value>, Cow<'e, Value>)> {
+    let (left, right) = (left.value(env, input)?, right.value(env, input)?);
+    Ok(left.zip(right))
+}
+
+/// All values, of which each may be an error, also if another one is not there.
+fn all<'e>(
+    exprs: impl Iterator<Item = &'e Expr>,
+    env: &Env<'e>,
+    input: &'e Value,
+) -> Found<Vec<Value>> {
+    let values: Vec<Option<Value>> = exprs
+        .map(|expr| Ok(expr.value(env, input)?.map(Cow::into_owned)))
+        .collect::<Result<_, Undecided>>()?;
+    Ok(values.into_iter().collect())
+}
+
+/// True if the test has the wanted result for one of these.
+fn any<'e>(
+    mut items: impl Iterator<Item = &'e Value>,
+    test: &'e Expr,
+    env: &Env<'e>,
+    wanted: bool,
+) -> Result<bool, Undecided> {
+    items.try_fold(false, |found, item| Ok(found || test.truth(env, item)? == Some(wanted)))
+}
+
+impl Literal {
+    fn value(&self) -> Result<Value, Undecided> {
+        Ok(match self {
+            Literal::Null => Value::Null,
+            Literal::Bool(bool) => Value::Bool(*bool),
+            Literal::Int(int) => Value::Num(Number::Int(*int)),
+            Literal::Number(text) => known(Value::from_num(text))?,
+            Literal::Text(text) => Value::text(text),
+        })
+    }
+
+    /// The order of a value and this one, without making this one.
+    fn order(&self, value: &Value) -> Result<Ordering, Undecided> {
+        Ok(match (value, self) {
+            (Value::Str(value), Literal::Text(text)) => {
+                take(value.len().min(text.len()) as u64 / 16);
+                (**value).cmp(text)
+            }
+            (Value::Num(number), Literal::Int(int)) => number.order(&Number::Int(*int)),
+            (Value::Num(_), _) | (_, Literal::Number(_)) => value.cmp(&self.value()?),
+            (_, Literal::Null) => value.cmp(&Value::Null),
+            (_, Literal::Bool(bool)) => value.cmp(&Value::Bool(*bool)),
+            (_, Literal::Int(_)) => value.cmp(&Value::Num(Number::Int(0))),
+            // Of another type.
+            (_, Literal::Text(_)) => value.rank().cmp(&super::value::STRING_RANK),
+        })
+    }
+}
+
+impl Function {
+    fn call(self, of: &Value, args: &[Value]) -> Result<Value, Undecided> {
+        let text = || match of {
+            Value::Str(text) => Ok(text),
+            _ => Err(Undecided),
+        };
+        Ok(match (self, args) {
+            (Function::Type, _) => Value::text(match of {
+                Value::Null => "null",
+                Value::Bool(_) => "boolean",
+                Value::Num(_) => "number",
+                Value::Str(_) => "string",
+                Value::Arr(_) => "array",
+                Value::Obj(_) => "object",
+            }),
+            (Function::Length, _) => known(natives::length(of))?,
+            (Function::ToString, _) => of.clone().into_string(),
+            (Function::ToJson, _) => write::text(of),
+            (Function::ToNumber, _) => known(natives::to_number(of.clone()))?,
+            (Function::StartsWith, [Value::Str(part)]) => text()?.starts_with(&**part).into(),
+            (Function::EndsWith, [Value::Str(part)]) => text()?.ends_with(&**part).into(),
+            (Function::Contains, [part]) => {
+                natives::contains(of, part).map_err(|_| Undecided)?.into()
+            }
+            (Function::Has, [key]) => known(natives::has(of, key))?,
+            (Function::Test, [Value::Str(regex), flags @ ..]) => {
+                let flags = match flags.first() {
+                    None | Some(Value::Null) => "",
+                    Some(Value::Str(flags)) => flags,
+                    _ => return Err(Undecided),
+                };
+                regexes::is_found(text()?, regex, flags).map_err(|_| Undecided)?.into()
+            }
+            (Function::Lowercase, _) => Value::text(text()?.to_ascii_lowercase()),
+            (Function::Uppercase, _) => Value::text(text()?.to_ascii_uppercase()),
+            _ => return Err(Undecided),
+        })
+    }
+}
