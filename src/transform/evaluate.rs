@@ -1,7 +1,7 @@
 //! Evaluates simple programs.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 
 use jaq_core::path::Opt;
@@ -32,7 +32,7 @@ struct Env<'e> {
 
 thread_local! {
     /// Kept, so that they are not allocated for each message.
-    static FOUND: Cell<(Vec<Part>, Vec<Part>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static FOUND: RefCell<(Vec<Part>, Vec<Part>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 impl Simple {
@@ -58,20 +58,17 @@ impl Simple {
         input: Input<'_>,
         use_it: impl FnOnce(&Env<'_>) -> Result<T, Undecided>,
     ) -> Result<T, Undecided> {
-        let (mut body, mut message) = FOUND.take();
-        let body_is_true = self.body.parts.read(input.body, &mut body).map_err(|_| Undecided)?;
-        match input.message.filter(|_| !self.message.reads.is_empty()) {
-            Some(text) => {
-                self.message.parts.read(text, &mut message).map_err(|_| Undecided)?;
+        FOUND.with_borrow_mut(|(body, message)| {
+            let read = self.body.parts.read(input.body, body);
+            let body_is_true = read.map_err(|_| Undecided)?;
+            match input.message.filter(|_| !self.message.reads.is_empty()) {
+                Some(text) => {
+                    self.message.parts.read(text, message).map_err(|_| Undecided)?;
+                }
+                None => self.message.parts.nothing(message),
             }
-            None => self.message.parts.nothing(&mut message),
-        }
-        let env = Env { simple: self, body: &body, message: &message, body_is_true };
-        let result = use_it(&env);
-        body.clear();
-        message.clear();
-        FOUND.set((body, message));
-        result
+            use_it(&Env { simple: self, body, message, body_is_true })
+        })
     }
 }
 

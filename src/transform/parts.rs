@@ -4,7 +4,7 @@
 //! repeated key the last value counts, what is not there is null, and a step into a value that has no parts is
 //! an error, which is noted and not raised, since the program may never look there.
 
-use super::scan::{NotJson, Reader};
+use super::scan::{NotJson, Reader, Wrong};
 use super::value::Value;
 
 /// A step to a part of a value.
@@ -28,8 +28,15 @@ pub(super) enum Part {
 struct Tree {
     /// Number of the path that ends here. It has nothing below it.
     ends: Option<usize>,
-    keys: Vec<(String, Tree)>,
+    keys: Vec<(Key, Tree)>,
     items: Vec<(u64, Tree)>,
+}
+
+#[derive(Debug)]
+struct Key {
+    text: String,
+    /// True if it can be written without escapes.
+    is_plain: bool,
 }
 
 /// The parts that a program reads.
@@ -79,7 +86,7 @@ impl Parts {
         let mut at = &mut self.tree;
         for step in path {
             at = match step {
-                Step::Key(key) => below(&mut at.keys, |one| one == key, || key.clone()),
+                Step::Key(key) => below(&mut at.keys, |one| one.text == *key, || Key::of(key)),
                 Step::Index(index) => {
                     let index = index.unsigned_abs();
                     below(&mut at.items, |one| *one == index, || index)
@@ -95,17 +102,24 @@ impl Parts {
     /// nor false.
     pub(super) fn read(&self, text: &[u8], found: &mut Vec<Part>) -> Result<bool, NotJson> {
         self.nothing(found);
-        let mut reader = Reader::new(text);
-        let is_true = !matches!(reader.peek(), Some(b'n' | b'f'));
-        reader.parts(&self.tree, 0, found)?;
-        reader.end()?;
-        Ok(is_true)
+        Reader::whole(text, |reader| {
+            let is_true = !matches!(reader.peek(), Some(b'n' | b'f'));
+            reader.parts(&self.tree, 0, found)?;
+            Ok(is_true)
+        })
     }
 
     /// The parts of null.
     pub(super) fn nothing(&self, found: &mut Vec<Part>) {
-        found.clear();
-        found.resize_with(self.count, || Part::Found(Value::Null));
+        found.resize_with(self.count, null);
+        found.iter_mut().for_each(|part| *part = null());
+    }
+}
+
+impl Key {
+    fn of(text: &str) -> Key {
+        let is_plain = !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+        Key { text: text.to_owned(), is_plain }
     }
 }
 
@@ -139,7 +153,7 @@ impl Tree {
 
 impl Reader<'_> {
     /// Finds the parts of a value, `depth` lists and objects deep, which is as many steps.
-    fn parts(&mut self, tree: &Tree, depth: u32, found: &mut [Part]) -> Result<(), NotJson> {
+    fn parts(&mut self, tree: &Tree, depth: u32, found: &mut [Part]) -> Result<(), Wrong> {
         if let Some(place) = tree.ends.and_then(|ends| found.get_mut(ends)) {
             *place = Part::Found(self.value(depth)?);
             return Ok(());
@@ -173,14 +187,14 @@ impl Reader<'_> {
         tree: &Tree,
         depth: u32,
         found: &mut [Part],
-    ) -> Result<(), NotJson> {
+    ) -> Result<(), Wrong> {
         let mut more = self.open(depth, b'}')?;
         while more {
-            let key = self.key(true)?;
-            let below = tree.keys.iter().find(|(one, _)| one == key);
+            self.key()?;
+            let below = self.member(&tree.keys)?;
             self.colon()?;
             match below {
-                Some((_, below)) => self.parts(below, depth, found)?,
+                Some(below) => self.parts(below, depth, found)?,
                 None => self.skip(depth)?,
             }
             more = self.more_members()?;
@@ -188,12 +202,23 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn parts_of_list(
-        &mut self,
-        tree: &Tree,
-        depth: u32,
-        found: &mut [Part],
-    ) -> Result<(), NotJson> {
+    /// The tree for the key at which the reader stands. Goes behind the key.
+    #[inline]
+    fn member<'k>(&mut self, keys: &'k [(Key, Tree)]) -> Result<Option<&'k Tree>, Wrong> {
+        for (key, tree) in keys {
+            // As it is nearly always written.
+            if key.is_plain && self.is_string(&key.text) {
+                return Ok(Some(tree));
+            }
+        }
+        if self.skip_plain_string() {
+            return Ok(None);
+        }
+        let key = self.string()?;
+        Ok(keys.iter().find(|(one, _)| one.text == key).map(|(_, tree)| tree))
+    }
+
+    fn parts_of_list(&mut self, tree: &Tree, depth: u32, found: &mut [Part]) -> Result<(), Wrong> {
         let mut more = self.open(depth, b']')?;
         let mut index = 0;
         while more {

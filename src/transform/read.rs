@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::budget::take;
 use super::number::Number;
-use super::scan::{NotJson, Reader};
+use super::scan::{NotJson, Reader, Wrong};
 use super::value::{Entries, Value};
 
 /// Keys of the outermost object that are wanted. What is not wanted is checked all the same.
@@ -20,20 +20,17 @@ pub(super) enum Wanted {
 
 /// Reads one JSON text.
 pub(super) fn read(text: &[u8], wanted: &Wanted) -> Result<Value, NotJson> {
-    let mut reader = Reader::new(text);
-    let value = match wanted {
-        Wanted::Keys(keys) if reader.peek() == Some(b'{') => reader.object(1, Some(keys))?,
-        _ => reader.value(0)?,
-    };
-    reader.end()?;
-    Ok(value)
+    Reader::whole(text, |reader| match wanted {
+        Wanted::Keys(keys) if reader.peek() == Some(b'{') => reader.object(1, Some(keys)),
+        _ => reader.value(0),
+    })
 }
 
 impl Reader<'_> {
     /// A value, `depth` lists and objects deep.
-    pub(super) fn value(&mut self, depth: u32) -> Result<Value, NotJson> {
+    pub(super) fn value(&mut self, depth: u32) -> Result<Value, Wrong> {
         match self.peek() {
-            Some(b'"') => Ok(Value::text(self.string(true)?)),
+            Some(b'"') => Ok(Value::text(self.string()?)),
             Some(b'{') => self.object(depth + 1, None),
             Some(b'[') => self.list(depth + 1),
             Some(b'-' | b'0'..=b'9') => Ok(Value::Num(Number::of_text(self.number()?))),
@@ -45,7 +42,7 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&mut self, depth: u32) -> Result<Value, NotJson> {
+    fn list(&mut self, depth: u32) -> Result<Value, Wrong> {
         let mut items = Vec::new();
         let mut more = self.open(depth, b']')?;
         while more {
@@ -56,11 +53,12 @@ impl Reader<'_> {
     }
 
     /// With `wanted`, only the values of these keys are kept.
-    fn object(&mut self, depth: u32, wanted: Option<&[String]>) -> Result<Value, NotJson> {
+    fn object(&mut self, depth: u32, wanted: Option<&[String]>) -> Result<Value, Wrong> {
         let mut entries = Entries::default();
         let mut more = self.open(depth, b'}')?;
         while more {
-            let key = self.key(true)?;
+            self.key()?;
+            let key = self.string()?;
             let is_wanted = wanted.is_none_or(|wanted| wanted.iter().any(|one| one == key));
             let key: Option<Rc<str>> = is_wanted.then(|| key.into());
             self.colon()?;

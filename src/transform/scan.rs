@@ -10,20 +10,62 @@ use super::budget::DEPTH_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NotJson {
     pub(super) at: usize,
-    what: &'static str,
+    what: Wrong,
 }
 
 impl fmt::Display for NotJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.what, self.at)
+        write!(f, "{} at byte {}", self.what.text(), self.at)
+    }
+}
+
+/// What is wrong where a reader stands. As small as can be, since every step returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    Value,
+    NoValue,
+    Misspelt,
+    More,
+    Nested,
+    List,
+    Object,
+    Key,
+    Colon,
+    Digit,
+    Utf8,
+    Open,
+    Control,
+    Escape,
+    Hex,
+    Lone,
+}
+
+impl Wrong {
+    fn text(self) -> &'static str {
+        match self {
+            Wrong::Value => "a value is expected",
+            Wrong::NoValue => "the text ends where a value is expected",
+            Wrong::Misspelt => "a value is misspelt",
+            Wrong::More => "there is more behind the value",
+            Wrong::Nested => "values are nested too deep",
+            Wrong::List => "`,` or `]` is expected",
+            Wrong::Object => "`,` or `}` is expected",
+            Wrong::Key => "a key in quotation marks is expected",
+            Wrong::Colon => "`:` is expected",
+            Wrong::Digit => "a digit is expected",
+            Wrong::Utf8 => "a string is not UTF-8",
+            Wrong::Open => "a string is not closed",
+            Wrong::Control => "a control character stands in a string",
+            Wrong::Escape => "an escape is unknown",
+            Wrong::Hex => "four hexadecimal digits are expected",
+            Wrong::Lone => "half of a surrogate pair stands alone, which is no character,",
+        }
     }
 }
 
 /// A place in a JSON text.
 pub(super) struct Reader<'t> {
     text: &'t [u8],
-    /// The same, if all of it is UTF-8: then no string has to be checked.
-    utf8: Option<&'t str>,
     pub(super) at: usize,
     /// For strings with escapes.
     buffer: String,
@@ -34,59 +76,86 @@ const fn eight(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// The high bits of the bytes of a word that end the plain part of a string. Above the first, bits may be set
-/// that mean nothing.
+/// The high bits of the bytes of a word that are not plain: quotation marks, backslashes, control characters, and
+/// what is not ASCII. Above the first, bits may be set that mean nothing.
+#[inline(always)]
 fn ends_of(word: u64) -> u64 {
-    let below = |word: u64, limit: u8| word.wrapping_sub(eight(limit)) & !word;
+    let below = |word: u64, limit: u8| word.wrapping_sub(eight(limit));
     let quotes = below(word ^ eight(b'"'), 1);
     let slashes = below(word ^ eight(b'\\'), 1);
-    (quotes | slashes | below(word, 0x20)) & eight(0x80)
+    (quotes | slashes | below(word, 0x20) | word) & eight(0x80)
 }
 
-fn is_end(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+/// True for what ends a part of a string that stands for itself.
+#[inline(always)]
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-/// Bytes up to the first quotation mark, backslash or control character.
+/// Bytes up to the first that is special or not ASCII.
+#[inline(always)]
 fn plain_bytes(text: &[u8]) -> usize {
-    let (mut rest, mut at) = (text, 0);
+    // Most keys, and many values, end within these.
+    if let Some(chunk) = text.first_chunk::<8>() {
+        let ends = ends_of(u64::from_le_bytes(*chunk));
+        if ends != 0 {
+            return ends.trailing_zeros() as usize / 8;
+        }
+    }
+    long_plain_bytes(text)
+}
+
+#[inline(never)]
+fn long_plain_bytes(text: &[u8]) -> usize {
+    let mut rest = behind_chunks(text, |byte| is_special(byte) | (byte >= 0x80));
     while let Some((chunk, more)) = rest.split_first_chunk::<8>() {
         let ends = ends_of(u64::from_le_bytes(*chunk));
         if ends != 0 {
-            return at + ends.trailing_zeros() as usize / 8;
+            return text.len() - rest.len() + ends.trailing_zeros() as usize / 8;
         }
-        (rest, at) = (more, at + 8);
-        // Longer strings by as many bytes as the compiler makes one comparison of.
-        while let Some((chunk, more)) = rest.split_first_chunk::<32>() {
-            if chunk.iter().fold(false, |any, byte| any | is_end(*byte)) {
-                break;
-            }
-            (rest, at) = (more, at + 32);
-        }
+        rest = more;
     }
-    at + rest.iter().position(|byte| is_end(*byte)).unwrap_or(rest.len())
+    let last = rest.iter().position(|byte| is_special(*byte) || !byte.is_ascii());
+    text.len() - rest.len() + last.unwrap_or(rest.len())
+}
+
+/// Bytes up to the first that is special.
+fn unescaped_bytes(text: &[u8]) -> usize {
+    let rest = behind_chunks(text, is_special);
+    let last = rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len());
+    text.len() - rest.len() + last
+}
+
+/// What is left behind all chunks without such a byte.
+#[inline(always)]
+fn behind_chunks(text: &[u8], is_it: impl Fn(u8) -> bool) -> &[u8] {
+    let mut rest = text;
+    // The compiler looks at sixteen bytes at a time here, since nothing is decided for a single one.
+    while let Some((chunk, more)) = rest.split_first_chunk::<32>() {
+        let mut marks = [0; 32];
+        marks.iter_mut().zip(chunk).for_each(|(mark, byte)| *mark = u8::from(is_it(*byte)));
+        let words = marks.as_chunks::<8>().0.iter();
+        if words.fold(0, |all, mark| all | u64::from_le_bytes(*mark)) != 0 {
+            break;
+        }
+        rest = more;
+    }
+    rest
 }
 
 impl<'t> Reader<'t> {
-    /// At the first byte behind blanks.
-    pub(super) fn new(text: &'t [u8]) -> Reader<'t> {
-        let utf8 = std::str::from_utf8(text).ok();
-        let mut reader = Reader { text, utf8, at: 0, buffer: String::new() };
+    /// Reads one value, behind which nothing but blanks follows.
+    pub(super) fn whole<T>(
+        text: &'t [u8],
+        read: impl FnOnce(&mut Reader<'t>) -> Result<T, Wrong>,
+    ) -> Result<T, NotJson> {
+        let mut reader = Reader { text, at: 0, buffer: String::new() };
         reader.blanks();
-        reader
-    }
-
-    /// Checks that nothing but blanks follows.
-    pub(super) fn end(&mut self) -> Result<(), NotJson> {
-        self.blanks();
-        match self.peek() {
-            None => Ok(()),
-            Some(_) => Err(self.error("there is more behind the value")),
-        }
-    }
-
-    pub(super) fn error(&self, what: &'static str) -> NotJson {
-        NotJson { at: self.at, what }
+        let read = read(&mut reader).and_then(|value| {
+            reader.blanks();
+            if reader.peek().is_none() { Ok(value) } else { Err(Wrong::More) }
+        });
+        read.map_err(|what| NotJson { at: reader.at, what })
     }
 
     #[inline]
@@ -101,10 +170,10 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(super) fn word(&mut self, word: &str) -> Result<(), NotJson> {
+    pub(super) fn word(&mut self, word: &str) -> Result<(), Wrong> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
-            return Err(self.error("a value is misspelt"));
+            return Err(Wrong::Misspelt);
         }
         self.at += word.len();
         Ok(())
@@ -112,9 +181,9 @@ impl<'t> Reader<'t> {
 
     /// Goes into a list or object, `depth` of them deep. False if it is empty, which is behind it then.
     #[inline]
-    pub(super) fn open(&mut self, depth: u32, close: u8) -> Result<bool, NotJson> {
+    pub(super) fn open(&mut self, depth: u32, close: u8) -> Result<bool, Wrong> {
         if depth > DEPTH_MAX {
-            return Err(self.error("values are nested too deep"));
+            return Err(Wrong::Nested);
         }
         self.at += 1;
         self.blanks();
@@ -125,22 +194,22 @@ impl<'t> Reader<'t> {
 
     /// Goes on behind an item of a list. False if it was the last one.
     #[inline]
-    pub(super) fn more_items(&mut self) -> Result<bool, NotJson> {
-        self.more(b']', "`,` or `]` is expected")
+    pub(super) fn more_items(&mut self) -> Result<bool, Wrong> {
+        self.more(b']', Wrong::List)
     }
 
     /// Goes on behind a member of an object. False if it was the last one.
     #[inline]
-    pub(super) fn more_members(&mut self) -> Result<bool, NotJson> {
-        self.more(b'}', "`,` or `}` is expected")
+    pub(super) fn more_members(&mut self) -> Result<bool, Wrong> {
+        self.more(b'}', Wrong::Object)
     }
 
     #[inline]
-    fn more(&mut self, close: u8, expected: &'static str) -> Result<bool, NotJson> {
+    fn more(&mut self, close: u8, expected: Wrong) -> Result<bool, Wrong> {
         self.blanks();
         let next = self.peek();
         if next != Some(b',') && next != Some(close) {
-            return Err(self.error(expected));
+            return Err(expected);
         }
         self.at += 1;
         if next == Some(close) {
@@ -150,21 +219,18 @@ impl<'t> Reader<'t> {
         Ok(true)
     }
 
-    /// The key of a member.
+    /// Stands at the key of a member.
     #[inline]
-    pub(super) fn key(&mut self, keep: bool) -> Result<&str, NotJson> {
-        if self.peek() != Some(b'"') {
-            return Err(self.error("a key in quotation marks is expected"));
-        }
-        self.string(keep)
+    pub(super) fn key(&self) -> Result<(), Wrong> {
+        if self.peek() == Some(b'"') { Ok(()) } else { Err(Wrong::Key) }
     }
 
     /// Goes from a key to its value.
     #[inline]
-    pub(super) fn colon(&mut self) -> Result<(), NotJson> {
+    pub(super) fn colon(&mut self) -> Result<(), Wrong> {
         self.blanks();
         if self.peek() != Some(b':') {
-            return Err(self.error("`:` is expected"));
+            return Err(Wrong::Colon);
         }
         self.at += 1;
         self.blanks();
@@ -172,21 +238,29 @@ impl<'t> Reader<'t> {
     }
 
     /// Checks a value, `depth` lists and objects deep.
-    pub(super) fn skip(&mut self, depth: u32) -> Result<(), NotJson> {
+    #[inline]
+    pub(super) fn skip(&mut self, depth: u32) -> Result<(), Wrong> {
         match self.peek() {
-            Some(b'"') => self.string(false).map(|_| ()),
-            Some(b'{') => self.skip_object(depth + 1),
-            Some(b'[') => self.skip_list(depth + 1),
-            Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),
-            Some(b't') => self.word("true"),
-            Some(b'f') => self.word("false"),
-            Some(b'n') => self.word("null"),
-            Some(_) => Err(self.error("a value is expected")),
-            None => Err(self.error("the text ends where a value is expected")),
+            Some(b'"') if self.skip_plain_string() => Ok(()),
+            _ => self.skip_other(depth),
         }
     }
 
-    fn skip_list(&mut self, depth: u32) -> Result<(), NotJson> {
+    fn skip_other(&mut self, depth: u32) -> Result<(), Wrong> {
+        match self.peek() {
+            Some(b'"') => self.odd_string(false),
+            Some(b'{') => self.skip_object(depth + 1),
+            Some(b'[') => self.skip_list(depth + 1),
+            Some(b'-' | b'0'..=b'9') => self.skip_number(),
+            Some(b't') => self.word("true"),
+            Some(b'f') => self.word("false"),
+            Some(b'n') => self.word("null"),
+            Some(_) => Err(Wrong::Value),
+            None => Err(Wrong::NoValue),
+        }
+    }
+
+    fn skip_list(&mut self, depth: u32) -> Result<(), Wrong> {
         let mut more = self.open(depth, b']')?;
         while more {
             self.skip(depth)?;
@@ -195,10 +269,11 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    fn skip_object(&mut self, depth: u32) -> Result<(), NotJson> {
+    fn skip_object(&mut self, depth: u32) -> Result<(), Wrong> {
         let mut more = self.open(depth, b'}')?;
         while more {
-            self.key(false)?;
+            self.key()?;
+            self.skip_string()?;
             self.colon()?;
             self.skip(depth)?;
             more = self.more_members()?;
@@ -206,8 +281,14 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    pub(super) fn number(&mut self) -> Result<&'t str, NotJson> {
+    pub(super) fn number(&mut self) -> Result<&'t str, Wrong> {
         let start = self.at;
+        self.skip_number()?;
+        let text = self.text.get(start..self.at).unwrap_or_default();
+        std::str::from_utf8(text).map_err(|_| Wrong::Digit)
+    }
+
+    fn skip_number(&mut self) -> Result<(), Wrong> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -226,61 +307,80 @@ impl<'t> Reader<'t> {
             }
             self.digits()?;
         }
-        self.plain(start)
-    }
-
-    fn digits(&mut self) -> Result<(), NotJson> {
-        if !matches!(self.peek(), Some(b'0'..=b'9')) {
-            return Err(self.error("a digit is expected"));
-        }
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
         Ok(())
     }
 
-    /// The content of a string. Without `keep`, it is only checked, and the result means nothing.
     #[inline]
-    pub(super) fn string(&mut self, keep: bool) -> Result<&str, NotJson> {
+    fn digits(&mut self) -> Result<(), Wrong> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += digits;
+        if digits > 0 { Ok(()) } else { Err(Wrong::Digit) }
+    }
+
+    /// The content of a string.
+    pub(super) fn string(&mut self) -> Result<&str, Wrong> {
+        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+        let plain = plain_bytes(rest);
+        if rest.get(plain) == Some(&b'"') {
+            let text = rest.get(..plain).unwrap_or_default();
+            self.at += plain + 2;
+            // It is ASCII.
+            return std::str::from_utf8(text).map_err(|_| Wrong::Utf8);
+        }
+        self.odd_string(true)?;
+        Ok(&self.buffer)
+    }
+
+    /// Goes behind a string.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), Wrong> {
+        if self.skip_plain_string() { Ok(()) } else { self.odd_string(false) }
+    }
+
+    /// Goes behind a string, if it is ASCII without escapes. Else goes nowhere.
+    #[inline(always)]
+    pub(super) fn skip_plain_string(&mut self) -> bool {
+        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+        let plain = plain_bytes(rest);
+        let is_plain = rest.get(plain) == Some(&b'"');
+        if is_plain {
+            self.at += plain + 2;
+        }
+        is_plain
+    }
+
+    /// True if a string is written like this, and goes behind it.
+    #[inline]
+    pub(super) fn is_string(&mut self, plain: &str) -> bool {
+        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+        let is_it = rest.get(plain.len()) == Some(&b'"') && rest.starts_with(plain.as_bytes());
+        if is_it {
+            self.at += plain.len() + 2;
+        }
+        is_it
+    }
+
+    /// Goes behind a string of any kind, and keeps its content in the buffer or checks it only.
+    fn odd_string(&mut self, keep: bool) -> Result<(), Wrong> {
         self.at += 1;
-        let start = self.at;
-        self.at += plain_bytes(self.text.get(start..).unwrap_or_default());
-        if self.peek() == Some(b'"') {
-            let text = if keep || self.utf8.is_none() { self.plain(start)? } else { "" };
-            self.at += 1;
-            return Ok(text);
-        }
-        self.at = start;
-        self.escaped(keep)
-    }
-
-    /// What was read from `start` on.
-    #[inline]
-    fn plain(&self, start: usize) -> Result<&'t str, NotJson> {
-        if let Some(text) = self.utf8.and_then(|text| text.get(start..self.at)) {
-            return Ok(text);
-        }
-        let text = self.text.get(start..self.at).unwrap_or_default();
-        std::str::from_utf8(text).map_err(|error| NotJson {
-            at: start + error.valid_up_to(),
-            what: "a string is not UTF-8",
-        })
-    }
-
-    fn escaped(&mut self, keep: bool) -> Result<&str, NotJson> {
         self.buffer.clear();
         loop {
-            let start = self.at;
-            self.at += plain_bytes(self.text.get(start..).unwrap_or_default());
-            let text = self.plain(start)?;
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let text = rest.get(..unescaped_bytes(rest)).unwrap_or_default();
+            let text = std::str::from_utf8(text).map_err(|error| {
+                self.at += error.valid_up_to();
+                Wrong::Utf8
+            })?;
+            self.at += text.len();
             if keep {
                 self.buffer.push_str(text);
             }
             match self.peek() {
-                None => return Err(self.error("a string is not closed")),
+                None => return Err(Wrong::Open),
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(&self.buffer);
+                    return Ok(());
                 }
                 Some(b'\\') => {
                     self.at += 1;
@@ -289,12 +389,12 @@ impl<'t> Reader<'t> {
                         self.buffer.push(char);
                     }
                 }
-                Some(_) => return Err(self.error("a control character stands in a string")),
+                Some(_) => return Err(Wrong::Control),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<char, NotJson> {
+    fn escape(&mut self) -> Result<char, Wrong> {
         let char = match self.peek() {
             Some(char @ (b'"' | b'\\' | b'/')) => char.into(),
             Some(b'b') => '\u{8}',
@@ -306,36 +406,35 @@ impl<'t> Reader<'t> {
                 self.at += 1;
                 return self.unicode();
             }
-            _ => return Err(self.error("an escape is unknown")),
+            _ => return Err(Wrong::Escape),
         };
         self.at += 1;
         Ok(char)
     }
 
-    fn unicode(&mut self) -> Result<char, NotJson> {
-        let lone = "half of a surrogate pair stands alone, which is no character,";
+    fn unicode(&mut self) -> Result<char, Wrong> {
         let first = self.four_digits()?;
         if !(0xd800..0xe000).contains(&first) {
-            return char::from_u32(first).ok_or_else(|| self.error(lone));
+            return char::from_u32(first).ok_or_else(|| Wrong::Lone);
         }
         let follows = self.text.get(self.at..self.at + 2) == Some(b"\\u");
         if first >= 0xdc00 || !follows {
-            return Err(self.error(lone));
+            return Err(Wrong::Lone);
         }
         self.at += 2;
         let second = self.four_digits()?;
         if !(0xdc00..0xe000).contains(&second) {
-            return Err(self.error(lone));
+            return Err(Wrong::Lone);
         }
         let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-        char::from_u32(code).ok_or_else(|| self.error(lone))
+        char::from_u32(code).ok_or_else(|| Wrong::Lone)
     }
 
-    fn four_digits(&mut self) -> Result<u32, NotJson> {
+    fn four_digits(&mut self) -> Result<u32, Wrong> {
         let digits = self.text.get(self.at..self.at + 4).and_then(|d| std::str::from_utf8(d).ok());
         let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let code = code.ok_or_else(|| self.error("four hexadecimal digits are expected"))?;
+        let code = code.ok_or_else(|| Wrong::Hex)?;
         self.at += 4;
         Ok(code)
     }
