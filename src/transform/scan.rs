@@ -415,7 +415,7 @@ impl<'t> Reader<'t> {
     fn unicode(&mut self) -> Result<char, Wrong> {
         let first = self.four_digits()?;
         if !(0xd800..0xe000).contains(&first) {
-            return char::from_u32(first).ok_or_else(|| Wrong::Lone);
+            return char::from_u32(first).ok_or(Wrong::Lone);
         }
         let follows = self.text.get(self.at..self.at + 2) == Some(b"\\u");
         if first >= 0xdc00 || !follows {
@@ -427,14 +427,14 @@ impl<'t> Reader<'t> {
             return Err(Wrong::Lone);
         }
         let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-        char::from_u32(code).ok_or_else(|| Wrong::Lone)
+        char::from_u32(code).ok_or(Wrong::Lone)
     }
 
     fn four_digits(&mut self) -> Result<u32, Wrong> {
         let digits = self.text.get(self.at..self.at + 4).and_then(|d| std::str::from_utf8(d).ok());
         let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let code = code.ok_or_else(|| Wrong::Hex)?;
+        let code = code.ok_or(Wrong::Hex)?;
         self.at += 4;
         Ok(code)
     }
