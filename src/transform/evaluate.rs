@@ -5,30 +5,17 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 
 use jaq_core::path::Opt;
-use jaq_core::{Error, Exn, ValR, ValT};
+use jaq_core::{Error, Exn, ValT};
 
-use super::access::place;
 use super::budget::{DEPTH_MAX, STEP_BYTES, take};
+use super::functions::known;
+use super::glimpse::{Env, Found, Glimpse, Seen, Undecided, walk};
 use super::number::Number;
 use super::parts::{Part, Step};
-use super::simple::{Change, Expr, Function, Literal, Path, Simple, Source};
+use super::simple::{Change, Expr, Literal, Path, Simple};
 use super::value::{Entries, Value};
 use super::write::{self, Unwritable};
-use super::{Input, RESULT_BYTES_MAX, natives, regexes};
-
-/// The result is an error, or over a limit: the interpreter tells.
-pub(super) struct Undecided;
-
-type Found<T> = Result<Option<T>, Undecided>;
-
-/// What a program reads of a message.
-#[derive(Clone, Copy)]
-struct Env<'e> {
-    simple: &'e Simple,
-    body: &'e [Part],
-    message: &'e [Part],
-    body_is_true: bool,
-}
+use super::{Input, RESULT_BYTES_MAX};
 
 thread_local! {
     /// Kept, so that they are not allocated for each message.
@@ -67,48 +54,14 @@ impl Simple {
                 }
                 None => self.message.parts.nothing(message),
             }
-            use_it(&Env { simple: self, body, message, body_is_true })
+            let text = input.message.unwrap_or_default();
+            use_it(&Env {
+                body: Glimpse { source: &self.body, parts: body, text: input.body },
+                message: Glimpse { source: &self.message, parts: message, text },
+                body_is_true,
+            })
         })
     }
-}
-
-impl Source {
-    fn read<'e>(&'e self, nth: usize, found: &'e [Part]) -> Found<&'e Value> {
-        let read = self.reads.get(nth).ok_or(Undecided)?;
-        let Path { steps, optional } = &read.path;
-        match found.get(read.place.part).ok_or(Undecided)? {
-            Part::Found(value) => {
-                let from = read.place.depth;
-                let steps = steps.iter().zip(optional).skip(from);
-                walk(value, steps)
-            }
-            Part::Wrong(step) if optional.get(*step) == Some(&true) => Ok(None),
-            Part::Wrong(_) => Err(Undecided),
-        }
-    }
-}
-
-/// The part of a value at the end of some steps.
-fn walk<'v, 's>(
-    value: &'v Value,
-    steps: impl Iterator<Item = (&'s Step, &'s bool)>,
-) -> Found<&'v Value> {
-    let mut at = value;
-    for (step, is_optional) in steps {
-        at = match (at, step) {
-            (Value::Null, _) => &Value::Null,
-            (Value::Obj(object), Step::Key(key)) => {
-                object.entries().get(key.as_str()).unwrap_or(&Value::Null)
-            }
-            (Value::Arr(list), Step::Index(index)) => {
-                let items = list.items();
-                place(*index, items.len()).and_then(|at| items.get(at)).unwrap_or(&Value::Null)
-            }
-            _ if *is_optional => return Ok(None),
-            _ => return Err(Undecided),
-        };
-    }
-    Ok(Some(at))
 }
 
 /// The value of a term; goes on to the next term, or returns, if there is none.
@@ -127,21 +80,14 @@ fn step() -> Result<(), Undecided> {
     if take(STEP_BYTES) { Ok(()) } else { Err(Undecided) }
 }
 
-/// A result of a function, whose errors the interpreter tells.
-fn known(result: ValR<Value>) -> Result<Value, Undecided> {
-    result.map_err(|_| Undecided)
-}
-
 impl Expr {
     fn value<'e>(&'e self, env: &Env<'e>, input: &'e Value) -> Found<Cow<'e, Value>> {
         let owned = |value| Ok(Some(Cow::Owned(value)));
         step()?;
         match self {
             Expr::Input => Ok(Some(Cow::Borrowed(input))),
-            Expr::Body(nth) => Ok(env.simple.body.read(*nth, env.body)?.map(Cow::Borrowed)),
-            Expr::Message(nth) => {
-                Ok(env.simple.message.read(*nth, env.message)?.map(Cow::Borrowed))
-            }
+            Expr::Body(nth) => Ok(env.body.read(*nth)?.map(Seen::value)),
+            Expr::Message(nth) => Ok(env.message.read(*nth)?.map(Seen::value)),
             Expr::Part(of, Path { steps, optional }) => {
                 let steps = steps.iter().zip(optional);
                 match some!(of.value(env, input)) {
@@ -185,9 +131,9 @@ impl Expr {
             }
             Expr::Object(members) => {
                 let mut entries = Entries::default();
-                let values = some!(all(members.iter().map(|(_, value)| value), env, input));
-                for ((key, _), value) in members.iter().zip(values) {
-                    entries.insert(key.as_str().into(), value);
+                let values = some!(all(members.iter().map(|member| &member.value), env, input));
+                for (member, value) in members.iter().zip(values) {
+                    entries.insert(member.key.as_str().into(), value);
                 }
                 owned(Value::object(entries))
             }
@@ -242,8 +188,14 @@ impl Expr {
                 op.run(&*left, &*right)
             }
             Expr::CompareLiteral(left, op, right) => {
-                let left = some!(left.value(env, input));
-                op.run(&right.order(&left)?, &Ordering::Equal)
+                let order = match left.seen(env) {
+                    Some(seen) => right.order_of(some!(seen))?,
+                    None => {
+                        let left = some!(left.value(env, input));
+                        right.order(&left)?
+                    }
+                };
+                op.run(&order, &Ordering::Equal)
             }
             Expr::Logic(left, decides, right) => {
                 let left = some!(left.truth(env, input));
@@ -267,6 +219,11 @@ impl Expr {
                 some!(right.truth(env, &left))
             }
             Expr::In(of, ones) => {
+                if let Some(seen) = of.seen(env)
+                    && ones.iter().all(|one| matches!(one, Expr::Literal(_)))
+                {
+                    return is_one_of(some!(seen), ones).map(Some);
+                }
                 let of = some!(of.value(env, input));
                 for one in ones {
                     let is_equal = match one {
@@ -287,8 +244,21 @@ impl Expr {
                     _ => return Err(Undecided),
                 },
             },
-            other => some!(other.value(env, input)).as_bool(),
+            other => match other.seen(env) {
+                Some(seen) => some!(seen).is_true(),
+                None => some!(other.value(env, input)).as_bool(),
+            },
         }))
+    }
+
+    /// The part of a message that this is, if it is one.
+    #[inline]
+    fn seen<'e>(&'e self, env: &Env<'e>) -> Option<Found<Seen<'e>>> {
+        match self {
+            Expr::Body(nth) => Some(env.body.read(*nth)),
+            Expr::Message(nth) => Some(env.message.read(*nth)),
+            _ => None,
+        }
     }
 
     /// Writes the result inside of so many objects. What is written means nothing if there is none.
@@ -303,14 +273,13 @@ impl Expr {
             Expr::Object(members) if depth < DEPTH_MAX => {
                 out.push(b'{');
                 let mut is_whole = true;
-                for (nth, (key, value)) in members.iter().enumerate() {
+                for (nth, member) in members.iter().enumerate() {
                     if nth > 0 {
                         out.push(b',');
                     }
-                    write::string(out, key);
-                    out.push(b':');
+                    out.extend_from_slice(&member.written);
                     // The others may be errors nevertheless.
-                    is_whole &= value.write(env, input, out, depth + 1)?.is_some();
+                    is_whole &= member.value.write(env, input, out, depth + 1)?.is_some();
                 }
                 out.push(b'}');
                 return Ok(is_whole.then_some(()));
@@ -329,13 +298,37 @@ impl Expr {
             }
             _ => {}
         }
-        let value = some!(self.value(env, input));
+        let value = match self.seen(env) {
+            None => some!(self.value(env, input)),
+            Some(seen) => match some!(seen) {
+                Seen::Value(value) => Cow::Borrowed(value),
+                Seen::Number(text) => return put(out, &[text]),
+                Seen::Text(text) => return put(out, &[b"\"", text, b"\""]),
+            },
+        };
         if value.weight().depth + depth > DEPTH_MAX {
             return Err(Undecided);
         }
         let written = write::append(&value, out, RESULT_BYTES_MAX);
         written.map(Some).map_err(|_: Unwritable| Undecided)
     }
+}
+
+/// Adds what is JSON already.
+fn put(out: &mut Vec<u8>, texts: &[&[u8]]) -> Found<()> {
+    texts.iter().for_each(|text| out.extend_from_slice(text));
+    if out.len() <= RESULT_BYTES_MAX { Ok(Some(())) } else { Err(Undecided) }
+}
+
+fn is_one_of(seen: Seen<'_>, ones: &[Expr]) -> Result<bool, Undecided> {
+    for one in ones {
+        if let Expr::Literal(literal) = one
+            && literal.order_of(seen)? == Ordering::Equal
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A value with a changed part, or without that part.
@@ -409,6 +402,16 @@ impl Literal {
         })
     }
 
+    /// The order of a part and this one, without making either where that is easy.
+    fn order_of(&self, seen: Seen<'_>) -> Result<Ordering, Undecided> {
+        match (seen, self) {
+            // The order of strings is that of their bytes.
+            (Seen::Text(seen), Literal::Text(text)) => Ok(seen.cmp(text.as_bytes())),
+            (Seen::Value(value), _) => self.order(value),
+            (seen, _) => self.order(&seen.value()),
+        }
+    }
+
     /// The order of a value and this one, without making this one.
     fn order(&self, value: &Value) -> Result<Ordering, Undecided> {
         Ok(match (value, self) {
@@ -423,46 +426,6 @@ impl Literal {
             (_, Literal::Int(_)) => value.cmp(&Value::Num(Number::Int(0))),
             // Of another type.
             (_, Literal::Text(_)) => value.rank().cmp(&super::value::STRING_RANK),
-        })
-    }
-}
-
-impl Function {
-    fn call(self, of: &Value, args: &[Value]) -> Result<Value, Undecided> {
-        let text = || match of {
-            Value::Str(text) => Ok(text),
-            _ => Err(Undecided),
-        };
-        Ok(match (self, args) {
-            (Function::Type, _) => Value::text(match of {
-                Value::Null => "null",
-                Value::Bool(_) => "boolean",
-                Value::Num(_) => "number",
-                Value::Str(_) => "string",
-                Value::Arr(_) => "array",
-                Value::Obj(_) => "object",
-            }),
-            (Function::Length, _) => known(natives::length(of))?,
-            (Function::ToString, _) => of.clone().into_string(),
-            (Function::ToJson, _) => write::text(of),
-            (Function::ToNumber, _) => known(natives::to_number(of.clone()))?,
-            (Function::StartsWith, [Value::Str(part)]) => text()?.starts_with(&**part).into(),
-            (Function::EndsWith, [Value::Str(part)]) => text()?.ends_with(&**part).into(),
-            (Function::Contains, [part]) => {
-                natives::contains(of, part).map_err(|_| Undecided)?.into()
-            }
-            (Function::Has, [key]) => known(natives::has(of, key))?,
-            (Function::Test, [Value::Str(regex), flags @ ..]) => {
-                let flags = match flags.first() {
-                    None | Some(Value::Null) => "",
-                    Some(Value::Str(flags)) => flags,
-                    _ => return Err(Undecided),
-                };
-                regexes::is_found(text()?, regex, flags).map_err(|_| Undecided)?.into()
-            }
-            (Function::Lowercase, _) => Value::text(text()?.to_ascii_lowercase()),
-            (Function::Uppercase, _) => Value::text(text()?.to_ascii_uppercase()),
-            _ => return Err(Undecided),
         })
     }
 }

@@ -6,7 +6,7 @@ use jaq_core::load::{self, Arena, File, Loader, parse};
 use jaq_core::{Compiler, Ctx, DataT, Exn, Filter, Lut, Vars, compile, data::HasLut};
 
 use super::budget::{self, Limit};
-use super::evaluate::Undecided;
+use super::glimpse::Undecided;
 use super::needs;
 use super::read::{Wanted, read};
 use super::simple::Simple;

@@ -22,6 +22,10 @@ mod budget;
 #[cfg(feature = "transform")]
 mod evaluate;
 #[cfg(feature = "transform")]
+mod functions;
+#[cfg(feature = "transform")]
+mod glimpse;
+#[cfg(feature = "transform")]
 mod language;
 #[cfg(feature = "transform")]
 mod natives;
@@ -59,8 +63,8 @@ use without as language;
 
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(test)]
 #[cfg(feature = "transform")]
+#[cfg(test)]
 mod simple_tests;
 #[cfg(test)]
 #[cfg(feature = "transform")]

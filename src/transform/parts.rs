@@ -4,6 +4,8 @@
 //! repeated key the last value counts, what is not there is null, and a step into a value that has no parts is
 //! an error, which is noted and not raised, since the program may never look there.
 
+use std::ops::Range;
+
 use super::scan::{NotJson, Reader, Wrong};
 use super::value::Value;
 
@@ -19,6 +21,10 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum Part {
     Found(Value),
+    /// A number, by its place in the text: most are only compared or written.
+    Number(Range<usize>),
+    /// A string that is ASCII and has no escapes, by its place in the text.
+    Text(Range<usize>),
     /// The step with this number has no meaning there, such as that to a key of a number.
     Wrong(usize),
 }
@@ -155,20 +161,21 @@ impl Reader<'_> {
     /// Finds the parts of a value, `depth` lists and objects deep, which is as many steps.
     fn parts(&mut self, tree: &Tree, depth: u32, found: &mut [Part]) -> Result<(), Wrong> {
         if let Some(place) = tree.ends.and_then(|ends| found.get_mut(ends)) {
-            *place = Part::Found(self.value(depth)?);
+            *place = self.part(depth)?;
             return Ok(());
         }
         let wrong = || Part::Wrong(depth as usize);
-        match self.peek() {
+        if depth > 0 && matches!(self.peek(), Some(b'{' | b'[')) {
             // An earlier value of the same key does not count.
+            tree.set_below(found, &null);
+        }
+        match self.peek() {
             Some(b'{') => {
                 tree.items.iter().for_each(|(_, tree)| tree.set(found, &wrong));
-                tree.keys.iter().for_each(|(_, tree)| tree.set(found, &null));
                 self.parts_of_object(tree, depth + 1, found)
             }
             Some(b'[') => {
                 tree.keys.iter().for_each(|(_, tree)| tree.set(found, &wrong));
-                tree.items.iter().for_each(|(_, tree)| tree.set(found, &null));
                 self.parts_of_list(tree, depth + 1, found)
             }
             Some(b'n') => {
@@ -179,6 +186,19 @@ impl Reader<'_> {
                 tree.set_below(found, &wrong);
                 self.skip(depth)
             }
+        }
+    }
+
+    /// A part that ends here.
+    fn part(&mut self, depth: u32) -> Result<Part, Wrong> {
+        let from = self.at;
+        match self.peek() {
+            Some(b'"') if self.skip_plain_string() => Ok(Part::Text(from + 1..self.at - 1)),
+            Some(b'-' | b'0'..=b'9') => {
+                self.skip_number()?;
+                Ok(Part::Number(from..self.at))
+            }
+            _ => self.value(depth).map(Part::Found),
         }
     }
 

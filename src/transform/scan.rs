@@ -288,7 +288,7 @@ impl<'t> Reader<'t> {
         std::str::from_utf8(text).map_err(|_| Wrong::Digit)
     }
 
-    fn skip_number(&mut self) -> Result<(), Wrong> {
+    pub(super) fn skip_number(&mut self) -> Result<(), Wrong> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }

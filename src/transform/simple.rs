@@ -66,7 +66,7 @@ pub(super) enum Expr {
     Negate(Box<Expr>),
     List(Vec<Expr>),
     /// Members with different keys.
-    Object(Vec<(String, Expr)>),
+    Object(Vec<Member>),
     Text(Vec<Expr>),
     /// True if one of them is equal to the first.
     In(Box<Expr>, Vec<Expr>),
@@ -78,6 +78,14 @@ pub(super) enum Expr {
     Call(Function, Box<Expr>, Vec<Expr>),
     Nothing,
     Error,
+}
+
+/// A member of an object.
+pub(super) struct Member {
+    pub(super) key: String,
+    /// The key and a colon, as JSON.
+    pub(super) written: Vec<u8>,
+    pub(super) value: Expr,
 }
 
 /// What becomes of a part of a value.

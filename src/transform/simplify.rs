@@ -5,9 +5,9 @@ use jaq_core::load::{self, lex::StrPart};
 use jaq_core::ops::Cmp;
 use jaq_core::path::{Opt, Part};
 
-use super::MESSAGE;
 use super::parts::{Parts, Step};
-use super::simple::{Change, Expr, Function, Literal, Path, Read, Simple, Source};
+use super::simple::{Change, Expr, Function, Literal, Member, Path, Read, Simple, Source};
+use super::{MESSAGE, write};
 
 /// Deepest nesting of a simple program: it is evaluated and dropped by recursion.
 const DEPTH_MAX: usize = 200;
@@ -249,7 +249,9 @@ impl Compiler {
 
     /// What a term such as `.tags[]` has the items of.
     fn items(&mut self, term: &Tree<'_>, scope: Scope) -> Option<Expr> {
-        let Term::Path(of, path) = term else { return None };
+        let Term::Path(of, path) = term else {
+            return None;
+        };
         let ((Part::Range(None, None), Opt::Essential), path) = path.0.split_last()? else {
             return None;
         };
@@ -269,12 +271,14 @@ impl Compiler {
         &mut self,
         entries: &[(Tree<'_>, Option<Tree<'_>>)],
         scope: Scope,
-    ) -> Option<Vec<(String, Expr)>> {
-        let mut members: Vec<(String, Expr)> = Vec::new();
+    ) -> Option<Vec<Member>> {
+        let mut members: Vec<Member> = Vec::new();
         for (key, value) in entries {
-            let Term::Str(None, key) = key else { return None };
+            let Term::Str(None, key) = key else {
+                return None;
+            };
             let key = literal(key)?;
-            if members.iter().any(|(one, _)| *one == key) {
+            if members.iter().any(|one| one.key == key) {
                 return None;
             }
             let path = || Path { steps: vec![Step::Key(key.clone())], optional: vec![false] };
@@ -284,7 +288,10 @@ impl Compiler {
                 (None, Scope::Body) => Expr::Body(number_of(&mut self.body, path())),
                 (None, Scope::Piped) => Expr::Part(Box::new(Expr::Input), path()),
             };
-            members.push((key, value));
+            let mut written = Vec::new();
+            write::string(&mut written, &key);
+            written.push(b':');
+            members.push(Member { key, written, value });
         }
         Some(members)
     }
