@@ -88,6 +88,14 @@ impl Maker {
                 format!("{}\"{key}\"{}:{}", self.blank(), self.blank(), self.json(depth))
             })
             .collect();
+        let mut entries = entries;
+        if self.is_one_in(3)
+            && let Some(first) = entries.first()
+        {
+            // The same key once more.
+            let (key, _) = first.split_once(':').unwrap();
+            entries.push(format!("{key}:{}", self.json(depth)));
+        }
         format!("{{{}}}", entries.join(","))
     }
 
@@ -267,7 +275,7 @@ fn compare(seed: u64, asked: &Asked) {
     let mut maker = Maker(Rng::with_seed(seed));
     let depth = maker.0.u32(..4);
     let text = maker.term(depth);
-    let program = Program::compile(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let program = program(&text);
     let compiled = &program.compiled;
     let message = maker.object(2);
     for _ in 0..40 {
@@ -305,6 +313,42 @@ fn simple_programs_are_what_the_interpreter_makes_of_them() {
         assert!(although * 20 < not, "{although} of {not}");
     })
     .unwrap();
+}
+
+#[test]
+fn the_last_value_of_a_repeated_key_counts() {
+    on_large_stack(|| {
+        for body in [
+            r#"{"a":{"b":1},"a":{}}"#,
+            r#"{"a":{"b":1},"a":{"c":1}}"#,
+            r#"{"a":{"b":1},"a":null}"#,
+            r#"{"a":{"b":1},"a":2}"#,
+            r#"{"a":{"b":1},"a":[2]}"#,
+            r#"{"a":[{"b":1}],"a":[]}"#,
+            r#"{"a":[{"b":1}],"a":{"b":2}}"#,
+            r#"{"a":2,"a":{"b":{"c":3},"b":4}}"#,
+            r#"{"\u0061":{"b":1},"a":{"\u0062":"x"}}"#,
+            r#"{"a":{"b":1,"b":{}},"A":1}"#,
+        ] {
+            for text in
+                [".a.b", ".a.b?", ".a[0]?", ".a[0].b?", ".a.b.c?", "[.a, .a.b?]", "{b: .a.b}"]
+            {
+                let compiled = program(text);
+                let input = Input { body: body.as_bytes(), message: None };
+                let ours = compiled.compiled.simply_reshape(input);
+                let theirs = compiled.compiled.interpreted_reshape(input);
+                assert_eq!(ours, theirs.ok(), "{text} of {body}");
+                let ours = compiled.compiled.simply_keeps(input);
+                let theirs = compiled.compiled.interpreted_keeps(input);
+                assert_eq!(ours, theirs.ok(), "{text} of {body}");
+            }
+        }
+    })
+    .unwrap();
+}
+
+fn program(text: &str) -> Program {
+    Program::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 #[test]
