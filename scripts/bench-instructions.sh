@@ -55,10 +55,12 @@ sink() {
 # Those of the sinks benchmark.
 columns='seq = { from = "/seq", type = "integer" }, id = { from = "/user/id" }, amount = { from = "/amount", type = "numeric" }, paid = { from = "/paid", type = "boolean" }, note = { from = "/note" }'
 where="where = '.paid != null'"
+# The same for the interpreter: a variable makes it a program that is not simple.
+interpreted="where = '.paid | . as \$paid | \$paid != null'"
 cases=("$@")
 ((${#cases[@]})) || cases=('text 12 B' 'text 256 B' 'json 256 B' 'json 64 KiB' 'binary 12 B'
   'properties and text 12 B' chunk-to-ndjson chunk-to-columns file sqlite sqlite-columns parquet
-  null-where file-where sqlite-columns-where file-map)
+  null-where file-where file-where-interpreted sqlite-columns-where file-map file-map-interpreted)
 printf '%-28s%10s\n' '' 'instructions per message'
 for case in "${cases[@]}"; do
   case $case in
@@ -67,10 +69,16 @@ for case in "${cases[@]}"; do
     sqlite-columns) sink sqlite-columns "{ type = \"sqlite\", path = \"out.db\", columns = { $columns } }" ;;
     null-where) sink null-where '{ type = "null" }' "$where" ;;
     file-where) sink file-where '{ type = "file", dir = "out" }' "$where" ;;
+    file-where-interpreted)
+      sink file-where-interpreted '{ type = "file", dir = "out" }' "$interpreted"
+      ;;
     sqlite-columns-where)
       sink sqlite-columns-where "{ type = \"sqlite\", path = \"out.db\", columns = { $columns } }" "$where"
       ;;
     file-map) sink file-map '{ type = "file", dir = "out" }' "map = '{seq, id: .user.id, amount}'" ;;
+    file-map-interpreted)
+      sink file-map-interpreted '{ type = "file", dir = "out" }' "map = '{seq, id: (.user | . as \$user | \$user.id), amount}'"
+      ;;
     parquet) sink parquet '{ type = "object", url = "out" }' ;;
     *) lines "$case" ;;
   esac

@@ -232,7 +232,7 @@ fn no_parts(value: Value) -> Failed {
 }
 
 /// Place of an index in a list; negative ones count from its end. `None` before its beginning.
-fn place(index: i64, length: usize) -> Option<usize> {
+pub(super) fn place(index: i64, length: usize) -> Option<usize> {
     match usize::try_from(index) {
         Ok(index) => Some(index),
         Err(_) => length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?),

@@ -21,7 +21,7 @@ pub(super) const BASE_BYTES: u64 = 16 << 20;
 pub(super) const PER_BYTE: u64 = 128;
 
 /// What one step counts for.
-const STEP_BYTES: u64 = 64;
+pub(super) const STEP_BYTES: u64 = 64;
 
 /// Most of the stack that a program may use. The rest is for dropping what it has built, which is
 /// recursive too.
@@ -56,6 +56,7 @@ pub(super) struct Spent;
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
     static FLOOR: Cell<usize> = const { Cell::new(0) };
+    static MESSAGE: Cell<u64> = const { Cell::new(0) };
     static REACHED: Cell<Option<Limit>> = const { Cell::new(None) };
 }
 
@@ -63,7 +64,13 @@ thread_local! {
 pub(super) fn start(body_bytes: usize) {
     LEFT.set(BASE_BYTES + PER_BYTE * body_bytes as u64);
     REACHED.set(None);
+    MESSAGE.set(message().wrapping_add(1));
     FLOOR.set(here().saturating_sub(STACK_BYTES_MAX));
+}
+
+/// Number of the run since the thread began, for what is counted once in each.
+pub(super) fn message() -> u64 {
+    MESSAGE.get()
 }
 
 /// The limit that was reached since the start.

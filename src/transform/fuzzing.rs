@@ -24,8 +24,25 @@ fn run(program: &str, body: &[u8]) {
     // The same again: the result depends on nothing else.
     assert_eq!(kept, program.keeps(input));
     assert_eq!(shaped, program.reshape(input));
+    #[cfg(feature = "transform")]
+    agrees(&program, input);
     if let Ok(Some(made)) = shaped {
         let parsed: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(&made);
         assert!(parsed.is_ok(), "{:?} made {:?}", program, String::from_utf8_lossy(&made));
     }
+}
+
+/// A simple program has the interpreter's results, unless the interpreter reaches its limit, which it does sooner.
+#[cfg(feature = "transform")]
+fn agrees(program: &Program, input: Input<'_>) {
+    fn compare<T: PartialEq + std::fmt::Debug>(ours: Option<T>, theirs: Result<T, super::Failure>) {
+        match (ours, theirs) {
+            (Some(ours), Ok(theirs)) => assert_eq!(ours, theirs),
+            (Some(ours), Err(failure)) => assert!(failure.is_over_limit, "{ours:?}: {failure}"),
+            (None, _) => {}
+        }
+    }
+    let compiled = &program.compiled;
+    compare(compiled.simply_keeps(input), compiled.interpreted_keeps(input));
+    compare(compiled.simply_reshape(input), compiled.interpreted_reshape(input));
 }

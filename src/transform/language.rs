@@ -6,8 +6,11 @@ use jaq_core::load::{self, Arena, File, Loader, parse};
 use jaq_core::{Compiler, Ctx, DataT, Exn, Filter, Lut, Vars, compile, data::HasLut};
 
 use super::budget::{self, Limit};
+use super::glimpse::Undecided;
 use super::needs;
 use super::read::{Wanted, read};
+use super::simple::Simple;
+use super::simplify::{self, Use};
 use super::value::Value;
 use super::write::{Unwritable, write};
 use super::{
@@ -37,6 +40,10 @@ impl<'a> HasLut<'a, Jq> for Counted<'a> {
 
 pub(super) struct Compiled {
     filter: Filter<Jq>,
+    /// The same for `where`, if it needs no interpreter.
+    test: Option<Simple>,
+    /// The same for `map`, if it needs no interpreter.
+    shape: Option<Simple>,
     /// What it reads of the body.
     wanted: Wanted,
     wants_message: bool,
@@ -111,7 +118,8 @@ fn compile_here(text: &str) -> Result<Compiled, NoProgram> {
             first(text, errors.map(|error| of_compile(text, error)))
         })?;
     let wants_message = text.contains(MESSAGE);
-    Ok(Compiled { filter, wanted: needs::of(text), wants_message })
+    let (test, shape) = (simplify::of(text, Use::Truth), simplify::of(text, Use::Value));
+    Ok(Compiled { filter, test, shape, wanted: needs::of(text), wants_message })
 }
 
 /// The error that stands first in the text.
@@ -198,13 +206,43 @@ impl Compiled {
     }
 
     pub(super) fn keeps(&self, input: Input<'_>) -> Result<bool, Failure> {
+        self.simply_keeps(input).map_or_else(|| self.interpreted_keeps(input), Ok)
+    }
+
+    pub(super) fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
+        self.simply_reshape(input).map_or_else(|| self.interpreted_reshape(input), Ok)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_simple_test(&self) -> bool {
+        self.test.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_simple_shape(&self) -> bool {
+        self.shape.is_some()
+    }
+
+    /// As [`Compiled::keeps`], without the interpreter. `None` if it has to be asked.
+    pub(super) fn simply_keeps(&self, input: Input<'_>) -> Option<bool> {
+        let test = self.test.as_ref()?;
+        attempt(input, || test.keeps(input))
+    }
+
+    /// As [`Compiled::reshape`], without the interpreter. `None` if it has to be asked.
+    pub(super) fn simply_reshape(&self, input: Input<'_>) -> Option<Option<Vec<u8>>> {
+        let shape = self.shape.as_ref()?;
+        attempt(input, || shape.reshape(input))
+    }
+
+    pub(super) fn interpreted_keeps(&self, input: Input<'_>) -> Result<bool, Failure> {
         let several =
             "it has more than one result, and a message is kept or not: use any(…) or all(…)";
         self.run(input, several, |result| Ok(jaq_core::ValT::as_bool(&result)))
             .map(Option::unwrap_or_default)
     }
 
-    pub(super) fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) fn interpreted_reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
         let several = "it has more than one result, and a message becomes one message: put them into a \
                        list, as in [ … ], or use first(…)";
         self.run(input, several, |result| {
@@ -263,6 +301,16 @@ impl Compiled {
             )),
         }
     }
+}
+
+/// The result of a simple program. `None` if it is an error or over a limit.
+fn attempt<T>(input: Input<'_>, run: impl FnOnce() -> Result<T, Undecided>) -> Option<T> {
+    if input.body.len() > BODY_BYTES_MAX {
+        return None;
+    }
+    budget::start(input.body.len());
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    ran.ok()?.ok().filter(|_| budget::reached().is_none())
 }
 
 fn failed(what: String) -> Failure {

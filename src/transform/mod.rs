@@ -20,6 +20,12 @@ mod arithmetic;
 #[cfg(feature = "transform")]
 mod budget;
 #[cfg(feature = "transform")]
+mod evaluate;
+#[cfg(feature = "transform")]
+mod functions;
+#[cfg(feature = "transform")]
+mod glimpse;
+#[cfg(feature = "transform")]
 mod language;
 #[cfg(feature = "transform")]
 mod natives;
@@ -30,9 +36,19 @@ mod number;
 #[cfg(feature = "transform")]
 mod order;
 #[cfg(feature = "transform")]
+mod parts;
+#[cfg(feature = "transform")]
+mod pike;
+#[cfg(feature = "transform")]
 mod read;
 #[cfg(feature = "transform")]
 mod regexes;
+#[cfg(feature = "transform")]
+mod scan;
+#[cfg(feature = "transform")]
+mod simple;
+#[cfg(feature = "transform")]
+mod simplify;
 #[cfg(feature = "transform")]
 mod times;
 #[cfg(feature = "transform")]
@@ -47,6 +63,9 @@ use without as language;
 
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "transform")]
+#[cfg(test)]
+mod simple_tests;
 #[cfg(test)]
 #[cfg(feature = "transform")]
 mod tests;

@@ -84,7 +84,7 @@ fn range<'a>(from: Value, to: Value, by: Value) -> impl Iterator<Item = ValX<'a,
     })
 }
 
-fn length(value: &Value) -> ValR<Value> {
+pub(super) fn length(value: &Value) -> ValR<Value> {
     Ok(match value {
         Value::Null => Value::from(0_usize),
         Value::Num(number) if number.as_f64() < 0.0 => Value::Num(number.clone().negated()),
@@ -99,8 +99,11 @@ fn length(value: &Value) -> ValR<Value> {
     })
 }
 
+/// What a round of a loop over a list counts for.
+const ROUND_BYTES: u64 = 4;
+
 /// As deep as values are.
-fn contains(whole: &Value, part: &Value) -> Result<bool, Failed> {
+pub(super) fn contains(whole: &Value, part: &Value) -> Result<bool, Failed> {
     if is_spent() || !take(16) {
         return Ok(false);
     }
@@ -112,7 +115,13 @@ fn contains(whole: &Value, part: &Value) -> Result<bool, Failed> {
             for item in part.items() {
                 let mut is_in = false;
                 for one in whole.items() {
-                    is_in = is_in || (one.rank() == item.rank() && contains(one, item)?);
+                    if !take(ROUND_BYTES) {
+                        return Ok(false);
+                    }
+                    if one.rank() == item.rank() && contains(one, item)? {
+                        is_in = true;
+                        break;
+                    }
                 }
                 if !is_in {
                     return Ok(false);
@@ -138,7 +147,7 @@ fn contains(whole: &Value, part: &Value) -> Result<bool, Failed> {
     })
 }
 
-fn has(value: &Value, key: &Value) -> ValR<Value> {
+pub(super) fn has(value: &Value, key: &Value) -> ValR<Value> {
     Ok(match (value, key) {
         (Value::Obj(object), Value::Str(key)) => object.entries().contains_key(key).into(),
         (Value::Arr(list), Value::Num(number)) => {
@@ -157,7 +166,7 @@ fn from_json(value: Value) -> ValR<Value> {
     }
 }
 
-fn to_number(value: Value) -> ValR<Value> {
+pub(super) fn to_number(value: Value) -> ValR<Value> {
     match &value {
         Value::Num(_) => Ok(value),
         Value::Str(text) if !take(text.len() as u64) => Ok(Value::Null),

@@ -10,6 +10,7 @@ use jaq_core::load::{self, lex::StrPart};
 use jaq_core::path::{Opt, Part};
 
 use super::read::Wanted;
+use super::simplify::literal;
 
 /// Functions whose arguments get the same input, and that do not look at it themselves.
 const TRANSPARENT: &[(&str, usize)] =
@@ -97,15 +98,4 @@ fn selects(term: &Term<&str>) -> bool {
         Term::Call("select", args) => args.len() == 1,
         _ => false,
     }
-}
-
-fn literal(parts: &[StrPart<&str, Term<&str>>]) -> Option<String> {
-    parts.iter().try_fold(String::new(), |mut text, part| {
-        match part {
-            StrPart::Str(part) => text.push_str(part),
-            StrPart::Char(char) => text.push(*char),
-            StrPart::Term(_) => return None,
-        }
-        Some(text)
-    })
 }

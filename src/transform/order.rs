@@ -6,13 +6,19 @@ use std::rc::Rc;
 use super::budget::{is_spent, take};
 use super::value::Value;
 
+/// What a comparison counts for: a list is sorted by many.
+const COMPARISON_BYTES: u64 = 1;
+
 impl Ord for Value {
     fn cmp(&self, other: &Value) -> Ordering {
         match (self, other) {
-            (Value::Num(left), Value::Num(right)) => left.order(right),
+            (Value::Num(left), Value::Num(right)) => {
+                take(COMPARISON_BYTES);
+                left.order(right)
+            }
             (Value::Str(left), Value::Str(right)) => {
                 // When nothing is left, the result is not used.
-                take(left.len().min(right.len()) as u64 / 16);
+                take(COMPARISON_BYTES + left.len().min(right.len()) as u64 / 16);
                 left.cmp(right)
             }
             (Value::Arr(left), Value::Arr(right)) => {

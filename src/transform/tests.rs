@@ -243,6 +243,53 @@ fn every_program_ends() {
     }
 }
 
+/// One message cannot keep its consumer for long, also by functions with loops of their own.
+#[test]
+fn loops_inside_of_functions_are_counted() {
+    let comments = format!("{{\"a\": \"{}\"}}", "/*".repeat(20_000));
+    let lists =
+        format!("{{\"a\": [{}\"\"], \"b\": [{}\"\"]}}", "0,".repeat(9_000), "\"\",".repeat(9_000));
+    for (text, body) in [
+        // Each search for the next match looks for the end of the comment up to the end of the text.
+        (r#".a | gsub("/\\*.*?\\*/|."; "")"#, &comments),
+        (r#".a | [match("/\\*.*?\\*/|."; "g")] | length"#, &comments),
+        (r#".a | test("(/\\*.*?\\*/|.)+x")"#, &format!("{{\"a\": \"{}\"}}", "/*".repeat(1_000))),
+        (".b as $b | .a | contains($b)", &lists),
+    ] {
+        let ended = on_large_stack(|| program(text).reshape(input(body))).unwrap();
+        let over = ended.as_ref().is_err_and(|failure| failure.is_over_limit);
+        assert_eq!(over, !text.contains("test"), "{text}: {ended:?}");
+    }
+}
+
+/// What a message may take does not depend on the messages before.
+#[test]
+fn compiled_expressions_are_counted_for_each_message() {
+    // As many as fit into the budget of a small message, and one more.
+    let patterns = |count: usize| {
+        let patterns: Vec<_> = (0..count).map(|nth| format!("\"a{nth}\"")).collect();
+        format!("[{}]", patterns.join(","))
+    };
+    let compiled = program("[.[] as $p | \"a\" | test($p)] | length");
+    let (mut fits, mut is_over) = (0, 1_000);
+    on_large_stack(|| {
+        while fits + 1 < is_over {
+            let count = usize::midpoint(fits, is_over);
+            match compiled.reshape(input(&patterns(count))) {
+                Ok(_) => fits = count,
+                Err(_) => is_over = count,
+            }
+        }
+        // With all of the last ones in the cache.
+        for _ in 0..3 {
+            assert!(compiled.reshape(input(&patterns(fits))).is_ok(), "{fits}");
+            assert!(compiled.reshape(input(&patterns(is_over))).is_err(), "{is_over}");
+        }
+    })
+    .unwrap();
+    assert!((100..1_000).contains(&fits), "{fits}");
+}
+
 #[test]
 fn a_limit_is_not_caught_and_the_next_message_has_its_own() {
     let compiled = program("if . == 1 then try (def f: f; f) catch 2 else . end");

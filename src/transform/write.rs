@@ -16,8 +16,18 @@ pub(super) enum Unwritable {
 /// Writes a value of at most so many bytes.
 pub(super) fn write(value: &Value, bytes_max: usize) -> Result<Vec<u8>, Unwritable> {
     let mut out = Vec::with_capacity(128);
-    Writer { out: &mut out, bytes_max, names_numbers: false }.value(value)?;
+    append(value, &mut out, bytes_max)?;
     Ok(out)
+}
+
+/// Adds a value to a text that may have so many bytes then.
+pub(super) fn append(value: &Value, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), Unwritable> {
+    Writer { out, bytes_max, names_numbers: false }.value(value)
+}
+
+/// Adds a string to a text.
+pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+    Writer { out, bytes_max: usize::MAX, names_numbers: false }.string(text);
 }
 
 /// The text of a value for the program itself, which is counted.
