@@ -316,7 +316,7 @@ async fn run(seed: u64) {
 
 #[tokio::test]
 async fn each_record_is_in_one_object_by_chance() {
-    let runs = std::env::var("RILLWAY_OBJECT_SIMULATIONS").map_or(300, |n| n.parse().unwrap());
+    let runs = std::env::var("RILLWAY_OBJECT_SIMULATIONS").map_or(100, |n| n.parse().unwrap());
     if let Ok(seed) = std::env::var("SEED") {
         return run(seed.parse().unwrap()).await;
     }
