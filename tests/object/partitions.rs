@@ -66,7 +66,7 @@ async fn read_by_others() -> Result<(), Unavailable> {
             json!({ "i": i, "n": i / 10 % 2, "customer": { "region": VALUES[nth] } })
         }
         // An empty one, and none.
-        _ if i.is_multiple_of(20) => json!({ "i": i, "n": 0, "customer": { "region": "" } }),
+        _ if (i / 10).is_multiple_of(2) => json!({ "i": i, "n": 0, "customer": { "region": "" } }),
         _ => json!({ "i": i, "n": 1 }),
     };
     let total = 1_000;
@@ -82,7 +82,8 @@ async fn read_by_others() -> Result<(), Unavailable> {
     // In the table, `n` is a column that moves into the path.
     let columns = "partition_by = [\"/customer/region\", \"n\"], \
                    columns = { i = { from = \"/i\", type = \"integer\" }, n = { from = \"/n\", type = \"integer\" } }";
-    let lines = "partition_by = [\"/customer/region\"], format = \"ndjson\", compression = \"none\"";
+    let lines =
+        "partition_by = [\"/customer/region\"], format = \"ndjson\", compression = \"none\"";
     let consumers = consumer("table", columns) + &consumer("lines", lines);
     let home = Home::new(&broker.uri(), &consumers);
     let checked = home.command(&["check"]).output().unwrap();
@@ -116,7 +117,11 @@ async fn read_by_others() -> Result<(), Unavailable> {
         table.display()
     );
     assert_eq!(duckdb::ask(&by_n)?, [[0]], "a value in the path is that of the message");
-    assert_eq!(sorted(by_pyarrow(&table)?), expected);
+    // pyarrow takes the text of Hive's null folder for null, however it is escaped.
+    let is_kept = |row: &Vec<Value>| row[0] != "__HIVE_DEFAULT_PARTITION__" && !row[0].is_null();
+    let mut expected: Vec<Vec<Value>> = expected.into_iter().filter(is_kept).collect();
+    expected.push(vec![Value::Null, json!(total / 5)]);
+    assert_eq!(sorted(by_pyarrow(&table)?), sorted(expected));
 
     // The objects of a commit lie between each other; `verify` reads them by their offsets.
     for name in ["table", "lines"] {
@@ -140,7 +145,7 @@ async fn folders_of_any_value_are_read_by_duckdb_and_pyarrow() {
 fn consumer(stream: &str, place: &str, modulus: u64) -> String {
     format!(
         "[[consumer]]\nname = \"archiver\"\nstream = \"{stream}\"\nstart = \"first\"\n\
-         map = '. + {{region: \"r\\(.i * .i % {modulus})\", by: {modulus}}}'\n\
+         map = '. + {{region: \"r\\((.i * .i) % {modulus})\", by: {modulus}}}'\n\
          batch = {{ max_messages = 40, max_age = \"20ms\" }}\n\
          commit = {{ every_messages = 100, every = \"100ms\" }}\n\
          restart = {{ min_backoff = \"10ms\", max_backoff = \"100ms\" }}\n\

@@ -19,7 +19,8 @@ use crate::sink::SinkError;
 use crate::sink::audit::cells::RowJudge;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
-    AuditError, Auditor, Found, Judge, Kept, Maker, Order, Sides, Span, Stop, Turner, times, turning,
+    AuditError, Auditor, Found, Judge, Kept, Maker, Order, Sides, Span, Stop, Turner, times,
+    turning,
 };
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 

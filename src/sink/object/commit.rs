@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn what_is_packed_is_found_again_and_damage_is_noticed() {
         let checkpoint = Checkpoint { offset: Offset(20), chunk: None };
-        let objects = vec![object("r=a", 7, b"one\n"), object("r=b", 3, b""), object("r=\n", 9, b"\n\n")];
+        let objects =
+            vec![object("r=a", 7, b"one\n"), object("r=b", 3, b""), object("r=\n", 9, b"\n\n")];
         let commit = Commit::new(objects.clone(), checkpoint).unwrap();
         assert_eq!((commit.first_offset().0, commit.last_offset().0, commit.records()), (3, 14, 6));
         let packed = commit.packed.unwrap();

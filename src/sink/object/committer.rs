@@ -371,7 +371,9 @@ pub(super) async fn look(
 /// Checks that the folders have the names of those that exist, if any object does.
 async fn check_folders(store: &dyn Store, names: &Names, state: &State) -> Result<(), SinkError> {
     let now = names.partition_by.as_deref();
-    if state.has_folders_of(now) || (state.claim.is_none() && !store.any_below(&names.table).await?) {
+    if state.has_folders_of(now)
+        || (state.claim.is_none() && !store.any_below(&names.table).await?)
+    {
         return Ok(());
     }
     Err(state.other_folders(now, &store.place(&names.checkpoint)))

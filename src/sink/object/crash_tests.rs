@@ -24,7 +24,7 @@ use parquet::record::RowAccessor;
 use super::remote::Remote;
 use super::testing::{Disturbed, Interference};
 use super::*;
-use crate::sink::conformance::{STREAM, message, part};
+use crate::sink::conformance::{self, STREAM, message, part};
 use crate::types::column::{Column, ColumnType, OnMisfit};
 use crate::types::{Offset, StreamName};
 
@@ -88,7 +88,9 @@ fn options(life: u64, partitioned: bool, rotation: Rotation, open_max: usize) ->
     let (format, parts) = match life % 4 {
         0 => (Format::Ndjson(Packing::Plain), r#"["/region"]"#),
         1 => (columns(&["a", "b"]), r#"[{"name":"region","from":"/n"}]"#),
-        2 => (Format::Ndjson(Packing::Gzip { level: 1 }), r#"[{"name":"region","from":"/nowhere"}]"#),
+        2 => {
+            (Format::Ndjson(Packing::Gzip { level: 1 }), r#"[{"name":"region","from":"/nowhere"}]"#)
+        }
         _ => (columns(&["b", "c"]), r#"["/region"]"#),
     };
     let parts: Vec<Part> = serde_json::from_str(parts).unwrap();
@@ -200,11 +202,8 @@ async fn die_at(partitioned: bool, first: i64, second: i64, takes_effect: bool) 
     for (life, left) in [(0, first), (1, second), (2, i64::MAX)] {
         let interference = Dies { left: AtomicI64::new(left), takes_effect };
         let store = Arc::new(Disturbed { inner: store(&memory), interference });
-        let rotation = Rotation {
-            records: 6 + 3 * life,
-            bytes: 1 << 20,
-            age: Duration::from_secs(300),
-        };
+        let rotation =
+            Rotation { records: 6 + 3 * life, bytes: 1 << 20, age: Duration::from_secs(300) };
         let options = options(life, partitioned, rotation, 3);
         let ended = live(store.clone(), &memory, &options, life, (&mut before, &what)).await;
         let is_dead = store.interference.left.load(Ordering::SeqCst) < 0;
@@ -323,4 +322,50 @@ async fn each_record_is_in_one_object_by_chance() {
     for seed in 0..runs {
         run(seed).await;
     }
+}
+
+/// An archive in which each message has a folder of its own.
+struct Apart(Arc<InMemory>);
+
+#[async_trait]
+impl conformance::Medium for Apart {
+    async fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
+        // No commit ends within a batch: the contract wants all of one or nothing.
+        let rotation = Rotation { records: 20, bytes: 1 << 20, age: Duration::from_secs(300) };
+        let open_max = 1_000_000;
+        let body = Part::Value(Column {
+            name: "b".to_owned(),
+            from: "body".parse().unwrap(),
+            kind: ColumnType::Text,
+            required: false,
+            on_misfit: OnMisfit::Null,
+        });
+        let partition_by = Some(Partitioning::new(&[body], &mut Vec::new(), open_max));
+        let options = ObjectOptions { partition_by, ..options(0, false, rotation, 1) };
+        Ok(Box::new(ObjectSink::on(store(&self.0), &options, STREAM.into(), "r".into()).await?))
+    }
+
+    async fn visible(&mut self) -> Option<Vec<u64>> {
+        let mut found = Vec::new();
+        let mut listed = self.0.list(Some(&object_store::path::Path::from(STREAM)));
+        while let Some(meta) = listed.next().await {
+            let path = meta.unwrap().location;
+            let bytes = self.0.get(&path).await.unwrap().bytes().await.unwrap();
+            let (_, rest) = path.filename().unwrap().split_once('-').unwrap();
+            let claim: u64 = rest.split_once('.').unwrap().0.parse().unwrap();
+            found.push((claim, offsets_in(path.as_ref(), bytes)));
+        }
+        found.sort();
+        Some(found.into_iter().flat_map(|(_, offsets)| offsets).collect())
+    }
+
+    fn owners(&self) -> conformance::Owners {
+        conformance::Owners::LastByFence
+    }
+}
+
+#[tokio::test]
+async fn the_contract_is_kept_with_a_folder_for_each_message() {
+    let told = conformance::all(|| Apart(Arc::new(InMemory::new()))).await.unwrap();
+    assert!(told.asked().contains(&"lets_one_owner_write"), "{:?}", told.not_asked());
 }

@@ -68,7 +68,10 @@ impl Declaration for ObjectSettings {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
         // Each open object beyond the first: a compressor, or the empty buffers of its columns.
-        let others = self.partition_by.as_ref().map_or(0, |_| u64::from(self.open_partitions).saturating_sub(1));
+        let others = self
+            .partition_by
+            .as_ref()
+            .map_or(0, |_| u64::from(self.open_partitions).saturating_sub(1));
         let more = match self.format {
             ObjectFormat::Parquet => others * columns_mib * OPEN_COLUMN_BYTES,
             ObjectFormat::Ndjson => others * (compressor_mib << 20),
@@ -157,7 +160,8 @@ impl ObjectSettings {
                 operation_max: self.request_timeout.0,
             },
         };
-        let mut columns = self.columns.as_ref().map(|columns| columns.0.clone()).unwrap_or_default();
+        let mut columns =
+            self.columns.as_ref().map(|columns| columns.0.clone()).unwrap_or_default();
         let open_max = usize::try_from(self.open_partitions).unwrap_or(usize::MAX);
         let partition_by = self
             .partition_by

@@ -172,12 +172,9 @@ impl Filling {
 
     /// Appends the records of a piece. With folders, all pieces up to some offset have to be appended before
     /// anything ends.
-    pub(super) fn append(
-        &mut self,
-        piece: Piece,
-        spare: &mut Spare,
-    ) -> Result<(), SinkError> {
-        let Piece { folder, first_offset, last_offset, records, checkpoint, mut content, .. } = piece;
+    pub(super) fn append(&mut self, piece: Piece, spare: &mut Spare) -> Result<(), SinkError> {
+        let Piece { folder, first_offset, last_offset, records, checkpoint, mut content, .. } =
+            piece;
         if self.open_max.is_none()
             && self.open.first().is_some_and(|open| open.folder != folder || self.is_full())
         {

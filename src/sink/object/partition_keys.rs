@@ -76,7 +76,8 @@ impl<'de> Deserialize<'de> for Part {
                 from.to_string()
             )));
         }
-        let (kind, on_misfit) = (ColumnType::Text, if required { OnMisfit::BadMessage } else { OnMisfit::Null });
+        let (kind, on_misfit) =
+            (ColumnType::Text, if required { OnMisfit::BadMessage } else { OnMisfit::Null });
         Ok(Part::Value(Column { name, from, kind, required, on_misfit }))
     }
 }

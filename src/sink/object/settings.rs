@@ -297,7 +297,7 @@ impl ObjectSettings {
         let rest = KEY_BYTES_MAX - KEY_REST_BYTES - FILE_NAME_BYTES_MAX;
         let prefix_max = rest.saturating_sub(parts.len() * (SEGMENT_BYTES_MAX + 1));
         if let Ok(ObjectPlace::Store(url)) = self.parsed_url()
-            && url.path().trim_matches('/').len() > prefix_max
+            && percent_decode_str(url.path().trim_matches('/')).count() > prefix_max
         {
             bad(
                 "url",

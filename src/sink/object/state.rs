@@ -370,7 +370,8 @@ mod tests {
 
     #[test]
     fn folders_are_the_same_by_their_names() {
-        let by = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let by =
+            |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let of = |names| State::begin("s".into(), "r".into(), Owner::new(), names);
         assert!(of(None).has_folders_of(None));
         assert!(of(None).has_folders_of(by(&["date", "hour"]).as_deref()));
@@ -379,7 +380,10 @@ mod tests {
         assert!(!of(by(&["region"])).has_folders_of(None));
         assert!(!of(by(&["region"])).has_folders_of(by(&["region", "date"]).as_deref()));
         let told = of(by(&["region"])).other_folders(None, "it").to_string();
-        assert!(told.contains("folders by region, and the configuration says date, hour"), "{told}");
+        assert!(
+            told.contains("folders by region, and the configuration says date, hour"),
+            "{told}"
+        );
         // An earlier version reads what it knows, and refuses what it does not.
         assert!(!of(None).may_have_staged() && of(by(&["date", "hour"])).may_have_staged());
     }
