@@ -184,7 +184,7 @@ async fn live(
         let until = (next + 5).min(RECORDS);
         sink.write(&batch(life, next..until)).await?;
         next = until;
-        if next % 2 == 0 {
+        if next.is_multiple_of(2) {
             sink.flush().await?;
             check(memory, sink.position().await?, before, what);
         }
