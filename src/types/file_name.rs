@@ -16,9 +16,6 @@ pub const KEY_BYTES_MAX: usize = 1024;
 /// Bytes of a key beyond the prefix and the stream's part: partitions, offset, claim, extension.
 pub const KEY_REST_BYTES: usize = 96;
 
-/// Length of `~` and the hash, which follow the beginning of a name that was too long.
-const HASH_BYTES: usize = 1 + 16;
-
 /// The name, shortened to `bytes_max` bytes if it is longer; the hash is of `whole`.
 pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
     if name.len() > bytes_max {
@@ -27,9 +24,17 @@ pub fn fitted(mut name: String, whole: &str, bytes_max: usize) -> String {
             keep -= 1;
         }
         name.truncate(keep);
-        name.push_str(&format!("~{:016x}", fnv1a(whole.as_bytes())));
+        name = shortened(&name, whole);
     }
     name
+}
+
+/// Bytes that [`shortened`] adds.
+pub const HASH_BYTES: usize = 1 + 16;
+
+/// The beginning of a name that was too long, with the hash of `whole`.
+pub fn shortened(beginning: &str, whole: &str) -> String {
+    format!("{beginning}~{:016x}", fnv1a(whole.as_bytes()))
 }
 
 /// Characters that are percent-encoded in a file name of two parts separated by `@`.

@@ -3,4 +3,5 @@
 
 pub(crate) mod archive;
 mod daemon;
+mod partitions;
 mod store;

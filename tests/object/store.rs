@@ -37,6 +37,7 @@ fn options(port: u16, prefix: &str) -> ObjectOptions {
             zstd_level: Some(1),
             columns: ParquetColumns::Envelope { body_is_text: true },
         },
+        partition_by: None,
         rotation: Rotation { records: 1 << 20, bytes: 32 << 20, age: Duration::from_secs(300) },
     }
 }

@@ -114,6 +114,48 @@ fn a_prefix_leaves_room_for_the_rest_of_a_key() {
     }
 }
 
+#[cfg(feature = "object-stores")]
+#[test]
+fn folders_of_an_archive_that_make_no_sense_are_refused() {
+    let columns =
+        "columns = { region = \"/region\", at = { from = \"/at\", type = \"timestamp\" } }";
+    let long = format!("url = \"s3://b/{}\"\n", "p".repeat(400));
+    for (keys, key, says) in [
+        ("partition_by = []", "partition_by", "use 1 to 4"),
+        ("partition_by = [5]", "partition_by", "expected \"date\", \"hour\""),
+        ("partition_by = [\"regoin\"]", "partition_by", "such as \"/regoin\""),
+        ("partition_by = [\"/a\"]\nopen_partitions = 0", "open_partitions", "1 to 256"),
+        ("partition_by = [\"/a\"]\nopen_partitions = 257", "open_partitions", "1 to 256"),
+        ("partition_by = [\"/body\"]", "partition_by", "a column of the file too"),
+        (
+            &format!("partition_by = [\"/x/Region\"]\n{columns}"),
+            "partition_by",
+            "a column of the file too",
+        ),
+        (
+            &format!("partition_by = [\"at\"]\n{columns}"),
+            "partition_by",
+            "text, integer or boolean",
+        ),
+        (
+            &format!("partition_by = [\"there\"]\n{columns}"),
+            "partition_by",
+            "`columns` has region, at",
+        ),
+        (&format!("{long}partition_by = [\"/a\", \"/b\"]"), "url", "at most 351 bytes"),
+    ] {
+        let url = if keys.starts_with("url") { "" } else { "url = \"x\"\n" };
+        let found = of_sink(&format!("type = \"object\"\n{url}{keys}")).join("\n");
+        assert!(found.contains(&format!("consumer[0].sink.{key}")), "{keys}:\n{found}");
+        assert!(found.contains(says), "{keys}:\n{found}");
+    }
+    let good =
+        "type = \"object\"\nurl = \"x\"\npartition_by = [\"region\", \"/b\", \"date\", \"hour\"]";
+    let text =
+        format!("[[consumer]]\nname = \"a\"\nstream = \"s\"\n[consumer.sink]\n{good}\n{columns}\n");
+    load(&text).unwrap();
+}
+
 #[cfg(all(feature = "object-stores", feature = "postgres"))]
 #[test]
 fn no_name_holds_a_control_character() {

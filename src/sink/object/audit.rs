@@ -1,8 +1,10 @@
 //! Reads the objects of an archive back, for `rillway verify`.
 //!
-//! One object at a time is in memory, as for the sink itself. The archive is not taken over, and the
+//! The objects of one commit are in memory at a time, as for the sink itself. With `partition_by` these are several,
+//! whose records lie between each other: they are merged by their offsets. The archive is not taken over, and the
 //! last claim is not decided: the position says which objects count.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Cursor};
 use std::sync::Arc;
 
@@ -17,7 +19,8 @@ use crate::sink::SinkError;
 use crate::sink::audit::cells::RowJudge;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
-    AuditError, Auditor, Found, Judge, Maker, Order, Sides, Span, Stop, Turner, times, turning,
+    AuditError, Auditor, Found, Judge, Kept, Maker, Order, Sides, Span, Stop, Turner, times,
+    turning,
 };
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
@@ -58,12 +61,39 @@ impl ObjectAuditor {
     async fn items(&self) -> Result<(Arc<dyn Store>, Vec<Item>), SinkError> {
         let options = self.options()?;
         let store = options.place.open().await?;
-        let names = find_names(&*store, &options.place, &self.stream, &self.reference).await?;
+        let names = find_names(&*store, options, &self.stream, &self.reference).await?;
         let keys = store.list(&names.table).await?;
         let mut items: Vec<Item> = keys.into_iter().filter_map(item).collect();
         items.sort_by_key(|item| (item.first, item.claim));
         Ok((store, items))
     }
+}
+
+/// The objects of one commit: they have the number of its claim in common.
+struct Together {
+    first: Offset,
+    items: Vec<Item>,
+}
+
+impl Together {
+    fn claim(&self) -> u64 {
+        self.items.first().map_or(0, |item| item.claim)
+    }
+}
+
+/// The commits, in order.
+fn together(items: Vec<Item>) -> Vec<Together> {
+    let mut commits: Vec<Together> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    // The first object of each is the one that begins first, since they are sorted.
+    for item in items {
+        let at = *places.entry(item.claim).or_insert(commits.len());
+        match commits.get_mut(at) {
+            Some(commit) => commit.items.push(item),
+            None => commits.push(Together { first: item.first, items: vec![item] }),
+        }
+    }
+    commits
 }
 
 #[async_trait]
@@ -72,7 +102,7 @@ impl Auditor for ObjectAuditor {
         let options = self.options()?;
         let store = options.place.open().await?;
         let layout = Layout::new(&options.format, &self.stream)?;
-        let names = find_names(&*store, &options.place, &self.stream, &self.reference).await?;
+        let names = find_names(&*store, options, &self.stream, &self.reference).await?;
         committer::look(&*store, &names, &layout).await
     }
 
@@ -83,13 +113,14 @@ impl Auditor for ObjectAuditor {
     async fn open(&self, span: Span) -> Result<Sides, AuditError> {
         let layout = Layout::new(&self.options()?.format, &self.stream)?;
         let (store, items) = self.items().await?;
-        let items = within(items, span);
+        let commits = within(together(items), span);
         let is_parquet = matches!(layout, Layout::Parquet(_));
         let times = match &layout {
             Layout::Parquet(parquet) => times(Some(parquet.columns.columns())),
             Layout::Ndjson { .. } => times(None),
         };
-        if let Some(other) = items.iter().find(|item| (item.kind == Kind::Parquet) != is_parquet) {
+        let mut items = commits.iter().flat_map(|commit| &commit.items);
+        if let Some(other) = items.find(|item| (item.kind == Kind::Parquet) != is_parquet) {
             return Err(AuditError::Cannot(format!(
                 "{} is of another format than the configuration has now. Verify the offsets before and after \
                  the change separately, with --from and --to, each with the configuration of its time",
@@ -108,23 +139,23 @@ impl Auditor for ObjectAuditor {
                 (Box::new(maker), Box::new(LineJudge), Decoder::Lines(self.stream.clone()))
             }
         };
-        let kept = turning(move |turner| read(store, items, decoder, span, turner));
+        let kept = turning(move |turner| read(store, commits, decoder, span, turner));
         Ok(Sides { kept, maker, judge, order: Order::ByOffset, times, notes: Vec::new() })
     }
 }
 
-/// The objects that may hold offsets of the span. Where one ends is not in its name, but at the latest where the one
+/// The commits that may hold offsets of the span. Where one ends is not in its name, but at the latest where the one
 /// begins that was claimed next; unless the position was moved back before that.
-fn within(items: Vec<Item>, span: Span) -> Vec<Item> {
+fn within(commits: Vec<Together>, span: Span) -> Vec<Together> {
     let mut claims: Vec<(u64, Offset)> =
-        items.iter().map(|item| (item.claim, item.first)).collect();
+        commits.iter().map(|commit| (commit.claim(), commit.first)).collect();
     claims.sort_unstable();
-    let ends_before = |item: &Item| {
-        let at = claims.partition_point(|(claim, _)| *claim <= item.claim);
-        claims.get(at).is_some_and(|(_, next)| *next > item.first && *next <= span.from)
+    let ends_before = |commit: &Together| {
+        let at = claims.partition_point(|(claim, _)| *claim <= commit.claim());
+        claims.get(at).is_some_and(|(_, next)| *next > commit.first && *next <= span.from)
     };
-    let is_within = |item: &Item| item.first <= span.to && !ends_before(item);
-    items.into_iter().filter(is_within).collect()
+    let is_within = |commit: &Together| commit.first <= span.to && !ends_before(commit);
+    commits.into_iter().filter(is_within).collect()
 }
 
 /// How objects are decoded.
@@ -171,39 +202,115 @@ fn plain(kind: Kind, bytes: Bytes) -> std::io::Result<Box<dyn BufRead + Send>> {
 
 async fn read(
     store: Arc<dyn Store>,
+    commits: Vec<Together>,
+    decoder: Decoder,
+    span: Span,
+    mut turner: Turner,
+) -> (Turner, Result<(), Stop>) {
+    for Together { mut items, .. } in commits {
+        let (store, decoder) = (Arc::clone(&store), decoder.clone());
+        let read = match (items.pop(), items.is_empty()) {
+            (Some(item), true) => read_one(store, item, decoder, span, turner).await,
+            (last, _) => {
+                items.extend(last);
+                merge(store, items, decoder, span, turner).await
+            }
+        };
+        match read {
+            (back, Ok(())) => turner = back,
+            stopped => return stopped,
+        }
+    }
+    (turner, Ok(()))
+}
+
+/// An object whose records are read ahead.
+struct Ahead {
+    kept: Box<dyn Kept>,
+    /// The next records; empty at the end.
+    next: VecDeque<Found>,
+}
+
+impl Ahead {
+    async fn fill(&mut self) -> Result<(), SinkError> {
+        while self.next.is_empty() {
+            match self.kept.next().await? {
+                Some(page) => self.next.extend(page),
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Order of its next record; one that cannot be read comes first. `None` at the end.
+    fn rank(&self) -> Option<Option<Offset>> {
+        self.next.front().map(|found| match found {
+            Found::Record(entry) => Some(entry.offset),
+            Found::Unreadable(_) => None,
+        })
+    }
+}
+
+/// Reads objects whose records lie between each other.
+async fn merge(
+    store: Arc<dyn Store>,
     items: Vec<Item>,
     decoder: Decoder,
     span: Span,
     mut turner: Turner,
 ) -> (Turner, Result<(), Stop>) {
+    let mut all = Vec::with_capacity(items.len());
     for item in items {
-        let place = store.place(&item.key);
-        let bytes = match store.read_whole(&item.key).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                let what = format!("{place} was removed while the archive was read");
-                if turner.push_async(Found::Unreadable(what)).await.is_err() {
-                    return (turner, Err(Stop::Gone));
-                }
-                continue;
-            }
-            Err(error) => return (turner, Err(error.into())),
-        };
-        let decoder = decoder.clone();
-        let decoding = spawn_blocking(move || {
-            let decoded = decoder.run(&item, &place, bytes, span, &mut turner);
-            (turner, decoded)
-        });
-        match decoding.await {
-            Ok((back, Ok(()))) => turner = back,
-            Ok((back, Err(stop))) => return (back, Err(stop)),
-            Err(error) => {
-                let what = format!("internal error: {error}; please report it");
-                return (Turner::closed(), Err(SinkError::Fatal(what).into()));
-            }
+        let (store, decoder) = (Arc::clone(&store), decoder.clone());
+        let kept = turning(move |turner| read_one(store, item, decoder, span, turner));
+        let mut ahead = Ahead { kept, next: VecDeque::new() };
+        if let Err(error) = ahead.fill().await {
+            return (turner, Err(error.into()));
+        }
+        all.push(ahead);
+    }
+    loop {
+        let next = all.iter_mut().filter(|ahead| !ahead.next.is_empty()).min_by_key(|a| a.rank());
+        let Some(ahead) = next else { return (turner, Ok(())) };
+        if let Some(found) = ahead.next.pop_front()
+            && turner.push_async(found).await.is_err()
+        {
+            return (turner, Err(Stop::Gone));
+        }
+        if let Err(error) = ahead.fill().await {
+            return (turner, Err(error.into()));
         }
     }
-    (turner, Ok(()))
+}
+
+async fn read_one(
+    store: Arc<dyn Store>,
+    item: Item,
+    decoder: Decoder,
+    span: Span,
+    mut turner: Turner,
+) -> (Turner, Result<(), Stop>) {
+    let place = store.place(&item.key);
+    let bytes = match store.read_whole(&item.key).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            let what = format!("{place} was removed while the archive was read");
+            let pushed = turner.push_async(Found::Unreadable(what)).await;
+            return (turner, pushed.map_err(|_| Stop::Gone));
+        }
+        Err(error) => return (turner, Err(error.into())),
+    };
+    let decoding = spawn_blocking(move || {
+        let decoded = decoder.run(&item, &place, bytes, span, &mut turner);
+        (turner, decoded)
+    });
+    match decoding.await {
+        Ok(read) => read,
+        Err(error) => {
+            let what = format!("internal error: {error}; please report it");
+            (Turner::closed(), Err(SinkError::Fatal(what).into()))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +339,7 @@ mod tests {
         let all = items(&["s/0-1.ndjson", "s/10-2.ndjson", "s/20-3.ndjson", "s/30-4.ndjson"]);
         let firsts = |from, to| -> Vec<u64> {
             let span = Span { from: Offset(from), to: Offset(to) };
-            within(all.clone(), span).iter().map(|item| item.first.0).collect()
+            within(together(all.clone()), span).iter().map(|commit| commit.first.0).collect()
         };
         assert_eq!(firsts(0, 99), [0, 10, 20, 30]);
         assert_eq!(firsts(10, 19), [10]);
@@ -243,21 +350,47 @@ mod tests {
     /// Claims 1 to 3 reach up to 60; then the position was moved back to 15.
     #[test]
     fn objects_of_before_a_move_reach_further() {
-        let all = items(&[
+        let mut all = items(&[
             "s/0-1.ndjson",
             "s/20-2.ndjson",
             "s/40-3.ndjson",
             "s/15-4.ndjson",
             "s/50-5.ndjson",
         ]);
+        all.sort_by_key(|item| (item.first, item.claim));
         let claims = |from, to| -> Vec<u64> {
             let span = Span { from: Offset(from), to: Offset(to) };
-            within(all.clone(), span).iter().map(|item| item.claim).collect()
+            let commits = within(together(all.clone()), span);
+            let mut claims: Vec<u64> = commits.iter().map(Together::claim).collect();
+            claims.sort_unstable();
+            claims
         };
         assert_eq!(claims(0, 99), [1, 2, 3, 4, 5]);
         // Where the third one ends is not known.
         assert_eq!(claims(55, 99), [3, 5]);
         assert_eq!(claims(45, 49), [3, 4]);
         assert_eq!(claims(20, 30), [2, 4]);
+    }
+
+    /// Objects of one claim lie between each other.
+    #[test]
+    fn the_objects_of_a_commit_are_read_together() {
+        let mut all = items(&[
+            "s/r=a/0-1.ndjson",
+            "s/r=b/2-1.ndjson",
+            "s/r=b/10-2.ndjson",
+            "s/r=a/15-2.ndjson",
+            "s/r=a/20-3.ndjson",
+        ]);
+        all.sort_by_key(|item| (item.first, item.claim));
+        let read = |from, to| -> Vec<Vec<u64>> {
+            let span = Span { from: Offset(from), to: Offset(to) };
+            let commits = within(together(all.clone()), span);
+            commits.iter().map(|c| c.items.iter().map(|item| item.first.0).collect()).collect()
+        };
+        assert_eq!(read(0, 99), [vec![0, 2], vec![10, 15], vec![20]]);
+        assert_eq!(read(12, 13), [vec![10, 15]]);
+        assert_eq!(read(16, 20), [vec![10, 15], vec![20]]);
+        assert_eq!(read(3, 9), [vec![0, 2]]);
     }
 }

@@ -14,6 +14,7 @@ fn options(dir: &std::path::Path, columns: ParquetColumns) -> ObjectOptions {
     ObjectOptions {
         place: Place::Folder(dir.to_owned()),
         format: Format::Parquet { zstd_level: None, columns },
+        partition_by: None,
         rotation: Rotation { records: 10, bytes: 1 << 20, age: std::time::Duration::ZERO },
     }
 }

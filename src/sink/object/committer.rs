@@ -1,18 +1,21 @@
 //! The protocol: how objects are committed, and how an owner loses the right to create any.
 //!
 //! See the [module](super) for the proof, and `simulation.rs` for the search through the
-//! interleavings of two owners and crashes.
+//! interleavings of two owners and crashes. Commits of several objects are in [`several`].
+
+mod several;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::commit::{Commit, Object};
 use super::layout::{Layout, holds_no_records};
 use super::state::{Claim, Owner, State};
-use super::store::{Created, Digest, Store, Swapped, Version};
+use super::store::{Created, Store, Swapped, Version};
 use crate::faults::{self, Point};
 use crate::sink::SinkError;
-use crate::types::{Checkpoint, Offset, Reference, StreamName};
+use crate::types::{Checkpoint, Reference, StreamName};
 
 /// Number of attempts of a step that lost a race. Each loss means that something else advanced, so
 /// a few are enough.
@@ -29,22 +32,10 @@ pub(super) struct Names {
     pub(super) checkpoint: String,
     /// Key for testing the store.
     pub(super) probe: String,
-}
-
-/// An object to be created.
-#[derive(Clone, Debug)]
-pub(super) struct Object {
-    /// Partition, below the table.
-    pub(super) folder: String,
-    /// Extension of its name.
-    pub(super) extension: &'static str,
-    pub(super) bytes: Bytes,
-    pub(super) digest: Digest,
-    pub(super) first_offset: Offset,
-    pub(super) last_offset: Offset,
-    pub(super) records: u64,
-    /// Position once the object exists.
-    pub(super) checkpoint: Checkpoint,
+    /// Folder of what is staged.
+    pub(super) staged: String,
+    /// With `partition_by`: the names of its parts.
+    pub(super) partition_by: Option<Vec<String>>,
 }
 
 /// Result of a claim. Both are final: the object is created once, with either content.
@@ -72,6 +63,10 @@ pub(super) struct Committer {
     version: Version,
     /// Result of the state's claim; `None` if unknown.
     fate: Option<Fate>,
+    /// Keys of what is staged and not removed yet.
+    staged: Vec<String>,
+    /// True once something staged could not be removed.
+    has_left_some: bool,
 }
 
 impl Committer {
@@ -83,22 +78,26 @@ impl Committer {
     ) -> Result<Committer, SinkError> {
         let owner = Owner::new();
         for _ in 0..ATTEMPTS_MAX {
+            let mut may_have_staged = false;
             let (state, from) = match read(&*store, &names).await? {
                 Some((mut state, version)) => {
                     let columns = layout.columns();
                     state.check_columns(&columns, &store.place(&names.checkpoint))?;
-                    if let Some(claim) = &state.claim
+                    check_folders(&*store, &names, &state).await?;
+                    may_have_staged = state.may_have_staged();
+                    if let Some(claim) = state.claim.as_ref().filter(|claim| claim.staged.is_none())
                         && store.digest(&claim.key).await?.is_none()
                     {
                         // An empty object may come in its place, with the columns of now.
                         state.note_columns(&columns);
                     }
-                    (state.taken_over_by(owner.clone()), Some(version))
+                    (state.taken_over_by(owner.clone(), names.partition_by.clone()), Some(version))
                 }
                 None => {
                     try_out(&*store, &names).await?;
                     let (stream, reference) = (names.stream.clone(), names.reference.clone());
-                    (State::begin(stream, reference, owner.clone()), None)
+                    let parts = names.partition_by.clone();
+                    (State::begin(stream, reference, owner.clone(), parts), None)
                 }
             };
             let swapped = store.swap(&names.checkpoint, from.as_ref(), state.encode()?).await?;
@@ -110,10 +109,22 @@ impl Committer {
                     .and_then(|(found, version)| (found == state).then_some(version)),
             };
             if let Some(version) = version {
-                let mut committer =
-                    Committer { store, names, layout, owner, state, version, fate: None };
+                let mut committer = Committer {
+                    store,
+                    names,
+                    layout,
+                    owner,
+                    state,
+                    version,
+                    fate: None,
+                    staged: Vec::new(),
+                    has_left_some: false,
+                };
                 if committer.state.claim.is_some() {
                     committer.advance(|_| {}).await?;
+                }
+                if may_have_staged {
+                    committer.remove_what_others_staged().await;
                 }
                 return Ok(committer);
             }
@@ -133,29 +144,40 @@ impl Committer {
         }
     }
 
-    /// Creates the object, so that it counts. Called again after a transient error, it continues.
-    pub(super) async fn commit(&mut self, object: &Object) -> Result<(), SinkError> {
+    /// Creates the objects, so that they count. Called again after a transient error, it continues.
+    pub(super) async fn commit(&mut self, commit: &Commit) -> Result<(), SinkError> {
+        match (&commit.packed, commit.objects.as_slice()) {
+            (None, [object]) => self.commit_one(object, commit.checkpoint).await,
+            (Some(packed), [_, _, ..]) => self.commit_several(commit, packed).await,
+            _ => Err(SinkError::Fatal("internal error: a commit of no objects".to_owned())),
+        }
+    }
+
+    async fn commit_one(
+        &mut self,
+        object: &Object,
+        checkpoint: Checkpoint,
+    ) -> Result<(), SinkError> {
         let is_claimed = |state: &State| {
             state.claim.as_ref().is_some_and(|claim| {
-                claim.digest() == object.digest && claim.first_offset == object.first_offset
+                claim.staged.is_none()
+                    && claim.digest() == object.digest
+                    && claim.first_offset == object.first_offset
             })
         };
         if !is_claimed(&self.state) {
             let (table, columns) = (self.names.table.clone(), self.layout.columns());
             let claim = |state: &mut State| {
                 state.note_columns(&columns);
-                let key = format!(
-                    "{table}/{}/{:020}-{}.{}",
-                    object.folder, object.first_offset.0, state.sequence, object.extension
-                );
                 state.claim = Some(Claim {
-                    key,
+                    key: object.key(&table, state.sequence),
                     bytes: object.digest.bytes,
                     crc: object.digest.crc,
                     first_offset: object.first_offset,
                     last_offset: object.last_offset,
                     records: object.records,
-                    checkpoint: object.checkpoint,
+                    checkpoint,
+                    staged: None,
                 });
             };
             self.advance(claim).await?;
@@ -250,6 +272,7 @@ impl Committer {
                 }
             }
             change(&mut next);
+            let next = next.in_its_layout();
             let from = Some(&self.version);
             let swapped = self.store.swap(&self.names.checkpoint, from, next.encode()?).await?;
             let (found, version) = match swapped {
@@ -275,6 +298,7 @@ impl Committer {
             }
             (self.state, self.version) = (found, version);
             if done {
+                self.remove_what_is_done().await;
                 return Ok(());
             }
         }
@@ -284,8 +308,12 @@ impl Committer {
         )))
     }
 
-    /// Determines the result of a claim; if it has none yet, makes the claim void.
+    /// Determines the result of a claim; if it has none yet, makes the claim void. Several objects that are
+    /// staged are created.
     async fn decide(&self, claim: &Claim) -> Result<Fate, SinkError> {
+        if let Some(staged) = claim.staged {
+            return self.finish(claim, staged).await;
+        }
         for _ in 0..ATTEMPTS_MAX {
             if let Found::Settled(fate) = self.found(claim).await? {
                 return Ok(fate);
@@ -329,11 +357,26 @@ pub(super) async fn look(
 ) -> Result<Option<Checkpoint>, SinkError> {
     let Some((state, _)) = read(store, names).await? else { return Ok(None) };
     state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
-    let Some(claim) = state.claim else { return Ok(state.checkpoint) };
+    check_folders(store, names, &state).await?;
+    // Of several staged objects, some may not exist yet.
+    let Some(claim) = state.claim.filter(|claim| claim.staged.is_none()) else {
+        return Ok(state.checkpoint);
+    };
     Ok(match found(store, &claim).await? {
         Found::Settled(Fate::Landed) => Some(claim.checkpoint),
         _ => state.checkpoint,
     })
+}
+
+/// Checks that the folders have the names of those that exist, if any object does.
+async fn check_folders(store: &dyn Store, names: &Names, state: &State) -> Result<(), SinkError> {
+    let now = names.partition_by.as_deref();
+    if state.has_folders_of(now)
+        || (state.claim.is_none() && !store.any_below(&names.table).await?)
+    {
+        return Ok(());
+    }
+    Err(state.other_folders(now, &store.place(&names.checkpoint)))
 }
 
 async fn read(store: &dyn Store, names: &Names) -> Result<Option<(State, Version)>, SinkError> {

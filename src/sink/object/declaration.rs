@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::audit::ObjectAuditor;
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
-    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Place, Rotation,
-    committed,
+    Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Part, Partitioning,
+    Place, Rotation, committed,
 };
 use crate::settings::columns::ColumnsConfig;
 use crate::settings::format::Compression;
@@ -22,6 +22,9 @@ use crate::sink::declaration::{
 use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
+
+/// Memory of a column that holds nothing.
+const OPEN_COLUMN_BYTES: u64 = 64 << 10;
 
 impl Declaration for ObjectSettings {
     fn about() -> &'static About {
@@ -48,7 +51,8 @@ impl Declaration for ObjectSettings {
     }
 
     fn rows(&self) -> Option<String> {
-        None
+        let parts: Vec<&str> = self.partition_by.as_ref()?.iter().map(Part::name).collect();
+        Some(format!("one of each message, in folders by {}", parts.join(", ")))
     }
 
     fn exclusive(&self) -> Option<Exclusive> {
@@ -63,7 +67,16 @@ impl Declaration for ObjectSettings {
     fn overhead_bytes(&self) -> u64 {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
-        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20)
+        // Each open object beyond the first: a compressor, or the empty buffers of its columns.
+        let others = self
+            .partition_by
+            .as_ref()
+            .map_or(0, |_| u64::from(self.open_partitions).saturating_sub(1));
+        let more = match self.format {
+            ObjectFormat::Parquet => others * columns_mib * OPEN_COLUMN_BYTES,
+            ObjectFormat::Ndjson => others * (compressor_mib << 20),
+        };
+        2 * self.rotate_bytes.0 + ((16 + compressor_mib + 2 * columns_mib) << 20) + more
     }
 
     fn growth_max(&self) -> u64 {
@@ -147,11 +160,18 @@ impl ObjectSettings {
                 operation_max: self.request_timeout.0,
             },
         };
+        let mut columns =
+            self.columns.as_ref().map(|columns| columns.0.clone()).unwrap_or_default();
+        let open_max = usize::try_from(self.open_partitions).unwrap_or(usize::MAX);
+        let partition_by = self
+            .partition_by
+            .as_ref()
+            .map(|parts| Partitioning::new(parts, &mut columns, open_max));
         let format = match (self.format, self.compression) {
             (ObjectFormat::Parquet, compression) => Format::Parquet {
                 zstd_level: (compression != Compression::None).then_some(level),
                 columns: match &self.columns {
-                    Some(columns) => ParquetColumns::Named(columns.0.clone()),
+                    Some(_) => ParquetColumns::Named(columns),
                     None => ParquetColumns::Envelope { body_is_text: self.body == BodyType::Text },
                 },
             },
@@ -166,6 +186,6 @@ impl ObjectSettings {
             bytes: self.rotate_bytes.0,
             age: self.rotate_age.0,
         };
-        Ok(ObjectOptions { place, format, rotation })
+        Ok(ObjectOptions { place, format, partition_by, rotation })
     }
 }

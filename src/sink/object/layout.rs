@@ -254,9 +254,19 @@ pub(super) fn hour(time: Timestamp) -> i64 {
 }
 
 /// `date=2026-11-23/hour=14`.
-pub(super) fn partition(hour: i64) -> String {
-    let (year, month, day) = crate::sink::envelope::date(hour.div_euclid(24));
-    format!("date={year:04}-{month:02}-{day:02}/hour={:02}", hour.rem_euclid(24))
+pub(super) fn partition(time: Timestamp) -> String {
+    format!("{}/{}", date_of(time), hour_of(time))
+}
+
+/// `date=2026-11-23`.
+pub(super) fn date_of(time: Timestamp) -> String {
+    let (year, month, day) = crate::sink::envelope::date(hour(time).div_euclid(24));
+    format!("date={year:04}-{month:02}-{day:02}")
+}
+
+/// `hour=14`.
+pub(super) fn hour_of(time: Timestamp) -> String {
+    format!("hour={:02}", hour(time).rem_euclid(24))
 }
 
 /// For messages.

@@ -79,6 +79,11 @@ impl Store for Local {
         self.root.join(key).display().to_string()
     }
 
+    /// It has one thread.
+    fn operations_max(&self) -> usize {
+        1
+    }
+
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
         self.run("create", key, move |folder, path| folder.create(path, &bytes)).await
     }
@@ -108,6 +113,14 @@ impl Store for Local {
             Some(Version::Named { .. }) => return Ok(Swapped::Lost),
         };
         self.run("replace", key, move |folder, path| folder.swap(path, from.as_ref(), bytes)).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), SinkError> {
+        self.run("remove", key, |_, path| match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
     }
 
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {
@@ -239,7 +252,7 @@ fn digest(path: &Path) -> io::Result<Option<Digest>> {
 fn read(path: &Path) -> io::Result<Option<Bytes>> {
     let Some(file) = open(path)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+    file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes.into()))
 }
 
@@ -330,147 +343,5 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> SinkError {
             "{what}. The archive requires a file system with hard links and locks."
         )),
         _ => SinkError::transient(what),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::committer::{Committer, Object};
-    use super::super::layout::{Format, Layout, Packing};
-    use super::super::{Names, names_in};
-    use super::*;
-    use crate::files::testing::Medium;
-    use crate::types::{Checkpoint, Offset, Reference, StreamName};
-
-    const OBJECTS: u64 = 3;
-
-    fn the_names() -> Names {
-        names_in("events".to_owned(), &StreamName::from("events"), &Reference::from("archive"))
-    }
-
-    fn object(nth: u64) -> Object {
-        let bytes = Bytes::from(format!("{nth}\n"));
-        Object {
-            folder: format!("date=2026-11-23/hour=1{nth}"),
-            extension: "ndjson",
-            digest: Digest::of(&bytes),
-            bytes,
-            first_offset: Offset(nth),
-            last_offset: Offset(nth),
-            records: 1,
-            checkpoint: Checkpoint { offset: Offset(nth), chunk: None },
-        }
-    }
-
-    /// Retries transient errors.
-    macro_rules! again {
-        ($operation:expr) => {{
-            let mut left = 5;
-            loop {
-                match $operation.await {
-                    Err(SinkError::Transient { .. }) if left > 0 => left -= 1,
-                    other => break other.unwrap(),
-                }
-            }
-        }};
-    }
-
-    async fn owner(root: &Path) -> Committer {
-        let layout = Layout::new(&Format::Ndjson(Packing::Plain), &StreamName::from("events"));
-        let layout = layout.unwrap();
-        again!(async {
-            let store = std::sync::Arc::new(Local::open(root.to_owned()).await?);
-            Committer::take_over(store, the_names(), layout.clone()).await
-        })
-    }
-
-    fn next(committer: &Committer) -> u64 {
-        committer.position().map_or(0, |at| at.offset.0 + 1)
-    }
-
-    /// Writes the missing records, up to `end`.
-    async fn write(committer: &mut Committer, end: u64) {
-        while next(committer) < end {
-            let object = object(next(committer));
-            again!(committer.commit(&object));
-            if next(committer).is_multiple_of(2) {
-                again!(committer.settle());
-            }
-        }
-    }
-
-    fn visible(folder: &Path, into: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => visible(&path, into),
-                false => into.push(std::fs::read_to_string(path).unwrap()),
-            }
-        }
-        into.sort();
-    }
-
-    /// After a power loss everything committed is there, once, and the position agrees with it.
-    async fn check(root: &Path, committed: u64, when: &str) {
-        let mut committer = owner(root).await;
-        assert!(next(&committer) >= committed, "{when}: stands at {:?}", committer.position());
-        write(&mut committer, OBJECTS).await;
-        let mut found = Vec::new();
-        visible(&root.join("events"), &mut found);
-        found.retain(|text| !text.is_empty());
-        let expected: Vec<String> = (0..OBJECTS).map(|nth| format!("{nth}\n")).collect();
-        assert_eq!(found, expected, "{when}");
-    }
-
-    /// Each sync of a folder fails once, and the kernel forgets the unsynced changes; the power
-    /// fails after each object.
-    #[tokio::test]
-    async fn a_power_loss_after_any_failed_sync_takes_nothing_back() {
-        let mut tried = 0;
-        for committed in 1..=OBJECTS {
-            for nth in 1.. {
-                let dir = tempfile::tempdir().unwrap();
-                let medium = Medium::of(dir.path());
-                medium.fail(nth);
-                let mut committer = owner(dir.path()).await;
-                write(&mut committer, committed).await;
-                if medium.syncs() < nth {
-                    break;
-                }
-                tried += 1;
-                medium.lose_power();
-                check(dir.path(), committed, &format!("sync {nth}, {committed} objects")).await;
-            }
-        }
-        assert!(tried > 20, "{tried}");
-    }
-
-    /// The sync fails and the process dies at once; another takes over the content of the page
-    /// cache, and then the power fails.
-    #[tokio::test]
-    async fn unsynced_data_of_a_dead_owner_is_not_trusted() {
-        let mut tried = 0;
-        for nth in 1.. {
-            let dir = tempfile::tempdir().unwrap();
-            let medium = Medium::of(dir.path());
-            let mut committer = owner(dir.path()).await;
-            write(&mut committer, 1).await;
-            let before = medium.syncs();
-            medium.fail(nth);
-            let died = match committer.commit(&object(1)).await {
-                Ok(()) => committer.settle().await.is_err(),
-                Err(_) => true,
-            };
-            if !died {
-                assert!(medium.syncs() - before < nth);
-                break;
-            }
-            tried += 1;
-            medium.kill();
-            let taken = next(&owner(dir.path()).await);
-            medium.lose_power();
-            check(dir.path(), taken, &format!("sync {nth}")).await;
-        }
-        assert!(tried >= 3, "{tried}");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! PREFIX/STREAM/date=2026-11-23/hour=14/00000000000000481516-7.parquet   an object: the table
+//! PREFIX/STREAM/region=eu/00000000000000481516-7.parquet                 the same with `partition_by`
 //! PREFIX/_rillway/STREAM/checkpoint.json                                 whose it is, and how far it goes
+//! PREFIX/_rillway/STREAM/staged/                                         objects of one commit, until they exist
 //! ```
 //!
 //! # Why this is exactly-once
@@ -34,6 +36,12 @@
 //! the rejected alternatives; `simulation.rs` searches the interleavings of owners that freeze and
 //! die.
 //!
+//! # Several folders
+//! With `partition_by` the records up to a position go into several objects. They are one commit: staged as
+//! one, claimed, and created by whoever comes first, from what is staged (`committer/several.rs`). So a
+//! claim of several objects is never void, and the position is that of all folders
+//! ([ADR 33](../../../docs/adr/0033-folders-of-an-archive.md)).
+//!
 //! # Lost answers
 //! An error does not tell whether the operation took effect. A repeated create finds its own
 //! object, and recognises it by its checksum. A repeated swap finds its own state, because no two
@@ -48,21 +56,25 @@
 //!
 //! # Limits of the guarantee
 //! A store that violates its conditional writes (this is tested when an archive is begun); an operator
-//! who deletes or edits objects under `_rillway`, or deletes an empty object of the table while a frozen
-//! process may still create the full one.
+//! who deletes or edits objects under `_rillway`, or moves an object of the table away while a frozen process
+//! may still create it.
 //!
 //! Knows nothing of brokers, retries or metrics.
 
 mod audit;
+mod commit;
 mod committer;
 #[cfg(feature = "object-stores")]
 mod connect;
 mod declaration;
+mod filling;
 mod layout;
 mod lines_file;
 mod local;
 mod parquet_file;
 mod parquet_read;
+mod partition_keys;
+mod partitions;
 mod place;
 #[cfg(feature = "object-stores")]
 mod remote;
@@ -74,6 +86,13 @@ mod store;
 
 #[cfg(test)]
 mod column_tests;
+#[cfg(feature = "object-stores")]
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod local_tests;
+#[cfg(test)]
+mod partition_tests;
 #[cfg(test)]
 mod piece_tests;
 #[cfg(feature = "object-stores")]
@@ -91,14 +110,18 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
+pub use self::filling::Rotation;
 pub use self::layout::{Format, PARTITION_COLUMNS, Packing, ParquetColumns};
+pub use self::partition_keys::Part;
+pub use self::partitions::Partitioning;
 pub use self::place::{Options, Place};
-pub use self::shaper::Rotation;
 #[doc(hidden)]
 pub use self::state::fuzz_state;
 
-use self::committer::{Committer, Names, Object};
+use self::commit::Commit;
+use self::committer::{Committer, Names};
 use self::layout::Layout;
+use self::partitions::Folders;
 pub use self::settings::ObjectSettings;
 use self::shaper::{Sealed, Shaper, Taken};
 use self::store::Store;
@@ -119,6 +142,8 @@ pub struct ObjectOptions {
     pub place: Place,
     /// Format of the objects.
     pub format: Format,
+    /// How records are spread over folders; `None`: by date and hour.
+    pub partition_by: Option<Partitioning>,
     /// Limits of an object.
     pub rotation: Rotation,
 }
@@ -130,7 +155,7 @@ pub struct ObjectSink {
     worker: Option<SinkThread<Shaper>>,
     flush_at: Option<Instant>,
     /// Objects that are complete but not yet created.
-    objects: VecDeque<Object>,
+    commits: VecDeque<Commit>,
     /// True if these belong to a batch whose rest is still to come.
     amid_batch: bool,
     /// Position after these objects, once a flush has begun.
@@ -159,11 +184,14 @@ impl ObjectSink {
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
         let layout = Layout::new(&options.format, &stream)?;
-        let names = find_names(&*store, &options.place, &stream, &reference).await?;
+        let names = find_names(&*store, options, &stream, &reference).await?;
         let committer = Committer::take_over(store, names, layout.clone()).await?;
+        let folders = options.partition_by.as_ref().map(|by| Folders::new(&stream, by));
         let (rotation, position) = (options.rotation, committer.position());
-        let make =
-            move || Ok::<_, SinkError>(Shaper::new(stream, reference, layout, rotation, position));
+        let make = move || {
+            let laid_out = (layout, folders);
+            Ok::<_, SinkError>(Shaper::new(stream, reference, laid_out, rotation, position))
+        };
         let worker = SinkThread::start("rillway-encode", make)
             .await
             .map_err(|error| error.during(ENCODING))??;
@@ -171,7 +199,7 @@ impl ObjectSink {
             committer,
             worker: Some(worker),
             flush_at: None,
-            objects: VecDeque::new(),
+            commits: VecDeque::new(),
             amid_batch: false,
             reached: None,
         })
@@ -179,9 +207,9 @@ impl ObjectSink {
 
     /// Makes the complete objects durable, in order.
     async fn commit(&mut self) -> Result<(), SinkError> {
-        while let Some(object) = self.objects.front() {
-            self.committer.commit(object).await?;
-            self.objects.pop_front();
+        while let Some(commit) = self.commits.front() {
+            self.committer.commit(commit).await?;
+            self.commits.pop_front();
         }
         Ok(())
     }
@@ -189,7 +217,7 @@ impl ObjectSink {
     /// Moves the position, and drops everything held.
     async fn shift(&mut self, to: Option<Checkpoint>) -> Result<(), SinkError> {
         self.committer.move_to(to).await?;
-        self.objects.clear();
+        self.commits.clear();
         self.amid_batch = false;
         self.flush_at = None;
         self.run(move |shaper| shaper.move_to(to)).await
@@ -226,21 +254,24 @@ pub async fn committed(
     }
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
-    let names = find_names(&*store, &options.place, stream, reference).await?;
+    let names = find_names(&*store, options, stream, reference).await?;
     committer::look(&*store, &names, &layout).await
 }
 
 /// Names of the archive. An archive that an older version began under a longer name keeps it.
 async fn find_names(
     store: &dyn Store,
-    place: &Place,
+    options: &ObjectOptions,
     stream: &StreamName,
     reference: &Reference,
 ) -> Result<Names, SinkError> {
+    let place = &options.place;
     let table = layout::table(stream, place.table_bytes_max());
     let former = layout::table(stream, place.former_table_bytes_max());
     let stays = former != table && store.has_folder(CHECKPOINTS, &former).await?;
-    Ok(names_in(if stays { former } else { table }, stream, reference))
+    let partition_by = options.partition_by.as_ref().map(Partitioning::names);
+    let names = names_in(if stays { former } else { table }, stream, reference);
+    Ok(Names { partition_by, ..names })
 }
 
 fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names {
@@ -249,6 +280,8 @@ fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names 
         reference: reference.clone(),
         checkpoint: format!("{CHECKPOINTS}/{table}/checkpoint.json"),
         probe: format!("{CHECKPOINTS}/{table}/probe"),
+        staged: format!("{CHECKPOINTS}/{table}/staged"),
+        partition_by: None,
         table,
     }
 }
@@ -278,14 +311,14 @@ impl Sink for ObjectSink {
             self.amid_batch = false;
             match self.run(move |shaper| shaper.take(&batch)).await?? {
                 Taken::Whole(due) => break due,
-                Taken::Part(objects) => {
-                    self.objects.extend(objects);
+                Taken::Part(commits) => {
+                    self.commits.extend(commits);
                     self.amid_batch = true;
                 }
             }
         };
         // Objects that an earlier flush has left do not wait for the next one.
-        self.flush_at = Some(if self.objects.is_empty() { due } else { Instant::now() });
+        self.flush_at = Some(if self.commits.is_empty() { due } else { Instant::now() });
         Ok(Durability::Held)
     }
 
@@ -298,8 +331,8 @@ impl Sink for ObjectSink {
             return Ok(());
         }
         // Including objects that were added after a failed flush.
-        let Sealed { objects, taken } = self.run(Shaper::seal).await??;
-        self.objects.extend(objects);
+        let Sealed { commits, taken } = self.run(Shaper::seal).await??;
+        self.commits.extend(commits);
         self.reached = taken;
         self.commit().await?;
         match (self.reached, self.committer.position()) {
@@ -330,7 +363,7 @@ impl Sink for ObjectSink {
         if let Some(worker) = self.worker.take() {
             worker.end().await;
         }
-        self.objects.clear();
+        self.commits.clear();
         self.flush_at = None;
         Ok(())
     }

@@ -48,6 +48,7 @@ fn options(root: &std::path::Path) -> ObjectOptions {
     ObjectOptions {
         place: Place::Folder(root.to_owned()),
         format: Format::Ndjson(Packing::Plain),
+        partition_by: None,
         rotation: Rotation { records: 1 << 20, bytes: 2 << 20, age: Duration::from_secs(300) },
     }
 }

@@ -19,11 +19,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion,
+    Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
+    UpdateVersion,
 };
 
 use super::store::{Created, Digest, READ_BYTES_MAX, Store, Swapped, Version};
 use crate::sink::SinkError;
+
+/// Requests that are sent at the same time.
+const OPERATIONS_MAX: usize = 8;
 
 /// A location in an object store.
 pub(super) struct Remote {
@@ -119,6 +123,10 @@ impl Store for Remote {
         format!("{}/{key}", self.url)
     }
 
+    fn operations_max(&self) -> usize {
+        OPERATIONS_MAX
+    }
+
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
         match self.put("create", key, bytes, PutMode::Create).await? {
             Ok(_) => Ok(Created::Made),
@@ -194,6 +202,14 @@ impl Store for Remote {
             }
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Swapped::Lost),
             Err(error) => Err(self.failed("replace", key, &error)),
+        }
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), SinkError> {
+        let path = self.path(key)?;
+        match self.ask("remove", key, self.store.delete(&path)).await? {
+            Err(error) if !is_absent(&error) => Err(self.failed("remove", key, &error)),
+            _ => Ok(()),
         }
     }
 

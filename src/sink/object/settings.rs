@@ -7,18 +7,36 @@ use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::columns::ColumnsConfig;
+use super::partition_keys::{self, Part};
+use super::partitions::SEGMENT_BYTES_MAX;
+use crate::settings::columns::{ColumnsConfig, OWN};
 use crate::settings::format::Compression;
 use crate::settings::secret::{self, SecretText};
 use crate::settings::units::{ByteSize, HumanDuration};
 use crate::types::Secret;
-use crate::types::file_name::{KEY_BYTES_MAX, KEY_REST_BYTES};
+use crate::types::file_name::{FILE_NAME_BYTES_MAX, KEY_BYTES_MAX, KEY_REST_BYTES};
 
 /// URL schemes of object stores.
 const SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
 
 /// Columns that every object has, in the file or in the path.
 const TAKEN: [&str; 5] = ["stream", "offset", "timestamp", "date", "hour"];
+
+/// Columns of a line, and of a file without `columns`, beside [`OWN`].
+const LINE: [&str; 8] = [
+    "header",
+    "properties",
+    "application_properties",
+    "message_annotations",
+    "delivery_annotations",
+    "footer",
+    "body",
+    "body_encoding",
+];
+const ENVELOPE: [&str; 4] = ["message_id", "subject", "application_properties", "body"];
+
+/// Most folders of one commit. Each of its objects is read at the same time by `verify`.
+const OPEN_PARTITIONS_MAX: u32 = 256;
 
 /// Largest object: it is held in memory until it is full, and sent in one request.
 const ROTATE_BYTES_MAX: u64 = 1 << 30;
@@ -52,7 +70,16 @@ pub struct ObjectSettings {
     /// `application_properties` and `body`. With `parquet` only.
     #[serde(default)]
     pub columns: Option<ColumnsConfig>,
-    /// Number of records at which an object is full.
+    /// Parts of the folders below the stream's: `date`, `hour`, the name of a column of `columns` (which is then in
+    /// the path and not in the file), the source of a value ("/region", "application_properties.tenant"), or
+    /// `{ name = "region", from = "/customer/region" }`. Default: `date` and `hour`.
+    #[serde(default)]
+    pub partition_by: Option<Vec<Part>>,
+    /// Most folders that are written at once, with `partition_by`, up to 256. For a message of another one, the
+    /// objects are written, full or not.
+    #[serde(default = "open_partitions")]
+    pub open_partitions: u32,
+    /// Number of records at which an object is full; with `partition_by`, those that are written at once together.
     #[serde(default = "rotate_records")]
     pub rotate_records: u64,
     /// Size at which an object is full.
@@ -103,6 +130,10 @@ pub(super) enum ObjectPlace {
 
 fn zstd() -> Compression {
     Compression::Zstd
+}
+
+fn open_partitions() -> u32 {
+    64
 }
 
 fn rotate_records() -> u64 {
@@ -224,6 +255,7 @@ impl ObjectSettings {
         if self.body == BodyType::Bytes && !is_parquet {
             bad("body", "it has no effect on lines: there, bytes are base64".to_owned());
         }
+        let taken = if self.partition_by.is_some() { &TAKEN[..3] } else { &TAKEN };
         if let Some(columns) = &self.columns {
             if !is_parquet {
                 bad("columns", "lines have no columns: they are for \"parquet\"".to_owned());
@@ -231,8 +263,9 @@ impl ObjectSettings {
             if self.body == BodyType::Bytes {
                 bad("body", "it has no effect with `columns`: give that column a type".to_owned());
             }
-            columns.check_names(&TAKEN, false, bad);
+            columns.check_names(taken, false, bad);
         }
+        self.check_partitions(bad);
         if self.rotate_records == 0 {
             bad("rotate_records", "0 would make an object for each batch".to_owned());
         }
@@ -245,6 +278,35 @@ impl ObjectSettings {
             if time.0.is_zero() {
                 bad(key, "0s is too short".to_owned());
             }
+        }
+    }
+
+    fn check_partitions(&self, bad: &mut impl FnMut(&str, String)) {
+        if self.open_partitions == 0 || self.open_partitions > OPEN_PARTITIONS_MAX {
+            let given = self.open_partitions;
+            bad("open_partitions", format!("{given} is out of range: 1 to {OPEN_PARTITIONS_MAX}"));
+        }
+        let Some(parts) = &self.partition_by else { return };
+        let columns = self.columns.as_ref().map_or(&[][..], |columns| &columns.0);
+        let others: &[&str] = match (self.format, &self.columns) {
+            (ObjectFormat::Ndjson, _) => &LINE,
+            (ObjectFormat::Parquet, None) => &ENVELOPE,
+            (ObjectFormat::Parquet, Some(_)) => &[],
+        };
+        partition_keys::check(parts, columns, &[&OWN[..], others].concat(), bad);
+        let rest = KEY_BYTES_MAX - KEY_REST_BYTES - FILE_NAME_BYTES_MAX;
+        let prefix_max = rest.saturating_sub(parts.len() * (SEGMENT_BYTES_MAX + 1));
+        if let Ok(ObjectPlace::Store(url)) = self.parsed_url()
+            && percent_decode_str(url.path().trim_matches('/')).count() > prefix_max
+        {
+            bad(
+                "url",
+                format!(
+                    "its prefix is too long for folders of {} parts, because stores take keys of {KEY_BYTES_MAX} \
+                     bytes: use a prefix of at most {prefix_max} bytes",
+                    parts.len()
+                ),
+            );
         }
     }
 }

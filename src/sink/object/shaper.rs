@@ -2,24 +2,23 @@
 //! full.
 //!
 //! A whole batch is read first, so that all of its bad records are found before any is accepted.
-//! Then it is cut where the hour changes, and each piece is appended to the object of its hour. A
-//! batch of more than [`KEPT_BYTES`] when decoded is read twice, and processed in pieces: a message
-//! of a few bytes may be a thousand times as large as a row. If an object is full within a batch,
-//! it is returned, and the rest of the batch is processed afterwards. An object covers the offsets
-//! from the one after the previous object to its own last one, including offsets without a record,
+//! Then each piece, the records of one hour or of one folder, is appended to the object that is open for it. A
+//! batch of more than [`KEPT_BYTES`] when decoded, or of too many folders, is read twice, and processed in
+//! pieces: a message of a few bytes may be a thousand times as large as a row. If what is open is full within
+//! a batch, it is returned, and the rest of the batch is processed afterwards. A commit covers the offsets
+//! from the one after the previous commit to its own last one, including offsets without a record,
 //! or whose record a policy excluded.
 //!
 //! Knows nothing of stores.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
-use super::committer::Object;
+use super::commit::Commit;
+use super::filling::{Content, Filling, Piece, Rotation, Spare};
 use super::layout::{self, Layout};
-use super::lines_file::LinesFile;
-use super::parquet_file::ParquetFile;
+use super::partitions::Folders;
 use super::rows::Rows;
-use super::store::Digest;
 use crate::flow::batch::Batch;
 use crate::sink::envelope::Envelope;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
@@ -32,77 +31,49 @@ const KEPT_BYTES: usize = 4 << 20;
 /// Bytes of other batches that are decoded before they are encoded.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Limits of an object: the first one reached counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rotation {
-    /// Number of records.
-    pub records: u64,
-    /// Size of the object in bytes, as far as it is known before its end.
-    pub bytes: u64,
-    /// Time since its first record.
-    pub age: Duration,
-}
+/// Bytes that a piece of a folder takes at least.
+const FOLDER_BYTES: usize = 1 << 10;
 
 /// Makes objects.
 pub(super) struct Shaper {
     stream: StreamName,
-    reference: Reference,
     layout: Layout,
-    rotation: Rotation,
-    open: Option<Open>,
-    sealed: VecDeque<Object>,
+    /// The folders of records; `None`: that of the hour.
+    folders: Option<Folders>,
+    filling: Filling,
     /// Position of everything accepted so far.
     taken: Option<Checkpoint>,
     /// Last offset of a batch of which only a part was accepted.
     under_way: Option<Offset>,
-    /// Rows of an earlier batch, whose memory is reused.
-    spare: Option<Rows>,
-    lines: Vec<u8>,
+    spare: Spare,
     envelope: Envelope,
+    /// With folders: that of the record that is being read.
+    folder: String,
+    read: Read,
 }
 
-/// The object that gets the next records of its hour.
-struct Open {
-    file: Encoder,
-    hour: i64,
-    since: Instant,
-    first_offset: Offset,
-    last_offset: Offset,
-    records: u64,
-    checkpoint: Checkpoint,
-}
-
-enum Encoder {
-    Parquet(Box<ParquetFile>),
-    Lines(LinesFile),
-}
-
-/// Records of a batch from one hour.
-struct Piece {
-    hour: i64,
-    first_offset: Offset,
-    last_offset: Offset,
-    records: u64,
-    checkpoint: Checkpoint,
-    content: Content,
-}
-
-enum Content {
-    Rows(Rows),
-    Lines(std::ops::Range<usize>),
+/// Pieces that were read and not appended yet.
+#[derive(Default)]
+struct Read {
+    pieces: Vec<Piece>,
+    /// With folders: the piece of each.
+    places: HashMap<String, usize>,
+    /// Number of pieces whose folders are not open.
+    new_folders: usize,
+    bytes: usize,
 }
 
 /// Result of accepting a batch.
 pub(super) enum Taken {
     /// All of it is accepted; it must be durable at this time.
     Whole(Instant),
-    /// Accepted up to the end of these objects, which must be made durable first.
-    Part(VecDeque<Object>),
+    /// Accepted up to the end of these commits, which must be made durable first.
+    Part(VecDeque<Commit>),
 }
 
 /// Objects to make durable, in order, and then the position.
 pub(super) struct Sealed {
-    pub(super) objects: VecDeque<Object>,
+    pub(super) commits: VecDeque<Commit>,
     pub(super) taken: Option<Checkpoint>,
 }
 
@@ -110,29 +81,30 @@ impl Shaper {
     pub(super) fn new(
         stream: StreamName,
         reference: Reference,
-        layout: Layout,
+        (layout, folders): (Layout, Option<Folders>),
         rotation: Rotation,
         position: Option<Checkpoint>,
     ) -> Shaper {
+        let open_max = folders.as_ref().map(Folders::open_max);
+        let whose = (stream.clone(), reference);
         Shaper {
             envelope: Envelope::ndjson(&stream),
             stream,
-            reference,
+            filling: Filling::new(whose, layout.clone(), rotation, open_max),
             layout,
-            rotation,
-            open: None,
-            sealed: VecDeque::new(),
+            folders,
             taken: position,
             under_way: None,
-            spare: None,
-            lines: Vec::new(),
+            spare: Spare::default(),
+            folder: String::new(),
+            read: Read::default(),
         }
     }
 
     /// Drops everything held: the next batch starts behind this position, or at any offset.
     pub(super) fn move_to(&mut self, to: Option<Checkpoint>) {
-        self.open = None;
-        self.sealed.clear();
+        self.filling.clear();
+        self.forget_what_was_read();
         (self.taken, self.under_way) = (to, None);
     }
 
@@ -157,214 +129,184 @@ impl Shaper {
             None => batch.first_offset(),
         };
         // Small batches are decoded once; for others it is now known that all records are good.
-        let (pieces, whole) = if goes_on { (Vec::new(), false) } else { self.look_through(batch)? };
+        let whole = !goes_on && self.look_through(batch)?;
         if whole {
-            for piece in pieces {
-                self.append(piece)?;
-            }
+            self.append_what_was_read()?;
         } else if !self.pour(batch, from)? {
             self.under_way = Some(last);
-            return Ok(Taken::Part(std::mem::take(&mut self.sealed)));
+            return Ok(Taken::Part(self.filling.take_sealed()));
         }
         let checkpoint = batch.checkpoint();
         self.taken = Some(checkpoint);
-        if let Some(open) = &mut self.open {
-            open.checkpoint = checkpoint;
-        }
-        Ok(Taken::Whole(self.due()))
+        self.filling.covers(checkpoint);
+        Ok(Taken::Whole(self.filling.due()))
     }
 
-    /// Ends the open object, and returns everything to be written.
+    /// Ends what is open, and returns everything to be written.
     pub(super) fn seal(&mut self) -> Result<Sealed, SinkError> {
-        self.end()?;
-        Ok(Sealed { objects: std::mem::take(&mut self.sealed), taken: self.taken })
+        self.filling.end()?;
+        Ok(Sealed { commits: self.filling.take_sealed(), taken: self.taken })
     }
 
-    fn due(&self) -> Instant {
-        let now = Instant::now();
-        match &self.open {
-            // A move of the position without records is not urgent.
-            None if self.sealed.is_empty() => now + self.rotation.age,
-            Some(open) if self.sealed.is_empty() && !self.is_full(open) => {
-                open.since + self.rotation.age
-            }
-            _ => now,
-        }
-    }
-
-    fn is_full(&self, open: &Open) -> bool {
-        open.records >= self.rotation.records || open.file.bytes() >= self.rotation.bytes
-    }
-
-    /// Reads the whole batch. Returns its pieces by hour, and true if they are all of it; or all of
-    /// its bad records.
-    fn look_through(&mut self, batch: &Batch) -> Result<(Vec<Piece>, bool), SinkError> {
-        let (mut pieces, mut bad, mut whole) = (Vec::new(), Vec::new(), true);
-        let mut read_bytes = 0;
-        self.lines.clear();
+    /// Reads the whole batch. True if what was read is all of it; else an error with its bad records, if there
+    /// are any.
+    fn look_through(&mut self, batch: &Batch) -> Result<bool, SinkError> {
+        let (mut bad, mut whole) = (Vec::new(), true);
+        self.forget_what_was_read();
         for (record, checkpoint) in records(batch, batch.first_offset()) {
-            if read_bytes > KEPT_BYTES {
-                whole = false;
-                read_bytes = 0;
-                self.give_back(pieces.drain(..));
-                self.lines.clear();
-            }
-            match self.read(record, checkpoint, &mut pieces) {
-                Ok(bytes) => read_bytes += bytes,
-                Err(error) => bad.push(error),
-            }
+            let read = self.find_folder(record).and_then(|()| {
+                if self.read.bytes > KEPT_BYTES || self.is_one_folder_too_many() {
+                    whole = false;
+                    self.forget_what_was_read();
+                }
+                self.read(record, checkpoint)
+            });
+            bad.extend(read.err());
             if bad.len() >= BAD_RECORDS_MAX {
                 break;
             }
         }
-        if bad.is_empty() && whole {
-            return Ok((pieces, true));
+        if !bad.is_empty() || !whole {
+            self.forget_what_was_read();
         }
-        self.give_back(pieces.drain(..));
-        if bad.is_empty() { Ok((pieces, false)) } else { Err(SinkError::Poison(bad)) }
+        if bad.is_empty() { Ok(whole) } else { Err(SinkError::Poison(bad)) }
     }
 
     /// Processes the records from this offset on, piece by piece; returns false if an object is
-    /// full before the last.
+    /// full, or a commit has enough folders, before the last.
     fn pour(&mut self, batch: &Batch, from: Offset) -> Result<bool, SinkError> {
-        let (mut pieces, mut read_bytes) = (Vec::new(), 0);
-        self.lines.clear();
+        self.forget_what_was_read();
         let mut records = records(batch, from).peekable();
+        let mut before = None;
         while let Some((record, checkpoint)) = records.next() {
             // It was valid a moment ago.
-            let read = self.read(record, checkpoint, &mut pieces);
-            read_bytes += read.map_err(|bad| SinkError::Poison(vec![bad]))?;
-            if read_bytes < PIECE_BYTES && records.peek().is_some() {
+            let was_good = |bad| SinkError::Poison(vec![bad]);
+            self.find_folder(record).map_err(was_good)?;
+            if self.is_one_folder_too_many() {
+                self.append_what_was_read()?;
+                self.taken = before.or(self.taken);
+                self.filling.end_for_another_folder()?;
+                return Ok(false);
+            }
+            self.read(record, checkpoint).map_err(was_good)?;
+            before = Some(checkpoint);
+            if self.read.bytes < PIECE_BYTES && records.peek().is_some() {
                 continue;
             }
-            read_bytes = 0;
-            for piece in std::mem::take(&mut pieces) {
-                self.append(piece)?;
-            }
-            self.lines.clear();
-            self.lines.shrink_to(2 * PIECE_BYTES);
+            self.append_what_was_read()?;
             self.taken = Some(checkpoint);
-            if self.open.as_ref().is_some_and(|open| self.is_full(open)) {
-                self.end()?;
+            if self.filling.is_full() {
+                self.filling.end()?;
             }
-            if !self.sealed.is_empty() && records.peek().is_some() {
+            if self.filling.any_sealed() && records.peek().is_some() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Adds the record to the last piece, that of its hour, and returns its bytes.
-    fn read(
-        &mut self,
-        record: Record<'_>,
-        checkpoint: Checkpoint,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<usize, BadRecord> {
-        let hour = layout::hour(record.timestamp);
-        if pieces.last().is_none_or(|piece| piece.hour != hour) {
-            let content = match &self.layout {
-                Layout::Parquet(parquet) => Content::Rows(match self.spare.take() {
-                    Some(mut rows) => {
-                        rows.clear();
-                        rows
-                    }
-                    None => Rows::new(&parquet.columns, self.stream.as_str()),
-                }),
-                Layout::Ndjson { .. } => Content::Lines(self.lines.len()..self.lines.len()),
-            };
-            let (first_offset, last_offset) = (record.offset, record.offset);
-            pieces.push(Piece { hour, first_offset, last_offset, records: 0, checkpoint, content });
+    /// With folders: finds that of the record.
+    fn find_folder(&mut self, record: Record<'_>) -> Result<(), BadRecord> {
+        match &self.folders {
+            Some(folders) => folders.find(record, &mut self.folder),
+            None => Ok(()),
         }
-        let Some(piece) = pieces.last_mut() else { return Ok(0) };
-        piece.records += 1;
-        piece.last_offset = record.offset;
-        piece.checkpoint = checkpoint;
-        match (&mut piece.content, &self.layout) {
+    }
+
+    /// Whether the commit has no room for the folder that was found.
+    fn is_one_folder_too_many(&self) -> bool {
+        self.folders.is_some()
+            && self.filling.has_no_room(self.read.new_folders)
+            && !self.read.places.contains_key(&self.folder)
+            && !self.filling.has(&self.folder)
+    }
+
+    /// Adds the record to the piece of its hour, or of the folder that was found.
+    fn read(&mut self, record: Record<'_>, checkpoint: Checkpoint) -> Result<(), BadRecord> {
+        let at = match self.folders {
+            None => {
+                let hour = layout::hour(record.timestamp);
+                let is_same = self.read.pieces.last().is_some_and(|piece| piece.hour == hour);
+                self.read.pieces.len() - usize::from(is_same)
+            }
+            Some(_) => {
+                let at = self.read.places.get(&self.folder).copied();
+                at.unwrap_or(self.read.pieces.len())
+            }
+        };
+        if at == self.read.pieces.len() {
+            self.begin_piece(record, checkpoint);
+        }
+        let Some(piece) = self.read.pieces.get_mut(at) else { return Ok(()) };
+        let bytes = match (&mut piece.content, &self.layout) {
             (Content::Rows(rows), Layout::Parquet(parquet)) => {
                 let before = rows.bytes;
                 rows.push(parquet, record, &mut Vec::new())?;
-                Ok(usize::try_from(rows.bytes - before).unwrap_or(usize::MAX))
+                usize::try_from(rows.bytes - before).unwrap_or(usize::MAX)
             }
             (Content::Lines(lines), _) => {
-                let before = self.lines.len();
-                self.envelope.append(record, &mut self.lines)?;
-                lines.end = self.lines.len();
-                Ok(self.lines.len() - before)
+                let before = lines.len();
+                self.envelope.append(record, lines)?;
+                lines.len() - before
             }
-            (Content::Rows(_), Layout::Ndjson { .. }) => Ok(0),
-        }
-    }
-
-    /// Keeps the memory of rows for reuse.
-    fn give_back(&mut self, pieces: impl Iterator<Item = Piece>) {
-        for piece in pieces {
-            if let Content::Rows(mut rows) = piece.content {
-                rows.clear();
-                self.spare = Some(rows);
-            }
-        }
-    }
-
-    fn append(&mut self, piece: Piece) -> Result<(), SinkError> {
-        if self.open.as_ref().is_some_and(|open| open.hour != piece.hour || self.is_full(open)) {
-            self.end()?;
-        }
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => {
-                let open = Open {
-                    file: Encoder::new(&self.layout)?,
-                    hour: piece.hour,
-                    since: Instant::now(),
-                    first_offset: piece.first_offset,
-                    last_offset: piece.last_offset,
-                    records: 0,
-                    checkpoint: piece.checkpoint,
-                };
-                self.open.insert(open)
-            }
+            (Content::Rows(_), Layout::Ndjson { .. }) => 0,
         };
-        open.records += piece.records;
-        open.last_offset = piece.last_offset;
-        open.checkpoint = piece.checkpoint;
-        match (&mut open.file, piece.content) {
-            (Encoder::Parquet(file), Content::Rows(mut rows)) => {
-                file.append(&mut rows).map_err(broken)?;
-                self.spare = Some(rows);
-            }
-            (Encoder::Lines(file), Content::Lines(lines)) => {
-                file.append(self.lines.get(lines).unwrap_or_default()).map_err(broken)?;
-            }
-            _ => return Err(broken("records have another format than the object")),
-        }
+        piece.records += 1;
+        piece.last_offset = record.offset;
+        piece.checkpoint = checkpoint;
+        self.read.bytes = self.read.bytes.saturating_add(bytes);
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), SinkError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let facts = vec![
-            ("rillway.stream", self.stream.to_string()),
-            ("rillway.reference", self.reference.to_string()),
-            ("rillway.first_offset", open.first_offset.to_string()),
-            ("rillway.last_offset", open.last_offset.to_string()),
-            ("rillway.records", open.records.to_string()),
-        ];
-        let bytes = match open.file {
-            Encoder::Parquet(file) => file.finish(facts).map_err(broken)?,
-            Encoder::Lines(file) => file.finish().map_err(broken)?,
+    fn begin_piece(&mut self, record: Record<'_>, checkpoint: Checkpoint) {
+        let content = match &self.layout {
+            Layout::Parquet(parquet) => Content::Rows(match self.spare.rows.take() {
+                Some(mut rows) => {
+                    rows.clear();
+                    rows
+                }
+                None => Rows::new(&parquet.columns, self.stream.as_str()),
+            }),
+            Layout::Ndjson { .. } => Content::Lines(self.spare.lines.take().unwrap_or_default()),
         };
-        self.sealed.push_back(Object {
-            folder: layout::partition(open.hour),
-            extension: self.layout.extension(),
-            digest: Digest::of(&bytes),
-            bytes,
-            first_offset: open.first_offset,
-            last_offset: open.last_offset,
-            records: open.records,
-            checkpoint: open.checkpoint,
+        let folder = match self.folders {
+            None => layout::partition(record.timestamp),
+            Some(_) => {
+                self.read.new_folders += usize::from(!self.filling.has(&self.folder));
+                self.read.places.insert(self.folder.clone(), self.read.pieces.len());
+                self.read.bytes += FOLDER_BYTES;
+                self.folder.clone()
+            }
+        };
+        self.read.pieces.push(Piece {
+            folder,
+            hour: layout::hour(record.timestamp),
+            first_offset: record.offset,
+            last_offset: record.offset,
+            records: 0,
+            checkpoint,
+            content,
         });
+    }
+
+    /// Appends the pieces that were read to the objects of their folders.
+    fn append_what_was_read(&mut self) -> Result<(), SinkError> {
+        let read = std::mem::take(&mut self.read);
+        // Here, everything up to its position is in what is open.
+        if self.folders.is_some() && self.filling.is_full() {
+            self.filling.end()?;
+        }
+        for piece in read.pieces {
+            self.filling.append(piece, &mut self.spare)?;
+        }
         Ok(())
+    }
+
+    /// Drops the pieces, and keeps their memory for reuse.
+    fn forget_what_was_read(&mut self) {
+        for piece in std::mem::take(&mut self.read).pieces {
+            self.spare.keep(piece.content);
+        }
     }
 }
 
@@ -379,28 +321,4 @@ fn records(batch: &Batch, from: Offset) -> impl Iterator<Item = (Record<'_>, Che
         let chunk = part.map(|part| part.chunk);
         (record, Checkpoint { offset: record.offset, chunk })
     })
-}
-
-impl Encoder {
-    fn new(layout: &Layout) -> Result<Encoder, SinkError> {
-        Ok(match layout {
-            Layout::Parquet(layout) => {
-                Encoder::Parquet(Box::new(ParquetFile::new(layout).map_err(broken)?))
-            }
-            Layout::Ndjson { packing, .. } => {
-                Encoder::Lines(LinesFile::new(*packing).map_err(broken)?)
-            }
-        })
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Encoder::Parquet(file) => file.bytes(),
-            Encoder::Lines(file) => file.bytes(),
-        }
-    }
-}
-
-fn broken(error: impl std::fmt::Display) -> SinkError {
-    SinkError::Fatal(format!("internal error: an object cannot be encoded: {error}"))
 }

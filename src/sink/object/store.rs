@@ -19,6 +19,9 @@ pub(super) trait Store: Send + Sync {
     /// Location of the object, for messages.
     fn place(&self, key: &str) -> String;
 
+    /// Most operations that may run at the same time.
+    fn operations_max(&self) -> usize;
+
     /// Creates an object atomically if there is none.
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError>;
 
@@ -28,8 +31,8 @@ pub(super) trait Store: Send + Sync {
     /// Makes an existing object durable, whatever the result of the call that created it.
     async fn keep(&self, key: &str) -> Result<(), SinkError>;
 
-    /// An object of at most [`READ_BYTES_MAX`] bytes, with the identity of its version; `None` if
-    /// there is none.
+    /// A small object, with the identity of its version; `None` if there is none. Of one that is longer than
+    /// [`READ_BYTES_MAX`], the beginning, which is longer than that too.
     async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, SinkError>;
 
     /// Replaces the version `from` of an object; with `None`, creates it if there is none.
@@ -39,6 +42,9 @@ pub(super) trait Store: Send + Sync {
         from: Option<&Version>,
         bytes: Bytes,
     ) -> Result<Swapped, SinkError>;
+
+    /// Removes an object; no error if there is none.
+    async fn remove(&self, key: &str) -> Result<(), SinkError>;
 
     /// True if there is any object whose key begins with `folder` and a slash.
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError>;
@@ -54,7 +60,7 @@ pub(super) trait Store: Send + Sync {
     async fn has_folder(&self, above: &str, name: &str) -> Result<bool, SinkError>;
 }
 
-/// Largest object that is read as a whole: checkpoints, and objects without records.
+/// Largest object that [`Store::read`] is for: checkpoints, and objects without records.
 pub(super) const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// Result of [`Store::create`].

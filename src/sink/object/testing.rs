@@ -29,6 +29,10 @@ impl<I: Interference> Store for Disturbed<I> {
         self.inner.place(key)
     }
 
+    fn operations_max(&self) -> usize {
+        self.inner.operations_max()
+    }
+
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
         self.interference.around(self.inner.create(key, bytes)).await
     }
@@ -52,6 +56,10 @@ impl<I: Interference> Store for Disturbed<I> {
         bytes: Bytes,
     ) -> Result<Swapped, SinkError> {
         self.interference.around(self.inner.swap(key, from, bytes)).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), SinkError> {
+        self.interference.around(self.inner.remove(key)).await
     }
 
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {

@@ -26,7 +26,7 @@ fn parquet() -> Format {
 
 fn options(place: Place, format: Format) -> ObjectOptions {
     let rotation = Rotation { records: 1 << 20, bytes: 32 << 20, age: Duration::from_secs(300) };
-    ObjectOptions { place, format, rotation }
+    ObjectOptions { place, format, partition_by: None, rotation }
 }
 
 fn stream() -> StreamName {
@@ -424,6 +424,10 @@ impl Store for Careless {
         self.store.place(key)
     }
 
+    fn operations_max(&self) -> usize {
+        self.store.operations_max()
+    }
+
     async fn create(&self, key: &str, bytes: Bytes) -> Result<store::Created, SinkError> {
         if self.overwrites {
             self.swap(key, None, bytes).await?;
@@ -452,6 +456,10 @@ impl Store for Careless {
     ) -> Result<store::Swapped, SinkError> {
         let now = self.store.read(key).await?.map(|(_, version)| version);
         self.store.swap(key, now.as_ref(), bytes).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), SinkError> {
+        self.store.remove(key).await
     }
 
     async fn any_below(&self, folder: &str) -> Result<bool, SinkError> {

@@ -1,0 +1,260 @@
+//! `partition_by`: the folder of each record, below the table, made of its values.
+//!
+//! ```text
+//! STREAM/region=eu/date=2026-11-27/00000000000000481516-7.parquet
+//! ```
+//! A value is escaped so that every reader of Hive-style folders finds it again: in ASCII, whatever is not a
+//! letter, a digit or one of `-_.` is percent-encoded; other characters stay, because Hive and Spark decode
+//! bytes and not characters. Without a value, or with an empty one, it is [`NOTHING`], which readers take for
+//! null. A value that is too long for a file name is shortened, with a hash of the whole.
+
+use std::borrow::Cow;
+
+use super::layout::{date_of, hour_of};
+use super::partition_keys::{NAME_BYTES_MAX, Part};
+use crate::sink::BadRecord;
+use crate::sink::columns::{Columns, Value};
+use crate::types::StreamName;
+use crate::types::column::Column;
+use crate::types::file_name::{HASH_BYTES, shortened};
+use crate::wire::block::Record;
+
+/// Folder of records without a value, as Hive names it.
+const NOTHING: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Most bytes of `NAME=VALUE`, which is the name of a folder.
+pub(super) const SEGMENT_BYTES_MAX: usize = 160;
+
+/// How records are spread over folders.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partitioning {
+    /// The parts of a folder, without those that name a column.
+    parts: Vec<Part>,
+    /// Most folders of one commit.
+    open_max: usize,
+}
+
+impl Partitioning {
+    /// Replaces the parts that name a column by the column, and removes that from those of the file.
+    pub fn new(parts: &[Part], columns: &mut Vec<Column>, open_max: usize) -> Partitioning {
+        let parts = parts.iter().map(|part| match part {
+            Part::Column(name) => {
+                let at = columns.iter().position(|column| column.name == *name);
+                at.map_or_else(|| part.clone(), |at| Part::Value(columns.remove(at)))
+            }
+            part => part.clone(),
+        });
+        Partitioning { parts: parts.collect(), open_max }
+    }
+
+    /// Names of the parts.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.parts.iter().map(|part| part.name().to_owned()).collect()
+    }
+}
+
+/// Finds the folders of a stream's records.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    parts: Vec<Part>,
+    columns: Columns,
+    open_max: usize,
+}
+
+impl Folders {
+    pub(super) fn new(stream: &StreamName, partitioning: &Partitioning) -> Folders {
+        let Partitioning { parts, open_max } = partitioning;
+        let columns = parts.iter().filter_map(|part| match part {
+            Part::Value(column) => Some(column.clone()),
+            _ => None,
+        });
+        let columns = Columns::only(stream.clone(), columns.collect());
+        Folders { parts: parts.clone(), columns, open_max: *open_max }
+    }
+
+    /// Most folders of one commit.
+    pub(super) fn open_max(&self) -> usize {
+        self.open_max
+    }
+
+    /// Puts the record's folder into `folder`.
+    ///
+    /// # Errors
+    /// If the message cannot be decoded, or has no value that it must have.
+    pub(super) fn find(&self, record: Record<'_>, folder: &mut String) -> Result<(), BadRecord> {
+        folder.clear();
+        let mut row = Vec::with_capacity(self.columns.len());
+        if !self.columns.is_empty() {
+            self.columns.read(record, &mut row)?;
+        }
+        let mut values = row.into_iter();
+        for part in &self.parts {
+            if !folder.is_empty() {
+                folder.push('/');
+            }
+            match part {
+                Part::Date => folder.push_str(&date_of(record.timestamp)),
+                Part::Hour => folder.push_str(&hour_of(record.timestamp)),
+                Part::Value(Column { name, .. }) | Part::Column(name) => {
+                    let value = match values.next() {
+                        Some(Value::Text(text)) => text,
+                        Some(Value::Integer(number)) => Cow::Owned(number.to_string()),
+                        Some(Value::Boolean(truth)) => Cow::Owned(truth.to_string()),
+                        _ => Cow::Borrowed(""),
+                    };
+                    push_segment(name, &value, folder);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds `NAME=VALUE`, as the name of a folder.
+fn push_segment(name: &str, value: &str, folder: &mut String) {
+    folder.push_str(name);
+    folder.push('=');
+    if value.is_empty() {
+        return folder.push_str(NOTHING);
+    }
+    let bytes_max = SEGMENT_BYTES_MAX - name.len().min(NAME_BYTES_MAX) - 1;
+    let escaped = escaped(value, bytes_max);
+    // A value of this name is no null.
+    match escaped.strip_prefix('_') {
+        Some(rest) if escaped == NOTHING => {
+            folder.push_str("%5F");
+            folder.push_str(rest);
+        }
+        _ => folder.push_str(&escaped),
+    }
+}
+
+fn escaped(value: &str, bytes_max: usize) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    // Where to cut it, if it does not fit: not in the middle of an escape.
+    let mut cut = 0;
+    for c in value.chars() {
+        if !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            escaped.push(c);
+        } else {
+            escaped.push_str(&format!("%{:02X}", u32::from(c)));
+        }
+        if escaped.len() + HASH_BYTES <= bytes_max {
+            cut = escaped.len();
+        }
+        if escaped.len() > bytes_max {
+            escaped.truncate(cut);
+            // No other value has a `~`, which is escaped.
+            return shortened(&escaped, value);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::partition_keys::check;
+    use super::*;
+    use crate::sink::conformance::message;
+    use crate::types::column::{ColumnType, OnMisfit};
+    use crate::types::{Offset, Timestamp};
+
+    fn parts(json: &str) -> Result<Vec<Part>, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    fn column(name: &str, kind: ColumnType) -> Column {
+        let (from, on_misfit) = (format!("/{name}").parse().unwrap(), OnMisfit::BadMessage);
+        Column { name: name.to_owned(), from, kind, required: false, on_misfit }
+    }
+
+    fn try_folder(partitioning: &Partitioning, body: &[u8]) -> Result<String, BadRecord> {
+        let folders = Folders::new(&"s".into(), partitioning);
+        let message = message(body);
+        let timestamp = Timestamp(1_767_225_600_000 + 9 * 3_600_000);
+        let mut folder = "before".to_owned();
+        let record = Record { offset: Offset(7), timestamp, message: &message };
+        folders.find(record, &mut folder).map(|()| folder)
+    }
+
+    fn folder(parts: &[Part], body: &[u8]) -> String {
+        try_folder(&Partitioning::new(parts, &mut Vec::new(), 1), body).unwrap()
+    }
+
+    #[test]
+    fn values_become_folders() {
+        let parts = parts(r#"["/a/region", "date", "hour", {"name":"x","from":"/n"}]"#).unwrap();
+        let nothing = NOTHING;
+        for (body, region, x) in [
+            (r#"{"a":{"region":"eu"},"n":5}"#, "eu", "5"),
+            (r#"{"a":{"region":"a/b\\..%"},"n":true}"#, "a%2Fb%5C..%25", "true"),
+            (r#"{"a":{"region":"São Paulo"},"n":""}"#, "São%20Paulo", nothing),
+            (r#"{"a":{"region":null},"n":{}}"#, nothing, nothing),
+            (r#"{"a":{"region":".."},"n":[1]}"#, "..", nothing),
+            (r#"{"a":{"region":"\u0000\n"},"n":1.50}"#, "%00%0A", "1.50"),
+            (r#"{"a":{"region":"a=b:c~"},"n":"日本"}"#, "a%3Db%3Ac%7E", "日本"),
+            (
+                r#"{"a":{"region":"__HIVE_DEFAULT_PARTITION__"}}"#,
+                "%5F_HIVE_DEFAULT_PARTITION__",
+                nothing,
+            ),
+            ("no JSON", nothing, nothing),
+            ("", nothing, nothing),
+        ] {
+            let expected = format!("region={region}/date=2026-01-01/hour=09/x={x}");
+            assert_eq!(folder(&parts, body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn long_values_fit_and_stay_apart() {
+        let parts = parts(r#"["/r"]"#).unwrap();
+        for letter in ["ä", "x", "%", "日"] {
+            let of = |last: &str| {
+                folder(&parts, format!("{{\"r\":\"{}{last}\"}}", letter.repeat(500)).as_bytes())
+            };
+            let (one, other) = (of("x"), of("y"));
+            assert!(one.len() <= SEGMENT_BYTES_MAX && one.len() > SEGMENT_BYTES_MAX - 4, "{one}");
+            let (beginning, hash) = one.split_once('~').unwrap();
+            assert!(hash.len() == 16 && !beginning.ends_with(['%', '2']), "{one}");
+            assert_ne!(one, other);
+            assert_eq!(one, of("x"));
+        }
+        // One that just fits is not shortened.
+        let fits = "x".repeat(SEGMENT_BYTES_MAX - 2);
+        assert_eq!(folder(&parts, format!("{{\"r\":\"{fits}\"}}").as_bytes()), format!("r={fits}"));
+    }
+
+    #[test]
+    fn a_column_moves_into_the_path() {
+        let parts = parts(r#"["b", "n"]"#).unwrap();
+        let mut columns = vec![
+            column("a", ColumnType::Text),
+            column("n", ColumnType::Integer),
+            Column { required: true, ..column("b", ColumnType::Boolean) },
+        ];
+        let mut told = Vec::new();
+        check(&parts, &columns, &["stream"], &mut |_, what| told.push(what));
+        assert_eq!(told, Vec::<String>::new());
+        let partitioning = Partitioning::new(&parts, &mut columns, 1);
+        assert!(columns.iter().map(|column| &*column.name).eq(["a"]));
+        assert_eq!(partitioning.names(), ["b", "n"]);
+        let found = |body: &str| try_folder(&partitioning, body.as_bytes());
+        assert_eq!(found(r#"{"b":true,"n":"-7"}"#).unwrap(), "b=true/n=-7");
+        assert_eq!(found(r#"{"b":false}"#).unwrap(), format!("b=false/n={NOTHING}"));
+        // The rules of the column still hold.
+        for bad in [r#"{"n":1}"#, r#"{"b":true,"n":"much"}"#, r#"{"b":2}"#] {
+            assert_eq!(found(bad).unwrap_err().offset, Offset(7), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_required_value_must_be_there() {
+        let parts = parts(r#"[{"name":"r","from":"/r","required":true}]"#).unwrap();
+        let partitioning = Partitioning::new(&parts, &mut Vec::new(), 1);
+        assert_eq!(try_folder(&partitioning, br#"{"r":"eu"}"#).unwrap(), "r=eu");
+        for body in [&br#"{"x":1}"#[..], br#"{"r":null}"#, b"no JSON"] {
+            assert!(try_folder(&partitioning, body).is_err(), "{body:?}");
+        }
+    }
+}
