@@ -30,6 +30,7 @@ pub mod run;
 mod schema;
 mod status;
 mod tail;
+mod traces;
 mod value;
 mod verify;
 

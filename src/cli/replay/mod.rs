@@ -37,6 +37,7 @@ use self::through::Through;
 use super::exit::Failure;
 use super::progress::Progress;
 use super::schema::write;
+use super::traces;
 use crate::config::{Config, ConsumerConfig, OnBadMessage, Protocol};
 use crate::consumer::{self, Command, Outcome, Resources, Spec, Status};
 use crate::flow::backoff::Backoff;
@@ -57,14 +58,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Replays the range.
 pub(super) async fn replay(config: Config, args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
-    logging::init(logging::Format::Text, &logging::filter_from_env("warn"))?;
+    let (layer, exporter) = traces::start(config.traces.as_ref());
+    logging::init(logging::Format::Text, &logging::filter_from_env("warn"), layer)?;
     let (consumer, super_stream) = find(&config, &args)?;
     let consumer = supervisor::replaying(&config, &consumer);
     check_filter(&config, &consumer)?;
     let through = Through::find(&config, &consumer, args.sink.as_deref(), super_stream.as_ref())?;
     through.check(consumer.name.as_str(), args.append)?;
     let prints = through.prints();
-    let done = Replay { config, consumer, args, through }.run(&mut signals).await?;
+    let done = Replay { config, consumer, args, through }.run(&mut signals).await;
+    traces::finish(exporter.as_deref()).await;
+    let done = done?;
     let told =
         if as_json { format!("{:#}\n", serde_json::to_value(&done)?) } else { done.to_string() };
     match prints {
@@ -253,7 +257,9 @@ impl Replay {
         let total = range.upto.0.saturating_sub(range.from.0).saturating_add(1);
         let progress =
             Progress::continued(Some(total), range.reached(), "replayed", self.args.quiet);
+        let operation = replay.spec.operations().replay(range.from, range.upto);
         let ended = self.until_done(replay, (range, status), &progress, signals).await;
+        operation.end(&ended);
         progress.finish();
         ended
     }
@@ -374,7 +380,7 @@ impl Reader {
             Resources { sink: Arc::clone(sink), dead_letters, hold: None, shares_hold: false };
         let (commands, receive) = mpsc::channel(1);
         let (spec, status) = (Arc::clone(spec), Arc::clone(status));
-        let span = consumer_span(&spec.name, &spec.stream);
+        let span = consumer_span(&spec.name, &spec.stream, Some(&spec.reference));
         let mut tasks = JoinSet::new();
         tasks.spawn(
             async move {
