@@ -154,11 +154,15 @@ impl SteadyLoad {
         let stream = stream.to_owned();
         let (ends, counts) = (Arc::clone(&stop), Arc::clone(&confirmed));
         let publishing = RUNTIME.spawn(async move {
+            // True while a batch may be in the stream or not: it is sent until it is confirmed, so that
+            // the returned number is what the stream contains.
+            let in_doubt = AtomicBool::new(false);
             for port in ports.iter().cycle() {
-                if ends.load(Ordering::SeqCst) {
+                if ends.load(Ordering::SeqCst) && !in_doubt.load(Ordering::SeqCst) {
                     return;
                 }
-                if let Err(error) = publish(*port, &stream, &ends, &counts).await {
+                let published = publish(*port, &stream, &ends, &counts, &in_doubt).await;
+                if let Err(error) = published {
                     eprintln!("the producer connects anew: {error}");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
@@ -175,7 +179,7 @@ impl SteadyLoad {
     /// Stops publishing, and returns the number of messages in the stream.
     pub(crate) async fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
-        let ended = within("the producer ends", Duration::from_secs(40), &mut self.publishing);
+        let ended = within("the producer ends", Duration::from_secs(120), &mut self.publishing);
         ended.await.unwrap();
         self.confirmed()
     }
@@ -192,6 +196,7 @@ async fn publish(
     stream: &str,
     stop: &AtomicBool,
     confirmed: &AtomicU64,
+    in_doubt: &AtomicBool,
 ) -> Result<(), Failure> {
     let limit = Duration::from_secs(8);
     let opening = async {
@@ -200,9 +205,8 @@ async fn publish(
     };
     // Dropping it may wait forever for a node that is gone.
     let mut producer = ManuallyDrop::new(tokio::time::timeout(limit, opening).await??);
-    // A batch that was begun is sent until it is confirmed, so that the returned number is what the
-    // stream contains.
     loop {
+        in_doubt.store(true, Ordering::SeqCst);
         let first = confirmed.load(Ordering::SeqCst);
         let messages = (first..first + BATCH)
             .map(|i| Message::builder().publishing_id(i + 1).body(body(i)).build())
@@ -213,6 +217,7 @@ async fn publish(
             return Err("a message was not confirmed".into());
         }
         confirmed.fetch_add(BATCH, Ordering::SeqCst);
+        in_doubt.store(false, Ordering::SeqCst);
         if stop.load(Ordering::SeqCst) {
             // Not closed either, for the same reason.
             return Ok(());
