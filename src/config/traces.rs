@@ -242,10 +242,7 @@ impl TracesKeys {
         };
         let queue = self.queue.unwrap_or_else(|| variables.queue());
         let compression = self.compression.map(|of| of == TracesCompression::Gzip);
-        let tls = match self.tls {
-            Some(tls) => tls.options(),
-            None => variables.tls(),
-        };
+        let tls = self.tls.unwrap_or_else(|| variables.tls()).options();
         Options {
             url,
             headers,

@@ -54,10 +54,7 @@ impl Encoder {
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         // Writing to memory does not fail.
-        match encoder.write_all(&body).and_then(|()| encoder.finish()) {
-            Ok(compressed) => compressed,
-            Err(_) => Vec::new(),
-        }
+        encoder.write_all(&body).and_then(|()| encoder.finish()).unwrap_or_default()
     }
 }
 

@@ -19,7 +19,8 @@ mod options;
 mod queue;
 #[cfg(feature = "otel")]
 mod send;
-#[cfg(all(test, feature = "otel"))]
+#[cfg(feature = "otel")]
+#[cfg(test)]
 mod tests;
 #[cfg(not(feature = "otel"))]
 mod without;

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{BATCH, Headers, INTERVAL, INTERVAL_MAX, PATH, QUEUE, QUEUE_MAX, TIMEOUT, TIMEOUT_MAX};
 use super::{HeaderName, HeaderValue, HumanDuration, OWN_HEADERS, Sampling, Secret, below};
-use crate::tls::TlsOptions;
+use crate::settings::TlsConfig;
 
 /// The variables, and what is wrong with them. An empty one counts as absent.
 pub(super) struct Variables<'a> {
@@ -130,13 +130,13 @@ impl<'a> Variables<'a> {
         }
     }
 
-    pub(super) fn tls(&self) -> TlsOptions {
+    pub(super) fn tls(&self) -> TlsConfig {
         let path = |what: &str| self.of_exporter(what).map(|(_, path)| path.into());
-        TlsOptions {
+        TlsConfig {
             ca: path("CERTIFICATE"),
             cert: path("CLIENT_CERTIFICATE"),
             key: path("CLIENT_KEY"),
-            ..TlsOptions::default()
+            ..TlsConfig::default()
         }
     }
 
