@@ -36,6 +36,11 @@ macro_rules! span {
     };
 }
 
+/// A number as OpenTelemetry has it: its integers are signed, and what does not fit would become a text.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 /// The root of a trace.
 const ROOT: Option<Id> = None;
 
@@ -84,13 +89,13 @@ impl Operation {
 
     /// Sets the field `retries`: how often the sink was called again.
     pub fn retries(&self, retries: u64) {
-        self.0.record("retries", retries);
+        self.0.record("retries", number(retries));
     }
 
     /// Sets the field `held_offset`: the offset that the broker holds.
     pub fn held(&self, offset: Option<Offset>) {
         if let Some(offset) = offset {
-            self.0.record("held_offset", offset.0);
+            self.0.record("held_offset", number(offset.0));
         }
     }
 }
@@ -171,11 +176,11 @@ impl Operations {
             %stream,
             %reference,
             sink,
-            batches = load.batches,
-            records = load.records,
-            bytes = load.bytes,
-            first_offset = first.0,
-            last_offset = last.0,
+            batches = number(load.batches as u64),
+            records = number(load.records),
+            bytes = number(load.bytes),
+            first_offset = number(first.0),
+            last_offset = number(last.0),
             result = Empty,
             retries = Empty,
         )
@@ -191,9 +196,9 @@ impl Operations {
             %stream,
             %reference,
             sink,
-            batches = load.batches,
-            records = load.records,
-            bytes = load.bytes,
+            batches = number(load.batches as u64),
+            records = number(load.records),
+            bytes = number(load.bytes),
             result = Empty,
             retries = Empty,
         )
@@ -209,7 +214,7 @@ impl Operations {
             %consumer,
             %stream,
             %reference,
-            offset = offset.0,
+            offset = number(offset.0),
             held_offset = Empty,
         )
     }
@@ -235,8 +240,8 @@ impl Operations {
             %consumer,
             %stream,
             %reference,
-            first_offset = first.0,
-            last_offset = last.0,
+            first_offset = number(first.0),
+            last_offset = number(last.0),
         )
     }
 }

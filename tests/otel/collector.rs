@@ -27,7 +27,8 @@ pub(super) struct Span {
 impl Span {
     pub(super) fn number(&self, key: &str) -> u64 {
         let value = self.attributes.get(key).unwrap_or_else(|| panic!("no {key}: {}", self.text));
-        value.parse().unwrap_or_else(|_| panic!("{key} is no number: {}", self.text))
+        assert!(self.text.contains(&format!("{key}: Int({value})")), "no number: {}", self.text);
+        value.parse().unwrap()
     }
 
     pub(super) fn has(&self, key: &str, value: &str) -> bool {

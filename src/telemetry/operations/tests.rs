@@ -11,9 +11,12 @@ use tracing_subscriber::registry::LookupSpan;
 use super::*;
 use crate::telemetry::logging::{consumer_span, filter_for_tests};
 
-/// Each span with its fields, in the order of its end.
+/// A span's name and fields.
+type Ended = (String, BTreeMap<String, String>);
+
+/// All spans, in the order of their ends.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>);
+struct Seen(Arc<Mutex<Vec<Ended>>>);
 
 #[derive(Clone, Default)]
 struct Fields(BTreeMap<String, String>);
@@ -51,7 +54,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Seen {
     }
 }
 
-fn seen(filter: EnvFilter, work: impl FnOnce()) -> Vec<(String, BTreeMap<String, String>)> {
+fn seen(filter: EnvFilter, work: impl FnOnce()) -> Vec<Ended> {
     let seen = Seen::default();
     let subscriber = tracing_subscriber::registry().with(seen.clone()).with(filter);
     tracing::subscriber::with_default(subscriber, work);
