@@ -271,7 +271,8 @@ impl<'a> Layers<'a> {
             }
             problem.consumer = consumer_of(&problem.path, value);
         }
-        problems.sort_by(|a, b| a.path.cmp(&b.path));
+        // In the order of the file; those of the environment come first.
+        problems.sort_by(|a, b| (a.line, &a.path).cmp(&(b.line, &b.path)));
         Err(ConfigError::Invalid { file: self.path.map(Path::to_owned), problems })
     }
 }

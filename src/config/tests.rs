@@ -102,14 +102,14 @@ sink = { type = "file", dir = "d", zzz = 1 }
     assert_eq!(
         found,
         [
+            "shutdown_grac: unknown key; did you mean `shutdown_grace`?",
             "broker.pasword: unknown key; did you mean `password`?",
             "broker.tls.caa: unknown key; did you mean `ca`?",
             "consumer[0].sink.dir (consumer \"a\"): unknown key; there are `type`",
             "consumer[1].batch.max_mesages (consumer \"b\"): unknown key; did you mean `max_messages`?",
+            "consumer[1].start.ofset (consumer \"b\"): unknown key; did you mean `offset`?",
             "consumer[1].sink.zzz (consumer \"b\"): unknown key; there are `compression`, \
              `compression_level`, `delimiter`, `dir`, `format`, `rotate_age`, `rotate_bytes`, `type`",
-            "consumer[1].start.ofset (consumer \"b\"): unknown key; did you mean `offset`?",
-            "shutdown_grac: unknown key; did you mean `shutdown_grace`?",
         ]
     );
 }
@@ -349,10 +349,10 @@ name = "d"
     assert_eq!(
         paths,
         [
-            "consumer[0].memory",
             "consumer[0].name",
-            "consumer[1].sink.type",
+            "consumer[0].memory",
             "consumer[1].stream",
+            "consumer[1].sink.type",
             "consumer[2]"
         ],
         "{found:#?}"

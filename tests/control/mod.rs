@@ -4,6 +4,7 @@
 mod broken;
 mod moved;
 mod orders;
+mod pace;
 mod partitions;
 mod reloads;
 mod watched;

@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use super::pace::Watch;
 use super::{LONG, SMALL, broker_lines, command, filer, post};
 use crate::common::daemon::{Daemon, Home};
 use crate::common::load::{Load, Pace, assert_exact, body};
 use crate::common::postgres::Postgres;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, env_or, eventually, streams};
+
+/// For this long the consumers are watched without a reload, to compare with.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Exit of `rillway reload`, SIGHUP and the API, in turn.
 async fn reload(home: &Home, daemon: &Daemon, round: u64) -> Value {
@@ -84,6 +88,10 @@ async fn under_load() -> Result<(), Unavailable> {
     let steady = daemon.until("steady", "it writes", LONG, written).await;
     let ready_since = began.elapsed();
     let mut durable = steady["durable_offset"].as_u64();
+    let quiet = Watch::of(home.path("steady"), &load);
+    tokio::time::sleep(QUIET).await;
+    let quiet = quiet.ended(&load);
+    let watch = Watch::of(home.path("steady"), &load);
     for round in 1..=rounds {
         home.configure(&broker_lines(&broker.uri()), &consumers(&stream, &sink, round));
         let answer = reload(&home, &daemon, round).await;
@@ -112,6 +120,7 @@ async fn under_load() -> Result<(), Unavailable> {
         durable = steady["durable_offset"].as_u64();
         assert_eq!((&steady["restarts"], &steady["ready"]), (&json!(0), &json!(true)));
     }
+    let watched = watch.ended(&load);
     let total = load.stop().await;
     let name = if rounds.is_multiple_of(2) { "left" } else { "right" };
     let mut exact = vec!["steady", "changing", name];
@@ -155,6 +164,8 @@ async fn under_load() -> Result<(), Unavailable> {
         assert!(!log.contains(word), "{word}: two of one reference or destination overlapped");
     }
     println!("{rounds} reloads, {total} messages, {:?}", began.elapsed());
+    println!("the untouched consumer before the reloads: {quiet}");
+    println!("the untouched consumer during the reloads: {watched}");
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn frozen(mut oracle: impl Oracle) -> Result<(), Unavailable> {
 
 async fn freeze(broker: &Broker, oracle: &mut impl Oracle, point: Option<Point>) -> Tally {
     let stream = streams::create(broker, "frozen").await;
-    let consumer = consumer(&stream, &oracle.sink(&stream));
+    let consumer = consumer(oracle, &stream);
     let [first, second] = [(); 2].map(|()| home(broker, oracle, &consumer));
     let load = Load::on(broker, &stream, PACE);
 

@@ -54,7 +54,7 @@ pub(crate) async fn killed(mut oracle: impl Oracle) -> Result<(), Unavailable> {
     eprintln!("{}: {} kills, SEED={seed}", oracle.name(), deaths.len());
     let began = Instant::now();
     let stream = streams::create(broker, "torture").await;
-    let home = home_of(broker, oracle, &consumer(&stream, &oracle.sink(&stream)));
+    let home = home_of(broker, oracle, &consumer(oracle, &stream));
     let load = Load::on(broker, &stream, PACE);
     let mut torn = 0;
     for death in &deaths {

@@ -47,9 +47,10 @@ restart = { min_backoff = "10ms", max_backoff = "100ms" }
 "#;
 
 /// The consumer under torture, as the configuration has it.
-fn consumer(stream: &str, sink: &str) -> String {
+fn consumer(oracle: &impl Oracle, stream: &str) -> String {
+    let (sink, lines) = (oracle.sink(stream), oracle.consumer_lines());
     format!(
-        "[[consumer]]\nname = \"{NAME}\"\nstream = \"{stream}\"\nstart = \"first\"\nsink = {sink}\n{SMALL}"
+        "[[consumer]]\nname = \"{NAME}\"\nstream = \"{stream}\"\nstart = \"first\"\nsink = {sink}\n{lines}{SMALL}"
     )
 }
 

@@ -35,7 +35,7 @@ pub(crate) async fn outages(mut oracle: impl Oracle) -> Result<(), Unavailable> 
         &format!(
             "{}memory = \"4MiB\"\n[[consumer]]\nname = \"{BYSTANDER}\"\nstream = \"{stream}\"\n\
              start = \"first\"\nsink = {{ type = \"null\" }}\n{}",
-            consumer(&stream, &oracle.sink(&stream)),
+            consumer(&oracle, &stream),
             super::SMALL
         ),
     );

@@ -17,9 +17,9 @@ fn programs_are_compiled_and_their_errors_have_a_place() {
     );
     let said = problems(&with("where = '.a =='\nmap = 'now'", ""), &Env::default());
     let expected = [
-        "consumer[0].map (consumer \"a\"): line 1, column 1 of the program: `now` is not available here: ",
         "consumer[0].where (consumer \"a\"): line 1, column 6 of the program: a term is expected, and the \
          program ends",
+        "consumer[0].map (consumer \"a\"): line 1, column 1 of the program: `now` is not available here: ",
     ];
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.starts_with(expected), "{said}");

@@ -108,3 +108,19 @@ fn a_variable_that_looks_like_a_key_but_sets_none_is_reported() {
     let error = Config::load_broker(Some(&file.path()), &env).unwrap_err().to_string();
     assert!(error.contains("RILLWAY__BROKER__URI") && !error.contains("ADMIN"), "{error}");
 }
+
+#[test]
+fn problems_come_in_the_order_of_the_file() {
+    let one = |n: usize| {
+        format!(
+            "[[consumer]]\nname = \"c{n}\"\nstream = \"s{n}\"\nmemory = \"1B\"\nsink = {{ type = \"null\" }}\n"
+        )
+    };
+    let found = problems(&(0..12).map(one).collect::<String>(), &Env::default());
+    let of_consumer = found.iter().map(|problem| {
+        let after = problem.split("consumer[").nth(1).expect("the path of a consumer");
+        after.split(']').next().unwrap().parse::<usize>().unwrap()
+    });
+    let indices: Vec<usize> = of_consumer.collect();
+    assert!(indices.len() >= 12 && indices.is_sorted(), "{found:?}");
+}

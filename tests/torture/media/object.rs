@@ -22,14 +22,14 @@ use crate::torture::outage::outages;
 /// Many small objects.
 const SMALL: &str = "rotate_records = 200, rotate_age = \"100ms\"";
 
-struct Folder {
+pub(super) struct Folder {
     dir: TempDir,
     /// A file system that can be filled.
     disk: Option<SmallDisk>,
 }
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         Folder { dir: tempfile::tempdir().unwrap(), disk: None }
     }
 

@@ -17,7 +17,7 @@ enum Server {
     Private(Postgres),
 }
 
-struct Database {
+pub(super) struct Database {
     server: Server,
     schema: String,
     disk: Option<SmallDisk>,
@@ -26,7 +26,7 @@ struct Database {
 }
 
 impl Database {
-    async fn shared() -> Result<Database, Unavailable> {
+    pub(super) async fn shared() -> Result<Database, Unavailable> {
         let server = Postgres::shared().await?;
         let schema = server.schema().await;
         Ok(Database { server: Server::Shared(server), schema, disk: None, locking: None })

@@ -14,13 +14,13 @@ use crate::torture::kills::killed;
 use crate::torture::oracle::{Failure, Landed, Oracle, Second, number_in};
 use crate::torture::outage::outages;
 
-struct Copy {
+pub(super) struct Copy {
     broker: &'static Broker,
     proxy: Proxy,
 }
 
 impl Copy {
-    async fn new() -> Result<Copy, Unavailable> {
+    pub(super) async fn new() -> Result<Copy, Unavailable> {
         let broker = Broker::shared(Version::V4_3).await?;
         Ok(Copy { broker, proxy: Proxy::to(broker.stream_port).await })
     }
