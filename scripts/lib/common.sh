@@ -18,6 +18,8 @@ usage() {
   sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0" >&2
   exit 64
 }
+# A part that this machine cannot check, and why: deploy-check.sh shows these lines.
+not_checked() { echo "NOT CHECKED: $*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # with_lock NAME COMMAND...: one holder per NAME and cache; the others wait, with a message. Do not use it

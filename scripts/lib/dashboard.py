@@ -87,7 +87,7 @@ def shown(value, unit):
                 return f"{value / size:.1f} {name}"
         return f"{value:.2g} s" if abs(value) < 10 else f"{value:.0f} s"
     if unit == "percentunit":
-        return f"{100 * value:.0f} %"
+        return f"{100 * value:.2g} %" if 0 < value < 0.1 else f"{100 * value:.0f} %"
     base, ends = (1024, ["", " KiB", " MiB", " GiB"]) if unit in ("bytes", "Bps") else (1000, ["", " K", " Mil", " Bil"])
     n = 0
     while abs(value) >= base and n < 3:
@@ -139,6 +139,12 @@ def table(panel, w, h, ask):
     return "".join(drawn)
 
 
+def bends(points):
+    """The points without those between two of the same height."""
+    inner = zip(points, points[1:], points[2:])
+    return points[:1] + [b for a, b, c in inner if not a[1] == b[1] == c[1]] + points[1:][-1:]
+
+
 def series(panel, w, h, ask):
     lines = []
     for target in panel["targets"]:
@@ -149,7 +155,7 @@ def series(panel, w, h, ask):
                 lines.append((label.strip(), points))
     lines.sort(key=lambda line: -max(v for _, v in line[1]))
     values = [v for _, points in lines for _, v in points] or [0]
-    low, high = min(0, min(values)), max(max(values), 1e-9)
+    low, high = min(0, min(values)), max(values) or 1
     high += (high - low) * 0.08
     legends = min(len(lines), LEGEND_MAX) + (len(lines) > LEGEND_MAX)
     left, top, right, bottom = 62, HEAD + 8, w - 10, h - 20 - 14 * legends
@@ -166,7 +172,7 @@ def series(panel, w, h, ask):
         drawn.append(text(x_of(ask.now - seconds), bottom + 13, words, size=10, anchor=anchor, fill="#777"))
     for n, (label, points) in reversed(list(enumerate(lines))):
         colour = COLOURS[n % len(COLOURS)]
-        path = " ".join(f"{x_of(t):.1f},{y_of(v):.1f}" for t, v in points)
+        path = " ".join(f"{x},{y}" for x, y in bends([(f"{x_of(t):.0f}", f"{y_of(v):.1f}") for t, v in points]))
         drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if n < LEGEND_MAX:
             y = bottom + 28 + 14 * n

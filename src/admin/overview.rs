@@ -67,6 +67,8 @@ pub struct ConsumerView {
     pub reason: Option<String>,
     /// Time in seconds since it became ready, or not ready.
     pub ready_age_seconds: f64,
+    /// Offset of the message at which it has halted; `None` if it has not halted, or for another reason.
+    pub halted_offset: Option<Offset>,
     /// The last offset received.
     pub received_offset: Option<Offset>,
     /// The last durable offset: all below it is durable too.

@@ -157,6 +157,9 @@ pub struct Row {
     pub state_age_seconds: f64,
     /// Why it does not work normally, with what to do.
     pub reason: Option<String>,
+    /// Offset of the message at which it has halted; `None` for several partitions, and if no message is why.
+    #[serde(default)]
+    pub halted_offset: Option<u64>,
     /// Messages that are not durable; of several partitions, the sum. `None` if one of them is unknown.
     pub lag_messages: Option<u64>,
     /// Age in seconds of the oldest message that is not durable; of several partitions, the largest.
@@ -379,6 +382,7 @@ impl Row {
             },
             state_age_seconds: view.state_age_seconds,
             reason: view.reason.clone(),
+            halted_offset: view.halted_offset.map(|offset| offset.0),
             lag_messages: view.lag_messages,
             lag_seconds: view.lag_seconds,
             received_messages_per_second: view.received_messages_per_second,
@@ -424,6 +428,7 @@ impl Row {
                 let reason = row.reason.as_ref()?;
                 Some(format!("{}: {reason}", row.partition.as_deref().unwrap_or_default()))
             }),
+            halted_offset: None,
             lag_messages: active()
                 .map(|row| row.lag_messages)
                 .sum::<Option<u64>>()

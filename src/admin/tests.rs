@@ -66,6 +66,7 @@ fn view(reason: Option<&str>) -> ConsumerView {
         received_messages_per_second: Some(12.5),
         received_bytes_per_second: Some(1250.0),
         headroom_messages: None,
+        halted_offset: None,
         last_error: Some("it was <b>away</b>".into()),
         last_error_age_seconds: Some(60.0),
         restarts: 2,

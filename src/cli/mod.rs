@@ -25,6 +25,7 @@ mod point;
 mod print;
 mod progress;
 pub mod publish;
+mod reference;
 mod replay;
 pub mod run;
 mod schema;
@@ -116,6 +117,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
+    /// Print a page of the reference in Markdown: keys, metrics or commands
+    Reference(reference::ReferenceArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page, or write one for each command
@@ -189,6 +192,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<()> {
             result
         }
         Command::Schema => schema::print(),
+        Command::Reference(args) => reference::print(&args),
         Command::Completions(args) => completions::print(&args),
         Command::Man(args) => man::print(&args),
     }

@@ -190,11 +190,12 @@ impl Status {
     }
 
     /// Notes what was received, for the rate and the last hour. Called every
-    /// [`COUNT_EVERY`](crate::flow::history::COUNT_EVERY) for all consumers in one go.
-    pub fn note_history(&self, now: Instant, wall: Timestamp) {
+    /// [`COUNT_EVERY`](crate::flow::history::COUNT_EVERY) for all consumers in one go, and with a point for all of them
+    /// if one is due.
+    pub fn note_history(&self, now: Instant, wall: Timestamp, point_is_due: bool) {
         let counts = self.counts();
-        let is_due = lock(&self.history).count(counts, now);
-        if is_due {
+        lock(&self.history).count(counts, now);
+        if point_is_due {
             let lag = self.facts().lag(wall);
             lock(&self.history).add(counts, lag, now, wall);
         }

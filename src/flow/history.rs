@@ -64,6 +64,23 @@ struct Packed {
     values: [f32; 4],
 }
 
+/// When points are due: for all consumers at the same times, so that those of several partitions can be added up.
+#[derive(Debug, Default)]
+pub struct Pace {
+    last: Option<Instant>,
+}
+
+impl Pace {
+    /// True if a point is due for all of them: at the first call, and then every [`POINT_EVERY`].
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now.duration_since(last) >= POINT_EVERY);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+}
+
 /// Recent counts and points of one consumer.
 #[derive(Default)]
 pub struct History {
@@ -75,13 +92,12 @@ pub struct History {
 }
 
 impl History {
-    /// Notes the counts, every [`COUNT_EVERY`] or so. Returns true if a point is due.
-    pub fn count(&mut self, counts: Counts, now: Instant) -> bool {
+    /// Notes the counts, every [`COUNT_EVERY`] or so.
+    pub fn count(&mut self, counts: Counts, now: Instant) {
         while self.recent.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
             self.recent.pop_front();
         }
         self.recent.push_back((now, counts));
-        self.at_point.is_none_or(|(at, _)| now.duration_since(at) >= POINT_EVERY)
     }
 
     /// Adds a point.
@@ -167,10 +183,11 @@ mod tests {
     #[test]
     fn an_hour_is_kept_and_what_was_not_known_is_not_0() {
         let (mut history, start) = (History::default(), Instant::now());
-        let (mut due, mut added) = (Vec::new(), 0);
+        let (mut pace, mut due, mut added) = (Pace::default(), Vec::new(), 0);
         for tick in 0..=1900_u32 {
             let (now, now_counts) = (start + tick * COUNT_EVERY, counts(u64::from(tick) * 20));
-            if history.count(now_counts, now) {
+            history.count(now_counts, now);
+            if pace.is_due(now) {
                 due.push(tick);
                 let known = added % 2 == 1;
                 let lag = known.then_some(Lag { messages: added, seconds: 0.5 });
@@ -191,5 +208,25 @@ mod tests {
         let mut fresh = History::default();
         fresh.add(counts(5), None, start, Timestamp(0));
         assert_eq!(fresh.points().next().unwrap().messages, None);
+    }
+
+    #[test]
+    fn a_history_that_begins_later_has_its_points_at_the_times_of_the_others() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut old, mut new) = (History::default(), History::default());
+        for tick in 0..60_u32 {
+            let (now, wall) = (start + tick * COUNT_EVERY, Timestamp(i64::from(tick) * 2000));
+            if pace.is_due(now) {
+                old.add(counts(0), None, now, wall);
+                // Added 10 s after the others.
+                if tick >= 5 {
+                    new.add(counts(0), None, now, wall);
+                }
+            }
+        }
+        let times =
+            |history: &History| history.points().map(|point| point.at.0).collect::<Vec<_>>();
+        assert_eq!(times(&old), [0, 30_000, 60_000, 90_000]);
+        assert_eq!(times(&new), times(&old)[1..]);
     }
 }

@@ -97,8 +97,8 @@ pub struct BrokerKeys {
     pub mechanism: Mechanism,
     /// OAuth 2 access tokens instead of a password (the broker needs rabbitmq_auth_backend_oauth2).
     pub oauth: Option<OauthKeys>,
-    /// Heartbeat interval to propose, in whole seconds. A connection that is silent for two
-    /// intervals is closed. The broker may choose a shorter one.
+    /// Heartbeat interval to propose, in whole seconds. A broker that is silent for 0.9 intervals, and does
+    /// not answer a probe, is gone: its connection is closed. It may choose a shorter interval.
     pub heartbeat: HumanDuration,
     /// Time limit for a connection and its handshake.
     pub connect_timeout: HumanDuration,

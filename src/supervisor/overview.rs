@@ -16,7 +16,7 @@ use crate::admin::{
 };
 use crate::consumer::Status;
 use crate::flow::history::Point;
-use crate::telemetry::Heartbeats;
+use crate::telemetry::{Heartbeats, State};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
 pub(super) struct View {
@@ -141,6 +141,7 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
         ready: facts.is_ready(),
         reason: facts.why_not_ready(),
         ready_age_seconds: facts.seconds_so(now),
+        halted_offset: status.skips.halted_at().filter(|_| facts.state == State::Halted),
         received_offset: facts.received,
         durable_offset: facts.durable,
         stored_offset: facts.stored,

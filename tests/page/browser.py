@@ -8,6 +8,7 @@ Writes screenshots into FOLDER. Ends with 0 if everything was as it should be; e
 import base64
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,10 @@ class Browser:
         self.until("the page is loaded", "document.readyState == 'complete' && !!document.querySelector('#status li')")
 
     def shoot(self, name):
+        # The tests' streams have names of their own for each run.
+        self.js("""(() => { const all = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+          while (all.nextNode()) all.currentNode.data =
+            all.currentNode.data.replace(/page-(\\w+)-\\d+-[0-9a-f]+-\\d+/g, '$1'); })()""")
         data = self.call("Page.captureScreenshot", format="png")["data"]
         (pathlib.Path(FOLDER) / f"{name}.png").write_bytes(base64.b64decode(data))
 
@@ -229,6 +234,106 @@ def commands(browser):
     told(browser, "commit done")
 
 
+def value_of(name, key):
+    consumers = json.load(urllib.request.urlopen(f"{URL}api/v1/consumers"))["consumers"]
+    return next(one[key] for one in consumers if one["name"] == name)
+
+
+def received(name):
+    """Messages that it has received since the daemon started."""
+    lines = urllib.request.urlopen(f"{URL}metrics").read().decode().splitlines()
+    found = [l for l in lines if l.startswith("rillway_received_messages_total{") and f'consumer="{name}"' in l]
+    return int(found[0].split()[-1])
+
+
+def until(what, check):
+    began = time.monotonic()
+    while not check():
+        assert time.monotonic() - began < LONG, what
+        time.sleep(0.02)
+
+
+def text_of(browser, id):
+    return browser.js(f"document.getElementById('{id}').innerText")
+
+
+def choose(browser, to, value=None):
+    browser.js(f"""(() => {{
+      const to = document.getElementById('move-to');
+      to.value = {json.dumps(to)};
+      to.dispatchEvent(new Event('input', {{ bubbles: true }}));
+      const input = document.getElementById('move-{to}');
+      if (input) {{ input.value = {json.dumps(value)}; input.dispatchEvent(new Event('input', {{ bubbles: true }})); }}
+      document.getElementById('move-look').click();
+    }})()""")
+
+
+def moves(browser):
+    """A move is looked at first, and made only then; what is entered afterwards has to be looked at again."""
+    browser.open(360, 740, "dark")
+    name = "consumer-08"
+    until("it has read all", lambda: value_of(name, "lag_messages") == 0)
+    before, target = received(name), value_of(name, "durable_offset") - 9
+    browser.js(f"document.querySelector('details[data-key=\"{name}\"]').open = true; "
+               f"document.querySelector('button[data-move][data-name=\"{name}\"]').click()")
+    browser.until("it asks where to", "document.getElementById('move').open")
+    assert browser.js("document.getElementById('move-which').hidden"), "a stream has no partitions to choose from"
+    choose(browser, "offset", "a hundred")
+    browser.until("it says what is wrong", "document.getElementById('move-what').innerText == 'That is not an offset.'")
+    choose(browser, "offset", "999,999,999")
+    browser.until("it says why not", "document.getElementById('move-what').innerText.includes('offset 999999999')")
+    assert browser.js("document.getElementById('move-do').hidden"), text_of(browser, "move-what")
+    choose(browser, "offset", str(target))
+    browser.until("it says what would be", "document.getElementById('move-what').innerText.includes(' are read again')")
+    # Ten, unless the broker's own entries are among the offsets.
+    again = int(re.search(r"([\d,]+) messages are read again", text_of(browser, "move-what"))[1])
+    assert 1 < again <= 10, text_of(browser, "move-what")
+    assert browser.js("document.getElementById('move-do').innerText") == "Move it"
+    wide = browser.js("document.documentElement.scrollWidth")
+    assert wide <= 360, f"{wide} px wide"
+    low = browser.js(CONTRAST)
+    assert not low, low
+    browser.shoot("status-move-phone-dark")
+    browser.js("(() => { const e = document.getElementById('move-offset'); e.value = '5'; "
+               "e.dispatchEvent(new Event('input', { bubbles: true })); })()")
+    assert browser.js("document.getElementById('move-do').hidden"), "another offset was not looked at"
+    assert received(name) == before, "looking has moved it"
+    choose(browser, "offset", str(target))
+    browser.until("it can be moved", "!document.getElementById('move-do').hidden")
+    browser.js("document.getElementById('move-do').click()")
+    told(browser, f"{name}: seek done.")
+    until("they are read again", lambda: received(name) == before + again)
+    # What would be skipped is said on the button too; nothing happens without it.
+    browser.js("document.querySelector('button[data-move][data-name=lagging]').click()")
+    choose(browser, "next")
+    browser.until("it says that messages are skipped", "document.getElementById('move-do').innerText == 'Skip messages, and move it'")
+    assert "skipped, and never reach the sink" in text_of(browser, "move-what")
+    browser.js("document.getElementById('move-no').click()")
+    until("it goes on", lambda: value_of("lagging", "state") == "running")
+    assert value_of("lagging", "lag_messages") > 0
+
+
+def skips(browser):
+    """The message at which a consumer has halted is skipped from its row."""
+    browser.open(1280, 900, "light")
+    button = "document.querySelector('button[data-skip][data-name=halted]')"
+    assert browser.js("document.querySelectorAll('button[data-skip]').length") == 1, "only where something has halted"
+    assert "Skip message 0" in browser.js(f"{button}.textContent")
+    browser.js(f"{button}.click()")
+    assert "The message at offset 0 of halted" in browser.js("document.getElementById('skip-what').textContent")
+    browser.js("document.getElementById('skip-no').click()")
+    assert state_of("halted") == "halted"
+    browser.js(f"{button}.click(); document.getElementById('skip-letter').checked = true; "
+               "document.getElementById('skip-do').click()")
+    told(browser, "configure `dead_letter`")
+    assert state_of("halted") == "halted"
+    browser.js(f"{button}.click(); document.getElementById('skip-do').click()")
+    until_state("halted", "running")
+    told(browser, "halted: skip done.")
+    browser.until("the page shows it", "document.querySelectorAll('.verdict')[0].innerText.startsWith('1 of 30')")
+    assert browser.js("document.querySelectorAll('button[data-skip]').length") == 0
+
+
 def without_script(browser):
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     # To somewhere else first: what is read below is the page that was loaded without a script.
@@ -252,6 +357,8 @@ try:
     looks(browser)
     stays_open(browser)
     commands(browser)
+    moves(browser)
     without_script(browser)
+    skips(browser)
 finally:
     browser.close()

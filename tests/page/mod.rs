@@ -1,7 +1,8 @@
 //! The status page in a real Chromium, and `rillway status` on a real terminal: thirty consumers, of which one
 //! has halted, one lags and one stands by.
 //!
-//! `UPDATE_SCREENSHOTS=1 cargo test --test all page::` writes the pictures of docs/images.
+//! `UPDATE_SCREENSHOTS=1 cargo test --test all page::` writes the pictures of docs/images. With a larger number, that
+//! many seconds of load come first, for the charts.
 
 mod api;
 mod terminal;
@@ -9,7 +10,7 @@ mod terminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -31,11 +32,28 @@ fn pictures(home: &Home) -> PathBuf {
     }
 }
 
+/// Publishes more and less for as long as the pictures are to show.
+async fn load(events: &str) {
+    let seconds =
+        std::env::var("UPDATE_SCREENSHOTS").ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 1) else { return };
+    let broker = Broker::shared(Version::V4_3).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    for nth in (0_u32..).take_while(|_| Instant::now() < end) {
+        let count =
+            60.0 + 50.0 * (f64::from(nth) / 20.0).sin() + 15.0 * (f64::from(nth) / 3.0).sin();
+        streams::publish(broker, events, (0..count.max(1.0) as u64).map(body)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
 /// Thirty consumers and the daemon that has the active instance of one.
 struct Scene {
     home: Home,
     daemon: Option<Daemon>,
     other: Option<Daemon>,
+    events: String,
+    odd: String,
     _other_home: Home,
     _slow: Web,
     pace: AbortHandle,
@@ -112,6 +130,8 @@ impl Scene {
             home,
             daemon: Some(daemon),
             other: Some(other),
+            events,
+            odd,
             _other_home: other_home,
             _slow: slow,
             pace: pace.abort_handle(),
@@ -171,6 +191,7 @@ async fn in_a_browser() -> Result<(), Unavailable> {
     let chromium = chromium()?;
     let scene = Scene::set("page").await?;
     figures(scene.daemon()).await;
+    load(&scene.events).await;
     let url = format!("http://{}/", scene.daemon().admin_address());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/browser.py");
     let folder = pictures(&scene.home);
@@ -181,7 +202,9 @@ async fn in_a_browser() -> Result<(), Unavailable> {
     let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(ran.status.success(), "{}\n{}\n{}", said[0], said[1], scene.home.log_tail());
     println!("{}", said[0].trim_end());
-    for picture in ["desktop-light", "desktop-dark", "phone-light", "phone-dark"] {
+    let pictures =
+        ["desktop-light", "desktop-dark", "phone-light", "phone-dark", "move-phone-dark"];
+    for picture in pictures {
         let bytes = std::fs::metadata(folder.join(format!("status-{picture}.png"))).unwrap().len();
         assert!((2_000..400_000).contains(&bytes), "{picture}: {bytes} bytes");
     }

@@ -72,10 +72,21 @@ impl Terminal {
 }
 
 /// The screen as an SVG picture.
-fn picture(screen: &Screen) -> String {
+fn picture(screen: &Screen, scene: &Scene) -> String {
     const WIDTH: f64 = 8.4;
     const HEIGHT: f64 = 18.0;
-    let (rows, columns) = (screen.size().0.get(), screen.size().1.get());
+    let columns = screen.size().1.get();
+    let is_empty = |row: &u16| {
+        (0..columns).all(|column| {
+            screen.cell(*row, column).is_none_or(|cell| cell.contents().trim().is_empty())
+        })
+    };
+    let rows =
+        (0..screen.size().0.get()).rev().find(|row| !is_empty(row)).map_or(0, |last| last + 1);
+    // The tests' streams have names of their own for each run.
+    let short = |text: String, name: &str, short: &str| {
+        text.replace(name, &format!("{short:<0$}", name.len()))
+    };
     let (width, height) = (f64::from(columns) * WIDTH + 16.0, f64::from(rows) * HEIGHT + 16.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" \
@@ -102,6 +113,7 @@ fn picture(screen: &Screen) -> String {
         for (column, fill, text) in spans.iter().filter(|(.., text)| !text.trim().is_empty()) {
             let x = f64::from(*column) * WIDTH + 8.0;
             let length = text.chars().count() as f64 * WIDTH;
+            let text = short(short(text.clone(), &scene.events, "events"), &scene.odd, "odd");
             let text = text.replace('&', "&amp;").replace('<', "&lt;");
             writeln!(
                 out,
@@ -136,7 +148,7 @@ async fn on_a_terminal() -> Result<(), Unavailable> {
     if std::env::var_os("UPDATE_SCREENSHOTS").is_some() {
         let folder = pictures(&scene.home);
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("status-terminal.svg"), picture(screen)).unwrap();
+        std::fs::write(folder.join("status-terminal.svg"), picture(screen, &scene)).unwrap();
     }
     // A change is shown.
     let pause = scene.home.command(&["pause", "consumer-07"]).output().unwrap();

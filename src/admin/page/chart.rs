@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::super::overview::PointView;
+use super::super::overview::{HistoryView, PointView};
+use super::messages;
 
 /// Size of a chart, in units of its own.
 const WIDTH: f64 = 240.0;
@@ -83,9 +84,76 @@ impl Display for Chart<'_> {
     }
 }
 
+/// Points of several partitions as those of one consumer: sums, and the largest age. A value that one of
+/// them does not have is not known.
+pub(super) fn joined(histories: &[&HistoryView]) -> Vec<PointView> {
+    let mut all: Vec<PointView> = histories.iter().flat_map(|one| one.points.clone()).collect();
+    if histories.len() <= 1 {
+        return all;
+    }
+    // Noted for all in one go, so the ages agree.
+    all.sort_by(|a, b| b.age_seconds.total_cmp(&a.age_seconds));
+    let mut points: Vec<PointView> = Vec::new();
+    for point in all {
+        match points.last_mut().filter(|last| last.age_seconds - point.age_seconds < 1.0) {
+            None => points.push(point),
+            Some(sum) => {
+                let add = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+                sum.lag_messages = add(sum.lag_messages, point.lag_messages);
+                sum.lag_seconds =
+                    sum.lag_seconds.zip(point.lag_seconds).map(|(a, b)| f64::max(a, b));
+                sum.received_messages_per_second =
+                    add(sum.received_messages_per_second, point.received_messages_per_second);
+                sum.received_bytes_per_second =
+                    add(sum.received_bytes_per_second, point.received_bytes_per_second);
+            }
+        }
+    }
+    points
+}
+
+pub(super) fn lag_chart(points: &[PointView]) -> Chart<'_> {
+    let chart =
+        Chart { label: String::new(), class: "lag", points, value: |point| point.lag_messages };
+    let label = match chart.largest() {
+        Some(most) => format!("Lag over the last hour: at most {}", messages(most)),
+        None => "Lag over the last hour: not known yet".to_owned(),
+    };
+    Chart { label, ..chart }
+}
+
+pub(super) fn rate_chart(points: &[PointView]) -> Chart<'_> {
+    let chart = Chart {
+        label: String::new(),
+        class: "rate",
+        points,
+        value: |point| point.received_messages_per_second,
+    };
+    let label = match chart.largest() {
+        Some(most) => format!("Rate over the last hour: at most {}/s", messages(most)),
+        None => "Rate over the last hour: not known yet".to_owned(),
+    };
+    Chart { label, ..chart }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_partitions_of_a_consumer_are_added_up_point_by_point() {
+        let history = |points| HistoryView { name: "c".into(), stream: "s".into(), points };
+        let some = [
+            history(vec![point(90.0, Some(5.0)), point(60.0, Some(4.0)), point(30.0, Some(3.0))]),
+            // Added later.
+            history(vec![point(60.0, Some(1000.0)), point(30.0, Some(1000.0))]),
+            history(vec![point(90.0, Some(0.0)), point(60.0, Some(0.0)), point(30.0, None)]),
+        ];
+        let points = joined(&some.iter().collect::<Vec<_>>());
+        let seen: Vec<_> = points.iter().map(|p| (p.age_seconds, p.lag_messages)).collect();
+        assert_eq!(seen, [(90.0, Some(5.0)), (60.0, Some(1004.0)), (30.0, None)]);
+        assert_eq!(lag_chart(&points).label, "Lag over the last hour: at most 1,004 messages");
+    }
 
     fn point(age_seconds: f64, lag: Option<f64>) -> PointView {
         PointView {

@@ -12,7 +12,7 @@ use std::fmt::{self, Display, Write};
 
 use hyper::header::HeaderValue;
 
-use self::chart::Chart;
+use self::chart::{joined, lag_chart, rate_chart};
 pub(super) use self::nonce::nonce;
 use super::overview::{HistoryView, PointView};
 use super::status::{Group, Level, Row, Status, Watched};
@@ -20,6 +20,7 @@ use super::units::{Bytes, Count, Exact, Span};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
+const DIALOGS: &str = include_str!("dialogs.html");
 
 /// Interval in seconds at which a browser without JavaScript reloads the page.
 const RELOAD_SECONDS: u32 = 5;
@@ -37,6 +38,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("resume", "Resume"),
     ("restart", "Restart"),
 ];
+
+/// Opens the dialog that moves the position.
+const SEEK: &str = "Move the position…";
 
 const LEGEND: &str = "Lag: messages from the durable one to the end of the stream, and the age of the oldest of \
     them. The broker's own chunks (stored offsets) are not counted, so a consumer that has caught up has no lag even \
@@ -103,12 +107,7 @@ fn document(
         write!(
             out,
             "<footer><p>{LEGEND}</p><p id=\"told\" role=\"status\" aria-live=\"polite\"></p></footer>\n\
-             <dialog id=\"ask\" aria-labelledby=\"ask-title\"><form method=\"dialog\" id=\"ask-form\">\
-             <h2 id=\"ask-title\">Token</h2><p id=\"ask-why\"></p><label>Token of [admin] token\
-             <input id=\"ask-token\" type=\"password\" autocomplete=\"off\"></label>\
-             <p class=\"soft\">It is kept in this tab until that is closed.</p>\
-             <button>Use it</button> <button type=\"button\" id=\"ask-no\">Cancel</button></form></dialog>\n\
-             <script nonce=\"{nonce}\">{SCRIPT}</script></body></html>\n"
+             {DIALOGS}<script nonce=\"{nonce}\">{SCRIPT}</script></body></html>\n"
         )
     });
     // Writing to a String does not fail.
@@ -142,58 +141,6 @@ fn body(
         watches(out, &status.watches)?;
     }
     out.write_str("</main>\n")
-}
-
-/// Points of several partitions as those of one consumer: sums, and the largest age. A value that one of
-/// them does not have is not known.
-fn joined(histories: &[&HistoryView]) -> Vec<PointView> {
-    let mut all: Vec<PointView> = histories.iter().flat_map(|one| one.points.clone()).collect();
-    if histories.len() <= 1 {
-        return all;
-    }
-    // Noted for all in one go, so the ages agree.
-    all.sort_by(|a, b| b.age_seconds.total_cmp(&a.age_seconds));
-    let mut points: Vec<PointView> = Vec::new();
-    for point in all {
-        match points.last_mut().filter(|last| last.age_seconds - point.age_seconds < 1.0) {
-            None => points.push(point),
-            Some(sum) => {
-                let add = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
-                sum.lag_messages = add(sum.lag_messages, point.lag_messages);
-                sum.lag_seconds =
-                    sum.lag_seconds.zip(point.lag_seconds).map(|(a, b)| f64::max(a, b));
-                sum.received_messages_per_second =
-                    add(sum.received_messages_per_second, point.received_messages_per_second);
-                sum.received_bytes_per_second =
-                    add(sum.received_bytes_per_second, point.received_bytes_per_second);
-            }
-        }
-    }
-    points
-}
-
-fn lag_chart(points: &[PointView]) -> Chart<'_> {
-    let chart =
-        Chart { label: String::new(), class: "lag", points, value: |point| point.lag_messages };
-    let label = match chart.largest() {
-        Some(most) => format!("Lag over the last hour: at most {}", messages(most)),
-        None => "Lag over the last hour: not known yet".to_owned(),
-    };
-    Chart { label, ..chart }
-}
-
-fn rate_chart(points: &[PointView]) -> Chart<'_> {
-    let chart = Chart {
-        label: String::new(),
-        class: "rate",
-        points,
-        value: |point| point.received_messages_per_second,
-    };
-    let label = match chart.largest() {
-        Some(most) => format!("Rate over the last hour: at most {}/s", messages(most)),
-        None => "Rate over the last hour: not known yet".to_owned(),
-    };
-    Chart { label, ..chart }
 }
 
 fn consumer(out: &mut String, group: &Group, points: &[PointView]) -> fmt::Result {
@@ -232,7 +179,7 @@ fn consumer(out: &mut String, group: &Group, points: &[PointView]) -> fmt::Resul
     }
     facts(out, group)?;
     if !group.partitions.is_empty() {
-        partitions(out, &group.partitions)?;
+        partitions(out, &group.name, &group.partitions)?;
     }
     out.write_str("<div class=\"acts\">")?;
     for (verb, text) in COMMANDS {
@@ -242,7 +189,27 @@ fn consumer(out: &mut String, group: &Group, points: &[PointView]) -> fmt::Resul
              <span class=\"sr\"> ({name})</span></button>"
         )?;
     }
+    write!(
+        out,
+        "<button data-move data-name=\"{name}\" data-focus=\"move {name}\">{SEEK}\
+         <span class=\"sr\"> ({name})</span></button>"
+    )?;
+    if group.partitions.is_empty() {
+        skip(out, &group.name, sum)?;
+    }
     out.write_str("</div></div></details></li>\n")
+}
+
+/// The button that leaves out the message at which a row has halted.
+fn skip(out: &mut String, name: &str, row: &Row) -> fmt::Result {
+    let Some(offset) = row.halted_offset else { return Ok(()) };
+    let (name, stream) = (Escaped(name), Escaped(row.partition.as_deref().unwrap_or_default()));
+    write!(
+        out,
+        "<button data-skip=\"{offset}\" data-name=\"{name}\" data-stream=\"{stream}\" \
+         data-focus=\"skip {name} {stream}\">Skip message {}…<span class=\"sr\"> ({name} {stream})</span></button>",
+        Exact(offset.into())
+    )
 }
 
 fn facts(out: &mut String, group: &Group) -> fmt::Result {
@@ -277,7 +244,7 @@ fn facts(out: &mut String, group: &Group) -> fmt::Result {
     out.write_str("</dl>")
 }
 
-fn partitions(out: &mut String, rows: &[Row]) -> fmt::Result {
+fn partitions(out: &mut String, name: &str, rows: &[Row]) -> fmt::Result {
     write!(
         out,
         "<h3>{} partitions</h3><table><thead><tr><th scope=\"col\">partition</th><th scope=\"col\">state</th>\
@@ -297,6 +264,11 @@ fn partitions(out: &mut String, rows: &[Row]) -> fmt::Result {
         )?;
         if let Some(reason) = &row.reason {
             write!(out, "<p class=\"why\">{}</p>", Escaped(reason))?;
+        }
+        if row.halted_offset.is_some() {
+            out.write_str("<div class=\"acts\">")?;
+            skip(out, name, row)?;
+            out.write_str("</div>")?;
         }
         write!(
             out,

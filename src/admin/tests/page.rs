@@ -120,6 +120,27 @@ async fn what_is_shown_has_units_and_its_exact_value() {
 }
 
 #[tokio::test]
+async fn only_a_row_that_has_halted_at_a_message_has_a_button_to_skip_it() {
+    let page = |halted: Option<u64>, is_super: bool| {
+        let mut view = super::view(None);
+        view.halted_offset = halted.map(Offset);
+        view.super_stream = is_super.then(|| "<orders>".into());
+        let status = super::super::status::Status::new(&[view], &[]);
+        super::super::page::render(&status, &[], "nonce")
+    };
+    let buttons = |page: &str| page.matches("data-skip=").count();
+    assert_eq!(buttons(&page(None, false)), 0);
+    let one = page(Some(u64::MAX), false);
+    let says = "data-skip=\"18446744073709551615\" data-name=\"arch&lt;i&gt;ver &amp; &quot;co&quot;\" data-stream=\"\"";
+    assert!(buttons(&one) == 1 && one.contains(says), "{one}");
+    let partition = page(Some(7), true);
+    assert!(
+        buttons(&partition) == 1 && partition.contains("data-stream=\"events\""),
+        "{partition}"
+    );
+}
+
+#[tokio::test]
 async fn a_protected_page_asks_for_the_token_and_shows_nothing() {
     const TOKEN: &str = "correct-horse-battery-staple";
     let token = BearerToken::new(Secret::new(TOKEN)).unwrap();

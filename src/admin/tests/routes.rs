@@ -46,7 +46,7 @@ async fn a_consumer_as_json() {
         "state_age_seconds": 4000.0, "ready": true, "reason": null,
         "received_messages_per_second": 12.5, "received_bytes_per_second": 1250.0,
         "last_error": "it was <b>away</b>", "last_error_age_seconds": 60.0,
-        "ready_age_seconds": 4000.0, "stream_seen_age_seconds": 0.5,
+        "ready_age_seconds": 4000.0, "halted_offset": null, "stream_seen_age_seconds": 0.5,
         "received_offset": 12, "durable_offset": 11, "stored_offset": 0,
         "stream_first_offset": 0, "stream_last_offset": 20, "lag_messages": 9,
         "lag_seconds": 1.5, "headroom_messages": null, "restarts": 2,

@@ -188,7 +188,7 @@ fn the_reference_has_each_sinks_own_part() {
     assert!(
         text == wanted,
         "config/reference.toml differs from the parts in src/sink/*/reference.toml: put it together with \
-         UPDATE_REFERENCE=1 cargo test --lib the_reference_has"
+         UPDATE_REFERENCE=1 cargo test --lib reference"
     );
 }
 

@@ -63,7 +63,7 @@ fn another_plan_goes_on_with_counts_errors_and_history() {
     before.count_chunk(7000);
     before.set_state(State::Backoff, Some("refused".into()));
     let start = Instant::now();
-    before.note_history(start, Timestamp(1_000_000));
+    before.note_history(start, Timestamp(1_000_000), true);
     after.follow(&before);
     assert_eq!(after.facts().last_error.unwrap().text, "refused".into());
     assert_eq!(after.history().len(), 1);

@@ -2,6 +2,7 @@ use super::*;
 
 fn row(level: Level, state: &str) -> Row {
     Row {
+        halted_offset: None,
         partition: None,
         level,
         state: state.to_owned(),
