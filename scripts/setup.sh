@@ -293,6 +293,9 @@ rotel_link() {
 }
 
 setup_rotel() {
+  if have python3 && ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
+    unavailable "the collector rotel is built for Python 3.11 to 3.13, and there is $(python3 --version) here"
+  fi
   setup_venv rotel
   with_lock rotel rotel_link
 }
