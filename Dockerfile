@@ -18,7 +18,7 @@ COPY . .
 # in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin rillway \
+    cargo build --release --locked --features otel --bin rillway \
     && install -D --mode=0755 target/release/rillway /out/usr/local/bin/rillway \
     && install -d --mode=0755 /out/etc/rillway \
     && install -d --mode=0750 --owner=65532 --group=65532 /out/var/lib/rillway

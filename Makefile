@@ -22,7 +22,7 @@ demo-super: ## A super stream through two daemons, of which one is killed
 
 lint: ## Formatting, clippy (also of the small build), shellcheck
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features otel -- -D warnings
 	@scripts/lint-small.sh
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/lib/*.sh scripts/deploy/*.sh .ci/run; \
 	else echo 'SKIPPED shellcheck: it is not installed (apt-get install shellcheck)'; fi

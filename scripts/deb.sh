@@ -12,7 +12,7 @@ have dpkg-deb || unavailable "a Debian package is built with dpkg, and there is 
 scripts/setup.sh cargo-deb
 binary=${1:-}
 if [[ ! $binary ]]; then
-  cargo build --release --locked --bin rillway >&2
+  cargo build --release --locked --features otel --bin rillway >&2
   binary=${CARGO_TARGET_DIR:-target}/release/rillway
 fi
 

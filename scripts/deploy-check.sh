@@ -31,7 +31,7 @@ if [[ ! $binary ]]; then
   done
   if [[ ! $binary ]]; then
     scripts/setup.sh rust-build
-    cargo build --locked --bin rillway
+    cargo build --locked --features otel --bin rillway
     binary=$target/debug/rillway
   fi
 fi

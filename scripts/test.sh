@@ -17,9 +17,12 @@ mkdir "$run"
 export RILLWAY_TEST_BROKERS=$run/brokers RILLWAY_SKIPPED_TESTS=$run/skipped
 # Most tests wait for brokers most of the time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
-cargo_flags=()
+# As the package and the image are built, so that the tests of traces are among them.
+cargo_flags=(--features otel)
+locked=()
 if [[ ${CI:-} ]]; then
-  cargo_flags+=(--locked)
+  locked+=(--locked)
+  cargo_flags+=("${locked[@]}")
   export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 fi
 
@@ -39,7 +42,7 @@ scripts/setup.sh rust-build
 
 step 'setting up and starting brokers, in the background (a minute the first time, else seconds)'
 {
-  scripts/setup.sh rstream duckdb s3 prometheus postgres browser schemathesis || true
+  scripts/setup.sh rstream duckdb s3 prometheus postgres browser schemathesis rotel || true
   scripts/test-brokers.sh up "$run/brokers" --owner $$ || true
 } >"$run/preparing" 2>&1 &
 preparing=$!
@@ -50,7 +53,7 @@ cargo test --no-run "${cargo_flags[@]}" "$@"
 # With arguments, only some tests are wanted.
 if [[ $# == 0 ]]; then
   step 'linting the daemon without the heavy sinks'
-  scripts/lint-small.sh "${cargo_flags[@]}"
+  scripts/lint-small.sh "${locked[@]}"
 fi
 
 step 'waiting for the brokers'

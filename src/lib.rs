@@ -10,6 +10,7 @@ pub mod faults;
 pub(crate) mod files;
 pub mod flow;
 pub mod oauth;
+pub mod otlp;
 pub mod republish;
 #[cfg(test)]
 mod seeds;
@@ -22,4 +23,5 @@ pub mod telemetry;
 pub mod tls;
 pub mod transform;
 pub mod types;
+pub(crate) mod web;
 pub mod wire;

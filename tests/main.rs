@@ -45,6 +45,8 @@ mod moving_set;
 mod oauth;
 mod object;
 mod odd_messages;
+#[cfg(feature = "otel")]
+mod otel;
 mod page;
 mod positions;
 mod postgres;

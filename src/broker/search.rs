@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument;
+
 use super::connection::Connection;
 use super::error::BrokerError;
 use super::fleet::Fleet;
@@ -145,5 +147,5 @@ impl Search {
 
 /// Closes a connection that is not needed. Not waited for: what it has to say makes no difference.
 pub(super) fn close(connection: Connection) {
-    tokio::spawn(async move { connection.close().await });
+    tokio::spawn(async move { connection.close().await }.in_current_span());
 }

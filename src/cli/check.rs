@@ -208,6 +208,12 @@ pub struct Plan {
     pub admin: Option<String>,
     /// What an operator should know about the access to it.
     pub admin_concerns: Vec<String>,
+    /// Where traces are sent; `None` if they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<String>,
+    /// What an operator should know about that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub traces_concerns: Vec<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// Why the user who runs the check could not write there; `None` if it could. The daemon's user may be another.
@@ -311,6 +317,8 @@ impl Plan {
             insecure: config.broker.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify),
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             admin_concerns: config.admin.concerns(),
+            traces: config.traces.as_ref().map(|traces| traces.options.url.clone()),
+            traces_concerns: config.traces.iter().flat_map(|of| of.concerns.clone()).collect(),
             state_dir: config.state_dir.clone(),
             state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),

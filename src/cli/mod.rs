@@ -31,6 +31,7 @@ pub mod run;
 mod schema;
 mod status;
 mod tail;
+mod traces;
 mod value;
 mod verify;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::admin::AdminConfig;
 use super::cases::TestConfig;
 use super::consumer::ConsumerConfig;
+use super::traces::TracesConfig;
 use super::watch::WatchConfig;
 use crate::settings::{BrokerConfig, HumanDuration};
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Format and level of the log.
     pub log: LogConfig,
+    /// Traces that are sent to an OpenTelemetry collector; `None` if none are.
+    pub traces: Option<TracesConfig>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// Time limit of a drain at shutdown.

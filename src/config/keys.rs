@@ -11,6 +11,7 @@ use super::admin::AdminConfig;
 use super::cases::TestKeys;
 use super::consumer::ConsumerKeys;
 use super::daemon::LogConfig;
+use super::traces::TracesKeys;
 use super::watch::WatchKeys;
 use crate::settings::{BrokerKeys, HumanDuration};
 
@@ -28,6 +29,8 @@ pub(super) struct RootKeys {
     pub(super) admin: AdminConfig,
     /// Format and level of the log.
     pub(super) log: LogConfig,
+    /// Traces: what takes time is sent to an OpenTelemetry collector. Absent: only if the environment says so.
+    pub(super) traces: Option<TracesKeys>,
     /// Folder for the daemon's own state: for each consumer, the last durable position. Default:
     /// systemd's `$STATE_DIRECTORY`, or else `rillway-state` in the folder of the configuration
     /// file. Keep it across restarts: without it, a consumer whose offset was lost on the broker
@@ -54,6 +57,7 @@ impl Default for RootKeys {
             broker: BrokerKeys::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
+            traces: None,
             state_dir: None,
             shutdown_grace: HumanDuration::secs(10),
             consumer: Vec::new(),

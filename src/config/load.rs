@@ -17,6 +17,7 @@ use super::schema::Tree;
 use super::secrets::Places;
 use super::shape::{lost_variables, mend_brackets};
 use super::text::{self, Lines};
+use super::traces::TracesConfig;
 use super::validate::check_together;
 use super::watch::WatchConfig;
 use crate::settings::read::{nearest, typed};
@@ -204,6 +205,7 @@ impl<'a> Layers<'a> {
         let all_were_read = consumers.len() == configured;
         let tests = TestConfig::all(keys.test, &consumers, all_were_read, problems);
         let admin = self.admin(keys.admin, value, problems);
+        let traces = TracesConfig::new(keys.traces, self.env, self.folder(), problems);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -214,6 +216,7 @@ impl<'a> Layers<'a> {
             broker: broker?,
             admin,
             log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },
+            traces,
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),

@@ -35,6 +35,7 @@ mod schema;
 mod secrets;
 mod shape;
 mod text;
+mod traces;
 mod validate;
 mod watch;
 
@@ -53,6 +54,7 @@ pub use env::Env;
 pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
 pub use replacing::sha256;
+pub use traces::TracesConfig;
 pub use watch::WatchConfig;
 
 pub use crate::settings::{

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::admin::AdminConfig;
 use super::daemon::Config;
+use super::traces::TracesConfig;
 use crate::settings::{Problem, join};
 
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
@@ -40,6 +41,11 @@ impl Config {
         if self.log.format != running.log.format {
             let now = serde_json::to_value(running.log.format).ok();
             fixed("log.format", now.map(|now| now.to_string()));
+        }
+        // Headers are passed on to the export that runs.
+        let of = |config: &Config| config.traces.as_ref().map(TracesConfig::without_headers);
+        if of(self) != of(running) {
+            fixed("traces", None);
         }
         for (key, now) in differing(&self.admin, &running.admin) {
             fixed(&join("admin", &key), now);

@@ -10,6 +10,7 @@ mod sinks;
 mod streams;
 mod super_streams;
 mod topology;
+mod traces;
 
 use std::path::Path;
 

@@ -6,6 +6,7 @@ use super::orders::{Order, Written};
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 pub(super) use crate::sink::JOINED_MAX;
+use crate::telemetry::operations::{Load, Operation, Operations};
 use crate::types::{Checkpoint, Offset};
 
 /// Number of messages from which no more are added: the report of each bad one takes memory too.
@@ -40,6 +41,13 @@ impl Joined {
     /// True if more may be added.
     pub(super) fn has_room(&self) -> bool {
         self.members.len() < JOINED_MAX && self.batch.messages() < JOINED_MESSAGES_MAX
+    }
+
+    /// An operation that writes it to a sink of this kind.
+    pub(super) fn operation(&self, of: &Operations, sink: &'static str) -> Operation {
+        let (records, bytes) = (self.batch.messages(), self.batch.bytes());
+        let load = Load { batches: self.members.len(), records, bytes };
+        of.write(sink, load, (self.batch.first_offset(), self.batch.last_offset()))
     }
 
     pub(super) fn into_parts(self) -> (Members, Batch) {

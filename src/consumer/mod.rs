@@ -14,6 +14,7 @@
 
 mod begin;
 mod brain;
+mod concluding;
 mod dead_letter_index;
 mod dead_letters;
 mod filter;

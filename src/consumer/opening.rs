@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::brain::Outcome;
+use super::concluding;
 use super::dead_letter_index::DeadLetterIndex;
 use super::dead_letters::DeadLetters;
 use super::hold::Hold;
@@ -56,13 +57,19 @@ pub(super) fn open(
     resources: Resources,
 ) -> BoxFuture<'static, Result<OpenSinks, Outcome>> {
     Box::pin(async move {
+        let operation = spec.operations().open_sink();
         let mut tasks = JoinSet::new();
         tasks.spawn(open_all(spec, resources).in_current_span());
-        match tasks.join_next().await {
+        let opened = match tasks.join_next().await {
             Some(Ok(opened)) => opened,
             Some(Err(error)) => Err(panicked(&error)),
             None => Err(Outcome::Failed("internal error: no task".to_owned())),
+        };
+        match &opened {
+            Ok(opened) => operation.sink(opened.sink.kind()),
+            Err(outcome) => concluding::by_outcome(operation, outcome),
         }
+        opened
     })
 }
 

@@ -16,6 +16,7 @@ use crate::flow::resume::{
     self, ChunkExtent, Evidence, Known, Origin, Plan, Standing, Start, Unconfirmed,
 };
 use crate::source::{self, Bounds, Budget, ErrorKind, Link, Prefer, SourceError, Subscription};
+use crate::telemetry::operations::Operation;
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::ProbedChunk;
 
@@ -35,11 +36,14 @@ pub(super) async fn establish(
     spec: &Spec,
     own: Own,
     budget: &Arc<Budget>,
+    within: &Operation,
 ) -> Result<(Subscription, Resumption), SessionError> {
     spec.source.prepare(stood_by::has_begun(spec, &own).await).await?;
     let outlook = kept(spec, look(spec, own).await?).await?;
-    let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await?;
-    Ok((subscription, outlook.into_resumption()))
+    let subscribing = spec.operations().subscribe(within, outlook.plan.subscribe);
+    let subscription = source::begin(&outlook.link, outlook.plan.subscribe, budget).await;
+    subscribing.end(&subscription);
+    Ok((subscription?, outlook.into_resumption()))
 }
 
 /// Finds on this connection where to begin, and keeps the beginning if it is one. The chunk at the

@@ -31,6 +31,7 @@ use self::retry::{GONE, Refusal, Retry};
 pub(super) use self::sieve::{Counted, Sieve};
 use self::sieve::{Next, Sieving};
 pub(super) use self::stop::Stop;
+use super::concluding;
 use super::dead_letters::DeadLetters;
 use super::joined::{Joined, Members};
 use super::orders::{Message, Report, Stopped, Written};
@@ -41,6 +42,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::batch::Batch;
 use crate::flow::ledger::Ticket;
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, Durability, Sink};
+use crate::telemetry::operations::{Load, Operations};
 use crate::types::Offset;
 
 /// What is left out of batches, and how.
@@ -52,11 +54,13 @@ pub(super) struct Rules {
     pub(super) sieve: Option<Sieve>,
     /// One message that is left out by order.
     pub(super) skips: Skips,
+    pub(super) operations: Operations,
 }
 
 impl From<OnBad> for Rules {
     fn from(on_bad: OnBad) -> Rules {
-        Rules { on_bad, upto: None, sieve: None, skips: Skips::default() }
+        let nameless = Operations::of(&"".into(), &"".into(), &"".into());
+        Rules { on_bad, upto: None, sieve: None, skips: Skips::default(), operations: nameless }
     }
 }
 
@@ -70,7 +74,7 @@ pub(super) async fn run(
     (backoff, stop): (Backoff, Stop),
 ) {
     let rules = rules.into();
-    let joins = sink.joins_batches();
+    let (joins, kind) = (sink.joins_batches(), sink.kind());
     let mut held = Held::default();
     let mut ahead = None;
     loop {
@@ -79,7 +83,7 @@ pub(super) async fn run(
             None => next_of(&mut orders, sink.flush_at()).await,
         };
         let Some(message) = next else { break };
-        let retry = Retry { reports: &reports, backoff, stop: &stop };
+        let retry = Retry { reports: &reports, backoff, stop: &stop, retries: 0 };
         let letters_sink = letters.as_mut();
         let mut job =
             Job { sink: &mut *sink, letters: letters_sink, held: &mut held, rules: &rules, retry };
@@ -94,9 +98,19 @@ pub(super) async fn run(
                         Err(_) => break,
                     }
                 }
-                job.carry_out(joined).await
+                let operation = joined.operation(&rules.operations, kind);
+                let report = job.carry_out(joined).await;
+                concluding::by_report(operation, &report, job.retry.retries);
+                report
             }
-            Message::Flush => job.flush().await,
+            Message::Flush => {
+                let Held { tickets, messages, bytes } = &*job.held;
+                let load = Load { batches: tickets.len(), records: *messages, bytes: *bytes };
+                let operation = rules.operations.flush(kind, load);
+                let report = job.flush().await;
+                concluding::by_report(operation, &report, job.retry.retries);
+                report
+            }
             Message::Restart => job.restart().await,
         };
         let stopped = matches!(report, Report::Stopped(_) | Report::WoundUp);

@@ -14,6 +14,7 @@ use crate::flow::resume::{OnLost, Start};
 use crate::flow::{commit, cutter};
 use crate::settings;
 use crate::source::{ConnectOptions, Source};
+use crate::telemetry::operations::Operations;
 use crate::types::{ConsumerKey, ConsumerName, Offset, Reference, StreamName, Timestamp};
 
 /// Start of a reference that never had a position.
@@ -119,6 +120,11 @@ pub struct Surroundings {
 }
 
 impl Spec {
+    /// Its operations, for traces.
+    pub fn operations(&self) -> Operations {
+        Operations::of(&self.name, &self.stream, &self.reference)
+    }
+
     /// Specification of the consumer that has these keys.
     pub fn new(keys: &ConsumerConfig, surroundings: Surroundings) -> Spec {
         let Surroundings { source, connect, state_dir, wind_up_after } = surroundings;

@@ -1,32 +1,22 @@
-//! Asks a token endpoint: one request on a connection of its own.
+//! Asks a token endpoint: one request ([`web`]).
 //!
-//! No redirection is followed and no proxy is used, so the client secret goes nowhere but to the
-//! configured address. No text that leaves here holds the secret or a token.
+//! No redirection is followed, so the client secret goes nowhere but to the configured address. No text that
+//! leaves here holds the secret or a token.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::header::{HeaderValue, LOCATION};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::http::response::Parts;
+use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
+use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
-use url::{Host, Url};
 
 use super::options::TokenEndpoint;
 use super::token::{Token, TokenError};
-use crate::tls;
-
-/// Largest answer in bytes.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+use crate::web::{self, Unanswered};
 
 /// Longest quotation of an answer.
 const QUOTE_CHARS_MAX: usize = 200;
@@ -45,53 +35,20 @@ pub(super) async fn ask(endpoint: &TokenEndpoint) -> Result<Token, TokenError> {
 
 async fn exchange(endpoint: &TokenEndpoint) -> Result<(StatusCode, Bytes), String> {
     let url = Url::parse(&endpoint.url).map_err(|error| format!("not a URL ({error})"))?;
-    let (host, port) = match (url.host(), url.port_or_known_default()) {
-        (Some(Host::Ipv6(ip)), Some(port)) => (ip.to_string(), port),
-        (Some(host), Some(port)) => (host.to_string(), port),
-        _ => return Err("the URL has no host".to_owned()),
-    };
-    let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|error| {
-        format!("there is no connection ({error}). Does it run, and is token_url right?")
+    let answered = web::exchange(&url, &endpoint.tls, request(endpoint, &url)?).await;
+    let (answer, body) = answered.map_err(|error| match error {
+        Unanswered::NotConnected(_) => format!("{error}. Does it run, and is token_url right?"),
+        Unanswered::Handshake(_) => {
+            // The endpoint has keys of its own beside the broker's.
+            let what = error.to_string().replace("tls.ca", "oauth.ca");
+            what.replace(", or set tls.server_name", "")
+        }
+        _ => error.to_string(),
     })?;
-    if url.scheme() != "https" {
-        return over(tcp, endpoint, &url).await;
+    match answer.status.is_redirection() {
+        true => Err(redirected(endpoint, &answer)),
+        false => Ok((answer.status, body)),
     }
-    let name = endpoint.tls.server_name.clone().unwrap_or(host);
-    let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
-    let options = endpoint.tls.clone();
-    let config = tokio::task::spawn_blocking(move || tls::current(&options)).await;
-    let config = config.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-    let secured = TlsConnector::from(config).connect(name, tcp).await;
-    let secured = secured.map_err(|error| {
-        // The endpoint has keys of its own beside the broker's.
-        let what = tls::in_words(&error).replace("tls.ca", "oauth.ca");
-        format!("TLS handshake: {}", what.replace(", or set tls.server_name", ""))
-    })?;
-    over(secured, endpoint, &url).await
-}
-
-async fn over<S>(
-    stream: S,
-    endpoint: &TokenEndpoint,
-    url: &Url,
-) -> Result<(StatusCode, Bytes), String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let broken = |error: hyper::Error| format!("the connection broke ({error})");
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(broken)?;
-    // Ends with this function.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let response = sender.send_request(request(endpoint, url)?).await.map_err(broken)?;
-    let status = response.status();
-    if status.is_redirection() {
-        return Err(redirected(endpoint, &response));
-    }
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| format!("its answer cannot be read ({error})"))?;
-    Ok((status, body.to_bytes()))
 }
 
 fn request(endpoint: &TokenEndpoint, url: &Url) -> Result<Request<Full<Bytes>>, String> {
@@ -105,17 +62,9 @@ fn request(endpoint: &TokenEndpoint, url: &Url) -> Result<Request<Full<Bytes>>, 
     let login = login(endpoint);
     let mut login = HeaderValue::try_from(format!("Basic {login}")).map_err(|e| e.to_string())?;
     login.set_sensitive(true);
-    let path = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
-    let authority = url.authority();
-    Request::post(path)
-        .header(HOST, authority)
-        .header(USER_AGENT, concat!("rillway/", env!("CARGO_PKG_VERSION")))
+    web::post(url)
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(CONNECTION, "close")
         .header(AUTHORIZATION, login)
         .body(Full::from(form.finish()))
         .map_err(|error| error.to_string())
@@ -143,11 +92,11 @@ fn hidden(endpoint: &TokenEndpoint, text: &str) -> String {
     quote(&text)
 }
 
-fn redirected<B>(endpoint: &TokenEndpoint, response: &Response<B>) -> String {
-    let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+fn redirected(endpoint: &TokenEndpoint, answer: &Parts) -> String {
+    let to = answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
     format!(
         "it answers {} and leads to {}. Redirections are not followed: set token_url to the address itself",
-        response.status(),
+        answer.status,
         hidden(endpoint, to)
     )
 }
@@ -221,7 +170,10 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HOST;
+
     use super::*;
+    use crate::tls;
     use crate::types::Secret;
 
     fn endpoint() -> TokenEndpoint {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 
 use crate::broker::{ConnectOptions, Connection, is_on_leader, replica_in_place_of};
 use crate::sync::lock;
@@ -52,7 +53,8 @@ impl Moving {
         let (sender, found) = oneshot::channel();
         let replica = replica_in_place_of(here.clone(), options.clone(), stream.clone(), after);
         // The reader may be gone by then; the connection is dropped with the message.
-        let looking = tokio::spawn(async move { drop(sender.send(replica.await)) });
+        let looking =
+            tokio::spawn(async move { drop(sender.send(replica.await)) }.in_current_span());
         Some(Moving { looking: looking.abort_handle(), found: Some(found), into: into.clone() })
     }
 

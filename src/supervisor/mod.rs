@@ -218,7 +218,8 @@ impl Supervisor {
     /// Makes every consumer store its durable offset now. Does not wait; the result is logged.
     pub fn commit_all(&self) {
         for member in self.shared.set().members() {
-            let span = consumer_span(&member.plan.spec.name, &member.plan.spec.stream);
+            let spec = &member.plan.spec;
+            let span = consumer_span(&spec.name, &spec.stream, Some(&spec.reference));
             let answer = async move {
                 match member.commit().await {
                     Ok(stored) => {

@@ -166,6 +166,14 @@ impl Drop for Held {
 
 impl Moving {
     async fn run(self) -> Result<Vec<Value>, String> {
+        let operations: Vec<_> =
+            self.plans.iter().map(|plan| plan.spec.operations().seek(self.to)).collect();
+        let moved = self.move_all().await;
+        operations.into_iter().for_each(|operation| operation.end(&moved));
+        moved
+    }
+
+    async fn move_all(self) -> Result<Vec<Value>, String> {
         let Moving { shared, plans, to } = self;
         let held = Held::new(&shared, &plans);
         held.ended().await;

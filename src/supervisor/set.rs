@@ -290,7 +290,8 @@ impl Kept {
             }
             (Action::Drain, Some(task)) => drop(task.drain.send_replace(true)),
             (Action::Abort, Some(task)) => {
-                let span = consumer_span(&key.consumer, &key.stream);
+                let reference = &self.member.plan.spec.reference;
+                let span = consumer_span(&key.consumer, &key.stream, Some(reference));
                 span.in_scope(|| {
                     tracing::warn!(
                         "the drain timed out, so it is aborted; messages after the stored offset are read again"
@@ -313,7 +314,8 @@ struct Tasks {
 impl Tasks {
     fn start(&mut self, key: &ConsumerKey, member: Arc<Member>, carried: Carried) -> Task {
         let (drain, draining) = watch::channel(false);
-        let span = consumer_span(&key.consumer, &key.stream);
+        let reference = Some(&member.plan.spec.reference);
+        let span = consumer_span(&key.consumer, &key.stream, reference);
         let run = keeper::run(member, self.heartbeats.clone(), carried, draining);
         let abort = self.running.spawn(run.instrument(span));
         self.keys.insert(abort.id(), key.clone());

@@ -86,6 +86,20 @@ labels! {
 }
 
 labels! {
+    /// Result of sending a span to the OpenTelemetry collector.
+    SpanResult {
+        /// The collector has it.
+        Sent = "sent",
+        /// The collector refused it.
+        Refused = "refused",
+        /// The request that held it failed, and was given up.
+        Failed = "failed",
+        /// There was no room for it, because earlier ones still waited.
+        NoRoom = "no_room",
+    }
+}
+
+labels! {
     /// Result of storing an offset.
     StoreResult {
         /// The broker reports the same offset.

@@ -13,15 +13,17 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock};
 
 use tracing::{Level, Span};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use journal::{JOURNALD, Output};
 use line::Lines;
 
+use super::operations;
 use crate::sync::lock;
-use crate::types::{ConsumerName, StreamName};
+use crate::types::{ConsumerName, Reference, StreamName};
 
 /// Variable that overrides the configured level, with a level or a list such as
 /// `info,rillway::broker=debug`.
@@ -29,6 +31,9 @@ pub const FILTER_VARIABLE: &str = "RILLWAY_LOG";
 
 /// Target of spans, which no operator's filter names.
 const SPAN_TARGET: &str = "rillway::span";
+
+/// Taker of the spans of operations.
+pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,29 +77,31 @@ pub fn filter_from_env(otherwise: &str) -> String {
 
 /// Sets up logging for the whole process, including panics. `filter` is a level, or a list of
 /// levels for parts of the program. Does not read the environment.
-pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
-    let directives = parse(filter)?;
+///
+/// `traces` gets the spans of operations, and nothing of the log. Without it they are disabled.
+pub fn init(format: Format, filter: &str, traces: Option<SpanLayer>) -> Result<(), LoggingError> {
+    let is_traced = traces.is_some();
+    let directives = parse(filter, is_traced)?;
     let output = match is_journal() {
         true => Output::to_journald(JOURNALD),
         false => Output::Lines,
     };
     let lines = Lines { format, colours: colours(), journal: output.journal() };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(directives)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(output)
         // The reader of the log may be gone (`rillway run 2>&1 | head`). Reporting that on the same
         // closed pipe would panic.
         .log_internal_errors(false)
         .fmt_fields(JsonFields::new())
-        .event_format(lines)
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    builder.finish().try_init().map_err(|e| LoggingError::Twice(e.to_string()))?;
+        .event_format(lines);
+    let (directives, handle) = reload::Layer::new(directives);
+    let subscriber = tracing_subscriber::registry().with(traces).with(log).with(directives);
+    subscriber.try_init().map_err(|e| LoggingError::Twice(e.to_string()))?;
     let replace =
         move |filter| handle.reload(filter).map_err(|error| LoggingError::Fixed(error.to_string()));
     let filter = Mutex::new(filter.to_owned());
     // Set once: a second subscriber is refused above.
-    CURRENT.get_or_init(|| Current { filter, replace: Box::new(replace) });
+    CURRENT.get_or_init(|| Current { filter, is_traced, replace: Box::new(replace) });
     log_panics();
     Ok(())
 }
@@ -102,6 +109,7 @@ pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
 /// The filter in use, and what replaces it.
 struct Current {
     filter: Mutex<String>,
+    is_traced: bool,
     replace: Box<dyn Fn(EnvFilter) -> Result<(), LoggingError> + Send + Sync>,
 }
 
@@ -117,8 +125,9 @@ pub fn filter() -> String {
 /// # Errors
 /// If it is no filter, or logging is not set up.
 pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
-    let directives = parse(filter)?;
-    let Some(current) = CURRENT.get() else {
+    let current = CURRENT.get();
+    let directives = parse(filter, current.is_some_and(|current| current.is_traced))?;
+    let Some(current) = current else {
         return Err(LoggingError::Fixed("logging is not set up".to_owned()));
     };
     // Held over the change: the text is that of the filter in use.
@@ -128,9 +137,15 @@ pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// The span of everything done for one consumer: every log line in it has its name and its stream.
-pub fn consumer_span(consumer: &ConsumerName, stream: &StreamName) -> Span {
-    tracing::error_span!(target: SPAN_TARGET, "consumer", %consumer, %stream)
+/// The span of everything done for one consumer: every log line in it has its name, its stream and, if it has
+/// one, its reference.
+pub fn consumer_span(
+    consumer: &ConsumerName,
+    stream: &StreamName,
+    reference: Option<&Reference>,
+) -> Span {
+    let reference = reference.map(tracing::field::display);
+    tracing::error_span!(target: SPAN_TARGET, "consumer", %consumer, %stream, reference)
 }
 
 /// True if standard error goes to the journal, which systemd identifies by device and inode.
@@ -146,8 +161,8 @@ fn colours() -> bool {
 }
 
 /// Parses a filter. A bare word that is not a level would silence everything but a module of that
-/// name, so it is an error here.
-fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
+/// name, so it is an error here. `is_traced`: something takes the spans of operations.
+fn parse(text: &str, is_traced: bool) -> Result<EnvFilter, LoggingError> {
     let error = |problem: String| LoggingError::Filter { text: text.to_owned(), problem };
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     for part in &parts {
@@ -157,9 +172,19 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
         }
     }
     let filter = EnvFilter::builder().parse(parts.join(",")).map_err(|e| error(e.to_string()))?;
-    // The span of a consumer exists whatever parts of the program are logged.
-    let span = format!("{SPAN_TARGET}=error").parse().map_err(|_| error("internal".to_owned()))?;
-    Ok(filter.add_directive(span))
+    let own = |target: &str, level: &str| {
+        format!("{target}={level}").parse().map_err(|_| error("internal".to_owned()))
+    };
+    // The span of a consumer exists whatever parts of the program are logged; those of operations exist only
+    // for traces.
+    let operations = own(operations::TARGET, if is_traced { "info" } else { "off" })?;
+    Ok(filter.add_directive(own(SPAN_TARGET, "error")?).add_directive(operations))
+}
+
+/// The filter of the log.
+#[cfg(test)]
+pub(super) fn filter_for_tests(text: &str, is_traced: bool) -> EnvFilter {
+    parse(text, is_traced).unwrap()
 }
 
 /// Logs a panic, an error in this program, as one ERROR line with its place.
@@ -184,10 +209,10 @@ mod tests {
     #[test]
     fn filters() {
         for good in ["info", "WARN", "off", "info,rillway::broker=debug", "warn, rillway=trace"] {
-            assert!(parse(good).is_ok(), "{good}");
+            assert!(parse(good, false).is_ok(), "{good}");
         }
         for bad in ["verbose", "info,debgu", "rillway=loud", ",", "rillway"] {
-            let error = parse(bad).unwrap_err().to_string();
+            let error = parse(bad, false).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{bad:?} is not a log filter")), "{error}");
         }
     }

@@ -11,6 +11,8 @@
 //! - [`process`]: CPU, memory and other values of the process, as `process_*`.
 //! - [`samples`]: metrics made from messages, beside the program's own.
 //! - [`logging`]: log lines to standard error, as text or JSON.
+//! - [`exported`]: metrics of the export of traces.
+//! - [`operations`]: spans of operations, for traces.
 //! - [`heartbeat`]: detects stuck loops, for the watchdog and `/livez`.
 //! - [`systemd`]: sd_notify, a no-op without systemd.
 //!
@@ -21,11 +23,13 @@
 
 pub mod access;
 pub mod consumer;
+pub mod exported;
 pub mod heartbeat;
 pub mod identity;
 pub mod labels;
 pub mod logging;
 pub mod names;
+pub mod operations;
 pub mod page;
 pub mod process;
 pub mod prometheus;

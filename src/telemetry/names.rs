@@ -165,6 +165,8 @@ metrics! {
         "Time at which a configuration was last loaded with success, at the start or later.";
     ADMIN_REFUSED = "rillway_admin_refused_requests_total", Counter, Count, &["reason"],
         "Requests that the admin server refused because of who sent them, by reason.";
+    TRACE_SPANS = "rillway_trace_spans_total", Counter, Count, &["result"],
+        "Spans of traces that were to be sent to the OpenTelemetry collector, by result; only with [traces].";
     BUILD_INFO = "rillway_build_info", Gauge, Count, &["version"],
         "1, with the running version as a label.";
 }
@@ -189,6 +191,6 @@ mod tests {
             assert_eq!(bare.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{name}");
         }
-        assert_eq!(seen.len(), 48);
+        assert_eq!(seen.len(), 49);
     }
 }

@@ -42,7 +42,7 @@ pub fn install() -> Result<PrometheusHandle, InstallError> {
 }
 
 /// A recorder with this crate's buckets that is not installed.
-pub(super) fn recorder() -> Result<PrometheusRecorder, BuildError> {
+pub(crate) fn recorder() -> Result<PrometheusRecorder, BuildError> {
     let name = Matcher::Full(names::SINK_WRITE_DURATION.name.to_owned());
     Ok(PrometheusBuilder::new()
         .set_buckets_for_metric(name, WRITE_DURATION_BUCKETS)?

@@ -47,6 +47,12 @@ impl fmt::Display for Plan {
         for concern in &self.admin_concerns {
             writeln!(f, "         NOTE: {concern}")?;
         }
+        if let Some(collector) = &self.traces {
+            writeln!(f, "traces:  to {collector}")?;
+        }
+        for concern in &self.traces_concerns {
+            writeln!(f, "         NOTE: {concern}")?;
+        }
         if self.consumers.is_empty() {
             return self.watches.iter().try_for_each(|watch| write!(f, "\n{watch}"));
         }

@@ -38,6 +38,7 @@ use self::whole::{Place, Whole};
 use super::exit::Failure;
 use super::progress::Progress;
 use super::schema::write;
+use super::traces;
 use crate::config::{Config, ConsumerConfig, OnBadMessage, Protocol};
 use crate::consumer::{self, Outcome, Status};
 use crate::faults::{self, Point};
@@ -54,10 +55,13 @@ const FAILURES_MAX: u32 = 8;
 /// Replays the range.
 pub(super) async fn replay(config: Config, args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
-    logging::init(logging::Format::Text, &logging::filter_from_env("warn"))?;
+    let (layer, exporter) = traces::start(config.traces.as_ref());
+    logging::init(logging::Format::Text, &logging::filter_from_env("warn"), layer)?;
     let whole = Whole::find(&config, &args)?;
     let prints = whole.of(&whole.stream)?.through.prints();
-    let (state, done) = whole.run(&mut signals).await?;
+    let ran = whole.run(&mut signals).await;
+    traces::finish(exporter.as_deref()).await;
+    let (state, done) = ran?;
     let told = done.told(as_json)?;
     match prints {
         // Messages stand there.
@@ -180,7 +184,9 @@ impl<'a> Replay<'a> {
         let total = range.upto.0.saturating_sub(range.from.0).saturating_add(1);
         let progress =
             Progress::continued(Some(total), range.reached(), "replayed", self.args.quiet);
+        let operation = replay.spec.operations().replay(range.from, range.upto);
         let ended = self.until_done(replay, (range, status), &progress, signals).await;
+        operation.end(&ended);
         progress.finish();
         ended
     }

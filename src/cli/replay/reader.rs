@@ -34,7 +34,7 @@ impl Reader {
             Resources { sink: Arc::clone(sink), dead_letters, hold: None, shares_hold: false };
         let (commands, receive) = mpsc::channel(1);
         let (spec, status) = (Arc::clone(spec), Arc::clone(status));
-        let span = consumer_span(&spec.name, &spec.stream);
+        let span = consumer_span(&spec.name, &spec.stream, Some(&spec.reference));
         let mut tasks = JoinSet::new();
         tasks.spawn(
             async move {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use futures_util::StreamExt;
+use metrics_exporter_prometheus::PrometheusHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::oneshot;
@@ -25,8 +26,10 @@ use self::operator::Operator;
 use self::reload::Reloader;
 use super::door;
 use super::exit::Failure;
+use super::traces;
 use crate::admin;
 use crate::config::{Config, Env, LogFormat};
+use crate::otlp::Exporter;
 use crate::supervisor::{Drained, Supervisor};
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::systemd::{self, Notifier};
@@ -50,8 +53,28 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    logging::init(format, config.log.filter())?;
     let recorder = telemetry::install()?;
+    let (layer, exporter) = traces::start(config.traces.as_ref());
+    logging::init(format, config.log.filter(), layer)?;
+    traces::tell(config.traces.as_ref());
+    let done = serve(config, env, args, (recorder, &mut signals), exporter.clone()).await;
+    // What ends late, or at once, waits for nothing more.
+    let is_late =
+        |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Failure::Unfinished(_)));
+    if !done.as_ref().is_err_and(is_late) {
+        traces::finish(exporter.as_deref()).await;
+    }
+    done
+}
+
+/// The daemon, once it can tell what happens.
+async fn serve(
+    config: Config,
+    env: Env,
+    args: &RunArgs,
+    (recorder, signals): (PrometheusHandle, &mut Signals),
+    exporter: Option<Arc<Exporter>>,
+) -> anyhow::Result<()> {
     let upkeep = tokio::spawn(prometheus::upkeep(recorder.clone()));
     // Checked now: a closed terminal no longer counts as one.
     let on_terminal = std::io::stderr().is_terminal();
@@ -67,7 +90,8 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
     let admin = config.admin.enabled.then(|| config.admin.listen.to_string());
     let summary = reload::summary(&config);
     let supervisor = Arc::new(Supervisor::start_all(&config));
-    let reloader = Reloader::new(config, env, Arc::clone(&supervisor), Arc::clone(&notifier));
+    let reloader =
+        Reloader::new(config, env, Arc::clone(&supervisor), Arc::clone(&notifier), exporter);
     let reloader = Arc::new(reloader);
     let operator = Arc::new(Operator::new(&supervisor, &reloader));
 
@@ -95,7 +119,7 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
         "running"
     );
 
-    let end = until_told(&mut signals, &supervisor, &operator, &reloader, on_terminal).await;
+    let end = until_told(signals, &supervisor, &operator, &reloader, on_terminal).await;
     let grace = reloader.config().shutdown_grace.0;
     watching.iter().for_each(AbortHandle::abort);
     let signal = match end {
@@ -120,7 +144,7 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
     let began = Instant::now();
     let drained = tokio::select! {
         drained = supervisor.drain(grace) => drained,
-        () = again(&mut signals, signal.map(|_| began)) => {
+        () = again(signals, signal.map(|_| began)) => {
             tracing::error!("stopped at once; messages after the stored offsets are read again at the next start");
             let what = "stopped at once by a second signal, before all offsets were stored";
             return Err(Failure::Unfinished(what.to_owned()).into());

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::admin::{ConfigurationView, LastReload, NotReloaded, ProblemView, Reloaded};
 use crate::config::{Config, ConfigError, Env};
+use crate::otlp::Exporter;
 use crate::supervisor::{Applied, Supervisor};
 use crate::sync::lock;
 use crate::telemetry::systemd::Notifier;
-use crate::telemetry::{ConfigResult, logging, reloads};
+use crate::telemetry::{ConfigResult, logging, operations, reloads};
 use crate::types::Timestamp;
 
 /// Time limit for reading and checking the file, and the files of secrets.
@@ -23,6 +24,7 @@ pub(super) struct Reloader {
     env: Env,
     supervisor: Arc<Supervisor>,
     notifier: Arc<Notifier>,
+    exporter: Option<Arc<Exporter>>,
     /// Held while it is read and applied: one at a time.
     turn: tokio::sync::Mutex<()>,
     in_use: Mutex<InUse>,
@@ -41,12 +43,13 @@ impl Reloader {
         env: Env,
         supervisor: Arc<Supervisor>,
         notifier: Arc<Notifier>,
+        exporter: Option<Arc<Exporter>>,
     ) -> Reloader {
         let loaded_at = Timestamp::now();
         reloads::started(loaded_at);
         let in_use = InUse { config: Arc::new(config), loaded_at, last: None };
         let (turn, in_use) = (tokio::sync::Mutex::default(), Mutex::new(in_use));
-        Reloader { env, supervisor, notifier, turn, in_use }
+        Reloader { env, supervisor, notifier, exporter, turn, in_use }
     }
 
     /// The configuration in use.
@@ -76,13 +79,20 @@ impl Reloader {
     ///
     /// Cancel-safe: it is applied as a whole, or not at all.
     pub(super) async fn reload(&self, by: &str, wait: Duration) -> Result<Reloaded, NotReloaded> {
+        let operation = operations::reload(by);
         let (reloaded, applied) = {
             let _turn = self.turn.lock().await;
             let _told = self.notifier.reloading();
             let loaded = self.load().await;
-            self.conclude(by, loaded)?
+            let concluded = self.conclude(by, loaded);
+            match &concluded {
+                Ok((reloaded, _)) => operation.result(reloaded.result),
+                Err(why) => operation.failed(why),
+            }
+            concluded?
         };
         let settled = tokio::time::timeout(wait, self.supervisor.settled(&applied)).await;
+        drop(operation);
         Ok(Reloaded { finished: settled.is_ok(), ..reloaded })
     }
 
@@ -162,6 +172,9 @@ impl Reloader {
             finished: false,
         };
         if new != *old {
+            if let (Some(exporter), Some(traces)) = (&self.exporter, &new.traces) {
+                exporter.set_headers(&traces.options.headers);
+            }
             self.notifier.status(&summary(&new));
             let mut in_use = lock(&self.in_use);
             in_use.config = Arc::new(new);

@@ -61,7 +61,7 @@ pub(super) async fn tail(
     env: &crate::config::Env,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
-    logging::init(logging::Format::Text, &logging::filter_from_env("warn"))?;
+    logging::init(logging::Format::Text, &logging::filter_from_env("warn"), None)?;
     let guest = Guest::new(args.broker.broker(shared, env)?, args.selection()?);
     let gone = stdout::reader_goes();
     tokio::pin!(gone);
@@ -260,7 +260,8 @@ impl Readers {
         let status = Arc::new(Status::new(metrics));
         let (command, commands) = mpsc::channel(1);
         self.commands.push(command);
-        let (span, stream) = (consumer_span(&spec.name, &spec.stream), lane.stream.clone());
+        let span = consumer_span(&spec.name, &spec.stream, None);
+        let stream = lane.stream.clone();
         let reader = async move {
             let heartbeats = Heartbeats::new();
             (stream, consumer::run(spec, resources, status, commands, &heartbeats).await)

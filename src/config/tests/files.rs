@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::config::keys::RootKeys;
 use crate::config::schema::Tree;
+use crate::otlp::IS_BUILT;
 use crate::sink::declaration::About;
 use crate::sink::registry::SINKS;
 
@@ -110,8 +111,10 @@ fn the_reference_lists_every_key_and_no_other() {
     for variant in variants {
         paths(&toml::from_str(&variant).unwrap(), "", &mut listed);
         let file = File::new(&variant);
-        if let Err(error) = file.load(&env(creds.path())) {
-            panic!("{error}\n{variant}");
+        match file.load(&env(creds.path())) {
+            Ok(_) => {}
+            Err(error) if !IS_BUILT && error.to_string().contains("without OpenTelemetry") => {}
+            Err(error) => panic!("{error}\n{variant}"),
         }
     }
     // Where a secret may come from is told once, in the head of the file.

@@ -42,7 +42,9 @@ async fn establish_on(
     own: Own,
 ) -> Result<(Subscription, Resumption), SessionError> {
     let state = tempfile::tempdir().unwrap();
-    establish(&spec(scripted, start, state.path()), own, &Budget::new(1 << 20)).await
+    let spec = spec(scripted, start, state.path());
+    let operation = spec.operations().connect("read");
+    establish(&spec, own, &Budget::new(1 << 20), &operation).await
 }
 
 #[tokio::test]

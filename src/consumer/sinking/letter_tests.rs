@@ -158,7 +158,7 @@ impl Case {
             Some(letters),
             receive,
             send,
-            Rules { on_bad: OnBad::DeadLetter, upto: None, sieve, skips: Skips::default() },
+            Rules { sieve, ..Rules::from(OnBad::DeadLetter) },
             (backoff, Stop::default()),
         )
         .await;

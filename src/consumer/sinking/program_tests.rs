@@ -105,7 +105,7 @@ async fn run_with(
     drop(orders);
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
     let sink = Box::new(Noting("sink", Arc::clone(&journal)));
-    let rules = Rules { on_bad, upto: None, sieve: Some(sieve), skips: skips.clone() };
+    let rules = Rules { sieve: Some(sieve), skips: skips.clone(), ..Rules::from(on_bad) };
     run(sink, Some(letters), receive, send, rules, (backoff, stop)).await;
     let mut all = Vec::new();
     while let Some(report) = reports.recv().await {

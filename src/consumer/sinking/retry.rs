@@ -16,6 +16,8 @@ pub(super) struct Retry<'a> {
     pub(super) reports: &'a mpsc::Sender<Report>,
     pub(super) backoff: Backoff,
     pub(super) stop: &'a Stop,
+    /// How often a call was repeated.
+    pub(super) retries: u64,
 }
 
 impl Retry<'_> {
@@ -124,6 +126,7 @@ impl Retry<'_> {
         let wait = self.backoff.next(fastrand::f64()).max(retry_after.unwrap_or_default());
         let report = Report::Retrying { error: what, wait };
         self.reports.send(report).await.map_err(|_| GONE.to_owned())?;
+        self.retries += 1;
         tokio::select! {
             () = self.stop.comes() => {}
             () = tokio::time::sleep(wait) => {}

@@ -19,6 +19,7 @@ use crate::source::{
     self, Activation, Bounds, Budget, Delivery, ErrorKind, Handover, Link, Prefer, SourceError,
     Subscription,
 };
+use crate::telemetry::operations::Operation;
 use crate::types::{Checkpoint, Offset};
 use crate::wire::chunk::ChunkHeader;
 
@@ -32,6 +33,16 @@ pub(super) enum Connected {
         /// Its chunks are not wanted any more.
         is_stopped: bool,
     },
+}
+
+impl Connected {
+    fn link(&self) -> Option<&Arc<dyn Link>> {
+        match self {
+            Connected::No => None,
+            Connected::Bare(link) => Some(link),
+            Connected::Subscribed { subscription, .. } => Some(subscription.link()),
+        }
+    }
 }
 
 /// Result of an attempt: the connection if it is a new one, and what it can be used for.
@@ -56,11 +67,7 @@ impl Connection {
     }
 
     pub(super) fn link(&self) -> Option<&Arc<dyn Link>> {
-        match &self.connected {
-            Connected::No => None,
-            Connected::Bare(link) => Some(link),
-            Connected::Subscribed { subscription, .. } => Some(subscription.link()),
-        }
+        self.connected.link()
     }
 
     pub(super) fn disconnect(&mut self) {
@@ -71,14 +78,23 @@ impl Connection {
     pub(super) fn connect(&mut self, purpose: Connect) {
         self.disconnect();
         let (spec, budget) = (Arc::clone(&self.spec), Arc::clone(&self.budget));
-        self.attempt = Some(match purpose {
-            Connect::Read(own) => Box::pin(read(spec, budget, own)),
-            Connect::Wait(prefer) => Box::pin(wait(spec, budget, prefer)),
-            Connect::Store(position) => Box::pin(async move {
-                let (link, is_confirmed) = session::for_storing(&spec, position).await?;
-                Ok((Some(Connected::Bare(link)), Linked::Storing { is_confirmed }))
-            }),
-        });
+        self.attempt = Some(Box::pin(async move {
+            let operation = spec.operations().connect(match purpose {
+                Connect::Read(_) => "read",
+                Connect::Wait(_) => "wait",
+                Connect::Store(_) => "store",
+            });
+            let attempt = match purpose {
+                Connect::Read(own) => read(&spec, &budget, own, &operation).await,
+                Connect::Wait(prefer) => wait(&spec, &budget, prefer, &operation).await,
+                Connect::Store(position) => store(&spec, position).await,
+            };
+            if let Ok((Some(connected), _)) = &attempt {
+                operation.node(|| connected.link().map(|link| link.node()));
+            }
+            operation.end(&attempt);
+            attempt
+        }));
     }
 
     pub(super) fn resume(&mut self, own: Own) {
@@ -268,24 +284,32 @@ async fn next_of(
     }
 }
 
-async fn read(spec: Arc<Spec>, budget: Arc<Budget>, own: Own) -> Attempt {
+async fn read(spec: &Spec, budget: &Arc<Budget>, own: Own, operation: &Operation) -> Attempt {
     // A burst did not fit: first the sink has to catch up.
     budget.relaxed().await;
-    let (subscription, resumption) = session::establish(&spec, own, &budget).await?;
+    let (subscription, resumption) = session::establish(spec, own, budget, operation).await?;
     let connected = Connected::Subscribed { subscription, is_stopped: false };
     Ok((Some(connected), Linked::Reading(Box::new(resumption))))
 }
 
-async fn wait(spec: Arc<Spec>, budget: Arc<Budget>, prefer: Prefer) -> Attempt {
+async fn wait(spec: &Spec, budget: &Arc<Budget>, prefer: Prefer, operation: &Operation) -> Attempt {
     // Where it cannot be read, nothing is known: then nothing is created either.
-    let has_begun = opening::read_state_file(&spec).await.map_or(true, |memory| memory.is_some());
-    spec.source.prepare(has_begun || stood_by::is_marked(&spec).await).await?;
+    let has_begun = opening::read_state_file(spec).await.map_or(true, |memory| memory.is_some());
+    spec.source.prepare(has_begun || stood_by::is_marked(spec).await).await?;
     let link = spec.source.connect(prefer).await?;
-    stood_by::mark(&spec).await?;
+    stood_by::mark(spec).await?;
     // Where to begin is answered when the broker makes this consumer the active one.
-    let subscription = source::begin(&link, Start::Next, &budget).await?;
+    let subscribing = spec.operations().subscribe(operation, Start::Next);
+    let subscription = source::begin(&link, Start::Next, budget).await;
+    subscribing.end(&subscription);
+    let subscription = subscription?;
     let connected = Connected::Subscribed { subscription, is_stopped: false };
     Ok((Some(connected), Linked::Passive))
+}
+
+async fn store(spec: &Spec, position: Option<Checkpoint>) -> Attempt {
+    let (link, is_confirmed) = session::for_storing(spec, position).await?;
+    Ok((Some(Connected::Bare(link)), Linked::Storing { is_confirmed }))
 }
 
 fn no_connection() -> SourceError {

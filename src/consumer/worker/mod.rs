@@ -23,6 +23,7 @@ use self::sink_task::SinkTask;
 use super::brain::{
     self, Action, Brain, Event, Moment, NotCommitted, Opened, Outcome, Surroundings,
 };
+use super::concluding;
 use super::intake::Inflated;
 use super::opening::{self, HoldSlot, OpenSinks, Resources};
 use super::session;
@@ -33,6 +34,7 @@ use crate::faults::{self, Point};
 use crate::flow::beginning::Memory;
 use crate::source::{Activation, Budget, SourceError};
 use crate::sync::lock;
+use crate::telemetry::operations::Operation;
 use crate::telemetry::{Heartbeats, Pulse};
 use crate::types::{Checkpoint, Offset, Timestamp};
 
@@ -80,6 +82,8 @@ struct Worker {
     connection: Connection,
     /// The store that is running.
     store: Option<BoxFuture<'static, Result<Option<Offset>, SourceError>>>,
+    /// The drain, once it was ordered.
+    draining: Option<Operation>,
     /// Room for what the brain decides; empty between two events.
     actions: Vec<Action<Answer>>,
 }
@@ -112,6 +116,7 @@ pub async fn run(
         opening: None,
         sink: None,
         store: None,
+        draining: None,
         actions: Vec::new(),
         spec,
     };
@@ -216,6 +221,9 @@ impl Worker {
     fn tell(&mut self, event: Event<Answer>) {
         let now = now();
         let mut actions = std::mem::take(&mut self.actions);
+        if matches!(event, Event::Drain) && self.draining.is_none() {
+            self.draining = Some(self.spec.operations().drain());
+        }
         self.brain.apply(event, now, &mut actions);
         for action in actions.drain(..) {
             self.carry_out(action, now);
@@ -282,7 +290,11 @@ impl Worker {
         let (spec, state_file) = (Arc::clone(&self.spec), self.state_file.clone());
         self.store = Some(Box::pin(async move {
             let offset = checkpoint.offset;
-            let held = session::store(&*link, offset).await?;
+            let operation = spec.operations().store_offset(offset);
+            let held = session::store(&*link, offset).await;
+            operation.held(held.as_ref().ok().copied().flatten());
+            operation.end(&held);
+            let held = held?;
             if held == Some(offset) {
                 faults::reach(Point::OffsetStored);
                 remember(&spec, state_file, checkpoint).await;
@@ -293,6 +305,7 @@ impl Worker {
 
     /// Closes the sink, and then the connection, within a time limit.
     async fn close(mut self, outcome: Outcome) -> Outcome {
+        let draining = self.draining.take();
         for caller in self.brain.take_waiters() {
             caller.send(Err(NotCommitted::Ended)).unwrap_or_default();
         }
@@ -309,7 +322,7 @@ impl Worker {
             }
             ended
         };
-        match tokio::time::timeout(CLOSE_MAX, closed).await {
+        let outcome = match tokio::time::timeout(CLOSE_MAX, closed).await {
             Ok(Ok(())) => outcome,
             Ok(Err(error)) if error.is_panic() => {
                 // The panic's own message was logged where it happened.
@@ -322,7 +335,11 @@ impl Worker {
                 );
                 outcome
             }
+        };
+        if let Some(draining) = draining {
+            concluding::by_outcome(draining, &outcome);
         }
+        outcome
     }
 }
 

@@ -55,7 +55,8 @@ impl SinkTask {
         let stop = Stop::default();
         let limits = (backoff, stop.clone());
         skips.begins();
-        let rules = Rules { on_bad: spec.on_bad, upto: spec.upto, sieve, skips };
+        let (on_bad, upto, operations) = (spec.on_bad, spec.upto, spec.operations());
+        let rules = Rules { on_bad, upto, sieve, skips, operations };
         let run = sinking::run(sink, letters, receive_orders, send_reports, rules, limits);
         let task = AbortOnDrop(tokio::spawn(run.in_current_span()));
         let has_stopped = false;

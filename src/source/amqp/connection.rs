@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 
 use super::acks::Acks;
 use super::channels::Channels;
@@ -213,11 +214,13 @@ impl Connection {
         let silence = (heartbeat > 0).then(|| Duration::from_secs(u64::from(heartbeat) * 2));
         let reader = Reader::new(Arc::clone(&shared), read, buffer, frame_max, silence);
         let writing = write_all(Arc::clone(&shared), write, queue, heartbeat);
-        let tasks =
-            [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writing).abort_handle()];
+        let tasks = [
+            tokio::spawn(reader.run().in_current_span()).abort_handle(),
+            tokio::spawn(writing.in_current_span()).abort_handle(),
+        ];
         if let Some(renewals) = identity.renewals() {
             // It ends with the connection.
-            tokio::spawn(renew(renewals, Arc::clone(&shared)));
+            tokio::spawn(renew(renewals, Arc::clone(&shared)).in_current_span());
         }
         Ok(Connection { shared, version, frame_max: frame_max as usize, tasks })
     }

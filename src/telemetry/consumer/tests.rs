@@ -6,7 +6,7 @@ use super::*;
 use crate::telemetry::names::{ALL, Kind};
 use crate::telemetry::prometheus;
 use crate::telemetry::samples::{Definition, Registry};
-use crate::telemetry::{WatchMetrics, access, identity, reloads};
+use crate::telemetry::{WatchMetrics, access, exported, identity, reloads};
 use crate::types::Timestamp;
 
 /// Runs `f` with a recorder of its own, and yields every line of the scrape that holds a figure.
@@ -17,6 +17,7 @@ fn scrape(f: impl FnOnce(ConsumerMetrics)) -> BTreeMap<String, f64> {
         identity::tls_in_use();
         identity::token_in_use("t");
         access::in_use();
+        exported::in_use();
         // One second after 1970.
         reloads::started(Timestamp(1000));
         WatchMetrics::new(&"r".into(), &"s".into());

@@ -22,6 +22,9 @@ use super::journal::{self, Journal};
 /// Field in which tracing passes an event's message.
 const MESSAGE: &str = "message";
 
+/// Fields of a consumer's span, in the order in which they are shown. The span's formatter sorts by name.
+const SPAN_FIELDS: [&str; 3] = ["consumer", "stream", "reference"];
+
 /// Formats events as lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
@@ -49,7 +52,9 @@ where
             let recorded = extensions.get::<FormattedFields<JsonFields>>();
             let of_span: Option<Map<String, Value>> =
                 recorded.and_then(|recorded| serde_json::from_str(&recorded.fields).ok());
-            for (name, value) in of_span.into_iter().flatten() {
+            let mut of_span = of_span.unwrap_or_default();
+            let first = SPAN_FIELDS.iter().filter_map(|name| of_span.shift_remove_entry(*name));
+            for (name, value) in first.collect::<Vec<_>>().into_iter().chain(of_span) {
                 fields.0.entry(name).or_insert(value);
             }
         }

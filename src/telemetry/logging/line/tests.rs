@@ -6,7 +6,6 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 use crate::telemetry::logging::{consumer_span, parse};
-use crate::types::{ConsumerName, StreamName};
 
 #[derive(Clone, Default)]
 struct Sheet(Arc<Mutex<Vec<u8>>>);
@@ -34,7 +33,7 @@ impl<'a> MakeWriter<'a> for Sheet {
 fn logged(lines: Lines, filter: &str, log: impl FnOnce()) -> String {
     let sheet = Sheet::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(parse(filter).unwrap())
+        .with_env_filter(parse(filter, false).unwrap())
         .with_writer(sheet.clone())
         .fmt_fields(JsonFields::new())
         .event_format(lines)
@@ -47,7 +46,8 @@ const TEXT: Lines = Lines { format: Format::Text, colours: false, journal: None 
 const JSON: Lines = Lines { format: Format::Json, ..TEXT };
 
 fn in_a_consumer() {
-    let span = consumer_span(&ConsumerName::new("archiver"), &StreamName::new("events"));
+    let (consumer, stream, reference) = ("archiver".into(), "events".into(), "archive".into());
+    let span = consumer_span(&consumer, &stream, Some(&reference));
     let _in = span.enter();
     let wait = Duration::from_millis(1500);
     tracing::warn!(wait_ms = wait.as_millis(), offset = Some(7u64), none = None::<u64>, "a\nb");
@@ -59,12 +59,22 @@ fn values_are_numbers_and_texts_and_the_consumer_stands_beside_them() {
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         line.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["timestamp", "level", "message", "wait_ms", "offset", "consumer", "stream", "target"]
+        [
+            "timestamp",
+            "level",
+            "message",
+            "wait_ms",
+            "offset",
+            "consumer",
+            "stream",
+            "reference",
+            "target"
+        ]
     );
     assert_eq!((&line["wait_ms"], &line["offset"]), (&1500.into(), &7.into()));
     assert_eq!((&line["consumer"], &line["stream"]), (&"archiver".into(), &"events".into()));
     let line = logged(TEXT, "info", in_a_consumer);
-    let says = "a\\nb wait_ms=1500 offset=7 consumer=archiver stream=events\n";
+    let says = "a\\nb wait_ms=1500 offset=7 consumer=archiver stream=events reference=archive\n";
     assert!(line.ends_with(says), "{line}");
 }
 
@@ -98,13 +108,13 @@ fn the_journal_gets_each_field() {
     let lines = Lines { journal: Some(Journal::Fields), ..TEXT };
     assert_eq!(
         logged(lines, "info", in_a_consumer),
-        "MESSAGE=a\\nb wait_ms=1500 offset=7 consumer=archiver stream=events\n\
+        "MESSAGE=a\\nb wait_ms=1500 offset=7 consumer=archiver stream=events reference=archive\n\
          PRIORITY=4\nSYSLOG_IDENTIFIER=rillway\nTARGET=rillway::telemetry::logging::line::tests\n\
-         WAIT_MS=1500\nOFFSET=7\nCONSUMER=archiver\nSTREAM=events\n"
+         WAIT_MS=1500\nOFFSET=7\nCONSUMER=archiver\nSTREAM=events\nREFERENCE=archive\n"
     );
     let json = logged(Lines { format: Format::Json, ..lines }, "info", in_a_consumer);
     let (message, fields) = json.split_once('\n').unwrap();
     let message: Value = serde_json::from_str(message.strip_prefix("MESSAGE=").unwrap()).unwrap();
     assert_eq!((&message["level"], &message["message"]), (&"WARN".into(), &"a\nb".into()));
-    assert!(fields.ends_with("CONSUMER=archiver\nSTREAM=events\n"), "{fields}");
+    assert!(fields.ends_with("CONSUMER=archiver\nSTREAM=events\nREFERENCE=archive\n"), "{fields}");
 }

@@ -1,0 +1,68 @@
+//! Spans as the body of a request, and the answer to it.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::SpanData;
+use prost::Message;
+
+use super::options::Options;
+
+/// Most characters of a collector's text that are shown.
+const QUOTE_CHARS_MAX: usize = 200;
+
+/// The attributes of this process.
+pub(super) fn resource(options: &Options) -> Resource {
+    let attributes = options.resource.iter();
+    let attributes = attributes
+        .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
+        .collect::<Vec<_>>();
+    let library: Box<dyn ResourceDetector> = Box::new(TelemetryResourceDetector);
+    Resource::builder_empty().with_detector(library).with_attributes(attributes).build()
+}
+
+/// The part of this program that makes spans.
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("rillway").with_version(env!("CARGO_PKG_VERSION")).build()
+}
+
+/// Makes bodies of requests.
+pub(super) struct Encoder {
+    resource: ResourceAttributesWithSchema,
+    gzip: bool,
+}
+
+impl Encoder {
+    pub(super) fn new(resource: &Resource, gzip: bool) -> Encoder {
+        Encoder { resource: ResourceAttributesWithSchema::from(resource), gzip }
+    }
+
+    pub(super) fn body(&self, spans: Vec<SpanData>) -> Vec<u8> {
+        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        if !self.gzip {
+            return body;
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        // Writing to memory does not fail.
+        encoder.write_all(&body).and_then(|()| encoder.finish()).unwrap_or_default()
+    }
+}
+
+/// Spans of an accepted request that the collector refused, with its reason.
+pub(super) fn refused(answer: &[u8]) -> Option<(u64, String)> {
+    let answer = ExportTraceServiceResponse::decode(answer).ok()?;
+    let partial = answer.partial_success?;
+    let spans = u64::try_from(partial.rejected_spans).ok().filter(|spans| *spans > 0)?;
+    let text = partial.error_message.chars().take(QUOTE_CHARS_MAX);
+    Some((spans, text.map(|c| if c.is_control() { ' ' } else { c }).collect()))
+}
