@@ -318,7 +318,7 @@ impl Plan {
             admin: config.admin.enabled.then(|| config.admin.listen.to_string()),
             admin_concerns: config.admin.concerns(),
             traces: config.traces.as_ref().map(|traces| traces.options.url.clone()),
-            traces_concerns: config.traces.iter().flat_map(|of| of.concerns.clone()).collect(),
+            traces_concerns: config.traces_concerns().cloned().collect(),
             state_dir: config.state_dir.clone(),
             state_dir_problem: state_dir_problem(config),
             memory_bound_bytes: consumers.iter().map(|c| c.memory_bound_bytes).sum(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::TracesConfig;
+use crate::config::{Config, TracesConfig};
 use crate::otlp::{self, Exporter};
 use crate::telemetry::logging::SpanLayer;
 
@@ -15,10 +15,12 @@ pub(super) fn start(config: Option<&TracesConfig>) -> (Option<SpanLayer>, Option
 }
 
 /// Logs where they go, and what an operator should know about it.
-pub(super) fn tell(config: Option<&TracesConfig>) {
-    let Some(config) = config else { return };
-    tracing::info!(collector = config.options.url, "traces are sent to an OpenTelemetry collector");
-    config.concerns.iter().for_each(|concern| tracing::warn!("{concern}"));
+pub(super) fn tell(config: &Config) {
+    if let Some(traces) = &config.traces {
+        let collector = &traces.options.url;
+        tracing::info!(collector, "traces are sent to an OpenTelemetry collector");
+    }
+    config.traces_concerns().for_each(|concern| tracing::warn!("{concern}"));
 }
 
 /// Sends the last spans, within a time limit.

@@ -27,6 +27,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Traces that are sent to an OpenTelemetry collector; `None` if none are.
     pub traces: Option<TracesConfig>,
+    /// Variables of OpenTelemetry that cannot be used, so that no traces are sent.
+    pub traces_ignored: Vec<String>,
     /// Folder for the daemon's own state.
     pub state_dir: PathBuf,
     /// Time limit of a drain at shutdown.

@@ -30,6 +30,11 @@ const STATE_DIR: &str = "rillway-state";
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 impl Config {
+    /// What an operator should know about the export of traces.
+    pub fn traces_concerns(&self) -> impl Iterator<Item = &String> {
+        self.traces.iter().flat_map(|traces| &traces.concerns).chain(&self.traces_ignored)
+    }
+
     /// Reads and checks the whole configuration: the file, if one is given, overridden by the
     /// environment.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
@@ -205,7 +210,9 @@ impl<'a> Layers<'a> {
         let all_were_read = consumers.len() == configured;
         let tests = TestConfig::all(keys.test, &consumers, all_were_read, problems);
         let admin = self.admin(keys.admin, value, problems);
-        let traces = TracesConfig::new(keys.traces, self.env, self.folder(), problems);
+        let mut traces_ignored = Vec::new();
+        let (env, folder) = (self.env, self.folder());
+        let traces = TracesConfig::new(keys.traces, env, folder, problems, &mut traces_ignored);
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))
@@ -217,6 +224,7 @@ impl<'a> Layers<'a> {
             admin,
             log: LogConfig { directives: directives.map(str::to_owned), ..keys.log },
             traces,
+            traces_ignored,
             state_dir: self.state_dir(keys.state_dir),
             shutdown_grace: keys.shutdown_grace,
             consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),

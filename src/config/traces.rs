@@ -98,14 +98,15 @@ pub struct TracesConfig {
 
 impl TracesConfig {
     /// Reads the keys, and the variables of OpenTelemetry; `None` if nothing asks for traces, or a problem was
-    /// reported.
+    /// reported. `ignored` gets what is wrong with variables where nothing is exported because of it.
     pub(super) fn new(
         keys: Option<TracesKeys>,
         env: &Env,
         folder: &Path,
         problems: &mut Vec<Problem>,
+        ignored: &mut Vec<String>,
     ) -> Option<TracesConfig> {
-        TracesConfig::in_build(otlp::IS_BUILT, keys, env, folder, problems)
+        TracesConfig::in_build(otlp::IS_BUILT, keys, env, folder, problems, ignored)
     }
 
     /// The same in a build that can export, or in one that cannot.
@@ -115,6 +116,7 @@ impl TracesConfig {
         env: &Env,
         folder: &Path,
         problems: &mut Vec<Problem>,
+        ignored: &mut Vec<String>,
     ) -> Option<TracesConfig> {
         if !can_export {
             // The variables may be a whole cluster's.
@@ -140,6 +142,7 @@ impl TracesConfig {
             if is_wanted {
                 problems.push(Problem::new("traces.endpoint", NO_ENDPOINT));
             }
+            *ignored = variables.into_concerns();
             return None;
         };
         let found = problems.len();
@@ -306,7 +309,14 @@ mod tests {
             (true, Some(TracesKeys::default()), true, None),
         ] {
             let (folder, mut problems) = (Path::new(""), Vec::new());
-            let traces = TracesConfig::in_build(can_export, keys, &env, folder, &mut problems);
+            let traces = TracesConfig::in_build(
+                can_export,
+                keys,
+                &env,
+                folder,
+                &mut problems,
+                &mut Vec::new(),
+            );
             assert_eq!(traces.is_some(), is_taken);
             assert_eq!(problems.len(), usize::from(says.is_some()), "{problems:?}");
             if let (Some(says), Some(problem)) = (says, problems.first()) {

@@ -48,7 +48,13 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     for above in folder.ancestors().skip(1) {
         sync_if_ours(above).inspect_err(|_| remove_empty(&folder, above))?;
     }
-    known(|known| known.insert(folder.clone()));
+    known(|known| {
+        // A folder for each value of a message: they are looked at once more then.
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(folder.clone())
+    });
     Ok(())
 }
 
@@ -106,6 +112,9 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     let synced = super::testing::synced(folder, synced);
     synced
 }
+
+/// Most folders that are remembered.
+const KNOWN_MAX: usize = 10_000;
 
 pub(super) fn known<R>(look: impl FnOnce(&mut HashSet<PathBuf>) -> R) -> R {
     let mut known = lock(&DURABLE);

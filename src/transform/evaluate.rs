@@ -11,7 +11,7 @@ use super::budget::{DEPTH_MAX, STEP_BYTES, take};
 use super::functions::known;
 use super::glimpse::{Env, Found, Glimpse, Seen, Undecided, walk};
 use super::number::Number;
-use super::parts::{Part, Step};
+use super::parts::{Part, Step, null};
 use super::simple::{Change, Expr, Literal, Path, Simple};
 use super::value::{Entries, Value};
 use super::write::{self, Unwritable};
@@ -55,11 +55,14 @@ impl Simple {
                 None => self.message.parts.nothing(message),
             }
             let text = input.message.unwrap_or_default();
-            use_it(&Env {
+            let used = use_it(&Env {
                 body: Glimpse { source: &self.body, parts: body, text: input.body },
                 message: Glimpse { source: &self.message, parts: message, text },
                 body_is_true,
-            })
+            });
+            // What was read of this message does not outlive it.
+            body.iter_mut().chain(message.iter_mut()).for_each(|part| *part = null());
+            used
         })
     }
 }
@@ -219,6 +222,7 @@ impl Expr {
                 some!(right.truth(env, &left))
             }
             Expr::In(of, ones) => {
+                comparing(ones)?;
                 if let Some(seen) = of.seen(env)
                     && ones.iter().all(|one| matches!(one, Expr::Literal(_)))
                 {
@@ -318,6 +322,14 @@ impl Expr {
 fn put(out: &mut Vec<u8>, texts: &[&[u8]]) -> Found<()> {
     texts.iter().for_each(|text| out.extend_from_slice(text));
     if out.len() <= RESULT_BYTES_MAX { Ok(Some(())) } else { Err(Undecided) }
+}
+
+/// Counts the comparisons, as the interpreter does.
+fn comparing(ones: &[Expr]) -> Result<(), Undecided> {
+    match take(8 * ones.len() as u64) {
+        true => Ok(()),
+        false => Err(Undecided),
+    }
 }
 
 fn is_one_of(seen: Seen<'_>, ones: &[Expr]) -> Result<bool, Undecided> {

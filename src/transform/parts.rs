@@ -253,6 +253,6 @@ impl Reader<'_> {
     }
 }
 
-fn null() -> Part {
+pub(super) fn null() -> Part {
     Part::Found(Value::Null)
 }

@@ -99,6 +99,7 @@ impl Compiler {
                 other => Expr::Negate(Box::new(other)),
             },
             Term::BinOp(left, op, right) => self.operation(left, op, right, scope, result)?,
+            Term::IfThenElse(branches, _) if branches.len() > DEPTH_MAX => return None,
             Term::IfThenElse(branches, otherwise) => {
                 let mut expr = match otherwise {
                     Some(otherwise) => self.expr(otherwise, scope, result)?,
@@ -331,6 +332,10 @@ fn number_of(paths: &mut Vec<Path>, path: Path) -> usize {
 }
 
 fn path_of(parts: &[(Part<Tree<'_>>, Opt)]) -> Option<Path> {
+    // Its tree is as deep, and no value is deeper.
+    if parts.len() > DEPTH_MAX {
+        return None;
+    }
     let mut path = Path::default();
     for (part, opt) in parts {
         path.steps.push(match part {

@@ -56,7 +56,7 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
     let recorder = telemetry::install()?;
     let (layer, exporter) = traces::start(config.traces.as_ref());
     logging::init(format, config.log.filter(), layer)?;
-    traces::tell(config.traces.as_ref());
+    traces::tell(&config);
     let done = serve(config, env, args, (recorder, &mut signals), exporter.clone()).await;
     // What ends late, or at once, waits for nothing more.
     let is_late =

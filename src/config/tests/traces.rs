@@ -169,6 +169,27 @@ fn a_variable_that_cannot_be_used_is_told_and_ignored() {
 
 #[test]
 #[cfg(feature = "otel")]
+fn an_endpoint_that_cannot_be_used_stops_nothing() {
+    for endpoint in
+        ["h:4317", "grpc://h:4317", "http://user:hunter2@h:4318", "http://h/?token=hunter2", "x"]
+    {
+        let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let config = File::new(MINIMAL).load(&Env::from([(name, endpoint)])).unwrap();
+        assert_eq!(config.traces, None, "{endpoint}");
+        let [concern] = config.traces_ignored.as_slice() else { panic!("{endpoint}") };
+        assert!(concern.starts_with(name) && concern.contains("ignored"), "{concern}");
+        assert!(!concern.contains("hunter2"), "{concern}");
+        // The other one counts.
+        let both =
+            Env::from([("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint), (name, "http://h:4318")]);
+        let traces = File::new(MINIMAL).load(&both).unwrap().traces.unwrap();
+        assert_eq!(traces.options.url, "http://h:4318/v1/traces");
+        assert_eq!(traces.concerns.len(), 1, "{:?}", traces.concerns);
+    }
+}
+
+#[test]
+#[cfg(feature = "otel")]
 fn only_headers_change_while_the_daemon_runs() {
     let file = File::new("");
     let write = |keys: &str| std::fs::write(file.path(), format!("[traces]\n{keys}\n{MINIMAL}"));

@@ -7,7 +7,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use super::{BATCH, Headers, INTERVAL, INTERVAL_MAX, PATH, QUEUE, QUEUE_MAX, TIMEOUT, TIMEOUT_MAX};
-use super::{HeaderName, HeaderValue, HumanDuration, OWN_HEADERS, Sampling, Secret, below};
+use super::{
+    HeaderName, HeaderValue, HumanDuration, OWN_HEADERS, Sampling, Secret, below, check_url,
+};
 use crate::settings::TlsConfig;
 
 /// The variables, and what is wrong with them. An empty one counts as absent.
@@ -62,17 +64,27 @@ impl<'a> Variables<'a> {
         is_disabled
     }
 
-    /// The URL of the signal is used as it stands; the one of all signals is completed.
-    pub(super) fn url(&self) -> Option<String> {
-        if let Some(url) = self.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
-            return Some(url.to_owned());
+    /// The URL of the signal is used as it stands; the one of all signals is completed. One that cannot be
+    /// used does not stop the daemon: it may be a whole cluster's, for exporters of another kind.
+    pub(super) fn url(&mut self) -> Option<String> {
+        const OF_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        const OF_ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let of_traces = self.get(OF_TRACES).map(|url| (OF_TRACES, url.to_owned()));
+        let of_all = self.get(OF_ALL).map(|endpoint| {
+            let trimmed = endpoint.trim_end_matches('/');
+            match trimmed.ends_with(PATH) {
+                // Below this path too, as the specification says.
+                true => (OF_ALL, format!("{trimmed}/{PATH}")),
+                false => (OF_ALL, below(endpoint)),
+            }
+        });
+        for (name, url) in of_traces.into_iter().chain(of_all) {
+            match check_url(&url) {
+                Ok(_) => return Some(url),
+                Err(why) => self.ignored(name, format!("{why}; it is ignored")),
+            }
         }
-        let endpoint = self.get("OTEL_EXPORTER_OTLP_ENDPOINT")?;
-        Some(match endpoint.trim_end_matches('/').ends_with(PATH) {
-            // Below this path too, as the specification says.
-            true => format!("{}/{PATH}", endpoint.trim_end_matches('/')),
-            false => below(endpoint),
-        })
+        None
     }
 
     pub(super) fn headers(&mut self) -> Headers {

@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Part {
         if !is_plain(&name) {
             return Err(D::Error::custom(format!(
                 "{name:?} cannot be the name of a folder: use 1 to {NAME_BYTES_MAX} letters, digits and \
-                 underscores, as in {{ name = \"region\", from = {:?} }}",
+                 underscores, and no underscore in front, as in {{ name = \"region\", from = {:?} }}",
                 from.to_string()
             )));
         }
@@ -88,10 +88,13 @@ fn is_column(text: &str) -> bool {
     !text.is_empty() && !text.contains(['/', '.']) && !WORDS.contains(&text)
 }
 
-/// Whether it can be a name of a folder, and of a column for every reader.
+/// Whether it can be a name of a folder, and of a column for every reader: many take no notice of folders that begin
+/// with `_`.
 fn is_plain(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(is_plain)
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && !name.starts_with('_')
+        && name.chars().all(is_plain)
 }
 
 /// The last part of a source, which is the name if none is given.
@@ -203,7 +206,8 @@ fn check_column(name: &str, columns: &[Column], bad: &mut impl FnMut(String)) {
     };
     if !is_plain(name) {
         bad(format!(
-            "{name:?} cannot be the name of a folder: use 1 to {NAME_BYTES_MAX} letters, digits and underscores"
+            "{name:?} cannot be the name of a folder: use 1 to {NAME_BYTES_MAX} letters, digits and underscores, \
+             and no underscore in front"
         ));
     }
     let kind = match column.kind {

@@ -5,15 +5,16 @@
 //! ```
 //! A value is escaped so that every reader of Hive-style folders finds it again: in ASCII, whatever is not a
 //! letter, a digit or one of `-_.` is percent-encoded; other characters stay, because Hive and Spark decode
-//! bytes and not characters. Without a value, or with an empty one, it is [`NOTHING`], which readers take for
+//! bytes and not characters, but for those that stores refuse. Without a value, or with an empty one, it is [`NOTHING`], which readers take for
 //! null. A value that is too long for a file name is shortened, with a hash of the whole.
 
 use std::borrow::Cow;
+use std::ops::{RangeFrom, RangeInclusive};
 
 use super::layout::{date_of, hour_of};
 use super::partition_keys::{NAME_BYTES_MAX, Part};
-use crate::sink::BadRecord;
 use crate::sink::columns::{Columns, Value};
+use crate::sink::{BadReason, BadRecord};
 use crate::types::StreamName;
 use crate::types::column::Column;
 use crate::types::file_name::{HASH_BYTES, shortened};
@@ -102,6 +103,14 @@ impl Folders {
                         Some(Value::Boolean(truth)) => Cow::Owned(truth.to_string()),
                         _ => Cow::Borrowed(""),
                     };
+                    if value.is_empty() && matches!(part, Part::Value(column) if column.required) {
+                        return Err(BadRecord::about(
+                            format!("partition_by {name:?}"),
+                            record.offset,
+                            BadReason::Misfit,
+                            "the value is empty, and the folder requires one",
+                        ));
+                    }
                     push_segment(name, &value, folder);
                 }
             }
@@ -117,15 +126,41 @@ fn push_segment(name: &str, value: &str, folder: &mut String) {
     if value.is_empty() {
         return folder.push_str(NOTHING);
     }
-    let bytes_max = SEGMENT_BYTES_MAX - name.len().min(NAME_BYTES_MAX) - 1;
+    // A dot at the end becomes two bytes longer.
+    let dot = if value.ends_with('.') { 2 } else { 0 };
+    let bytes_max = SEGMENT_BYTES_MAX - name.len().min(NAME_BYTES_MAX) - 1 - dot;
     let escaped = escaped(value, bytes_max);
     // A value of this name is no null.
-    match escaped.strip_prefix('_') {
-        Some(rest) if escaped == NOTHING => {
+    match (escaped.strip_prefix('_'), escaped.strip_suffix('.')) {
+        (Some(rest), _) if escaped == NOTHING => {
             folder.push_str("%5F");
             folder.push_str(rest);
         }
+        // Some stores and file systems drop a dot at the end, and so take two values for one.
+        (_, Some(rest)) => {
+            folder.push_str(rest);
+            folder.push_str("%2E");
+        }
         _ => folder.push_str(&escaped),
+    }
+}
+
+/// Whether every store and file system takes it in a name, and can list it. A name that is refused after its
+/// commit was claimed could never be created.
+fn stays(c: char) -> bool {
+    const PRIVATE: RangeInclusive<u32> = 0xE000..=0xF8FF;
+    const NO_CHARACTERS: RangeInclusive<u32> = 0xFDD0..=0xFDEF;
+    const PRIVATE_PLANES: RangeFrom<u32> = 0xF_0000..;
+    let code = u32::from(c);
+    match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || "-_.".contains(c),
+        false => {
+            !c.is_control()
+                && code & 0xFFFE != 0xFFFE
+                && !PRIVATE.contains(&code)
+                && !NO_CHARACTERS.contains(&code)
+                && !PRIVATE_PLANES.contains(&code)
+        }
     }
 }
 
@@ -134,10 +169,12 @@ fn escaped(value: &str, bytes_max: usize) -> String {
     // Where to cut it, if it does not fit: not in the middle of an escape.
     let mut cut = 0;
     for c in value.chars() {
-        if !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c) {
+        if stays(c) {
             escaped.push(c);
         } else {
-            escaped.push_str(&format!("%{:02X}", u32::from(c)));
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                escaped.push_str(&format!("%{byte:02X}"));
+            }
         }
         if escaped.len() + HASH_BYTES <= bytes_max {
             cut = escaped.len();
@@ -190,7 +227,12 @@ mod tests {
             (r#"{"a":{"region":"a/b\\..%"},"n":true}"#, "a%2Fb%5C..%25", "true"),
             (r#"{"a":{"region":"São Paulo"},"n":""}"#, "São%20Paulo", nothing),
             (r#"{"a":{"region":null},"n":{}}"#, nothing, nothing),
-            (r#"{"a":{"region":".."},"n":[1]}"#, "..", nothing),
+            (r#"{"a":{"region":".."},"n":[1]}"#, ".%2E", nothing),
+            (
+                r#"{"a":{"region":"Acme Inc."},"n":"\u0085\ue000\uffff"}"#,
+                "Acme%20Inc%2E",
+                "%C2%85%EE%80%80%EF%BF%BF",
+            ),
             (r#"{"a":{"region":"\u0000\n"},"n":1.50}"#, "%00%0A", "1.50"),
             (r#"{"a":{"region":"a=b:c~"},"n":"日本"}"#, "a%3Db%3Ac%7E", "日本"),
             (
@@ -209,12 +251,12 @@ mod tests {
     #[test]
     fn long_values_fit_and_stay_apart() {
         let parts = parts(r#"["/r"]"#).unwrap();
-        for letter in ["ä", "x", "%", "日"] {
+        for letter in ["ä", "x", "%", "日", "\\u0085"] {
             let of = |last: &str| {
                 folder(&parts, format!("{{\"r\":\"{}{last}\"}}", letter.repeat(500)).as_bytes())
             };
             let (one, other) = (of("x"), of("y"));
-            assert!(one.len() <= SEGMENT_BYTES_MAX && one.len() > SEGMENT_BYTES_MAX - 4, "{one}");
+            assert!(one.len() <= SEGMENT_BYTES_MAX && one.len() > SEGMENT_BYTES_MAX - 6, "{one}");
             let (beginning, hash) = one.split_once('~').unwrap();
             assert!(hash.len() == 16 && !beginning.ends_with(['%', '2']), "{one}");
             assert_ne!(one, other);
@@ -223,6 +265,20 @@ mod tests {
         // One that just fits is not shortened.
         let fits = "x".repeat(SEGMENT_BYTES_MAX - 2);
         assert_eq!(folder(&parts, format!("{{\"r\":\"{fits}\"}}").as_bytes()), format!("r={fits}"));
+    }
+
+    #[test]
+    fn a_required_value_is_not_empty() {
+        let parts = parts(r#"[{"name":"r","from":"/r","required":true}]"#).unwrap();
+        let partitioning = Partitioning::new(&parts, &mut Vec::new(), 1);
+        assert_eq!(try_folder(&partitioning, br#"{"r":"x"}"#).unwrap(), "r=x");
+        for body in [r#"{"r":""}"#, r#"{"r":null}"#, "{}"] {
+            assert_eq!(
+                try_folder(&partitioning, body.as_bytes()).unwrap_err().offset,
+                Offset(7),
+                "{body}"
+            );
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::sink::object::commit::{Packed, unpack};
 use crate::sink::object::state::Staged;
 use crate::sink::object::store::Digest;
 
+/// Most of what others staged that one start removes.
+const REMOVED_MAX: usize = 1000;
+
 impl Committer {
     pub(super) async fn commit_several(
         &mut self,
@@ -194,7 +197,13 @@ impl Committer {
             Ok(keys) => keys,
             Err(error) => return self.has_left(&self.names.staged.clone(), &error),
         };
+        let mut left = REMOVED_MAX;
         for key in keys {
+            // The sink is being opened: what is left is for the next start.
+            if self.has_left_some || left == 0 {
+                return;
+            }
+            left -= 1;
             let epoch = key.rsplit('/').next().and_then(|name| name.split('-').next());
             let epoch = epoch.and_then(|epoch| epoch.parse::<u64>().ok());
             if epoch.is_some_and(|epoch| epoch < self.state.epoch) {
