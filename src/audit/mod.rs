@@ -176,7 +176,9 @@ pub async fn audit(
         Order::ByOffset => Box::new(Merge::new(letters)),
         Order::Latest { keys, .. } => Box::new(Latest::new(letters, keys, span)),
         Order::Alone { lost_beginning, in_pieces } => {
-            let skips = match (lost_beginning || begins_somewhere, begins_later) {
+            // Of pieces it is known where they begin.
+            let begins_unknown = begins_somewhere && !in_pieces;
+            let skips = match (lost_beginning || begins_unknown, begins_later) {
                 (true, _) => Skips::Expected,
                 (false, true) => Skips::Found,
                 (false, false) => Skips::Nothing,

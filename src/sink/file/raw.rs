@@ -32,6 +32,13 @@ pub(super) fn sides(
              where one ends is not known. Use format = \"ndjson\" where the files are to be verified"
         )));
     }
+    if overlaps_itself(delimiter) {
+        return Err(AuditError::Cannot(format!(
+            "the bodies of stream {stream:?} end with a delimiter whose end is also its beginning ({:?}), so where a \
+             body that ends with a part of it ends is not known. Use format = \"ndjson\" where the files are to be verified",
+            String::from_utf8_lossy(delimiter)
+        )));
+    }
     let ends_with = delimiter.to_vec();
     let kept = turning_blocking(move |to| {
         for segment in segments {
@@ -73,6 +80,10 @@ pub(super) fn sides(
         times: Vec::new(),
         notes: vec![note.to_owned()],
     })
+}
+
+fn overlaps_itself(delimiter: &[u8]) -> bool {
+    (1..delimiter.len()).any(|n| delimiter.ends_with(delimiter.split_at(n).0))
 }
 
 /// The next bytes up to a delimiter, with it; empty at the end.
@@ -141,5 +152,10 @@ mod tests {
         assert_eq!(pieces("a\n-b\r\nc\r\n", "\r\n"), ["a\n-b\r\n", "c\r\n"]);
         assert_eq!(pieces("x--y-", "--"), ["x--", "y-"]);
         assert_eq!(pieces("", "\n"), Vec::<String>::new());
+        for (delimiter, overlaps) in
+            [("\n", false), ("\r\n", false), ("--", true), ("\n\n", true), ("aba", true)]
+        {
+            assert_eq!(overlaps_itself(delimiter.as_bytes()), overlaps, "{delimiter:?}");
+        }
     }
 }
