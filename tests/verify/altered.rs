@@ -169,7 +169,10 @@ async fn lines() -> Result<(), Unavailable> {
 /// A segment that ends in the middle, one that is damaged, one that is gone, and a line of somebody else.
 fn torn(home: &Home, stream: &str) {
     let segments = home.segments("plain", stream);
+    // How far it reaches depends on how much was read at once: not up to what was forged further on.
     let text = std::fs::read_to_string(&segments[0]).unwrap();
+    let lines = text.lines().filter(|line| offset_of(line) < ALTERED);
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
     let first: Vec<u64> = text.lines().map(offset_of).collect();
     let (last, before) = (*first.last().unwrap(), first[first.len() - 2]);
     std::fs::write(&segments[0], &text[..text.len() - 5]).unwrap();
