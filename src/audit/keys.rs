@@ -16,7 +16,7 @@ pub(super) const KEYS_MAX: usize = 1 << 20;
 /// Cache of the temporary database, in KiB.
 const CACHE_KIB: i32 = 64 << 10;
 
-/// What the last change of a key was, and whether the sink shows it.
+/// Kind of the last change of a key in an upsert table: it decides whether the table has a row for the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// What is told of these changes of keys, in any order.
+    /// Offsets of replaced and of last changes after these changes of keys, with at most `recent_max` keys in memory.
     fn told(changes: &[(u8, Change)], recent_max: usize) -> (Vec<u64>, Vec<u64>, bool) {
         let (mut all, mut followed, mut ends) =
             (LastChanges::new(recent_max), Vec::new(), Vec::new());

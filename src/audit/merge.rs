@@ -89,8 +89,8 @@ pub struct Tally {
     pub left_out: Ranges,
     /// Number of messages that the filter leaves out.
     pub unwanted: u64,
-    /// Where rows are replaced by their key: number of messages that have no row, because they or later ones
-    /// deleted it, or later ones replaced it.
+    /// Number of messages without a row in an upsert table, because a later message of the same key replaced the
+    /// row, or it was deleted.
     pub superseded: u64,
     /// Offsets about which nothing is known.
     pub unknown: Ranges,
@@ -162,7 +162,7 @@ pub(super) trait Join: Send {
         None
     }
 
-    /// What a reader of the result must know, at its end.
+    /// Notes for the end of the report, such as limits of this comparison.
     fn notes(&mut self) -> Vec<String> {
         Vec::new()
     }

@@ -92,7 +92,7 @@ pub struct Findings {
     pub altered: Ranges,
     /// What differs in the first of them.
     pub examples: Vec<(Offset, Vec<Difference>)>,
-    /// What a reader of the result must know.
+    /// Notes for the end of the report, such as limits of this comparison.
     pub notes: Vec<String>,
     /// True if it was stopped before its end.
     pub was_stopped: bool,

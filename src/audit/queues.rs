@@ -1,4 +1,5 @@
-//! What a comparison has been handed, and what it hands over to be judged. Pure.
+//! Queues of a comparison between stream and sink: expected messages, records found in the sink, and the pairs of
+//! both that a sink has to judge. No I/O.
 
 use std::collections::VecDeque;
 
@@ -48,7 +49,7 @@ impl Queues {
         self.expected.extend(more.into_iter().flatten());
     }
 
-    /// What cannot be read goes into the tally.
+    /// Adds records found in the sink; `None` ends them. Unreadable places are counted in the tally.
     pub(super) fn find(&mut self, more: Option<Vec<Found>>, tally: &mut Tally) {
         self.found_ended |= more.is_none();
         for found in more.into_iter().flatten() {
@@ -59,7 +60,7 @@ impl Queues {
         }
     }
 
-    /// What is needed of so many of each side; `None` if they are there, or will never be.
+    /// The side that has fewer than `of_each` entries and has not ended; `None` if neither has.
     pub(super) fn need(&self, of_each: usize) -> Option<Need> {
         if self.expected.len() < of_each && !self.expected_ended {
             return Some(Need::Expected);

@@ -19,7 +19,8 @@ fn entry(offset: u64, content: &str) -> Entry {
     Entry { offset: Offset(offset), content: content.into() }
 }
 
-/// What is told about these, handed over in pages of this size, with room for so many keys.
+/// Report of the comparison of expected messages with rows of an upsert table. Both come in pages of `page` entries,
+/// and at most `room` keys stay in memory.
 fn told(
     (expected, rows): (&[Expected], &[Entry]),
     letters: Letters,

@@ -106,7 +106,7 @@ pub struct Sides {
     pub order: Order,
     /// The parts of a record that hold the time at which its chunk was written.
     pub times: Vec<String>,
-    /// What a reader of the result must know.
+    /// Notes for the end of the report, such as limits of this comparison.
     pub notes: Vec<String>,
 }
 

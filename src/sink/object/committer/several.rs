@@ -87,8 +87,10 @@ impl Committer {
             SinkError::Fatal(format!(
                 "{place} {what}. It holds {} objects with the records of offsets {} to {}, of which not all may \
                  exist in the table. Restore it (from a backup, or a former version in the bucket), and restart \
-                 this consumer. If that is impossible, move the objects whose names end in -{} away, remove \
-                 `claim` from {} (set it to null), and restart: these records are then written again.",
+                 this consumer. If that is impossible, make sure that no other process of this consumer \
+                 exists (a frozen one would create the objects again), move the objects whose names end in -{}, \
+                 before the extension, away, remove `claim` from {} (set it to null), and restart: these records \
+                 are then written again.",
                 staged.objects,
                 claim.first_offset,
                 claim.last_offset,
