@@ -89,6 +89,9 @@ mod column_tests;
 #[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod crash_tests;
+#[cfg(feature = "object-stores")]
+#[cfg(test)]
+mod finishing_tests;
 #[cfg(test)]
 mod local_tests;
 #[cfg(test)]
@@ -119,7 +122,7 @@ pub use self::place::{Options, Place};
 pub use self::state::fuzz_state;
 
 use self::commit::Commit;
-use self::committer::{Committer, Names};
+use self::committer::{Committer, Names, Upto};
 use self::layout::Layout;
 use self::partitions::Folders;
 pub use self::settings::ObjectSettings;
@@ -196,9 +199,11 @@ impl ObjectSink {
             .await
             .map_err(|error| error.during(ENCODING))??;
         Ok(ObjectSink {
+            // What is left of an earlier process is finished now, and not before: that may take longer than an
+            // opening has time.
+            flush_at: committer.is_unfinished().then(Instant::now),
             committer,
             worker: Some(worker),
-            flush_at: None,
             commits: VecDeque::new(),
             amid_batch: false,
             reached: None,
@@ -255,7 +260,7 @@ pub async fn committed(
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
     let names = find_names(&*store, options, stream, reference).await?;
-    committer::look(&*store, &names, &layout).await
+    committer::look(&*store, &names, &layout, Upto::Claimed).await
 }
 
 /// Names of the archive. An archive that an older version began under a longer name keeps it.
@@ -269,9 +274,10 @@ async fn find_names(
     let table = layout::table(stream, place.table_bytes_max());
     let former = layout::table(stream, place.former_table_bytes_max());
     let stays = former != table && store.has_folder(CHECKPOINTS, &former).await?;
-    let partition_by = options.partition_by.as_ref().map(Partitioning::names);
     let names = names_in(if stays { former } else { table }, stream, reference);
-    Ok(Names { partition_by, ..names })
+    let Some(partition_by) = &options.partition_by else { return Ok(names) };
+    place.check_keys(&names.table, partition_by)?;
+    Ok(Names { partition_by: Some(partition_by.names()), ..names })
 }
 
 fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names {
