@@ -90,7 +90,7 @@ fn without_folder(word: &str) -> String {
 /// Whether it is an offset of 20 digits, and more.
 fn is_name_of_object(name: &str) -> bool {
     let digits = name.bytes().take_while(u8::is_ascii_digit).count();
-    digits == 20 && name.bytes().nth(20) == Some(b'-')
+    digits == 20 && name.as_bytes().get(20) == Some(&b'-')
 }
 
 /// The text without values that a server may have quoted: the part between the first and the last
@@ -257,15 +257,20 @@ mod tests {
     #[test]
     fn folders_of_values_are_not_shown() {
         const NAME: &str = "00000000000000000005-7.ndjson.zst";
-        let (key, shown) = (format!("events/email=a%40b/date=2026-11-27/{NAME}"), format!("events/…/{NAME}"));
+        let (key, shown) =
+            (format!("events/email=a%40b/date=2026-11-27/{NAME}"), format!("events/…/{NAME}"));
         for (text, expected) in [
             (
                 format!("could not create s3://b/p/{key}: no answer within 60s"),
                 format!("could not create s3://b/p/{shown}: no answer within 60s"),
             ),
             (
-                format!("PUT http://127.0.0.1:9/b/events/email%3Da%2540b/{NAME} in 1.2s - status 400: <Key>{key}</Key>"),
-                format!("PUT http://127.0.0.1:9/b/{shown} in 1.2s - status 400: <Key>{shown}</Key>"),
+                format!(
+                    "PUT http://127.0.0.1:9/b/events/email%3Da%2540b/{NAME} in 1.2s - status 400: <Key>{key}</Key>"
+                ),
+                format!(
+                    "PUT http://127.0.0.1:9/b/{shown} in 1.2s - status 400: <Key>{shown}</Key>"
+                ),
             ),
             (
                 "could not write to /srv/my archive/events/email=a@b: denied".to_owned(),

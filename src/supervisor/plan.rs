@@ -233,7 +233,10 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
     // Under a reference of its own, so that its position differs from the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
-        let (open, letters) = sinks::factory(sink, &spec);
+        let (mut open, mut letters) = sinks::factory(sink, &spec);
+        if !consumer.show_values {
+            (open, letters) = (factory::discreet(open), factory::discreet_look(letters));
+        }
         look = factory::with_dead_letters(letters, look.clone());
         open
     });

@@ -112,6 +112,7 @@ impl Committer {
                     .and_then(|(found, version)| (found == state).then_some(version)),
             };
             if let Some(version) = version {
+                let leftovers = Leftovers::of(from.is_some());
                 let mut committer = Committer {
                     store,
                     names,
@@ -121,7 +122,7 @@ impl Committer {
                     version,
                     fate: None,
                     creating: Creating::default(),
-                    leftovers: Leftovers::default(),
+                    leftovers,
                 };
                 match committer.state.claim.clone() {
                     Some(Claim { staged: None, .. }) => committer.advance(|_| {}).await?,
@@ -152,6 +153,11 @@ impl Committer {
     /// is; [`Committer::settle`] does nothing else.
     pub(super) fn is_unfinished(&self) -> bool {
         self.fate.is_none() && self.state.claim.as_ref().is_some_and(|claim| claim.staged.is_some())
+    }
+
+    /// Whether [`Committer::settle`] has something to do for an earlier process.
+    pub(super) fn has_work_of_others(&self) -> bool {
+        self.is_unfinished() || self.leftovers.are_unknown()
     }
 
     /// Creates the objects, so that they count. Called again after a transient error, it continues.

@@ -161,8 +161,8 @@ fn claimed(memory: &InMemory) -> BTreeMap<u64, String> {
         Some(got.bytes().now_or_never().unwrap().unwrap())
     };
     let checkpoint = get(&format!("_rillway/{STREAM}/checkpoint.json"));
-    let state: serde_json::Value = checkpoint
-        .map_or(serde_json::Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+    let state: serde_json::Value =
+        checkpoint.map_or(serde_json::Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
     let claim = &state["claim"];
     let Some(number) = claim["staged"]["number"].as_u64() else { return BTreeMap::new() };
     let packed = get(claim["key"].as_str().unwrap()).expect("what is claimed is staged");

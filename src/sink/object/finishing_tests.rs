@@ -128,9 +128,8 @@ async fn each_attempt_does_only_what_is_left() {
     done(&store, "");
     second.settle().await.unwrap_err();
     let first = done(&store, "");
-    let count = |lines: &[String], what: &str| {
-        lines.iter().filter(|line| line.starts_with(what)).count()
-    };
+    let count =
+        |lines: &[String], what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
     assert_eq!(count(&first, "read_whole"), 1);
     assert_eq!(count(&first, "digest events/"), 7, "what exists is compared");
     assert_eq!(count(&first, "create events/"), 5, "what does not is sent: {first:?}");

@@ -39,8 +39,9 @@
 //! # Several folders
 //! With `partition_by` the records up to a position go into several objects. They are one commit: staged as
 //! one, claimed, and created by whoever comes first, from what is staged (`committer/several.rs`). So a
-//! claim of several objects is never void, and the position is that of all folders
-//! ([ADR 33](../../../docs/adr/0033-folders-of-an-archive.md)).
+//! claim of several objects is never void, and the position is that of all folders. A sink that starts and finds
+//! such a claim continues after it, and creates the objects in its first flush, which is due at once: an opening has
+//! no time for that ([ADR 33](../../../docs/adr/0033-folders-of-an-archive.md)).
 //!
 //! # Lost answers
 //! An error does not tell whether the operation took effect. A repeated create finds its own
@@ -94,6 +95,8 @@ mod crash_tests;
 mod finishing_tests;
 #[cfg(test)]
 mod local_tests;
+#[cfg(test)]
+mod page_tests;
 #[cfg(test)]
 mod partition_tests;
 #[cfg(test)]
@@ -186,7 +189,10 @@ impl ObjectSink {
         stream: StreamName,
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
-        let layout = Layout::new(&options.format, &stream)?;
+        let mut layout = Layout::new(&options.format, &stream)?;
+        if options.partition_by.is_some() {
+            layout = layout.in_folders();
+        }
         let names = find_names(&*store, options, &stream, &reference).await?;
         let committer = Committer::take_over(store, names, layout.clone()).await?;
         let folders = options.partition_by.as_ref().map(|by| Folders::new(&stream, by));
@@ -201,7 +207,7 @@ impl ObjectSink {
         Ok(ObjectSink {
             // What is left of an earlier process is finished now, and not before: that may take longer than an
             // opening has time.
-            flush_at: committer.is_unfinished().then(Instant::now),
+            flush_at: committer.has_work_of_others().then(Instant::now),
             committer,
             worker: Some(worker),
             commits: VecDeque::new(),

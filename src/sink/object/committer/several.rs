@@ -144,11 +144,7 @@ impl Committer {
         }
     }
 
-    async fn read_staged(
-        &self,
-        claim: &Claim,
-        staged: Staged,
-    ) -> Result<Vec<Object>, SinkError> {
+    async fn read_staged(&self, claim: &Claim, staged: Staged) -> Result<Vec<Object>, SinkError> {
         let Some(bytes) = self.store.read_whole(&claim.key).await? else {
             return Err(self.is_gone(claim, staged).await?);
         };

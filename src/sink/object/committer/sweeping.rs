@@ -19,7 +19,6 @@ const AT_ONCE: usize = 50;
 const OWN_MAX: usize = 100;
 
 /// Keys of what is staged and not removed yet.
-#[derive(Default)]
 pub(super) struct Leftovers {
     /// Those of this owner.
     own: Vec<String>,
@@ -30,6 +29,17 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
+    /// Of a new archive, or of one that had other owners.
+    pub(super) fn of(had_others: bool) -> Leftovers {
+        let others = if had_others { None } else { Some(Vec::new()) };
+        Leftovers { own: Vec::new(), others, has_warned: false }
+    }
+
+    /// Whether nobody has looked for those of others yet.
+    pub(super) fn are_unknown(&self) -> bool {
+        self.others.is_none()
+    }
+
     /// Notes what this owner is about to stage.
     pub(super) fn note(&mut self, key: &str) {
         if !self.own.iter().any(|own| own == key) {
