@@ -7,8 +7,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::commands::keys;
 use super::error::{Problem, WireError};
+use super::keys;
 
 /// Bytes of a frame's size field; the stated size does not include them.
 pub const SIZE_BYTES: usize = 4;
@@ -108,13 +108,6 @@ pub fn peek(buf: &[u8]) -> Option<Peek> {
             _ => None,
         },
     })
-}
-
-/// Bytes of the current frame, including its size field; `None` until its first 8 bytes are there.
-/// Call [`split_frame`] first: it refuses a size over the limit.
-pub fn frame_size_hint(buf: &[u8]) -> Option<usize> {
-    let head = Head::read(buf)?;
-    (head.size as usize).checked_add(SIZE_BYTES)
 }
 
 /// Takes one frame off the front of the buffer; `None` if it has not arrived completely.

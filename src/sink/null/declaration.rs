@@ -1,9 +1,12 @@
-//! Declaration of the `null` sink.
+//! Keys of `{ type = "null" }`, of which there are none, and the declaration of the sink.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use super::{NullSettings, NullSink};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::NullSink;
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
@@ -12,6 +15,11 @@ use crate::sink::declaration::{
 use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
+
+/// A sink that keeps nothing.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct NullSettings {}
 
 impl Declaration for NullSettings {
     fn about() -> &'static About {

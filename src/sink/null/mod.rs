@@ -4,13 +4,12 @@
 //! decodes a message, so it never finds a bad one.
 
 mod declaration;
-mod settings;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::settings::NullSettings;
+pub use self::declaration::NullSettings;
 use crate::flow::batch::Batch;
 use crate::sink::declaration::Declaration;
 use crate::sink::{Durability, Sink, SinkError};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::connection::MAIN;
+use super::channels::MAIN;
 use crate::broker::{Budget, Held};
 use crate::sync::lock;
 use crate::types::Offset;

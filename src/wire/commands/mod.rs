@@ -9,7 +9,6 @@
 
 pub mod code;
 pub mod handshake;
-pub mod keys;
 pub mod offsets;
 pub mod publish;
 pub mod server;
@@ -21,6 +20,8 @@ mod tests;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
+
+pub use super::keys;
 
 pub use code::ResponseCode;
 pub use handshake::{

@@ -58,10 +58,6 @@ fn the_handshake() {
         "0013 0001 01020304 0005 'PLAIN' 0000000d 00 'guest' 00 's3cret'",
     );
     request(SaslAuthenticate::external(), "0013 0001 01020304 0008 'EXTERNAL' ffffffff");
-    request(
-        SaslAuthenticate::with_data("RABBIT-CR-DEMO", b"My password is x".to_vec()),
-        "0013 0001 01020304 000e 'RABBIT-CR-DEMO' 00000010 'My password is x'",
-    );
     sent(tune(1_048_576, 60), "0014 0001 00100000 0000003c");
     request(Open { virtual_host: "/".into() }, "0015 0001 01020304 0001 '/'");
     request(
