@@ -7,7 +7,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::error::{Problem, WireError};
+use super::error::{WireError, WireProblem};
 use super::keys;
 
 /// Bytes of a frame's size field; the stated size does not include them.
@@ -133,10 +133,10 @@ pub fn split_frame(buf: &mut BytesMut, limits: &FrameLimits) -> Result<Option<Fr
 
 fn check_size(size: u32, limit: u32) -> Result<(), WireError> {
     if (size as usize) < HEAD_BYTES - SIZE_BYTES {
-        return Err(WireError::new(FRAME, 0, Problem::FrameTooSmall(size)));
+        return Err(WireError::new(FRAME, 0, WireProblem::FrameTooSmall(size)));
     }
     if size > limit {
-        return Err(WireError::new(FRAME, 0, Problem::FrameTooLarge { size, limit }));
+        return Err(WireError::new(FRAME, 0, WireProblem::FrameTooLarge { size, limit }));
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ pub fn write_frame(
         let length = out.len() - start - SIZE_BYTES;
         u32::try_from(length).map_err(|_| {
             let limit = u32::MAX as usize;
-            WireError::new(FRAME, 0, Problem::TooLong { what: "frame", length, limit })
+            WireError::new(FRAME, 0, WireProblem::TooLong { what: "frame", length, limit })
         })
     });
     match written {

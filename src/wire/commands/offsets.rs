@@ -6,7 +6,7 @@ use super::subscribe::{OffsetSpec, put_optional_pairs};
 use super::{Request, ResponseCode, keys};
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::cursor::{Cursor, PutExt};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 use crate::wire::frame::write_frame;
 
 /// Longest reference, in bytes, under which the broker stores an offset. It drops a longer one and
@@ -32,7 +32,7 @@ pub fn store_offset(
 fn put_reference(out: &mut BytesMut, reference: &Reference) -> Result<(), WireError> {
     let length = reference.as_str().len();
     if length > REFERENCE_MAX {
-        let problem = Problem::TooLong { what: "reference", length, limit: REFERENCE_MAX };
+        let problem = WireProblem::TooLong { what: "reference", length, limit: REFERENCE_MAX };
         return Err(WireError::new("outgoing frame", out.len(), problem));
     }
     out.put_string("reference", reference.as_str())
@@ -159,8 +159,10 @@ impl Request for ResolveOffsetSpec {
         let start = body.clone();
         match body.u16()? {
             4 => body.u64().map(|offset| Some(Offset(offset))),
-            other => Err(start
-                .error(Problem::Unknown { what: "type of resolved offset", value: other.into() })),
+            other => Err(start.error(WireProblem::Unknown {
+                what: "type of resolved offset",
+                value: other.into(),
+            })),
         }
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::types::{Offset, Reference, Secret, StreamName, Timestamp};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// Hex digits and spaces; `'text'` stands for its bytes.
 pub(super) fn bytes(notation: &str) -> Vec<u8> {
@@ -209,14 +209,14 @@ fn a_publish_frame_fills_the_limit_and_never_passes_it() {
     assert_eq!(builder.push(3, &[]), Ok(false));
     assert_eq!(builder.finish().unwrap().len(), 4 + limit as usize);
     let error = PublishBuilder::new(1, limit).push(1, &[0; 33]).unwrap_err();
-    assert!(matches!(error.problem, Problem::TooLong { what: "message", length: 33, .. }));
+    assert!(matches!(error.problem, WireProblem::TooLong { what: "message", length: 33, .. }));
 }
 
 #[test]
 fn text_over_its_limit_is_an_error_that_names_it() {
     let long = "x".repeat(32_768);
     let what = |error: WireError| match error.problem {
-        Problem::TooLong { what, length, limit } => (what, length, limit),
+        WireProblem::TooLong { what, length, limit } => (what, length, limit),
         other => panic!("{other}"),
     };
     let error = encode_request(&Open { virtual_host: long.clone() }, 1).unwrap_err();

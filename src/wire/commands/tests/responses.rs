@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::super::*;
 use super::requests::bytes;
 use crate::types::{Offset, StreamName};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 use crate::wire::frame::{FrameLimits, split_frame};
 
 /// The frame that the notation (from the key on) makes.
@@ -249,10 +249,10 @@ fn lists_of_streams() {
 #[test]
 fn a_count_is_not_believed_beyond_its_bytes() {
     let error = answer::<Partitions>("0001 7fffffff 0001 'a'").unwrap_err();
-    let problem = Problem::CountTooLarge { count: i32::MAX as u32, left: 3 };
+    let problem = WireProblem::CountTooLarge { count: i32::MAX as u32, left: 3 };
     assert_eq!(error, ResponseError::Wire(WireError::new("Partitions", 2, problem)));
     let error = answer::<Partitions>("0001 80000000 0001 'a'").unwrap_err();
-    let problem = Problem::NegativeLength(i32::MIN);
+    let problem = WireProblem::NegativeLength(i32::MIN);
     assert_eq!(error, ResponseError::Wire(WireError::new("Partitions", 2, problem)));
     assert!(answer::<Partitions>("0001 00000001 fffe").is_err());
     assert!(answer::<Partitions>("0001 00000001 0002 c328").is_err());
