@@ -1,25 +1,19 @@
 //! The `null` sink: counts records and drops them.
 //!
 //! For measuring everything before the sink, and for consumers that only need the metrics. It never
-//! decodes a message, so it never finds a bad one. It has no keys; so all of it is in one file.
+//! decodes a message, so it never finds a bad one.
 
-use std::borrow::Cow;
-use std::path::PathBuf;
+mod declaration;
+mod settings;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use super::audit::Auditing;
-use super::declaration::{
-    About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
-};
-use super::factory::{Look, SinkFactory, looks_nowhere, opens};
-use super::placeholders::Names;
-use super::{Durability, Sink, SinkError};
+pub use self::settings::NullSettings;
 use crate::flow::batch::Batch;
-use crate::settings::{BrokerConfig, Problem, Start};
+use crate::sink::declaration::Declaration;
+use crate::sink::{Durability, Sink, SinkError};
 use crate::types::{Checkpoint, Guarantee};
 
 /// Counts messages and bytes; always succeeds; keeps no position.
@@ -68,82 +62,6 @@ impl Sink for NullSink {
 
     async fn close(&mut self) -> Result<(), SinkError> {
         Ok(())
-    }
-}
-
-/// A sink that keeps nothing.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct NullSettings {}
-
-impl Declaration for NullSettings {
-    fn about() -> &'static About {
-        &About {
-            kind: "null",
-            guarantee: Guarantee::None,
-            least: "",
-            reference: include_str!("reference.toml"),
-        }
-    }
-
-    fn validate(&mut self, _: &mut Check<'_>) {}
-
-    fn validate_together(_: &[Use<'_, Self>], _: Option<&BrokerConfig>, _: &mut Vec<Problem>) {}
-
-    fn place(&self) -> Option<PathBuf> {
-        None
-    }
-
-    fn rows(&self) -> Option<String> {
-        None
-    }
-
-    fn exclusive(&self) -> Option<Exclusive> {
-        None
-    }
-
-    fn overhead_bytes(&self) -> u64 {
-        2 << 20
-    }
-
-    fn growth_max(&self) -> u64 {
-        0
-    }
-
-    fn bad_records_max(&self, _: u64) -> u64 {
-        0
-    }
-
-    fn start(&self) -> Start {
-        Start::First
-    }
-
-    fn replay_place(&self) -> ReplayPlace {
-        ReplayPlace::Apart
-    }
-
-    fn turn_to_replay(&mut self, _: &str) {}
-
-    fn templates(&self) -> Vec<(&'static str, Cow<'_, str>)> {
-        Vec::new()
-    }
-
-    fn fill(&mut self, _: &Names) {}
-
-    fn readable(&self) -> Option<Readable> {
-        None
-    }
-
-    fn read_again(&self) -> &'static str {
-        "are counted again"
-    }
-
-    fn audit(&self, _: &Opening) -> Auditing {
-        Auditing::Not("the sink `null` keeps nothing, so there is nothing to compare".to_owned())
-    }
-
-    fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {
-        (opens(|| async { Ok(NullSink::new()) }), looks_nowhere())
     }
 }
 
