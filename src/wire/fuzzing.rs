@@ -81,7 +81,6 @@ fn read_answer(payload: &[u8]) {
     answer::<commands::Subscribe>(payload);
     answer::<commands::QueryOffset>(payload);
     answer::<commands::StreamStats>(payload);
-    answer::<commands::ResolveOffsetSpec>(payload);
     answer::<commands::Metadata>(payload);
     answer::<commands::Partitions>(payload);
     answer::<commands::QueryPublisherSequence>(payload);

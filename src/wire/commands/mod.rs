@@ -28,13 +28,12 @@ pub use handshake::{
     Close, CommandVersions, ExchangeCommandVersions, Open, PeerProperties, SaslAuthenticate,
     SaslHandshake, SaslOutcome, close_response, heartbeat, tune,
 };
-pub use offsets::{QueryOffset, ResolveOffsetSpec, StreamStats, StreamStatsResponse, store_offset};
+pub use offsets::{QueryOffset, StreamStats, StreamStatsResponse, store_offset};
 pub use publish::{DeclarePublisher, DeletePublisher, PublishBuilder, QueryPublisherSequence};
 pub use server::{Deliver, ServerFrame, decode_server_frame};
 pub use subscribe::{OffsetSpec, Subscribe, Unsubscribe, consumer_update_response, credit};
 pub use topology::{
-    Create, CreateSuperStream, Delete, DeleteSuperStream, Metadata, MetadataResponse, Node,
-    Partitions, Route, StreamMetadata,
+    Create, CreateSuperStream, Delete, Metadata, MetadataResponse, Node, Partitions, StreamMetadata,
 };
 
 use super::cursor::Cursor;

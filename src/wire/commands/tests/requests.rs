@@ -110,10 +110,6 @@ fn subscriptions_at_all_five_positions() {
                  00000001 0008 'filter.0' 0002 'eu'"
             ),
         );
-        request(
-            ResolveOffsetSpec { stream: stream(), spec: start, properties: Vec::new() },
-            &format!("001f 0001 01020304 0006 'events' {notation}"),
-        );
         sent(
             consumer_update_response(0x0a0b_0c0d, ResponseCode::Ok, Some(start)),
             &format!("801a 0001 0a0b0c0d 0001 {notation}"),
@@ -149,10 +145,6 @@ fn topology() {
     );
     request(Partitions { super_stream: stream() }, "0019 0001 01020304 0006 'events'");
     request(
-        Route { routing_key: "eu".into(), super_stream: stream() },
-        "0018 0001 01020304 0002 'eu' 0006 'events'",
-    );
-    request(
         Create { stream: stream(), arguments: pairs(&[("max-age", "1h")]) },
         "000d 0001 01020304 0006 'events' 00000001 0007 'max-age' 0002 '1h'",
     );
@@ -173,7 +165,6 @@ fn topology() {
         "001d 0001 01020304 0001 's' 00000002 0003 's-0' 0003 's-1'
          00000002 0001 '0' 0001 '1' 00000000",
     );
-    request(DeleteSuperStream { super_stream: stream() }, "001e 0001 01020304 0006 'events'");
 }
 
 #[test]
