@@ -4,7 +4,7 @@
 //! that only one side has are missing or too many, and others are altered. What differs for longer than
 //! [`WINDOW`] records counts as altered, record by record.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use super::merge::{Expected, Join, Letters, Need, Tally, without_record};
@@ -32,6 +32,17 @@ pub(super) enum Skips {
     Found,
 }
 
+/// A piece of the sink.
+#[derive(Default)]
+struct Piece {
+    /// Its place; `None` before the first one.
+    at: Option<Offset>,
+    /// The place of the next one, once it is known.
+    next: Option<Offset>,
+    /// Whether what stands behind its end was there before; known from there on.
+    repeats: Option<bool>,
+}
+
 /// Both sides, as far as they were read.
 pub(super) struct Align {
     queues: Queues,
@@ -39,6 +50,10 @@ pub(super) struct Align {
     skips: Skips,
     /// The place of a record is the first offset of its piece.
     in_pieces: bool,
+    /// The piece of the record that is compared next.
+    piece: Piece,
+    /// The piece of which the stream, or the range that is compared, may have lost the beginning.
+    cut: Option<Offset>,
     hasher: RandomState,
     last_same: Option<Offset>,
     /// Hashes of the last records that agreed, and their offsets.
@@ -54,6 +69,8 @@ impl Align {
             letters,
             skips,
             in_pieces,
+            piece: Piece::default(),
+            cut: None,
             hasher: RandomState::new(),
             last_same: None,
             recent: VecDeque::new(),
@@ -93,15 +110,39 @@ impl Align {
     }
 
     /// True if the piece of the first record has ended before what is expected next.
-    fn has_ended(&self) -> bool {
-        let (Some(expected), Some(found)) =
-            (self.queues.expected.front(), self.queues.found.front())
+    fn has_ended(&mut self) -> bool {
+        let Queues { expected, found, .. } = &self.queues;
+        let (Some(expected), Some(front), Some(last)) =
+            (expected.front(), found.front(), found.back())
         else {
             return false;
         };
-        let next =
-            self.queues.found.iter().map(|entry| entry.offset).find(|place| *place > found.offset);
-        self.in_pieces && next.is_some_and(|next| next <= expected.offset())
+        if !self.in_pieces {
+            return false;
+        }
+        if self.piece.at != Some(front.offset) {
+            self.piece = Piece { at: Some(front.offset), ..Piece::default() };
+        }
+        if self.piece.next.is_none() && last.offset != front.offset {
+            let places = found.iter().map(|entry| entry.offset);
+            self.piece.next = places.into_iter().find(|place| *place > front.offset);
+        }
+        self.piece.next.is_some_and(|next| next <= expected.offset())
+    }
+
+    /// True if the first record, which is what is expected next, stands behind the end of its piece, and so do only
+    /// bodies that were there before: then it is one of these once more. Otherwise the messages behind the end
+    /// were written into this piece, and again into the next one.
+    fn is_repeated(&mut self) -> bool {
+        if !self.has_ended() {
+            return false;
+        }
+        let Align { queues, recent, hasher, piece, .. } = self;
+        *piece.repeats.get_or_insert_with(|| {
+            let known: HashSet<u64> = recent.iter().map(|(hash, _)| *hash).collect();
+            let behind = queues.found.iter().take_while(|entry| Some(entry.offset) == piece.at);
+            behind.take(WINDOW).all(|entry| known.contains(&hasher.hash_one(&entry.content)))
+        })
     }
 
     fn agree_from(&self, expected: usize, found: usize) -> bool {
@@ -117,13 +158,21 @@ impl Align {
     /// Both fronts are the same record.
     fn agreed(&mut self) {
         let (expected, found) = (self.queues.expected.pop_front(), self.queues.found.pop_front());
-        if let (Some(Expected::Record(entry)), Some(_)) = (expected, found) {
-            self.skips = Skips::Nothing;
+        if let (Some(Expected::Record(entry)), Some(found)) = (expected, found) {
+            self.skipped_in(found.offset);
             // A message may be several records.
             self.tally.same += u64::from(self.last_same != Some(entry.offset));
             self.last_same = Some(entry.offset);
             self.tally.reached = Some(entry.offset);
             self.remember(&entry);
+        }
+    }
+
+    /// From here on, neither side may have records that the other does not.
+    fn skipped_in(&mut self, place: Offset) {
+        if self.skips != Skips::Nothing {
+            self.skips = Skips::Nothing;
+            self.cut = Some(place);
         }
     }
 
@@ -166,8 +215,8 @@ impl Align {
 
     /// From an agreement on, neither side may have records that the other does not.
     fn found_agreement(&mut self, place: Option<(usize, usize)>) {
-        if place.is_some() {
-            self.skips = Skips::Nothing;
+        if let (Some(_), Some(front)) = (place, self.queues.found.front()) {
+            self.skipped_in(front.offset);
         }
     }
 
@@ -192,6 +241,14 @@ impl Align {
     fn miss(&mut self) {
         if let Some(expected) = self.queues.expected.pop_front() {
             without_record(&mut self.tally, &self.letters, expected);
+        }
+    }
+
+    /// The first record is one too many, unless it may be one of those before the range.
+    fn repeated(&mut self) {
+        match self.cut == self.piece.at {
+            true => drop(self.queues.found.pop_front()),
+            false => self.surplus(),
         }
     }
 
@@ -245,11 +302,14 @@ impl Join for Align {
                 (None, _) => return Need::Judging,
                 (Some(expected), Some(found)) if self.is_before(expected, found) => self.miss(),
                 (Some(Expected::Record(entry)), Some(found)) => {
-                    match entry.content == found.content
-                        && (self.skips == Skips::Nothing || self.agree_from(0, 0))
-                    {
-                        true => self.agreed(),
-                        false => self.differ(),
+                    let is_same = entry.content == found.content;
+                    let in_step = self.skips == Skips::Nothing;
+                    if !is_same || !(in_step || self.agree_from(0, 0)) {
+                        self.differ();
+                    } else if in_step && self.is_repeated() {
+                        self.repeated();
+                    } else {
+                        self.agreed();
                     }
                 }
                 (Some(Expected::Unknown(..)), _) => {
@@ -381,6 +441,49 @@ mod tests {
         let strange: Vec<Entry> = (0..150).map(|n| entry(100, &format!("strange {n}"))).collect();
         assert_eq!(told(&[&all[..100], &strange[..2], &all[100..]].concat()), "300   0 [100, 100]");
         assert!(told(&[&all[..100], &strange, &all[100..]].concat()).starts_with("300   0 [100, "));
+    }
+
+    #[test]
+    fn equal_bodies_of_one_piece_do_not_make_up_for_those_of_another() {
+        let told = |from: u64, pieces: &[(u64, usize)]| {
+            let skips = if from > 0 { Skips::Found } else { Skips::Nothing };
+            let mut align = Align::new(Letters::None, skips, true);
+            let mut expected: Vec<_> =
+                (from..300).map(|at| Expected::Record(entry(at, "tick"))).collect();
+            let found = pieces.iter().flat_map(|(at, count)| vec![entry(*at, "tick"); *count]);
+            let found: Vec<Found> = found.map(Found::Record).collect();
+            let mut found = found.chunks(40);
+            loop {
+                match align.run() {
+                    Need::Expected if expected.is_empty() => align.expect(None),
+                    Need::Expected => align.expect(Some(std::mem::take(&mut expected))),
+                    Need::Found => align.find(found.next().map(<[_]>::to_vec)),
+                    Need::Judging => unreachable!("all are equal"),
+                    Need::Nothing => break,
+                }
+            }
+            let Tally { same, missing, doubled, surplus, foreign_count, .. } = &align.tally;
+            assert_eq!(*foreign_count, 0);
+            format!("{same}, missing {}, doubled {} by {surplus}", missing.text(9), doubled.text(9))
+        };
+        assert_eq!(told(0, &[(0, 100), (100, 100), (200, 100)]), "300, missing , doubled  by 0");
+        assert_eq!(
+            told(0, &[(0, 105), (100, 95), (200, 100)]),
+            "295, missing 195-199, doubled 99 by 5"
+        );
+        assert_eq!(told(0, &[(0, 105), (100, 200)]), "300, missing , doubled 99 by 5");
+        assert_eq!(
+            told(0, &[(0, 95), (100, 105), (200, 100)]),
+            "295, missing 95-99, doubled 199 by 5"
+        );
+        // Written again into the next piece.
+        assert_eq!(told(0, &[(0, 100), (50, 150), (200, 100)]), "300, missing , doubled 49 by 50");
+        // What comes before the range is nothing too many.
+        assert_eq!(told(50, &[(0, 100), (100, 200)]), "250, missing , doubled  by 0");
+        assert_eq!(
+            told(50, &[(0, 100), (100, 101), (200, 99)]),
+            "249, missing 299, doubled 199 by 1"
+        );
     }
 
     #[test]
