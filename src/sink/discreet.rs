@@ -272,6 +272,11 @@ mod tests {
                     "PUT http://127.0.0.1:9/b/{shown} in 1.2s - status 400: <Key>{shown}</Key>"
                 ),
             ),
+            // GCS.
+            (
+                "PUT https://h/b/events%2Femail%3Da%2540b%2F00000000000000000005%2D7%2Endjson in 1s".to_owned(),
+                "PUT https://h/b/… in 1s".to_owned(),
+            ),
             (
                 "could not write to /srv/my archive/events/email=a@b: denied".to_owned(),
                 "could not write to /srv/my archive/events/…".to_owned() + " denied",
