@@ -41,7 +41,7 @@ use crate::flow::batch::{Batch, Part};
 use crate::flow::resume::Start;
 use crate::sink::SinkError;
 use crate::sink::audit::{AuditError, Auditor, Difference, Entry, Maker, Order, Sides, Span};
-use crate::sink::discreet::hide;
+use crate::sink::discreet::{hide, without_folders};
 use crate::source::SourceError;
 use crate::types::{Offset, Timestamp};
 
@@ -247,7 +247,10 @@ pub async fn audit(
             }
         }
     }
-    let tally = std::mem::take(merge.tally());
+    let mut tally = std::mem::take(merge.tally());
+    if !show_values {
+        tally.unreadable.iter_mut().for_each(|place| *place = without_folders(place));
+    }
     notes.extend(merge.notes());
     notes.extend(of_letters);
     Ok(Findings { span, tally, altered, examples, notes, was_stopped })

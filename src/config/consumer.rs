@@ -205,7 +205,7 @@ pub(super) struct ConsumerKeys {
     #[schemars(with = "Option<SinkConfig>")]
     dead_letter: Option<Value>,
     /// Allows the log, `/readyz` and the errors in dead letters to show part of the value because
-    /// of which a message cannot be written.
+    /// of which a message cannot be written, and folders that are made of values.
     #[serde(default = "yes")]
     show_values: bool,
     /// Waiting times before it restarts after a failure. The wait doubles each time.

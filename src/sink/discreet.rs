@@ -4,7 +4,9 @@
 //! fit its column, and any text from a server. Only the part from the configuration is kept: the
 //! name of the column or metric, `about` in [`BadRecord`]. Errors of the decoder contain only bytes
 //! and types, and are kept.
-//! In other errors of a write, quoted text is removed: it may come from the server.
+//! In other errors of a write, quoted text is removed: it may come from the server. Errors of an opening quote
+//! what is configured, with the remedy, and are kept. In all errors, folders of the form `NAME=VALUE` are removed
+//! from keys and paths: they may be made of values.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,11 +39,58 @@ pub fn hide(bad: BadRecord) -> BadRecord {
 fn hidden(error: SinkError) -> SinkError {
     match error {
         SinkError::Poison(bad) => SinkError::Poison(bad.into_iter().map(hide).collect()),
-        SinkError::Transient { what, retry_after } => {
-            SinkError::Transient { what: without_quotes(&what), retry_after }
-        }
-        SinkError::Fatal(what) => SinkError::Fatal(without_quotes(&what)),
+        other => told_by(other, |what| without_quotes(&without_folders(&what))),
     }
+}
+
+/// The error of an opening, without message content.
+pub(super) fn of_opening(error: SinkError) -> SinkError {
+    told_by(error, |what| without(&without_folders(&what), "=(", ")"))
+}
+
+fn told_by(error: SinkError, tell: impl FnOnce(String) -> String) -> SinkError {
+    match error {
+        SinkError::Transient { what, retry_after } => {
+            SinkError::Transient { what: tell(what), retry_after }
+        }
+        SinkError::Fatal(what) => SinkError::Fatal(tell(what)),
+        poison @ SinkError::Poison(_) => poison,
+    }
+}
+
+/// The text without the folders of keys and paths that are made of values: from the first part with a `=`, also
+/// as a part of a URL, up to the name of the object.
+pub fn without_folders(text: &str) -> String {
+    let is_end = |c: char| c.is_ascii_whitespace() || "\"'`<>(),;".contains(c);
+    let words = text.split_inclusive(is_end);
+    words
+        .map(|word| match word.strip_suffix(is_end) {
+            Some(short) => without_folder(short) + word.get(short.len()..).unwrap_or_default(),
+            None => without_folder(word),
+        })
+        .collect()
+}
+
+fn without_folder(word: &str) -> String {
+    let mut at = 0;
+    for part in word.split('/') {
+        let is_made = part.contains('=') || part.contains("%3D");
+        if let (true, Some(before)) = (is_made && at > 0, word.get(..at)) {
+            let name = word.rsplit('/').next().filter(|name| is_name_of_object(name));
+            return match name {
+                Some(name) => format!("{before}…/{name}"),
+                None => format!("{before}…"),
+            };
+        }
+        at += part.len() + 1;
+    }
+    word.to_owned()
+}
+
+/// Whether it is an offset of 20 digits, and more.
+fn is_name_of_object(name: &str) -> bool {
+    let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+    digits == 20 && name.as_bytes().get(20) == Some(&b'-')
 }
 
 /// The text without values that a server may have quoted: the part between the first and the last
@@ -68,7 +117,7 @@ impl Sink for Discreet {
     }
 
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError> {
-        self.0.position().await
+        self.0.position().await.map_err(of_opening)
     }
 
     async fn write(&mut self, batch: &Arc<Batch>) -> Result<Durability, SinkError> {
@@ -92,11 +141,11 @@ impl Sink for Discreet {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        self.0.restart().await
+        self.0.restart().await.map_err(of_opening)
     }
 
     async fn move_to(&mut self, to: Option<Checkpoint>) -> Result<Option<Checkpoint>, SinkError> {
-        self.0.move_to(to).await
+        self.0.move_to(to).await.map_err(of_opening)
     }
 
     async fn close(&mut self) -> Result<(), SinkError> {
@@ -202,6 +251,43 @@ mod tests {
             detail: "answered with 413: \"secret is too long\"".to_owned(),
         });
         assert_eq!(refused.detail, "answered with 413: \"…\"");
+    }
+
+    /// What stores and file systems say about an object, in their own spellings of its key.
+    #[test]
+    fn folders_of_values_are_not_shown() {
+        const NAME: &str = "00000000000000000005-7.ndjson.zst";
+        let (key, shown) =
+            (format!("events/email=a%40b/date=2026-11-27/{NAME}"), format!("events/…/{NAME}"));
+        for (text, expected) in [
+            (
+                format!("could not create s3://b/p/{key}: no answer within 60s"),
+                format!("could not create s3://b/p/{shown}: no answer within 60s"),
+            ),
+            (
+                format!(
+                    "PUT http://127.0.0.1:9/b/events/email%3Da%2540b/{NAME} in 1.2s - status 400: <Key>{key}</Key>"
+                ),
+                format!(
+                    "PUT http://127.0.0.1:9/b/{shown} in 1.2s - status 400: <Key>{shown}</Key>"
+                ),
+            ),
+            // GCS.
+            (
+                "PUT https://h/b/events%2Femail%3Da%2540b%2F00000000000000000005%2D7%2Endjson in 1s".to_owned(),
+                "PUT https://h/b/… in 1s".to_owned(),
+            ),
+            (
+                "could not write to /srv/my archive/events/email=a@b: denied".to_owned(),
+                "could not write to /srv/my archive/events/…".to_owned() + " denied",
+            ),
+            ("took over (epoch=5) a=b s3://b/_rillway/events/x".to_owned(), String::new()),
+        ] {
+            let expected = if expected.is_empty() { text.clone() } else { expected };
+            assert_eq!(without_folders(&text), expected);
+            let SinkError::Fatal(told) = of_opening(SinkError::Fatal(text)) else { panic!() };
+            assert!(!told.contains("a%40b") && !told.contains("a@b"), "{told}");
+        }
     }
 
     #[test]

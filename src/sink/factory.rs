@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::discreet::Discreet;
+use super::discreet::{Discreet, of_opening};
 use super::{Sink, SinkError};
 use crate::types::Checkpoint;
 
@@ -59,7 +59,18 @@ pub fn looks_nowhere() -> Look {
 pub fn discreet(open: SinkFactory) -> SinkFactory {
     Arc::new(move || {
         let opening = open();
-        Box::pin(async move { opening.await.map(|sink| Box::new(Discreet(sink)) as Box<dyn Sink>) })
+        Box::pin(async move {
+            let sink = opening.await.map_err(of_opening)?;
+            Ok(Box::new(Discreet(sink)) as Box<dyn Sink>)
+        })
+    })
+}
+
+/// The same look, whose errors contain no message content.
+pub fn discreet_look(look: Look) -> Look {
+    Arc::new(move || {
+        let looking = look();
+        Box::pin(async move { looking.await.map_err(of_opening) })
     })
 }
 

@@ -90,7 +90,7 @@ pub trait Sink: Send {
     }
 
     /// Time at which [`Sink::flush`] is due even if nothing new arrives; a past time means at once.
-    /// `None` while nothing is held.
+    /// `None` while nothing is held, and nothing is left to do of an earlier process.
     fn flush_at(&self) -> Option<Instant> {
         None
     }

@@ -226,14 +226,17 @@ pub(super) fn source(
 fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Plan {
     let spec = spec_of(config, consumer, whole);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
-    let look_at_sink = Arc::clone(&look);
     if !consumer.show_values {
-        sink = factory::discreet(sink);
+        (sink, look) = (factory::discreet(sink), factory::discreet_look(look));
     }
+    let look_at_sink = Arc::clone(&look);
     // Under a reference of its own, so that its position differs from the consumer's.
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let spec = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
-        let (open, letters) = sinks::factory(sink, &spec);
+        let (mut open, mut letters) = sinks::factory(sink, &spec);
+        if !consumer.show_values {
+            (open, letters) = (factory::discreet(open), factory::discreet_look(letters));
+        }
         look = factory::with_dead_letters(letters, look.clone());
         open
     });

@@ -82,14 +82,15 @@ pub fn range_replay(config: &Config, consumer: &ConsumerConfig, args: &RangeArgs
         state_dir: state_dir.clone(),
         ..spec_of(config, consumer, None)
     };
-    let (mut sink, look) = sinks::factory(&consumer.sink, &spec);
+    let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
-        sink = factory::discreet(sink);
+        (sink, look) = (factory::discreet(sink), factory::discreet_look(look));
     }
     let dead_letters = consumer.dead_letter.as_ref().map(|sink| {
         let reference = Reference::new(named(consumer.dead_letter_reference().as_str()));
         let spec = Spec { reference, ..spec.clone() };
-        sinks::factory(&sink.for_replay(suffix), &spec).0
+        let open = sinks::factory(&sink.for_replay(suffix), &spec).0;
+        if consumer.show_values { open } else { factory::discreet(open) }
     });
     RangeReplay { spec, sink, look, dead_letters }
 }

@@ -94,6 +94,8 @@ async fn read_by_others() -> Result<(), Unavailable> {
         daemon.until_durable(name, total as u64 - 1).await;
     }
     daemon.terminate().await;
+    let log = home.log();
+    assert!(log.contains("written") && !log.contains("region="), "values of messages: {log}");
     let mut expected: Vec<Vec<Value>> =
         VALUES.iter().map(|value| vec![json!(value), json!(total / 10)]).collect();
     expected.push(vec![Value::Null, json!(total / 10)]);

@@ -13,16 +13,18 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::layout::{Kind, Layout};
+use super::partitions::Folders;
 use super::store::Store;
 use super::{ObjectOptions, committer, find_names, parquet_read};
-use crate::sink::SinkError;
 use crate::sink::audit::cells::RowJudge;
 use crate::sink::audit::lines::{LineJudge, LineMaker, LineReader};
 use crate::sink::audit::{
-    AuditError, Auditor, Found, Judge, Kept, Maker, Order, Sides, Span, Stop, Turner, times,
-    turning,
+    AuditError, Auditor, Entry, Found, Judge, Kept, Maker, MakesEach, Order, Sides, Span, Stop,
+    Turner, times, turning,
 };
+use crate::sink::{BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
+use crate::wire::block::Record;
 
 /// Reads what a sink with these options has committed.
 pub(super) struct ObjectAuditor {
@@ -103,7 +105,7 @@ impl Auditor for ObjectAuditor {
         let store = options.place.open().await?;
         let layout = Layout::new(&options.format, &self.stream)?;
         let names = find_names(&*store, options, &self.stream, &self.reference).await?;
-        committer::look(&*store, &names, &layout).await
+        committer::look(&*store, &names, &layout, committer::Upto::Created).await
     }
 
     async fn first(&self) -> Result<Option<Offset>, SinkError> {
@@ -127,20 +129,41 @@ impl Auditor for ObjectAuditor {
                 store.place(&other.key)
             )));
         }
+        let partition_by = self.options()?.partition_by.as_ref();
+        let folders = partition_by.map(|by| Folders::new(&self.stream, by));
         let (maker, judge, decoder): (Box<dyn Maker>, Box<dyn Judge>, _) = match layout {
             Layout::Parquet(parquet) => {
                 let columns = parquet_read::names(&parquet);
                 let maker = parquet_read::RowMaker::new(parquet, &self.stream);
+                let maker = InFolders { folders, folder: String::new(), maker };
                 let judge = RowJudge(columns.clone());
                 (Box::new(maker), Box::new(judge), Decoder::Parquet(columns))
             }
             Layout::Ndjson { .. } => {
                 let maker = LineMaker::new(&self.stream);
+                let maker = InFolders { folders, folder: String::new(), maker };
                 (Box::new(maker), Box::new(LineJudge), Decoder::Lines(self.stream.clone()))
             }
         };
         let kept = turning(move |turner| read(store, commits, decoder, span, turner));
         Ok(Sides { kept, maker, judge, order: Order::ByOffset, times, notes: Vec::new() })
+    }
+}
+
+/// Makes records as the sink does, which first finds the folder of each: one without is refused.
+struct InFolders<M> {
+    folders: Option<Folders>,
+    /// The last one that was found.
+    folder: String,
+    maker: M,
+}
+
+impl<M: MakesEach> MakesEach for InFolders<M> {
+    fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord> {
+        if let Some(folders) = &self.folders {
+            folders.find(record, &mut self.folder)?;
+        }
+        self.maker.each(record, into)
     }
 }
 

@@ -137,7 +137,10 @@ pub(super) fn unpack(packed: &Bytes) -> Result<Vec<Object>, String> {
         let bytes = rest.split_to(length.ok_or("it ends too early")?);
         let digest = Digest { bytes: entry.bytes, crc: entry.crc };
         if Digest::of(&bytes) != digest {
-            return Err(format!("the checksum of the object for {} is wrong", entry.folder));
+            return Err(format!(
+                "the checksum of its object from offset {} is wrong",
+                entry.first_offset
+            ));
         }
         objects.push(Object {
             folder: entry.folder,

@@ -1,14 +1,18 @@
 //! The protocol: how objects are committed, and how an owner loses the right to create any.
 //!
 //! See the [module](super) for the proof, and `simulation.rs` for the search through the
-//! interleavings of two owners and crashes. Commits of several objects are in [`several`].
+//! interleavings of two owners and crashes. Commits of several objects are in [`several`]; what they have
+//! staged is removed in [`sweeping`].
 
 mod several;
+mod sweeping;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::several::{ATTEMPTS_BEFORE_ADVICE, Creating};
+use self::sweeping::Leftovers;
 use super::commit::{Commit, Object};
 use super::layout::{Layout, holds_no_records};
 use super::state::{Claim, Owner, State};
@@ -63,14 +67,15 @@ pub(super) struct Committer {
     version: Version,
     /// Result of the state's claim; `None` if unknown.
     fate: Option<Fate>,
-    /// Keys of what is staged and not removed yet.
-    staged: Vec<String>,
-    /// True once something staged could not be removed.
-    has_left_some: bool,
+    /// The objects of the state's claim, if they are several.
+    creating: Creating,
+    /// What is staged and not removed yet.
+    leftovers: Leftovers,
 }
 
 impl Committer {
-    /// Takes over the archive from any earlier owner, and determines the result of the last claim.
+    /// Takes over the archive from any earlier owner, and determines the result of the last claim. Several objects
+    /// that were claimed are not created yet, but count: see [`Committer::is_unfinished`].
     pub(super) async fn take_over(
         store: Arc<dyn Store>,
         names: Names,
@@ -78,13 +83,11 @@ impl Committer {
     ) -> Result<Committer, SinkError> {
         let owner = Owner::new();
         for _ in 0..ATTEMPTS_MAX {
-            let mut may_have_staged = false;
             let (state, from) = match read(&*store, &names).await? {
                 Some((mut state, version)) => {
                     let columns = layout.columns();
                     state.check_columns(&columns, &store.place(&names.checkpoint))?;
                     check_folders(&*store, &names, &state).await?;
-                    may_have_staged = state.may_have_staged();
                     if let Some(claim) = state.claim.as_ref().filter(|claim| claim.staged.is_none())
                         && store.digest(&claim.key).await?.is_none()
                     {
@@ -109,6 +112,7 @@ impl Committer {
                     .and_then(|(found, version)| (found == state).then_some(version)),
             };
             if let Some(version) = version {
+                let leftovers = Leftovers::of(from.is_some());
                 let mut committer = Committer {
                     store,
                     names,
@@ -117,14 +121,13 @@ impl Committer {
                     state,
                     version,
                     fate: None,
-                    staged: Vec::new(),
-                    has_left_some: false,
+                    creating: Creating::default(),
+                    leftovers,
                 };
-                if committer.state.claim.is_some() {
-                    committer.advance(|_| {}).await?;
-                }
-                if may_have_staged {
-                    committer.remove_what_others_staged().await;
+                match committer.state.claim.clone() {
+                    Some(Claim { staged: None, .. }) => committer.advance(|_| {}).await?,
+                    Some(claim) => committer.check_staged(&claim).await?,
+                    None => {}
                 }
                 return Ok(committer);
             }
@@ -140,8 +143,21 @@ impl Committer {
     pub(super) fn position(&self) -> Option<Checkpoint> {
         match (&self.state.claim, self.fate) {
             (Some(claim), Some(Fate::Landed)) => Some(claim.checkpoint),
+            // Never void: what is staged counts since its claim.
+            (Some(claim), None) if claim.staged.is_some() => Some(claim.checkpoint),
             _ => self.state.checkpoint,
         }
+    }
+
+    /// Whether several objects are claimed that may not exist yet. The next step creates them, whatever it
+    /// is; [`Committer::settle`] does nothing else.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.fate.is_none() && self.state.claim.as_ref().is_some_and(|claim| claim.staged.is_some())
+    }
+
+    /// Whether [`Committer::settle`] has something to do for an earlier process.
+    pub(super) fn has_work_of_others(&self) -> bool {
+        self.is_unfinished() || self.leftovers.are_unknown()
     }
 
     /// Creates the objects, so that they count. Called again after a transient error, it continues.
@@ -188,10 +204,16 @@ impl Committer {
         };
         if self.fate.is_none() {
             let started = std::time::Instant::now();
-            self.fate = Some(match self.store.create(&claim.key, object.bytes.clone()).await? {
+            let is_late = self.creating.attempt(self.state.sequence) >= ATTEMPTS_BEFORE_ADVICE;
+            let advised = |error| if is_late { self.with_advice(error) } else { error };
+            let created = self.store.create(&claim.key, object.bytes.clone()).await;
+            self.fate = Some(match created.map_err(advised)? {
                 Created::Made => {
+                    // A folder of `partition_by` holds what messages hold.
+                    let is_plain = self.names.partition_by.is_none();
+                    let place = if is_plain { &claim.key } else { &self.names.table };
                     tracing::info!(
-                        object = self.store.place(&claim.key),
+                        object = self.store.place(place),
                         records = claim.records,
                         bytes = claim.bytes,
                         first_offset = claim.first_offset.0,
@@ -231,15 +253,18 @@ impl Committer {
 
     /// Stores the position in the checkpoint, so that it no longer depends on the last object.
     pub(super) async fn settle(&mut self) -> Result<(), SinkError> {
-        match self.state.claim {
-            Some(_) => self.advance(|_| {}).await,
-            None => Ok(()),
+        if self.state.claim.is_some() {
+            self.advance(|_| {}).await?;
         }
+        self.remove_what_others_staged().await;
+        Ok(())
     }
 
     /// Moves the position over offsets without records.
     pub(super) async fn pass_over(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
-        self.advance(|state| state.checkpoint = Some(checkpoint)).await
+        self.advance(|state| state.checkpoint = Some(checkpoint)).await?;
+        self.remove_what_others_staged().await;
+        Ok(())
     }
 
     /// Moves the position, or forgets it: what comes may be in the archive already, or mean other records.
@@ -310,7 +335,7 @@ impl Committer {
 
     /// Determines the result of a claim; if it has none yet, makes the claim void. Several objects that are
     /// staged are created.
-    async fn decide(&self, claim: &Claim) -> Result<Fate, SinkError> {
+    async fn decide(&mut self, claim: &Claim) -> Result<Fate, SinkError> {
         if let Some(staged) = claim.staged {
             return self.finish(claim, staged).await;
         }
@@ -319,7 +344,8 @@ impl Committer {
                 return Ok(fate);
             }
             let void = self.layout.void(&claim.key)?;
-            if self.store.create(&claim.key, void).await? == Created::Made {
+            let created = self.store.create(&claim.key, void).await;
+            if created.map_err(|error| self.with_advice(error))? == Created::Made {
                 return Ok(Fate::Void);
             }
         }
@@ -349,23 +375,31 @@ impl Committer {
     }
 }
 
+/// Which position [`look`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upto {
+    /// That at which a start would continue: what is staged and claimed counts.
+    Claimed,
+    /// That up to which all objects exist.
+    Created,
+}
+
 /// The position, read only.
 pub(super) async fn look(
     store: &dyn Store,
     names: &Names,
     layout: &Layout,
+    upto: Upto,
 ) -> Result<Option<Checkpoint>, SinkError> {
     let Some((state, _)) = read(store, names).await? else { return Ok(None) };
     state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
     check_folders(store, names, &state).await?;
-    // Of several staged objects, some may not exist yet.
-    let Some(claim) = state.claim.filter(|claim| claim.staged.is_none()) else {
-        return Ok(state.checkpoint);
+    let Some(claim) = state.claim else { return Ok(state.checkpoint) };
+    let counts = match claim.staged {
+        Some(_) => upto == Upto::Claimed && store.exists(&claim.key).await?,
+        None => matches!(found(store, &claim).await?, Found::Settled(Fate::Landed)),
     };
-    Ok(match found(store, &claim).await? {
-        Found::Settled(Fate::Landed) => Some(claim.checkpoint),
-        _ => state.checkpoint,
-    })
+    Ok(if counts { Some(claim.checkpoint) } else { state.checkpoint })
 }
 
 /// Checks that the folders have the names of those that exist, if any object does.

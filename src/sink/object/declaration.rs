@@ -23,8 +23,9 @@ use crate::sink::factory::{Look, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
-/// Memory of a column that holds nothing.
-const OPEN_COLUMN_BYTES: u64 = 64 << 10;
+/// Memory of a column of an open object beyond what the object's size counts: its page, its dictionary, and their
+/// places. `Layout::in_folders` has their limits; `page_tests` measures it: 46 to 83 KB.
+const OPEN_COLUMN_BYTES: u64 = 128 << 10;
 
 impl Declaration for ObjectSettings {
     fn about() -> &'static About {
@@ -67,7 +68,7 @@ impl Declaration for ObjectSettings {
     fn overhead_bytes(&self) -> u64 {
         let compressor_mib = self.compression.memory_mib(self.level());
         let columns_mib = self.columns.as_ref().map_or(7, |columns| columns.0.len() as u64 + 3);
-        // Each open object beyond the first: a compressor, or the empty buffers of its columns.
+        // Each open object beyond the first: a compressor, or the open pages of its columns.
         let others = self
             .partition_by
             .as_ref()

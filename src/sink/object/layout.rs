@@ -38,6 +38,11 @@ pub const PARTITION_COLUMNS: [&str; 2] = ["date", "hour"];
 /// A dictionary that grows beyond this does not pay.
 const DICTIONARY_BYTES_MAX: usize = 128 << 10;
 
+/// The same, and limits of a page, where objects of many folders are open at once: each column of each of them holds
+/// so much that its size does not count yet.
+const FOLDER_PAGE_BYTES_MAX: usize = 32 << 10;
+const FOLDER_PAGE_ROWS_MAX: usize = 4096;
+
 /// Format of objects.
 #[derive(Clone, Debug)]
 pub enum Format {
@@ -127,6 +132,19 @@ impl Layout {
                 Layout::Parquet(ParquetLayout { columns, body, schema, properties })
             }
         })
+    }
+
+    /// The same for objects of many folders that are open at once.
+    pub(super) fn in_folders(mut self) -> Layout {
+        if let Layout::Parquet(parquet) = &mut self {
+            let properties = WriterProperties::clone(&parquet.properties).into_builder();
+            let properties = properties
+                .set_dictionary_page_size_limit(FOLDER_PAGE_BYTES_MAX)
+                .set_data_page_size_limit(FOLDER_PAGE_BYTES_MAX)
+                .set_data_page_row_count_limit(FOLDER_PAGE_ROWS_MAX);
+            parquet.properties = Arc::new(properties.build());
+        }
+        self
     }
 
     /// The columns of the table, each with the type that readers find. Lines have none: each says for

@@ -88,6 +88,10 @@ impl Store for Local {
         self.run("create", key, move |folder, path| folder.create(path, &bytes)).await
     }
 
+    async fn exists(&self, key: &str) -> Result<bool, SinkError> {
+        self.run("look for", key, |_, path| path.try_exists()).await
+    }
+
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
         self.run("read", key, |_, path| digest(path)).await
     }

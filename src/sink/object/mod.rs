@@ -39,8 +39,9 @@
 //! # Several folders
 //! With `partition_by` the records up to a position go into several objects. They are one commit: staged as
 //! one, claimed, and created by whoever comes first, from what is staged (`committer/several.rs`). So a
-//! claim of several objects is never void, and the position is that of all folders
-//! ([ADR 33](../../../docs/adr/0033-folders-of-an-archive.md)).
+//! claim of several objects is never void, and the position is that of all folders. A sink that starts and finds
+//! such a claim continues after it, and creates the objects in its first flush, which is due at once: an opening has
+//! no time for that ([ADR 33](../../../docs/adr/0033-folders-of-an-archive.md)).
 //!
 //! # Lost answers
 //! An error does not tell whether the operation took effect. A repeated create finds its own
@@ -89,8 +90,13 @@ mod column_tests;
 #[cfg(feature = "object-stores")]
 #[cfg(test)]
 mod crash_tests;
+#[cfg(feature = "object-stores")]
+#[cfg(test)]
+mod finishing_tests;
 #[cfg(test)]
 mod local_tests;
+#[cfg(test)]
+mod page_tests;
 #[cfg(test)]
 mod partition_tests;
 #[cfg(test)]
@@ -119,7 +125,7 @@ pub use self::place::{Options, Place};
 pub use self::state::fuzz_state;
 
 use self::commit::Commit;
-use self::committer::{Committer, Names};
+use self::committer::{Committer, Names, Upto};
 use self::layout::Layout;
 use self::partitions::Folders;
 pub use self::settings::ObjectSettings;
@@ -183,7 +189,10 @@ impl ObjectSink {
         stream: StreamName,
         reference: Reference,
     ) -> Result<ObjectSink, SinkError> {
-        let layout = Layout::new(&options.format, &stream)?;
+        let mut layout = Layout::new(&options.format, &stream)?;
+        if options.partition_by.is_some() {
+            layout = layout.in_folders();
+        }
         let names = find_names(&*store, options, &stream, &reference).await?;
         let committer = Committer::take_over(store, names, layout.clone()).await?;
         let folders = options.partition_by.as_ref().map(|by| Folders::new(&stream, by));
@@ -196,9 +205,11 @@ impl ObjectSink {
             .await
             .map_err(|error| error.during(ENCODING))??;
         Ok(ObjectSink {
+            // What is left of an earlier process is finished now, and not before: that may take longer than an
+            // opening has time.
+            flush_at: committer.has_work_of_others().then(Instant::now),
             committer,
             worker: Some(worker),
-            flush_at: None,
             commits: VecDeque::new(),
             amid_batch: false,
             reached: None,
@@ -255,7 +266,7 @@ pub async fn committed(
     let store = options.place.open().await?;
     let layout = Layout::new(&options.format, stream)?;
     let names = find_names(&*store, options, stream, reference).await?;
-    committer::look(&*store, &names, &layout).await
+    committer::look(&*store, &names, &layout, Upto::Claimed).await
 }
 
 /// Names of the archive. An archive that an older version began under a longer name keeps it.
@@ -269,9 +280,10 @@ async fn find_names(
     let table = layout::table(stream, place.table_bytes_max());
     let former = layout::table(stream, place.former_table_bytes_max());
     let stays = former != table && store.has_folder(CHECKPOINTS, &former).await?;
-    let partition_by = options.partition_by.as_ref().map(Partitioning::names);
     let names = names_in(if stays { former } else { table }, stream, reference);
-    Ok(Names { partition_by, ..names })
+    let Some(partition_by) = &options.partition_by else { return Ok(names) };
+    place.check_keys(&names.table, partition_by)?;
+    Ok(Names { partition_by: Some(partition_by.names()), ..names })
 }
 
 fn names_in(table: String, stream: &StreamName, reference: &Reference) -> Names {

@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::audit::ObjectAuditor;
 use super::*;
+use crate::sink::audit::{Auditor as _, Span};
 use crate::sink::conformance::{STREAM, message, part};
-use crate::types::StreamName;
+#[cfg(feature = "object-stores")]
+use crate::types::Secret;
+use crate::types::{Offset, StreamName};
 
 fn options(root: &Path, parts: &str, open_max: usize) -> ObjectOptions {
     let parts: Vec<Part> = serde_json::from_str(parts).unwrap();
@@ -175,9 +179,20 @@ async fn without_what_was_staged_the_operator_is_told() {
     std::fs::write(&path, state.to_string()).unwrap();
     let at = committed(&by_region, &STREAM.into(), &"r".into()).await.unwrap();
     assert_eq!(at.unwrap().offset.0, 1, "nothing above is known to exist");
+    // Other folders are refused even if nothing is in the table: the commit would be finished into it.
+    let table = dir.path().join(STREAM);
+    std::fs::rename(&table, dir.path().join("away")).unwrap();
+    let by_tenant = options(dir.path(), r#"["/tenant"]"#, 8);
+    let told = open(&by_tenant).await.map(drop).unwrap_err().to_string();
+    assert!(told.contains("not finished (offsets 2 to 7): first start"), "{told}");
+    assert!(!told.contains("Take the former"), "{told}");
+    std::fs::rename(dir.path().join("away"), &table).unwrap();
     let told = open(&by_region).await.map(drop).unwrap_err().to_string();
     assert!(told.contains("is gone") && told.contains("offsets 2 to 7"), "{told}");
     assert!(told.contains("names end in -99") && told.contains("checkpoint.json"), "{told}");
+    // What an operator could not know.
+    assert!(told.contains("no other process") && told.contains("before the extension"), "{told}");
+    assert!(!told.contains("offsets set"), "it has a former position: {told}");
     // The way out that it names.
     std::fs::write(&path, settled.to_string()).unwrap();
     write(&by_region, 2, &[3]).await;
@@ -198,4 +213,78 @@ async fn a_new_incarnation_is_written_beside_the_old_one() {
     let mut all: Vec<u64> = objects(dir.path()).into_iter().flat_map(|(.., some)| some).collect();
     all.sort_unstable();
     assert_eq!(all, [0, 0, 1, 1, 2, 2]);
+}
+
+/// What the sink refuses because of its folder is not missing in the archive.
+#[tokio::test]
+async fn an_audit_refuses_what_has_no_folder() {
+    let part_of =
+        |required: bool| format!(r#"[{{"name":"region","from":"/region","required":{required}}}]"#);
+    let bodies = [r#"{"region":"eu"}"#, r#"{"x":1}"#, r#"{"region":""}"#, "no JSON"];
+    let messages: Vec<_> = bodies.iter().map(|body| message(body.as_bytes())).collect();
+    let batch = Batch::new(StreamName::from(STREAM), vec![part(5, &messages).unwrap()]).unwrap();
+    let batch = Arc::new(batch);
+    let columns = ParquetColumns::Envelope { body_is_text: true };
+    let parquet = Format::Parquet { zstd_level: None, columns };
+    for (format, required) in [
+        (parquet, true),
+        (Format::Ndjson(Packing::Plain), true),
+        (Format::Ndjson(Packing::Plain), false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ObjectOptions { format, ..options(dir.path(), &part_of(required), 8) };
+        let auditor = ObjectAuditor {
+            options: Ok(options.clone()),
+            stream: STREAM.into(),
+            reference: "r".into(),
+        };
+        let span = Span { from: Offset(5), to: Offset(8) };
+        let mut sides = auditor.open(span).await.map_err(|error| error.to_string()).unwrap();
+        let (mut made, mut refused) = (Vec::new(), Vec::new());
+        sides.maker.make(&batch, &mut made, &mut refused).unwrap();
+        let made: Vec<u64> = made.into_iter().map(|entry| entry.offset.0).collect();
+        // As the sink does it.
+        let mut bad = match open(&options).await.unwrap().write(&batch).await {
+            Err(SinkError::Poison(bad)) => bad,
+            other => other.map(|_| Vec::new()).unwrap(),
+        };
+        bad.sort_by_key(|bad| bad.offset);
+        assert_eq!(refused, bad);
+        assert_eq!(made, if required { vec![5] } else { vec![5, 6, 7, 8] });
+    }
+}
+
+#[cfg(feature = "object-stores")]
+/// Placeholders are filled after the configuration was checked.
+#[tokio::test]
+async fn keys_that_may_become_too_long_are_refused_before_anything_is_claimed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (prefix, parts, is_refused) in [
+        (600, r#"["/a", "/b"]"#, false),
+        (601, r#"["/a", "/b"]"#, true),
+        (601, r#"["date", "/b"]"#, false),
+        (601, r#"["/a", "hour"]"#, false),
+    ] {
+        let option = |name: &str, value: &str| (name.to_owned(), Secret::new(value.to_owned()));
+        let place = Place::Store {
+            url: format!("s3://bucket/{}", "p".repeat(prefix)).parse().unwrap(),
+            // Nobody is there.
+            options: vec![
+                option("endpoint", "http://127.0.0.1:9"),
+                option("region", "x"),
+                option("access_key_id", "x"),
+                option("secret_access_key", "x"),
+            ],
+            operation_max: Duration::from_secs(5),
+        };
+        let options = ObjectOptions { place, ..options(dir.path(), parts, 8) };
+        let told = open(&options).await.map(drop).unwrap_err();
+        match told {
+            SinkError::Fatal(why) if is_refused => {
+                assert!(why.contains("stores take keys of 1024"), "{why}");
+            }
+            SinkError::Transient { .. } if !is_refused => {}
+            other => panic!("{prefix} {parts}: {other}"),
+        }
+    }
 }

@@ -48,6 +48,16 @@ impl Partitioning {
         Partitioning { parts: parts.collect(), open_max }
     }
 
+    /// Most bytes of a folder.
+    pub(super) fn folder_bytes_max(&self) -> usize {
+        let bytes_max = |part: &Part| match part {
+            Part::Date => "date=2026-11-27/".len(),
+            Part::Hour => "hour=14/".len(),
+            Part::Value(_) | Part::Column(_) => SEGMENT_BYTES_MAX + 1,
+        };
+        self.parts.iter().map(bytes_max).sum()
+    }
+
     /// Names of the parts.
     pub(super) fn names(&self) -> Vec<String> {
         self.parts.iter().map(|part| part.name().to_owned()).collect()

@@ -10,6 +10,7 @@ use url::Url;
 use super::connect::connect;
 use super::layout::prefix;
 use super::local::Local;
+use super::partitions::Partitioning;
 use super::store::Store;
 use crate::sink::SinkError;
 use crate::types::Secret;
@@ -49,6 +50,30 @@ impl Place {
                 KEY_BYTES_MAX.saturating_sub(prefix(url).len() + KEY_REST_BYTES)
             }
         }
+    }
+
+    /// Checks that no key is longer than stores take. An object that cannot be created is found out only after it was
+    /// claimed.
+    pub(super) fn check_keys(
+        &self,
+        table: &str,
+        partition_by: &Partitioning,
+    ) -> Result<(), SinkError> {
+        let Place::Store { url, .. } = self else { return Ok(()) };
+        let prefix = prefix(url);
+        let rest = table.len() + partition_by.folder_bytes_max() + KEY_REST_BYTES;
+        if prefix.len() + rest <= KEY_BYTES_MAX {
+            return Ok(());
+        }
+        let most = KEY_BYTES_MAX.saturating_sub(rest);
+        Err(SinkError::Fatal(format!(
+            "the prefix of {url} is {} bytes long, with everything filled in. With folders by {} and the stream's \
+             name, keys may have {} bytes, and stores take keys of {KEY_BYTES_MAX}. Use a prefix of at most {most} \
+             bytes in `url`, or fewer parts in `partition_by`.",
+            prefix.len(),
+            partition_by.names().join(", "),
+            prefix.len() + rest
+        )))
     }
 
     pub(super) async fn open(&self) -> Result<Arc<dyn Store>, SinkError> {

@@ -135,6 +135,15 @@ impl Store for Remote {
         }
     }
 
+    async fn exists(&self, key: &str) -> Result<bool, SinkError> {
+        let path = self.path(key)?;
+        match self.ask("look for", key, self.store.head(&path)).await? {
+            Ok(_) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(self.failed("look for", key, &error)),
+        }
+    }
+
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError> {
         let path = self.path(key)?;
         let asking = async {

@@ -88,7 +88,8 @@ pub struct ObjectSettings {
     /// Time after its first record at which an object is written, full or not.
     #[serde(default = "rotate_age")]
     pub rotate_age: HumanDuration,
-    /// Time limit of one operation of the store, including the upload of an object.
+    /// Time limit of one operation of the store, including the upload of an object; with `partition_by`, of all
+    /// objects of a commit as one.
     #[serde(default = "request_timeout")]
     pub request_timeout: HumanDuration,
     /// Options of the store: `region`, `endpoint`, `access_key_id`, … Each may be a secret.

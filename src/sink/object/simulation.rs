@@ -8,7 +8,7 @@
 //! owner takes over and finishes the work; then the frozen owners wake up, and nothing may change.
 //!
 //! The same with commits of two objects: there, a visible record may come before a missing one, but no record is
-//! missing below a position.
+//! missing below a position: it is visible, or in what the checkpoint claims as staged.
 //!
 //! ```text
 //! RILLWAY_OBJECT_SIMULATIONS=100000 cargo test --lib object::simulation      more of the random ones
@@ -26,7 +26,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::commit::{Commit, Object};
-use super::committer::{Committer, look};
+use super::committer::{Committer, Upto, look};
 use super::layout::{Format, Layout, Packing};
 use super::remote::Remote;
 use super::store::{Digest, Store};
@@ -36,7 +36,7 @@ use crate::types::{Checkpoint, Offset, Reference, StreamName};
 
 /// What the owners write.
 #[derive(Clone, Copy, Debug)]
-struct Work {
+pub(super) struct Work {
     /// The records 0 to this one, exclusive.
     records: u64,
     /// True if those of a commit are in two objects, of even and of odd numbers.
@@ -44,7 +44,7 @@ struct Work {
 }
 
 const ONE_BY_ONE: Work = Work { records: 6, in_two: false };
-const IN_TWO: Work = Work { records: 4, in_two: true };
+pub(super) const IN_TWO: Work = Work { records: 4, in_two: true };
 
 /// Choices of a run.
 struct Chooser {
@@ -95,7 +95,7 @@ impl Interference for Suspends {
     }
 }
 
-fn names(work: Work) -> super::Names {
+pub(super) fn names(work: Work) -> super::Names {
     let stream = StreamName::from("events");
     let table = super::layout::table(&stream, 255);
     let names = super::names_in(table, &stream, &Reference::from("archive"));
@@ -103,11 +103,11 @@ fn names(work: Work) -> super::Names {
     super::Names { partition_by, ..names }
 }
 
-fn layout() -> Layout {
+pub(super) fn layout() -> Layout {
     Layout::new(&Format::Ndjson(Packing::Plain), &StreamName::from("events")).unwrap()
 }
 
-fn object(folder: &str, offsets: impl Iterator<Item = u64>) -> Option<Object> {
+pub(super) fn object(folder: &str, offsets: impl Iterator<Item = u64>) -> Option<Object> {
     let offsets: Vec<u64> = offsets.collect();
     let bytes = Bytes::from(offsets.iter().map(|n| format!("{n}\n")).collect::<String>());
     Some(Object {
@@ -121,7 +121,7 @@ fn object(folder: &str, offsets: impl Iterator<Item = u64>) -> Option<Object> {
     })
 }
 
-fn commit(first: u64, last: u64, in_two: bool) -> Commit {
+pub(super) fn commit(first: u64, last: u64, in_two: bool) -> Commit {
     let of = |rest| object(&format!("r={rest}"), (first..=last).filter(move |n| n % 2 == rest));
     let whole = object("date=2026-11-23/hour=14", first..=last);
     let objects = if in_two { vec![of(0), of(1)] } else { vec![whole] };
@@ -143,7 +143,8 @@ macro_rules! again {
 }
 
 /// Takes over and writes the missing records, `size` per object, until the end or an error. Stores
-/// the number of settled records in `settled`.
+/// the number of records below its position in `settled`. Every other one first finishes what it finds, as a
+/// sink does; the others leave that to their next step.
 async fn owner(
     store: Arc<dyn Store>,
     work: Work,
@@ -151,9 +152,18 @@ async fn owner(
     settled: Arc<AtomicU64>,
 ) -> Result<(), SinkError> {
     let mut committer = again!(Committer::take_over(store.clone(), names(work), layout()))?;
-    loop {
+    let position = |committer: &Committer| {
         let next = committer.position().map_or(0, |at| at.offset.0 + 1);
         settled.fetch_max(next, Ordering::SeqCst);
+        next
+    };
+    let found = position(&committer);
+    if committer.is_unfinished() && size != 3 {
+        again!(committer.settle())?;
+        assert_eq!(position(&committer), found, "the position has changed");
+    }
+    loop {
+        let next = position(&committer);
         if next >= work.records {
             return again!(committer.settle());
         }
@@ -185,6 +195,45 @@ fn visible(memory: &InMemory) -> Vec<u64> {
     }
     records.sort_unstable();
     records
+}
+
+/// What a checkpoint says, for as long as it is not replaced.
+#[derive(Default)]
+struct Said {
+    checkpoint: Bytes,
+    /// Its position.
+    created: u64,
+    /// Key of what it claims as staged, and the records in it.
+    staged: Option<(String, Vec<u64>)>,
+}
+
+impl Said {
+    /// Reads the checkpoint. Fails if what it claims is not staged.
+    fn renew(&mut self, memory: &InMemory, work: Work) {
+        let path = |key: &str| object_store::path::Path::from(key);
+        let get = |key: &str| {
+            let got = memory.get(&path(key)).now_or_never().unwrap().ok()?;
+            Some(got.bytes().now_or_never().unwrap().unwrap())
+        };
+        let Some(checkpoint) = get(&names(work).checkpoint) else { return };
+        if checkpoint == self.checkpoint {
+            let is_there = |key: &str| memory.head(&path(key)).now_or_never().unwrap().is_ok();
+            assert!(self.staged.iter().all(|(key, _)| is_there(key)), "what is claimed is gone");
+            return;
+        }
+        let state: serde_json::Value = serde_json::from_slice(&checkpoint).unwrap();
+        let created = state["checkpoint"]["offset"].as_u64().map_or(0, |offset| offset + 1);
+        let claim = &state["claim"];
+        let staged = claim["staged"].is_object().then(|| {
+            let key = claim["key"].as_str().unwrap().to_owned();
+            let packed = get(&key).expect("what is claimed is staged");
+            let objects = super::commit::unpack(&packed).unwrap();
+            let text = |object: &Object| String::from_utf8(object.bytes.to_vec()).unwrap();
+            let text: String = objects.iter().map(text).collect();
+            (key, text.lines().map(|line| line.parse().unwrap()).collect())
+        });
+        *self = Said { checkpoint, created, staged };
+    }
 }
 
 /// Number of commits that are staged.
@@ -221,16 +270,24 @@ fn run(
             Arc::new(Disturbed { inner: remote(), interference: Suspends(chooser.clone()) });
         frozen.push(Box::pin(owner(store, work, size, settled.clone())));
     }
+    let said = std::cell::RefCell::new(Said::default());
     let check = || {
         let seen = visible(&memory);
         let settled = settled.load(Ordering::SeqCst);
         if work.in_two {
             assert!(seen.windows(2).all(|two| two[0] < two[1]), "twice: {seen:?}");
-            assert!(seen.iter().copied().take_while(|n| *n < settled).eq(0..settled), "{seen:?}");
+            let mut said = said.borrow_mut();
+            said.renew(&memory, work);
+            let (staged, created) = (said.staged.as_ref().map(|(_, staged)| staged), said.created);
+            let is_staged = |n: u64| staged.is_some_and(|staged| staged.contains(&n));
+            let is_kept = |n: u64| seen.contains(&n) || is_staged(n);
+            assert!((0..settled).all(is_kept), "lost: {seen:?}, {staged:?} of {settled}");
+            assert!((0..created).all(|n| seen.contains(&n)), "not created: {seen:?} of {created}");
+            assert!(!(0..created).any(is_staged), "claimed again: {staged:?}");
         } else {
             assert!(seen.iter().copied().eq(0..seen.len() as u64), "visible: {seen:?}");
+            assert!(seen.len() as u64 >= settled, "lost: {seen:?}");
         }
-        assert!(seen.len() as u64 >= settled, "lost: {seen:?}");
         seen.len() as u64
     };
     // The owners run in turn, except for deviations; an owner that was interrupted stays frozen
@@ -257,8 +314,11 @@ fn run(
     let finishing = owner(remote(), work, 2, settled.clone()).now_or_never();
     assert!(matches!(finishing, Some(Ok(()))), "{finishing:?}");
     assert_eq!(check(), work.records);
-    let before = look(&*remote(), &names(work), &layout()).now_or_never().unwrap().unwrap();
-    assert_eq!(before.map(|at| at.offset), Some(Offset(work.records - 1)));
+    for upto in [Upto::Claimed, Upto::Created] {
+        let (store, names) = (remote(), names(work));
+        let looked = look(&*store, &names, &layout(), upto).now_or_never().unwrap().unwrap();
+        assert_eq!(looked.map(|at| at.offset), Some(Offset(work.records - 1)));
+    }
     assert_eq!(staged(&memory, work), 0, "something staged was left");
     // The frozen owners wake up.
     for nth in left {

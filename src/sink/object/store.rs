@@ -25,6 +25,9 @@ pub(super) trait Store: Send + Sync {
     /// Creates an object atomically if there is none.
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError>;
 
+    /// True if there is such an object. Does not read it.
+    async fn exists(&self, key: &str) -> Result<bool, SinkError>;
+
     /// Size and checksum of an object; `None` if there is none.
     async fn digest(&self, key: &str) -> Result<Option<Digest>, SinkError>;
 

@@ -436,6 +436,10 @@ impl Store for Careless {
         self.store.create(key, bytes).await
     }
 
+    async fn exists(&self, key: &str) -> Result<bool, SinkError> {
+        self.store.exists(key).await
+    }
+
     async fn digest(&self, key: &str) -> Result<Option<store::Digest>, SinkError> {
         self.store.digest(key).await
     }

@@ -11,19 +11,49 @@
 //! does not matter who creates which object, or whether an old owner wakes up meanwhile. Nothing is taken
 //! from the stream or from the configuration.
 //!
-//! A key below the staging folder begins with the epoch of its owner, and is used once. Once an owner has
-//! settled the claim that it found, no claim refers to a key of an earlier epoch, nor ever will, because
-//! earlier owners can claim nothing. These are the keys that it removes, and its own ones.
+//! That may take long, and an opening must not: so it comes with the first step after it. The position
+//! counts what is staged before, because nobody can undo the claim. Each attempt does only what is left: an
+//! object that is known to exist is not asked for again, and any other one is looked for before it is sent.
 
-use futures_util::future::try_join_all;
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
 
 use super::{Claim, Commit, Committer, Created, Fate, Object, Point, SinkError, faults, read};
 use crate::sink::object::commit::{Packed, unpack};
 use crate::sink::object::state::Staged;
 use crate::sink::object::store::Digest;
 
-/// Most of what others staged that one start removes.
-const REMOVED_MAX: usize = 1000;
+/// Number of attempts after which an error says what to do if the store never takes the object.
+pub(super) const ATTEMPTS_BEFORE_ADVICE: u32 = 4;
+
+/// What is known of the objects of a claim.
+#[derive(Default)]
+pub(super) struct Creating {
+    /// Number of the claim; 0 for none.
+    number: u64,
+    /// The objects, if an earlier process has claimed them: they are read once.
+    found: Vec<Object>,
+    /// Places of those that exist.
+    there: HashSet<usize>,
+    attempts: u32,
+}
+
+impl Creating {
+    fn of(&mut self, number: u64) -> &mut Creating {
+        if self.number != number {
+            *self = Creating { number, ..Creating::default() };
+        }
+        self
+    }
+
+    /// Counts an attempt for this claim, and tells how many there were before.
+    pub(super) fn attempt(&mut self, number: u64) -> u32 {
+        let attempts = &mut self.of(number).attempts;
+        *attempts = attempts.saturating_add(1);
+        *attempts - 1
+    }
+}
 
 impl Committer {
     pub(super) async fn commit_several(
@@ -81,52 +111,125 @@ impl Committer {
     }
 
     /// Finishes a commit that was claimed.
-    pub(super) async fn finish(&self, claim: &Claim, staged: Staged) -> Result<Fate, SinkError> {
-        let place = self.store.place(&claim.key);
-        let lost = |what: String| {
-            SinkError::Fatal(format!(
-                "{place} {what}. It holds {} objects with the records of offsets {} to {}, of which not all may \
-                 exist in the table. Restore it (from a backup, or a former version in the bucket), and restart \
-                 this consumer. If that is impossible, make sure that no other process of this consumer \
-                 exists (a frozen one would create the objects again), move the objects whose names end in -{}, \
-                 before the extension, away, remove `claim` from {} (set it to null), and restart: these records \
-                 are then written again.",
-                staged.objects,
-                claim.first_offset,
-                claim.last_offset,
-                staged.number,
-                self.store.place(&self.names.checkpoint),
-            ))
-        };
-        let Some(bytes) = self.store.read_whole(&claim.key).await? else {
-            // A later owner may have finished, and removed it.
-            return Err(match read(&*self.store, &self.names).await? {
-                Some((state, _)) if state.owner.id != self.owner.id => self.lost_to(&state),
-                _ => lost("is gone".to_owned()),
-            });
-        };
-        if Digest::of(&bytes) != claim.digest() {
-            return Err(lost("is damaged: it has another checksum than the claim".to_owned()));
+    pub(super) async fn finish(
+        &mut self,
+        claim: &Claim,
+        staged: Staged,
+    ) -> Result<Fate, SinkError> {
+        let started = std::time::Instant::now();
+        if self.creating.of(staged.number).found.is_empty() {
+            let found = self.read_staged(claim, staged).await?;
+            self.creating.of(staged.number).found = found;
         }
-        let objects = unpack(&bytes).map_err(|why| lost(format!("is damaged: {why}")))?;
+        let objects = self.creating.found.clone();
         self.create_all(&objects, staged.number).await?;
         tracing::info!(
             archive = self.store.place(&self.names.table),
             objects = staged.objects,
             first_offset = claim.first_offset.0,
             last_offset = claim.last_offset.0,
+            took_ms = started.elapsed().as_millis(),
             "finished the commit of an earlier process"
         );
         Ok(Fate::Landed)
+    }
+
+    /// Checks that what is claimed is staged.
+    pub(super) async fn check_staged(&self, claim: &Claim) -> Result<(), SinkError> {
+        match claim.staged {
+            Some(staged) if !self.store.exists(&claim.key).await? => {
+                Err(self.is_gone(claim, staged).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn read_staged(&self, claim: &Claim, staged: Staged) -> Result<Vec<Object>, SinkError> {
+        let Some(bytes) = self.store.read_whole(&claim.key).await? else {
+            return Err(self.is_gone(claim, staged).await?);
+        };
+        let damaged = |why| self.lost(claim, staged, &format!("is damaged: {why}"));
+        if Digest::of(&bytes) != claim.digest() {
+            return Err(damaged("it has another checksum than the claim".to_owned()));
+        }
+        unpack(&bytes).map_err(damaged)
+    }
+
+    /// The error for a claim without what was staged.
+    async fn is_gone(&self, claim: &Claim, staged: Staged) -> Result<SinkError, SinkError> {
+        Ok(match read(&*self.store, &self.names).await? {
+            // A later owner may have finished, and removed it.
+            Some((state, _)) if state.owner.id != self.owner.id => self.lost_to(&state),
+            _ => self.lost(claim, staged, "is gone"),
+        })
+    }
+
+    fn lost(&self, claim: &Claim, staged: Staged, what: &str) -> SinkError {
+        SinkError::Fatal(format!(
+            "{} {what}. It holds {} objects with the records of offsets {} to {}, of which not all may exist in the \
+             table. Restore it (from a backup, or a former version in the bucket), and restart this consumer. If that \
+             is impossible, {}: these records are then written again.",
+            self.store.place(&claim.key),
+            staged.objects,
+            claim.first_offset,
+            claim.last_offset,
+            self.way_out(staged.number, "and restart"),
+        ))
+    }
+
+    /// How an operator undoes a claim of several objects.
+    fn way_out(&self, number: u64, then: &str) -> String {
+        let first = self.state.claim.as_ref().map_or(0, |claim| claim.first_offset.0);
+        // Without a position of its own, the sink would take the one that the broker has stored by now.
+        let position = match self.state.checkpoint {
+            Some(_) => String::new(),
+            None => format!(
+                "move this consumer back, because it had no position before (rillway offsets set CONSUMER --to \
+                 offset:{first}), "
+            ),
+        };
+        format!(
+            "make sure that no other process of this consumer exists (a frozen one would create the objects again), \
+             move the objects whose names end in -{number}, before the extension, away, remove `claim` from {} (set \
+             it to null), {position}{then}",
+            self.store.place(&self.names.checkpoint),
+        )
+    }
+
+    /// The same for the claim of one object, which does not exist: nothing has to be moved away.
+    pub(super) fn with_advice(&self, error: SinkError) -> SinkError {
+        if self.names.partition_by.is_none() {
+            return error;
+        }
+        let advice = format!(
+            "If the store never takes an object of this name, its messages have to go into another folder, by \
+             another source in `partition_by` or by `map`: stop this consumer, make sure that no other process of it \
+             exists, remove `claim` from {} (set it to null), and restart with it",
+            self.store.place(&self.names.checkpoint)
+        );
+        match error {
+            SinkError::Fatal(what) => SinkError::Fatal(format!("{what} {advice}")),
+            SinkError::Transient { what, retry_after } => {
+                SinkError::Transient { what: format!("{what}. {advice}"), retry_after }
+            }
+            other @ SinkError::Poison(_) => other,
+        }
+    }
+
+    /// What to do about a name that the store never takes: it holds what messages hold.
+    fn advice(&self, number: u64) -> String {
+        format!(
+            "If the store never takes an object of this name, its messages have to go into another folder, by \
+             another source in `partition_by` or by `map`: stop this consumer, {}",
+            self.way_out(number, "and restart with it")
+        )
     }
 
     /// Writes all objects as one, outside of the table, and returns its key.
     async fn stage(&mut self, packed: &Packed) -> Result<String, SinkError> {
         let (epoch, sequence) = (self.state.epoch, self.state.sequence);
         let key = format!("{}/{epoch:020}-{}-{sequence}", self.names.staged, self.owner.id);
-        if !self.staged.contains(&key) {
-            self.staged.push(key.clone());
-        }
+        self.leftovers.note(&key);
         match self.store.create(&key, packed.bytes.clone()).await? {
             Created::Made => return Ok(key),
             // An earlier attempt, whose answer was lost.
@@ -150,18 +253,55 @@ impl Committer {
         }
     }
 
-    async fn create_all(&self, objects: &[Object], number: u64) -> Result<(), SinkError> {
-        for some in objects.chunks(self.store.operations_max().max(1)) {
-            try_join_all(some.iter().map(|object| self.create(object, number))).await?;
+    /// Creates those objects of a claim that are not known to exist.
+    async fn create_all(&mut self, objects: &[Object], number: u64) -> Result<(), SinkError> {
+        let before = self.creating.attempt(number);
+        let creating = &self.creating;
+        // The first attempt of their own process finds none; another one would send for nothing what exists.
+        let looks = before > 0 || !creating.found.is_empty();
+        let left: Vec<(usize, &Object)> =
+            objects.iter().enumerate().filter(|(nth, _)| !creating.there.contains(nth)).collect();
+        for some in left.chunks(self.store.operations_max().max(1)) {
+            // All of them, also after an error of one: what was sent is not sent again.
+            let made = join_all(some.iter().map(|(_, object)| self.create(object, number, looks)));
+            let mut failed = None;
+            for ((nth, _), made) in some.iter().zip(made.await) {
+                match made {
+                    Ok(()) => drop(self.creating.of(number).there.insert(*nth)),
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
+            }
+            match failed {
+                None => {}
+                Some(SinkError::Transient { what, retry_after })
+                    if before >= ATTEMPTS_BEFORE_ADVICE =>
+                {
+                    let what = format!("{what}. {}", self.advice(number));
+                    return Err(SinkError::Transient { what, retry_after });
+                }
+                Some(error) => return Err(error),
+            }
         }
+        self.creating = Creating::default();
         Ok(())
     }
 
-    async fn create(&self, object: &Object, number: u64) -> Result<(), SinkError> {
+    /// Creates an object, if it does not exist. `looks`: it is looked for before it is sent.
+    async fn create(&self, object: &Object, number: u64, looks: bool) -> Result<(), SinkError> {
         faults::reach(Point::Written);
         let key = object.key(&self.names.table, number);
-        if self.store.create(&key, object.bytes.clone()).await? == Created::Made {
-            return Ok(());
+        let is_there = looks && self.store.exists(&key).await?;
+        let created = match is_there {
+            true => Ok(Created::Exists),
+            false => self.store.create(&key, object.bytes.clone()).await,
+        };
+        match created {
+            Ok(Created::Made) => return Ok(()),
+            Ok(Created::Exists) => {}
+            Err(SinkError::Fatal(what)) => {
+                return Err(SinkError::Fatal(format!("{what} {}", self.advice(number))));
+            }
+            Err(error) => return Err(error),
         }
         match self.store.digest(&key).await? {
             Some(digest) if digest == object.digest => self.store.keep(&key).await,
@@ -178,57 +318,6 @@ impl Committer {
                 "{} could not be created, but does not exist either",
                 self.store.place(&key)
             ))),
-        }
-    }
-
-    /// Removes what this owner has staged and no claim refers to any more.
-    pub(super) async fn remove_what_is_done(&mut self) {
-        let claimed = self.state.claim.as_ref().map(|claim| claim.key.clone());
-        for key in std::mem::take(&mut self.staged) {
-            if Some(&key) == claimed.as_ref() {
-                self.staged.push(key);
-            } else {
-                self.remove(&key).await;
-            }
-        }
-    }
-
-    /// Removes what earlier owners have staged. The claim that this owner has found is settled.
-    pub(super) async fn remove_what_others_staged(&mut self) {
-        let keys = match self.store.list(&self.names.staged).await {
-            Ok(keys) => keys,
-            Err(error) => return self.has_left(&self.names.staged.clone(), &error),
-        };
-        let mut left = REMOVED_MAX;
-        for key in keys {
-            // The sink is being opened: what is left is for the next start.
-            if self.has_left_some || left == 0 {
-                return;
-            }
-            left -= 1;
-            let epoch = key.rsplit('/').next().and_then(|name| name.split('-').next());
-            let epoch = epoch.and_then(|epoch| epoch.parse::<u64>().ok());
-            if epoch.is_some_and(|epoch| epoch < self.state.epoch) {
-                self.remove(&key).await;
-            }
-        }
-    }
-
-    async fn remove(&mut self, key: &str) {
-        if let Err(error) = self.store.remove(key).await {
-            self.has_left(key, &error);
-        }
-    }
-
-    /// It takes space and does no harm, and the next start tries again.
-    fn has_left(&mut self, key: &str, error: &SinkError) {
-        if !std::mem::replace(&mut self.has_left_some, true) {
-            tracing::warn!(
-                key = self.store.place(key),
-                %error,
-                "what was staged for a commit could not be removed, and takes space until the next start. Allow \
-                 deletions below that folder (on S3 s3:DeleteObject); nothing else is ever deleted"
-            );
         }
     }
 }
