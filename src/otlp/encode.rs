@@ -66,3 +66,11 @@ pub(super) fn refused(answer: &[u8]) -> Option<(u64, String)> {
     let text = partial.error_message.chars().take(QUOTE_CHARS_MAX);
     Some((spans, text.map(|c| if c.is_control() { ' ' } else { c }).collect()))
 }
+
+/// Fuzz target: reads the bytes as a collector's answer.
+pub fn fuzz_answer(data: &[u8]) {
+    if let Some((spans, text)) = refused(data) {
+        assert!(spans > 0);
+        assert!(text.chars().count() <= QUOTE_CHARS_MAX && !text.contains(char::is_control));
+    }
+}
