@@ -113,15 +113,17 @@ async fn over_amqp() -> Result<(), Unavailable> {
                 c["received_offset"].as_u64() == last
             })
             .await;
+    }
+    let metrics = Metrics::of(&daemon).await;
+    for name in DEFAULT.iter().chain(&TYPED) {
         for reason in ["panic", "broker", "reread", "other"] {
-            let labels = [&*format!("consumer=\"{name}\""), &*format!("reason=\"{reason}\"")];
-            let restarts = daemon.metric("rillway_restarts_total", &labels).await;
-            assert_eq!(restarts.unwrap_or(0.0), 0.0, "{name}: {reason}\n{}", home.log_tail());
+            let restarts = metrics.restarts(name, reason);
+            assert_eq!(restarts, 0, "{name}: {reason}\n{}", home.log_tail());
         }
     }
     for name in DEFAULT {
         for reason in ["undecodable", "over_limit", "misfit", "refused"] {
-            let count = lost(&daemon, name, reason).await;
+            let count = metrics.lost(name, reason);
             assert_eq!(count, 0, "{name} refused some: {reason}\n{}", home.log_tail());
         }
     }
