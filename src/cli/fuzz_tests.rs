@@ -191,7 +191,10 @@ fn arguments() {
 fn answers_of_a_collector() {
     let refused = b"\x0a\x0b\x08\x07\x12\x07too old".to_vec();
     let many = [&b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x12"[..], b"\x00"].concat();
-    drive("answer", 10_000, 1, &[refused, many, Vec::new()], crate::otlp::fuzz_answer);
+    let json =
+        br#"{"partialSuccess":{"rejectedSpans":"7","errorMessage":"correct-horse"}}"#.to_vec();
+    let seeds = [refused, many, json, Vec::new()];
+    drive("answer", 10_000, 1, &seeds, crate::otlp::fuzz_answer);
 }
 
 #[test]

@@ -96,15 +96,18 @@ async fn over_amqp() -> Result<(), Unavailable> {
     publish(broker, &stream, all.collect()).await;
     put(broker, &quiet, &[data(b"1")]).await;
     let text = configuration(&stream, &quiet, &schema, postgres, &web);
-    // A sink `stream` needs the other protocol.
-    let consumers =
-        text.split("[[consumer]]\n").skip(1).filter(|c| !c.contains("type = \"stream\""));
+    // Left out: what needs the other protocol, and what differs here in nothing from another one.
+    let left_out =
+        ["stream", "stdout", "null", "parquetb", "lines", "metrics", "pg_evolved", "lettered"];
+    let is_read = |name: &str| !left_out.contains(&name);
+    let consumers = text.split("[[consumer]]\n").skip(1);
+    let consumers = consumers.filter(|consumer| consumer.split('"').nth(1).is_some_and(is_read));
     let consumers: String = consumers.map(|c| format!("[[consumer]]\n{c}")).collect();
     let uri = format!("amqp://guest:guest@localhost:{}/%2f", broker.amqp_port);
     let home = Home::new(&uri, &consumers);
     let mut daemon = home.start();
     daemon.until_durable("bystander", 0).await;
-    for name in DEFAULT.iter().chain(&TYPED) {
+    for name in DEFAULT.iter().chain(&TYPED).filter(|name| is_read(name)) {
         let what = format!("{name} has read everything");
         let last = Some(total - 1);
         daemon
@@ -115,7 +118,7 @@ async fn over_amqp() -> Result<(), Unavailable> {
             .await;
     }
     let metrics = Metrics::of(&daemon).await;
-    for name in DEFAULT.iter().chain(&TYPED) {
+    for name in DEFAULT.iter().chain(&TYPED).filter(|name| is_read(name)) {
         for reason in ["panic", "broker", "reread", "other"] {
             let restarts = metrics.restarts(name, reason);
             assert_eq!(restarts, 0, "{name}: {reason}\n{}", home.log_tail());
