@@ -60,7 +60,11 @@ const RULES: &[Rule] = &[
         may_use: &["flow::backoff", "flow::trouble", "sync", "telemetry", "tls", "types", "web"],
         never: &["metrics", "std::fs"],
     },
-    Rule { module: "transform", may_use: &[], never: &["tokio", "std::fs", "std::env", "tracing"] },
+    Rule {
+        module: "transform",
+        may_use: &["types::time"],
+        never: &["tokio", "std::fs", "std::env", "tracing"],
+    },
     Rule { module: "settings", may_use: &["oauth", "tls", "types"], never: &["tokio"] },
     Rule {
         module: "admin",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answer::{Answer, error, json};
 use super::commands::Ordered;
 use super::control::{Control, ControlError, Seek, SeekError, SeekTo, Target};
-use crate::types::{Offset, Timestamp};
+use crate::types::Offset;
 
 /// The body of a request.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -47,8 +47,7 @@ impl<'de> Deserialize<'de> for SeekTo {
                         SeekTo::Offset(Offset(offset.as_u64().ok_or_else(wrong)?))
                     }
                     (1, None, Some(Value::String(time))) => {
-                        let time: jiff::Timestamp = time.parse().map_err(|_| wrong())?;
-                        SeekTo::Timestamp(Timestamp(time.as_millisecond()))
+                        SeekTo::Timestamp(time.parse().map_err(|_| wrong())?)
                     }
                     _ => return Err(wrong()),
                 }
@@ -96,6 +95,7 @@ pub(super) async fn seek(control: &dyn Control, ordered: Ordered<'_>, body: &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Timestamp;
 
     fn read(text: &str) -> Result<Body, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())

@@ -140,9 +140,61 @@ fn states() {
             r#"{{"layout":1,"stream":"s","reference":"r","sequence":18446744073709551615,"epoch":1,"history":1,"owner":{{"id":"x","process":1,"since":5}},"checkpoint":{checkpoint},"claim":null}}"#
         ),
         r#"{"sequence":18446744073709551615,"state":{"stream":"s","reference":"r"}}"#,
+        &format!(
+            r#"{{"layout":2,"stream":"s","reference":"r","sequence":7,"epoch":1,"history":1,"owner":{{"id":"x","process":1,"since":5}},"checkpoint":{checkpoint},"claim":{{"key":"k","bytes":5,"crc":1,"first_offset":0,"last_offset":18446744073709551615,"records":2,"checkpoint":{checkpoint},"staged":{{"objects":2,"number":18446744073709551615}}}},"partition_by":["a"],"columns":{{"a":"text"}},"latest":["a"]}}"#
+        ),
+        "{\"objects\":[{\"folder\":\"a=b\",\"extension\":\"ndjson\",\"first_offset\":1,\"last_offset\":2,\"records\":2,\"bytes\":0,\"crc\":0}]}\n",
         checkpoint,
     ]);
     drive("state", 10_000, 1, &seeds, state);
+}
+
+#[test]
+fn folders_of_an_archive() {
+    let seeds = texts(&[
+        "[\"/a\",\"date\",\"hour\"]\n{\"a\":\"eu.\"}",
+        "[{\"name\":\"x\",\"from\":\"/a/0\",\"required\":true}]\n{\"a\":[\"__HIVE_DEFAULT_PARTITION__\"]}",
+        "[\"application_properties.a\",\"properties.message_id\",\"body\"]\nS\u{e3}o/Paulo~",
+        "[\"\",{\"name\":\"t\",\"from\":\"timestamp\"}]\n\"1.5e-9223372036854775807\"",
+    ]);
+    drive("folders", 10_000, 1, &seeds, crate::sink::fuzzing::folders);
+}
+
+#[test]
+fn changes_of_rows() {
+    let seeds = texts(&[
+        "{\"from\":\"/op\",\"equals\":\"d\"}\n{\"a\":\"k\",\"op\":\"d\"}",
+        "{\"from\":\"/a\",\"equals\":1}\n{\"a\":1.0}",
+        "\"empty_body\"\nnull",
+        "{\"from\":\"application_properties.a\",\"equals\":true}\n{\"a\":{}}",
+    ]);
+    drive("changes", 10_000, 1, &seeds, crate::sink::fuzzing::changes);
+}
+
+#[test]
+fn arguments() {
+    let seeds = texts(&[
+        "time:2026-01-01T00:00:00+01:00",
+        "time:9999-12-31T23:59:59.999Z",
+        "offset:18446744073709551615",
+        "ago:1d2h3m4s5ms",
+        "end",
+        "/a/0!=x",
+        "application_properties.a~b",
+        r#"{"layout":1,"exported_at":"x","positions":[{"consumer":"c","stream":"s","next_offset":7}]}"#,
+    ]);
+    drive("arguments", 10_000, 1, &seeds, super::fuzzing::arguments);
+}
+
+#[cfg(feature = "otel")]
+#[test]
+fn answers_of_a_collector() {
+    let refused = b"\x0a\x0b\x08\x07\x12\x07too old".to_vec();
+    let many = [&b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x12"[..], b"\x00"].concat();
+    let json =
+        br#"{"partialSuccess":{"rejectedSpans":"7","errorMessage":"correct-horse"}}"#.to_vec();
+    let seeds = [refused, many, json, Vec::new()];
+    drive("answer", 10_000, 1, &seeds, crate::otlp::fuzz_answer);
 }
 
 #[test]
@@ -157,6 +209,7 @@ fn state_files() {
         &format!(
             r#"{{"stream":"s","reference":"r","begins_at":18446744073709551615,"behind":{chunk},"instead_of":{{"offset":3,"chunk":{chunk}}},"written":5}}"#
         ),
+        r#"{"stream":"s","reference":"r","begins_at":0,"instead_of":{"offset":3,"chunk":null},"moved":{"over":18446744073709551615,"sink_is_behind":true},"written":5}"#,
     ]);
     drive("state file", 10_000, 1, &seeds, fuzzing::state_file);
 }

@@ -130,8 +130,8 @@ fn point(text: &str, expected: impl Fn() -> String) -> Result<Point, String> {
                 Err(format!("{value:?} is not an offset: expected a whole number, 0 or more"))
             }
         },
-        "time" => match value.parse::<jiff::Timestamp>() {
-            Ok(at) => Ok(Point::Time(Timestamp(at.as_millisecond()))),
+        "time" => match value.parse::<Timestamp>() {
+            Ok(at) => Ok(Point::Time(at)),
             Err(error) => Err(format!(
                 "{value:?} is not a point in time ({error}): expected RFC 3339 with a zone, as in \
                  2026-01-01T00:00:00Z or 2026-01-01T01:00:00+01:00"

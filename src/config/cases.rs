@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::consumer::ConsumerConfig;
 use crate::settings::read::typed;
 use crate::settings::{Problem, join};
-use crate::types::ConsumerName;
+use crate::types::{ConsumerName, Timestamp};
 
 /// A message, and what is to become of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,9 +117,9 @@ impl TestConfig {
     }
 
     fn of(keys: TestKeys, nth: usize, bad: &mut impl FnMut(&str, String)) -> Option<TestConfig> {
-        let timestamp_ms = match keys.timestamp.as_deref().map(str::parse::<jiff::Timestamp>) {
+        let timestamp_ms = match keys.timestamp.as_deref().map(str::parse::<Timestamp>) {
             None => 0,
-            Some(Ok(at)) => at.as_millisecond(),
+            Some(Ok(at)) => at.0,
             Some(Err(error)) => {
                 bad("timestamp", format!("{error}: expected as in \"2026-01-01T00:00:00Z\""));
                 return None;

@@ -12,13 +12,13 @@ use crate::transform::Program;
 #[derive(Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "a program in the language jq, as in '.region == \"eu\"', or { file = \"PATH\" }"
+    expecting = "expected a program in the language jq, as in '.region == \"eu\"', or { file = \"PATH\" }"
 )]
 pub(super) enum ProgramKeys {
     /// The program itself, in the language jq.
     Text(String),
     /// The file that it is in.
-    File(ProgramFile),
+    File(#[serde(deserialize_with = "from_table")] ProgramFile),
 }
 
 /// A program in a file of its own.
@@ -27,6 +27,12 @@ pub(super) enum ProgramKeys {
 pub(super) struct ProgramFile {
     /// Path of the file, relative to the configuration file.
     file: PathBuf,
+}
+
+/// A list would be taken for the table's values.
+fn from_table<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ProgramFile, D::Error> {
+    let table = serde_json::Map::deserialize(from)?;
+    ProgramFile::deserialize(serde_json::Value::Object(table)).map_err(serde::de::Error::custom)
 }
 
 impl ProgramKeys {

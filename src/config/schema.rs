@@ -152,9 +152,17 @@ fn take_unknown_keys(schemas: &[&Value], value: &mut Value, at: &str, out: &mut 
     match value {
         Value::Array(list) => {
             let schemas = items(schemas);
-            for (i, value) in list.iter_mut().enumerate() {
-                take_unknown_keys(&schemas, value, &format!("{at}[{i}]"), out);
-            }
+            let mut nth = 0;
+            list.retain_mut(|value| {
+                let at = format!("{at}[{nth}]");
+                nth += 1;
+                if is_list_for_table(&schemas, value) {
+                    out.push(list_for_table(&at));
+                    return false;
+                }
+                take_unknown_keys(&schemas, value, &at, out);
+                true
+            });
         }
         Value::Object(table) => {
             let found = branches_for(schemas, table);
@@ -162,17 +170,43 @@ fn take_unknown_keys(schemas: &[&Value], value: &mut Value, at: &str, out: &mut 
                 return; // A table is wrong here: the types report that.
             }
             table.retain(|key, value| {
-                let schemas = below(&found, key);
+                let (schemas, at_key) = (below(&found, key), join(at, key));
                 if schemas.is_empty() {
                     out.push(unknown(key, at, &found));
                     return false;
                 }
-                take_unknown_keys(&schemas, value, &join(at, key), out);
+                if is_list_for_table(&schemas, value) {
+                    out.push(list_for_table(&at_key));
+                    return false;
+                }
+                take_unknown_keys(&schemas, value, &at_key, out);
                 true
             });
         }
         _ => {}
     }
+}
+
+/// True for a list where only a table makes sense. The types would take it for the table's values, in the
+/// order of its keys.
+fn is_list_for_table(schemas: &[&Value], value: &Value) -> bool {
+    if !value.is_array() {
+        return false;
+    }
+    let branches = branches(schemas);
+    // Which table a sink is, its `type` says: the sinks report a list themselves.
+    let is_chosen = |branch: &Map<String, Value>| {
+        let keys = branch.get("properties").and_then(Value::as_object);
+        keys.is_some_and(|keys| keys.values().any(|schema| schema.get("const").is_some()))
+    };
+    let kinds: Vec<Kind> = branches.iter().flat_map(|branch| kinds(branch)).collect();
+    !kinds.is_empty()
+        && kinds.iter().all(|kind| *kind == Kind::Table)
+        && !branches.iter().any(|branch| is_chosen(branch))
+}
+
+fn list_for_table(at: &str) -> Problem {
+    Problem::new(at, "found a list, expected one table: { … }, or [NAME] in single brackets")
 }
 
 fn unknown(key: &str, at: &str, found: &[&Map<String, Value>]) -> Problem {

@@ -17,6 +17,7 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use super::options::Options;
+use crate::types::quote::Hidden;
 
 /// The attributes of this process.
 pub(super) fn resource(options: &Options) -> Resource {
@@ -85,4 +86,14 @@ fn in_json(answer: &[u8]) -> Option<ExportTracePartialSuccess> {
     let rejected = rejected.as_i64().or_else(|| rejected.as_str()?.parse().ok());
     let error_message = partial["errorMessage"].as_str().unwrap_or_default().to_owned();
     Some(ExportTracePartialSuccess { rejected_spans: rejected.unwrap_or_default(), error_message })
+}
+
+/// Fuzz target: reads the bytes as a collector's answer, and quotes its text as it is shown.
+pub fn fuzz_answer(data: &[u8]) {
+    const SECRET: &str = "correct-horse";
+    if let Ok(Some((spans, text))) = refused(data) {
+        assert!(spans > 0);
+        let quoted = Hidden::new([SECRET.to_owned()]).quote(&text);
+        assert!(!quoted.contains(char::is_control) && !quoted.contains(SECRET), "{quoted:?}");
+    }
 }

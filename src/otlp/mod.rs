@@ -29,6 +29,9 @@ use without as export;
 
 use std::time::Duration;
 
+#[cfg(feature = "otel")]
+#[doc(hidden)]
+pub use self::encode::fuzz_answer;
 pub use self::export::{Exporter, start};
 pub use self::options::{Headers, Limits, Options, Sampling};
 

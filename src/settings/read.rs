@@ -3,6 +3,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
 
 use super::problem::{Problem, join};
 
@@ -11,11 +12,35 @@ const LIKENESS_MIN: f64 = 0.6;
 
 /// Reads a value into its type. The error names the path of the wrong value.
 pub fn typed<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(&value).map_err(|error| {
         let inner = error.path().to_string();
         let path = if inner == "." { at.to_owned() } else { join(at, &inner) };
-        Problem::new(path, reworded(&error.inner().to_string()))
+        let mut message = error.inner().to_string();
+        if let Some(found) = message.strip_suffix(CHOICE)
+            && let Some(choice) = choice::<T>(value.clone(), error.path())
+        {
+            message = format!("{found}, {choice}");
+        }
+        Problem::new(path, reworded(&message))
     })
+}
+
+/// End of serde's message for what is not even the name of a choice.
+const CHOICE: &str = ", expected string or map";
+
+/// The names that are expected at a path, as in "expected `a` or `b`": what is said of a wrong name there.
+fn choice<T: DeserializeOwned>(mut value: Value, path: &Path) -> Option<String> {
+    let mut place = &mut value;
+    for segment in path.iter() {
+        place = match segment {
+            Segment::Seq { index } => place.get_mut(index)?,
+            Segment::Map { key } => place.get_mut(key)?,
+            Segment::Enum { .. } | Segment::Unknown => return None,
+        };
+    }
+    *place = Value::String(String::new());
+    let error = serde_json::from_value::<T>(value).err()?.to_string();
+    error.rfind("expected ").and_then(|from| error.get(from..)).map(str::to_owned)
 }
 
 /// Rewrites serde's message in the terms of TOML.
@@ -39,6 +64,7 @@ fn reworded(message: &str) -> String {
         ("expected u64", "expected a whole number, 0 or more"),
         ("expected u32", "expected a whole number, 0 or more"),
         ("expected a string", "expected a text in quotes"),
+        ("expected string or map", "expected a text in quotes"),
         ("expected path string", "expected a path in quotes"),
         ("expected a sequence", "expected a list, [ … ]"),
         ("expected a boolean", "expected true or false"),

@@ -103,8 +103,8 @@ struct Instant(Timestamp);
 impl<'de> Deserialize<'de> for Instant {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        match text.parse::<jiff::Timestamp>() {
-            Ok(at) => Ok(Instant(Timestamp(at.as_millisecond()))),
+        match text.parse::<Timestamp>() {
+            Ok(at) => Ok(Instant(at)),
             Err(error) => Err(D::Error::custom(format!(
                 "{text:?} is not a point in time ({error}): expected RFC 3339 with a zone, as in \
                  \"2026-01-01T00:00:00Z\" or \"2026-01-01T01:00:00+01:00\""
@@ -176,6 +176,10 @@ mod tests {
             assert_eq!(from_value::<Start>(written.clone()).unwrap(), start);
             assert_eq!(serde_json::to_value(start).unwrap(), written);
         }
+        let for_ever = json!({ "timestamp": "9999-12-31T23:59:59Z" });
+        let start = Start::Timestamp(Timestamp(253_402_300_799_000));
+        assert_eq!(from_value::<Start>(for_ever.clone()).unwrap(), start);
+        assert_eq!(serde_json::to_value(start).unwrap(), for_ever);
         let zoned = json!({ "timestamp": "2026-01-01T01:00:00.250+01:00" });
         assert_eq!(
             from_value::<Start>(zoned).unwrap(),

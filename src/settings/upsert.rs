@@ -79,8 +79,10 @@ impl<'de> Deserialize<'de> for DeleteWhen {
         let keys: Keys = match Value::deserialize(deserializer)? {
             Value::String(text) if text == "empty_body" => return Ok(DeleteWhen::EmptyBody),
             Value::String(text) if text == "never" => return Ok(DeleteWhen::Never),
-            table @ Value::Object(_) => serde_json::from_value(table)
-                .map_err(|error| D::Error::custom(format!("{error}: {EXPECTED}")))?,
+            table @ Value::Object(_) => serde_json::from_value(table).map_err(|error| {
+                let what = error.to_string().replace("missing field", "there is no");
+                D::Error::custom(format!("{what}; {EXPECTED}"))
+            })?,
             _ => return Err(D::Error::custom(EXPECTED)),
         };
         let from = keys.from.parse().map_err(|error| D::Error::custom(format!("{error}")))?;
@@ -377,6 +379,13 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_without_all_of_its_keys_says_which() {
+        let error = serde_json::from_str::<DeleteWhen>(r#"{"from":"/op"}"#).unwrap_err();
+        let says = "there is no `equals`; expected \"empty_body\", \"never\", or a value such as";
+        assert!(error.to_string().contains(says), "{error}");
+    }
+
+    #[test]
     fn conditions_are_read_and_written() {
         for (text, expected) in [
             ("\"empty_body\"", DeleteWhen::EmptyBody),
@@ -401,7 +410,7 @@ mod tests {
         for (text, says) in [
             ("\"nobody\"", "expected \"empty_body\""),
             ("5", "expected \"empty_body\""),
-            (r#"{"from":"/op"}"#, "missing field `equals`"),
+            (r#"{"from":"/op"}"#, "there is no `equals`"),
             (r#"{"from":"op","equals":"d"}"#, "is not a source"),
             (r#"{"from":"/op","equals":1.5}"#, "a whole number"),
             (r#"{"from":"/op","equals":"d","not":1}"#, "unknown field `not`"),

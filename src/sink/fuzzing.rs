@@ -5,10 +5,12 @@
 
 use bytes::BytesMut;
 
-use super::columns::{BodyAs, Columns, Value};
+use super::columns::{BodyAs, Change, Changes, Columns, Value};
 use super::envelope::Envelope;
 use super::{BadReason, file, object, postgres, sqlite};
+use crate::settings::upsert::DeleteWhen;
 use crate::types::column::{Column, ColumnType, OnMisfit, Source};
+use crate::types::upsert::Upsert;
 use crate::types::{Offset, StreamName, Timestamp};
 use crate::wire::amqp::carrying;
 use crate::wire::block::Record;
@@ -126,6 +128,44 @@ pub fn columns(data: &[u8]) {
             assert_eq!(row.len(), columns.len());
             assert!(!required || row.get(3) != Some(&Value::Null), "there is no value");
             write(&row, &mut out);
+        }
+    }
+}
+
+/// Reads the first line as the parts of `partition_by`, and the rest as a message.
+pub fn folders(data: &[u8]) {
+    object::fuzz_folders(data);
+}
+
+/// Reads the first line as a condition of `delete_when`, and the rest as the body of a message, and as a
+/// message: a change of the row of its key.
+pub fn changes(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (condition, body) = data.split_at(end);
+    let body = body.strip_prefix(b"\n").unwrap_or_default();
+    let delete_if = match serde_json::from_slice(condition) {
+        Ok(DeleteWhen::Equals { from, equals }) => Some((from, equals)),
+        Ok(DeleteWhen::EmptyBody | DeleteWhen::Never) | Err(_) => None,
+    };
+    let Ok(from) = "/a".parse::<Source>() else { return };
+    let column = |name: &str, kind| Column {
+        name: name.to_owned(),
+        from: from.clone(),
+        kind,
+        required: false,
+        on_misfit: OnMisfit::Null,
+    };
+    let columns = [column("id", ColumnType::Text), column("v", ColumnType::Json)];
+    let key = vec!["id".to_owned()];
+    let upsert = Upsert { key, empty_body_deletes: delete_if.is_none(), delete_if };
+    let changes = Changes::new(Columns::typed(StreamName::from("s"), columns), &upsert);
+    for message in [&carrying(&[], body)[..], body] {
+        let record = Record { offset: Offset(7), timestamp: Timestamp(1), message };
+        let mut row = Vec::new();
+        if let Ok(change) = changes.read(record, &mut row) {
+            assert_eq!(row.len(), 5, "{change:?}");
+            assert!(changes.key().iter().all(|nth| row.get(*nth) != Some(&Value::Null)));
+            assert!(change == Change::Put || row.last() == Some(&Value::Null));
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod column;
 pub mod file_name;
 pub mod quote;
 pub mod table_name;
+pub mod time;
 pub mod upsert;
 
 use std::fmt;
@@ -61,10 +62,10 @@ impl Timestamp {
 /// RFC 3339 in UTC.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => at.fmt(f),
+        match self.0.checked_mul(1000).and_then(time::civil) {
+            Some(at) => write!(f, "{at}Z"),
             // Outside the years -9999 to 9999.
-            Err(_) => write!(f, "{} ms after 1970", self.0),
+            None => write!(f, "{} ms after 1970", self.0),
         }
     }
 }
@@ -117,6 +118,9 @@ name!(
     Reference
 );
 impl Reference {
+    /// Most bytes of the suffix of a replay.
+    pub const SUFFIX_BYTES_MAX: usize = 40;
+
     /// Suffix of a reference for a round of a replay of its dead letters.
     #[must_use]
     pub fn replay_suffix(round: u32) -> String {
@@ -276,6 +280,8 @@ mod tests {
     fn a_replay_is_of_the_reference_without_its_suffix() {
         let range = Reference::range_suffix(Timestamp(1_767_225_600_250), 42);
         assert_eq!(range, ".replay-20260101T000000250000042Z");
+        let round = Reference::replay_suffix(u32::MAX);
+        assert!(range.len().max(round.len()) <= Reference::SUFFIX_BYTES_MAX);
         for (reference, own) in [
             (format!("r{range}"), "r"),
             (format!("r{}", Reference::replay_suffix(12)), "r"),

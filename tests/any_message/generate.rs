@@ -11,10 +11,22 @@ pub(super) fn is_neighbour(offset: u64) -> bool {
 }
 
 pub(super) fn neighbour(offset: u64) -> Vec<u8> {
-    data(
-        format!("{{\"n\":{offset},\"text\":\"n{offset}\",\"at\":\"2026-01-01T00:00:00Z\"}}")
-            .as_bytes(),
-    )
+    data(&plain(offset))
+}
+
+/// The body of a neighbour.
+pub(super) fn plain(offset: u64) -> Vec<u8> {
+    format!("{{\"n\":{offset},\"text\":\"n{offset}\",\"at\":\"2026-01-01T00:00:00Z\"}}")
+        .into_bytes()
+}
+
+/// The body of a message: JSON, or any bytes.
+pub(super) fn body_of(rng: &mut Rng) -> Vec<u8> {
+    match rng.u32(0..10) {
+        0 => bytes(rng),
+        1 => Vec::new(),
+        _ => json(rng).into_bytes(),
+    }
 }
 
 /// The message at this offset.

@@ -2,7 +2,7 @@
 //! through every sink of one daemon at once, with the default columns and with typed ones, beside a
 //! bystander consumer. The daemon is a debug build, in which overflowing sums panic.
 //!
-//! By default 4,000 messages for each of 16 consumers. Over a million in all:
+//! By default 4,000 messages for each of 23 consumers. Over a million in all:
 //!
 //! ```text
 //! ANY_MESSAGES=80000 cargo test --test all any_message:: -- --nocapture
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rillway::wire::amqp::Message;
 
-use crate::common::daemon::{Daemon, Home};
+use crate::common::daemon::{Daemon, Home, sample};
 use crate::common::postgres::Postgres;
 use crate::common::reading::{messages, put};
 use crate::common::skip::{Unavailable, or_skip};
@@ -52,10 +52,33 @@ fn columns(numeric: bool) -> String {
 }
 
 /// The sinks with the default columns: they take every valid message.
-const DEFAULT: [&str; 9] =
-    ["file", "stdout", "null", "lite", "pg", "parquet", "parquetb", "lines", "http"];
-const TYPED: [&str; 6] =
-    ["lite_typed", "pg_typed", "lite_keyed", "pg_keyed", "parquet_typed", "metrics"];
+const DEFAULT: [&str; 10] =
+    ["file", "stdout", "null", "lite", "pg", "parquet", "parquetb", "lines", "folders", "http"];
+const TYPED: [&str; 12] = [
+    "lite_typed",
+    "pg_typed",
+    "lite_keyed",
+    "pg_keyed",
+    "lite_evolved",
+    "pg_evolved",
+    "parquet_typed",
+    "parquet_folders",
+    "lettered",
+    "mapped",
+    "shaped",
+    "metrics",
+];
+
+/// A program that runs without the interpreter, and one that needs it.
+const PROGRAMS: [&str; 2] = [
+    "where = '.n != -5 and .text != \"drop\"'\nmap = '{n, text, at: (.at // \"none\"), all: .}'\n",
+    "where = '(.any? // 0 | tostring | length) < 3000'\nmap = '{n: (.n | tonumber? // null), text: (.text? | tojson), \
+     at: (try (.at | fromdate | todate) catch \"none\"), every: [.. | numbers | . + 1], \
+     id: ($message.properties.message_id? // null)}'\n",
+];
+
+/// A table that lacks most columns.
+const POOR: &str = "(stream text, \"offset\" bigint, \"timestamp\" TIME, n bigint)";
 
 fn configuration(
     stream: &str,
@@ -77,7 +100,14 @@ fn configuration(
         ("pg_typed", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"typed\", columns = {columns}")),
         ("lite_keyed", format!("type = \"sqlite\", path = \"keyed.db\", table = \"t\", columns = {columns}, {keyed}")),
         ("pg_keyed", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"keyed\", columns = {columns}, {keyed}")),
+        ("lite_evolved", format!("type = \"sqlite\", path = \"evolved.db\", table = \"t\", columns = {columns}, evolve = \"add\"")),
+        ("pg_evolved", format!("type = \"postgres\", url = \"{url}\", schema = \"{schema}\", table = \"evolved\", columns = {columns}, evolve = \"add\"")),
+        ("lettered", format!("type = \"sqlite\", path = \"lettered.db\", table = \"t\", columns = {columns}")),
+        ("mapped", "type = \"file\", dir = \"mapped\"".to_owned()),
+        ("shaped", "type = \"sqlite\", path = \"shaped.db\", table = \"t\", columns = { n = { from = \"/n\", type = \"numeric\", on_misfit = \"null\" }, every = { from = \"/every\", type = \"json\" } }".to_owned()),
         ("parquet", "type = \"object\", url = \"parquet\"".to_owned()),
+        ("parquet_folders", format!("type = \"object\", url = \"parquet_folders\", columns = {columns}, partition_by = [\"c_boolean\"]")),
+        ("folders", "type = \"object\", url = \"folders\", format = \"ndjson\", compression = \"none\", partition_by = [{ name = \"app\", from = \"application_properties.ok\" }], open_partitions = 32".to_owned()),
         ("parquetb", "type = \"object\", url = \"parquetb\", body = \"bytes\"".to_owned()),
         ("parquet_typed", format!("type = \"object\", url = \"parquet_typed\", columns = {columns}")),
         ("lines", "type = \"object\", url = \"lines\", format = \"ndjson\", compression = \"none\"".to_owned()),
@@ -90,9 +120,16 @@ fn configuration(
     ];
     let mut text = String::new();
     for (name, sink) in sinks {
+        let more = match name {
+            "lettered" => "dead_letter = { type = \"file\", dir = \"letters\" }\n",
+            "mapped" => PROGRAMS[0],
+            "shaped" => PROGRAMS[1],
+            _ => "",
+        };
+        let policy = if name == "lettered" { "dead_letter" } else { "skip" };
         text.push_str(&format!(
             "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nstart = \"first\"\nmemory = \"16MiB\"\n\
-             on_bad_message = \"skip\"\nbatch = {{ max_messages = 500, max_bytes = \"1MiB\", max_age = \"50ms\" }}\nsink = {{ {sink} }}\n"
+             on_bad_message = \"{policy}\"\n{more}batch = {{ max_messages = 500, max_bytes = \"1MiB\", max_age = \"50ms\" }}\nsink = {{ {sink} }}\n"
         ));
     }
     text.push_str(&format!(
@@ -101,9 +138,26 @@ fn configuration(
     text
 }
 
-async fn lost(daemon: &Daemon, consumer: &str, reason: &str) -> u64 {
-    let labels = [&*format!("consumer=\"{consumer}\""), &*format!("reason=\"{reason}\"")];
-    daemon.metric("rillway_lost_messages_total", &labels).await.unwrap_or(0.0) as u64
+/// The metrics of all consumers, of one moment.
+struct Metrics(String);
+
+impl Metrics {
+    async fn of(daemon: &Daemon) -> Metrics {
+        Metrics(daemon.http("GET", "/metrics").await.unwrap().1)
+    }
+
+    fn count(&self, name: &str, consumer: &str, reason: &str) -> u64 {
+        let labels = [&*format!("consumer=\"{consumer}\""), &*format!("reason=\"{reason}\"")];
+        sample(&self.0, name, &labels).unwrap_or(0.0) as u64
+    }
+
+    fn lost(&self, consumer: &str, reason: &str) -> u64 {
+        self.count("rillway_lost_messages_total", consumer, reason)
+    }
+
+    fn restarts(&self, consumer: &str, reason: &str) -> u64 {
+        self.count("rillway_restarts_total", consumer, reason)
+    }
 }
 
 async fn every_sink() -> Result<(), Unavailable> {
@@ -120,15 +174,21 @@ async fn every_sink() -> Result<(), Unavailable> {
     for piece in all.chunks(1_000) {
         put(broker, &stream, piece).await;
     }
+    let poor = |time: &str| POOR.replace("TIME", time);
+    let sql = format!("CREATE TABLE {schema}.evolved {}", poor("timestamptz"));
+    postgres.run(&sql).await;
     put(broker, &quiet, &(0..100).map(generate::neighbour).collect::<Vec<_>>()).await;
     let home = Home::new(&broker.uri(), &configuration(&stream, &quiet, &schema, postgres, &web));
+    let evolved = rusqlite::Connection::open(home.path("evolved.db")).unwrap();
+    evolved.execute_batch(&format!("CREATE TABLE t {}", poor("text"))).unwrap();
     let mut daemon = home.start();
     daemon.until_durable("bystander", 99).await;
+    let mut waited = String::new();
     let within = Duration::from_secs(30) + Duration::from_millis(total * 10);
     let consumers = || DEFAULT.iter().chain(&TYPED).chain(&["stream"]);
     for name in consumers() {
         // An archive's objects are written when the consumer drains.
-        let archive = name.starts_with("parquet") || *name == "lines";
+        let archive = name.starts_with("parquet") || ["lines", "folders"].contains(name);
         let what = format!("{name} has read everything");
         daemon
             .until(name, &what, within, |c| {
@@ -138,35 +198,38 @@ async fn every_sink() -> Result<(), Unavailable> {
                     || (archive && c["received_offset"].as_u64().is_some_and(|o| o + 1 >= total))
             })
             .await;
+        waited.push_str(&format!(" {name} {:.1}", began.elapsed().as_secs_f64()));
     }
     let decodable: u64 =
         all.iter().filter(|m| Message::parse(m).is_ok_and(|m| m.validate().is_ok())).count() as u64;
+    let metrics = Metrics::of(&daemon).await;
     for name in DEFAULT {
         for reason in ["misfit", "refused"] {
-            assert_eq!(lost(&daemon, name, reason).await, 0, "{name} refused some: {reason}");
+            assert_eq!(metrics.lost(name, reason), 0, "{name} refused some: {reason}");
         }
     }
     let mut tally = String::new();
     for name in consumers() {
         let mut counts = Vec::new();
-        for reason in ["undecodable", "over_limit", "misfit", "refused"] {
-            counts.push(lost(&daemon, name, reason).await);
+        for reason in ["undecodable", "over_limit", "misfit", "refused", "program"] {
+            counts.push(metrics.lost(name, reason));
         }
         for reason in
             ["sink", "panic", "broker", "stream", "reread", "connection", "locked", "other"]
         {
-            let labels = [&*format!("consumer=\"{name}\""), &*format!("reason=\"{reason}\"")];
-            let restarts = daemon.metric("rillway_restarts_total", &labels).await;
-            assert_eq!(restarts.unwrap_or(0.0), 0.0, "{name}: {reason}\n{}", home.log_tail());
+            let restarts = metrics.restarts(name, reason);
+            assert_eq!(restarts, 0, "{name}: {reason}\n{}", home.log_tail());
         }
         tally.push_str(&format!("\n  {name}: left out {counts:?}"));
     }
     // The bystander is not affected.
     put(broker, &quiet, &(100..200).map(generate::neighbour).collect::<Vec<_>>()).await;
     daemon.until_durable("bystander", 199).await;
+    waited.push_str(&format!(" all {:.1}", began.elapsed().as_secs_f64()));
     let (most, bound) = (daemon.memory_bytes("VmHWM"), home.memory_bound_bytes() + PROCESS_BYTES);
     assert!(most <= bound, "VmHWM {most} above {bound}");
     daemon.terminate().await;
+    waited.push_str(&format!(" stopped {:.1}", began.elapsed().as_secs_f64()));
 
     let neighbours: BTreeSet<u64> = (0..total).filter(|offset| is_neighbour(*offset)).collect();
     let check = |name: &str, found: BTreeSet<u64>, least: u64| {
@@ -176,13 +239,23 @@ async fn every_sink() -> Result<(), Unavailable> {
     };
     check("file", home.offsets("file", &stream).into_iter().collect(), decodable);
     check("http", web.kept().into_iter().collect(), decodable);
-    for (name, table, least) in [("lite.db", "t", decodable), ("typed.db", "t", 0)] {
+    check("mapped", home.offsets("mapped", &stream).into_iter().collect(), 0);
+    let letters: BTreeSet<u64> = home.offsets("letters", &stream).into_iter().collect();
+    for (name, table, least) in [
+        ("lite.db", "t", decodable),
+        ("typed.db", "t", 0),
+        ("evolved.db", "t", 0),
+        ("shaped.db", "t", 0),
+        ("lettered.db", "t", total - letters.len() as u64),
+    ] {
         let database = rusqlite::Connection::open(home.path(name)).unwrap();
         let mut asked = database.prepare(&format!("SELECT offset FROM {table}")).unwrap();
         let found = asked.query_map([], |row| row.get::<_, i64>(0)).unwrap();
-        check(name, found.map(|offset| offset.unwrap() as u64).collect(), least);
+        let found: BTreeSet<u64> = found.map(|offset| offset.unwrap() as u64).collect();
+        assert!(name != "lettered.db" || found.is_disjoint(&letters));
+        check(name, found, least);
     }
-    for (table, least) in [("t", decodable), ("typed", 0)] {
+    for (table, least) in [("t", decodable), ("typed", 0), ("evolved", 0)] {
         let sql = format!("SELECT \"offset\" FROM {schema}.{table}");
         let rows = postgres.client().await.query(&sql, &[]).await.unwrap();
         check(table, rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect(), least);
@@ -192,14 +265,27 @@ async fn every_sink() -> Result<(), Unavailable> {
         (0..messages(broker, &format!("{stream}-copy")).await.len() as u64).collect(),
         total,
     );
-    for (name, least) in [("parquet", decodable), ("parquetb", decodable), ("parquet_typed", 0)] {
+    let folders = home.path("folders").join(&stream).join("**/*.ndjson").display().to_string();
+    let sql = format!(
+        "SELECT \"offset\" FROM read_ndjson('{folders}', columns = {{\"offset\": 'BIGINT'}})"
+    );
+    let rows = duckdb::ask(&sql)?;
+    let found: BTreeSet<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
+    assert_eq!(rows.len(), found.len(), "written twice into folders");
+    check("folders", found, decodable);
+    for (name, least) in [
+        ("parquet", decodable),
+        ("parquetb", decodable),
+        ("parquet_typed", 0),
+        ("parquet_folders", 0),
+    ] {
         let files = home.path(name).join(&stream).join("**/*.parquet").display().to_string();
         let rows = duckdb::ask(&format!("SELECT \"offset\" FROM read_parquet('{files}')"))?;
         check(name, rows.iter().map(|row| row[0].as_u64().unwrap()).collect(), least);
     }
     eprintln!(
         "{total} messages of which {decodable} are AMQP 1.0, {} consumers, {} s; VmHWM {} MiB of {} MiB;\n  \
-         [undecodable, over_limit, misfit, refused]:{tally}",
+         seconds:{waited}\n  [undecodable, over_limit, misfit, refused, program]:{tally}",
         consumers().count(),
         began.elapsed().as_secs(),
         most >> 20,

@@ -13,6 +13,8 @@ pub(crate) struct Basic {
     pub(crate) correlation_id: Option<Vec<u8>>,
     pub(crate) message_id: Option<Vec<u8>>,
     pub(crate) app_id: Option<Vec<u8>>,
+    /// Seconds since 1970.
+    pub(crate) timestamp: Option<i64>,
     /// Header names, with their values as long strings, as short strings are encoded in a table.
     pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// More headers, encoded as in a table.
@@ -101,12 +103,17 @@ impl Session {
                 let entries = [&entries(&message.headers)[..], &message.raw_headers].concat();
                 properties.extend(long(&entries));
             }
-            for (bit, value) in
-                [(10, &message.correlation_id), (7, &message.message_id), (3, &message.app_id)]
-            {
+            let timestamp = message.timestamp.map(|seconds| seconds.to_be_bytes().to_vec());
+            let text = |value: &Option<Vec<u8>>| value.as_deref().map(short);
+            for (bit, value) in [
+                (10, text(&message.correlation_id)),
+                (7, text(&message.message_id)),
+                (6, timestamp),
+                (3, text(&message.app_id)),
+            ] {
                 if let Some(value) = value {
                     flags |= 1 << bit;
-                    properties.extend(short(value));
+                    properties.extend(value);
                 }
             }
             let mut header = vec![0, 60, 0, 0];

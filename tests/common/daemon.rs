@@ -338,12 +338,7 @@ impl Daemon {
     /// one of `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let (_, text) = self.http("GET", "/metrics").await?;
-        text.lines()
-            .find(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                    && labels.iter().all(|label| line.contains(label))
-            })
-            .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        sample(&text, name, labels)
     }
 
     /// Sends a signal by its name (`TERM`, `INT`, `KILL`, `STOP`, `USR1`, …).
@@ -471,4 +466,14 @@ pub(crate) async fn is_to_stay_frozen(since: Instant) -> bool {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     is_early
+}
+
+/// A sample of a page of metrics; see [`Daemon::metric`].
+pub(crate) fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    page.lines()
+        .find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        })
+        .and_then(|line| line.rsplit(' ').next()?.parse().ok())
 }

@@ -9,7 +9,9 @@ use super::skip::Unavailable;
 
 /// The rows of the answer, each with its values in order.
 pub(crate) fn ask(sql: &str) -> Result<Vec<Vec<Value>>, Unavailable> {
+    // Long queries would print their progress among the answer.
     const PROGRAM: &str = "import sys, json, duckdb\n\
+        duckdb.sql('SET enable_progress_bar = false')\n\
         rows = duckdb.sql(sys.argv[1]).fetchall()\n\
         print(json.dumps([[v if isinstance(v, (int, float, type(None))) else str(v) for v in row] for row in rows]))";
     let output = Command::new(python::of("duckdb")?).args(["-c", PROGRAM, sql]).output().unwrap();

@@ -156,6 +156,34 @@ async fn a_new_incarnation_replaces_the_rows_of_the_old_one() {
     conformance::begins_anew(&latest).await.unwrap();
 }
 
+/// The table is changed under the running sink: the merge would convert what was copied with the old types, so it
+/// does not count, and the same messages are written again with the new ones.
+#[tokio::test]
+async fn a_change_is_followed_where_rows_are_replaced() {
+    let postgres = or_skip!(Postgres::shared().await);
+    let swap = "CREATE TABLE S.next AS SELECT * FROM S.events; ALTER TABLE S.next ALTER id TYPE numeric; \
+                CREATE UNIQUE INDEX ON S.next (id); ALTER TABLE S.events RENAME TO former; \
+                ALTER TABLE S.next RENAME TO events";
+    for change in [
+        "ALTER TABLE S.events ALTER id TYPE numeric(20)",
+        "ALTER TABLE S.events ALTER id TYPE integer",
+        "ALTER TABLE S.events ALTER v TYPE varchar(4)",
+        "ALTER TABLE S.events DROP v, ADD v text DEFAULT 'kept'",
+        swap,
+    ] {
+        let schema = postgres.schema().await;
+        let mut sink = open_as(&keyed(postgres, &schema), STREAM, "r").await.unwrap();
+        let bodies_of = |first, all: &[&str]| Arc::new(bodies(first, all));
+        let first = [r#"{"id":1,"v":"a"}"#, r#"{"id":2,"v":"kept"}"#];
+        sink.write(&bodies_of(0, &first)).await.unwrap();
+        postgres.run(&change.replace("S.", &format!("{schema}."))).await;
+        let next = [r#"{"id":2000,"v":"b"}"#, r#"{"id":1,"v":"c"}"#, r#"{"id":2000,"op":"d"}"#];
+        sink.write(&bodies_of(2, &next)).await.unwrap();
+        assert_eq!(rows(postgres, &schema).await, "1:c@3 2:kept@1", "{change}");
+        assert_eq!(sink.position().await.unwrap().unwrap().offset.0, 4);
+    }
+}
+
 /// The last changes of a batch are merged at once: a value that moves from one row to another would be refused.
 #[tokio::test]
 async fn no_other_column_that_is_written_may_be_unique() {

@@ -2,6 +2,7 @@
 //! RabbitMQ.
 
 use super::*;
+use crate::common::amqp091::{self, Basic};
 use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Version, streams};
@@ -106,6 +107,36 @@ async fn over_amqp(version: Version) -> Result<(), Unavailable> {
     exact(&amqp_uri(broker), &stream, 30).await;
     nothing_is_left(broker, &stream, 30).await;
     Ok(())
+}
+
+/// Over AMQP 0.9.1 a message's time is the one that its publisher gave it: an odd one ends nothing.
+async fn odd_times_over_amqp() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "tail-times").await;
+    let at = |timestamp| Basic { timestamp, body: b"1".to_vec(), ..Basic::default() };
+    let all = [None, Some(4_102_444_800), None, Some(0), Some(253_402_300_799), None];
+    amqp091::publish(broker, &stream, all.map(at).into()).await;
+    for until in ["end", "ago:0s"] {
+        let run = tail(&amqp_uri(broker), &stream, &["--until", until, "--json"]).await;
+        assert_eq!(run.offsets(), [0, 1, 2, 3, 4, 5], "{until}");
+    }
+    // One that is still to come.
+    let soon = until_soon();
+    let run = tail(&amqp_uri(broker), &stream, &["--until", &soon, "--json"]).await;
+    assert_eq!(run.offsets(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(run.lines()[4]["timestamp"], "9999-12-31T23:59:59.000Z");
+    Ok(())
+}
+
+/// A time of the next second but one.
+fn until_soon() -> String {
+    let at = jiff::Timestamp::now().as_second() + 2;
+    format!("time:{}", jiff::Timestamp::from_second(at).unwrap())
+}
+
+#[tokio::test]
+async fn an_odd_time_of_a_message_ends_nothing_over_amqp() {
+    or_skip!(odd_times_over_amqp().await);
 }
 
 #[tokio::test]

@@ -262,8 +262,7 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
         return Ok(Timestamp(ms));
     }
     let date: String = serde_json::from_str(text).map_err(|error| bad(&error))?;
-    let date: jiff::Timestamp = date.parse().map_err(|error| bad(&error))?;
-    Ok(Timestamp(date.as_millisecond()))
+    date.parse().map_err(|error: jiff::Error| bad(&error))
 }
 
 /// Totals of the dead letters.
@@ -354,6 +353,18 @@ mod tests {
             assert_eq!(letter.reason, "undecodable");
         }
         [from_line.message, from_stream.message]
+    }
+
+    /// Over AMQP 0.9.1 the time is the one that the publisher gave the message.
+    #[test]
+    fn a_letter_may_be_of_any_time() {
+        for (ms, text) in [
+            (253_402_300_799_000, "\"9999-12-31T23:59:59.000Z\""),
+            (-62_167_219_200_000, "\"0000-01-01T00:00:00.000Z\""),
+            (i64::MAX, "9223372036854775807"),
+        ] {
+            assert_eq!(timestamp(text), Ok(Timestamp(ms)));
+        }
     }
 
     /// JSON, with what may stand around and within it.

@@ -6,6 +6,8 @@ mod show;
 pub(super) mod to;
 mod transfer;
 
+pub(super) use transfer::fuzz_exported;
+
 use clap::{Args, Subcommand};
 
 use super::exit::Failure;

@@ -166,6 +166,14 @@ fn parse(text: &str) -> Result<Exported, String> {
     Ok(exported)
 }
 
+/// Fuzz target: what is read is read again as it was written.
+pub(in crate::cli) fn fuzz_exported(text: &str) {
+    if let Ok(exported) = parse(text) {
+        let again = serde_json::to_string(&exported).map_err(|error| error.to_string());
+        assert_eq!(again.and_then(|again| parse(&again)), Ok(exported));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

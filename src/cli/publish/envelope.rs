@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::types::Timestamp;
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -137,7 +139,7 @@ fn simple(value: &Value) -> Option<SimpleValue> {
 
 fn time(value: &Value) -> Option<DateTime<Utc>> {
     let millis = match value {
-        Value::String(text) => text.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
+        Value::String(text) => text.parse::<Timestamp>().ok()?.0,
         _ => value.as_i64()?,
     };
     DateTime::from_timestamp_millis(millis)
@@ -214,6 +216,15 @@ mod tests {
             let error = body(line).unwrap_err();
             assert!(error.contains(says), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn times_up_to_the_end_of_rfc_3339_are_read() {
+        let line = r#"{"body":1,"properties":{"creation_time":"9999-12-31T23:59:59.999Z"}}"#;
+        assert!(message(line.as_bytes(), 0).is_ok());
+        let read = |text: &str| time(&Value::from(text)).map(|at| at.timestamp_millis());
+        assert_eq!(read("9999-12-31T23:59:59.999Z"), Some(253_402_300_799_999));
+        assert_eq!(read("2026-01-01T00:00:00Z"), Some(1_767_225_600_000));
     }
 
     #[test]

@@ -86,6 +86,15 @@ impl Conditions {
     }
 }
 
+/// Fuzz target: a condition that is read is asked of a message.
+pub(in crate::cli) fn fuzz_condition(text: &str) {
+    let Ok(condition) = text.parse::<Condition>() else { return };
+    let message = crate::wire::amqp::carrying(&[], br#"{"a":[1,"x",null]}"#);
+    let (offset, timestamp) = (crate::types::Offset(7), crate::types::Timestamp(1));
+    let record = Record { offset, timestamp, message: &message };
+    Conditions::new(&"s".into(), &[condition]).are_met(record);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

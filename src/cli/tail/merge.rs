@@ -44,6 +44,15 @@ struct Item {
     _slot: Option<OwnedSemaphorePermit>,
 }
 
+/// Why no more messages are taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enough {
+    /// For now: what was taken has to be printed first.
+    ForNow,
+    /// For good.
+    ForGood,
+}
+
 /// Result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -112,7 +121,7 @@ impl Merge {
     pub(super) fn step(
         &mut self,
         now: Instant,
-        mut take: impl FnMut(usize, Record<'_>) -> ControlFlow<()>,
+        mut take: impl FnMut(usize, Record<'_>) -> ControlFlow<Enough>,
     ) -> Step {
         if self.lanes.iter().all(|lane| lane.is_done) {
             return Step::Done;
@@ -157,7 +166,7 @@ impl Lane {
         bound: Option<(Timestamp, usize)>,
         until: Option<Timestamp>,
         now: Instant,
-        take: &mut impl FnMut(usize, Record<'_>) -> ControlFlow<()>,
+        take: &mut impl FnMut(usize, Record<'_>) -> ControlFlow<Enough>,
     ) -> Step {
         let Some(item) = self.waiting.front_mut() else { return Step::Moved };
         let batch = Arc::clone(&item.batch);
@@ -173,8 +182,13 @@ impl Lane {
                 item.from = record.offset;
                 return Step::Moved;
             }
-            if take(nth, record).is_break() {
-                return Step::Stopped;
+            match take(nth, record) {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(Enough::ForGood) => return Step::Stopped,
+                ControlFlow::Break(Enough::ForNow) => {
+                    item.from = record.offset.next();
+                    return Step::Moved;
+                }
             }
         }
         self.waiting.pop_front();

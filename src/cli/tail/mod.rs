@@ -27,10 +27,11 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 pub(super) use args::TailArgs;
+pub(super) use condition::fuzz_condition;
 
 use self::condition::Conditions;
 use self::lanes::{End, Lane, Lanes};
-use self::merge::{Merge, Step};
+use self::merge::{Enough, Merge, Step};
 use self::tap::{Arrival, WAITING_MAX};
 use super::Shared;
 use super::exit::Failure;
@@ -92,6 +93,8 @@ struct Tail {
     left: Option<u64>,
     readers: Readers,
     arrivals: mpsc::Receiver<Arrival>,
+    /// From when on nothing is printed until the end is known; `None` if messages tell it themselves.
+    holds_at: Option<Instant>,
     /// When an end that is still to come is asked for.
     ask_at: Option<Instant>,
     out: Vec<u8>,
@@ -107,7 +110,9 @@ impl Tail {
             End::At(offset) => Some(offset),
             End::Open | End::Nothing => None,
         });
-        let mut merge = Merge::new(upto, until, now);
+        // Over AMQP 0.9.1 a message's time is the one that its publisher gave it: that is no end.
+        let is_amqp = guest.is_amqp();
+        let mut merge = Merge::new(upto, until.filter(|_| !is_amqp), now);
         let (to, arrivals) = mpsc::channel(lanes.len() * WAITING_MAX);
         let mut readers = Readers::default();
         let of = lanes.len();
@@ -123,8 +128,9 @@ impl Tail {
         };
         let to_come = until.filter(|at| *at > wall).map(|at| {
             let ms = u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0);
-            now.checked_add(Duration::from_millis(ms) + TIME_SLACK)
+            now.checked_add(Duration::from_millis(ms))
         });
+        let to_come = to_come.flatten();
         Tail {
             guest,
             until: args.until,
@@ -134,7 +140,8 @@ impl Tail {
             left: args.limit,
             readers,
             arrivals,
-            ask_at: to_come.flatten(),
+            holds_at: to_come.filter(|_| is_amqp),
+            ask_at: to_come.and_then(|at| at.checked_add(TIME_SLACK)),
             out: Vec::new(),
         }
     }
@@ -165,6 +172,9 @@ impl Tail {
     /// Prints as much as may be printed at once.
     fn step(&mut self) -> Step {
         let now = Instant::now();
+        if self.ask_at.is_some() && self.holds_at.is_some_and(|at| at <= now) {
+            return Step::Waits(None);
+        }
         loop {
             let (printers, out, left) = (&mut self.printers, &mut self.out, &mut self.left);
             let step = self.merge.step(now, |lane, record| {
@@ -175,12 +185,16 @@ impl Tail {
                     return ControlFlow::Continue(());
                 }
                 printer.print(record, out);
-                match left {
-                    None => ControlFlow::Continue(()),
-                    Some(left) => {
-                        *left = left.saturating_sub(1);
-                        if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if let Some(left) = left {
+                    *left = left.saturating_sub(1);
+                    if *left == 0 {
+                        return ControlFlow::Break(Enough::ForGood);
                     }
+                }
+                // A small batch may be large when it is printed.
+                match out.len() >= PIECE_BYTES {
+                    true => ControlFlow::Break(Enough::ForNow),
+                    false => ControlFlow::Continue(()),
                 }
             });
             if step != Step::Moved || self.out.len() >= PIECE_BYTES {

@@ -47,6 +47,61 @@ fn toml_errors_name_the_line_and_the_remedy() {
     assert!(error.contains("line 5, column 6: the byte 0xe9 is not UTF-8"), "{error}");
 }
 
+/// The types would take a list for the table's values, in the order of its keys.
+#[test]
+fn a_list_is_no_table() {
+    for (keys, at) in [
+        ("batch = [500]", "line 5: consumer[0].batch"),
+        ("filter = [[\"eu\"]]", "line 5: consumer[0].filter"),
+        ("commit = [5]", "line 5: consumer[0].commit"),
+        ("restart = []", "line 5: consumer[0].restart"),
+        ("create = [\"1GB\"]", "line 5: consumer[0].create"),
+        ("[[consumer.batch]]\nmax_messages = 5", "line 5: consumer[0].batch"),
+        (
+            "[consumer.dead_letter]\ntype = \"metrics\"\nmetrics = [[\"n\", \"counter\"]]",
+            "consumer[0].dead_letter.metrics[0]",
+        ),
+    ] {
+        let error = error(format!("{CONSUMER}{keys}\n").as_bytes());
+        assert!(error.contains(at), "{error}");
+        assert!(error.contains("found a list, expected one table"), "{keys}: {error}");
+    }
+    for keys in ["where = [\".a\"]", "map = [\".a\"]"] {
+        let error = error(format!("{CONSUMER}{keys}\n").as_bytes());
+        assert!(error.contains("expected a program in the language jq"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_name_of_a_choice_is_told_the_names() {
+    for (keys, says) in [
+        (
+            "on_offset_lost = 5",
+            "consumer[0].on_offset_lost (consumer \"a\"): found integer `5`, expected one of `halt`",
+        ),
+        (
+            "on_bad_message = true",
+            "found boolean `true`, expected one of `halt`, `skip`, `dead_letter`",
+        ),
+        (
+            "dead_letter = { type = \"sqlite\", path = \"x\", mode = 5 }",
+            "dead_letter.mode (consumer \"a\"): found integer `5`, expected `append` or `upsert`",
+        ),
+        (
+            "dead_letter = { type = \"sqlite\", path = \"x\", evolve = true }",
+            "found boolean `true`, expected `add`",
+        ),
+        (
+            "dead_letter = { type = \"object\", url = \"x\", format = 1.5 }",
+            "expected `parquet` or `ndjson`",
+        ),
+    ] {
+        let error = error(format!("{CONSUMER}{keys}\n").as_bytes());
+        assert!(error.contains(says), "{keys}: {error}");
+        assert!(error.contains("line 5: "), "{error}");
+    }
+}
+
 #[test]
 fn tables_and_lists_that_were_confused() {
     let one = CONSUMER.replace("[[consumer]]", "[consumer]") + "memry = \"1MiB\"\n";

@@ -126,6 +126,7 @@ fn folders_of_an_archive_that_make_no_sense_are_refused() {
         ("partition_by = [\"regoin\"]", "partition_by", "such as \"/regoin\""),
         ("partition_by = [\"/a\"]\nopen_partitions = 0", "open_partitions", "1 to 256"),
         ("partition_by = [\"/a\"]\nopen_partitions = 257", "open_partitions", "1 to 256"),
+        ("open_partitions = 5", "open_partitions", "no effect without `partition_by`"),
         ("partition_by = [\"/_id\"]", "partition_by", "no underscore in front"),
         ("partition_by = [\"/body\"]", "partition_by", "a column of the file too"),
         (

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::value::Value;
 use crate::sink::envelope::{self, Nul};
 use crate::types::column::ColumnType;
+use crate::types::time::parse_micros;
 
 /// Most digits of a decimal number, written out.
 pub(super) const DIGITS_MAX: usize = 1000;
@@ -275,25 +276,10 @@ fn timestamp(found: Found<'_>) -> Converted<'_> {
         Found::Timestamp(ms) => ms.checked_mul(1000),
         Found::Number(text) => integer(text).and_then(|ms| ms.checked_mul(1000)),
         Found::Text(text) if is_number(text) => integer(text).and_then(|ms| ms.checked_mul(1000)),
-        Found::Text(text) => point_in_time(text),
+        Found::Text(text) => parse_micros(text).ok(),
         _ => None,
     };
     micros.map(Value::Timestamp).ok_or(found)
-}
-
-/// Microseconds since 1970.
-fn point_in_time(text: &str) -> Option<i64> {
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Some(time.as_microsecond());
-    }
-    // The range ends a day before the end of the year 9999, so that every time has a local time
-    // everywhere.
-    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
-    let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
-    let since =
-        pieces.date().to_datetime(time).duration_since(jiff::civil::date(1970, 1, 1).into());
-    let micros = i64::try_from(since.as_micros()).ok()?;
-    micros.checked_sub(i64::from(offset.seconds()).checked_mul(1_000_000)?)
 }
 
 fn bytes(found: Found<'_>) -> Converted<'_> {

@@ -1,8 +1,6 @@
 //! Formats milliseconds since the Unix epoch as RFC 3339 text in UTC.
 
-/// Range that RFC 3339 can express: 0000-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z.
-const FIRST_MS: i64 = -62_167_219_200_000;
-const LAST_MS: i64 = 253_402_300_799_999;
+use crate::types::time::{FIRST_MS, LAST_MS};
 
 const DAY_MS: i64 = 86_400_000;
 /// Days from 0000-03-01 to the epoch. Years that start in March have their odd day at the end.

@@ -196,9 +196,13 @@ impl FileSink {
         reference: Reference,
     ) -> Result<FileSink, SinkError> {
         options.validate().map_err(|what| SinkError::Fatal(format!("file sink: {what}")))?;
-        if stream.as_str().len().max(reference.as_str().len()) > NAME_BYTES_MAX {
+        // The reference of a replay is longer than its consumer's.
+        let reference_bytes_max = NAME_BYTES_MAX + Reference::SUFFIX_BYTES_MAX;
+        if stream.as_str().len() > NAME_BYTES_MAX || reference.as_str().len() > reference_bytes_max
+        {
             return Err(SinkError::Fatal(format!(
-                "file sink: the names of stream and reference may have {NAME_BYTES_MAX} bytes each"
+                "file sink: the names of stream and reference may have {NAME_BYTES_MAX} bytes each: use a \
+                 shorter one"
             )));
         }
         let folder = options.dir.join(segment::folder(&stream));

@@ -323,6 +323,13 @@ async fn wrong_options_are_told_by_key() {
     }
     let long = FileSink::open(good, "x".repeat(256).as_str().into(), "archiver".into()).await;
     assert!(fatal(long).contains("255 bytes"));
+    // A replay of the consumer with the longest reference.
+    let range = Reference::range_suffix(Timestamp(0), 999_999);
+    let reference = format!("{}{range}", "r".repeat(255));
+    let dir = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(dir.path());
+    let sink = FileSink::open(options, "events".into(), reference.as_str().into()).await.unwrap();
+    drop(sink);
 }
 
 #[tokio::test]

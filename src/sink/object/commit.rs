@@ -158,6 +158,15 @@ pub(super) fn unpack(packed: &Bytes) -> Result<Vec<Object>, String> {
     Ok(objects)
 }
 
+/// Fuzz target: reads the bytes as staged objects. Those that are read are staged as the same bytes again.
+pub(super) fn fuzz_packed(data: &[u8]) {
+    if let Ok(objects) = unpack(&Bytes::copy_from_slice(data)) {
+        let count = objects.len();
+        let again = pack(objects).and_then(|packed| unpack(&packed));
+        assert!(again.is_ok_and(|again| again.len() == count));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

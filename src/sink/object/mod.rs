@@ -120,6 +120,8 @@ pub use self::filling::Rotation;
 pub use self::layout::{Format, PARTITION_COLUMNS, Packing, ParquetColumns};
 pub use self::partition_keys::Part;
 pub use self::partitions::Partitioning;
+#[doc(hidden)]
+pub use self::partitions::fuzz_folders;
 pub use self::place::{Options, Place};
 #[doc(hidden)]
 pub use self::state::fuzz_state;

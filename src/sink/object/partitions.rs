@@ -18,6 +18,8 @@ use crate::sink::{BadReason, BadRecord};
 use crate::types::StreamName;
 use crate::types::column::Column;
 use crate::types::file_name::{HASH_BYTES, shortened};
+use crate::types::{Offset, Timestamp};
+use crate::wire::amqp::carrying;
 use crate::wire::block::Record;
 
 /// Folder of records without a value, as Hive names it.
@@ -198,13 +200,44 @@ fn escaped(value: &str, bytes_max: usize) -> String {
     escaped
 }
 
+/// Fuzz target: reads the first line as the parts of `partition_by`, and the rest as a message and as its
+/// body.
+#[doc(hidden)]
+pub fn fuzz_folders(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (keys, body) = data.split_at(end);
+    let Ok(parts) = serde_json::from_slice::<Vec<Part>>(keys) else { return };
+    let mut wrong = false;
+    super::partition_keys::check(&parts, &[], &[], &mut |_, _| wrong = true);
+    if wrong {
+        return;
+    }
+    let partitioning = Partitioning::new(&parts, &mut Vec::new(), 1);
+    let folders = Folders::new(&"s".into(), &partitioning);
+    let body = body.strip_prefix(b"\n").unwrap_or(body);
+    let mut folder = String::new();
+    for message in [&carrying(&[], body)[..], body] {
+        let record = Record { offset: Offset(7), timestamp: Timestamp(1), message };
+        if folders.find(record, &mut folder).is_err() {
+            continue;
+        }
+        let segments: Vec<&str> = folder.split('/').collect();
+        assert_eq!(segments.len(), parts.len(), "{folder:?}");
+        for (segment, part) in segments.iter().zip(&parts) {
+            assert!(segment.len() <= SEGMENT_BYTES_MAX, "{segment:?}");
+            let value = segment.strip_prefix(part.name()).and_then(|rest| rest.strip_prefix('='));
+            assert!(value.is_some_and(|value| !value.is_empty()), "{segment:?}");
+            assert!(!segment.ends_with('.') && !segment.contains(char::is_control), "{segment:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::partition_keys::check;
     use super::*;
     use crate::sink::conformance::message;
     use crate::types::column::{ColumnType, OnMisfit};
-    use crate::types::{Offset, Timestamp};
 
     fn parts(json: &str) -> Result<Vec<Part>, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())

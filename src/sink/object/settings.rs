@@ -220,6 +220,10 @@ impl ObjectSettings {
     }
 
     pub(super) fn check(&self, bad: &mut impl FnMut(&str, String)) {
+        if self.partition_by.is_none() && self.open_partitions != open_partitions() {
+            let what = "it has no effect without `partition_by`: add that, or remove the key";
+            bad("open_partitions", what.to_owned());
+        }
         let place = self.parsed_url();
         if let Err(why) = &place {
             bad("url", why.clone());

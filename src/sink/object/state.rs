@@ -301,6 +301,7 @@ fn names_of(partition_by: Option<&[String]>) -> impl Iterator<Item = &str> {
 /// Parses a checkpoint.
 #[doc(hidden)]
 pub fn fuzz_state(data: &[u8]) {
+    super::commit::fuzz_packed(data);
     let (stream, reference) = (StreamName::from("s"), Reference::from("r"));
     if let Ok(state) = State::decode(data, "it", (&stream, &reference)) {
         let taken = state.taken_over_by(Owner::new(), Some(vec!["region".to_owned()]));

@@ -324,7 +324,9 @@ impl Link for AmqpLink {
                 timestamp: Timestamp(0),
                 crc: 0,
             };
-            let records = u32::try_from(last.0 - first.0 + 1).unwrap_or(u32::MAX);
+            // What a peer says, in any order.
+            let records = last.0.saturating_sub(first.0).saturating_add(1);
+            let records = u32::try_from(records).unwrap_or(u32::MAX);
             ChunkExtent { id, records }
         })))
     }

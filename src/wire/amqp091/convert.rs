@@ -6,6 +6,7 @@
 use super::fields::{self, Field, put_compound, put_sized, put_value};
 use super::{Cursor, Delivered, long, short};
 use crate::types::Offset;
+use crate::types::time::{FIRST_MS, LAST_MS};
 use crate::wire::error::{WireError, WireProblem};
 
 /// The `type` of a message whose body is AMQP 1.0 itself.
@@ -51,7 +52,7 @@ fn release(version: &str) -> (u32, u32) {
 pub struct Incoming {
     /// Its offset in the stream.
     pub offset: Offset,
-    /// Its own time in milliseconds, if its publisher gave one.
+    /// Its own time in milliseconds, if its publisher gave one that RFC 3339 can write.
     pub timestamp: Option<i64>,
 }
 
@@ -139,7 +140,10 @@ pub fn begin_message(
             }
         }
     }
-    Ok(Incoming { offset, timestamp: basic.timestamp.map(fields::milliseconds) })
+    let own = basic.timestamp.map(fields::milliseconds);
+    // A publisher may write any number. One that is no time would not fit into any table.
+    let timestamp = own.filter(|ms| (FIRST_MS..=LAST_MS).contains(ms));
+    Ok(Incoming { offset, timestamp })
 }
 
 /// The offset of a message with these properties.

@@ -47,6 +47,27 @@ fn a_bare_body_is_a_data_section() {
     }
 }
 
+/// A table has no room for such a time; the property keeps it.
+#[test]
+fn a_time_of_any_publisher_is_one_that_a_table_holds() {
+    for (seconds, wanted) in [
+        (0, Some(0)),
+        (253_402_300_799, Some(253_402_300_799_000)),
+        (253_402_300_800, None),
+        (99_999_999_999_999, None),
+        (i64::MAX, None),
+        (i64::MIN, None),
+        (-1, Some(-1000)),
+    ] {
+        let all = properties(1 << 6, &[], &[], &seconds.to_be_bytes());
+        let (incoming, bytes) = converted(&all, b"body", Style::Container);
+        assert_eq!(incoming.timestamp, wanted, "{seconds}");
+        let message = Message::parse(&bytes).unwrap();
+        message.validate().unwrap();
+        assert!(message.properties().is_ok());
+    }
+}
+
 #[test]
 fn properties_and_headers_go_where_the_broker_puts_them() {
     let flags = 1 << 15 | 1 << 12 | 1 << 11 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 3;

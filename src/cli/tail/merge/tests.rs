@@ -91,7 +91,35 @@ fn it_ends_behind_a_time_and_where_the_caller_stops() {
     assert_eq!(passed(&mut merge, now), (vec![(0, 10), (0, 11)], Step::Done));
     let mut merge = Merge::new([None], None, now);
     add(&mut merge, 0, 0..9);
-    assert_eq!(merge.step(now, |_, _| ControlFlow::Break(())), Step::Stopped);
+    let stop = |_, _: Record<'_>| ControlFlow::Break(Enough::ForGood);
+    assert_eq!(merge.step(now, stop), Step::Stopped);
+}
+
+/// What is printed may be far larger than what is read.
+#[test]
+fn a_pause_within_a_batch_loses_and_repeats_nothing() {
+    let now = Instant::now();
+    let mut merge = Merge::new([Some(Offset(5))], None, now);
+    add(&mut merge, 0, 0..4);
+    add(&mut merge, 0, 4..9);
+    let mut steps = Vec::new();
+    loop {
+        let mut taken = Vec::new();
+        let step = merge.step(now, |_, record| {
+            taken.push(record.offset.0);
+            match taken.len() {
+                3 => ControlFlow::Break(Enough::ForNow),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        steps.push(taken);
+        if step != Step::Moved {
+            assert_eq!(step, Step::Done);
+            break;
+        }
+    }
+    steps.retain(|taken| !taken.is_empty());
+    assert_eq!(steps, [vec![0, 1, 2], vec![3], vec![4, 5]]);
 }
 
 #[test]
