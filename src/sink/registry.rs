@@ -240,7 +240,7 @@ mod tests {
     fn what_is_no_sink_is_told() {
         for (value, says) in [
             (json!("file"), "sink: not a sink: expected a table"),
-            (json!({}), "sink: the key `type` is missing: one of \"null\", \"stdout\""),
+            (json!({}), "sink: the key `type` is missing: one of \"null\", \""),
             (json!({ "type": 5 }), "sink.type: not a text"),
             (json!({ "type": "fiel" }), "did you mean \"file\"?"),
             (json!({ "type": "file", "dir": "" }), "sink.dir: an empty path"),

@@ -231,6 +231,12 @@ impl Daemon {
         value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Most memory that it has taken, in bytes, without the pages of its program file: a debug build has 32 MiB of
+    /// them.
+    pub(crate) fn most_memory_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM").saturating_sub(self.memory_bytes("RssFile"))
+    }
+
     /// Address of its admin server: host and port.
     pub(crate) fn admin_address(&self) -> String {
         self.admin.to_string()

@@ -148,7 +148,17 @@ async fn disorderly(signal: &str) -> Result<(), Unavailable> {
     let mut second = homes[1].start();
     until_state(&mut second, "passive").await;
     until_it_moves(&mut first).await;
+    // A daemon that is frozen within a transaction keeps the database to itself until it wakes up.
+    let outside = Connection::open(shared.path().join("rows.db")).unwrap();
+    outside.busy_timeout(LONG).unwrap();
+    outside.execute_batch("BEGIN IMMEDIATE").unwrap();
     first.signal(signal);
+    if signal == "STOP" {
+        eventually("the first one is frozen", LONG, || async { first.is_frozen().then_some(()) })
+            .await;
+    }
+    outside.execute_batch("ROLLBACK").unwrap();
+    drop(outside);
     let since = Instant::now();
     let moved = |c: &Value| c["state"] == "running" && durable(c).is_some();
     second.until("rows", "the second takes over", LONG, moved).await;
