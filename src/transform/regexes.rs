@@ -15,7 +15,7 @@ use regex_automata::util::syntax;
 
 use super::access::Failed;
 use super::budget::{is_spent, message, take};
-use super::language::Jq;
+use super::jq::Jq;
 use super::pike::{Groups, Search};
 use super::value::{Entries, Value};
 

@@ -22,7 +22,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, Response, Url};
 
 use super::answer::{Answer, Verdict, judge, quote};
-use super::options::{BodyFormat, HttpOptions, HttpTls, Method};
+use super::options::{BodyFormat, HttpOptions, HttpTls, RequestMethod};
 use super::pieces::Range;
 use crate::sink::SinkError;
 use crate::types::StreamName;
@@ -72,9 +72,9 @@ impl Client {
         let url = Url::parse(options.url.reveal())
             .map_err(|error| fatal(format!("`url` is not a URL: {error}")))?;
         let method = match options.method {
-            Method::Post => reqwest::Method::POST,
-            Method::Put => reqwest::Method::PUT,
-            Method::Patch => reqwest::Method::PATCH,
+            RequestMethod::Post => reqwest::Method::POST,
+            RequestMethod::Put => reqwest::Method::PUT,
+            RequestMethod::Patch => reqwest::Method::PATCH,
         };
         let builder = reqwest::Client::builder()
             .user_agent(concat!("rillway/", env!("CARGO_PKG_VERSION")))
