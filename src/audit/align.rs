@@ -225,7 +225,7 @@ impl Align {
             (Some(Expected::Record(entry)), Some(found)) => {
                 self.tally.reached = Some(entry.offset);
                 self.remember(&entry);
-                self.pairs.add(entry, found.content);
+                self.pairs.add(&entry, &found.content);
             }
             // What is not expected to be there has no counterpart.
             (Some(other), found) => {

@@ -94,7 +94,7 @@ impl Latest {
                     self.tally.same += 1;
                     return;
                 }
-                self.pairs.add(entry, row.content);
+                self.pairs.add(&entry, &row.content);
             }
             Expected::Refused(_, why) => self.tally.add_extra(at, Some(not_written(&why))),
             Expected::Unwanted(_) => {

@@ -231,7 +231,7 @@ impl Merge {
         }
         let next = self.expected.front().map(Expected::offset);
         if next.is_some_and(|next| next < at) && self.is_early(at) {
-            if self.early.insert(at, entry.content).is_some() {
+            if self.early.insert(at, entry.content.to_vec()).is_some() {
                 self.tally.double(at);
             }
             return;
@@ -250,7 +250,7 @@ impl Merge {
                     if self.early.remove(&at).is_some() {
                         self.tally.double(at);
                     }
-                    self.compare(expected, entry.content);
+                    self.compare(&expected, &entry.content);
                     true
                 }
                 Some(Expected::Refused(_, why)) => {
@@ -318,13 +318,13 @@ impl Merge {
                 let content = self.early.remove(&entry.offset).unwrap_or_default();
                 self.tally.reached = self.tally.reached.max(Some(entry.offset));
                 self.tally.misplaced.add(entry.offset);
-                self.compare(entry, content);
+                self.compare(&entry, &content);
             }
             expected => without_record(&mut self.tally, &self.letters, expected),
         }
     }
 
-    fn compare(&mut self, expected: Entry, found: Vec<u8>) {
+    fn compare(&mut self, expected: &Entry, found: &[u8]) {
         if expected.content == found {
             self.tally.same += 1;
             return;
@@ -336,12 +336,12 @@ impl Merge {
 impl Join for Merge {
     fn expect(&mut self, more: Option<Vec<Expected>>) {
         self.expected_ended |= more.is_none();
-        self.expected.extend(more.into_iter().flatten());
+        self.expected.extend(more.unwrap_or_default());
     }
 
     fn find(&mut self, more: Option<Vec<Found>>) {
         self.found_ended |= more.is_none();
-        self.found.extend(more.into_iter().flatten());
+        self.found.extend(more.unwrap_or_default());
     }
 
     fn take_pairs(&mut self) -> Vec<Pair> {

@@ -14,10 +14,11 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    pub(super) fn add(&mut self, expected: Entry, found: Vec<u8>) {
+    /// Copies both contents: the buffers that they are in hold many others.
+    pub(super) fn add(&mut self, expected: &Entry, found: &[u8]) {
         self.bytes += expected.content.len() + found.len();
-        let Entry { offset, content } = expected;
-        self.all.push(Pair { offset, expected: content, found });
+        let (offset, expected) = (expected.offset, expected.content.to_vec());
+        self.all.push(Pair { offset, expected, found: found.to_vec() });
     }
 
     pub(super) fn are_enough(&self) -> bool {
@@ -46,7 +47,7 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) fn expect(&mut self, more: Option<Vec<Expected>>) {
         self.expected_ended |= more.is_none();
-        self.expected.extend(more.into_iter().flatten());
+        self.expected.extend(more.unwrap_or_default());
     }
 
     /// Adds records found in the sink; `None` ends them. Unreadable places are counted in the tally.

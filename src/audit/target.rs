@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::range::{self, RangeReader, Read};
 use crate::sink::SinkError;
-use crate::sink::audit::{AuditError, Auditor, Found, Kept, Order, Page, Sides, Span};
+use crate::sink::audit::{AuditError, Auditor, Contents, Found, Kept, Order, Page, Sides, Span};
 use crate::sink::stream::{StreamAudit, TargetJudge};
 use crate::source::{ErrorKind, Prefer, Source, SourceError};
 use crate::types::{Checkpoint, Offset};
@@ -59,10 +59,11 @@ impl Auditor for TargetAuditor {
             return Ok(None);
         }
         let Some((mut reader, _)) = self.reader().await.map_err(failed)? else { return Ok(None) };
+        let mut contents = Contents::default();
         while let Some(read) = reader.next().await.map_err(failed)? {
             let Read::Records(parts) = read else { continue };
             let mut all = parts.iter().flat_map(|part| part.block.records());
-            if let Some(entry) = all.find_map(|record| self.audit.entry(record)) {
+            if let Some(entry) = all.find_map(|record| self.audit.entry(record, &mut contents)) {
                 reader.close().await;
                 return Ok(Some(entry.offset));
             }
@@ -94,7 +95,8 @@ impl Auditor for TargetAuditor {
             ));
         }
         let span = self.audit.is_annotated().then_some(span);
-        let kept = Box::new(Target { audit: self.audit.clone(), reader, span });
+        let contents = Contents::default();
+        let kept = Box::new(Target { audit: self.audit.clone(), reader, span, contents });
         Ok(Sides { kept, maker, judge: Box::new(TargetJudge), order, times: Vec::new(), notes })
     }
 }
@@ -105,6 +107,7 @@ struct Target {
     reader: Option<RangeReader>,
     /// The wanted offsets; `None` if the messages do not tell them.
     span: Option<Span>,
+    contents: Contents,
 }
 
 #[async_trait]
@@ -119,7 +122,7 @@ impl Kept for Target {
             }
             Some(Read::Records(parts)) => {
                 let records = parts.iter().flat_map(|part| part.block.records());
-                let own = records.filter_map(|record| self.audit.entry(record));
+                let own = records.filter_map(|record| self.audit.entry(record, &mut self.contents));
                 let is_wanted = |offset| self.span.is_none_or(|span| span.holds(offset));
                 let within = own.filter(|entry| is_wanted(entry.offset));
                 Some(within.map(Found::Record).collect())

@@ -1,7 +1,7 @@
 use super::*;
 
 fn entry(offset: u64, content: &str) -> Entry {
-    Entry { offset: Offset(offset), content: content.into() }
+    Entry { offset: Offset(offset), content: content.to_owned().into() }
 }
 
 fn expected() -> Vec<Expected> {
@@ -45,7 +45,7 @@ fn each_kind_is_told_at_any_page_size() {
             "same 299, missing 107, doubled  by 0, altered [], unknown , foreign []",
         ),
         (
-            |all| all[7].content = b"other".to_vec(),
+            |all| all[7].content = "other".into(),
             "same 299, missing , doubled  by 0, altered [107], unknown , foreign []",
         ),
         (
@@ -63,7 +63,7 @@ fn each_kind_is_told_at_any_page_size() {
         (
             |all| {
                 all.remove(250);
-                all[200].content = b"other".to_vec();
+                all[200].content = "other".into();
                 all.insert(100, entry(0, "content 150"));
                 all.remove(0);
             },

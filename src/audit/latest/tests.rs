@@ -16,7 +16,7 @@ impl Keys for ByWord {
 }
 
 fn entry(offset: u64, content: &str) -> Entry {
-    Entry { offset: Offset(offset), content: content.into() }
+    Entry { offset: Offset(offset), content: content.to_owned().into() }
 }
 
 /// Report of the comparison of expected messages with rows of an upsert table. Both come in pages of `page` entries,

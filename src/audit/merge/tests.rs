@@ -1,7 +1,7 @@
 use super::*;
 
 fn entry(offset: u64, content: &str) -> Entry {
-    Entry { offset: Offset(offset), content: content.into() }
+    Entry { offset: Offset(offset), content: content.to_owned().into() }
 }
 
 fn record(offset: u64, content: &str) -> Found {

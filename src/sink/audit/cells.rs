@@ -31,16 +31,15 @@ pub(crate) fn put(kind: u8, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The values of a row, each with its kind.
-pub(crate) fn values(mut content: &[u8]) -> Vec<(u8, &[u8])> {
-    let mut values = Vec::new();
-    while let Some((kind, rest)) = content.split_first() {
-        let Some((length, rest)) = rest.split_first_chunk::<4>() else { break };
+pub(crate) fn values(mut content: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, rest) = content.split_first()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let Some((value, rest)) = rest.split_at_checked(length) else { break };
-        values.push((*kind, value));
+        let (value, rest) = rest.split_at_checked(length)?;
         content = rest;
-    }
-    values
+        Some((*kind, value))
+    })
 }
 
 fn text((kind, value): (u8, &[u8])) -> String {
@@ -62,7 +61,7 @@ pub(crate) struct RowJudge(pub(crate) Arc<[String]>);
 impl Judge for RowJudge {
     async fn judge(&mut self, pairs: &[Pair]) -> Result<Vec<Vec<Difference>>, SinkError> {
         let compare = |pair: &Pair| {
-            let both = values(&pair.expected).into_iter().zip(values(&pair.found));
+            let both = values(&pair.expected).zip(values(&pair.found));
             let named = self.0.iter().zip(both);
             named
                 .filter(|(_, (expected, found))| found.0 != ABSENT && expected != found)

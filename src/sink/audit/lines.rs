@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::pages::Gone;
-use super::{Difference, Entry, Found, Judge, MakesEach, Pair, Span, Turner, shown};
+use super::{Contents, Difference, Entry, Found, Judge, MakesEach, Pair, Span, Turner, shown};
 use crate::sink::envelope::Envelope;
 use crate::sink::{BadRecord, SinkError};
 use crate::types::{Offset, StreamName};
@@ -21,21 +21,19 @@ const LINE_BYTES_MAX: u64 = 1 << 30;
 /// Makes the line of each record.
 pub(crate) struct LineMaker {
     envelope: Envelope,
-    /// The line that is made: its length is known only at its end.
-    line: Vec<u8>,
+    contents: Contents,
 }
 
 impl LineMaker {
     pub(crate) fn new(stream: &StreamName) -> LineMaker {
-        LineMaker { envelope: Envelope::ndjson(stream), line: Vec::new() }
+        LineMaker { envelope: Envelope::ndjson(stream), contents: Contents::default() }
     }
 }
 
 impl MakesEach for LineMaker {
     fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord> {
-        self.line.clear();
-        self.envelope.append(record, &mut self.line)?;
-        into.push(Entry { offset: record.offset, content: self.line.clone() });
+        self.envelope.append(record, self.contents.begin())?;
+        into.push(Entry { offset: record.offset, content: self.contents.end() });
         Ok(())
     }
 }
@@ -69,14 +67,15 @@ impl LineReader {
         to: &mut Turner,
     ) -> Result<(), Gone> {
         let mut number: u64 = 0;
+        let mut contents = Contents::default();
         loop {
             number += 1;
-            let mut line = Vec::new();
-            match lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            let line = contents.begin();
+            match lines.take(LINE_BYTES_MAX).read_until(b'\n', line) {
                 Ok(0) => return Ok(()),
-                Ok(_) => match self.offset_of(&line) {
+                Ok(_) => match self.offset_of(line) {
                     Some(offset) if self.span.holds(offset) => {
-                        to.push(Found::Record(Entry { offset, content: line }))?;
+                        to.push(Found::Record(Entry { offset, content: contents.end() }))?;
                     }
                     Some(_) => {}
                     None => to.push(Found::Unreadable(format!(

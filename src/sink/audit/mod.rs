@@ -10,11 +10,14 @@
 //! Knows nothing of brokers, and not which records are missing: it only hands over both sides.
 
 pub(crate) mod cells;
+mod contents;
 pub(crate) mod lines;
 mod pages;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
+pub use self::contents::Contents;
 pub use self::pages::Page;
 #[cfg(any(feature = "postgres", feature = "object"))]
 pub(crate) use self::pages::turning;
@@ -31,7 +34,7 @@ pub struct Entry {
     /// Its offset in the stream.
     pub offset: Offset,
     /// Everything else of it.
-    pub content: Vec<u8>,
+    pub content: Bytes,
 }
 
 /// Something that the sink holds.

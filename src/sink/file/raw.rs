@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::read::Segment;
 use crate::sink::audit::{
-    AuditError, Difference, Entry, Found, Judge, MakesEach, Order, Pair, Sides, Stop, shown,
-    turning_blocking,
+    AuditError, Contents, Difference, Entry, Found, Judge, MakesEach, Order, Pair, Sides, Stop,
+    shown, turning_blocking,
 };
 use crate::sink::envelope::Envelope;
 use crate::sink::{BadRecord, SinkError};
@@ -41,6 +41,7 @@ pub(super) fn sides(
     }
     let ends_with = delimiter.to_vec();
     let kept = turning_blocking(move |to| {
+        let mut contents = Contents::default();
         for segment in segments {
             let mut bytes = match segment.open() {
                 Ok(bytes) => bytes,
@@ -51,10 +52,11 @@ pub(super) fn sides(
                 }
             };
             loop {
-                match next(&mut *bytes, &ends_with) {
-                    Ok(content) if content.is_empty() => break,
-                    Ok(content) => {
-                        to.push(Found::Record(Entry { offset: segment.first_offset(), content }))?;
+                match next(&mut *bytes, &ends_with, contents.begin()) {
+                    Ok(0) => break,
+                    Ok(_) => {
+                        let (offset, content) = (segment.first_offset(), contents.end());
+                        to.push(Found::Record(Entry { offset, content }))?;
                     }
                     Err(error) => {
                         let what = format!("{} cannot be read: {error}", segment.path().display());
@@ -74,6 +76,7 @@ pub(super) fn sides(
         maker: Box::new(BodyMaker {
             envelope: Envelope::raw(delimiter.to_vec()),
             delimiter: delimiter.to_vec(),
+            contents: Contents::default(),
         }),
         judge: Box::new(BodyJudge),
         order: Order::Alone { lost_beginning: false, in_pieces: true },
@@ -86,19 +89,19 @@ fn overlaps_itself(delimiter: &[u8]) -> bool {
     (1..delimiter.len()).any(|n| delimiter.ends_with(delimiter.split_at(n).0))
 }
 
-/// The next bytes up to a delimiter, with it; empty at the end.
-fn next(bytes: &mut dyn BufRead, delimiter: &[u8]) -> io::Result<Vec<u8>> {
-    let mut record = Vec::new();
+/// Appends the next bytes up to a delimiter, with it. Their number; 0 at the end.
+fn next(bytes: &mut dyn BufRead, delimiter: &[u8], record: &mut Vec<u8>) -> io::Result<usize> {
     let mut bytes = bytes.take(RECORD_BYTES_MAX);
-    let Some(last) = delimiter.last() else { return Ok(record) };
-    while bytes.read_until(*last, &mut record)? > 0 && !record.ends_with(delimiter) {}
-    Ok(record)
+    let Some(last) = delimiter.last() else { return Ok(0) };
+    while bytes.read_until(*last, record)? > 0 && !record.ends_with(delimiter) {}
+    Ok(record.len())
 }
 
 /// Makes the bodies as they are written.
 struct BodyMaker {
     envelope: Envelope,
     delimiter: Vec<u8>,
+    contents: Contents,
 }
 
 impl MakesEach for BodyMaker {
@@ -107,10 +110,8 @@ impl MakesEach for BodyMaker {
         self.envelope.append(record, &mut body)?;
         let mut rest = &*body;
         // Bytes in memory are always read.
-        while let Ok(content) = next(&mut rest, &self.delimiter)
-            && !content.is_empty()
-        {
-            into.push(Entry { offset: record.offset, content });
+        while let Ok(1..) = next(&mut rest, &self.delimiter, self.contents.begin()) {
+            into.push(Entry { offset: record.offset, content: self.contents.end() });
         }
         Ok(())
     }
@@ -140,8 +141,9 @@ mod tests {
     fn pieces(text: &str, delimiter: &str) -> Vec<String> {
         let mut rest = text.as_bytes();
         let all = std::iter::from_fn(|| {
-            let record = next(&mut rest, delimiter.as_bytes()).unwrap();
-            (!record.is_empty()).then(|| String::from_utf8(record).unwrap())
+            let mut record = Vec::new();
+            let bytes = next(&mut rest, delimiter.as_bytes(), &mut record).unwrap();
+            (bytes > 0).then(|| String::from_utf8(record).unwrap())
         });
         all.collect()
     }

@@ -12,12 +12,15 @@ use super::layout::ParquetLayout;
 use super::rows::{Cells, Rows};
 use crate::sink::BadRecord;
 use crate::sink::audit::cells::{ABSENT, BOOLEAN, BYTES, FLOAT, INTEGER, NULL, put, values};
-use crate::sink::audit::{Entry, Found, MakesEach, Span, Stop, Turner};
+use crate::sink::audit::{Contents, Entry, Found, MakesEach, Span, Stop, Turner};
 use crate::types::{Offset, StreamName};
 use crate::wire::block::Record;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 4096;
+
+/// Most bytes of a row whose memory is kept for another one.
+const ROW_BYTES_KEPT: usize = 4 << 10;
 
 /// Names of the columns, in the order of a row.
 pub(super) fn names(layout: &ParquetLayout) -> Arc<[String]> {
@@ -28,12 +31,13 @@ pub(super) fn names(layout: &ParquetLayout) -> Arc<[String]> {
 pub(super) struct RowMaker {
     layout: ParquetLayout,
     rows: Rows,
+    contents: Contents,
 }
 
 impl RowMaker {
     pub(super) fn new(layout: ParquetLayout, stream: &StreamName) -> RowMaker {
         let rows = Rows::new(&layout.columns, stream.as_str());
-        RowMaker { layout, rows }
+        RowMaker { layout, rows, contents: Contents::default() }
     }
 }
 
@@ -45,41 +49,40 @@ impl MakesEach for RowMaker {
     ) -> std::result::Result<(), BadRecord> {
         self.rows.clear();
         self.rows.push(&self.layout, record, &mut Vec::new())?;
-        into.push(Entry { offset: record.offset, content: content(&self.rows) });
+        write(&self.rows, self.contents.begin());
+        into.push(Entry { offset: record.offset, content: self.contents.end() });
         Ok(())
     }
 }
 
-/// The one row that is in these cells.
-fn content(rows: &Rows) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
+/// Writes the one row that is in these cells.
+fn write(rows: &Rows, out: &mut Vec<u8>) {
     for cells in &rows.cells {
         let is_null = |levels: &[i16]| levels.first() == Some(&0);
         match cells {
-            Cells::Same(value) => put(BYTES, value.data(), &mut out),
+            Cells::Same(value) => put(BYTES, value.data(), out),
             Cells::Bytes { levels, .. }
             | Cells::Integers { levels, .. }
             | Cells::Floats { levels, .. }
             | Cells::Booleans { levels, .. }
                 if is_null(levels) =>
             {
-                put(NULL, &[], &mut out);
+                put(NULL, &[], out);
             }
-            Cells::Bytes { buffer, .. } => put(BYTES, buffer, &mut out),
+            Cells::Bytes { buffer, .. } => put(BYTES, buffer, out),
             Cells::Integers { values, .. } => {
                 let value = values.first().copied().unwrap_or_default();
-                put(INTEGER, &value.to_le_bytes(), &mut out);
+                put(INTEGER, &value.to_le_bytes(), out);
             }
             Cells::Floats { values, .. } => {
                 let value = values.first().copied().unwrap_or_default();
-                put(FLOAT, &value.to_le_bytes(), &mut out);
+                put(FLOAT, &value.to_le_bytes(), out);
             }
             Cells::Booleans { values, .. } => {
-                put(BOOLEAN, &[u8::from(values.first() == Some(&true))], &mut out);
+                put(BOOLEAN, &[u8::from(values.first() == Some(&true))], out);
             }
         }
     }
-    out
 }
 
 /// Reads an object. One that cannot be read is reported with its place.
@@ -112,6 +115,9 @@ fn each_row(bytes: Bytes, columns: &[String], mut found: impl FnMut(Entry) -> bo
         .iter()
         .map(|name| schema.columns().iter().position(|column| column.name() == name))
         .collect();
+    let mut contents = Contents::default();
+    // The rows that are read together, column by column.
+    let mut rows: Vec<Vec<u8>> = Vec::new();
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group)?;
         let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
@@ -122,15 +128,21 @@ fn each_row(bytes: Bytes, columns: &[String], mut found: impl FnMut(Entry) -> bo
         while left > 0 {
             let count = left.min(ROWS);
             left -= count;
-            let mut rows = vec![Vec::with_capacity(128); count];
+            rows.resize_with(count, || Vec::with_capacity(128));
+            for row in &mut rows {
+                match row.capacity() > ROW_BYTES_KEPT {
+                    true => *row = Vec::new(),
+                    false => row.clear(),
+                }
+            }
             for column in &mut sources {
                 match column {
                     Some(column) => column.read(&mut rows)?,
                     None => rows.iter_mut().for_each(|row| put(ABSENT, &[], row)),
                 }
             }
-            for content in rows {
-                let offset = match values(&content).get(1) {
+            for row in &rows {
+                let offset = match values(row).nth(1) {
                     Some((INTEGER, value)) => value.first_chunk::<8>().copied(),
                     _ => None,
                 };
@@ -138,7 +150,7 @@ fn each_row(bytes: Bytes, columns: &[String], mut found: impl FnMut(Entry) -> bo
                     return Err(ParquetError::General("a row has no offset".to_owned()));
                 };
                 let offset = Offset(i64::from_le_bytes(offset).cast_unsigned());
-                if !found(Entry { offset, content }) {
+                if !found(Entry { offset, content: contents.copy(row) }) {
                     return Ok(());
                 }
             }

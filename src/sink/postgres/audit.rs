@@ -30,8 +30,8 @@ use super::session::{Door, Session, within};
 use super::table::{self, Names, quoted};
 use crate::flow::batch::Batch;
 use crate::sink::audit::{
-    AuditError, Auditor, Difference, Entry, Found, Judge, Maker, Order, Pair, SHARED_TABLE, Sides,
-    Span, Stop, Turner, shown, times, turning,
+    AuditError, Auditor, Contents, Difference, Entry, Found, Judge, Maker, Order, Pair,
+    SHARED_TABLE, Sides, Span, Stop, Turner, shown, times, turning,
 };
 use crate::sink::columns::Value;
 use crate::sink::{BadRecord, SinkError};
@@ -135,7 +135,8 @@ impl Auditor for PostgresAuditor {
         }
         let is_latest = !shape.key().is_empty();
         let reading = Reading { reader, stream: self.stream.clone(), select, width: columns.len() };
-        let maker = RowMaker { types: columns.iter().map(|column| column.kind).collect(), shape };
+        let types = columns.iter().map(|column| column.kind).collect();
+        let maker = RowMaker { shape, types, contents: Contents::default() };
         let judge = RowJudge {
             door: self.options.door(&self.reference)?,
             options: self.options.clone(),
@@ -167,6 +168,7 @@ impl Reading {
         let failed = self.reader.failed();
         let client = &self.reader.session.client;
         let statement = client.prepare(&self.select).await.map_err(&failed)?;
+        let mut contents = Contents::default();
         let mut from = span.from.0;
         loop {
             let last = from.saturating_add(WINDOW - 1).min(span.to.0);
@@ -176,7 +178,7 @@ impl Reading {
             let rows = client.query_raw(&statement, values).await.map_err(&failed)?;
             let mut rows = std::pin::pin!(rows);
             while let Some(row) = rows.try_next().await.map_err(&failed)? {
-                let entry = entry(&row, self.width).map_err(&failed)?;
+                let entry = entry(&row, self.width, &mut contents, |_| {}).map_err(&failed)?;
                 to.push_async(Found::Record(entry)).await?;
             }
             if last >= span.to.0 {
@@ -195,6 +197,7 @@ impl Reading {
         let client = &self.reader.session.client;
         let declare = format!("DECLARE rillway_verify NO SCROLL CURSOR FOR {}", self.select);
         client.execute(&declare, &[&self.stream.as_str()]).await.map_err(&failed)?;
+        let mut contents = Contents::default();
         let fetch = client.prepare("FETCH 2000 FROM rillway_verify").await.map_err(&failed)?;
         loop {
             let none: [&(dyn ToSql + Sync); 0] = [];
@@ -203,8 +206,8 @@ impl Reading {
             let mut is_over = true;
             while let Some(row) = rows.try_next().await.map_err(&failed)? {
                 is_over = false;
-                let mut entry = entry(&row, self.width).map_err(&failed)?;
-                latest::mark_present(&mut entry.content);
+                let entry = entry(&row, self.width, &mut contents, latest::mark_present)
+                    .map_err(&failed)?;
                 to.push_async(Found::Record(entry)).await?;
             }
             if is_over {
@@ -221,6 +224,7 @@ impl Reading {
 struct RowMaker {
     shape: Shape,
     types: Vec<PgType>,
+    contents: Contents,
 }
 
 impl Maker for RowMaker {
@@ -238,7 +242,7 @@ impl Maker for RowMaker {
                 // The number of fields comes first.
                 Ok(()) => into.push(Entry {
                     offset: record.offset,
-                    content: out.get(2..).unwrap_or_default().to_vec(),
+                    content: self.contents.copy(out.get(2..).unwrap_or_default()),
                 }),
                 Err(bad) => refused.push(bad),
             }

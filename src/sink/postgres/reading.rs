@@ -13,7 +13,7 @@ use super::rows::Shape;
 use super::session::{Door, Session};
 use super::table::{self, Names};
 use crate::sink::SinkError;
-use crate::sink::audit::{AuditError, Entry};
+use crate::sink::audit::{AuditError, Contents, Entry};
 use crate::types::Offset;
 
 /// Shortest time limit for a window: a table whose index is not up to date is read as a whole.
@@ -79,9 +79,14 @@ impl Reader {
     }
 }
 
-/// The row in the form in which two are compared: each field after its length, as in a COPY.
-pub(super) fn entry(row: &Row, width: usize) -> Result<Entry, Error> {
-    let mut content = Vec::with_capacity(128);
+/// The row in the form in which two are compared: each field after its length, as in a COPY, and what `end` adds.
+pub(super) fn entry(
+    row: &Row,
+    width: usize,
+    contents: &mut Contents,
+    end: impl FnOnce(&mut Vec<u8>),
+) -> Result<Entry, Error> {
+    let content = contents.begin();
     for nth in 0..width {
         match row.try_get::<_, Option<Raw<'_>>>(nth)? {
             None => content.put_i32(-1),
@@ -91,8 +96,9 @@ pub(super) fn entry(row: &Row, width: usize) -> Result<Entry, Error> {
             }
         }
     }
+    end(content);
     let offset = row.try_get::<_, i64>(width)?;
-    Ok(Entry { offset: Offset(offset.cast_unsigned()), content })
+    Ok(Entry { offset: Offset(offset.cast_unsigned()), content: contents.end() })
 }
 
 /// The fields of a row; `None` for NULL.

@@ -24,8 +24,8 @@ use super::{SqliteOptions, fit, table};
 use crate::flow::batch::Batch;
 use crate::sink::audit::cells::{self, BYTES, FLOAT, INTEGER, NULL, RowJudge, TEXT};
 use crate::sink::audit::{
-    AuditError, Auditor, Entry, Found, Keys, Maker, Order, SHARED_TABLE, Sides, Span, Stop, Turner,
-    times, turning_blocking,
+    AuditError, Auditor, Contents, Entry, Found, Keys, Maker, Order, SHARED_TABLE, Sides, Span,
+    Stop, Turner, times, turning_blocking,
 };
 use crate::sink::{BAD_RECORDS_MAX, BadRecord, SinkError};
 use crate::types::{Checkpoint, Offset, Reference, StreamName};
@@ -118,6 +118,7 @@ impl Auditor for SqliteAuditor {
             select: table::select_statement(SCRATCH, &names, "ORDER BY rowid"),
             rows: self.rows(SCRATCH).with_changes(SCRATCH),
             width: names.len(),
+            contents: Contents::default(),
             scratch,
         };
         let within = match self.options.upsert {
@@ -167,7 +168,7 @@ impl RowKeys {
 
 impl Keys for RowKeys {
     fn read(&self, content: &[u8], key: &mut Vec<u8>) -> bool {
-        let values = cells::values(content);
+        let values: Vec<(u8, &[u8])> = cells::values(content).collect();
         for (kind, value) in self.0.iter().filter_map(|nth| values.get(*nth)) {
             match whole(*kind, value) {
                 // SQLite compares both kinds of numbers by what they are worth.
@@ -232,8 +233,10 @@ impl Reading {
         let path: &Path = &self.options.path;
         let mut statement = database.prepare(&self.select).tried("read", path)?;
         let mut rows = statement.query(of).tried("read", path)?;
+        let mut contents = Contents::default();
         while let Some(row) = rows.next().tried("read", path)? {
-            to.push(Found::Record(entry(row, self.width).tried("read", path)?))?;
+            let entry = entry(row, self.width, &mut contents).tried("read", path)?;
+            to.push(Found::Record(entry))?;
         }
         Ok(())
     }
@@ -253,17 +256,17 @@ impl Reading {
 }
 
 /// The row in the form in which two are compared. Its second column is the offset.
-fn entry(row: &Row<'_>, width: usize) -> rusqlite::Result<Entry> {
-    let mut content = Vec::with_capacity(128);
+fn entry(row: &Row<'_>, width: usize, contents: &mut Contents) -> rusqlite::Result<Entry> {
+    let content = contents.begin();
     let mut offset = 0;
     for nth in 0..width {
         let value = row.get_ref(nth)?;
         if let (1, ValueRef::Integer(number)) = (nth, value) {
             offset = number.cast_unsigned();
         }
-        put(value, &mut content);
+        put(value, content);
     }
-    Ok(Entry { offset: Offset(offset), content })
+    Ok(Entry { offset: Offset(offset), content: contents.end() })
 }
 
 fn put(value: ValueRef<'_>, out: &mut Vec<u8>) {
@@ -282,11 +285,12 @@ struct RowMaker {
     rows: Rows,
     select: String,
     width: usize,
+    contents: Contents,
 }
 
 impl RowMaker {
     fn run(
-        &self,
+        &mut self,
         batch: &Batch,
         into: &mut Vec<Entry>,
         refused: &mut Vec<BadRecord>,
@@ -305,10 +309,11 @@ impl RowMaker {
                 break;
             }
         }
-        let mut statement = self.scratch.prepare(&self.select)?;
+        let RowMaker { scratch, select, width, contents, .. } = self;
+        let mut statement = scratch.prepare(select)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            into.push(entry(row, self.width)?);
+            into.push(entry(row, *width, contents)?);
         }
         Ok(())
     }

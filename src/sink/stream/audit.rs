@@ -7,7 +7,9 @@ use async_trait::async_trait;
 
 use super::options::{SOURCE_OFFSET, SOURCE_STREAM, StreamOptions};
 use crate::settings::BrokerConfig;
-use crate::sink::audit::{Difference, Entry, Judge, Maker, MakesEach, Pair, lines, shown};
+use crate::sink::audit::{
+    Contents, Difference, Entry, Judge, Maker, MakesEach, Pair, lines, shown,
+};
 use crate::sink::envelope::Envelope;
 use crate::sink::factory::Look;
 use crate::sink::{BadRecord, SinkError, undecodable};
@@ -35,9 +37,9 @@ impl StreamAudit {
 
     /// The record in a message of the target; `None` if it says that it comes from elsewhere. If messages
     /// do not tell their source, its offset is the one in the target.
-    pub fn entry(&self, record: Record<'_>) -> Option<Entry> {
-        let content = record.message.to_vec();
+    pub fn entry(&self, record: Record<'_>, contents: &mut Contents) -> Option<Entry> {
         if !self.options.annotate {
+            let content = contents.copy(record.message);
             return Some(Entry { offset: record.offset, content });
         }
         let parsed = Message::parse(record.message).ok()?;
@@ -47,23 +49,23 @@ impl StreamAudit {
             return None;
         }
         let Some(Value::Ulong(offset)) = value(SOURCE_OFFSET) else { return None };
-        Some(Entry { offset: Offset(offset), content })
+        Some(Entry { offset: Offset(offset), content: contents.copy(record.message) })
     }
 
     /// Makes the messages as they are published.
     pub fn maker(&self) -> Box<dyn Maker> {
-        Box::new(TargetMaker(self.options.clone()))
+        Box::new(TargetMaker(self.options.clone(), Contents::default()))
     }
 }
 
 /// Makes the messages as they are published.
-struct TargetMaker(StreamOptions);
+struct TargetMaker(StreamOptions, Contents);
 
 impl MakesEach for TargetMaker {
     fn each(&mut self, record: Record<'_>, into: &mut Vec<Entry>) -> Result<(), BadRecord> {
         let content = self.0.outgoing(&record);
-        let content = content.map_err(|error| undecodable(record.offset, &error))?.into_owned();
-        into.push(Entry { offset: record.offset, content });
+        let content = content.map_err(|error| undecodable(record.offset, &error))?;
+        into.push(Entry { offset: record.offset, content: self.1.copy(&content) });
         Ok(())
     }
 }

@@ -97,8 +97,11 @@ pub fn annotate(
 /// # Errors
 /// If the sections are not well-formed.
 pub fn with_body(encoded: &[u8], body: &[u8]) -> Result<Vec<u8>, AmqpError> {
-    let mut out = Vec::with_capacity(encoded.len() + body.len() + 16);
-    if single_data(encoded).is_none() {
+    let is_alone = single_data(encoded).is_some();
+    // As long as it will be, since many are kept: a section's head takes up to eight bytes.
+    let others = if is_alone { 0 } else { encoded.len() };
+    let mut out = Vec::with_capacity(8 + body.len() + others);
+    if !is_alone {
         let mut footer = None;
         for (code, span) in spans(encoded)? {
             let bytes = encoded.get(span).unwrap_or_default();
@@ -242,6 +245,15 @@ mod tests {
             };
             prop_assert_eq!(others(&message), others(&changed));
         }
+    }
+
+    /// Programs make many short messages out of long ones.
+    #[test]
+    fn a_message_of_a_body_alone_takes_the_room_of_that_body() {
+        let data = tree_section(0x75, Tree::Binary(b"x".to_vec()), true);
+        let long = with_body(&data, &[b'x'; 4000]).unwrap();
+        let short = with_body(&long, b"short").unwrap();
+        assert!(short.capacity() < 64, "{}", short.capacity());
     }
 
     #[test]
