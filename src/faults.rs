@@ -19,6 +19,8 @@ pub enum Point {
     Committed,
     /// The offset is stored on the broker; nothing else knows of it.
     OffsetStored,
+    /// The consumers that are to be moved wait, and nothing was looked up since.
+    MoveHeld,
     /// Moves of several positions are written down, and not decided.
     MovesPledged,
     /// They are decided, and none stands in its state file.
@@ -66,6 +68,7 @@ impl Point {
             Point::Flushed => "flushed",
             Point::Committed => "committed",
             Point::OffsetStored => "offset_stored",
+            Point::MoveHeld => "move_held",
             Point::MovesPledged => "moves_pledged",
             Point::MovesDecided => "moves_decided",
             Point::MoveNoted => "move_noted",
@@ -132,7 +135,7 @@ mod armed {
             _ => return None,
         };
         let all = Point::ALL.into_iter().chain(Point::OF_A_MOVE).chain(Point::OF_SEVERAL);
-        let mut all = all.chain(Point::OF_A_REPLAY);
+        let mut all = all.chain(Point::OF_A_REPLAY).chain([Point::MoveHeld]);
         let point = all.find(|point| point.name() == name)?;
         Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
     }

@@ -15,7 +15,7 @@ use super::dead_letters::DeadLetters;
 use super::hold::Hold;
 use super::positions;
 use super::spec::Spec;
-use super::state_file::{Renamed, StateFile};
+use super::state_file::{Renamed, StateError, StateFile};
 use crate::flow::beginning::Memory;
 use crate::sink::factory::{Renaming, SinkFactory};
 use crate::sink::{Sink, SinkError};
@@ -212,13 +212,18 @@ async fn index_of(
     }
 }
 
-pub(super) async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
+/// Reads the state file, and writes a beginning once more. Only for the one that holds the reference.
+async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
     let file = StateFile::of(spec);
     let read = move || {
-        let memory = file.read().map_err(|error| Outcome::Halted(error.to_string()))?;
-        if let Some(beginning @ Memory::Beginning(_)) = memory {
+        let halted = |error: StateError| Outcome::Halted(error.to_string());
+        let memory = file.read().map_err(halted)?;
+        if let Some((beginning @ Memory::Beginning(_), renamed)) =
+            file.read_all().map_err(halted)?
+        {
             // A process that died before it had synced the file may have left it in memory alone.
-            file.write(beginning).map_err(|error| Outcome::Failed(error.to_string()))?;
+            file.write_all(beginning, renamed)
+                .map_err(|error| Outcome::Failed(error.to_string()))?;
         }
         Ok(memory)
     };

@@ -116,6 +116,22 @@ impl StateFile {
         }
     }
 
+    /// The same, for what is not to happen amid a rename.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); or if the rename to this reference is not complete.
+    pub(super) fn read_to_move(&self) -> Result<Option<Memory>, StateError> {
+        match self.read_all()? {
+            Some((_, Renamed { renamed_from: Some(from), .. })) => Err(self.error(format!(
+                "says that the rename of reference {:?} to {:?} was interrupted: it is completed when the consumer \
+                 starts, or by the same `rillway offsets rename`",
+                from.as_str(),
+                self.reference.as_str()
+            ))),
+            _ => self.read(),
+        }
+    }
+
     /// The same, with the part of a rename that it has.
     pub(super) fn read_all(&self) -> Result<Option<(Memory, Renamed)>, StateError> {
         if !self.is_kept {

@@ -20,6 +20,7 @@ use super::set::{Set, Shared};
 use super::verbs::find;
 use crate::admin::{ControlError, Seek, SeekError, SeekTo, Sought, Target};
 use crate::consumer::positions::{self, Planned, Report};
+use crate::faults::{self, Point};
 use crate::flow::resume::Start;
 use crate::source::Activation;
 use crate::telemetry::State;
@@ -229,6 +230,7 @@ impl Moving {
     async fn move_all(&self) -> Result<Vec<Report>, String> {
         let held = Held::new(&self.shared, &self.plans);
         held.ended().await;
+        faults::reach(Point::MoveHeld);
         let moved = self.make().await;
         match &moved {
             Ok(_) => held.start_the_halted(),

@@ -105,10 +105,11 @@ pub(super) async fn skip(
     let until = Instant::now() + wait;
     let found = Found { keys: vec![key.clone()], ..found };
     loop {
-        let fate = member.status.skips.fate(offset);
         // By another plan it is another consumer, and the order is gone.
         let is_gone = !shared.set().member(&key).is_some_and(|now| Arc::ptr_eq(now, &member));
         let is_stuck = look(shared, &found, Verb::Skip) == Progress::Stuck;
+        // Read last: it may have passed the message before it halted at the next one.
+        let fate = member.status.skips.fate(offset);
         if fate.is_none() && !is_gone && !is_stuck && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
             tokio::time::sleep(LOOK_EVERY.min(left)).await;

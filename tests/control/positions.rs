@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{LONG, SMALL, broker_lines, call, filer, post, told};
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
-use crate::common::{Broker, Version, streams};
+use crate::common::{Broker, Version, eventually, streams};
 
 fn bodies(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
     numbers.map(|n| format!("message {n}"))
@@ -67,6 +67,32 @@ async fn asked_for() -> Result<(), Unavailable> {
 #[tokio::test]
 async fn what_is_not_asked_for_is_not_skipped() {
     or_skip!(asked_for().await);
+}
+
+/// What comes after the look, while the consumer is drained, nobody has allowed to skip.
+async fn came_meanwhile() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "came-meanwhile").await;
+    streams::publish(broker, &stream, bodies(0..20)).await;
+    let home = Home::new(&broker.uri(), &printer(&stream, ""));
+    let mut daemon = home.start_with_fault("freeze@move_held:1");
+    daemon.until_durable("p", 19).await;
+    let mut seek = home.command(&["seek", "p", "--to", "next", "--wait", "50s"]);
+    let seek = tokio::task::spawn_blocking(move || seek.output().unwrap());
+    eventually("it is held", LONG, || async { daemon.is_frozen().then_some(()) }).await;
+    streams::publish(broker, &stream, bodies(20..25)).await;
+    daemon.signal("CONT");
+    let output = seek.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Nothing was moved: add --yes"), "{said}");
+    home.until_printed(25).await;
+    daemon.terminate().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_comes_meanwhile_is_not_skipped() {
+    or_skip!(came_meanwhile().await);
 }
 
 /// The sink cannot be opened for a while, which holds the move up.

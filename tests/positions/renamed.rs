@@ -46,8 +46,9 @@ async fn there_and_back(version: Version, kind: Kind) -> Result<(), Unavailable>
     let broker = Broker::shared(version).await?;
     let bench = Bench::new(broker, kind).await?;
     bench.publish(0..60).await;
-    let nothing = refusal(&bench.rename("c", "d", None), 64);
-    assert!(nothing.contains("no position"), "{nothing}");
+    let nothing = answer_of(&bench.rename("c", "d", None));
+    let what = nothing["streams"][0]["what"].as_str().unwrap();
+    assert!(what.contains("no position"), "{nothing}");
     bench.run_to_the_end().await;
     bench.publish(60..80).await;
 
@@ -123,14 +124,16 @@ there_and_back! {
 
 /// A kill between any two writes: it is one reference or the other, and the next start under the new one, or the
 /// same command, completes it.
-async fn killed(kind: Kind) -> Result<(), Unavailable> {
+///
+/// `more` are further keys of the consumer.
+async fn killed(kind: Kind, more: &str, points: &[Point]) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let mut reached = Vec::new();
     // Those of a move are tested there; here, too, with `RENAMES_KILLED=1`.
     let is_long = env_or("RENAMES_KILLED", 0) > 0;
     let of_a_move = Point::OF_A_MOVE.into_iter().filter(|_| is_long);
-    for (nth, point) in Point::OF_SEVERAL.into_iter().chain(of_a_move).enumerate() {
-        let bench = Bench::new(broker, kind).await?;
+    for (nth, point) in points.iter().copied().chain(of_a_move).enumerate() {
+        let bench = Bench::by(broker, &broker.uri(), kind, more).await?;
         bench.publish(0..20).await;
         bench.run_to_the_end().await;
         bench.publish(20..30).await;
@@ -163,18 +166,25 @@ async fn killed(kind: Kind) -> Result<(), Unavailable> {
         let shown = bench.shown_as("d");
         assert_eq!(shown["mark"], "agree", "{point:?}: {shown}");
     }
-    assert!(Point::OF_SEVERAL.iter().all(|point| reached.contains(point)), "{reached:?}");
+    assert!(points.iter().all(|point| reached.contains(point)), "{reached:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_rename_is_killed_with_rows() {
-    or_skip!(killed(Kind::Sqlite).await);
+    or_skip!(killed(Kind::Sqlite, "", &Point::OF_SEVERAL).await);
 }
 
 #[tokio::test]
 async fn a_rename_is_killed_with_a_stream() {
-    or_skip!(killed(Kind::Stream).await);
+    or_skip!(killed(Kind::Stream, "", &Point::OF_SEVERAL).await);
+}
+
+/// It connects before it has the reference, and reads its state file for that.
+#[tokio::test]
+async fn a_rename_of_a_single_active_consumer_is_killed() {
+    let amid = [Point::MovesPledged, Point::MovesDecided];
+    or_skip!(killed(Kind::Sqlite, "single_active = true", &amid).await);
 }
 
 /// While it runs, with a name that is taken, or with one that nobody has: nothing is renamed.

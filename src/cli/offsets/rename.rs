@@ -56,14 +56,6 @@ pub(super) async fn rename(
     let renames = Renames::plan(renames.collect()).await;
     let renames =
         renames.map_err(|error| Failure::Unavailable(format!("{error:#}. Nothing was renamed")))?;
-    if renames.outlook().all(|(_, outlook)| outlook == Outlook::HasNone) {
-        return Err(Failure::Usage(format!(
-            "reference {:?} has no position on the streams of the consumers that have it: there is nothing to rename. \
-             Give the consumer its name in the configuration",
-            args.old
-        ))
-        .into());
-    }
     let lines: Vec<Line> =
         renames.outlook().map(|(rename, outlook)| line(rename, outlook)).collect();
     if !args.dry_run {
@@ -155,7 +147,7 @@ fn copy_rosters(
 fn line(rename: &Rename, outlook: Outlook) -> Line {
     let key = rename.old.spec.key();
     let (next_offset, what) = match outlook {
-        Outlook::HasNone => (None, "has no position there"),
+        Outlook::HasNone => (None, "has no position there, and begins at its start"),
         Outlook::IsRenamed => (None, "was renamed before; what was left is completed"),
         Outlook::GoesOnAt(offset) => (Some(offset), "goes on where it was"),
     };

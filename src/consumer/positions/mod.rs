@@ -47,7 +47,7 @@ pub use self::renaming::{Outlook, Rename, Renames};
 pub use self::report::{Range, Report};
 pub use self::target::{Planned, Target, plan, plan_again, plan_from};
 use super::spec::Spec;
-use super::state_file::{Renamed, StateFile};
+use super::state_file::StateFile;
 use super::{Forecast, forecast};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::{OnLost, Origin, Start};
@@ -127,14 +127,7 @@ impl Seen {
 pub async fn see(subject: &Subject) -> anyhow::Result<Seen> {
     let spec = &subject.spec;
     let file = StateFile::of(spec);
-    let memory = match file.read_all()? {
-        Some((_, Renamed { renamed_from: Some(from), .. })) => anyhow::bail!(
-            "the rename of reference {from:?} to {:?} was interrupted: it is completed when the consumer starts, or by \
-             the same `rillway offsets rename`",
-            spec.reference
-        ),
-        _ => file.read()?,
-    };
+    let memory = file.read_to_move()?;
     let sink = (subject.look)().await?;
     let Forecast { plan, stored, creation } = forecast(spec, sink).await?;
     let keeps_position = subject.keeps_position;

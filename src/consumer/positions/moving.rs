@@ -67,6 +67,12 @@ pub enum MoveError {
          sink; or do the same again"
     )]
     Begun(String),
+    /// It counts, but what the sink has of a stream without a position still has the former name.
+    #[error(
+        "it is renamed, but what the sink keeps of this stream still has the former name: {0}. Do the same again \
+         before the consumer starts"
+    )]
+    SinkUnnamed(SinkError),
     /// All is moved but the broker's offset.
     #[error(
         "the state file and the sink are moved, and the consumer goes on from there; but the offset on the broker is \
@@ -96,7 +102,7 @@ impl fmt::Display for Unmoved {
 impl MoveError {
     /// True if the move counts all the same, and is completed later.
     pub fn counts(&self) -> bool {
-        matches!(self, MoveError::Begun(_) | MoveError::Store(_))
+        matches!(self, MoveError::Begun(_) | MoveError::SinkUnnamed(_) | MoveError::Store(_))
     }
 }
 
@@ -224,6 +230,9 @@ impl One {
         let preparing = async {
             let held = Held::of(&subject.spec).await?;
             let link = Arc::clone(&held.link);
+            let file = StateFile::of(&subject.spec);
+            // It was looked up before it was locked, and another command may have renamed it since.
+            blocking(move || file.read_to_move()).await??;
             let over = stored_on(&*link).await?;
             let (sink, own) = Opened::of(&subject).await?;
             let moved = Some(Moved { over, sink_is_behind: own.is_some() });

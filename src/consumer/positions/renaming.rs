@@ -16,18 +16,21 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::super::dead_letter_index;
 use super::super::spec::Spec;
 use super::super::state_file::{Renamed, StateFile};
 use super::super::stood_by;
 use super::moving::{Held, Opened, begun, blocking, complete, decide, interrupted, stored_on};
-use super::{MoveError, Next, Subject, Target, Unmoved, plan};
+use super::{MoveError, Next, Seen, Subject, Target, Unmoved, plan};
 use crate::faults::{self, Point};
 use crate::flow::beginning::{Beginning, Memory, Moved};
-use crate::flow::resume::Start;
+use crate::flow::resume::{Lost, Start};
 use crate::sink::SinkError;
 use crate::sink::factory::{Former, Renaming};
-use crate::types::{Checkpoint, Offset, Reference};
+use crate::source::Prefer;
+use crate::types::{Checkpoint, ChunkId, Offset, Reference};
 
 /// One stream of a consumer under its old and its new reference.
 pub struct Rename {
@@ -98,22 +101,29 @@ impl Renames {
         self,
         prepare: impl FnOnce() -> Result<(), MoveError>,
     ) -> Result<(), Vec<Unmoved>> {
-        let mut locked = Vec::new();
-        for (rename, _) in self.0 {
+        // All at once: as the active one of several daemons, this process has 40 s.
+        let locking = self.0.into_iter().map(|(rename, _)| async {
             let key = rename.old.spec.key();
-            match Locked::of(rename).await {
+            Locked::of(rename).await.map_err(|error| Unmoved { key, error })
+        });
+        let (mut locked, mut refused) = (Vec::new(), None);
+        for one in join_all(locking).await {
+            match one {
                 Ok(one) => locked.push(one),
-                Err(error) => {
-                    close(locked).await;
-                    return Err(vec![Unmoved { key, error }]);
-                }
+                Err(why) => drop(refused.get_or_insert(why)),
             }
+        }
+        if let Some(why) = refused {
+            close(locked).await;
+            return Err(vec![why]);
         }
         if let Err(why) = decide_all(&locked, prepare).await {
             close(locked).await;
             return Err(vec![why]);
         }
         let mut unmoved = Vec::new();
+        // First those that no state file speaks of: only the same command completes them.
+        locked.sort_by_key(|one| !matches!(one.step, Step::Nothing));
         for one in &locked {
             if let Err(error) = one.complete().await {
                 unmoved.push(Unmoved { key: one.rename.old.spec.key(), error });
@@ -158,8 +168,6 @@ impl Locked {
     /// The new contents of both state files.
     async fn contents(&self) -> Result<Vec<(StateFile, Memory, Renamed)>, MoveError> {
         let Step::Begin(beginning) = self.step else { return Ok(Vec::new()) };
-        self.old.check()?;
-        self.new.check()?;
         let Rename { old, new } = &self.rename;
         // The position that the sink will have under the new reference.
         let own = if new.renames { (old.look)().await? } else { (new.look)().await? };
@@ -179,7 +187,7 @@ impl Locked {
         let Rename { old, new } = &self.rename;
         if let Step::Nothing = self.step {
             let former = Former { reference: old.spec.reference.clone(), is_trial: false };
-            return (new.renaming)(former).await.map_err(begun);
+            return (new.renaming)(former).await.map_err(MoveError::SinkUnnamed);
         }
         let file = StateFile::of(&new.spec);
         let read = blocking(move || file.read_all()).await?.map_err(begun)?;
@@ -222,17 +230,21 @@ async fn decide_all(
     locked: &[Locked],
     prepare: impl FnOnce() -> Result<(), MoveError>,
 ) -> Result<(), Unmoved> {
-    let mut contents = Vec::new();
-    for one in locked {
-        let key = || one.rename.old.spec.key();
-        contents.extend(one.contents().await.map_err(|error| Unmoved { key: key(), error })?);
-    }
     let Some(first) = locked.first() else { return Ok(()) };
-    let failed = |error| Unmoved { key: first.rename.old.spec.key(), error };
+    let of = |one: &Locked, error| Unmoved { key: one.rename.old.spec.key(), error };
+    let failed = |error| of(first, error);
+    let mut contents = Vec::new();
+    let looking = locked.iter().map(Locked::contents);
+    for (one, looked) in locked.iter().zip(join_all(looking).await) {
+        contents.extend(looked.map_err(|error| of(one, error))?);
+    }
     if contents.is_empty() {
         return Ok(());
     }
     prepare().map_err(failed)?;
+    for one in locked {
+        one.old.check().and_then(|()| one.new.check()).map_err(|error| of(one, error))?;
+    }
     decide(contents).await.map_err(failed)
 }
 
@@ -270,7 +282,7 @@ async fn step_of(Rename { old, new }: &Rename) -> anyhow::Result<Step> {
         };
     }
     match &is {
-        None => {}
+        None => refuse_stored(new).await?,
         // It is renamed back.
         Some((_, Renamed { renamed_to: Some(back), .. })) if back.as_str() == from => {}
         Some(_) => anyhow::bail!(
@@ -281,13 +293,61 @@ async fn step_of(Rename { old, new }: &Rename) -> anyhow::Result<Step> {
     }
     (new.renaming)(Former { reference: old.spec.reference.clone(), is_trial: true }).await?;
     let seen = super::see(old).await?;
-    let target = match seen.next {
-        Next::Halt(why) => anyhow::bail!(
-            "it would halt: {why}. Move it to where it may go on with `rillway offsets set`, and then rename it"
+    let has_begun = was.is_some() || seen.stored.is_some() || seen.sink.is_some();
+    let at = match &seen.next {
+        Next::Halt(why) => return Err(halts(why)),
+        Next::At(at, Some(_)) => *at,
+        Next::From(_) | Next::At(_, None) if !has_begun => return Ok(Step::Nothing),
+        // Its position is lost, or in doubt: it may go on anywhere, so the new reference is not sent there.
+        Next::From(why) => anyhow::bail!(
+            "where it goes on is not known now ({why}). Try again later; or start it once, or move it with `rillway \
+             offsets set`, and then rename it"
         ),
-        Next::At(offset, Some(_)) => Target::To(Start::Offset(offset)),
-        Next::From(_) | Next::At(_, None) if was.is_none() => return Ok(Step::Nothing),
-        Next::From(_) | Next::At(_, None) => Target::Configured,
+        Next::At(at, None) => anyhow::bail!(
+            "it has a position that does not count, and would begin at offset {at}. Start it once, or move it with \
+             `rillway offsets set`, and then rename it"
+        ),
     };
-    Ok(Step::Begin(plan(old, target).await?.to))
+    let known = behind(&seen, at);
+    let mut to = plan(old, Target::To(Start::Offset(at))).await?.to;
+    if let (Some(known), Some(now)) = (known, to.behind)
+        && known.contradicts(&now)
+        && let Some(position) = at.prev()
+    {
+        return Err(halts(&Lost::Rewritten { position }.to_string()));
+    }
+    to.behind = known.or(to.behind);
+    Ok(Step::Begin(to))
+}
+
+fn halts(why: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "it would halt: {why}. Move it to where it may go on with `rillway offsets set`, and then rename it"
+    )
+}
+
+/// Identity of the chunk before `at`, as the positions have it: by it a re-created stream is recognised.
+fn behind(seen: &Seen, at: Offset) -> Option<ChunkId> {
+    let of = |position: Checkpoint| position.chunk.filter(|_| position.offset.next() == at);
+    let by_sink = seen.sink.and_then(of);
+    by_sink.or_else(|| match seen.memory? {
+        Memory::Position(position) => of(position),
+        Memory::Beginning(beginning) => beginning.behind.filter(|_| beginning.at == at),
+    })
+}
+
+/// Refuses if the broker holds an offset for the new reference, of which no state file here knows: another program
+/// has it, and would go on from ours.
+async fn refuse_stored(new: &Subject) -> anyhow::Result<()> {
+    let link = new.spec.source.connect(Prefer::Replica).await?;
+    let stored = stored_on(&*link).await;
+    link.close().await;
+    match stored? {
+        None => Ok(()),
+        Some(at) => anyhow::bail!(
+            "the broker holds offset {at} for reference {:?} on this stream already, so another program has that \
+             reference, or had it: choose another name",
+            new.spec.reference.as_str()
+        ),
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::begin;
 use super::super::resumption::Anew;
 use super::super::spec::Spec;
-use super::{Next, Seen, Subject, count, see};
+use super::{Next, Seen, Subject, count, look_at_stream, see};
 use crate::flow::beginning::Beginning;
 use crate::flow::resume::{Origin, Plan, Start};
 use crate::source::{Activation, Bounds, Link, Prefer};
@@ -137,7 +137,13 @@ async fn find_on(
 
 async fn count_on(subject: &Subject, planned: Planned, link: &Arc<dyn Link>) -> Planned {
     let messages = match planned.range() {
-        Some(range) => count::messages_between(&subject.spec, link, range, planned.seen.last).await,
+        Some(range) => {
+            // Asked again, of the node that found the target: what came since the first look counts too, and
+            // that was another node's, which may be behind.
+            let looked = look_at_stream(&**link).await;
+            let last = looked.ok().and_then(|(_, last)| last);
+            count::messages_between(&subject.spec, link, range, last).await
+        }
         None => Some(0),
     };
     Planned { messages, ..planned }
