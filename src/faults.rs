@@ -25,6 +25,8 @@ pub enum Point {
     MovesPledged,
     /// They are decided, and none stands in its state file.
     MovesDecided,
+    /// They stand in their state files, and nothing else is moved.
+    MovesSettled,
     /// A move of the position stands in the state file, and nothing else is moved.
     MoveNoted,
     /// The sink's position is moved, and the state file does not say so.
@@ -71,6 +73,7 @@ impl Point {
             Point::MoveHeld => "move_held",
             Point::MovesPledged => "moves_pledged",
             Point::MovesDecided => "moves_decided",
+            Point::MovesSettled => "moves_settled",
             Point::MoveNoted => "move_noted",
             Point::SinkMoved => "sink_moved",
             Point::MoveKept => "move_kept",
@@ -135,7 +138,7 @@ mod armed {
             _ => return None,
         };
         let all = Point::ALL.into_iter().chain(Point::OF_A_MOVE).chain(Point::OF_SEVERAL);
-        let mut all = all.chain(Point::OF_A_REPLAY).chain([Point::MoveHeld]);
+        let mut all = all.chain(Point::OF_A_REPLAY).chain([Point::MoveHeld, Point::MovesSettled]);
         let point = all.find(|point| point.name() == name)?;
         Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
     }

@@ -83,7 +83,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
     if matches!(creation, Foreseen::Creates(_)) {
         return Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation });
     }
-    match session::look(spec, own).await {
+    match session::foresee(spec, own).await {
         Ok(outlook) => {
             outlook.link.close().await;
             Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored, creation })

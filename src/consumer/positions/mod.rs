@@ -36,6 +36,8 @@ mod moving;
 mod renaming;
 mod report;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -357,6 +357,7 @@ pub(super) async fn decide(contents: Vec<(StateFile, Memory, Renamed)>) -> Resul
         for (file, ..) in &contents {
             file.settle().map_err(begun)?;
         }
+        faults::reach(Point::MovesSettled);
         Ok(())
     };
     blocking(deciding).await?

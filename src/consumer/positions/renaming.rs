@@ -26,7 +26,7 @@ use super::moving::{Held, Opened, begun, blocking, complete, decide, interrupted
 use super::{MoveError, Next, Seen, Subject, Target, Unmoved, plan};
 use crate::faults::{self, Point};
 use crate::flow::beginning::{Beginning, Memory, Moved};
-use crate::flow::resume::{Lost, Start};
+use crate::flow::resume::Start;
 use crate::sink::SinkError;
 use crate::sink::factory::{Former, Renaming};
 use crate::source::Prefer;
@@ -295,7 +295,9 @@ async fn step_of(Rename { old, new }: &Rename) -> anyhow::Result<Step> {
     let seen = super::see(old).await?;
     let has_begun = was.is_some() || seen.stored.is_some() || seen.sink.is_some();
     let at = match &seen.next {
-        Next::Halt(why) => return Err(halts(why)),
+        Next::Halt(why) => anyhow::bail!(
+            "it would halt: {why}. Move it to where it may go on with `rillway offsets set`, and then rename it"
+        ),
         Next::At(at, Some(_)) => *at,
         Next::From(_) | Next::At(_, None) if !has_begun => return Ok(Step::Nothing),
         // Its position is lost, or in doubt: it may go on anywhere, so the new reference is not sent there.
@@ -310,23 +312,12 @@ async fn step_of(Rename { old, new }: &Rename) -> anyhow::Result<Step> {
     };
     let known = behind(&seen, at);
     let mut to = plan(old, Target::To(Start::Offset(at))).await?.to;
-    if let (Some(known), Some(now)) = (known, to.behind)
-        && known.contradicts(&now)
-        && let Some(position) = at.prev()
-    {
-        return Err(halts(&Lost::Rewritten { position }.to_string()));
-    }
     to.behind = known.or(to.behind);
     Ok(Step::Begin(to))
 }
 
-fn halts(why: &str) -> anyhow::Error {
-    anyhow::anyhow!(
-        "it would halt: {why}. Move it to where it may go on with `rillway offsets set`, and then rename it"
-    )
-}
-
-/// Identity of the chunk before `at`, as the positions have it: by it a re-created stream is recognised.
+/// Identity of the chunk before `at`, as the positions have it: it is kept, so that a re-created stream is recognised
+/// under the new reference too.
 fn behind(seen: &Seen, at: Offset) -> Option<ChunkId> {
     let of = |position: Checkpoint| position.chunk.filter(|_| position.offset.next() == at);
     let by_sink = seen.sink.and_then(of);
