@@ -2,8 +2,12 @@
 //! and under a reference that was renamed meanwhile.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Barrier;
 
 use super::super::spec::{Begin, testing};
 use super::super::state_file::Renamed;
@@ -36,6 +40,12 @@ fn subject(source: impl Source + 'static, reference: &str, state_dir: &Path) -> 
         renames: false,
         keeps_position: false,
     }
+}
+
+/// The same, of another stream.
+fn on(stream: &str, subject: Subject) -> Subject {
+    let spec = Spec { stream: StreamName::from(stream), ..Spec::clone(&subject.spec) };
+    Subject { spec: Arc::new(spec), ..subject }
 }
 
 /// Moved to this offset, and so with the identity of what is before it.
@@ -144,4 +154,59 @@ async fn a_name_that_another_program_has_is_not_taken() {
     let told = Renames::plan(vec![Rename { old, new }]).await.err();
     let told = told.map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(told.contains("and then rename it"), "{told}");
+}
+
+/// A stream of which so many connections, of all that share the number, wait for another one.
+#[derive(Debug)]
+struct Paired {
+    stream: Scripted,
+    waits: Arc<AtomicU64>,
+    both: Arc<Barrier>,
+}
+
+#[async_trait]
+impl Source for Paired {
+    async fn connect(&self, prefer: Prefer) -> Result<Arc<dyn Link>, SourceError> {
+        let less = |left: u64| left.checked_sub(1);
+        if self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            self.both.wait().await;
+        }
+        self.stream.connect(prefer).await
+    }
+}
+
+/// One that has a position, and one that has none: both are locked before anything is decided, and the sink of the
+/// second, of which no state file speaks, is renamed first.
+#[tokio::test]
+async fn streams_are_renamed_together() {
+    let state = tempfile::tempdir().unwrap();
+    let (waits, both) = (Arc::new(AtomicU64::new(0)), Arc::new(Barrier::new(2)));
+    let renamed = Arc::new(Mutex::new(Vec::new()));
+    let of = |name: &'static str| {
+        let stream = Scripted::new(ABLE);
+        publish(&stream, 3, 100);
+        let (waits, both) = (Arc::clone(&waits), Arc::clone(&both));
+        let paired = Paired { stream: stream.clone(), waits, both };
+        let old = on(name, subject(paired, "c", state.path()));
+        let renamed = Arc::clone(&renamed);
+        let renaming = renames(move |former| {
+            if !former.is_trial {
+                renamed.lock().unwrap().push(name);
+            }
+            async { Ok(()) }
+        });
+        Rename { old, new: Subject { renaming, ..on(name, subject(stream, "d", state.path())) } }
+    };
+    let (begun, new) = (of("begun"), of("new"));
+    let at = Beginning { at: Offset(0), behind: None, instead_of: None, moved: None };
+    let files = [&begun.old, &begun.new].map(|one| StateFile::of(&one.spec));
+    files[0].write(Memory::Beginning(at)).unwrap();
+    let renames = Renames::plan(vec![begun, new]).await.unwrap();
+    waits.store(2, Ordering::Relaxed);
+    let renaming = renames.carry_out(|| Ok(()));
+    let carried = tokio::time::timeout(Duration::from_secs(60), renaming).await;
+    carried.expect("one waits for the other to be locked").unwrap();
+    assert_eq!(*renamed.lock().unwrap(), ["new", "begun"]);
+    assert!(files[0].read().unwrap_err().to_string().contains("renamed to \"d\""));
+    assert_eq!(files[1].read_all().unwrap(), Some((Memory::Beginning(at), Renamed::default())));
 }
