@@ -2,7 +2,7 @@
 # Where rustup puts cargo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help test quick demo demo-super lint bench bench-sinks bench-idle bench-latency bench-verify bench-amqp bench-instructions torture torture-cluster lag deb deploy-check book figures brokers brokers-down
+.PHONY: help test quick demo demo-super lint bench bench-build bench-sinks bench-idle bench-latency bench-verify bench-amqp bench-instructions torture torture-cluster lag deb deploy-check book figures brokers brokers-down
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -57,6 +57,9 @@ bench-instructions: ## Instructions per message, whatever else runs (ARGS='parqu
 
 bench-idle: ## A thousand idle consumers: connections, processor time, memory (ARGS='1000 4 30')
 	@scripts/bench-idle.sh $(ARGS)
+
+bench-build: ## Builds from nothing: to the demo's first line, release, tests (ARGS='demo release')
+	@scripts/bench-build.sh $(ARGS)
 
 deb: ## The Debian package, in target/deploy
 	@scripts/deb.sh

@@ -15,8 +15,8 @@ done
 run=$target/test-run.$$
 mkdir "$run"
 export RILLWAY_TEST_BROKERS=$run/brokers RILLWAY_SKIPPED_TESTS=$run/skipped
-# Most tests wait for brokers most of the time.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
+# Tests wait for brokers most of the time: two at once use a third of one core.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 4))}
 # As the package and the image are built, so that the tests of traces are among them.
 cargo_flags=(--features otel)
 locked=()
@@ -29,11 +29,12 @@ fi
 step() { printf '\n== %3d s  %s\n' "$SECONDS" "$*"; }
 
 finish() {
+  if [[ $linting ]] && kill "$linting" 2>/dev/null; then wait "$linting" || true; fi
   if [[ $preparing ]] && kill "$preparing" 2>/dev/null; then wait "$preparing" || true; fi
   scripts/test-brokers.sh down "$run/brokers" || true
   rm -rf "$run"
 }
-preparing=
+preparing='' linting=''
 trap finish EXIT
 trap 'exit 130' INT TERM
 
@@ -50,19 +51,36 @@ preparing=$!
 step 'building the tests (minutes the first time)'
 cargo test --no-run "${cargo_flags[@]}" "$@"
 
-# With arguments, only some tests are wanted.
-if [[ $# == 0 ]]; then
-  step 'linting the daemon without the heavy sinks'
-  scripts/lint-small.sh "${locked[@]}"
-fi
-
 step 'waiting for the brokers'
 wait "$preparing" || true
 cat "$run/preparing"
 
+touch "$run/output"
+# With arguments, only some tests are wanted.
+if [[ $# == 0 ]]; then
+  step 'linting the daemon without the heavy sinks, in the background'
+  {
+    # Not before the first tests run: until then cargo keeps the build folder to itself.
+    until grep -q '^ *Running ' "$run/output" || [[ -e $run/ended ]]; do sleep 1; done
+    exec nice -n 19 scripts/lint-small.sh "${locked[@]}"
+  } >"$run/linted" 2>&1 &
+  linting=$!
+fi
+
 step 'running the tests'
 status=0
 cargo test --no-fail-fast "${cargo_flags[@]}" "$@" 2>&1 | tee "$run/output" || status=$?
+touch "$run/ended"
+
+if [[ $linting ]]; then
+  step 'waiting for the linter'
+  lint=0
+  wait "$linting" || lint=$?
+  linting=
+  cat "$run/linted"
+  [[ $lint == 0 ]] || echo "The daemon without the heavy sinks has warnings (exit code $lint): see above."
+  [[ $status != 0 ]] || status=$lint
+fi
 
 step 'results'
 grep '^test result' "$run/output" || true

@@ -1,5 +1,5 @@
-//! Many consumers in one process: they all come back soon after their broker does, without overflowing its
-//! accept queue; and where it lets no more connections in, that is told, and connections are shared.
+//! Many consumers in one process. They all work again soon after their broker is back, without overflowing its accept
+//! queue. If the broker accepts no more connections, the log says so, and consumers share connections.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::common::{Broker, Options, Version, eventually, streams};
 
 const LONG: Duration = Duration::from_secs(180);
 
-/// So soon after the broker accepts connections, all consumers are at work. Promised are 30 s; the machine
-/// of a test has other things to do.
+/// Time from the broker's first accepted connection until all consumers are at work. The promise is 30 s; a machine
+/// that runs tests is slower.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 fn consumers(stream: &str, count: usize) -> String {
@@ -112,7 +112,8 @@ fn connected(broker: &Broker) -> usize {
         .count()
 }
 
-/// What is said of a limit, and how many connections there are; `count` consumers are to be at work.
+/// Waits until `count` consumers are at work, checks that the log and the metrics tell the limit, and returns the
+/// number of connections.
 async fn limit_is_told(broker: &Broker, home: &Home, stream: &str, count: usize) -> usize {
     let daemon = start(home);
     let began = Instant::now();
@@ -148,7 +149,7 @@ async fn a_virtual_host_that_allows_few_connections_serves_many_consumers() {
     broker.ctl(&limit).await;
     let home = Home::with_broker(&format!("uri = \"{}\"", broker.uri()), &consumers(&stream, 40));
     let connections = limit_is_told(&broker, &home, &stream, 40).await;
-    // One that is about to be refused is one, too.
+    // A connection that is about to be refused counts too.
     assert!(connections < 20, "{connections}");
 }
 
@@ -164,7 +165,7 @@ async fn a_node_that_allows_few_connections_is_told_from_one_that_does_not_answe
         &format!("uri = \"{}\"\nconnect_timeout = \"3s\"", broker.uri()),
         &consumers(&stream, 40),
     );
-    // The others wait for a place: whether they could share one, a silent node does not tell.
+    // The others wait for a free connection: a silent node does not tell whether they could share one.
     limit_is_told(&broker, &home, &stream, 10).await;
 }
 
@@ -178,7 +179,7 @@ async fn a_node_without_file_descriptors_is_told_from_one_that_does_not_answer()
         &format!("uri = \"{}\"\nconnect_timeout = \"3s\"", broker.uri()),
         &consumers(&stream, 1000),
     );
-    // A socket and an open file for each.
+    // A consumer takes a socket and an open file of the broker.
     let connections = limit_is_told(&broker, &home, &stream, 301).await;
     assert!(connections < 1000, "{connections}");
 }

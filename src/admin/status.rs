@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::overview::{ConsumerView, WatchView};
-use super::units::{Count, Span};
+use super::units::{Count, Seconds};
 use crate::telemetry::State;
 use crate::types::ConsumerName;
 
@@ -121,7 +121,7 @@ pub struct Status {
     /// The consumers, the worst first.
     pub consumers: Vec<Group>,
     /// References of other programs; those with a problem first.
-    pub watches: Vec<Watched>,
+    pub watches: Vec<WatchedRow>,
 }
 
 /// A consumer, with all of its partitions.
@@ -192,7 +192,7 @@ pub struct Row {
 
 /// A reference that another program owns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Watched {
+pub struct WatchedRow {
     /// Name under which its owner stores offsets.
     pub reference: String,
     /// The stream.
@@ -227,7 +227,7 @@ impl Status {
             let by_lag = lag(y).total_cmp(&lag(x));
             a.cmp(b).then(if *a == Kind::Lagging { by_lag } else { std::cmp::Ordering::Equal })
         });
-        let mut watches: Vec<Watched> = watches.iter().map(Watched::new).collect();
+        let mut watches: Vec<WatchedRow> = watches.iter().map(WatchedRow::new).collect();
         watches.sort_by_key(|watch| watch.level);
         let verdict = verdict(&groups, &watches);
         let consumers: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
@@ -239,7 +239,7 @@ impl Status {
     }
 }
 
-fn verdict(groups: &[(Kind, Group)], watches: &[Watched]) -> String {
+fn verdict(groups: &[(Kind, Group)], watches: &[WatchedRow]) -> String {
     let total = groups.len();
     let count = |kind: Kind| groups.iter().filter(|(of, _)| *of == kind).count();
     let mut kinds: Vec<Kind> = groups.iter().map(|(kind, _)| *kind).collect();
@@ -319,7 +319,7 @@ fn working(groups: &[(Kind, Group)], all: &str) -> String {
         text.push_str(&format!(", and {whose} is not known"));
     } else if largest > 0.0 {
         let messages = count_of(waiting);
-        text.push_str(&format!(", at most {} and {messages} behind", Span(largest)));
+        text.push_str(&format!(", at most {} and {messages} behind", Seconds(largest)));
     } else if active().next().is_some() {
         text.push_str(", and nothing waits");
     }
@@ -453,11 +453,11 @@ impl Row {
     }
 }
 
-impl Watched {
-    fn new(view: &WatchView) -> Watched {
+impl WatchedRow {
+    fn new(view: &WatchView) -> WatchedRow {
         let lags = view.lag_seconds.is_some_and(|lag| lag >= LAGGING_SECONDS);
         let is_wanting = view.problem.is_some() || lags;
-        Watched {
+        WatchedRow {
             reference: view.reference.to_string(),
             stream: view.stream.to_string(),
             level: if is_wanting { Level::Warn } else { Level::Ok },

@@ -77,9 +77,9 @@ fn round(value: f64) -> i128 {
 
 /// A time span in seconds, in its two largest units: `0.4 s`, `12 s`, `3 min 5 s`, `26 min`, `2 d 7 h`.
 #[derive(Clone, Copy, Debug)]
-pub struct Span(pub f64);
+pub struct Seconds(pub f64);
 
-impl Display for Span {
+impl Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 > 0.0 && self.0 < 9.95 {
             return write!(f, "{:.1} s", self.0.max(0.1));
@@ -173,7 +173,7 @@ mod tests {
             (-5.0, "0 s"),
             (f64::NAN, "0 s"),
         ] {
-            assert_eq!(Span(value).to_string(), text, "{value}");
+            assert_eq!(Seconds(value).to_string(), text, "{value}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! that only one side has are missing or too many, and others are altered. What differs for longer than
 //! [`WINDOW`] records counts as altered, record by record.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use super::merge::{Expected, Join, Letters, Need, Tally, without_record};
@@ -32,6 +32,17 @@ pub(super) enum Skips {
     Found,
 }
 
+/// A piece of the sink.
+#[derive(Default)]
+struct Piece {
+    /// Its place; `None` before the first one.
+    at: Option<Offset>,
+    /// The place of the next one, once it is known.
+    next: Option<Offset>,
+    /// Whether what stands behind its end was there before; known from there on.
+    repeats: Option<bool>,
+}
+
 /// Both sides, as far as they were read.
 pub(super) struct Align {
     queues: Queues,
@@ -39,6 +50,10 @@ pub(super) struct Align {
     skips: Skips,
     /// The place of a record is the first offset of its piece.
     in_pieces: bool,
+    /// The piece of the record that is compared next.
+    piece: Piece,
+    /// The piece of which the stream, or the range that is compared, may have lost the beginning.
+    cut: Option<Offset>,
     hasher: RandomState,
     last_same: Option<Offset>,
     /// Hashes of the last records that agreed, and their offsets.
@@ -54,6 +69,8 @@ impl Align {
             letters,
             skips,
             in_pieces,
+            piece: Piece::default(),
+            cut: None,
             hasher: RandomState::new(),
             last_same: None,
             recent: VecDeque::new(),
@@ -93,15 +110,39 @@ impl Align {
     }
 
     /// True if the piece of the first record has ended before what is expected next.
-    fn has_ended(&self) -> bool {
-        let (Some(expected), Some(found)) =
-            (self.queues.expected.front(), self.queues.found.front())
+    fn has_ended(&mut self) -> bool {
+        let Queues { expected, found, .. } = &self.queues;
+        let (Some(expected), Some(front), Some(last)) =
+            (expected.front(), found.front(), found.back())
         else {
             return false;
         };
-        let next =
-            self.queues.found.iter().map(|entry| entry.offset).find(|place| *place > found.offset);
-        self.in_pieces && next.is_some_and(|next| next <= expected.offset())
+        if !self.in_pieces {
+            return false;
+        }
+        if self.piece.at != Some(front.offset) {
+            self.piece = Piece { at: Some(front.offset), ..Piece::default() };
+        }
+        if self.piece.next.is_none() && last.offset != front.offset {
+            let places = found.iter().map(|entry| entry.offset);
+            self.piece.next = places.into_iter().find(|place| *place > front.offset);
+        }
+        self.piece.next.is_some_and(|next| next <= expected.offset())
+    }
+
+    /// True if the first record, which is what is expected next, stands behind the end of its piece, and so do only
+    /// bodies that were there before: then it is one of these once more. Otherwise the messages behind the end
+    /// were written into this piece, and again into the next one.
+    fn is_repeated(&mut self) -> bool {
+        if !self.has_ended() {
+            return false;
+        }
+        let Align { queues, recent, hasher, piece, .. } = self;
+        *piece.repeats.get_or_insert_with(|| {
+            let known: HashSet<u64> = recent.iter().map(|(hash, _)| *hash).collect();
+            let behind = queues.found.iter().take_while(|entry| Some(entry.offset) == piece.at);
+            behind.take(WINDOW).all(|entry| known.contains(&hasher.hash_one(&entry.content)))
+        })
     }
 
     fn agree_from(&self, expected: usize, found: usize) -> bool {
@@ -117,13 +158,21 @@ impl Align {
     /// Both fronts are the same record.
     fn agreed(&mut self) {
         let (expected, found) = (self.queues.expected.pop_front(), self.queues.found.pop_front());
-        if let (Some(Expected::Record(entry)), Some(_)) = (expected, found) {
-            self.skips = Skips::Nothing;
+        if let (Some(Expected::Record(entry)), Some(found)) = (expected, found) {
+            self.skipped_in(found.offset);
             // A message may be several records.
             self.tally.same += u64::from(self.last_same != Some(entry.offset));
             self.last_same = Some(entry.offset);
             self.tally.reached = Some(entry.offset);
             self.remember(&entry);
+        }
+    }
+
+    /// From here on, neither side may have records that the other does not.
+    fn skipped_in(&mut self, place: Offset) {
+        if self.skips != Skips::Nothing {
+            self.skips = Skips::Nothing;
+            self.cut = Some(place);
         }
     }
 
@@ -166,8 +215,8 @@ impl Align {
 
     /// From an agreement on, neither side may have records that the other does not.
     fn found_agreement(&mut self, place: Option<(usize, usize)>) {
-        if place.is_some() {
-            self.skips = Skips::Nothing;
+        if let (Some(_), Some(front)) = (place, self.queues.found.front()) {
+            self.skipped_in(front.offset);
         }
     }
 
@@ -192,6 +241,14 @@ impl Align {
     fn miss(&mut self) {
         if let Some(expected) = self.queues.expected.pop_front() {
             without_record(&mut self.tally, &self.letters, expected);
+        }
+    }
+
+    /// The first record is one too many, unless it may be one of those before the range.
+    fn repeated(&mut self) {
+        match self.cut == self.piece.at {
+            true => drop(self.queues.found.pop_front()),
+            false => self.surplus(),
         }
     }
 
@@ -245,11 +302,14 @@ impl Join for Align {
                 (None, _) => return Need::Judging,
                 (Some(expected), Some(found)) if self.is_before(expected, found) => self.miss(),
                 (Some(Expected::Record(entry)), Some(found)) => {
-                    match entry.content == found.content
-                        && (self.skips == Skips::Nothing || self.agree_from(0, 0))
-                    {
-                        true => self.agreed(),
-                        false => self.differ(),
+                    let is_same = entry.content == found.content;
+                    let in_step = self.skips == Skips::Nothing;
+                    if !is_same || !(in_step || self.agree_from(0, 0)) {
+                        self.differ();
+                    } else if in_step && self.is_repeated() {
+                        self.repeated();
+                    } else {
+                        self.agreed();
                     }
                 }
                 (Some(Expected::Unknown(..)), _) => {
@@ -264,146 +324,4 @@ impl Join for Align {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(offset: u64, content: &str) -> Entry {
-        Entry { offset: Offset(offset), content: content.into() }
-    }
-
-    fn expected() -> Vec<Expected> {
-        (100..400).map(|n| Expected::Record(entry(n, &format!("content {n}")))).collect()
-    }
-
-    /// The same records, at other offsets.
-    fn found() -> Vec<Entry> {
-        (0..300).map(|n| entry(n, &format!("content {}", n + 100))).collect()
-    }
-
-    fn aligned(expected: &[Expected], found: &[Entry], skips: Skips, page: usize) -> String {
-        let mut align = Align::new(Letters::None, skips, false);
-        let found: Vec<Found> = found.iter().cloned().map(Found::Record).collect();
-        let (mut expected, mut found) = (expected.chunks(page), found.chunks(page));
-        let mut altered = Vec::new();
-        loop {
-            match align.run() {
-                Need::Expected => align.expect(expected.next().map(<[_]>::to_vec)),
-                Need::Found => align.find(found.next().map(<[_]>::to_vec)),
-                Need::Judging => altered.extend(align.take_pairs().iter().map(|p| p.offset.0)),
-                Need::Nothing => break,
-            }
-        }
-        let Tally { same, missing, doubled, surplus, unknown, foreign, .. } = &align.tally;
-        format!(
-            "same {same}, missing {}, doubled {} by {surplus}, altered {altered:?}, unknown {}, foreign {foreign:?}",
-            missing.text(9),
-            doubled.text(9),
-            unknown.text(9)
-        )
-    }
-
-    #[test]
-    fn each_kind_is_told_at_any_page_size() {
-        type Change = fn(&mut Vec<Entry>);
-        let changes: [(Change, &str); 8] = [
-            (|_| {}, "same 300, missing , doubled  by 0, altered [], unknown , foreign []"),
-            (
-                |all| drop(all.remove(7)),
-                "same 299, missing 107, doubled  by 0, altered [], unknown , foreign []",
-            ),
-            (
-                |all| all[7].content = b"other".to_vec(),
-                "same 299, missing , doubled  by 0, altered [107], unknown , foreign []",
-            ),
-            (
-                |all| all.insert(8, entry(0, "content 107")),
-                "same 300, missing , doubled 107 by 1, altered [], unknown , foreign []",
-            ),
-            (
-                |all| all.insert(8, entry(9, "other")),
-                "same 300, missing , doubled  by 0, altered [], unknown , foreign [9]",
-            ),
-            (
-                |all| all.truncate(290),
-                "same 290, missing 390-399, doubled  by 0, altered [], unknown , foreign []",
-            ),
-            (
-                |all| {
-                    all.remove(250);
-                    all[200].content = b"other".to_vec();
-                    all.insert(100, entry(0, "content 150"));
-                    all.remove(0);
-                },
-                "same 297, missing 100, 350, doubled 150 by 1, altered [300], unknown , foreign []",
-            ),
-            (
-                |all| drop(all.drain(50..90)),
-                "same 260, missing 150-189, doubled  by 0, altered [], unknown , foreign []",
-            ),
-        ];
-        for (change, told) in changes {
-            let mut found = found();
-            change(&mut found);
-            for page in [1, 7, 1000] {
-                assert_eq!(aligned(&expected(), &found, Skips::Nothing, page), told, "page {page}");
-            }
-        }
-    }
-
-    /// Pieces of 100 records, each with its first offset.
-    #[test]
-    fn a_piece_that_is_gone_is_missing_and_the_rest_is_the_same() {
-        let all: Vec<Entry> =
-            (0..300).map(|n| entry(100 + n / 100 * 100, &format!("content {}", n + 100))).collect();
-        let told = |found: &[Entry]| {
-            let mut align = Align::new(Letters::None, Skips::Nothing, true);
-            align.expect(Some(expected()));
-            align.expect(None);
-            align.find(Some(found.iter().cloned().map(Found::Record).collect()));
-            align.find(None);
-            let mut altered = 0;
-            while let Need::Judging = align.run() {
-                altered += align.take_pairs().len();
-            }
-            let Tally { same, missing, doubled, foreign, .. } = &align.tally;
-            format!("{same} {} {} {altered} {foreign:?}", missing.text(9), doubled.text(9))
-        };
-        assert_eq!(told(&all), "300   0 []");
-        assert_eq!(told(&all[100..]), "200 100-199  0 []");
-        assert_eq!(told(&[&all[..100], &all[200..]].concat()), "200 200-299  0 []");
-        assert_eq!(told(&[&all[..40], &all[250..]].concat()), "90 140-349  0 []");
-        // Written again in the next piece; and what others have put at the end of one.
-        let again: Vec<Entry> = all[50..100]
-            .iter()
-            .map(|e| entry(150, std::str::from_utf8(&e.content).unwrap()))
-            .collect();
-        assert_eq!(told(&[&all[..100], &again, &all[100..]].concat()), "300  150-199 0 []");
-        let strange: Vec<Entry> = (0..150).map(|n| entry(100, &format!("strange {n}"))).collect();
-        assert_eq!(told(&[&all[..100], &strange[..2], &all[100..]].concat()), "300   0 [100, 100]");
-        assert!(told(&[&all[..100], &strange, &all[100..]].concat()).starts_with("300   0 [100, "));
-    }
-
-    #[test]
-    fn one_side_may_begin_later() {
-        let told = aligned(&expected(), &found()[280..], Skips::Expected, 10);
-        assert_eq!(
-            told,
-            "same 20, missing , doubled  by 0, altered [], unknown 100-379, foreign []"
-        );
-        let told = aligned(&expected()[280..], &found(), Skips::Found, 10);
-        assert_eq!(told, "same 20, missing , doubled  by 0, altered [], unknown , foreign []");
-    }
-
-    #[test]
-    fn what_is_not_expected_needs_no_counterpart() {
-        let mut all = expected();
-        all[3] = Expected::Unwanted(Offset(103));
-        all[150] = Expected::Refused(Offset(250), "bad".to_owned());
-        let mut found = found();
-        found.remove(150);
-        found.remove(3);
-        found.remove(200);
-        let told = "same 297, missing 302, doubled  by 0, altered [], unknown , foreign []";
-        assert_eq!(aligned(&all, &found, Skips::Nothing, 10), told);
-    }
-}
+mod tests;

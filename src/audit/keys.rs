@@ -105,25 +105,34 @@ impl LastChanges {
         Ok(())
     }
 
-    /// Tells the last change of every key.
+    /// Ends the changes: after it each that is followed by another one has been told.
     ///
     /// # Errors
     /// If the temporary database cannot be read or written.
     pub(super) fn end(
         &mut self,
         replaced: &mut impl FnMut(Change, Change),
-        mut last: impl FnMut(Change),
     ) -> rusqlite::Result<()> {
-        if self.rest.is_none() {
-            std::mem::take(&mut self.recent).into_values().for_each(last);
+        if self.rest.is_some() { self.spill(replaced) } else { Ok(()) }
+    }
+
+    /// Tells the offsets of the last changes of this kind, in ascending order; [`end`](Self::end) comes first. However
+    /// many there are, the memory is that of the keys that it holds: the database sorts on disk.
+    ///
+    /// # Errors
+    /// If the temporary database cannot be read, or has no room to sort.
+    pub(super) fn each_of(&self, kind: Kind, mut told: impl FnMut(Offset)) -> rusqlite::Result<()> {
+        let Some(rest) = &self.rest else {
+            let of_kind = self.recent.values().filter(|change| change.kind == kind);
+            let mut offsets: Vec<Offset> = of_kind.map(|change| change.at).collect();
+            offsets.sort_unstable_by_key(|at| at.0.cast_signed());
+            offsets.into_iter().for_each(told);
             return Ok(());
-        }
-        self.spill(replaced)?;
-        let Some(rest) = self.rest.take() else { return Ok(()) };
-        let mut all = rest.prepare("SELECT at, kind FROM last")?;
-        let mut rows = all.query([])?;
+        };
+        let mut all = rest.prepare("SELECT at FROM last WHERE kind = ?1 ORDER BY at")?;
+        let mut rows = all.query([kind as u8])?;
         while let Some(row) = rows.next()? {
-            last(stored(row.get(0)?, row.get(1)?)?);
+            told(Offset(row.get::<_, i64>(0)?.cast_unsigned()));
         }
         Ok(())
     }
@@ -158,7 +167,8 @@ mod tests {
 
     use super::*;
 
-    /// Offsets of replaced and of last changes after these changes of keys, with at most `recent_max` keys in memory.
+    /// Offsets of replaced and of last changes after these changes of keys, with at most `recent_max` keys in memory. The
+    /// last ones are as they were told.
     fn told(changes: &[(u8, Change)], recent_max: usize) -> (Vec<u64>, Vec<u64>, bool) {
         let (mut all, mut followed, mut ends) =
             (LastChanges::new(recent_max), Vec::new(), Vec::new());
@@ -170,9 +180,9 @@ mod tests {
             all.note(&[*key], *change, &mut replaced).unwrap();
         }
         let has_spilt = all.rest.is_some();
-        all.end(&mut replaced, |change| ends.push(change.at.0)).unwrap();
+        all.end(&mut replaced).unwrap();
+        all.each_of(Kind::Absent, |at| ends.push(at.0)).unwrap();
         followed.sort_unstable();
-        ends.sort_unstable();
         (followed, ends, has_spilt)
     }
 
@@ -202,14 +212,21 @@ mod tests {
     fn kinds_come_back_from_the_disk() {
         for kind in [Kind::Absent, Kind::Present, Kind::Deleted, Kind::Apart] {
             let mut all = LastChanges::new(1);
-            let change = |at| Change { at: Offset(at), kind };
             for key in 0..3 {
-                all.note(&[key], change(u64::MAX - u64::from(key)), &mut |_, _| {}).unwrap();
+                let change = Change { at: Offset(u64::MAX - u64::from(key)), kind };
+                all.note(&[key], change, &mut |_, _| {}).unwrap();
             }
-            let mut ends = Vec::new();
-            all.end(&mut |_, _| {}, |last| ends.push(last)).unwrap();
-            ends.sort_unstable_by_key(|last| last.at);
-            assert_eq!(ends, [u64::MAX - 2, u64::MAX - 1, u64::MAX].map(change));
+            all.end(&mut |_, _| {}).unwrap();
+            for other in [Kind::Absent, Kind::Present, Kind::Deleted, Kind::Apart] {
+                let mut ends = Vec::new();
+                all.each_of(other, |at| ends.push(at.0)).unwrap();
+                let wanted = if other == kind {
+                    vec![u64::MAX - 2, u64::MAX - 1, u64::MAX]
+                } else {
+                    Vec::new()
+                };
+                assert_eq!(ends, wanted);
+            }
         }
     }
 }

@@ -157,23 +157,15 @@ impl Latest {
         self.fail(noted);
     }
 
-    fn end(&mut self) {
+    /// In the order of offsets, so that those of one range come together: there is room for a limited number of ranges.
+    fn end(&mut self) -> rusqlite::Result<()> {
         let Latest { changes, tally, last_unknown, .. } = self;
-        let (mut missing, mut deleted) = (Vec::new(), 0);
-        let ended =
-            changes.end(&mut |old, new| replaced(tally, old, new), |last| match last.kind {
-                Kind::Absent => missing.push(last.at),
-                Kind::Deleted => deleted += 1,
-                Kind::Present | Kind::Apart => {}
-            });
-        for at in missing {
-            match *last_unknown > Some(at) {
-                true => tally.unknown.add(at),
-                false => tally.missing.add(at),
-            }
-        }
-        tally.superseded += deleted;
-        self.fail(ended);
+        changes.end(&mut |old, new| replaced(tally, old, new))?;
+        changes.each_of(Kind::Absent, |at| match *last_unknown > Some(at) {
+            true => tally.unknown.add(at),
+            false => tally.missing.add(at),
+        })?;
+        changes.each_of(Kind::Deleted, |_| tally.superseded += 1)
     }
 
     fn fail(&mut self, done: rusqlite::Result<()>) {
@@ -250,7 +242,8 @@ impl Join for Latest {
             match (self.queues.expected.is_empty(), self.queues.found.is_empty()) {
                 (true, true) if !self.pairs.is_empty() => return Need::Judging,
                 (true, true) => {
-                    self.end();
+                    let ended = self.end();
+                    self.fail(ended);
                     return Need::Nothing;
                 }
                 _ => self.step(),

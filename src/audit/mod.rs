@@ -165,7 +165,7 @@ pub async fn audit(
         );
     }
     if let Order::Latest { upto, .. } = &order {
-        span.to = span::of_latest(request, *upto)?;
+        span.to = span::of_latest(request, span.from, *upto)?;
     }
     let Subject { spec, letters, show_values, .. } = subject;
     let (letters, of_letters) = or_stop(letters, &mut stop).await.ok_or_else(stopped)?;

@@ -136,17 +136,41 @@ async fn beginning(subject: &Subject, oldest: Offset) -> Result<Offset, Failed> 
     })
 }
 
-/// The last offset that is compared where only the latest record of each key is kept, at this position.
+/// The last offset that is compared from this one on, where only the latest record of each key is kept, at this
+/// position.
 ///
 /// # Errors
-/// If another one is wanted.
-pub(super) fn of_latest(request: Request, position: Offset) -> Result<Offset, Failed> {
+/// If another one is wanted, or if the position was moved back before `from` since that was found.
+pub(super) fn of_latest(
+    request: Request,
+    from: Offset,
+    position: Offset,
+) -> Result<Offset, Failed> {
     match request.to {
+        None if from > position => Err(Failed::Nothing(format!(
+            "there is nothing to compare from offset {from} on: the sink's position has been moved back to {position} \
+             meanwhile. Verify it again"
+        ))),
         None => Ok(position),
         Some(_) => Err(Failed::Cannot(
             "the table holds only the latest row of each key, so what it was at an earlier message is not known: \
              leave --to out"
                 .to_owned(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_that_was_moved_back_meanwhile_is_told() {
+        let request = Request { from: None, to: None, examples_max: 0 };
+        let upto = |from, position| of_latest(request, Offset(from), Offset(position));
+        assert_eq!(upto(7, 7).unwrap(), Offset(7));
+        let error = upto(8, 7).unwrap_err();
+        assert!(matches!(error, Failed::Nothing(_)), "{error:?}");
+        assert!(error.to_string().contains("moved back to 7"), "{error}");
     }
 }

@@ -3,9 +3,9 @@
 //! Invariant: an id is free again only when the broker has no subscription under it, so no chunk of
 //! one subscription can reach the next one, and no credit of one can be granted to another.
 //!
-//! A request of the broker that a subscription leaves without an answer is answered here, once the broker
-//! has no such subscription any more: without an answer it closes the connection after a minute, for all
-//! streams that share it.
+//! If a subscription ends with a request of the broker unanswered, the request is answered here, after the broker has
+//! removed the subscription. Without an answer the broker closes the connection after a minute, for all streams that
+//! share it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::wire::commands::{ResponseCode, Unsubscribe, consumer_update_response}
 
 type Answer = Result<(), BrokerError>;
 
-/// An id in use, with its slot. Dropping it ends the slot, and unsubscribes if necessary. That does
-/// not keep the connection open.
+/// An id in use, with its slot. Dropping it ends the slot, and unsubscribes if necessary. It does not keep the
+/// connection open.
 pub(super) struct Claim {
     shared: Arc<Shared>,
     id: u8,
@@ -47,7 +47,7 @@ impl Connection {
         })?;
         slots.insert(id, slot);
         drop(slots);
-        // Before the request is sent there may be a subscription at any time.
+        // Set before the request is sent: from then on a subscription may exist.
         let limit = self.request_timeout();
         Ok(Claim { shared: Arc::clone(shared), id, limit, is_free: false })
     }
@@ -92,13 +92,13 @@ impl Drop for Claim {
         let unsubscribing = async move {
             let answer = shared.call(&Unsubscribe { subscription: id }, limit).await;
             let mut slots = lock(&shared.slots);
-            // Requests that came meanwhile.
+            // Requests that arrived while it unsubscribed.
             let late = slots.get_mut(&id).map(Slot::end).unwrap_or_default();
             if is_over(&answer) {
                 slots.remove(&id);
             }
             drop(slots);
-            // Not before: an answer would make a consumer active that is not there any more.
+            // Not earlier: the answer would make a consumer active that has already ended.
             for correlation in unanswered.into_iter().chain(late) {
                 shared.reply(&consumer_update_response(correlation, ResponseCode::Ok, None));
             }

@@ -1,9 +1,8 @@
 //! Stored offsets of a stream that shares its connection with others.
 //!
-//! A node passes these requests on to the stream's leader, and does nothing else on the connection until that
-//! has answered (10 s and longer if the leader's node is frozen). So they do not travel on the connection that
-//! the streams are read from, but on another shared one; and if the answer is slow, on one of the stream's
-//! own.
+//! A node passes these requests on to the stream's leader, and does nothing else on the connection until the leader
+//! has answered (10 s and longer if the leader's node is frozen). So these requests use another shared connection than
+//! the one that the streams are read from. If an answer is slow, the stream gets a connection of its own for them.
 //!
 //! Invariants:
 //! - a leader that does not answer delays nothing but the stored offset of its own stream, and for others at
@@ -23,7 +22,7 @@ use crate::types::{Offset, Reference, StreamName};
 /// Time limit for an answer on a shared connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where offsets of one stream and reference are stored and asked for.
+/// Stores and queries the offset of one stream and reference.
 pub struct Desk {
     /// The connection that the stream is read from.
     reading: Connection,
@@ -66,7 +65,7 @@ impl Desk {
 
     /// Closes its connection, unless others share it.
     pub async fn close(&self) {
-        // A request that is under way ends with the link.
+        // A request in flight ends with the link.
         let Ok(mut line) = self.line.try_lock() else { return };
         std::mem::replace(&mut *line, Line::Closed).close().await;
     }
@@ -80,7 +79,7 @@ impl Desk {
                 *line = Line::Shared(Connection::open(self.node(), &offsets).await?);
             }
             if let Line::Shared(shared) = &*line {
-                // A question goes first: a store that was given up could be carried out later, over newer ones.
+                // Query first: a store that timed out could still be carried out later, and overwrite newer ones.
                 match tokio::time::timeout(PATIENCE, self.ask(shared, None)).await {
                     Ok(answer) if offset.is_none() => return answer,
                     Ok(answer) => {
@@ -133,7 +132,7 @@ impl Line {
         match self {
             Line::Closed => false,
             Line::Shared(connection) => connection.is_sound(),
-            // It is there to wait.
+            // It exists to wait for a slow leader.
             Line::Own(connection) => !connection.has_ended(),
         }
     }

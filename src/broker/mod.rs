@@ -68,7 +68,7 @@ pub use options::{ConnectOptions, Endpoint, Mechanism, Routing, Sharing};
 pub use partitions::partitions;
 pub use passing::nothing_selected;
 pub use pool::Pool;
-pub use publishing::{Creation, Frame, Publisher};
+pub use publishing::{Creation, PublishFrame, StreamPublisher};
 pub use scan::{ReadError, StreamReader};
 pub(crate) use slot::queue_max;
 pub use slot::{Delivery, Received};

@@ -1,7 +1,7 @@
 //! Publishing on a connection: unconfirmed messages, and errors of the broker.
 //!
 //! Invariants:
-//! - unconfirmed messages are bounded by the caller, who waits in [`Publisher::until_below`]; the
+//! - unconfirmed messages are bounded by the caller, who waits in [`StreamPublisher::until_below`]; the
 //!   reader only removes confirmed ones, and never waits;
 //! - ids are sent in increasing order. After the first refused one nothing more is sent: later
 //!   messages may have been stored, so a gap would look like progress;
@@ -32,20 +32,20 @@ pub enum Creation {
 const PUBLISHER: u8 = 1;
 
 /// A publisher of one stream. The broker recognises repeated messages by its name.
-pub struct Publisher {
+pub struct StreamPublisher {
     connection: Connection,
     window: Arc<Window>,
     frame_max: u32,
 }
 
 /// Messages for one frame.
-pub struct Frame {
+pub struct PublishFrame {
     builder: PublishBuilder,
     sent: Vec<(u64, usize)>,
     bytes: usize,
 }
 
-impl Frame {
+impl PublishFrame {
     /// Bytes of the messages in it.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -103,7 +103,7 @@ impl Connection {
         &self,
         stream: &StreamName,
         name: &str,
-    ) -> Result<Publisher, BrokerError> {
+    ) -> Result<StreamPublisher, BrokerError> {
         let window = Arc::new(Window::new(stream));
         // Registered before the request, so that no answer is missed.
         *lock(&self.shared().publisher) = Some(Arc::clone(&window));
@@ -120,7 +120,7 @@ impl Connection {
             }
             other => self.about_writing(stream, "write", other),
         })?;
-        Ok(Publisher { connection: self.clone(), window, frame_max: self.frame_max() })
+        Ok(StreamPublisher { connection: self.clone(), window, frame_max: self.frame_max() })
     }
 
     pub(super) fn about_writing(
@@ -143,16 +143,16 @@ impl Connection {
     }
 }
 
-impl Publisher {
+impl StreamPublisher {
     /// True if nothing more can be sent.
     pub fn has_ended(&self) -> bool {
         lock(&self.window.state).ended.is_some()
     }
 
     /// An empty frame.
-    pub fn frame(&self) -> Frame {
+    pub fn frame(&self) -> PublishFrame {
         let builder = PublishBuilder::new(PUBLISHER, self.frame_max);
-        Frame { builder, sent: Vec::new(), bytes: 0 }
+        PublishFrame { builder, sent: Vec::new(), bytes: 0 }
     }
 
     /// Longest message, in bytes, that fits into a frame.
@@ -162,7 +162,7 @@ impl Publisher {
 
     /// Sends the frame; its ids must be above all earlier ones. Waits for the socket at most
     /// `request_timeout`.
-    pub async fn send(&mut self, frame: Frame) -> Result<(), BrokerError> {
+    pub async fn send(&mut self, frame: PublishFrame) -> Result<(), BrokerError> {
         {
             let mut state = lock(&self.window.state);
             if let Some(reason) = &state.ended {

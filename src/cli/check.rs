@@ -1,7 +1,7 @@
 //! `rillway check`: prints what each consumer would do, without running it.
 //!
 //! That follows from the configuration alone, except where a consumer would resume. With
-//! `--connect`, the broker and the sinks are asked, and the answer is passed to [`Plan::new`].
+//! `--connect`, the broker and the sinks are asked, and the answer is passed to [`CheckPlan::new`].
 
 mod text;
 mod watches;
@@ -91,7 +91,7 @@ pub async fn check(config: Config, args: &CheckArgs, json: bool) -> anyhow::Resu
             wrong.push(format!("consumer {:?}: {what}", consumer.name.as_str()));
         }
     }
-    let mut plan = Plan::new(&config, asked);
+    let mut plan = CheckPlan::new(&config, asked);
     if args.connect {
         watches::ask_all(&config, &mut plan.watches, &mut wrong).await;
     }
@@ -187,7 +187,7 @@ fn describe(plan: &resume::Plan, stored: Option<Offset>) -> (String, String) {
 
 /// Result of `rillway check`.
 #[derive(Debug, Serialize)]
-pub struct Plan {
+pub struct CheckPlan {
     /// The file that it was read from.
     pub file: Option<PathBuf>,
     /// The broker's addresses.
@@ -298,12 +298,12 @@ fn either(asked: Asked) -> (Option<ResumeReport>, Option<String>) {
     }
 }
 
-impl Plan {
+impl CheckPlan {
     /// The plan, with the answers about where to resume.
-    fn new(config: &Config, mut asked: HashMap<ConsumerName, Answers>) -> Plan {
+    fn new(config: &Config, mut asked: HashMap<ConsumerName, Answers>) -> CheckPlan {
         let consumers: Vec<ConsumerPlan> =
             config.consumers.iter().map(|c| ConsumerPlan::new(c, asked.remove(&c.name))).collect();
-        Plan {
+        CheckPlan {
             file: config.path.clone(),
             broker: config.broker.addresses.iter().map(ToString::to_string).collect(),
             vhost: config.broker.vhost.clone(),

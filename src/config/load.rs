@@ -20,6 +20,7 @@ use super::text::{self, Lines};
 use super::traces::TracesConfig;
 use super::validate::check_together;
 use super::watch::WatchConfig;
+use crate::otlp;
 use crate::settings::read::{nearest, typed};
 use crate::settings::{BrokerConfig, BrokerKeys, Problem};
 
@@ -212,7 +213,14 @@ impl<'a> Layers<'a> {
         let admin = self.admin(keys.admin, value, problems);
         let mut traces_ignored = Vec::new();
         let (env, folder) = (self.env, self.folder());
-        let traces = TracesConfig::new(keys.traces, env, folder, problems, &mut traces_ignored);
+        let traces = TracesConfig::new(
+            otlp::IS_BUILT,
+            keys.traces,
+            env,
+            folder,
+            problems,
+            &mut traces_ignored,
+        );
         let directives = ["RILLWAY_LOG", "RUST_LOG"]
             .into_iter()
             .filter_map(|name| self.env.get(name))

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::env::Env;
-use crate::otlp::{self, Headers, Limits, Options, Sampling};
+use crate::otlp::{Headers, Limits, Options, Sampling};
 use crate::settings::secret::{self, SecretText};
 use crate::settings::{HumanDuration, Problem, TlsConfig, join};
 use crate::types::Secret;
@@ -98,19 +98,9 @@ pub struct TracesConfig {
 
 impl TracesConfig {
     /// Reads the keys, and the variables of OpenTelemetry; `None` if nothing asks for traces, or a problem was
-    /// reported. `ignored` gets what is wrong with variables where nothing is exported because of it.
+    /// reported. `can_export`: this build can ([`otlp::IS_BUILT`](crate::otlp::IS_BUILT)). `ignored` gets what is wrong with variables where
+    /// nothing is exported because of it.
     pub(super) fn new(
-        keys: Option<TracesKeys>,
-        env: &Env,
-        folder: &Path,
-        problems: &mut Vec<Problem>,
-        ignored: &mut Vec<String>,
-    ) -> Option<TracesConfig> {
-        TracesConfig::in_build(otlp::IS_BUILT, keys, env, folder, problems, ignored)
-    }
-
-    /// The same in a build that can export, or in one that cannot.
-    fn in_build(
         can_export: bool,
         keys: Option<TracesKeys>,
         env: &Env,
@@ -309,14 +299,8 @@ mod tests {
             (true, Some(TracesKeys::default()), true, None),
         ] {
             let (folder, mut problems) = (Path::new(""), Vec::new());
-            let traces = TracesConfig::in_build(
-                can_export,
-                keys,
-                &env,
-                folder,
-                &mut problems,
-                &mut Vec::new(),
-            );
+            let traces =
+                TracesConfig::new(can_export, keys, &env, folder, &mut problems, &mut Vec::new());
             assert_eq!(traces.is_some(), is_taken);
             assert_eq!(problems.len(), usize::from(says.is_some()), "{problems:?}");
             if let (Some(says), Some(problem)) = (says, problems.first()) {

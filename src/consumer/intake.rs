@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::batch::{Part, Permit};
-use crate::flow::continuity::{Continuity, Verdict};
+use crate::flow::continuity::{Continuity, Succession};
 use crate::flow::resume::{self, ChunkExtent, Lost, Plan};
 use crate::source::Delivery;
 use crate::types::{Checkpoint, Offset, Timestamp};
@@ -155,12 +155,12 @@ impl Intake {
         }
         let checked = Checked { chunk, permit: delivery.permit, next_piece: 0 };
         match self.continuity.judge(first, records) {
-            Verdict::InOrder | Verdict::Behind { .. } => {
+            Succession::InOrder | Succession::Behind { .. } => {
                 // The damaged chunk before it ended below the position: all of it was read before.
                 self.damaged = None;
                 Examined::Good(checked)
             }
-            Verdict::Gap { from, to } => Examined::Gap { from, to, checked },
+            Succession::Gap { from, to } => Examined::Gap { from, to, checked },
         }
     }
 

@@ -51,7 +51,7 @@ pub use sifting::{Sifted, Sifter};
 pub use skips::{Fate, NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile, forget};
-pub use status::{Facts, Failure, Status};
+pub use status::{Facts, LastFailure, Status};
 pub use transform::{Transform, Verdict};
 pub use worker::{Command, run};
 

@@ -1,4 +1,4 @@
-//! A filter and programs on the messages of a batch, in pieces.
+//! Applies a filter and programs to the messages of a batch, piece by piece.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::sink::{BAD_RECORDS_MAX, BadRecord};
 use crate::transform::MADE_BYTES_MAX;
 use crate::types::Offset;
 
-/// What says which messages are wanted, and as what.
+/// Decides which messages are wanted, and what becomes of their bodies.
 #[derive(Clone, Default)]
 pub struct Sifter {
     /// The filter by a value.
@@ -36,8 +36,8 @@ pub struct Sifted {
 }
 
 impl Sifter {
-    /// Looks through the messages of a batch behind `done`: as many as fit into [`MADE_BYTES_MAX`] when they
-    /// are made anew, which bounds the memory, with as many bad ones as a report may have, and until `ends`.
+    /// Processes the messages of a batch behind `done`. It stops when the new messages fill [`MADE_BYTES_MAX`], which
+    /// bounds the memory; when it has found as many bad messages as one report may have; or when `ends`.
     pub fn sift(&self, batch: &Batch, done: Option<Offset>, ends: impl Fn() -> bool) -> Sifted {
         let mut sifted = Sifted { done, ..Sifted::default() };
         let mut made_bytes = 0;
@@ -72,8 +72,7 @@ impl Sifter {
 }
 
 impl Sifted {
-    /// The batch with what was found: without what is unwanted, and with the new messages. `None` if nothing
-    /// changes.
+    /// The batch without unwanted messages, and with the new bodies. `None` if nothing changes.
     ///
     /// # Errors
     /// If a new message is too long for a batch.

@@ -251,7 +251,7 @@ impl Job<'_> {
                         }
                         OnBad::Skip => {}
                         OnBad::DeadLetter => {
-                            if let Err(reason) = self.write_letters(&batch, &bad).await {
+                            if let Err(reason) = self.write_dead_letters(&batch, &bad).await {
                                 let reason = format!("{}; {reason}", describe(&bad));
                                 return self.halt_at(members, &batch, bad, reason).await;
                             }
@@ -325,7 +325,7 @@ impl Job<'_> {
     }
 
     /// Makes the dead letters of these records durable.
-    async fn write_letters(&mut self, batch: &Batch, bad: &[BadRecord]) -> Result<(), String> {
+    async fn write_dead_letters(&mut self, batch: &Batch, bad: &[BadRecord]) -> Result<(), String> {
         let Some(letters) = &mut self.letters else {
             return Err("internal error: there is no sink for dead letters".to_owned());
         };
@@ -405,9 +405,9 @@ fn describe(bad: &[BadRecord]) -> String {
 }
 
 #[cfg(test)]
-mod held_tests;
+mod dead_letter_tests;
 #[cfg(test)]
-mod letter_tests;
+mod held_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]

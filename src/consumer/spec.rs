@@ -17,6 +17,9 @@ use crate::source::{ConnectOptions, Source};
 use crate::telemetry::operations::Operations;
 use crate::types::{ConsumerKey, ConsumerName, Offset, Reference, StreamName, Timestamp};
 
+/// Time between two records of a position that is not kept: as good as never.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Start of a reference that never had a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
@@ -87,7 +90,7 @@ pub struct Spec {
     /// When offsets are stored.
     pub commit: commit::Policy,
     /// Limits of batches.
-    pub batch: cutter::Limits,
+    pub batch: cutter::BatchLimits,
     /// Most bytes of chunks, received and inflated, in memory.
     pub memory_bytes: u64,
     /// Time after the start of a drain in which it still starts batches. Then it only completes
@@ -150,7 +153,7 @@ impl Spec {
                 every_messages: keys.commit.every_messages,
                 every: keys.commit.every.0,
             },
-            batch: cutter::Limits {
+            batch: cutter::BatchLimits {
                 max_messages: keys.batch.max_messages,
                 max_bytes: keys.batch.max_bytes.0,
                 max_age: keys.batch.max_age.0,
@@ -163,6 +166,43 @@ impl Spec {
             connect,
             state_dir,
             keeps_state: true,
+        }
+    }
+
+    /// Specification of a reader without a reference of its own: it leaves nothing behind, and passes over what is
+    /// lost or damaged, with a line in the log.
+    pub fn of_reader(
+        name: &str,
+        stream: &StreamName,
+        begin: Begin,
+        memory_bytes: u64,
+        surroundings: Surroundings,
+    ) -> Spec {
+        let Surroundings { source, connect, state_dir, wind_up_after } = surroundings;
+        Spec {
+            name: name.into(),
+            stream: stream.clone(),
+            reference: name.into(),
+            filter: None,
+            transform: None,
+            begin,
+            upto: None,
+            on_lost: OnLost::First,
+            on_bad: OnBad::Skip,
+            commit: commit::Policy { every_messages: u64::MAX, every: NEVER },
+            batch: cutter::BatchLimits {
+                max_messages: 1000,
+                max_bytes: 1 << 20,
+                max_age: Duration::from_millis(50),
+            },
+            memory_bytes,
+            wind_up_after,
+            backoff_min: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(10),
+            source,
+            connect,
+            state_dir,
+            keeps_state: false,
         }
     }
 
@@ -220,7 +260,7 @@ pub(super) mod testing {
             on_lost: OnLost::Halt,
             on_bad: OnBad::DeadLetter,
             commit: commit::Policy { every_messages: 1, every: second },
-            batch: cutter::Limits { max_messages: 1, max_bytes: 1, max_age: second },
+            batch: cutter::BatchLimits { max_messages: 1, max_bytes: 1, max_age: second },
             memory_bytes: 1 << 20,
             wind_up_after: second,
             backoff_min: second,

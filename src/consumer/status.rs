@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::skips::Skips;
-use crate::flow::history::{Counts, History, Point, Rate};
-use crate::flow::lag::{self, Lag, Seen, Watch};
+use crate::flow::history::{Counts, History, HistoryPoint, Rate};
+use crate::flow::lag::{self, Lag, SeenChunk, Watch};
 use crate::flow::resume::Lost;
 use crate::flow::trouble::{Past, Trouble};
 use crate::source::Bounds;
@@ -49,7 +49,7 @@ struct Received {
 
 /// An error that was shown as a reason.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct LastFailure {
     /// Its text.
     pub text: Arc<str>,
     /// Time at which the consumer failed with it.
@@ -82,7 +82,7 @@ pub struct Facts {
     /// The last offset received.
     pub received: Option<Offset>,
     /// The last chunk received.
-    pub last_chunk: Option<Seen>,
+    pub last_chunk: Option<SeenChunk>,
     /// The offset stored on the broker.
     pub stored: Option<Offset>,
     /// Time since which the stored offset has been behind the durable one; `None` if it is not.
@@ -108,7 +108,7 @@ pub struct Facts {
     /// Number of messages that were left out as a policy says, dead letters included.
     pub skipped: u64,
     /// The last error, whether or not it is over.
-    pub last_error: Option<Failure>,
+    pub last_error: Option<LastFailure>,
     /// Time at which it became ready, or not ready.
     turned: Timestamp,
     /// Time at which it came into its state.
@@ -207,7 +207,7 @@ impl Status {
     }
 
     /// The last hour, the oldest point first.
-    pub fn history(&self) -> Vec<Point> {
+    pub fn history(&self) -> Vec<HistoryPoint> {
         lock(&self.history).points().collect()
     }
 
@@ -337,7 +337,7 @@ impl Facts {
     fn note_error(&mut self, is_anew: bool) {
         let Some(text) = self.reason.as_deref().or(self.sink_trouble.as_deref()) else { return };
         if is_anew || self.last_error.as_ref().is_none_or(|last| *last.text != *text) {
-            self.last_error = Some(Failure { text: text.into(), at: Timestamp::now() });
+            self.last_error = Some(LastFailure { text: text.into(), at: Timestamp::now() });
         }
     }
 

@@ -93,11 +93,6 @@ impl Commit {
         self.stored
     }
 
-    /// Time of the last confirmed store (or of the start).
-    pub fn last_store(&self) -> Instant {
-        self.last
-    }
-
     /// Records that the broker holds `offset`.
     pub fn confirmed(&mut self, offset: Offset, now: Instant) {
         self.stored = Some(offset);

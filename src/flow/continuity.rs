@@ -10,7 +10,7 @@ use crate::types::Offset;
 
 /// Result of comparing a chunk's offsets with the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Succession {
     /// It continues where the last one ended (or it is the first one, and holds the wanted offset).
     InOrder,
     /// Some or all of its records come before the wanted one: they are dropped. Normal for the
@@ -63,12 +63,14 @@ impl Continuity {
 
     /// Compares a chunk of `records` records, beginning at `first`, with the expected offset.
     /// Changes nothing.
-    pub fn judge(&self, first: Offset, records: u32) -> Verdict {
+    pub fn judge(&self, first: Offset, records: u32) -> Succession {
         match self.next {
-            None => Verdict::InOrder,
-            Some(next) if first == next => Verdict::InOrder,
-            Some(next) if first > next => Verdict::Gap { from: next, to: first },
-            Some(next) => Verdict::Behind { records: (next.0 - first.0).min(u64::from(records)) },
+            None => Succession::InOrder,
+            Some(next) if first == next => Succession::InOrder,
+            Some(next) if first > next => Succession::Gap { from: next, to: first },
+            Some(next) => {
+                Succession::Behind { records: (next.0 - first.0).min(u64::from(records)) }
+            }
         }
     }
 
@@ -107,12 +109,15 @@ mod tests {
     #[test]
     fn verdicts() {
         let at = |next| Continuity::starting_at(Some(Offset(next)));
-        assert_eq!(Continuity::starting_at(None).judge(Offset(50), 10), Verdict::InOrder);
-        assert_eq!(at(50).judge(Offset(50), 10), Verdict::InOrder);
-        assert_eq!(at(55).judge(Offset(50), 10), Verdict::Behind { records: 5 });
-        assert_eq!(at(60).judge(Offset(50), 10), Verdict::Behind { records: 10 });
-        assert_eq!(at(900).judge(Offset(50), 10), Verdict::Behind { records: 10 });
-        assert_eq!(at(49).judge(Offset(50), 10), Verdict::Gap { from: Offset(49), to: Offset(50) });
+        assert_eq!(Continuity::starting_at(None).judge(Offset(50), 10), Succession::InOrder);
+        assert_eq!(at(50).judge(Offset(50), 10), Succession::InOrder);
+        assert_eq!(at(55).judge(Offset(50), 10), Succession::Behind { records: 5 });
+        assert_eq!(at(60).judge(Offset(50), 10), Succession::Behind { records: 10 });
+        assert_eq!(at(900).judge(Offset(50), 10), Succession::Behind { records: 10 });
+        assert_eq!(
+            at(49).judge(Offset(50), 10),
+            Succession::Gap { from: Offset(49), to: Offset(50) }
+        );
     }
 
     #[test]

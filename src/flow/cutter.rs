@@ -11,7 +11,7 @@ use crate::types::{ChunkId, Offset, StreamName};
 
 /// Limits of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct BatchLimits {
     /// Most messages in a batch.
     pub max_messages: u64,
     /// Most bytes of encoded messages, including their length prefixes.
@@ -23,7 +23,7 @@ pub struct Limits {
 /// The batch that is being filled.
 pub struct Cutter {
     stream: StreamName,
-    limits: Limits,
+    limits: BatchLimits,
     parts: Vec<Part>,
     messages: u64,
     bytes: u64,
@@ -32,7 +32,7 @@ pub struct Cutter {
 
 impl Cutter {
     /// An empty one.
-    pub fn new(stream: StreamName, limits: Limits) -> Cutter {
+    pub fn new(stream: StreamName, limits: BatchLimits) -> Cutter {
         Cutter { stream, limits, parts: Vec::new(), messages: 0, bytes: 0, since: None }
     }
 
@@ -134,11 +134,11 @@ mod tests {
         Part { block: block.unwrap(), chunk, permit: Arc::new(()) }
     }
 
-    fn limits(max_messages: u64, max_bytes: u64) -> Limits {
-        Limits { max_messages, max_bytes, max_age: Duration::from_secs(1) }
+    fn limits(max_messages: u64, max_bytes: u64) -> BatchLimits {
+        BatchLimits { max_messages, max_bytes, max_age: Duration::from_secs(1) }
     }
 
-    fn cut(limits: Limits, chunks: &[(u64, Vec<usize>)]) -> Vec<Batch> {
+    fn cut(limits: BatchLimits, chunks: &[(u64, Vec<usize>)]) -> Vec<Batch> {
         let mut cutter = Cutter::new("s".into(), limits);
         let mut batches = Vec::new();
         for (first, sizes) in chunks {

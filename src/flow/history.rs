@@ -43,7 +43,7 @@ pub struct Rate {
 
 /// Values at one time; of a value that was not known then, `None`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub struct HistoryPoint {
     /// Time of the lag, and end of the time of the rate.
     pub at: Timestamp,
     /// Messages that were not durable.
@@ -66,11 +66,11 @@ struct Packed {
 
 /// When points are due: for all consumers at the same times, so that those of several partitions can be added up.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Cadence {
     last: Option<Instant>,
 }
 
-impl Pace {
+impl Cadence {
     /// True if a point is due for all of them: at the first call, and then every [`POINT_EVERY`].
     pub fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.last.is_none_or(|last| now.duration_since(last) >= POINT_EVERY);
@@ -128,15 +128,17 @@ impl History {
     }
 
     /// The points, the oldest first.
-    pub fn points(&self) -> impl Iterator<Item = Point> {
+    pub fn points(&self) -> impl Iterator<Item = HistoryPoint> {
         let known = |value: f32| Some(value).filter(|value| value.is_finite());
         self.points.iter().map(
-            move |Packed { at, values: [lag_messages, lag_seconds, messages, bytes] }| Point {
-                at: Timestamp(i64::from(*at) * 1000),
-                lag_messages: known(*lag_messages),
-                lag_seconds: known(*lag_seconds),
-                messages: known(*messages),
-                bytes: known(*bytes),
+            move |Packed { at, values: [lag_messages, lag_seconds, messages, bytes] }| {
+                HistoryPoint {
+                    at: Timestamp(i64::from(*at) * 1000),
+                    lag_messages: known(*lag_messages),
+                    lag_seconds: known(*lag_seconds),
+                    messages: known(*messages),
+                    bytes: known(*bytes),
+                }
             },
         )
     }
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn an_hour_is_kept_and_what_was_not_known_is_not_0() {
         let (mut history, start) = (History::default(), Instant::now());
-        let (mut pace, mut due, mut added) = (Pace::default(), Vec::new(), 0);
+        let (mut pace, mut due, mut added) = (Cadence::default(), Vec::new(), 0);
         for tick in 0..=1900_u32 {
             let (now, now_counts) = (start + tick * COUNT_EVERY, counts(u64::from(tick) * 20));
             history.count(now_counts, now);
@@ -197,7 +199,7 @@ mod tests {
             }
         }
         assert_eq!(due[..4], [0, 15, 30, 45]);
-        let points: Vec<Point> = history.points().collect();
+        let points: Vec<HistoryPoint> = history.points().collect();
         assert_eq!((points.len(), added), (POINTS_MAX, 127));
         let (first, last) = (points[0], points[POINTS_MAX - 1]);
         assert_eq!(last.at.0 - first.at.0, 119 * 30_000);
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_history_that_begins_later_has_its_points_at_the_times_of_the_others() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut pace, start) = (Cadence::default(), Instant::now());
         let (mut old, mut new) = (History::default(), History::default());
         for tick in 0..60_u32 {
             let (now, wall) = (start + tick * COUNT_EVERY, Timestamp(i64::from(tick) * 2000));

@@ -62,7 +62,7 @@ impl Tail {
 
 /// A chunk that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenChunk {
     /// Its first offset.
     pub first: Offset,
     /// Number of records in it.
@@ -80,7 +80,7 @@ pub struct View {
     /// The last offset received.
     pub received: Option<Offset>,
     /// The last chunk received.
-    pub last_chunk: Option<Seen>,
+    pub last_chunk: Option<SeenChunk>,
     /// Time at which the oldest chunk that was received and is not durable was written.
     pub oldest: Option<Timestamp>,
     /// True if anything received is not durable yet.
@@ -323,7 +323,7 @@ impl Watch {
     }
 }
 
-fn last_of(tail: Tail, last_chunk: Option<Seen>) -> Option<Offset> {
+fn last_of(tail: Tail, last_chunk: Option<SeenChunk>) -> Option<Offset> {
     match tail {
         Tail::Empty => None,
         Tail::Offset(last) => Some(last),

@@ -1,9 +1,8 @@
-//! How far behind a reference is that another program owns: all that is known of it are the offsets
-//! that it stores.
+//! Lag of a reference that another program owns. Only the offsets that it stores are known.
 //!
 //! - A reference that has stored nothing has no lag: unknown, not 0.
-//! - One whose stored offset was dropped by the broker, because retention has passed it, keeps it here:
-//!   its owner is about to lose messages, or has lost them, and must not disappear.
+//! - When retention passes a stored offset, the broker drops the offset. It is kept here, since its owner is about to
+//!   lose messages, or has lost some, and must stay visible.
 //! - A stream that is gone takes its references' offsets with it.
 //!
 //! The stream's end counts the broker's own chunks too. [`Ends`] replaces it by the last message, as soon
@@ -24,11 +23,11 @@ pub enum Standing {
     Stored,
     /// Nothing.
     Nothing,
-    /// Nothing any more: retention has passed the offset.
+    /// No longer an offset: retention has passed it.
     Evicted,
 }
 
-/// A reference, by the broker's answers.
+/// State of a watched reference, made of the broker's answers.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     standing: Standing,
@@ -90,7 +89,7 @@ impl Watched {
         self.note();
     }
 
-    /// The first offset that its owner has not stored, if the broker has to be asked when it was written.
+    /// The first offset that its owner has not stored, if the time at which it was written has to be asked for.
     pub fn question(&self) -> Option<Offset> {
         self.is_positioned().then(|| self.watch.question(&self.view()))?
     }

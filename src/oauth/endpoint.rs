@@ -16,10 +16,8 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::options::TokenEndpoint;
 use super::token::{Token, TokenError};
+use crate::types::quote::Hidden;
 use crate::web::{self, Unanswered};
-
-/// Longest quotation of an answer.
-const QUOTE_CHARS_MAX: usize = 200;
 
 /// A new token. The caller sets the time limit.
 pub(super) async fn ask(endpoint: &TokenEndpoint) -> Result<Token, TokenError> {
@@ -84,12 +82,8 @@ fn login(endpoint: &TokenEndpoint) -> String {
 /// A quotation without the secret in any form in which it was sent.
 fn hidden(endpoint: &TokenEndpoint, text: &str) -> String {
     let (login, secret) = (login(endpoint), endpoint.client_secret.reveal());
-    // The longest first: a part that is replaced before would break it up.
-    let mut text = text.to_owned();
-    for form in [login.trim_end_matches('='), &encoded(secret), secret] {
-        text = text.replace(form, "***");
-    }
-    quote(&text)
+    let forms = [login.trim_end_matches('=').to_owned(), encoded(secret), secret.to_owned()];
+    Hidden::new(forms).quote(text)
 }
 
 fn redirected(endpoint: &TokenEndpoint, answer: &Parts) -> String {
@@ -156,16 +150,6 @@ fn remedy(status: StatusCode, error: Option<&str>) -> &'static str {
         (429 | 500.., _) => ". It is asked again",
         _ => "",
     }
-}
-
-/// One line, without control characters, cut off.
-fn quote(text: &str) -> String {
-    let mut line: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTE_CHARS_MAX).collect();
-    if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
-        line.push('…');
-    }
-    line.trim().to_owned()
 }
 
 #[cfg(test)]

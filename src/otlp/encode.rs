@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
@@ -14,11 +14,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::SpanData;
 use prost::Message;
+use serde_json::{Map, Value};
 
 use super::options::Options;
-
-/// Most characters of a collector's text that are shown.
-const QUOTE_CHARS_MAX: usize = 200;
 
 /// The attributes of this process.
 pub(super) fn resource(options: &Options) -> Resource {
@@ -59,10 +57,32 @@ impl Encoder {
 }
 
 /// Spans of an accepted request that the collector refused, with its reason.
-pub(super) fn refused(answer: &[u8]) -> Option<(u64, String)> {
-    let answer = ExportTraceServiceResponse::decode(answer).ok()?;
-    let partial = answer.partial_success?;
-    let spans = u64::try_from(partial.rejected_spans).ok().filter(|spans| *spans > 0)?;
-    let text = partial.error_message.chars().take(QUOTE_CHARS_MAX);
-    Some((spans, text.map(|c| if c.is_control() { ' ' } else { c }).collect()))
+///
+/// # Errors
+/// If this is no answer of a collector.
+pub(super) fn refused(answer: &[u8]) -> Result<Option<(u64, String)>, NoCollector> {
+    let partial = match ExportTraceServiceResponse::decode(answer) {
+        Ok(answer) => answer.partial_success.unwrap_or_default(),
+        Err(_) => in_json(answer).ok_or(NoCollector)?,
+    };
+    let spans = u64::try_from(partial.rejected_spans).ok().filter(|spans| *spans > 0);
+    Ok(spans.map(|spans| (spans, partial.error_message)))
+}
+
+/// The body of an answer is in neither form of OTLP.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoCollector;
+
+/// An answer in the form of OTLP for JSON, which some collectors write whatever they were asked in. Numbers of 64
+/// bits are texts there.
+fn in_json(answer: &[u8]) -> Option<ExportTracePartialSuccess> {
+    let mut answer: Map<String, Value> = serde_json::from_slice(answer).ok()?;
+    let partial = answer.remove("partialSuccess").unwrap_or_default();
+    if !answer.is_empty() {
+        return None;
+    }
+    let rejected = &partial["rejectedSpans"];
+    let rejected = rejected.as_i64().or_else(|| rejected.as_str()?.parse().ok());
+    let error_message = partial["errorMessage"].as_str().unwrap_or_default().to_owned();
+    Some(ExportTracePartialSuccess { rejected_spans: rejected.unwrap_or_default(), error_message })
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::filter::filter_fn;
 use super::END_MAX;
 use super::encode::{self, Encoder};
 use super::options::{Headers, Options, Sampling};
-use super::queue::Queue;
+use super::queue::{Pending, Queue};
 use super::send::{Sent, send};
 use crate::flow::backoff::Backoff;
 use crate::flow::trouble::Trouble;
@@ -34,6 +34,7 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 pub struct Exporter {
     url: String,
     headers: Arc<Mutex<Headers>>,
+    pending: Pending,
     end: watch::Sender<bool>,
     task: Mutex<Option<JoinHandle<()>>>,
     /// Ends no span once it is dropped.
@@ -43,7 +44,8 @@ pub struct Exporter {
 /// Starts the export, on the runtime that this is called on. The layer passes it the spans.
 pub fn start(options: &Options) -> Option<(SpanLayer, Exporter)> {
     let resource = encode::resource(options);
-    let (queue, spans) = Queue::new(options.limits.queue);
+    let pending = Pending::default();
+    let (queue, spans) = Queue::new(options.limits.queue, pending.clone());
     let provider = SdkTracerProvider::builder()
         .with_span_processor(queue)
         .with_sampler(sampler(options.sampling))
@@ -63,13 +65,15 @@ pub fn start(options: &Options) -> Option<(SpanLayer, Exporter)> {
         encoder: Encoder::new(&resource, options.gzip),
         options: options.clone(),
         headers: Arc::clone(&headers),
+        pending: pending.clone(),
         told,
         trouble: Trouble::default(),
     };
     exported::in_use();
     let task = Mutex::new(Some(tokio::spawn(sender.run(spans))));
     let url = options.url.clone();
-    Some((Box::new(layer), Exporter { url, headers, end, task, _provider: provider }))
+    let exporter = Exporter { url, headers, pending, end, task, _provider: provider };
+    Some((Box::new(layer), exporter))
 }
 
 fn sampler(sampling: Sampling) -> Sampler {
@@ -87,15 +91,23 @@ impl Exporter {
         headers.clone_into(&mut lock(&self.headers));
     }
 
-    /// Sends what waits, once, for at most [`END_MAX`]. The rest is dropped.
+    /// Sends what waits, once, for at most [`END_MAX`]. The rest is dropped, and counted.
     pub async fn finish(&self) {
         let Some(mut task) = lock(&self.task).take() else { return };
         self.end.send_replace(true);
-        if tokio::time::timeout(END_MAX, &mut task).await.is_err() {
+        let in_time = tokio::time::timeout(END_MAX, &mut task).await.is_ok();
+        if !in_time {
             task.abort();
+            // Until it has ended, it may count some of them.
+            drop(task.await);
+        }
+        let spans = self.pending.left();
+        self.pending.are(SpanResult::Failed, spans);
+        if !in_time {
             tracing::warn!(
                 collector = self.url,
                 timeout_ms = END_MAX.as_millis(),
+                spans,
                 "the last spans of traces are dropped: sending them to the OpenTelemetry collector timed out"
             );
         }
@@ -106,6 +118,7 @@ struct Sender {
     options: Options,
     encoder: Encoder,
     headers: Arc<Mutex<Headers>>,
+    pending: Pending,
     told: watch::Receiver<bool>,
     trouble: Trouble,
 }
@@ -185,8 +198,8 @@ impl Sender {
     fn accepted(&mut self, spans: u64, refused: Option<(u64, String)>) {
         let (refused, why) = refused.unwrap_or_default();
         let refused = refused.min(spans);
-        exported::count(SpanResult::Sent, spans - refused);
-        exported::count(SpanResult::Refused, refused);
+        self.pending.are(SpanResult::Sent, spans - refused);
+        self.pending.are(SpanResult::Refused, refused);
         if refused > 0 {
             return self.failed(&format!("it refuses spans ({why})"));
         }
@@ -198,7 +211,7 @@ impl Sender {
     }
 
     fn dropped(&mut self, spans: u64, what: &str) {
-        exported::count(SpanResult::Failed, spans);
+        self.pending.are(SpanResult::Failed, spans);
         self.failed(what);
     }
 

@@ -12,8 +12,9 @@ use hyper::http::response::Parts;
 use hyper::{Request, StatusCode};
 use url::Url;
 
-use super::encode;
+use super::encode::{self, NoCollector};
 use super::options::{Headers, Options};
+use crate::types::quote::Hidden;
 use crate::web::{self, Unanswered};
 
 /// Longest wait that a collector may ask for.
@@ -43,7 +44,7 @@ pub(super) async fn send(options: &Options, headers: &Headers, body: Bytes) -> S
     let limit = options.limits.timeout;
     let exchange = web::exchange(&url, &options.tls, request);
     match tokio::time::timeout(limit, exchange).await {
-        Ok(Ok((answer, body))) => read(&answer, &body),
+        Ok(Ok((answer, body))) => read(&answer, &body, headers),
         Ok(Err(error)) => {
             let what = match &error {
                 Unanswered::NotConnected(_) => {
@@ -80,10 +81,22 @@ fn request(
     builder.body(Full::new(body)).map_err(|error| error.to_string())
 }
 
-fn read(answer: &Parts, body: &[u8]) -> Sent {
+fn read(answer: &Parts, body: &[u8], headers: &Headers) -> Sent {
     let status = answer.status;
+    let hidden = || Hidden::new(headers.values().flat_map(Hidden::of_header));
     if status.is_success() {
-        return Sent::Accepted { refused: encode::refused(body) };
+        return match encode::refused(body) {
+            Ok(refused) => Sent::Accepted {
+                refused: refused.map(|(spans, why)| (spans, hidden().quote(&why))),
+            },
+            Err(NoCollector) => Sent::Never {
+                what: format!(
+                    "it answers {status}, but not as a collector does ({:?}): traces.endpoint is another web server, or \
+                     not its OTLP receiver for HTTP; its usual port is 4318",
+                    hidden().quote(&String::from_utf8_lossy(body))
+                ),
+            },
+        };
     }
     let what = format!("it answers {status}{}", remedy(status));
     match status.as_u16() {

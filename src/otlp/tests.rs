@@ -182,6 +182,55 @@ fn what_the_collector_refuses_is_counted_and_not_sent_again() {
     assert_eq!(counts_of, counts([3, 1, 4, 0]));
 }
 
+/// What is made of this answer.
+async fn answered(status: u16, body: &[u8]) -> send::Sent {
+    let (url, _received) = collector(vec![Answer::Status(status, "", body.to_vec())]).await;
+    let options = options(&url);
+    send::send(&options, &options.headers, "spans".into()).await
+}
+
+#[tokio::test]
+async fn only_an_answer_of_a_collector_says_that_spans_have_arrived() {
+    let refused = |spans: i64, why: &str| {
+        let partial =
+            ExportTracePartialSuccess { rejected_spans: spans, error_message: why.into() };
+        ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+    };
+    let is = |refused: Option<(u64, &str)>| send::Sent::Accepted {
+        refused: refused.map(|(spans, why)| (spans, why.to_owned())),
+    };
+    assert_eq!(answered(200, b"").await, is(None));
+    assert_eq!(answered(200, &refused(0, "slow down")).await, is(None));
+    assert_eq!(answered(202, b"{\"partialSuccess\":{}}").await, is(None));
+    // The value of the header is not shown, also where the words are cut off within it.
+    assert_eq!(answered(200, &refused(2, "no key hunter2")).await, is(Some((2, "no key ***"))));
+    let long = "x".repeat(197);
+    let (said, shown) = (format!("{long}hunter2"), format!("{long}***"));
+    assert_eq!(answered(200, &refused(2, &said)).await, is(Some((2, &shown))));
+    let json = b"{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"old\"}}";
+    assert_eq!(answered(200, json).await, is(Some((3, "old"))));
+    for page in ["<html>Log in, hunter2</html>", "OK", "{\"error\":\"unknown path\"}", "[]"] {
+        let send::Sent::Never { what } = answered(200, page.as_bytes()).await else {
+            panic!("{page}");
+        };
+        assert!(what.starts_with("it answers 200 OK, but not as a collector does"), "{what}");
+        assert!(what.contains("traces.endpoint") && !what.contains("hunter2"), "{what}");
+    }
+}
+
+#[test]
+fn what_another_web_server_takes_is_not_sent() {
+    let counts_of = counted(async {
+        let page = Answer::Status(200, "", b"<html></html>".to_vec());
+        let (url, mut received) = collector(vec![page]).await;
+        let (layer, exporter) = start(&options(&url)).unwrap();
+        operate(layer, 3).await;
+        received.recv().await.unwrap();
+        exporter.finish().await;
+    });
+    assert_eq!(counts_of, counts([0, 0, 3, 0]));
+}
+
 #[test]
 fn a_collector_that_hangs_costs_a_queue_and_a_limited_time_at_the_end() {
     let counts_of = counted(async {
@@ -202,8 +251,8 @@ fn a_collector_that_hangs_costs_a_queue_and_a_limited_time_at_the_end() {
         };
         ending.with_subscriber(subscriber).await;
     });
-    // The queue had room for 8.
-    assert_eq!(counts_of, counts([0, 0, 0, 992]));
+    // The queue had room for 8, and 4 were being sent.
+    assert_eq!(counts_of, counts([0, 0, 12, 992]));
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::broker::{
-    self, BrokerError, ConnectOptions, Connection, Creation, Frame, Missing, Prefer,
+    self, BrokerError, ConnectOptions, Connection, Creation, Missing, Prefer, PublishFrame,
 };
-use crate::sink::stream::{Limits, PublishError, Publisher};
+use crate::sink::stream::{PublishError, Publisher, TargetLimits};
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::commands::ResponseCode;
 
@@ -47,8 +47,8 @@ pub struct Republisher {
     target: Target,
     name: String,
     connection: Option<Connection>,
-    publisher: Option<broker::Publisher>,
-    frame: Option<Frame>,
+    publisher: Option<broker::StreamPublisher>,
+    frame: Option<PublishFrame>,
     /// True once the stream was found: if it is missing later, it was deleted.
     found: bool,
 }
@@ -91,7 +91,7 @@ impl Republisher {
         PublishError::Transient(format!("publishing to {}: there is no connection", self.name))
     }
 
-    fn publisher(&mut self) -> Result<&mut broker::Publisher, PublishError> {
+    fn publisher(&mut self) -> Result<&mut broker::StreamPublisher, PublishError> {
         match self.publisher {
             Some(ref mut publisher) => Ok(publisher),
             None => Err(self.nothing()),
@@ -178,11 +178,11 @@ impl Publisher for Republisher {
         stored.map_err(|error| self.explain(error))
     }
 
-    async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError> {
+    async fn declare(&mut self, name: &str) -> Result<(u64, TargetLimits), PublishError> {
         let connection = self.connection.as_ref().ok_or_else(|| self.nothing())?;
         let declared = connection.publisher(&self.target.stream, name).await;
         let publisher = declared.map_err(|error| self.explain(error))?;
-        let limits = Limits { message_bytes_max: publisher.message_bytes_max() };
+        let limits = TargetLimits { message_bytes_max: publisher.message_bytes_max() };
         self.publisher = Some(publisher);
         Ok((self.sequence(name).await?, limits))
     }

@@ -28,7 +28,8 @@ impl Format {
     }
 
     /// Bare bodies, each followed by a newline.
-    pub fn raw_lines() -> Format {
+    #[cfg(test)]
+    pub(crate) fn raw_lines() -> Format {
         Format::Raw { delimiter: b"\n".to_vec() }
     }
 

@@ -1,6 +1,6 @@
 //! A stream in memory, as a source for tests, with the abilities that a test chooses.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use super::{
 use crate::broker::{Admission, CreditQueue};
 use crate::flow::lag::Tail;
 use crate::flow::resume::{ChunkExtent, Evidence, Start};
+use crate::sync::lock;
 use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
@@ -146,8 +147,8 @@ fn chunk_of(messages: &[Vec<u8>], first: Offset, written: Timestamp) -> Bytes {
 }
 
 impl Shared {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

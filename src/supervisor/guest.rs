@@ -8,9 +8,7 @@ use std::time::Duration;
 use super::connect::connect_options;
 use crate::broker::{self, BrokerError, Pool};
 use crate::config::{BrokerConfig, Protocol};
-use crate::consumer::{Begin, OnBad, Spec};
-use crate::flow::resume::OnLost;
-use crate::flow::{commit, cutter};
+use crate::consumer::{Begin, Spec, Surroundings};
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::StreamSource;
 use crate::source::{Selection, Source};
@@ -21,9 +19,6 @@ const NAME: &str = "rillway-tail";
 
 /// Memory of one reader: received, and inflated.
 const MEMORY_BYTES: u64 = 64 << 20;
-
-/// Time between two records of the position, which are not kept: as good as never.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A broker whose streams are read, and what is wanted of them.
 #[derive(Clone)]
@@ -80,31 +75,13 @@ impl Guest {
     /// A reader of the stream, one of `of` that run at the same time: these share connections.
     pub fn spec(&self, stream: &StreamName, begin: Begin, of: usize) -> Spec {
         let memory_bytes = MEMORY_BYTES / u64::try_from(of.max(1)).unwrap_or(u64::MAX);
-        Spec {
-            name: NAME.into(),
-            stream: stream.clone(),
-            reference: NAME.into(),
-            filter: None,
-            transform: None,
-            begin,
-            upto: None,
-            // Whoever looks into a stream sees what there is, and reads in the log what there is not.
-            on_lost: OnLost::First,
-            on_bad: OnBad::Skip,
-            commit: commit::Policy { every_messages: u64::MAX, every: NEVER },
-            batch: cutter::Limits {
-                max_messages: 1000,
-                max_bytes: 1 << 20,
-                max_age: Duration::from_millis(50),
-            },
-            memory_bytes: memory_bytes.max(MEMORY_BYTES / 16),
-            wind_up_after: Duration::from_secs(1),
-            backoff_min: Duration::from_millis(200),
-            backoff_max: Duration::from_secs(10),
+        let memory_bytes = memory_bytes.max(MEMORY_BYTES / 16);
+        let surroundings = Surroundings {
             source: self.make(stream, of > 1),
             connect: connect_options(&self.broker, NAME),
             state_dir: PathBuf::new(),
-            keeps_state: false,
-        }
+            wind_up_after: Duration::from_secs(1),
+        };
+        Spec::of_reader(NAME, stream, begin, memory_bytes, surroundings)
     }
 }

@@ -15,7 +15,7 @@ use crate::admin::{
     CommitAnswer, CommitError, ConsumerView, HistoryView, Overview, PointView, Target, WatchView,
 };
 use crate::consumer::Status;
-use crate::flow::history::Point;
+use crate::flow::history::HistoryPoint;
 use crate::telemetry::{Heartbeats, State};
 use crate::types::{ConsumerName, Guarantee, Reference, StreamName, Timestamp};
 
@@ -161,7 +161,7 @@ fn view_of(shown: &Shown<'_>, status: &Status) -> ConsumerView {
     }
 }
 
-fn point_of(point: &Point, now: Timestamp) -> PointView {
+fn point_of(point: &HistoryPoint, now: Timestamp) -> PointView {
     let known = |value: Option<f32>| value.map(f64::from);
     PointView {
         age_seconds: point.at.seconds_until(now),

@@ -8,14 +8,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::set::Shared;
-use crate::flow::history::{COUNT_EVERY, Pace};
+use crate::flow::history::{COUNT_EVERY, Cadence};
 use crate::types::Timestamp;
 
 /// Starts it; it runs until it is aborted.
 pub(super) fn start(shared: &Arc<Shared>) -> AbortHandle {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let (mut ticks, mut pace) = (interval(COUNT_EVERY), Pace::default());
+        let (mut ticks, mut pace) = (interval(COUNT_EVERY), Cadence::default());
         // After a pause of the process, one count is as good as many.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

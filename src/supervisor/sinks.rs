@@ -16,7 +16,7 @@ use crate::sink::stream::{Destination, Publisher};
 use crate::source::Activation;
 use crate::telemetry::labels::DropReason;
 use crate::telemetry::names::Kind;
-use crate::telemetry::samples::{self, Definition, Metric};
+use crate::telemetry::samples::{self, Definition, MessageMetric};
 
 /// Functions that open the consumer's sink, and that inspect its position.
 pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
@@ -125,7 +125,7 @@ fn definition(metric: &MetricSettings, max_series: u32) -> Definition {
 }
 
 /// The metrics of one sink, in its order.
-struct Page(Vec<Arc<Metric>>);
+struct Page(Vec<Arc<MessageMetric>>);
 
 impl Recorder for Page {
     fn series(&self, metric: usize, labels: &[&str]) -> Option<usize> {

@@ -14,7 +14,7 @@ use super::labels::{
 };
 use super::names::{self, Metric};
 use super::page;
-use crate::types::{ConsumerKey, ConsumerName, Offset, StreamName};
+use crate::types::{ConsumerKey, ConsumerName, StreamName};
 
 /// The metric handles of one consumer (of one partition, for a super stream). Handles made twice
 /// with the same labels share their values, so counters continue after a restart.
@@ -221,11 +221,6 @@ impl LateGauge {
         if value.is_finite() {
             self.gauge.get_or_init(|| gauge(self.metric, &self.pairs)).set(value);
         }
-    }
-
-    /// Sets the value to an offset; exact up to 2^53, like all values in Prometheus.
-    pub fn set_offset(&self, offset: Offset) {
-        self.set_count(offset.0);
     }
 
     /// Sets the value to a count; exact up to 2^53.

@@ -37,7 +37,7 @@ pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LineFormat {
     /// Text for people.
     #[default]
     Text,
@@ -79,7 +79,11 @@ pub fn filter_from_env(otherwise: &str) -> String {
 /// levels for parts of the program. Does not read the environment.
 ///
 /// `traces` gets the spans of operations, and nothing of the log. Without it they are disabled.
-pub fn init(format: Format, filter: &str, traces: Option<SpanLayer>) -> Result<(), LoggingError> {
+pub fn init(
+    format: LineFormat,
+    filter: &str,
+    traces: Option<SpanLayer>,
+) -> Result<(), LoggingError> {
     let is_traced = traces.is_some();
     let directives = parse(filter, is_traced)?;
     let output = match is_journal() {

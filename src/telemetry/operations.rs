@@ -36,6 +36,14 @@ macro_rules! span {
     };
 }
 
+/// The same for an operation of a consumer, with the fields that say of which.
+macro_rules! consumer_span {
+    ($operations:expr, $parent:expr, $name:literal $(, $($fields:tt)*)?) => {{
+        let Operations { consumer, stream, reference } = $operations;
+        span!($parent, $name, %consumer, %stream, %reference $(, $($fields)*)?)
+    }};
+}
+
 /// A number as OpenTelemetry has it: its integers are signed, and what does not fit would become a text.
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -128,37 +136,23 @@ impl Operations {
 
     /// Connecting to the broker, and finding where to go on. `purpose`: `read`, `wait` or `store`.
     pub fn connect(&self, purpose: &'static str) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
-            ROOT,
-            "connect",
-            otel.kind = "client",
-            %consumer,
-            %stream,
-            %reference,
-            purpose,
-            node = Empty,
-        )
+        consumer_span!(self, ROOT, "connect", otel.kind = "client", purpose, node = Empty,)
     }
 
     /// Subscribing to the stream on a connection.
     pub fn subscribe(&self, within: &Operation, start: impl Display) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
+        consumer_span!(
+            self,
             within.0.id(),
             "subscribe",
             otel.kind = "client",
-            %consumer,
-            %stream,
-            %reference,
             %start,
         )
     }
 
     /// Taking the lock of the reference, opening the sink, and asking it for its position.
     pub fn open_sink(&self) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(ROOT, "open_sink", %consumer, %stream, %reference, sink = Empty, result = Empty)
+        consumer_span!(self, ROOT, "open_sink", sink = Empty, result = Empty)
     }
 
     /// Writing batches to the sink, retries included.
@@ -168,13 +162,10 @@ impl Operations {
         load: Load,
         (first, last): (Offset, Offset),
     ) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
+        consumer_span!(
+            self,
             ROOT,
             "write",
-            %consumer,
-            %stream,
-            %reference,
             sink,
             batches = number(load.batches as u64),
             records = number(load.records),
@@ -188,13 +179,10 @@ impl Operations {
 
     /// Making held batches durable, retries included.
     pub fn flush(&self, sink: &'static str, load: Load) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
+        consumer_span!(
+            self,
             ROOT,
             "flush",
-            %consumer,
-            %stream,
-            %reference,
             sink,
             batches = number(load.batches as u64),
             records = number(load.records),
@@ -206,14 +194,11 @@ impl Operations {
 
     /// Storing an offset on the broker, and reading it back.
     pub fn store_offset(&self, offset: Offset) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
+        consumer_span!(
+            self,
             ROOT,
             "store_offset",
             otel.kind = "client",
-            %consumer,
-            %stream,
-            %reference,
             offset = number(offset.0),
             held_offset = Empty,
         )
@@ -221,25 +206,20 @@ impl Operations {
 
     /// From the order to drain to the end of the consumer.
     pub fn drain(&self) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(ROOT, "drain", %consumer, %stream, %reference, result = Empty)
+        consumer_span!(self, ROOT, "drain", result = Empty)
     }
 
     /// Moving the position by order of an operator.
     pub fn seek(&self, to: impl Display) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(ROOT, "seek", %consumer, %stream, %reference, %to)
+        consumer_span!(self, ROOT, "seek", %to)
     }
 
     /// Replaying a range of messages.
     pub fn replay(&self, first: Offset, last: Offset) -> Operation {
-        let Operations { consumer, stream, reference } = self;
-        span!(
+        consumer_span!(
+            self,
             ROOT,
             "replay",
-            %consumer,
-            %stream,
-            %reference,
             first_offset = number(first.0),
             last_offset = number(last.0),
         )

@@ -48,11 +48,11 @@ pub struct Definition {
 #[derive(Default)]
 pub struct Registry {
     /// By name, consumer and stream.
-    metrics: Mutex<BTreeMap<(String, ConsumerKey), Arc<Metric>>>,
+    metrics: Mutex<BTreeMap<(String, ConsumerKey), Arc<MessageMetric>>>,
 }
 
 /// One metric of one consumer on one stream.
-pub struct Metric {
+pub struct MessageMetric {
     definition: Definition,
     consumer: ConsumerName,
     /// The stream label for the end of the other labels, used if the consumer has several streams.
@@ -88,14 +88,14 @@ impl Registry {
         definition: Definition,
         consumer: &ConsumerName,
         stream: &StreamName,
-    ) -> Arc<Metric> {
+    ) -> Arc<MessageMetric> {
         let key = ConsumerKey { consumer: consumer.clone(), stream: stream.clone() };
         let key = (definition.name.clone(), key);
         let mut metrics = lock(&self.metrics);
         if let Some(there) = metrics.get(&key).filter(|there| there.definition == definition) {
             return Arc::clone(there);
         }
-        let metric = Arc::new(Metric::new(definition, &key.1));
+        let metric = Arc::new(MessageMetric::new(definition, &key.1));
         metrics.insert(key, Arc::clone(&metric));
         metric
     }
@@ -161,8 +161,8 @@ fn escape(page: &mut String, text: &str, quotes: bool) {
     }
 }
 
-impl Metric {
-    fn new(definition: Definition, key: &ConsumerKey) -> Metric {
+impl MessageMetric {
+    fn new(definition: Definition, key: &ConsumerKey) -> MessageMetric {
         let (consumer, stream) = (key.consumer.as_str(), key.stream.as_str());
         let dropped = DropReason::ALL.iter().map(|reason| {
             let pairs = [
@@ -181,7 +181,7 @@ impl Metric {
         let mut stream_label = format!(",{label}=\"");
         escape(&mut stream_label, stream, true);
         stream_label.push('"');
-        Metric {
+        MessageMetric {
             dropped: dropped.collect(),
             consumer: key.consumer.clone(),
             stream_label,
@@ -191,7 +191,7 @@ impl Metric {
     }
 
     /// True if it is the same metric of the same consumer, on any stream.
-    fn is_beside(&self, other: &Metric) -> bool {
+    fn is_beside(&self, other: &MessageMetric) -> bool {
         self.definition.name == other.definition.name && self.consumer == other.consumer
     }
 
@@ -296,7 +296,7 @@ impl Metric {
 mod tests {
     use super::*;
 
-    fn metric(registry: &Registry, name: &str, kind: Kind, consumer: &str) -> Arc<Metric> {
+    fn metric(registry: &Registry, name: &str, kind: Kind, consumer: &str) -> Arc<MessageMetric> {
         let definition = Definition {
             name: name.to_owned(),
             kind,
@@ -378,7 +378,8 @@ sizes_count{consumer="a"} 4
             };
             registry.metric(definition, &"a".into(), &stream.into())
         };
-        let add = |metric: &Metric, value: f64| metric.add(metric.series(&["x"]).unwrap(), value);
+        let add =
+            |metric: &MessageMetric, value: f64| metric.add(metric.series(&["x"]).unwrap(), value);
         add(&of("one", &["region"]), 1.0);
         let alone = "# TYPE orders_total counter\norders_total{consumer=\"a\",region=\"x\"} 1\n";
         assert_eq!(page(&registry), alone, "one stream: the labels are what they are without");

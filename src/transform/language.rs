@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jaq_core::load::{self, Arena, File, Loader, parse};
-use jaq_core::{Compiler, Ctx, DataT, Exn, Filter, Lut, Vars, compile, data::HasLut};
+use jaq_core::{Compiler, Ctx, Exn, Filter, Vars, compile};
 
 use super::budget::{self, Limit};
 use super::glimpse::Undecided;
+use super::jq::{Counted, Jq};
 use super::needs;
 use super::read::{Wanted, read};
 use super::simple::Simple;
@@ -17,26 +18,6 @@ use super::{
     BODY_BYTES_MAX, Failure, Input, MESSAGE, NoProgram, PROGRAM_BYTES_MAX, RESULT_BYTES_MAX,
     natives,
 };
-
-/// The kind of data that the interpreter works on.
-pub(super) struct Jq;
-
-impl DataT for Jq {
-    type V<'a> = Value;
-    type Data<'a> = Counted<'a>;
-}
-
-/// The table of terms, which counts how often it is asked for: once for each term that is evaluated.
-#[derive(Clone, Copy)]
-pub(super) struct Counted<'a>(&'a Lut<Jq>);
-
-impl<'a> HasLut<'a, Jq> for Counted<'a> {
-    #[inline]
-    fn lut(&self) -> &'a Lut<Jq> {
-        budget::step();
-        self.0
-    }
-}
 
 pub(super) struct Compiled {
     filter: Filter<Jq>,

@@ -26,6 +26,8 @@ mod functions;
 #[cfg(feature = "transform")]
 mod glimpse;
 #[cfg(feature = "transform")]
+mod jq;
+#[cfg(feature = "transform")]
 mod language;
 #[cfg(feature = "transform")]
 mod natives;

@@ -8,7 +8,7 @@ use jaq_std::ValT as _;
 
 use super::access::{Failed, indices};
 use super::budget::{is_spent, step, take};
-use super::language::Jq;
+use super::jq::Jq;
 use super::number::Number;
 use super::value::Value;
 use super::{read, regexes, times, write};

@@ -78,6 +78,10 @@ impl<'s> Search<'s> {
             }
             // Between the bytes of a character only an empty match could begin, and that is none.
             if may_begin && self.text.is_char_boundary(at) {
+                // What it takes to begin, with all places of groups.
+                if !take(1 + self.here.len() as u64 / 8) {
+                    return Err(Spent);
+                }
                 self.here.fill(NONE);
                 follow(
                     self.nfa,

@@ -15,7 +15,7 @@ use regex_automata::util::syntax;
 
 use super::access::Failed;
 use super::budget::{is_spent, message, take};
-use super::language::Jq;
+use super::jq::Jq;
 use super::pike::{Groups, Search};
 use super::value::{Entries, Value};
 
@@ -361,6 +361,21 @@ mod tests {
 
     fn all(expression: &Expression, text: &str, fast_steps: usize) -> Vec<Groups> {
         Matches { fast_steps, ..Matches::new(expression, text) }.collect()
+    }
+
+    /// Where each byte may begin a match, the places of all groups are cleared there.
+    #[test]
+    fn groups_count_at_each_byte() {
+        let text = "x".repeat(1_000);
+        for (groups, is_enough) in [(7, true), (7_000, false)] {
+            super::super::budget::start(0);
+            let (_, expression) = compiled(&format!("(?m:^){}", "()".repeat(groups)), "").unwrap();
+            super::super::budget::start(0);
+            // A mebibyte is left: the memory of a search, and little more.
+            assert!(take(super::super::budget::BASE_BYTES - (1 << 20)));
+            let found = Search::new(&expression.nfa, &text).and_then(|mut search| search.find(1));
+            assert_eq!(found.is_ok(), is_enough, "{groups} groups");
+        }
     }
 
     /// Whichever search finds them, the matches are those of the `regex` crate.

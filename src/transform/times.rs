@@ -8,7 +8,7 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 
 use super::access::Failed;
-use super::language::Jq;
+use super::jq::Jq;
 use super::number::Number;
 use super::value::Value;
 

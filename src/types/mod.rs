@@ -6,6 +6,7 @@
 pub mod bearer;
 pub mod column;
 pub mod file_name;
+pub mod quote;
 pub mod table_name;
 pub mod upsert;
 

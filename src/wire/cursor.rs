@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::error::{Problem, WireError};
+use super::error::{WireError, WireProblem};
 
 /// Longest string, in bytes, that fits behind an `i16` length.
 pub const STRING_MAX: usize = i16::MAX as usize;
@@ -54,7 +54,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// An error at the current position.
-    pub fn error(&self, problem: Problem) -> WireError {
+    pub fn error(&self, problem: WireProblem) -> WireError {
         WireError::new(self.structure, self.position, problem)
     }
 
@@ -78,9 +78,9 @@ impl<'a> Cursor<'a> {
     /// The next `length` bytes, unchanged.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
         let rest = self.remaining();
-        let taken = rest
-            .get(..length)
-            .ok_or_else(|| self.error(Problem::Truncated { wanted: length, left: rest.len() }))?;
+        let taken = rest.get(..length).ok_or_else(|| {
+            self.error(WireProblem::Truncated { wanted: length, left: rest.len() })
+        })?;
         self.position += length;
         Ok(taken)
     }
@@ -88,7 +88,7 @@ impl<'a> Cursor<'a> {
     /// A string; null is an error.
     pub fn string(&mut self) -> Result<&'a str, WireError> {
         let start = self.clone();
-        self.nullable_string()?.ok_or_else(|| start.error(Problem::Null))
+        self.nullable_string()?.ok_or_else(|| start.error(WireProblem::Null))
     }
 
     /// A string; `None` if it is null.
@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
             None => Ok(None),
             Some(text) => match std::str::from_utf8(text) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => Err(start.error(Problem::NotUtf8)),
+                Err(_) => Err(start.error(WireProblem::NotUtf8)),
             },
         }
     }
@@ -127,13 +127,13 @@ impl<'a> Cursor<'a> {
         let count = match self.i32()? {
             -1 => 0,
             count => {
-                u32::try_from(count).map_err(|_| start.error(Problem::NegativeLength(count)))?
+                u32::try_from(count).map_err(|_| start.error(WireProblem::NegativeLength(count)))?
             }
         };
         let left = self.remaining().len();
         let fits = left / item_min.max(1);
         if count as usize > fits {
-            return Err(start.error(Problem::CountTooLarge { count, left }));
+            return Err(start.error(WireProblem::CountTooLarge { count, left }));
         }
         (0..count).map(|_| item(self)).collect()
     }
@@ -154,7 +154,7 @@ impl<'a> Cursor<'a> {
         match usize::try_from(length) {
             Ok(length) => after.take(length).map(Some),
             Err(_) if length == -1 => Ok(None),
-            Err(_) => Err(self.error(Problem::NegativeLength(length))),
+            Err(_) => Err(self.error(WireProblem::NegativeLength(length))),
         }
     }
 
@@ -167,7 +167,7 @@ impl<'a> Cursor<'a> {
             }
             None => {
                 let left = self.remaining().len();
-                Err(self.error(Problem::Truncated { wanted: N, left }))
+                Err(self.error(WireProblem::Truncated { wanted: N, left }))
             }
         }
     }
@@ -232,7 +232,7 @@ impl PutExt for BytesMut {
 }
 
 fn too_long(out: &BytesMut, what: &'static str, length: usize, limit: usize) -> WireError {
-    WireError::new("outgoing frame", out.len(), Problem::TooLong { what, length, limit })
+    WireError::new("outgoing frame", out.len(), WireProblem::TooLong { what, length, limit })
 }
 
 #[cfg(test)]

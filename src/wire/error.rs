@@ -14,19 +14,19 @@ pub struct WireError {
     /// Byte within the structure, counted from 0.
     pub position: usize,
     /// The problem at that byte.
-    pub problem: Problem,
+    pub problem: WireProblem,
 }
 
 impl WireError {
     /// A problem at a position.
-    pub fn new(structure: &'static str, position: usize, problem: Problem) -> Self {
+    pub fn new(structure: &'static str, position: usize, problem: WireProblem) -> Self {
         Self { structure, position, problem }
     }
 }
 
 /// Kind of problem.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Problem {
+pub enum WireProblem {
     /// The bytes end too early.
     #[error("{wanted} more bytes needed, {left} left")]
     Truncated {

@@ -7,8 +7,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::commands::keys;
-use super::error::{Problem, WireError};
+use super::error::{WireError, WireProblem};
+use super::keys;
 
 /// Bytes of a frame's size field; the stated size does not include them.
 pub const SIZE_BYTES: usize = 4;
@@ -110,13 +110,6 @@ pub fn peek(buf: &[u8]) -> Option<Peek> {
     })
 }
 
-/// Bytes of the current frame, including its size field; `None` until its first 8 bytes are there.
-/// Call [`split_frame`] first: it refuses a size over the limit.
-pub fn frame_size_hint(buf: &[u8]) -> Option<usize> {
-    let head = Head::read(buf)?;
-    (head.size as usize).checked_add(SIZE_BYTES)
-}
-
 /// Takes one frame off the front of the buffer; `None` if it has not arrived completely.
 ///
 /// The frame shares memory with the buffer: it keeps the whole allocation alive. An error is final:
@@ -140,10 +133,10 @@ pub fn split_frame(buf: &mut BytesMut, limits: &FrameLimits) -> Result<Option<Fr
 
 fn check_size(size: u32, limit: u32) -> Result<(), WireError> {
     if (size as usize) < HEAD_BYTES - SIZE_BYTES {
-        return Err(WireError::new(FRAME, 0, Problem::FrameTooSmall(size)));
+        return Err(WireError::new(FRAME, 0, WireProblem::FrameTooSmall(size)));
     }
     if size > limit {
-        return Err(WireError::new(FRAME, 0, Problem::FrameTooLarge { size, limit }));
+        return Err(WireError::new(FRAME, 0, WireProblem::FrameTooLarge { size, limit }));
     }
     Ok(())
 }
@@ -189,7 +182,7 @@ pub fn write_frame(
         let length = out.len() - start - SIZE_BYTES;
         u32::try_from(length).map_err(|_| {
             let limit = u32::MAX as usize;
-            WireError::new(FRAME, 0, Problem::TooLong { what: "frame", length, limit })
+            WireError::new(FRAME, 0, WireProblem::TooLong { what: "frame", length, limit })
         })
     });
     match written {

@@ -1,5 +1,5 @@
-//! A peer that violates AMQP 0.9.1 in the middle of its messages: the connection is given up with a reason,
-//! and the next one brings every message once.
+//! A peer violates AMQP 0.9.1 in the middle of its messages. The connection is given up with a reason in the log, and
+//! the next connection delivers every message once.
 
 use super::{SOON, consumer, into_file};
 use crate::common::daemon::Home;
@@ -11,7 +11,7 @@ fn bodies() -> Vec<Vec<u8>> {
     (0..MESSAGES).map(|i| i.to_string().into_bytes()).collect()
 }
 
-/// What comes after one good message, and words of the reason.
+/// Violations: a name, the bytes that follow one good message, and a part of the logged reason.
 fn violations() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let mut endless = frame_of(3, b"x");
     endless[3..7].copy_from_slice(&u32::MAX.to_be_bytes());
@@ -69,7 +69,7 @@ async fn amqp_gives_up_a_peer_that_violates_the_protocol() {
     }
 }
 
-/// An offset that came before, and one that is left out: neither is taken in silence.
+/// Neither an offset that was delivered before nor an offset that is left out is accepted silently.
 #[tokio::test]
 async fn amqp_takes_no_offset_twice_and_passes_over_none() {
     let twice = [message(1, 0, b"0"), message(2, 1, b"1"), message(3, 1, b"1")].concat();

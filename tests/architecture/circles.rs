@@ -1,18 +1,26 @@
 //! Do the files of a module use each other one way only?
 //!
 //! The module's own `mod.rs` counts as one of them: a file that it uses must not use its definitions. A
-//! name that it only re-exports (`pub use self::file::Name`) counts as a use of that file.
+//! name that it only re-exports (`pub use self::file::Name`) counts as a use of that file. In the modules that are
+//! not in the first list, only `mod.rs` and a file of it may use each other.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Modules whose files use each other one way only.
+/// Modules whose files use each other one way only, `mod.rs` included.
 const WITHOUT_CIRCLES: &[&str] = &[
     "admin",
     "broker",
+    "cli/cases",
+    "cli/check",
+    "cli/print",
+    "cli/run",
+    "cli/tail",
+    "cli/verify",
     "config",
     "files",
+    "flow",
     "oauth",
     "republish",
     "settings",
@@ -30,6 +38,14 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "sink/stream",
     "supervisor",
     "telemetry",
+    "types",
+];
+
+/// Modules with a circle among their files, and why it stays.
+const WITH_A_CIRCLE: &[(&str, &str)] = &[
+    ("audit", "the queues hold what `merge` defines, and `merge` collects the queues' pairs"),
+    ("consumer/brain", "one state machine, whose parts each have a file"),
+    ("sink", "a declaration is given what two sinks ask for: `Recorder` and `Publisher`"),
 ];
 
 /// The name of `mod.rs` among the files of a module.
@@ -116,16 +132,10 @@ fn circle(mut files: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTr
 
 #[test]
 fn files_of_a_module_do_not_use_each_other_in_circles() {
-    let mut sources: Sources = files_below("src", "rs")
-        .into_iter()
-        .map(|file| (module_of(&file), std::fs::read_to_string(&file).unwrap()))
-        .collect();
-    let tests = test_modules(&sources);
-    sources.retain(|(module, _)| !(1..=module.len()).any(|n| tests.contains(&module[..n])));
+    let sources = sources();
     let mut wrong = Vec::new();
     for path in WITHOUT_CIRCLES {
-        let top: Vec<String> = path.split('/').map(str::to_owned).collect();
-        let found = arrows(&top, &sources);
+        let found = arrows(&parts(path), &sources);
         assert!(!found.is_empty(), "{path}: nothing was read");
         let circle = circle(found);
         if !circle.is_empty() {
@@ -133,6 +143,46 @@ fn files_of_a_module_do_not_use_each_other_in_circles() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_listed_modules_have_circles_besides_their_mod_rs() {
+    let sources = sources();
+    let mut modules: BTreeSet<Vec<String>> = BTreeSet::new();
+    for (module, _) in &sources {
+        modules.extend((1..module.len()).map(|depth| module[..depth].to_vec()));
+    }
+    assert!(modules.len() > 30, "only {} modules were read", modules.len());
+    let mut with_a_circle = Vec::new();
+    for top in &modules {
+        let mut found = arrows(top, &sources);
+        found.remove(TOP);
+        for used in found.values_mut() {
+            used.remove(TOP);
+        }
+        let circle = circle(found);
+        if !circle.is_empty() {
+            with_a_circle.push((top.join("/"), circle));
+        }
+    }
+    let names: Vec<&str> = with_a_circle.iter().map(|(name, _)| name.as_str()).collect();
+    let expected: Vec<&str> = WITH_A_CIRCLE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, expected, "{with_a_circle:?}");
+}
+
+fn parts(path: &str) -> Vec<String> {
+    path.split('/').map(str::to_owned).collect()
+}
+
+/// All sources but those of tests.
+fn sources() -> Sources {
+    let mut sources: Sources = files_below("src", "rs")
+        .into_iter()
+        .map(|file| (module_of(&file), std::fs::read_to_string(&file).unwrap()))
+        .collect();
+    let tests = test_modules(&sources);
+    sources.retain(|(module, _)| !(1..=module.len()).any(|n| tests.contains(&module[..n])));
+    sources
 }
 
 #[test]

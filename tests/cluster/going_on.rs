@@ -1,5 +1,5 @@
-//! The node that is read from goes away: consumers over AMQP 0.9.1 go on at another one, and so does the
-//! active one of two daemons. Nothing is lost, and nothing is repeated where the sink can.
+//! The node that consumers read from is killed or frozen. Consumers over AMQP 0.9.1 continue at another node, and so
+//! does a consumer that is active in one of two daemons. Nothing is lost, and exactly-once sinks repeat nothing.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const FILES: &str = "file";
 
 const ROWS: &str = "sqlite";
 
-/// Waits until every consumer of these names has a message of now, in one of the daemons.
+/// Waits until each of these consumers has, in one of the daemons, a message that was published after this call.
 async fn go_on(daemons: &[&Daemon], names: &[&str], load: &SteadyLoad) {
     let before = load.confirmed();
     eventually("the stream takes messages", LONG, || async {
@@ -65,8 +65,8 @@ pub(super) async fn over_amqp(cluster: &Cluster) {
             go_on(&[&daemon], &[FILES, ROWS], &load).await;
             cluster.nodes[node].start().await;
         } else {
-            // Where the node led the stream, or the streams' coordinator, no other one serves it until the
-            // thaw: the broker does not replace a frozen leader.
+            // If the node led the stream, or the coordinator of all streams, no other node serves the stream before
+            // the thaw: the broker does not replace a frozen leader.
             let silent = format!("broker localhost:{}: it sent nothing", ports[node]);
             eventually("its silence is noticed", LONG, || async {
                 home.log().contains(&silent).then_some(())
@@ -116,7 +116,7 @@ pub(super) async fn as_single_active(cluster: &Cluster) {
     cluster.nodes[node].start().await;
     let members = cluster.until_whole(&stream).await;
 
-    // The leader, where the broker keeps the group too.
+    // Kill the leader, which also holds the state of the consumers' group.
     let leader = members.leader.expect("a whole stream has a leader");
     cluster.nodes[leader].kill().await;
     go_on(&[&first, &second], &[ROWS], &load).await;

@@ -95,6 +95,29 @@ impl Drop for Web {
     }
 }
 
+/// The server's side of TLS, under this certificate and key; with `ours`, only for clients with a certificate signed
+/// by that one.
+pub(crate) fn acceptor(
+    (certificate, key): (CertificateDer<'static>, Vec<u8>),
+    ours: Option<CertificateDer<'static>>,
+) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match ours {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(authority).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key).into();
+    TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
+}
+
 impl Web {
     /// A server on its own port.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Web {
@@ -117,22 +140,7 @@ impl Web {
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Web {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = match ours {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.add(authority).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key).into();
-        let config = builder.with_single_cert(vec![certificate], key).unwrap();
-        Web::with(listener, Some(TlsAcceptor::from(Arc::new(config))), script)
+        Web::with(listener, Some(acceptor((certificate, key), ours)), script)
     }
 
     fn with(

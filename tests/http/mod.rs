@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rillway::flow::batch::Batch;
 use rillway::sink::conformance::{self, Medium, Owners, STREAM, batch};
-use rillway::sink::http::{BodyFormat, HttpOptions, HttpSink, HttpTls, Method};
+use rillway::sink::http::{BodyFormat, HttpOptions, HttpSink, HttpTls, RequestMethod};
 use rillway::sink::{Durability, Sink, SinkError};
 use rillway::types::{Secret, StreamName};
 use tokio::sync::Semaphore;
@@ -35,7 +35,7 @@ const NOT_ASKED: [&str; 7] = [
 fn options(web: &Web) -> HttpOptions {
     HttpOptions {
         url: Secret::new(web.url()),
-        method: Method::Post,
+        method: RequestMethod::Post,
         format: BodyFormat::Json,
         gzip: false,
         headers: Vec::new(),
@@ -222,7 +222,7 @@ async fn a_request_says_what_it_carries() {
     let mut options = options(&web);
     options.url = Secret::new(format!("{}?tenant=7", web.url()));
     options.headers = vec![("X-Team".to_owned(), Secret::new("logistics"))];
-    options.method = Method::Put;
+    options.method = RequestMethod::Put;
     let mut sink = open(options).await;
     write(&mut sink, batch(498..502)).await.unwrap();
     let seen = web.seen();

@@ -1,13 +1,16 @@
 //! Content of an archive, read without Rillway: the objects are fetched, and DuckDB reads them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::common::daemon::Home;
+use crate::common::s3::S3;
 use crate::common::skip::Unavailable;
-use crate::common::{duckdb, s3};
+use crate::common::{duckdb, eventually, s3};
 
 /// The objects in the bucket below a prefix: their keys, in order, and their bytes.
 pub(crate) async fn objects(port: u16, prefix: &str) -> Vec<(String, Vec<u8>)> {
@@ -38,6 +41,23 @@ pub(crate) async fn fetch(port: u16, prefix: &str, into: &Path) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
+}
+
+/// Lets a daemon write all `total` messages, and stops it. Returns the folder of the archive, which is `place` in
+/// the daemon's home, or in a store.
+pub(crate) async fn finished(home: &Home, total: u64, place: &str, store: Option<&S3>) -> PathBuf {
+    let daemon = home.start();
+    eventually("everything is durable", Duration::from_secs(90), || async {
+        let consumer = daemon.consumer("archiver").await?;
+        assert!(consumer["state"] != "halted", "{consumer}");
+        (consumer["durable_offset"].as_u64()? + 1 >= total && consumer["lag_messages"] == 0)
+            .then_some(())
+    })
+    .await;
+    daemon.terminate().await;
+    let Some(store) = store else { return home.path(place) };
+    fetch(store.port, place, &home.path("fetched")).await;
+    home.path("fetched").join(place)
 }
 
 /// All files below a folder.

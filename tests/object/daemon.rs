@@ -190,22 +190,8 @@ async fn killed(in_cloud: bool) -> Result<(), Unavailable> {
         }
     }
     let total = load.stop().await;
-    let daemon = home.start();
-    eventually("everything is durable", LONG, || async {
-        let consumer = daemon.consumer("archiver").await?;
-        assert!(consumer["state"] != "halted", "{consumer}");
-        (consumer["durable_offset"].as_u64()? + 1 >= total && consumer["lag_messages"] == 0)
-            .then_some(())
-    })
-    .await;
-    daemon.terminate().await;
-    let table = match &server {
-        Some(server) => {
-            archive::fetch(server.port, "archive", &home.path("fetched")).await;
-            home.path("fetched/archive").join(&stream)
-        }
-        None => home.path("archive").join(&stream),
-    };
+    let archive = archive::finished(&home, total, "archive", server.as_ref()).await;
+    let table = archive.join(&stream);
     archive::assert_exact(&table, total)
 }
 

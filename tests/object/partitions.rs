@@ -193,22 +193,7 @@ async fn killed(in_cloud: bool) -> Result<(), Unavailable> {
     }
     let total = load.stop().await;
     home.configure(&format!("uri = \"{}\"", broker.uri()), &of(kills));
-    let daemon = home.start();
-    eventually("everything is durable", LONG, || async {
-        let consumer = daemon.consumer("archiver").await?;
-        assert!(consumer["state"] != "halted", "{consumer}");
-        (consumer["durable_offset"].as_u64()? + 1 >= total && consumer["lag_messages"] == 0)
-            .then_some(())
-    })
-    .await;
-    daemon.terminate().await;
-    let table = match &server {
-        Some(server) => {
-            archive::fetch(server.port, "parts", &home.path("fetched")).await;
-            home.path("fetched/parts")
-        }
-        None => home.path("parts"),
-    };
+    let table = archive::finished(&home, total, "parts", server.as_ref()).await;
     let staged = table.join("_rillway").join(&stream).join("staged");
     assert_eq!(archive::files(&staged), Vec::<std::path::PathBuf>::new(), "something is left");
     assert_exact(&table.join(&stream), total)

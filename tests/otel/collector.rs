@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rcgen::{CertifiedKey, KeyPair};
+
 use crate::common::python;
 use crate::common::skip::Unavailable;
+use crate::common::web::acceptor;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -102,6 +105,27 @@ impl Collector {
     /// Where it receives OTLP over HTTP.
     pub(super) fn endpoint(&self) -> String {
         format!("http://{}", self.http)
+    }
+
+    /// The same behind a server that ends TLS, with a certificate for localhost: it forwards to the collector, which
+    /// cannot do so itself.
+    pub(super) async fn behind_tls(&self, certified: &CertifiedKey<KeyPair>) -> String {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let identity = (certified.cert.der().clone(), certified.signing_key.serialize_der());
+        let (tls, http) = (acceptor(identity, None), self.http);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    // Some of the handshakes are to fail.
+                    let Ok(mut near) = tls.accept(stream).await else { return };
+                    let mut far = tokio::net::TcpStream::connect(http).await.unwrap();
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+                });
+            }
+        });
+        format!("https://localhost:{port}")
     }
 
     fn said(&self) -> String {

@@ -6,6 +6,8 @@ mod collector;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use rcgen::{CertifiedKey, KeyPair};
+
 use self::collector::{Collector, Span};
 use crate::common::daemon::Home;
 use crate::common::load::body;
@@ -48,8 +50,27 @@ async fn every_operation_arrives() -> Result<(), Unavailable> {
     };
     run(&["reload"]);
     run(&["seek", "rows", "--to", "offset:40"]);
-    let into = "{ type = \"file\", dir = \"again\" }";
-    run(&["replay", "rows", "--from", "offset:10", "--to", "offset:19", "--quiet", "--sink", into]);
+    // The replay's own traces arrive over TLS. Of whoever cannot be trusted, it is told which key is about that.
+    let replay = |endpoint: &str, ca: &CertifiedKey<KeyPair>, into: &str| {
+        std::fs::write(home.path("ca.pem"), ca.cert.pem()).unwrap();
+        let range = ["replay", "rows", "--from", "offset:10", "--to", "offset:19"];
+        let mut command = home.command(&range);
+        command.args(["--quiet", "--sink", into]);
+        command
+            .env("RILLWAY__TRACES__ENDPOINT", endpoint)
+            .env("RILLWAY__TRACES__TLS__CA", "ca.pem");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let certified = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (own, other) = (certified(), certified());
+    let secured = collector.behind_tls(&own).await;
+    let said = replay(&secured, &own, "{ type = \"file\", dir = \"again\" }");
+    assert!(!said.contains("cannot be sent"), "{said}");
+    let said = replay(&secured, &other, "{ type = \"null\" }");
+    assert!(said.contains("TLS handshake") && said.contains("traces.tls.ca"), "{said}");
     daemon.until_durable("rows", MESSAGES - 1).await;
     let sent = eventually("spans are counted as sent", LONG, || async {
         daemon.metric("rillway_trace_spans_total", &["sent"]).await.filter(|sent| *sent > 0.0)

@@ -1,4 +1,4 @@
-//! Moves that are refused: nothing is moved then, and whoever runs goes on.
+//! Moves that are refused: no position changes, and consumers that run continue.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-/// The daemon says that it runs the consumer; without its admin server, the lock does.
+/// A consumer that runs is told by the daemon's admin server, or by the lock if there is no admin server.
 async fn while_it_runs(kind: Kind) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let bench = Bench::new(broker, kind).await?;
@@ -53,13 +53,13 @@ async fn what_the_stream_does_not_have(version: Version) -> Result<(), Unavailab
     let bench = Bench::new(broker, Kind::File).await?;
     let empty = bench.shown();
     assert_eq!(empty["stream_first_offset"], json!(null), "{empty}");
-    // RabbitMQ 3.10 does not tell an empty stream from one that is slow to answer.
+    // On RabbitMQ 3.10, an empty stream cannot be told from a broker that is slow to answer.
     let tells = version != Version::V3_10;
     assert_eq!(empty["lag_messages"].as_u64(), tells.then_some(0), "{empty}");
     let told = refusal(&bench.offsets(&["set", "c", "--to", "offset:5"]), 69);
     assert!(told.contains("is empty"), "{told}");
     for to in ["next", "offset:0"].into_iter().chain(tells.then_some("first")) {
-        // There, it is not known what would be skipped.
+        // On 3.10 it is not known what would be skipped.
         let moved = bench.set(&["--to", to, "--yes"]);
         assert_eq!(moved["to_offset"], 0, "{moved}");
     }
@@ -86,7 +86,7 @@ async fn what_the_stream_does_not_have_on_rabbitmq_4_3() {
     or_skip!(what_the_stream_does_not_have(Version::V4_3).await);
 }
 
-/// One position of a file that cannot be had: none is moved.
+/// If one position in a file is impossible, none is moved.
 async fn an_import_as_a_whole() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "import").await;
@@ -127,7 +127,7 @@ async fn an_import_is_refused_as_a_whole() {
     or_skip!(an_import_as_a_whole().await);
 }
 
-/// Where the broker chooses one of several daemons, the move is made by whoever it makes the active one.
+/// With `single_active`, the daemon that the broker makes active makes the move.
 async fn while_another_is_active() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let bench = Bench::by(broker, &broker.uri(), Kind::Stdout, "single_active = true").await?;

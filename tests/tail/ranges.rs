@@ -1,4 +1,5 @@
-//! Ranges, to the message, on each protocol and the oldest and the newest version.
+//! Ranges of `rillway tail`, exact to the message, over both protocols, on the oldest and the newest version of
+//! RabbitMQ.
 
 use super::*;
 use crate::common::rstream::{Compression, Outgoing, Rstream};
@@ -14,7 +15,7 @@ fn body(nth: u64) -> String {
     )
 }
 
-/// Three chunks of ten messages each, of which each is one compressed batch: the bounds of the chunks are
+/// Publishes three chunks of ten messages. Each chunk is one compressed batch, so its first and last offset are
 /// known.
 async fn compressed(broker: &Broker) -> Result<String, Unavailable> {
     let rstream = Rstream::at(broker).await?;
@@ -62,7 +63,7 @@ async fn over_the_stream_protocol(version: Version) -> Result<(), Unavailable> {
     exact(&broker.uri(), &stream, 30).await;
     let last = tail(&broker.uri(), &stream, &["--from", "last", "--until", "end", "--json"]).await;
     assert_eq!(last.offsets(), (20..30).collect::<Vec<_>>());
-    // A time is that of a chunk, and both ends of a range belong to it.
+    // Times are those of chunks, and a range includes both of its ends.
     let all = tail(&broker.uri(), &stream, &["--until", "end", "--json"]).await.lines();
     let time = all[10]["timestamp"].as_str().unwrap();
     let at = format!("time:{time}");
@@ -78,7 +79,7 @@ async fn over_the_stream_protocol(version: Version) -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// No offset is stored, which would have taken an offset of the stream.
+/// No offset is stored: that would have taken one of the stream's offsets.
 async fn nothing_is_left(broker: &Broker, stream: &str, end: u64) {
     assert_eq!(streams::stored_offset(broker, stream, "rillway-tail").await, None);
     streams::publish(broker, stream, ["more"]).await;
@@ -151,7 +152,7 @@ async fn messages_are_shown_to_people() {
     );
 }
 
-/// The broker leaves chunks out; the range still ends, although its last chunk does not come.
+/// With a filter the broker leaves chunks out. The range ends even if its last chunk is one of these.
 #[tokio::test]
 async fn the_brokers_filter_leaves_chunks_out() {
     or_skip!(

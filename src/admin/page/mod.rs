@@ -15,8 +15,8 @@ use hyper::header::HeaderValue;
 use self::chart::{joined, lag_chart, rate_chart};
 pub(super) use self::nonce::nonce;
 use super::overview::{HistoryView, PointView};
-use super::status::{Group, Level, Row, Status, Watched};
-use super::units::{Bytes, Count, Exact, Span};
+use super::status::{Group, Level, Row, Status, WatchedRow};
+use super::units::{Bytes, Count, Exact, Seconds};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -156,7 +156,7 @@ fn consumer(out: &mut String, group: &Group, points: &[PointView]) -> fmt::Resul
         sum.level.name(),
         Escaped(&group.stream),
         Escaped(&sum.state),
-        Exactly(Span(sum.state_age_seconds), format_args!("{:.1} s", sum.state_age_seconds)),
+        Exactly(Seconds(sum.state_age_seconds), format_args!("{:.1} s", sum.state_age_seconds)),
         Lag(sum),
         Rate(sum),
     )?;
@@ -220,7 +220,7 @@ fn facts(out: &mut String, group: &Group) -> fmt::Result {
         write!(
             out,
             "<div class=\"wide\"><dt>last error, {} ago</dt><dd>{}</dd></div>",
-            Exactly(Span(age), format_args!("{age:.1} s")),
+            Exactly(Seconds(age), format_args!("{age:.1} s")),
             Escaped(error)
         )?;
     }
@@ -236,7 +236,7 @@ fn facts(out: &mut String, group: &Group) -> fmt::Result {
         fact("end of the stream", &Offset(sum.stream_last_offset))?;
     }
     if let Some(age) = sum.stream_seen_age_seconds.filter(|age| *age >= SEEN_LONG_AGO_SECONDS) {
-        fact("end last seen", &format_args!("{} ago", Span(age)))?;
+        fact("end last seen", &format_args!("{} ago", Seconds(age)))?;
     }
     fact("retention may drop", &Headroom(sum.headroom_messages))?;
     fact("restarts", &Exact(sum.restarts.into()))?;
@@ -260,7 +260,7 @@ fn partitions(out: &mut String, name: &str, rows: &[Row]) -> fmt::Result {
             row.level.name(),
             Escaped(row.partition.as_deref().unwrap_or("–")),
             Escaped(&row.state),
-            Span(row.state_age_seconds)
+            Seconds(row.state_age_seconds)
         )?;
         if let Some(reason) = &row.reason {
             write!(out, "<p class=\"why\">{}</p>", Escaped(reason))?;
@@ -283,7 +283,7 @@ fn partitions(out: &mut String, name: &str, rows: &[Row]) -> fmt::Result {
     out.write_str("</tbody></table>")
 }
 
-fn watches(out: &mut String, watches: &[Watched]) -> fmt::Result {
+fn watches(out: &mut String, watches: &[WatchedRow]) -> fmt::Result {
     out.write_str(
         "<h2>References of other programs</h2>\n<table><thead><tr><th scope=\"col\">reference</th>\
          <th scope=\"col\">stream</th><th scope=\"col\">lag</th><th scope=\"col\">stored</th>\
@@ -358,17 +358,20 @@ impl Display for Behind {
                 match age {
                     Some(age) if count == 0 => {
                         // Nothing was waiting when the stream was last seen.
-                        write!(f, "{}", Exactly(format_args!("none {} ago", Span(age)), exact))
+                        write!(f, "{}", Exactly(format_args!("none {} ago", Seconds(age)), exact))
                     }
                     Some(age) => write!(
                         f,
                         "{}",
-                        Exactly(format_args!("{}, {}", messages(count as f64), Span(age)), exact)
+                        Exactly(
+                            format_args!("{}, {}", messages(count as f64), Seconds(age)),
+                            exact
+                        )
                     ),
                     None => write!(f, "{}", Exactly(messages(count as f64), exact)),
                 }
             }
-            (None, Some(seconds)) => write!(f, "{}", Span(seconds)),
+            (None, Some(seconds)) => write!(f, "{}", Seconds(seconds)),
             (None, None) => f.write_str(UNKNOWN),
         }
     }

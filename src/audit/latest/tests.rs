@@ -153,6 +153,15 @@ fn a_dead_letter_changes_no_row() {
     assert_eq!(told, "same 1 superseded 0 letters 1");
 }
 
+/// More rows than there is room for ranges, if each were told by itself.
+#[test]
+fn a_table_that_lost_all_its_rows_misses_one_range() {
+    let expected: Vec<Expected> =
+        (0..300_000).map(|at| Expected::Record(entry(at, &format!("{at} x")))).collect();
+    let told = told((&expected, &[]), Letters::None, (expected.len(), usize::MAX));
+    assert_eq!(told, "same 0 superseded 0 missing 0-299999");
+}
+
 proptest! {
     /// Random changes; of the rows that should be there some are deleted or altered, and rows of old messages
     /// are put back.

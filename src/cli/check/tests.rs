@@ -10,7 +10,7 @@ fn config() -> Config {
 
 #[test]
 fn the_plan_says_for_each_consumer_what_is_promised() {
-    let text = Plan::new(&config(), HashMap::new()).to_string();
+    let text = CheckPlan::new(&config(), HashMap::new()).to_string();
     for says in [
         "consumer \"analytics\"\n  stream:     \"events\", reference \"analytics\"\n",
         "guarantee:  exactly-once\n  memory:     at most 147MiB\n",
@@ -37,7 +37,7 @@ fn each_consumer_is_shown_with_its_resume_position() {
         ),
         (ConsumerName::new("archiver"), Answers::OfStream(Ok(report))),
     ]);
-    let plan = Plan::new(&config(), asked);
+    let plan = CheckPlan::new(&config(), asked);
     let resumes: Vec<bool> = plan.consumers.iter().map(|c| c.resume.is_some()).collect();
     assert_eq!(resumes, [false, false, true]);
     let text = plan.to_string();

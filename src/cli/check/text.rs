@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{ConsumerPlan, PartitionPlan, Plan, ResumeReport};
+use super::{CheckPlan, ConsumerPlan, PartitionPlan, ResumeReport};
 use crate::config::ByteSize;
 
-impl fmt::Display for Plan {
+impl fmt::Display for CheckPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             let watches = self.watches.iter().filter(|watch| watch.problem.is_some()).count();

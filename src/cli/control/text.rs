@@ -1,8 +1,8 @@
-//! The daemon's answers as one line for people.
+//! Turns the daemon's answers into one line of text each.
 
 use serde_json::Value;
 
-/// Most streams that are named in a line.
+/// Most streams that one line names.
 const NAMED_MAX: usize = 5;
 
 /// The answer to pause, resume or restart.

@@ -33,7 +33,7 @@ const RUNS_WAITING_MAX: usize = 4;
 
 /// Outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct PublishCounts {
     /// Number of messages that the broker has confirmed.
     pub confirmed: u64,
     /// Number of messages that the broker has refused.
@@ -49,7 +49,7 @@ pub struct Counts {
 struct Report<'a> {
     stream: &'a str,
     #[serde(flatten)]
-    counts: Counts,
+    counts: PublishCounts,
     seconds: f64,
 }
 
@@ -112,7 +112,7 @@ fn spawn_feed(
 
 impl std::fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { confirmed, failed, unconfirmed, sent_again } = self.counts;
+        let PublishCounts { confirmed, failed, unconfirmed, sent_again } = self.counts;
         let rate = confirmed as f64 / self.seconds.max(f64::MIN_POSITIVE);
         write!(f, "{:?}: {confirmed} confirmed, {failed} failed", self.stream)?;
         if unconfirmed > 0 {

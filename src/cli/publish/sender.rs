@@ -12,7 +12,7 @@ use rabbitmq_stream_client::types::{Message, ResponseCode};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Counts;
+use super::PublishCounts;
 use super::input::{Item, Run};
 use super::session::{Event, Session, SessionError, Target};
 use crate::cli::exit::Failure;
@@ -52,7 +52,7 @@ pub(super) struct Sender {
     waiting: VecDeque<Item>,
     /// Number of messages sent for the first time.
     sent: u64,
-    counts: Counts,
+    counts: PublishCounts,
     refusal: Option<ResponseCode>,
     /// Time of the last confirmation, or at which there was nothing to confirm.
     progressed: Instant,
@@ -82,7 +82,7 @@ impl Sender {
             open_bytes: 0,
             waiting: VecDeque::new(),
             sent: 0,
-            counts: Counts::default(),
+            counts: PublishCounts::default(),
             refusal: None,
             progressed: Instant::now(),
             started: Instant::now(),
@@ -91,9 +91,9 @@ impl Sender {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> PublishCounts {
         let unconfirmed = (self.open.len() + self.waiting.len()) as u64;
-        Counts { unconfirmed, ..self.counts }
+        PublishCounts { unconfirmed, ..self.counts }
     }
 
     /// The broker's reason for refusing messages; `None` if it refused none.

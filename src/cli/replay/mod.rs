@@ -56,7 +56,7 @@ const FAILURES_MAX: u32 = 8;
 pub(super) async fn replay(config: Config, args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
     let (layer, exporter) = traces::start(config.traces.as_ref());
-    logging::init(logging::Format::Text, &logging::filter_from_env("warn"), layer)?;
+    logging::init(logging::LineFormat::Text, &logging::filter_from_env("warn"), layer)?;
     let whole = Whole::find(&config, &args)?;
     let prints = whole.of(&whole.stream)?.through.prints();
     let ran = whole.run(&mut signals).await;

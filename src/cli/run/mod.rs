@@ -31,7 +31,7 @@ use crate::admin;
 use crate::config::{Config, Env, LogFormat};
 use crate::otlp::Exporter;
 use crate::supervisor::{Drained, Supervisor};
-use crate::telemetry::logging::{self, Format};
+use crate::telemetry::logging::{self, LineFormat};
 use crate::telemetry::systemd::{self, Notifier};
 use crate::telemetry::{self, prometheus};
 use crate::types::ConsumerKey;
@@ -50,8 +50,8 @@ pub async fn run(config: Config, env: Env, args: &RunArgs) -> anyhow::Result<()>
     let taken = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(taken).context("cannot take signals")?;
     let format = match config.log.format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
+        LogFormat::Text => LineFormat::Text,
+        LogFormat::Json => LineFormat::Json,
     };
     let recorder = telemetry::install()?;
     let (layer, exporter) = traces::start(config.traces.as_ref());

@@ -19,13 +19,13 @@ use crate::types::Timestamp;
 /// Time limit for reading and checking the file, and the files of secrets.
 const READ_MAX: Duration = Duration::from_secs(30);
 
-/// The configuration in use, and everything that changes with it.
+/// The configuration in use, and everything that a reload changes.
 pub(super) struct Reloader {
     env: Env,
     supervisor: Arc<Supervisor>,
     notifier: Arc<Notifier>,
     exporter: Option<Arc<Exporter>>,
-    /// Held while it is read and applied: one at a time.
+    /// Held while a configuration is read and applied, so that there is one reload at a time.
     turn: tokio::sync::Mutex<()>,
     in_use: Mutex<InUse>,
 }
@@ -57,12 +57,12 @@ impl Reloader {
         Arc::clone(&lock(&self.in_use).config)
     }
 
-    /// The file that it is read from.
+    /// Path of the configuration file.
     pub(super) fn path(&self) -> PathBuf {
         self.config().path.clone().unwrap_or_default()
     }
 
-    /// What is shown of it.
+    /// The configuration as the API shows it.
     pub(super) fn view(&self) -> ConfigurationView {
         let in_use = lock(&self.in_use);
         ConfigurationView {
@@ -74,10 +74,10 @@ impl Reloader {
         }
     }
 
-    /// Reads the file again and applies it, and waits for the effect for at most `wait`. `by` says who asked
-    /// for it. The result is logged and counted.
+    /// Reads the file again, applies it, and waits at most `wait` until the changed consumers are replaced. `by` says
+    /// who asked for the reload. The result is logged and counted.
     ///
-    /// Cancel-safe: it is applied as a whole, or not at all.
+    /// Cancel-safe: the configuration is applied as a whole, or not at all.
     pub(super) async fn reload(&self, by: &str, wait: Duration) -> Result<Reloaded, NotReloaded> {
         let operation = operations::reload(by);
         let (reloaded, applied) = {
@@ -110,7 +110,8 @@ impl Reloader {
         }
     }
 
-    /// Applies what was loaded. Does not wait, so nobody sees half of it.
+    /// Applies a loaded configuration, and records the result. Does not wait, so nobody sees a configuration that is
+    /// half applied.
     fn conclude(
         &self,
         by: &str,
@@ -137,7 +138,7 @@ impl Reloader {
                 );
             }
         }
-        // At the end of the daemon nothing is wrong with the file.
+        // A shutdown says nothing about the file.
         if !matches!(done, Err(NotReloaded::Ending)) {
             reloads::reloaded(result, at);
             lock(&self.in_use).last = Some(LastReload { at: at.to_string(), result, error });

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use console::{Style, measure_text_width, truncate_str};
 
-use crate::admin::status::{Group, Level, Row, Status, Watched};
-use crate::admin::units::{Bytes, Count, Span};
+use crate::admin::status::{Group, Level, Row, Status, WatchedRow};
+use crate::admin::units::{Bytes, Count, Seconds};
 use crate::cli::exit::Failure;
 
 /// How the table looks.
@@ -94,7 +94,7 @@ fn line(name: &str, stream: &str, row: &Row) -> Line {
     let cells = vec![
         plain(name),
         plain(stream),
-        format!("{} {}", plain(&row.state), Span(row.state_age_seconds)),
+        format!("{} {}", plain(&row.state), Seconds(row.state_age_seconds)),
         lag.unwrap_or_else(|| UNKNOWN.to_owned()),
         behind(row.lag_seconds),
         rate.unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -102,7 +102,7 @@ fn line(name: &str, stream: &str, row: &Row) -> Line {
     Line { level: row.level, cells, why: row.reason.as_deref().map(plain) }
 }
 
-fn watched(watch: &Watched) -> Line {
+fn watched(watch: &WatchedRow) -> Line {
     #[allow(clippy::cast_precision_loss)]
     let lag = watch.lag_messages.map(|lag| Count(lag as f64).to_string());
     let cells = vec![
@@ -117,7 +117,7 @@ fn watched(watch: &Watched) -> Line {
 }
 
 fn behind(seconds: Option<f64>) -> String {
-    seconds.map_or_else(|| UNKNOWN.to_owned(), |seconds| Span(seconds).to_string())
+    seconds.map_or_else(|| UNKNOWN.to_owned(), |seconds| Seconds(seconds).to_string())
 }
 
 /// Text without anything that a terminal would obey.

@@ -61,7 +61,7 @@ pub(super) async fn tail(
     env: &crate::config::Env,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
-    logging::init(logging::Format::Text, &logging::filter_from_env("warn"), None)?;
+    logging::init(logging::LineFormat::Text, &logging::filter_from_env("warn"), None)?;
     let guest = Guest::new(args.broker.broker(shared, env)?, args.selection()?);
     let gone = stdout::reader_goes();
     tokio::pin!(gone);

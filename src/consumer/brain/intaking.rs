@@ -6,7 +6,7 @@ use crate::consumer::intake::{Checked, Examined, Step, last_of};
 use crate::consumer::spec::OnBad;
 use crate::flow::batch::Part;
 use crate::flow::continuity::{GapKind, classify};
-use crate::flow::lag::Seen;
+use crate::flow::lag::SeenChunk;
 use crate::flow::resume::{OnLost, Origin};
 use crate::source::{Delivery, Prefer, SourceError};
 use crate::telemetry::{LostReason, RestartReason};
@@ -253,7 +253,7 @@ impl<W: Caller> Brain<W> {
         self.reading.unreadable.forget(|at| at < next);
         // The chunk that holds the position may end right before the first wanted offset.
         self.reading.position_unreadable.forget(|at| at <= next);
-        let seen = Seen {
+        let seen = SeenChunk {
             first: header.first_offset,
             records: header.records,
             timestamp: header.timestamp,

@@ -186,7 +186,26 @@ impl<W: Caller> Brain<W> {
             Event::Asked(asked) => self.on_asked(asked, now),
             Event::Passed(passed) => self.on_passed(passed, now),
         }
+        debug_assert!(self.keeps_promises(), "an action that breaks a promise");
         std::mem::swap(&mut self.actions, actions);
+    }
+
+    /// False if an action breaks a promise that the state alone can judge. The simulation judges all of them, and finds
+    /// planted defects itself.
+    fn keeps_promises(&self) -> bool {
+        #[cfg(test)]
+        if self.defect.is_some() {
+            return true;
+        }
+        let durable = self.storing.ledger().durable().map(|checkpoint| checkpoint.offset);
+        let is_sink_gone = matches!(self.sink, SinkState::Closed | SinkState::Ended);
+        self.actions.iter().all(|action| match action {
+            Action::Store(checkpoint) => durable >= Some(checkpoint.offset),
+            Action::OpenSink => matches!(self.sink, SinkState::Opening),
+            // The broker makes another consumer active next.
+            Action::AnswerActivation(None) => self.activation == Activation::AtOnce || is_sink_gone,
+            _ => true,
+        })
     }
 
     /// Does whatever is due.

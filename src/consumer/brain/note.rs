@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::consumer::brain::storing::StoreEnd;
 use crate::consumer::resumption::Resumption;
-use crate::flow::lag::Seen;
+use crate::flow::lag::SeenChunk;
 use crate::flow::resume::{Lost, OnLost};
 use crate::sink::BadRecord;
 use crate::source::SourceError;
@@ -41,7 +41,7 @@ pub(in crate::consumer) enum Note {
     /// This many records of a chunk were accepted.
     Accepted { records: u32 },
     /// The whole chunk was taken.
-    Taken { seen: Seen, last: Offset },
+    Taken { seen: SeenChunk, last: Offset },
     /// A chunk that was written before the time to begin with; the value is its last offset.
     TooEarly(Offset),
     /// The offsets between these hold no messages.

@@ -1,12 +1,12 @@
-//! The consumer's own filter and programs at work on a batch.
+//! Applies the consumer's own filter and programs to a batch.
 //!
-//! Programs run on a thread of their own, so that one that computes for long keeps nothing else waiting. It
-//! looks for the end of its consumer between two messages. A batch is looked through in pieces, and each is
-//! written before the next.
+//! Programs run on a thread of their own, so that a slow program delays nothing else. Between two messages the thread
+//! checks whether its consumer ends. A batch is processed in pieces, and each piece is written before the next one is
+//! processed.
 //!
-//! Messages that cannot be judged are bad ones, and go where `on_bad_message` says. Dead letters have
-//! to be written in the stream's order, and the sink may find bad messages of its own before them. So with
-//! dead letters, what stands before such a message is written first.
+//! A message on which the filter or a program fails is a bad message, which `on_bad_message` handles. Dead letters have
+//! to be written in the stream's order, and the sink may refuse messages before this one. So with dead letters, the
+//! messages before it are written first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,11 +52,11 @@ pub(in crate::consumer) struct Sieve {
 pub(super) enum Next {
     /// Write all of it.
     Write,
-    /// Write this part of it, which ends before messages that were not looked at, or right before a bad one.
+    /// Write this part of it, which ends before messages that were not processed, or right before a bad one.
     WriteBefore(Batch),
-    /// Do as the policy says with these bad messages.
+    /// Apply the policy to these bad messages.
     Poison(Vec<BadRecord>),
-    /// The time of a graceful shutdown runs short: nothing more is begun.
+    /// Begin nothing more: little of the time for a graceful shutdown is left.
     WoundUp,
     /// It cannot go on.
     Failed(String),
@@ -67,7 +67,7 @@ pub(super) enum Next {
 pub(super) struct Sieving {
     /// Bad messages that are still in the batch, in order.
     bad: Vec<BadRecord>,
-    /// Everything up to there was looked at.
+    /// Offset of the last message that was processed.
     done: Option<Offset>,
     is_complete: bool,
 }
@@ -156,7 +156,7 @@ impl Sieving {
                 ),
             };
         };
-        // Else the sink sees what stands before it first: it may refuse an earlier one.
+        // Otherwise the sink gets the messages before it first, since it may refuse one of them.
         if on_bad == OnBad::Skip {
             return Next::Poison(std::mem::take(&mut self.bad));
         }

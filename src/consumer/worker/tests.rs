@@ -89,7 +89,7 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
         source: Arc::new(scripted.clone()),
         // Neither count nor time makes it store: only a hand-over does.
         commit: commit::Policy { every_messages: 1_000, every: 1_000 * second },
-        batch: cutter::Limits { max_messages: 7, max_bytes: 1 << 20, max_age: second },
+        batch: cutter::BatchLimits { max_messages: 7, max_bytes: 1 << 20, max_age: second },
         ..testing::spec(state.path())
     });
     let resources =
@@ -178,7 +178,7 @@ async fn it_hears_that_another_is_to_be_active_while_its_sink_is_stuck_and_chunk
     let spec = Arc::new(Spec {
         source: Arc::new(scripted.clone()),
         commit: commit::Policy { every_messages: 1_000, every: 1_000 * second },
-        batch: cutter::Limits { max_messages: 5, max_bytes: 1 << 20, max_age: second },
+        batch: cutter::BatchLimits { max_messages: 5, max_bytes: 1 << 20, max_age: second },
         ..testing::spec(state.path())
     });
     let resources =

@@ -54,7 +54,8 @@ impl World {
         let last = Offset(first + u64::from(records) - 1);
         self.view.position = Some(last);
         self.view.received = Some(last);
-        self.view.last_chunk = Some(Seen { first: Offset(first), records, timestamp: self.wall() });
+        self.view.last_chunk =
+            Some(SeenChunk { first: Offset(first), records, timestamp: self.wall() });
         self.view.quiet_since = Some(self.now());
     }
 
@@ -86,7 +87,7 @@ fn the_difference_to_the_end() {
 
 #[test]
 fn a_chunk_id_is_exact_for_a_chunk_received_and_a_lower_bound_otherwise() {
-    let seen = Some(Seen { first: Offset(100), records: 50, timestamp: Timestamp(0) });
+    let seen = Some(SeenChunk { first: Offset(100), records: 50, timestamp: Timestamp(0) });
     let part = |tail| {
         let mut world = World::at(Some(120));
         world.view.last_chunk = seen;
@@ -231,7 +232,8 @@ fn a_start_on_a_quiet_stream_is_no_jump() {
     // The chunk of its position arrives again, an hour old; behind it is a stored offset.
     let mut world = World::at(Some(9));
     world.pass(3_600_000);
-    world.view.last_chunk = Some(Seen { first: Offset(0), records: 10, timestamp: Timestamp(0) });
+    world.view.last_chunk =
+        Some(SeenChunk { first: Offset(0), records: 10, timestamp: Timestamp(0) });
     world.view.quiet_since = Some(world.now());
     assert_eq!(world.look(offset(10)).seconds, 0.0);
     // Where it was behind by an hour, and reads on, it is old until it has caught up.

@@ -1,4 +1,4 @@
-//! Tables that hold the latest row of each key: questions beyond those that every sink is asked.
+//! Questions to sinks that hold the latest row of each key, besides those to every sink.
 //!
 //! The rows have an integer `id`, which is the key and comes from `/id`, and a text `v` from `/v`; `"op":"d"` deletes.
 
@@ -11,7 +11,7 @@ use crate::flow::batch::Batch;
 use crate::sink::{Sink, SinkError};
 use crate::types::{Offset, StreamName};
 
-/// Such a table.
+/// A table with one row per key, and the sinks that write to it.
 #[async_trait]
 pub trait KeyedMedium: Send + Sync {
     /// A sink of this stream, under this reference.
@@ -57,8 +57,8 @@ async fn shows(medium: &impl KeyedMedium, expected: &str) -> Result<(), String> 
     ensure(rows == expected, || format!("shows {rows:?}, not {expected:?}"))
 }
 
-/// A row is that of the last message of its key, within a batch and over several. A message without a key is bad,
-/// and the rest of its batch can be written.
+/// A row holds the last message of its key, within one batch and across batches. A message without a key is bad, and
+/// the rest of its batch can be written.
 ///
 /// # Errors
 /// The reason of a failure.
@@ -72,7 +72,7 @@ pub async fn keeps_the_latest_of_each_key(medium: &impl KeyedMedium) -> Result<(
         r#"{"id":2,"op":"d"}"#,
     ];
     write(medium, &mut *sink, (10, &changes), "1:c@12 3:d@13").await?;
-    // Deleted and written again; a delete of what is not there; a value that becomes null.
+    // A key is deleted and written again; a key without a row is deleted; a value becomes null.
     let changes =
         [r#"{"id":3,"op":"d"}"#, r#"{"id":3,"v":"e"}"#, r#"{"id":9,"op":"d"}"#, r#"{"id":1}"#];
     write(medium, &mut *sink, (15, &changes), "1:-@18 3:e@16").await?;
@@ -98,7 +98,8 @@ pub async fn keeps_the_latest_of_each_key(medium: &impl KeyedMedium) -> Result<(
     shows(medium, "1:f@20 3:e@16").await
 }
 
-/// What a replay writes again, under a reference of its own, is older than what the table holds, and changes nothing.
+/// A replay, which has its own reference, writes messages that are older than the rows of the table: it changes
+/// nothing.
 ///
 /// # Errors
 /// The reason of a failure.
@@ -110,7 +111,7 @@ pub async fn never_goes_back(medium: &impl KeyedMedium) -> Result<(), String> {
     let mut replay = open(medium, STREAM, "r.replay-1").await?;
     write(medium, &mut *replay, (10, &first), "1:b@20").await?;
     write(medium, &mut *replay, (15, &[r#"{"id":1,"op":"d"}"#]), "1:b@20").await?;
-    // The same message again, perhaps into another column.
+    // The row's own message again, which a replay may write into another column.
     write(medium, &mut *replay, (20, &[r#"{"id":1,"v":"B"}"#]), "1:B@20").await?;
     // Another stream has other offsets.
     let mut other = open(medium, "other", "r").await?;

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-/// Longest quote from an answer's body.
-const QUOTE_CHARS_MAX: usize = 200;
+use crate::types::quote::Hidden;
 
 /// Longest wait that a service may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -104,23 +103,10 @@ fn retry_after(text: &str, now_ms: i64) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// The beginning of an answer's body, readable: on one line, and without the secrets that a service may
-/// send back.
-pub(super) fn quote(body: &[u8], secrets: &[String]) -> String {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets {
-        text = text.replace(secret.as_str(), "***");
-    }
-    let text = text.trim();
-    if text.is_empty() {
-        return String::new();
-    }
-    let mut short: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTE_CHARS_MAX).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!(": {short:?}")
+/// The beginning of an answer's body, behind a colon, without the secrets that a service may send back.
+pub(super) fn quote(body: &[u8], secrets: &Hidden) -> String {
+    let text = secrets.quote(&String::from_utf8_lossy(body));
+    if text.is_empty() { text } else { format!(": {text:?}") }
 }
 
 #[cfg(test)]
@@ -132,7 +118,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after,
             location: Some("http://elsewhere/".to_owned()),
-            quote: quote(b" no\nway ", &[]),
+            quote: quote(b" no\nway ", &Hidden::default()),
         };
         judge("POST http://h/ with 1 record (offset 5)", &answer, 784_111_777_000)
     }
@@ -192,13 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_is_short_plain_and_without_secrets() {
-        assert_eq!(quote(b"", &[]), "");
-        assert_eq!(quote(b"\n \r\n", &[]), "");
-        assert_eq!(quote(b"a\x1b[31m\nb\xff", &[]), ": \"a [31m b\u{fffd}\"");
-        let secrets = ["Bearer hunter2".to_owned(), "hunter2".to_owned()];
-        assert_eq!(quote(b"bad token hunter2!", &secrets), ": \"bad token ***!\"");
-        let long = "x".repeat(5_000);
-        assert_eq!(quote(long.as_bytes(), &[]).chars().count(), QUOTE_CHARS_MAX + 5);
+    fn a_quote_is_behind_a_colon() {
+        let secrets = Hidden::new(["hunter2".to_owned()]);
+        assert_eq!(quote(b"", &secrets), "");
+        assert_eq!(quote(b"\n \r\n", &secrets), "");
+        assert_eq!(quote(b"bad token hunter2\xff", &secrets), ": \"bad token ***\u{fffd}\"");
     }
 }

@@ -22,10 +22,11 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, Response, Url};
 
 use super::answer::{Answer, Verdict, judge, quote};
-use super::options::{BodyFormat, HttpOptions, HttpTls, Method};
+use super::options::{BodyFormat, HttpOptions, HttpTls, RequestMethod};
 use super::pieces::Range;
 use crate::sink::SinkError;
-use crate::types::{Secret, StreamName};
+use crate::types::StreamName;
+use crate::types::quote::Hidden;
 
 /// Bytes of an answer that are read, so that its connection can be used again. A longer answer is cut
 /// off.
@@ -40,9 +41,6 @@ pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept for the next request. Shorter than what servers allow, so that few
 /// requests meet a connection that is just being closed.
 const IDLE_MAX: Duration = Duration::from_secs(15);
-
-/// Shorter secrets are not removed from answers: they would match everywhere.
-const SECRET_CHARS_MIN: usize = 4;
 
 /// Characters that are escaped in a header's value.
 const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'\\');
@@ -59,7 +57,7 @@ pub(super) struct Client {
     stream: String,
     /// `POST http://host/path`: the part that may be shown.
     shown: String,
-    secrets: Vec<String>,
+    secrets: Hidden,
 }
 
 impl Client {
@@ -74,9 +72,9 @@ impl Client {
         let url = Url::parse(options.url.reveal())
             .map_err(|error| fatal(format!("`url` is not a URL: {error}")))?;
         let method = match options.method {
-            Method::Post => reqwest::Method::POST,
-            Method::Put => reqwest::Method::PUT,
-            Method::Patch => reqwest::Method::PATCH,
+            RequestMethod::Post => reqwest::Method::POST,
+            RequestMethod::Put => reqwest::Method::PUT,
+            RequestMethod::Patch => reqwest::Method::PATCH,
         };
         let builder = reqwest::Client::builder()
             .user_agent(concat!("rillway/", env!("CARGO_PKG_VERSION")))
@@ -258,28 +256,12 @@ fn headers(options: &HttpOptions) -> Result<HeaderMap, SinkError> {
     Ok(headers)
 }
 
-/// The secrets to remove from answers, the longest first.
-fn secrets(options: &HttpOptions, url: &Url) -> Vec<String> {
-    let mut secrets: Vec<String> = Vec::new();
-    for value in options.headers.iter().map(|(_, value)| Secret::reveal(value)) {
-        // Of `Bearer TOKEN`, the token alone too.
-        secrets.push(value.to_owned());
-        secrets.extend(value.split_once(' ').map(|(_, token)| token.to_owned()));
-    }
-    secrets.extend(credentials(url));
-    secrets.extend(url.query().map(str::to_owned));
-    secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-    // Also in their JSON forms: some services write `/` as `\/` there.
-    let escaped: Vec<String> = secrets
-        .iter()
-        .map(|secret| secret.replace('\\', "\\\\").replace('"', "\\\""))
-        .flat_map(|json| [json.replace('/', "\\/"), json])
-        .collect();
-    secrets.extend(escaped);
-    secrets.retain(|secret| secret.len() >= SECRET_CHARS_MIN);
-    secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    secrets.dedup();
-    secrets
+/// The secrets to remove from answers.
+fn secrets(options: &HttpOptions, url: &Url) -> Hidden {
+    let of_headers = options.headers.iter().flat_map(|(_, value)| Hidden::of_header(value));
+    let of_query = url.query_pairs().map(|(_, value)| value.into_owned());
+    let query = url.query().map(str::to_owned);
+    Hidden::new(of_headers.chain(credentials(url)).chain(query).chain(of_query))
 }
 
 /// The URL's user and password in every form that a service may send back: as in the URL, decoded, and as

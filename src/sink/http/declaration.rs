@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::settings::{HttpCompression, HttpFormat, HttpMethod};
-use super::{BodyFormat, HttpOptions, HttpSettings, HttpSink, HttpTls, Method, examine};
+use super::{BodyFormat, HttpOptions, HttpSettings, HttpSink, HttpTls, RequestMethod, examine};
 use crate::settings::{BrokerConfig, Problem, Start};
 use crate::sink::BAD_RECORDS_MAX;
 use crate::sink::audit::Auditing;
@@ -124,9 +124,9 @@ impl HttpSettings {
         HttpOptions {
             url: self.url.clone(),
             method: match self.method {
-                HttpMethod::Post => Method::Post,
-                HttpMethod::Put => Method::Put,
-                HttpMethod::Patch => Method::Patch,
+                HttpMethod::Post => RequestMethod::Post,
+                HttpMethod::Put => RequestMethod::Put,
+                HttpMethod::Patch => RequestMethod::Patch,
             },
             format: match self.format {
                 HttpFormat::Json => BodyFormat::Json,

@@ -51,7 +51,7 @@ use futures_util::stream::FuturesUnordered;
 use self::answer::Verdict;
 use self::client::Client;
 pub use self::examine::examine;
-pub use self::options::{BodyFormat, HttpOptions, HttpTls, Method};
+pub use self::options::{BodyFormat, HttpOptions, HttpTls, RequestMethod};
 use self::pieces::{Cutter, Piece, Range, Todo};
 use self::progress::Progress;
 pub use self::settings::HttpSettings;

@@ -11,7 +11,7 @@ pub struct HttpOptions {
     /// Where requests go. Its user, password and query are never shown; its path is.
     pub url: Secret,
     /// Method of the requests.
-    pub method: Method,
+    pub method: RequestMethod,
     /// Format of a body.
     pub format: BodyFormat,
     /// Whether bodies are compressed by gzip.
@@ -46,7 +46,7 @@ pub struct HttpTls {
 
 /// The method of a request that carries records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum RequestMethod {
     /// POST.
     Post,
     /// PUT.

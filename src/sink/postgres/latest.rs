@@ -1,6 +1,6 @@
-//! Rows that are replaced by their key, for `rillway verify`: which of them have the same key.
+//! Tells for `rillway verify` which rows of a table with one row per key have the same key.
 //!
-//! The server decides that with the type and the collation of the columns. Here only types are taken for which
+//! The server decides this by the type and the collation of the columns. This module accepts only types of which
 //! equal keys have equal bytes, or bytes that can be made equal.
 
 use bytes::BufMut;
@@ -11,13 +11,13 @@ use crate::sink::SinkError;
 use crate::sink::audit::{AuditError, Keys};
 use crate::types::StreamName;
 
-/// The last field of a row that should be there, or should not: as in a COPY of changes.
+/// Appends the last field of a row, which says that the row should exist: as in a COPY of changes.
 pub(super) fn mark_present(content: &mut Vec<u8>) {
     content.put_i32(1);
     content.put_u8(0);
 }
 
-/// Has everything that the session reads be of this moment, however long it takes.
+/// Begins a transaction that reads everything as of this moment, however long it lasts.
 pub(super) async fn begin(reader: &Reader) -> Result<(), SinkError> {
     let sql = "SET idle_in_transaction_session_timeout = 0; \
                BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -39,7 +39,7 @@ pub(super) async fn has_other_streams(
     row.and_then(|row| row.try_get(0)).map_err(reader.failed())
 }
 
-/// Tells rows apart by their keys: the places of its columns, and whether each is a `numeric`.
+/// Tells rows apart by their keys. For each column of the key: its place in the row, and whether it is a `numeric`.
 pub(super) struct RowKeys(Vec<(usize, bool)>);
 
 impl RowKeys {
@@ -52,7 +52,7 @@ impl RowKeys {
         columns: &[Column],
         key: &[String],
     ) -> Result<RowKeys, AuditError> {
-        // Older servers do not have the column.
+        // `collisdeterministic` through JSON, since older servers do not have that column.
         const SQL: &str = "SELECT min(a.attname::text) FROM pg_attribute AS a \
              JOIN pg_collation AS c ON c.oid = a.attcollation \
              WHERE a.attrelid = to_regclass($1::text) AND a.attname::text = ANY ($2::text[]) \
@@ -110,8 +110,9 @@ impl Keys for RowKeys {
     }
 }
 
-/// Appends a `numeric` without its zeros at both ends, and without the number of digits that are shown. Its binary
-/// form: number of digits to the base 10,000, weight of the first, sign, digits shown, digits.
+/// Appends a `numeric` without the zeros at both ends, and without its display scale, so that equal numbers have equal
+/// bytes. The binary form of a `numeric` is: number of digits (base 10,000), weight of the first digit, sign,
+/// display scale, digits.
 fn put_number(value: &[u8], out: &mut Vec<u8>) {
     let words: Vec<[u8; 2]> =
         value.chunks_exact(2).filter_map(|word| word.first_chunk().copied()).collect();
@@ -121,7 +122,7 @@ fn put_number(value: &[u8], out: &mut Vec<u8>) {
     let Some(digits) =
         digits.get(leading..digits.len().saturating_sub(trailing)).filter(|rest| !rest.is_empty())
     else {
-        // Zero, or what is no number.
+        // Zero, NaN or infinity.
         return out.put_slice(if *sign == [0x40, 0] { &[0, 0] } else { sign });
     };
     let leading = i16::try_from(leading).unwrap_or(i16::MAX);

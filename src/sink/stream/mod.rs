@@ -74,7 +74,7 @@ use async_trait::async_trait;
 
 pub use self::audit::{StreamAudit, TargetJudge};
 pub use self::options::StreamOptions;
-pub use self::publisher::{Destination, Limits, PublishError, Publisher};
+pub use self::publisher::{Destination, PublishError, Publisher, TargetLimits};
 pub use self::settings::StreamSettings;
 use crate::faults::{self, Point};
 use crate::flow::batch::Batch;
@@ -96,7 +96,7 @@ pub struct StreamSink {
     options: StreamOptions,
     publisher: Box<dyn Publisher>,
     generation: u32,
-    limits: Limits,
+    limits: TargetLimits,
     /// The highest id that was confirmed, or belongs to the position: a lower sequence is a loss.
     held: u64,
     /// The sequence when this connection began: lower ids need not be sent.

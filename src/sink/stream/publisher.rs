@@ -58,7 +58,7 @@ pub trait Publisher: Send {
     ) -> Result<Option<Offset>, PublishError>;
 
     /// Declares the publisher of this name, and *then* reads its sequence. Once per connection.
-    async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError>;
+    async fn declare(&mut self, name: &str) -> Result<(u64, TargetLimits), PublishError>;
 
     /// True if there is a connection on which nothing has failed yet.
     fn is_up(&self) -> bool;
@@ -79,7 +79,7 @@ pub trait Publisher: Send {
 
 /// Limits of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TargetLimits {
     /// Longest message in bytes.
     pub message_bytes_max: usize,
 }

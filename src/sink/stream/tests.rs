@@ -66,9 +66,9 @@ impl Publisher for Scripted {
         Ok(leader.offsets.get(reference).copied())
     }
 
-    async fn declare(&mut self, name: &str) -> Result<(u64, Limits), PublishError> {
+    async fn declare(&mut self, name: &str) -> Result<(u64, TargetLimits), PublishError> {
         assert!(self.name.replace(name.to_owned()).is_none(), "declared twice on a connection");
-        Ok((self.sequence(name).await?, Limits { message_bytes_max: 1_000 }))
+        Ok((self.sequence(name).await?, TargetLimits { message_bytes_max: 1_000 }))
     }
 
     fn is_up(&self) -> bool {

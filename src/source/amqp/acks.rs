@@ -1,10 +1,10 @@
-//! What the broker may send on the consumer's channel: acknowledgements, each of which asks for another
-//! delivery, and a consumer with a larger prefetch count in place of one that has become too small.
+//! Credit of the consumer's channel. An acknowledgement lets the broker send another delivery; and a consumer whose
+//! prefetch count has become too small is replaced by one with a larger count.
 //!
-//! The broker takes a prefetch count only with a new consumer (`rabbit_stream_queue:consume`; it refuses
-//! one for the whole channel). So after messages that were far larger than those that follow, the consumer
-//! is cancelled, and a new one begins on the same channel behind the last delivery. Deliveries of the former
-//! one are acknowledged as before; they ask for nothing then.
+//! The broker accepts a prefetch count only for a new consumer (`rabbit_stream_queue:consume`), and none for the
+//! whole channel. So when far smaller messages follow large ones, the consumer is cancelled, and a new one begins on
+//! the same channel behind the last delivery. Deliveries of the former consumer are still acknowledged, which then lets
+//! the broker send nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::connection::MAIN;
+use super::channels::MAIN;
 use crate::broker::{Budget, Held};
 use crate::sync::lock;
 use crate::types::Offset;
 use crate::wire::amqp091::{self as amqp, StartAt};
 
-/// A new consumer is worth its exchange if it may have so many times as much under way.
+/// A consumer is replaced if the new prefetch count is at least this many times the old one.
 const WORTHWHILE: u64 = 4;
 
-/// Messages that are asked for one by one after the broker ended a connection by an error of its own: as many
-/// as it may have been about to deliver.
+/// Number of messages that are requested one by one after the broker ended a connection with an internal error: as
+/// many as it may have been about to deliver.
 const CAREFUL: u64 = 1024;
 
 /// Request for a consumer that begins there.
@@ -61,7 +61,7 @@ enum Stage {
     Consuming(Vec<u8>),
     /// It was cancelled at this time.
     Cancelling(Instant),
-    /// Nothing more comes of it; the next one is to begin here.
+    /// It has ended; the next consumer has to begin at this offset.
     Cancelled(Offset),
 }
 
@@ -87,13 +87,13 @@ impl Acks {
         Arc::new(Acks { state: Mutex::new(state), budget, wake, consume, careful })
     }
 
-    /// True if messages are asked for one by one, on all connections of this source, as one of them may be one
-    /// that the broker cannot deliver.
+    /// True if messages are requested one by one, on all connections of this source, because the broker may be unable
+    /// to deliver one of them.
     pub(super) fn is_careful(&self) -> bool {
         self.careful.load(Ordering::Relaxed)
     }
 
-    /// Asks for messages one by one from the next connection on.
+    /// Makes the next connections request messages one by one.
     pub(super) fn be_careful(&self) {
         self.careful.store(true, Ordering::Relaxed);
     }

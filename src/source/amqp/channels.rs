@@ -1,6 +1,7 @@
 //! Ids of a connection's channels, other than the consumer's own.
 
-use super::connection::MAIN;
+/// Channel of the consumer; probes use those after it.
+pub(super) const MAIN: u16 = 1;
 
 /// Ids that may be used, and those that have been.
 pub(super) struct Channels {

@@ -4,22 +4,20 @@
 //! The reader never waits for a consumer: the budget has admitted a message before its body is read, and
 //! the queue has room for everything that the budget admits.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
-use super::acks::Acks;
-use super::channels::Channels;
+use super::channels::{Channels, MAIN};
 use super::error::{closed, login_refused};
-use super::probe::Probe;
-use super::reader::{Main, Reader};
+use super::reader::Reader;
+use super::shared::{FRAME_MAX, Shared};
 use crate::broker::{Endpoint, Identity, ReadHalf, WriteHalf, dial};
 use crate::oauth::Renewals;
 use crate::source::{ConnectOptions, ErrorKind, SourceError};
@@ -28,106 +26,8 @@ use crate::tls;
 use crate::types::StreamName;
 use crate::wire::amqp091::{self as amqp, Closed, FrameKind, Method, PROTOCOL_HEADER};
 
-/// Largest frame that this client proposes, and accepts before the limits are agreed.
-pub(super) const FRAME_MAX: u32 = 128 << 10;
-
-/// Channel of the consumer; probes use those after it.
-pub(super) const MAIN: u16 = 1;
-
 /// Time limit of a write if there are no heartbeats.
 const WRITE_MAX: Duration = Duration::from_secs(60);
-
-/// Where the answer to a request is sent.
-pub(super) type Answer = oneshot::Sender<Result<Method, SourceError>>;
-
-/// A request that waits on a channel.
-#[derive(Default)]
-pub(super) struct Slot {
-    /// Waits for this method.
-    pub(super) waiting: Option<(u16, u16, Answer)>,
-    pub(super) probe: Option<Probe>,
-    pub(super) main: Option<Main>,
-}
-
-/// State of a connection that its tasks and its users share.
-pub(super) struct Shared {
-    pub(super) endpoint: Endpoint,
-    pub(super) options: ConnectOptions,
-    pub(super) stream: StreamName,
-    pub(super) slots: Mutex<HashMap<u16, Slot>>,
-    channels: Mutex<Channels>,
-    pub(super) acks: Mutex<Option<Arc<Acks>>>,
-    pub(super) wake: Arc<Notify>,
-    out: mpsc::Sender<Vec<u8>>,
-    ended: watch::Sender<Option<SourceError>>,
-    /// It is being closed: nothing else is asked on channel 0.
-    closing: AtomicBool,
-}
-
-impl Shared {
-    /// This channel is closed on both sides.
-    pub(super) fn freed(&self, channel: u16) {
-        lock(&self.channels).freed(channel);
-    }
-
-    /// Ends the connection; the first reason counts.
-    pub(super) fn end(&self, why: SourceError) {
-        self.ended.send_if_modified(|ended| {
-            let is_first = ended.is_none();
-            ended.get_or_insert(why);
-            is_first
-        });
-        if let Some(acks) = lock(&self.acks).take() {
-            acks.close();
-        }
-        lock(&self.slots).clear();
-    }
-
-    pub(super) fn reason(&self) -> SourceError {
-        let ended = self.ended.borrow().clone();
-        ended.unwrap_or_else(|| self.error(ErrorKind::Connection, "there is no answer"))
-    }
-
-    pub(super) fn error(&self, kind: ErrorKind, what: impl std::fmt::Display) -> SourceError {
-        SourceError::new(kind, format!("broker {}: {what}", self.endpoint))
-    }
-
-    /// Sends a request and waits for its answer, within the time limit of a request.
-    pub(super) async fn call(
-        &self,
-        channel: u16,
-        frame: Vec<u8>,
-        answer: (u16, u16),
-    ) -> Result<Method, SourceError> {
-        let (sender, answered) = oneshot::channel();
-        lock(&self.slots).entry(channel).or_default().waiting = Some((answer.0, answer.1, sender));
-        if self.ended.borrow().is_some() {
-            return Err(self.reason());
-        }
-        let limit = self.options.request_timeout;
-        let exchange = async {
-            self.out.send(frame).await.map_err(|_| self.reason())?;
-            answered.await.map_err(|_| self.reason())?
-        };
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
-            Err(self.error(ErrorKind::Connection, format_args!("no answer within {limit:?}")))
-        })
-    }
-
-    /// Waits for the end of the connection, and returns the reason.
-    pub(super) async fn ended(&self) -> SourceError {
-        let mut ended = self.ended.subscribe();
-        // The sender lives as long as this.
-        drop(ended.wait_for(Option::is_some).await);
-        self.reason()
-    }
-
-    /// Queues a frame without waiting. If the queue is full, the socket is stuck, which the writer
-    /// notices.
-    pub(super) fn send_now(&self, frame: Vec<u8>) {
-        self.out.try_send(frame).unwrap_or_default();
-    }
-}
 
 /// A connection. It ends when it is dropped.
 pub(super) struct Connection {

@@ -17,6 +17,7 @@ mod error;
 mod pack;
 mod probe;
 mod reader;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,11 +28,12 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use self::acks::Acks;
-use self::connection::{Channel, Connection, MAIN};
+use self::channels::MAIN;
+use self::connection::{Channel, Connection};
 use self::encoding::Encoding;
 use self::pack::Pack;
 use self::probe::{Probe, Seen};
-use self::reader::Main;
+use self::shared::Main;
 use super::stream::no_filter;
 use super::{
     Abilities, Bounds, Budget, ConnectOptions, ErrorKind, Event, Feed, Link, Prefer, Selection,

@@ -1,5 +1,5 @@
-//! A short consumer's messages: their offsets, and the identity of the first one. Their bodies are
-//! discarded as they arrive.
+//! What a short consumer (a probe) receives: the offsets of its messages, and the identity of the first one. The
+//! bodies are discarded as they arrive.
 
 use tokio::sync::watch;
 
@@ -10,17 +10,17 @@ use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::amqp091::{self as amqp, Delivered};
 use crate::wire::error::WireError;
 
-/// What a probe has seen.
+/// Messages that a probe has received so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) first: Offset,
     pub(super) last: Offset,
-    /// Identity of the first one, once all of it has come.
+    /// Identity of the first message; `None` until the whole message has arrived.
     pub(super) id: Option<ChunkId>,
 }
 
 impl Seen {
-    /// The first message, as a chunk that holds nothing else.
+    /// The first message, as a chunk with this single message.
     pub(super) fn record(&self) -> Option<ChunkExtent> {
         self.id.map(|id| ChunkExtent { id, records: 1 })
     }
@@ -31,7 +31,7 @@ pub(super) struct Probe {
     seen: watch::Sender<Option<Seen>>,
     encoding: Encoding,
     announced: Option<Delivered>,
-    /// The first message, while it comes.
+    /// The first message, while it is incomplete.
     open: Option<Open>,
 }
 

@@ -6,34 +6,14 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
-use super::acks::Acks;
-use super::connection::{FRAME_MAX, MAIN, Shared, Slot};
+use super::channels::MAIN;
 use super::error::{closed, unanswerable, undeliverable};
-use super::pack::Pack;
+use super::shared::{FRAME_MAX, Shared, Slot};
 use crate::broker::{Admission, ReadHalf};
-use crate::source::{Delivery, ErrorKind, Event, SourceError};
+use crate::source::{ErrorKind, Event, SourceError};
 use crate::sync::lock;
-use crate::types::Offset;
 use crate::wire::amqp091::{self as amqp, Delivered, FrameHead, FrameKind, Method};
-
-/// The consumer's subscription.
-pub(super) struct Main {
-    pub(super) sender: mpsc::Sender<Event>,
-    pub(super) pack: Pack,
-    pub(super) acks: Arc<Acks>,
-    /// Offset from which on it reads, if it is known.
-    pub(super) from: Option<Offset>,
-    /// The broker leaves chunks out.
-    pub(super) is_filtered: bool,
-}
-
-impl Drop for Main {
-    fn drop(&mut self) {
-        self.acks.close();
-    }
-}
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -282,26 +262,5 @@ fn end_channel(slots: &mut HashMap<u16, Slot>, channel: u16, why: SourceError) {
         }
         // There is always a slot for this event; the consumer may be gone.
         drop(main.sender.try_send(Event::Unavailable(why)));
-    }
-}
-
-impl Main {
-    /// The broker has failed. Next time it is asked for one message at a time; if it was already, this is the
-    /// offset of the one that it could not deliver.
-    fn crashed(&self) -> Option<Offset> {
-        let was_careful = self.acks.is_careful();
-        self.acks.be_careful();
-        self.pack.next().or(self.from).filter(|_| was_careful)
-    }
-
-    fn deliver(&self, delivery: Delivery) -> Result<(), SourceError> {
-        match self.sender.try_send(Event::Chunk(delivery)) {
-            // The consumer may have dropped the subscription.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(SourceError::new(
-                ErrorKind::Violation,
-                "the broker sent more messages than it was asked for",
-            )),
-        }
     }
 }

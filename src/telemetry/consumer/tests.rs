@@ -108,7 +108,7 @@ fn every_series_carries_the_labels_of_the_table() {
             &m.durable_offset,
             &m.stored_offset,
         ] {
-            gauge.set_offset(Offset(7));
+            gauge.set_count(7);
         }
         for gauge in [
             &m.lag_messages,

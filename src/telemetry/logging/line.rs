@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Format;
+use super::LineFormat;
 use super::journal::{self, Journal};
 
 /// Field in which tracing passes an event's message.
@@ -28,7 +28,7 @@ const SPAN_FIELDS: [&str; 3] = ["consumer", "stream", "reference"];
 /// Formats events as lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
-    pub(super) format: Format,
+    pub(super) format: LineFormat,
     pub(super) colours: bool,
     /// The journal's form, if the log goes there.
     pub(super) journal: Option<Journal>,
@@ -68,7 +68,7 @@ where
         }
         let message = fields.0.shift_remove(MESSAGE).unwrap_or_default();
         match self.format {
-            Format::Json => {
+            LineFormat::Json => {
                 let mut line = Map::new();
                 line.insert("timestamp".to_owned(), time.into());
                 line.insert("level".to_owned(), level.as_str().into());
@@ -77,7 +77,7 @@ where
                 line.insert("target".to_owned(), target.into());
                 writeln!(writer, "{}", Value::Object(line))?;
             }
-            Format::Text => {
+            LineFormat::Text => {
                 let (dim, colour, reset) = match self.colours {
                     true => ("\x1b[2m", colour(level), "\x1b[0m"),
                     false => ("", "", ""),

@@ -6,7 +6,7 @@
 use super::fields::{self, Field, put_compound, put_sized, put_value};
 use super::{Cursor, Delivered, long, short};
 use crate::types::Offset;
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// The `type` of a message whose body is AMQP 1.0 itself.
 const ENCODED: &[u8] = b"amqp-1.0";
@@ -162,7 +162,7 @@ fn offset_in(basic: &Basic<'_>, properties: &[u8]) -> Result<Offset, WireError> 
     let offset = offset.flatten().filter(|offset| i64::try_from(*offset).is_ok());
     offset.map(Offset).ok_or_else(|| {
         let c = Cursor::new("properties", properties);
-        c.error(Problem::Unknown { what: "message without x-stream-offset", value: 0 })
+        c.error(WireProblem::Unknown { what: "message without x-stream-offset", value: 0 })
     })
 }
 

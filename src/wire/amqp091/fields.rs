@@ -1,7 +1,7 @@
 //! Field tables, and their values in AMQP 1.0.
 
 use super::{Cursor, long, short};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// Most arrays and tables within one another that are converted. More than a reader of AMQP 1.0 takes
 /// here, so a message with deeper ones is a bad message, like any other.
@@ -41,7 +41,7 @@ fn value<'a>(c: &mut Cursor<'a>) -> Result<(u8, &'a [u8]), WireError> {
         b'S' | b'x' | b'A' | b'F' => long(c)?,
         b'V' => c.take(0)?,
         other => {
-            let problem = Problem::Unknown { what: "field type", value: other.into() };
+            let problem = WireProblem::Unknown { what: "field type", value: other.into() };
             return Err(start.error(problem));
         }
     };

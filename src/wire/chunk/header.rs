@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::ChunkError;
 use crate::types::{ChunkId, Offset, Timestamp};
 use crate::wire::cursor::Cursor;
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// Bytes of a chunk's header.
 pub const HEADER_BYTES: usize = 48;
@@ -72,7 +72,7 @@ impl ChunkHeader {
             MAGIC_AND_VERSION => {}
             other => {
                 let what = "magic and version";
-                return Err(magic.error(Problem::Unknown { what, value: other.into() }));
+                return Err(magic.error(WireProblem::Unknown { what, value: other.into() }));
             }
         }
         let kind = ChunkKind::from(c.u8()?);
@@ -84,7 +84,7 @@ impl ChunkHeader {
         let first_offset = Offset(c.u64()?);
         if first_offset.0.checked_add(records.into()).is_none() {
             let what = "offset after the last record";
-            return Err(first.error(Problem::Unknown { what, value: first_offset.0 }));
+            return Err(first.error(WireProblem::Unknown { what, value: first_offset.0 }));
         }
         let header = ChunkHeader {
             kind,
@@ -125,7 +125,7 @@ impl ChunkHeader {
         let there = chunk.len().saturating_sub(HEADER_BYTES);
         let after = there.checked_sub(stated);
         if after != Some(0) && after != Some(self.trailer_bytes as usize) {
-            let problem = Problem::Mismatch {
+            let problem = WireProblem::Mismatch {
                 what: "bytes of data",
                 expected: stated as u64,
                 found: there as u64,

@@ -76,11 +76,6 @@ impl SaslAuthenticate {
         Self { mechanism: "EXTERNAL".to_owned(), data: Vec::new() }
     }
 
-    /// Data for any mechanism; also the answer to a challenge, under the same mechanism.
-    pub fn with_data(mechanism: impl Into<String>, data: Vec<u8>) -> Self {
-        Self { mechanism: mechanism.into(), data }
-    }
-
     /// Name of the mechanism.
     pub fn mechanism(&self) -> &str {
         &self.mechanism
@@ -101,7 +96,7 @@ impl std::fmt::Debug for SaslAuthenticate {
 pub enum SaslOutcome {
     /// Authenticated: Tune comes next.
     Done,
-    /// The server asks for more: answer with [`SaslAuthenticate::with_data`].
+    /// The server asks for more data, which the mechanisms of this client do not need.
     Challenge(Vec<u8>),
 }
 

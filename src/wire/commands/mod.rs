@@ -9,7 +9,6 @@
 
 pub mod code;
 pub mod handshake;
-pub mod keys;
 pub mod offsets;
 pub mod publish;
 pub mod server;
@@ -22,18 +21,19 @@ mod tests;
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+pub use super::keys;
+
 pub use code::ResponseCode;
 pub use handshake::{
     Close, CommandVersions, ExchangeCommandVersions, Open, PeerProperties, SaslAuthenticate,
     SaslHandshake, SaslOutcome, close_response, heartbeat, tune,
 };
-pub use offsets::{QueryOffset, ResolveOffsetSpec, StreamStats, StreamStatsResponse, store_offset};
+pub use offsets::{QueryOffset, StreamStats, StreamStatsResponse, store_offset};
 pub use publish::{DeclarePublisher, DeletePublisher, PublishBuilder, QueryPublisherSequence};
 pub use server::{Deliver, ServerFrame, decode_server_frame};
 pub use subscribe::{OffsetSpec, Subscribe, Unsubscribe, consumer_update_response, credit};
 pub use topology::{
-    Create, CreateSuperStream, Delete, DeleteSuperStream, Metadata, MetadataResponse, Node,
-    Partitions, Route, StreamMetadata,
+    Create, CreateSuperStream, Delete, Metadata, MetadataResponse, Node, Partitions, StreamMetadata,
 };
 
 use super::cursor::Cursor;

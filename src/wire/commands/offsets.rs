@@ -2,11 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::subscribe::{OffsetSpec, put_optional_pairs};
 use super::{Request, ResponseCode, keys};
 use crate::types::{Offset, Reference, StreamName};
 use crate::wire::cursor::{Cursor, PutExt};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 use crate::wire::frame::write_frame;
 
 /// Longest reference, in bytes, under which the broker stores an offset. It drops a longer one and
@@ -32,7 +31,7 @@ pub fn store_offset(
 fn put_reference(out: &mut BytesMut, reference: &Reference) -> Result<(), WireError> {
     let length = reference.as_str().len();
     if length > REFERENCE_MAX {
-        let problem = Problem::TooLong { what: "reference", length, limit: REFERENCE_MAX };
+        let problem = WireProblem::TooLong { what: "reference", length, limit: REFERENCE_MAX };
         return Err(WireError::new("outgoing frame", out.len(), problem));
     }
     out.put_string("reference", reference.as_str())
@@ -123,44 +122,5 @@ impl StreamStatsResponse {
 
     fn offset(&self, name: &str) -> Option<Offset> {
         self.get(name).and_then(|value| u64::try_from(value).ok()).map(Offset)
-    }
-}
-
-/// Asks for the offset that a start position stands for (4.3+). `None` if the stream has none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolveOffsetSpec {
-    /// The stream.
-    pub stream: StreamName,
-    /// The position.
-    pub spec: OffsetSpec,
-    /// `filter.N`, `match-unfiltered`, `chunk_selector`.
-    pub properties: Vec<(String, String)>,
-}
-
-impl Request for ResolveOffsetSpec {
-    const KEY: u16 = keys::RESOLVE_OFFSET_SPEC;
-    const NAME: &'static str = "ResolveOffsetSpec";
-    type Response = Option<Offset>;
-
-    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
-        out.put_string("stream name", self.stream.as_str())?;
-        self.spec.encode(out);
-        put_optional_pairs(out, "property", &self.properties)
-    }
-
-    fn accepts(code: ResponseCode) -> bool {
-        matches!(code, ResponseCode::Ok | ResponseCode::NoOffset)
-    }
-
-    fn decode(code: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
-        if code == ResponseCode::NoOffset {
-            return Ok(None);
-        }
-        let start = body.clone();
-        match body.u16()? {
-            4 => body.u64().map(|offset| Some(Offset(offset))),
-            other => Err(start
-                .error(Problem::Unknown { what: "type of resolved offset", value: other.into() })),
-        }
     }
 }

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{Request, ResponseCode, keys};
 use crate::types::StreamName;
 use crate::wire::cursor::{Cursor, PutExt};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// Declares a publisher on this connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +124,11 @@ impl PublishBuilder {
             if self.count > 0 {
                 return Ok(false);
             }
-            let problem =
-                Problem::TooLong { what: "message", length: message.len(), limit: self.size_max };
+            let problem = WireProblem::TooLong {
+                what: "message",
+                length: message.len(),
+                limit: self.size_max,
+            };
             return Err(WireError::new("Publish", self.frame.len(), problem));
         }
         self.frame.put_u64(publishing_id);

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::{ResponseCode, keys};
 use crate::types::StreamName;
 use crate::wire::cursor::Cursor;
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 use crate::wire::frame::Frame;
 
 /// A chunk for a subscription.
@@ -144,7 +144,7 @@ pub fn decode_server_frame(frame: Frame) -> Result<ServerFrame, WireError> {
                 1 => true,
                 other => {
                     let value = u64::from(other);
-                    return Err(body.error(Problem::Unknown { what: "activity", value }));
+                    return Err(body.error(WireProblem::Unknown { what: "activity", value }));
                 }
             },
         },
@@ -173,7 +173,7 @@ fn deliver(version: u16, mut payload: Bytes) -> Result<Deliver, WireError> {
         2 => Some(body.u64()?),
         other => {
             let value = u64::from(other);
-            return Err(body.error(Problem::Unknown { what: "version of Deliver", value }));
+            return Err(body.error(WireProblem::Unknown { what: "version of Deliver", value }));
         }
     };
     let read = body.position();

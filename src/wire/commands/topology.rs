@@ -107,30 +107,6 @@ impl Request for Partitions {
     }
 }
 
-/// Asks which partitions a routing key leads to (3.11+).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The routing key.
-    pub routing_key: String,
-    /// The super stream.
-    pub super_stream: StreamName,
-}
-
-impl Request for Route {
-    const KEY: u16 = keys::ROUTE;
-    const NAME: &'static str = "Route";
-    type Response = Vec<StreamName>;
-
-    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
-        out.put_string("routing key", &self.routing_key)?;
-        out.put_string("super stream name", self.super_stream.as_str())
-    }
-
-    fn decode(_: ResponseCode, body: &mut Cursor<'_>) -> Result<Self::Response, WireError> {
-        stream_names(body)
-    }
-}
-
 macro_rules! answered_by_code_alone {
     ($command:ident, $key:ident) => {
         const KEY: u16 = keys::$key;
@@ -201,20 +177,5 @@ impl Request for CreateSuperStream {
             out.put_string("binding key", key)?;
         }
         out.put_string_pairs("stream argument", &self.arguments)
-    }
-}
-
-/// Deletes a super stream and its partitions (3.13+).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeleteSuperStream {
-    /// Its name.
-    pub super_stream: StreamName,
-}
-
-impl Request for DeleteSuperStream {
-    answered_by_code_alone!(DeleteSuperStream, DELETE_SUPER_STREAM);
-
-    fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
-        out.put_string("super stream name", self.super_stream.as_str())
     }
 }

@@ -25,7 +25,7 @@ fn an_error_names_structure_and_byte_and_takes_nothing() {
     let mut c = cursor(&[0, 1, 2, 3, 4]);
     c.u16().unwrap();
     let error = c.u32().unwrap_err();
-    assert_eq!(error, WireError::new("test", 2, Problem::Truncated { wanted: 4, left: 3 }));
+    assert_eq!(error, WireError::new("test", 2, WireProblem::Truncated { wanted: 4, left: 3 }));
     assert_eq!(error.to_string(), "test, byte 2: 4 more bytes needed, 3 left");
     assert_eq!(c.take(3), Ok(&[2, 3, 4][..]));
     assert!(c.is_empty());
@@ -44,11 +44,11 @@ fn strings_null_and_wrong() {
         let error = cursor(bytes).string().unwrap_err();
         (error.position, error.problem)
     };
-    assert_eq!(problem(b"\xff\xff"), (0, Problem::Null));
-    assert_eq!(problem(b"\0\x02\xc3("), (0, Problem::NotUtf8));
-    assert_eq!(problem(b"\xff\xfe.."), (0, Problem::NegativeLength(-2)));
-    assert_eq!(problem(b"\0\x03hi"), (2, Problem::Truncated { wanted: 3, left: 2 }));
-    assert_eq!(problem(b"\x7f\xff"), (2, Problem::Truncated { wanted: 32_767, left: 0 }));
+    assert_eq!(problem(b"\xff\xff"), (0, WireProblem::Null));
+    assert_eq!(problem(b"\0\x02\xc3("), (0, WireProblem::NotUtf8));
+    assert_eq!(problem(b"\xff\xfe.."), (0, WireProblem::NegativeLength(-2)));
+    assert_eq!(problem(b"\0\x03hi"), (2, WireProblem::Truncated { wanted: 3, left: 2 }));
+    assert_eq!(problem(b"\x7f\xff"), (2, WireProblem::Truncated { wanted: 32_767, left: 0 }));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_count_over_what_the_bytes_can_hold_reads_no_item() {
         read += 1;
         c.u16()
     });
-    let error = WireError::new("test", 0, Problem::CountTooLarge { count: 3, left: 5 });
+    let error = WireError::new("test", 0, WireProblem::CountTooLarge { count: 3, left: 5 });
     assert_eq!((result, read), (Err(error), 0));
     assert_eq!(cursor(b"\0\0\0\x02\0\x01\0\x02\0").array(2, Cursor::u16), Ok(vec![1, 2]));
     assert_eq!(cursor(b"\xff\xff\xff\xff").array(2, Cursor::u16), Ok(vec![]));

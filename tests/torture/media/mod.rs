@@ -10,3 +10,4 @@ mod programs;
 mod sqlite;
 mod stdout;
 mod stream;
+mod varied;

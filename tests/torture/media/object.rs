@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
+use rillway::faults::Point;
 use tempfile::TempDir;
 
 use crate::common::daemon::Home;
@@ -16,7 +17,7 @@ use crate::common::small_disk::SmallDisk;
 use crate::object::archive;
 use crate::torture::frozen::frozen;
 use crate::torture::kills::killed;
-use crate::torture::oracle::{Failure, Landed, Oracle, number_in, quoted};
+use crate::torture::oracle::{Failure, Landed, Oracle, Second, number_in, quoted};
 use crate::torture::outage::outages;
 
 /// Many small objects.
@@ -72,6 +73,14 @@ impl Oracle for Folder {
         // An incomplete object fails the test.
         let records = objects.flat_map(|path| rows(std::fs::read(path).unwrap())).collect();
         Landed { records, torn: 0 }
+    }
+
+    /// Frozen anywhere, it may hold the lock under which the checkpoint is replaced: then the second one waits.
+    fn second(&self, frozen_at: Option<Point>) -> Second {
+        match frozen_at {
+            Some(_) => Second::TakesOver,
+            None => Second::TakesOverOrWaits,
+        }
     }
 
     async fn break_down(&mut self, how: Failure, on: bool) -> bool {

@@ -2,7 +2,7 @@
 //! offset. The consumer's real search for its position runs on it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,6 +12,7 @@ use crate::flow::resume::Start;
 use crate::source::{
     Abilities, Activation, Bounds, Budget, ErrorKind, Feed, Link, Prefer, Source, SourceError,
 };
+use crate::sync::lock;
 use crate::types::{Offset, Timestamp};
 use crate::wire::chunk::testing::{Entry, chunk};
 use crate::wire::chunk::{ProbedChunk, Watcher};
@@ -145,11 +146,11 @@ impl ModelSource {
         ModelSource { state: Arc::default(), activation }
     }
 
-    pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    fn check(&self) -> Result<std::sync::MutexGuard<'_, State>, SourceError> {
+    fn check(&self) -> Result<MutexGuard<'_, State>, SourceError> {
         let state = self.state();
         match (state.is_away, state.exists) {
             (true, _) => Err(SourceError::new(ErrorKind::Connection, "no node answers")),

@@ -144,7 +144,7 @@ impl World {
             on_lost: [OnLost::First, OnLost::First, OnLost::Halt][random.usize(0..3)],
             on_bad: OnBad::Skip,
             commit: commit::Policy { every_messages: 10, every: 5 * second },
-            batch: cutter::Limits { max_messages: 6, max_bytes: 1 << 20, max_age: second },
+            batch: cutter::BatchLimits { max_messages: 6, max_bytes: 1 << 20, max_age: second },
             wind_up_after: 10 * second,
             backoff_max: 4 * second,
             source: Arc::new(source.clone()),

@@ -42,8 +42,8 @@ fn logged(lines: Lines, filter: &str, log: impl FnOnce()) -> String {
     String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap()
 }
 
-const TEXT: Lines = Lines { format: Format::Text, colours: false, journal: None };
-const JSON: Lines = Lines { format: Format::Json, ..TEXT };
+const TEXT: Lines = Lines { format: LineFormat::Text, colours: false, journal: None };
+const JSON: Lines = Lines { format: LineFormat::Json, ..TEXT };
 
 fn in_a_consumer() {
     let (consumer, stream, reference) = ("archiver".into(), "events".into(), "archive".into());
@@ -99,7 +99,7 @@ fn the_journal_gets_the_priority_of_each_line_first() {
     });
     let priorities: Vec<&str> = log.lines().map(|line| &line[..3]).collect();
     assert_eq!(priorities, ["<3>", "<4>", "<6>", "<7>", "<7>"]);
-    let json = logged(Lines { format: Format::Json, ..lines }, "info", in_a_consumer);
+    let json = logged(Lines { format: LineFormat::Json, ..lines }, "info", in_a_consumer);
     assert!(json.starts_with("<4>{"), "{json}");
 }
 
@@ -112,7 +112,7 @@ fn the_journal_gets_each_field() {
          PRIORITY=4\nSYSLOG_IDENTIFIER=rillway\nTARGET=rillway::telemetry::logging::line::tests\n\
          WAIT_MS=1500\nOFFSET=7\nCONSUMER=archiver\nSTREAM=events\nREFERENCE=archive\n"
     );
-    let json = logged(Lines { format: Format::Json, ..lines }, "info", in_a_consumer);
+    let json = logged(Lines { format: LineFormat::Json, ..lines }, "info", in_a_consumer);
     let (message, fields) = json.split_once('\n').unwrap();
     let message: Value = serde_json::from_str(message.strip_prefix("MESSAGE=").unwrap()).unwrap();
     assert_eq!((&message["level"], &message["message"]), (&"WARN".into(), &"a\nb".into()));

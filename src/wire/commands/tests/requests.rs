@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::types::{Offset, Reference, Secret, StreamName, Timestamp};
-use crate::wire::error::{Problem, WireError};
+use crate::wire::error::{WireError, WireProblem};
 
 /// Hex digits and spaces; `'text'` stands for its bytes.
 pub(super) fn bytes(notation: &str) -> Vec<u8> {
@@ -58,10 +58,6 @@ fn the_handshake() {
         "0013 0001 01020304 0005 'PLAIN' 0000000d 00 'guest' 00 's3cret'",
     );
     request(SaslAuthenticate::external(), "0013 0001 01020304 0008 'EXTERNAL' ffffffff");
-    request(
-        SaslAuthenticate::with_data("RABBIT-CR-DEMO", b"My password is x".to_vec()),
-        "0013 0001 01020304 000e 'RABBIT-CR-DEMO' 00000010 'My password is x'",
-    );
     sent(tune(1_048_576, 60), "0014 0001 00100000 0000003c");
     request(Open { virtual_host: "/".into() }, "0015 0001 01020304 0001 '/'");
     request(
@@ -114,10 +110,6 @@ fn subscriptions_at_all_five_positions() {
                  00000001 0008 'filter.0' 0002 'eu'"
             ),
         );
-        request(
-            ResolveOffsetSpec { stream: stream(), spec: start, properties: Vec::new() },
-            &format!("001f 0001 01020304 0006 'events' {notation}"),
-        );
         sent(
             consumer_update_response(0x0a0b_0c0d, ResponseCode::Ok, Some(start)),
             &format!("801a 0001 0a0b0c0d 0001 {notation}"),
@@ -153,10 +145,6 @@ fn topology() {
     );
     request(Partitions { super_stream: stream() }, "0019 0001 01020304 0006 'events'");
     request(
-        Route { routing_key: "eu".into(), super_stream: stream() },
-        "0018 0001 01020304 0002 'eu' 0006 'events'",
-    );
-    request(
         Create { stream: stream(), arguments: pairs(&[("max-age", "1h")]) },
         "000d 0001 01020304 0006 'events' 00000001 0007 'max-age' 0002 '1h'",
     );
@@ -177,7 +165,6 @@ fn topology() {
         "001d 0001 01020304 0001 's' 00000002 0003 's-0' 0003 's-1'
          00000002 0001 '0' 0001 '1' 00000000",
     );
-    request(DeleteSuperStream { super_stream: stream() }, "001e 0001 01020304 0006 'events'");
 }
 
 #[test]
@@ -213,14 +200,14 @@ fn a_publish_frame_fills_the_limit_and_never_passes_it() {
     assert_eq!(builder.push(3, &[]), Ok(false));
     assert_eq!(builder.finish().unwrap().len(), 4 + limit as usize);
     let error = PublishBuilder::new(1, limit).push(1, &[0; 33]).unwrap_err();
-    assert!(matches!(error.problem, Problem::TooLong { what: "message", length: 33, .. }));
+    assert!(matches!(error.problem, WireProblem::TooLong { what: "message", length: 33, .. }));
 }
 
 #[test]
 fn text_over_its_limit_is_an_error_that_names_it() {
     let long = "x".repeat(32_768);
     let what = |error: WireError| match error.problem {
-        Problem::TooLong { what, length, limit } => (what, length, limit),
+        WireProblem::TooLong { what, length, limit } => (what, length, limit),
         other => panic!("{other}"),
     };
     let error = encode_request(&Open { virtual_host: long.clone() }, 1).unwrap_err();
