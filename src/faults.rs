@@ -19,6 +19,14 @@ pub enum Point {
     Committed,
     /// The offset is stored on the broker; nothing else knows of it.
     OffsetStored,
+    /// The consumers that are to be moved wait, and nothing was looked up since.
+    MoveHeld,
+    /// Moves of several positions are written down, and not decided.
+    MovesPledged,
+    /// They are decided, and none stands in its state file.
+    MovesDecided,
+    /// They stand in their state files, and nothing else is moved.
+    MovesSettled,
     /// A move of the position stands in the state file, and nothing else is moved.
     MoveNoted,
     /// The sink's position is moved, and the state file does not say so.
@@ -27,6 +35,8 @@ pub enum Point {
     MoveKept,
     /// The broker's offset is moved, and the state file does not say so.
     OffsetMoved,
+    /// What the sink keeps has its new name, and the state file does not say so.
+    SinkRenamed,
     /// The range of a replay stands in its state, and nothing is written.
     ReplayKept,
     /// A stream is replayed, which stands in the replay's state; nothing else of it is forgotten.
@@ -44,6 +54,10 @@ impl Point {
     pub const OF_A_MOVE: [Point; 4] =
         [Point::MoveNoted, Point::SinkMoved, Point::MoveKept, Point::OffsetMoved];
 
+    /// Those in which a move of several positions, or a rename, differs from a move of one, in order.
+    pub const OF_SEVERAL: [Point; 3] =
+        [Point::MovesPledged, Point::MovesDecided, Point::SinkRenamed];
+
     /// Those of a replay, in order.
     pub const OF_A_REPLAY: [Point; 3] =
         [Point::ReplayKept, Point::StreamReplayed, Point::ReplayTold];
@@ -56,10 +70,15 @@ impl Point {
             Point::Flushed => "flushed",
             Point::Committed => "committed",
             Point::OffsetStored => "offset_stored",
+            Point::MoveHeld => "move_held",
+            Point::MovesPledged => "moves_pledged",
+            Point::MovesDecided => "moves_decided",
+            Point::MovesSettled => "moves_settled",
             Point::MoveNoted => "move_noted",
             Point::SinkMoved => "sink_moved",
             Point::MoveKept => "move_kept",
             Point::OffsetMoved => "offset_moved",
+            Point::SinkRenamed => "sink_renamed",
             Point::ReplayKept => "replay_kept",
             Point::StreamReplayed => "stream_replayed",
             Point::ReplayTold => "replay_told",
@@ -118,7 +137,8 @@ mod armed {
             "freeze" => Signal::STOP,
             _ => return None,
         };
-        let mut all = Point::ALL.into_iter().chain(Point::OF_A_MOVE).chain(Point::OF_A_REPLAY);
+        let all = Point::ALL.into_iter().chain(Point::OF_A_MOVE).chain(Point::OF_SEVERAL);
+        let mut all = all.chain(Point::OF_A_REPLAY).chain([Point::MoveHeld, Point::MovesSettled]);
         let point = all.find(|point| point.name() == name)?;
         Some(Armed { point, signal, left: AtomicU64::new(nth.parse().ok()?) })
     }

@@ -33,6 +33,20 @@ impl<'a> Ordered<'a> {
         Target { consumer: &self.consumer, stream: self.stream.as_deref() }
     }
 
+    /// The same, of an order whose body may name the stream, too.
+    pub(super) fn target_with<'b>(
+        &'b self,
+        stream: Option<&'b str>,
+    ) -> Result<Target<'b>, &'static str> {
+        let target = self.target();
+        match (stream, target.stream) {
+            (Some(body), Some(query)) if body != query => {
+                Err("the body and the query name different streams")
+            }
+            (stream, of_query) => Ok(Target { stream: stream.or(of_query), ..target }),
+        }
+    }
+
     /// Longest wait for the order's effect.
     pub(super) fn wait(&self) -> Duration {
         self.wait
@@ -98,32 +112,24 @@ struct Skip {
 }
 
 /// Leaves out the message that the body names.
-pub(super) async fn skip(
-    control: &dyn Control,
-    name: &str,
-    query: Option<&str>,
-    body: &[u8],
-) -> Answer {
-    let (consumer, wait) =
-        match (decoded(name, "the consumer's name in the path"), Query::read(query, &["wait"])) {
-            (Ok(consumer), Ok(query)) => (consumer, query.wait),
-            (Err(text), _) | (_, Err(text)) => return error(StatusCode::BAD_REQUEST, &text),
-        };
+pub(super) async fn skip(control: &dyn Control, ordered: &Ordered<'_>, body: &[u8]) -> Answer {
     let skip: Skip = match serde_json::from_slice(body) {
         Ok(skip) => skip,
         Err(why) => {
             let text = format!(
-                "the body is not the message to leave out: {why}. Expected {{\"offset\": 7}}, perhaps with                  \"stream\" and \"dead_letter\""
+                "the body is not the message to leave out: {why}. Expected {{\"offset\": 7}}, perhaps with \
+                 \"stream\" and \"dead_letter\""
             );
             return error(StatusCode::BAD_REQUEST, &text);
         }
     };
-    let order = SkipOrder {
-        target: Target { consumer: &consumer, stream: skip.stream.as_deref() },
-        offset: Offset(skip.offset),
-        to_dead_letters: skip.dead_letter,
+    let target = match ordered.target_with(skip.stream.as_deref()) {
+        Ok(target) => target,
+        Err(text) => return error(StatusCode::BAD_REQUEST, text),
     };
-    changed(control.skip(order, wait).await)
+    let order =
+        SkipOrder { target, offset: Offset(skip.offset), to_dead_letters: skip.dead_letter };
+    changed(control.skip(order, ordered.wait()).await)
 }
 
 fn changed(result: Result<super::control::Changed, ControlError>) -> Answer {

@@ -101,6 +101,9 @@ pub struct Changed {
     pub verb: Verb,
     /// True if it is carried out: the streams are paused, or work normally again.
     pub finished: bool,
+    /// What came of it, if it is not what the order says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The streams that it was for. A consumer of a super stream whose partitions are not known has one,
     /// with the name of the super stream.
     pub streams: Vec<StreamState>,
@@ -179,6 +182,11 @@ pub struct Seek {
     pub to: SeekTo,
     /// Only say what it would do.
     pub dry_run: bool,
+    /// True if messages may be skipped, also those that come before it is moved.
+    pub may_skip: bool,
+    /// True if no other daemon stands by for the consumer, as the operator says. Asked for where the broker has
+    /// one of several active.
+    pub alone: bool,
     /// Longest wait for the order's effect.
     pub wait: Duration,
 }

@@ -234,9 +234,12 @@ where
             Ok(ordered) => commands::commit(&*site.overview, &ordered).await,
             Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
-        Route::Skip(name) => commands::skip(control, name, query, &body).await,
+        Route::Skip(name) => match Ordered::read(name, query) {
+            Ok(ordered) => commands::skip(control, &ordered, &body).await,
+            Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        },
         Route::Seek(name) => match Ordered::read(name, query) {
-            Ok(ordered) => seek::seek(control, ordered, &body).await,
+            Ok(ordered) => seek::seek(control, &ordered, &body).await,
             Err(why) => error(StatusCode::BAD_REQUEST, &why),
         },
         Route::Reload => commands::reload(control, query).await,

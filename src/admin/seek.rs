@@ -1,7 +1,7 @@
 //! Moving a consumer's position, as a request over HTTP.
 //!
 //! The body is JSON: `{"to": "first" | "last" | "next" | {"offset": N} | {"timestamp": "2026-01-01T00:00:00Z"},
-//! "stream": "…", "dry_run": true}`. Only `to` is required.
+//! "stream": "…", "dry_run": true, "may_skip": true, "alone": true}`. Only `to` is required.
 
 use hyper::StatusCode;
 use serde::{Deserialize, Deserializer};
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::answer::{Answer, error, json};
 use super::commands::Ordered;
-use super::control::{Control, ControlError, Seek, SeekError, SeekTo, Target};
-use crate::types::Offset;
+use super::control::{Control, ControlError, Seek, SeekError, SeekTo};
+use crate::types::{Offset, Timestamp};
 
 /// The body of a request.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -21,6 +21,10 @@ struct Body {
     stream: Option<String>,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    may_skip: bool,
+    #[serde(default)]
+    alone: bool,
 }
 
 const EXPECTED: &str = "expected \"first\", \"last\", \"next\", {\"offset\": N} or {\"timestamp\": \"2026-01-01T00:00:00Z\"}";
@@ -57,8 +61,8 @@ impl<'de> Deserialize<'de> for SeekTo {
 }
 
 /// Moves the consumer as the body says.
-pub(super) async fn seek(control: &dyn Control, ordered: Ordered<'_>, body: &[u8]) -> Answer {
-    let Body { to, stream, dry_run } = match serde_json::from_slice(body) {
+pub(super) async fn seek(control: &dyn Control, ordered: &Ordered<'_>, body: &[u8]) -> Answer {
+    let Body { to, stream, dry_run, may_skip, alone } = match serde_json::from_slice(body) {
         Ok(body) => body,
         Err(problem) => {
             let text = format!(
@@ -68,13 +72,11 @@ pub(super) async fn seek(control: &dyn Control, ordered: Ordered<'_>, body: &[u8
             return error(StatusCode::BAD_REQUEST, &text);
         }
     };
-    let target = ordered.target();
-    if stream.is_some() && target.stream.is_some() && stream.as_deref() != target.stream {
-        let text = "the body and the query name different streams";
-        return error(StatusCode::BAD_REQUEST, text);
-    }
-    let target = Target { stream: stream.as_deref().or(target.stream), ..target };
-    let seek = Seek { to, dry_run, wait: ordered.wait() };
+    let target = match ordered.target_with(stream.as_deref()) {
+        Ok(target) => target,
+        Err(text) => return error(StatusCode::BAD_REQUEST, text),
+    };
+    let seek = Seek { to, dry_run, may_skip, alone, wait: ordered.wait() };
     match control.seek(target, seek).await {
         Ok(sought) if sought.finished => json(StatusCode::OK, &sought),
         Ok(sought) => json(StatusCode::ACCEPTED, &sought),
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        let body = |to| Body { to, stream: None, dry_run: false };
+        let body = |to| Body { to, stream: None, dry_run: false, may_skip: false, alone: false };
         for (text, to) in [
             (r#"{"to":"first"}"#, SeekTo::First),
             (r#"{"to":"last"}"#, SeekTo::Last),
@@ -119,6 +121,7 @@ mod tests {
         }
         let all = read(r#"{"to":"next","stream":"s-1","dry_run":true}"#).unwrap();
         assert_eq!((all.stream.as_deref(), all.dry_run), (Some("s-1"), true));
+        assert!(!all.may_skip && !all.alone, "nothing is skipped that was not ordered");
     }
 
     #[test]

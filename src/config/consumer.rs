@@ -132,9 +132,32 @@ impl ConsumerConfig {
         }
     }
 
+    /// Checks that this can be a reference.
+    ///
+    /// # Errors
+    /// If it cannot; the text says why.
+    pub fn check_reference(reference: &str) -> Result<(), String> {
+        if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX {
+            return Err(format!(
+                "it is {} bytes long: expected 1 to {REFERENCE_BYTES_MAX} (the broker drops the \
+                 offsets of a longer one without an answer)",
+                reference.len()
+            ));
+        }
+        match reference.contains(char::is_control) {
+            true => Err(format!("{reference:?} holds a control character: leave it out")),
+            false => Ok(()),
+        }
+    }
+
     /// Reference of the dead letters' sink for its position.
     pub fn dead_letter_reference(&self) -> Reference {
-        Reference::new(format!("{}{DEAD_LETTERS}", self.reference))
+        ConsumerConfig::dead_letters_of(&self.reference)
+    }
+
+    /// The same for a consumer with this reference.
+    pub fn dead_letters_of(reference: &Reference) -> Reference {
+        Reference::new(format!("{reference}{DEAD_LETTERS}"))
     }
 }
 
@@ -409,21 +432,9 @@ fn check(keys: &ConsumerKeys, at: &str, problems: &mut Vec<Problem>) {
         );
     }
     if let Some(reference) = &keys.reference
-        && (reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX)
+        && let Err(what) = ConsumerConfig::check_reference(reference)
     {
-        bad(
-            "reference",
-            format!(
-                "it is {} bytes long: expected 1 to {REFERENCE_BYTES_MAX} (the broker drops the \
-                 offsets of a longer one without an answer)",
-                reference.len()
-            ),
-        );
-    }
-    if let Some(reference) = &keys.reference
-        && reference.contains(char::is_control)
-    {
-        bad("reference", format!("{reference:?} holds a control character: leave it out"));
+        bad("reference", what);
     }
     for (key, count) in [
         ("commit.every_messages", keys.commit.every_messages),

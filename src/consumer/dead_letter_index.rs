@@ -100,6 +100,22 @@ impl DeadLetterIndex {
     }
 }
 
+/// Copies the list of one reference to another one's; nothing, if there is none.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub(super) fn copy(from: &Spec, to: &Spec) -> io::Result<()> {
+    let path = |spec| state_file::file_of(spec, "dead-letters", NEXT);
+    match fs::read(path(from)) {
+        Ok(text) => {
+            let next = path(to).with_extension(format!("dead-letters{NEXT}"));
+            files::replace(&path(to), &next, &text).map(drop)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The offsets in a file's complete lines, up to `found`.
 fn known(text: &[u8], found: Option<Offset>) -> BTreeSet<Offset> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

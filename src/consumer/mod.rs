@@ -25,6 +25,7 @@ mod joined;
 pub mod observe;
 mod opening;
 mod orders;
+mod pledges;
 pub mod positions;
 mod resumption;
 mod roster;
@@ -47,7 +48,7 @@ pub use opening::{HoldSlot, Resources};
 pub use roster::{Roster, RosterError};
 pub use sieved::Sieved;
 pub use sifting::{Sifted, Sifter};
-pub use skips::{NotThere, Skips};
+pub use skips::{Fate, NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile, forget};
 pub use status::{Facts, LastFailure, Status};
@@ -82,7 +83,7 @@ pub async fn forecast(spec: &Spec, sink: Option<Checkpoint>) -> anyhow::Result<F
     if matches!(creation, Foreseen::Creates(_)) {
         return Ok(Forecast { plan: Ok(Plan::at(Start::First)), stored: None, creation });
     }
-    match session::look(spec, own).await {
+    match session::foresee(spec, own).await {
         Ok(outlook) => {
             outlook.link.close().await;
             Ok(Forecast { plan: Ok(outlook.plan), stored: outlook.stored, creation })

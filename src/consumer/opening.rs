@@ -15,9 +15,9 @@ use super::dead_letters::DeadLetters;
 use super::hold::Hold;
 use super::positions;
 use super::spec::Spec;
-use super::state_file::StateFile;
+use super::state_file::{Renamed, StateError, StateFile};
 use crate::flow::beginning::Memory;
-use crate::sink::factory::SinkFactory;
+use crate::sink::factory::{Renaming, SinkFactory};
 use crate::sink::{Sink, SinkError};
 use crate::sync::lock;
 use crate::types::{Checkpoint, Offset};
@@ -35,6 +35,8 @@ pub struct Resources {
     pub dead_letters: Option<SinkFactory>,
     /// The lock of the reference; `None` without one.
     pub hold: Option<HoldSlot>,
+    /// Gives what the sinks keep another reference; `None` where nothing is kept.
+    pub renaming: Option<Renaming>,
     /// True for a sink that keeps a second process out by itself: then the lock is shared, and only tells
     /// that the consumer runs.
     pub shares_hold: bool,
@@ -81,6 +83,7 @@ async fn open_all(spec: Arc<Spec>, resources: Resources) -> Result<OpenSinks, Ou
     if let Some(slot) = &resources.hold {
         take_hold(&spec, slot, resources.shares_hold).await?;
     }
+    settle(&spec, resources.renaming.as_ref()).await?;
     let mut sink = (resources.sink)().await.map_err(outcome_of)?;
     match open_rest(&spec, &resources, &mut *sink).await {
         Ok((letters, position, remembered)) => {
@@ -116,6 +119,33 @@ async fn open_rest(
         Some(open) => Some(open_letters(spec, open).await?),
     };
     Ok((letters, position, remembered))
+}
+
+/// Puts in its place what was decided for the state file, and completes a rename, before the sink is opened
+/// under its name.
+async fn settle(spec: &Arc<Spec>, renaming: Option<&Renaming>) -> Result<(), Outcome> {
+    let Some(renaming) = renaming else { return Ok(()) };
+    let file = StateFile::of(spec);
+    let settling = move || {
+        file.settle().map_err(|error| Outcome::Failed(error.to_string()))?;
+        let read = file.read_all().map_err(|error| Outcome::Halted(error.to_string()))?;
+        match read {
+            Some((_, Renamed { renamed_to: Some(to), .. })) => {
+                Err(Outcome::Halted(file.is_renamed(&to).to_string()))
+            }
+            Some((memory, Renamed { renamed_from: Some(from), .. })) => Ok(Some((from, memory))),
+            _ => Ok(None),
+        }
+    };
+    let settled = tokio::task::spawn_blocking(settling).await;
+    let settled = settled.map_err(|error| panicked(&error))?;
+    let Some((from, memory)) = settled? else { return Ok(()) };
+    let completed = positions::complete_rename(spec, renaming, &from, memory).await;
+    let told =
+        |error| with_prefix(&format!("the rename of reference {from:?} is not complete: "), error);
+    completed.map_err(|error| told(outcome_of(error)))?;
+    tracing::info!(consumer = %spec.name, stream = %spec.stream, %from, to = %spec.reference, "the rename of the reference is completed");
+    Ok(())
 }
 
 /// Completes a move of the position that was interrupted.
@@ -182,13 +212,18 @@ async fn index_of(
     }
 }
 
-pub(super) async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
+/// Reads the state file, and writes a beginning once more. Only for the one that holds the reference.
+async fn read_state_file(spec: &Spec) -> Result<Option<Memory>, Outcome> {
     let file = StateFile::of(spec);
     let read = move || {
-        let memory = file.read().map_err(|error| Outcome::Halted(error.to_string()))?;
-        if let Some(beginning @ Memory::Beginning(_)) = memory {
+        let halted = |error: StateError| Outcome::Halted(error.to_string());
+        let memory = file.read().map_err(halted)?;
+        if let Some((beginning @ Memory::Beginning(_), renamed)) =
+            file.read_all().map_err(halted)?
+        {
             // A process that died before it had synced the file may have left it in memory alone.
-            file.write(beginning).map_err(|error| Outcome::Failed(error.to_string()))?;
+            file.write_all(beginning, renamed)
+                .map_err(|error| Outcome::Failed(error.to_string()))?;
         }
         Ok(memory)
     };
@@ -293,6 +328,7 @@ mod tests {
                 sink: factory(&sink, fails == "position"),
                 dead_letters: Some(factory(&letters, fails == "letters' position")),
                 hold: None,
+                renaming: None,
                 shares_hold: false,
             };
             let taken = match fails {

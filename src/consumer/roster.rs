@@ -88,6 +88,21 @@ impl Roster {
         Ok(Roster { path, content: found, has_begun: true })
     }
 
+    /// Writes the list of this reference as that of another one; nothing, if there is none. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn copy_to(&self, state_dir: &Path, reference: &Reference) -> Result<(), RosterError> {
+        if !self.has_begun {
+            return Ok(());
+        }
+        let content = Content { reference: reference.clone(), ..self.content.clone() };
+        let super_stream = content.super_stream.as_str();
+        let path = state_dir.join(of_two(reference.as_str(), super_stream, EXTENSION, NEXT));
+        // What is there is older: this reference was renamed before.
+        Roster { path, content, has_begun: false }.add(&[])
+    }
+
     /// True if any partition was ever seen.
     pub fn has_any(&self) -> bool {
         !self.content.partitions.is_empty()

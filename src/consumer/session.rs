@@ -62,7 +62,7 @@ pub(super) async fn resume(
 /// # Errors
 /// If it does not, or this node does not know. A node that is not the leader may be behind.
 pub(super) async fn confirm(link: &dyn Link, position: Checkpoint) -> Result<(), SessionError> {
-    confirm_by(link, position, None, None).await.map(drop)
+    confirm_by(link, position, (Proof::Chunk, None), None).await.map(drop)
 }
 
 /// Answers a question about what the broker's filter leaves out. `waiting` chunks had arrived when it was
@@ -74,7 +74,7 @@ pub(super) async fn passed(
 ) -> Result<Passed, SessionError> {
     let mut given = None;
     if let Some(position) = question.position
-        && let Evidence::Chunk(chunk) = confirm_by(link, position, None, None).await?
+        && let Evidence::Chunk(chunk) = confirm_by(link, position, (Proof::Chunk, None), None).await?
         // A chunk of the stream protocol may be one that AMQP 0.9.1 does not deliver.
         && position.chunk.is_some_and(|known| known.is_of_record() || !chunk.id.is_of_record())
     {
@@ -155,6 +155,9 @@ impl Outlook {
 pub(super) enum Proof {
     /// The stream's counters are enough: the first chunk of the subscription is checked too.
     Counters,
+    /// The chunk at the position, where the position knows it, and the counters otherwise. For a look that no
+    /// subscription follows, which would check its first chunk.
+    Identity,
     /// The chunk at the position.
     Chunk,
 }
@@ -199,22 +202,35 @@ pub(super) async fn store_beginning(
     Err(SessionError::NotKept { wanted, held })
 }
 
-/// Connects and decides.
+/// Connects and decides. A subscription is to follow.
 pub(super) async fn look(spec: &Spec, own: Own) -> Result<Outlook, SessionError> {
-    let mut looked = look_at(spec, own, own.prefer).await;
+    look_by(spec, own, Proof::Counters).await
+}
+
+/// Connects and decides, where no subscription follows.
+pub(super) async fn foresee(spec: &Spec, own: Own) -> Result<Outlook, SessionError> {
+    look_by(spec, own, Proof::Identity).await
+}
+
+async fn look_by(spec: &Spec, own: Own, proof: Proof) -> Result<Outlook, SessionError> {
+    // With a filter, the first chunk need not be the one that holds the position.
+    let proof = if spec.source.is_filtered() { Proof::Chunk } else { proof };
+    let mut looked = look_at(spec, own, own.prefer, proof).await;
     let refuted = matches!(looked, Err(SessionError::Lost { .. } | SessionError::Doubt { .. }));
     if refuted && own.prefer != Prefer::Leader {
         // A replica may be behind, or have dropped more: only the leader's word counts.
-        looked = look_at(spec, own, Prefer::Leader).await;
+        looked = look_at(spec, own, Prefer::Leader, proof).await;
     }
     looked
 }
 
-async fn look_at(spec: &Spec, own: Own, prefer: Prefer) -> Result<Outlook, SessionError> {
+async fn look_at(
+    spec: &Spec,
+    own: Own,
+    prefer: Prefer,
+    proof: Proof,
+) -> Result<Outlook, SessionError> {
     let link = spec.source.connect(prefer).await?;
-    // With a filter, the first chunk need not be the one that holds the position.
-    let is_filtered = spec.source.is_filtered();
-    let proof = if is_filtered { Proof::Chunk } else { Proof::Counters };
     look_on(spec, own, link, proof).await
 }
 
@@ -268,8 +284,7 @@ async fn look_plainly(
                 Ok(Standing::New) => begin::configured(spec, &*link, bounds.as_ref()).await?,
                 Ok(standing) => {
                     if let Some(position) = standing.position() {
-                        let counters = bounds.filter(|_| proof == Proof::Counters);
-                        confirm_by(&*link, position, counters, standing.origin()).await?;
+                        confirm_by(&*link, position, (proof, bounds), standing.origin()).await?;
                     }
                     Plan::resume(standing)
                 }
@@ -294,18 +309,24 @@ fn origin_of(known: &Known) -> Option<Origin> {
     known.own.map(|(origin, _)| origin)
 }
 
-/// Checks that the stream holds the position: by its counters, if they are given, or else by the
-/// chunk at the position. Returns what it saw. `of` is the position's source, for the error.
+/// Checks that the stream holds the position, by this proof. What the counters do not tell, the chunk at the
+/// position does. Returns what it saw. `of` is the position's source, for the error.
 async fn confirm_by(
     link: &dyn Link,
     position: Checkpoint,
-    counters: Option<Bounds>,
+    (proof, bounds): (Proof, Option<Bounds>),
     of: Option<Origin>,
 ) -> Result<Evidence, SessionError> {
-    let end = counters.and_then(|bounds| bounds.tail.at_least());
-    let evidence = match end.is_some_and(|end| end >= position.offset) {
+    let end = bounds.and_then(|bounds| bounds.tail.at_least());
+    let by_counters = proof != Proof::Chunk && end.is_some_and(|end| end >= position.offset);
+    let has_identity = proof == Proof::Identity && position.chunk.is_some();
+    let evidence = match by_counters && !has_identity {
         true => Evidence::Nothing,
-        false => look_for(link, position.offset).await?,
+        false => match look_for(link, position.offset).await? {
+            // Slow to come; but the stream has it.
+            Evidence::NoChunk(_) if by_counters => Evidence::Nothing,
+            evidence => evidence,
+        },
     };
     match resume::confirm(position, evidence) {
         Ok(()) => Ok(evidence),

@@ -22,6 +22,19 @@ struct State {
     order: Option<Skip>,
     /// The last order that was carried out.
     done: Option<Skip>,
+    /// What became of the last order.
+    fate: Option<(Offset, Fate)>,
+}
+
+/// What became of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The position has passed the message, which is left out.
+    LeftOut,
+    /// The position has passed the message, which could be written after all.
+    Written,
+    /// The stream is another one: the order does not stand any more.
+    Forgotten,
 }
 
 /// What is ordered.
@@ -64,11 +77,17 @@ impl Skips {
         match state.halted_at {
             Some(at) if at == offset => {
                 state.order = Some(Skip { offset, to_dead_letters });
+                (state.done, state.fate) = (None, None);
                 Ok(())
             }
             Some(at) => Err(NotThere::At(at)),
             None => Err(NotThere::Nowhere),
         }
+    }
+
+    /// What became of the order for this message; `None` while it stands.
+    pub fn fate(&self, offset: Offset) -> Option<Fate> {
+        lock(&self.0).fate.filter(|(of, _)| *of == offset).map(|(_, fate)| fate)
     }
 
     /// A run begins: it has not halted yet.
@@ -79,7 +98,10 @@ impl Skips {
     /// The stream is another one: its offsets mean other messages.
     pub(super) fn forget(&self) {
         let mut state = lock(&self.0);
-        (state.halted_at, state.order) = (None, None);
+        state.halted_at = None;
+        if let Some(order) = state.order.take() {
+            state.fate = Some((order.offset, Fate::Forgotten));
+        }
     }
 
     /// The consumer halts at the first of these.
@@ -108,8 +130,10 @@ impl Skips {
         if state.halted_at.is_some_and(|at| at <= durable) {
             state.halted_at = None;
         }
-        if state.order.is_some_and(|order| order.offset <= durable) {
-            state.order = None;
+        if let Some(order) = state.order.filter(|order| order.offset <= durable) {
+            let is_done = state.done.is_some_and(|done| done.offset == order.offset);
+            let fate = if is_done { Fate::LeftOut } else { Fate::Written };
+            (state.order, state.fate) = (None, Some((order.offset, fate)));
         }
     }
 }
@@ -142,9 +166,32 @@ mod tests {
         assert_eq!(skips.done_with(Offset(8)), None);
         // Read again before it is durable: it is still ordered.
         skips.passed(Offset(6));
+        assert_eq!(skips.fate(Offset(7)), None);
         assert_eq!(skips.ordered(&bad(&[7])), Some((Offset(7), OnBad::DeadLetter)));
         // And then never again, even if the offset comes again.
         skips.passed(Offset(7));
         assert_eq!((skips.ordered(&bad(&[7])), skips.halted_at()), (None, None));
+        assert_eq!(skips.fate(Offset(7)), Some(Fate::LeftOut));
+    }
+
+    #[test]
+    fn what_became_of_an_order_is_known() {
+        let skips = Skips::default();
+        let order = || {
+            skips.halts(&bad(&[7]));
+            skips.order(Offset(7), false).unwrap();
+            assert_eq!(skips.fate(Offset(7)), None, "nothing yet, of this one");
+        };
+        order();
+        skips.passed(Offset(8));
+        assert_eq!(skips.fate(Offset(7)), Some(Fate::Written));
+        assert_eq!(skips.fate(Offset(6)), None);
+        order();
+        skips.forget();
+        assert_eq!(skips.fate(Offset(7)), Some(Fate::Forgotten));
+        order();
+        assert!(skips.ordered(&bad(&[7])).is_some());
+        skips.passed(Offset(7));
+        assert_eq!(skips.fate(Offset(7)), Some(Fate::LeftOut));
     }
 }

@@ -244,6 +244,16 @@ impl Status {
         });
     }
 
+    /// Shows that the position was moved, while no task ran: the next message is the one at `to`. `None` if
+    /// another instance may go on from there.
+    pub fn moved(&self, to: Option<Offset>) {
+        self.update(|facts| {
+            let before = facts.view();
+            facts.stand_by_at(to);
+            facts.watch.moved(&before);
+        });
+    }
+
     /// Counts a failed run; returns whether it is worth a log line.
     pub fn run_failed(&self, reason: &str, now: Instant) -> bool {
         lock(&self.starts).failed(reason, now)
@@ -395,6 +405,17 @@ impl Facts {
         (self.durable, self.stored, self.received) = (None, None, None);
         (self.last_chunk, self.news, self.delivered) = (None, false, false);
         (self.sink_trouble, self.unstored_since) = (None, None);
+    }
+
+    /// It goes on at this offset, and nothing is durable in this run.
+    fn stand_by_at(&mut self, to: Option<Offset>) {
+        let (stored, last_chunk) = (self.stored, self.last_chunk);
+        self.stand_by();
+        let Some(to) = to else { return };
+        self.last_chunk = last_chunk;
+        (self.position, self.positioned) = (to.prev(), true);
+        // Nothing is stored for offset 0: the broker keeps what it has.
+        self.stored = to.prev().or(stored);
     }
 
     /// Facts about the stream belong to an old incarnation.

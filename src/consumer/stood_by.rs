@@ -30,6 +30,18 @@ pub(super) async fn is_marked(spec: &Spec) -> bool {
     found.map_or(true, |found| found.unwrap_or(true))
 }
 
+/// Marks one reference where another one is marked.
+///
+/// # Errors
+/// If the mark cannot be written.
+pub(super) fn copy(from: &Spec, to: &Spec) -> io::Result<()> {
+    let path = mark_of(to);
+    match mark_of(from).try_exists()? {
+        true => files::replace(&path, &path.with_extension(format!("seen{NEXT}")), b"").map(drop),
+        false => Ok(()),
+    }
+}
+
 /// Notes that the stream is there.
 ///
 /// # Errors

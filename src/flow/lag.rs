@@ -140,6 +140,8 @@ pub struct Watch {
     heard: Option<Timestamp>,
     /// There is no message between the last known offset and this one.
     clear_to: Option<Offset>,
+    /// That is known only of what lies above this offset: the position was moved to before it.
+    clear_from: Option<Offset>,
     waiting: Option<Waiting>,
     /// Number of times in a row that the offset after this position was asked for without result, and the
     /// end as it was at the last time.
@@ -183,6 +185,25 @@ impl Watch {
         self.looks.back().map(|look| look.wall)
     }
 
+    /// Notes that the position is another one from now on than in this view. What was found out about the offsets
+    /// behind that one stays true.
+    pub fn moved(&mut self, before: &View) {
+        self.clear_from = self.clear_from.max(before.known());
+        (self.waiting, self.vain) = (None, None);
+    }
+
+    /// Notes that there is no message from what is known up to there.
+    fn cleared(&mut self, view: &View, to: Option<Offset>) {
+        if to.is_none() {
+            return;
+        }
+        if view.known() < self.clear_from {
+            (self.clear_from, self.clear_to) = (view.known(), to);
+        } else {
+            self.clear_to = self.clear_to.max(to);
+        }
+    }
+
     /// Updates the conclusions from the consumer's state. Called whenever that has changed.
     pub fn note(&mut self, view: &View) {
         if let Some(written) = view.oldest {
@@ -195,7 +216,7 @@ impl Watch {
         {
             let settled = self.looks.iter().rev().find(|look| newest.at >= look.at + SETTLE);
             let settled = settled.and_then(|look| last_of(look.tail, view.last_chunk));
-            self.clear_to = self.clear_to.max(settled);
+            self.cleared(view, settled);
         }
         let clear = self.clear(view);
         while self.looks.get(1).is_some_and(|next| last_of(next.tail, view.last_chunk) <= clear) {
@@ -229,7 +250,7 @@ impl Watch {
         self.vain = Some((position, times, self.end(view)));
         if times >= VAIN_MAX && view.all_durable() {
             // What was observed before this question; the rest may have been published since.
-            self.clear_to = self.clear_to.max(seen);
+            self.cleared(view, seen);
         }
     }
 
@@ -255,7 +276,8 @@ impl Watch {
 
     /// The last offset up to which the consumer knows every message.
     fn clear(&self, view: &View) -> Option<Offset> {
-        view.known().max(self.clear_to)
+        let known = view.known();
+        known.max(self.clear_to.filter(|_| known >= self.clear_from))
     }
 
     fn has_caught_up(&self, view: &View) -> bool {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::audit::Auditing;
-use super::factory::{Look, SinkFactory};
+use super::factory::{Look, Renaming, SinkFactory};
 use super::metrics::{MetricsSettings, Recorder};
 use super::placeholders::Names;
 use super::stream::{Destination, Publisher};
@@ -107,6 +107,10 @@ pub trait Declaration: Send + Sync {
 
     /// Functions that open it, and that inspect its position. Does no I/O itself.
     fn prepare(&self, opening: &Opening) -> (SinkFactory, Look);
+
+    /// Gives what it keeps under a former reference that of `opening`; `None` if it keeps nothing that can be
+    /// renamed. Does no I/O itself.
+    fn renaming(&self, opening: &Opening) -> Option<Renaming>;
 }
 
 /// Where a replay through a sink writes.

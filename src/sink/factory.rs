@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::discreet::{Discreet, of_opening};
 use super::{Sink, SinkError};
-use crate::types::Checkpoint;
+use crate::types::{Checkpoint, Reference};
 
 /// Opens a sink; called again for each restart.
 pub type SinkFactory =
@@ -18,6 +18,67 @@ pub type SinkFactory =
 /// the sink could not write, as far as it can know in advance.
 pub type Look =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Checkpoint>, SinkError>> + Send + Sync>;
+
+/// Gives what the sink keeps under a former reference the one that it is opened under: its position, and those of
+/// replays through it. Where nothing is kept under the former one, nothing happens. What is there under both is
+/// an error, and nothing is changed.
+pub type Renaming = Arc<dyn Fn(Former) -> BoxFuture<'static, Result<(), SinkError>> + Send + Sync>;
+
+/// A former reference of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The reference.
+    pub reference: Reference,
+    /// True if nothing is to be changed: whether it could be is all that is asked.
+    pub is_trial: bool,
+}
+
+/// A renaming that calls `rename`.
+pub fn renames<F>(rename: impl Fn(Former) -> F + Send + Sync + 'static) -> Renaming
+where
+    F: Future<Output = Result<(), SinkError>> + Send + 'static,
+{
+    Arc::new(move |former| Box::pin(rename(former)))
+}
+
+/// A renaming that blocks. It runs on its own thread.
+pub fn renames_blocking(
+    rename: impl Fn(&Former) -> Result<(), SinkError> + Clone + Send + Sync + 'static,
+) -> Renaming {
+    renames(move |former| {
+        let rename = rename.clone();
+        let renaming = tokio::task::spawn_blocking(move || rename(&former));
+        async { renaming.await.unwrap_or_else(|error| Err(SinkError::Fatal(error.to_string()))) }
+    })
+}
+
+impl Former {
+    /// Each of these references that is the former one, or a replay of it, with what it is to be called.
+    ///
+    /// # Errors
+    /// If one is called that already.
+    pub(super) fn renamed(
+        &self,
+        all: &[String],
+        to: &Reference,
+        place: &str,
+    ) -> Result<Vec<(String, String)>, SinkError> {
+        let from = self.reference.as_str();
+        let of = |one: &&String| Reference::from(one.as_str()).without_replay() == from;
+        let pairs: Vec<_> = all
+            .iter()
+            .filter(of)
+            .filter_map(|one| Some((one.clone(), format!("{to}{}", one.strip_prefix(from)?))))
+            .collect();
+        match pairs.iter().find(|(_, to)| all.contains(to)) {
+            None => Ok(pairs),
+            Some((from, to)) => Err(SinkError::Fatal(format!(
+                "{place} has a position of reference {to:?} already, beside that of {from:?}: choose another name, or \
+                 delete what is kept there under {to:?} if nothing needs it"
+            ))),
+        }
+    }
+}
 
 /// A factory that calls `open`.
 pub fn opens<S, F>(open: impl Fn() -> F + Send + Sync + 'static) -> SinkFactory
@@ -91,4 +152,22 @@ pub fn with_dead_letters(letters: Look, sink: Look) -> Look {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replays_go_with_their_reference_and_others_stay() {
+        let all = ["a", "a.replay-1", "a.replay-x", "ab", "b.replay-2"].map(str::to_owned);
+        let renamed = |from: &str, to: &str| {
+            let former = Former { reference: from.into(), is_trial: false };
+            former.renamed(&all, &to.into(), "it").map_err(|error| error.to_string())
+        };
+        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        assert_eq!(renamed("a", "b"), Ok(vec![pair("a", "b"), pair("a.replay-1", "b.replay-1")]));
+        assert!(renamed("a", "ab").unwrap_err().contains("\"ab\" already"));
+        assert_eq!(renamed("x", "ab"), Ok(vec![]));
+    }
 }

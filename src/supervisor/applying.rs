@@ -126,6 +126,9 @@ impl Ending<'_> {
         let keys = in_the_way.iter().flat_map(|name| set.streams_of(name.as_str())).collect();
         // Partitions that were not known yet would have waited, too.
         let groups = self.groups.iter().filter(|group| in_the_way.contains(&group.name()));
-        groups.fold(set.after(keys), |after, group| after.and(group.awaits()))
+        let after = groups.fold(set.after(keys), |after, group| after.and(group.awaits()));
+        // What an earlier reload has ended, and still drains: its configuration is gone, so it is not known what
+        // it has.
+        after.and(&set.after_leaving())
     }
 }

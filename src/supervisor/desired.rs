@@ -41,6 +41,11 @@ struct Part {
 }
 
 impl After {
+    /// The end of this consumer's task by a plan of this generation, or an older one.
+    pub(super) fn task(key: ConsumerKey, newest: Generation) -> After {
+        After(vec![Part { keys: Arc::from([key]), newest }])
+    }
+
     /// All of both.
     #[must_use]
     pub(super) fn and(mut self, other: &After) -> After {

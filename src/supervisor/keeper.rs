@@ -153,6 +153,7 @@ fn resources(plan: &Plan, carried: &Carried) -> Resources {
         sink: Arc::clone(&plan.sink),
         dead_letters: plan.dead_letters.clone(),
         hold: Some(Arc::clone(&carried.hold)),
+        renaming: Some(Arc::clone(&plan.renaming)),
         shares_hold: plan.keeps_position(),
     }
 }

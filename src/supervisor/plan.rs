@@ -13,7 +13,7 @@ use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
 use crate::consumer::positions::Subject;
 use crate::consumer::{Spec, Surroundings};
 use crate::sink::audit::{Auditing, Auditor};
-use crate::sink::factory::{self, Look, SinkFactory};
+use crate::sink::factory::{self, Look, Renaming, SinkFactory};
 use crate::source::amqp::AmqpSource;
 use crate::source::stream::{SingleActive, StreamSource};
 use crate::source::{Selection, Source};
@@ -28,6 +28,10 @@ pub struct Plan {
     pub sink: SinkFactory,
     /// Opens the sink of its dead letters; `None` if the policy needs none.
     pub dead_letters: Option<SinkFactory>,
+    /// Gives what the sinks keep under a former reference that of the consumer.
+    pub renaming: Renaming,
+    /// True if the sink's position can be given another reference.
+    pub renames: bool,
     /// Inspects its sink's position, for `rillway check`.
     pub look: Look,
     /// Inspects the sink's position, and nothing of the dead letters.
@@ -58,6 +62,8 @@ impl Plan {
             spec: Arc::clone(&self.spec),
             sink: Arc::clone(&self.sink),
             look: Arc::clone(&self.look_at_sink),
+            renaming: Arc::clone(&self.renaming),
+            renames: self.renames,
             keeps_position: self.keeps_position(),
         }
     }
@@ -240,9 +246,12 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         look = factory::with_dead_letters(letters, look.clone());
         open
     });
+    let (renaming, renames) = sinks::renaming(consumer, &spec);
     Plan {
         sink,
         dead_letters,
+        renaming,
+        renames,
         look,
         look_at_sink,
         read_again: consumer.sink.read_again(),

@@ -163,6 +163,20 @@ impl Actual {
         self.slots.get(key).is_some_and(runs)
     }
 
+    /// The consumers with a task that ends, each with the generation of its plan: another plan is desired, or
+    /// none.
+    pub(super) fn leaving<P: Planned>(
+        &self,
+        desired: &Desired<P>,
+    ) -> impl Iterator<Item = (&ConsumerKey, Generation)> {
+        let leaves = |(key, slot): &(&ConsumerKey, &Slot)| {
+            let wanted = desired.wanted(key);
+            let stays = wanted.is_some_and(|wanted| wanted.generation == slot.generation);
+            slot.phase.has_task() && !stays
+        };
+        self.slots.iter().filter(leaves).map(|(key, slot)| (key, slot.generation))
+    }
+
     /// Records the end of this consumer's task.
     pub(super) fn ended(&mut self, key: &ConsumerKey, ended: Ended, now: Instant) {
         let Some(slot) = self.slots.get_mut(key) else { return };

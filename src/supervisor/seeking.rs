@@ -1,13 +1,16 @@
 //! Moves the position of a consumer that this process runs: drains it, moves all positions together, and lets
 //! it go on from there.
 //!
+//! All streams are moved, or none. What would be skipped needs consent, also if it came after the order; and the
+//! plan that is moved is the one that goes on.
+//!
 //! Once begun, a move is brought to its end, whether or not the caller waits: it has a task of its own. The
 //! consumer is held meanwhile ([`Edit::Hold`]), which no pause of an operator changes; and it is let go however
 //! the move ends.
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use futures_util::future::try_join_all;
 
 use super::desired::Edit;
 use super::plan::Plan;
@@ -17,7 +20,10 @@ use super::set::{Set, Shared};
 use super::verbs::find;
 use crate::admin::{ControlError, Seek, SeekError, SeekTo, Sought, Target};
 use crate::consumer::positions::{self, Planned, Report};
+use crate::faults::{self, Point};
 use crate::flow::resume::Start;
+use crate::source::Activation;
+use crate::telemetry::State;
 use crate::types::{ConsumerKey, ConsumerName, Offset};
 
 /// Moves the target, or says what that would do.
@@ -31,45 +37,106 @@ pub(super) async fn seek(
         return Err(ControlError::Ending.into());
     }
     let found = find(shared, roll, target)?;
-    let (plans, durable): (Vec<Plan>, Vec<Option<Offset>>) = {
+    let streams: Vec<Stream> = {
         let set = shared.set();
-        let of = |key: &ConsumerKey| {
-            let member = set.member(key)?;
-            let runs = set.phase(key).is_some_and(Phase::has_task);
-            let durable = member.status.facts().durable.filter(|_| runs);
-            Some((member.plan.clone(), durable))
-        };
-        found.keys.iter().filter_map(of).unzip()
+        found.keys.iter().filter_map(|key| Stream::of(&set, key)).collect()
     };
     let consumer = found.consumer;
-    if plans.is_empty() {
+    if streams.is_empty() {
         return Err(SeekError::Refused(format!("consumer {consumer:?} has no partitions yet")));
     }
-    if plans.len() > 1 && matches!(order.to, SeekTo::Offset(_)) {
-        let streams: Vec<_> = plans.iter().map(|plan| plan.spec.stream.as_str()).collect();
+    if streams.len() > 1 && matches!(order.to, SeekTo::Offset(_)) {
+        let names: Vec<_> = streams.iter().map(|one| one.plan.spec.stream.as_str()).collect();
         return Err(SeekError::Refused(format!(
             "an offset means another message in each partition: name one with `stream`, of {}",
-            streams.join(", ")
+            names.join(", ")
         )));
+    }
+    if !order.dry_run {
+        streams.iter().try_for_each(|one| one.check_alone(order.alone))?;
     }
     let to = positions::Target::To(start_of(order.to));
     // Before anything stops: a target that cannot be had disturbs nobody.
-    let would = plan_all(&plans, to, &durable).await.map_err(SeekError::Refused)?;
-    let sought = |moves, finished| Sought {
+    let would = streams.iter().map(|one| one.plan_to(to));
+    let would = try_join_all(would).await.map_err(SeekError::Refused)?;
+    let plans: Vec<Plan> = streams.into_iter().map(|one| one.plan).collect();
+    let would_be = reports(&plans, &would, false);
+    let sought = |moves: Vec<Report>, finished| Sought {
         consumer: consumer.clone(),
         dry_run: order.dry_run,
         finished,
-        moves,
+        moves: moves.iter().filter_map(|one| serde_json::to_value(one).ok()).collect(),
     };
     if order.dry_run {
-        return Ok(sought(reports(&plans, &would, false), true));
+        return Ok(sought(would_be, true));
     }
-    let moving = Moving { shared: Arc::clone(shared), plans: plans.clone(), to };
+    consent(order.may_skip, &would_be).map_err(SeekError::Refused)?;
+    let may_skip = order.may_skip;
+    let moving = Moving { shared: Arc::clone(shared), plans, would, to, may_skip };
     let mut task = tokio::spawn(moving.run());
     match tokio::time::timeout(order.wait, &mut task).await {
         Ok(Ok(moved)) => moved.map(|moves| sought(moves, true)).map_err(SeekError::Failed),
         Ok(Err(error)) => Err(SeekError::Failed(format!("internal error: {error}"))),
-        Err(_) => Ok(sought(reports(&plans, &would, false), false)),
+        Err(_) => Ok(sought(would_be, false)),
+    }
+}
+
+/// Refuses to skip messages that nobody has allowed to skip.
+fn consent(may_skip: bool, reports: &[Report]) -> Result<(), String> {
+    let skipping: String =
+        reports.iter().filter(|one| one.may_skip()).map(ToString::to_string).collect();
+    match may_skip || skipping.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "{skipping}Nothing was moved: add --yes to skip messages (\"may_skip\": true), or only look with --dry-run"
+        )),
+    }
+}
+
+/// A stream of the consumer, as it is before the move.
+struct Stream {
+    plan: Plan,
+    /// How far it has come, if it runs.
+    durable: Option<Offset>,
+    /// State of its task; `None` without one.
+    running: Option<State>,
+}
+
+impl Stream {
+    fn of(set: &Set, key: &ConsumerKey) -> Option<Stream> {
+        let member = set.member(key)?;
+        let facts = member.status.facts();
+        let runs = set.phase(key).is_some_and(Phase::has_task);
+        let (durable, running) = (facts.durable.filter(|_| runs), runs.then_some(facts.state));
+        Some(Stream { plan: member.plan.clone(), durable, running })
+    }
+
+    /// Where the broker has one of several daemons active, a drain gives the consumer to one that stands by. It
+    /// does not tell whether there is one, so the operator has to.
+    fn check_alone(&self, alone: bool) -> Result<(), SeekError> {
+        let spec = &self.plan.spec;
+        let Some(state) = self.running.filter(|_| spec.source.activation() == Activation::ByBroker)
+        else {
+            return Ok(());
+        };
+        let key = spec.key();
+        match (state, alone) {
+            (State::Passive, _) => Err(SeekError::Refused(format!(
+                "{key}: it stands by here, and another daemon is the active one (single_active). Nothing was moved: \
+                 pause the consumer in all daemons but the active one, and give this order there"
+            ))),
+            (_, false) => Err(SeekError::Refused(format!(
+                "{key}: with single_active, a daemon that stands by would take the consumer over while it is moved here. \
+                 Nothing was moved: pause the consumer in all other daemons, and then add --alone (\"alone\": true)"
+            ))),
+            (_, true) => Ok(()),
+        }
+    }
+
+    /// Finds the offset in the stream.
+    async fn plan_to(&self, to: positions::Target) -> Result<Planned, String> {
+        let planned = positions::plan_from(&self.plan.subject(), to, self.durable).await;
+        planned.map_err(|error| format!("{}: {error:#}", self.plan.spec.key()))
     }
 }
 
@@ -83,24 +150,8 @@ fn start_of(to: SeekTo) -> Start {
     }
 }
 
-/// Finds the offset in each stream. `durable` is how far each has come that runs.
-async fn plan_all(
-    plans: &[Plan],
-    to: positions::Target,
-    durable: &[Option<Offset>],
-) -> Result<Vec<Planned>, String> {
-    let mut planned = Vec::new();
-    let durable = durable.iter().copied().chain(std::iter::repeat(None));
-    for (plan, durable) in plans.iter().zip(durable) {
-        let one = positions::plan_from(&plan.subject(), to, durable).await;
-        planned.push(one.map_err(|error| format!("{}: {error:#}", plan.spec.key()))?);
-    }
-    Ok(planned)
-}
-
-fn reports(plans: &[Plan], planned: &[Planned], moved: bool) -> Vec<Value> {
-    let each = plans.iter().zip(planned).map(|(plan, planned)| report(plan, planned, moved));
-    each.filter_map(|report| serde_json::to_value(report).ok()).collect()
+fn reports(plans: &[Plan], planned: &[Planned], moved: bool) -> Vec<Report> {
+    plans.iter().zip(planned).map(|(plan, planned)| report(plan, planned, moved)).collect()
 }
 
 fn report(plan: &Plan, planned: &Planned, moved: bool) -> Report {
@@ -112,7 +163,10 @@ fn report(plan: &Plan, planned: &Planned, moved: bool) -> Report {
 struct Moving {
     shared: Arc<Shared>,
     plans: Vec<Plan>,
+    /// What was planned while they ran.
+    would: Vec<Planned>,
     to: positions::Target,
+    may_skip: bool,
 }
 
 /// Lets the consumers go on when it is dropped.
@@ -165,7 +219,7 @@ impl Drop for Held {
 }
 
 impl Moving {
-    async fn run(self) -> Result<Vec<Value>, String> {
+    async fn run(self) -> Result<Vec<Report>, String> {
         let operations: Vec<_> =
             self.plans.iter().map(|plan| plan.spec.operations().seek(self.to)).collect();
         let moved = self.move_all().await;
@@ -173,26 +227,96 @@ impl Moving {
         moved
     }
 
-    async fn move_all(self) -> Result<Vec<Value>, String> {
-        let Moving { shared, plans, to } = self;
-        let held = Held::new(&shared, &plans);
+    async fn move_all(&self) -> Result<Vec<Report>, String> {
+        let held = Held::new(&self.shared, &self.plans);
         held.ended().await;
-        // Again: while they ran, they went on.
-        let planned = plan_all(&plans, to, &[]).await?;
-        for (nth, (plan, planned)) in plans.iter().zip(&planned).enumerate() {
-            let key = plan.spec.key();
-            if let Err(error) = positions::move_to(&plan.subject(), planned.to).await {
-                tracing::warn!(consumer = %key.consumer, stream = %key.stream, %error, "moving the position failed");
-                let before = match nth {
-                    0 => String::new(),
-                    nth => format!("; {nth} streams before it were moved"),
-                };
-                return Err(format!("{key}: {error}{before}"));
+        faults::reach(Point::MoveHeld);
+        let moved = self.make().await;
+        match &moved {
+            Ok(_) => held.start_the_halted(),
+            Err(NotMoved { why, counts }) => {
+                let consumer = self.plans.first().map(|plan| plan.spec.name.as_str());
+                tracing::warn!(consumer, error = %why, counts, "moving the position failed");
+                if *counts {
+                    held.start_the_halted();
+                }
             }
-            log(&key.consumer, &report(plan, planned, true));
         }
-        held.start_the_halted();
-        Ok(reports(&plans, &planned, true))
+        moved.map_err(|error| error.why)
+    }
+
+    /// Makes the move; no task runs meanwhile.
+    async fn make(&self) -> Result<Vec<Report>, NotMoved> {
+        self.check_unchanged()?;
+        // Again: while they ran, they went on.
+        let again = self.plans.iter().zip(&self.would).map(async |(plan, would)| {
+            let planned = positions::plan_again(&plan.subject(), self.to, would).await;
+            planned.map_err(|error| format!("{}: {error:#}", plan.spec.key()))
+        });
+        let planned = try_join_all(again).await?;
+        consent(self.may_skip, &reports(&self.plans, &planned, false))?;
+        let moves = self.plans.iter().zip(&planned);
+        let moves = moves.map(|(plan, planned)| (plan.subject(), planned.to)).collect();
+        let ready = positions::Ready::prepare(moves).await;
+        let ready = ready.map_err(|why| format!("{why}. Nothing was moved"))?;
+        // A reload that comes later finds them moved, as one after this order would.
+        if let Err(why) = self.check_unchanged() {
+            ready.give_up().await;
+            return Err(why.into());
+        }
+        let unmoved = ready.carry_out().await.err().unwrap_or_default();
+        let counts = unmoved.iter().all(|why| why.error.counts());
+        if counts {
+            self.show(&planned);
+        }
+        if unmoved.is_empty() {
+            return Ok(reports(&self.plans, &planned, true));
+        }
+        let lines: Vec<String> = unmoved.iter().map(ToString::to_string).collect();
+        let none = if counts { "" } else { ". Nothing was moved" };
+        Err(NotMoved { why: format!("{}{none}", lines.join("\n")), counts })
+    }
+
+    /// Shows and logs where they go on.
+    fn show(&self, planned: &[Planned]) {
+        for (plan, planned) in self.plans.iter().zip(planned) {
+            let spec = &plan.spec;
+            if let Some(member) = self.shared.set().member(&spec.key()) {
+                let is_known = spec.source.activation() == Activation::AtOnce;
+                member.status.moved(is_known.then_some(planned.to.at));
+            }
+            log(&spec.name, &report(plan, planned, true));
+        }
+    }
+
+    /// Refuses if a reload has changed or removed one of them since the order was given: what would be moved is
+    /// not what runs next.
+    fn check_unchanged(&self) -> Result<(), String> {
+        let set = self.shared.set();
+        let is_same = |plan: &&Plan| {
+            let now = set.plan(&plan.spec.key());
+            now.is_some_and(|now| Arc::ptr_eq(&now.spec, &plan.spec))
+        };
+        match self.plans.iter().find(|plan| !is_same(plan)) {
+            None => Ok(()),
+            Some(plan) => Err(format!(
+                "{}: its configuration was changed while it was to be moved. Nothing was moved: give the order again",
+                plan.spec.key()
+            )),
+        }
+    }
+}
+
+/// Why the streams are not all moved.
+struct NotMoved {
+    why: String,
+    /// True if the move counts all the same.
+    counts: bool,
+}
+
+impl From<String> for NotMoved {
+    fn from(why: String) -> NotMoved {
+        NotMoved { why, counts: false }
     }
 }
 

@@ -166,6 +166,19 @@ impl Set {
         self.desired.after(keys)
     }
 
+    /// The end of all tasks that end already: what an earlier reload has removed or replaced.
+    pub(super) fn after_leaving(&self) -> After {
+        let leaving = self.actual.leaving(&self.desired);
+        leaving.fold(After::default(), |after, (key, newest)| {
+            after.and(&After::task(key.clone(), newest))
+        })
+    }
+
+    /// The plan that is desired for this consumer.
+    pub(super) fn plan(&self, key: &ConsumerKey) -> Option<&Plan> {
+        self.desired.plan(key).map(|(plan, _)| plan)
+    }
+
     /// Whether this consumer is as it is desired.
     pub(super) fn is_settled(&self, key: &ConsumerKey) -> bool {
         self.actual.is_settled(key, self.desired.wanted(key))

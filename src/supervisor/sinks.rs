@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::connect::connect_options;
 use crate::broker::{ConnectOptions, Routing};
-use crate::config::{BrokerConfig, SinkConfig};
+use crate::config::{BrokerConfig, ConsumerConfig, SinkConfig};
 use crate::consumer::Spec;
 use crate::republish::{Republisher, Target};
 use crate::sink::declaration::{Opening, Services};
-use crate::sink::factory::{Look, SinkFactory};
+use crate::sink::factory::{self, Former, Look, Renaming, SinkFactory};
 use crate::sink::metrics::{
     Change, Dropped, MetricSettings, MetricType, MetricsSettings, Recorder,
 };
@@ -21,6 +21,30 @@ use crate::telemetry::samples::{self, Definition, MessageMetric};
 /// Functions that open the consumer's sink, and that inspect its position.
 pub(super) fn factory(sink: &SinkConfig, spec: &Spec) -> (SinkFactory, Look) {
     sink.prepare(&opening(spec))
+}
+
+/// Gives what the consumer's sink keeps under a former reference that of the consumer, and then the same for its
+/// dead letters; and whether the sink's position can be given another one at all.
+pub(super) fn renaming(consumer: &ConsumerConfig, spec: &Spec) -> (Renaming, bool) {
+    let of_letters = Spec { reference: consumer.dead_letter_reference(), ..spec.clone() };
+    let letters = consumer.dead_letter.as_ref();
+    let letters = letters.and_then(|sink| sink.renaming(&opening(&of_letters)));
+    let sink = consumer.sink.renaming(&opening(spec));
+    let renames = sink.is_some();
+    let renaming = factory::renames(move |former| {
+        let (sink, letters) = (sink.clone(), letters.clone());
+        async move {
+            if let Some(letters) = letters {
+                let reference = ConsumerConfig::dead_letters_of(&former.reference);
+                letters(Former { reference, ..former }).await?;
+            }
+            match sink {
+                Some(sink) => sink(former).await,
+                None => Ok(()),
+            }
+        }
+    });
+    (renaming, renames)
 }
 
 /// What a sink is opened for, and its services.

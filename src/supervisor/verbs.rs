@@ -16,7 +16,7 @@ use crate::admin::{
     Changed, CommitAnswer, CommitError, ControlError, SkipOrder, StoredOffset, StreamState, Target,
     Verb,
 };
-use crate::consumer::Status;
+use crate::consumer::{Fate, Status};
 use crate::telemetry::State;
 use crate::types::{ConsumerKey, ConsumerName, StreamName};
 
@@ -57,7 +57,7 @@ pub(super) async fn change(
         if progress != Progress::Going || Instant::now() >= until {
             let finished = progress == Progress::Done;
             let streams = states(shared, roll, &found);
-            return Ok(Changed { consumer: found.consumer, verb, finished, streams });
+            return Ok(Changed { consumer: found.consumer, verb, finished, note: None, streams });
         }
         tokio::time::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now()))).await;
     }
@@ -96,9 +96,47 @@ pub(super) async fn skip(
     member.status.skips.order(offset, to_dead_letters).map_err(|why| refused(why.to_string()))?;
     let stream = member.plan.spec.stream.clone();
     tracing::warn!(consumer = name, %stream, offset = offset.0, to_dead_letters, "by order of an operator, this message is left out");
-    let target = Target { consumer: name, stream: Some(stream.as_str()) };
-    let changed = change(shared, roll, Verb::Restart, target, wait).await?;
-    Ok(Changed { verb: Verb::Skip, ..changed })
+    if roll.has_ended() {
+        return Err(ControlError::Ending);
+    }
+    let (key, member) = (member.plan.spec.key(), Arc::clone(member));
+    // One that has gone since then needs no order.
+    shared.edit(Edit::StartAnew(key.clone())).unwrap_or_default();
+    let until = Instant::now() + wait;
+    let found = Found { keys: vec![key.clone()], ..found };
+    loop {
+        // By another plan it is another consumer, and the order is gone.
+        let is_gone = !shared.set().member(&key).is_some_and(|now| Arc::ptr_eq(now, &member));
+        let is_stuck = look(shared, &found, Verb::Skip) == Progress::Stuck;
+        // Read last: it may have passed the message before it halted at the next one.
+        let fate = member.status.skips.fate(offset);
+        if fate.is_none() && !is_gone && !is_stuck && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::time::sleep(LOOK_EVERY.min(left)).await;
+            continue;
+        }
+        let note = match fate {
+            Some(Fate::LeftOut) => None,
+            Some(Fate::Written) => {
+                Some("the message could be written after all: nothing is left out")
+            }
+            Some(Fate::Forgotten) => {
+                Some("the stream is another one than that of the message: nothing is left out")
+            }
+            None if is_gone => {
+                Some("the configuration was changed meanwhile: the order does not stand any more")
+            }
+            None => Some("the order stands, and the position has not passed the message yet"),
+        };
+        let streams = states(shared, roll, &found);
+        return Ok(Changed {
+            consumer: found.consumer,
+            verb: Verb::Skip,
+            finished: matches!(fate, Some(Fate::LeftOut | Fate::Written)),
+            note: note.map(str::to_owned),
+            streams,
+        });
+    }
 }
 
 /// Stores the durable offset of every stream of the target.
@@ -207,6 +245,7 @@ fn look(shared: &Shared, found: &Found, verb: Verb) -> Progress {
             (Verb::Pause, Some(_)) => Progress::Done,
             // It starts anew when it is resumed.
             (Verb::Restart, Some(_)) if is_paused => Progress::Done,
+            (Verb::Skip, Some(_)) if is_paused => Progress::Stuck,
             (_, Some(Phase::Halted { .. })) => Progress::Stuck,
             (_, Some(_)) if is_ready() => Progress::Done,
             (_, Some(_)) => Progress::Going,

@@ -6,6 +6,7 @@ mod moved;
 mod orders;
 mod pace;
 mod partitions;
+mod positions;
 mod reloads;
 mod watched;
 

@@ -5,11 +5,17 @@
 //! - [`moved`]: every target, with every sink and version
 //! - [`killed`]: kills between the writes of a move
 //! - [`refused`]: moves that are refused whole
+//! - [`several`]: several streams that are moved together
+//! - [`renamed`]: consumers that get another reference
+//! - [`not_renamed`]: those that do not
 //! - [`sought`]: moves of a running daemon's consumers
 
 mod killed;
 mod moved;
+mod not_renamed;
 mod refused;
+mod renamed;
+mod several;
 mod sought;
 
 use std::path::Path;

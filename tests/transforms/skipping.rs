@@ -39,8 +39,10 @@ async fn one_message_in_the_way_is_skipped_or_set_aside() {
             let (code, said) = skip(&home, &["nobody", "--offset", "5"]).await;
             assert_eq!(code, 64, "{said}");
 
-            // It goes on at once, and halts at the next one: the policy is the same.
-            skip(&home, &["c", "--offset", "5", "--wait", "0s"]).await;
+            // It is passed, and the answer says so, whatever comes next: it halts there, as the policy is the same.
+            let (code, said) = skip(&home, &["c", "--offset", "5", "--wait", "50s"]).await;
+            assert_eq!(code, 0, "{said}");
+            assert!(said.starts_with("c has left out the message, and goes on"), "{said}");
             daemon
                 .until("c", "halted at 12", LONG, |c| {
                     c["state"] == "halted"
@@ -51,10 +53,24 @@ async fn one_message_in_the_way_is_skipped_or_set_aside() {
             assert_eq!(daemon.metric("rillway_lost_messages_total", &lost).await, Some(1.0));
             assert!(home.log().contains("left out by order of an operator"), "{}", home.log_tail());
 
-            // Into the dead letters, over HTTP.
-            let order = json!({"offset": 12, "stream": stream, "dead_letter": true}).to_string();
-            let answer = post(&daemon, "/api/v1/consumers/c/skip?wait=0s", &order).await;
-            assert_eq!(answer["verb"], "skip", "{answer}");
+            // Into the dead letters, over HTTP. While they cannot be written, it is not passed, and the answer says
+            // that.
+            std::fs::rename(home.path("dead"), home.path("away")).unwrap();
+            std::fs::write(home.path("dead"), "no folder").unwrap();
+            let order = json!({"offset": 12, "dead_letter": true}).to_string();
+            let path = format!("/api/v1/consumers/c/skip?stream={stream}&wait=1s");
+            let answer = post(&daemon, &path, &order).await;
+            assert_eq!(
+                (&answer["verb"], &answer["finished"]),
+                (&json!("skip"), &json!(false)),
+                "{answer}"
+            );
+            let note = answer["note"].as_str().unwrap();
+            assert!(note.contains("has not passed the message yet"), "{note}");
+            std::fs::remove_file(home.path("dead")).unwrap();
+            std::fs::rename(home.path("away"), home.path("dead")).unwrap();
+            // It may have halted because of that; the order stands.
+            post(&daemon, "/api/v1/consumers/c/restart?wait=0s", "").await;
             daemon
                 .until("c", "halted at 20", LONG, |c| {
                     c["state"] == "halted"
@@ -70,7 +86,7 @@ async fn one_message_in_the_way_is_skipped_or_set_aside() {
             assert!(reason.contains("--offset 20"), "{reason}");
             let (code, said) = skip(&home, &["c", "--offset", "20"]).await;
             assert_eq!(code, 0, "{said}");
-            assert!(said.starts_with("c has left out the message, and runs"), "{said}");
+            assert!(said.starts_with("c has left out the message, and goes on"), "{said}");
             daemon.until_durable("c", 29).await;
             let (code, said) = skip(&home, &["c", "--offset", "20"]).await;
             assert!(

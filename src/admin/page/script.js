@@ -94,12 +94,12 @@
       if (!sent) return;
       const { answer, said } = sent;
       if (!answer.ok) return tell(what + ' failed: ' + (said.error || answer.status));
-      tell(what + (answer.status === 202 ? ' accepted, and not finished yet' : ' done') + '.');
+      tell(what + (answer.status === 202 ? ' accepted, and not finished yet' : ' done') + (said.note ? ': ' + said.note : '') + '.');
     } catch (error) { tell(what + ' failed: ' + error.message); }
   };
 
   const at = id => document.getElementById(id);
-  const move = { name: '', looked: '' };
+  const move = { name: '', looked: '', skips: false };
   // An offset may be larger than numbers here can be exactly, so it stays text.
   const target = () => {
     const to = at('move-to').value, stream = at('move-stream').value;
@@ -141,8 +141,8 @@
     const moves = sent.said.moves;
     what.textContent = moves.map(describe).join('\n');
     move.looked = order;
-    const skips = moves.some(one => one.skipped || one.from_offset === null);
-    at('move-do').textContent = skips ? 'Skip messages, and move it' : 'Move it';
+    move.skips = moves.some(one => one.skipped?.messages || one.from_offset === null);
+    at('move-do').textContent = move.skips ? 'Skip messages, and move it' : 'Move it';
     at('move-do').hidden = false;
   };
   const openMove = button => {
@@ -162,7 +162,7 @@
   at('move-do').addEventListener('click', () => {
     const order = move.looked;
     at('move').close();
-    if (order) act(move.name, 'seek', order + 'false}');
+    if (order) act(move.name, 'seek', order + 'false,"may_skip":' + move.skips + '}');
   });
 
   let skipped = {};

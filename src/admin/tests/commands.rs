@@ -24,6 +24,7 @@ impl Control for Scripted {
                 consumer: name.into(),
                 verb,
                 finished: name != "slow",
+                note: None,
                 streams: vec![StreamState {
                     stream: "s-0".into(),
                     state: State::Paused,
@@ -47,9 +48,11 @@ impl Control for Scripted {
     }
 
     async fn seek(&self, target: Target<'_>, seek: Seek) -> Result<Sought, SeekError> {
-        let Seek { to, dry_run, wait } = seek;
+        let Seek { to, dry_run, may_skip, alone, wait } = seek;
         let (consumer, stream) = (target.consumer, target.stream);
-        self.note(format!("seek {consumer} {stream:?} {to:?} {dry_run} {wait:?}"));
+        self.note(format!(
+            "seek {consumer} {stream:?} {to:?} {dry_run} {may_skip} {alone} {wait:?}"
+        ));
         match consumer {
             "nobody" => Err(ControlError::Unknown(consumer.to_owned()).into()),
             "ending" => Err(ControlError::Ending.into()),
@@ -184,20 +187,51 @@ async fn positions_that_are_moved() {
     let first = r#"{"to":"first"}"#;
     // (consumer and query, body, status, part of the answer, what reached the daemon)
     for (path, body, status, part, order) in [
-        ("a/seek", first, 200, "\"to_offset\":5", "seek a None First false 10s"),
+        ("a/seek", first, 200, "\"to_offset\":5", "seek a None First false false false 10s"),
         (
             "a/seek?wait=1s",
             r#"{"to":{"offset":0},"stream":"s-1","dry_run":true}"#,
             200,
             "\"dry_run\":true",
-            "seek a Some(\"s-1\") Offset(Offset(0)) true 1s",
+            "seek a Some(\"s-1\") Offset(Offset(0)) true false false 1s",
         ),
-        ("a/seek?stream=s-1", first, 200, "", "seek a Some(\"s-1\") First false 10s"),
-        ("slow/seek?wait=0s", first, 202, "\"finished\":false", "seek slow None First false 0ns"),
-        ("nobody/seek", first, 404, "no consumer is named", "seek nobody None First false 10s"),
-        ("ending/seek", first, 409, "shutting down", "seek ending None First false 10s"),
-        ("beyond/seek", first, 409, "beyond the end", "seek beyond None First false 10s"),
-        ("broken/seek", first, 503, "no broker", "seek broken None First false 10s"),
+        (
+            "a/seek",
+            r#"{"to":"first","may_skip":true,"alone":true}"#,
+            200,
+            "",
+            "seek a None First false true true 10s",
+        ),
+        ("a/seek?stream=s-1", first, 200, "", "seek a Some(\"s-1\") First false false false 10s"),
+        (
+            "slow/seek?wait=0s",
+            first,
+            202,
+            "\"finished\":false",
+            "seek slow None First false false false 0ns",
+        ),
+        (
+            "nobody/seek",
+            first,
+            404,
+            "no consumer is named",
+            "seek nobody None First false false false 10s",
+        ),
+        (
+            "ending/seek",
+            first,
+            409,
+            "shutting down",
+            "seek ending None First false false false 10s",
+        ),
+        (
+            "beyond/seek",
+            first,
+            409,
+            "beyond the end",
+            "seek beyond None First false false false 10s",
+        ),
+        ("broken/seek", first, 503, "no broker", "seek broken None First false false false 10s"),
         ("a/seek", "", 400, "no request to move a position", ""),
         ("a/seek", r#"{"to":"there"}"#, 400, "expected", ""),
         ("a/seek?stream=s", r#"{"to":"first","stream":"t"}"#, 400, "different streams", ""),

@@ -26,9 +26,12 @@ pub(in crate::cli) struct SeekArgs {
     /// Say what would be read again or skipped, and move nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also skip messages
+    /// Also skip messages, those too that come meanwhile
     #[arg(long)]
     yes: bool,
+    /// With single_active: no other daemon stands by for the consumer, which would take it over
+    #[arg(long)]
+    alone: bool,
     #[command(flatten)]
     wait: Wait,
     #[command(flatten)]
@@ -40,7 +43,9 @@ pub(in crate::cli) fn seek(args: &SeekArgs, shared: &Shared, env: &Env) -> anyho
     let daemon = Daemon::of(&args.at, shared, env)?;
     let path = format!("/api/v1/consumers/{}/seek?{}", encoded(&args.consumer), args.wait.query()?);
     let order = |dry_run: bool| {
-        let body = json!({ "to": args.to, "stream": args.stream, "dry_run": dry_run });
+        let body = json!({
+            "to": args.to, "stream": args.stream, "dry_run": dry_run, "may_skip": args.yes, "alone": args.alone,
+        });
         daemon.order("POST", &path, &body.to_string(), args.wait.wait.0)
     };
     let would = order(true)?;

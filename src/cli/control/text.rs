@@ -16,12 +16,16 @@ pub(super) fn changed(body: &Value) -> String {
             "pause" => !is_paused(stream),
             _ => stream["ready"] != true,
         });
-        return format!("{consumer}: {verb} is not finished: {}", list(late.map(state)));
+        let note = body["note"].as_str().map_or(String::new(), |note| format!("{note}; "));
+        return format!("{consumer}: {verb} is not finished: {note}{}", list(late.map(state)));
+    }
+    if let Some(note) = body["note"].as_str() {
+        return format!("{consumer}: {note}{}", places(streams));
     }
     let done = match text(&body["verb"]) {
         "pause" => "is paused",
         "resume" => "runs again",
-        "skip" => "has left out the message, and runs",
+        "skip" => "has left out the message, and goes on",
         _ if streams.iter().all(|stream| is_paused(&stream)) => {
             "will start anew when it is resumed"
         }

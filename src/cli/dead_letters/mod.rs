@@ -14,6 +14,7 @@ use serde_json::json;
 
 use self::letters::{Source, Summary};
 use super::exit::Failure;
+use super::print::visible;
 use super::schema::write;
 use crate::config::{Config, ConsumerConfig};
 
@@ -122,7 +123,7 @@ fn told(consumer: &ConsumerConfig, source: &Source, summary: &Summary, as_json: 
     }
     let mut text = format!("{} dead letters of consumer {name:?} in {source}\n", summary.letters);
     for (reason, count) in &summary.reasons {
-        text.push_str(&format!("  {}: {count}\n", show::printable(reason)));
+        text.push_str(&format!("  {}: {count}\n", visible(reason)));
     }
     if let (Some(first), Some(last)) = (summary.first, summary.last) {
         text.push_str(&format!("  offsets {first} to {last} of stream {:?}\n", consumer.stream));

@@ -1,4 +1,4 @@
-//! `rillway dead-letters show`: why each is bad, and its original message.
+//! `rillway dead-letters show`: why each is bad, and its original message, printed as `rillway tail` prints it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::Of;
 use super::letters::{Letter, Source};
 use crate::cli::exit::Failure;
-use crate::cli::schema::write;
+use crate::cli::print::{PrintArgs, Printer, Style, visible};
+use crate::cli::schema::{write, write_bytes};
 use crate::config::ConsumerConfig;
 use crate::sink::envelope::Envelope;
 use crate::types::StreamName;
@@ -25,13 +26,9 @@ pub(super) struct ShowArgs {
     /// Print at most this many, the oldest first
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
+    #[command(flatten)]
+    print: PrintArgs,
 }
-
-/// Bytes in one line of hexadecimal.
-const HEX_LINE: usize = 32;
-
-/// Most bytes of a message that are shown in hexadecimal.
-const HEX_MAX: usize = 4096;
 
 /// Prints them, as they are read.
 ///
@@ -43,6 +40,8 @@ pub(super) async fn show(
     args: &ShowArgs,
     as_json: bool,
 ) -> anyhow::Result<()> {
+    let style = args.print.style(false);
+    let mut printer = Printer::new(&consumer.stream, &style);
     let mut letters = source.read();
     let (mut shown, mut seen) = (0, 0_u64);
     while let Some(letter) = letters.recv().await {
@@ -57,10 +56,10 @@ pub(super) async fn show(
             return Ok(());
         }
         shown += 1;
-        write(&match as_json {
-            true => format!("{}\n", as_value(&letter, &consumer.stream)),
-            false => as_text(&letter, &consumer.stream),
-        })?;
+        match as_json {
+            true => write(&format!("{}\n", as_value(&letter, &consumer.stream)))?,
+            false => write_bytes(&as_printed(&letter, &style, &mut printer))?,
+        }
     }
     match args.offset {
         Some(offset) if shown == 0 => {
@@ -96,64 +95,20 @@ fn as_value(letter: &Letter, stream: &StreamName) -> Value {
     })
 }
 
-fn as_text(letter: &Letter, stream: &StreamName) -> String {
+/// Why it is bad, if that is for people, and the message.
+fn as_printed(letter: &Letter, style: &Style, printer: &mut Printer) -> Vec<u8> {
     let Letter { offset, timestamp, reason, error, message } = letter;
-    let mut text =
-        format!("offset {offset} of {stream}, written {timestamp}: {}\n", printable(reason));
-    if let Some(error) = error {
-        text.extend(["  ", &printable(error), "\n"]);
+    let mut out = Vec::new();
+    if style.is_for_people() {
+        let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+        out.extend_from_slice(visible(&format!("{reason}{error}")).as_bytes());
+        out.push(b'\n');
     }
-    match envelope(letter, stream) {
-        None => {
-            text.push_str("  no AMQP message; its bytes:\n");
-            text.push_str(&hex(message));
-        }
-        Some(line) => text.push_str(&body(&line)),
+    printer.print(Record { offset: *offset, timestamp: *timestamp, message }, &mut out);
+    if style.is_for_people() {
+        out.push(b'\n');
     }
-    text.push('\n');
-    text
-}
-
-/// The body of a line: JSON in lines, text as it is, anything else in hexadecimal.
-fn body(line: &Value) -> String {
-    let body = &line["body"];
-    match (line["body_encoding"].as_str(), body.as_str()) {
-        (Some("text"), Some(text)) => indented(&printable(text)),
-        (Some("base64"), Some(encoded)) => match STANDARD.decode(encoded) {
-            Ok(bytes) => hex(&bytes),
-            Err(_) => indented(encoded),
-        },
-        _ => indented(&printable(&format!("{body:#}"))),
-    }
-}
-
-fn indented(text: &str) -> String {
-    text.lines().fold(String::new(), |mut all, line| {
-        all.extend(["  ", line, "\n"]);
-        all
-    })
-}
-
-/// Without what would command a terminal.
-pub(super) fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    let shown = bytes.get(..HEX_MAX).unwrap_or(bytes);
-    for (nth, line) in shown.chunks(HEX_LINE).enumerate() {
-        text.push_str(&format!("  {:06x} ", nth * HEX_LINE));
-        for byte in line {
-            text.push_str(&format!(" {byte:02x}"));
-        }
-        text.push('\n');
-    }
-    if bytes.len() > HEX_MAX {
-        text.push_str(&format!("  … {} bytes in all\n", bytes.len()));
-    }
-    text
+    out
 }
 
 #[cfg(test)]
@@ -180,16 +135,17 @@ mod tests {
     #[test]
     fn json_text_bytes_and_what_is_no_message() {
         let stream = StreamName::from("events");
-        let shown = |message: &[u8]| as_text(&letter(message), &stream);
+        let shown = |message: &[u8]| {
+            let style = Style::of_envelopes();
+            let mut printer = Printer::new(&stream, &style);
+            String::from_utf8(as_printed(&letter(message), &style, &mut printer)).unwrap()
+        };
         let json = shown(&data(b"{\"a\":[1]}"));
-        assert!(json.starts_with("offset 7 of events, written 1970-01-01T00:00:00Z: misfit\n"));
-        assert!(json.contains("  {\n    \"a\": [\n"), "{json}");
-        assert!(json.contains("no number\u{fffd}[2J") && !json.contains('\u{1b}'), "{json}");
-        assert!(shown(&data("grüße\u{7}".as_bytes())).contains("  grüße\u{fffd}\n"));
-        assert!(shown(&data(&[0xff, 0x00, 0x10])).contains("  000000  ff 00 10\n"));
-        assert!(shown(b"\x01").contains("no AMQP message; its bytes:\n  000000  01\n"));
-        let long = shown(&data(&[0xfe; 200]));
-        assert!(long.contains("  0000c0 "), "{long}");
+        let head = "misfit: column \"n\": no number\\u{1b}[2J\n-- offset 7, 1970-01-01T00:00:00Z\n";
+        assert_eq!(json, format!("{head}{{\"a\":[1]}}\n\n"));
+        assert!(shown(&data("grüße\u{7}".as_bytes())).ends_with("grüße\\u{7}\n\n"));
+        assert!(shown(&data(&[0xff, 0x00, 0x10])).contains("(3 bytes, base64) /wAQ\n"));
+        assert!(shown(b"\x01").contains("not an AMQP message, by its bytes"));
         let value = as_value(&letter(&data(b"{\"a\":1}")), &stream);
         assert_eq!((&value["message"]["body"]["a"], &value["offset"]), (&json!(1), &json!(7)));
     }

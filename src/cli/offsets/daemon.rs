@@ -27,7 +27,7 @@ struct View {
 /// States of a consumer that no task runs for, and none will before an operator acts.
 const AT_REST: [&str; 3] = ["halted", "paused", "stopped"];
 
-/// Refuses if the daemon of this configuration runs one of these.
+/// Refuses if the daemon of this configuration runs one of these, by whatever name.
 pub(super) fn refuse_running(config: &Config, plans: &[Plan]) -> Result<(), Failure> {
     if !config.admin.enabled {
         return Ok(());
@@ -38,12 +38,9 @@ pub(super) fn refuse_running(config: &Config, plans: &[Plan]) -> Result<(), Fail
     let Ok(answer) = serde_json::from_str::<Answer>(&body) else { return Ok(()) };
     let running = answer.consumers.iter().find(|view| {
         let is_one = plans.iter().any(|plan| {
-            (view.name.as_str(), view.stream.as_str(), view.reference.as_str())
-                == (
-                    plan.spec.name.as_str(),
-                    plan.spec.stream.as_str(),
-                    plan.spec.reference.as_str(),
-                )
+            let spec = &plan.spec;
+            (view.stream.as_str(), view.reference.as_str())
+                == (spec.stream.as_str(), spec.reference.as_str())
         });
         is_one && !AT_REST.contains(&view.state.as_str())
     });

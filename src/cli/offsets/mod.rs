@@ -2,6 +2,7 @@
 
 mod daemon;
 mod moving;
+mod rename;
 mod show;
 pub(super) mod to;
 mod transfer;
@@ -29,6 +30,9 @@ enum Command {
     Set(moving::SetArgs),
     /// The same, to the start in the configuration
     Reset(moving::ResetArgs),
+    /// Give a consumer that does not run another reference, with its position on the broker, in the state file and
+    /// in its sink
+    Rename(rename::RenameArgs),
     /// Write where every consumer goes on, as JSON
     Export(transfer::ExportArgs),
     /// Move the consumers to where `export` saw them; if one cannot be moved there, none is
@@ -45,6 +49,7 @@ pub(super) async fn offsets(
         Command::Show(args) => show::show(&config, &args, as_json).await,
         Command::Set(args) => moving::set(&config, &args, as_json).await,
         Command::Reset(args) => moving::reset(&config, &args, as_json).await,
+        Command::Rename(args) => rename::rename(&config, &args, as_json).await,
         Command::Export(args) => transfer::export(&config, &args).await,
         Command::Import(args) => transfer::import(&config, &args, as_json).await,
     }

@@ -11,7 +11,7 @@ use crate::cli::exit::Failure;
 use crate::cli::schema::write;
 use crate::config::{Config, ConsumerConfig, Start};
 use crate::consumer::Begin;
-use crate::consumer::positions::{self, Planned, Report, Target};
+use crate::consumer::positions::{self, Planned, Report, Target, Unmoved};
 use crate::supervisor::Plan;
 use crate::types::Timestamp;
 
@@ -145,16 +145,32 @@ pub(super) async fn carry_out(
         ))
         .into());
     }
-    let mut moved = Vec::new();
-    for one in &ready {
+    let moves = ready.iter().map(|one| (one.plan.subject(), one.planned.to)).collect();
+    let prepared = positions::Ready::prepare(moves).await;
+    let prepared = prepared.map_err(|why| Failure::Unavailable(format!("{why}{NONE}")))?;
+    let unmoved = prepared.carry_out().await.err().unwrap_or_default();
+    let counts = unmoved.iter().all(|why| why.error.counts());
+    let is_moved = |one: &&Ready| {
         let key = one.plan.spec.key();
-        if let Err(error) = positions::move_to(&one.plan.subject(), one.planned.to).await {
-            print(&moved, as_json)?;
-            return Err(Failure::Unavailable(format!("{key}: {error}")).into());
-        }
-        moved.push(report(one, true));
+        counts && !unmoved.iter().any(|why| why.key == key)
+    };
+    let moved: Vec<Report> = ready.iter().filter(is_moved).map(|one| report(one, true)).collect();
+    print(&moved, as_json)?;
+    match failure(&unmoved) {
+        None => Ok(()),
+        Some(failure) => Err(failure.into()),
     }
-    print(&moved, as_json)
+}
+
+/// What follows the reason why one of several was not moved.
+const NONE: &str = ". Nothing was moved";
+
+/// The failure of moves that are not made, or not to their end.
+pub(super) fn failure(unmoved: &[Unmoved]) -> Option<Failure> {
+    let counts = unmoved.iter().all(|why| why.error.counts());
+    let lines: Vec<String> = unmoved.iter().map(ToString::to_string).collect();
+    let end = if counts { "" } else { NONE };
+    (!lines.is_empty()).then(|| Failure::Unavailable(format!("{}{end}", lines.join("\n"))))
 }
 
 async fn find_offset(one: Move) -> Result<Ready, Failure> {
@@ -177,7 +193,7 @@ fn print(reports: &[Report], as_json: bool) -> anyhow::Result<()> {
 }
 
 /// What root writes, the daemon's own user could not write to afterwards.
-fn refuse_another_user(config: &Config) -> Result<(), Failure> {
+pub(super) fn refuse_another_user(config: &Config) -> Result<(), Failure> {
     let Ok(folder) = std::fs::metadata(&config.state_dir) else { return Ok(()) };
     let is_root = rustix::process::geteuid().is_root();
     if is_root && folder.uid() != 0 {

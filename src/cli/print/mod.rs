@@ -23,7 +23,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use self::colours::{Colour, Colours};
-use self::shown::{hex, visible};
+use self::shown::hex;
+pub(super) use self::shown::visible;
 use crate::sink::BadRecord;
 use crate::sink::envelope::Envelope;
 use crate::types::StreamName;
@@ -111,6 +112,18 @@ impl Style {
     /// The same for messages of several streams: each names its own.
     pub(super) fn naming_streams(self) -> Style {
         Style { names_stream: true, ..self }
+    }
+
+    /// The default, into a pipe and without colours.
+    #[cfg(test)]
+    pub(super) fn of_envelopes() -> Style {
+        let (binary, on_terminal, colours) = (None, false, Colours(false));
+        Style { format: Format::Envelope, binary, on_terminal, colours, names_stream: false }
+    }
+
+    /// True if more than the message itself may be printed.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.format == Format::Envelope
     }
 
     fn binary(&self) -> Binary {

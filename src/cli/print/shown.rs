@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// The text with its control characters written out, except for line breaks and tabs: a message must not
 /// be able to command the terminal.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
+pub(in crate::cli) fn visible(text: &str) -> Cow<'_, str> {
     let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
     if !text.contains(is_hidden) {
         return text.into();

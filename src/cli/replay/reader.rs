@@ -30,8 +30,13 @@ impl Reader {
         dead_letters: Option<SinkFactory>,
         status: &Arc<Status>,
     ) -> Reader {
-        let resources =
-            Resources { sink: Arc::clone(sink), dead_letters, hold: None, shares_hold: false };
+        let resources = Resources {
+            sink: Arc::clone(sink),
+            dead_letters,
+            hold: None,
+            renaming: None,
+            shares_hold: false,
+        };
         let (commands, receive) = mpsc::channel(1);
         let (spec, status) = (Arc::clone(spec), Arc::clone(status));
         let span = consumer_span(&spec.name, &spec.stream, Some(&spec.reference));

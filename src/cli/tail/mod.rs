@@ -269,7 +269,8 @@ impl Readers {
     ) {
         let spec = Arc::new(guest.spec(&lane.stream, lane.begin, of));
         let sink = tap::tap(nth, to);
-        let resources = Resources { sink, dead_letters: None, hold: None, shares_hold: false };
+        let resources =
+            Resources { sink, dead_letters: None, hold: None, renaming: None, shares_hold: false };
         let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, "tail");
         let status = Arc::new(Status::new(metrics));
         let (command, commands) = mpsc::channel(1);

@@ -2,7 +2,8 @@
 //!
 //! There are up to three: the offset stored on the broker, the state file, and the sink's own position.
 //! `flow::resume` decides which of them counts. This module looks at all of them ([`see`]), says what they
-//! mean ([`explain`]), finds the offset that a target means ([`plan`]), and moves all of them ([`move_to`]).
+//! mean ([`explain`]), finds the offset that a target means ([`plan`]), and moves all of them ([`Ready`]), also
+//! those of several consumers or streams together; and gives them another name ([`Renames`]).
 //!
 //! # The order of a move
 //! One write decides: the state file's. It says where the consumer begins, and which position of the sink and
@@ -22,6 +23,9 @@
 //! A position that the sink reaches later may be the very one that was replaced. So what it replaces is
 //! forgotten in step 3, before the sink is written to ([`interrupted`]).
 //!
+//! Several streams are moved all or none: everything is locked and looked at first, and then one write decides
+//! for all of their state files ([`pledges`](super::pledges)), in the place of step 1.
+//!
 //! Offset 0 has no position before it: the sink then has none, and the broker keeps the offset that it has,
 //! which the state file continues to replace until the first commit. The `stream` sink's position cannot be
 //! raised without a message: the state file then says where to begin, until there is one.
@@ -29,22 +33,27 @@
 mod count;
 mod explain;
 mod moving;
+mod renaming;
 mod report;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub use self::explain::{Explained, Mark, explain};
-pub use self::moving::{MoveError, move_to};
+pub use self::moving::{MoveError, Ready, Unmoved};
 pub(super) use self::moving::{interrupted, move_sink};
+pub(super) use self::renaming::complete_rename;
+pub use self::renaming::{Outlook, Rename, Renames};
 pub use self::report::{Range, Report};
-pub use self::target::{Planned, Target, plan, plan_from};
+pub use self::target::{Planned, Target, plan, plan_again, plan_from};
 use super::spec::Spec;
 use super::state_file::StateFile;
 use super::{Forecast, forecast};
 use crate::flow::beginning::Memory;
 use crate::flow::resume::{OnLost, Origin, Start};
-use crate::sink::factory::{Look, SinkFactory};
+use crate::sink::factory::{Look, Renaming, SinkFactory};
 use crate::source::{Foreseen, Link, Prefer, SourceError};
 use crate::types::{Checkpoint, Offset};
 
@@ -57,6 +66,10 @@ pub struct Subject {
     pub sink: SinkFactory,
     /// Inspects its sink's position.
     pub look: Look,
+    /// Gives what the sink, and that of the dead letters, keep another reference.
+    pub renaming: Renaming,
+    /// True if the sink's position can be given another reference.
+    pub renames: bool,
     /// True if the sink keeps its position with the data.
     pub keeps_position: bool,
 }
@@ -115,8 +128,9 @@ impl Seen {
 /// If one of them cannot be read.
 pub async fn see(subject: &Subject) -> anyhow::Result<Seen> {
     let spec = &subject.spec;
+    let file = StateFile::of(spec);
+    let memory = file.read_to_move()?;
     let sink = (subject.look)().await?;
-    let memory = StateFile::of(spec).read()?;
     let Forecast { plan, stored, creation } = forecast(spec, sink).await?;
     let keeps_position = subject.keeps_position;
     if let Foreseen::Creates(_) = creation {

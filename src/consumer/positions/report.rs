@@ -101,7 +101,8 @@ impl Report {
 
     /// True if messages are skipped, or may be.
     pub fn may_skip(&self) -> bool {
-        self.skipped.is_some() || self.from_offset.is_none()
+        let skips = self.skipped.is_some_and(|range| range.messages > 0);
+        skips || self.from_offset.is_none()
     }
 }
 
@@ -170,6 +171,8 @@ mod tests {
             (at(1), 0, Some(1), "1 message (offset 0) is read again", false),
             (at(600), 1000, Some(390), "  390 messages (offsets 600 to 999) are skipped", true),
             (at(600), 1000, None, "up to 400 messages (offsets 600 to 999) are skipped", true),
+            // The broker's own entries: no message.
+            (at(600), 601, Some(0), "0 messages (offsets 600 to 600) are skipped", false),
             (at(600), 600, Some(0), "where it goes on already", false),
             (Next::Halt("gone".to_owned()), 600, None, "it would halt: gone", true),
         ] {

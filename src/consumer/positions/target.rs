@@ -1,11 +1,12 @@
 //! Finds the offset that a target means, and what a move there would read again or skip.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::super::begin;
 use super::super::resumption::Anew;
 use super::super::spec::Spec;
-use super::{Next, Seen, Subject, count, see};
+use super::{Next, Seen, Subject, count, look_at_stream, see};
 use crate::flow::beginning::Beginning;
 use crate::flow::resume::{Origin, Plan, Start};
 use crate::source::{Activation, Bounds, Link, Prefer};
@@ -48,6 +49,11 @@ impl Planned {
         (self.to.at < from).then_some((self.to.at, from))
     }
 
+    /// Those, or the ones that would be skipped.
+    fn range(&self) -> Option<(Offset, Offset)> {
+        self.again().or(self.skipped())
+    }
+
     /// The offsets that would be skipped: from the first, up to before the second.
     pub fn skipped(&self) -> Option<(Offset, Offset)> {
         let from = self.seen.next_offset()?;
@@ -55,7 +61,7 @@ impl Planned {
     }
 }
 
-/// Finds the target's offset, and checks that the stream has it. Changes nothing.
+/// Finds the target's offset, checks that the stream has it, and counts the messages in between. Changes nothing.
 ///
 /// # Errors
 /// If it does not, or something cannot be read. The text says what to do.
@@ -73,6 +79,37 @@ pub async fn plan_from(
     target: Target,
     durable: Option<Offset>,
 ) -> anyhow::Result<Planned> {
+    let (planned, link) = find_on(subject, target, durable).await?;
+    let planned = count_on(subject, planned, &link).await;
+    link.close().await;
+    Ok(planned)
+}
+
+/// The same, of a consumer that is waiting: counted is only what would be skipped, and what `before` has counted
+/// is not counted again.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn plan_again(
+    subject: &Subject,
+    target: Target,
+    before: &Planned,
+) -> anyhow::Result<Planned> {
+    let (planned, link) = find_on(subject, target, None).await?;
+    let planned = match planned.range() == before.range() {
+        true => Planned { messages: before.messages, ..planned },
+        false if planned.skipped().is_some() => count_on(subject, planned, &link).await,
+        false => planned,
+    };
+    link.close().await;
+    Ok(planned)
+}
+
+async fn find_on(
+    subject: &Subject,
+    target: Target,
+    durable: Option<Offset>,
+) -> anyhow::Result<(Planned, Arc<dyn Link>)> {
     let mut seen = see(subject).await?;
     if let Some(durable) = durable {
         seen.next = Next::At(durable.next(), Some(Origin::Session));
@@ -95,13 +132,21 @@ pub async fn plan_from(
              out the message at offset 0; or give it another `reference`, with which it begins at `start`"
         );
     }
-    let planned = Planned { seen, to, messages: None };
-    let messages = match planned.again().or(planned.skipped()) {
-        Some(range) => count::messages_between(spec, &link, range, planned.seen.last).await,
+    Ok((Planned { seen, to, messages: None }, link))
+}
+
+async fn count_on(subject: &Subject, planned: Planned, link: &Arc<dyn Link>) -> Planned {
+    let messages = match planned.range() {
+        Some(range) => {
+            // Asked again, of the node that found the target: what came since the first look counts too, and
+            // that was another node's, which may be behind.
+            let looked = look_at_stream(&**link).await;
+            let last = looked.ok().and_then(|(_, last)| last);
+            count::messages_between(&subject.spec, link, range, last).await
+        }
         None => Some(0),
     };
-    link.close().await;
-    Ok(Planned { messages, ..planned })
+    Planned { messages, ..planned }
 }
 
 /// True if other daemons with other state files may go on from the position.

@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 
 use super::{Answer, of};
 use crate::consumer::brain::{Asked, Connect, Event, Linked, Passed, Question};
-use crate::consumer::opening;
 use crate::consumer::resumption::{Own, SessionError};
 use crate::consumer::session;
 use crate::consumer::spec::Spec;
+use crate::consumer::state_file::StateFile;
 use crate::consumer::stood_by;
 use crate::flow::lag::Tail;
 use crate::flow::resume::Start;
@@ -293,8 +293,12 @@ async fn read(spec: &Spec, budget: &Arc<Budget>, own: Own, operation: &Operation
 }
 
 async fn wait(spec: &Spec, budget: &Arc<Budget>, prefer: Prefer, operation: &Operation) -> Attempt {
-    // Where it cannot be read, nothing is known: then nothing is created either.
-    let has_begun = opening::read_state_file(spec).await.map_or(true, |memory| memory.is_some());
+    let file = StateFile::of(spec);
+    // Only read, since the reference is not held yet. Where it cannot be read, nothing is known: then nothing is
+    // created either.
+    let has_begun =
+        tokio::task::spawn_blocking(move || file.read().map_or(true, |memory| memory.is_some()));
+    let has_begun = has_begun.await.unwrap_or(true);
     spec.source.prepare(has_begun || stood_by::is_marked(spec).await).await?;
     let link = spec.source.connect(prefer).await?;
     stood_by::mark(spec).await?;

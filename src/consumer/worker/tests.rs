@@ -92,7 +92,8 @@ async fn its_sink_is_open_only_while_it_is_active_and_an_orderly_hand_over_repea
         batch: cutter::BatchLimits { max_messages: 7, max_bytes: 1 << 20, max_age: second },
         ..testing::spec(state.path())
     });
-    let resources = Resources { sink, dead_letters: None, hold: None, shares_hold: false };
+    let resources =
+        Resources { sink, dead_letters: None, hold: None, renaming: None, shares_hold: false };
     let metrics = ConsumerMetrics::new(&spec.name, &spec.stream, "memory");
     let (commands, receive) = mpsc::channel(1);
     let running = tokio::spawn(async move {
@@ -180,7 +181,8 @@ async fn it_hears_that_another_is_to_be_active_while_its_sink_is_stuck_and_chunk
         batch: cutter::BatchLimits { max_messages: 5, max_bytes: 1 << 20, max_age: second },
         ..testing::spec(state.path())
     });
-    let resources = Resources { sink, dead_letters: None, hold: None, shares_hold: false };
+    let resources =
+        Resources { sink, dead_letters: None, hold: None, renaming: None, shares_hold: false };
     let status = Arc::new(Status::new(ConsumerMetrics::new(&spec.name, &spec.stream, "stuck")));
     let (commands, receive) = mpsc::channel(1);
     let running = {

@@ -303,3 +303,26 @@ fn headroom_counts_down_to_loss() {
     assert_eq!(headroom(Some(Offset(99)), Offset(150)), -50);
     assert_eq!(headroom(None, Offset(0)), 0);
 }
+
+/// Others store offsets behind the last message; then the position is moved back before it.
+#[test]
+fn what_lies_behind_is_known_after_the_position_was_moved_back_and_forth() {
+    let mut world = World::at(Some(99));
+    world.look(offset(130));
+    world.pass(2000).look(offset(130));
+    assert_eq!(world.pass(1000).look(offset(130)).messages, 0, "settled");
+    let moved = |world: &mut World, to: u64| {
+        let before = world.view;
+        (world.view.position, world.view.received) = (Some(Offset(to)), None);
+        world.cut().watch.moved(&before);
+    };
+    moved(&mut world, 89);
+    assert_eq!(world.lag().messages, 41);
+    moved(&mut world, 79);
+    assert_eq!(world.lag().messages, 51);
+    // Up to where it was; not before that.
+    world.carry(80, 19);
+    assert_eq!(world.lag().messages, 32);
+    world.carry(99, 1);
+    assert_eq!(world.lag(), Lag { messages: 0, seconds: 0.0 });
+}

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::audit::FileAuditor;
+use super::renaming::rename;
 use super::{Compression, FileOptions, FileSettings, FileSink, committed};
 use crate::settings::format::Compression as Choice;
 use crate::settings::paths::plain;
@@ -14,7 +15,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks_blocking, opens, renames_blocking};
 use crate::sink::format::Format;
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
@@ -109,6 +110,12 @@ impl Declaration for FileSettings {
         let open =
             opens(move || FileSink::open(options.clone(), stream.clone(), reference.clone()));
         (open, look)
+    }
+
+    fn renaming(&self, opening: &Opening) -> Option<Renaming> {
+        let (options, stream) = (self.options(), opening.stream.clone());
+        let reference = opening.reference.clone();
+        Some(renames_blocking(move |former| rename(&options, &stream, &reference, former)))
     }
 }
 

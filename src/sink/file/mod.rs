@@ -85,6 +85,7 @@ mod position;
 mod raw;
 mod read;
 mod recover;
+mod renaming;
 mod segment;
 mod settings;
 mod storage;

@@ -12,7 +12,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     at_most_of_joined,
 };
-use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
@@ -111,6 +111,10 @@ impl Declaration for HttpSettings {
             })
         };
         (opens(move || HttpSink::open(options.clone(), stream.clone())), look)
+    }
+
+    fn renaming(&self, _: &Opening) -> Option<Renaming> {
+        None
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
@@ -124,6 +124,10 @@ impl Declaration for MetricsSettings {
             async move { Ok(sink) }
         });
         (open, looks_nowhere())
+    }
+
+    fn renaming(&self, _: &Opening) -> Option<Renaming> {
+        None
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sink::audit::Auditing;
 use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
 };
-use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks_nowhere, opens};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
@@ -81,5 +81,9 @@ impl Declaration for NullSettings {
 
     fn prepare(&self, _: &Opening) -> (SinkFactory, Look) {
         (opens(|| async { Ok(NullSink::new()) }), looks_nowhere())
+    }
+
+    fn renaming(&self, _: &Opening) -> Option<Renaming> {
+        None
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::audit::ObjectAuditor;
+use super::renaming::rename;
 use super::settings::{BodyType, ObjectFormat, ObjectPlace};
 use super::{
     Format, ObjectOptions, ObjectSettings, ObjectSink, Packing, ParquetColumns, Part, Partitioning,
@@ -19,7 +20,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks, opens, renames};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
@@ -146,6 +147,17 @@ impl Declaration for ObjectSettings {
             async move { ObjectSink::open(options.map_err(SinkError::Fatal)?, stream, reference).await }
         });
         (open, look)
+    }
+
+    fn renaming(&self, opening: &Opening) -> Option<Renaming> {
+        let (options, opening) = (self.options(), opening.clone());
+        Some(renames(move |former| {
+            let (options, opening) = (options.clone(), opening.clone());
+            async move {
+                let options = options.map_err(SinkError::Fatal)?;
+                rename(&options, &opening.stream, &opening.reference, &former).await
+            }
+        }))
     }
 }
 

@@ -79,6 +79,7 @@ mod partitions;
 mod place;
 #[cfg(feature = "object-stores")]
 mod remote;
+mod renaming;
 mod rows;
 mod settings;
 mod shaper;

@@ -232,6 +232,12 @@ impl State {
         self.in_its_layout()
     }
 
+    /// The same archive with another reference, taken from its owner.
+    pub(super) fn renamed(self, reference: Reference) -> State {
+        let folders = self.partition_by.clone();
+        State { reference, ..self.taken_over_by(Owner::new(), folders) }
+    }
+
     /// Its bytes, no more than can be read again.
     pub(super) fn encode(&self) -> Result<Bytes, SinkError> {
         let encoded = serde_json::to_vec_pretty(self).map_err(|error| {

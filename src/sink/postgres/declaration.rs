@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::audit::PostgresAuditor;
+use super::renaming::rename;
 use super::{Claim, PostgresOptions, PostgresSettings, PostgresSink, examine};
 use crate::settings::TlsConfig;
 use crate::settings::columns::ColumnsConfig;
@@ -14,7 +15,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_of_both_sides,
 };
-use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks, opens, renames};
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
 
@@ -117,6 +118,14 @@ impl Declaration for PostgresSettings {
             PostgresSink::open(options.clone(), stream.clone(), reference.clone(), claim)
         });
         (open, look)
+    }
+
+    fn renaming(&self, opening: &Opening) -> Option<Renaming> {
+        let (options, opening) = (self.options(), opening.clone());
+        Some(renames(move |former| {
+            let (options, opening) = (options.clone(), opening.clone());
+            async move { rename(&options, &opening.stream, &opening.reference, &former).await }
+        }))
     }
 }
 

@@ -64,6 +64,7 @@ mod options;
 mod probe;
 mod raw;
 mod reading;
+mod renaming;
 mod restart;
 mod rows;
 mod session;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::audit::SqliteAuditor;
-use super::{SqliteOptions, SqliteSettings, SqliteSink, examine};
+use super::{SqliteOptions, SqliteSettings, SqliteSink, examine, renaming};
 use crate::settings::columns::ColumnsConfig;
 use crate::settings::paths::plain;
 use crate::settings::upsert::missing;
@@ -15,7 +15,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks_blocking, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks_blocking, opens, renames_blocking};
 use crate::sink::placeholders::Names;
 use crate::types::{Guarantee, StreamName, table_name};
 
@@ -143,6 +143,12 @@ impl Declaration for SqliteSettings {
         let open =
             opens(move || SqliteSink::open(options.clone(), stream.clone(), reference.clone()));
         (open, look)
+    }
+
+    fn renaming(&self, opening: &Opening) -> Option<Renaming> {
+        let (path, stream) = (self.path.clone(), opening.stream.clone());
+        let reference = opening.reference.clone();
+        Some(renames_blocking(move |former| renaming::rename(&path, &stream, &reference, former)))
     }
 }
 

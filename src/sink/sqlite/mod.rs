@@ -68,6 +68,7 @@ mod error;
 mod fit;
 mod options;
 mod positions;
+mod renaming;
 mod row;
 mod settings;
 mod table;

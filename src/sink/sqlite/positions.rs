@@ -102,6 +102,32 @@ pub(super) fn other(
     Ok(None)
 }
 
+/// The references that have a row for this stream.
+pub(super) fn references(
+    database: &Connection,
+    stream: &StreamName,
+) -> rusqlite::Result<Vec<String>> {
+    let known = "SELECT 1 FROM sqlite_schema WHERE name = 'rillway_positions'";
+    if database.query_row(known, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut statement =
+        database.prepare("SELECT reference FROM rillway_positions WHERE stream = ?1")?;
+    let rows = statement.query_map([stream.as_str()], |row| row.get(0))?;
+    rows.collect()
+}
+
+/// Gives a row another reference, and takes it from its owner.
+pub(super) fn rename(
+    database: &Connection,
+    stream: &StreamName,
+    (from, to): (&str, &str),
+) -> rusqlite::Result<usize> {
+    let sql = "UPDATE rillway_positions SET reference = ?3, owner = owner + 1
+        WHERE stream = ?1 AND reference = ?2";
+    database.execute(sql, params![stream.as_str(), from, to])
+}
+
 /// Makes this process the owner of the row; creates the row if there is none.
 pub(super) fn take(database: &Connection, whose: &Whose, table: &str) -> rusqlite::Result<Held> {
     let (stream, reference) = (whose.stream.as_str(), whose.reference.as_str());

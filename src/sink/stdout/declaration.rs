@@ -10,7 +10,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, JSON_GROWTH_MAX, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks_nowhere, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks_nowhere, opens};
 use crate::sink::format::Format;
 use crate::sink::placeholders::Names;
 use crate::types::Guarantee;
@@ -90,5 +90,9 @@ impl Declaration for StdoutSettings {
         let options = StdoutOptions { format: Format::of(self.format, &self.delimiter) };
         let stream = opening.stream.clone();
         (opens(move || StdoutSink::open(options.clone(), stream.clone())), looks_nowhere())
+    }
+
+    fn renaming(&self, _: &Opening) -> Option<Renaming> {
+        None
     }
 }

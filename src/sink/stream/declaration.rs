@@ -13,7 +13,7 @@ use crate::sink::declaration::{
     About, Check, Declaration, Exclusive, Opening, Readable, ReplayPlace, Use,
     bad_records_up_to_the_limit,
 };
-use crate::sink::factory::{Look, SinkFactory, looks, opens};
+use crate::sink::factory::{Look, Renaming, SinkFactory, looks, opens};
 use crate::sink::placeholders::Names;
 use crate::types::file_name::fitted;
 use crate::types::{Guarantee, StreamName};
@@ -138,6 +138,11 @@ impl Declaration for StreamSettings {
         let open =
             opens(move || StreamSink::open(options.clone(), services.publisher(&destination)));
         (open, look)
+    }
+
+    /// A publisher cannot be renamed: its position becomes that of the state file, and another one publishes.
+    fn renaming(&self, _: &Opening) -> Option<Renaming> {
+        None
     }
 }
 
