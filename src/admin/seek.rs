@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answer::{Answer, error, json};
 use super::commands::Ordered;
 use super::control::{Control, ControlError, Seek, SeekError, SeekTo};
-use crate::types::{Offset, Timestamp};
+use crate::types::Offset;
 
 /// The body of a request.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
