@@ -26,3 +26,6 @@ pub(crate) use self::folders::{could_write_in, make_folder};
 pub(crate) use self::keep::{Keep, News};
 pub(crate) use self::rights::{lacking_to_write, unread, unwritten};
 pub(crate) use self::secret::read_secret;
+
+/// Suffix of a file's name while it is rewritten.
+pub(crate) const NEXT: &str = ".next";

@@ -158,6 +158,7 @@ const RULES: &[Rule] = &[
             "broker",
             "config",
             "consumer",
+            "faults",
             "flow",
             "republish",
             "sink",

@@ -18,8 +18,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::spec::Spec;
-use super::state_file::{self, NEXT, StateFile};
-use crate::files;
+use super::state_file::{self, StateFile};
+use crate::files::{self, NEXT};
 use crate::types::Offset;
 
 /// Number of offsets that are kept although they are not needed.

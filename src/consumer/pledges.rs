@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::state_file::NEXT;
-use crate::files;
+use crate::files::{self, NEXT};
 
 /// Extension of a pledge, in place of the state file's: of the same length or shorter.
 const EXTENSION: &str = "move";

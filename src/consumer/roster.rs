@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::state_file::NEXT;
-use crate::files;
+use crate::files::{self, NEXT};
 use crate::types::file_name::of_two;
 use crate::types::{Reference, StreamName};
 

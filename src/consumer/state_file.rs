@@ -15,13 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::pledges;
 use super::spec::Spec;
-use crate::files;
+use crate::files::{self, NEXT};
 use crate::flow::beginning::Memory;
 use crate::types::file_name::of_two;
 use crate::types::{Reference, StreamName, Timestamp};
-
-/// Suffix of the file's name while it is rewritten.
-pub(super) const NEXT: &str = ".next";
 
 /// The file of this reference with this extension; the name leaves room for `suffix`.
 pub(super) fn file_of(spec: &Spec, extension: &str, suffix: &str) -> PathBuf {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::resumption::{Own, SessionError};
 use super::spec::Spec;
-use super::state_file::{NEXT, file_of};
-use crate::files;
+use super::state_file::file_of;
+use crate::files::{self, NEXT};
 use crate::source::{ErrorKind, SourceError};
 
 /// An empty file: only that it is there counts.

@@ -70,6 +70,15 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// RFC 3339 with a zone.
+impl std::str::FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Timestamp, jiff::Error> {
+        time::parse_micros(text).map(|micros| Timestamp(micros / 1000))
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

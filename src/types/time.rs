@@ -6,8 +6,6 @@
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, Time, date};
 
-use super::Timestamp;
-
 /// Milliseconds since 1970 of 0000-01-01T00:00:00.000Z, the first time that RFC 3339 can write.
 pub const FIRST_MS: i64 = -62_167_219_200_000;
 
@@ -46,18 +44,10 @@ fn epoch() -> DateTime {
     date(1970, 1, 1).to_datetime(Time::midnight())
 }
 
-/// RFC 3339 with a zone.
-impl std::str::FromStr for Timestamp {
-    type Err = jiff::Error;
-
-    fn from_str(text: &str) -> Result<Timestamp, jiff::Error> {
-        parse_micros(text).map(|micros| Timestamp(micros / 1000))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Timestamp;
 
     #[test]
     fn all_years_of_rfc_3339_are_read_and_written() {

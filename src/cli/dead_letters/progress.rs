@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::letters::Summary;
 use crate::cli::exit::Failure;
 use crate::cli::locked::{self, Locked};
+use crate::files::NEXT;
 use crate::types::file_name::of_two;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
@@ -84,8 +85,7 @@ impl Progress {
         stream: &StreamName,
         reference: &Reference,
     ) -> Result<(Progress, Rounds), Failure> {
-        let path =
-            state_dir.join(of_two(consumer.as_str(), stream.as_str(), "replay.json", ".next"));
+        let path = state_dir.join(of_two(consumer.as_str(), stream.as_str(), "replay.json", NEXT));
         let file = Locked::open(path, "another replay of this consumer")?;
         let fresh = Rounds {
             stream: stream.to_string(),

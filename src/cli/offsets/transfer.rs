@@ -14,7 +14,7 @@ use crate::cli::exit::Failure;
 use crate::cli::schema::write;
 use crate::config::Config;
 use crate::consumer::positions::{self, Next, Target};
-use crate::files;
+use crate::files::{self, NEXT};
 use crate::flow::resume;
 use crate::types::{Offset, Timestamp};
 
@@ -97,7 +97,7 @@ pub(super) async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result
         return write(&text);
     }
     let mut next = args.file.clone().into_os_string();
-    next.push(".next");
+    next.push(NEXT);
     files::replace(&args.file, Path::new(&next), text.as_bytes()).map_err(|error| {
         let shown = args.file.display();
         Failure::Unavailable(format!("{shown} cannot be written: {error}"))

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::Failure;
 use crate::cli::locked::Locked;
+use crate::files::NEXT;
 use crate::types::file_name::of_two;
 use crate::types::{ConsumerName, Offset, Reference, StreamName, Timestamp};
 
@@ -80,7 +81,7 @@ impl What {
         // Another range of the same consumer is another replay.
         let crc = crc32fast::hash(self.replays.as_bytes());
         let extension = format!("{crc:08x}-range.json");
-        state_dir.join(of_two(self.consumer.as_str(), self.stream.as_str(), &extension, ".next"))
+        state_dir.join(of_two(self.consumer.as_str(), self.stream.as_str(), &extension, NEXT))
     }
 }
 
