@@ -88,7 +88,7 @@ impl Pledges {
             .map_err(io::Error::from)
             .and_then(|text| files::replace(&path, &next, &text).map(drop));
         // After a failed sync of the folder it may be there: then it counts.
-        if written.is_err() && !path.exists() {
+        if written.is_err() && matches!(path.try_exists(), Ok(false)) {
             self.withdraw();
         }
         written
@@ -131,10 +131,13 @@ pub(super) fn settle(
     // The last one. Two at a time may both find that; one of them is faster.
     let Some(Decision { pledges }) = read(&decision)? else { return Ok(()) };
     let folder = state_file.parent().unwrap_or(Path::new(""));
-    match pledges.iter().any(|name| folder.join(name).exists()) {
-        true => Ok(()),
-        false => remove(&decision),
+    for name in &pledges {
+        // Where that cannot be told, it counts: without its decision it would not.
+        if folder.join(name).try_exists()? {
+            return Ok(());
+        }
     }
+    remove(&decision)
 }
 
 fn pledge_of(state_file: &Path) -> PathBuf {

@@ -87,15 +87,25 @@ impl Roster {
         Ok(Roster { path, content: found, has_begun: true })
     }
 
-    /// Writes the list of this reference as that of another one; nothing, if there is none. Blocks.
+    /// Writes the list of this reference as that of another one, with these partitions only; nothing, if there is
+    /// none. Blocks.
+    ///
+    /// Any other one, which may come back, has its position under this reference alone: by the other one's list it
+    /// is late, and is read from its first message.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn copy_to(&self, state_dir: &Path, reference: &Reference) -> Result<(), RosterError> {
+    pub fn copy_to(
+        &self,
+        state_dir: &Path,
+        reference: &Reference,
+        only: &[StreamName],
+    ) -> Result<(), RosterError> {
         if !self.has_begun {
             return Ok(());
         }
-        let content = Content { reference: reference.clone(), ..self.content.clone() };
+        let mut content = Content { reference: reference.clone(), ..self.content.clone() };
+        content.partitions.retain(|partition, _| only.contains(partition));
         let super_stream = content.super_stream.as_str();
         let path = state_dir.join(of_two(reference.as_str(), super_stream, EXTENSION, NEXT));
         // What is there is older: this reference was renamed before.
@@ -162,6 +172,25 @@ mod tests {
         let late = [&first, &second, &third].map(|partition| again.is_late(partition));
         assert_eq!(late, [false, false, true]);
         assert!(again.is_late(&"orders-3".into()));
+    }
+
+    /// What was not renamed with it has no position under the other reference.
+    #[test]
+    fn another_reference_has_the_list_of_what_is_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, third] = ["orders-0", "orders-1", "orders-2"].map(StreamName::from);
+        let mut roster = read(folder.path());
+        roster.copy_to(folder.path(), &"s".into(), std::slice::from_ref(&first)).unwrap();
+        let other = || Roster::read(folder.path(), &"s".into(), &"orders".into()).unwrap();
+        assert!(!other().has_any() && !other().is_late(&first), "there was no list");
+        roster.add(&[first.clone(), second.clone()]).unwrap();
+        roster.add(std::slice::from_ref(&third)).unwrap();
+        roster.copy_to(folder.path(), &"s".into(), &[first.clone(), third.clone()]).unwrap();
+        let late = [&first, &second, &third].map(|partition| other().is_late(partition));
+        assert_eq!(late, [false, true, true]);
+        let late =
+            [&first, &second, &third].map(|partition| read(folder.path()).is_late(partition));
+        assert_eq!(late, [false, false, true], "its own stays");
     }
 
     /// As where daemons share the folder.

@@ -72,7 +72,8 @@ pub(super) async fn seek(
     }
     consent(order.may_skip, &would_be).map_err(SeekError::Refused)?;
     let may_skip = order.may_skip;
-    let moving = Moving { shared: Arc::clone(shared), plans, would, to, may_skip };
+    let alone = order.alone;
+    let moving = Moving { shared: Arc::clone(shared), plans, would, to, may_skip, alone };
     let mut task = tokio::spawn(moving.run());
     match tokio::time::timeout(order.wait, &mut task).await {
         Ok(Ok(moved)) => moved.map(|moves| sought(moves, true)).map_err(SeekError::Failed),
@@ -167,6 +168,7 @@ struct Moving {
     would: Vec<Planned>,
     to: positions::Target,
     may_skip: bool,
+    alone: bool,
 }
 
 /// Lets the consumers go on when it is dropped.
@@ -228,6 +230,7 @@ impl Moving {
     }
 
     async fn move_all(&self) -> Result<Vec<Report>, String> {
+        self.check_alone()?;
         let held = Held::new(&self.shared, &self.plans);
         held.ended().await;
         faults::reach(Point::MoveHeld);
@@ -243,6 +246,15 @@ impl Moving {
             }
         }
         moved.map_err(|error| error.why)
+    }
+
+    /// Asked again: one may have become active while the stream was looked at.
+    fn check_alone(&self) -> Result<(), String> {
+        let set = self.shared.set();
+        let now = self.plans.iter().filter_map(|plan| Stream::of(&set, &plan.spec.key()));
+        now.map(|one| one.check_alone(self.alone))
+            .collect::<Result<(), _>>()
+            .map_err(|e| e.to_string())
     }
 
     /// Makes the move; no task runs meanwhile.

@@ -112,11 +112,13 @@ async fn one_in_use() -> Result<(), Unavailable> {
     let mut daemon = several.home.start();
     let reads = |c: &Value| c["state"] == "running" || c["state"] == "backoff";
     daemon.until("c", "it runs", SOON, reads).await;
-    let output = several.home.command(&["seek", "c", "--to", "first"]).output().unwrap();
+    let output =
+        several.home.command(&["seek", "c", "--to", "first", "--wait", "50s"]).output().unwrap();
     let told = refusal(&output, 69);
     assert!(told.contains("is in use") && told.contains("Nothing was moved"), "{told}");
     held.unlock().unwrap();
-    let output = several.home.command(&["seek", "c", "--to", "first"]).output().unwrap();
+    let output =
+        several.home.command(&["seek", "c", "--to", "first", "--wait", "50s"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     daemon.terminate().await;
     several.run().await;

@@ -12,7 +12,7 @@ use crate::config::{Config, ConsumerConfig};
 use crate::consumer::Roster;
 use crate::consumer::positions::{MoveError, Outlook, Rename, Renames};
 use crate::supervisor::Plan;
-use crate::types::{Offset, Reference};
+use crate::types::{Offset, Reference, StreamName};
 
 /// Arguments of `offsets rename`.
 #[derive(Debug, Args)]
@@ -59,8 +59,14 @@ pub(super) async fn rename(
     let lines: Vec<Line> =
         renames.outlook().map(|(rename, outlook)| line(rename, outlook)).collect();
     if !args.dry_run {
-        let carried = renames.carry_out(|| copy_rosters(config, &consumers, args)).await;
-        if let Some(failure) = moving::failure(&carried.err().unwrap_or_default()) {
+        let streams: Vec<_> = pairs.iter().map(|(old, _)| old.spec.stream.clone()).collect();
+        let carried = renames.carry_out(|| copy_rosters(config, &consumers, args, &streams)).await;
+        let unmoved = carried.err().unwrap_or_default();
+        if let Some(failure) = moving::failure(&unmoved) {
+            // The old reference is closed all the same.
+            if unmoved.iter().all(|why| why.error.counts()) {
+                write(&as_text(config, &consumers, args, &lines, as_json))?;
+            }
             return Err(failure.into());
         }
     }
@@ -122,23 +128,34 @@ async fn pairs_of(
     let plans = try_join_all([plans_of(config, &old), plans_of(config, &new)]).await;
     let mut plans = plans.map_err(Failure::Unavailable)?.into_iter();
     let (olds, news) = (plans.next().unwrap_or_default(), plans.next().unwrap_or_default());
-    let pair = |old: Plan| {
-        let new = news.iter().find(|new| new.spec.stream == old.spec.stream)?;
-        Some((old, new.clone()))
+    // The broker was asked twice.
+    let changed = || {
+        Failure::Unavailable(format!(
+            "the partitions of {:?} have changed meanwhile: try again. Nothing was renamed",
+            consumer.stream.as_str()
+        ))
     };
-    Ok(olds.into_iter().filter_map(pair).collect())
+    if olds.len() != news.len() {
+        return Err(changed());
+    }
+    let pair = |old: Plan| {
+        let new = news.iter().find(|new| new.spec.stream == old.spec.stream);
+        Ok((old, new.ok_or_else(changed)?.clone()))
+    };
+    olds.into_iter().map(pair).collect()
 }
 
-/// The partitions that each consumer of a super stream has seen, under the new reference.
+/// The partitions that each consumer of a super stream has seen and that are renamed, under the new reference.
 fn copy_rosters(
     config: &Config,
     consumers: &[&ConsumerConfig],
     args: &RenameArgs,
+    streams: &[StreamName],
 ) -> Result<(), MoveError> {
     let (old, new) = (Reference::from(args.old.as_str()), Reference::from(args.new.as_str()));
     for consumer in consumers.iter().filter(|consumer| consumer.is_super_stream) {
         let copied = Roster::read(&config.state_dir, &old, &consumer.stream)
-            .and_then(|roster| roster.copy_to(&config.state_dir, &new));
+            .and_then(|roster| roster.copy_to(&config.state_dir, &new, streams));
         copied.map_err(|error| MoveError::NotRenamed(error.to_string()))?;
     }
     Ok(())

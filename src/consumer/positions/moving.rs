@@ -69,7 +69,7 @@ pub enum MoveError {
     Begun(String),
     /// It counts, but what the sink has of a stream without a position still has the former name.
     #[error(
-        "it is renamed, but what the sink keeps of this stream still has the former name: {0}. Do the same again \
+        "it is renamed, but what is kept of this stream, which has no position, still has the former name: {0}. Do the same again \
          before the consumer starts"
     )]
     SinkUnnamed(SinkError),
@@ -296,15 +296,14 @@ impl Ready {
     /// # Errors
     /// Those that are not made. Either none counts, or all do ([`MoveError::counts`]), and are completed later.
     pub async fn carry_out(self) -> Result<(), Vec<Unmoved>> {
-        let Some(first) = self.0.first().map(|one| one.subject.spec.key()) else { return Ok(()) };
-        let refused = |error| Unmoved { key: first, error };
+        let keys: Vec<ConsumerKey> = self.0.iter().map(|one| one.subject.spec.key()).collect();
         let decided = match self.contents() {
             Ok(contents) => decide(contents).await,
             Err(why) => Err(why),
         };
         if let Err(why) = decided {
             self.give_up().await;
-            return Err(vec![refused(why)]);
+            return Err(undecided(keys, why));
         }
         let completed = join_all(self.0.into_iter().map(One::complete)).await;
         let unmoved: Vec<Unmoved> = completed.into_iter().filter_map(Result::err).collect();
@@ -319,6 +318,22 @@ impl Ready {
             Ok((file, Memory::Beginning(one.noted), Renamed::default()))
         };
         self.0.iter().map(content).collect()
+    }
+}
+
+/// Tells of each that it counts and is not finished, if that is so; else of the first that nothing was moved.
+pub(super) fn undecided(keys: Vec<ConsumerKey>, error: MoveError) -> Vec<Unmoved> {
+    match error {
+        MoveError::Begun(why) => {
+            let of = |key| Unmoved { key, error: MoveError::Begun(why.clone()) };
+            keys.into_iter().map(of).collect()
+        }
+        error => keys
+            .into_iter()
+            .take(1)
+            .zip([error])
+            .map(|(key, error)| Unmoved { key, error })
+            .collect(),
     }
 }
 
@@ -349,7 +364,9 @@ pub(super) async fn decide(contents: Vec<(StateFile, Memory, Renamed)>) -> Resul
         let pledges = Pledges::write(&folder, &texts).map_err(unwritten)?;
         faults::reach(Point::MovesPledged);
         if let Err(error) = pledges.decide() {
-            let counts = pledges::decided(first.path()).is_ok_and(|decided| decided.is_some());
+            // Where that cannot be told, it may count, and must not be told not to.
+            let decided = pledges::decided(first.path());
+            let counts = decided.map_or(true, |decided| decided.is_some());
             let error = unwritten(error);
             return Err(if counts { begun(error) } else { error.into() });
         }
@@ -453,45 +470,4 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(offset: u64) -> Checkpoint {
-        Checkpoint { offset: Offset(offset), chunk: None }
-    }
-
-    fn noted(to: u64) -> Beginning {
-        let moved = Some(Moved { over: Some(Offset(80)), sink_is_behind: true });
-        Beginning { at: Offset(to), behind: None, instead_of: Some(at(100)), moved }
-    }
-
-    #[test]
-    fn only_what_was_replaced_is_moved_again() {
-        let memory = |to| Some(Memory::Beginning(noted(to)));
-        for own in [None, Some(at(100)), Some(at(9))] {
-            assert_eq!(interrupted(own, memory(10)), Some(noted(10)), "{own:?}");
-        }
-        // The sink has gone on since.
-        assert_eq!(interrupted(Some(at(101)), memory(10)), None);
-        for own in [None, Some(at(9))] {
-            assert_eq!(interrupted(own, Some(Memory::Beginning(settled(&noted(10))))), None);
-            assert_eq!(interrupted(own, Some(finished(&noted(10), own))), None);
-        }
-        assert_eq!(interrupted(None, None), None);
-    }
-
-    /// Whatever the sink reaches after the move, it is never taken for what the move replaced.
-    #[test]
-    fn what_was_replaced_may_be_reached_again() {
-        for to in [0, 10] {
-            let begins = [Memory::Beginning(settled(&noted(to))), finished(&noted(to), None)];
-            for beginning in begins.into_iter().filter_map(|memory| memory.beginning()) {
-                assert!(!beginning.replaces(&at(100)) && !beginning.is_new_history());
-            }
-        }
-        assert_eq!(finished(&noted(10), Some(at(9))), Memory::Position(at(9)));
-        // The broker's offset cannot be moved there, or is.
-        let over = |to| finished(&noted(to), None).beginning().unwrap().moved.is_some();
-        assert!(over(0) && !over(10));
-    }
-}
+mod tests;

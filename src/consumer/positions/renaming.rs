@@ -22,7 +22,9 @@ use super::super::dead_letter_index;
 use super::super::spec::Spec;
 use super::super::state_file::{Renamed, StateFile};
 use super::super::stood_by;
-use super::moving::{Held, Opened, begun, blocking, complete, decide, interrupted, stored_on};
+use super::moving::{
+    Held, Opened, begun, blocking, complete, decide, interrupted, stored_on, undecided,
+};
 use super::{MoveError, Next, Seen, Subject, Target, Unmoved, plan};
 use crate::faults::{self, Point};
 use crate::flow::beginning::{Beginning, Memory, Moved};
@@ -119,7 +121,7 @@ impl Renames {
         }
         if let Err(why) = decide_all(&locked, prepare).await {
             close(locked).await;
-            return Err(vec![why]);
+            return Err(why);
         }
         let mut unmoved = Vec::new();
         // First those that no state file speaks of: only the same command completes them.
@@ -187,7 +189,12 @@ impl Locked {
         let Rename { old, new } = &self.rename;
         if let Step::Nothing = self.step {
             let former = Former { reference: old.spec.reference.clone(), is_trial: false };
-            return (new.renaming)(former).await.map_err(MoveError::SinkUnnamed);
+            (new.renaming)(former).await.map_err(MoveError::SinkUnnamed)?;
+            let (from, to) = (Arc::clone(&old.spec), Arc::clone(&new.spec));
+            let copied = blocking(move || stood_by::copy(&from, &to)).await?;
+            return copied.map_err(|error| {
+                MoveError::SinkUnnamed(SinkError::transient(format!("in `state_dir`: {error}")))
+            });
         }
         let file = StateFile::of(&new.spec);
         let read = blocking(move || file.read_all()).await?.map_err(begun)?;
@@ -196,8 +203,8 @@ impl Locked {
                 complete_rename(&new.spec, &new.renaming, &from, memory).await.map_err(begun)?;
                 memory
             }
+            None | Some((_, Renamed { renamed_to: Some(_), .. })) => return Ok(()),
             Some((memory, _)) => memory,
-            None => return Ok(()),
         };
         let (sink, own) = Opened::of(new).await.map_err(begun)?;
         match memory.beginning() {
@@ -229,23 +236,24 @@ async fn close(locked: Vec<Locked>) {
 async fn decide_all(
     locked: &[Locked],
     prepare: impl FnOnce() -> Result<(), MoveError>,
-) -> Result<(), Unmoved> {
-    let Some(first) = locked.first() else { return Ok(()) };
-    let of = |one: &Locked, error| Unmoved { key: one.rename.old.spec.key(), error };
-    let failed = |error| of(first, error);
+) -> Result<(), Vec<Unmoved>> {
+    let of = |one: &Locked, error| vec![Unmoved { key: one.rename.old.spec.key(), error }];
+    let keys = || locked.iter().map(|one| one.rename.old.spec.key()).collect();
     let mut contents = Vec::new();
     let looking = locked.iter().map(Locked::contents);
     for (one, looked) in locked.iter().zip(join_all(looking).await) {
         contents.extend(looked.map_err(|error| of(one, error))?);
     }
+    if !locked.iter().all(|one| matches!(one.step, Step::Decided)) {
+        prepare().map_err(|error| undecided(keys(), error))?;
+    }
     if contents.is_empty() {
         return Ok(());
     }
-    prepare().map_err(failed)?;
     for one in locked {
         one.old.check().and_then(|()| one.new.check()).map_err(|error| of(one, error))?;
     }
-    decide(contents).await.map_err(failed)
+    decide(contents).await.map_err(|error| undecided(keys(), error))
 }
 
 /// Gives what the sinks and `state_dir` keep the new reference, and then notes that in the state file, which has
@@ -276,9 +284,13 @@ async fn step_of(Rename { old, new }: &Rename) -> anyhow::Result<Step> {
     let files = (StateFile::of(&old.spec), StateFile::of(&new.spec));
     let (was, is) = (files.0.read_all()?, files.1.read_all()?);
     if let Some((_, Renamed { renamed_to: Some(other), .. })) = &was {
-        return match other.as_str() == to {
-            true => Ok(Step::Decided),
-            false => Err(files.0.is_renamed(other).into()),
+        return match &is {
+            _ if other.as_str() != to => Err(files.0.is_renamed(other).into()),
+            // It was renamed once more since.
+            Some((_, Renamed { renamed_to: Some(next), .. })) => {
+                Err(files.1.is_renamed(next).into())
+            }
+            _ => Ok(Step::Decided),
         };
     }
     match &is {

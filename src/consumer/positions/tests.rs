@@ -170,6 +170,23 @@ async fn a_name_that_another_program_has_is_not_taken() {
     assert!(told.contains("and then rename it"), "{told}");
 }
 
+/// From `c` to `d`, and from there to `e`: who repeats the first command does not open `d` again.
+#[tokio::test]
+async fn a_name_that_was_renamed_since_stays_closed() {
+    let state = tempfile::tempdir().unwrap();
+    let stream = Scripted::new(ABLE);
+    publish(&stream, 3, 100);
+    let of = |name: &str| subject(stream.clone(), name, state.path());
+    let at = Beginning { at: Offset(10), behind: None, instead_of: None, moved: None };
+    for (name, to) in [("c", "d"), ("d", "e")] {
+        let renamed = Renamed { renamed_to: Some(Reference::from(to)), ..Renamed::default() };
+        StateFile::of(&of(name).spec).write_all(Memory::Beginning(at), renamed).unwrap();
+    }
+    let told = Renames::plan(vec![Rename { old: of("c"), new: of("d") }]).await.err();
+    let told = told.map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(told.contains("\"d\" was renamed to \"e\""), "{told}");
+}
+
 /// A stream of which so many connections, of all that share the number, wait for another one.
 #[derive(Debug)]
 struct Paired {
