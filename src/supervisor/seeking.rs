@@ -251,10 +251,8 @@ impl Moving {
     /// Asked again: one may have become active while the stream was looked at.
     fn check_alone(&self) -> Result<(), String> {
         let set = self.shared.set();
-        let now = self.plans.iter().filter_map(|plan| Stream::of(&set, &plan.spec.key()));
-        now.map(|one| one.check_alone(self.alone))
-            .collect::<Result<(), _>>()
-            .map_err(|e| e.to_string())
+        let mut now = self.plans.iter().filter_map(|plan| Stream::of(&set, &plan.spec.key()));
+        now.try_for_each(|one| one.check_alone(self.alone)).map_err(|error| error.to_string())
     }
 
     /// Makes the move; no task runs meanwhile.
