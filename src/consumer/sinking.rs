@@ -77,7 +77,16 @@ pub(super) async fn run(
     let (joins, kind) = (sink.joins_batches(), sink.kind());
     let mut held = Held::default();
     let mut ahead = None;
+    let is_ready = match letters.as_mut() {
+        Some(letters) => {
+            finish(letters, Retry { reports: &reports, backoff, stop: &stop, retries: 0 }).await
+        }
+        None => true,
+    };
     loop {
+        if !is_ready {
+            break;
+        }
         let next = match ahead.take() {
             Some(message) => Some(message),
             None => next_of(&mut orders, sink.flush_at()).await,
@@ -123,6 +132,19 @@ pub(super) async fn run(
             tracing::warn!(sink = sink.kind(), %error, "closing the sink failed");
         }
     }
+}
+
+/// Has dead letters that an earlier process claimed and did not finish be finished: they count already, so nothing
+/// asks for them again. False if that cannot be done, which is told.
+async fn finish(letters: &mut DeadLetters, mut retry: Retry<'_>) -> bool {
+    if letters.sink.flush_at().is_none() {
+        return true;
+    }
+    let Err(what) = retry.flush(&mut *letters.sink).await else { return true };
+    let what = format!("dead letters of an earlier run cannot be finished: {what}");
+    // Nobody may be left to be told: then it ends all the same.
+    drop(retry.reports.send(Report::Stopped(Stopped::by_itself(what))).await);
+    false
 }
 
 /// The next message, or a flush if that is due first.

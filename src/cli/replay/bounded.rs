@@ -61,17 +61,22 @@ impl Range {
         lock(&self.state).found
     }
 
-    /// Records that an earlier run came there.
+    /// Records that an earlier run came there, and left nothing to do up to there.
     pub(super) fn found(&self, at: Offset) {
+        self.stands_at(at);
+        if at >= self.upto {
+            self.is_done.send_replace(true);
+        }
+    }
+
+    /// Records that the sink stands there. Only when it is open it is known whether it has something to finish.
+    pub(super) fn stands_at(&self, at: Offset) {
         let mut state = lock(&self.state);
         let first = state.durable.upto.is_none();
         state.durable.upto = state.durable.upto.max(Some(at));
         state.accepted.upto = state.accepted.upto.max(Some(at));
         if first {
             state.found = Some(at);
-        }
-        if at >= self.upto {
-            self.is_done.send_replace(true);
         }
     }
 
@@ -210,7 +215,14 @@ impl Sink for Bounded {
                     self.range.from, self.range.upto
                 )));
             }
-            self.range.found(at);
+            match self.sink.flush_at() {
+                // What an earlier run has claimed counts, and is finished by the first flush.
+                Some(_) if at >= self.range.upto => {
+                    self.range.stands_at(at);
+                    (self.is_over, self.is_holding) = (true, true);
+                }
+                _ => self.range.found(at),
+            }
         }
         Ok(position)
     }

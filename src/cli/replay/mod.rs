@@ -170,7 +170,8 @@ impl<'a> Replay<'a> {
                 self.through.whose, part.stream
             )));
         }
-        range.found(at);
+        // Not done, even at the end: the sink may have something to finish.
+        range.stands_at(at);
         Ok(())
     }
 

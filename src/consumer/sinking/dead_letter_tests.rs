@@ -74,6 +74,12 @@ impl Sink for Noting {
         Ok(Durability::Durable)
     }
 
+    /// What it holds before anything was written is an earlier process's.
+    fn flush_at(&self) -> Option<Instant> {
+        let has_some = self.holds.as_ref().is_some_and(|held| !held.is_empty());
+        has_some.then(Instant::now)
+    }
+
     async fn flush(&mut self) -> Result<(), SinkError> {
         if let Some(held) = &mut self.holds {
             self.journal.lock().unwrap().push((self.name, std::mem::take(held)));
@@ -191,6 +197,19 @@ fn stopped(reports: &mut Vec<Report>) -> Stopped {
         Some(Report::Stopped(stopped)) => stopped,
         _ => panic!("it goes on"),
     }
+}
+
+/// An earlier process was killed while it finished them, and no other dead letter comes.
+#[tokio::test]
+async fn letters_that_count_already_are_finished_first() {
+    let mut case = Case::new(&[]);
+    case.letters.holds = Some(vec![3]);
+    let journal = Arc::clone(&case.letters.journal);
+    let (reports, tickets) = case.run().await;
+    assert_eq!(settled(&reports), tickets);
+    let journal = journal.lock().unwrap();
+    assert_eq!(journal.first(), Some(&("letters", vec![3])), "{journal:?}");
+    assert_eq!(journal.len(), 3, "{journal:?}");
 }
 
 /// The filter cannot read some messages, and the sink refuses others before and after them: the letters

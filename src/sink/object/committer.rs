@@ -391,15 +391,26 @@ pub(super) async fn look(
     layout: &Layout,
     upto: Upto,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let Some((state, _)) = read(store, names).await? else { return Ok(None) };
-    state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
-    check_folders(store, names, &state).await?;
-    let Some(claim) = state.claim else { return Ok(state.checkpoint) };
-    let counts = match claim.staged {
-        Some(_) => upto == Upto::Claimed && store.exists(&claim.key).await?,
-        None => matches!(found(store, &claim).await?, Found::Settled(Fate::Landed)),
-    };
-    Ok(if counts { Some(claim.checkpoint) } else { state.checkpoint })
+    let mut before = None;
+    loop {
+        let Some((state, _)) = read(store, names).await? else { return Ok(None) };
+        state.check_columns(&layout.columns(), &store.place(&names.checkpoint))?;
+        check_folders(store, names, &state).await?;
+        let Some(claim) = state.claim.clone() else { return Ok(state.checkpoint) };
+        let counts = match claim.staged {
+            Some(_) => upto == Upto::Claimed && store.exists(&claim.key).await?,
+            None => matches!(found(store, &claim).await?, Found::Settled(Fate::Landed)),
+        };
+        if counts {
+            return Ok(Some(claim.checkpoint));
+        }
+        // Its owner may have settled it meanwhile, and removed what was staged.
+        let is_staged = upto == Upto::Claimed && claim.staged.is_some();
+        if !is_staged || before.as_ref() == Some(&state) {
+            return Ok(state.checkpoint);
+        }
+        before = Some(state);
+    }
 }
 
 /// Checks that the folders have the names of those that exist, if any object does.

@@ -175,7 +175,7 @@ async fn an_object_that_is_always_refused_is_told_with_a_way_out() {
     let objects = in_folders(3);
     for attempt in 1..7 {
         let told = committer.commit(&objects).await.unwrap_err().to_string();
-        let is_advised = told.contains("If the store never takes an object of this name");
+        let is_advised = told.contains("the store never takes an object of this name");
         assert_eq!(is_advised, attempt >= 5, "{attempt}: {told}");
         // The first commit of all: the sink has no position to go back to.
         assert_eq!(told.contains("--to offset:0"), attempt >= 5, "{told}");

@@ -31,6 +31,12 @@ impl Sink for Kept {
         Ok(if self.holds { Durability::Held } else { Durability::Durable })
     }
 
+    /// What an earlier process has left counts, and is finished by a flush.
+    fn flush_at(&self) -> Option<Instant> {
+        let is_unfinished = self.position.is_some() && !lock(&self.held).is_empty();
+        is_unfinished.then(Instant::now)
+    }
+
     async fn flush(&mut self) -> Result<(), SinkError> {
         let held = std::mem::take(&mut *lock(&self.held));
         lock(&self.durable).extend(held);
@@ -93,6 +99,25 @@ async fn it_is_done_only_when_everything_is_durable() {
         sink.flush().await.unwrap();
         assert!(range.is_done() && range.counts().written == lock(&kept.durable).len() as u64);
     }
+}
+
+/// All is claimed, and not all is there: it was killed in between.
+#[tokio::test]
+async fn what_the_sink_has_to_finish_is_not_done() {
+    let kept = Kept { position: Some(6), ..Kept::default() };
+    lock(&kept.held).push(6);
+    let range = Range::new(Offset(2), Offset(6));
+    // Before it is open, nobody knows.
+    range.stands_at(Offset(6));
+    assert!(!range.is_done());
+    let mut sink = open(&kept, &range).await;
+    sink.position().await.unwrap();
+    assert!(!range.is_done());
+    assert!(sink.flush_at().is_some_and(|at| at <= Instant::now()));
+    sink.flush().await.unwrap();
+    assert!(range.is_done());
+    assert_eq!(*lock(&kept.durable), [6]);
+    assert_eq!(sink.flush_at(), None);
 }
 
 /// A reader that failed begins again: what its sink held does not count.

@@ -196,16 +196,17 @@ impl Committer {
         )
     }
 
-    /// The same for the claim of one object, which does not exist: nothing has to be moved away.
+    /// The same for the claim of one object, which most likely does not exist.
     pub(super) fn with_advice(&self, error: SinkError) -> SinkError {
         if self.names.partition_by.is_none() {
             return error;
         }
         let advice = format!(
-            "If the store never takes an object of this name, its messages have to go into another folder, by \
-             another source in `partition_by` or by `map`: stop this consumer, make sure that no other process of it \
-             exists, remove `claim` from {} (set it to null), and restart with it",
-            self.store.place(&self.names.checkpoint)
+            "If this goes on because the store never takes an object of this name, its messages have to go into \
+             another folder, by another source in `partition_by` or by `map`: stop this consumer, make sure that no \
+             other process of it exists, move the object of the key in `claim` of {checkpoint} away if there is one \
+             (it may have arrived all the same), remove that `claim` (set it to null), and restart with it",
+            checkpoint = self.store.place(&self.names.checkpoint)
         );
         match error {
             SinkError::Fatal(what) => SinkError::Fatal(format!("{what} {advice}")),

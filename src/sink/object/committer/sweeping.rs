@@ -7,6 +7,8 @@
 //! What is left takes space and does no harm, so a failure of this is none of the sink. It never delays an
 //! opening, and a commit only by a few requests.
 
+use std::time::Duration;
+
 use super::{Committer, SinkError};
 
 /// Most of what others staged that one start removes.
@@ -14,6 +16,9 @@ const OTHERS_MAX: usize = 1000;
 
 /// Most of these that are removed at a time.
 const AT_ONCE: usize = 50;
+
+/// Time limit of one removal: a hand-over must not wait for a store that hangs there.
+const REMOVE_MAX: Duration = Duration::from_secs(5);
 
 /// Most keys of its own that an owner keeps to try again; what is forgotten is for the next start.
 const OWN_MAX: usize = 100;
@@ -95,7 +100,9 @@ impl Committer {
     async fn remove_some(&mut self, keys: &mut Vec<String>) {
         for _ in 0..AT_ONCE {
             let Some(key) = keys.pop() else { return };
-            if let Err(error) = self.store.remove(&key).await {
+            let removing = tokio::time::timeout(REMOVE_MAX, self.store.remove(&key));
+            let late = || Err(SinkError::transient("no answer in time"));
+            if let Err(error) = removing.await.unwrap_or_else(|_| late()) {
                 self.warn(&key, &error);
                 keys.push(key);
                 return;
