@@ -101,7 +101,8 @@ pub struct Changed {
     pub verb: Verb,
     /// True if it is carried out: the streams are paused, or work normally again.
     pub finished: bool,
-    /// What came of it, if it is not what the order says.
+    /// A reason for people, where the result is not the one that was ordered: a message that was to be skipped
+    /// could be written after all, for example.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The streams that it was for. A consumer of a super stream whose partitions are not known has one,

@@ -39,7 +39,8 @@ struct Piece {
     at: Option<Offset>,
     /// The place of the next one, once it is known.
     next: Option<Offset>,
-    /// Whether what stands behind its end was there before; known from there on.
+    /// Whether the records behind the end of this piece repeat ones that were compared before; `None` until the
+    /// comparison has come there.
     repeats: Option<bool>,
 }
 

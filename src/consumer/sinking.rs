@@ -77,16 +77,13 @@ pub(super) async fn run(
     let (joins, kind) = (sink.joins_batches(), sink.kind());
     let mut held = Held::default();
     let mut ahead = None;
-    let is_ready = match letters.as_mut() {
-        Some(letters) => {
-            finish(letters, Retry { reports: &reports, backoff, stop: &stop, retries: 0 }).await
+    if let Some(ones) = letters.as_mut() {
+        let retry = Retry { reports: &reports, backoff, stop: &stop, retries: 0 };
+        if !finish(ones, retry).await {
+            return close(sink, letters).await;
         }
-        None => true,
-    };
+    }
     loop {
-        if !is_ready {
-            break;
-        }
         let next = match ahead.take() {
             Some(message) => Some(message),
             None => next_of(&mut orders, sink.flush_at()).await,
@@ -127,6 +124,10 @@ pub(super) async fn run(
             break;
         }
     }
+    close(sink, letters).await;
+}
+
+async fn close(sink: Box<dyn Sink>, letters: Option<DeadLetters>) {
     for sink in [Some(sink), letters.map(|letters| letters.sink)].iter_mut().flatten() {
         if let Err(error) = sink.close().await {
             tracing::warn!(sink = sink.kind(), %error, "closing the sink failed");

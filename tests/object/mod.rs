@@ -5,3 +5,4 @@ pub(crate) mod archive;
 mod daemon;
 mod partitions;
 mod store;
+mod unfinished;

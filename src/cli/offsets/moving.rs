@@ -162,7 +162,7 @@ pub(super) async fn carry_out(
     }
 }
 
-/// What follows the reason why one of several was not moved.
+/// End of an error message: one stream that cannot be moved keeps the others where they are, too.
 const NONE: &str = ". Nothing was moved";
 
 /// The failure of moves that are not made, or not to their end.

@@ -31,7 +31,8 @@ pub(super) struct RenameArgs {
 struct Line {
     consumer: String,
     stream: String,
-    /// Where it goes on; `None` if it has no position, or was renamed before.
+    /// The offset at which the consumer goes on in this stream. `None` if it has no position there, or if the
+    /// reference was renamed there before.
     next_offset: Option<Offset>,
     what: &'static str,
 }
@@ -171,7 +172,7 @@ fn line(rename: &Rename, outlook: Outlook) -> Line {
     Line { consumer: key.consumer.to_string(), stream: key.stream.to_string(), next_offset, what }
 }
 
-/// What to change in the configuration.
+/// The sentence that tells an operator which keys of the configuration to change after the rename.
 fn edit(config: &Config, consumers: &[&ConsumerConfig], args: &RenameArgs) -> String {
     let RenameArgs { old, new, .. } = args;
     let mut edits = Vec::new();

@@ -49,7 +49,7 @@ pub(super) fn watch(
     draw_on(&mut Real { term: Term::stdout(), over, ask }, first, partitions)
 }
 
-/// What the drawing needs: the terminal, the daemon and the time.
+/// The terminal, the daemon and the clock that `status --watch` works with. A test has its own.
 trait World {
     fn now(&self) -> Instant;
     fn wait(&mut self, time: Duration);

@@ -74,7 +74,7 @@ impl Sink for Noting {
         Ok(Durability::Durable)
     }
 
-    /// What it holds before anything was written is an earlier process's.
+    /// Asks for a flush while it holds records. Before the first write, these are an earlier process's.
     fn flush_at(&self) -> Option<Instant> {
         let has_some = self.holds.as_ref().is_some_and(|held| !held.is_empty());
         has_some.then(Instant::now)

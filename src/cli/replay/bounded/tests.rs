@@ -31,7 +31,7 @@ impl Sink for Kept {
         Ok(if self.holds { Durability::Held } else { Durability::Durable })
     }
 
-    /// What an earlier process has left counts, and is finished by a flush.
+    /// A sink with records that an earlier process has claimed and not written asks for a flush when it is opened.
     fn flush_at(&self) -> Option<Instant> {
         let is_unfinished = self.position.is_some() && !lock(&self.held).is_empty();
         is_unfinished.then(Instant::now)

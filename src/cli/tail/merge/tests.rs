@@ -95,7 +95,7 @@ fn it_ends_behind_a_time_and_where_the_caller_stops() {
     assert_eq!(merge.step(now, stop), Step::Stopped);
 }
 
-/// What is printed may be far larger than what is read.
+/// A message may be printed as text far larger than itself, so `tail` pauses within a batch.
 #[test]
 fn a_pause_within_a_batch_loses_and_repeats_nothing() {
     let now = Instant::now();
