@@ -70,7 +70,8 @@ pub trait Sink: Send {
     fn guarantee(&self) -> Guarantee;
 
     /// The position stored in the destination, for a sink that commits it with the data; else
-    /// `None`.
+    /// `None`. Where an earlier process has left something to do, it counts that as done: then
+    /// [`Sink::flush_at`] is due, and the caller flushes before it lets the sink go.
     async fn position(&mut self) -> Result<Option<Checkpoint>, SinkError>;
 
     /// Writes the batch, or accepts it to write it together with others.

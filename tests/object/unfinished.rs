@@ -2,7 +2,6 @@
 //! the others all the same. What is claimed counts already, so nobody would be given it again.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,15 +13,19 @@ use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
+const SOON: Duration = Duration::from_secs(60);
+
 /// More than are created at a time: some are not there when the process is killed before the first one.
 const FOLDERS: u64 = 24;
 
 /// After the claim, before the first object. The first pass is behind what was staged.
 const AMID: &str = "die@written:2";
 
-/// The offsets in the objects of a folder, in ascending order.
-fn offsets(folder: &Path) -> Vec<u64> {
-    let objects = archive::files(folder).into_iter();
+/// The offsets in the objects of this archive and of its replays, in ascending order.
+fn offsets(home: &Home, name: &str) -> Vec<u64> {
+    let beside = std::fs::read_dir(home.path(".")).unwrap().map(|entry| entry.unwrap());
+    let folders = beside.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+    let objects = folders.flat_map(|folder| archive::files(&folder.path()));
     let mut offsets = Vec::new();
     for path in objects.filter(|path| path.to_string_lossy().contains(".ndjson")) {
         let bytes = std::fs::read(&path).unwrap();
@@ -47,8 +50,8 @@ async fn is_killed(mut command: Command) {
     assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn is_unfinished(folder: &Path) {
-    let found: BTreeSet<u64> = offsets(folder).into_iter().collect();
+fn is_unfinished(home: &Home, name: &str) {
+    let found: BTreeSet<u64> = offsets(home, name).into_iter().collect();
     assert!(found.len() < FOLDERS as usize, "the kill came too late: {found:?}");
 }
 
@@ -68,11 +71,11 @@ async fn replay() -> Result<(), Unavailable> {
         ])
     };
     is_killed(replay()).await;
-    is_unfinished(&home.path("again"));
+    is_unfinished(&home, "again");
     let mut command = replay();
     let output = blocking(move || command.output()).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(offsets(&home.path("again")), (0..FOLDERS).collect::<Vec<_>>());
+    assert_eq!(offsets(&home, "again"), (0..FOLDERS).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -94,16 +97,53 @@ async fn dead_letters() -> Result<(), Unavailable> {
     );
     let home = Home::new(&broker.uri(), &consumer);
     is_killed(home.command(&["run"])).await;
-    is_unfinished(&home.path("dead"));
+    is_unfinished(&home, "dead");
     let daemon = home.start();
-    let all = || async { (offsets(&home.path("dead")).len() as u64 >= FOLDERS).then_some(()) };
-    eventually("every dead letter is there", Duration::from_secs(60), all).await;
+    let all = || async { (offsets(&home, "dead").len() as u64 >= FOLDERS).then_some(()) };
+    eventually("every dead letter is there", SOON, all).await;
     daemon.terminate().await;
-    assert_eq!(offsets(&home.path("dead")), (0..FOLDERS).collect::<Vec<_>>());
+    assert_eq!(offsets(&home, "dead"), (0..FOLDERS).collect::<Vec<_>>());
     Ok(())
 }
 
 #[tokio::test]
 async fn dead_letters_whose_process_was_killed_are_finished() {
     or_skip!(dead_letters().await);
+}
+
+/// Sets all messages aside by a program that fails, and replays them without it.
+async fn replay_of_dead_letters() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "unfinished-replay").await;
+    let bodies = (0..FOLDERS).map(|n| format!("{{\"region\":\"r{n}\"}}"));
+    streams::publish(broker, &stream, bodies).await;
+    let consumer = |more: &str| {
+        format!(
+            "[[consumer]]\nname = \"it\"\nstream = \"{stream}\"\nstart = \"first\"\n{more}\
+             on_bad_message = \"dead_letter\"\n\
+             sink = {{ type = \"object\", url = \"file:archive\", format = \"ndjson\", partition_by = [\"/region\"] }}\n\
+             dead_letter = {{ type = \"file\", dir = \"dead\" }}\n"
+        )
+    };
+    let home = Home::new(&broker.uri(), &consumer("map = 'error(\"no\")'\n"));
+    let mut daemon = home.start();
+    // Without good messages nothing is committed before the end.
+    let is_read = |it: &Value| it["received_offset"] == FOLDERS - 1;
+    daemon.until("it", "everything is read", SOON, is_read).await;
+    daemon.terminate().await;
+    assert_eq!(home.offsets("dead", &stream), (0..FOLDERS).collect::<Vec<_>>());
+    home.configure(&format!("uri = \"{}\"", broker.uri()), &consumer(""));
+    let replay = || home.command(&["dead-letters", "replay", "it"]);
+    is_killed(replay()).await;
+    is_unfinished(&home, "archive");
+    let mut command = replay();
+    let output = blocking(move || command.output()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(offsets(&home, "archive"), (0..FOLDERS).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_of_dead_letters_that_is_killed_is_finished() {
+    or_skip!(replay_of_dead_letters().await);
 }

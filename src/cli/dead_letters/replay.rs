@@ -123,6 +123,10 @@ pub(super) async fn replay(
         if round.sink.is_none() {
             let mut sink = open(&factory).await?;
             round.found = sink.position().await.map_err(Failure::unavailable)?.map(|c| c.offset);
+            // What an interrupted run has claimed counts, and nothing of it is written again.
+            if sink.flush_at().is_some() {
+                sink.flush().await.map_err(|error| stopped(&error))?;
+            }
             round.sink = Some(sink);
         }
         if round.found.is_some_and(|found| letter.offset <= found) {
@@ -214,14 +218,21 @@ impl Round<'_> {
 
     async fn write_sifted(&mut self, mut batch: Batch) -> Result<(), Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        // After a failed flush the sink still has the batch, and is not given it again.
+        let mut is_held = false;
         loop {
             let shared = Arc::new(batch.clone());
             let Some(sink) = self.sink.as_mut() else { return Ok(()) };
-            let written = match write_whole(&mut **sink, &shared).await {
-                Ok(Durability::Held) => sink.flush().await,
-                Ok(Durability::Durable | Durability::Part(_)) => Ok(()),
-                Err(error) => Err(error),
-            };
+            let mut written = Ok(());
+            if !is_held {
+                match write_whole(&mut **sink, &shared).await {
+                    Ok(durability) => is_held = durability == Durability::Held,
+                    Err(error) => written = Err(error),
+                }
+            }
+            if is_held {
+                written = sink.flush().await;
+            }
             match written {
                 Ok(()) => break,
                 Err(SinkError::Poison(bad)) if !bad.is_empty() => {
@@ -234,11 +245,7 @@ impl Round<'_> {
                     eprintln!("{what}; retrying in {wait:?}");
                     tokio::time::sleep(wait).await;
                 }
-                Err(error) => {
-                    return Err(Failure::Unavailable(format!(
-                        "the replay stopped; start it again to continue: {error}"
-                    )));
-                }
+                Err(error) => return Err(stopped(&error)),
             }
         }
         self.done.replayed += batch.messages();
@@ -255,6 +262,10 @@ impl Round<'_> {
         self.done.still_bad = bad.iter().map(|offset| offset.0).collect();
         Ok(())
     }
+}
+
+fn stopped(error: &SinkError) -> Failure {
+    Failure::Unavailable(format!("the replay stopped; start it again to continue: {error}"))
 }
 
 /// The message as a record at its original offset.
