@@ -83,6 +83,8 @@ if [[ $linting ]]; then
 fi
 
 step 'results'
+# What failed is shown again: above it is far up, and where a log is cut, lost.
+awk '/^---- .* stdout ----$/ { lines = 30 } /^failures:$/ { lines = 0 } lines-- > 0' "$run/output"
 grep '^test result' "$run/output" || true
 if [[ -s $run/skipped ]]; then
   sort -u "$run/skipped"

@@ -17,7 +17,9 @@ pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time limit for a TLS handshake.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a command waits for its effect, unless the request says otherwise.
-pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+///
+/// Longer than a consumer may drain by default (`shutdown_grace`): what follows the drain is waited for too.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest time that a command may wait for its effect.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest duration of a connection: a client that does not read its answers blocks a slot no

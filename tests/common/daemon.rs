@@ -272,7 +272,8 @@ impl Daemon {
         );
         super::broker::blocking(move || {
             let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+            // Longer than the longest `?wait=`.
+            stream.set_read_timeout(Some(Duration::from_secs(70))).ok()?;
             stream.write_all(request.as_bytes()).ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).ok()?;

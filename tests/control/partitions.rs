@@ -136,7 +136,7 @@ async fn without_partitions() -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &consumer(&orders, ""));
     let mut daemon = home.start();
     daemon.until("all", "it is shown", LONG, |c| c["state"] == "backoff").await;
-    let (status, answer) = post(&daemon, "consumers/all/restart").await;
+    let (status, answer) = post(&daemon, "consumers/all/restart?wait=1s").await;
     assert_eq!((status, &answer["finished"]), (202, &json!(false)), "{answer}");
     assert_eq!(answer["streams"][0]["stream"], orders, "{answer}");
     let (status, answer) = post(&daemon, "consumers/all/pause").await;

@@ -70,9 +70,12 @@ pub(super) struct LogLevelArgs {
 #[derive(Debug, Args)]
 struct Wait {
     /// Wait at most this long for the effect (0s: do not wait)
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value_t = WAIT_DEFAULT, value_parser = duration)]
     wait: HumanDuration,
 }
+
+/// How long the daemon waits, unless the command says otherwise.
+const WAIT_DEFAULT: HumanDuration = HumanDuration(admin::limits::WAIT_DEFAULT);
 
 /// Longest time that the daemon waits.
 const WAIT_MAX: HumanDuration = HumanDuration(admin::limits::WAIT_MAX);
