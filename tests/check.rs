@@ -1,7 +1,6 @@
 //! `rillway check`: does it report on every consumer, and does it promise what the documentation does?
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 
 use rillway::sink::declaration::About;
 use rillway::sink::registry::SINKS;
@@ -21,8 +20,7 @@ async fn all_consumers_are_told_of() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "check").await;
     streams::publish(broker, &stream, (0..10).map(body)).await;
-    // Nobody listens on a port that was free a moment ago.
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = crate::common::ports::nobody().port();
     let dead = format!("{{ type = \"http\", url = \"http://127.0.0.1:{closed}/in\" }}");
     let letters = consumer("letters", &stream, "{ type = \"null\" }")
         + "on_bad_message = \"dead_letter\"\n\

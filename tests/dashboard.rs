@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -90,7 +89,7 @@ async fn each_query_finds_something() -> Result<(), Unavailable> {
     let large = streams::create(broker, "dashboard-large").await;
     let text = "x".repeat(1000);
     streams::publish(broker, &large, (0..8000).map(|_| text.clone())).await;
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let nobody = crate::common::ports::nobody();
     let file = |name: &str| format!("type = \"file\", dir = \"{name}\"");
     let letters =
         "on_bad_message = \"dead_letter\"\ndead_letter = { type = \"file\", dir = \"letters\" }";

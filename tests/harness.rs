@@ -11,9 +11,9 @@ use crate::common::proxy::Proxy;
 use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::scripted::{Chunk, Scripted};
 use crate::common::skip::{or_skip, test_name};
-use crate::common::{Broker, Options, Version, eventually, streams};
+use crate::common::{Broker, Options, Version, eventually, ports, streams};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_skipped_test_would_be_listed_under_the_name_that_cargo_shows() {
@@ -137,6 +137,20 @@ async fn a_stream_can_be_made_to_truncate_soon() {
         (rstream.read(&stream, 0, 1).await[0].offset > 0).then_some(())
     })
     .await;
+}
+
+/// Also not while the first one's server is away.
+#[test]
+fn a_port_is_given_to_one_test_at_a_time() {
+    let kept: Vec<_> = (0..200).map(|_| ports::reserve()).collect();
+    let numbers: std::collections::BTreeSet<u16> = kept.iter().map(|port| port.number).collect();
+    assert_eq!(numbers.len(), kept.len());
+    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = outgoing.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(numbers.last() < Some(&first), "{numbers:?}");
+    for port in &kept {
+        drop(std::net::TcpListener::bind(port.address()).unwrap());
+    }
 }
 
 /// A frame of the stream protocol that any broker answers.

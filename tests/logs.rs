@@ -1,7 +1,6 @@
 //! The log as a machine reads it: is every field a plain value, and does every line about a consumer name
 //! it?
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,7 +19,7 @@ async fn trouble_in_json() -> Result<(), Unavailable> {
     let stream = streams::create(broker, "logs").await;
     let bodies = (0..9).map(body).chain(["not json".to_owned()]);
     streams::publish(broker, &stream, bodies).await;
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = crate::common::ports::nobody().port();
     let consumer = |name: &str, stream: &str, keys: &str| {
         format!(
             "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\non_bad_message = \"skip\"\nsink = {keys}\n"
@@ -46,8 +45,8 @@ async fn trouble_in_json() -> Result<(), Unavailable> {
     daemon.until_durable("fine", 9).await;
     daemon.until_durable("misfits", 9).await;
     let failing = |c: &Value| c["reason"].is_string();
-    daemon.until("dead", "its sink fails", Duration::from_secs(30), failing).await;
-    daemon.until("missing", "it backs off", Duration::from_secs(30), failing).await;
+    daemon.until("dead", "its sink fails", Duration::from_secs(60), failing).await;
+    daemon.until("missing", "it backs off", Duration::from_secs(60), failing).await;
     daemon.terminate().await;
 
     let log = home.log();

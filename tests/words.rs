@@ -2,7 +2,6 @@
 //! consumer, and is there a line when it is over?
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,9 +15,9 @@ use crate::common::load::body;
 use crate::common::proxy::Proxy;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::web::{Reply, Web};
-use crate::common::{Broker, Version, eventually, streams};
+use crate::common::{Broker, Version, eventually, ports, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n")
@@ -26,7 +25,7 @@ fn consumer(name: &str, stream: &str, sink: &str) -> String {
 
 /// An address at which nobody answers.
 fn nobody() -> String {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string()
+    ports::nobody().to_string()
 }
 
 /// If every seed failed, the reason and the warning name each of them.

@@ -1,19 +1,23 @@
 //! The built binary, run as a daemon in its own folder, and queried through its admin server.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::ports::{self, Port};
 use super::{eventually, plain};
+
+/// The heartbeat of a test that is not about silence: a machine that stalls for seconds closes no connection.
+pub(crate) const CALM: &str = "30s";
 
 /// A folder with a configuration, in which the daemon can be started repeatedly.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
-    admin: SocketAddr,
+    admin: Port,
 }
 
 /// A running daemon. Killed when it is dropped.
@@ -27,14 +31,19 @@ impl Home {
     /// `consumers` is TOML: the `[[consumer]]` tables, and any tables besides `[broker]`, `[admin]`
     /// and `[log]`.
     pub(crate) fn new(broker_uri: &str, consumers: &str) -> Home {
-        Home::with_broker(&format!("uri = \"{broker_uri}\"\nheartbeat = \"2s\""), consumers)
+        Home::with_heartbeat(broker_uri, CALM, consumers)
+    }
+
+    /// The same with this heartbeat, for tests of a peer that is silent.
+    pub(crate) fn with_heartbeat(broker_uri: &str, heartbeat: &str, consumers: &str) -> Home {
+        let broker = format!("uri = \"{broker_uri}\"\nheartbeat = \"{heartbeat}\"");
+        Home::with_broker(&broker, consumers)
     }
 
     /// The same with all lines of `[broker]`.
     pub(crate) fn with_broker(broker: &str, consumers: &str) -> Home {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let home = Home { dir, admin: port };
+        let home = Home { dir, admin: ports::reserve() };
         home.configure(broker, consumers);
         home
     }
@@ -43,7 +52,8 @@ impl Home {
     pub(crate) fn configure(&self, broker: &str, consumers: &str) {
         let text = format!(
             "{}\n[broker]\n{broker}\n[admin]\nlisten = \"{}\"\n[log]\nlevel = \"debug\"\n{consumers}\n",
-            "state_dir = \"state\"", self.admin
+            "state_dir = \"state\"",
+            self.admin.address()
         );
         std::fs::write(self.path("rillway.toml"), text).unwrap();
     }
@@ -63,7 +73,7 @@ impl Home {
 
     /// Address of the admin server of a daemon that runs here.
     pub(crate) fn admin_address(&self) -> String {
-        self.admin.to_string()
+        self.admin.address().to_string()
     }
 
     /// A path in the folder, where relative paths of the configuration start too.
@@ -121,7 +131,7 @@ impl Home {
         command.stdin(Stdio::piped()).stdout(self.append("terminal")).stderr(self.append("script"));
         let mut child = command.spawn().unwrap();
         let terminal = child.stdin.take().unwrap();
-        (Daemon { child, admin: self.admin, log: self.path("log") }, terminal)
+        (Daemon { child, admin: self.admin.address(), log: self.path("log") }, terminal)
     }
 
     fn start_to(&self, stdout: impl Into<Stdio>) -> Daemon {
@@ -132,7 +142,7 @@ impl Home {
     pub(crate) fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Daemon {
         let child =
             command.stdin(Stdio::null()).stdout(stdout).stderr(self.append("log")).spawn().unwrap();
-        Daemon { child, admin: self.admin, log: self.path("log") }
+        Daemon { child, admin: self.admin.address(), log: self.path("log") }
     }
 
     fn append(&self, name: &str) -> std::fs::File {
@@ -271,7 +281,7 @@ impl Daemon {
             "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n{headers}\r\n"
         );
         super::broker::blocking(move || {
-            let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2)).ok()?;
+            let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(60)).ok()?;
             // Longer than the longest `?wait=`.
             stream.set_read_timeout(Some(Duration::from_secs(70))).ok()?;
             stream.write_all(request.as_bytes()).ok()?;
@@ -403,7 +413,7 @@ impl Daemon {
         self.until_it_listens().await;
         self.signal("TERM");
         let log = self.log.clone();
-        let status = self.ended(Duration::from_secs(15)).await;
+        let status = self.ended(Duration::from_secs(60)).await;
         assert!(status.success(), "{status}\n{}", tail(&log));
         plain::assert_plain_log(&std::fs::read_to_string(&log).unwrap_or_default());
     }

@@ -11,6 +11,7 @@
 //! - [`rstream`]: the same with another client, and features that the official one lacks
 //! - [`load`]: a producer that publishes numbered messages continuously, and checks of the result
 //! - [`postgres`]: PostgreSQL servers, shared or private
+//! - [`ports`]: ports for servers that start later, or never
 //! - [`prometheus`]: Prometheus, to read metrics and evaluate rules
 //! - [`plain`]: finds Rust's Debug forms in texts for people
 //! - [`proxy`]: a TCP proxy that cuts or silences connections
@@ -30,6 +31,7 @@ pub(crate) mod daemon;
 pub(crate) mod duckdb;
 pub(crate) mod load;
 pub(crate) mod plain;
+pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;

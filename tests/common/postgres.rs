@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::NoTls;
 
+use super::ports::{self, Port};
 use super::skip::Unavailable;
 
 /// Exit code of the scripts if something is unavailable on this machine.
@@ -44,6 +45,8 @@ pub(crate) struct Postgres {
     /// Folder of the server; its log is `log`.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
+    /// For a server that is stopped and started again.
+    _kept: Option<Port>,
     programs: PathBuf,
     user: Option<(u32, u32)>,
 }
@@ -103,7 +106,7 @@ impl Postgres {
         std::fs::remove_dir_all(&dir).ok();
         std::fs::create_dir_all(&dir).unwrap();
         let user = user();
-        let mut postgres = Postgres { dir, port: 0, programs, user };
+        let mut postgres = Postgres { dir, port: 0, _kept: None, programs, user };
         postgres.give(&postgres.dir);
         let made = postgres
             .command("initdb")
@@ -157,12 +160,12 @@ impl Postgres {
         command
     }
 
-    /// Another process may take a free port before the server does: then another one is used.
+    /// Another user's process may take a free port before the server does: then another one is used.
     fn start_somewhere(&mut self) {
         for _ in 0..5 {
-            let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-            self.port = free.local_addr().unwrap().port();
-            drop(free);
+            let kept = ports::reserve();
+            self.port = kept.number;
+            self._kept = Some(kept);
             if self.try_start() {
                 return;
             }

@@ -23,6 +23,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::{TlsAcceptor, rustls};
 
+use super::ports::{self, Port};
+
 /// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
@@ -87,6 +89,8 @@ pub(crate) struct Web {
     pub(crate) address: SocketAddr,
     inside: Arc<Inside>,
     serving: JoinHandle<()>,
+    /// For a service that comes back at its address.
+    kept: Option<Port>,
 }
 
 impl Drop for Web {
@@ -121,8 +125,11 @@ pub(crate) fn acceptor(
 impl Web {
     /// A server on its own port.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Web {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        Web::on(listener, script)
+        let port = ports::reserve();
+        let listener = TcpListener::bind(port.address()).await.unwrap();
+        let mut web = Web::on(listener, script);
+        web.kept = Some(port);
+        web
     }
 
     pub(crate) fn on(
@@ -175,13 +182,13 @@ impl Web {
                 }
             }
         });
-        Web { address, inside, serving }
+        Web { address, inside, serving, kept: None }
     }
 
     /// Is there no more; what it saw can still be asked.
     pub(crate) async fn stop(&self) {
         self.serving.abort();
-        super::eventually("nobody listens", std::time::Duration::from_secs(20), || async {
+        super::eventually("nobody listens", std::time::Duration::from_secs(60), || async {
             tokio::net::TcpStream::connect(self.address).await.is_err().then_some(())
         })
         .await;

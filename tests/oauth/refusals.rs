@@ -1,7 +1,5 @@
 //! Does each token that cannot be had, or is refused, say what to do, and show no secret?
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use super::*;
 use crate::common::broker::blocking;
 use crate::tls::authority::Authority;
@@ -69,7 +67,7 @@ async fn each_says_what_to_do(version: Version) -> Result<(), Unavailable> {
     let known = encrypted(&issuer, &authority, &["127.0.0.1", "localhost"]).await;
     let misnamed = encrypted(&issuer, &authority, &["elsewhere.example"]).await;
     std::fs::write(home.path("ca.pem"), &authority.ca).unwrap();
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let nobody = crate::common::ports::nobody();
     let plain = |path: &str| client(&format!("http://{}/{path}", web.address));
     let secured = |web: &Web| client(&format!("https://{}/token", web.address));
     for (keys, says) in [

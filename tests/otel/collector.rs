@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,9 +63,9 @@ fn program() -> Result<PathBuf, Unavailable> {
     Ok(String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
-/// An address that is free now: the collector takes no port 0.
+/// An address of its own: the collector takes no port 0.
 fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    crate::common::ports::nobody()
 }
 
 impl Collector {

@@ -5,8 +5,6 @@ pub(crate) mod authority;
 mod refusals;
 mod rotation;
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use self::authority::{Authority, Pair};
 use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
@@ -31,8 +29,7 @@ pub(crate) fn certificates() -> Certificates {
 
 /// A port below the range from which the system takes ports for outgoing connections.
 pub(crate) fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).find(is_free).unwrap()
+    crate::common::ports::for_good()
 }
 
 /// A node that has these certificates.
@@ -92,7 +89,7 @@ async fn certify(broker: &Broker, (certificate, key): &Pair) {
 /// Lines of `[broker]` for this port: of the stream protocol or of AMQP.
 fn settings(scheme: &str, user: &str, port: u16, rest: &str) -> String {
     format!(
-        "uri = \"{scheme}://{user}localhost:{port}/%2f\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false\n{rest}"
+        "uri = \"{scheme}://{user}localhost:{port}/%2f\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false\n{rest}"
     )
 }
 
@@ -145,7 +142,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
         home.configure(&settings("guest:guest@", rest), &consumer);
         let mut daemon = home.start();
         let refused = daemon
-            .until("c", "refused", std::time::Duration::from_secs(20), |c| c["state"] == "backoff");
+            .until("c", "refused", std::time::Duration::from_secs(60), |c| c["state"] == "backoff");
         let reason = refused.await["reason"].as_str().unwrap().to_owned();
         assert!(reason.contains("TLS handshake") && reason.contains(words), "{reason}");
         daemon.terminate().await;
