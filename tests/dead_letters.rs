@@ -231,7 +231,7 @@ async fn letters_of(home: &Home, total: u64) {
 }
 
 fn configure(home: &Home, broker: &Broker, consumers: &str) {
-    home.configure(&format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri()), consumers);
+    home.configure(&format!("uri = \"{}\"\nheartbeat = \"30s\"", broker.uri()), consumers);
 }
 
 /// Dead letters in files and in a stream are replayed into a sink that takes anything, and interrupted at

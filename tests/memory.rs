@@ -27,7 +27,7 @@ const PROCESS_BYTES: u64 = 8 * MIB;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A heartbeat of 2 s, as in [`Home::new`], through a proxy that counts connections.
+/// A heartbeat that is shorter than the sink is stuck, through a proxy that counts connections.
 fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
     let settings =
         format!("uri = \"{}\"\nfollow_advertised_hosts = false", broker.uri_by(proxy.port));
@@ -36,7 +36,7 @@ fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
 
 fn printer_by(settings: &str, stream: &str, memory: &str) -> Home {
     Home::with_broker(
-        &format!("heartbeat = \"2s\"\n{settings}"),
+        &format!("heartbeat = \"8s\"\n{settings}"),
         &format!(
             "[[consumer]]\nname = \"printer\"\nstream = \"{stream}\"\nmemory = \"{memory}\"\n\
              batch = {{ max_bytes = \"{memory}\" }}\nsink = {{ type = \"stdout\", format = \"raw\" }}\n"

@@ -25,7 +25,7 @@ use crate::common::{Broker, METRICS, Version, eventually, streams};
 
 const LONG: Duration = Duration::from_secs(60);
 
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(60);
 
 fn key(name: &str, stream: &str) -> ConsumerKey {
     ConsumerKey { consumer: name.into(), stream: stream.into() }
@@ -35,7 +35,7 @@ fn key(name: &str, stream: &str) -> ConsumerKey {
 fn plan(broker: &Broker, home: &Home, (name, stream): (&str, &str), rest: &str) -> Plan {
     let rest = rest.replace("HOME", home.path("").to_str().unwrap());
     home.configure(
-        &format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri()),
+        &format!("uri = \"{}\"\nheartbeat = \"30s\"", broker.uri()),
         &format!(
             "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\n\
              restart = {{ min_backoff = \"20ms\", max_backoff = \"100ms\" }}\n{rest}\n"

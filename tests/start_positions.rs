@@ -13,7 +13,7 @@ use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Consumers that store nothing before they end: a stored offset takes an offset of the stream, and then
 /// the offsets of the messages after it could not be predicted.
@@ -234,7 +234,7 @@ async fn a_start_is_kept_over_a_broken_connection(version: Version) -> Result<()
     streams::publish(broker, &stream, bodies(0..10)).await;
     let proxy = Proxy::to(broker.stream_port).await;
     let settings = format!(
-        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+        "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
         broker.uri_by(proxy.port)
     );
     let starts = [

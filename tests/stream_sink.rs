@@ -366,7 +366,7 @@ async fn cut_connections_lose_and_repeat_nothing() {
             let uri = broker.uri_by(proxy.port);
             let home = Home::with_broker(
                 &format!(
-                    "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+                    "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
                     broker.uri()
                 ),
                 &consumer(

@@ -54,7 +54,7 @@ async fn troubles_of_others() -> Result<(), Unavailable> {
     let proxy = Proxy::to(broker.stream_port).await;
     let cut_off = Home::with_broker(
         &format!(
-            "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+            "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
             broker.uri_by(proxy.port)
         ),
         &watch(&quiet, "\"caught-up\""),

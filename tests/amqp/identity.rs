@@ -117,7 +117,7 @@ async fn from_one_protocol_to_the_other(version: Version) -> Result<(), Unavaila
     };
     rstream.publish_batches(&stream, Compression::Gzip, 10, &batch(5..15)).await;
     let one = consumer("c", &stream, "\"first\"", &into_file("c"));
-    let settings = |uri: &str| format!("uri = \"{uri}\"\nheartbeat = \"2s\"");
+    let settings = |uri: &str| format!("uri = \"{uri}\"\nheartbeat = \"30s\"");
     let home = Home::with_broker(&settings(&broker.uri()), &one);
     let mut daemon = home.start();
     daemon.until_durable("c", 14).await;

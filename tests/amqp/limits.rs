@@ -151,7 +151,8 @@ async fn silent(version: Version) -> Result<(), Unavailable> {
     let stream = streams::create(broker, "amqp-silent").await;
     streams::publish(broker, &stream, (0..10).map(|i| i.to_string())).await;
     let proxy = Proxy::to(broker.amqp_port).await;
-    let home = Home::new(&uri_by(&proxy), &consumer("c", &stream, "\"first\"", &into_file("c")));
+    let consumers = consumer("c", &stream, "\"first\"", &into_file("c"));
+    let home = Home::with_heartbeat(&uri_by(&proxy), "2s", &consumers);
     let mut daemon = home.start();
     daemon.until_durable("c", 9).await;
     proxy.silence();
@@ -252,7 +253,7 @@ async fn poison(version: Version) -> Result<(), Unavailable> {
     daemon.terminate().await;
     assert_eq!(home.offsets("c", &stream), (0..20).collect::<Vec<_>>(), "{version:?}");
 
-    let settings = format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri());
+    let settings = format!("uri = \"{}\"\nheartbeat = \"30s\"", broker.uri());
     home.configure(&settings, &consumer("c", &stream, "\"first\"", &more));
     let mut daemon = home.start();
     daemon.until_durable("c", 29).await;

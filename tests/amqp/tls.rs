@@ -19,7 +19,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
     streams::publish(&broker, &stream, (0..500).map(|i| i.to_string())).await;
     let one = consumer("c", &stream, "\"first\"", &into_file("c"));
     let settings = |user: &str, rest: &str| {
-        format!("uri = \"amqps://{user}localhost:{port}/%2f\"\nheartbeat = \"2s\"\n{rest}")
+        format!("uri = \"amqps://{user}localhost:{port}/%2f\"\nheartbeat = \"30s\"\n{rest}")
     };
     let home = Home::with_broker(&settings("guest:guest@", "tls = { ca = \"ca.pem\" }"), &one);
     for (name, content) in [
@@ -60,7 +60,7 @@ async fn tls(version: Version) -> Result<(), Unavailable> {
         home.configure(&settings(user, rest), &one);
         let mut daemon = home.start();
         let refused =
-            daemon.until("c", "refused", Duration::from_secs(20), |c| c["state"] == "backoff");
+            daemon.until("c", "refused", Duration::from_secs(60), |c| c["state"] == "backoff");
         let reason = refused.await["reason"].as_str().unwrap().to_owned();
         let says = words.iter().any(|words| reason.contains(words));
         assert!(says && !reason.contains("hunter2"), "{rest}: {reason}");

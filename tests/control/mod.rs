@@ -36,7 +36,7 @@ fn filer(name: &str, stream: &str, dir: &str, rest: &str) -> String {
 
 /// The lines of `[broker]`.
 fn broker_lines(uri: &str) -> String {
-    format!("uri = \"{uri}\"\nheartbeat = \"2s\"")
+    format!("uri = \"{uri}\"\nheartbeat = \"30s\"")
 }
 
 /// POSTs below the API, and returns the status and the answer.

@@ -73,7 +73,7 @@ async fn outage() -> Result<(), Unavailable> {
     let consumers = filer(&stream, "");
     let home = Home::with_broker(
         &format!(
-            "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+            "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
             broker.uri_by(proxy.port)
         ),
         &consumers,
@@ -84,18 +84,23 @@ async fn outage() -> Result<(), Unavailable> {
     proxy.refuse();
     let cut = Instant::now();
     daemon.until("filer", "away", LONG, |c| c["state"] == "backoff").await;
+    // What is not written yet was published after the outage began, or just before it.
     eventually("the age grows with the outage", LONG, || async {
         let (_, age) = lag(&daemon).await?;
-        (age >= 5.0 && age <= cut.elapsed().as_secs_f64() + 2.0).then_some(())
+        (age >= 5.0 && age <= cut.elapsed().as_secs_f64() + 10.0).then_some(())
     })
     .await;
     // One row shows one moment, whenever it is read.
-    let row = daemon.consumer("filer").await.unwrap();
+    let row = daemon
+        .until("filer", "away, and not looked at, for three seconds", LONG, |c| {
+            ["stream_seen_age_seconds", "ready_age_seconds"]
+                .iter()
+                .all(|age| c[*age].as_f64() > Some(3.0))
+        })
+        .await;
     let of = |key: &str| row[key].as_u64().unwrap();
     let (end, durable) = (of("stream_last_offset"), of("durable_offset"));
     assert!([0, end - durable].contains(&of("lag_messages")), "{row}");
-    assert!(row["stream_seen_age_seconds"].as_f64() > Some(3.0), "{row}");
-    assert!(row["ready_age_seconds"].as_f64() > Some(3.0), "{row}");
     let restarts = row["restarts"].as_f64();
     assert!(restarts > Some(0.0) && sum(&daemon, "rillway_restarts_total").await >= restarts);
     proxy.resume();
@@ -126,8 +131,10 @@ async fn idle_after_a_restart() -> Result<(), Unavailable> {
     daemon.until_durable("web", 99).await;
     daemon.terminate().await;
     let mut daemon = home.start();
-    let shown = daemon.until_durable("web", 99).await;
-    assert_eq!(shown["headroom_messages"], 100, "{shown}");
+    let is_idle = |c: &Value| {
+        c["durable_offset"] == 99 && c["headroom_messages"] == 100 && c["ready"] == true
+    };
+    daemon.until("web", "it waits behind the last message", LONG, is_idle).await;
     let durable = async || daemon.metric("rillway_durable_offset", &["web"]).await;
     assert_eq!(durable().await, Some(99.0));
     // Nothing became durable in this run; the broker has answered in it.
@@ -214,14 +221,14 @@ async fn store_age() -> Result<(), Unavailable> {
         (quiet.elapsed() > Duration::from_secs(3)).then_some(())
     })
     .await;
+    let before = Instant::now();
     streams::publish(broker, &stream, (0..4).map(body)).await;
-    let published = Instant::now();
     daemon.until_durable("c", 3).await;
     eventually("its age grows", LONG, || async {
         let age = daemon.metric("rillway_offset_store_age_seconds", &["c"]).await?;
-        let behind = published.elapsed().as_secs_f64();
-        assert!(age <= behind + 1.0, "{age} s, of which nothing was behind but for {behind} s");
-        (age >= behind - 1.5 && age > 2.0).then_some(())
+        let behind = before.elapsed().as_secs_f64();
+        assert!(age <= behind, "{age} s, of which nothing was behind but for {behind} s");
+        (age > 2.0).then_some(())
     })
     .await;
     daemon.terminate().await;
@@ -240,7 +247,7 @@ async fn dead_database() -> Result<(), Unavailable> {
     streams::publish(broker, &stream, (0..200).map(body)).await;
     let reference = streams::unique("db");
     streams::store_offset(broker, &stream, &reference, 99).await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::common::ports::nobody();
     let home = Home::new(
         &broker.uri(),
         &format!(

@@ -1,7 +1,9 @@
 //! All streams of a node are observed over one connection: is it really one, and does a slow or missing
 //! stream delay no other?
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use rillway::wire::commands::keys;
 
@@ -13,9 +15,6 @@ use crate::common::scripted::{Chunk, Say, Scripted};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-/// Observations come every second; one that is this late was delayed.
-const LATE_SECONDS: f64 = 2.5;
-
 fn consumer(name: &str, stream: &str) -> String {
     format!(
         "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {{ type = \"null\" }}\n\
@@ -23,16 +22,17 @@ fn consumer(name: &str, stream: &str) -> String {
     )
 }
 
-/// Checks for a while that the streams of these consumers are observed every second.
-async fn are_looked_at(daemon: &Daemon, names: &[String], time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
+/// Waits until the streams of these consumers have been observed so many times from now on.
+async fn until_looked_at_again(daemon: &mut Daemon, names: &[String], times: u32) {
+    for _ in 0..times {
+        let began = Instant::now();
         for name in names {
-            let said = daemon.consumer(name).await.unwrap();
-            let age = said["stream_seen_age_seconds"].as_f64();
-            assert!(age.is_some_and(|age| age < LATE_SECONDS), "{name}: {said}");
+            let seen_since = |c: &serde_json::Value| {
+                let age = c["stream_seen_age_seconds"].as_f64();
+                age.is_some_and(|age| age < began.elapsed().as_secs_f64())
+            };
+            daemon.until(name, "its stream is looked at again", LONG, seen_since).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -47,19 +47,31 @@ async fn until_looked_at(daemon: &mut Daemon, names: &[String]) {
 async fn a_stream_that_nobody_answers_for_keeps_no_other_waiting() {
     let broker = Scripted::start(Version::V4_3).await;
     broker.append(Chunk::plain(0, &["a", "b", "c"]));
-    broker.script(|heard| match heard.key {
-        keys::STREAM_STATS if heard.payload.ends_with(b"slow") => Say::Nothing,
+    let asked = Arc::new(AtomicU64::new(0));
+    let asks = Arc::clone(&asked);
+    broker.script(move |heard| match heard.key {
+        keys::STREAM_STATS if heard.payload.ends_with(b"slow") => {
+            asks.fetch_add(1, Ordering::SeqCst);
+            Say::Nothing
+        }
         _ => Say::Usual,
     });
     let good: Vec<_> = (0..5).map(|i| format!("good-{i}")).collect();
     let mut consumers: String = good.iter().map(|name| consumer(name, "good")).collect();
     consumers.push_str(&consumer("slow", "slow"));
-    let settings = format!("uri = \"{}\"\nrequest_timeout = \"1s\"", broker.uri());
+    let settings = format!("uri = \"{}\"\nrequest_timeout = \"15s\"", broker.uri());
     let home = Home::with_broker(&settings, &consumers);
     let mut daemon = home.start();
     until_looked_at(&mut daemon, &good).await;
-    // Several requests for the slow one fail.
-    are_looked_at(&daemon, &good, Duration::from_secs(6)).await;
+    // While one request for the slow one waits, and after it has failed.
+    for nth in 1..=2 {
+        eventually("the slow one is asked for", LONG, || async {
+            (asked.load(Ordering::SeqCst) >= nth).then_some(())
+        })
+        .await;
+        until_looked_at_again(&mut daemon, &good, 3).await;
+        assert_eq!(asked.load(Ordering::SeqCst), nth, "the others waited for its end");
+    }
     let slow = daemon.consumer("slow").await.unwrap();
     assert!(slow["stream_seen_age_seconds"].is_null(), "{slow}");
     // One for each consumer, and one for all observations.
@@ -78,7 +90,7 @@ async fn one_connection(version: Version) -> Result<(), Unavailable> {
         names.iter().enumerate().map(|(i, name)| consumer(name, of(i))).collect();
     consumers.push_str(&consumer("lost", &streams::unique("missing")));
     let settings = format!(
-        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+        "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
         broker.uri_by(proxy.port)
     );
     let home = Home::with_broker(&settings, &consumers);
@@ -91,7 +103,7 @@ async fn one_connection(version: Version) -> Result<(), Unavailable> {
     })
     .await;
     if version == Version::V4_3 {
-        are_looked_at(&daemon, &names, Duration::from_secs(4)).await;
+        until_looked_at_again(&mut daemon, &names, 3).await;
         assert_eq!(proxy.open(), enough, "{}", home.log_tail());
     }
     for stream in &streams {

@@ -26,14 +26,15 @@ const SECONDS_MAX: f64 = 2.0;
 const UNSEEN_SECONDS: f64 = 2.0;
 
 /// Time until a daemon that starts knows its position.
-const BEGINS: Duration = Duration::from_secs(8);
+const BEGINS: Duration = Duration::from_secs(20);
 
 /// The daemon's figures.
 #[derive(Debug)]
 struct Sample {
     phase: &'static str,
-    /// In seconds since 1970.
-    at: f64,
+    /// The figures are of a time between these, in seconds since 1970.
+    asked_at: f64,
+    answered_at: f64,
     durable: Option<u64>,
     messages: u64,
     seconds: f64,
@@ -64,12 +65,13 @@ impl Truth {
 
     /// What is wrong with this sample.
     fn judge(&self, sample: &Sample) -> Option<String> {
-        let Sample { at, durable, messages, seconds, seen_age, .. } = *sample;
+        let Sample { asked_at, answered_at, durable, messages, seconds, seen_age, .. } = *sample;
         // While a stream cannot be observed, only its past is known.
-        let least = self.waiting(durable, at - seen_age - SECONDS_MAX).saturating_sub(CHUNK);
-        let most = self.waiting(durable, at) + CHUNK;
-        let age = self.age(durable, at);
-        let oldest = if seen_age > UNSEEN_SECONDS { age.max(seen_age) } else { age };
+        let least = self.waiting(durable, asked_at - seen_age - SECONDS_MAX).saturating_sub(CHUNK);
+        let most = self.waiting(durable, answered_at) + CHUNK;
+        let age = self.age(durable, asked_at);
+        let oldest = self.age(durable, answered_at);
+        let oldest = if seen_age > UNSEEN_SECONDS { oldest.max(seen_age) } else { oldest };
         let fits = (least..=most).contains(&messages)
             && seconds >= age - SECONDS_MAX
             && seconds <= oldest + SECONDS_MAX;
@@ -95,14 +97,13 @@ impl Stage {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         while Instant::now() < until {
             every.tick().await;
-            let began = now();
+            let asked_at = now();
             let Some(daemon) = &self.daemon else { continue };
             let said = match daemon.consumer("c").await {
                 Some(said) => said,
                 None => continue,
             };
-            // On a busy machine, the answer counts for the middle of the request's duration.
-            let at = f64::midpoint(began, now());
+            let answered_at = now();
             let known = (said["lag_messages"].as_u64(), said["lag_seconds"].as_f64());
             let (Some(messages), Some(seconds)) = known else {
                 assert!(
@@ -114,7 +115,8 @@ impl Stage {
             };
             self.samples.push(Sample {
                 phase,
-                at,
+                asked_at,
+                answered_at,
                 durable: said["durable_offset"].as_u64(),
                 messages,
                 seconds,
@@ -191,7 +193,7 @@ async fn agrees(version: Version, form: Form) -> Result<(), Unavailable> {
     };
     let home = Home::with_broker(
         &format!(
-            "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+            "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
             broker.uri_by(proxy.port)
         ),
         &format!(
@@ -267,9 +269,10 @@ fn report(stage: &Stage, watched: &Watched) {
             count += 1;
             // Only while the stream could be observed: otherwise no figure is the true one.
             if sample.seen_age <= UNSEEN_SECONDS {
-                let waiting = truth.waiting(sample.durable, sample.at);
+                let at = f64::midpoint(sample.asked_at, sample.answered_at);
+                let waiting = truth.waiting(sample.durable, at);
                 messages = messages.max(waiting.abs_diff(sample.messages));
-                let off = truth.age(sample.durable, sample.at) - sample.seconds;
+                let off = truth.age(sample.durable, at) - sample.seconds;
                 seconds = seconds.max(off.abs());
             }
         }

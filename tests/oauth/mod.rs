@@ -79,7 +79,7 @@ fn login(broker: &Broker, over_amqp: bool, oauth: &str) -> String {
         true => format!("amqp://localhost:{}", broker.amqp_port),
         false => format!("rabbitmq-stream://localhost:{}", broker.stream_port),
     };
-    format!("uri = \"{uri}/%2f\"\nheartbeat = \"5s\"\noauth = {{ {oauth} }}")
+    format!("uri = \"{uri}/%2f\"\nheartbeat = \"30s\"\noauth = {{ {oauth} }}")
 }
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {

@@ -273,7 +273,7 @@ async fn of_partitions() -> Result<(), Unavailable> {
              dead_letter = {{ type = \"file\", dir = \"dead\" }}\n"
         )
     };
-    let uri = format!("uri = \"{}\"\nheartbeat = \"2s\"", broker.uri());
+    let uri = format!("uri = \"{}\"\nheartbeat = \"30s\"", broker.uri());
     let home = Home::new(&broker.uri(), &consumer("c"));
     let rows = |partition: &str| -> i64 {
         let database = rusqlite::Connection::open(home.path("rows.db")).unwrap();

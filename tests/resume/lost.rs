@@ -13,13 +13,13 @@ use crate::common::scripted::{Chunk, Scripted};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 const FIRST: &str = "on_offset_lost = \"first\"";
 const NEXT: &str = "on_offset_lost = \"next\"";
 
 fn broker_settings(uri: &str) -> String {
-    format!("uri = \"{uri}\"\nheartbeat = \"2s\"")
+    format!("uri = \"{uri}\"\nheartbeat = \"30s\"")
 }
 
 async fn run_until(home: &Home, names: &[&str], offset: u64) {
@@ -222,7 +222,7 @@ async fn publish_until(
     names: &[&str],
     state: &str,
 ) -> u64 {
-    for _ in 0..100 {
+    for _ in 0..400 {
         let mut there = true;
         for name in names {
             there &= daemon.consumer(name).await.is_some_and(|c| c["state"] == state);
@@ -233,7 +233,7 @@ async fn publish_until(
         streams::publish(broker, stream, bodies(published..published + 1)).await;
         published += 1;
     }
-    panic!("not {state} after 100 messages");
+    panic!("not {state} after 400 messages");
 }
 
 async fn past_the_end(version: Version) -> Result<(), Unavailable> {

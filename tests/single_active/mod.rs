@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::common::daemon::{Daemon, Home, is_to_stay_frozen};
+use crate::common::daemon::{CALM, Daemon, Home, is_to_stay_frozen};
 use crate::common::load::{Load, Pace, assert_exact, assert_none_lost, number};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
@@ -20,7 +20,7 @@ const PACE: Pace = Pace { messages: 20, pause: Duration::from_millis(12) };
 const NAMES: [&str; 3] = ["files", "rows", "out"];
 
 /// The same three consumers for each daemon; only `out` writes to a destination of its own.
-fn home(broker: &Broker, stream: &str, shared: &Path) -> Home {
+fn home(broker: &Broker, stream: &str, shared: &Path, heartbeat: &str) -> Home {
     let shared = shared.display();
     let sinks = [
         format!("{{ type = \"file\", dir = \"{shared}/files\" }}"),
@@ -39,7 +39,7 @@ fn home(broker: &Broker, stream: &str, shared: &Path) -> Home {
             )
         })
         .collect();
-    Home::new(&broker.uri(), &consumers)
+    Home::with_heartbeat(&broker.uri(), heartbeat, &consumers)
 }
 
 fn durable(view: &Value) -> Option<u64> {
@@ -95,7 +95,7 @@ async fn orderly(version: Version) -> Result<(), Unavailable> {
     let broker = Broker::shared(version).await?;
     let stream = streams::create(broker, "single-active").await;
     let shared = tempfile::tempdir().unwrap();
-    let homes = [(); 3].map(|()| home(broker, &stream, shared.path()));
+    let homes = [(); 3].map(|()| home(broker, &stream, shared.path(), CALM));
     let load = Load::on(broker, &stream, PACE);
     let mut active = homes[0].start();
     until_it_moves(&mut active).await;
@@ -141,7 +141,9 @@ async fn disorderly(signal: &str) -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, "single-active").await;
     let shared = tempfile::tempdir().unwrap();
-    let homes = [(); 2].map(|()| home(broker, &stream, shared.path()));
+    // The broker notices soon that the first one is silent.
+    let heartbeats = [if signal == "STOP" { "2s" } else { CALM }, CALM];
+    let homes = heartbeats.map(|heartbeat| home(broker, &stream, shared.path(), heartbeat));
     let load = Load::on(broker, &stream, PACE);
     let mut first = homes[0].start();
     until_it_moves(&mut first).await;

@@ -39,7 +39,7 @@ async fn one_for_all() -> Result<(), Unavailable> {
         consumer("one", &orders, &files("one")) + &consumer("two", &orders, &files("two"));
     let home = Home::with_broker(
         &format!(
-            "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+            "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
             broker.uri_by(proxy.port)
         ),
         &consumers,

@@ -12,7 +12,7 @@ use crate::common::{Version, streams};
 fn through(proxy: &Proxy, uri: &str) -> Home {
     let (head, _) = uri.rsplit_once(':').unwrap();
     let uri = format!("{head}:{}/%2f", proxy.port);
-    let broker = format!("uri = \"{uri}\"\nfollow_advertised_hosts = false\nheartbeat = \"2s\"");
+    let broker = format!("uri = \"{uri}\"\nfollow_advertised_hosts = false\nheartbeat = \"30s\"");
     Home::with_broker(&broker, "")
 }
 

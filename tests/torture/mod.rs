@@ -56,7 +56,7 @@ fn consumer(oracle: &impl Oracle, stream: &str) -> String {
 
 /// A daemon's folder, with the consumer under torture and these others.
 fn home(broker: &Broker, oracle: &impl Oracle, consumers: &str) -> Home {
-    let lines = format!("uri = \"{}\"\nheartbeat = \"2s\"\n", oracle.uri(broker));
+    let lines = format!("uri = \"{}\"\nheartbeat = \"30s\"\n", oracle.uri(broker));
     Home::with_broker(&[&lines, oracle.broker_lines()].concat(), consumers)
 }
 

@@ -181,7 +181,7 @@ async fn one_connection(version: Version) -> Result<(), Unavailable> {
         watch(&format!("stream = \"{stream}\""), &others)
     );
     let settings = format!(
-        "uri = \"{}\"\nheartbeat = \"2s\"\nfollow_advertised_hosts = false",
+        "uri = \"{}\"\nheartbeat = \"30s\"\nfollow_advertised_hosts = false",
         broker.uri_by(proxy.port)
     );
     let home = Home::with_broker(&settings, &consumer);

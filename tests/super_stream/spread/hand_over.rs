@@ -35,6 +35,12 @@ impl Stage {
         Home::new(&self.broker.uri(), &self.places.consumers(&source))
     }
 
+    /// Of a daemon whose silence the broker notices soon.
+    fn home_of_one_to_freeze(&self) -> Home {
+        let source = format!("super_stream = \"{}\"", self.super_stream);
+        Home::with_heartbeat(&self.broker.uri(), "2s", &self.places.consumers(&source))
+    }
+
     async fn until_spread(&self, daemons: &[&Daemon]) {
         let names = self.places.names();
         until_spread(daemons, &names, &self.partitions, true).await;
@@ -137,7 +143,7 @@ async fn the_other_one_takes_over_from_one_that_is_killed_on_4_0() {
 /// it lands where the next one is fenced off from it. `FREEZE_SECONDS=180` is the long form.
 async fn frozen(version: Version, kinds: &[Kind]) -> Result<(), Unavailable> {
     let stage = Stage::new(version, kinds).await?;
-    let homes = [(); 2].map(|()| stage.home());
+    let homes = [stage.home_of_one_to_freeze(), stage.home()];
     let loads = loads(stage.broker, &stage.partitions);
     let (first, second) = stage.two(&homes).await;
     freeze(&first, &stage).await;
