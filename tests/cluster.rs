@@ -18,6 +18,7 @@ mod torture;
 mod ways;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -37,6 +38,63 @@ async fn durable(daemon: &Daemon) -> Option<HashMap<(String, String), u64>> {
         found.insert(key, row["durable_offset"].as_u64().unwrap_or(0));
     }
     Some(found)
+}
+
+/// How long consumers did not move on while their streams grew: a machine that stalls publishes nothing either.
+struct Pauses {
+    looked: Instant,
+    of: Vec<Pause>,
+}
+
+#[derive(Clone, Default)]
+struct Pause {
+    published: u64,
+    at: u64,
+    now: Duration,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// Longest time between two looks that counts.
+    const STEP_MAX: Duration = Duration::from_millis(300);
+
+    fn of(consumers: usize) -> Pauses {
+        Pauses { looked: Instant::now(), of: vec![Pause::default(); consumers] }
+    }
+
+    /// Takes what has been published for each consumer, and the offset up to which it has written.
+    fn look(&mut self, figures: impl IntoIterator<Item = (u64, u64)>) {
+        let step = self.looked.elapsed().min(Self::STEP_MAX);
+        self.looked = Instant::now();
+        for (pause, (published, at)) in self.of.iter_mut().zip(figures) {
+            if published > pause.published {
+                pause.now += step;
+            }
+            pause.longest = pause.longest.max(pause.now);
+            if at > pause.at {
+                pause.now = Duration::ZERO;
+            }
+            (pause.published, pause.at) = (published, at);
+        }
+    }
+
+    fn longest(&self) -> Vec<Duration> {
+        self.of.iter().map(|pause| pause.longest).collect()
+    }
+}
+
+#[test]
+fn only_what_was_published_meanwhile_makes_a_pause() {
+    let mut pauses = Pauses::of(2);
+    pauses.look([(10, 10), (10, 10)]);
+    std::thread::sleep(Duration::from_millis(30));
+    // One does not move on; of the other one's stream, nothing is known to have grown.
+    pauses.look([(20, 10), (10, 10)]);
+    assert!(pauses.of[0].now >= Duration::from_millis(30), "{:?}", pauses.of[0].now);
+    assert_eq!(pauses.of[1].now, Duration::ZERO);
+    pauses.look([(30, 30), (20, 20)]);
+    assert!(pauses.of.iter().all(|pause| pause.now.is_zero()));
+    assert!(pauses.longest()[0] >= Duration::from_millis(30));
 }
 
 /// Number of subscriptions that the daemon has begun on this port.

@@ -123,7 +123,7 @@ async fn resumed_in_the_middle_of_every_batch() {
     for nth in 0..5 {
         let name = format!("c{nth}");
         daemon
-            .until(&name, "all is written", Duration::from_secs(30), |c| {
+            .until(&name, "all is written", Duration::from_secs(60), |c| {
                 c["durable_offset"] == end - 1
             })
             .await;

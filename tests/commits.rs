@@ -12,7 +12,7 @@ use crate::common::scripted::{Chunk, Say, Scripted};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Stores nothing by itself within the time of a test.
 const NEVER: &str = r#"{ every = "1h", every_messages = 1000000000 }"#;

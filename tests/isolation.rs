@@ -190,10 +190,10 @@ async fn beside(fault: Fault) -> Result<Duration, Unavailable> {
     }
     assert_restarts(fault, &overview, &faulty, &opened).await;
 
-    let drained = supervisor.drain(Duration::from_secs(2)).await;
-    let late: Vec<&str> = drained.late.iter().map(|key| key.consumer.as_str()).collect();
     // Unwritten messages keep it from draining; a consumer with none can end.
     let holds = matches!(fault, Fault::AlwaysFails | Fault::NeverReturns);
+    let drained = supervisor.drain(if holds { Duration::from_secs(10) } else { LONG }).await;
+    let late: Vec<&str> = drained.late.iter().map(|key| key.consumer.as_str()).collect();
     assert_eq!(late, if holds { vec![faulty.as_str()] } else { vec![] });
     for name in ["second", "third"] {
         assert_eq!(
@@ -236,7 +236,7 @@ async fn assert_restarts(
 }
 
 /// All faults in turn, so that the speed of the others can be compared with that beside a healthy
-/// consumer. Only coarsely: this machine may be busy.
+/// consumer. Only coarsely: this machine may be busy, and stall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_others_keep_their_pace() {
     let usual = or_skip!(beside(Fault::None).await);
@@ -250,6 +250,6 @@ async fn two_others_keep_their_pace() {
     ] {
         let took = or_skip!(beside(fault).await);
         eprintln!("beside {fault:?} {took:?}, usually {usual:?}");
-        assert!(took < 4 * usual + Duration::from_secs(2), "{took:?}, usually {usual:?}");
+        assert!(took < 4 * usual + Duration::from_secs(15), "{took:?}, usually {usual:?}");
     }
 }

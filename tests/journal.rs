@@ -92,6 +92,8 @@ async fn fields_arrive() -> Result<(), Unavailable> {
     assert!(message.contains(&format!("consumer=archiver stream={stream}")), "{message}");
     assert_eq!(wanted[&("lost", "4")].as_ref().unwrap()["STREAM"], "journal-none");
 
+    // It still has something to say, and waits for no reader.
+    std::thread::spawn(move || while journald.recv(&mut [0; 64]).is_ok() {});
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());

@@ -119,7 +119,7 @@ async fn bounded(
             beyond.push(format!("{name}: {} MiB, of {} MiB", most / MIB, bound / MIB));
         }
         daemon.signal("TERM");
-        let status = daemon.ended(Duration::from_secs(30)).await;
+        let status = daemon.ended(Duration::from_secs(60)).await;
         assert_eq!(status.code(), Some(0), "{name}: {}", home.log_tail());
     }
     assert!(beyond.is_empty(), "{label}: {beyond:#?}");

@@ -204,7 +204,7 @@ async fn other_queues(version: Version) -> Result<(), Unavailable> {
             let reason = c["reason"].as_str().unwrap_or_default();
             reason.contains("is not a stream") && reason.contains(&queue)
         };
-        daemon.until("copy", "it says what it is", Duration::from_secs(30), says_so).await;
+        daemon.until("copy", "it says what it is", Duration::from_secs(60), says_so).await;
         daemon.terminate().await;
         assert!(!home.log().contains("created, as"), "{}", home.log_tail());
 
@@ -256,7 +256,7 @@ async fn alarms() -> Result<(), Unavailable> {
 
     let alarms = || broker.ctl(&["rabbitmq-diagnostics", "alarms"]);
     let until_alarmed = async |word: &str| {
-        eventually("the broker has the alarm", Duration::from_secs(30), || async {
+        eventually("the broker has the alarm", Duration::from_secs(60), || async {
             alarms().await.contains(word).then_some(())
         })
         .await;

@@ -20,7 +20,7 @@ use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 use crate::tls::certificates;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A user without a name, a group or a right.
 const NOBODY: u32 = 54_321;

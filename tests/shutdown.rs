@@ -17,8 +17,11 @@ use crate::common::{Broker, Version, env_or, eventually, python, streams};
 /// Small batches, so that a stuck sink has taken few.
 const SMALL: &str = "batch = { max_messages = 50, max_age = \"50ms\" }";
 
-/// Time for everything that is not a deliberate wait: to end, to be noticed.
-const A_MOMENT: Duration = Duration::from_secs(3);
+/// Time for everything that is not a deliberate wait, to end or to be noticed, on a machine that may stall.
+const A_MOMENT: Duration = Duration::from_secs(30);
+
+/// A second signal before that counts as the first: `SECOND_SIGNAL_AFTER` of the daemon.
+const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
 
 fn consumer(name: &str, stream: &str, sink: &str) -> String {
     format!("[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nsink = {sink}\n{SMALL}\n")
@@ -35,7 +38,7 @@ fn last_offset(lines: &[Value]) -> Option<u64> {
 }
 
 async fn terminated_under_load() -> Result<(), Unavailable> {
-    const GRACE: Duration = Duration::from_secs(5);
+    const GRACE: Duration = Duration::from_secs(30);
     let broker = Broker::shared(Version::V4_3).await?;
     let rstream = Rstream::at(broker).await?;
     let (rounds, seed) = (env_or("TERMS", 5), env_or("SEED", fastrand::u64(..)));
@@ -117,9 +120,9 @@ async fn half_stuck(
 }
 
 async fn stuck_past_the_grace() -> Result<(), Unavailable> {
-    const GRACE: Duration = Duration::from_secs(2);
+    const GRACE: Duration = Duration::from_secs(10);
     let broker = Broker::shared(Version::V4_3).await?;
-    let (home, daemon, pipe, stream) = half_stuck(broker, "2s").await;
+    let (home, daemon, pipe, stream) = half_stuck(broker, "10s").await;
     let told = Instant::now();
     daemon.signal("TERM");
     let status = daemon.ended(GRACE + A_MOMENT).await;
@@ -161,6 +164,7 @@ async fn a_stuck_sink_does_not_hold_it_past_the_grace() {
 async fn told_twice() -> Result<(), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let (home, daemon, _pipe, _stream) = half_stuck(broker, "1h").await;
+    let told = Instant::now();
     daemon.signal("TERM");
     eventually("it says that it drains", A_MOMENT, || async {
         home.log()
@@ -171,14 +175,21 @@ async fn told_twice() -> Result<(), Unavailable> {
     // As `timeout` does: it sends the signal to the daemon and then to its whole group.
     let told_again = Instant::now();
     daemon.signal("TERM");
-    eventually("the second one counts as the first", A_MOMENT, || async {
-        home.log().contains("counts as the first").then_some(())
+    let mut daemon = daemon;
+    let counts = eventually("the second one counts as the first, or ends it", A_MOMENT, || {
+        let counts = home.log().contains("counts as the first");
+        std::future::ready((counts || daemon.has_ended()).then_some(counts))
     })
     .await;
+    if !counts {
+        // This machine stalled between the two signals.
+        assert!(told.elapsed() >= SECOND_SIGNAL_AFTER, "{:?}\n{}", told.elapsed(), home.log_tail());
+        assert_eq!(daemon.ended(A_MOMENT).await.code(), Some(75), "{}", home.log_tail());
+        return Ok(());
+    }
     for ignored in ["HUP", "USR2"] {
         daemon.signal(ignored);
     }
-    let mut daemon = daemon;
     daemon.until("printer", "it is still draining", A_MOMENT, |_| true).await;
     eventually("another one, later, ends it", A_MOMENT, || {
         daemon.signal("TERM");
@@ -204,7 +215,7 @@ async fn hung_up() -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &consumer("null", &stream, "{ type = \"null\" }"));
     let mut daemon = home.start();
     let running = |c: &Value| c["state"] == "running";
-    daemon.until("null", "it runs", Duration::from_secs(30), running).await;
+    daemon.until("null", "it runs", Duration::from_secs(60), running).await;
     for signal in ["HUP", "USR2", "HUP"] {
         daemon.signal(signal);
         let said = format!("SIG{signal}");
@@ -237,7 +248,7 @@ async fn terminal_closed() -> Result<(), Unavailable> {
     let (mut daemon, terminal) = home.start_on_terminal(&python, false);
     daemon.until_durable("filer", 99).await;
     drop(terminal);
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     let shown = std::fs::read_to_string(home.path("terminal")).unwrap();
     assert_eq!(status.code(), Some(0), "{shown}");
     assert_eq!(streams::stored_offset(broker, &stream, "filer").await, Some(99));
@@ -279,7 +290,7 @@ async fn nobody_reads() -> Result<(), Unavailable> {
         lines.next().unwrap().unwrap();
     }
     drop(lines);
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     let log = home.log();
     assert!(
@@ -295,7 +306,7 @@ async fn nobody_reads() -> Result<(), Unavailable> {
     let (mut daemon, pipe) = home.start_piped();
     daemon.until_durable("idle", 2).await;
     drop(pipe);
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(69), "{}", home.log_tail());
     assert!(home.log().lines().last().unwrap().contains("reader of standard output has closed it"));
     assert_eq!(streams::stored_offset(broker, &quiet, "idle").await, Some(2));

@@ -10,7 +10,7 @@ use crate::common::daemon::Home;
 use crate::common::scripted::{Chunk, Heard, Say, Scripted, answer, frame};
 use crate::common::{Version, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn home(broker: &Scripted, keys: &str) -> Home {
     let settings = format!("uri = \"{}\"\nheartbeat = \"10s\"", broker.uri());

@@ -42,7 +42,7 @@ async fn one_reference_twice() -> Result<(), Unavailable> {
         let mut waiting = second.start();
         let waits =
             |c: &Value| c["reason"].as_str().is_some_and(|why| why.contains("is in use by"));
-        let shown = waiting.until(name, "it waits", Duration::from_secs(20), waits).await;
+        let shown = waiting.until(name, "it waits", Duration::from_secs(60), waits).await;
         let reason = shown["reason"].as_str().unwrap();
         assert!(reason.contains(&format!("the process with pid {}", running.pid())), "{reason}");
         assert!(shown["durable_offset"].is_null(), "{shown}");

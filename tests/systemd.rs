@@ -37,7 +37,7 @@ async fn notifies() -> Result<(), Unavailable> {
     );
     let path = home.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut child = home
         .command(&["run"])
         .env("NOTIFY_SOCKET", &path)

@@ -199,13 +199,13 @@ async fn eventually(mut ask: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("within 20 s");
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("within 60 s");
 }
 
 /// All that comes until the connection ends; a reset ends it too.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut bytes));
     drop(read.await.expect("the server closes the connection"));
     String::from_utf8(bytes).unwrap()
 }

@@ -144,7 +144,7 @@ async fn beside_a_flood() -> Result<(), Unavailable> {
     let durable = async |daemon: &Daemon| {
         // The one that has waited longest for its client gives way to this question.
         let ask = || async { daemon.consumer("c").await?["durable_offset"].as_u64() };
-        eventually("the page is answered", Duration::from_secs(20), ask).await
+        eventually("the page is answered", Duration::from_secs(60), ask).await
     };
     let (files, memory) = (open_files(flooded), flooded.memory_bytes("VmRSS"));
     let before = [durable(flooded).await, durable(other).await];
@@ -157,7 +157,7 @@ async fn beside_a_flood() -> Result<(), Unavailable> {
         assert!(open < 80, "{open} more open files than before the flood");
         // The oldest of them have been closed.
         let first = held.first_mut().unwrap();
-        first.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        first.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut rest = Vec::new();
         assert!(first.read_to_end(&mut rest).is_ok() || rest.is_empty(), "it is still open");
     }

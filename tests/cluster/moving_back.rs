@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{durable, subscribed};
+use super::{Pauses, durable, subscribed};
 use crate::common::cluster::{Cluster, SteadyLoad, within};
 use crate::common::daemon::Home;
 use crate::common::load::assert_exact;
@@ -62,25 +62,19 @@ pub(super) async fn is_orderly(cluster: &Cluster) {
 
     proxies.iter().for_each(Proxy::resume);
     let began = Instant::now();
-    let mut last = vec![(0, began); CONSUMERS.len()];
-    let mut longest = vec![Duration::ZERO; CONSUMERS.len()];
+    let mut pauses = Pauses::of(CONSUMERS.len());
     let mut moved = Vec::new();
     while moved.len() < CONSUMERS.len() || began.elapsed() < Duration::from_secs(8) {
         assert!(began.elapsed() < LONG, "{} moved back\n{}", moved.len(), home.log_tail());
         if let Some(rows) = durable(&daemon).await {
-            for (nth, name) in CONSUMERS.iter().enumerate() {
-                let at = rows.get(&((*name).to_owned(), stream.clone())).copied().unwrap_or(0);
-                let (before, since) = last[nth];
-                longest[nth] = longest[nth].max(since.elapsed());
-                if at > before {
-                    last[nth] = (at, Instant::now());
-                }
-            }
+            let at = |name: &&str| rows.get(&((*name).to_owned(), stream.clone())).copied();
+            pauses.look(CONSUMERS.iter().map(|name| (load.confirmed(), at(name).unwrap_or(0))));
         }
         let there: usize = proxies.iter().map(|proxy| subscribed(&home, proxy.port)).sum();
         moved.resize(there.max(moved.len()), began.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let longest = pauses.longest();
     println!("moved back after {moved:.1?}, with pauses of at most {longest:.2?}");
     assert!(longest.iter().all(|pause| *pause <= PAUSE_MAX), "{longest:?}\n{}", home.log_tail());
     assert!(moved.first() < moved.last(), "all at once: {moved:?}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{durable, read_from, subscribed};
+use super::{Pauses, durable, read_from, subscribed};
 use crate::common::cluster::{Cluster, SteadyLoad, within};
 use crate::common::daemon::Home;
 use crate::common::streams;
@@ -59,22 +59,17 @@ pub(super) async fn go_on_while_a_node_is_frozen(cluster: &Cluster) {
 
     cluster.nodes[node].freeze().await;
     let froze = Instant::now();
-    let mut last = [(0, Instant::now()); PARTITIONS];
-    let mut longest = vec![Duration::ZERO; PARTITIONS];
+    let mut pauses = Pauses::of(PARTITIONS);
     while froze.elapsed() < WATCHED {
         if let Some(rows) = durable(&daemon).await {
-            for (nth, partition) in partitions.iter().enumerate() {
-                let at = rows.get(&key(partition)).copied().unwrap_or(0);
-                let (before, since) = last[nth];
-                longest[nth] = longest[nth].max(since.elapsed());
-                if at > before {
-                    last[nth] = (at, Instant::now());
-                }
-            }
+            let at = |partition: &String| rows.get(&key(partition)).copied().unwrap_or(0);
+            let both = partitions.iter().zip(&loads);
+            pauses.look(both.map(|(partition, load)| (load.confirmed(), at(partition))));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     cluster.nodes[node].thaw().await;
+    let longest = pauses.longest();
     println!("longest pauses: {longest:.1?}");
     for nth in 0..PARTITIONS {
         if leaders[nth] != node && from[nth] != node {

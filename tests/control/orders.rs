@@ -45,7 +45,7 @@ async fn paused_and_resumed() -> Result<(), Unavailable> {
     // A pause outlives a reload that changes its consumer, one that does not, and a restart order.
     let changed = both.replace("name = \"a\"", "name = \"a\"\nmemory = \"9MiB\"");
     home.configure(&broker_lines(&broker.uri()), &changed);
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!((status, &answer["changed"]), (200, &json!(["a"])), "{answer}");
     let (_, answer) = post(&daemon, "consumers/a/restart").await;
     assert_eq!(
@@ -68,7 +68,7 @@ async fn paused_and_resumed() -> Result<(), Unavailable> {
     let (code, said) = told(&home, &["commit", "a"]).await;
     assert_eq!((code, said.trim_end()), (Some(0), format!("a: stored {stream} at 200").as_str()));
     assert_eq!(streams::stored_offset(broker, &stream, "a").await, Some(200));
-    let (code, said) = told(&home, &["pause", "a", "--wait", "20s"]).await;
+    let (code, said) = told(&home, &["pause", "a", "--wait", "50s"]).await;
     assert_eq!(
         (code, said.trim_end()),
         (Some(0), format!("a is paused ({stream}, offset 200 is stored)").as_str())
@@ -184,9 +184,9 @@ async fn drained() -> Result<(), Unavailable> {
     let home = Home::new(&broker.uri(), &filer("a", &stream, "a", ""));
     let mut daemon = home.start();
     daemon.until_durable("a", 99).await;
-    let (code, said) = told(&home, &["drain", "--wait", "20s"]).await;
+    let (code, said) = told(&home, &["drain", "--wait", "50s"]).await;
     assert_eq!(code, Some(0), "{said}");
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(0), "{}", home.log_tail());
     assert!(home.log().contains("shutdown complete"), "{}", home.log_tail());
     assert_eq!(streams::stored_offset(broker, &stream, "a").await, Some(99));
@@ -199,20 +199,20 @@ async fn drained() -> Result<(), Unavailable> {
     );
     streams::publish(broker, &stream, (100..20_000).map(body)).await;
     home.configure(&broker_lines(&broker.uri()), &[filer("a", &stream, "a", ""), printer].concat());
-    home.set("shutdown_grace = \"4s\"");
+    home.set("shutdown_grace = \"15s\"");
     let (mut daemon, pipe) = home.start_piped();
     // The broker's own chunk with the stored offset lies in between.
     daemon.until_durable("a", 20_000).await;
     let (status, answer) = post(&daemon, "drain").await;
-    assert_eq!((status, answer), (202, json!({ "draining": true, "grace_seconds": 4.0 })));
+    assert_eq!((status, answer), (202, json!({ "draining": true, "grace_seconds": 15.0 })));
     daemon.until("stuck", "it drains", LONG, |c| c["state"] == "draining").await;
     assert_eq!(post(&daemon, "drain").await.0, 202, "again is no other order");
     daemon.signal("TERM");
-    eventually("the signal is the first one", Duration::from_secs(5), || async {
+    eventually("the signal is the first one", Duration::from_secs(60), || async {
         home.log().contains("already draining").then_some(())
     })
     .await;
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(75), "it waited for the stuck one");
     assert!(!home.log().contains("stopped at once"), "{}", home.log_tail());
     assert!(

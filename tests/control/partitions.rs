@@ -50,7 +50,7 @@ async fn of_partitions() -> Result<(), Unavailable> {
 
     // A reload that changes the consumer keeps that.
     home.configure(&broker_lines(&broker.uri()), &consumer(&orders, "memory = \"9MiB\""));
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!((status, &answer["changed"]), (200, &json!(["all"])), "{answer}");
     until_states(&daemon, &[(zero, "running"), (one, "paused")]).await;
 
@@ -64,7 +64,7 @@ async fn of_partitions() -> Result<(), Unavailable> {
     until_states(&daemon, &[(zero, "paused"), (one, "paused"), (&late, "paused")]).await;
     assert!(!home.path("all").join(&late).exists(), "nothing of it is read");
     home.configure(&broker_lines(&broker.uri()), &consumer(&orders, "memory = \"8MiB\""));
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!(status, 200, "{answer}");
     until_states(&daemon, &[(zero, "paused"), (one, "paused"), (&late, "paused")]).await;
 
@@ -92,7 +92,7 @@ async fn of_partitions() -> Result<(), Unavailable> {
         "[[consumer]]\nname = \"other\"\nstream = \"{zero}\"\nsink = {{ type = \"null\" }}\n"
     );
     home.configure(&broker_lines(&broker.uri()), &other);
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!((status, &answer["removed"]), (200, &json!(["all"])), "{answer}");
     until_states(&daemon, &[]).await;
     for partition in [zero, one, &late] {
@@ -102,7 +102,7 @@ async fn of_partitions() -> Result<(), Unavailable> {
     let renamed =
         consumer(&orders, "reference = \"all\"").replace("\"all\"\nsuper", "\"again\"\nsuper");
     home.configure(&broker_lines(&broker.uri()), &renamed);
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!((status, &answer["added"]), (200, &json!(["again"])), "{answer}");
     eventually("it runs on all partitions", LONG, || async {
         let all = rows(&daemon, "again").await;

@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_secs(2);
 async fn reload(home: &Home, daemon: &Daemon, round: u64) -> Value {
     match round % 3 {
         0 => {
-            let output = command(home, &["reload", "--json", "--wait", "20s"]).await;
+            let output = command(home, &["reload", "--json", "--wait", "50s"]).await;
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "round {round}: {said}\n{}", home.log_tail());
             serde_json::from_slice(&output.stdout).unwrap()
@@ -36,7 +36,7 @@ async fn reload(home: &Home, daemon: &Daemon, round: u64) -> Value {
             Value::Null
         }
         _ => {
-            let (status, answer) = post(daemon, "reload?wait=15s").await;
+            let (status, answer) = post(daemon, "reload?wait=50s").await;
             assert_eq!(status, 200, "round {round}: {answer}\n{}", home.log_tail());
             answer
         }
@@ -194,7 +194,7 @@ async fn exchanged() -> Result<(), Unavailable> {
     }
     for pairs in [[("a", "two"), ("b", "one")], [("b", "two"), ("c", "one")]] {
         home.configure(&broker_lines(&broker.uri()), &of(&pairs));
-        let (status, answer) = post(&daemon, "reload?wait=15s").await;
+        let (status, answer) = post(&daemon, "reload?wait=50s").await;
         assert_eq!((status, &answer["finished"]), (200, &json!(true)), "{answer}");
         for (name, _) in pairs {
             let moved = |c: &Value| c["ready"] == true && c["durable_offset"].is_u64();
@@ -230,14 +230,14 @@ async fn waited_for() -> Result<(), Unavailable> {
         )
     };
     let home = Home::new(&broker.uri(), &of("former", "sink = { type = \"stdout\" }"));
-    home.set("shutdown_grace = \"8s\"");
+    home.set("shutdown_grace = \"20s\"");
     let (mut daemon, pipe) = home.start_piped();
     let is_stuck = |c: &Value| c["durable_offset"].is_u64() && c["lag_messages"].as_u64() > Some(0);
     daemon.until("former", "it has printed something", LONG, is_stuck).await;
     for memory in ["8MiB", "9MiB"] {
         let rest = format!("memory = \"{memory}\"\nsink = {{ type = \"null\" }}");
         home.configure(&broker_lines(&broker.uri()), &of("later", &rest));
-        home.set("shutdown_grace = \"8s\"");
+        home.set("shutdown_grace = \"20s\"");
         let (status, answer) = post(&daemon, "reload?wait=0s").await;
         assert_eq!((status, &answer["finished"]), (202, &json!(false)), "{answer}");
         let waits = |c: &Value| {
@@ -293,9 +293,9 @@ async fn inherited() -> Result<(), Unavailable> {
     assert_eq!(now["last_reload"]["result"], "unchanged");
 
     // The broker's settings are those of all.
-    let lines = broker_lines(&broker.uri()).replace("2s", "3s");
+    let lines = broker_lines(&broker.uri()).replace("30s", "31s");
     home.configure(&lines, &both);
-    let (status, answer) = post(&daemon, "reload?wait=15s").await;
+    let (status, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!((status, &answer["changed"]), (200, &json!(["a", "b"])), "{answer}");
     // The log's level is nobody's.
     let path = home.path("rillway.toml");
@@ -324,7 +324,7 @@ async fn inherited() -> Result<(), Unavailable> {
 
     // The last one goes, and its metrics with it.
     home.configure(&lines, &filer("a", &stream, "a", ""));
-    let (_, answer) = post(&daemon, "reload?wait=15s").await;
+    let (_, answer) = post(&daemon, "reload?wait=50s").await;
     assert_eq!(answer["removed"], json!(["b"]), "{answer}");
     assert_eq!(daemon.consumer("b").await, None);
     assert_eq!(daemon.metric("rillway_consumer_ready", &["consumer=\"b\""]).await, None);
@@ -349,9 +349,9 @@ async fn at_once() -> Result<(), Unavailable> {
     let both = [filer("a", &stream, "a", ""), filer("b", &stream, "b", "")].concat();
     home.configure(&broker_lines(&broker.uri()), &both);
     let (one, other, third) = tokio::join!(
-        post(&daemon, "reload?wait=15s"),
-        post(&daemon, "reload?wait=15s"),
-        post(&daemon, "reload?wait=15s")
+        post(&daemon, "reload?wait=50s"),
+        post(&daemon, "reload?wait=50s"),
+        post(&daemon, "reload?wait=50s")
     );
     let mut results: Vec<_> = [one, other, third]
         .map(|(status, answer)| (status, answer["result"].as_str().unwrap().to_owned()))
@@ -369,7 +369,7 @@ async fn at_once() -> Result<(), Unavailable> {
     let streams_of_many: Vec<String> = (100..20_000).map(body).collect();
     streams::publish(broker, &stream, streams_of_many).await;
     home.configure(&broker_lines(&broker.uri()), &[both.as_str(), &printer].concat());
-    home.set("shutdown_grace = \"8s\"");
+    home.set("shutdown_grace = \"20s\"");
     let (mut daemon, pipe) = home.start_piped();
     daemon.until_durable("a", 19_999).await;
     daemon.signal("TERM");
@@ -383,7 +383,7 @@ async fn at_once() -> Result<(), Unavailable> {
     }
     daemon.signal("HUP");
     assert_eq!(daemon.consumer("c").await, None, "nothing starts any more");
-    let status = daemon.ended(Duration::from_secs(20)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(75), "the stuck one was late");
     drop(pipe);
     assert!(!home.path("c").exists());

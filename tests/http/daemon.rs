@@ -159,7 +159,7 @@ async fn hanging() -> Result<(), Unavailable> {
     assert_eq!(daemon.http("GET", "/livez").await.unwrap().0, 200);
     // Not a graceful end, because nothing could be written; but in time.
     daemon.signal("TERM");
-    let status = daemon.ended(Duration::from_secs(15)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(75), "{}", home.log_tail());
     let accepted = web.seen().iter().filter(|seen| seen.kept).count();
     assert!(accepted <= answered, "{accepted} of {answered} requests");

@@ -273,7 +273,7 @@ async fn requests_fly_together_but_no_more_than_may() {
     let mut sink = open(options).await;
     let writing = tokio::spawn(async move { write(&mut sink, batch(0..100)).await });
     // The maximum number of requests arrives at once, and none is answered before.
-    crate::common::eventually("three requests at a time", Duration::from_secs(20), || async {
+    crate::common::eventually("three requests at a time", Duration::from_secs(60), || async {
         (web.busy() == 3).then_some(())
     })
     .await;

@@ -102,7 +102,7 @@ async fn stopped() -> Result<(), Unavailable> {
     let gate = Arc::new(Semaphore::new(0));
     let web = gated(&gate).await;
     let home = home(broker, &stream, &web, 4);
-    home.set("shutdown_grace = \"4s\"");
+    home.set("shutdown_grace = \"20s\"");
     let mut daemon = home.start();
     let feeding = tokio::spawn({
         let gate = Arc::clone(&gate);
@@ -116,7 +116,7 @@ async fn stopped() -> Result<(), Unavailable> {
     });
     daemon.until_durable("poster", 499).await;
     daemon.signal("TERM");
-    let status = daemon.ended(Duration::from_secs(15)).await;
+    let status = daemon.ended(Duration::from_secs(60)).await;
     feeding.abort();
     assert_eq!(status.code(), Some(0), "{}", home.log_tail());
     let accepted = web.kept().len() as u64;

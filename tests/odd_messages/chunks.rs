@@ -11,7 +11,7 @@ use crate::common::daemon::Home;
 use crate::common::scripted::{Chunk, Heard, Say, Scripted, message, sized};
 use crate::common::{Version, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const SKIP: &str = "on_bad_message = \"skip\"";
 const VERSIONS: [Version; 2] = [Version::V3_10, Version::V4_3];
 

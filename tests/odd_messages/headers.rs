@@ -14,7 +14,7 @@ use crate::common::Version;
 use crate::common::daemon::Home;
 use crate::common::scripted::{Chunk, Say, Scripted};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const SKIP: &str = "on_bad_message = \"skip\"";
 const VERSIONS: [Version; 2] = [Version::V3_10, Version::V4_3];
 

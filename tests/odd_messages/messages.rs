@@ -10,7 +10,7 @@ use crate::common::rstream::{Compression, Outgoing, Rstream};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Options, Version, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What the file must hold of a message.
 enum Expected {

@@ -51,7 +51,7 @@ impl Terminal {
         while !wanted(self.emulator.screen()) {
             match self.output.recv_timeout(Duration::from_millis(200)) {
                 Ok(bytes) => self.emulator.process(&bytes),
-                Err(RecvTimeoutError::Timeout) if began.elapsed() < Duration::from_secs(30) => {}
+                Err(RecvTimeoutError::Timeout) if began.elapsed() < Duration::from_secs(60) => {}
                 Err(error) => panic!("{what}: {error}\n{}", self.emulator.screen().contents()),
             }
         }
@@ -64,7 +64,7 @@ impl Terminal {
     /// Ends the program as `kill` does, and reads what it still writes.
     fn end(mut self) -> (Parser, Option<i32>) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        while let Ok(bytes) = self.output.recv_timeout(Duration::from_secs(20)) {
+        while let Ok(bytes) = self.output.recv_timeout(Duration::from_secs(60)) {
             self.emulator.process(&bytes);
         }
         (self.emulator, self.child.wait().unwrap().code())

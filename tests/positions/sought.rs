@@ -13,7 +13,8 @@ use crate::common::{Broker, Version, streams};
 impl Bench {
     #[track_caller]
     fn seek(&self, arguments: &[&str]) -> Output {
-        self.home.command(&[&["seek", "c"], arguments].concat()).output().unwrap()
+        let seek = ["seek", "c", "--wait", "50s"];
+        self.home.command(&[&seek[..], arguments].concat()).output().unwrap()
     }
 
     /// The move that `seek --json` made, or would make.
@@ -130,8 +131,9 @@ async fn while_it_is_paused() -> Result<(), Unavailable> {
     bench.publish(0..20).await;
     let mut daemon = bench.home.start();
     until_written(&mut daemon, 20).await;
-    let order =
-        async |verb: &str| daemon.http("POST", &format!("/api/v1/consumers/c/{verb}")).await;
+    let order = async |verb: &str| {
+        daemon.http("POST", &format!("/api/v1/consumers/c/{verb}?wait=50s")).await
+    };
     assert_eq!(order("pause").await.unwrap().0, 200);
     assert_eq!(bench.sought(&["--to", "offset:5"])["to_offset"], 5);
     assert_eq!(daemon.consumer("c").await.unwrap()["state"], "paused");

@@ -11,11 +11,19 @@ use super::*;
 /// Round-trip time.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
+const LONG: Duration = Duration::from_secs(60);
+
 /// A table under a sink, with statements that are executed after its creation.
-async fn changed(postgres: &Postgres, schema: &str, proxy: &Proxy, change: &str) -> PostgresSink {
+async fn changed(
+    postgres: &Postgres,
+    schema: &str,
+    proxy: &Proxy,
+    change: &str,
+    write_timeout: Duration,
+) -> PostgresSink {
     let options = PostgresOptions {
         columns: Some(vec![column("v", "/v", ColumnType::Integer)]),
-        write_timeout: Duration::from_secs(2),
+        write_timeout,
         ..options(&postgres.url_of("rillway", proxy.port), schema)
     };
     let mut sink = open(options).await.unwrap();
@@ -28,6 +36,7 @@ async fn changed(postgres: &Postgres, schema: &str, proxy: &Proxy, change: &str)
 /// Returns the offsets that were left out, and the number of answers that reported them.
 async fn skipping(sink: &mut PostgresSink, mut batch: Batch) -> (BTreeSet<u64>, usize) {
     let (mut skipped, mut answers) = (BTreeSet::new(), 0);
+    let began = Instant::now();
     loop {
         match sink.write(&Arc::new(batch.clone())).await {
             Ok(_) => return (skipped, answers),
@@ -40,6 +49,8 @@ async fn skipping(sink: &mut PostgresSink, mut batch: Batch) -> (BTreeSet<u64>, 
                 batch = batch.without(offsets);
                 answers += 1;
             }
+            // A statement may take longer than it may here, on a machine that stalls.
+            Err(SinkError::Transient { .. }) if began.elapsed() < LONG => {}
             Err(other) => panic!("{other} after {answers} answers, {} skipped", skipped.len()),
         }
     }
@@ -57,11 +68,11 @@ async fn all_of_a_backlog_is_refused() {
     let schema = postgres.schema().await;
     let proxy = Proxy::far_from(postgres.port, ROUND_TRIP / 2).await;
     let check = "ALTER TABLE S.events ADD CHECK (v < 10)";
-    let mut sink = changed(postgres, &schema, &proxy, check).await;
+    let mut sink = changed(postgres, &schema, &proxy, check, LONG).await;
     let began = Instant::now();
     let (skipped, _) = skipping(&mut sink, documents(10_000, |_| 10)).await;
     assert_eq!(skipped.len(), 10_000);
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     assert_eq!(offsets(postgres, &schema).await, [0]);
 }
 
@@ -83,7 +94,7 @@ async fn a_part_of_a_backlog_is_refused() {
                 CREATE RULE away AS ON INSERT TO S.events WHERE new.v < 0 DO INSTEAD NOTHING";
     for (change, count) in [(key, 3_000_u64), (trigger, 3_000), (rule, 300)] {
         let schema = postgres.schema().await;
-        let mut sink = changed(postgres, &schema, &proxy, change).await;
+        let mut sink = changed(postgres, &schema, &proxy, change, LONG).await;
         // Sparse bad records, and a run of them.
         let bad = |i: u64| i % 311 == 5 || (count / 2..count / 2 + 150).contains(&i);
         let value = |i: u64| if bad(i) { -(i.cast_signed()) } else { i.cast_signed() };
@@ -103,7 +114,7 @@ async fn a_search_that_takes_too_long_keeps_what_it_found() {
     let schema = postgres.schema().await;
     let proxy = Proxy::far_from(postgres.port, Duration::from_millis(60)).await;
     let check = "ALTER TABLE S.events ADD CHECK (v < 10)";
-    let mut sink = changed(postgres, &schema, &proxy, check).await;
+    let mut sink = changed(postgres, &schema, &proxy, check, Duration::from_secs(2)).await;
     let (skipped, answers) =
         skipping(&mut sink, documents(6_000, |i| if i % 1_000 == 7 { 1 } else { 10 })).await;
     assert_eq!(skipped.len(), 5_994);
@@ -116,7 +127,7 @@ async fn a_search_that_takes_too_long_keeps_what_it_found() {
 async fn a_batch_takes_four_round_trips() {
     let postgres = or_skip!(Postgres::shared().await);
     let schema = postgres.schema().await;
-    let proxy = Proxy::far_from(postgres.port, Duration::from_millis(100)).await;
+    let proxy = Proxy::far_from(postgres.port, Duration::from_millis(250)).await;
     let mut sink = open(options(&postgres.url_of("rillway", proxy.port), &schema)).await.unwrap();
     let mut fewest = Duration::MAX;
     for first in 0..4 {
@@ -125,5 +136,5 @@ async fn a_batch_takes_four_round_trips() {
         write(&mut sink, batch).await.unwrap();
         fewest = fewest.min(began.elapsed());
     }
-    assert!(fewest < Duration::from_millis(200 * 5), "{fewest:?}");
+    assert!(fewest < Duration::from_millis(500 * 5), "{fewest:?}");
 }

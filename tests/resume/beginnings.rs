@@ -11,7 +11,7 @@ use crate::common::scripted::{Chunk, Say, Scripted};
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, eventually, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// An object sink that holds everything until it is full or drained.
 const HELD: &str =

@@ -15,7 +15,7 @@ use crate::common::Version;
 use crate::common::daemon::Home;
 use crate::common::scripted::{Chunk, Heard, Say, Scripted, answer, frame};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn log() -> [Chunk; 2] {
     [Chunk::plain(0, &["a", "b", "c"]), Chunk::plain(3, &["d", "e", "f"])]

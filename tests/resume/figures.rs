@@ -7,7 +7,7 @@ use crate::common::daemon::Home;
 use crate::common::skip::{Unavailable, or_skip};
 use crate::common::{Broker, Version, streams};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 const FIRST: &str = "on_offset_lost = \"first\"";
 

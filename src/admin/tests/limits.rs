@@ -66,7 +66,11 @@ async fn a_head_that_is_never_finished_is_cut_off() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_but_not_for_ever() {
-    let limits = Limits { connection_time: Duration::from_millis(1500), ..Limits::default() };
+    let limits = Limits {
+        connection_time: Duration::from_secs(5),
+        head_time: Duration::from_secs(60),
+        ..Limits::default()
+    };
     let server = Server::start(Scripted::default(), limits).await;
     let began = Instant::now();
     let mut stream = server.connect().await;
@@ -111,7 +115,7 @@ async fn idle_or_slow_clients_do_not_block_others() {
         // The first was closed for a later one: no more are open than may be.
         let mut rest = Vec::new();
         let closed = tokio::time::timeout(
-            Duration::from_secs(5),
+            Duration::from_secs(60),
             held.first_mut().unwrap().read_to_end(&mut rest),
         );
         assert!(closed.await.is_ok(), "{what}: the oldest is still open");
@@ -163,7 +167,7 @@ async fn shutdown_waits_for_no_idle_client_and_not_long_for_others() {
     let (address, began) = (server.address, Instant::now());
     server.stop().await;
     let took = began.elapsed();
-    assert!(took >= limits.stop_time && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= limits.stop_time && took < Duration::from_secs(30), "{took:?}");
     read_to_end(&mut idle).await;
     assert_eq!(read_to_end(&mut busy).await, "");
     assert!(TcpStream::connect(address).await.is_err(), "it still listens");
@@ -188,6 +192,6 @@ fn the_probe_waits_no_longer_than_its_limit() {
     let began = Instant::now();
     let error = Client::new(address).call("GET", "/livez", "", limit).unwrap_err().to_string();
     let took = began.elapsed();
-    assert!(took >= limit && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= limit && took < Duration::from_secs(30), "{took:?}");
     assert!(error.contains(&address.to_string()) && error.contains("in time"), "{error}");
 }

@@ -90,7 +90,7 @@ fn transient(retry_after: Option<Duration>) -> SinkError {
 const TAKES: Duration = Duration::from_millis(20);
 
 /// How long the medium asks to be left alone.
-const ASKED: Duration = Duration::from_secs(2);
+const ASKED: Duration = Duration::from_secs(6);
 
 /// The calls that come of three batches, one shortly after the other, a flush, and a restart.
 async fn calls(

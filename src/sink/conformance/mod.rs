@@ -69,7 +69,7 @@ pub use self::trouble::{
 const QUESTION_MAX: Duration = Duration::from_secs(600);
 
 /// Longest time for a medium to recover after trouble, and for an old owner to release it.
-const RECOVERY_MAX: Duration = Duration::from_secs(30);
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 

@@ -134,7 +134,7 @@ async fn the_task_goes_on_feeding() {
     let _pulse = beats.register("one", Duration::from_secs(3600));
     let five = tokio::task::spawn_blocking(move || {
         manager.socket.set_nonblocking(false).unwrap();
-        manager.socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        manager.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut buffer = [0; 64];
         (0..5).map(|_| manager.socket.recv(&mut buffer).unwrap()).collect::<Vec<_>>()
     });
