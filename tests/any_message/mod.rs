@@ -184,7 +184,7 @@ async fn every_sink() -> Result<(), Unavailable> {
     let mut daemon = home.start();
     daemon.until_durable("bystander", 99).await;
     let mut waited = String::new();
-    let within = Duration::from_secs(30) + Duration::from_millis(total * 10);
+    let within = Duration::from_secs(120) + Duration::from_millis(total * 10);
     let consumers = || DEFAULT.iter().chain(&TYPED).chain(&["stream"]);
     for name in consumers() {
         // An archive's objects are written when the consumer drains.

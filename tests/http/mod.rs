@@ -135,7 +135,7 @@ impl Medium for Service {
         }
         let mut options = options(self.webs.last().unwrap());
         // One at a time, so that they arrive in the stream's order.
-        (options.in_flight, options.timeout) = (1, Duration::from_millis(700));
+        (options.in_flight, options.timeout) = (1, Duration::from_secs(5));
         (self.change)(&mut options);
         Ok(Box::new(HttpSink::open(options, StreamName::from(STREAM)).await?))
     }

@@ -4,10 +4,10 @@
 use super::*;
 use crate::common::daemon::Daemon;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 
 /// Lifetime of a token that has to be renewed, in seconds.
-const SHORT_S: i64 = 15;
+const SHORT_S: i64 = 30;
 
 const INTO_FILE: &str = "type = \"file\", dir = \"out\"";
 
@@ -25,7 +25,7 @@ async fn restarts(daemon: &Daemon, consumer: &str) -> f64 {
 
 async fn past(time_s: i64) {
     let what = format!("it is later than {time_s}");
-    eventually(&what, MINUTE, || async { (now_s() > time_s).then_some(()) }).await;
+    eventually(&what, LONG, || async { (now_s() > time_s).then_some(()) }).await;
 }
 
 fn bodies(range: std::ops::Range<u64>) -> Vec<String> {
@@ -62,7 +62,7 @@ async fn renewed(broker: &Broker, issuer: &Arc<Issuer>, over_amqp: bool) {
     streams::publish(broker, &stream, bodies(100..200)).await;
     home.until_landed(&daemon, "out", &stream, 200).await;
     if !over_amqp {
-        let copied = eventually("all is copied", MINUTE, || async {
+        let copied = eventually("all is copied", LONG, || async {
             let copied = crate::common::reading::bodies(broker, &target).await;
             (copied.len() >= 200).then_some(copied)
         })
@@ -100,12 +100,12 @@ async fn replaced(broker: &Broker, issuer: &Issuer, over_amqp: bool) {
     home.until_landed(&daemon, "out", &stream, 100).await;
     // What cannot be a token does not replace one.
     replace(&home, "token", "");
-    eventually("the empty file was noticed", MINUTE, || async {
+    eventually("the empty file was noticed", LONG, || async {
         home.log().contains("cannot use the token in").then_some(())
     })
     .await;
     replace(&home, "token", &issuer.good(600));
-    eventually("the new token is in use", MINUTE, || async {
+    eventually("the new token is in use", LONG, || async {
         home.log().contains("the broker has the new access token").then_some(())
     })
     .await;
@@ -131,7 +131,7 @@ async fn expired(broker: &Broker, issuer: &Issuer, over_amqp: bool) {
     let mut daemon = home.start();
     home.until_landed(&daemon, "out", &stream, 100).await;
     let refused = daemon
-        .until("files", "the expired token is refused", MINUTE, |c| {
+        .until("files", "the expired token is refused", LONG, |c| {
             c["reason"].as_str().is_some_and(|reason| reason.contains("is not accepted"))
         })
         .await;

@@ -18,7 +18,7 @@ use crate::common::s3::{BUCKET, Gate, Mood, S3};
 use crate::common::skip::or_skip;
 
 /// A sink's own limit for one operation.
-const OPERATION_MAX: Duration = Duration::from_millis(1500);
+const OPERATION_MAX: Duration = Duration::from_secs(6);
 
 fn options(port: u16, prefix: &str) -> ObjectOptions {
     let option = |name: &str, value: String| (name.to_owned(), Secret::new(value));

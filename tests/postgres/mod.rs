@@ -128,8 +128,8 @@ impl Medium for Table {
         }
         let port = self.proxy.as_ref().unwrap().port;
         let options = PostgresOptions {
-            connect_timeout: Duration::from_secs(4),
-            write_timeout: Duration::from_secs(4),
+            connect_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(8),
             ..options(&self.postgres.url_of("rillway", port), &self.schema)
         };
         open(options).await.map(|sink| Box::new(sink) as Box<dyn Sink>)

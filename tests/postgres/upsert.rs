@@ -63,8 +63,8 @@ impl Medium for Keyed {
         }
         let port = self.0.proxy.as_ref().unwrap().port;
         let options = PostgresOptions {
-            connect_timeout: Duration::from_secs(4),
-            write_timeout: Duration::from_secs(4),
+            connect_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(8),
             columns: Some(vec![column("what", "body", ColumnType::Text)]),
             upsert: Some(Upsert { delete_if: None, ..by(&["what"]) }),
             ..options(&self.0.postgres.url_of("rillway", port), &self.0.schema)
