@@ -57,7 +57,10 @@ async fn until_running(daemon: &Daemon, count: usize) {
 /// system, since it started.
 fn listen_overflows(port: u16) -> u64 {
     let listening = format!("sport = :{port}");
-    if let Ok(output) = Command::new("ss").args(["-ltnmH", &listening]).output() {
+    let output = Command::new("ss").args(["-ltnmH", &listening]).output();
+    if let Ok(output) = output
+        && output.status.success()
+    {
         // As in `skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d3)`.
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let memory = text.split("skmem:(").skip(1).filter_map(|rest| rest.split(')').next());
