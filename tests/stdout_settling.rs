@@ -65,7 +65,7 @@ async fn home(broker: &Broker, name: &str) -> (String, Home) {
              sink = {{ type = \"stdout\", format = \"raw\" }}\n"
         ),
     );
-    home.set("shutdown_grace = \"20s\"");
+    home.set("shutdown_grace = \"10s\"");
     (stream, home)
 }
 

@@ -102,14 +102,14 @@ async fn stopped() -> Result<(), Unavailable> {
     let gate = Arc::new(Semaphore::new(0));
     let web = gated(&gate).await;
     let home = home(broker, &stream, &web, 4);
-    home.set("shutdown_grace = \"20s\"");
+    home.set("shutdown_grace = \"14s\"");
     let mut daemon = home.start();
     let feeding = tokio::spawn({
         let gate = Arc::clone(&gate);
         async move {
             // The service's pace: the slowness is part of the test.
             loop {
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                tokio::time::sleep(Duration::from_millis(60)).await;
                 gate.add_permits(1);
             }
         }

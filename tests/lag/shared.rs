@@ -63,8 +63,8 @@ async fn a_stream_that_nobody_answers_for_keeps_no_other_waiting() {
     let home = Home::with_broker(&settings, &consumers);
     let mut daemon = home.start();
     until_looked_at(&mut daemon, &good).await;
-    // While one request for the slow one waits, and after it has failed.
-    for nth in 1..=2 {
+    // While the requests for the slow one wait, of its consumer and of who looks at it; and after they have failed.
+    for nth in 2..=3 {
         eventually("the slow one is asked for", LONG, || async {
             (asked.load(Ordering::SeqCst) >= nth).then_some(())
         })

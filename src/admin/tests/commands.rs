@@ -138,7 +138,7 @@ async fn orders_for_a_consumer() {
     let server = server().await;
     // (path below the consumers, status, part of the body, what reached the daemon)
     let table = [
-        ("a/pause", 200, "\"finished\":true", "pause a None 10s"),
+        ("a/pause", 200, "\"finished\":true", "pause a None 30s"),
         ("a/resume?wait=0s", 200, "\"verb\":\"resume\"", "resume a None 0ns"),
         ("slow/restart?wait=1500ms", 202, "\"finished\":false", "restart slow None 1.5s"),
         (
@@ -147,14 +147,14 @@ async fn orders_for_a_consumer() {
             "\"consumer\":\"a/b\"",
             "pause a/b Some(\"s-0\") 60s",
         ),
-        ("nobody/pause", 404, "no consumer is named", "pause nobody None 10s"),
+        ("nobody/pause", 404, "no consumer is named", "pause nobody None 30s"),
         (
             "a/pause?stream=nowhere",
             404,
             "it reads \\\"s-0\\\", \\\"s-1\\\"",
-            "pause a Some(\"nowhere\") 10s",
+            "pause a Some(\"nowhere\") 30s",
         ),
-        ("ending/resume", 409, "shutting down", "resume ending None 10s"),
+        ("ending/resume", 409, "shutting down", "resume ending None 30s"),
         ("a/pause?wait=61s", 400, "not a time to wait", ""),
         ("a/pause?wait=soon", 400, "not a time to wait", ""),
         ("a/pause?wait=-1s", 400, "not a time to wait", ""),
@@ -187,7 +187,7 @@ async fn positions_that_are_moved() {
     let first = r#"{"to":"first"}"#;
     // (consumer and query, body, status, part of the answer, what reached the daemon)
     for (path, body, status, part, order) in [
-        ("a/seek", first, 200, "\"to_offset\":5", "seek a None First false false false 10s"),
+        ("a/seek", first, 200, "\"to_offset\":5", "seek a None First false false false 30s"),
         (
             "a/seek?wait=1s",
             r#"{"to":{"offset":0},"stream":"s-1","dry_run":true}"#,
@@ -200,9 +200,9 @@ async fn positions_that_are_moved() {
             r#"{"to":"first","may_skip":true,"alone":true}"#,
             200,
             "",
-            "seek a None First false true true 10s",
+            "seek a None First false true true 30s",
         ),
-        ("a/seek?stream=s-1", first, 200, "", "seek a Some(\"s-1\") First false false false 10s"),
+        ("a/seek?stream=s-1", first, 200, "", "seek a Some(\"s-1\") First false false false 30s"),
         (
             "slow/seek?wait=0s",
             first,
@@ -215,23 +215,23 @@ async fn positions_that_are_moved() {
             first,
             404,
             "no consumer is named",
-            "seek nobody None First false false false 10s",
+            "seek nobody None First false false false 30s",
         ),
         (
             "ending/seek",
             first,
             409,
             "shutting down",
-            "seek ending None First false false false 10s",
+            "seek ending None First false false false 30s",
         ),
         (
             "beyond/seek",
             first,
             409,
             "beyond the end",
-            "seek beyond None First false false false 10s",
+            "seek beyond None First false false false 30s",
         ),
-        ("broken/seek", first, 503, "no broker", "seek broken None First false false false 10s"),
+        ("broken/seek", first, 503, "no broker", "seek broken None First false false false 30s"),
         ("a/seek", "", 400, "no request to move a position", ""),
         ("a/seek", r#"{"to":"there"}"#, 400, "expected", ""),
         ("a/seek?stream=s", r#"{"to":"first","stream":"t"}"#, 400, "different streams", ""),
