@@ -55,6 +55,7 @@ pub use error::{ConfigError, EXIT_BAD_CONFIG};
 pub use keys::document;
 pub use replacing::sha256;
 pub use traces::TracesConfig;
+pub use validate::conflict;
 pub use watch::WatchConfig;
 
 pub use crate::settings::{

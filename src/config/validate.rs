@@ -17,7 +17,29 @@ pub(super) fn check_together(
     if broker.is_some_and(|broker| broker.protocol == Protocol::Amqp) {
         check_over_amqp(consumers, &mut problems);
     }
-    check_positions(consumers, &mut problems);
+    check_sharing(consumers, broker, &mut problems);
+    problems
+}
+
+/// True if one configuration cannot have these two consumers, whatever their names are.
+pub fn conflict(
+    one: &ConsumerConfig,
+    other: &ConsumerConfig,
+    broker: Option<&BrokerConfig>,
+) -> bool {
+    let both = [one, other].map(|consumer| (String::new(), consumer.clone()));
+    let mut problems = Vec::new();
+    check_sharing(&both, broker, &mut problems);
+    !problems.is_empty()
+}
+
+/// Checks references and destinations.
+fn check_sharing(
+    consumers: &[(String, ConsumerConfig)],
+    broker: Option<&BrokerConfig>,
+    problems: &mut Vec<Problem>,
+) {
+    check_positions(consumers, problems);
     // As they are opened. The names of partitions are not known here.
     let filled: Vec<_> = consumers
         .iter()
@@ -27,9 +49,8 @@ pub(super) fn check_together(
         })
         .collect();
     let uses = uses(&filled);
-    check_places(&uses, &mut problems);
-    SinkConfig::validate_together(&uses, broker, &mut problems);
-    problems
+    check_places(&uses, problems);
+    SinkConfig::validate_together(&uses, broker, problems);
 }
 
 fn check_names(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Problem>) {

@@ -8,6 +8,9 @@
 //! holds it alone. The lock is for a reference and not for the folder, because several daemons with
 //! different consumers may share the default folder.
 //!
+//! What an interrupted move or rename has left is completed by one process at a time, also where consumers share
+//! the reference's lock: that one has a lock of its own meanwhile ([`Hold::to_complete`]).
+//!
 //! It is an `flock`, which the kernel releases when the process ends, however it ends. The file is
 //! never removed, and contains the pid for the error message of a second process. If nothing can be
 //! locked in the folder (read-only, or a network file system without locks), the consumer runs
@@ -46,8 +49,16 @@ pub struct HoldError {
 const TWO_DAEMONS: &str = "Two daemons on one reference would each deliver every message, so this one waits: stop \
      the other one, or give this consumer another `reference`";
 const MOVING: &str = "It moves the position of this consumer, which waits until that is done";
+const COMPLETING: &str =
+    "It completes a move or a rename that was interrupted, and this one waits until that is done";
 const RUNNING: &str = "The position of a consumer that runs is moved by the daemon itself, with `rillway seek`; or \
      pause the consumer, or stop the daemon, and try again";
+
+/// Extension of the file that is locked for a reference.
+const LOCK: &str = "lock";
+
+/// Extension of the file that is locked while a move or a rename is completed.
+const LOCK_TO_COMPLETE: &str = "completing";
 
 /// How a reference is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +91,7 @@ impl Hold {
     /// # Errors
     /// If another process, or another consumer of this one, holds the lock.
     pub fn take(spec: &Spec) -> Result<Hold, HoldError> {
-        Hold::locked(spec, Mode::Alone, TWO_DAEMONS)
+        Hold::locked(spec, LOCK, Mode::Alone, TWO_DAEMONS)
     }
 
     /// Shows that a consumer runs whose sink keeps out a second one by itself.
@@ -88,7 +99,16 @@ impl Hold {
     /// # Errors
     /// If its position is being moved.
     pub fn share(spec: &Spec) -> Result<Hold, HoldError> {
-        Hold::locked(spec, Mode::Shared, MOVING)
+        Hold::locked(spec, LOCK, Mode::Shared, MOVING)
+    }
+
+    /// Keeps out other consumers that share this reference, while this one completes what an interrupted move or
+    /// rename has left.
+    ///
+    /// # Errors
+    /// If another one does that.
+    pub(super) fn to_complete(spec: &Spec) -> Result<Hold, HoldError> {
+        Hold::locked(spec, LOCK_TO_COMPLETE, Mode::Alone, COMPLETING)
     }
 
     /// Locks this reference to move its position.
@@ -96,7 +116,7 @@ impl Hold {
     /// # Errors
     /// If a consumer runs, or nothing can be locked.
     pub fn to_move(spec: &Spec) -> Result<Hold, NotAlone> {
-        let path = state_file::file_of(spec, "lock", "");
+        let path = state_file::file_of(spec, LOCK, "");
         match lock(&path, Mode::Alone) {
             Ok(file) => Ok(Hold { _file: Some(file) }),
             Err(Refused::Held(holder)) => Err(in_use(spec, holder, path, RUNNING).into()),
@@ -106,8 +126,13 @@ impl Hold {
         }
     }
 
-    fn locked(spec: &Spec, mode: Mode, advice: &'static str) -> Result<Hold, HoldError> {
-        let path = state_file::file_of(spec, "lock", "");
+    fn locked(
+        spec: &Spec,
+        extension: &str,
+        mode: Mode,
+        advice: &'static str,
+    ) -> Result<Hold, HoldError> {
+        let path = state_file::file_of(spec, extension, "");
         match lock(&path, mode) {
             Ok(file) => Ok(Hold { _file: Some(file) }),
             Err(Refused::Held(holder)) => Err(in_use(spec, holder, path, advice)),

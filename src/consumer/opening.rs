@@ -83,7 +83,7 @@ async fn open_all(spec: Arc<Spec>, resources: Resources) -> Result<OpenSinks, Ou
     if let Some(slot) = &resources.hold {
         take_hold(&spec, slot, resources.shares_hold).await?;
     }
-    settle(&spec, resources.renaming.as_ref()).await?;
+    settle(&spec, &resources).await?;
     let mut sink = (resources.sink)().await.map_err(outcome_of)?;
     match open_rest(&spec, &resources, &mut *sink).await {
         Ok((letters, position, remembered)) => {
@@ -123,23 +123,34 @@ async fn open_rest(
 
 /// Puts in its place what was decided for the state file, and completes a rename, before the sink is opened
 /// under its name.
-async fn settle(spec: &Arc<Spec>, renaming: Option<&Renaming>) -> Result<(), Outcome> {
-    let Some(renaming) = renaming else { return Ok(()) };
-    let file = StateFile::of(spec);
+///
+/// A second process that shares the reference is kept out meanwhile. Both would read what is to be completed; the
+/// faster one goes on, and the other one would then write over what it has stored.
+async fn settle(spec: &Arc<Spec>, resources: &Resources) -> Result<(), Outcome> {
+    let Some(renaming) = &resources.renaming else { return Ok(()) };
+    let (file, of, is_shared) = (StateFile::of(spec), Arc::clone(spec), resources.shares_hold);
     let settling = move || {
+        let is_unsettled =
+            || file.is_unsettled().map_err(|error| Outcome::Halted(error.to_string()));
+        let alone = match is_shared && is_unsettled()? {
+            true => Some(Hold::to_complete(&of).map_err(|e| Outcome::Locked(e.to_string()))?),
+            false => None,
+        };
         file.settle().map_err(|error| Outcome::Failed(error.to_string()))?;
         let read = file.read_all().map_err(|error| Outcome::Halted(error.to_string()))?;
         match read {
             Some((_, Renamed { renamed_to: Some(to), .. })) => {
                 Err(Outcome::Halted(file.is_renamed(&to).to_string()))
             }
-            Some((memory, Renamed { renamed_from: Some(from), .. })) => Ok(Some((from, memory))),
+            Some((memory, Renamed { renamed_from: Some(from), .. })) => {
+                Ok(Some((from, memory, alone)))
+            }
             _ => Ok(None),
         }
     };
     let settled = tokio::task::spawn_blocking(settling).await;
     let settled = settled.map_err(|error| panicked(&error))?;
-    let Some((from, memory)) = settled? else { return Ok(()) };
+    let Some((from, memory, _alone)) = settled? else { return Ok(()) };
     let completed = positions::complete_rename(spec, renaming, &from, memory).await;
     let told =
         |error| with_prefix(&format!("the rename of reference {from:?} is not complete: "), error);
@@ -261,12 +272,13 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_trait::async_trait;
+    use tokio::sync::{mpsc, watch};
 
     use super::*;
     use crate::consumer::spec::testing;
     use crate::flow::batch::Batch;
     use crate::sink::Durability;
-    use crate::sink::factory::opens;
+    use crate::sink::factory::{opens, renames};
     use crate::types::Guarantee;
 
     /// A sink that counts how often it is closed. `fails`: its position cannot be read.
@@ -300,6 +312,54 @@ mod tests {
             self.closed.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
+    }
+
+    /// Two daemons whose sinks keep each other out share a reference that was renamed. While one has the sink renamed,
+    /// the other one waits: it would write what it has read over what the first one has stored since.
+    #[tokio::test]
+    async fn a_rename_is_completed_by_one_at_a_time() {
+        let state = tempfile::tempdir().unwrap();
+        let spec = Arc::new(testing::spec(state.path()));
+        let position =
+            |offset| Memory::Position(Checkpoint { offset: Offset(offset), chunk: None });
+        let file = StateFile::of(&spec);
+        let from = Renamed { renamed_from: Some("former".into()), ..Renamed::default() };
+        file.write_all(position(5), from).unwrap();
+        let (entered, mut has_entered) = mpsc::channel(8);
+        let (go, going) = watch::channel(false);
+        let renaming = renames(move |_| {
+            let (entered, mut going) = (entered.clone(), going.clone());
+            async move {
+                entered.send(()).await.unwrap();
+                going.wait_for(|go| *go).await.unwrap();
+                Ok(())
+            }
+        });
+        let resources = || Resources {
+            sink: factory(&Arc::default(), false),
+            dead_letters: None,
+            hold: Some(HoldSlot::default()),
+            renaming: Some(Arc::clone(&renaming)),
+            shares_hold: true,
+        };
+        let first = tokio::spawn(open(Arc::clone(&spec), resources()));
+        has_entered.recv().await.unwrap();
+        let second = tokio::spawn(open(Arc::clone(&spec), resources()));
+        let refused = tokio::select! {
+            second = second => match second.unwrap() {
+                Err(Outcome::Locked(why)) => why,
+                _ => panic!("the second one neither waits nor goes on"),
+            },
+            _ = has_entered.recv() => panic!("both complete the rename"),
+        };
+        assert!(refused.contains("completes a move or a rename"), "{refused}");
+        go.send_replace(true);
+        assert_eq!(first.await.unwrap().ok().unwrap().remembered, Some(position(5)));
+        // It goes on, and then the other one tries again.
+        file.write(position(9)).unwrap();
+        let opened = open(Arc::clone(&spec), resources()).await.ok().unwrap();
+        assert_eq!(opened.remembered, Some(position(9)));
+        assert!(has_entered.try_recv().is_err(), "nothing was left to rename");
     }
 
     fn factory(closed: &Arc<AtomicU64>, fails: bool) -> SinkFactory {

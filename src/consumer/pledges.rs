@@ -11,6 +11,14 @@
 //! | the decision | the pledges |
 //! | some state files are replaced | the same |
 //!
+//! Several processes may do this at the same time, each with other references, and others may read meanwhile:
+//! - a state file is replaced before its pledge is removed, and the decision goes after the last pledge. So a pledge
+//!   without a decision either never counted, or its content stands in the state file already;
+//! - whoever reads looks at the pledge first, then at the decision, and at the state file last.
+//!
+//! Of one reference only one process at a time may do it: a second one would put a content back that the first one
+//! has gone on from.
+//!
 //! Knows nothing of what the content means.
 
 use std::fs;
@@ -20,6 +28,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, NEXT};
+
+#[cfg(test)]
+mod interleavings;
+
+#[cfg(test)]
+use interleavings::step;
 
 /// Extension of a pledge, in place of the state file's: of the same length or shorter.
 const EXTENSION: &str = "move";
@@ -73,6 +87,7 @@ impl Pledges {
         let path = pledge_of(state_file);
         self.names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         let next = path.with_extension(format!("{EXTENSION}{NEXT}"));
+        step(&path);
         files::replace(&path, &next, &serde_json::to_vec_pretty(&pledge)?).map(drop)
     }
 
@@ -84,6 +99,7 @@ impl Pledges {
         let path = self.folder.join(&self.decision);
         let next = self.folder.join(format!("{}{NEXT}", self.decision));
         let decision = Decision { pledges: self.names.clone() };
+        step(&path);
         let written = serde_json::to_vec_pretty(&decision)
             .map_err(io::Error::from)
             .and_then(|text| files::replace(&path, &next, &text).map(drop));
@@ -108,12 +124,20 @@ impl Pledges {
 /// If a file cannot be read, or is damaged.
 pub(super) fn decided(state_file: &Path) -> io::Result<Option<Vec<u8>>> {
     let Some(pledge) = read::<Pledge>(&pledge_of(state_file))? else { return Ok(None) };
-    let is_decided = decision_of(state_file, &pledge).try_exists()?;
+    let is_decided = exists(&decision_of(state_file, &pledge))?;
     Ok(is_decided.then(|| pledge.content.get().as_bytes().to_vec()))
 }
 
+/// Whether something is pledged for this state file, decided or not.
+///
+/// # Errors
+/// If that cannot be told.
+pub(super) fn is_pledged(state_file: &Path) -> io::Result<bool> {
+    exists(&pledge_of(state_file))
+}
+
 /// Puts what is decided in the place of the state file, by `replace`, and removes what is not. Called by the one
-/// that holds the reference.
+/// that holds the reference, and by one at a time.
 ///
 /// # Errors
 /// If a file cannot be read, written or removed. Then it can be repeated.
@@ -124,18 +148,21 @@ pub(super) fn settle(
     let path = pledge_of(state_file);
     let Some(pledge) = read::<Pledge>(&path)? else { return Ok(()) };
     let decision = decision_of(state_file, &pledge);
-    if decision.try_exists()? {
+    if exists(&decision)? {
         replace(pledge.content.get().as_bytes())?;
     }
     remove(&path)?;
     // The last one. Two at a time may both find that; one of them is faster.
     let Some(Decision { pledges }) = read(&decision)? else { return Ok(()) };
     let folder = state_file.parent().unwrap_or(Path::new(""));
-    for name in &pledges {
+    let is_open = |name: &String| match read::<Pledge>(&folder.join(name)) {
+        // A later move may have pledged another content since.
+        Ok(other) => other.is_some_and(|other| other.decision == pledge.decision),
         // Where that cannot be told, it counts: without its decision it would not.
-        if folder.join(name).try_exists()? {
-            return Ok(());
-        }
+        Err(_) => true,
+    };
+    if pledges.iter().any(is_open) {
+        return Ok(());
     }
     remove(&decision)
 }
@@ -150,7 +177,17 @@ fn decision_of(state_file: &Path, pledge: &Pledge) -> PathBuf {
     state_file.with_file_name(name)
 }
 
+/// The beginning of a step on this file: a test lets another process go on here.
+#[cfg(not(test))]
+fn step(_: &Path) {}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    step(path);
+    path.try_exists()
+}
+
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    step(path);
     match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
@@ -161,6 +198,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
+    step(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -228,6 +266,18 @@ mod tests {
         files.iter().for_each(|file| settled(file));
         assert_eq!(files.each_ref().map(|file| counts(file)), ["\"other\"", "\"old\""]);
         assert_eq!(left(folder.path()), 2);
+    }
+
+    #[test]
+    fn a_decision_goes_although_a_later_one_is_about_the_same_file() {
+        let (folder, files) = folder();
+        pledged(folder.path(), &files).decide().unwrap();
+        settled(&files[1]);
+        let later = [(files[1].clone(), b"\"later\"".to_vec())];
+        Pledges::write(folder.path(), &later).unwrap().decide().unwrap();
+        files.iter().for_each(|file| settled(file));
+        assert_eq!(files.each_ref().map(|file| counts(file)), ["\"new\"", "\"later\""]);
+        assert_eq!(left(folder.path()), 2, "nothing else is left");
     }
 
     #[test]

@@ -172,8 +172,23 @@ impl StateFile {
         Ok((content.memory, content.renamed))
     }
 
+    /// Whether an interrupted move or rename has left something to complete.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub(super) fn is_unsettled(&self) -> Result<bool, StateError> {
+        if !self.is_kept {
+            return Ok(false);
+        }
+        // In this order: another process may replace the state file, and then remove the pledge.
+        if pledges::is_pledged(&self.path).map_err(|error| self.unread(&error))? {
+            return Ok(true);
+        }
+        Ok(self.read_all()?.is_some_and(|(_, renamed)| renamed.renamed_from.is_some()))
+    }
+
     /// Puts in its place what is pledged and decided, and removes what is not decided. For the one that holds
-    /// the reference.
+    /// the reference, and one at a time.
     ///
     /// # Errors
     /// If that cannot be done.

@@ -92,6 +92,20 @@ pub fn has_any(text: &str) -> bool {
     text.contains(STREAM) || text.contains(PARTITION)
 }
 
+/// Whether two values may be the same once names stand in place of their placeholders. Where it depends on
+/// the names, they may.
+pub fn may_be_same(one: &str, other: &str) -> bool {
+    let fixed = |text: &str| {
+        let ends = [STREAM, PARTITION].into_iter().filter_map(|placeholder| text.find(placeholder));
+        ends.min().unwrap_or(text.len())
+    };
+    if !has_any(one) && !has_any(other) {
+        return one == other;
+    }
+    let both = fixed(one).min(fixed(other));
+    one.as_bytes().get(..both) == other.as_bytes().get(..both)
+}
+
 /// Checks a value as it stands in the configuration; returns what is wrong with it.
 pub fn problem(text: &str) -> Option<String> {
     let rest = text.replace(STREAM, "").replace(PARTITION, "");
@@ -114,6 +128,22 @@ pub fn problem_without_super_stream(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_with_placeholders_may_be_any_that_begins_like_it() {
+        for (one, other, expected) in [
+            ("/d/s", "/d/s", true),
+            ("/d/s", "/d/t", false),
+            ("/d/{stream}", "/d/s-0", true),
+            ("/d/{stream}", "/d/{partition}", true),
+            ("/d/{stream}/x", "/e/s-0/x", false),
+            ("/d/{stream}", "/d", true),
+            ("{stream}.db", "/anywhere", true),
+        ] {
+            assert_eq!(may_be_same(one, other), expected, "{one} {other}");
+            assert_eq!(may_be_same(other, one), expected, "{other} {one}");
+        }
+    }
 
     fn names(stream: &str, super_stream: Option<&str>) -> Names {
         Names { stream: stream.into(), super_stream: super_stream.map(Into::into) }

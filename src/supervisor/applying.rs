@@ -13,7 +13,7 @@ use super::roll::Roll;
 use super::set::{Set, Shared};
 use super::super_stream::{Group, SuperPlan};
 use super::watches::Watch;
-use crate::config::{Config, ConsumerConfig};
+use crate::config::{BrokerConfig, Config, ConsumerConfig};
 use crate::telemetry::Heartbeats;
 use crate::types::{ConsumerKey, ConsumerName};
 
@@ -50,7 +50,8 @@ pub(super) fn apply(
         of_streams.into_iter().map(|consumer| (consumer, plan_of(new, consumer))).collect();
     // From here on they add no partitions, so the keys below are all that there are.
     let ended = roll.end_groups(|group| difference.ends(group.name()));
-    let ending = Ending { difference: &difference, old, groups: &ended };
+    let broker = &new.broker;
+    let ending = Ending { difference: &difference, old, groups: &ended, broker };
     let (touched, afters) = shared.edit_together(|set| {
         let afters: Vec<After> =
             of_super_streams.iter().map(|consumer| ending.before(set, consumer)).collect();
@@ -110,6 +111,8 @@ struct Ending<'a> {
     old: &'a Config,
     /// Those of super streams.
     groups: &'a [Arc<Group>],
+    /// That of the new configuration.
+    broker: &'a BrokerConfig,
 }
 
 impl Ending<'_> {
@@ -119,16 +122,14 @@ impl Ending<'_> {
 
     /// The tasks that have to end before this consumer starts.
     fn before(&self, set: &Set, consumer: &ConsumerConfig) -> After {
-        let is_in_the_way = |name: &&ConsumerName| {
-            named(self.old, name).is_some_and(|before| exclude_each_other(before, consumer))
-        };
+        let excludes = |before: &ConsumerConfig| exclude_each_other(before, consumer, self.broker);
+        let is_in_the_way = |name: &&ConsumerName| named(self.old, name).is_some_and(excludes);
         let in_the_way: Vec<_> = self.names().filter(is_in_the_way).collect();
         let keys = in_the_way.iter().flat_map(|name| set.streams_of(name.as_str())).collect();
         // Partitions that were not known yet would have waited, too.
         let groups = self.groups.iter().filter(|group| in_the_way.contains(&group.name()));
         let after = groups.fold(set.after(keys), |after, group| after.and(group.awaits()));
-        // What an earlier reload has ended, and still drains: its configuration is gone, so it is not known what
-        // it has.
-        after.and(&set.after_leaving())
+        // What an earlier reload has ended, and still drains.
+        after.and(&set.after_leaving(|plan| excludes(&plan.config)))
     }
 }

@@ -24,6 +24,8 @@ use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 pub struct Plan {
     /// The consumer's task.
     pub spec: Arc<Spec>,
+    /// What it was made from: the whole consumer, also for a partition.
+    pub config: Arc<ConsumerConfig>,
     /// Opens its sink.
     pub sink: SinkFactory,
     /// Opens the sink of its dead letters; `None` if the policy needs none.
@@ -153,7 +155,7 @@ pub(super) fn connection_name(consumer: &ConsumerConfig) -> String {
 
 /// The plan that the configuration gives for a consumer of one stream.
 pub fn plan_of(config: &Config, consumer: &ConsumerConfig) -> Plan {
-    make(config, &consumer.of_stream(None), None)
+    make(config, &consumer.of_stream(None), consumer, None)
 }
 
 /// The plan for one partition of the consumer's super stream. A partition that appeared `late`, after the
@@ -170,7 +172,7 @@ pub(super) fn plan_of_partition(
     if late && !matches!(one.start, config::Start::Timestamp(_)) {
         one.start = config::Start::First;
     }
-    make(config, &one, Some(Whole { name: &consumer.stream, pool }))
+    make(config, &one, consumer, Some(Whole { name: &consumer.stream, pool }))
 }
 
 /// Connection options of a consumer of a super stream, with the connections of its partitions.
@@ -229,7 +231,12 @@ pub(super) fn source(
     }
 }
 
-fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) -> Plan {
+fn make(
+    config: &Config,
+    consumer: &ConsumerConfig,
+    configured: &ConsumerConfig,
+    whole: Option<Whole<'_>>,
+) -> Plan {
     let spec = spec_of(config, consumer, whole);
     let (mut sink, mut look) = sinks::factory(&consumer.sink, &spec);
     if !consumer.show_values {
@@ -256,6 +263,7 @@ fn make(config: &Config, consumer: &ConsumerConfig, whole: Option<Whole<'_>>) ->
         look_at_sink,
         read_again: consumer.sink.read_again(),
         spec: Arc::new(spec),
+        config: Arc::new(configured.clone()),
         super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),

@@ -166,10 +166,15 @@ impl Set {
         self.desired.after(keys)
     }
 
-    /// The end of all tasks that end already: what an earlier reload has removed or replaced.
-    pub(super) fn after_leaving(&self) -> After {
+    /// The end of those tasks that end already, for which `is_in_the_way` is true of the plan that they run by: what
+    /// an earlier reload has removed or replaced.
+    pub(super) fn after_leaving(&self, is_in_the_way: impl Fn(&Plan) -> bool) -> After {
         let leaving = self.actual.leaving(&self.desired);
-        leaving.fold(After::default(), |after, (key, newest)| {
+        // A plan is adopted when the task of the one before has ended: the member's is the one that runs.
+        let in_the_way = leaving.filter(|(key, _)| {
+            self.members.get(*key).is_none_or(|kept| is_in_the_way(&kept.member.plan))
+        });
+        in_the_way.fold(After::default(), |after, (key, newest)| {
             after.and(&After::task(key.clone(), newest))
         })
     }

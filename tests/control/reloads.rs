@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::pace::Watch;
 use super::{LONG, SMALL, broker_lines, command, filer, post};
+use crate::common::broker::blocking;
 use crate::common::daemon::{Daemon, Home};
 use crate::common::load::{Load, Pace, assert_exact, body};
 use crate::common::postgres::Postgres;
@@ -260,6 +261,61 @@ async fn waited_for() -> Result<(), Unavailable> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_owner_that_is_stuck_is_waited_for() {
     or_skip!(waited_for().await);
+}
+
+/// What an earlier reload has ended is stuck: a consumer that takes over from it waits, and one that has nothing in
+/// common with it does not.
+async fn beside() -> Result<(), Unavailable> {
+    let broker = Broker::shared(Version::V4_3).await?;
+    let stream = streams::create(broker, "beside").await;
+    streams::publish(broker, &stream, (0..20_000).map(body)).await;
+    let printer = |name: &str, sink: &str| {
+        format!(
+            "[[consumer]]\nname = \"{name}\"\nstream = \"{stream}\"\nreference = \"one\"\n{SMALL}\n\
+             sink = {{ type = \"{sink}\" }}\n"
+        )
+    };
+    let other = |memory: &str| filer("other", &stream, "other", &format!("memory = \"{memory}\""));
+    // Longer than anything is waited for here.
+    let grace = "shutdown_grace = \"10m\"";
+    let home = Home::new(&broker.uri(), &[other("8MiB"), printer("former", "stdout")].concat());
+    home.set(grace);
+    let (mut daemon, mut pipe) = home.start_piped();
+    let is_stuck = |c: &Value| c["durable_offset"].is_u64() && c["lag_messages"].as_u64() > Some(0);
+    daemon.until("former", "it has printed something", LONG, is_stuck).await;
+    daemon.until_durable("other", 19_999).await;
+    for consumers in [other("8MiB"), [other("9MiB"), printer("later", "null")].concat()] {
+        home.configure(&broker_lines(&broker.uri()), &consumers);
+        home.set(grace);
+        let (status, answer) = post(&daemon, "reload?wait=0s").await;
+        assert_eq!((status, &answer["finished"]), (202, &json!(false)), "{answer}");
+        daemon.until("former", "it drains", LONG, |c| c["state"] == "draining").await;
+    }
+    // The one that has changed goes on, beside the one that is stuck.
+    streams::publish(broker, &stream, (20_000..20_100).map(body)).await;
+    daemon.until_durable("other", 20_099).await;
+    let later = daemon.consumer("later").await.unwrap();
+    let reason = later["reason"].as_str().unwrap();
+    assert!(later["state"] == "starting" && reason.contains("waiting for the end"), "{later}");
+    assert_eq!(daemon.consumer("former").await.unwrap()["state"], "draining");
+
+    let reading = blocking(move || std::io::copy(&mut pipe, &mut std::io::sink()).unwrap());
+    let reading = tokio::spawn(reading);
+    daemon.until_durable("later", 20_099).await;
+    for name in ["other", "later"] {
+        assert_eq!(daemon.consumer(name).await.unwrap()["restarts"], 0, "{}", home.log_tail());
+    }
+    assert_eq!(daemon.consumer("former").await, None);
+    assert!(!home.log().contains("is in use by"), "{}", home.log_tail());
+    daemon.terminate().await;
+    reading.await.unwrap();
+    assert_exact("other", &home.lines("other", &stream), 20_100);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_takes_over_from_a_stuck_one_waits() {
+    or_skip!(beside().await);
 }
 
 /// What changes for all consumers, what changes for none, and what is shown of it.
