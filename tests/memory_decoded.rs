@@ -22,6 +22,12 @@ fn nulls() -> Vec<u8> {
     [&map[..], &[0x00, 0x53, 0x75, 0xa0, 1, b'x']].concat()
 }
 
+/// A message with this body.
+fn data(body: &str) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    [&[0x00, 0x53, 0x75, 0xb0][..], &length, body.as_bytes()].concat()
+}
+
 /// Not AMQP.
 fn bad() -> Vec<u8> {
     vec![0xff; 24]
@@ -29,8 +35,7 @@ fn bad() -> Vec<u8> {
 
 /// Text that is six times as long as JSON.
 fn escaped() -> Vec<u8> {
-    let body = vec![1u8; 900_000];
-    [&[0x00, 0x53, 0x75, 0xb0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
+    data(&"\u{1}".repeat(900_000))
 }
 
 /// Every sink, by the TOML of its table.
@@ -71,13 +76,12 @@ enum Entries {
     Zstd(usize),
 }
 
-/// Carries the stream's messages into each sink, and compares the peak with the bound.
-async fn bounded(
+/// A stream with these messages.
+async fn published(
     label: &str,
-    (messages, entries): (&[Vec<u8>], Entries),
-    batch: &str,
-    keys: &str,
-) -> Result<(), Unavailable> {
+    messages: &[Vec<u8>],
+    entries: Entries,
+) -> Result<(&'static Broker, String), Unavailable> {
     let broker = Broker::shared(Version::V4_3).await?;
     let stream = streams::create(broker, label).await;
     let rstream = Rstream::at(broker).await?;
@@ -92,35 +96,58 @@ async fn bounded(
             }
         }
     }
+    Ok((broker, stream))
+}
+
+/// Runs a consumer until this offset is durable, and returns the daemon's peak and its bound.
+async fn carried(
+    (broker, stream): (&Broker, &str),
+    (label, name): (&str, &str),
+    consumer: &str,
+    last: u64,
+) -> (u64, u64) {
+    let home = Home::new(
+        &broker.uri(),
+        &format!(
+            "[[consumer]]\nname = \"c\"\nreference = \"{name}\"\nstream = \"{stream}\"\n\
+             start = \"first\"\nmemory = \"4MiB\"\n{consumer}"
+        ),
+    );
+    let bound = home.memory_bound_bytes() + PROCESS_BYTES;
+    let daemon = home.start();
+    eventually("everything is durable", LONG, || async {
+        let consumer = daemon.consumer("c").await?;
+        let state = consumer["state"].as_str().unwrap_or_default();
+        assert_ne!(state, "halted", "{name}: {consumer}");
+        (consumer["durable_offset"].as_u64() == Some(last)).then_some(())
+    })
+    .await;
+    let most = daemon.most_memory_bytes();
+    eprintln!("{label} into {name}: {} MiB at the most, of {} MiB", most / MIB, bound / MIB);
+    daemon.signal("TERM");
+    let status = daemon.ended(Duration::from_secs(60)).await;
+    assert_eq!(status.code(), Some(0), "{name}: {}", home.log_tail());
+    (most, bound)
+}
+
+/// Carries the stream's messages into each sink, and compares the peak with the bound.
+async fn bounded(
+    label: &str,
+    (messages, entries): (&[Vec<u8>], Entries),
+    batch: &str,
+    keys: &str,
+) -> Result<(), Unavailable> {
+    let (broker, stream) = published(label, messages, entries).await?;
     let web = Web::start(|_| Reply::status(204)).await;
     let mut beyond = Vec::new();
     for (name, sink) in sinks(&web, broker, label).await {
-        let home = Home::new(
-            &broker.uri(),
-            &format!(
-                "[[consumer]]\nname = \"c\"\nreference = \"{name}\"\nstream = \"{stream}\"\n\
-                 start = \"first\"\nmemory = \"4MiB\"\n\
-                 batch = {{ max_bytes = \"4MiB\"{batch} }}\n{keys}\n[consumer.sink]\n{sink}\n"
-            ),
-        );
-        let bound = home.memory_bound_bytes() + PROCESS_BYTES;
-        let daemon = home.start();
+        let consumer =
+            format!("batch = {{ max_bytes = \"4MiB\"{batch} }}\n{keys}\n[consumer.sink]\n{sink}\n");
         let last = messages.len() as u64 - 1;
-        eventually("everything is durable", LONG, || async {
-            let consumer = daemon.consumer("c").await?;
-            let state = consumer["state"].as_str().unwrap_or_default();
-            assert_ne!(state, "halted", "{name}: {consumer}");
-            (consumer["durable_offset"].as_u64() == Some(last)).then_some(())
-        })
-        .await;
-        let most = daemon.most_memory_bytes();
-        eprintln!("{label} into {name}: {} MiB at the most, of {} MiB", most / MIB, bound / MIB);
+        let (most, bound) = carried((broker, &stream), (label, name), &consumer, last).await;
         if most > bound {
             beyond.push(format!("{name}: {} MiB, of {} MiB", most / MIB, bound / MIB));
         }
-        daemon.signal("TERM");
-        let status = daemon.ended(Duration::from_secs(60)).await;
-        assert_eq!(status.code(), Some(0), "{name}: {}", home.log_tail());
     }
     assert!(beyond.is_empty(), "{label}: {beyond:#?}");
     Ok(())
@@ -169,4 +196,34 @@ async fn compressed_entries_of_messages_that_are_large_when_decoded() {
 async fn compressed_entries_of_bad_messages() {
     let (messages, keys) = (vec![bad(); 50_000], "on_bad_message = \"skip\"");
     or_skip!(bounded("zipped-bad", (&messages, Entries::Zstd(5_000)), "", keys).await);
+}
+
+/// Of each batch, an archive's dictionaries keep one short value, and nothing else of their columns. Each batch fills a
+/// page of the body, which has no dictionary, so that what waits for a page does not end the object.
+async fn new_values_among_long_ones() -> Result<(), Unavailable> {
+    const BATCHES: usize = 45;
+    const BATCH: usize = 100;
+    let long = "x".repeat(12_000);
+    let messages: Vec<Vec<u8>> = (0..BATCHES * BATCH)
+        .map(|nth| match nth % BATCH {
+            0 => data(&format!("{{\"value\":\"{nth}\"}}")),
+            _ => data(&format!("{{\"value\":\"{long}\"}}")),
+        })
+        .collect();
+    let (broker, stream) = published("dictionary", &messages, Entries::Zstd(BATCH)).await?;
+    let consumer = format!(
+        "batch = {{ max_bytes = \"4MiB\", max_messages = {BATCH} }}\n[consumer.sink]\ntype = \"object\"\nurl = \"archive\"\n\
+         rotate_bytes = \"4MiB\"\nrotate_records = {}\n\
+         columns = {{ a = \"/value\", b = \"/value\", body = \"body\" }}\n",
+        messages.len()
+    );
+    let last = messages.len() as u64 - 1;
+    let (most, bound) = carried((broker, &stream), ("dictionary", "object"), &consumer, last).await;
+    assert!(most <= bound, "{} MiB, of {} MiB", most / MIB, bound / MIB);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_archive_keeps_short_values_of_large_batches() {
+    or_skip!(new_values_among_long_ones().await);
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use super::merge::{Expected, Join, Letters, Need, Tally, without_record};
+use super::join::{Expected, Join, Letters, Need, Tally, without_record};
 use super::queues::{Pairs, Queues};
 use crate::sink::audit::{Entry, Found, Pair};
 use crate::types::Offset;

@@ -4,8 +4,8 @@
 //! is right if a later one has changed its key; a row is wrong if a later message has. So the last change of
 //! each key is kept until the end.
 
+use super::join::{Expected, Join, LEFT_OUT, Letters, Need, Tally, not_written, without_record};
 use super::keys::{Change, KEYS_MAX, Kind, LastChanges};
-use super::merge::{Expected, Join, LEFT_OUT, Letters, Need, Tally, not_written, without_record};
 use super::queues::{Pairs, Queues};
 use crate::sink::audit::{Entry, Found, Keys, Pair, Span};
 use crate::types::Offset;

@@ -12,6 +12,7 @@
 //! - memory is bounded: both sides come in pages, and what differs is kept as ranges.
 
 mod align;
+mod join;
 mod keys;
 mod latest;
 mod merge;
@@ -29,9 +30,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::align::{Align, Skips};
+use self::join::{Expected, Join, Need};
+pub use self::join::{Letters, Tally};
 use self::latest::Latest;
-use self::merge::{Expected, Join, Merge, Need};
-pub use self::merge::{Letters, Tally};
+use self::merge::Merge;
 use self::range::{RangeReader, Read};
 use self::ranges::Ranges;
 use self::span::Found;

@@ -3,8 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::merge::{Expected, Need, PAIR_BYTES_MAX, PAIRS_MAX, Tally};
+use super::join::{Expected, Need, Tally};
 use crate::sink::audit::{Entry, Found, Pair};
+
+/// Pairs, and bytes of them, that are judged at once.
+const PAIRS_MAX: usize = 500;
+const PAIR_BYTES_MAX: usize = 4 << 20;
 
 /// Pairs that are to be judged.
 #[derive(Debug, Default)]

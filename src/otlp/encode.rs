@@ -77,11 +77,13 @@ pub(super) struct NoCollector;
 /// An answer in the form of OTLP for JSON, which some collectors write whatever they were asked in. Numbers of 64
 /// bits are texts there.
 fn in_json(answer: &[u8]) -> Option<ExportTracePartialSuccess> {
-    let mut answer: Map<String, Value> = serde_json::from_slice(answer).ok()?;
-    let partial = answer.remove("partialSuccess").unwrap_or_default();
-    if !answer.is_empty() {
-        return None;
-    }
+    let answer: Map<String, Value> = serde_json::from_slice(answer).ok()?;
+    let partial = match answer.get("partialSuccess") {
+        // Keys beside it are those of a later version.
+        Some(partial) if partial.is_object() || partial.is_null() => partial,
+        None if answer.is_empty() => &Value::Null,
+        _ => return None,
+    };
     let rejected = &partial["rejectedSpans"];
     let rejected = rejected.as_i64().or_else(|| rejected.as_str()?.parse().ok());
     let error_message = partial["errorMessage"].as_str().unwrap_or_default().to_owned();

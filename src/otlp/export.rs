@@ -101,8 +101,7 @@ impl Exporter {
             // Until it has ended, it may count some of them.
             drop(task.await);
         }
-        let spans = self.pending.left();
-        self.pending.are(SpanResult::Failed, spans);
+        let spans = self.pending.give_up();
         if !in_time {
             tracing::warn!(
                 collector = self.url,

@@ -20,15 +20,19 @@ impl Pending {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the result of this many.
+    /// Counts the result of this many, except those that were given up meanwhile: each span has one result.
     pub(super) fn are(&self, result: SpanResult, spans: u64) {
-        exported::count(result, spans);
-        self.0.fetch_sub(spans, Ordering::Relaxed);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let without = |pending: u64| Some(pending.saturating_sub(spans));
+        let (Ok(pending) | Err(pending)) = self.0.fetch_update(set, fetch, without);
+        exported::count(result, spans.min(pending));
     }
 
-    /// The ones that are left.
-    pub(super) fn left(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Counts all that are left as failed, and returns how many.
+    pub(super) fn give_up(&self) -> u64 {
+        let spans = self.0.swap(0, Ordering::Relaxed);
+        exported::count(SpanResult::Failed, spans);
+        spans
     }
 }
 
@@ -68,5 +72,33 @@ impl SpanProcessor for Queue {
 
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::prometheus;
+
+    /// A span that ends while the export ends is counted by only one of the two.
+    #[test]
+    fn each_span_has_one_result() {
+        let recorder = prometheus::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            let pending = Pending::default();
+            (0..3).for_each(|_| pending.add());
+            pending.are(SpanResult::Sent, 1);
+            assert_eq!(pending.give_up(), 2);
+            // It was queued before, and is refused only now.
+            pending.are(SpanResult::NoRoom, 1);
+            assert_eq!(pending.give_up(), 0);
+            pending.add();
+            pending.are(SpanResult::NoRoom, 1);
+        });
+        let page = recorder.handle().render();
+        for (result, spans) in [("sent", 1), ("failed", 2), ("no_room", 1)] {
+            let line = format!("rillway_trace_spans_total{{result=\"{result}\"}} {spans}\n");
+            assert!(page.contains(&line), "{line}{page}");
+        }
     }
 }

@@ -209,7 +209,16 @@ async fn only_an_answer_of_a_collector_says_that_spans_have_arrived() {
     assert_eq!(answered(200, &refused(2, &said)).await, is(Some((2, &shown))));
     let json = b"{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"old\"}}";
     assert_eq!(answered(200, json).await, is(Some((3, "old"))));
-    for page in ["<html>Log in, hunter2</html>", "OK", "{\"error\":\"unknown path\"}", "[]"] {
+    // Keys of a later version of the protocol are ignored.
+    let more = b"{\"trace\":\"x\",\"partialSuccess\":{\"rejectedSpans\":3,\"errorMessage\":\"old\",\"x\":1}}";
+    assert_eq!(answered(200, more).await, is(Some((3, "old"))));
+    for page in [
+        "<html>Log in, hunter2</html>",
+        "OK",
+        "{\"error\":\"unknown path\"}",
+        "[]",
+        "{\"partialSuccess\":1}",
+    ] {
         let send::Sent::Never { what } = answered(200, page.as_bytes()).await else {
             panic!("{page}");
         };

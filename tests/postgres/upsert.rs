@@ -202,14 +202,30 @@ async fn no_other_column_that_is_written_may_be_unique() {
              id integer PRIMARY KEY, serial serial)"
         );
         postgres.run(&table).await;
-        postgres.run(&format!("CREATE UNIQUE INDEX other ON {schema}.events {columns}")).await;
+        let index = format!("CREATE UNIQUE INDEX other ON {schema}.events {columns}");
+        postgres.run(&index).await;
         let options = keyed(postgres, &schema);
+        let other = "the index other keeps other columns";
         if !fits {
             let why = transient(open(options.clone()).await.map(drop));
-            assert!(why.contains("the index other keeps other columns"), "{columns}: {why}");
+            assert!(why.contains(other), "{columns}: {why}");
             postgres.run(&format!("DROP INDEX {schema}.other")).await;
         }
-        open(options).await.unwrap();
+        let mut sink = open(options).await.unwrap();
+        let first = bodies(0, &[r#"{"id":7,"v":"a"}"#, r#"{"id":8,"v":"b"}"#]);
+        write(&mut sink, first).await.unwrap();
+        // Once it is added while rows are written, nothing is written, and no message is at fault.
+        let swapped = bodies(2, &[r#"{"id":7,"v":"b"}"#, r#"{"id":8,"v":"a"}"#]);
+        if !fits {
+            postgres.run(&index).await;
+            for _ in 0..2 {
+                let why = transient(write(&mut sink, swapped.clone()).await);
+                assert!(why.contains(other), "{columns}: {why}");
+            }
+            postgres.run(&format!("DROP INDEX {schema}.other")).await;
+        }
+        write(&mut sink, swapped).await.unwrap();
+        assert_eq!(rows(postgres, &schema).await, "7:b@2 8:a@3", "{columns}");
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::audit::ranges::Ranges;
 
 fn entry(offset: u64, content: &str) -> Entry {
     Entry { offset: Offset(offset), content: content.to_owned().into() }

@@ -69,6 +69,7 @@ mod committer;
 mod connect;
 mod declaration;
 mod filling;
+mod kept;
 mod layout;
 mod lines_file;
 mod local;

@@ -16,6 +16,7 @@ use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescriptor;
 
+use super::kept::Kept;
 use super::layout::ParquetLayout;
 use super::rows::{Cells, Rows};
 use crate::sync::lock;
@@ -32,17 +33,23 @@ pub(super) struct ParquetFile {
     group: Option<Group>,
     /// Bytes of the finished groups.
     finished_bytes: usize,
-    /// Values of a column that is the same in all rows, and references into a buffer.
+    /// The values that a column's writer is given next.
     values: Vec<ByteArray>,
 }
 
 struct Group {
-    columns: Vec<(ColumnWriter<'static>, Pages)>,
+    columns: Vec<OpenColumn>,
     rows: usize,
     raw_bytes: u64,
     /// Bytes at the last written page, and bytes added since.
     paged_bytes: usize,
     pending_bytes: u64,
+}
+
+struct OpenColumn {
+    writer: ColumnWriter<'static>,
+    pages: Pages,
+    kept: Kept,
 }
 
 impl ParquetFile {
@@ -61,13 +68,13 @@ impl ParquetFile {
     pub(super) fn append(&mut self, rows: &mut Rows) -> Result<()> {
         let (schema, properties) = (&self.schema, &self.properties);
         let group = self.group.get_or_insert_with(|| Group::new(schema, properties));
-        for ((writer, _), cells) in group.columns.iter_mut().zip(&mut rows.cells) {
-            write(writer, cells, rows.count, &mut self.values)?;
+        for (column, cells) in group.columns.iter_mut().zip(&mut rows.cells) {
+            column.write(cells, rows.count, &mut self.values)?;
         }
         group.rows += rows.count;
         group.raw_bytes += rows.bytes;
         group.pending_bytes += rows.bytes;
-        let paged_bytes = group.columns.iter().map(|(_, pages)| pages.bytes()).sum();
+        let paged_bytes = group.columns.iter().map(|column| column.pages.bytes()).sum();
         if paged_bytes != group.paged_bytes {
             group.paged_bytes = paged_bytes;
             group.pending_bytes = 0;
@@ -96,7 +103,7 @@ impl ParquetFile {
     fn end_group(&mut self) -> Result<()> {
         let Some(group) = self.group.take() else { return Ok(()) };
         let mut to = self.file.next_row_group()?;
-        for (writer, pages) in group.columns {
+        for OpenColumn { writer, pages, .. } in group.columns {
             let closed = writer.close()?;
             to.append_column(&pages.into_bytes()?, closed)?;
         }
@@ -112,57 +119,83 @@ impl Group {
             let pages = Pages::default();
             let writer =
                 get_column_writer(column.clone(), properties.clone(), Box::new(pages.clone()));
-            (writer, pages)
+            let kept = Kept::new(column.path(), properties);
+            OpenColumn { writer, pages, kept }
         });
         let columns = columns.collect();
         Group { columns, rows: 0, raw_bytes: 0, paged_bytes: 0, pending_bytes: 0 }
     }
 }
 
-fn write(
-    writer: &mut ColumnWriter<'_>,
-    cells: &mut Cells,
-    count: usize,
-    scratch: &mut Vec<ByteArray>,
-) -> Result<()> {
-    fn some(levels: &[i16]) -> Option<&[i16]> {
-        (!levels.is_empty()).then_some(levels)
+impl OpenColumn {
+    fn write(
+        &mut self,
+        cells: &mut Cells,
+        count: usize,
+        scratch: &mut Vec<ByteArray>,
+    ) -> Result<()> {
+        fn some(levels: &[i16]) -> Option<&[i16]> {
+            (!levels.is_empty()).then_some(levels)
+        }
+        /// The levels of the first values, of which there is at least one.
+        fn of(values: usize, levels: &[i16]) -> &[i16] {
+            let ones = levels.iter().enumerate().filter(|(_, level)| **level == 1);
+            let last = ones.map(|(at, _)| at).nth(values - 1);
+            last.map_or(levels, |last| &levels[..=last])
+        }
+        scratch.clear();
+        match (&mut self.writer, cells) {
+            (ColumnWriter::ByteArrayColumnWriter(writer), Cells::Same(value)) => {
+                scratch.resize(count, value.clone());
+                writer.write_batch(scratch, None, None)?;
+            }
+            (
+                ColumnWriter::ByteArrayColumnWriter(writer),
+                Cells::Bytes { buffer, ends, levels },
+            ) if !self.kept.is_needed() => {
+                let all = buffer.split().freeze();
+                let mut start = 0;
+                scratch.extend(ends.iter().map(|end| {
+                    let value = all.slice(start..*end);
+                    start = *end;
+                    ByteArray::from(value)
+                }));
+                writer.write_batch(scratch, some(levels), None)?;
+            }
+            (
+                ColumnWriter::ByteArrayColumnWriter(writer),
+                Cells::Bytes { buffer, ends, levels },
+            ) => {
+                let (mut start, mut ends, mut levels) = (0, ends.as_slice(), levels.as_slice());
+                loop {
+                    let (now, later) = ends.split_at(Kept::at_once(start, ends));
+                    let levels_now = if later.is_empty() { levels } else { of(now.len(), levels) };
+                    self.kept.append(buffer, start, now, scratch);
+                    writer.write_batch(scratch, some(levels_now), None)?;
+                    scratch.clear();
+                    self.kept.written(self.pages.bytes() > 0);
+                    let Some(end) = now.last().filter(|_| !later.is_empty()) else { break };
+                    (start, ends, levels) = (*end, later, &levels[levels_now.len()..]);
+                }
+            }
+            (ColumnWriter::Int64ColumnWriter(writer), Cells::Integers { values, levels }) => {
+                writer.write_batch(values, some(levels), None)?;
+            }
+            (ColumnWriter::DoubleColumnWriter(writer), Cells::Floats { values, levels }) => {
+                writer.write_batch(values, some(levels), None)?;
+            }
+            (ColumnWriter::BoolColumnWriter(writer), Cells::Booleans { values, levels }) => {
+                writer.write_batch(values, some(levels), None)?;
+            }
+            _ => {
+                return Err(ParquetError::General(
+                    "a column received values of another type".to_owned(),
+                ));
+            }
+        }
+        scratch.clear();
+        Ok(())
     }
-    match (writer, cells) {
-        (ColumnWriter::ByteArrayColumnWriter(writer), Cells::Same(value)) => {
-            scratch.clear();
-            scratch.resize(count, value.clone());
-            writer.write_batch(scratch, None, None)?;
-            scratch.clear();
-        }
-        (ColumnWriter::ByteArrayColumnWriter(writer), Cells::Bytes { buffer, ends, levels }) => {
-            let all = buffer.split().freeze();
-            let mut start = 0;
-            scratch.clear();
-            scratch.extend(ends.iter().map(|end| {
-                let value = all.slice(start..*end);
-                start = *end;
-                ByteArray::from(value)
-            }));
-            writer.write_batch(scratch, some(levels), None)?;
-            scratch.clear();
-        }
-        (ColumnWriter::Int64ColumnWriter(writer), Cells::Integers { values, levels }) => {
-            writer.write_batch(values, some(levels), None)?;
-        }
-        (ColumnWriter::DoubleColumnWriter(writer), Cells::Floats { values, levels }) => {
-            writer.write_batch(values, some(levels), None)?;
-        }
-        (ColumnWriter::BoolColumnWriter(writer), Cells::Booleans { values, levels }) => {
-            writer.write_batch(values, some(levels), None)?;
-        }
-        _ => {
-            return Err(ParquetError::General(
-                "a column received values of another type".to_owned(),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The pages of one column, in memory.

@@ -65,11 +65,19 @@ impl Place {
         if prefix.len() + rest <= KEY_BYTES_MAX {
             return Ok(());
         }
-        let most = KEY_BYTES_MAX.saturating_sub(rest);
+        let way_out = match KEY_BYTES_MAX.saturating_sub(rest) {
+            0 => format!(
+                "No prefix is short enough: use fewer parts in `partition_by`, or begin a new archive in another `url`, \
+                 where the stream's folder has a name of at most {FILE_NAME_BYTES_MAX} bytes (here {})",
+                table.len()
+            ),
+            most => format!(
+                "Use a prefix of at most {most} bytes in `url`, or fewer parts in `partition_by`"
+            ),
+        };
         Err(SinkError::Fatal(format!(
             "the prefix of {url} is {} bytes long, with everything filled in. With folders by {} and the stream's \
-             name, keys may have {} bytes, and stores take keys of {KEY_BYTES_MAX}. Use a prefix of at most {most} \
-             bytes in `url`, or fewer parts in `partition_by`.",
+             name, keys may have {} bytes, and stores take keys of {KEY_BYTES_MAX}. {way_out}.",
             prefix.len(),
             partition_by.names().join(", "),
             prefix.len() + rest
@@ -96,4 +104,35 @@ pub(super) const WITHOUT_STORES: &str = "this rillway was built without object s
 #[cfg(not(feature = "object-stores"))]
 fn connect(_: &Url, _: &[(String, Secret)], _: Duration) -> Result<Arc<dyn Store>, String> {
     Err(WITHOUT_STORES.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name of an archive's folder that an older version made may be longer than a file's name.
+    #[test]
+    fn where_no_prefix_is_short_enough_another_way_out_is_named() {
+        let parts = serde_json::from_str::<Vec<_>>(r#"["/region", "date"]"#).unwrap();
+        let partition_by = Partitioning::new(&parts, &mut Vec::new(), 1);
+        let told = |table_bytes: usize| {
+            let url = Url::parse("s3://bucket/prefix").unwrap();
+            let place = Place::Store { url, options: Vec::new(), operation_max: Duration::MAX };
+            place.check_keys(&"t".repeat(table_bytes), &partition_by).map_err(|e| e.to_string())
+        };
+        // With the two parts and the rest of a key: 1024 bytes.
+        let all = KEY_BYTES_MAX - partition_by.folder_bytes_max() - KEY_REST_BYTES;
+        assert_eq!(told(all - "prefix".len()), Ok(()));
+        let short = told(all - 1).unwrap_err();
+        assert!(
+            short.contains("Use a prefix of at most 1 bytes in `url`, or fewer parts"),
+            "{short}"
+        );
+        for table_bytes in [all, 900] {
+            let none = told(table_bytes).unwrap_err();
+            assert!(!none.contains("at most 0 bytes"), "{none}");
+            let way_out = "No prefix is short enough: use fewer parts in `partition_by`, or begin a new archive";
+            assert!(none.contains(way_out), "{none}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Values by column, in the form that Parquet's column writers need.
 //!
-//! Texts and bytes of a column are in one buffer, which is reused for the next batch if nothing
-//! else refers to it; a value is a reference into it. A null has no value, only a level.
+//! Texts and bytes of a column are in one buffer, which is reused for the next batch. A null has no
+//! value, only a level.
 
 use bytes::BytesMut;
 use parquet::data_type::ByteArray;

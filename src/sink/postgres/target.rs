@@ -12,7 +12,8 @@
 //!
 //! Where rows are replaced by their key, the COPY goes into a table of changes of this session, which has the
 //! types that were looked up (`merge.rs`). The merge takes the same lock on the table, and converts values
-//! by their types, so that no value is stored as another one in any case.
+//! by their types, so that no value is stored as another one in any case. There the definition also has the unique
+//! indexes: one that is added is no fault of the messages that it refuses, and the table is refused with its name.
 //!
 //! The definition is read before the types: so a change in between shows as a difference, too.
 
@@ -27,9 +28,11 @@ use crate::sink::SinkError;
 use crate::types::upsert::Missing;
 
 /// The table of this name as it is now: its identity (with the schema's row, because another schema may
-/// get this name), the kind of relation, and all of its columns. The rules tell whether an INSERT does
-/// what a COPY does. NULL if there is no such table.
+/// get this name), the kind of relation, all of its columns, and, if that is wanted, all indexes that keep
+/// values apart. The rules tell whether an INSERT does what a COPY does. NULL if there is no such table.
 const DEFINITION: &str = "SELECT concat_ws(' ', c.oid, c.relkind, c.relhasrules, n.oid, n.xmin, (\
+       SELECT string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid) FROM pg_index i \
+       WHERE $2::bool AND i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion)), (\
        SELECT string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, \
          a.attnotnull, a.atthasdef, a.attidentity, a.attgenerated), ', ' ORDER BY a.attnum) \
        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)) \
@@ -40,20 +43,22 @@ const DEFINITION: &str = "SELECT concat_ws(' ', c.oid, c.relkind, c.relhasrules,
 #[derive(Debug)]
 pub(super) struct Definition {
     table: String,
+    /// Whether the indexes count.
+    is_keyed: bool,
     statement: Statement,
     known: Option<String>,
 }
 
 impl Definition {
-    async fn of(client: &Client, names: &Names) -> Result<Definition, Error> {
-        let statement = client.prepare(DEFINITION).await?;
-        let mut definition = Definition { table: names.table.clone(), statement, known: None };
+    async fn of(client: &Client, names: &Names, is_keyed: bool) -> Result<Definition, Error> {
+        let (table, statement) = (names.table.clone(), client.prepare(DEFINITION).await?);
+        let mut definition = Definition { table, is_keyed, statement, known: None };
         definition.known = definition.now(client).await?;
         Ok(definition)
     }
 
     async fn now(&self, client: &Client) -> Result<Option<String>, Error> {
-        let row = client.query_opt(&self.statement, &[&self.table]).await?;
+        let row = client.query_opt(&self.statement, &[&self.table, &self.is_keyed]).await?;
         row.map_or(Ok(None), |row| row.try_get(0))
     }
 
@@ -97,7 +102,8 @@ impl Target {
         }
         let failed =
             |error| transient(&format!("look at the table {}", names.table), place, &error);
-        let definition = Definition::of(client, &names).await.map_err(failed)?;
+        let definition =
+            Definition::of(client, &names, !shape.key().is_empty()).await.map_err(failed)?;
         let types = fit::fit(client, place, &names, shape, (true, missing)).await?;
         let merge = merge::find(client, &names, shape).await.map_err(failed)?;
         let copy = match &merge {

@@ -75,6 +75,29 @@ impl Medium for Keyed {
     }
 }
 
+/// Changes are made one by one, in their order, so another unique index refuses only what it would refuse of single
+/// messages; also one that was added meanwhile.
+#[tokio::test]
+async fn another_unique_index_refuses_single_messages() {
+    let mut place = place();
+    let mut sink = place.open().await.unwrap();
+    sink.write(&bodies(0, &[r#"{"id":1,"v":"a"}"#, r#"{"id":2,"v":"b"}"#])).await.unwrap();
+    place.ask("CREATE UNIQUE INDEX other ON events (v)");
+    let next = [
+        r#"{"id":2,"v":"c"}"#,
+        r#"{"id":1,"v":"b"}"#,
+        r#"{"id":3,"v":"c"}"#,
+        r#"{"id":2,"op":"d"}"#,
+        r#"{"id":3,"v":"c"}"#,
+    ];
+    let batch = bodies(2, &next);
+    let bad = poison(sink.write(&batch).await);
+    assert_eq!(bad.iter().map(|bad| bad.offset.0).collect::<Vec<_>>(), [4], "{bad:?}");
+    assert!(bad[0].detail.contains("UNIQUE constraint failed: events.v"), "{bad:?}");
+    sink.write(&Arc::new(Batch::clone(&batch).without(vec![bad[0].offset]))).await.unwrap();
+    assert_eq!(rows(&place), "1:b@3 3:c@6");
+}
+
 #[tokio::test]
 async fn the_contract_is_kept_with_a_key() {
     let fresh = || {
