@@ -52,7 +52,7 @@ pub use skips::{Fate, NotThere, Skips};
 pub use spec::{Begin, OnBad, Spec, Surroundings};
 pub use state_file::{StateError, StateFile, forget};
 pub use status::{Facts, LastFailure, Status};
-pub use transform::{Transform, Verdict};
+pub use transform::{Made, Transform, Verdict};
 pub use worker::{Command, run};
 
 use crate::flow::resume::{Origin, Plan, Start};

@@ -14,7 +14,7 @@ use crate::sink::{BadReason, BadRecord, discreet, undecodable};
 use crate::sync::lock;
 use crate::transform::{Failure, Input, Program};
 use crate::types::{Offset, StreamName};
-use crate::wire::amqp::{Message, single_data, with_body};
+use crate::wire::amqp::{AmqpError, Message, append_with_body, single_data, with_body};
 use crate::wire::block::Record;
 
 /// A consumer's programs.
@@ -37,14 +37,60 @@ impl std::fmt::Debug for About {
 }
 
 /// What becomes of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is written as it is.
     Kept,
-    /// It is written as this message.
-    Made(Vec<u8>),
+    /// It is written as the message that was added to [`Made`].
+    Made,
     /// It is left out.
     Dropped,
+}
+
+/// New messages, in order. They share one buffer, so that none is allocated.
+#[derive(Default)]
+pub struct Made {
+    bytes: Vec<u8>,
+    /// Offset of each message, and where it ends.
+    ends: Vec<(Offset, usize)>,
+    /// The body of the message that is being made.
+    body: Vec<u8>,
+}
+
+impl Made {
+    /// The messages, with the offsets of those that they replace.
+    pub fn messages(&self) -> impl Iterator<Item = (Offset, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(offset, end)| {
+            let message = self.bytes.get(start..*end).unwrap_or_default();
+            start = *end;
+            (*offset, message)
+        })
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all messages.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds the message of this record, with the body that was made for it.
+    fn add(&mut self, record: Record<'_>) -> Result<(), AmqpError> {
+        append_with_body(&mut self.bytes, record.message, &self.body)?;
+        self.ends.push((record.offset, self.bytes.len()));
+        Ok(())
+    }
+}
+
+/// Leaves the messages out: they may be confidential.
+impl std::fmt::Debug for Made {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Made").field("messages", &self.ends.len()).finish_non_exhaustive()
+    }
 }
 
 impl Transform {
@@ -63,15 +109,16 @@ impl Transform {
         Some(Transform { keep, reshape, show_values, about })
     }
 
-    /// What becomes of this message.
+    /// What becomes of this message. A message that is made of it is added to `made`.
     ///
     /// # Errors
     /// If a program fails on it.
-    pub fn judge(&self, record: Record<'_>) -> Result<Verdict, BadRecord> {
-        self.judged(record).map_err(|bad| if self.show_values { bad } else { discreet::hide(bad) })
+    pub fn judge(&self, record: Record<'_>, made: &mut Made) -> Result<Verdict, BadRecord> {
+        let judged = self.judged(record, made);
+        judged.map_err(|bad| if self.show_values { bad } else { discreet::hide(bad) })
     }
 
-    fn judged(&self, record: Record<'_>) -> Result<Verdict, BadRecord> {
+    fn judged(&self, record: Record<'_>, made: &mut Made) -> Result<Verdict, BadRecord> {
         let undecodable = |error| undecodable(record.offset, &error);
         let body = match single_data(record.message) {
             Some(body) => Some(Cow::Borrowed(body)),
@@ -90,10 +137,12 @@ impl Transform {
             return Ok(Verdict::Dropped);
         }
         let Some(program) = &self.reshape else { return Ok(Verdict::Kept) };
-        match program.reshape(input).map_err(|failure| bad("map", record.offset, failure))? {
-            None => Ok(Verdict::Dropped),
-            Some(made) => Ok(Verdict::Made(with_body(record.message, &made).map_err(undecodable)?)),
+        let is_made = program.reshape_into(input, &mut made.body);
+        if !is_made.map_err(|failure| bad("map", record.offset, failure))? {
+            return Ok(Verdict::Dropped);
         }
+        made.add(record).map_err(undecodable)?;
+        Ok(Verdict::Made)
     }
 }
 

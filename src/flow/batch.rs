@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::types::{Checkpoint, ChunkId, Offset, StreamName, Timestamp};
 use crate::wire::block::{Block, Record};
@@ -55,9 +55,21 @@ impl Batch {
         if parts.is_empty() {
             return None;
         }
-        let messages = parts.iter().map(|p| u64::from(p.block.count())).sum();
-        let bytes = parts.iter().map(|p| p.block.bytes().len() as u64).sum();
-        Some(Batch { stream, parts, excluded: Vec::new(), messages, bytes })
+        let batch = Batch { stream, parts, excluded: Vec::new(), messages: 0, bytes: 0 };
+        Some(batch.counted())
+    }
+
+    /// With the number and bytes of its records.
+    fn counted(mut self) -> Batch {
+        (self.messages, self.bytes) = match self.excluded.is_empty() {
+            true => self.parts.iter().fold((0, 0), |(n, b), part| {
+                (n + u64::from(part.block.count()), b + part.block.bytes().len() as u64)
+            }),
+            false => self
+                .records()
+                .fold((0, 0), |(n, b), record| (n + 1, b + record.message.len() as u64 + 4)),
+        };
+        self
     }
 
     /// A batch without messages that ends at this position: it moves the position of whatever writes
@@ -143,36 +155,33 @@ impl Batch {
         self.excluded.append(&mut offsets);
         self.excluded.sort_unstable();
         self.excluded.dedup();
-        let (messages, bytes) = self
-            .records()
-            .fold((0, 0), |(n, b), record| (n + 1, b + record.message.len() as u64 + 4));
-        self.messages = messages;
-        self.bytes = bytes;
-        self
+        self.counted()
     }
 
     /// The same batch with other messages in place of these, which are given in order. The originals are
     /// kept: see [`Block::original`]. `None` if a message is too long for a block.
     #[must_use]
-    pub fn rewritten(mut self, messages: &[(Offset, Vec<u8>)]) -> Option<Batch> {
-        let mut new = messages.iter().peekable();
+    pub fn rewritten<'m>(
+        mut self,
+        messages: impl Iterator<Item = (Offset, &'m [u8])>,
+    ) -> Option<Batch> {
+        let mut new = messages.peekable();
         for part in &mut self.parts {
             let last = part.block.last_offset();
             if new.peek().is_none_or(|(offset, _)| *offset > last) {
                 continue;
             }
-            let mut bytes = BytesMut::with_capacity(part.block.bytes().len());
+            let mut bytes = Vec::with_capacity(part.block.bytes().len());
             for record in part.block.records() {
                 let made = new.next_if(|(offset, _)| *offset == record.offset);
-                let message = made.map_or(record.message, |(_, message)| message.as_slice());
-                bytes.put_u32(u32::try_from(message.len()).ok()?);
-                bytes.put_slice(message);
+                let message = made.map_or(record.message, |(_, message)| message);
+                bytes.extend_from_slice(&u32::try_from(message.len()).ok()?.to_be_bytes());
+                bytes.extend_from_slice(message);
             }
-            part.block = part.block.rewritten(bytes.freeze())?;
+            part.block = part.block.rewritten(bytes.into())?;
         }
         debug_assert!(new.next().is_none(), "a message that is not in the batch");
-        let excluded = std::mem::take(&mut self.excluded);
-        Some(self.without(excluded))
+        Some(self.counted())
     }
 
     /// Appends the batch that follows this one in the same stream.

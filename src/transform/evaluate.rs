@@ -11,9 +11,9 @@ use super::budget::{DEPTH_MAX, STEP_BYTES, take};
 use super::functions::known;
 use super::glimpse::{Env, Found, Glimpse, Seen, Undecided, walk};
 use super::number::Number;
-use super::parts::{Part, Step, null};
+use super::parts::{Part, Step};
 use super::simple::{Change, Expr, Literal, Path, Simple};
-use super::value::{Entries, Value};
+use super::value::{Entries, NUMBER_RANK, STRING_RANK, Value};
 use super::write::{self, Unwritable};
 use super::{Input, RESULT_BYTES_MAX};
 
@@ -28,15 +28,11 @@ impl Simple {
         self.with(input, |env| Ok(self.expr.truth(env, &Value::Null)?.unwrap_or_default()))
     }
 
-    /// The result, as JSON.
-    pub(super) fn reshape(&self, input: Input<'_>) -> Found<Vec<u8>> {
+    /// Puts the result, as JSON, into an empty `out`. False if there is none.
+    pub(super) fn reshape(&self, input: Input<'_>, out: &mut Vec<u8>) -> Result<bool, Undecided> {
         self.with(input, |env| {
-            let mut out = Vec::with_capacity(128);
-            let is_made = self.expr.write(env, &Value::Null, &mut out, 0)?.is_some();
-            match out.len() <= RESULT_BYTES_MAX {
-                true => Ok(is_made.then_some(out)),
-                false => Err(Undecided),
-            }
+            let is_made = self.expr.write(env, &Value::Null, out, 0)?.is_some();
+            if out.len() <= RESULT_BYTES_MAX { Ok(is_made) } else { Err(Undecided) }
         })
     }
 
@@ -61,7 +57,8 @@ impl Simple {
                 body_is_true,
             });
             // What was read of this message does not outlive it.
-            body.iter_mut().chain(message.iter_mut()).for_each(|part| *part = null());
+            body.clear();
+            message.clear();
             used
         })
     }
@@ -277,10 +274,7 @@ impl Expr {
             Expr::Object(members) if depth < DEPTH_MAX => {
                 out.push(b'{');
                 let mut is_whole = true;
-                for (nth, member) in members.iter().enumerate() {
-                    if nth > 0 {
-                        out.push(b',');
-                    }
+                for member in members {
                     out.extend_from_slice(&member.written);
                     // The others may be errors nevertheless.
                     is_whole &= member.value.write(env, input, out, depth + 1)?.is_some();
@@ -306,8 +300,17 @@ impl Expr {
             None => some!(self.value(env, input)),
             Some(seen) => match some!(seen) {
                 Seen::Value(value) => Cow::Borrowed(value),
-                Seen::Number(text) => return put(out, &[text]),
-                Seen::Text(text) => return put(out, &[b"\"", text, b"\""]),
+                Seen::Number(text) => {
+                    out.extend_from_slice(text);
+                    return is_short(out);
+                }
+                Seen::Text(text) => {
+                    out.reserve(text.len() + 2);
+                    out.push(b'"');
+                    out.extend_from_slice(text);
+                    out.push(b'"');
+                    return is_short(out);
+                }
             },
         };
         if value.weight().depth + depth > DEPTH_MAX {
@@ -318,9 +321,9 @@ impl Expr {
     }
 }
 
-/// Adds what is JSON already.
-fn put(out: &mut Vec<u8>, texts: &[&[u8]]) -> Found<()> {
-    texts.iter().for_each(|text| out.extend_from_slice(text));
+/// Undecided if the text is longer than a result may be.
+#[inline]
+fn is_short(out: &[u8]) -> Found<()> {
     if out.len() <= RESULT_BYTES_MAX { Ok(Some(())) } else { Err(Undecided) }
 }
 
@@ -419,8 +422,10 @@ impl Literal {
         match (seen, self) {
             // The order of strings is that of their bytes.
             (Seen::Text(seen), Literal::Text(text)) => Ok(seen.cmp(text.as_bytes())),
+            (Seen::Text(_), _) => Ok(STRING_RANK.cmp(&self.rank())),
+            (Seen::Number(_), Literal::Int(_) | Literal::Number(_)) => self.order(&seen.value()),
+            (Seen::Number(_), _) => Ok(NUMBER_RANK.cmp(&self.rank())),
             (Seen::Value(value), _) => self.order(value),
-            (seen, _) => self.order(&seen.value()),
         }
     }
 
@@ -432,12 +437,19 @@ impl Literal {
                 (**value).cmp(text)
             }
             (Value::Num(number), Literal::Int(int)) => number.order(&Number::Int(*int)),
-            (Value::Num(_), _) | (_, Literal::Number(_)) => value.cmp(&self.value()?),
-            (_, Literal::Null) => value.cmp(&Value::Null),
-            (_, Literal::Bool(bool)) => value.cmp(&Value::Bool(*bool)),
-            (_, Literal::Int(_)) => value.cmp(&Value::Num(Number::Int(0))),
-            // Of another type.
-            (_, Literal::Text(_)) => value.rank().cmp(&super::value::STRING_RANK),
+            (Value::Num(_), Literal::Number(_)) => value.cmp(&self.value()?),
+            // Of another type, or neither has more than its rank.
+            _ => value.rank().cmp(&self.rank()),
         })
+    }
+
+    /// The [rank](Value::rank) of its value.
+    fn rank(&self) -> u8 {
+        match self {
+            Literal::Null => 0,
+            Literal::Bool(bool) => 1 + u8::from(*bool),
+            Literal::Int(_) | Literal::Number(_) => NUMBER_RANK,
+            Literal::Text(_) => STRING_RANK,
+        }
     }
 }

@@ -190,8 +190,13 @@ impl Compiled {
         self.simply_keeps(input).map_or_else(|| self.interpreted_keeps(input), Ok)
     }
 
-    pub(super) fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
-        self.simply_reshape(input).map_or_else(|| self.interpreted_reshape(input), Ok)
+    /// Puts the result into `out`. False if there is none.
+    pub(super) fn reshape(&self, input: Input<'_>, out: &mut Vec<u8>) -> Result<bool, Failure> {
+        if let Some(is_made) = self.simply_reshape(input, out) {
+            return Ok(is_made);
+        }
+        let made = self.interpreted_reshape(input)?;
+        Ok(made.map(|made| *out = made).is_some())
     }
 
     #[cfg(test)]
@@ -211,9 +216,10 @@ impl Compiled {
     }
 
     /// As [`Compiled::reshape`], without the interpreter. `None` if it has to be asked.
-    pub(super) fn simply_reshape(&self, input: Input<'_>) -> Option<Option<Vec<u8>>> {
+    pub(super) fn simply_reshape(&self, input: Input<'_>, out: &mut Vec<u8>) -> Option<bool> {
         let shape = self.shape.as_ref()?;
-        attempt(input, || shape.reshape(input))
+        out.clear();
+        attempt(input, || shape.reshape(input, out))
     }
 
     pub(super) fn interpreted_keeps(&self, input: Input<'_>) -> Result<bool, Failure> {

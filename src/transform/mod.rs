@@ -189,7 +189,17 @@ impl Program {
     /// # Errors
     /// As [`Program::keeps`].
     pub fn reshape(&self, input: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
-        self.compiled.reshape(input)
+        let mut made = Vec::with_capacity(128);
+        Ok(self.reshape_into(input, &mut made)?.then_some(made))
+    }
+
+    /// As [`Program::reshape`], into a buffer that is used again for many messages. False if there is no
+    /// result; what the buffer holds then means nothing.
+    ///
+    /// # Errors
+    /// As [`Program::keeps`].
+    pub fn reshape_into(&self, input: Input<'_>, out: &mut Vec<u8>) -> Result<bool, Failure> {
+        self.compiled.reshape(input, out)
     }
 }
 

@@ -117,8 +117,8 @@ impl Parts {
 
     /// The parts of null.
     pub(super) fn nothing(&self, found: &mut Vec<Part>) {
+        found.clear();
         found.resize_with(self.count, null);
-        found.iter_mut().for_each(|part| *part = null());
     }
 }
 
@@ -192,8 +192,12 @@ impl Reader<'_> {
     /// A part that ends here.
     fn part(&mut self, depth: u32) -> Result<Part, Wrong> {
         let from = self.at;
+        if let Some(rest) = self.quoted()
+            && self.skip_plain_string(rest)
+        {
+            return Ok(Part::Text(from + 1..self.at - 1));
+        }
         match self.peek() {
-            Some(b'"') if self.skip_plain_string() => Ok(Part::Text(from + 1..self.at - 1)),
             Some(b'-' | b'0'..=b'9') => {
                 self.skip_number()?;
                 Ok(Part::Number(from..self.at))
@@ -210,8 +214,8 @@ impl Reader<'_> {
     ) -> Result<(), Wrong> {
         let mut more = self.open(depth, b'}')?;
         while more {
-            self.key()?;
-            let below = self.member(&tree.keys)?;
+            let rest = self.key()?;
+            let below = self.member(&tree.keys, rest)?;
             self.colon()?;
             match below {
                 Some(below) => self.parts(below, depth, found)?,
@@ -222,16 +226,21 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The tree for the key at which the reader stands. Goes behind the key.
+    /// The tree for the key at which the reader stands. Goes behind the key. `rest` is what follows its
+    /// quotation mark.
     #[inline]
-    fn member<'k>(&mut self, keys: &'k [(Key, Tree)]) -> Result<Option<&'k Tree>, Wrong> {
+    fn member<'k>(
+        &mut self,
+        keys: &'k [(Key, Tree)],
+        rest: &[u8],
+    ) -> Result<Option<&'k Tree>, Wrong> {
         for (key, tree) in keys {
             // As it is nearly always written.
-            if key.is_plain && self.is_string(&key.text) {
+            if key.is_plain && self.is_string(rest, &key.text) {
                 return Ok(Some(tree));
             }
         }
-        if self.skip_plain_string() {
+        if self.skip_plain_string(rest) {
             return Ok(None);
         }
         let key = self.string()?;
@@ -253,6 +262,6 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn null() -> Part {
+fn null() -> Part {
     Part::Found(Value::Null)
 }

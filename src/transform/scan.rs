@@ -107,7 +107,9 @@ fn plain_bytes(text: &[u8]) -> usize {
 
 #[inline(never)]
 fn long_plain_bytes(text: &[u8]) -> usize {
-    let mut rest = behind_chunks(text, |byte| is_special(byte) | (byte >= 0x80));
+    // As a signed number, what is not ASCII is below zero: one comparison for it and control characters.
+    let is_not_plain = |byte: u8| (byte.cast_signed() < 0x20) | (byte == b'"') | (byte == b'\\');
+    let mut rest = behind_chunks(text, is_not_plain);
     while let Some((chunk, more)) = rest.split_first_chunk::<8>() {
         let ends = ends_of(u64::from_le_bytes(*chunk));
         if ends != 0 {
@@ -170,6 +172,7 @@ impl<'t> Reader<'t> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn word(&mut self, word: &str) -> Result<(), Wrong> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
@@ -206,10 +209,13 @@ impl<'t> Reader<'t> {
 
     #[inline]
     fn more(&mut self, close: u8, expected: Wrong) -> Result<bool, Wrong> {
-        self.blanks();
-        let next = self.peek();
+        let mut next = self.peek();
         if next != Some(b',') && next != Some(close) {
-            return Err(expected);
+            self.blanks();
+            next = self.peek();
+            if next != Some(b',') && next != Some(close) {
+                return Err(expected);
+            }
         }
         self.at += 1;
         if next == Some(close) {
@@ -219,18 +225,29 @@ impl<'t> Reader<'t> {
         Ok(true)
     }
 
-    /// Stands at the key of a member.
-    #[inline]
-    pub(super) fn key(&self) -> Result<(), Wrong> {
-        if self.peek() == Some(b'"') { Ok(()) } else { Err(Wrong::Key) }
+    /// What follows the quotation mark of the key at which the reader stands.
+    #[inline(always)]
+    pub(super) fn key(&self) -> Result<&'t [u8], Wrong> {
+        self.quoted().ok_or(Wrong::Key)
+    }
+
+    /// What follows the quotation mark at which the reader stands; `None` if there is none.
+    #[inline(always)]
+    pub(super) fn quoted(&self) -> Option<&'t [u8]> {
+        match self.text.get(self.at..) {
+            Some([b'"', rest @ ..]) => Some(rest),
+            _ => None,
+        }
     }
 
     /// Goes from a key to its value.
     #[inline]
     pub(super) fn colon(&mut self) -> Result<(), Wrong> {
-        self.blanks();
         if self.peek() != Some(b':') {
-            return Err(Wrong::Colon);
+            self.blanks();
+            if self.peek() != Some(b':') {
+                return Err(Wrong::Colon);
+            }
         }
         self.at += 1;
         self.blanks();
@@ -240,8 +257,8 @@ impl<'t> Reader<'t> {
     /// Checks a value, `depth` lists and objects deep.
     #[inline]
     pub(super) fn skip(&mut self, depth: u32) -> Result<(), Wrong> {
-        match self.peek() {
-            Some(b'"') if self.skip_plain_string() => Ok(()),
+        match self.quoted() {
+            Some(rest) if self.skip_plain_string(rest) => Ok(()),
             _ => self.skip_other(depth),
         }
     }
@@ -272,8 +289,10 @@ impl<'t> Reader<'t> {
     fn skip_object(&mut self, depth: u32) -> Result<(), Wrong> {
         let mut more = self.open(depth, b'}')?;
         while more {
-            self.key()?;
-            self.skip_string()?;
+            let rest = self.key()?;
+            if !self.skip_plain_string(rest) {
+                self.odd_string(false)?;
+            }
             self.colon()?;
             self.skip(depth)?;
             more = self.more_members()?;
@@ -332,16 +351,10 @@ impl<'t> Reader<'t> {
         Ok(&self.buffer)
     }
 
-    /// Goes behind a string.
-    #[inline]
-    fn skip_string(&mut self) -> Result<(), Wrong> {
-        if self.skip_plain_string() { Ok(()) } else { self.odd_string(false) }
-    }
-
-    /// Goes behind a string, if it is ASCII without escapes. Else goes nowhere.
+    /// Goes behind a string, if it is ASCII without escapes. Else goes nowhere. `rest` is what follows its
+    /// quotation mark.
     #[inline(always)]
-    pub(super) fn skip_plain_string(&mut self) -> bool {
-        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+    pub(super) fn skip_plain_string(&mut self, rest: &[u8]) -> bool {
         let plain = plain_bytes(rest);
         let is_plain = rest.get(plain) == Some(&b'"');
         if is_plain {
@@ -350,10 +363,9 @@ impl<'t> Reader<'t> {
         is_plain
     }
 
-    /// True if a string is written like this, and goes behind it.
-    #[inline]
-    pub(super) fn is_string(&mut self, plain: &str) -> bool {
-        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+    /// True if a string is written like this, and goes behind it. `rest` is what follows its quotation mark.
+    #[inline(always)]
+    pub(super) fn is_string(&mut self, rest: &[u8], plain: &str) -> bool {
         let is_it = rest.get(plain.len()) == Some(&b'"') && rest.starts_with(plain.as_bytes());
         if is_it {
             self.at += plain.len() + 2;

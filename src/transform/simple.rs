@@ -83,7 +83,7 @@ pub(super) enum Expr {
 /// A member of an object.
 pub(super) struct Member {
     pub(super) key: String,
-    /// The key and a colon, as JSON.
+    /// The key and a colon, as JSON, behind a comma if it is not the first.
     pub(super) written: Vec<u8>,
     pub(super) value: Expr,
 }

@@ -290,6 +290,9 @@ impl Compiler {
                 (None, Scope::Piped) => Expr::Part(Box::new(Expr::Input), path()),
             };
             let mut written = Vec::new();
+            if !members.is_empty() {
+                written.push(b',');
+            }
             write::string(&mut written, &key);
             written.push(b':');
             members.push(Member { key, written, value });

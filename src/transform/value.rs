@@ -15,6 +15,9 @@ const NODE_BYTES: u64 = 64;
 pub(super) const ITEM_BYTES: u64 = 24;
 const ENTRY_BYTES: u64 = 64;
 
+/// Place of numbers in the order of all values.
+pub(super) const NUMBER_RANK: u8 = 3;
+
 /// Place of strings in the order of all values.
 pub(super) const STRING_RANK: u8 = 4;
 
@@ -96,7 +99,7 @@ impl Value {
             Value::Null => 0,
             Value::Bool(false) => 1,
             Value::Bool(true) => 2,
-            Value::Num(_) => 3,
+            Value::Num(_) => NUMBER_RANK,
             Value::Str(_) => STRING_RANK,
             Value::Arr(_) => 5,
             Value::Obj(_) => 6,

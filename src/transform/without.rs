@@ -24,7 +24,7 @@ impl Compiled {
         match *self {}
     }
 
-    pub(super) fn reshape(&self, _: Input<'_>) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) fn reshape(&self, _: Input<'_>, _: &mut Vec<u8>) -> Result<bool, Failure> {
         match *self {}
     }
 }

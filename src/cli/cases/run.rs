@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::diff::Problem;
 use crate::config::{Config, ConsumerConfig, Expected, TestConfig};
-use crate::consumer::{Transform, Verdict};
+use crate::consumer::{Made, Transform, Verdict};
 use crate::sink::columns::{Columns, json_of_body, value_as_json};
 use crate::transform::on_large_stack;
 use crate::types::{Offset, Timestamp};
@@ -97,12 +97,14 @@ fn became(
     let judged = on_large_stack(|| {
         let block = block(case, &message)?;
         let record = block.records().next()?;
-        Some(transform.judge(record))
+        let mut made = Made::default();
+        let verdict = transform.judge(record, &mut made);
+        let message = made.messages().next().map(|(_, message)| message.to_vec());
+        Some(verdict.map(|verdict| (verdict, message)))
     })?;
     Ok(match judged.ok_or("the message is too long")? {
-        Ok(Verdict::Kept) => Became::Written(message),
-        Ok(Verdict::Made(message)) => Became::Written(message),
-        Ok(Verdict::Dropped) => Became::Dropped,
+        Ok((Verdict::Kept | Verdict::Made, made)) => Became::Written(made.unwrap_or(message)),
+        Ok((Verdict::Dropped, _)) => Became::Dropped,
         Err(bad) => Became::Bad(bad.detail),
     })
 }

@@ -43,7 +43,7 @@ pub use properties::{Header, MessageId, Properties};
 pub use value::Value;
 #[doc(hidden)]
 pub use walk::fuzz_message;
-pub use write::{Annotation, annotate, carried, carrying, with_body};
+pub use write::{Annotation, annotate, append_with_body, carried, carrying, with_body};
 
 /// Most lists, maps, arrays and descriptors that may be nested in one another. Each takes at most
 /// two levels in JSON, so that any value stays below the 128 levels at which common JSON parsers

@@ -97,12 +97,18 @@ pub fn annotate(
 /// # Errors
 /// If the sections are not well-formed.
 pub fn with_body(encoded: &[u8], body: &[u8]) -> Result<Vec<u8>, AmqpError> {
-    let is_alone = single_data(encoded).is_some();
-    // As long as it will be, since many are kept: a section's head takes up to eight bytes.
-    let others = if is_alone { 0 } else { encoded.len() };
-    let mut out = Vec::with_capacity(8 + body.len() + others);
-    if !is_alone {
-        let mut footer = None;
+    let mut out = Vec::new();
+    append_with_body(&mut out, encoded, body)?;
+    Ok(out)
+}
+
+/// Appends what [`with_body`] makes.
+///
+/// # Errors
+/// As [`with_body`], and nothing is appended then.
+pub fn append_with_body(out: &mut Vec<u8>, encoded: &[u8], body: &[u8]) -> Result<(), AmqpError> {
+    let mut footer = None;
+    if single_data(encoded).is_none() {
         for (code, span) in spans(encoded)? {
             let bytes = encoded.get(span).unwrap_or_default();
             match code {
@@ -111,14 +117,11 @@ pub fn with_body(encoded: &[u8], body: &[u8]) -> Result<Vec<u8>, AmqpError> {
                 _ => out.extend_from_slice(bytes),
             }
         }
-        section(&mut out, message::DATA);
-        sized(&mut out, 0xa0, body);
-        out.extend_from_slice(footer.unwrap_or_default());
-        return Ok(out);
     }
-    section(&mut out, message::DATA);
-    sized(&mut out, 0xa0, body);
-    Ok(out)
+    section(out, message::DATA);
+    sized(out, 0xa0, body);
+    out.extend_from_slice(footer.unwrap_or_default());
+    Ok(())
 }
 
 pub(super) fn section(out: &mut Vec<u8>, code: u64) {
