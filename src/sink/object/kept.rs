@@ -7,7 +7,11 @@
 //! dictionary that grows slowly, each new value is copied into a buffer of new ones. To find out which are new costs
 //! more than the small buffers, and few columns need it.
 
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
 use bytes::{Bytes, BytesMut};
+use foldhash::{fast, quality};
 use parquet::data_type::ByteArray;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -140,80 +144,18 @@ fn copy(bytes: &[u8]) -> Bytes {
     buffer.split().freeze()
 }
 
-/// A set of values, by a hash of 63 bits. If two values have one, the second keeps a buffer of a few KiB.
+/// A set of values, by their hashes. If two values have one, the second keeps a buffer of a few KiB.
+#[derive(Default)]
 struct Seen {
-    /// Open addressing: the length is a power of two, and 0 is an empty place.
-    hashes: Vec<u64>,
-    count: usize,
-    seed: u64,
-}
-
-impl Default for Seen {
-    fn default() -> Seen {
-        Seen { hashes: vec![0; 64], count: 0, seed: fastrand::u64(..) }
-    }
+    hashes: HashSet<u64, fast::RandomState>,
+    hasher: quality::RandomState,
 }
 
 impl Seen {
     /// Adds the value; false if it was there.
     #[inline]
     fn insert(&mut self, value: &[u8]) -> bool {
-        let is_new = place(&mut self.hashes, hash(self.seed, value) | 1);
-        if is_new {
-            self.count += 1;
-            if self.count * 4 > self.hashes.len() * 3 {
-                self.grow();
-            }
-        }
-        is_new
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let mut hashes = vec![0; self.hashes.len() * 2];
-        for hash in self.hashes.iter().filter(|hash| **hash != 0) {
-            place(&mut hashes, *hash);
-        }
-        self.hashes = hashes;
-    }
-}
-
-/// Adds the hash; false if it was there.
-#[inline]
-fn place(hashes: &mut [u64], hash: u64) -> bool {
-    let mask = hashes.len() - 1;
-    // The lowest bit is always set.
-    let mut at = (hash >> 1) as usize & mask;
-    while hashes[at] != hash {
-        if hashes[at] == 0 {
-            hashes[at] = hash;
-            return true;
-        }
-        at = (at + 1) & mask;
-    }
-    false
-}
-
-/// A hash that is cheap for the short values that dictionaries have: each word of 8 bytes is multiplied, and both halves
-/// of the product are folded.
-#[inline]
-fn hash(seed: u64, value: &[u8]) -> u64 {
-    const FACTOR: u64 = 0xa076_1d64_78bd_642f;
-    let fold = |hash: u64, word: [u8; 8]| {
-        let product = u128::from(hash ^ u64::from_le_bytes(word)).wrapping_mul(u128::from(FACTOR));
-        product as u64 ^ (product >> 64) as u64
-    };
-    let seed = seed ^ value.len() as u64;
-    match value.last_chunk::<8>() {
-        Some(last) => {
-            let (words, _) = value[..value.len() - 1].as_chunks::<8>();
-            fold(words.iter().fold(seed, |hash, word| fold(hash, *word)), *last)
-        }
-        None => {
-            let mut word = [0; 8];
-            word[..value.len()].copy_from_slice(value);
-            fold(seed, word)
-        }
+        self.hashes.insert(self.hasher.hash_one(value))
     }
 }
 
@@ -305,7 +247,7 @@ mod tests {
         let texts: Vec<String> =
             (0..20_000).map(|nth| format!("{nth:0width$}", width = nth % 30)).collect();
         let new: Vec<bool> = texts.iter().map(|text| seen.insert(text.as_bytes())).collect();
-        let mut distinct = std::collections::HashSet::new();
+        let mut distinct = HashSet::new();
         assert!(texts.iter().map(|text| distinct.insert(text)).eq(new));
         assert!(texts.iter().all(|text| !seen.insert(text.as_bytes())));
     }
