@@ -48,6 +48,7 @@ struct Pauses {
 
 #[derive(Clone, Default)]
 struct Pause {
+    /// When it last moved on.
     published: u64,
     at: u64,
     now: Duration,
@@ -56,7 +57,7 @@ struct Pause {
 
 impl Pauses {
     /// Longest time between two looks that counts.
-    const STEP_MAX: Duration = Duration::from_millis(300);
+    const STEP_MAX: Duration = Duration::from_secs(1);
 
     fn of(consumers: usize) -> Pauses {
         Pauses { looked: Instant::now(), of: vec![Pause::default(); consumers] }
@@ -72,9 +73,8 @@ impl Pauses {
             }
             pause.longest = pause.longest.max(pause.now);
             if at > pause.at {
-                pause.now = Duration::ZERO;
+                *pause = Pause { published, at, now: Duration::ZERO, ..*pause };
             }
-            (pause.published, pause.at) = (published, at);
         }
     }
 

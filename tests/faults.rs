@@ -18,7 +18,7 @@ use crate::common::{Broker, Version, eventually, streams};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Delay between an event and the test's view of it: polling, on a machine that may stall.
-const MARGIN: Duration = Duration::from_secs(15);
+const MARGIN: Duration = Duration::from_secs(6);
 
 const LONG: Duration = Duration::from_secs(60);
 

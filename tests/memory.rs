@@ -36,7 +36,7 @@ fn printer(broker: &Broker, proxy: &Proxy, stream: &str, memory: &str) -> Home {
 
 fn printer_by(settings: &str, stream: &str, memory: &str) -> Home {
     Home::with_broker(
-        &format!("heartbeat = \"8s\"\n{settings}"),
+        &format!("heartbeat = \"6s\"\n{settings}"),
         &format!(
             "[[consumer]]\nname = \"printer\"\nstream = \"{stream}\"\nmemory = \"{memory}\"\n\
              batch = {{ max_bytes = \"{memory}\" }}\nsink = {{ type = \"stdout\", format = \"raw\" }}\n"
@@ -249,7 +249,7 @@ async fn stuck_over_amqp() -> Result<(), Unavailable> {
     let (mut daemon, pipe) = home.start_piped();
     let holds = |c: &serde_json::Value| c["buffered_bytes"].as_u64() > Some(2 * MIB);
     daemon.until("printer", "it holds what fits", LONG, holds).await;
-    watched.look_on(&daemon, Duration::from_secs(env_or("STUCK_SECONDS", 10))).await;
+    watched.look_on(&daemon, Duration::from_secs(env_or("STUCK_SECONDS", 20))).await;
     let (numbers, _pipe) = read_lines(pipe, total, leading_number).await;
     assert_in_order(&numbers, total);
     watched.look(&daemon, "after all of it was printed");

@@ -17,29 +17,7 @@ pub(super) fn check_together(
     if broker.is_some_and(|broker| broker.protocol == Protocol::Amqp) {
         check_over_amqp(consumers, &mut problems);
     }
-    check_sharing(consumers, broker, &mut problems);
-    problems
-}
-
-/// True if one configuration cannot have these two consumers, whatever their names are.
-pub fn conflict(
-    one: &ConsumerConfig,
-    other: &ConsumerConfig,
-    broker: Option<&BrokerConfig>,
-) -> bool {
-    let both = [one, other].map(|consumer| (String::new(), consumer.clone()));
-    let mut problems = Vec::new();
-    check_sharing(&both, broker, &mut problems);
-    !problems.is_empty()
-}
-
-/// Checks references and destinations.
-fn check_sharing(
-    consumers: &[(String, ConsumerConfig)],
-    broker: Option<&BrokerConfig>,
-    problems: &mut Vec<Problem>,
-) {
-    check_positions(consumers, problems);
+    check_positions(consumers, &mut problems);
     // As they are opened. The names of partitions are not known here.
     let filled: Vec<_> = consumers
         .iter()
@@ -49,8 +27,25 @@ fn check_sharing(
         })
         .collect();
     let uses = uses(&filled);
-    check_places(&uses, problems);
-    SinkConfig::validate_together(&uses, broker, problems);
+    check_places(&uses, &mut problems);
+    SinkConfig::validate_together(&uses, broker, &mut problems);
+    problems
+}
+
+/// True if the sinks of these two consumers cannot stand in one configuration. Their references, and destinations
+/// that accept each stream only once, are not compared.
+pub fn conflict(one: &ConsumerConfig, other: &ConsumerConfig, broker: &BrokerConfig) -> bool {
+    let kinds = |consumer: &ConsumerConfig| {
+        [Some(consumer.sink.kind()), consumer.dead_letter.as_ref().map(|sink| sink.kind())]
+    };
+    let (kinds_of_one, kinds_of_other) = (kinds(one), kinds(other));
+    if !kinds_of_one.iter().flatten().any(|kind| kinds_of_other.contains(&Some(kind))) {
+        return false;
+    }
+    let uses: Vec<_> = [one, other].into_iter().flat_map(|one| uses_of("", one)).collect();
+    let mut problems = Vec::new();
+    SinkConfig::validate_together(&uses, Some(broker), &mut problems);
+    !problems.is_empty()
 }
 
 fn check_names(consumers: &[(String, ConsumerConfig)], problems: &mut Vec<Problem>) {

@@ -9,7 +9,7 @@
 //! different consumers may share the default folder.
 //!
 //! What an interrupted move or rename has left is completed by one process at a time, also where consumers share
-//! the reference's lock: that one has a lock of its own meanwhile ([`Hold::to_complete`]).
+//! the reference's lock: completing takes a second lock ([`Hold::to_complete`]).
 //!
 //! It is an `flock`, which the kernel releases when the process ends, however it ends. The file is
 //! never removed, and contains the pid for the error message of a second process. If nothing can be
@@ -138,6 +138,10 @@ impl Hold {
             Err(Refused::Held(holder)) => Err(in_use(spec, holder, path, advice)),
             Err(Refused::Failed(error)) if mode == Mode::Shared => {
                 tracing::debug!(path = %path.display(), %error, "the reference could not be locked: `rillway offsets set` cannot tell that this consumer runs");
+                Ok(Hold { _file: None })
+            }
+            Err(Refused::Failed(error)) if extension == LOCK_TO_COMPLETE => {
+                tracing::warn!(consumer = %spec.name, path = %path.display(), %error, "an interrupted move or rename is completed without a lock: start no second daemon with the same reference until this one runs");
                 Ok(Hold { _file: None })
             }
             Err(Refused::Failed(error)) => {

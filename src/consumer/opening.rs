@@ -131,7 +131,7 @@ async fn settle(spec: &Arc<Spec>, resources: &Resources) -> Result<(), Outcome> 
     let (file, of, is_shared) = (StateFile::of(spec), Arc::clone(spec), resources.shares_hold);
     let settling = move || {
         let is_unsettled =
-            || file.is_unsettled().map_err(|error| Outcome::Halted(error.to_string()));
+            || file.is_unsettled().map_err(|error| Outcome::Failed(error.to_string()));
         let alone = match is_shared && is_unsettled()? {
             true => Some(Hold::to_complete(&of).map_err(|e| Outcome::Locked(e.to_string()))?),
             false => None,

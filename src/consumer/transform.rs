@@ -12,7 +12,7 @@ use crate::sink::columns::json_of_body;
 use crate::sink::envelope::Envelope;
 use crate::sink::{BadReason, BadRecord, discreet, undecodable};
 use crate::sync::lock;
-use crate::transform::{Failure, Input, Program};
+use crate::transform::{Failure, Input, Program, RESULT_BYTES_MAX};
 use crate::types::{Offset, StreamName};
 use crate::wire::amqp::{AmqpError, Message, append_with_body, single_data, with_body};
 use crate::wire::block::Record;
@@ -82,6 +82,9 @@ impl Made {
     fn add(&mut self, record: Record<'_>) -> Result<(), AmqpError> {
         append_with_body(&mut self.bytes, record.message, &self.body)?;
         self.ends.push((record.offset, self.bytes.len()));
+        if self.body.capacity() > RESULT_BYTES_MAX {
+            self.body = Vec::new();
+        }
         Ok(())
     }
 }

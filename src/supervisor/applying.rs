@@ -4,10 +4,12 @@
 //! All edits are made at once, under the set's lock. One that takes over a reference or a destination starts
 //! when the former owner has ended ([`After`](super::desired::After)).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::claims::Claims;
 use super::desired::{After, Edit};
-use super::difference::{Difference, exclude_each_other, named};
+use super::difference::{Difference, named};
 use super::plan::{Plan, plan_of};
 use super::roll::Roll;
 use super::set::{Set, Shared};
@@ -42,23 +44,28 @@ pub(super) fn apply(
     new: &Config,
 ) -> Applied {
     let difference = Difference::between(old, new);
-    let starts: Vec<_> =
-        new.consumers.iter().filter(|consumer| difference.starts(&consumer.name)).collect();
+    let ending = Ending::of(&difference, old);
+    // Each one that starts is compared with each that ends: many pairs, so before the set is locked.
+    let starts: Vec<_> = new
+        .consumers
+        .iter()
+        .filter(|consumer| difference.starts(&consumer.name))
+        .map(|consumer| ending.met_by(consumer, &new.broker))
+        .collect();
     let (of_super_streams, of_streams): (Vec<_>, Vec<_>) =
-        starts.into_iter().partition(|consumer| consumer.is_super_stream);
+        starts.into_iter().partition(|start| start.consumer.is_super_stream);
     let plans: Vec<_> =
-        of_streams.into_iter().map(|consumer| (consumer, plan_of(new, consumer))).collect();
+        of_streams.into_iter().map(|start| (plan_of(new, start.consumer), start)).collect();
     // From here on they add no partitions, so the keys below are all that there are.
-    let ended = roll.end_groups(|group| difference.ends(group.name()));
-    let broker = &new.broker;
-    let ending = Ending { difference: &difference, old, groups: &ended, broker };
+    let groups = roll.end_groups(|group| difference.ends(group.name()));
     let (touched, afters) = shared.edit_together(|set| {
-        let afters: Vec<After> =
-            of_super_streams.iter().map(|consumer| ending.before(set, consumer)).collect();
-        (edit(set, &ending, plans), afters)
+        let before = |start: &Starting<'_>| start.before(set, &groups, &new.broker);
+        let afters: Vec<After> = of_super_streams.iter().map(before).collect();
+        let puts = plans.into_iter().map(|(plan, start)| (before(&start), plan)).collect();
+        (edit(set, &difference, puts), afters)
     });
-    for (consumer, after) in of_super_streams.into_iter().zip(afters) {
-        roll.add(SuperPlan::of(new, consumer).after(after), shared, heartbeats);
+    for (start, after) in of_super_streams.into_iter().zip(afters) {
+        roll.add(SuperPlan::of(new, start.consumer).after(after), shared, heartbeats);
     }
     let stays = old.broker == new.broker;
     let watches_changed = roll.set_watches(&new.watches, shared, stays, |watch| {
@@ -74,31 +81,24 @@ pub(super) fn order(config: &Config) -> Vec<ConsumerName> {
 }
 
 /// Puts the consumers of one stream, and removes what is gone. Returns the streams of all of these.
-fn edit(
-    set: &mut Set,
-    ending: &Ending<'_>,
-    plans: Vec<(&ConsumerConfig, Plan)>,
-) -> Vec<ConsumerKey> {
+fn edit(set: &mut Set, difference: &Difference, puts: Vec<(After, Plan)>) -> Vec<ConsumerKey> {
     let mut touched: Vec<_> =
-        ending.names().flat_map(|name| set.streams_of(name.as_str())).collect();
-    let puts: Vec<_> = plans
-        .into_iter()
-        .map(|(consumer, plan)| (plan.spec.key(), plan, ending.before(set, consumer)))
-        .collect();
-    for key in &touched {
-        if !puts.iter().any(|(put, ..)| put == key) {
-            // It was listed by the set itself.
-            set.edit(Edit::Remove(key.clone())).unwrap_or_default();
-        }
+        ended(difference).flat_map(|name| set.streams_of(name.as_str())).collect();
+    let is_put: HashSet<ConsumerKey> = puts.iter().map(|(_, plan)| plan.spec.key()).collect();
+    for key in touched.iter().filter(|key| !is_put.contains(key)) {
+        // It was listed by the set itself.
+        set.edit(Edit::Remove(key.clone())).unwrap_or_default();
     }
-    for name in &ending.difference.removed {
+    for name in &difference.removed {
         // Another consumer that gets this name later is another one.
         set.edit(Edit::ResumeAll(name.clone())).unwrap_or_default();
     }
-    for (key, plan, after) in puts {
+    let known: HashSet<ConsumerKey> = touched.iter().cloned().collect();
+    for (after, plan) in puts {
+        let key = plan.spec.key();
         // Adding one always succeeds.
         set.edit(Edit::PutAfter(plan, after)).unwrap_or_default();
-        if !touched.contains(&key) {
+        if !known.contains(&key) {
             touched.push(key);
         }
     }
@@ -106,30 +106,45 @@ fn edit(
 }
 
 /// The consumers whose tasks end.
-struct Ending<'a> {
-    difference: &'a Difference,
-    old: &'a Config,
-    /// Those of super streams.
-    groups: &'a [Arc<Group>],
-    /// That of the new configuration.
-    broker: &'a BrokerConfig,
+fn ended(difference: &Difference) -> impl Iterator<Item = &ConsumerName> {
+    difference.removed.iter().chain(&difference.changed)
 }
 
-impl Ending<'_> {
-    fn names(&self) -> impl Iterator<Item = &ConsumerName> {
-        self.difference.removed.iter().chain(&self.difference.changed)
+/// The same, with what they use.
+struct Ending<'a>(Vec<(&'a ConsumerName, Claims)>);
+
+impl<'a> Ending<'a> {
+    fn of(difference: &'a Difference, old: &Config) -> Ending<'a> {
+        let with_claims = |name| Some((name, Claims::of(named(old, name)?)));
+        Ending(ended(difference).filter_map(with_claims).collect())
     }
 
-    /// The tasks that have to end before this consumer starts.
-    fn before(&self, set: &Set, consumer: &ConsumerConfig) -> After {
-        let excludes = |before: &ConsumerConfig| exclude_each_other(before, consumer, self.broker);
-        let is_in_the_way = |name: &&ConsumerName| named(self.old, name).is_some_and(excludes);
-        let in_the_way: Vec<_> = self.names().filter(is_in_the_way).collect();
-        let keys = in_the_way.iter().flat_map(|name| set.streams_of(name.as_str())).collect();
+    /// Compares them with a consumer that starts.
+    fn met_by<'b>(&'b self, consumer: &'b ConsumerConfig, broker: &BrokerConfig) -> Starting<'b> {
+        let claims = Claims::of(consumer);
+        let is_in_the_way = |ends: &&(_, Claims)| ends.1.exclude(&claims, broker);
+        let in_the_way = self.0.iter().filter(is_in_the_way).map(|(name, _)| *name).collect();
+        Starting { consumer, claims, in_the_way }
+    }
+}
+
+/// A consumer that starts.
+struct Starting<'a> {
+    consumer: &'a ConsumerConfig,
+    claims: Claims,
+    /// Those that end, and cannot run at the same time.
+    in_the_way: Vec<&'a ConsumerName>,
+}
+
+impl Starting<'_> {
+    /// The tasks that have to end before it starts. `groups` are the super streams that end.
+    fn before(&self, set: &Set, groups: &[Arc<Group>], broker: &BrokerConfig) -> After {
+        let names = self.in_the_way.iter();
+        let keys = names.flat_map(|name| set.streams_of(name.as_str())).collect();
         // Partitions that were not known yet would have waited, too.
-        let groups = self.groups.iter().filter(|group| in_the_way.contains(&group.name()));
+        let groups = groups.iter().filter(|group| self.in_the_way.contains(&group.name()));
         let after = groups.fold(set.after(keys), |after, group| after.and(group.awaits()));
         // What an earlier reload has ended, and still drains.
-        after.and(&set.after_leaving(|plan| excludes(&plan.config)))
+        after.and(&set.after_leaving(|plan| plan.claims.exclude(&self.claims, broker)))
     }
 }

@@ -3,8 +3,7 @@
 //! Compared is what a consumer really runs by: its own table with all defaults and secrets filled in, and
 //! what it inherits from the rest of the file.
 
-use crate::config::{self, BrokerConfig, Config, ConsumerConfig};
-use crate::sink::placeholders::may_be_same;
+use crate::config::{Config, ConsumerConfig};
 use crate::types::ConsumerName;
 
 /// The consumers of a new configuration, compared with those of an old one.
@@ -66,52 +65,6 @@ pub(super) fn named<'a>(config: &'a Config, name: &ConsumerName) -> Option<&'a C
 /// cannot change while the daemon runs.
 fn inherited(config: &Config) -> impl PartialEq + '_ {
     (&config.broker, &config.shutdown_grace, &config.state_dir)
-}
-
-/// True if the two cannot run at the same time: they use the same reference, or the same destination, or cannot
-/// stand in one configuration with this broker.
-pub(super) fn exclude_each_other(
-    one: &ConsumerConfig,
-    other: &ConsumerConfig,
-    broker: &BrokerConfig,
-) -> bool {
-    let others = claims(other);
-    let is_claimed = |claim: &Claim| others.iter().any(|other| claim.excludes(other));
-    claims(one).iter().any(is_claimed) || config::conflict(one, other, Some(broker))
-}
-
-enum Claim {
-    Reference(String),
-    /// May have placeholders, for the names of partitions.
-    Place(String),
-}
-
-impl Claim {
-    fn excludes(&self, other: &Claim) -> bool {
-        match (self, other) {
-            (Claim::Reference(one), Claim::Reference(other)) => one == other,
-            (Claim::Place(one), Claim::Place(other)) => may_be_same(one, other),
-            (Claim::Reference(_), Claim::Place(_)) | (Claim::Place(_), Claim::Reference(_)) => {
-                false
-            }
-        }
-    }
-}
-
-fn claims(consumer: &ConsumerConfig) -> Vec<Claim> {
-    let mut claims = vec![Claim::Reference(consumer.reference.to_string())];
-    if consumer.dead_letter.is_some() {
-        claims.push(Claim::Reference(consumer.dead_letter_reference().to_string()));
-    }
-    let one = match consumer.is_super_stream {
-        // The names of its partitions are not known here.
-        true => consumer.clone(),
-        false => consumer.of_stream(None),
-    };
-    let sinks = [Some(&one.sink), one.dead_letter.as_ref()].into_iter().flatten();
-    let places = sinks.filter_map(|sink| sink.exclusive());
-    claims.extend(places.map(|exclusive| Claim::Place(exclusive.place)));
-    claims
 }
 
 #[cfg(test)]
@@ -178,48 +131,5 @@ mod tests {
         let (a, b, c) = ("a".into(), "b".into(), "c".into());
         assert_eq!([&a, &b, &c].map(|name| difference.ends(name)), [true, false, false]);
         assert_eq!([&a, &b, &c].map(|name| difference.starts(name)), [false, false, true]);
-    }
-
-    #[test]
-    fn two_that_share_a_reference_or_a_destination_exclude_each_other() {
-        let pair = |a: &str, b: &str| {
-            let (a, b) = (load(&consumer("a", a)), load(&consumer("b", b)));
-            exclude_each_other(&a.consumers[0], &b.consumers[0], &b.broker)
-        };
-        let file = |dir: &str| format!("sink = {{ type = \"file\", dir = \"{dir}\" }}");
-        let referred = |reference: &str| format!("reference = \"{reference}\"\n{NULL}");
-        assert!(!pair(NULL, NULL));
-        assert!(pair(&referred("r"), &referred("r")));
-        assert!(pair(NULL, &referred("a")), "its name is the other one's reference");
-        assert!(!pair(&file("/x"), &file("/y")));
-        assert!(pair(&file("/x"), &file("/z/../x")));
-        assert!(pair(&file("/d/s"), &file("/d/{stream}")), "by the stream's name");
-        let letters = |dir: &str| {
-            format!(
-                "on_bad_message = \"dead_letter\"\ndead_letter = {{ type = \"file\", dir = \"{dir}\" }}\n{NULL}"
-            )
-        };
-        assert!(pair(&letters("/x"), &file("/x")));
-        assert!(pair(&letters("/x"), &referred("a.dead-letters")));
-        assert!(!pair(&letters("/x"), &letters("/y")));
-        let publisher = |name: &str| {
-            format!("sink = {{ type = \"stream\", stream = \"t\", publisher = \"{name}\" }}")
-        };
-        assert!(pair(&publisher("p"), &publisher("p")));
-        assert!(!pair(&publisher("p"), &publisher("q")));
-    }
-
-    #[test]
-    fn a_super_stream_excludes_whoever_may_write_where_a_partition_does() {
-        let text = format!("{NULL}\n").replace("null", "file\", dir = \"/d/{stream}");
-        let whole = load(&consumer("a", &text).replace("stream = \"s\"", "super_stream = \"s\""));
-        let excluded = |rest: &str| {
-            let other = load(&consumer("b", rest));
-            exclude_each_other(&whole.consumers[0], &other.consumers[0], &other.broker)
-        };
-        assert!(excluded("sink = { type = \"file\", dir = \"/d/s-0\" }"));
-        assert!(!excluded("sink = { type = \"file\", dir = \"/e/s-0\" }"));
-        assert!(excluded(&format!("reference = \"a\"\n{NULL}")));
-        assert!(!excluded(NULL));
     }
 }

@@ -11,6 +11,7 @@
 //! - [`replay`]: a range of messages through a consumer's sink, beside it;
 //! - [`roll`]: all of these two, which change with the configuration;
 //! - [`difference`] and [`applying`]: from one configuration to another while everything runs;
+//!   [`claims`]: which of two consumers cannot run at the same time;
 //! - [`sampler`]: rates, and the last hour;
 //! - [`verbs`]: what an operator orders; [`seeking`]: a position that is moved; [`pauses`]: what is paused;
 //! - [`plan`], [`connect`] and [`sinks`]: from the configuration to running consumers.
@@ -21,6 +22,7 @@
 //! stays halted, with its reason and its lag still shown, and the others continue.
 
 mod applying;
+mod claims;
 mod connect;
 mod create;
 mod desired;

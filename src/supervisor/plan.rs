@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::claims::Claims;
 use super::connect::connect_options;
 use super::create::layout_of;
 use super::desired::Planned;
@@ -24,8 +25,8 @@ use crate::types::{ConsumerKey, Guarantee, Reference, StreamName};
 pub struct Plan {
     /// The consumer's task.
     pub spec: Arc<Spec>,
-    /// What it was made from: the whole consumer, also for a partition.
-    pub config: Arc<ConsumerConfig>,
+    /// What the consumer uses alone: the whole one, also for a partition.
+    pub claims: Arc<Claims>,
     /// Opens its sink.
     pub sink: SinkFactory,
     /// Opens the sink of its dead letters; `None` if the policy needs none.
@@ -263,7 +264,7 @@ fn make(
         look_at_sink,
         read_again: consumer.sink.read_again(),
         spec: Arc::new(spec),
-        config: Arc::new(configured.clone()),
+        claims: Arc::new(Claims::of(configured)),
         super_stream: whole.map(|whole| whole.name.clone()),
         sink_kind: consumer.sink.kind(),
         guarantee: consumer.sink.guarantee(),

@@ -166,8 +166,8 @@ impl Set {
         self.desired.after(keys)
     }
 
-    /// The end of those tasks that end already, for which `is_in_the_way` is true of the plan that they run by: what
-    /// an earlier reload has removed or replaced.
+    /// The end of the tasks that drain already, for what an earlier reload has removed or replaced: of those for which
+    /// `is_in_the_way` is true of the plan that they run by.
     pub(super) fn after_leaving(&self, is_in_the_way: impl Fn(&Plan) -> bool) -> After {
         let leaving = self.actual.leaving(&self.desired);
         // A plan is adopted when the task of the one before has ended: the member's is the one that runs.

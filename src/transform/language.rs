@@ -195,6 +195,8 @@ impl Compiled {
         if let Some(is_made) = self.simply_reshape(input, out) {
             return Ok(is_made);
         }
+        // What was written so far may be large, and the interpreter needs memory of its own.
+        *out = Vec::new();
         let made = self.interpreted_reshape(input)?;
         Ok(made.map(|made| *out = made).is_some())
     }

@@ -193,6 +193,8 @@ async fn no_other_column_that_is_written_may_be_unique() {
         ("(v) WHERE id > 5", false),
         ("(abs(id))", false),
         ("(\"offset\")", false),
+        ("(v) INCLUDE (id)", false),
+        ("(serial) INCLUDE (v)", true),
         ("(v, id)", true),
         ("(serial)", true),
     ] {

@@ -60,7 +60,10 @@ impl Declaration for ObjectSettings {
     fn exclusive(&self) -> Option<Exclusive> {
         let place = match self.parsed_url().ok()? {
             ObjectPlace::Folder(path) => plain(&path).display().to_string(),
-            ObjectPlace::Store(url) => url.as_str().trim_end_matches('/').to_owned(),
+            // Placeholders as they are written.
+            ObjectPlace::Store(url) => {
+                url.as_str().trim_end_matches('/').replace("%7B", "{").replace("%7D", "}")
+            }
         };
         Some(Exclusive { key: "url", place })
     }

@@ -3,7 +3,7 @@
 //! The writer keeps references to some of the values that it is given: to each one that is new to its dictionary, until
 //! the dictionary is written, and to the smallest and the largest one of a page and of the column. A reference keeps
 //! the whole buffer that it points into, and the buffer of a piece is up to a million times as large as a value. So
-//! values are copied into small buffers, and it is looked which of them are kept. Where that becomes too much, as of a
+//! values are copied into small buffers, and it is checked which of these the writer has kept. Where that becomes too much, as of a
 //! dictionary that grows slowly, each new value is copied into a buffer of new ones. To find out which are new costs
 //! more than the small buffers, and few columns need it.
 
@@ -86,8 +86,8 @@ impl Kept {
         }
     }
 
-    /// Looks what the writer has kept, once it was given the values and they are dropped. It has given its dictionary up
-    /// if it `has_pages`.
+    /// Drops the buffers that the writer no longer refers to, once it was given the values and they are dropped.
+    /// With `has_pages`, it has given its dictionary up.
     pub(super) fn written(&mut self, has_pages: bool) {
         self.buffers.retain(|buffer| !buffer.is_unique());
         if has_pages {

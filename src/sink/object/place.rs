@@ -65,13 +65,14 @@ impl Place {
         if prefix.len() + rest <= KEY_BYTES_MAX {
             return Ok(());
         }
-        let way_out = match KEY_BYTES_MAX.saturating_sub(rest) {
-            0 => format!(
+        let way_out = match KEY_BYTES_MAX.checked_sub(rest) {
+            None => format!(
                 "No prefix is short enough: use fewer parts in `partition_by`, or begin a new archive in another `url`, \
                  where the stream's folder has a name of at most {FILE_NAME_BYTES_MAX} bytes (here {})",
                 table.len()
             ),
-            most => format!(
+            Some(0) => "Use a `url` without a prefix, or fewer parts in `partition_by`".to_owned(),
+            Some(most) => format!(
                 "Use a prefix of at most {most} bytes in `url`, or fewer parts in `partition_by`"
             ),
         };
@@ -128,7 +129,9 @@ mod tests {
             short.contains("Use a prefix of at most 1 bytes in `url`, or fewer parts"),
             "{short}"
         );
-        for table_bytes in [all, 900] {
+        let none = told(all).unwrap_err();
+        assert!(none.contains("Use a `url` without a prefix, or fewer parts"), "{none}");
+        for table_bytes in [all + 1, 900] {
             let none = told(table_bytes).unwrap_err();
             assert!(!none.contains("at most 0 bytes"), "{none}");
             let way_out = "No prefix is short enough: use fewer parts in `partition_by`, or begin a new archive";

@@ -148,7 +148,7 @@ async fn other_index(
     const SQL: &str = "SELECT min(quote_ident(c.relname)) FROM pg_index AS i \
          JOIN pg_class AS c ON c.oid = i.indexrelid \
          CROSS JOIN LATERAL (SELECT array_agg(a.attname::text) AS names FROM pg_attribute AS a \
-           WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) AS covered \
+           WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) AS covered \
          WHERE i.indrelid = to_regclass($1::text) AND (i.indisunique OR i.indisexclusion) \
          AND NOT coalesce(covered.names @> $2::text[], false) \
          AND (i.indexprs IS NOT NULL OR coalesce(covered.names && $3::text[], false))";
