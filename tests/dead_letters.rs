@@ -118,9 +118,12 @@ async fn bad_messages_go_into_a_stream() {
                 "on_bad_message = \"dead_letter\"\ndead_letter = {{ type = \"stream\", stream = \"{target}\", create = true }}"
             );
             let home = Home::new(&broker.uri(), &consumer(&stream, &policy, FILES));
+            let mut deaths = 0;
             for point in ["written:2", "flushed:3", "committed:1"] {
-                home.start_with_fault(&format!("die@{point}")).ended(MINUTE).await;
+                let daemon = home.start_with_fault(&format!("die@{point}"));
+                deaths += usize::from(daemon.died_or_done(&["filer"], 499).await);
             }
+            assert!(deaths >= 1, "the first point is always reached");
             let mut daemon = home.start();
             daemon.until_durable("filer", 499).await;
             daemon.terminate().await;

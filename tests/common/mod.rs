@@ -3,7 +3,8 @@
 //! - [`balancer`]: a load balancer in front of several nodes
 //! - [`broker`]: RabbitMQ nodes, shared or private, of each relevant version
 //! - [`cluster`]: three nodes that are one broker
-//! - [`daemon`]: the built binary, started, queried, signalled and killed
+//! - [`daemon`]: the built binary, started, queried, signalled and killed; [`dying`]: one with a fault that it
+//!   may not reach
 //! - [`s3`]: an S3 server, with a gate that injects failures; [`duckdb`]: a second reader of files
 //! - [`streams`]: a test's own streams; publishing and reading stored offsets with the official
 //!   client
@@ -29,6 +30,7 @@ pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod duckdb;
+mod dying;
 pub(crate) mod load;
 pub(crate) mod plain;
 pub(crate) mod ports;
