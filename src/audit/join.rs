@@ -1,11 +1,11 @@
-//! What every comparison of a sink with its stream shares: the expected side, the result, and the interface through
-//! which both sides are handed over. No I/O.
+//! Types that all comparisons of a sink with its stream share: the expected side, the result, and the interface
+//! through which both sides are handed over. No I/O.
 
 use super::ranges::Ranges;
 use crate::sink::audit::{Entry, Found, Pair};
 use crate::types::Offset;
 
-/// What the stream says about the next offsets.
+/// Expected content of the sink for the next offsets, by the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     /// The sink should hold this.
@@ -28,7 +28,7 @@ impl Expected {
     }
 }
 
-/// What the merge needs to continue.
+/// Input that the merge needs to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// More of what should be there.
@@ -67,7 +67,7 @@ pub struct Tally {
     pub foreign: Vec<u64>,
     /// Number of such messages.
     pub foreign_count: u64,
-    /// What cannot be read in the sink.
+    /// Places of the sink that cannot be read.
     pub unreadable: Vec<String>,
     /// Number of such places.
     pub unreadable_count: u64,
@@ -124,7 +124,7 @@ pub enum Letters {
     None,
     /// These offsets have one.
     At(Ranges),
-    /// It has some, which cannot be read.
+    /// Dead letters exist, and cannot be read.
     Unknown,
 }
 

@@ -8,8 +8,8 @@
 //! holds it alone. The lock is for a reference and not for the folder, because several daemons with
 //! different consumers may share the default folder.
 //!
-//! What an interrupted move or rename has left is completed by one process at a time, also where consumers share
-//! the reference's lock: completing takes a second lock ([`Hold::to_complete`]).
+//! One process at a time completes an interrupted move or rename, also where consumers share the reference's
+//! lock: completing takes a second lock ([`Hold::to_complete`]).
 //!
 //! It is an `flock`, which the kernel releases when the process ends, however it ends. The file is
 //! never removed, and contains the pid for the error message of a second process. If nothing can be

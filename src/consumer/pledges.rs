@@ -16,8 +16,8 @@
 //!   without a decision either never counted, or its content stands in the state file already;
 //! - whoever reads looks at the pledge first, then at the decision, and at the state file last.
 //!
-//! Of one reference only one process at a time may do it: a second one would put a content back that the first one
-//! has gone on from.
+//! Only one process at a time may settle one reference: a second one would restore a content that the first one
+//! has already replaced.
 //!
 //! Knows nothing of what the content means.
 

@@ -46,22 +46,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Env};
-
-    fn load(text: &str) -> Config {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rillway.toml");
-        std::fs::write(&path, text).unwrap();
-        let mut config = Config::load(Some(&path), &Env::from([("SECRET", "one")])).unwrap();
-        config.state_dir = "/state".into();
-        config
-    }
-
-    fn consumer(name: &str, rest: &str) -> String {
-        format!("[[consumer]]\nname = \"{name}\"\nstream = \"s\"\n{rest}\n")
-    }
-
-    const NULL: &str = "sink = { type = \"null\" }";
+    use crate::supervisor::difference::tests::{NULL, consumer, load};
 
     /// A store, where the sink is compiled in; else the folder again.
     const STORE: (&str, &str) = if cfg!(feature = "object-stores") {

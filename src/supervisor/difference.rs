@@ -68,11 +68,11 @@ fn inherited(config: &Config) -> impl PartialEq + '_ {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Env;
 
-    fn load(text: &str) -> Config {
+    pub(in crate::supervisor) fn load(text: &str) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rillway.toml");
         std::fs::write(&path, text).unwrap();
@@ -81,7 +81,7 @@ mod tests {
         config
     }
 
-    fn consumer(name: &str, rest: &str) -> String {
+    pub(in crate::supervisor) fn consumer(name: &str, rest: &str) -> String {
         format!("[[consumer]]\nname = \"{name}\"\nstream = \"s\"\n{rest}\n")
     }
 
@@ -89,7 +89,7 @@ mod tests {
         all.iter().map(ConsumerName::as_str).collect()
     }
 
-    const NULL: &str = "sink = { type = \"null\" }";
+    pub(in crate::supervisor) const NULL: &str = "sink = { type = \"null\" }";
 
     #[test]
     fn a_consumer_differs_by_what_it_runs_by() {

@@ -74,7 +74,7 @@ struct Wait {
     wait: HumanDuration,
 }
 
-/// How long the daemon waits, unless the command says otherwise.
+/// Default time that the daemon waits for an order's effect.
 const WAIT_DEFAULT: HumanDuration = HumanDuration(admin::limits::WAIT_DEFAULT);
 
 /// Longest time that the daemon waits.
